@@ -1,0 +1,1 @@
+//! The NVE's control plane: mobility state machine, NVA session, update router.

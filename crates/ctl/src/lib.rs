@@ -1,0 +1,1 @@
+//! godwitctl: the operator's hand.

@@ -1,0 +1,1 @@
+//! Namespaces, switches, an NVA and VMs on one machine; runs scenarios.

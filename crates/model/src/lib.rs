@@ -1,0 +1,329 @@
+//! Records that NVE, NVA and operator share: who a VM is, where it is, how sure we are, how it moves.
+//!
+//! No I/O and no protocol: `godwit-nva-api` turns these into protobuf and back.
+#![forbid(unsafe_code)]
+
+pub mod message;
+
+use core::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use godwit_wire::{Mac, Vni};
+
+/// The name of a Network Virtualization Edge, as the operator chose it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct NveId(String);
+
+/// A name that cannot be used; says why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what} name {name:?} is not valid: use 1 to 63 of the characters A-Z a-z 0-9 . _ - and begin with a letter or digit"
+)]
+pub struct BadName {
+    /// What was to be named: NVE, VN, VM or port.
+    pub what: &'static str,
+    /// The name as given.
+    pub name: String,
+}
+
+/// Checks a name of an NVE, VN, VM or port.
+///
+/// # Errors
+/// Where it is empty, longer than 63 bytes, or has other characters than `A-Za-z0-9._-`.
+pub fn check_name(what: &'static str, name: &str) -> Result<(), BadName> {
+    let ok = (1..=63).contains(&name.len())
+        && name.as_bytes()[0].is_ascii_alphanumeric()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if ok { Ok(()) } else { Err(BadName { what, name: name.into() }) }
+}
+
+impl NveId {
+    /// # Errors
+    /// See [`check_name`].
+    pub fn new(name: impl Into<String>) -> Result<NveId, BadName> {
+        let name = name.into();
+        check_name("NVE", &name)?;
+        Ok(NveId(name))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NveId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What identifies a VM's interface (TSI) in the data plane: its VN and its MAC address (R13, R33).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct VmKey {
+    /// The virtual network.
+    pub vni: Vni,
+    /// The interface's address, unique within the VN.
+    pub mac: Mac,
+}
+
+impl fmt::Display for VmKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.vni, self.mac)
+    }
+}
+
+/// A location's version: assigned by the NVA only, compared lexicographically (R20).
+///
+/// The epoch rises with every start of the NVA, the sequence with every change of a location.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Version {
+    /// The NVA's incarnation.
+    pub epoch: u32,
+    /// The change within it; never reused.
+    pub seq: u64,
+}
+
+impl Version {
+    /// Below every version that an NVA assigns.
+    pub const ZERO: Version = Version { epoch: 0, seq: 0 };
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.seq)
+    }
+}
+
+/// An NVE's underlay addresses; at least one is set in a valid value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Locators {
+    /// IPv4 locator.
+    pub v4: Option<Ipv4Addr>,
+    /// IPv6 locator.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Locators {
+    /// Neither family is set.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+
+    /// Whether `ip` is one of them.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(a) => self.v4 == Some(a),
+            IpAddr::V6(a) => self.v6 == Some(a),
+        }
+    }
+}
+
+/// An NVE as others see it: its name and where to send to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Location {
+    /// The NVE.
+    pub nve: NveId,
+    /// Its locators.
+    pub locators: Locators,
+}
+
+/// Where the directory stands with a VM's interface.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BindingState {
+    /// Defined, attached nowhere; its addresses stay reserved (R19).
+    Detached,
+    /// Attached to the NVE of its location, which carries its traffic.
+    Active,
+}
+
+/// One VM interface in the directory (R33).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VmRecord {
+    /// The operator's name for the VM.
+    pub name: String,
+    /// VN and MAC.
+    pub key: VmKey,
+    /// Its IPv4 addresses, sorted.
+    pub ipv4: Vec<Ipv4Addr>,
+    /// Its IPv6 addresses, sorted.
+    pub ipv6: Vec<Ipv6Addr>,
+    /// Where it is; set exactly when `state` is `Active`.
+    pub location: Option<Location>,
+    /// Detached or active.
+    pub state: BindingState,
+    /// Version of this location and state.
+    pub version: Version,
+    /// It is a router (R flag of its neighbor advertisements, RFC 4861).
+    pub router: bool,
+    /// Its location is the operator's word (a foreign NVE without a session) and no claim moves it.
+    pub pinned: bool,
+    /// The planned move that is under way, if any.
+    pub moving: Option<MoveId>,
+}
+
+impl VmRecord {
+    /// All its addresses, IPv4 first.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.ipv4.iter().copied().map(IpAddr::V4).chain(self.ipv6.iter().copied().map(IpAddr::V6))
+    }
+}
+
+/// Identifies a planned move; chosen by the manager, so that a repeated order is the same move (R57).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct MoveId(pub String);
+
+impl fmt::Display for MoveId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a VM moves. Warm, cold and standby moves are later modes of the same record.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MoveMode {
+    /// In running state: addresses and connections stay (R49).
+    Hot,
+}
+
+/// How far a planned move has come, in the directory's eyes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MovePhase {
+    /// Ordered; both NVEs have been told.
+    Preparing,
+    /// Both NVEs said that they are ready.
+    Prepared,
+    /// The VM is paused at the old NVE.
+    Paused,
+    /// The new NVE holds the grant; the news spreads.
+    Granted,
+    /// Every NVE of the VN has acknowledged the new location.
+    Done,
+    /// Called off before the grant; the VM stays where it was.
+    Aborted,
+    /// It could not be done; the record says why.
+    Failed,
+}
+
+impl MovePhase {
+    /// No further step follows.
+    pub fn is_final(self) -> bool {
+        matches!(self, MovePhase::Done | MovePhase::Aborted | MovePhase::Failed)
+    }
+}
+
+/// One entry of a move's timeline.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MoveStep {
+    /// Wall-clock time in microseconds since 1970, by the clock of the host that reports it.
+    pub at_us: u64,
+    /// The NVE it happened at; `None` for the NVA itself.
+    pub nve: Option<NveId>,
+    /// What happened.
+    pub what: MoveStepKind,
+    /// Free text for people: a reason, a number.
+    pub note: String,
+}
+
+/// What a step of a move's timeline says.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MoveStepKind {
+    /// The manager ordered the move.
+    Ordered,
+    /// An NVE is ready for its part.
+    Prepared,
+    /// The VM paused at the old NVE; it holds what arrives.
+    Paused,
+    /// The VM runs at the new NVE.
+    Activated,
+    /// The new NVE claimed the VM.
+    Claimed,
+    /// The NVA granted the claim.
+    Granted,
+    /// The old NVE forwarded its first packet in flight.
+    FirstForwarded,
+    /// The old NVE forwarded its last packet in flight so far.
+    LastForwarded,
+    /// An NVE acknowledged the new location.
+    Acknowledged,
+    /// The move was called off.
+    Aborted,
+    /// The move failed.
+    Failed,
+    /// Every NVE concerned has acknowledged.
+    Done,
+}
+
+/// What one NVE did with the packets of a moving VM.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct HandoverCounts {
+    /// Packets put into a handover buffer (R45).
+    pub held: u64,
+    /// Held packets that went on, to the local port or to the new NVE, in order.
+    pub flushed: u64,
+    /// Packets from the overlay tunnelled on to the new NVE, flushed ones of that path included (R43).
+    pub forwarded: u64,
+    /// Held packets dropped: limit, age or an abort without a way out.
+    pub dropped: u64,
+    /// Wall-clock time of the first packet forwarded, microseconds since 1970; 0 for none.
+    pub first_forward_us: u64,
+    /// Wall-clock time of the last packet forwarded, microseconds since 1970; 0 for none.
+    pub last_forward_us: u64,
+}
+
+/// A planned move with its timeline, as `godwitctl move show` prints it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MoveRecord {
+    /// Its identity.
+    pub id: MoveId,
+    /// The VM's name.
+    pub vm: String,
+    /// The VM's key.
+    pub key: VmKey,
+    /// The old NVE.
+    pub from: NveId,
+    /// The new NVE.
+    pub to: NveId,
+    /// Hot, for now.
+    pub mode: MoveMode,
+    /// How far it is.
+    pub phase: MovePhase,
+    /// The version granted; `Version::ZERO` before.
+    pub version: Version,
+    /// What happened, in the order in which the NVA heard of it.
+    pub steps: Vec<MoveStep>,
+    /// Counts by NVE.
+    pub counts: Vec<(NveId, HandoverCounts)>,
+}
+
+/// Why a claim was refused; the text is for people, the kind for programs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DenyReason {
+    /// No such VM in the directory.
+    UnknownVm,
+    /// The addresses differ from the recorded ones (R55).
+    AddressMismatch,
+    /// It lives at another NVE and no move to this one was ordered.
+    OwnedElsewhere,
+    /// The claim rests on an older version than the recorded one and loses.
+    StaleVersion,
+    /// Its location is pinned by the operator.
+    Pinned,
+}
+
+/// What made an NVE claim a VM (R18).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ClaimCause {
+    /// An explicit activation by the hypervisor or the operator.
+    Activate,
+    /// A gratuitous ARP (R24).
+    GratuitousArp,
+    /// An unsolicited neighbor advertisement (R25).
+    NeighborAdvertisement,
+    /// A hypervisor's RARP (R26).
+    Rarp,
+    /// The VM's first frame.
+    FirstFrame,
+    /// Said again after a reconnect.
+    Resync,
+}

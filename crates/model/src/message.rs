@@ -1,0 +1,265 @@
+//! The NVE-NVA messages in the words of this crate; `proto/godwit/v1/session.proto` is their wire form.
+
+use std::net::IpAddr;
+
+use godwit_wire::{Mac, Vni};
+
+use crate::{
+    ClaimCause, DenyReason, HandoverCounts, Location, Locators, MoveId, MoveMode, MoveStep, NveId, Version,
+    VmKey, VmRecord,
+};
+
+/// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NveToNva {
+    /// Who speaks, and the NVA epoch it last saw (0 for none).
+    Hello {
+        /// The NVE.
+        nve: NveId,
+        /// Its locators.
+        locators: Locators,
+        /// Its software, for people.
+        software: String,
+        /// Last epoch seen.
+        last_epoch: u32,
+    },
+    /// It has ports in the VN: wants snapshot, end and updates, and counts as a member (R17, R37).
+    Subscribe {
+        /// The VN.
+        vni: Vni,
+    },
+    /// It has no ports in the VN any more.
+    Unsubscribe {
+        /// The VN.
+        vni: Vni,
+    },
+    /// A port for the VM is there and silent (R15).
+    Associate {
+        /// The VM.
+        key: VmKey,
+        /// The port's name.
+        port: String,
+    },
+    /// That port is gone.
+    Disassociate {
+        /// The VM.
+        key: VmKey,
+        /// The port's name.
+        port: String,
+    },
+    /// Pull (R34); repeated with the same `seq`.
+    Query {
+        /// Number of the question.
+        seq: u64,
+        /// The VN.
+        vni: Vni,
+        /// What is asked for.
+        by: QueryBy,
+    },
+    /// The VM runs here (R18); repeated with the same `seq` until answered.
+    Claim {
+        /// Number of the claim.
+        seq: u64,
+        /// The VM.
+        key: VmKey,
+        /// The addresses that the port is provisioned with (R55).
+        ips: Vec<IpAddr>,
+        /// Why.
+        cause: ClaimCause,
+        /// The version that the NVE's knowledge rests on.
+        base: Version,
+        /// The port's name.
+        port: String,
+    },
+    /// The VM left; compare-and-delete by version (R19).
+    Withdraw {
+        /// The VM.
+        key: VmKey,
+        /// The version that the NVE held.
+        version: Version,
+    },
+    /// An Update has taken effect in every worker.
+    Ack {
+        /// Its number.
+        ack_id: u64,
+    },
+    /// Progress of a move at this NVE.
+    MoveReport {
+        /// The move.
+        id: MoveId,
+        /// The VM.
+        key: VmKey,
+        /// A step, if any.
+        step: Option<MoveStep>,
+        /// Counts so far, if any.
+        counts: Option<HandoverCounts>,
+    },
+    /// Every attachment, after a reconnect and every report_ival (R17).
+    Report {
+        /// All of them.
+        attachments: Vec<Attachment>,
+    },
+    /// Nothing new.
+    Keepalive,
+}
+
+/// One attachment in a report.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attachment {
+    /// The VM.
+    pub key: VmKey,
+    /// The port's name.
+    pub port: String,
+    /// The version held; zero for none.
+    pub version: Version,
+    /// Activated, not only associated.
+    pub active: bool,
+}
+
+/// The key of a query.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum QueryBy {
+    /// By MAC address.
+    Mac(Mac),
+    /// By IP address.
+    Ip(IpAddr),
+}
+
+/// Which part an NVE has in a move.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MoveRole {
+    /// The old NVE.
+    Source,
+    /// The new NVE.
+    Target,
+}
+
+/// From the NVA to an NVE.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NvaToNve {
+    /// Answer to `Hello`.
+    Welcome {
+        /// The NVA's incarnation; messages of an older one are void.
+        epoch: u32,
+        /// After so long without a message the other side is taken for dead, in milliseconds.
+        keepalive_ms: u32,
+    },
+    /// Part of a VN's snapshot.
+    Snapshot {
+        /// The VN.
+        vni: Vni,
+        /// Some of its records.
+        vms: Vec<VmRecord>,
+    },
+    /// The VN's snapshot is complete; what it did not confirm goes (R37).
+    End {
+        /// The VN.
+        vni: Vni,
+        /// Its revision; updates count on from it by one.
+        revision: u64,
+        /// The directory has this VN.
+        known: bool,
+        /// Tenant MTU in bytes; 0: the NVE's own.
+        mtu: u16,
+        /// Inner VLAN tags pass.
+        transparent_vlan: bool,
+        /// The other NVEs with members (R60).
+        members: Vec<Location>,
+    },
+    /// A change in a subscribed VN.
+    Update {
+        /// The VN.
+        vni: Vni,
+        /// Its revision with this change; a gap wants a new Subscribe.
+        revision: u64,
+        /// Other than 0: acknowledge when it is in effect.
+        ack_id: u64,
+        /// What changed.
+        change: Change,
+    },
+    /// Answer to a query; `None`: authoritative absence.
+    Response {
+        /// The question's number.
+        seq: u64,
+        /// The record.
+        record: Option<VmRecord>,
+        /// Life of the answer in milliseconds; 0: don't cache.
+        lifetime_ms: u64,
+    },
+    /// The claim holds: `record` has this NVE as location.
+    Grant {
+        /// The claim's number.
+        seq: u64,
+        /// The record.
+        record: VmRecord,
+    },
+    /// The claim fails.
+    Deny {
+        /// The claim's number.
+        seq: u64,
+        /// The VM.
+        key: VmKey,
+        /// Why, for programs.
+        reason: DenyReason,
+        /// Why, for people.
+        text: String,
+        /// What the directory has instead, if anything.
+        record: Option<VmRecord>,
+    },
+    /// A planned move concerns this NVE; repeated on reconnects until it is final (R49).
+    MovePrepare {
+        /// The move.
+        id: MoveId,
+        /// This NVE's part.
+        role: MoveRole,
+        /// The VM as recorded; its addresses provision the target (R55).
+        record: VmRecord,
+        /// The old NVE.
+        from: Location,
+        /// The new NVE.
+        to: Location,
+        /// How.
+        mode: MoveMode,
+    },
+    /// The move was called off before its grant.
+    MoveAbort {
+        /// The move.
+        id: MoveId,
+        /// The VM.
+        key: VmKey,
+        /// Why.
+        reason: String,
+    },
+    /// What the directory has on an associated VM; `None`: nothing.
+    Provision {
+        /// The VM.
+        key: VmKey,
+        /// Its record.
+        record: Option<VmRecord>,
+    },
+    /// A message was refused; the session stays.
+    Error {
+        /// What was wrong.
+        text: String,
+    },
+    /// Nothing new.
+    Keepalive,
+}
+
+/// A change in a VN.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A new or changed record.
+    Vm(VmRecord),
+    /// A record is gone from the directory.
+    Removed {
+        /// The VM.
+        key: VmKey,
+        /// Version of the removal.
+        version: Version,
+    },
+    /// An NVE has members now.
+    MemberJoined(Location),
+    /// An NVE has none any more.
+    MemberLeft(NveId),
+}

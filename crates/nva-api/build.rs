@@ -1,0 +1,10 @@
+//! Compiles the protocol files without an installed protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    const FILES: [&str; 4] = ["common", "session", "admin", "operator"];
+    let paths: Vec<String> = FILES.iter().map(|f| format!("proto/godwit/v1/{f}.proto")).collect();
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(&paths, ["proto"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! The NVA: directory state machine, gRPC service, persistent store.

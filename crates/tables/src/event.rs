@@ -1,0 +1,109 @@
+//! What a worker tells control. Small `Copy` values: they cross a bounded lock-free queue.
+
+use core::net::IpAddr;
+
+use godwit_wire::{Instant, Mac};
+
+use crate::update::{Key, PortIdx, VnIdx};
+
+/// How a VM made itself known (R18).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AnnounceKind {
+    /// Gratuitous ARP, request or reply form (R24).
+    GratuitousArp,
+    /// Unsolicited neighbor advertisement (R25).
+    NeighborAdvertisement,
+    /// A hypervisor's RARP announcement (R26).
+    Rarp,
+    /// Any other frame with the VM's address as source, seen on an Associated port.
+    FirstFrame,
+}
+
+/// What the handover of one VM has done in one worker so far; totals since the VM's last handover began.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct HandoverStats {
+    /// Packets put into the hold.
+    pub held: u64,
+    /// Held packets that went on in order.
+    pub flushed: u64,
+    /// Packets from the overlay sent on to the new NVE; flushed ones that came from the overlay included.
+    pub forwarded: u64,
+    /// Held packets dropped: limit, age, abort.
+    pub dropped: u64,
+    /// Packets still held.
+    pub waiting: u64,
+    /// When the first was forwarded; zero for never.
+    pub first_forward: Instant,
+    /// When the last was forwarded; zero for never.
+    pub last_forward: Instant,
+}
+
+/// A worker's word to control.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A frame for a VM that the tables don't know; it is held. Raised once a key until answered.
+    MissMac {
+        /// VN and MAC.
+        key: Key,
+        /// The port that asked.
+        port: PortIdx,
+    },
+    /// An ARP request or neighbor solicitation for an address that the tables don't know; it waits.
+    MissIp {
+        /// The VN.
+        vn: VnIdx,
+        /// The address.
+        ip: IpAddr,
+        /// The port that asked.
+        port: PortIdx,
+    },
+    /// A VM announced itself on its port. `ip` is unset for RARP and for a first frame.
+    Announce {
+        /// The port.
+        port: PortIdx,
+        /// How.
+        kind: AnnounceKind,
+        /// The address announced; equals the port's.
+        mac: Mac,
+        /// The IP address announced.
+        ip: Option<IpAddr>,
+    },
+    /// The underlay's neighbor `ip` has the address `mac`, seen in ARP or ND on an uplink.
+    Neighbor {
+        /// The uplink.
+        uplink: PortIdx,
+        /// The neighbor.
+        ip: IpAddr,
+        /// Its address.
+        mac: Mac,
+        /// It answered our question (or announced itself to us).
+        solicited: bool,
+    },
+    /// A frame from the overlay for a VM that is not here and has no forward entry (R43 F, R47).
+    NotLocal {
+        /// VN and MAC.
+        key: Key,
+        /// The sender's locator.
+        sender: IpAddr,
+    },
+    /// A frame was forwarded in flight for a sender with an old location (R47, R48).
+    StaleSender {
+        /// VN and MAC.
+        key: Key,
+        /// The sender's locator.
+        sender: IpAddr,
+    },
+    /// Progress of a VM's handover in this worker; raised when counts changed, at most every few
+    /// milliseconds a VM, and when a hold runs empty.
+    Handover {
+        /// VN and MAC.
+        key: Key,
+        /// Totals.
+        stats: HandoverStats,
+    },
+    /// A table is full; the update for `key` was refused (R13).
+    TableFull {
+        /// The entry that found no room.
+        key: Key,
+    },
+}

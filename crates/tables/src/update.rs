@@ -1,0 +1,264 @@
+//! The one vocabulary by which control changes a worker's tables.
+//!
+//! Every update is a small `Copy` value: it crosses a bounded lock-free queue, and neither side
+//! allocates for it. An update describes the wanted state, not a change to it, so that applying one
+//! twice, or applying the last of several only, ends in the same state.
+
+use core::net::IpAddr;
+
+use godwit_wire::outer::OuterHeader;
+use godwit_wire::{Instant, Mac, Span, Vni};
+
+/// A worker's dense number of a virtual network; control gives it out, at most 65,535 at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(transparent)]
+pub struct VnIdx(pub u16);
+
+/// A port's number on this NVE; control gives it out, below [`MAX_PORTS`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(transparent)]
+pub struct PortIdx(pub u16);
+
+/// A tunnel's number: one for each remote locator that is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(transparent)]
+pub struct TunnelIdx(pub u32);
+
+/// The largest number of ports an NVE carries at a time.
+pub const MAX_PORTS: usize = 1024;
+
+/// A VM's key within a worker: VN number and MAC in one integer, `vn << 48 | mac`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(transparent)]
+pub struct Key(pub u64);
+
+impl Key {
+    /// From VN and MAC.
+    #[inline]
+    pub const fn new(vn: VnIdx, mac: Mac) -> Key {
+        Key((vn.0 as u64) << 48 | mac.to_u64())
+    }
+
+    /// The VN.
+    #[inline]
+    pub const fn vn(self) -> VnIdx {
+        VnIdx((self.0 >> 48) as u16)
+    }
+
+    /// The MAC.
+    #[inline]
+    pub const fn mac(self) -> Mac {
+        Mac::from_u64(self.0)
+    }
+}
+
+/// Bounds of one VM's handover buffer (R45).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HoldLimits {
+    /// At most so many packets; the oldest goes first.
+    pub packets: u32,
+    /// A packet older than this is dropped.
+    pub age: Span,
+}
+
+/// What a worker does with frames for one VM. Whatever the worker held for the VM under an earlier
+/// state is sent where the new state says, in order and before newer frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VmState {
+    /// At another NVE. Frames from local ports are tunnelled there; frames from the overlay are not
+    /// ours and are dropped as `NotLocal` (split horizon, R46a).
+    Remote {
+        /// The NVE's tunnel.
+        tunnel: TunnelIdx,
+    },
+    /// Activated on a port of this NVE: everything is delivered there.
+    Local {
+        /// Its port.
+        port: PortIdx,
+    },
+    /// Associated here and expected to start (new NVE of a move): frames from the overlay are held;
+    /// frames from local ports go to where it still runs, or are held where that is unknown.
+    Expected {
+        /// Where it still runs.
+        via: Option<TunnelIdx>,
+        /// Bounds of what arrives early.
+        hold: HoldLimits,
+    },
+    /// Paused on this NVE for its handover (old NVE of a move): everything is held.
+    Paused {
+        /// Bounds of what is held.
+        hold: HoldLimits,
+    },
+    /// Left this NVE (R41, R43): frames from the overlay are forwarded in flight through the tunnel
+    /// with the outer TTL rule of R46d and counted as forwarded; frames from local ports are
+    /// tunnelled as for `Remote`. At `until` the worker turns it into `Remote`.
+    Departed {
+        /// The new NVE's tunnel.
+        tunnel: TunnelIdx,
+        /// When the forward entry dies (fwd_timer).
+        until: Instant,
+    },
+    /// The directory knows no such VM, or one that is attached nowhere: frames are dropped as
+    /// `UnknownUnicast` without another query until `until`, when the worker forgets the entry (R36).
+    Absent {
+        /// End of the negative answer's life.
+        until: Instant,
+    },
+}
+
+/// How far a port lets its VM talk (R15).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// No traffic, no announcements: the port is not provisioned, or its VM left (R41).
+    Closed,
+    /// Resources are there; announcements and the first frame are reported, nothing is forwarded.
+    Associated,
+    /// Traffic flows.
+    Activated,
+}
+
+/// What a port is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortRole {
+    /// A VM's interface (TSI). Frames from it must carry `mac` as source.
+    Access {
+        /// Its VN.
+        vn: VnIdx,
+        /// The VM's address.
+        mac: Mac,
+        /// Whether it may talk.
+        admission: Admission,
+    },
+    /// An underlay port that carries locators.
+    Uplink {
+        /// The port's own address.
+        mac: Mac,
+        /// IPv4 locator.
+        v4: Option<core::net::Ipv4Addr>,
+        /// IPv6 locator.
+        v6: Option<core::net::Ipv6Addr>,
+        /// The link-local address that answers neighbor solicitations too.
+        v6_link_local: Option<core::net::Ipv6Addr>,
+        /// Where the underlay's own traffic that is not for the switch goes.
+        exception: Option<PortIdx>,
+    },
+    /// The host's side of an uplink: its frames leave through the uplink as they are.
+    Exception {
+        /// The uplink it belongs to.
+        uplink: PortIdx,
+    },
+}
+
+/// A change to the tables; see each variant for what it replaces.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Update {
+    /// Adds or replaces a VN.
+    VnSet {
+        /// Number in this worker.
+        vn: VnIdx,
+        /// Identifier on the wire.
+        vni: Vni,
+        /// Tenant MTU: largest inner IP packet, in bytes (R8).
+        mtu: u16,
+        /// Inner VLAN tags pass (R10); otherwise they are stripped on the way in and a tagged frame
+        /// from the overlay is dropped.
+        transparent_vlan: bool,
+    },
+    /// Forgets a VN, its replication list and its neighbors; its VM entries must be removed before.
+    VnRemove {
+        /// The VN.
+        vn: VnIdx,
+    },
+    /// Adds or replaces a port's role. The queues come separately, from the worker's own commands.
+    PortSet {
+        /// The port.
+        port: PortIdx,
+        /// Its role.
+        role: PortRole,
+    },
+    /// Forgets a port.
+    PortRemove {
+        /// The port.
+        port: PortIdx,
+    },
+    /// Adds or replaces what is known of a VM.
+    VmSet {
+        /// VN and MAC.
+        key: Key,
+        /// What to do with its frames.
+        state: VmState,
+    },
+    /// Forgets a VM; what is held for it is dropped as `HoldAborted`.
+    VmRemove {
+        /// VN and MAC.
+        key: Key,
+    },
+    /// The address `ip` belongs to `mac`: requests for it are answered (R28, R29) and those that
+    /// wait for it are answered now (R31).
+    NeighborSet {
+        /// The VN.
+        vn: VnIdx,
+        /// The address.
+        ip: IpAddr,
+        /// Its owner.
+        mac: Mac,
+        /// The owner is a router: R flag of the advertisement.
+        router: bool,
+    },
+    /// No VM of the VN has `ip`: requests are dropped without another query until `until`.
+    NeighborAbsent {
+        /// The VN.
+        vn: VnIdx,
+        /// The address.
+        ip: IpAddr,
+        /// End of the negative answer's life.
+        until: Instant,
+    },
+    /// Forgets an address.
+    NeighborRemove {
+        /// The VN.
+        vn: VnIdx,
+        /// The address.
+        ip: IpAddr,
+    },
+    /// Adds or replaces a tunnel whose next hop is resolved. Held packets waiting for it go out.
+    TunnelSet {
+        /// The tunnel.
+        tunnel: TunnelIdx,
+        /// The uplink it leaves through.
+        uplink: PortIdx,
+        /// The remote locator.
+        remote: IpAddr,
+        /// Largest outer IP packet on the way there, in bytes.
+        mtu: u16,
+        /// Outer header with the next hop's address; its bytes are copied before each packet.
+        header: OuterHeader,
+    },
+    /// The tunnel exists but its next hop does not answer yet: packets for it are held as for an
+    /// unknown destination.
+    TunnelPending {
+        /// The tunnel.
+        tunnel: TunnelIdx,
+        /// The remote locator.
+        remote: IpAddr,
+    },
+    /// Forgets a tunnel; no VM or replication list names it any more.
+    TunnelRemove {
+        /// The tunnel.
+        tunnel: TunnelIdx,
+    },
+    /// Broadcast and multicast frames of the VN are copied to this tunnel too (R60).
+    ReplicaAdd {
+        /// The VN.
+        vn: VnIdx,
+        /// A tunnel to an NVE with members.
+        tunnel: TunnelIdx,
+    },
+    /// The opposite of `ReplicaAdd`.
+    ReplicaRemove {
+        /// The VN.
+        vn: VnIdx,
+        /// The tunnel.
+        tunnel: TunnelIdx,
+    },
+}

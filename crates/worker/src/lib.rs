@@ -1,0 +1,1 @@
+//! The poll-mode loop of a pinned core, its mailbox, outboxes and counters.
