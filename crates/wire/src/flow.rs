@@ -1,0 +1,191 @@
+//! Which flow a frame belongs to, and the entropy that shows it to the underlay (R2, R4).
+//!
+//! The hash runs once on every frame that a VM sends, so it is a few wide multiplies and no table:
+//! two for IPv4 and non-IP frames, three for IPv6.
+
+use crate::bytes::{array, u16_at, u32_at};
+use crate::ethernet::{EtherType, Ethernet};
+use crate::ipv4::Ipv4;
+use crate::ipv6::Ipv6;
+use crate::proto;
+
+/// The first UDP source port of encapsulated frames; there are 2^14 (RFC 7348 section 5).
+pub const FIRST_PORT: u16 = 49152;
+
+/// How much of a frame went into its [`FlowKey`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum FlowKind {
+    /// No usable IP header: MAC addresses and EtherType.
+    Mac = 0,
+    /// IPv4 addresses and protocol: a fragment, no ports, or truncated ports.
+    V4 = 1,
+    /// IPv4 addresses, protocol and ports.
+    V4Ports = 2,
+    /// IPv6 addresses and protocol: a fragment, no ports, or truncated headers.
+    V6 = 3,
+    /// IPv6 addresses, protocol and ports.
+    V6Ports = 4,
+}
+
+/// What identifies the flow of a frame within its VN: 5-tuple, 3-tuple, or MACs and EtherType.
+/// Directed: the answers of a flow have another key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FlowKey {
+    /// Source then destination address. IPv4: both in the first word. MAC: the twelve bytes as
+    /// they stand in the frame, in the first word and the low half of the second.
+    addr: [u64; 4],
+    /// Bits 48.. kind, 32..48 protocol or EtherType, 0..32 ports.
+    rest: u64,
+}
+
+impl FlowKey {
+    #[inline]
+    const fn new(addr: [u64; 4], kind: FlowKind, proto: u16, ports: u32) -> FlowKey {
+        FlowKey { addr, rest: (kind as u64) << 48 | (proto as u64) << 32 | ports as u64 }
+    }
+
+    /// The key of an Ethernet frame, up to two tags looked through. Never fails: what cannot be
+    /// parsed further falls back to the next coarser kind, down to zeros for less than 14 bytes.
+    #[inline]
+    pub fn of_frame(frame: &[u8]) -> FlowKey {
+        let Ok(eth) = Ethernet::new_checked(frame) else { return Self::of_macs(frame) };
+        let key = match eth.ethertype() {
+            EtherType::IPV4 => Self::of_ipv4(eth.payload()),
+            EtherType::IPV6 => Self::of_ipv6(eth.payload()),
+            _ => None,
+        };
+        key.unwrap_or_else(|| Self::of_macs(frame))
+    }
+
+    #[inline]
+    fn of_ipv4(packet: &[u8]) -> Option<FlowKey> {
+        let ip = Ipv4::new_checked(packet).ok()?;
+        let addr = u64::from(ip.src().to_bits()) << 32 | u64::from(ip.dst().to_bits());
+        let (addr, proto) = ([addr, 0, 0, 0], ip.proto());
+        // Later fragments carry no ports, and all fragments of a datagram must take one path.
+        if proto::has_ports(proto) && !ip.is_fragment() && ip.payload().len() >= 4 {
+            let ports = u32_at(ip.payload(), 0);
+            return Some(Self::new(addr, FlowKind::V4Ports, proto.into(), ports));
+        }
+        Some(Self::new(addr, FlowKind::V4, proto.into(), 0))
+    }
+
+    #[inline]
+    fn of_ipv6(packet: &[u8]) -> Option<FlowKey> {
+        let ip = Ipv6::new_checked(packet).ok()?;
+        let (s, d) = (ip.src().octets(), ip.dst().octets());
+        let word = |o: &[u8; 16], at| u64::from_be_bytes(array(o, at));
+        let addr = [word(&s, 0), word(&s, 8), word(&d, 0), word(&d, 8)];
+        let Ok(upper) = ip.upper() else {
+            // A chain that cannot be followed: the fixed header still names the flow.
+            return Some(Self::new(addr, FlowKind::V6, ip.next_header().into(), 0));
+        };
+        let l4 = &packet[upper.offset..ip.total_len()];
+        if proto::has_ports(upper.proto) && upper.fragment.is_none() && l4.len() >= 4 {
+            let ports = u32_at(l4, 0);
+            return Some(Self::new(addr, FlowKind::V6Ports, upper.proto.into(), ports));
+        }
+        Some(Self::new(addr, FlowKind::V6, upper.proto.into(), 0))
+    }
+
+    #[inline]
+    fn of_macs(frame: &[u8]) -> FlowKey {
+        if frame.len() < 14 {
+            return Self::new([0; 4], FlowKind::Mac, 0, 0);
+        }
+        let high = u64::from(u32_at(frame, 0)) << 32 | u64::from(u32_at(frame, 4));
+        let low = u64::from(u32_at(frame, 8));
+        Self::new([high, low, 0, 0], FlowKind::Mac, u16_at(frame, 12), 0)
+    }
+
+    /// How much of the frame the key holds.
+    #[inline]
+    pub const fn kind(&self) -> FlowKind {
+        match self.rest >> 48 {
+            1 => FlowKind::V4,
+            2 => FlowKind::V4Ports,
+            3 => FlowKind::V6,
+            4 => FlowKind::V6Ports,
+            _ => FlowKind::Mac,
+        }
+    }
+
+    /// IP protocol, or EtherType for [`FlowKind::Mac`].
+    #[inline]
+    pub const fn proto(&self) -> u16 {
+        (self.rest >> 32) as u16
+    }
+
+    /// Source and destination port, both 0 where the kind has none.
+    #[inline]
+    pub const fn ports(&self) -> (u16, u16) {
+        ((self.rest >> 16) as u16, self.rest as u16)
+    }
+
+    /// The keyed hash of this flow.
+    #[inline]
+    pub const fn hash(&self, key: &HashKey) -> FlowHash {
+        let [k0, k1, k2, k3] = key.0;
+        let [a, b, c, d] = self.addr;
+        let (h, last) = match self.kind() {
+            FlowKind::V4 | FlowKind::V4Ports => (mix(a ^ k0, self.rest ^ k1), 0),
+            FlowKind::Mac => (mix(a ^ k0, b ^ self.rest ^ k1), 0),
+            FlowKind::V6 | FlowKind::V6Ports => (mix(a ^ k0, b ^ k1) ^ mix(c ^ k2, d ^ k3), self.rest),
+        };
+        FlowHash(mix(h ^ k2, last ^ k3))
+    }
+}
+
+/// Multiplies to 128 bits and folds, so that every input bit reaches every output bit.
+#[inline(always)]
+const fn mix(a: u64, b: u64) -> u64 {
+    let p = (a as u128) * (b as u128);
+    p as u64 ^ (p >> 64) as u64
+}
+
+/// The secret of the flow hash, drawn once a process: without it a tenant cannot aim many flows at
+/// one path. Not a cryptographic promise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HashKey([u64; 4]);
+
+impl HashKey {
+    /// From two random words. Equal words give equal ports, so that a packet in flight may keep
+    /// its path through another NVE (R2).
+    pub const fn new(a: u64, b: u64) -> HashKey {
+        // Odd constants from the fractional parts of square roots of primes; they keep the four
+        // words different and nonzero even for a key of zeros.
+        HashKey([
+            a ^ 0x6a09_e667_f3bc_c909,
+            b ^ 0xbb67_ae85_84ca_a73b,
+            a.rotate_left(32) ^ 0x3c6e_f372_fe94_f82b,
+            b.rotate_left(32) ^ 0xa54f_f53a_5f1d_36f1,
+        ])
+    }
+}
+
+/// The hash of a flow, from which port and label are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(transparent)]
+pub struct FlowHash(pub u64);
+
+impl FlowHash {
+    /// The outer UDP source port: 49152 to 65535 (R2).
+    #[inline]
+    pub const fn src_port(self) -> u16 {
+        FIRST_PORT | (self.0 >> 50) as u16
+    }
+
+    /// The outer IPv6 flow label: 20 bits, never 0 (R4, RFC 6438 section 3).
+    #[inline]
+    pub const fn flow_label(self) -> u32 {
+        let label = (self.0 >> 20) as u32 & 0x000f_ffff;
+        if label == 0 { 1 } else { label }
+    }
+}
+
+/// [`FlowKey::of_frame`] and [`FlowKey::hash`] in one call.
+#[inline]
+pub fn flow_hash(frame: &[u8], key: &HashKey) -> FlowHash {
+    FlowKey::of_frame(frame).hash(key)
+}
