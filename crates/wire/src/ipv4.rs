@@ -252,3 +252,47 @@ impl Ipv4Repr {
         Ok(HEADER_LEN)
     }
 }
+
+/// What the header of a packet quoted by an ICMP error says. The quote may be cut off anywhere
+/// after the header, so there is no view of its payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuotedIpv4 {
+    /// Source.
+    pub src: Ipv4Addr,
+    /// Destination.
+    pub dst: Ipv4Addr,
+    /// Protocol.
+    pub proto: u8,
+    /// Not the first fragment: the transport header is not in it.
+    pub later_fragment: bool,
+    /// Bytes of header, all of them in the quote.
+    pub header_len: usize,
+}
+
+/// Reads the header of a quoted, possibly cut off packet. Its checksum is not verified, since
+/// routers may quote it with TTL changed.
+///
+/// # Errors
+/// [`WireError::Truncated`], [`WireError::BadVersion`], [`WireError::BadLength`].
+pub fn parse_quoted(b: &[u8]) -> Result<QuotedIpv4, WireError> {
+    if b.len() < HEADER_LEN {
+        return Err(WireError::Truncated);
+    }
+    if b[field::VER_IHL] >> 4 != 4 {
+        return Err(WireError::BadVersion);
+    }
+    let header_len = usize::from(b[field::VER_IHL] & 0xf) * 4;
+    if header_len < HEADER_LEN {
+        return Err(WireError::BadLength);
+    }
+    if b.len() < header_len {
+        return Err(WireError::Truncated);
+    }
+    Ok(QuotedIpv4 {
+        src: v4_at(b, field::SRC),
+        dst: v4_at(b, field::DST),
+        proto: b[field::PROTO],
+        later_fragment: u16_at(b, field::FRAG) & OFFSET_MASK != 0,
+        header_len,
+    })
+}

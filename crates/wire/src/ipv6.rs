@@ -300,3 +300,30 @@ impl Ipv6Repr {
         Ok(HEADER_LEN)
     }
 }
+
+/// What the fixed header of a packet quoted by an ICMPv6 error says. The quote may be cut off
+/// anywhere after it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuotedIpv6 {
+    /// Source.
+    pub src: Ipv6Addr,
+    /// Destination.
+    pub dst: Ipv6Addr,
+    /// Next header.
+    pub next_header: u8,
+}
+
+/// Reads the fixed header of a quoted, possibly cut off packet.
+///
+/// # Errors
+/// [`WireError::Truncated`], [`WireError::BadVersion`].
+pub fn parse_quoted(b: &[u8]) -> Result<QuotedIpv6, WireError> {
+    if b.len() < HEADER_LEN {
+        return Err(WireError::Truncated);
+    }
+    if b[field::VER_CLASS_LABEL] >> 4 != 6 {
+        return Err(WireError::BadVersion);
+    }
+    let (src, dst) = (v6_at(b, field::SRC), v6_at(b, field::DST));
+    Ok(QuotedIpv6 { src, dst, next_header: b[field::NEXT] })
+}
