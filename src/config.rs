@@ -1,0 +1,67 @@
+//! The switch's configuration: a TOML file, overridden by flags, checked whole before anything starts.
+
+mod check;
+mod file;
+mod flags;
+
+pub use file::{Config, NeighborConfig, Nve, PortConfig, UplinkConfig, VmConfig};
+pub use flags::Flags;
+
+use std::path::{Path, PathBuf};
+
+/// A configuration that cannot be used: where, what, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot read it: {error}; give the path of a TOML file with --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        error: std::io::Error,
+    },
+    /// The file is not the TOML that is expected.
+    #[error("{}: {error}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column, key and what was expected.
+        error: Box<toml::de::Error>,
+    },
+    /// A value is wrong by itself or together with others.
+    #[error("{origin}: {key}: {what}; {remedy}")]
+    Invalid {
+        /// The file, or the flag's name.
+        origin: String,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+/// Reads the file, lays the flags over it, and checks the result against itself and the machine's cores.
+///
+/// # Errors
+/// The first mistake found; see [`ConfigError`].
+pub fn load(path: Option<&Path>, flags: &Flags, online_cores: &[usize]) -> Result<Config, ConfigError> {
+    let mut config = match path {
+        Some(path) => read(path)?,
+        None => Config::default(),
+    };
+    let origin = path.map_or_else(|| "flags".into(), |p| p.display().to_string());
+    flags.apply(&mut config)?;
+    check::check(&config, &origin, online_cores)?;
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<Config, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.into(), error })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Parse { path: path.into(), error: Box::new(error) })
+}
+
+#[cfg(test)]
+mod tests;

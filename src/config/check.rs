@@ -1,0 +1,273 @@
+//! What cannot be true of a configuration, found before traffic.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{Config, ConfigError, UplinkConfig};
+use crate::cores;
+
+/// The smallest tenant MTU that is worth starting for: every IPv6 link carries 1,280 bytes (RFC 8200).
+const MIN_TENANT_MTU: u16 = 1280;
+/// Outer IPv4, UDP, VXLAN and inner Ethernet headers.
+const OVERHEAD_V4: u16 = 50;
+/// Outer IPv6, UDP, VXLAN and inner Ethernet headers.
+const OVERHEAD_V6: u16 = 70;
+
+struct Checker<'a> {
+    origin: &'a str,
+}
+
+/// # Errors
+/// The first mistake found.
+pub fn check(c: &Config, origin: &str, online: &[usize]) -> Result<(), ConfigError> {
+    let k = Checker { origin };
+    k.names(c)?;
+    k.cores(c, online)?;
+    k.limits(c)?;
+    k.uplinks(c)?;
+    k.ports(c)?;
+    k.statics(c)
+}
+
+/// Largest tenant IP packet that an uplink carries, by its own families, in bytes (R8).
+pub fn tenant_mtu(u: &UplinkConfig) -> u16 {
+    let overhead = if u.ipv6.is_some() { OVERHEAD_V6 } else { OVERHEAD_V4 };
+    u.mtu.saturating_sub(overhead)
+}
+
+impl Checker<'_> {
+    fn bad<T>(&self, key: impl Into<String>, what: impl Into<String>, remedy: &str) -> Result<T, ConfigError> {
+        Err(ConfigError::Invalid {
+            origin: self.origin.into(),
+            key: key.into(),
+            what: what.into(),
+            remedy: remedy.into(),
+        })
+    }
+
+    fn names(&self, c: &Config) -> Result<(), ConfigError> {
+        if let Err(e) = godwit_model::check_name("NVE", &c.nve.id) {
+            return self.bad("nve.id", e.to_string(), "set nve.id or --id");
+        }
+        let mut seen: BTreeMap<&str, String> = BTreeMap::new();
+        let uplinks = c.uplinks.iter().enumerate().map(|(i, u)| (&u.name, format!("uplink[{i}].name")));
+        let ports = c.ports.iter().enumerate().map(|(i, p)| (&p.name, format!("port[{i}].name")));
+        for (name, key) in uplinks.chain(ports) {
+            if let Err(e) = godwit_model::check_name("port", name) {
+                return self.bad(key, e.to_string(), "rename it");
+            }
+            if let Some(other) = seen.insert(name, key.clone()) {
+                return self.bad(key, format!("{name:?} is also {other}"), "give each port a name of its own");
+            }
+        }
+        Ok(())
+    }
+
+    fn cores(&self, c: &Config, online: &[usize]) -> Result<(), ConfigError> {
+        if c.nve.workers.is_empty() {
+            return self.bad("nve.workers", "no worker cores are given", "set nve.workers or --workers, 0x2 say");
+        }
+        let workers = match cores::parse(&c.nve.workers) {
+            Ok(w) => w,
+            Err(e) => return self.bad("nve.workers", e, "name cores that are there"),
+        };
+        let there = || format!("this machine has cores {online:?}");
+        if let Some(core) = workers.iter().find(|w| !online.contains(w)) {
+            let what = format!("{} names core {core}, which is absent: {}", c.nve.workers, there());
+            return self.bad("nve.workers", what, "leave absent cores out of the mask");
+        }
+        match c.nve.control_core {
+            Some(core) if !online.contains(&core) => {
+                let what = format!("core {core} is absent: {}", there());
+                self.bad("nve.control_core", what, "name a core that is there")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn limits(&self, c: &Config) -> Result<(), ConfigError> {
+        let n = &c.nve;
+        let ranges: [(&str, u64, u64, u64); 6] = [
+            ("nve.fwd_timer_s", n.fwd_timer_s, 1, 3600),
+            ("nve.handover_hold_packets", n.handover_hold_packets.into(), 0, 65_536),
+            ("nve.handover_hold_ms", n.handover_hold_ms, 0, 10_000),
+            ("nve.hold_memory_mb", n.hold_memory_mb as u64, 1, 256),
+            ("nve.memory_mb", n.memory_mb as u64, 32, 1 << 20),
+            ("nve.locations", n.locations as u64, 16, 1 << 26),
+        ];
+        for (key, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                return self.bad(key, format!("{value} is out of range"), &format!("use {low} to {high}"));
+            }
+        }
+        if n.idle_sleep_us > 10_000 {
+            let what = format!("{} µs would delay every packet that long", n.idle_sleep_us);
+            return self.bad("nve.idle_sleep_us", what, "use 0 to 10000");
+        }
+        if n.vxlan_port == 0 {
+            return self.bad("nve.vxlan_port", "0 is no UDP port", "use 4789");
+        }
+        if let Some(url) = &n.nva
+            && !(url.starts_with("http://") && url.len() > "http://".len())
+        {
+            return self.bad("nve.nva", format!("{url:?} is no URL of an NVA"), "write http://HOST:PORT");
+        }
+        Ok(())
+    }
+
+    fn uplinks(&self, c: &Config) -> Result<(), ConfigError> {
+        if c.uplinks.is_empty() {
+            return self.bad("uplink", "there is none", "add an [[uplink]] with devargs and a locator");
+        }
+        let mut locators: BTreeMap<IpAddr, String> = BTreeMap::new();
+        for (i, u) in c.uplinks.iter().enumerate() {
+            let key = |k: &str| format!("uplink[{i}].{k}");
+            if u.ipv4.is_none() && u.ipv6.is_none() {
+                return self.bad(key("ipv4"), "the uplink carries no locator", "set ipv4 or ipv6 or both");
+            }
+            let v4 = u.ipv4.map(|p| (IpAddr::V4(p.addr), p.len));
+            let v6 = u.ipv6.map(|p| (IpAddr::V6(p.addr), p.len));
+            for (ip, len) in v4.into_iter().chain(v6) {
+                self.locator(&key(family_key(ip)), ip, len)?;
+                if let Some(other) = overlapping(&locators, c, i, ip, len) {
+                    let what = format!("locator {ip}/{len} overlaps that of {other}");
+                    return self.bad(key(family_key(ip)), what, "give each uplink a prefix of its own");
+                }
+                locators.insert(ip, key(family_key(ip)));
+            }
+            self.gateway(&key("gateway4"), u.gateway4.map(IpAddr::V4), v4)?;
+            self.gateway(&key("gateway6"), u.gateway6.map(IpAddr::V6), v6)?;
+            if tenant_mtu(u) < MIN_TENANT_MTU || u.mtu > 9600 {
+                let what = format!("{} leaves {} bytes for tenants' packets", u.mtu, tenant_mtu(u));
+                let remedy = format!("use {} to 9600", MIN_TENANT_MTU + u.mtu - tenant_mtu(u));
+                return self.bad(key("mtu"), what, &remedy);
+            }
+            self.queues(&key("rx_queues"), u.rx_queues)?;
+        }
+        Ok(())
+    }
+
+    fn locator(&self, key: &str, ip: IpAddr, len: u8) -> Result<(), ConfigError> {
+        let network = len < if ip.is_ipv4() { 31 } else { 127 } && host_bits(ip, len) == 0;
+        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || network {
+            return self.bad(key, format!("{ip}/{len} is no address of a host"), "use the uplink's own address");
+        }
+        Ok(())
+    }
+
+    fn gateway(&self, key: &str, gw: Option<IpAddr>, own: Option<(IpAddr, u8)>) -> Result<(), ConfigError> {
+        let Some(gw) = gw else { return Ok(()) };
+        let link_local = matches!(gw, IpAddr::V6(a) if a.is_unicast_link_local());
+        match own {
+            None => self.bad(key, format!("{gw} has no locator of its family"), "set the locator or drop it"),
+            Some((ip, _)) if ip == gw => self.bad(key, format!("{gw} is the locator itself"), "name the router"),
+            Some((ip, len)) if !link_local && !same_prefix(ip, gw, len) => {
+                self.bad(key, format!("{gw} is not in {ip}/{len}"), "name a router on the link")
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn queues(&self, key: &str, n: u16) -> Result<(), ConfigError> {
+        if (1..=64).contains(&n) { Ok(()) } else { self.bad(key, format!("{n} queues"), "use 1 to 64") }
+    }
+
+    fn ports(&self, c: &Config) -> Result<(), ConfigError> {
+        let mut devices: BTreeMap<&str, String> = BTreeMap::new();
+        let uplinks = c.uplinks.iter().enumerate().flat_map(|(i, u)| {
+            let own = (u.devargs.as_str(), format!("uplink[{i}].devargs"));
+            let exc = u.exception.as_deref().map(|e| (e, format!("uplink[{i}].exception")));
+            std::iter::once(own).chain(exc)
+        });
+        let ports = c.ports.iter().enumerate().map(|(i, p)| (p.devargs.as_str(), format!("port[{i}].devargs")));
+        for (devargs, key) in uplinks.chain(ports) {
+            let device = devargs.split(',').next().unwrap_or_default().trim();
+            if device.is_empty() {
+                return self.bad(key, "no device", "give a PCI address or devargs such as net_vhost0,iface=PATH");
+            }
+            if let Some(other) = devices.insert(device, key.clone()) {
+                return self.bad(key, format!("{device} is also {other}"), "a device serves one port: name another");
+            }
+        }
+        self.attachments(c)
+    }
+
+    fn attachments(&self, c: &Config) -> Result<(), ConfigError> {
+        let room = c.uplinks.iter().map(tenant_mtu).min().unwrap_or(u16::MAX);
+        let mut seen = BTreeMap::new();
+        for (i, p) in c.ports.iter().enumerate() {
+            let key = |k: &str| format!("port[{i}].{k}");
+            if !p.mac.is_unicast() {
+                return self.bad(key("mac"), format!("{} is no VM's address", p.mac), "use a unicast address");
+            }
+            if let Some(other) = seen.insert((p.vni, p.mac), &p.name) {
+                let what = format!("{} in VNI {} is on port {other:?} too", p.mac, p.vni);
+                return self.bad(key("mac"), what, "give each VM an address of its own");
+            }
+            if p.mtu > room {
+                let what = format!("{} does not fit: the uplinks carry tenant packets of {room} bytes", p.mtu);
+                return self.bad(key("mtu"), what, "lower it, or raise the uplinks' mtu");
+            }
+            self.queues(&key("rx_queues"), p.rx_queues)?;
+        }
+        Ok(())
+    }
+
+    fn statics(&self, c: &Config) -> Result<(), ConfigError> {
+        for (i, v) in c.vms.iter().enumerate() {
+            if !v.mac.is_unicast() {
+                return self.bad(format!("vm[{i}].mac"), format!("{} is no VM's address", v.mac), "use a unicast address");
+            }
+            if v.count > 1 && !v.ips.is_empty() {
+                return self.bad(format!("vm[{i}].ips"), "a row of VMs cannot share addresses", "drop ips or count");
+            }
+            if v.nves == 0 || v.count == 0 {
+                return self.bad(format!("vm[{i}].count"), "a row needs a VM and an NVE", "use 1 or more");
+            }
+        }
+        for (i, n) in c.neighbors.iter().enumerate() {
+            if !c.uplinks.iter().any(|u| u.name == n.uplink) {
+                let what = format!("there is no uplink {:?}", n.uplink);
+                return self.bad(format!("neighbor[{i}].uplink"), what, "name one of the uplinks");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn family_key(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "ipv4" } else { "ipv6" }
+}
+
+/// Name of the earlier locator key whose prefix meets `ip/len`.
+fn overlapping(
+    seen: &BTreeMap<IpAddr, String>,
+    c: &Config,
+    before: usize,
+    ip: IpAddr,
+    len: u8,
+) -> Option<String> {
+    c.uplinks[..before].iter().find_map(|u| {
+        let v4 = u.ipv4.map(|p| (IpAddr::V4(p.addr), p.len));
+        let v6 = u.ipv6.map(|p| (IpAddr::V6(p.addr), p.len));
+        let hit = v4.into_iter().chain(v6).find(|(other, other_len)| same_prefix(*other, ip, len.min(*other_len)))?;
+        seen.get(&hit.0).cloned()
+    })
+}
+
+fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
+        IpAddr::V6(a) => a.to_bits(),
+    }
+}
+
+fn host_bits(ip: IpAddr, len: u8) -> u128 {
+    bits(ip).checked_shl(len.into()).unwrap_or(0)
+}
+
+/// Both are of one family and agree in their first `len` bits.
+pub fn same_prefix(a: IpAddr, b: IpAddr, len: u8) -> bool {
+    let differing = (bits(a) ^ bits(b)).leading_zeros();
+    a.is_ipv4() == b.is_ipv4() && differing >= u32::from(len)
+}

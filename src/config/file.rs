@@ -1,0 +1,286 @@
+//! The keys of the configuration file.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use godwit_wire::{Mac, Vni};
+use serde::{Deserialize, Deserializer};
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The NVE itself.
+    pub nve: Nve,
+    /// Underlay ports.
+    #[serde(rename = "uplink")]
+    pub uplinks: Vec<UplinkConfig>,
+    /// Ports of VMs that are there from the start.
+    #[serde(rename = "port")]
+    pub ports: Vec<PortConfig>,
+    /// VMs at other NVEs that are known without a directory.
+    #[serde(rename = "vm")]
+    pub vms: Vec<VmConfig>,
+    /// Underlay neighbors that are known without being asked.
+    #[serde(rename = "neighbor")]
+    pub neighbors: Vec<NeighborConfig>,
+}
+
+/// Table `[nve]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nve {
+    /// The NVE's name, unique in the data center; the host's name by default.
+    pub id: String,
+    /// Cores of the workers, mask or list.
+    pub workers: String,
+    /// Core of the control threads; any core that has no worker by default.
+    pub control_core: Option<usize>,
+    /// The NVA; without one only `[[vm]]` entries are known.
+    pub nva: Option<String>,
+    /// Path of the admin socket; `/run/godwit/ID.sock` by default.
+    pub admin_socket: Option<PathBuf>,
+    /// A worker that found nothing to do sleeps so long, in microseconds; 0: never (dedicated cores).
+    pub idle_sleep_us: u64,
+    /// `auto`, `always` or `never`.
+    pub hugepages: Hugepages,
+    /// Memory for packet buffers and DPDK's own, in MiB.
+    pub memory_mb: usize,
+    /// Further EAL arguments, split at blanks.
+    pub eal: String,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// Outer family towards NVEs that have both: `auto` (IPv6), `v4` or `v6`.
+    pub outer: OuterChoice,
+    /// How long the old NVE forwards packets in flight after a VM left, in seconds (fwd_timer).
+    pub fwd_timer_s: u64,
+    /// Forward packets in flight; off only to show what is lost without it.
+    pub forward_in_flight: bool,
+    /// Handover and early-arrival buffers: packets a VM and worker.
+    pub handover_hold_packets: u32,
+    /// Oldest age of a held packet, in milliseconds.
+    pub handover_hold_ms: u64,
+    /// Memory of all holds together, in MiB, divided among the workers.
+    pub hold_memory_mb: usize,
+    /// Locations that a worker's table has room for.
+    pub locations: usize,
+}
+
+impl Default for Nve {
+    fn default() -> Nve {
+        Nve {
+            id: hostname(),
+            workers: String::new(),
+            control_core: None,
+            nva: None,
+            admin_socket: None,
+            idle_sleep_us: 0,
+            hugepages: Hugepages::Auto,
+            memory_mb: 256,
+            eal: String::new(),
+            vxlan_port: 4789,
+            outer: OuterChoice::Auto,
+            fwd_timer_s: 60,
+            forward_in_flight: true,
+            handover_hold_packets: 8192,
+            handover_hold_ms: 2000,
+            hold_memory_mb: 64,
+            locations: 1 << 20,
+        }
+    }
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// Whether to use hugepages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hugepages {
+    /// Where there are enough; else ordinary pages, with a warning.
+    Auto,
+    /// Refuse to start without.
+    Always,
+    /// Ordinary pages.
+    Never,
+}
+
+/// Which outer family to use towards an NVE that has both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OuterChoice {
+    /// IPv6 where both have it.
+    Auto,
+    /// IPv4 where both have it.
+    V4,
+    /// IPv6 where both have it.
+    V6,
+}
+
+/// Table `[[uplink]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkConfig {
+    /// Its name in tables and counters.
+    pub name: String,
+    /// DPDK device: a PCI address or vdev arguments.
+    pub devargs: String,
+    /// IPv4 locator with the length of its prefix.
+    pub ipv4: Option<Prefix<Ipv4Addr>>,
+    /// IPv6 locator with the length of its prefix.
+    pub ipv6: Option<Prefix<Ipv6Addr>>,
+    /// Next hop to IPv4 locators outside the prefix.
+    pub gateway4: Option<Ipv4Addr>,
+    /// Next hop to IPv6 locators outside the prefix.
+    pub gateway6: Option<Ipv6Addr>,
+    /// DPDK device that gets the underlay's own traffic, a `net_tap` say.
+    pub exception: Option<String>,
+    /// Largest IP packet, in bytes.
+    #[serde(default = "uplink_mtu")]
+    pub mtu: u16,
+    /// Receive queues.
+    #[serde(default = "one")]
+    pub rx_queues: u16,
+}
+
+fn uplink_mtu() -> u16 {
+    1550
+}
+
+fn one() -> u16 {
+    1
+}
+
+/// Table `[[port]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortConfig {
+    /// Its name.
+    pub name: String,
+    /// DPDK device: a PCI address or vdev arguments.
+    pub devargs: String,
+    /// The VN, by its identifier.
+    #[serde(deserialize_with = "vni")]
+    pub vni: Vni,
+    /// The VM's address.
+    #[serde(deserialize_with = "from_text")]
+    pub mac: Mac,
+    /// Largest IP packet towards the VM, in bytes; 0: the device's own.
+    #[serde(default)]
+    pub mtu: u16,
+    /// Receive queues.
+    #[serde(default = "one")]
+    pub rx_queues: u16,
+    /// `auto`: the VM's first frame or announcement activates the port; `start`: active at once;
+    /// `explicit`: only an order does.
+    #[serde(default)]
+    pub activate: Activation,
+}
+
+/// When a port carries traffic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// With the VM's first frame or announcement.
+    #[default]
+    Auto,
+    /// At once.
+    Start,
+    /// By order only.
+    Explicit,
+}
+
+/// Table `[[vm]]`: a VM at another NVE.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// The VN, by its identifier.
+    #[serde(deserialize_with = "vni")]
+    pub vni: Vni,
+    /// The VM's address; with `count`, the first of a row.
+    #[serde(deserialize_with = "from_text")]
+    pub mac: Mac,
+    /// Its IP addresses; none with `count` above 1.
+    #[serde(default)]
+    pub ips: Vec<IpAddr>,
+    /// Locator of its NVE; with `nves` above 1, the first of a row.
+    pub locator: IpAddr,
+    /// So many VMs with consecutive addresses.
+    #[serde(default = "one_u32")]
+    pub count: u32,
+    /// Spread over so many NVEs with consecutive locators.
+    #[serde(default = "one_u32")]
+    pub nves: u32,
+}
+
+fn one_u32() -> u32 {
+    1
+}
+
+/// Table `[[neighbor]]`: an underlay neighbor.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeighborConfig {
+    /// Name of the uplink.
+    pub uplink: String,
+    /// Its address; with `count`, the first of a row with one MAC.
+    pub ip: IpAddr,
+    /// Its MAC.
+    #[serde(deserialize_with = "from_text")]
+    pub mac: Mac,
+    /// So many consecutive addresses.
+    #[serde(default = "one_u32")]
+    pub count: u32,
+}
+
+/// An interface address with the length of its prefix, `198.18.0.1/24`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Prefix<A> {
+    /// The address itself.
+    pub addr: A,
+    /// Bits of the prefix.
+    pub len: u8,
+}
+
+impl<A: FromStr + Into<IpAddr> + Copy> FromStr for Prefix<A> {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Prefix<A>, String> {
+        let bad = || format!("{s:?} is not an address with a prefix length, such as 198.18.0.1/24 or 2001:db8::1/64");
+        let (addr, len) = s.split_once('/').ok_or_else(bad)?;
+        let addr: A = addr.parse().map_err(|_| bad())?;
+        let len: u8 = len.parse().map_err(|_| bad())?;
+        let max = if addr.into().is_ipv4() { 32 } else { 128 };
+        if len > max { Err(bad()) } else { Ok(Prefix { addr, len }) }
+    }
+}
+
+impl<A: fmt::Display> fmt::Display for Prefix<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl<'de, A: FromStr + Into<IpAddr> + Copy> Deserialize<'de> for Prefix<A> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Prefix<A>, D::Error> {
+        from_text(d)
+    }
+}
+
+fn from_text<'de, D: Deserializer<'de>, T: FromStr>(d: D) -> Result<T, D::Error>
+where
+    T::Err: fmt::Display,
+{
+    let text = String::deserialize(d)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+fn vni<'de, D: Deserializer<'de>>(d: D) -> Result<Vni, D::Error> {
+    let n = u32::deserialize(d)?;
+    Vni::new(n)
+        .ok_or_else(|| serde::de::Error::custom(format!("{n} is no VNI; a VNI is a number from 0 to 16777215")))
+}

@@ -1,0 +1,127 @@
+//! Each mistake is refused, and the message names key and remedy.
+
+use std::io::Write;
+
+use clap::Parser;
+
+use super::*;
+
+const GOOD: &str = r#"
+[nve]
+id = "a"
+workers = "0x1"
+nva = "http://198.18.255.1:6640"
+[[uplink]]
+name = "up0"
+devargs = "net_af_packet0,iface=up0"
+ipv4 = "198.18.0.1/24"
+ipv6 = "2001:db8:18::1/64"
+[[port]]
+name = "v"
+devargs = "net_tap1,iface=tv"
+vni = 100
+mac = "02:00:00:00:00:01"
+"#;
+
+fn load_text(text: &str, flags: &[&str]) -> Result<Config, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let flags = Flags::try_parse_from(["godwit"].iter().chain(flags)).unwrap();
+    load(Some(file.path()), &flags, &[0, 1])
+}
+
+#[track_caller]
+fn refused(text: &str, flags: &[&str], key: &str, remedy: &str) {
+    let e = load_text(text, flags).expect_err("refused").to_string();
+    assert!(e.contains(key), "{e:?} names {key:?}");
+    assert!(e.contains(remedy), "{e:?} says {remedy:?}");
+}
+
+#[test]
+fn a_good_file_is_taken() {
+    let c = load_text(GOOD, &[]).unwrap();
+    assert_eq!(c.nve.id, "a");
+    assert_eq!(c.ports[0].vni.get(), 100);
+    assert_eq!(c.uplinks[0].ipv4.unwrap().len, 24);
+}
+
+#[test]
+fn flags_go_before_the_file() {
+    let c = load_text(
+        GOOD,
+        &[
+            "--workers",
+            "0-1",
+            "--uplink",
+            "0000:03:00.0",
+            "--port",
+            "name=v,vni=7,mac=02:00:00:00:00:09,dev=net_vhost0,iface=/run/x.sock,queues=2",
+        ],
+    )
+    .unwrap();
+    assert_eq!(c.nve.workers, "0-1");
+    assert_eq!(c.uplinks[0].devargs, "0000:03:00.0");
+    assert_eq!(c.ports.len(), 1);
+    assert_eq!(c.ports[0].vni.get(), 7);
+    assert_eq!(c.ports[0].devargs, "net_vhost0,iface=/run/x.sock,queues=2");
+}
+
+#[test]
+fn an_uplink_can_be_given_by_flag_alone() {
+    let c = load_text("", &["--id", "a", "--workers", "1", "--uplink", "name=u,ipv4=198.18.0.1/24,dev=net_null0"]);
+    assert_eq!(c.unwrap().uplinks[0].name, "u");
+}
+
+#[test]
+fn unknown_keys_are_refused() {
+    refused(&GOOD.replace("workers", "worker"), &[], "worker", "expected one of");
+    refused(&GOOD.replace("vni = 100", "vni = 100\nvlan = 7"), &[], "vlan", "expected one of");
+}
+
+#[test]
+fn absent_cores_are_refused() {
+    refused(GOOD, &["--workers", "0xff"], "nve.workers", "absent");
+    refused(GOOD, &["--control-core", "7"], "nve.control_core", "name a core that is there");
+    refused(&GOOD.replace("\"0x1\"", "\"\""), &[], "nve.workers", "--workers");
+}
+
+#[test]
+fn overlapping_locators_are_refused() {
+    let second = "[[uplink]]\nname = \"up1\"\ndevargs = \"net_null1\"\nipv4 = \"198.18.0.77/16\"\n";
+    refused(&format!("{GOOD}{second}"), &[], "uplink[1].ipv4", "overlaps that of uplink[0].ipv4");
+}
+
+#[test]
+fn a_port_twice_is_refused() {
+    let again = GOOD.split_once("[[port]]").unwrap().1;
+    refused(&format!("{GOOD}[[port]]{again}"), &[], "port[1].name", "name of its own");
+    let renamed = again.replace("\"v\"", "\"w\"");
+    refused(&format!("{GOOD}[[port]]{renamed}"), &[], "port[1].devargs", "name another");
+    let other_device = renamed.replace("net_tap1", "net_tap2");
+    refused(&format!("{GOOD}[[port]]{other_device}"), &[], "port[1].mac", "address of its own");
+}
+
+#[test]
+fn an_mtu_that_cannot_carry_tenants_is_refused() {
+    refused(&GOOD.replace("name = \"up0\"", "name = \"up0\"\nmtu = 1300"), &[], "uplink[0].mtu", "use 1350");
+    refused(&GOOD.replace("vni = 100", "vni = 100\nmtu = 1500"), &[], "port[0].mtu", "raise the uplinks' mtu");
+}
+
+#[test]
+fn addresses_that_are_none_are_refused() {
+    refused(&GOOD.replace("198.18.0.1/24", "198.18.0.0/24"), &[], "uplink[0].ipv4", "own address");
+    refused(&GOOD.replace("198.18.0.1/24", "198.18.0.1"), &[], "ipv4", "prefix length");
+    refused(&GOOD.replace("02:00:00:00:00:01", "01:00:00:00:00:01"), &[], "port[0].mac", "unicast");
+    refused(&GOOD.replace("vni = 100", "vni = 16777216"), &[], "vni", "16777215");
+    let gateway = GOOD.replace("name = \"up0\"", "name = \"up0\"\ngateway4 = \"198.18.1.1\"");
+    refused(&gateway, &[], "uplink[0].gateway4", "router on the link");
+    refused(GOOD, &["--nva", "localhost"], "nve.nva", "http://");
+}
+
+#[test]
+fn no_uplink_and_no_file_are_refused() {
+    refused("[nve]\nid = \"a\"\nworkers = \"0\"\n", &[], "uplink", "[[uplink]]");
+    let flags = Flags::try_parse_from(["godwit"]).unwrap();
+    let e = load(Some(Path::new("/nonexistent/x.toml")), &flags, &[0]).unwrap_err().to_string();
+    assert!(e.contains("/nonexistent/x.toml") && e.contains("--config"), "{e}");
+}
