@@ -1,1 +1,15 @@
-//! The NVE's control plane: mobility state machine, NVA session, update router.
+//! The NVE's control plane: mobility state machine, directory mirror, underlay neighbors, update
+//! router, NVA session.
+//!
+//! [`Nve`] is the whole of it without I/O: inputs and the time go in, wanted effects come out. The
+//! switch process runs it behind the NVA session; tests and the simulator run the same struct.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod io;
+mod nve;
+pub mod view;
+
+pub use config::{NveConfig, OuterChoice, WorkerSet};
+pub use io::{Input, Level, Note, Outputs, PortSpec, UplinkSpec, UplinkV4, UplinkV6};
+pub use nve::Nve;

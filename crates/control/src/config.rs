@@ -1,0 +1,159 @@
+//! What an NVE's control is told once, at its start.
+
+use godwit_model::NveId;
+use godwit_tables::update::HoldLimits;
+use godwit_wire::Span;
+
+/// A set of worker numbers below 64.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct WorkerSet(u64);
+
+impl WorkerSet {
+    /// No worker.
+    pub const EMPTY: WorkerSet = WorkerSet(0);
+    /// The largest number of workers of one NVE.
+    pub const MAX_WORKERS: usize = 64;
+
+    /// The workers `0..count`; `count` above [`WorkerSet::MAX_WORKERS`] means that many.
+    pub const fn first(count: usize) -> WorkerSet {
+        if count >= Self::MAX_WORKERS { WorkerSet(u64::MAX) } else { WorkerSet((1 << count) - 1) }
+    }
+
+    /// Just `worker`.
+    pub fn one(worker: usize) -> WorkerSet {
+        WorkerSet::EMPTY.with(worker)
+    }
+
+    /// This set and `worker`; a number of 64 or more changes nothing.
+    #[must_use]
+    pub fn with(self, worker: usize) -> WorkerSet {
+        if worker < Self::MAX_WORKERS { WorkerSet(self.0 | 1 << worker) } else { self }
+    }
+
+    /// This set without `worker`.
+    #[must_use]
+    pub fn without(self, worker: usize) -> WorkerSet {
+        if worker < Self::MAX_WORKERS { WorkerSet(self.0 & !(1 << worker)) } else { self }
+    }
+
+    /// Whether `worker` is in it.
+    pub fn contains(self, worker: usize) -> bool {
+        worker < Self::MAX_WORKERS && self.0 >> worker & 1 == 1
+    }
+
+    /// No worker is in it.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many workers are in it.
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// The numbers, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..Self::MAX_WORKERS).filter(move |w| self.contains(*w))
+    }
+}
+
+impl FromIterator<usize> for WorkerSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(workers: I) -> WorkerSet {
+        workers.into_iter().fold(WorkerSet::EMPTY, WorkerSet::with)
+    }
+}
+
+/// Which underlay family carries a VM's frames where both NVEs have both (R4).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum OuterChoice {
+    /// The family of the VM's addresses; IPv6 where it has both or none is known, since one entry
+    /// serves a MAC with all its addresses.
+    #[default]
+    Auto,
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Parameters of one NVE's control; [`NveConfig::new`] gives the defaults of the requirement
+/// catalogue's parameter table.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NveConfig {
+    /// This NVE's name.
+    pub nve: NveId,
+    /// Text of the software's version, for people at the NVA.
+    pub software: String,
+    /// Workers that exist from the start; others join by `Input::WorkerJoined`.
+    pub workers: WorkerSet,
+    /// Choice of the outer family (R4).
+    pub outer: OuterChoice,
+    /// Life of a forward entry after the VM left (R43).
+    pub fwd_timer: Span,
+    /// Bounds of what the old NVE holds for a paused VM (R45).
+    pub handover_hold: HoldLimits,
+    /// Bounds of what the new NVE holds for an expected VM (R45).
+    pub arrive_hold: HoldLimits,
+    /// Life of a negative answer (R36), where the NVA's own is longer or none came.
+    pub neg_life: Span,
+    /// A query is repeated after so long (R34).
+    pub qry_timeout: Span,
+    /// So many repetitions of a query with the same number (R34).
+    pub qry_retries: u32,
+    /// A query that nobody answered is not asked again for so long (R42).
+    pub requery: Span,
+    /// A vanished port's VM is withdrawn after so long, unless a pause or a move explains it (R19).
+    pub port_down_hold: Span,
+    /// A pause or a move explains a vanished port for so long (R49).
+    pub intent_timeout: Span,
+    /// Between two full attachment reports (R17).
+    pub report_ival: Span,
+    /// First repetition of an unanswered claim; it doubles up to `claim_backoff_max` (R18).
+    pub claim_backoff: Span,
+    /// Longest gap between repetitions of a claim (R18).
+    pub claim_backoff_max: Span,
+    /// The NVE calls itself prepared after so long even if the other NVE's next hop is not resolved.
+    pub prepare_timeout: Span,
+    /// Least gap between two reports of one VM's handover counts.
+    pub counts_ival: Span,
+    /// Handover counts that stood still for so long are reported as a last forwarded packet.
+    pub counts_quiet: Span,
+    /// A tunnel that nothing uses any more is kept for so long.
+    pub tunnel_linger: Span,
+    /// Outer UDP destination port (R1).
+    pub vxlan_port: u16,
+    /// A lab option: without it the packets of a departed VM are dropped, as a switch without R43
+    /// does.
+    pub forward_in_flight: bool,
+}
+
+impl NveConfig {
+    /// The defaults for an NVE of this name with workers `0..workers`.
+    pub fn new(nve: NveId, workers: usize) -> NveConfig {
+        let hold = HoldLimits { packets: 8192, age: Span::from_ms(2000) };
+        NveConfig {
+            nve,
+            software: String::from("godwit"),
+            workers: WorkerSet::first(workers),
+            outer: OuterChoice::Auto,
+            fwd_timer: Span::from_ms(60_000),
+            handover_hold: hold,
+            arrive_hold: hold,
+            neg_life: Span::from_ms(5_000),
+            qry_timeout: Span::from_ms(100),
+            qry_retries: 3,
+            requery: Span::from_ms(1_000),
+            port_down_hold: Span::from_ms(3_000),
+            intent_timeout: Span::from_ms(300_000),
+            report_ival: Span::from_ms(60_000),
+            claim_backoff: Span::from_ms(200),
+            claim_backoff_max: Span::from_ms(5_000),
+            prepare_timeout: Span::from_ms(1_000),
+            counts_ival: Span::from_ms(100),
+            counts_quiet: Span::from_ms(500),
+            tunnel_linger: Span::from_ms(60_000),
+            vxlan_port: 4789,
+            forward_in_flight: true,
+        }
+    }
+}

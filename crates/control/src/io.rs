@@ -1,0 +1,245 @@
+//! What goes into [`Nve`](crate::Nve) and what comes out: its whole contact with the world.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use godwit_model::Location;
+use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_tables::event::Event;
+use godwit_tables::update::{PortIdx, Update};
+use godwit_wire::{Mac, Vni};
+
+use crate::config::WorkerSet;
+
+/// A locator with what is needed to reach others from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UplinkV4 {
+    /// The locator.
+    pub addr: Ipv4Addr,
+    /// Length of the on-link prefix in bits, at most 32.
+    pub prefix_len: u8,
+    /// Where everything else goes.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// A locator with what is needed to reach others from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UplinkV6 {
+    /// The locator.
+    pub addr: Ipv6Addr,
+    /// Length of the on-link prefix in bits, at most 128.
+    pub prefix_len: u8,
+    /// Where everything else goes; may be link-local.
+    pub gateway: Option<Ipv6Addr>,
+}
+
+/// An underlay port as its owner configured it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UplinkSpec {
+    /// The port's own address.
+    pub mac: Mac,
+    /// IPv4 side.
+    pub v4: Option<UplinkV4>,
+    /// IPv6 side.
+    pub v6: Option<UplinkV6>,
+    /// Link-local address that the switch answers for too.
+    pub v6_link_local: Option<Ipv6Addr>,
+    /// Largest outer IP packet, in bytes.
+    pub mtu: u16,
+    /// Port that gets the underlay's traffic which is not for the switch.
+    pub exception: Option<PortIdx>,
+}
+
+/// What a new port is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortSpec {
+    /// A VM's interface (TSI).
+    Access {
+        /// Its VN.
+        vni: Vni,
+        /// The VM's address.
+        mac: Mac,
+        /// Only `Input::ActivatePort` activates it; announcements and first frames do not (R18).
+        explicit_activation: bool,
+    },
+    /// An underlay port.
+    Uplink(UplinkSpec),
+    /// The host's side of an uplink.
+    Exception {
+        /// That uplink.
+        uplink: PortIdx,
+    },
+}
+
+/// Something that happened; handed to [`Nve::handle`](crate::Nve::handle).
+#[derive(Clone, PartialEq, Debug)]
+pub enum Input {
+    /// A worker's word.
+    Worker {
+        /// The worker.
+        worker: usize,
+        /// Its word.
+        event: Event,
+    },
+    /// The NVA's word, in the order of its stream.
+    Nva(NvaToNve),
+    /// A stream to the NVA opened; nothing has been said on it.
+    NvaConnected,
+    /// The stream ended; what was sent last may be lost.
+    NvaLost,
+    /// A port is there, its queues are polled. The same number again replaces the port.
+    PortAdded {
+        /// Its number, below `MAX_PORTS`.
+        port: PortIdx,
+        /// Its name.
+        name: String,
+        /// What it is for.
+        spec: PortSpec,
+        /// Who polls it.
+        workers: WorkerSet,
+    },
+    /// A port is gone, or is about to be closed.
+    PortRemoved {
+        /// Its number.
+        port: PortIdx,
+    },
+    /// A port's link changed; ports begin with their link up.
+    PortLink {
+        /// The port.
+        port: PortIdx,
+        /// There is a link: a vhost-user client, a cable.
+        up: bool,
+    },
+    /// The hypervisor paused the port's VM for its handover (R45).
+    PausePort {
+        /// The port.
+        port: PortIdx,
+    },
+    /// The VM runs on this port; also after a pause that led to no move (R18).
+    ActivatePort {
+        /// The port.
+        port: PortIdx,
+    },
+    /// Other workers poll the port now.
+    PortWorkers {
+        /// The port.
+        port: PortIdx,
+        /// Who polls it.
+        workers: WorkerSet,
+    },
+    /// A worker with empty tables starts to take updates: it is told everything.
+    WorkerJoined {
+        /// Its number.
+        worker: usize,
+    },
+    /// A worker takes no updates any more.
+    WorkerLeft {
+        /// Its number.
+        worker: usize,
+    },
+    /// A VM's location from a configuration file, for use without an NVA; the NVA's word replaces it.
+    StaticVm {
+        /// The VN.
+        vni: Vni,
+        /// The VM.
+        mac: Mac,
+        /// Where it is.
+        location: Location,
+        /// Its addresses.
+        ips: Vec<IpAddr>,
+        /// It is a router.
+        router: bool,
+    },
+    /// An address from a configuration file.
+    StaticNeighbor {
+        /// The VN.
+        vni: Vni,
+        /// The address.
+        ip: IpAddr,
+        /// Its owner.
+        mac: Mac,
+        /// The owner is a router.
+        router: bool,
+    },
+    /// A worker has applied everything up to that barrier of [`Outputs::barriers`].
+    Applied {
+        /// The worker.
+        worker: usize,
+        /// The barrier's token.
+        token: u64,
+    },
+    /// Only time passed.
+    Tick,
+}
+
+/// How much a note matters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// For those who look for something.
+    Debug,
+    /// The course of things.
+    Info,
+    /// Something was refused or is late.
+    Warn,
+    /// A person should look.
+    Alarm,
+}
+
+/// A line for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// How much it matters.
+    pub level: Level,
+    /// What happened, with names.
+    pub text: String,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What [`Nve::handle`](crate::Nve::handle) wants done. It appends, so that one value can gather
+/// several calls; the caller empties it.
+///
+/// The caller carries it out in the order of the fields: a worker gets its updates in order, then
+/// its barriers; only then go frames and messages out, because a claim must not overtake the local
+/// delivery that it promises (R18, R46c).
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Outputs {
+    /// For each worker its updates, in order.
+    pub updates: Vec<(usize, Update)>,
+    /// Worker and token: when the worker has applied all updates before this, `Input::Applied`.
+    pub barriers: Vec<(usize, u64)>,
+    /// Frames for uplinks, untagged and without padding, at most 128 bytes: ARP, ND.
+    pub frames: Vec<(PortIdx, Vec<u8>)>,
+    /// Messages to the NVA; empty unless connected.
+    pub to_nva: Vec<NveToNva>,
+    /// Lines for the log.
+    pub notes: Vec<Note>,
+}
+
+impl Outputs {
+    /// Nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.updates.is_empty()
+            && self.barriers.is_empty()
+            && self.frames.is_empty()
+            && self.to_nva.is_empty()
+            && self.notes.is_empty()
+    }
+
+    /// Empties it, keeping its memory.
+    pub fn clear(&mut self) {
+        self.updates.clear();
+        self.barriers.clear();
+        self.frames.clear();
+        self.to_nva.clear();
+        self.notes.clear();
+    }
+
+    pub(crate) fn note(&mut self, level: Level, text: String) {
+        self.notes.push(Note { level, text });
+    }
+}

@@ -1,0 +1,152 @@
+//! What an operator may look at.
+
+use std::net::IpAddr;
+
+use godwit_model::{HandoverCounts, NveId, Version, VmKey};
+use godwit_tables::update::PortIdx;
+use godwit_wire::{Mac, Span};
+
+/// What the workers do with a VM's frames, in the operator's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EntryState {
+    /// At another NVE.
+    Remote,
+    /// Delivered here.
+    Local,
+    /// Expected here; early packets are held.
+    Expected,
+    /// Paused here; packets are held.
+    Paused,
+    /// Left this NVE; packets in flight are forwarded.
+    Departed,
+    /// Nowhere, says the directory.
+    Absent,
+    /// The NVA is being asked.
+    Querying,
+}
+
+impl EntryState {
+    /// The word that the admin protocol uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EntryState::Remote => "remote",
+            EntryState::Local => "local",
+            EntryState::Expected => "expected",
+            EntryState::Paused => "paused",
+            EntryState::Departed => "departed",
+            EntryState::Absent => "absent",
+            EntryState::Querying => "querying",
+        }
+    }
+}
+
+/// What this NVE knows of a VM: the admin protocol's `Entry`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryView {
+    /// The VM.
+    pub key: VmKey,
+    /// Its name in the directory; empty where it is not known.
+    pub name: String,
+    /// What is done with its frames.
+    pub state: EntryState,
+    /// Where it is, or still runs.
+    pub nve: Option<NveId>,
+    /// The locator in use towards it.
+    pub locator: Option<IpAddr>,
+    /// Version of the record; zero where there is none.
+    pub version: Version,
+    /// How long the entry still lives; `None` for as long as nothing changes.
+    pub expires: Option<Span>,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// What its last handover did here, all workers together.
+    pub handover: HandoverCounts,
+}
+
+/// Where an access port stands (R15).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortState {
+    /// There, the directory has not spoken on its VM yet.
+    Init,
+    /// Provisioned and silent.
+    Associated,
+    /// Its VM runs.
+    Activated,
+    /// Its VM is paused; what arrives is held.
+    Paused,
+    /// Its VM runs at another NVE.
+    Departed,
+    /// The NVA refused its claim.
+    Quarantined,
+    /// Not an access port; its link is up.
+    Up,
+    /// Not an access port; its link is down.
+    Down,
+}
+
+impl PortState {
+    /// The word that the admin protocol uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PortState::Init => "init",
+            PortState::Associated => "associated",
+            PortState::Activated => "activated",
+            PortState::Paused => "paused",
+            PortState::Departed => "departed",
+            PortState::Quarantined => "quarantined",
+            PortState::Up => "up",
+            PortState::Down => "down",
+        }
+    }
+}
+
+/// A port as control sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortView {
+    /// Its number.
+    pub port: PortIdx,
+    /// Its name.
+    pub name: String,
+    /// `access`, `uplink` or `exception`.
+    pub role: &'static str,
+    /// Its VM, for an access port.
+    pub key: Option<VmKey>,
+    /// The VM's name in the directory, where known.
+    pub vm: String,
+    /// Its state.
+    pub state: PortState,
+    /// The link is up.
+    pub link_up: bool,
+}
+
+/// A neighbor on the underlay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NeighborView {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its MAC, where known.
+    pub mac: Option<Mac>,
+    /// `incomplete`, `reachable`, `stale` or `probe`.
+    pub state: &'static str,
+    /// The uplink it is on.
+    pub uplink: PortIdx,
+    /// That uplink's name.
+    pub uplink_name: String,
+}
+
+/// How it stands with the NVA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NvaView {
+    /// The NVA has welcomed us.
+    pub connected: bool,
+    /// Its incarnation; the last one seen where not connected, 0 for never.
+    pub epoch: u32,
+    /// VNs that are subscribed.
+    pub vns: u32,
+    /// Of these, VNs whose snapshot is complete.
+    pub synced: u32,
+    /// Claims that wait for an answer.
+    pub claims_waiting: u32,
+    /// Queries that wait for an answer.
+    pub queries_waiting: u32,
+}
