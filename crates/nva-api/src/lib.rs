@@ -1,6 +1,13 @@
-//! The NVE-NVA and operator protocols: protobuf, generated code, conversions.
+//! The NVE-NVA and operator protocols: protobuf, generated code, conversions, connections.
 //!
-//! The only crate that names tonic and prost; the others use what it re-exports.
+//! The only crate that names tonic and prost in its interface; the others use what it re-exports.
+//! [`v1`] is the wire form. [`convert`] turns it into the words of `godwit-model` and back and is the
+//! single gate: what passed it has addresses of the right length, names that can be printed, known
+//! enumerators and no missing part.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod convert;
 
 /// Generated from `proto/godwit/v1`.
 #[allow(missing_docs, clippy::all)]
@@ -8,5 +15,13 @@ pub mod v1 {
     tonic::include_proto!("godwit.v1");
 }
 
+pub use client::{ConnectError, connect, connect_unix};
+pub use convert::{ConvertError, Problem, SessionDown, SessionUp};
 pub use prost;
 pub use tonic;
+
+/// Version of the NVE-NVA protocol that `Hello` and `Welcome` carry.
+pub const PROTOCOL: u32 = 1;
+
+/// Largest message either side accepts, in bytes (R70).
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

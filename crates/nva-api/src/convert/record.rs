@@ -1,0 +1,244 @@
+//! Records: VMs, locations, versions, moves.
+
+use godwit_model as model;
+
+use super::{
+    ConvertError, Problem, addresses, each, ipv4, ipv6, mac, move_id, name, nve_id, part, vni,
+};
+use crate::v1;
+
+/// Enumerations whose enumerators have the same names on both sides; 0 means unset on the wire.
+macro_rules! enums {
+    ($($name:ident, $reader:ident { $($v:ident),* $(,)? })*) => {$(
+        impl From<model::$name> for v1::$name {
+            fn from(m: model::$name) -> v1::$name {
+                match m { $(model::$name::$v => v1::$name::$v),* }
+            }
+        }
+
+        #[doc = concat!("Reads a `", stringify!($name), "`.\n\n# Errors\nWhere it is unset or not known.")]
+        pub fn $reader(field: &str, raw: i32) -> Result<model::$name, ConvertError> {
+            match v1::$name::try_from(raw) {
+                $(Ok(v1::$name::$v) => Ok(model::$name::$v),)*
+                _ => Err(ConvertError::new(field, Problem::UnknownEnumerator(raw))),
+            }
+        }
+    )*};
+}
+
+enums! {
+    BindingState, binding_state { Detached, Active }
+    MoveMode, move_mode { Hot }
+    MovePhase, move_phase { Preparing, Prepared, Paused, Granted, Done, Aborted, Failed }
+    MoveStepKind, move_step_kind {
+        Ordered, Prepared, Paused, Activated, Claimed, Granted, FirstForwarded, LastForwarded,
+        Acknowledged, Aborted, Failed, Done,
+    }
+    DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned }
+    ClaimCause, claim_cause {
+        Activate, GratuitousArp, NeighborAdvertisement, Rarp, FirstFrame, Resync,
+    }
+}
+
+impl From<model::Version> for v1::Version {
+    fn from(m: model::Version) -> v1::Version {
+        v1::Version { epoch: m.epoch, seq: m.seq }
+    }
+}
+
+impl From<v1::Version> for model::Version {
+    fn from(p: v1::Version) -> model::Version {
+        model::Version { epoch: p.epoch, seq: p.seq }
+    }
+}
+
+/// A version that must be there (R20: a location message without one is an error).
+pub(super) fn version(field: &'static str, p: Option<v1::Version>) -> Result<model::Version, ConvertError> {
+    p.map(model::Version::from).ok_or_else(|| ConvertError::new(field, Problem::Missing))
+}
+
+impl From<model::VmKey> for v1::VmKey {
+    fn from(m: model::VmKey) -> v1::VmKey {
+        v1::VmKey { vni: m.vni.get(), mac: m.mac.to_u64() }
+    }
+}
+
+impl TryFrom<v1::VmKey> for model::VmKey {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::VmKey) -> Result<model::VmKey, ConvertError> {
+        Ok(model::VmKey { vni: vni("vni", p.vni)?, mac: mac("mac", p.mac)? })
+    }
+}
+
+impl From<model::Locators> for v1::Locators {
+    fn from(m: model::Locators) -> v1::Locators {
+        v1::Locators {
+            v4: m.v4.map(|a| a.octets().to_vec()).unwrap_or_default(),
+            v6: m.v6.map(|a| a.octets().to_vec()).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<v1::Locators> for model::Locators {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::Locators) -> Result<model::Locators, ConvertError> {
+        let v4 = if p.v4.is_empty() { None } else { Some(ipv4("v4", &p.v4)?) };
+        let v6 = if p.v6.is_empty() { None } else { Some(ipv6("v6", &p.v6)?) };
+        if v4.is_none() && v6.is_none() {
+            return Err(ConvertError::new("v4", Problem::NoLocator));
+        }
+        Ok(model::Locators { v4, v6 })
+    }
+}
+
+impl From<model::Location> for v1::Location {
+    fn from(m: model::Location) -> v1::Location {
+        v1::Location { nve: m.nve.to_string(), locators: Some(m.locators.into()) }
+    }
+}
+
+impl TryFrom<v1::Location> for model::Location {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::Location) -> Result<model::Location, ConvertError> {
+        Ok(model::Location { nve: nve_id("nve", p.nve)?, locators: part("locators", p.locators)? })
+    }
+}
+
+impl From<model::VmRecord> for v1::VmRecord {
+    fn from(m: model::VmRecord) -> v1::VmRecord {
+        v1::VmRecord {
+            name: m.name,
+            key: Some(m.key.into()),
+            ipv4: m.ipv4.iter().map(|a| a.octets().to_vec()).collect(),
+            ipv6: m.ipv6.iter().map(|a| a.octets().to_vec()).collect(),
+            location: m.location.map(Into::into),
+            state: v1::BindingState::from(m.state).into(),
+            version: Some(m.version.into()),
+            router: m.router,
+            pinned: m.pinned,
+            moving: m.moving.map(|id| id.0).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<v1::VmRecord> for model::VmRecord {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::VmRecord) -> Result<model::VmRecord, ConvertError> {
+        let location = super::maybe("location", p.location)?;
+        let state = binding_state("state", p.state)?;
+        if location.is_some() != (state == model::BindingState::Active) {
+            return Err(ConvertError::new("location", Problem::StateAndLocation));
+        }
+        Ok(model::VmRecord {
+            name: name("name", "VM", p.name)?,
+            key: part("key", p.key)?,
+            ipv4: addresses("ipv4", &p.ipv4, ipv4)?,
+            ipv6: addresses("ipv6", &p.ipv6, ipv6)?,
+            location,
+            state,
+            version: version("version", p.version)?,
+            router: p.router,
+            pinned: p.pinned,
+            moving: if p.moving.is_empty() { None } else { Some(move_id("moving", p.moving)?) },
+        })
+    }
+}
+
+impl From<model::MoveStep> for v1::MoveStep {
+    fn from(m: model::MoveStep) -> v1::MoveStep {
+        v1::MoveStep {
+            at_us: m.at_us,
+            nve: m.nve.map(|n| n.to_string()).unwrap_or_default(),
+            what: v1::MoveStepKind::from(m.what).into(),
+            note: m.note,
+        }
+    }
+}
+
+impl TryFrom<v1::MoveStep> for model::MoveStep {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::MoveStep) -> Result<model::MoveStep, ConvertError> {
+        Ok(model::MoveStep {
+            at_us: p.at_us,
+            nve: if p.nve.is_empty() { None } else { Some(nve_id("nve", p.nve)?) },
+            what: move_step_kind("what", p.what)?,
+            note: p.note,
+        })
+    }
+}
+
+impl From<model::HandoverCounts> for v1::HandoverCounts {
+    fn from(m: model::HandoverCounts) -> v1::HandoverCounts {
+        v1::HandoverCounts {
+            held: m.held,
+            flushed: m.flushed,
+            forwarded: m.forwarded,
+            dropped: m.dropped,
+            first_forward_us: m.first_forward_us,
+            last_forward_us: m.last_forward_us,
+        }
+    }
+}
+
+impl From<v1::HandoverCounts> for model::HandoverCounts {
+    fn from(p: v1::HandoverCounts) -> model::HandoverCounts {
+        model::HandoverCounts {
+            held: p.held,
+            flushed: p.flushed,
+            forwarded: p.forwarded,
+            dropped: p.dropped,
+            first_forward_us: p.first_forward_us,
+            last_forward_us: p.last_forward_us,
+        }
+    }
+}
+
+impl From<model::MoveRecord> for v1::MoveRecord {
+    fn from(m: model::MoveRecord) -> v1::MoveRecord {
+        let count = |(nve, c): (model::NveId, model::HandoverCounts)| v1::NveCounts {
+            nve: nve.to_string(),
+            counts: Some(c.into()),
+        };
+        v1::MoveRecord {
+            id: m.id.0,
+            vm: m.vm,
+            key: Some(m.key.into()),
+            from: m.from.to_string(),
+            to: m.to.to_string(),
+            mode: v1::MoveMode::from(m.mode).into(),
+            phase: v1::MovePhase::from(m.phase).into(),
+            version: Some(m.version.into()),
+            steps: m.steps.into_iter().map(Into::into).collect(),
+            counts: m.counts.into_iter().map(count).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::MoveRecord> for model::MoveRecord {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::MoveRecord) -> Result<model::MoveRecord, ConvertError> {
+        let count = |c: v1::NveCounts| {
+            let counts =
+                c.counts.ok_or_else(|| ConvertError::new("counts.counts", Problem::Missing))?;
+            Ok((nve_id("counts.nve", c.nve)?, counts.into()))
+        };
+        Ok(model::MoveRecord {
+            id: move_id("id", p.id)?,
+            vm: name("vm", "VM", p.vm)?,
+            key: part("key", p.key)?,
+            from: nve_id("from", p.from)?,
+            to: nve_id("to", p.to)?,
+            mode: move_mode("mode", p.mode)?,
+            phase: move_phase("phase", p.phase)?,
+            version: version("version", p.version)?,
+            steps: each("steps", p.steps)?,
+            counts: p.counts.into_iter().map(count).collect::<Result<_, ConvertError>>()?,
+        })
+    }
+}
