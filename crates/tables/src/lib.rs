@@ -1,7 +1,405 @@
 //! State that one worker owns, and the vocabulary by which control changes it.
 //!
-//! Nothing here is shared: a worker owns its tables outright, control reaches them only by
-//! [`update::Update`], and they answer with [`event::Event`].
+//! Nothing here is shared: a worker owns its [`Tables`] outright, control reaches them only by
+//! [`update::Update`], and they answer with [`event::Event`]. All memory is reserved when the
+//! tables are made; nothing below allocates, locks, blocks, reads a clock or logs (R14).
+//!
+//! | File | Holds |
+//! |---|---|
+//! | `locations` | the forwarding table's memory: integer to integer, one cache line a lookup |
+//! | `vms` | what is known of each VM, in a word or in a special entry |
+//! | `holds` | frames that wait, in memory of their own |
+//! | `topology` | ports, virtual networks, tunnels |
+//! | `neighbors` | IP addresses, and the requests that wait to be told of one |
+//! | `apply` | what each update does |
+//! | `service` | what time does: ages, ends, progress reports |
+//! | `counters` | what is counted, and the balance that it must keep |
+#![deny(unsafe_code)]
 
+mod apply;
+mod config;
+pub mod counters;
 pub mod event;
+pub mod holds;
+pub mod limiter;
+pub mod locations;
+pub mod neighbors;
+pub mod prefetch;
+mod service;
+pub mod topology;
 pub mod update;
+pub mod vms;
+
+pub use config::TablesConfig;
+pub use counters::{Counters, DropReason, PortCounters, WorkerCounters};
+pub use service::Serviced;
+
+use godwit_wire::{HashKey, Instant, Span};
+use holds::{About, Holds, Origin};
+use limiter::Limiter;
+use neighbors::{Ask, AskRefused, Asks, Neighbors};
+use topology::{Ports, Tunnels, Vns};
+use update::{Key, PortIdx, TunnelIdx, VmState};
+use vms::{Special, SpecialIdx, State, Vms};
+
+/// All state of one worker.
+pub struct Tables {
+    /// Locations.
+    pub vms: Vms,
+    /// Ports.
+    pub ports: Ports,
+    /// Virtual networks.
+    pub vns: Vns,
+    /// Tunnels.
+    pub tunnels: Tunnels,
+    /// IP addresses.
+    pub neighbors: Neighbors,
+    /// Counters.
+    pub counters: Counters,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// Key of the flow hash (R2).
+    pub hash_key: HashKey,
+    holds: Holds,
+    asks: Asks,
+    redirects: Limiter,
+    bounds: Bounds,
+}
+
+/// What of the configuration is needed after start.
+struct Bounds {
+    miss_capacity: usize,
+    misses_per_port: u16,
+    asks_per_port: u16,
+    miss_hold_age: Span,
+    redirect_interval: Span,
+}
+
+/// Where a frame for a VM with a special entry goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dispatch {
+    /// To the port.
+    Deliver(PortIdx),
+    /// Through the tunnel, whose header is ready.
+    Tunnel {
+        /// The tunnel.
+        tunnel: TunnelIdx,
+        /// The frame came from the overlay: the outer TTL shrinks (R46d).
+        in_flight: bool,
+    },
+    /// It waits.
+    Hold,
+    /// Nowhere.
+    Drop(DropReason),
+}
+
+impl Tables {
+    /// Reserves everything.
+    ///
+    /// # Panics
+    /// Where memory is not to be had or a capacity is absurd.
+    pub fn new(config: &TablesConfig) -> Tables {
+        assert!(config.vn_capacity <= usize::from(u16::MAX), "VN numbers are 16 bits");
+        Tables {
+            vms: Vms::new(config),
+            ports: Ports::new(config),
+            vns: Vns::new(config),
+            tunnels: Tunnels::new(config),
+            neighbors: Neighbors::new(config),
+            counters: Counters::new(),
+            vxlan_port: config.vxlan_port,
+            hash_key: config.hash_key,
+            holds: Holds::new(config.hold_bytes),
+            asks: Asks::new(config),
+            redirects: Limiter::new(),
+            bounds: Bounds {
+                miss_capacity: config.miss_capacity,
+                misses_per_port: config.misses_per_port,
+                asks_per_port: config.asks_per_port,
+                miss_hold_age: config.miss_hold_age,
+                redirect_interval: config.redirect_interval,
+            },
+        }
+    }
+
+    /// Frames that are here and neither gone on nor dropped: held ones and waiting requests.
+    pub fn waiting(&self) -> u64 {
+        u64::from(self.holds.frames()) + self.asks.len() as u64
+    }
+
+    /// The hold memory.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// The requests that wait for the directory.
+    pub fn asks(&self) -> &Asks {
+        &self.asks
+    }
+
+    /// Where a frame from `origin` goes when its VM is in `state`. `flushing`: it was held before.
+    pub fn dispatch(&self, state: &State, origin: Origin, flushing: bool) -> Dispatch {
+        let tunnel = |tunnel, in_flight| match self.tunnels.get(tunnel) {
+            Some(t) if t.header.is_some() => Dispatch::Tunnel { tunnel, in_flight },
+            Some(_) => Dispatch::Hold,
+            None => Dispatch::Drop(DropReason::NoTunnel),
+        };
+        match (*state, origin) {
+            (State::Querying { .. }, Origin::Local) => Dispatch::Hold,
+            (State::Querying { .. }, Origin::Overlay) => Dispatch::Drop(DropReason::NotLocal),
+            (State::Known(VmState::Local { port }), _) => Dispatch::Deliver(port),
+            (State::Known(VmState::Remote { tunnel: t }), Origin::Local) => tunnel(t, false),
+            // Held while the VM was expected here, and now it runs elsewhere: no forward entry
+            // allows to send it back to the overlay (R46a, R46b).
+            (State::Known(VmState::Remote { .. }), Origin::Overlay) if flushing => {
+                Dispatch::Drop(DropReason::HoldAborted)
+            }
+            (State::Known(VmState::Remote { .. }), Origin::Overlay) => Dispatch::Drop(DropReason::NotLocal),
+            (State::Known(VmState::Expected { via: Some(t), .. }), Origin::Local) => tunnel(t, false),
+            (State::Known(VmState::Expected { .. } | VmState::Paused { .. }), _) => Dispatch::Hold,
+            (State::Known(VmState::Departed { tunnel: t, .. }), _) => tunnel(t, origin == Origin::Overlay),
+            (State::Known(VmState::Absent { .. }), _) => Dispatch::Drop(DropReason::UnknownUnicast),
+        }
+    }
+
+    /// Where a new frame from `origin` for a VM with a special entry goes once the frames that wait
+    /// before it are gone. `None` where some must go first: they are sendable, and newer frames
+    /// must not overtake them.
+    pub fn dispatch_new(&self, s: &Special, origin: Origin) -> Option<Dispatch> {
+        let goes = |o| !matches!(self.dispatch(&s.state, o, true), Dispatch::Hold);
+        let blocked = |o| !s.queue(o).is_empty() && goes(o);
+        if blocked(Origin::Local) || blocked(Origin::Overlay) {
+            return None;
+        }
+        Some(self.dispatch(&s.state, origin, false))
+    }
+
+    /// Begins a query for an unknown destination (R34). The caller raises the event and holds the
+    /// frame.
+    ///
+    /// # Errors
+    /// [`DropReason::MissLimit`] where too many are under way, for all or for this port.
+    pub fn begin_query(&mut self, key: Key, port: PortIdx, now: Instant) -> Result<SpecialIdx, DropReason> {
+        if !self.may_query(port) {
+            return Err(DropReason::MissLimit);
+        }
+        let until = now + self.bounds.miss_hold_age;
+        let at = self.special(key, State::Querying { port, until }).ok_or(DropReason::MissLimit)?;
+        self.ports.counts(port).misses += 1;
+        self.counters.worker.misses += 1;
+        Ok(at)
+    }
+
+    /// A frame of this port for an unknown destination would begin a query. Does not foresee a full
+    /// table.
+    pub fn may_query(&self, port: PortIdx) -> bool {
+        self.vms.querying() < self.bounds.miss_capacity
+            && self.ports.under_way(port).0 < self.bounds.misses_per_port
+    }
+
+    /// The special entry of a remote VM whose tunnel is not ready, so that frames can wait for it.
+    ///
+    /// # Errors
+    /// [`DropReason::NoTunnel`] where the tunnel does not exist, [`DropReason::MissLimit`] where
+    /// there is no room.
+    pub fn await_tunnel(&mut self, key: Key, tunnel: TunnelIdx) -> Result<SpecialIdx, DropReason> {
+        if self.tunnels.get(tunnel).is_none() {
+            return Err(DropReason::NoTunnel);
+        }
+        self.special(key, State::Known(VmState::Remote { tunnel })).ok_or(DropReason::MissLimit)
+    }
+
+    /// A new special entry, an old negative answer's if there is no other.
+    fn special(&mut self, key: Key, state: State) -> Option<SpecialIdx> {
+        let made = match self.vms.make_special(key, state) {
+            Ok(made) => made,
+            Err(_) => {
+                let victim = self.vms.oldest_absent()?;
+                self.forget(victim, DropReason::HoldAborted);
+                self.vms.make_special(key, state).ok()?
+            }
+        };
+        let (at, is_new) = made;
+        self.count_vm(key, is_new);
+        Some(at)
+    }
+
+    fn count_vm(&mut self, key: Key, is_new: bool) {
+        if is_new && let Some(vn) = self.vns.slot(key.vn()) {
+            vn.vms += 1;
+        }
+    }
+
+    /// Holds a frame for a VM with a special entry; the oldest one goes where its limit is reached
+    /// (R35, R45).
+    ///
+    /// # Errors
+    /// Why it is not held. The caller counts the drop.
+    pub fn hold(&mut self, at: SpecialIdx, frame: &[u8], about: About) -> Result<(), DropReason> {
+        let limits = self.vms.special(at).limits;
+        let querying = matches!(self.vms.special(at).state, State::Querying { .. });
+        self.vms.touch(at, about.arrived);
+        // Half of the memory is for handovers alone, so that a storm of misses cannot starve them.
+        if querying && self.holds.slots_used() > self.holds.slots() / 2 {
+            return self.not_held(at, DropReason::HoldMemory);
+        }
+        if limits.packets == 0 {
+            return self.not_held(at, DropReason::HoldOverflow);
+        }
+        while self.vms.special(at).waiting() >= limits.packets {
+            self.drop_oldest(at, DropReason::HoldOverflow);
+        }
+        let s = self.vms.special_mut(at);
+        if self.holds.push(&mut s.queues[about.origin as usize], frame, about).is_err() {
+            return self.not_held(at, DropReason::HoldMemory);
+        }
+        s.stats.held += 1;
+        self.counters.worker.held += 1;
+        self.vms.due(about.arrived + limits.age);
+        Ok(())
+    }
+
+    fn not_held(&mut self, at: SpecialIdx, reason: DropReason) -> Result<(), DropReason> {
+        self.vms.special_mut(at).stats.dropped += 1;
+        Err(reason)
+    }
+
+    /// The oldest frame that an entry holds, of those that `dispatch` lets go; where it goes.
+    pub fn next_held(&self, at: SpecialIdx) -> Option<(Origin, Dispatch)> {
+        let s = self.vms.special(at);
+        let candidate = |origin: Origin| {
+            if s.queue(origin).is_empty() {
+                return None;
+            }
+            let to = self.dispatch(&s.state, origin, true);
+            (to != Dispatch::Hold).then(|| (self.holds.oldest_seq(s.queue(origin)), origin, to))
+        };
+        let (a, b) = (candidate(Origin::Local), candidate(Origin::Overlay));
+        let first = match (a, b) {
+            (Some(a), Some(b)) => Some(if a.0 <= b.0 { a } else { b }),
+            (a, b) => a.or(b),
+        };
+        first.map(|(_, origin, to)| (origin, to))
+    }
+
+    /// Takes the oldest held frame of an origin out; its bytes replace those of `into`.
+    pub fn take_held(&mut self, at: SpecialIdx, origin: Origin, into: &mut Vec<u8>) -> Option<About> {
+        self.holds.pop_into(&mut self.vms.special_mut(at).queues[origin as usize], into)
+    }
+
+    /// Drops the oldest held frame of an origin.
+    pub fn drop_held(&mut self, at: SpecialIdx, origin: Origin, reason: DropReason) {
+        let s = self.vms.special_mut(at);
+        if let Some(about) = self.holds.pop(&mut s.queues[origin as usize]) {
+            s.stats.dropped += 1;
+            self.counters.drop_one(about.ingress, reason);
+            self.vms.touch(at, about.arrived);
+        }
+    }
+
+    fn drop_all_held(&mut self, at: SpecialIdx, reason: DropReason) {
+        while self.vms.special(at).waiting() > 0 {
+            self.drop_oldest(at, reason);
+        }
+    }
+
+    fn drop_oldest(&mut self, at: SpecialIdx, reason: DropReason) {
+        let q = &self.vms.special(at).queues;
+        let overlay_first = self.holds.oldest_seq(&q[1]) < self.holds.oldest_seq(&q[0]);
+        self.drop_held(at, if overlay_first { Origin::Overlay } else { Origin::Local }, reason);
+    }
+
+    /// Counts a held frame that went on.
+    pub fn flushed(&mut self, at: SpecialIdx, now: Instant) {
+        self.counters.worker.flushed += 1;
+        self.vms.special_mut(at).stats.flushed += 1;
+        self.vms.touch(at, now);
+    }
+
+    /// Counts a frame that was sent on in flight (R43).
+    pub fn forwarded(&mut self, at: SpecialIdx, now: Instant) {
+        self.counters.worker.forwarded_in_flight += 1;
+        let stats = &mut self.vms.special_mut(at).stats;
+        stats.forwarded += 1;
+        if stats.first_forward == Instant(0) {
+            stats.first_forward = now;
+        }
+        stats.last_forward = now;
+        self.vms.touch(at, now);
+    }
+
+    /// Counts a held frame, already taken out, that could not be sent.
+    pub fn lost(&mut self, at: SpecialIdx, port: PortIdx, reason: DropReason, now: Instant) {
+        self.vms.special_mut(at).stats.dropped += 1;
+        self.counters.drop_one(port, reason);
+        self.vms.touch(at, now);
+    }
+
+    /// Frees an entry: what it holds is dropped, its key leaves the table.
+    fn forget(&mut self, at: SpecialIdx, reason: DropReason) {
+        self.drop_all_held(at, reason);
+        let key = self.vms.special(at).key;
+        self.query_over(at);
+        self.vms.free_special(at, None);
+        self.uncount_vm(key);
+    }
+
+    fn uncount_vm(&mut self, key: Key) {
+        if let Some(vn) = self.vns.slot(key.vn()) {
+            vn.vms = vn.vms.saturating_sub(1);
+        }
+    }
+
+    /// The entry is about to be something else than `Querying`.
+    fn query_over(&mut self, at: SpecialIdx) {
+        if let State::Querying { port, .. } = self.vms.special(at).state {
+            let misses = &mut self.ports.counts(port).misses;
+            *misses = misses.saturating_sub(1);
+        }
+    }
+
+    /// Whether a request may wait; `Ok(true)` where the directory must be asked. Changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_ask(&self, ask: &Ask) -> Result<bool, AskRefused> {
+        self.asks.check(ask, self.ports.under_way(ask.port).1, self.bounds.asks_per_port)?;
+        Ok(!self.asks.is_asked(ask.vn, ask.target))
+    }
+
+    /// Lets a request wait (R31) that [`Tables::check_ask`] approved.
+    pub fn ask(&mut self, ask: Ask) {
+        self.ports.counts(ask.port).asks += 1;
+        self.asks.push(ask);
+    }
+
+    /// When a request that comes now has waited long enough.
+    pub fn ask_expires(&self, now: Instant) -> Instant {
+        now + self.bounds.miss_hold_age
+    }
+
+    /// Waiting requests are worth a look.
+    #[inline(always)]
+    pub fn asks_due(&self, now: Instant) -> bool {
+        self.asks.due <= now
+    }
+
+    /// Ends a look through the waiting requests: the next one is due when the first expires.
+    pub fn asks_seen(&mut self) {
+        let first = (0..self.asks.len()).filter_map(|i| self.asks.get(i)).map(|a| a.expires).min();
+        self.asks.due = first.unwrap_or(Instant::NEVER);
+    }
+
+    /// Takes a waiting request out; the last one takes its place.
+    pub fn take_ask(&mut self, at: usize) -> Ask {
+        let ask = self.asks.remove(at);
+        let count = &mut self.ports.counts(ask.port).asks;
+        *count = count.saturating_sub(1);
+        ask
+    }
+
+    /// A stale sender of frames for `key` may be reported now (R47).
+    pub fn may_report_sender(&mut self, key: Key, sender: core::net::IpAddr, now: Instant) -> bool {
+        self.redirects.allow(limiter::tag(key.0, sender), self.bounds.redirect_interval, now)
+    }
+}

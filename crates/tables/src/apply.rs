@@ -1,0 +1,191 @@
+//! What each update does to the tables.
+
+use godwit_wire::{Instant, Mac};
+
+use crate::event::Event;
+use crate::neighbors::Neighbor;
+use crate::topology::OutOfRange;
+use crate::update::{Key, Update, VmState, VnIdx};
+use crate::vms::{Fib, State};
+use crate::{DropReason, Tables};
+
+use core::net::IpAddr;
+
+impl Tables {
+    /// Applies an update. Held frames that may go now are sent by the next tick, or before the next
+    /// frame for the same VM. The event, if any, is for control: a table is full, or the last word
+    /// on a handover that the update ended.
+    #[must_use = "the event is for control"]
+    pub fn apply(&mut self, update: Update, now: Instant) -> Option<Event> {
+        self.counters.worker.updates += 1;
+        match update {
+            Update::VmSet { key, state } => self.set_vm(key, state, now),
+            Update::VmRemove { key } => self.remove_vm(key, now),
+            Update::NeighborSet { vn, ip, mac, router } => {
+                self.set_neighbor(vn, ip, Neighbor::Known { mac, router }, mac, now)
+            }
+            Update::NeighborAbsent { vn, ip, until } => {
+                self.set_neighbor(vn, ip, Neighbor::Absent { until }, Mac::ZERO, now)
+            }
+            Update::NeighborRemove { vn, ip } => {
+                if self.neighbors.remove(vn, ip)
+                    && let Some(v) = self.vns.slot(vn)
+                {
+                    v.neighbors = v.neighbors.saturating_sub(1);
+                }
+                None
+            }
+            Update::ReplicaAdd { vn, tunnel } => {
+                let done = self.vns.add_replica(vn, tunnel);
+                self.refused(done, Some(Key::new(vn, Mac::BROADCAST)))
+            }
+            Update::ReplicaRemove { vn, tunnel } => {
+                self.vns.remove_replica(vn, tunnel);
+                None
+            }
+            Update::VnRemove { vn } => {
+                self.remove_vn(vn);
+                None
+            }
+            other => self.apply_topology(other, now),
+        }
+    }
+
+    fn apply_topology(&mut self, update: Update, now: Instant) -> Option<Event> {
+        let done = match update {
+            Update::VnSet { vn, vni, mtu, transparent_vlan } => self.vns.set(vn, vni, mtu, transparent_vlan),
+            Update::PortSet { port, role } => self.ports.set(port, Some(role)),
+            Update::PortRemove { port } => self.ports.set(port, None),
+            Update::TunnelSet { tunnel, uplink, remote, mtu, header } => {
+                // Frames may wait for just this.
+                self.vms.due(now);
+                self.tunnels.set(tunnel, uplink, remote, mtu, header)
+            }
+            Update::TunnelPending { tunnel, remote } => self.tunnels.set_pending(tunnel, remote),
+            Update::TunnelRemove { tunnel } => {
+                // Frames that wait for it must not wait for their age.
+                self.vms.due(now);
+                self.tunnels.remove(tunnel);
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        self.refused(done, None)
+    }
+
+    /// Counts a refusal and puts it into words.
+    fn refused(&mut self, done: Result<(), OutOfRange>, key: Option<Key>) -> Option<Event> {
+        if done.is_ok() {
+            return None;
+        }
+        self.counters.worker.table_full += 1;
+        key.map(|key| Event::TableFull { key })
+    }
+
+    fn set_vm(&mut self, key: Key, state: VmState, now: Instant) -> Option<Event> {
+        let plain = match state {
+            VmState::Local { port } => Some(Fib::Local(port)),
+            VmState::Remote { tunnel } => Some(Fib::Remote(tunnel)),
+            _ => None,
+        };
+        match (self.vms.get(key), plain) {
+            (Some(Fib::Special(at)), _) => {
+                self.query_over(at);
+                self.vms.enter(at, state, now);
+                let word = self.vms.collapsed(at)?;
+                let last = self.vms.report(at, now, true);
+                self.vms.free_special(at, Some(word));
+                last
+            }
+            (_, Some(word)) => match self.vms.set_plain(key, word) {
+                Ok(is_new) => {
+                    self.count_vm(key, is_new);
+                    None
+                }
+                Err(_) => self.refused(Err(OutOfRange), Some(key)),
+            },
+            (_, None) => match self.special(key, State::Known(state)) {
+                Some(at) => {
+                    self.vms.enter(at, state, now);
+                    None
+                }
+                None => self.refused(Err(OutOfRange), Some(key)),
+            },
+        }
+    }
+
+    fn remove_vm(&mut self, key: Key, now: Instant) -> Option<Event> {
+        match self.vms.get(key)? {
+            Fib::Special(at) => {
+                self.drop_all_held(at, DropReason::HoldAborted);
+                let last = self.vms.report(at, now, true);
+                self.forget(at, DropReason::HoldAborted);
+                last
+            }
+            Fib::Local(_) | Fib::Remote(_) => {
+                self.vms.remove_plain(key);
+                self.uncount_vm(key);
+                None
+            }
+        }
+    }
+
+    fn set_neighbor(&mut self, vn: VnIdx, ip: IpAddr, n: Neighbor, mac: Mac, now: Instant) -> Option<Event> {
+        let mut set = self.neighbors.set(vn, ip, n);
+        if set.is_err() {
+            let vns = &mut self.vns;
+            let purged = self.neighbors.purge(now, |vn| {
+                if let Some(v) = vns.slot(vn) {
+                    v.neighbors = v.neighbors.saturating_sub(1);
+                }
+            });
+            if purged {
+                set = self.neighbors.set(vn, ip, n);
+            }
+        }
+        self.asks.told(vn, ip);
+        match set {
+            Ok(is_new) => {
+                if is_new && let Some(v) = self.vns.slot(vn) {
+                    v.neighbors += 1;
+                }
+                None
+            }
+            Err(e) => self.refused(Err(e), Some(Key::new(vn, mac))),
+        }
+    }
+
+    /// Forgets a VN. Control removes its VMs and neighbors one by one before; what it left over is
+    /// looked for in the whole of each table, so that a VN that gets the number next inherits
+    /// nothing.
+    fn remove_vn(&mut self, vn: VnIdx) {
+        let Some(left) = self.vns.slot(vn).map(|v| (v.vms, v.neighbors)) else { return };
+        if left.0 > 0 {
+            let mut place = 0;
+            while let Some(at) = self.vms.at_place(place) {
+                if self.vms.special(at).key.vn() == vn {
+                    self.forget(at, DropReason::HoldAborted);
+                } else {
+                    place += 1;
+                }
+            }
+            self.vms.remove_vn(vn);
+        }
+        if left.1 > 0 {
+            self.neighbors.remove_vn(vn);
+        }
+        let mut at = 0;
+        while let Some(ask) = self.asks.get(at) {
+            if ask.vn == vn {
+                self.take_ask(at);
+                self.counters.drop_one(ask.port, DropReason::AskExpired);
+            } else {
+                at += 1;
+            }
+        }
+        if let Some(v) = self.vns.slot(vn) {
+            (v.vms, v.neighbors) = (0, 0);
+        }
+        self.vns.remove(vn);
+    }
+}

@@ -1,0 +1,69 @@
+//! Bounds of a worker's tables, fixed at start.
+
+use godwit_wire::{HashKey, Span, vxlan};
+
+/// How large each table is. Everything is reserved when [`crate::Tables::new`] runs; nothing grows.
+#[derive(Clone, Debug)]
+pub struct TablesConfig {
+    /// VM locations (MACs), local and remote together (R13).
+    pub location_capacity: usize,
+    /// Virtual networks at a time; at most 65,535.
+    pub vn_capacity: usize,
+    /// Tunnels: remote locators in use.
+    pub tunnel_capacity: usize,
+    /// IP addresses that ARP and ND requests are answered for, negative answers included.
+    pub neighbor_capacity: usize,
+    /// VMs that are in no plain state: being asked for, expected, paused, departed, absent.
+    pub special_capacity: usize,
+    /// Of these, at most so many being asked for, so that a scan leaves room for handovers.
+    pub miss_capacity: usize,
+    /// And at most so many for one port.
+    pub misses_per_port: u16,
+    /// ARP and ND requests that wait for the directory.
+    pub ask_capacity: usize,
+    /// Of these, at most so many from one port.
+    pub asks_per_port: u16,
+    /// Memory for held frames, in bytes, bookkeeping included (R45).
+    pub hold_bytes: usize,
+    /// Frames held for one unknown destination; the oldest goes first (R35).
+    pub miss_hold_packets: u32,
+    /// How long a frame or a request waits for the directory (R31, R35).
+    pub miss_hold_age: Span,
+    /// Tunnels to which a VN's broadcast is copied at most (R60).
+    pub replica_limit: usize,
+    /// UDP port of VXLAN.
+    pub vxlan_port: u16,
+    /// Key of the flow hash (R2).
+    pub hash_key: HashKey,
+    /// Seed of the location table.
+    pub table_seed: [u64; 2],
+    /// A VM's handover progress is reported at most this often.
+    pub report_interval: Span,
+    /// A stale sender, or a sender for a VM not here, is reported at most this often a VM (R47).
+    pub redirect_interval: Span,
+}
+
+impl Default for TablesConfig {
+    fn default() -> Self {
+        TablesConfig {
+            location_capacity: 1 << 20,
+            vn_capacity: 4096,
+            tunnel_capacity: 8192,
+            neighbor_capacity: 1 << 16,
+            special_capacity: 8192,
+            miss_capacity: 4096,
+            misses_per_port: 256,
+            ask_capacity: 256,
+            asks_per_port: 64,
+            hold_bytes: 64 << 20,
+            miss_hold_packets: 16,
+            miss_hold_age: Span::from_ms(500),
+            replica_limit: 128,
+            vxlan_port: vxlan::UDP_PORT,
+            hash_key: HashKey::new(0, 0),
+            table_seed: [0; 2],
+            report_interval: Span::from_ms(5),
+            redirect_interval: Span::from_ms(100),
+        }
+    }
+}

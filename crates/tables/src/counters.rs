@@ -1,0 +1,336 @@
+//! What a worker counts. Plain integers: only the worker writes them, and it publishes copies.
+//!
+//! Every frame that enters, and every copy made of one, ends in exactly one of four ways:
+//!
+//! ```text
+//! rx + copies = tx + consumed + drops + waiting
+//! ```
+//!
+//! with rx, tx and drops summed over the ports, and `waiting` what [`crate::Tables::waiting`] tells.
+//! Tests hold every path to it.
+
+use crate::update::{MAX_PORTS, PortIdx};
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $help:literal])+ $name:ident = $text:literal,)*) => {
+        /// Why a frame was dropped. Its index is its place in [`PortCounters::drops`].
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $help])+ $name,)*
+        }
+
+        impl DropReason {
+            /// All reasons, in the order of their indices.
+            pub const ALL: [DropReason; [$($text),*].len()] = [$(DropReason::$name),*];
+
+            /// The counter's name.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$name => $text,)* }
+            }
+
+            /// One line for the operator.
+            pub const fn help(self) -> &'static str {
+                match self { $(DropReason::$name => concat!($($help),+).trim_ascii(),)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than an Ethernet header, or ends inside a header that it announces.
+    Truncated = "truncated",
+    /// The buffer is not in one piece.
+    NotContiguous = "not_contiguous",
+    /// Came in on a port that has no role (yet, or any more).
+    PortUnknown = "port_unknown",
+    /// The port's VM may not talk: not provisioned, not activated, or left (R15, R41).
+    PortClosed = "port_closed",
+    /// The port's VN is not configured.
+    UnknownVn = "unknown_vn",
+    /// Source address, ARP sender or ND link-layer address is not the port's (R65).
+    SpoofedSource = "spoofed_source",
+    /// A frame tagged more than once for a VN that strips one tag (R10).
+    VlanTag = "vlan_tag",
+    /// Destination is a link-local reserved group (01:80:c2:00:00:0x), which bridges never forward.
+    LinkLocalReserved = "link_local_reserved",
+    /// Destination is on the port that the frame came from.
+    Hairpin = "hairpin",
+    /// No VM has the destination address: a negative answer of the directory (R36).
+    UnknownUnicast = "unknown_unicast",
+    /// No room to remember one more destination that is being asked for (R35, R67).
+    MissLimit = "miss_limit",
+    /// Larger than the path to the remote NVE carries (R8).
+    TooBig = "too_big",
+    /// The tunnel that the destination's entry names does not exist.
+    NoTunnel = "no_tunnel",
+    /// The destination's port does not exist any more, or serves another VN.
+    PortGone = "port_gone",
+    /// Pushed out of a hold by newer frames: its limit of packets was reached (R35, R45).
+    HoldOverflow = "hold_overflow",
+    /// Held for longer than its age limit (R35, R45).
+    HoldExpired = "hold_expired",
+    /// Held for a VM whose entry was removed, or that turned out to be elsewhere.
+    HoldAborted = "hold_aborted",
+    /// The worker's hold memory is full (R45).
+    HoldMemory = "hold_memory",
+    /// Malformed ARP or RARP (R28).
+    ArpMalformed = "arp_malformed",
+    /// Malformed neighbor discovery: hop limit, checksum, length or target (R25, R29).
+    NdMalformed = "nd_malformed",
+    /// Asks for an address that no VM has: a negative answer of the directory, or its owner is detached (R28, R31).
+    UnknownTarget = "unknown_target",
+    /// Asks for an address that the asker owns itself (R28, R30).
+    OwnAddress = "own_address",
+    /// Asks what this port is already waiting to hear.
+    AskRepeated = "ask_repeated",
+    /// Too many requests wait for an answer (R31, R67).
+    AskLimit = "ask_limit",
+    /// A request waited for its answer until its time was up (R31).
+    AskExpired = "ask_expired",
+    /// Broadcast or multicast, and nobody else is in the VN.
+    NoReceiver = "no_receiver",
+    /// A VN's replication list is full, so a copy was not made (R60).
+    ReplicationLimit = "replication_limit",
+    /// The buffer pool is empty: a copy, an answer or a held frame could not be sent.
+    NoBuffer = "no_buffer",
+    /// The buffer has no room for the outer header.
+    NoHeadroom = "no_headroom",
+    /// An uplink frame for another station.
+    NotOurMac = "not_our_mac",
+    /// A VXLAN packet for another locator.
+    NotOurLocator = "not_our_locator",
+    /// The outer IP version contradicts the EtherType.
+    BadIpVersion = "bad_ip_version",
+    /// Outer IP lengths contradict each other or the frame (R1).
+    BadIpLength = "bad_ip_length",
+    /// The outer IPv4 header checksum is wrong.
+    BadIpChecksum = "bad_ip_checksum",
+    /// An outer IPv6 extension chain that cannot be followed.
+    BadIpExtension = "bad_ip_extension",
+    /// An outer fragment: they are never reassembled (R3).
+    OuterFragment = "outer_fragment",
+    /// The outer UDP length is not that of the IP payload (R1).
+    BadUdpLength = "bad_udp_length",
+    /// The outer UDP checksum is there and wrong (R5).
+    BadUdpChecksum = "bad_udp_checksum",
+    /// The VXLAN header's I flag is 0 (R1).
+    VxlanNoVniFlag = "vxlan_no_vni_flag",
+    /// No VN here has the packet's VNI (R1).
+    UnknownVni = "unknown_vni",
+    /// Less than an Ethernet header inside the VXLAN packet (R1).
+    InnerTruncated = "inner_truncated",
+    /// The inner source address is a group (R1).
+    InnerMulticastSource = "inner_multicast_source",
+    /// The inner frame is tagged and its VN is not transparent (R10).
+    InnerVlan = "inner_vlan",
+    /// Outer congestion mark on an inner packet that cannot carry it (R6).
+    Congestion = "congestion",
+    /// From the overlay for a VM that is not here: split horizon forbids to send it on (R43, R46a).
+    NotLocal = "not_local",
+    /// Forwarded in flight too often: the outer TTL is used up (R46d).
+    TtlExhausted = "ttl_exhausted",
+    /// Underlay traffic that is not for the switch, and no exception port takes it. Usually harmless.
+    NoExceptionPort = "no_exception_port",
+    /// The port's transmit queue was full.
+    TxFull = "tx_full",
+}
+
+/// Number of reasons.
+pub const DROP_REASONS: usize = DropReason::ALL.len();
+
+/// Counters of one port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortCounters {
+    /// Frames that came in.
+    pub rx_packets: u64,
+    /// Their bytes, without FCS.
+    pub rx_bytes: u64,
+    /// Frames handed to the port's outbox.
+    pub tx_packets: u64,
+    /// Their bytes, without FCS.
+    pub tx_bytes: u64,
+    /// Frames that came in here and were dropped, by [`DropReason`]; [`DropReason::TxFull`] counts
+    /// at the port that could not send.
+    pub drops: [u64; DROP_REASONS],
+}
+
+impl PortCounters {
+    const ZERO: PortCounters =
+        PortCounters { rx_packets: 0, rx_bytes: 0, tx_packets: 0, tx_bytes: 0, drops: [0; DROP_REASONS] };
+
+    /// Frames dropped, for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+}
+
+impl Default for PortCounters {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+macro_rules! worker_counters {
+    ($($(#[doc = $help:literal])+ $name:ident,)*) => {
+        /// Counters of one worker.
+        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+        pub struct WorkerCounters {
+            $($(#[doc = $help])+ pub $name: u64,)*
+        }
+
+        impl WorkerCounters {
+            /// Name, value and one line of help of each counter.
+            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64, &'static str)> {
+                [$((stringify!($name), self.$name, concat!($($help),+).trim_ascii()),)*].into_iter()
+            }
+        }
+    };
+}
+
+worker_counters! {
+    /// Frames put into an outer header for the first time.
+    encapsulated,
+    /// Frames taken out of an outer header and delivered.
+    decapsulated,
+    /// Frames from the overlay sent on to a VM's new NVE (R44).
+    forwarded_in_flight,
+    /// Frames put into a hold (R35, R45).
+    held,
+    /// Held frames that went on in order.
+    flushed,
+    /// Broadcast and multicast frames that were replicated.
+    replicated,
+    /// Copies of frames asked for, made or not.
+    copies,
+    /// ARP requests answered, the underlay's included.
+    answered_arp,
+    /// Neighbor solicitations answered, the underlay's included.
+    answered_nd,
+    /// Echo requests to an own locator answered.
+    answered_echo,
+    /// Frames for unknown destinations that began a query (R34).
+    misses,
+    /// Frames that ended here as they should: announcements and the underlay's neighbor answers.
+    consumed,
+    /// Events that found their queue full.
+    events_dropped,
+    /// Updates refused because a table was full or an index out of range (R13).
+    table_full,
+    /// Updates applied.
+    updates,
+}
+
+/// All counters of a worker.
+pub struct Counters {
+    /// Not tied to a port.
+    pub worker: WorkerCounters,
+    ports: Box<[PortCounters]>,
+}
+
+impl Counters {
+    pub(crate) fn new() -> Counters {
+        let ports = vec![PortCounters::ZERO; MAX_PORTS].into_boxed_slice();
+        Counters { worker: WorkerCounters::default(), ports }
+    }
+
+    /// A port's counters; numbers from [`MAX_PORTS`] on share the last place.
+    #[inline(always)]
+    pub fn port(&self, port: PortIdx) -> &PortCounters {
+        &self.ports[usize::from(port.0).min(MAX_PORTS - 1)]
+    }
+
+    #[inline(always)]
+    fn port_mut(&mut self, port: PortIdx) -> &mut PortCounters {
+        &mut self.ports[usize::from(port.0).min(MAX_PORTS - 1)]
+    }
+
+    /// All ports' counters, by port number.
+    pub fn ports(&self) -> &[PortCounters] {
+        &self.ports
+    }
+
+    /// Counts one dropped frame of `port`.
+    #[inline]
+    pub fn drop_one(&mut self, port: PortIdx, reason: DropReason) {
+        self.port_mut(port).drops[reason as usize] += 1;
+    }
+
+    /// Counts frames that came in.
+    #[inline]
+    pub fn received(&mut self, port: PortIdx, packets: u64, bytes: u64) {
+        let p = self.port_mut(port);
+        p.rx_packets += packets;
+        p.rx_bytes += bytes;
+    }
+
+    /// Counts one frame that goes out.
+    #[inline(always)]
+    pub fn sent(&mut self, port: PortIdx, bytes: usize) {
+        let p = self.port_mut(port);
+        p.tx_packets += 1;
+        p.tx_bytes += bytes as u64;
+    }
+
+    /// Takes back frames that were counted as sent and found their port's queue full.
+    pub fn not_sent(&mut self, port: PortIdx, packets: u64, bytes: u64) {
+        let p = self.port_mut(port);
+        p.tx_packets = p.tx_packets.saturating_sub(packets);
+        p.tx_bytes = p.tx_bytes.saturating_sub(bytes);
+        p.drops[DropReason::TxFull as usize] += packets;
+    }
+
+    /// Frames of all ports dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.ports.iter().map(|p| p.drops[reason as usize]).sum()
+    }
+
+    /// All ports summed up.
+    pub fn total(&self) -> PortCounters {
+        let mut sum = PortCounters::ZERO;
+        for p in &self.ports {
+            sum.rx_packets += p.rx_packets;
+            sum.rx_bytes += p.rx_bytes;
+            sum.tx_packets += p.tx_packets;
+            sum.tx_bytes += p.tx_bytes;
+            for (s, d) in sum.drops.iter_mut().zip(&p.drops) {
+                *s += d;
+            }
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_dense_named_and_explained() {
+        let mut names = std::collections::HashSet::new();
+        for (i, r) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(r as usize, i);
+            assert!(names.insert(r.name()), "{} twice", r.name());
+            assert!(r.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            assert!(r.help().ends_with('.') && !r.help().starts_with(' '), "{:?}", r.help());
+        }
+    }
+
+    #[test]
+    fn a_full_queue_takes_back_what_was_counted() {
+        let mut c = Counters::new();
+        let port = PortIdx(3);
+        c.sent(port, 100);
+        c.sent(port, 60);
+        c.not_sent(port, 1, 60);
+        assert_eq!((c.port(port).tx_packets, c.port(port).tx_bytes), (1, 100));
+        assert_eq!(c.dropped(DropReason::TxFull), 1);
+    }
+
+    #[test]
+    fn worker_counters_explain_themselves() {
+        for (name, _, help) in WorkerCounters::default().entries() {
+            assert!(!name.is_empty() && help.ends_with('.'));
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Ports, virtual networks and tunnels: dense arrays by the numbers that control gives out.
+
+use core::net::IpAddr;
+
+use godwit_wire::outer::OuterHeader;
+use godwit_wire::{Instant, Span, Vni};
+
+use crate::TablesConfig;
+use crate::locations::Locations;
+use crate::update::{Admission, MAX_PORTS, PortIdx, PortRole, TunnelIdx, VnIdx};
+
+const NO_PORT: u16 = u16::MAX;
+/// In [`Ports::delivery`]: no VM's port.
+const NO_VN: u32 = u32::MAX;
+
+/// An index is beyond what the tables were built for, or a list is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfRange;
+
+/// A burst of events of one kind that a port may raise; one more each [`Bucket::REFILL`].
+#[derive(Clone, Copy)]
+struct Bucket {
+    tokens: u8,
+    since: Instant,
+}
+
+impl Bucket {
+    const BURST: u8 = 16;
+    const REFILL: Span = Span::from_ms(5);
+    const FULL: Bucket = Bucket { tokens: Bucket::BURST, since: Instant(0) };
+
+    fn take(&mut self, now: Instant) -> bool {
+        let earned = now.since(self.since).0 / Self::REFILL.0;
+        if earned > 0 {
+            self.tokens = (u64::from(self.tokens) + earned).min(Self::BURST.into()) as u8;
+            self.since = now;
+        }
+        let allowed = self.tokens > 0;
+        self.tokens -= u8::from(allowed);
+        allowed
+    }
+}
+
+/// A port.
+pub struct Port {
+    role: Option<PortRole>,
+    /// Next port of the same VN, in no order.
+    next_in_vn: u16,
+    /// Destinations being asked for because of this port's frames.
+    pub(crate) misses: u16,
+    /// Requests of this port that wait.
+    pub(crate) asks: u16,
+    announcements: Bucket,
+    first_frame: Instant,
+}
+
+/// All ports.
+pub struct Ports {
+    ports: Vec<Port>,
+    /// The VN that a VM's port serves, in one word, for delivery.
+    delivery: Vec<u32>,
+    /// First port of each VN.
+    heads: Vec<u16>,
+}
+
+impl Ports {
+    pub(crate) fn new(config: &TablesConfig) -> Ports {
+        let vacant = || Port {
+            role: None,
+            next_in_vn: NO_PORT,
+            misses: 0,
+            asks: 0,
+            announcements: Bucket::FULL,
+            first_frame: Instant(0),
+        };
+        Ports {
+            ports: (0..MAX_PORTS).map(|_| vacant()).collect(),
+            delivery: vec![NO_VN; MAX_PORTS],
+            heads: vec![NO_PORT; config.vn_capacity],
+        }
+    }
+
+    /// What a port is for; `None` where it is not configured.
+    #[inline]
+    pub fn role(&self, port: PortIdx) -> Option<&PortRole> {
+        self.ports.get(usize::from(port.0))?.role.as_ref()
+    }
+
+    /// The port is a VM's, in this VN: a stale entry never leads into another VN (R13).
+    #[inline(always)]
+    pub fn serves(&self, port: PortIdx, vn: VnIdx) -> bool {
+        self.delivery.get(usize::from(port.0)) == Some(&u32::from(vn.0))
+    }
+
+    /// The activated VM ports of a VN.
+    pub fn activated(&self, vn: VnIdx) -> impl Iterator<Item = PortIdx> {
+        let first = self.heads.get(usize::from(vn.0)).copied().unwrap_or(NO_PORT);
+        let chain = core::iter::successors(Some(first), |&p| Some(self.ports[usize::from(p)].next_in_vn));
+        chain.take_while(|&p| p != NO_PORT).map(PortIdx).filter(|&p| self.is_activated(p))
+    }
+
+    fn is_activated(&self, port: PortIdx) -> bool {
+        matches!(self.role(port), Some(PortRole::Access { admission: Admission::Activated, .. }))
+    }
+
+    pub(crate) fn set(&mut self, port: PortIdx, role: Option<PortRole>) -> Result<(), OutOfRange> {
+        let at = usize::from(port.0);
+        if at >= self.ports.len() {
+            return Err(OutOfRange);
+        }
+        if let Some(PortRole::Access { vn, .. }) = role
+            && usize::from(vn.0) >= self.heads.len()
+        {
+            return Err(OutOfRange);
+        }
+        self.unlink(port);
+        self.ports[at].role = role;
+        self.delivery[at] = NO_VN;
+        if let Some(PortRole::Access { vn, .. }) = role {
+            self.delivery[at] = vn.0.into();
+            let head = &mut self.heads[usize::from(vn.0)];
+            self.ports[at].next_in_vn = core::mem::replace(head, port.0);
+        }
+        Ok(())
+    }
+
+    /// Takes a port out of its VN's chain.
+    fn unlink(&mut self, port: PortIdx) {
+        let at = usize::from(port.0);
+        let Some(PortRole::Access { vn, .. }) = self.ports[at].role else { return };
+        let after = core::mem::replace(&mut self.ports[at].next_in_vn, NO_PORT);
+        let head = &mut self.heads[usize::from(vn.0)];
+        if *head == port.0 {
+            *head = after;
+            return;
+        }
+        let mut before = usize::from(*head);
+        while let Some(next) = self.ports.get(before).map(|p| p.next_in_vn) {
+            if next == port.0 {
+                self.ports[before].next_in_vn = after;
+                return;
+            }
+            before = usize::from(next);
+        }
+        debug_assert!(false, "a VM's port is in its VN's chain");
+    }
+
+    /// Counters of what a port has under way, for the two tables that bound them.
+    pub(crate) fn counts(&mut self, port: PortIdx) -> &mut Port {
+        &mut self.ports[usize::from(port.0).min(MAX_PORTS - 1)]
+    }
+
+    pub(crate) fn under_way(&self, port: PortIdx) -> (u16, u16) {
+        let p = &self.ports[usize::from(port.0).min(MAX_PORTS - 1)];
+        (p.misses, p.asks)
+    }
+
+    /// A port may raise another announcement now: a burst of 16, then one every 5 ms.
+    pub fn may_announce(&mut self, port: PortIdx, now: Instant) -> bool {
+        self.counts(port).announcements.take(now)
+    }
+
+    /// An Associated port may report a first frame now: once every 5 ms. Apart from announcements,
+    /// which say more, so that ordinary frames do not silence them.
+    pub fn may_report_first_frame(&mut self, port: PortIdx, now: Instant) -> bool {
+        let p = self.counts(port);
+        let due = p.first_frame == Instant(0) || now.since(p.first_frame) >= Bucket::REFILL;
+        if due {
+            p.first_frame = now;
+        }
+        due
+    }
+}
+
+/// A virtual network.
+#[derive(Clone, Copy, Debug)]
+pub struct Vn {
+    /// Identifier on the wire.
+    pub vni: Vni,
+    /// Tenant MTU, in bytes (R8).
+    pub mtu: u16,
+    /// Inner VLAN tags pass (R10).
+    pub transparent_vlan: bool,
+    /// A tunnel was refused a place in the replication list (R60).
+    pub replicas_missing: bool,
+    present: bool,
+    replicas: u16,
+    /// Entries of the location table.
+    pub(crate) vms: u32,
+    /// Entries of the neighbor table.
+    pub(crate) neighbors: u32,
+}
+
+const VACANT_VN: Vn = Vn {
+    vni: Vni::from_low24(0),
+    mtu: 0,
+    transparent_vlan: false,
+    replicas_missing: false,
+    present: false,
+    replicas: 0,
+    vms: 0,
+    neighbors: 0,
+};
+
+/// All virtual networks.
+pub struct Vns {
+    vns: Vec<Vn>,
+    /// VNI to number. The same kind of table as the locations': prefetchable, never resized.
+    by_vni: Locations,
+    /// Replication lists, `limit` places for each VN.
+    replicas: Vec<u32>,
+    limit: usize,
+}
+
+impl Vns {
+    pub(crate) fn new(config: &TablesConfig) -> Vns {
+        let limit = config.replica_limit.min(1024);
+        Vns {
+            vns: vec![VACANT_VN; config.vn_capacity],
+            by_vni: Locations::new(config.vn_capacity, config.table_seed),
+            replicas: vec![0; config.vn_capacity * limit],
+            limit,
+        }
+    }
+
+    /// A configured VN.
+    #[inline]
+    pub fn get(&self, vn: VnIdx) -> Option<&Vn> {
+        self.vns.get(usize::from(vn.0)).filter(|v| v.present)
+    }
+
+    /// A VN's place, configured or not.
+    pub(crate) fn slot(&mut self, vn: VnIdx) -> Option<&mut Vn> {
+        self.vns.get_mut(usize::from(vn.0))
+    }
+
+    /// The VN with an identifier.
+    #[inline]
+    pub fn by_vni(&self, vni: Vni) -> Option<VnIdx> {
+        self.by_vni.get(vni.get().into()).map(|v| VnIdx((v.get() - 1) as u16))
+    }
+
+    pub(crate) fn set(
+        &mut self,
+        vn: VnIdx,
+        vni: Vni,
+        mtu: u16,
+        transparent_vlan: bool,
+    ) -> Result<(), OutOfRange> {
+        let at = usize::from(vn.0);
+        let old = *self.vns.get(at).ok_or(OutOfRange)?;
+        if old.present && old.vni != vni {
+            self.forget_vni(vn, old.vni);
+        }
+        let value = core::num::NonZeroU64::MIN.saturating_add(vn.0.into());
+        // There are at most as many identifiers as numbers, so this is never full.
+        self.by_vni.insert(vni.get().into(), value).map_err(|_| OutOfRange)?;
+        self.vns[at] = Vn { vni, mtu, transparent_vlan, present: true, ..old };
+        Ok(())
+    }
+
+    /// Forgets a VN and its replication list. What other tables hold of it is the caller's.
+    pub(crate) fn remove(&mut self, vn: VnIdx) {
+        let Some(old) = self.get(vn).copied() else { return };
+        self.forget_vni(vn, old.vni);
+        let v = &mut self.vns[usize::from(vn.0)];
+        *v = Vn { vms: v.vms, neighbors: v.neighbors, ..VACANT_VN };
+    }
+
+    /// Removes the way from an identifier to `vn`, unless another VN has taken it over.
+    fn forget_vni(&mut self, vn: VnIdx, vni: Vni) {
+        if self.by_vni(vni) == Some(vn) {
+            self.by_vni.remove(vni.get().into());
+        }
+    }
+
+    /// The tunnels that a VN's broadcast is copied to.
+    pub fn replicas(&self, vn: VnIdx) -> impl Iterator<Item = TunnelIdx> {
+        let count = self.get(vn).map_or(0, |v| usize::from(v.replicas));
+        let from = if count == 0 { 0 } else { usize::from(vn.0) * self.limit };
+        self.replicas[from..from + count].iter().map(|&t| TunnelIdx(t))
+    }
+
+    pub(crate) fn add_replica(&mut self, vn: VnIdx, tunnel: TunnelIdx) -> Result<(), OutOfRange> {
+        let count = usize::from(self.get(vn).ok_or(OutOfRange)?.replicas);
+        if self.replicas(vn).any(|t| t == tunnel) {
+            return Ok(());
+        }
+        let v = &mut self.vns[usize::from(vn.0)];
+        if count == self.limit {
+            v.replicas_missing = true;
+            return Err(OutOfRange);
+        }
+        v.replicas += 1;
+        self.replicas[usize::from(vn.0) * self.limit + count] = tunnel.0;
+        Ok(())
+    }
+
+    pub(crate) fn remove_replica(&mut self, vn: VnIdx, tunnel: TunnelIdx) {
+        let Some(at) = self.replicas(vn).position(|t| t == tunnel) else { return };
+        let from = usize::from(vn.0) * self.limit;
+        let v = &mut self.vns[usize::from(vn.0)];
+        v.replicas -= 1;
+        // There is room again; whether control still misses one is its to say.
+        v.replicas_missing = false;
+        let last = from + usize::from(v.replicas);
+        self.replicas.swap(from + at, last);
+    }
+}
+
+/// A tunnel to one remote locator.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub struct Tunnel {
+    /// Outer header; `None` while the next hop does not answer.
+    pub header: Option<OuterHeader>,
+    /// The uplink it leaves through.
+    pub uplink: PortIdx,
+    /// Largest inner frame that fits, Ethernet header included, in bytes (R8).
+    pub inner_max: u16,
+    /// Largest outer IP packet, in bytes.
+    pub mtu: u16,
+    /// The remote locator; `None` where there is no such tunnel.
+    pub remote: Option<IpAddr>,
+}
+
+const VACANT_TUNNEL: Tunnel =
+    Tunnel { header: None, uplink: PortIdx(NO_PORT), inner_max: 0, mtu: 0, remote: None };
+
+/// All tunnels.
+pub struct Tunnels {
+    tunnels: Vec<Tunnel>,
+    capacity: usize,
+}
+
+impl Tunnels {
+    pub(crate) fn new(config: &TablesConfig) -> Tunnels {
+        // Reserved once: growing up to the capacity never allocates.
+        Tunnels { tunnels: Vec::with_capacity(config.tunnel_capacity), capacity: config.tunnel_capacity }
+    }
+
+    /// A tunnel that was set, resolved or not.
+    #[inline]
+    pub fn get(&self, tunnel: TunnelIdx) -> Option<&Tunnel> {
+        self.tunnels.get(tunnel.0 as usize).filter(|t| t.remote.is_some())
+    }
+
+    /// A tunnel and its header, where it is ready to be used.
+    #[inline(always)]
+    pub fn ready(&self, tunnel: TunnelIdx) -> Option<(&Tunnel, &OuterHeader)> {
+        let t = self.tunnels.get(tunnel.0 as usize)?;
+        t.header.as_ref().map(|h| (t, h))
+    }
+
+    /// Asks the cache for a tunnel's header.
+    #[inline(always)]
+    pub fn prefetch(&self, tunnel: TunnelIdx) {
+        if let Some(t) = self.tunnels.get(tunnel.0 as usize) {
+            // Two lines: the header's bytes, then what else a packet needs of the tunnel.
+            crate::prefetch::read(&t.header);
+            crate::prefetch::read(&t.inner_max);
+        }
+    }
+
+    fn slot(&mut self, tunnel: TunnelIdx) -> Result<&mut Tunnel, OutOfRange> {
+        let at = tunnel.0 as usize;
+        if at >= self.capacity {
+            return Err(OutOfRange);
+        }
+        while self.tunnels.len() <= at {
+            self.tunnels.push(VACANT_TUNNEL);
+        }
+        Ok(&mut self.tunnels[at])
+    }
+
+    pub(crate) fn set(
+        &mut self,
+        tunnel: TunnelIdx,
+        uplink: PortIdx,
+        remote: IpAddr,
+        mtu: u16,
+        header: OuterHeader,
+    ) -> Result<(), OutOfRange> {
+        // The outer packet is all of the frame but its Ethernet header.
+        let room = usize::from(mtu) + godwit_wire::ethernet::HEADER_LEN;
+        let inner_max = room.saturating_sub(header.len()).min(godwit_wire::outer::MAX_INNER) as u16;
+        *self.slot(tunnel)? = Tunnel { header: Some(header), uplink, inner_max, mtu, remote: Some(remote) };
+        Ok(())
+    }
+
+    pub(crate) fn set_pending(&mut self, tunnel: TunnelIdx, remote: IpAddr) -> Result<(), OutOfRange> {
+        let t = self.slot(tunnel)?;
+        *t = Tunnel { header: None, remote: Some(remote), ..t.clone() };
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, tunnel: TunnelIdx) {
+        if let Some(t) = self.tunnels.get_mut(tunnel.0 as usize) {
+            *t = VACANT_TUNNEL;
+        }
+    }
+}

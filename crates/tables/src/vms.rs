@@ -1,0 +1,417 @@
+//! What is known of each VM: the forwarding table, and the few VMs that need more than a number.
+//!
+//! A VM that sits on a port or behind a tunnel is one word in the forwarding table. Every other one
+//! (being asked for, expected, paused, departed, absent, or with held frames still to be sent) has a
+//! [`Special`] entry in a bounded slab, and the word names that. When nothing special is left of it,
+//! the entry *collapses* into its word.
+
+use core::num::NonZeroU64;
+use std::collections::VecDeque;
+
+use godwit_wire::Instant;
+
+use crate::TablesConfig;
+use crate::event::{Event, HandoverStats};
+use crate::holds::{Origin, Queue};
+use crate::locations::{Home, Locations};
+use crate::update::{HoldLimits, Key, PortIdx, TunnelIdx, VmState};
+
+/// A special entry's place in its slab.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpecialIdx(pub(crate) u32);
+
+/// What the forwarding table says of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fib {
+    /// Deliver to this port.
+    Local(PortIdx),
+    /// Send through this tunnel.
+    Remote(TunnelIdx),
+    /// See the special entry.
+    Special(SpecialIdx),
+}
+
+const LOCAL: u64 = 1;
+const REMOTE: u64 = 2;
+const SPECIAL: u64 = 3;
+
+impl Fib {
+    #[inline(always)]
+    fn pack(self) -> NonZeroU64 {
+        let (kind, index) = match self {
+            Fib::Local(p) => (LOCAL, u32::from(p.0)),
+            Fib::Remote(t) => (REMOTE, t.0),
+            Fib::Special(s) => (SPECIAL, s.0),
+        };
+        NonZeroU64::MIN.saturating_add((kind << 32 | u64::from(index)) - 1)
+    }
+
+    #[inline(always)]
+    fn unpack(word: NonZeroU64) -> Fib {
+        let index = word.get() as u32;
+        match word.get() >> 32 {
+            LOCAL => Fib::Local(PortIdx(index as u16)),
+            REMOTE => Fib::Remote(TunnelIdx(index)),
+            _ => Fib::Special(SpecialIdx(index)),
+        }
+    }
+}
+
+/// The state of a special entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Unknown: the directory is being asked (R34), frames wait (R35).
+    Querying {
+        /// The port whose frame began it.
+        port: PortIdx,
+        /// When the wait is over.
+        until: Instant,
+    },
+    /// As control said. `Local` and `Remote` only while frames are held, for them or for a tunnel
+    /// whose next hop does not answer yet.
+    Known(VmState),
+}
+
+/// A VM that needs more than a word.
+#[derive(Clone, Debug)]
+pub struct Special {
+    /// VN and MAC.
+    pub key: Key,
+    /// What to do with its frames.
+    pub state: State,
+    /// Held frames, by [`Origin`]: they may have to go different ways.
+    pub queues: [Queue; 2],
+    /// Bounds of what is held.
+    pub limits: HoldLimits,
+    /// Totals of its handover.
+    pub stats: HandoverStats,
+    /// It is, or was, in a handover: its totals are worth an event.
+    handover: bool,
+    /// Its totals changed since the last event.
+    dirty: bool,
+    reported: Instant,
+    /// It stands in the list of those with frames to send.
+    queued: bool,
+    /// Its place in the list of entries in use; `u32::MAX` where it is free.
+    place: u32,
+}
+
+impl Special {
+    /// Frames held.
+    #[inline]
+    pub fn waiting(&self) -> u32 {
+        self.queues[0].len() + self.queues[1].len()
+    }
+
+    /// Frames held from `origin`.
+    #[inline]
+    pub fn queue(&self, origin: Origin) -> &Queue {
+        &self.queues[origin as usize]
+    }
+
+    /// The word that says it all once nothing is held.
+    fn plain(&self) -> Option<Fib> {
+        match self.state {
+            State::Known(VmState::Local { port }) => Some(Fib::Local(port)),
+            State::Known(VmState::Remote { tunnel }) => Some(Fib::Remote(tunnel)),
+            _ => None,
+        }
+    }
+}
+
+/// A table has no room for the entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRoom;
+
+/// The forwarding table and the special entries.
+pub struct Vms {
+    fib: Locations,
+    specials: Vec<Special>,
+    capacity: usize,
+    free: Vec<u32>,
+    active: Vec<u32>,
+    /// Entries that may have frames to send, in turn. May name one that was freed since.
+    ready: VecDeque<u32>,
+    /// Entries in state `Querying`.
+    querying: usize,
+    /// No entry has anything to do before this.
+    next_due: Instant,
+    limits: HoldLimits,
+    report_interval: godwit_wire::Span,
+}
+
+impl Vms {
+    pub(crate) fn new(config: &TablesConfig) -> Vms {
+        let n = config.special_capacity;
+        Vms {
+            fib: Locations::new(config.location_capacity, config.table_seed),
+            specials: Vec::with_capacity(n),
+            capacity: n,
+            free: Vec::with_capacity(n),
+            active: Vec::with_capacity(n),
+            ready: VecDeque::with_capacity(2 * n),
+            querying: 0,
+            next_due: Instant::NEVER,
+            limits: HoldLimits { packets: config.miss_hold_packets, age: config.miss_hold_age },
+            report_interval: config.report_interval,
+        }
+    }
+
+    /// Hashes a key once for [`Vms::prefetch`] and [`Vms::get_at`].
+    #[inline(always)]
+    pub fn home(&self, key: Key) -> Home {
+        self.fib.home(key.0)
+    }
+
+    /// Asks the cache for a key's entry.
+    #[inline(always)]
+    pub fn prefetch(&self, home: Home) {
+        self.fib.prefetch(home);
+    }
+
+    /// What is known of a key whose home was computed before.
+    #[inline(always)]
+    pub fn get_at(&self, home: Home, key: Key) -> Option<Fib> {
+        self.fib.get_at(home, key.0).map(Fib::unpack)
+    }
+
+    /// What is known of a key.
+    #[inline]
+    pub fn get(&self, key: Key) -> Option<Fib> {
+        self.fib.get(key.0).map(Fib::unpack)
+    }
+
+    /// A special entry.
+    #[inline]
+    pub fn special(&self, at: SpecialIdx) -> &Special {
+        &self.specials[at.0 as usize]
+    }
+
+    /// The special entry of a key.
+    pub fn special_of(&self, key: Key) -> Option<&Special> {
+        match self.get(key)? {
+            Fib::Special(at) => Some(self.special(at)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn special_mut(&mut self, at: SpecialIdx) -> &mut Special {
+        &mut self.specials[at.0 as usize]
+    }
+
+    /// VMs known.
+    pub fn len(&self) -> usize {
+        self.fib.len()
+    }
+
+    /// None is.
+    pub fn is_empty(&self) -> bool {
+        self.fib.is_empty()
+    }
+
+    /// VMs with a special entry.
+    pub fn specials(&self) -> usize {
+        self.active.len()
+    }
+
+    /// VMs that the directory is being asked for.
+    pub fn querying(&self) -> usize {
+        self.querying
+    }
+
+    /// Sets a key's plain word; true where the key is new.
+    pub(crate) fn set_plain(&mut self, key: Key, word: Fib) -> Result<bool, NoRoom> {
+        self.fib.insert(key.0, word.pack()).map(|old| old.is_none()).map_err(|_| NoRoom)
+    }
+
+    /// A special entry for a key that has none; true where the key was not in the table at all.
+    pub(crate) fn make_special(&mut self, key: Key, state: State) -> Result<(SpecialIdx, bool), NoRoom> {
+        let fresh = Special {
+            key,
+            state,
+            queues: [Queue::EMPTY; 2],
+            limits: self.limits,
+            stats: HandoverStats::default(),
+            handover: false,
+            dirty: false,
+            reported: Instant(0),
+            queued: false,
+            place: self.active.len() as u32,
+        };
+        let at = match self.free.last() {
+            Some(&at) => at,
+            None if self.specials.len() < self.capacity => self.specials.len() as u32,
+            None => return Err(NoRoom),
+        };
+        let is_new = self.set_plain(key, Fib::Special(SpecialIdx(at)))?;
+        if at as usize == self.specials.len() {
+            self.specials.push(fresh);
+        } else {
+            self.free.pop();
+            self.specials[at as usize] = fresh;
+        }
+        self.active.push(at);
+        if let State::Querying { until, .. } = state {
+            self.querying += 1;
+            self.due(until);
+        }
+        Ok((SpecialIdx(at), is_new))
+    }
+
+    /// The negative answer that dies first, to make room for something better (R36).
+    pub(crate) fn oldest_absent(&self) -> Option<SpecialIdx> {
+        let until = |&at: &u32| match self.specials[at as usize].state {
+            State::Known(VmState::Absent { until }) => Some((until, at)),
+            _ => None,
+        };
+        self.active.iter().filter_map(until).min().map(|(_, at)| SpecialIdx(at))
+    }
+
+    /// Frees a special entry, whose queues are empty, and leaves `word` in its place, or nothing.
+    pub(crate) fn free_special(&mut self, at: SpecialIdx, word: Option<Fib>) {
+        let s = &mut self.specials[at.0 as usize];
+        debug_assert_eq!(s.waiting(), 0, "held frames are sent or dropped first");
+        debug_assert_ne!(s.place, u32::MAX, "freed once");
+        let (key, place) = (s.key, core::mem::replace(&mut s.place, u32::MAX) as usize);
+        if matches!(s.state, State::Querying { .. }) {
+            self.querying -= 1;
+        }
+        s.queued = false;
+        self.active.swap_remove(place);
+        if let Some(&moved) = self.active.get(place) {
+            self.specials[moved as usize].place = place as u32;
+        }
+        self.free.push(at.0);
+        match word {
+            // The key is in the table, so this replaces and cannot fail.
+            Some(w) => drop(self.set_plain(key, w)),
+            None => drop(self.fib.remove(key.0)),
+        }
+    }
+
+    /// Removes a key that has a plain word.
+    pub(crate) fn remove_plain(&mut self, key: Key) -> bool {
+        self.fib.remove(key.0).is_some()
+    }
+
+    /// All keys of a VN leave the table. Visits all of it; special ones were freed before.
+    pub(crate) fn remove_vn(&mut self, vn: crate::update::VnIdx) {
+        self.fib.retain(|key, _| Key(key).vn() != vn);
+    }
+
+    /// Replaces an entry's state; counts of a handover begin anew where one begins.
+    pub(crate) fn enter(&mut self, at: SpecialIdx, state: VmState, now: Instant) {
+        let s = &mut self.specials[at.0 as usize];
+        let querying = matches!(s.state, State::Querying { .. });
+        let same = matches!(s.state, State::Known(old)
+            if core::mem::discriminant(&old) == core::mem::discriminant(&state));
+        match state {
+            VmState::Expected { hold, .. } | VmState::Paused { hold } => {
+                s.limits = hold;
+                s.handover = true;
+                if !same {
+                    // What is held already belongs to the handover that begins.
+                    s.stats = HandoverStats { held: s.waiting().into(), ..HandoverStats::default() };
+                    s.dirty = s.waiting() > 0;
+                }
+            }
+            VmState::Departed { .. } => s.handover = true,
+            VmState::Local { .. } | VmState::Remote { .. } | VmState::Absent { .. } => {}
+        }
+        s.state = State::Known(state);
+        self.querying -= usize::from(querying);
+        self.mark_ready(at);
+        self.due(now);
+    }
+
+    /// `Some` word where nothing special is left of the entry.
+    pub(crate) fn collapsed(&self, at: SpecialIdx) -> Option<Fib> {
+        let s = self.special(at);
+        if s.waiting() == 0 { s.plain() } else { None }
+    }
+
+    /// Something is to be done at `at`.
+    pub(crate) fn due(&mut self, at: Instant) {
+        self.next_due = self.next_due.min(at);
+    }
+
+    /// When the next scan of the special entries is worth it.
+    #[inline(always)]
+    pub fn next_due(&self) -> Instant {
+        self.next_due
+    }
+
+    pub(crate) fn begin_scan(&mut self) {
+        self.next_due = Instant::NEVER;
+    }
+
+    /// The entry at a place in the list of those in use.
+    pub(crate) fn at_place(&self, place: usize) -> Option<SpecialIdx> {
+        self.active.get(place).map(|&at| SpecialIdx(at))
+    }
+
+    /// Puts an entry that holds frames into the list of those to be sent.
+    pub(crate) fn mark_ready(&mut self, at: SpecialIdx) {
+        let s = &mut self.specials[at.0 as usize];
+        if s.queued || s.waiting() == 0 {
+            return;
+        }
+        if self.ready.len() < self.ready.capacity() {
+            s.queued = true;
+            self.ready.push_back(at.0);
+        } else {
+            // Stale names fill the list: the next scan comes by here again.
+            self.due(Instant(0));
+        }
+    }
+
+    /// Names in the list of those to be sent.
+    #[inline(always)]
+    pub(crate) fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Takes one off the list; `None` for a name that was freed since.
+    pub(crate) fn pop_ready(&mut self) -> Option<SpecialIdx> {
+        let at = self.ready.pop_front()?;
+        let s = &mut self.specials[at as usize];
+        core::mem::take(&mut s.queued).then_some(SpecialIdx(at))
+    }
+
+    /// An entry's totals changed: an event is due, at most every few milliseconds.
+    pub(crate) fn touch(&mut self, at: SpecialIdx, now: Instant) {
+        let s = &mut self.specials[at.0 as usize];
+        if s.handover && !s.dirty {
+            s.dirty = true;
+            let when = (s.reported + self.report_interval).max(now);
+            self.due(when);
+        }
+    }
+
+    /// The event about an entry's totals, where one is due. `at_once`: whatever the interval.
+    pub(crate) fn report(&mut self, at: SpecialIdx, now: Instant, at_once: bool) -> Option<Event> {
+        let interval = self.report_interval;
+        let s = &mut self.specials[at.0 as usize];
+        if !s.dirty || !s.handover {
+            return None;
+        }
+        let when = s.reported + interval;
+        if !at_once && s.reported != Instant(0) && now < when {
+            self.due(when);
+            return None;
+        }
+        s.dirty = false;
+        s.reported = now;
+        let stats = HandoverStats { waiting: s.waiting().into(), ..s.stats };
+        Some(Event::Handover { key: s.key, stats })
+    }
+
+    /// When an entry next needs a look although nothing happens to it.
+    pub(crate) fn own_due(&self, at: SpecialIdx) -> Instant {
+        match self.special(at).state {
+            State::Querying { until, .. }
+            | State::Known(VmState::Absent { until } | VmState::Departed { until, .. }) => until,
+            State::Known(_) => Instant::NEVER,
+        }
+    }
+}
