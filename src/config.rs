@@ -57,6 +57,21 @@ pub fn load(path: Option<&Path>, flags: &Flags, online_cores: &[usize]) -> Resul
     Ok(config)
 }
 
+/// A few lines that say what a switch with this configuration would be.
+pub fn summary(c: &Config) -> String {
+    let mut out = format!("configuration is good: NVE {}, workers on {}", c.nve.id, c.nve.workers);
+    for u in &c.uplinks {
+        let locators: Vec<String> =
+            u.ipv4.map(|p| p.to_string()).into_iter().chain(u.ipv6.map(|p| p.to_string())).collect();
+        let tenant = check::tenant_mtu(u);
+        out += &format!("\n  uplink {} on {}: {}, tenant MTU {tenant}", u.name, u.devargs, locators.join(", "));
+    }
+    for p in &c.ports {
+        out += &format!("\n  port {} on {}: VNI {}, {}", p.name, p.devargs, p.vni, p.mac);
+    }
+    out
+}
+
 fn read(path: &Path) -> Result<Config, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.into(), error })?;

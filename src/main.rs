@@ -1,12 +1,49 @@
 //! The switch process: flags and configuration in, a running NVE out.
+#![forbid(unsafe_code)]
 
+mod admin;
 mod config;
 mod cores;
+mod placement;
+mod ports;
+mod run;
+mod statics;
+mod switch;
+mod workers;
 
-/// Version of the switch.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+use std::process::ExitCode;
 
-fn main() {
-    let flags = <config::Flags as clap::Parser>::parse();
-    let _ = config::load(flags.config.as_deref(), &flags, &cores::online());
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+/// Version of the switch: the package's, the source's revision and DPDK's.
+pub const VERSION: &str = env!("GODWIT_VERSION");
+
+fn main() -> ExitCode {
+    let flags = config::Flags::parse();
+    let config = match config::load(flags.config.as_deref(), &flags, &cores::online()) {
+        Ok(config) => config,
+        Err(e) => {
+            eprintln!("godwit: {e}");
+            return ExitCode::from(2);
+        }
+    };
+    if flags.check {
+        println!("{}", config::summary(&config));
+        return ExitCode::SUCCESS;
+    }
+    let filter = EnvFilter::try_from_env("GODWIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match start(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("godwit: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(config: config::Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, run::run(config))
 }

@@ -1,1 +1,13 @@
 //! The poll-mode loop of a pinned core, its mailbox, outboxes and counters.
+//!
+//! A worker owns its tables outright. Control reaches it by one bounded lock-free queue of
+//! [`command::Command`]s and hears of it by two: [`command::Reply`]s, never lost, and events, of which
+//! the newest is dropped and counted when their queue is full.
+
+pub mod command;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod io;
+pub mod mem;
+pub mod outbox;
+pub mod worker;

@@ -1,0 +1,210 @@
+//! What control asks of a worker, and what it answers.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use godwit_pipeline::trace::Trace;
+use godwit_tables::counters::Counters;
+use godwit_tables::event::Event;
+use godwit_tables::update::{PortIdx, Update};
+
+use crate::io::Io;
+use crate::worker::Work;
+
+/// The longest frame that control sends or traces, in bytes. ARP and ND packets are shorter.
+pub const SMALL_FRAME: usize = 256;
+
+/// A short frame by value, so that a command needs no allocation on either side.
+#[derive(Clone, Copy)]
+pub struct SmallFrame {
+    len: u16,
+    bytes: [u8; SMALL_FRAME],
+}
+
+impl SmallFrame {
+    /// `None` where `frame` is longer than [`SMALL_FRAME`].
+    pub fn new(frame: &[u8]) -> Option<SmallFrame> {
+        let mut bytes = [0; SMALL_FRAME];
+        bytes.get_mut(..frame.len())?.copy_from_slice(frame);
+        Some(SmallFrame { len: frame.len() as u16, bytes })
+    }
+
+    /// The frame, from its destination address on.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// A ring by which other workers hand frames to the one that owns a port's transmit queue, where the
+/// port has fewer queues than there are workers. Bounded; a full one drops and counts.
+pub type Relay<P> = Arc<ArrayQueue<P>>;
+
+/// A worker's way to a port.
+pub enum TxPath<I: Io> {
+    /// A transmit queue of its own.
+    Own(I::Tx),
+    /// By the worker that owns the queue.
+    Relay(Relay<I::Packet>),
+}
+
+/// All counters of a worker and how it fares, copied at one point of its loop.
+pub struct Snapshot {
+    /// Frames, drops and work by kind.
+    pub counters: Counters,
+    /// Iterations.
+    pub work: Work,
+    /// Entries in the location table.
+    pub locations: u64,
+    /// Frames in holds.
+    pub held: u64,
+    /// Frames in outboxes.
+    pub queued: u64,
+}
+
+impl Snapshot {
+    /// Zeros, to be filled by a worker.
+    pub fn empty() -> Box<Snapshot> {
+        Box::new(Snapshot {
+            counters: Counters::new(),
+            work: Work::default(),
+            locations: 0,
+            held: 0,
+            queued: 0,
+        })
+    }
+}
+
+/// An order to one worker. Orders take effect one after the other, in the order of the mailbox.
+pub enum Command<I: Io> {
+    /// A change to the tables.
+    Table(Update),
+    /// Poll this queue from now on.
+    AttachRx {
+        /// The port that its frames come from.
+        port: PortIdx,
+        /// Its number at the port.
+        queue: u16,
+        /// The queue.
+        rx: I::Rx,
+    },
+    /// Stop polling it; answered by [`Reply::Rx`].
+    DetachRx {
+        /// The port.
+        port: PortIdx,
+        /// Its number at the port.
+        queue: u16,
+    },
+    /// Reach the port this way from now on.
+    AttachTx {
+        /// The port.
+        port: PortIdx,
+        /// The way.
+        tx: TxPath<I>,
+        /// Empty, with room for [`crate::outbox::OUTBOX`] frames: control allocates, the worker doesn't.
+        outbox: Vec<I::Packet>,
+    },
+    /// Send what other workers put here, by the transmit queue that was attached before.
+    ServeRelay {
+        /// The port.
+        port: PortIdx,
+        /// Where the others put it.
+        relay: Relay<I::Packet>,
+    },
+    /// Send what waits for the port and give the way back; answered by [`Reply::Tx`].
+    DetachTx {
+        /// The port.
+        port: PortIdx,
+    },
+    /// Send a frame that control made.
+    Send {
+        /// The port.
+        port: PortIdx,
+        /// The frame.
+        frame: SmallFrame,
+    },
+    /// Say what would happen to a frame; answered by [`Reply::Trace`].
+    Trace {
+        /// Returned with the answer.
+        id: u64,
+        /// The port it would come from.
+        port: PortIdx,
+        /// The frame.
+        frame: SmallFrame,
+    },
+    /// Copy the counters into this; answered by [`Reply::Snapshot`].
+    Snapshot(Box<Snapshot>),
+    /// All orders before this one have taken effect; answered by [`Reply::Reached`].
+    Barrier {
+        /// Returned with the answer.
+        token: u64,
+    },
+    /// End the loop; answered by [`Reply::Stopped`].
+    Stop,
+}
+
+/// A worker's answer. Answers are never dropped: while their queue is full the worker takes no orders.
+pub enum Reply<I: Io> {
+    /// The queue that it polled; `None` where it polled none of that name.
+    Rx {
+        /// The port.
+        port: PortIdx,
+        /// Its number at the port.
+        queue: u16,
+        /// The queue.
+        rx: Option<I::Rx>,
+    },
+    /// The way it had; everything that waited was sent or counted.
+    Tx {
+        /// The port.
+        port: PortIdx,
+        /// The way.
+        tx: Option<TxPath<I>>,
+    },
+    /// What would happen.
+    Trace {
+        /// Of the order.
+        id: u64,
+        /// The verdict and how it came about.
+        trace: Trace,
+    },
+    /// The counters, in what control sent.
+    Snapshot(Box<Snapshot>),
+    /// A barrier was reached.
+    Reached {
+        /// Of the order.
+        token: u64,
+    },
+    /// The worker has ended.
+    Stopped,
+}
+
+/// Control's ends of one worker's queues.
+pub struct Mailbox<I: Io> {
+    /// Orders; bounded, drained a few an iteration.
+    pub commands: Arc<ArrayQueue<Command<I>>>,
+    /// Answers; bounded, never dropped.
+    pub replies: Arc<ArrayQueue<Reply<I>>>,
+    /// What the worker noticed; bounded, the newest is dropped and counted where it is full.
+    pub events: Arc<ArrayQueue<Event>>,
+}
+
+impl<I: Io> Clone for Mailbox<I> {
+    fn clone(&self) -> Self {
+        Mailbox {
+            commands: self.commands.clone(),
+            replies: self.replies.clone(),
+            events: self.events.clone(),
+        }
+    }
+}
+
+impl<I: Io> Mailbox<I> {
+    /// With room for so many orders (and answers) and events.
+    pub fn new(commands: usize, events: usize) -> Mailbox<I> {
+        Mailbox {
+            commands: Arc::new(ArrayQueue::new(commands)),
+            replies: Arc::new(ArrayQueue::new(commands)),
+            events: Arc::new(ArrayQueue::new(events)),
+        }
+    }
+}

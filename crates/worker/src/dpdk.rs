@@ -1,0 +1,30 @@
+//! DPDK's queues and buffers as a worker uses them.
+
+use godwit_dpdk::{Mbuf, Pool, RxQueue as DpdkRx, TxQueue as DpdkTx};
+
+use crate::io::{Io, RxQueue, TxQueue};
+
+/// DPDK's queues.
+#[derive(Debug)]
+pub struct DpdkIo;
+
+impl Io for DpdkIo {
+    type Packet = Mbuf;
+    type Rx = DpdkRx;
+    type Tx = DpdkTx;
+    type Pool = Pool;
+}
+
+impl RxQueue<Mbuf> for DpdkRx {
+    #[inline]
+    fn rx(&mut self, out: &mut Vec<Mbuf>, max: usize) -> usize {
+        DpdkRx::rx(self, out, max)
+    }
+}
+
+impl TxQueue<Mbuf> for DpdkTx {
+    #[inline]
+    fn tx(&mut self, packets: &mut Vec<Mbuf>) -> usize {
+        DpdkTx::tx(self, packets)
+    }
+}

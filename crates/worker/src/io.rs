@@ -1,0 +1,27 @@
+//! What a worker needs of the world: queues of packets and a pool. DPDK's, or memory's in tests.
+
+use godwit_pipeline::packet::{Packet, PacketSource};
+
+/// A receive queue, owned by one worker at a time.
+pub trait RxQueue<P>: Send {
+    /// Appends up to `max` received frames to `out`, never more than its spare capacity; returns how many.
+    fn rx(&mut self, out: &mut Vec<P>, max: usize) -> usize;
+}
+
+/// A transmit queue, owned by one worker at a time.
+pub trait TxQueue<P>: Send {
+    /// Sends a prefix of `packets` and removes it; what stays was not taken. Returns how many were sent.
+    fn tx(&mut self, packets: &mut Vec<P>) -> usize;
+}
+
+/// One family of queues and buffers. Static dispatch: a worker is compiled for one family.
+pub trait Io: 'static {
+    /// A frame's buffer.
+    type Packet: Packet + Send;
+    /// A receive queue.
+    type Rx: RxQueue<Self::Packet>;
+    /// A transmit queue.
+    type Tx: TxQueue<Self::Packet>;
+    /// Where fresh buffers come from.
+    type Pool: PacketSource<Self::Packet> + Send;
+}

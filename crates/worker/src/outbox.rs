@@ -1,0 +1,181 @@
+//! Frames gathered by destination port and sent a burst at a time.
+//!
+//! Every worker has a place for every port, and a way to it: a transmit queue of its own, or a relay
+//! to the worker that owns one. A queue that is full keeps its frames for the next iterations, up to
+//! the outbox's capacity; beyond that the newest are dropped and counted as `tx_full`.
+
+use godwit_pipeline::packet::Packet;
+use godwit_tables::counters::Counters;
+use godwit_tables::update::{MAX_PORTS, PortIdx};
+
+use crate::command::{Relay, TxPath};
+use crate::io::{Io, TxQueue};
+
+/// Frames that a port's outbox holds before it must be sent.
+pub const OUTBOX: usize = 512;
+
+struct Slot<I: Io> {
+    queue: Vec<I::Packet>,
+    tx: Option<TxPath<I>>,
+    serves: Option<Relay<I::Packet>>,
+    listed: bool,
+    lost_packets: u64,
+    lost_bytes: u64,
+}
+
+/// A worker's outboxes.
+pub struct Outboxes<I: Io> {
+    slots: Box<[Slot<I>]>,
+    /// Ports with frames waiting or losses to account for.
+    busy: Vec<PortIdx>,
+    /// Ports whose relay this worker serves.
+    serving: Vec<PortIdx>,
+}
+
+impl<I: Io> Outboxes<I> {
+    /// Allocates everything but the queues, which come with [`Outboxes::attach`].
+    pub fn new() -> Outboxes<I> {
+        let slot = |_| Slot {
+            queue: Vec::new(),
+            tx: None,
+            serves: None,
+            listed: false,
+            lost_packets: 0,
+            lost_bytes: 0,
+        };
+        Outboxes {
+            slots: (0..MAX_PORTS).map(slot).collect(),
+            busy: Vec::with_capacity(MAX_PORTS),
+            serving: Vec::with_capacity(MAX_PORTS),
+        }
+    }
+
+    /// Gives the port a way out. `queue` is an empty vector with capacity, made by control.
+    pub fn attach(&mut self, port: PortIdx, tx: TxPath<I>, queue: Vec<I::Packet>) {
+        if let Some(slot) = self.slots.get_mut(usize::from(port.0)) {
+            slot.queue = queue;
+            slot.tx = Some(tx);
+        }
+    }
+
+    /// Sends what others put into `relay` from now on.
+    pub fn serve(&mut self, port: PortIdx, relay: Relay<I::Packet>) {
+        if let Some(slot) = self.slots.get_mut(usize::from(port.0)) {
+            if slot.serves.replace(relay).is_none() {
+                self.serving.push(port);
+            }
+        }
+    }
+
+    /// Takes the way to the port back; what could not be sent any more is counted.
+    pub fn detach(&mut self, port: PortIdx, counters: &mut Counters) -> Option<TxPath<I>> {
+        self.serve_relays();
+        self.flush(counters);
+        self.serving.retain(|p| *p != port);
+        let slot = self.slots.get_mut(usize::from(port.0))?;
+        slot.serves = None;
+        let bytes = slot.queue.iter().map(|p| p.len() as u64).sum();
+        counters.not_sent(port, slot.queue.len() as u64, bytes);
+        slot.queue = Vec::new();
+        slot.tx.take()
+    }
+
+    /// Puts a frame into the port's outbox.
+    #[inline]
+    pub fn send(&mut self, port: PortIdx, packet: I::Packet) {
+        let Some(slot) = self.slots.get_mut(usize::from(port.0)) else { return };
+        if slot.queue.len() == slot.queue.capacity() {
+            slot.make_room();
+        }
+        if slot.queue.len() < slot.queue.capacity() {
+            slot.queue.push(packet);
+        } else {
+            slot.lost_packets += 1;
+            slot.lost_bytes += packet.len() as u64;
+        }
+        if !slot.listed {
+            slot.listed = true;
+            self.busy.push(port);
+        }
+    }
+
+    /// Moves what other workers left for the ports that this one serves into their outboxes.
+    /// Returns whether there was anything.
+    pub fn serve_relays(&mut self) -> bool {
+        let mut any = false;
+        for i in 0..self.serving.len() {
+            let port = self.serving[i];
+            let relay = self.slots.get(usize::from(port.0)).and_then(|s| s.serves.clone());
+            let Some(relay) = relay else { continue };
+            for _ in 0..OUTBOX {
+                let Some(packet) = relay.pop() else { break };
+                any = true;
+                self.send(port, packet);
+            }
+        }
+        any
+    }
+
+    /// Hands everything to the queues. Returns whether something was sent.
+    pub fn flush(&mut self, counters: &mut Counters) -> bool {
+        let mut sent = false;
+        let mut i = 0;
+        while i < self.busy.len() {
+            let port = self.busy[i];
+            let slot = &mut self.slots[usize::from(port.0)];
+            sent |= slot.transmit() > 0;
+            if slot.lost_packets > 0 {
+                counters.not_sent(port, slot.lost_packets, slot.lost_bytes);
+                (slot.lost_packets, slot.lost_bytes) = (0, 0);
+            }
+            if slot.queue.is_empty() {
+                slot.listed = false;
+                self.busy.swap_remove(i);
+            } else {
+                i += 1;
+            }
+        }
+        sent
+    }
+
+    /// Frames that wait in all outboxes.
+    pub fn waiting(&self) -> usize {
+        self.busy.iter().map(|p| self.slots[usize::from(p.0)].queue.len()).sum()
+    }
+}
+
+impl<I: Io> Default for Outboxes<I> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<I: Io> Slot<I> {
+    #[cold]
+    fn make_room(&mut self) {
+        self.transmit();
+    }
+
+    fn transmit(&mut self) -> usize {
+        match &mut self.tx {
+            Some(TxPath::Own(tx)) => tx.tx(&mut self.queue),
+            Some(TxPath::Relay(relay)) => {
+                let before = self.queue.len();
+                for packet in self.queue.drain(..) {
+                    if let Err(packet) = relay.push(packet) {
+                        self.lost_packets += 1;
+                        self.lost_bytes += packet.len() as u64;
+                    }
+                }
+                before
+            }
+            None => {
+                self.lost_packets += self.queue.len() as u64;
+                self.lost_bytes += self.queue.iter().map(|p| p.len() as u64).sum::<u64>();
+                self.queue.clear();
+                0
+            }
+        }
+    }
+}
+

@@ -1,0 +1,222 @@
+//! The poll-mode loop of one core, top to bottom: orders, receive, process, send, tick.
+//!
+//! | step    | bound an iteration                  | may touch                    |
+//! |---------|-------------------------------------|------------------------------|
+//! | orders  | [`ORDERS`] commands                 | own tables, queues, replies  |
+//! | receive | [`BURST`] frames a queue            | one receive queue at a time  |
+//! | process | that burst                          | own tables, outboxes, events |
+//! | tick    | what is held or about to end        | own tables, outboxes, events |
+//! | send    | what the outboxes hold              | transmit queues              |
+//!
+//! Nothing in it locks, allocates, makes a system call or writes a log (the idle back-off, off by
+//! default, sleeps). What control sends with an order, a queue or an empty vector, is given back or
+//! reused, so that even freeing memory is control's work.
+
+use crossbeam::queue::ArrayQueue;
+use godwit_pipeline::packet::{Packet, PacketSource};
+use godwit_pipeline::{Output, Pipeline, trace};
+use godwit_tables::Tables;
+use godwit_tables::counters::DropReason;
+use godwit_tables::event::Event;
+use godwit_tables::update::{PortIdx, Update};
+use godwit_wire::Instant;
+
+use crate::command::{Command, Mailbox, Reply, Snapshot, SmallFrame};
+use crate::io::{Io, RxQueue};
+use crate::outbox::Outboxes;
+
+/// Frames taken from a queue at a time.
+pub const BURST: usize = 32;
+
+/// Orders carried out in one iteration.
+pub const ORDERS: usize = 32;
+
+/// Receive queues that a worker polls at most.
+pub const QUEUES: usize = 256;
+
+struct Polled<I: Io> {
+    port: PortIdx,
+    queue: u16,
+    rx: I::Rx,
+}
+
+/// How a worker spent its iterations.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Work {
+    /// Iterations of the loop.
+    pub iterations: u64,
+    /// Those in which there was something to do.
+    pub busy: u64,
+}
+
+/// One worker: tables, queues and the loop over them.
+pub struct Worker<I: Io> {
+    tables: Tables,
+    pipeline: Pipeline<I::Packet>,
+    pool: I::Pool,
+    queues: Vec<Polled<I>>,
+    outboxes: Outboxes<I>,
+    mailbox: Mailbox<I>,
+    burst: Vec<I::Packet>,
+    work: Work,
+    stopping: bool,
+}
+
+/// Where the pipeline's frames and events go during one call.
+struct Exits<'a, I: Io> {
+    outboxes: &'a mut Outboxes<I>,
+    events: &'a ArrayQueue<Event>,
+    lost_events: u64,
+}
+
+impl<I: Io> Output<I::Packet> for Exits<'_, I> {
+    #[inline(always)]
+    fn send(&mut self, port: PortIdx, packet: I::Packet) {
+        self.outboxes.send(port, packet);
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.push(event).is_err() {
+            self.lost_events += 1;
+        }
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Allocates all that the loop will use.
+    pub fn new(tables: Tables, pool: I::Pool, mailbox: Mailbox<I>) -> Worker<I> {
+        Worker {
+            tables,
+            pipeline: Pipeline::new(),
+            pool,
+            queues: Vec::with_capacity(QUEUES),
+            outboxes: Outboxes::new(),
+            mailbox,
+            burst: Vec::with_capacity(BURST),
+            work: Work::default(),
+            stopping: false,
+        }
+    }
+
+    /// One iteration at time `now`. Returns whether there was anything to do.
+    pub fn step(&mut self, now: Instant) -> bool {
+        let mut busy = self.orders(now);
+        busy |= self.receive(now);
+        busy |= self.outboxes.serve_relays();
+        self.tick(now);
+        busy |= self.outboxes.flush(&mut self.tables.counters);
+        self.work.iterations += 1;
+        self.work.busy += u64::from(busy);
+        busy
+    }
+
+    /// A [`Command::Stop`] was carried out.
+    pub fn stopped(&self) -> bool {
+        self.stopping
+    }
+
+    /// The tables, for tests and simulations that run a worker by hand.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    fn orders(&mut self, now: Instant) -> bool {
+        for n in 0..ORDERS {
+            // Every order makes at most one reply: with no room for one, orders wait.
+            if self.mailbox.replies.is_full() {
+                return n > 0;
+            }
+            let Some(command) = self.mailbox.commands.pop() else { return n > 0 };
+            self.carry_out(command, now);
+        }
+        true
+    }
+
+    fn receive(&mut self, now: Instant) -> bool {
+        let Worker { tables, pipeline, pool, queues, outboxes, mailbox, burst, .. } = self;
+        let mut exits = Exits { outboxes, events: &mailbox.events, lost_events: 0 };
+        let mut busy = false;
+        for polled in queues {
+            if polled.rx.rx(burst, BURST) == 0 {
+                continue;
+            }
+            busy = true;
+            pipeline.process(burst, polled.port, tables, &mut exits, pool, now);
+            debug_assert!(burst.is_empty(), "every frame of a burst has found its end");
+        }
+        tables.counters.worker.events_dropped += exits.lost_events;
+        busy
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let Worker { tables, pipeline, pool, outboxes, mailbox, .. } = self;
+        let mut exits = Exits { outboxes, events: &mailbox.events, lost_events: 0 };
+        pipeline.tick(tables, &mut exits, pool, now);
+        tables.counters.worker.events_dropped += exits.lost_events;
+    }
+
+    fn carry_out(&mut self, command: Command<I>, now: Instant) {
+        match command {
+            Command::Table(update) => self.apply(update, now),
+            Command::AttachRx { port, queue, rx } => self.queues.push(Polled { port, queue, rx }),
+            Command::DetachRx { port, queue } => {
+                let at = self.queues.iter().position(|p| p.port == port && p.queue == queue);
+                let rx = at.map(|i| self.queues.swap_remove(i).rx);
+                self.reply(Reply::Rx { port, queue, rx });
+            }
+            Command::AttachTx { port, tx, outbox } => self.outboxes.attach(port, tx, outbox),
+            Command::ServeRelay { port, relay } => self.outboxes.serve(port, relay),
+            Command::DetachTx { port } => {
+                let tx = self.outboxes.detach(port, &mut self.tables.counters);
+                self.reply(Reply::Tx { port, tx });
+            }
+            Command::Send { port, frame } => self.send(port, &frame),
+            Command::Trace { id, port, frame } => {
+                let trace = trace::trace(&self.tables, port, frame.bytes(), now);
+                self.reply(Reply::Trace { id, trace });
+            }
+            Command::Snapshot(mut snapshot) => {
+                self.fill(&mut snapshot);
+                self.reply(Reply::Snapshot(snapshot));
+            }
+            Command::Barrier { token } => self.reply(Reply::Reached { token }),
+            Command::Stop => {
+                self.outboxes.flush(&mut self.tables.counters);
+                self.stopping = true;
+                self.reply(Reply::Stopped);
+            }
+        }
+    }
+
+    fn apply(&mut self, update: Update, now: Instant) {
+        let Worker { tables, pipeline, pool, outboxes, mailbox, .. } = self;
+        let mut exits = Exits { outboxes, events: &mailbox.events, lost_events: 0 };
+        pipeline.apply(update, tables, &mut exits, pool, now);
+        tables.counters.worker.events_dropped += exits.lost_events;
+    }
+
+    fn send(&mut self, port: PortIdx, frame: &SmallFrame) {
+        let bytes = frame.bytes();
+        match self.pool.alloc() {
+            Some(mut packet) if packet.set(bytes) => {
+                self.tables.counters.sent(port, bytes.len());
+                self.outboxes.send(port, packet);
+            }
+            _ => self.tables.counters.drop_one(port, DropReason::NoBuffer),
+        }
+    }
+
+    fn fill(&self, snapshot: &mut Snapshot) {
+        snapshot.counters.copy_from(&self.tables.counters);
+        snapshot.work = self.work;
+        snapshot.locations = self.tables.locations_len() as u64;
+        snapshot.held = self.tables.held_frames() as u64;
+        snapshot.queued = self.outboxes.waiting() as u64;
+    }
+
+    fn reply(&mut self, reply: Reply<I>) {
+        // Room was checked before the order was taken, and only this worker pushes.
+        let full = self.mailbox.replies.push(reply).is_err();
+        debug_assert!(!full, "a reply found room");
+    }
+}

@@ -1,0 +1,98 @@
+//! What each order does. A refusal says what, where and what to do.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use godwit_control::Input;
+use godwit_nva_api::v1::{self, admin_request::Kind, admin_response::Kind as Answer};
+use godwit_nva_api::v1::{AdminRequest, AdminResponse};
+use godwit_wire::{Mac, Vni};
+use godwit_worker::command::{Command, Reply, SmallFrame};
+
+use super::views;
+use crate::config::{Activation, PortConfig};
+use crate::ports;
+use crate::switch::Switch;
+
+type Shared = Rc<RefCell<Switch>>;
+
+/// Carries an order out.
+pub async fn answer(switch: &Shared, request: AdminRequest) -> AdminResponse {
+    let kind = match request.kind {
+        Some(kind) => carry_out(switch, kind).await,
+        None => Err("the order is empty or of a kind that this switch does not know; update it".into()),
+    };
+    let kind = kind.unwrap_or_else(|text| {
+        tracing::warn!("order refused: {text}");
+        Answer::Error(v1::AdminError { text })
+    });
+    AdminResponse { kind: Some(kind) }
+}
+
+async fn carry_out(switch: &Shared, kind: Kind) -> Result<Answer, String> {
+    match kind {
+        Kind::GetStatus(_) => views::status(switch).await,
+        Kind::ListPorts(_) => Ok(views::ports(&switch.borrow())),
+        Kind::GetCounters(c) => views::counters(switch, c.all).await,
+        Kind::ListEntries(e) => views::entries(&switch.borrow(), e.vni),
+        Kind::AddPort(a) => add_port(switch, a).await,
+        Kind::RemovePort(r) => ports::remove(switch, &r.name).await.map(done),
+        Kind::MovePort(m) => ports::repoll(switch, &m.name, m.worker as usize).await.map(done),
+        Kind::PausePort(p) => access_input(switch, &p.name, "paused", |port| Input::PausePort { port }).await,
+        Kind::ActivatePort(a) => {
+            access_input(switch, &a.name, "activated", |port| Input::ActivatePort { port }).await
+        }
+        Kind::Trace(t) => trace(switch, &t).await,
+    }
+}
+
+fn done(text: String) -> Answer {
+    Answer::Done(v1::Done { text })
+}
+
+async fn add_port(switch: &Shared, a: v1::AddPort) -> Result<Answer, String> {
+    let vni = Vni::new(a.vni).ok_or_else(|| format!("{} is no VNI; use 0 to {}", a.vni, Vni::MAX))?;
+    let mac = Some(a.mac)
+        .filter(|m| m >> 48 == 0)
+        .map(Mac::from_u64)
+        .filter(|m| m.is_unicast())
+        .ok_or_else(|| format!("{:#x} is no VM's address; use a unicast MAC", a.mac))?;
+    let narrow = |what: &str, n: u32| u16::try_from(n).map_err(|_| format!("{what} {n} is too large"));
+    let config = PortConfig {
+        name: a.name,
+        devargs: a.devargs,
+        vni,
+        mac,
+        mtu: narrow("mtu", a.mtu)?,
+        rx_queues: narrow("rx_queues", a.rx_queues)?.max(1),
+        activate: if a.explicit_activation { Activation::Explicit } else { Activation::Auto },
+    };
+    ports::add_access(switch, config).await.map(done)
+}
+
+/// Tells control of a VM's port, and answers when every worker has what follows from it.
+async fn access_input(
+    switch: &Shared,
+    name: &str,
+    what: &str,
+    input: impl Fn(godwit_tables::update::PortIdx) -> Input,
+) -> Result<Answer, String> {
+    let port = switch.borrow().access_port(name)?;
+    switch.borrow_mut().input(input(port));
+    Switch::settled(switch).await;
+    Ok(done(format!("port {name} {what}")))
+}
+
+async fn trace(switch: &Shared, t: &v1::Trace) -> Result<Answer, String> {
+    let frame = SmallFrame::new(&t.frame).ok_or("the frame is longer than 256 bytes; its headers are enough")?;
+    let (worker, reply) = {
+        let mut s = switch.borrow_mut();
+        let port = s.devices.by_name(&t.port).ok_or_else(|| s.no_port(&t.port))?;
+        let (number, worker) = (port.number, port.polled_by.first().map_or(0, |q| q.1));
+        (worker, s.workers[worker].ask(Command::Trace { id: 0, port: number, frame }))
+    };
+    match reply.await {
+        Ok(Reply::Trace { trace, .. }) => Ok(Answer::Trace(views::trace(worker, &trace))),
+        _ => Err(format!("worker {worker} did not answer; it is stopping")),
+    }
+}

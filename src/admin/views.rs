@@ -1,0 +1,176 @@
+//! What an operator sees of the switch.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use godwit_control::{EntryView, PortView};
+use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
+use godwit_pipeline::trace::Trace;
+use godwit_tables::counters::DropReason;
+use godwit_tables::update::PortIdx;
+use godwit_wire::Vni;
+use godwit_worker::command::{Command, Reply, Snapshot};
+
+use crate::switch::Switch;
+
+type Shared = Rc<RefCell<Switch>>;
+
+/// Asks every worker for its counters.
+async fn snapshots(switch: &Shared) -> Result<Vec<Box<Snapshot>>, String> {
+    let asked: Vec<_> = {
+        let mut s = switch.borrow_mut();
+        s.workers.iter_mut().map(|w| w.ask(Command::Snapshot(Snapshot::empty()))).collect()
+    };
+    let mut snapshots = Vec::new();
+    for (worker, answer) in asked.into_iter().enumerate() {
+        match answer.await {
+            Ok(Reply::Snapshot(s)) => snapshots.push(s),
+            _ => return Err(format!("worker {worker} did not answer; it is stopping")),
+        }
+    }
+    Ok(snapshots)
+}
+
+/// The whole switch at a glance.
+pub async fn status(switch: &Shared) -> Result<Answer, String> {
+    let snapshots = snapshots(switch).await?;
+    let s = switch.borrow();
+    let nva = s.nve.nva();
+    let neighbors = s.nve.neighbors().into_iter().map(|n| v1::UnderlayNeighbor {
+        ip: ip_bytes(n.ip),
+        mac: n.mac.map_or(0, |m| m.to_u64()),
+        state: n.state.into(),
+        uplink: n.uplink_name,
+    });
+    Ok(Answer::Status(v1::Status {
+        nve: s.config.nve.id.clone(),
+        version: crate::VERSION.into(),
+        dpdk: s.dpdk.clone(),
+        locators: Some(s.nve.locators().into()),
+        nva_url: s.config.nve.nva.clone().unwrap_or_default(),
+        nva_connected: nva.connected,
+        nva_epoch: nva.epoch,
+        uptime_ms: s.clock.now().0 / 1_000_000,
+        hugepages: s.hugepages,
+        neighbors: neighbors.collect(),
+        workers: snapshots.iter().enumerate().map(|(i, w)| worker_status(&s, i, w)).collect(),
+    }))
+}
+
+fn worker_status(s: &Switch, number: usize, w: &Snapshot) -> v1::WorkerStatus {
+    let mine = s.devices.iter().flat_map(|d| {
+        let queues = d.polled_by.iter().filter(|q| q.1 == number);
+        queues.map(|q| format!("{}/{}", d.name, q.0)).collect::<Vec<_>>()
+    });
+    v1::WorkerStatus {
+        worker: number as u32,
+        core: s.workers[number].core as u32,
+        queues: mine.collect(),
+        iterations: w.work.iterations,
+        busy_iterations: w.work.busy,
+        mailbox_depth: s.workers[number].depth() as u64,
+        locations: w.locations,
+        held_packets: w.held,
+    }
+}
+
+/// All ports.
+pub fn ports(s: &Switch) -> Answer {
+    let ports = s.nve.ports().into_iter().map(|p| port_info(s, p)).collect();
+    Answer::Ports(v1::PortList { ports })
+}
+
+fn port_info(s: &Switch, p: PortView) -> v1::PortInfo {
+    let d = s.devices.get(p.port);
+    v1::PortInfo {
+        name: p.name,
+        devargs: d.map_or_else(String::new, |d| d.devargs.clone()),
+        role: p.role.into(),
+        key: p.key.map(Into::into),
+        vm: p.vm,
+        state: p.state.as_str().into(),
+        link_up: d.map_or(p.link_up, |d| d.link_up),
+        mtu: d.map_or(0, |d| d.mtu.into()),
+        mac: d.map_or(0, |d| d.mac.to_u64()),
+        worker: d.and_then(|d| d.polled_by.first()).map_or(0, |q| q.1 as u32),
+        driver: d.map_or_else(String::new, |d| d.port.driver_name().to_owned()),
+        number: p.port.0.into(),
+    }
+}
+
+/// All counters that are not zero, or all.
+pub async fn counters(switch: &Shared, all: bool) -> Result<Answer, String> {
+    let snapshots = snapshots(switch).await?;
+    let s = switch.borrow();
+    let mut counters = Vec::new();
+    for (worker, snapshot) in snapshots.iter().enumerate() {
+        for (name, value, help) in snapshot.counters.worker.entries() {
+            counters.push(counter(worker, "", name, false, value, help));
+        }
+        for d in s.devices.iter() {
+            port_counters(&mut counters, worker, &d.name, d.number, snapshot);
+        }
+    }
+    counters.retain(|c| all || c.value != 0);
+    Ok(Answer::Counters(v1::CounterList { nve: s.config.nve.id.clone(), counters }))
+}
+
+fn port_counters(out: &mut Vec<v1::Counter>, worker: usize, name: &str, number: PortIdx, s: &Snapshot) {
+    let p = s.counters.port(number);
+    let traffic = [
+        ("rx_packets", p.rx_packets, "Frames that came in."),
+        ("rx_bytes", p.rx_bytes, "Bytes that came in, without FCS."),
+        ("tx_packets", p.tx_packets, "Frames that went out."),
+        ("tx_bytes", p.tx_bytes, "Bytes that went out, without FCS."),
+    ];
+    for (what, value, help) in traffic {
+        out.push(counter(worker, name, what, false, value, help));
+    }
+    for reason in DropReason::ALL {
+        out.push(counter(worker, name, reason.name(), true, p.drops[reason as usize], reason.help()));
+    }
+}
+
+fn counter(worker: usize, port: &str, name: &str, drop: bool, value: u64, help: &str) -> v1::Counter {
+    v1::Counter { worker: worker as u32, port: port.into(), name: name.into(), drop, value, help: help.into() }
+}
+
+/// What is known of VMs.
+pub fn entries(s: &Switch, vni: u32) -> Result<Answer, String> {
+    let vni = match vni {
+        0 => None,
+        n => Some(Vni::new(n).ok_or_else(|| format!("{n} is no VNI; use 0 to {}", Vni::MAX))?),
+    };
+    let entries = s.nve.entries(s.clock.now(), vni).into_iter().map(entry).collect();
+    Ok(Answer::Entries(v1::EntryList { entries }))
+}
+
+fn entry(e: EntryView) -> v1::Entry {
+    v1::Entry {
+        key: Some(e.key.into()),
+        state: e.state.as_str().into(),
+        nve: e.nve.map_or_else(String::new, |n| n.to_string()),
+        locator: e.locator.map_or_else(String::new, |l| l.to_string()),
+        version: Some(e.version.into()),
+        expires_ms: e.expires.map_or(0, |s| s.as_ms().max(1)),
+        ips: e.ips.into_iter().map(ip_bytes).collect(),
+        handover: Some(e.handover.into()),
+    }
+}
+
+fn ip_bytes(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+/// What would happen to a frame, in words.
+pub fn trace(worker: usize, trace: &Trace) -> v1::TraceResult {
+    v1::TraceResult {
+        worker: worker as u32,
+        steps: trace.steps().map(|s| s.to_string()).collect(),
+        verdict: trace.verdict().to_string(),
+    }
+}

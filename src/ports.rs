@@ -1,0 +1,331 @@
+//! Ports: devices that come, go and change workers while traffic runs.
+//!
+//! The order of steps is what keeps frames: a port's ways out are there before its role, its role
+//! before its receive queues; and on its way out all that in reverse, each step answered by every
+//! worker before the next.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use godwit_control::{Input, PortSpec, WorkerSet};
+use godwit_dpdk::{Mempool, Port, PortConfig as DeviceConfig, RxQueue, TxQueue};
+use godwit_tables::update::{MAX_PORTS, PortIdx};
+use godwit_wire::Mac;
+use godwit_worker::command::{Command, Reply, TxPath};
+use godwit_worker::outbox::OUTBOX;
+
+use crate::config::{Activation, PortConfig};
+use crate::placement::{self, QueueId};
+use crate::switch::Switch;
+
+type Shared = Rc<RefCell<Switch>>;
+
+/// Frames that other workers may leave for a port between two iterations of the one that sends them.
+const RELAY: usize = 4096;
+
+/// A device that serves a port.
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// What was asked of DPDK.
+    pub devargs: String,
+    /// Its number.
+    pub number: PortIdx,
+    /// A VM is behind it.
+    pub is_access: bool,
+    /// Receive queues with the workers that poll them.
+    pub polled_by: Vec<(u16, usize)>,
+    /// The device's own address.
+    pub mac: Mac,
+    /// Largest IP packet.
+    pub mtu: u16,
+    /// The device itself.
+    pub port: Port,
+    /// The link as last seen.
+    pub link_up: bool,
+}
+
+/// All devices by number.
+#[derive(Default)]
+pub struct Devices {
+    map: BTreeMap<PortIdx, Device>,
+    /// Names that are being added or removed.
+    busy: Vec<String>,
+}
+
+impl Devices {
+    /// The device of that name.
+    pub fn by_name(&self, name: &str) -> Option<&Device> {
+        self.map.values().find(|d| d.name == name)
+    }
+
+    /// All, by number.
+    pub fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.map.values()
+    }
+
+    /// All, by number, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Device> {
+        self.map.values_mut()
+    }
+
+    /// The device with that number.
+    pub fn get(&self, number: PortIdx) -> Option<&Device> {
+        self.map.get(&number)
+    }
+
+    fn free_number(&self) -> Option<PortIdx> {
+        (0..MAX_PORTS as u16).map(PortIdx).find(|n| !self.map.contains_key(n))
+    }
+
+    fn placed(&self) -> Vec<(QueueId, usize)> {
+        let queues = |d: &Device| {
+            let port = d.number;
+            d.polled_by.iter().map(move |&(queue, w)| (QueueId { port, queue }, w)).collect::<Vec<_>>()
+        };
+        self.map.values().flat_map(queues).collect()
+    }
+
+    /// Claims a name for a change that takes several steps.
+    fn begin(&mut self, name: &str) -> Result<(), String> {
+        if self.busy.iter().any(|b| b == name) {
+            return Err(format!("port {name:?} is being added or removed right now; try again"));
+        }
+        self.busy.push(name.to_owned());
+        Ok(())
+    }
+
+    fn end(&mut self, name: &str) {
+        self.busy.retain(|b| b != name);
+    }
+}
+
+/// What is wanted of a device.
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// PCI address or vdev arguments.
+    pub devargs: String,
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Largest IP packet; 0: the device's own.
+    pub mtu: u16,
+}
+
+/// A started device with its queues.
+pub struct Opened {
+    port: Port,
+    rx: Vec<RxQueue>,
+    tx: Vec<TxQueue>,
+}
+
+/// Probes, configures and starts a device. Takes milliseconds; call it off the control thread.
+///
+/// # Errors
+/// What DPDK said, with the device's name and a remedy.
+pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opened, String> {
+    let failed = |e: &dyn std::fmt::Display| format!("port {:?}: {e}", wanted.name);
+    let mut port = Port::probe(&wanted.devargs).map_err(|e| failed(&e))?;
+    let config = DeviceConfig {
+        rx_queues: wanted.rx_queues,
+        tx_queues: workers as u16,
+        mtu: (wanted.mtu != 0).then_some(wanted.mtu),
+        ..DeviceConfig::new(pool)
+    };
+    let report = port.configure(config).map_err(|e| failed(&e))?;
+    for note in &report.notes {
+        tracing::info!(port = %wanted.name, "{note}");
+    }
+    let (rx, tx) = port.start().map_err(|e| failed(&e))?;
+    Ok(Opened { port, rx, tx })
+}
+
+/// Gives an opened device a number and hands its queues to the workers.
+pub fn attach(
+    switch: &mut Switch,
+    wanted: &Wanted,
+    opened: Opened,
+    spec: impl FnOnce(&Device) -> PortSpec,
+) -> Result<PortIdx, String> {
+    let Opened { port, rx, tx } = opened;
+    let number = switch
+        .devices
+        .free_number()
+        .ok_or_else(|| format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name))?;
+    let queues: Vec<QueueId> = (0..rx.len() as u16).map(|queue| QueueId { port: number, queue }).collect();
+    let placed = placement::place(&switch.devices.placed(), &queues, switch.workers.len());
+    let device = Device {
+        name: wanted.name.clone(),
+        devargs: wanted.devargs.clone(),
+        number,
+        polled_by: placed.iter().map(|(q, w)| (q.queue, *w)).collect(),
+        mac: Mac(port.mac()),
+        mtu: port.mtu(),
+        link_up: port.link().up,
+        port,
+        is_access: false,
+    };
+    let spec = spec(&device);
+    let polled: Vec<usize> = device.polled_by.iter().map(|q| q.1).collect();
+    let is_access = matches!(spec, PortSpec::Access { .. });
+    switch.devices.map.insert(number, Device { is_access, ..device });
+    attach_tx(switch, number, &polled, tx);
+    let workers: WorkerSet = polled.iter().copied().collect();
+    switch.input(Input::PortAdded { port: number, name: wanted.name.clone(), spec, workers });
+    for ((q, worker), rx) in placed.into_iter().zip(rx) {
+        switch.workers[worker].order(Command::AttachRx { port: number, queue: q.queue, rx });
+    }
+    tracing::info!(port = %wanted.name, devargs = %wanted.devargs, number = number.0, workers = ?polled, "port added");
+    Ok(number)
+}
+
+/// Gives every worker a way to the port: transmit queues to as many as there are, relays to the rest.
+fn attach_tx(switch: &mut Switch, port: PortIdx, polled: &[usize], tx: Vec<TxQueue>) {
+    let workers = switch.workers.len();
+    let owners = placement::transmit_owners(polled, tx.len(), workers);
+    let relays: Vec<_> = owners.iter().map(|_| Arc::new(ArrayQueue::new(RELAY))).collect();
+    let outbox = || Vec::with_capacity(OUTBOX);
+    let relayed: Vec<usize> = (0..workers).filter(|w| !owners.contains(w)).collect();
+    for ((&owner, tx), relay) in owners.iter().zip(tx).zip(&relays) {
+        switch.workers[owner].order(Command::AttachTx { port, tx: TxPath::Own(tx), outbox: outbox() });
+        if !relayed.is_empty() {
+            switch.workers[owner].order(Command::ServeRelay { port, relay: relay.clone() });
+        }
+    }
+    for (i, &w) in relayed.iter().enumerate() {
+        let tx = TxPath::Relay(relays[i % relays.len()].clone());
+        switch.workers[w].order(Command::AttachTx { port, tx, outbox: outbox() });
+    }
+}
+
+/// Adds a VM's port.
+///
+/// # Errors
+/// A name that is taken or bad, a device that cannot be opened.
+pub async fn add_access(switch: &Shared, config: PortConfig) -> Result<String, String> {
+    godwit_model::check_name("port", &config.name).map_err(|e| e.to_string())?;
+    {
+        let mut s = switch.borrow_mut();
+        let device = config.devargs.split(',').next().unwrap_or_default().to_owned();
+        if let Some(d) = s.devices.by_name(&config.name) {
+            return Err(format!("port {:?} is there already, on {}; remove it or use another name", d.name, d.devargs));
+        }
+        if let Some(d) = s.devices.iter().find(|d| d.devargs.split(',').next() == Some(device.as_str())) {
+            return Err(format!("{device} serves port {:?} already; name another device", d.name));
+        }
+        s.devices.begin(&config.name)?;
+    }
+    let result = add_opened(switch, &config).await;
+    switch.borrow_mut().devices.end(&config.name);
+    result
+}
+
+async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, String> {
+    let wanted = Wanted {
+        name: config.name.clone(),
+        devargs: config.devargs.clone(),
+        rx_queues: config.rx_queues,
+        mtu: config.mtu,
+    };
+    let (workers, pool) = {
+        let s = switch.borrow();
+        (s.workers.len(), s.pool.clone())
+    };
+    // Probing takes milliseconds, in which the control thread goes on.
+    let (wanted, opened) = tokio::task::spawn_blocking(move || {
+        let opened = open(&wanted, workers, pool);
+        (wanted, opened)
+    })
+    .await
+    .map_err(|e| format!("opening the device failed: {e}"))?;
+    let port = attach(&mut switch.borrow_mut(), &wanted, opened?, |_| PortSpec::Access {
+        vni: config.vni,
+        mac: config.mac,
+        explicit_activation: config.activate == Activation::Explicit,
+    })?;
+    if config.activate == Activation::Start {
+        switch.borrow_mut().input(Input::ActivatePort { port });
+    }
+    Switch::settled(switch).await;
+    Ok(format!("port {} added as number {}", config.name, port.0))
+}
+
+/// Removes a VM's port: its queues are drained, then its device is closed.
+///
+/// # Errors
+/// An unknown name, an uplink, or a device that does not close.
+pub async fn remove(switch: &Shared, name: &str) -> Result<String, String> {
+    let number = switch.borrow().access_port(name)?;
+    switch.borrow_mut().devices.begin(name)?;
+    let result = detach(switch, number).await;
+    switch.borrow_mut().devices.end(name);
+    let device = result?;
+    tokio::task::spawn_blocking(move || device.port.close())
+        .await
+        .map_err(|e| format!("closing port {name:?} failed: {e}"))?
+        .map_err(|e| format!("port {name:?}: {e}"))?;
+    tracing::info!(port = name, "port removed");
+    Ok(format!("port {name} removed"))
+}
+
+async fn detach(switch: &Shared, port: PortIdx) -> Result<Device, String> {
+    drop(take_queues(switch, port).await);
+    switch.borrow_mut().input(Input::PortRemoved { port });
+    Switch::settled(switch).await;
+    let ways: Vec<_> = {
+        let mut s = switch.borrow_mut();
+        s.workers.iter_mut().map(|w| w.ask(Command::DetachTx { port })).collect()
+    };
+    for way in ways {
+        // The queue or relay is dropped here, on the control thread.
+        drop(way.await);
+    }
+    let device = switch.borrow_mut().devices.map.remove(&port);
+    device.ok_or_else(|| "the port went away meanwhile".into())
+}
+
+/// Takes a port's receive queues from their workers.
+async fn take_queues(switch: &Shared, port: PortIdx) -> Vec<(u16, RxQueue)> {
+    let asked: Vec<_> = {
+        let mut s = switch.borrow_mut();
+        let polled = s.devices.get(port).map(|d| d.polled_by.clone()).unwrap_or_default();
+        polled.iter().map(|&(queue, w)| s.workers[w].ask(Command::DetachRx { port, queue })).collect()
+    };
+    let mut queues = Vec::new();
+    for answer in asked {
+        if let Ok(Reply::Rx { queue, rx: Some(rx), .. }) = answer.await {
+            queues.push((queue, rx));
+        }
+    }
+    queues
+}
+
+/// Lets another worker poll a port. Frames wait in the device meanwhile; none is lost.
+///
+/// # Errors
+/// An unknown port or worker.
+pub async fn repoll(switch: &Shared, name: &str, worker: usize) -> Result<String, String> {
+    let port = {
+        let mut s = switch.borrow_mut();
+        if worker >= s.workers.len() {
+            return Err(format!("there is no worker {worker}; there are {}, numbered from 0", s.workers.len()));
+        }
+        let port = s.devices.by_name(name).map(|d| d.number).ok_or_else(|| s.no_port(name))?;
+        s.devices.begin(name)?;
+        port
+    };
+    let queues = take_queues(switch, port).await;
+    let mut s = switch.borrow_mut();
+    if let Some(d) = s.devices.map.get_mut(&port) {
+        d.polled_by = queues.iter().map(|q| (q.0, worker)).collect();
+    }
+    for (queue, rx) in queues {
+        s.workers[worker].order(Command::AttachRx { port, queue, rx });
+    }
+    s.input(Input::PortWorkers { port, workers: WorkerSet::one(worker) });
+    s.devices.end(name);
+    Ok(format!("worker {worker} polls port {name}"))
+}

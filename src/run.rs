@@ -1,0 +1,120 @@
+//! The control loop: everything that happens to the switch after its start comes by here.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context;
+use godwit_control::Input;
+use godwit_control::session::{Session, SessionEvent};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::admin::{self, Order, orders};
+use crate::config::Config;
+use crate::switch::Switch;
+
+/// How often control looks at the workers' queues; bounds the time from a VM's announcement to its claim.
+const POLL: Duration = Duration::from_millis(1);
+/// How often it asks the devices for their links.
+const LINKS: Duration = Duration::from_millis(100);
+/// Orders that may wait.
+const ORDERS: usize = 64;
+
+/// Runs a switch until it gets SIGINT or SIGTERM.
+///
+/// # Errors
+/// What kept it from starting.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let socket_path = config
+        .nve
+        .admin_socket
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(format!("/run/godwit/{}.sock", config.nve.id)));
+    let (order_tx, order_rx) = mpsc::channel(ORDERS);
+    // The socket comes first: a second switch of this name must not get as far as the devices.
+    let socket = admin::serve(&socket_path, order_tx)?;
+    let nva = config.nve.nva.clone();
+    let switch = Switch::start(config).await?;
+    let session = match nva {
+        Some(url) => Some(Session::start(&url).context("nve.nva")?),
+        None => None,
+    };
+    tracing::info!(nve = %switch.borrow().config.nve.id, socket = %socket_path.display(), "ready");
+    control(&switch, session, order_rx).await?;
+    tracing::info!("stopping");
+    Switch::stop(switch).await;
+    drop(socket);
+    Ok(())
+}
+
+fn every(period: Duration) -> Interval {
+    let mut timer = interval(period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
+}
+
+async fn control(
+    switch: &Rc<RefCell<Switch>>,
+    mut session: Option<Session>,
+    mut orders: mpsc::Receiver<Order>,
+) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (mut poll, mut links) = (every(POLL), every(LINKS));
+    loop {
+        let behind = switch.borrow().is_behind();
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            event = next_event(&mut session), if !behind => on_session(switch, session.as_ref(), event),
+            Some(order) = orders.recv() => take_order(switch, order),
+            _ = links.tick() => switch.borrow_mut().poll_links(),
+            _ = poll.tick() => {}
+        }
+        let mut s = switch.borrow_mut();
+        s.poll_workers();
+        s.run_timers();
+        let messages = s.take_to_nva();
+        if let Some(session) = &session {
+            messages.into_iter().for_each(|m| session.send(m));
+        }
+    }
+}
+
+/// Waits for the session's next event; forever where there is no NVA.
+async fn next_event(session: &mut Option<Session>) -> SessionEvent {
+    match session {
+        Some(session) => session.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn on_session(switch: &Rc<RefCell<Switch>>, session: Option<&Session>, event: SessionEvent) {
+    match event {
+        SessionEvent::Connected => switch.borrow_mut().input(Input::NvaConnected),
+        SessionEvent::Lost { why } => {
+            tracing::warn!("the NVA is away, what is known stays in use: {why}");
+            switch.borrow_mut().input(Input::NvaLost);
+        }
+        SessionEvent::Message(message) => switch.borrow_mut().input(Input::Nva(message)),
+        SessionEvent::AdminOrder { id, request } => {
+            let Some(reply) = session.map(Session::replier) else { return };
+            let switch = switch.clone();
+            tokio::task::spawn_local(async move {
+                reply.admin(id, orders::answer(&switch, request).await);
+            });
+        }
+    }
+}
+
+fn take_order(switch: &Rc<RefCell<Switch>>, order: Order) {
+    let switch = switch.clone();
+    tokio::task::spawn_local(async move {
+        // Who asked may have hung up; the order is carried out all the same.
+        let _ = order.answer.send(orders::answer(&switch, order.request).await);
+    });
+}

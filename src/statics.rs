@@ -1,0 +1,53 @@
+//! Locations and neighbors from the configuration file: an NVE without a directory.
+
+use std::net::IpAddr;
+
+use godwit_control::Input;
+use godwit_model::{Location, NveId};
+use godwit_wire::Mac;
+
+use crate::config::{Config, VmConfig};
+use crate::switch::{Switch, locators_of};
+
+/// Hands every static entry to control.
+pub fn add(switch: &mut Switch, config: &Config) {
+    for vm in &config.vms {
+        for i in 0..vm.count {
+            if let Some(input) = static_vm(vm, i) {
+                switch.input(input);
+            }
+            if i % 1024 == 0 {
+                make_room(switch);
+            }
+        }
+    }
+}
+
+/// Lets the workers take what waits, so that a long list needs no long queue.
+fn make_room(switch: &mut Switch) {
+    while switch.is_behind() {
+        switch.poll_workers();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// The `i`-th VM of a row.
+fn static_vm(vm: &VmConfig, i: u32) -> Option<Input> {
+    let locator = nth(vm.locator, i % vm.nves);
+    let nve = NveId::new(format!("static-{}", locator.to_string().replace(':', "-"))).ok()?;
+    Some(Input::StaticVm {
+        vni: vm.vni,
+        mac: Mac::from_u64(vm.mac.to_u64() + u64::from(i)),
+        location: Location { nve, locators: locators_of(locator) },
+        ips: vm.ips.clone(),
+        router: false,
+    })
+}
+
+/// The address `n` after `ip`.
+pub fn nth(ip: IpAddr, n: u32) -> IpAddr {
+    match ip {
+        IpAddr::V4(a) => IpAddr::V4(a.to_bits().wrapping_add(n).into()),
+        IpAddr::V6(a) => IpAddr::V6(a.to_bits().wrapping_add(n.into()).into()),
+    }
+}

@@ -1,0 +1,389 @@
+//! The switch: the ONE place where devices, tables, queues, workers and control are wired.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow};
+use godwit_control::{Input, Level, Nve, NveConfig, Outputs, PortSpec, UplinkSpec, UplinkV4, UplinkV6};
+use godwit_dpdk::{Eal, EalConfig, HugePages, Mempool};
+use godwit_model::{Locators, NveId};
+use godwit_model::message::NveToNva;
+use godwit_tables::update::{HoldLimits, PortIdx};
+use godwit_tables::{Tables, TablesConfig};
+use godwit_wire::{Mac, Span};
+use godwit_worker::command::{Command, Mailbox, Reply, SmallFrame};
+use godwit_worker::worker::Worker;
+use tokio::sync::oneshot;
+
+use crate::config::{Config, Hugepages, OuterChoice, UplinkConfig};
+use crate::ports::{self, Devices, Wanted};
+use crate::workers::{self, Since, Thread, WorkerHandle};
+use crate::{cores, statics};
+
+/// Bytes of a packet buffer behind its headroom: a 1,550-byte outer packet with room to spare.
+const DATA_ROOM: usize = 2048;
+/// Bytes that a buffer of [`DATA_ROOM`] takes of the pool's memory, its bookkeeping included.
+const BUFFER_BYTES: usize = 2560;
+/// Share of the memory that packet buffers take; the rest is for device rings and DPDK itself.
+const POOL_SHARE: f64 = 0.5;
+
+/// All of a running switch that control owns.
+pub struct Switch {
+    /// The configuration it was started with.
+    pub config: Config,
+    /// The pure core of control.
+    pub nve: Nve,
+    /// Control's sides of the workers.
+    pub workers: Vec<WorkerHandle>,
+    /// The devices.
+    pub devices: Devices,
+    /// Packet buffers.
+    pub pool: Arc<Mempool>,
+    /// The switch's clock.
+    pub clock: Since,
+    /// EAL uses hugepages.
+    pub hugepages: bool,
+    /// DPDK's version.
+    pub dpdk: String,
+    outputs: Outputs,
+    /// What waits to be said to the NVA, in order; the session takes it.
+    to_nva: Vec<NveToNva>,
+    barriers: Vec<(usize, u64, oneshot::Receiver<Reply<godwit_worker::dpdk::DpdkIo>>)>,
+    /// The EAL ends with the switch, after everything that uses it.
+    _eal: Eal,
+}
+
+impl Switch {
+    /// Starts EAL, buffers, workers and the configured ports, in this order.
+    ///
+    /// # Errors
+    /// What could not be started, and the remedy.
+    pub async fn start(config: Config) -> anyhow::Result<Rc<RefCell<Switch>>> {
+        let worker_cores = cores::parse(&config.nve.workers).map_err(|e| anyhow!(e))?;
+        let control_core = control_core(&config, &worker_cores);
+        let eal = start_eal(&config, control_core)?;
+        core_affinity::set_for_current(core_affinity::CoreId { id: control_core });
+        let buffers = (config.nve.memory_mb as f64 * 1048576.0 * POOL_SHARE) as usize / BUFFER_BYTES;
+        let pool = Mempool::new("godwit", buffers as u32, 256, DATA_ROOM as u16, None)
+            .context("cannot make the packet buffers; raise nve.memory_mb or free hugepages")?;
+        let pool = Arc::new(pool);
+        let clock = Since::now_is_zero();
+        let workers = start_workers(&config, &worker_cores, &pool, clock)?;
+        let nve = Nve::new(nve_config(&config, workers.len())?);
+        let (hugepages, dpdk) = (eal.uses_hugepages(), eal.version().to_owned());
+        let switch = Switch {
+            nve,
+            workers,
+            devices: Devices::default(),
+            pool,
+            clock,
+            hugepages,
+            dpdk,
+            outputs: Outputs::default(),
+            to_nva: Vec::new(),
+            barriers: Vec::new(),
+            _eal: eal,
+            config,
+        };
+        let switch = Rc::new(RefCell::new(switch));
+        add_configured_ports(&switch).await?;
+        Ok(switch)
+    }
+
+    /// Tells control that something happened, and carries out what it wants done.
+    pub fn input(&mut self, input: Input) {
+        let now = self.clock.now();
+        self.nve.handle(now, wall_us(), input, &mut self.outputs);
+        self.dispatch();
+    }
+
+    fn dispatch(&mut self) {
+        let mut out = std::mem::take(&mut self.outputs);
+        for (worker, update) in out.updates.drain(..) {
+            self.workers[worker].update(update);
+        }
+        for (worker, token) in out.barriers.drain(..) {
+            let reached = self.workers[worker].ask(Command::Barrier { token });
+            self.barriers.push((worker, token, reached));
+        }
+        for (port, frame) in out.frames.drain(..) {
+            match SmallFrame::new(&frame) {
+                // Any worker reaches any port; the first always exists.
+                Some(frame) => self.workers[0].order(Command::Send { port, frame }),
+                None => tracing::error!(port = port.0, len = frame.len(), "control made a frame that is too long"),
+            }
+        }
+        self.to_nva.append(&mut out.to_nva);
+        for note in out.notes.drain(..) {
+            match note.level {
+                Level::Debug => tracing::debug!("{note}"),
+                Level::Info => tracing::info!("{note}"),
+                Level::Warn => tracing::warn!("{note}"),
+                Level::Alarm => tracing::error!("{note}"),
+            }
+        }
+        self.outputs = out;
+    }
+
+    /// Takes what the workers said, and hands it to control. Returns whether there was anything.
+    pub fn poll_workers(&mut self) -> bool {
+        let mut any = false;
+        for worker in 0..self.workers.len() {
+            self.workers[worker].pump();
+            for _ in 0..workers::EVENTS {
+                let Some(event) = self.workers[worker].event() else { break };
+                any = true;
+                self.input(Input::Worker { worker, event });
+            }
+        }
+        any | self.poll_barriers()
+    }
+
+    fn poll_barriers(&mut self) -> bool {
+        let mut reached = Vec::new();
+        self.barriers.retain_mut(|(worker, token, receiver)| match receiver.try_recv() {
+            Err(oneshot::error::TryRecvError::Empty) => true,
+            Ok(_) => {
+                reached.push((*worker, *token));
+                false
+            }
+            Err(oneshot::error::TryRecvError::Closed) => false,
+        });
+        for &(worker, token) in &reached {
+            self.input(Input::Applied { worker, token });
+        }
+        !reached.is_empty()
+    }
+
+    /// Lets control look at its timers.
+    pub fn run_timers(&mut self) {
+        if self.nve.next_deadline().is_some_and(|due| due <= self.clock.now()) {
+            self.input(Input::Tick);
+        }
+    }
+
+    /// Tells control of devices whose link changed.
+    pub fn poll_links(&mut self) {
+        let mut changed = Vec::new();
+        for d in self.devices.iter_mut() {
+            let up = d.port.link().up;
+            if up != d.link_up {
+                d.link_up = up;
+                changed.push((d.number, up));
+            }
+        }
+        for (port, up) in changed {
+            self.input(Input::PortLink { port, up });
+        }
+    }
+
+    /// What is to be said to the NVA, in order.
+    pub fn take_to_nva(&mut self) -> Vec<NveToNva> {
+        std::mem::take(&mut self.to_nva)
+    }
+
+    /// Workers have so much to do that control should take nothing more from the NVA.
+    pub fn is_behind(&self) -> bool {
+        self.workers.iter().any(WorkerHandle::is_behind)
+    }
+
+    /// Waits until every order given so far has taken effect in every worker.
+    pub async fn settled(switch: &Rc<RefCell<Switch>>) {
+        let barriers: Vec<_> = {
+            let mut s = switch.borrow_mut();
+            s.workers.iter_mut().map(|w| w.ask(Command::Barrier { token: 0 })).collect()
+        };
+        for barrier in barriers {
+            // A worker that is stopping answers nothing; nothing is to be waited for then.
+            let _ = barrier.await;
+        }
+    }
+
+    /// The number of a VM's port.
+    ///
+    /// # Errors
+    /// An unknown name, or the port of an uplink.
+    pub fn access_port(&self, name: &str) -> Result<PortIdx, String> {
+        let device = self.devices.by_name(name).ok_or_else(|| self.no_port(name))?;
+        if device.is_access {
+            Ok(device.number)
+        } else {
+            Err(format!("port {name:?} is no VM's port; uplinks stay as configured until the switch restarts"))
+        }
+    }
+
+    /// The refusal of an unknown name.
+    pub fn no_port(&self, name: &str) -> String {
+        let names: Vec<&str> = self.devices.iter().map(|d| d.name.as_str()).collect();
+        format!("NVE {} has no port {name:?}; it has {}", self.config.nve.id, names.join(", "))
+    }
+
+    /// Stops the workers and closes the devices.
+    pub async fn stop(switch: Rc<RefCell<Switch>>) {
+        let stopped: Vec<_> = {
+            let mut s = switch.borrow_mut();
+            s.workers.iter_mut().map(|w| w.ask(Command::Stop)).collect()
+        };
+        for answer in stopped {
+            for w in &mut switch.borrow_mut().workers {
+                w.pump();
+            }
+            let _ = tokio::time::timeout(Duration::from_secs(1), pumped(&switch, answer)).await;
+        }
+        for w in &mut switch.borrow_mut().workers {
+            w.join();
+        }
+    }
+}
+
+/// Waits for an answer while nothing else pumps the workers' queues.
+async fn pumped<T>(switch: &Rc<RefCell<Switch>>, mut answer: oneshot::Receiver<T>) {
+    while matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+        switch.borrow_mut().workers.iter_mut().for_each(WorkerHandle::pump);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Wall-clock time in microseconds since 1970.
+pub fn wall_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+/// The configured control core, else the lowest without a worker, else the first worker's.
+fn control_core(config: &Config, workers: &[usize]) -> usize {
+    let free = || cores::online().into_iter().find(|c| !workers.contains(c));
+    config.nve.control_core.or_else(free).unwrap_or(workers[0])
+}
+
+fn start_eal(config: &Config, control_core: usize) -> anyhow::Result<Eal> {
+    let pci = config.uplinks.iter().map(|u| u.devargs.as_str()).chain(config.ports.iter().map(|p| p.devargs.as_str()));
+    let eal = EalConfig {
+        main_core: control_core,
+        memory_mb: config.nve.memory_mb,
+        huge: match config.nve.hugepages {
+            Hugepages::Auto => HugePages::Auto,
+            Hugepages::Always => HugePages::Always,
+            Hugepages::Never => HugePages::Never,
+        },
+        extra: config.nve.eal.clone(),
+        pci: pci.filter(|d| is_pci(d)).map(str::to_owned).collect(),
+        ..EalConfig::default()
+    };
+    Eal::init(eal).context("cannot start DPDK")
+}
+
+/// Whether devargs begin with a PCI address, `0000:03:00.0` or `03:00.0`.
+fn is_pci(devargs: &str) -> bool {
+    let address = devargs.split(',').next().unwrap_or_default();
+    address.contains(':') && address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+}
+
+fn start_workers(
+    config: &Config,
+    cores: &[usize],
+    pool: &Arc<Mempool>,
+    clock: Since,
+) -> anyhow::Result<Vec<WorkerHandle>> {
+    let mut handles = Vec::new();
+    for (number, &core) in cores.iter().enumerate() {
+        let mailbox = Mailbox::new(workers::MAILBOX, workers::EVENTS);
+        let tables = Tables::new(TablesConfig {
+            location_capacity: config.nve.locations,
+            hold_bytes: (config.nve.hold_memory_mb << 20) / cores.len(),
+            vxlan_port: config.nve.vxlan_port,
+            ..TablesConfig::default()
+        });
+        let worker = Worker::new(tables, godwit_worker::dpdk::DpdkPool::new(pool.clone()), mailbox.clone());
+        let idle_sleep = Duration::from_micros(config.nve.idle_sleep_us);
+        let thread = workers::spawn(worker, Thread { number, core, clock, idle_sleep })
+            .with_context(|| format!("cannot start worker {number}"))?;
+        handles.push(WorkerHandle::new(core, mailbox, thread));
+    }
+    Ok(handles)
+}
+
+fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
+    let n = &config.nve;
+    let hold = HoldLimits { packets: n.handover_hold_packets, age: Span::from_ms(n.handover_hold_ms) };
+    Ok(NveConfig {
+        software: format!("godwit {}", crate::VERSION),
+        outer: match n.outer {
+            OuterChoice::Auto => godwit_control::OuterChoice::Auto,
+            OuterChoice::V4 => godwit_control::OuterChoice::V4,
+            OuterChoice::V6 => godwit_control::OuterChoice::V6,
+        },
+        fwd_timer: Span::from_ms(n.fwd_timer_s * 1000),
+        handover_hold: hold,
+        arrive_hold: hold,
+        vxlan_port: n.vxlan_port,
+        forward_in_flight: n.forward_in_flight,
+        ..NveConfig::new(NveId::new(n.id.clone())?, workers)
+    })
+}
+
+async fn add_configured_ports(switch: &Rc<RefCell<Switch>>) -> anyhow::Result<()> {
+    let config = switch.borrow().config.clone();
+    for uplink in &config.uplinks {
+        add_uplink(&mut switch.borrow_mut(), uplink).map_err(|e| anyhow!(e))?;
+    }
+    statics::add(&mut switch.borrow_mut(), &config);
+    let pump = tokio::task::spawn_local(pump_forever(switch.clone()));
+    for port in &config.ports {
+        ports::add_access(switch, port.clone()).await.map_err(|e| anyhow!(e))?;
+    }
+    pump.abort();
+    Ok(())
+}
+
+/// Keeps answers flowing while ports are added before the control loop runs.
+async fn pump_forever(switch: Rc<RefCell<Switch>>) {
+    loop {
+        switch.borrow_mut().poll_workers();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
+    let (workers, pool) = (switch.workers.len(), switch.pool.clone());
+    let exception = match &u.exception {
+        None => None,
+        Some(devargs) => {
+            let wanted =
+                Wanted { name: format!("{}.exception", u.name), devargs: devargs.clone(), rx_queues: 1, mtu: 0 };
+            let opened = ports::open(&wanted, workers, pool.clone())?;
+            // The uplink's number is not known yet; it is told below.
+            Some(ports::attach(switch, &wanted, opened, |d| PortSpec::Exception { uplink: d.number })?)
+        }
+    };
+    let wanted = Wanted { name: u.name.clone(), devargs: u.devargs.clone(), rx_queues: u.rx_queues, mtu: u.mtu };
+    let opened = ports::open(&wanted, workers, pool)?;
+    let number = ports::attach(switch, &wanted, opened, |d| PortSpec::Uplink(uplink_spec(u, d.mac, exception)))?;
+    if let Some(port) = exception {
+        let name = format!("{}.exception", u.name);
+        let workers = switch.devices.get(port).map(|d| d.polled_by.iter().map(|q| q.1).collect()).unwrap_or_default();
+        switch.input(Input::PortAdded { port, name, spec: PortSpec::Exception { uplink: number }, workers });
+    }
+    Ok(())
+}
+
+fn uplink_spec(u: &UplinkConfig, mac: Mac, exception: Option<PortIdx>) -> UplinkSpec {
+    UplinkSpec {
+        mac,
+        v4: u.ipv4.map(|p| UplinkV4 { addr: p.addr, prefix_len: p.len, gateway: u.gateway4 }),
+        v6: u.ipv6.map(|p| UplinkV6 { addr: p.addr, prefix_len: p.len, gateway: u.gateway6 }),
+        v6_link_local: None,
+        mtu: u.mtu,
+        exception,
+    }
+}
+
+/// Locators of another NVE that is known by one of them only.
+pub fn locators_of(ip: IpAddr) -> Locators {
+    match ip {
+        IpAddr::V4(a) => Locators { v4: Some(a), v6: None },
+        IpAddr::V6(a) => Locators { v4: None, v6: Some(a) },
+    }
+}
