@@ -1,0 +1,230 @@
+//! What a port can do, what is asked of it, and what comes of the two.
+
+use std::sync::Arc;
+
+use dpdk_sys::{godwit_dev_info, godwit_port_conf};
+
+use crate::mempool::Mempool;
+
+/// Ethernet header, FCS and two VLAN tags: what a frame has beyond its MTU.
+const OVERHEAD: u32 = 14 + 4 + 8;
+
+/// Drivers that refuse to run with unequal numbers of receive and transmit queues.
+const PAIRED: [&str; 2] = ["net_tap", "net_af_xdp"];
+
+/// How to set a port up.
+#[derive(Clone, Debug)]
+pub struct PortConfig {
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
+    /// Descriptors of each receive queue. The pool needs as many buffers for each queue, and more.
+    pub rx_desc: u16,
+    /// Descriptors of each transmit queue.
+    pub tx_desc: u16,
+    /// The largest IP packet in bytes; `None` leaves the device's own.
+    pub mtu: Option<u16>,
+    /// Spread flows over the receive queues by IP addresses and ports, and hand out the hash.
+    pub rss: bool,
+    /// Receive frames for all addresses.
+    pub promiscuous: bool,
+    /// Have the NIC fill in IPv4 and UDP checksums of frames that ask for it by their flags.
+    pub tx_checksums: bool,
+    /// Where received frames go.
+    pub mempool: Arc<Mempool>,
+}
+
+impl PortConfig {
+    /// One queue each way, 1,024 descriptors, promiscuous, no RSS, no offloads, the device's MTU.
+    pub fn new(mempool: Arc<Mempool>) -> Self {
+        Self {
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_desc: 1024,
+            tx_desc: 1024,
+            mtu: None,
+            rss: false,
+            promiscuous: true,
+            tx_checksums: false,
+            mempool,
+        }
+    }
+}
+
+/// What a device can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevInfo {
+    /// The driver's name, such as `net_tap`.
+    pub driver: String,
+    /// The kernel interface behind the port, where there is one.
+    pub if_index: Option<u32>,
+    /// The smallest MTU in bytes.
+    pub min_mtu: u16,
+    /// The largest MTU in bytes.
+    pub max_mtu: u16,
+    /// The most receive queues.
+    pub max_rx_queues: u16,
+    /// The most transmit queues.
+    pub max_tx_queues: u16,
+    /// Descriptors of a receive queue, fewest and most.
+    pub rx_desc: (u16, u16),
+    /// Descriptors of a transmit queue, fewest and most.
+    pub tx_desc: (u16, u16),
+    /// Entries of the table that RSS spreads flows by.
+    pub reta_size: u16,
+    /// Receive offloads (`RTE_ETH_RX_OFFLOAD_*`).
+    pub rx_offloads: u64,
+    /// Transmit offloads (`RTE_ETH_TX_OFFLOAD_*`).
+    pub tx_offloads: u64,
+    /// What RSS can hash over (`RTE_ETH_RSS_*`); 0: no RSS.
+    pub rss_types: u64,
+    /// The driver reports changes of the link by itself; otherwise poll for them.
+    pub link_events: bool,
+    /// The driver reports the device's removal by itself.
+    pub removal_events: bool,
+}
+
+impl DevInfo {
+    pub(crate) fn new(info: &godwit_dev_info, driver: String) -> Self {
+        Self {
+            driver,
+            if_index: (info.if_index != 0).then_some(info.if_index),
+            min_mtu: info.min_mtu,
+            max_mtu: info.max_mtu,
+            max_rx_queues: info.max_rx_queues,
+            max_tx_queues: info.max_tx_queues,
+            rx_desc: (info.rx_desc_min, info.rx_desc_max),
+            tx_desc: (info.tx_desc_min, info.tx_desc_max),
+            reta_size: info.reta_size,
+            rx_offloads: info.rx_offload_capa,
+            tx_offloads: info.tx_offload_capa,
+            rss_types: info.rss_types,
+            link_events: info.intr_lsc != 0,
+            removal_events: info.intr_rmv != 0,
+        }
+    }
+
+    /// The NIC can fill in IPv4 and UDP checksums.
+    pub fn tx_checksums(&self) -> bool {
+        self.tx_offloads & Offloads::get().tx_checksums == Offloads::get().tx_checksums
+    }
+}
+
+/// What a port was really given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigReport {
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
+    /// Descriptors of each receive queue.
+    pub rx_desc: u16,
+    /// Descriptors of each transmit queue.
+    pub tx_desc: u16,
+    /// The largest IP packet in bytes.
+    pub mtu: u16,
+    /// Flows are spread over the receive queues.
+    pub rss: bool,
+    /// Received frames carry their hash.
+    pub rss_hash: bool,
+    /// All addresses are received.
+    pub promiscuous: bool,
+    /// The NIC fills in checksums.
+    pub tx_checksums: bool,
+    /// Sentences on what differs from what was asked for.
+    pub notes: Vec<String>,
+}
+
+/// DPDK's offload bits.
+#[derive(Clone, Copy)]
+struct Offloads {
+    rss_hash: u64,
+    scatter: u64,
+    tx_checksums: u64,
+    rss_types: u64,
+}
+
+impl Offloads {
+    fn get() -> Self {
+        // SAFETY: constants of the shim, never written.
+        unsafe {
+            Self {
+                rss_hash: dpdk_sys::GODWIT_RX_OFFLOAD_RSS_HASH,
+                scatter: dpdk_sys::GODWIT_RX_OFFLOAD_SCATTER,
+                tx_checksums: dpdk_sys::GODWIT_TX_OFFLOAD_IPV4_CKSUM | dpdk_sys::GODWIT_TX_OFFLOAD_UDP_CKSUM,
+                rss_types: dpdk_sys::GODWIT_RSS_IP_UDP_TCP,
+            }
+        }
+    }
+}
+
+/// Fits what is asked for to what the device can do: DPDK's configuration, and the report so far.
+/// `data_room` is what one buffer of the pool holds, in bytes.
+pub(crate) fn plan(info: &DevInfo, asked: &PortConfig, data_room: u16) -> (godwit_port_conf, ConfigReport) {
+    let offloads = Offloads::get();
+    let mut report = ConfigReport::default();
+    (report.rx_queues, report.tx_queues) = plan_queues(info, asked, &mut report.notes);
+    let mut conf = godwit_port_conf {
+        rx_queues: report.rx_queues,
+        tx_queues: report.tx_queues,
+        mtu: plan_mtu(info, asked.mtu, &mut report.notes),
+        intr_lsc: info.link_events.into(),
+        intr_rmv: info.removal_events.into(),
+        ..godwit_port_conf::default()
+    };
+    if asked.rss {
+        conf.rss_types = info.rss_types & offloads.rss_types;
+        report.rss = conf.rss_types != 0;
+        if report.rss {
+            conf.rx_offloads |= info.rx_offloads & offloads.rss_hash;
+            report.rss_hash = conf.rx_offloads & offloads.rss_hash != 0;
+        } else {
+            report.notes.push(format!("{} has no RSS over IP, UDP or TCP", info.driver));
+        }
+    }
+    if asked.tx_checksums {
+        report.tx_checksums = info.tx_checksums();
+        if report.tx_checksums {
+            conf.tx_offloads |= offloads.tx_checksums;
+        } else {
+            report.notes.push(format!("{} does not fill in IPv4 and UDP checksums", info.driver));
+        }
+    }
+    if u32::from(conf.mtu) + OVERHEAD > u32::from(data_room) {
+        conf.rx_offloads |= info.rx_offloads & offloads.scatter;
+        report.notes.push(format!(
+            "frames of an MTU of {} bytes exceed a buffer's {data_room} and arrive in several segments or not at all",
+            conf.mtu
+        ));
+    }
+    (conf, report)
+}
+
+fn plan_queues(info: &DevInfo, asked: &PortConfig, notes: &mut Vec<String>) -> (u16, u16) {
+    let mut fit = |what: &str, asked: u16, max: u16| {
+        let got = asked.max(1).min(max);
+        if got != asked {
+            notes.push(format!("{asked} {what} queues asked for, {} takes {got}", info.driver));
+        }
+        got
+    };
+    let rx = fit("receive", asked.rx_queues, info.max_rx_queues);
+    let tx = fit("transmit", asked.tx_queues, info.max_tx_queues);
+    if rx == tx || !PAIRED.contains(&info.driver.as_str()) {
+        return (rx, tx);
+    }
+    let both = rx.max(tx).min(info.max_rx_queues).min(info.max_tx_queues);
+    notes.push(format!("{} needs as many receive as transmit queues: {both} of each", info.driver));
+    (both, both)
+}
+
+/// The MTU to configure; 0 leaves the device's own.
+fn plan_mtu(info: &DevInfo, asked: Option<u16>, notes: &mut Vec<String>) -> u16 {
+    let Some(asked) = asked else { return 0 };
+    let got = asked.min(info.max_mtu).max(info.min_mtu);
+    if got != asked {
+        notes.push(format!("an MTU of {asked} bytes asked for, {} takes {got}", info.driver));
+    }
+    got
+}

@@ -1,0 +1,37 @@
+//! Safe layer over libdpdk: EAL, memory pools, buffers, ports.
+//!
+//! [`Eal::init`] starts DPDK once a process. [`Mempool`] holds the buffers, [`Mbuf`] owns one of them,
+//! [`Port`] is a device, and the [`RxQueue`]s and [`TxQueue`]s that a started port hands out are owned
+//! one by one, so that a worker thread polls without a lock.
+//!
+//! What this crate promises to safe code: a buffer has one owner and goes back to its pool when that
+//! owner drops it; a queue is polled by one thread at a time; a port does not stop, close or vanish
+//! while one of its queue handles exists. What it cannot promise: DPDK and its drivers are C code and
+//! trusted as such, and frames that a driver lends from memory of its own (zero-copy memif or AF_XDP)
+//! must be dropped before their port is detached.
+
+mod args;
+mod config;
+mod eal;
+mod error;
+mod link;
+mod log;
+mod mbuf;
+mod memory;
+mod mempool;
+mod port;
+mod queue;
+mod thread;
+mod time;
+
+pub use config::{ConfigReport, DevInfo, PortConfig};
+pub use eal::{Eal, EalConfig, Huge, LogLevel, Pci, version};
+pub use error::{Errno, Error, Result};
+pub use link::{Link, LinkEvent};
+pub use mbuf::{Mbuf, TX_IP_CKSUM, TX_IPV4, TX_IPV6, TX_UDP_CKSUM};
+pub use memory::Memory;
+pub use mempool::{HEADROOM, Mempool};
+pub use port::{Port, Queues, Stats};
+pub use queue::{RxQueue, TxQueue};
+pub use thread::ThreadRegistration;
+pub use time::{tsc, tsc_hz};

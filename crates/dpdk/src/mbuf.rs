@@ -1,0 +1,352 @@
+//! One packet buffer.
+//!
+//! The accessors stand on the packet path: they read and write the buffer's header in place, check
+//! what memory safety needs and nothing else, and make no call.
+
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+use dpdk_sys::godwit_mbuf;
+
+/// The frame is IPv4 (set with [`TX_IP_CKSUM`]).
+pub const TX_IPV4: u64 = dpdk_sys::GODWIT_MBUF_TX_IPV4;
+/// The frame is IPv6.
+pub const TX_IPV6: u64 = dpdk_sys::GODWIT_MBUF_TX_IPV6;
+/// The NIC is to fill in the IPv4 header's checksum.
+pub const TX_IP_CKSUM: u64 = dpdk_sys::GODWIT_MBUF_TX_IP_CKSUM;
+/// The NIC is to fill in the UDP checksum.
+pub const TX_UDP_CKSUM: u64 = dpdk_sys::GODWIT_MBUF_TX_UDP_CKSUM;
+
+const RX_RSS_HASH: u64 = dpdk_sys::GODWIT_MBUF_RX_RSS_HASH as u64;
+
+/// A packet buffer and its only owner; dropped, it goes back to its pool.
+///
+/// A frame that a driver had to spread over several segments ([`Mbuf::is_contiguous`] is `false`) shows
+/// its first segment only.
+#[repr(transparent)]
+pub struct Mbuf(NonNull<godwit_mbuf>);
+
+// SAFETY: a buffer has one owner, which may be any thread; pools take buffers back from every thread.
+unsafe impl Send for Mbuf {}
+
+impl Mbuf {
+    /// Takes over a buffer from C.
+    ///
+    /// # Safety
+    /// `raw` points to a live rte_mbuf of a live pool, that nothing else owns or refers to.
+    #[inline]
+    pub unsafe fn from_raw(raw: NonNull<godwit_mbuf>) -> Self {
+        Self(raw)
+    }
+
+    /// Gives the buffer up to C, which has to free it.
+    #[inline]
+    pub fn into_raw(self) -> NonNull<godwit_mbuf> {
+        ManuallyDrop::new(self).0
+    }
+
+    #[inline]
+    fn header(&self) -> &godwit_mbuf {
+        // SAFETY: the pointer is to a live rte_mbuf, whose leading fields godwit_mbuf mirrors (asserted
+        // when the shim is compiled). As the only owner, `&self` excludes writers.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline]
+    fn header_mut(&mut self) -> &mut godwit_mbuf {
+        // SAFETY: as in `header`; `&mut self` excludes every other access.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// The frame's bytes.
+    #[inline]
+    pub fn data(&self) -> &[u8] {
+        let h = self.header();
+        // SAFETY: DPDK and the methods below keep data_off + data_len <= buf_len, the buffer's size; the
+        // buffer is initialised memory and has no other owner.
+        unsafe {
+            std::slice::from_raw_parts(
+                h.buf_addr.cast::<u8>().add(usize::from(h.data_off)),
+                usize::from(h.data_len),
+            )
+        }
+    }
+
+    /// The frame's bytes, writable.
+    #[inline]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let h = self.header();
+        // SAFETY: as in `data`; `&mut self` excludes every other access for the slice's life.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                h.buf_addr.cast::<u8>().add(usize::from(h.data_off)),
+                usize::from(h.data_len),
+            )
+        }
+    }
+
+    /// Bytes of data (of the first segment, where there are several).
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.header().data_len)
+    }
+
+    /// There are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.header().data_len == 0
+    }
+
+    /// The whole frame's length in bytes, all segments counted.
+    #[inline]
+    pub fn frame_len(&self) -> usize {
+        self.header().pkt_len as usize
+    }
+
+    /// The frame lies in one piece.
+    #[inline]
+    pub fn is_contiguous(&self) -> bool {
+        self.header().nb_segs == 1
+    }
+
+    /// Bytes free before the data.
+    #[inline]
+    pub fn headroom(&self) -> usize {
+        usize::from(self.header().data_off)
+    }
+
+    /// Bytes free after the data (of the first segment).
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        let h = self.header();
+        usize::from(h.buf_len) - usize::from(h.data_off) - usize::from(h.data_len)
+    }
+
+    /// Grows the frame by `n` bytes at its front and returns the whole of it; the new bytes hold
+    /// whatever was there. `None`, and no change, where the headroom is smaller.
+    #[inline]
+    pub fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
+        let h = self.header_mut();
+        if n > usize::from(h.data_off) {
+            return None;
+        }
+        // `n` is at most data_off, and data_off + data_len at most buf_len: no sum overflows.
+        h.data_off -= n as u16;
+        h.data_len += n as u16;
+        h.pkt_len = h.pkt_len.wrapping_add(n as u32);
+        Some(self.data_mut())
+    }
+
+    /// Cuts `n` bytes off the front.
+    ///
+    /// # Panics
+    /// Where `n` exceeds the length.
+    #[inline]
+    pub fn trim_front(&mut self, n: usize) {
+        let h = self.header_mut();
+        assert!(n <= usize::from(h.data_len), "trim_front beyond the end of the frame");
+        h.data_off += n as u16;
+        h.data_len -= n as u16;
+        h.pkt_len = h.pkt_len.wrapping_sub(n as u32);
+    }
+
+    /// Grows the frame by `n` bytes at its end (of the first segment) and returns the new ones, which
+    /// hold whatever was there. `None`, and no change, where the tailroom is smaller.
+    #[inline]
+    pub fn append(&mut self, n: usize) -> Option<&mut [u8]> {
+        if n > self.tailroom() {
+            return None;
+        }
+        let h = self.header_mut();
+        let old = usize::from(h.data_len);
+        h.data_len += n as u16;
+        h.pkt_len = h.pkt_len.wrapping_add(n as u32);
+        Some(&mut self.data_mut()[old..])
+    }
+
+    /// Cuts the frame (its first segment) to `len` bytes.
+    ///
+    /// # Panics
+    /// Where `len` exceeds the length.
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        let h = self.header_mut();
+        assert!(len <= usize::from(h.data_len), "truncate beyond the end of the frame");
+        h.pkt_len = h.pkt_len.wrapping_sub(u32::from(h.data_len) - len as u32);
+        h.data_len = len as u16;
+    }
+
+    /// Replaces the content by `bytes`, with the headroom as it is. `false`, and no change, where they
+    /// do not fit or the frame has several segments.
+    #[inline]
+    pub fn set(&mut self, bytes: &[u8]) -> bool {
+        let room = self.len() + self.tailroom();
+        if bytes.len() > room || !self.is_contiguous() {
+            return false;
+        }
+        let h = self.header_mut();
+        h.data_len = bytes.len() as u16;
+        h.pkt_len = bytes.len() as u32;
+        self.data_mut().copy_from_slice(bytes);
+        true
+    }
+
+    /// The receiving NIC's hash over the flow, where it computed one.
+    #[inline]
+    pub fn rss_hash(&self) -> Option<u32> {
+        let h = self.header();
+        (h.ol_flags & RX_RSS_HASH != 0).then_some(h.rss)
+    }
+
+    /// The id of the port that received the frame.
+    #[inline]
+    pub fn port_id(&self) -> u16 {
+        self.header().port
+    }
+
+    /// DPDK's offload flags (`RTE_MBUF_F_*`).
+    #[inline]
+    pub fn offload_flags(&self) -> u64 {
+        self.header().ol_flags & !BUFFER_FLAGS
+    }
+
+    /// Sets DPDK's offload flags. Those that say whose memory the buffer is cannot be changed.
+    #[inline]
+    pub fn set_offload_flags(&mut self, flags: u64) {
+        let h = self.header_mut();
+        h.ol_flags = (h.ol_flags & BUFFER_FLAGS) | (flags & !BUFFER_FLAGS);
+    }
+
+    /// Tells the NIC the lengths of the Ethernet and IP headers, which checksum offloads need. `l2` is
+    /// at most 127, `l3` at most 511; higher bits are cut off.
+    #[inline]
+    pub fn set_header_lengths(&mut self, l2: usize, l3: usize) {
+        self.header_mut().tx_offload = (l2 as u64 & 0x7f) | ((l3 as u64 & 0x1ff) << 7);
+    }
+
+    /// Gives all buffers back to their pools at once and leaves the vector empty, its capacity kept.
+    #[inline]
+    pub fn free_all(pkts: &mut Vec<Mbuf>) {
+        let n = pkts.len();
+        // SAFETY: the vector's `n` elements are pointers to live, owned buffers, to which Mbuf is
+        // transparent. Its length is set to 0 first, so that no element is freed twice.
+        unsafe {
+            pkts.set_len(0);
+            dpdk_sys::godwit_mbuf_free_bulk(pkts.as_mut_ptr().cast(), n as u32);
+        }
+    }
+}
+
+/// `RTE_MBUF_F_EXTERNAL` and `RTE_MBUF_F_INDIRECT`: they decide how a buffer is freed.
+const BUFFER_FLAGS: u64 = dpdk_sys::GODWIT_MBUF_BUFFER_FLAGS;
+
+impl Drop for Mbuf {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the buffer is live and owned by this value, which is not used again.
+        unsafe { dpdk_sys::godwit_mbuf_free(self.0.as_ptr()) }
+    }
+}
+
+impl std::fmt::Debug for Mbuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mbuf")
+            .field("len", &self.len())
+            .field("headroom", &self.headroom())
+            .field("segments", &self.header().nb_segs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Removes the first `n` buffers without freeing them: somebody else has taken them over.
+///
+/// # Safety
+/// `n` is at most the vector's length.
+#[inline]
+pub(crate) unsafe fn forget_front(pkts: &mut Vec<Mbuf>, n: usize) {
+    let rest = pkts.len() - n;
+    // SAFETY: both ranges lie within the vector's initialised part; the copied elements are not dropped
+    // at their old place, as the length shrinks by as many.
+    unsafe {
+        let start = pkts.as_mut_ptr();
+        std::ptr::copy(start.add(n), start, rest);
+        pkts.set_len(rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_one_pointer() {
+        assert_eq!(size_of::<Mbuf>(), size_of::<*mut godwit_mbuf>());
+        assert_eq!(size_of::<Option<Mbuf>>(), size_of::<*mut godwit_mbuf>());
+    }
+
+    /// A buffer whose header and data are memory of the test's, never freed through DPDK.
+    fn with_buffer(test: impl FnOnce(&mut Mbuf)) {
+        let mut data = [0u8; 256];
+        let mut header = godwit_mbuf {
+            buf_addr: data.as_mut_ptr().cast(),
+            data_off: 128,
+            nb_segs: 1,
+            buf_len: 256,
+            ..godwit_mbuf::default()
+        };
+        // SAFETY: the header describes `data`; both outlive the buffer, which is forgotten, not dropped.
+        let mut mbuf = unsafe { Mbuf::from_raw(NonNull::from(&mut header)) };
+        test(&mut mbuf);
+        std::mem::forget(mbuf);
+    }
+
+    #[test]
+    fn head_and_tail_move_within_the_buffer() {
+        with_buffer(|m| {
+            assert!(m.is_empty() && m.is_contiguous());
+            m.append(4).expect("tailroom").copy_from_slice(b"tail");
+            m.prepend(4).expect("headroom")[..4].copy_from_slice(b"head");
+            assert_eq!(m.data(), b"headtail");
+            assert_eq!((m.len(), m.frame_len(), m.headroom(), m.tailroom()), (8, 8, 124, 124));
+            m.trim_front(2);
+            m.truncate(4);
+            assert_eq!((m.data(), m.frame_len()), (&b"adta"[..], 4));
+        });
+    }
+
+    #[test]
+    fn what_does_not_fit_changes_nothing() {
+        with_buffer(|m| {
+            assert!(m.prepend(129).is_none() && m.append(129).is_none() && !m.set(&[0; 129]));
+            assert!(m.prepend(usize::MAX).is_none() && m.append(usize::MAX).is_none());
+            assert_eq!((m.len(), m.headroom()), (0, 128));
+            assert!(m.prepend(128).is_some() && m.append(128).is_some());
+            assert_eq!((m.len(), m.headroom(), m.tailroom()), (256, 0, 0));
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "trim_front beyond")]
+    fn trimming_beyond_the_end_is_a_bug() {
+        with_buffer(|m| m.trim_front(1));
+    }
+
+    #[test]
+    fn set_replaces_the_content() {
+        with_buffer(|m| {
+            assert!(m.set(b"a long frame") && m.set(b"short"));
+            assert_eq!((m.data(), m.frame_len()), (&b"short"[..], 5));
+        });
+    }
+
+    #[test]
+    fn flags_of_ownership_cannot_be_set() {
+        with_buffer(|m| {
+            m.set_offload_flags(u64::MAX);
+            assert_eq!(m.header().ol_flags & BUFFER_FLAGS, 0);
+            m.set_offload_flags(TX_IPV4 | TX_IP_CKSUM);
+            assert_eq!(m.offload_flags(), TX_IPV4 | TX_IP_CKSUM);
+            assert_eq!(m.rss_hash(), None);
+        });
+    }
+}

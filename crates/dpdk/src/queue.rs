@@ -1,0 +1,113 @@
+//! Receive and transmit queues: what a worker owns of a port.
+
+use crate::mbuf::{self, Mbuf};
+use crate::port::Lease;
+
+/// One receive queue of a started port. It has one owner and may move between threads.
+#[derive(Debug)]
+pub struct RxQueue {
+    port: u16,
+    queue: u16,
+    lease: Lease,
+}
+
+/// One transmit queue of a started port. It has one owner and may move between threads.
+#[derive(Debug)]
+pub struct TxQueue {
+    port: u16,
+    queue: u16,
+    lease: Lease,
+}
+
+impl RxQueue {
+    /// # Safety
+    /// The port runs as long as `lease` is held, has that queue, and no other handle of it exists.
+    pub(crate) unsafe fn new(port: u16, queue: u16, lease: Lease) -> Self {
+        Self { port, queue, lease }
+    }
+
+    /// Appends up to `max` received frames to `out` and returns how many came.
+    ///
+    /// `out` is never grown: frames beyond its spare capacity stay in the queue. Some vector drivers
+    /// receive nothing at all where fewer than 4 are asked for, so leave room for a burst of 32.
+    #[inline]
+    pub fn rx(&mut self, out: &mut Vec<Mbuf>, max: usize) -> usize {
+        let len = out.len();
+        let room = max.min(out.capacity() - len).min(usize::from(u16::MAX)) as u16;
+        // SAFETY: the port runs and `&mut self` is the queue's only handle. The spare capacity has room
+        // for `room` pointers, to which Mbuf is transparent; the driver writes `got` of them, each to a
+        // buffer that it gives up.
+        unsafe {
+            let spare = out.as_mut_ptr().add(len).cast();
+            let got = usize::from(dpdk_sys::godwit_rx_burst(self.port, self.queue, spare, room));
+            out.set_len(len + got);
+            got
+        }
+    }
+
+    /// The port's id, which received buffers carry ([`Mbuf::port_id`]).
+    pub fn port_id(&self) -> u16 {
+        self.port
+    }
+
+    /// The queue's number within its port, from 0.
+    pub fn queue_id(&self) -> u16 {
+        self.queue
+    }
+
+    /// The port's name.
+    pub fn port_name(&self) -> &str {
+        self.lease.name()
+    }
+}
+
+impl TxQueue {
+    /// # Safety
+    /// The port runs as long as `lease` is held, has that queue, and no other handle of it exists.
+    pub(crate) unsafe fn new(port: u16, queue: u16, lease: Lease) -> Self {
+        Self { port, queue, lease }
+    }
+
+    /// Sends frames from the front of `pkts` until the queue is full, removes those and returns how many
+    /// they were. The unsent stay, in order, for the caller to keep, retry or drop.
+    #[inline]
+    pub fn tx(&mut self, pkts: &mut Vec<Mbuf>) -> usize {
+        let n = pkts.len().min(usize::from(u16::MAX)) as u16;
+        // SAFETY: the port runs and `&mut self` is the queue's only handle. The first `n` elements are
+        // pointers to live, owned buffers; the driver takes over the first `sent` of them, which are then
+        // removed without being freed.
+        unsafe {
+            let sent = dpdk_sys::godwit_tx_burst(self.port, self.queue, pkts.as_mut_ptr().cast(), n);
+            let sent = usize::from(sent);
+            mbuf::forget_front(pkts, sent);
+            sent
+        }
+    }
+
+    /// Checks and adapts frames that carry offload flags, as some drivers need before [`Self::tx`].
+    /// Returns how many from the front may be sent; the next one may not.
+    #[inline]
+    pub fn prepare(&mut self, pkts: &mut [Mbuf]) -> usize {
+        let n = pkts.len().min(usize::from(u16::MAX)) as u16;
+        // SAFETY: the port runs and `&mut self` is the queue's only handle; the slice's elements are
+        // pointers to live, owned buffers, whose headers the driver may change.
+        let ready =
+            unsafe { dpdk_sys::godwit_tx_prepare(self.port, self.queue, pkts.as_mut_ptr().cast(), n) };
+        usize::from(ready)
+    }
+
+    /// The port's id.
+    pub fn port_id(&self) -> u16 {
+        self.port
+    }
+
+    /// The queue's number within its port, from 0.
+    pub fn queue_id(&self) -> u16 {
+        self.queue
+    }
+
+    /// The port's name.
+    pub fn port_name(&self) -> &str {
+        self.lease.name()
+    }
+}
