@@ -20,7 +20,9 @@ pub enum ConnectError {
         why: String,
     },
     /// Nobody answers at the NVA's address.
-    #[error("cannot reach the NVA at {url}: {why}; check that godwit-nva runs there and that no filter is between")]
+    #[error(
+        "cannot reach the NVA at {url}: {why}; check that godwit-nva runs there and that no filter is between"
+    )]
     Unreachable {
         /// As given.
         url: String,

@@ -133,8 +133,7 @@ pub fn mac(field: &str, v: u64) -> Result<Mac, ConvertError> {
 /// # Errors
 /// Where it has another length.
 pub fn ipv4(field: &str, b: &[u8]) -> Result<Ipv4Addr, ConvertError> {
-    let b: [u8; 4] =
-        b.try_into().map_err(|_| ConvertError::new(field, Problem::IpLength(b.len(), 4)))?;
+    let b: [u8; 4] = b.try_into().map_err(|_| ConvertError::new(field, Problem::IpLength(b.len(), 4)))?;
     Ok(b.into())
 }
 
@@ -143,8 +142,7 @@ pub fn ipv4(field: &str, b: &[u8]) -> Result<Ipv4Addr, ConvertError> {
 /// # Errors
 /// Where it has another length.
 pub fn ipv6(field: &str, b: &[u8]) -> Result<Ipv6Addr, ConvertError> {
-    let b: [u8; 16] =
-        b.try_into().map_err(|_| ConvertError::new(field, Problem::IpLength(b.len(), 16)))?;
+    let b: [u8; 16] = b.try_into().map_err(|_| ConvertError::new(field, Problem::IpLength(b.len(), 16)))?;
     Ok(b.into())
 }
 

@@ -2,9 +2,7 @@
 
 use godwit_model as model;
 
-use super::{
-    ConvertError, Problem, addresses, each, ipv4, ipv6, mac, move_id, name, nve_id, part, vni,
-};
+use super::{ConvertError, Problem, addresses, each, ipv4, ipv6, mac, move_id, name, nve_id, part, vni};
 use crate::v1;
 
 /// Enumerations whose enumerators have the same names on both sides; 0 means unset on the wire.
@@ -224,8 +222,7 @@ impl TryFrom<v1::MoveRecord> for model::MoveRecord {
 
     fn try_from(p: v1::MoveRecord) -> Result<model::MoveRecord, ConvertError> {
         let count = |c: v1::NveCounts| {
-            let counts =
-                c.counts.ok_or_else(|| ConvertError::new("counts.counts", Problem::Missing))?;
+            let counts = c.counts.ok_or_else(|| ConvertError::new("counts.counts", Problem::Missing))?;
             Ok((nve_id("counts.nve", c.nve)?, counts.into()))
         };
         Ok(model::MoveRecord {

@@ -6,8 +6,8 @@ use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, Qu
 
 use super::record::{claim_cause, deny_reason, move_mode, version};
 use super::{
-    ConvertError, Problem, addresses, each, ip, ip_bytes, ipv4, ipv6, mac, maybe, move_id, name, nve_id, part,
-    vni,
+    ConvertError, Problem, addresses, each, ip, ip_bytes, ipv4, ipv6, mac, maybe, move_id, name, nve_id,
+    part, vni,
 };
 use crate::v1::{self, nva_message::Kind as Down, nve_message::Kind as Up};
 
@@ -57,9 +57,9 @@ impl From<SessionUp> for v1::NveMessage {
     fn from(m: SessionUp) -> v1::NveMessage {
         match m {
             SessionUp::Message(m) => m.into(),
-            SessionUp::AdminReply { id, response } => v1::NveMessage {
-                kind: Some(Up::AdminReply(v1::AdminReply { id, response: Some(response) })),
-            },
+            SessionUp::AdminReply { id, response } => {
+                v1::NveMessage { kind: Some(Up::AdminReply(v1::AdminReply { id, response: Some(response) })) }
+            }
         }
     }
 }
@@ -68,9 +68,9 @@ impl From<SessionDown> for v1::NvaMessage {
     fn from(m: SessionDown) -> v1::NvaMessage {
         match m {
             SessionDown::Message(m) => m.into(),
-            SessionDown::AdminOrder { id, request } => v1::NvaMessage {
-                kind: Some(Down::AdminOrder(v1::AdminOrder { id, request: Some(request) })),
-            },
+            SessionDown::AdminOrder { id, request } => {
+                v1::NvaMessage { kind: Some(Down::AdminOrder(v1::AdminOrder { id, request: Some(request) })) }
+            }
         }
     }
 }
@@ -112,7 +112,15 @@ fn up(m: NveToNva) -> Up {
         NveToNva::Claim { seq, key, ips, cause, base, port } => {
             let (ipv4, ipv6) = split(&ips);
             let cause = v1::ClaimCause::from(cause).into();
-            Up::Claim(v1::Claim { seq, key: Some(key.into()), ipv4, ipv6, cause, base: Some(base.into()), port })
+            Up::Claim(v1::Claim {
+                seq,
+                key: Some(key.into()),
+                ipv4,
+                ipv6,
+                cause,
+                base: Some(base.into()),
+                port,
+            })
         }
         NveToNva::Withdraw { key, version } => {
             Up::Withdraw(v1::Withdraw { key: Some(key.into()), version: Some(version.into()) })
@@ -138,9 +146,8 @@ impl TryFrom<v1::NveMessage> for SessionUp {
         match p.kind {
             None => Err(ConvertError::new("kind", Problem::Missing)),
             Some(Up::AdminReply(r)) => {
-                let response = r
-                    .response
-                    .ok_or_else(|| ConvertError::new("admin_reply.response", Problem::Missing))?;
+                let response =
+                    r.response.ok_or_else(|| ConvertError::new("admin_reply.response", Problem::Missing))?;
                 Ok(SessionUp::AdminReply { id: r.id, response })
             }
             Some(kind) => message_up(kind).map(SessionUp::Message),
@@ -321,10 +328,9 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             protocol(p.protocol).map_err(|e| e.within("welcome"))?;
             Ok(NvaToNve::Welcome { epoch: p.epoch, keepalive_ms: p.keepalive_ms })
         }
-        Down::Snapshot(p) => Ok(NvaToNve::Snapshot {
-            vni: vni("snapshot.vni", p.vni)?,
-            vms: each("snapshot.vms", p.vms)?,
-        }),
+        Down::Snapshot(p) => {
+            Ok(NvaToNve::Snapshot { vni: vni("snapshot.vni", p.vni)?, vms: each("snapshot.vms", p.vms)? })
+        }
         Down::End(p) => end(p).map_err(|e| e.within("end")),
         Down::Update(p) => update(p).map_err(|e| e.within("update")),
         Down::Response(p) => Ok(NvaToNve::Response {

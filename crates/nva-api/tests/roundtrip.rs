@@ -1,0 +1,325 @@
+//! Every message of the model survives the wire, and no bytes from the wire make the conversions panic.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
+use godwit_model::{
+    BindingState, ClaimCause, DenyReason, HandoverCounts, Location, Locators, MoveId, MoveMode, MovePhase,
+    MoveRecord, MoveStep, MoveStepKind, NveId, Version, VmKey, VmRecord,
+};
+use godwit_nva_api::prost::Message as _;
+use godwit_nva_api::{SessionDown, SessionUp, v1};
+use godwit_wire::{Mac, Vni};
+use proptest::collection::{btree_set, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+fn name() -> impl Strategy<Value = String> {
+    (any::<u32>(), 0..4usize).prop_map(|(n, pad)| format!("n{n:x}{}", &"_.-"[..pad]))
+}
+
+fn nve() -> impl Strategy<Value = NveId> {
+    name().prop_map(|n| NveId::new(n).unwrap())
+}
+
+fn vni() -> impl Strategy<Value = Vni> {
+    (0..=Vni::MAX).prop_map(Vni::from_low24)
+}
+
+fn key() -> impl Strategy<Value = VmKey> {
+    (vni(), any::<[u8; 6]>()).prop_map(|(vni, mac)| VmKey { vni, mac: Mac(mac) })
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    (any::<u32>(), any::<u64>()).prop_map(|(epoch, seq)| Version { epoch, seq })
+}
+
+fn locators() -> impl Strategy<Value = Locators> {
+    (of(any::<[u8; 4]>()), of(any::<[u8; 16]>())).prop_map(|(v4, v6)| {
+        let v4 = if v6.is_none() { v4.or(Some([0, 0, 0, 0])) } else { v4 };
+        Locators { v4: v4.map(Into::into), v6: v6.map(Into::into) }
+    })
+}
+
+fn location() -> impl Strategy<Value = Location> {
+    (nve(), locators()).prop_map(|(nve, locators)| Location { nve, locators })
+}
+
+fn move_id() -> impl Strategy<Value = MoveId> {
+    any::<u64>().prop_map(|n| MoveId(format!("manager/{n}")))
+}
+
+fn ips4() -> impl Strategy<Value = Vec<Ipv4Addr>> {
+    btree_set(any::<[u8; 4]>().prop_map(Ipv4Addr::from), 0..3).prop_map(|s| s.into_iter().collect())
+}
+
+fn ips6() -> impl Strategy<Value = Vec<Ipv6Addr>> {
+    btree_set(any::<[u8; 16]>().prop_map(Ipv6Addr::from), 0..3).prop_map(|s| s.into_iter().collect())
+}
+
+fn record() -> impl Strategy<Value = VmRecord> {
+    let flags = (any::<bool>(), any::<bool>(), of(move_id()));
+    (name(), key(), ips4(), ips6(), of(location()), version(), flags).prop_map(
+        |(name, key, ipv4, ipv6, location, version, (router, pinned, moving))| {
+            let state = if location.is_some() { BindingState::Active } else { BindingState::Detached };
+            VmRecord { name, key, ipv4, ipv6, location, state, version, router, pinned, moving }
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = MoveStep> {
+    use MoveStepKind as K;
+    let kinds = [
+        K::Ordered,
+        K::Prepared,
+        K::Paused,
+        K::Activated,
+        K::Claimed,
+        K::Granted,
+        K::FirstForwarded,
+        K::LastForwarded,
+        K::Acknowledged,
+        K::Aborted,
+        K::Failed,
+        K::Done,
+    ];
+    (any::<u64>(), of(nve()), select(kinds.to_vec()), any::<String>())
+        .prop_map(|(at_us, nve, what, note)| MoveStep { at_us, nve, what, note })
+}
+
+fn counts() -> impl Strategy<Value = HandoverCounts> {
+    any::<[u64; 6]>().prop_map(|[held, flushed, forwarded, dropped, first_forward_us, last_forward_us]| {
+        HandoverCounts { held, flushed, forwarded, dropped, first_forward_us, last_forward_us }
+    })
+}
+
+fn move_record() -> impl Strategy<Value = MoveRecord> {
+    use MovePhase as P;
+    let phases = [P::Preparing, P::Prepared, P::Paused, P::Granted, P::Done, P::Aborted, P::Failed];
+    let who = (move_id(), name(), key(), nve(), nve());
+    (who, select(phases.to_vec()), version(), vec(step(), 0..4), vec((nve(), counts()), 0..3)).prop_map(
+        |((id, vm, key, from, to), phase, version, steps, counts)| MoveRecord {
+            id,
+            vm,
+            key,
+            from,
+            to,
+            mode: MoveMode::Hot,
+            phase,
+            version,
+            steps,
+            counts,
+        },
+    )
+}
+
+fn claim() -> impl Strategy<Value = NveToNva> {
+    use ClaimCause as C;
+    let causes = [C::Activate, C::GratuitousArp, C::NeighborAdvertisement, C::Rarp, C::FirstFrame, C::Resync];
+    (any::<u64>(), key(), ips4(), ips6(), select(causes.to_vec()), version(), name()).prop_map(
+        |(seq, key, v4, v6, cause, base, port)| {
+            let ips = v4.into_iter().map(IpAddr::V4).chain(v6.into_iter().map(IpAddr::V6)).collect();
+            NveToNva::Claim { seq, key, ips, cause, base, port }
+        },
+    )
+}
+
+fn up() -> impl Strategy<Value = NveToNva> {
+    let by = prop_oneof![
+        any::<[u8; 6]>().prop_map(|m| QueryBy::Mac(Mac(m))),
+        any::<[u8; 4]>().prop_map(|a| QueryBy::Ip(IpAddr::V4(a.into()))),
+        any::<[u8; 16]>().prop_map(|a| QueryBy::Ip(IpAddr::V6(a.into()))),
+    ];
+    let attachment = (key(), name(), version(), any::<bool>())
+        .prop_map(|(key, port, version, active)| Attachment { key, port, version, active });
+    prop_oneof![
+        (nve(), locators(), any::<String>(), any::<u32>()).prop_map(
+            |(nve, locators, software, last_epoch)| NveToNva::Hello { nve, locators, software, last_epoch }
+        ),
+        vni().prop_map(|vni| NveToNva::Subscribe { vni }),
+        vni().prop_map(|vni| NveToNva::Unsubscribe { vni }),
+        (key(), name()).prop_map(|(key, port)| NveToNva::Associate { key, port }),
+        (key(), name()).prop_map(|(key, port)| NveToNva::Disassociate { key, port }),
+        (any::<u64>(), vni(), by).prop_map(|(seq, vni, by)| NveToNva::Query { seq, vni, by }),
+        claim(),
+        (key(), version()).prop_map(|(key, version)| NveToNva::Withdraw { key, version }),
+        any::<u64>().prop_map(|ack_id| NveToNva::Ack { ack_id }),
+        (move_id(), key(), of(step()), of(counts()))
+            .prop_map(|(id, key, step, counts)| NveToNva::MoveReport { id, key, step, counts }),
+        vec(attachment, 0..4).prop_map(|attachments| NveToNva::Report { attachments }),
+        Just(NveToNva::Keepalive),
+    ]
+}
+
+fn down() -> impl Strategy<Value = NvaToNve> {
+    use DenyReason as D;
+    let change = prop_oneof![
+        record().prop_map(Change::Vm),
+        (key(), version()).prop_map(|(key, version)| Change::Removed { key, version }),
+        location().prop_map(Change::MemberJoined),
+        nve().prop_map(Change::MemberLeft),
+    ];
+    let reasons = [D::UnknownVm, D::AddressMismatch, D::OwnedElsewhere, D::StaleVersion, D::Pinned].to_vec();
+    let end = (vni(), any::<u64>(), any::<bool>(), any::<u16>(), any::<bool>(), vec(location(), 0..3));
+    let prepare = (move_id(), any::<bool>(), record(), location(), location());
+    prop_oneof![
+        (any::<u32>(), any::<u32>())
+            .prop_map(|(epoch, keepalive_ms)| NvaToNve::Welcome { epoch, keepalive_ms }),
+        (vni(), vec(record(), 0..3)).prop_map(|(vni, vms)| NvaToNve::Snapshot { vni, vms }),
+        end.prop_map(|(vni, revision, known, mtu, transparent_vlan, members)| NvaToNve::End {
+            vni,
+            revision,
+            known,
+            mtu,
+            transparent_vlan,
+            members
+        }),
+        (vni(), any::<u64>(), any::<u64>(), change)
+            .prop_map(|(vni, revision, ack_id, change)| NvaToNve::Update { vni, revision, ack_id, change }),
+        // The wire counts lifetimes in units of 100 ms.
+        (any::<u64>(), of(record()), any::<u32>()).prop_map(|(seq, record, l)| NvaToNve::Response {
+            seq,
+            record,
+            lifetime_ms: u64::from(l) * 100
+        }),
+        (any::<u64>(), record()).prop_map(|(seq, record)| NvaToNve::Grant { seq, record }),
+        (any::<u64>(), key(), select(reasons), any::<String>(), of(record()))
+            .prop_map(|(seq, key, reason, text, record)| NvaToNve::Deny { seq, key, reason, text, record }),
+        prepare.prop_map(|(id, source, record, from, to)| NvaToNve::MovePrepare {
+            id,
+            role: if source { MoveRole::Source } else { MoveRole::Target },
+            record,
+            from,
+            to,
+            mode: MoveMode::Hot
+        }),
+        (move_id(), key(), any::<String>()).prop_map(|(id, key, reason)| NvaToNve::MoveAbort {
+            id,
+            key,
+            reason
+        }),
+        (key(), of(record())).prop_map(|(key, record)| NvaToNve::Provision { key, record }),
+        any::<String>().prop_map(|text| NvaToNve::Error { text }),
+        Just(NvaToNve::Keepalive),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn messages_of_an_nve_survive_the_wire(m in up()) {
+        let bytes = v1::NveMessage::from(m.clone()).encode_to_vec();
+        let back = SessionUp::try_from(v1::NveMessage::decode(&bytes[..]).unwrap());
+        prop_assert_eq!(back, Ok(SessionUp::Message(m)));
+    }
+
+    #[test]
+    fn messages_of_the_nva_survive_the_wire(m in down()) {
+        let bytes = v1::NvaMessage::from(m.clone()).encode_to_vec();
+        let back = SessionDown::try_from(v1::NvaMessage::decode(&bytes[..]).unwrap());
+        prop_assert_eq!(back, Ok(SessionDown::Message(m)));
+    }
+
+    #[test]
+    fn moves_survive_the_wire(m in move_record()) {
+        let bytes = v1::MoveRecord::from(m.clone()).encode_to_vec();
+        prop_assert_eq!(MoveRecord::try_from(v1::MoveRecord::decode(&bytes[..]).unwrap()), Ok(m));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
+        convert_all(&bytes);
+    }
+
+    // Flipped bytes of a good message reach much deeper than noise does.
+    #[test]
+    fn damaged_messages_never_panic(
+        u in up(), d in down(), m in move_record(), hits in vec((any::<usize>(), any::<u8>()), 1..6),
+    ) {
+        let good = [
+            v1::NveMessage::from(u).encode_to_vec(),
+            v1::NvaMessage::from(d).encode_to_vec(),
+            v1::MoveRecord::from(m).encode_to_vec(),
+        ];
+        for mut bytes in good {
+            for (at, with) in &hits {
+                if !bytes.is_empty() {
+                    let at = at % bytes.len();
+                    bytes[at] = *with;
+                }
+            }
+            convert_all(&bytes);
+        }
+    }
+}
+
+fn convert_all(bytes: &[u8]) {
+    if let Ok(p) = v1::NveMessage::decode(bytes) {
+        let _ = SessionUp::try_from(p);
+    }
+    if let Ok(p) = v1::NvaMessage::decode(bytes) {
+        let _ = SessionDown::try_from(p);
+    }
+    if let Ok(p) = v1::VmRecord::decode(bytes) {
+        let _ = VmRecord::try_from(p);
+    }
+    if let Ok(p) = v1::MoveRecord::decode(bytes) {
+        let _ = MoveRecord::try_from(p);
+    }
+}
+
+fn refusal(m: v1::nve_message::Kind) -> String {
+    SessionUp::try_from(v1::NveMessage { kind: Some(m) }).unwrap_err().to_string()
+}
+
+#[test]
+fn a_refusal_names_the_field_and_what_is_wrong() {
+    use v1::nve_message::Kind;
+    let key = |vni, mac| Some(v1::VmKey { vni, mac });
+    let version = Some(v1::Version { epoch: 1, seq: 1 });
+    let unset = SessionUp::try_from(v1::NveMessage { kind: None }).unwrap_err();
+    assert_eq!(unset.to_string(), "kind: is not set");
+    assert_eq!(
+        refusal(Kind::Subscribe(v1::Subscribe { vni: 1 << 24 })),
+        "subscribe.vni: 16777216 does not fit in 24 bits"
+    );
+    assert_eq!(
+        refusal(Kind::Withdraw(v1::Withdraw { key: key(1, 1 << 48), version })),
+        "withdraw.key.mac: 0x1000000000000 does not fit in 48 bits"
+    );
+    assert_eq!(
+        refusal(Kind::Withdraw(v1::Withdraw { key: key(1, 1), version: None })),
+        "withdraw.version: is not set"
+    );
+    let claim = v1::Claim { key: key(1, 1), base: version, port: "p1".into(), ..Default::default() };
+    assert_eq!(refusal(Kind::Claim(claim.clone())), "claim.cause: enumerator 0 is not known");
+    let short = v1::Claim { cause: 1, ipv4: vec![vec![1, 2, 3]], ..claim };
+    assert_eq!(refusal(Kind::Claim(short)), "claim.ipv4: 3 bytes where 4 are an address");
+    let by = Some(v1::query::By::Ip(vec![0; 5]));
+    assert_eq!(
+        refusal(Kind::Query(v1::Query { seq: 1, vni: 1, by })),
+        "query.ip: 5 bytes are no IP address, send 4 or 16"
+    );
+    let mut hello = v1::Hello { protocol: 1, nve: "a".into(), ..Default::default() };
+    assert_eq!(refusal(Kind::Hello(hello.clone())), "hello.locators: is not set");
+    hello.locators = Some(v1::Locators::default());
+    assert_eq!(
+        refusal(Kind::Hello(hello.clone())),
+        "hello.locators.v4: neither an IPv4 nor an IPv6 locator is set"
+    );
+    hello.nve = "no spaces".into();
+    assert!(refusal(Kind::Hello(hello.clone())).starts_with("hello.nve: NVE name \"no spaces\""));
+    hello.protocol = 2;
+    assert!(refusal(Kind::Hello(hello)).starts_with("hello.protocol: protocol 2 is not spoken"));
+}
+
+#[test]
+fn a_lifetime_is_rounded_down_to_the_units_of_the_wire() {
+    let m = NvaToNve::Response { seq: 1, record: None, lifetime_ms: 199 };
+    let SessionDown::Message(NvaToNve::Response { lifetime_ms, .. }) =
+        SessionDown::try_from(v1::NvaMessage::from(m)).unwrap()
+    else {
+        panic!("another kind came back")
+    };
+    assert_eq!(lifetime_ms, 100);
+}
