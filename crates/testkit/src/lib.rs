@@ -1,0 +1,5 @@
+//! Frame builders, captures and a seeded virtual fabric for tests.
+
+pub mod frames;
+pub mod fuzzing;
+pub mod pcap;
