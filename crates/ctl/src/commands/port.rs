@@ -1,0 +1,238 @@
+//! `godwitctl port`: ports of one NVE.
+
+use clap::{Args, Subcommand};
+use godwit_nva_api::v1;
+use godwit_nva_api::v1::admin_request::Kind as Ask;
+use godwit_nva_api::v1::admin_response::Kind as Answer;
+use godwit_wire::Mac;
+use serde::Serialize;
+
+use crate::context::{Context, Report};
+use crate::failure::Failure;
+use crate::link::{Hand, unexpected};
+use crate::table::Table;
+use crate::{parse, text};
+
+/// Which NVE a command concerns.
+#[derive(Args, Clone, Debug)]
+pub struct NveArg {
+    /// The NVE, reached through the NVA; with --socket instead, the NVE at that socket.
+    #[arg(long, value_name = "NVE", value_parser = parse::name)]
+    pub nve: Option<String>,
+}
+
+/// Ports of one NVE.
+#[derive(Subcommand, Clone, Debug)]
+pub enum PortCommand {
+    /// List the ports and the VMs behind them.
+    #[command(
+        after_help = "Examples:\n  godwitctl port list --nve nve-a\n  godwitctl --socket /run/godwit/admin.sock port list"
+    )]
+    List(NveArg),
+    /// Add an access port while traffic runs.
+    Add(AddArgs),
+    /// Remove a port.
+    Remove(NameArgs),
+    /// Say that the port's VM paused for its handover: the NVE holds what arrives for it.
+    Pause(NameArgs),
+    /// Say that the port's VM runs here: the NVE delivers and claims it. After a pause: go on.
+    Activate(NameArgs),
+    /// Let another worker poll the port; no frame is lost.
+    #[command(after_help = "Example:\n  godwitctl port move vm1 --worker 1 --nve nve-a")]
+    Move {
+        /// The port.
+        #[arg(value_parser = parse::name)]
+        name: String,
+        /// The worker's number.
+        #[arg(long)]
+        worker: u32,
+        /// Which NVE.
+        #[command(flatten)]
+        target: NveArg,
+    },
+}
+
+/// A port by name.
+#[derive(Args, Clone, Debug)]
+pub struct NameArgs {
+    /// The port.
+    #[arg(value_parser = parse::name)]
+    name: String,
+    #[command(flatten)]
+    target: NveArg,
+}
+
+/// Arguments of `port add`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  godwitctl port add vm1 --devargs net_vhost1,iface=/run/vm1.sock --vni 5001 --mac 02:00:00:00:00:01 --nve nve-a
+  godwitctl port add vm2 --devargs net_tap2,iface=tap2 --vni 5001 --mac 02:00:00:00:00:02 --nve nve-a")]
+pub struct AddArgs {
+    /// Its name.
+    #[arg(value_parser = parse::name)]
+    name: String,
+    /// The DPDK device: a PCI address or a virtual device with its arguments.
+    #[arg(long)]
+    devargs: String,
+    /// VNI of the VM's network.
+    #[arg(long, value_name = "N", value_parser = parse::vni)]
+    vni: u32,
+    /// The VM's MAC address.
+    #[arg(long, value_parser = parse::vm_mac)]
+    mac: Mac,
+    /// Receive queues.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    rx_queues: u32,
+    /// Stay silent until `port activate`, even if the VM sends.
+    #[arg(long)]
+    explicit_activation: bool,
+    /// Largest packet in bytes; without it the NVE's default.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    mtu: Option<u32>,
+    #[command(flatten)]
+    target: NveArg,
+}
+
+/// A port for output.
+#[derive(Serialize)]
+struct PortView {
+    name: String,
+    number: u32,
+    role: String,
+    vm: Option<String>,
+    vni: Option<u32>,
+    vm_mac: Option<String>,
+    state: String,
+    link_up: bool,
+    mtu: u32,
+    mac: String,
+    worker: u32,
+    driver: String,
+    devargs: String,
+}
+
+impl From<v1::PortInfo> for PortView {
+    fn from(p: v1::PortInfo) -> PortView {
+        PortView {
+            vm: text::some(&p.vm),
+            vni: p.key.map(|k| k.vni),
+            vm_mac: p.key.map(|k| text::mac(k.mac)),
+            mac: text::mac(p.mac),
+            name: p.name,
+            number: p.number,
+            role: p.role,
+            state: p.state,
+            link_up: p.link_up,
+            mtu: p.mtu,
+            worker: p.worker,
+            driver: p.driver,
+            devargs: p.devargs,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PortList {
+    ports: Vec<PortView>,
+}
+
+impl Report for PortList {
+    fn text(&self) -> String {
+        let mut t = Table::new(&[
+            "NAME", "ROLE", "STATE", "LINK", "VM", ">VNI", "VM MAC", ">MTU", ">WORKER", "DEVICE",
+        ]);
+        for p in &self.ports {
+            t.row([
+                p.name.clone(),
+                p.role.clone(),
+                p.state.clone(),
+                if p.link_up { "up" } else { "down" }.into(),
+                text::or_empty(p.vm.as_ref()),
+                p.vni.map(|v| v.to_string()).unwrap_or_default(),
+                text::or_empty(p.vm_mac.as_ref()),
+                p.mtu.to_string(),
+                p.worker.to_string(),
+                p.devargs.clone(),
+            ]);
+        }
+        t.text_or("no ports; `godwitctl port add` adds one")
+    }
+}
+
+/// An order that was carried out.
+#[derive(Serialize)]
+struct Done {
+    done: String,
+}
+
+impl Report for Done {
+    fn text(&self) -> String {
+        format!("{}\n", self.done)
+    }
+}
+
+/// The ports of an NVE.
+///
+/// # Errors
+/// The NVE's refusal, or it could not be asked.
+pub async fn ports(hand: &Hand) -> Result<Vec<v1::PortInfo>, Failure> {
+    match hand.ask(Ask::ListPorts(v1::ListPorts {})).await? {
+        Answer::Ports(list) => Ok(list.ports),
+        _ => Err(unexpected(&hand.peer())),
+    }
+}
+
+async fn order(target: &NveArg, ask: Ask, fallback: String, ctx: &mut Context<'_>) -> Result<(), Failure> {
+    let hand = ctx.link.nve(target.nve.as_deref()).await?;
+    let done = match hand.ask(ask).await? {
+        Answer::Done(done) => text::some(&done.text).unwrap_or(fallback),
+        Answer::Ports(_) => fallback,
+        _ => return Err(unexpected(&hand.peer())),
+    };
+    ctx.show(&Done { done })
+}
+
+/// Runs a command of the family.
+///
+/// # Errors
+/// The [`Failure`] to report.
+pub async fn run(command: PortCommand, ctx: &mut Context<'_>) -> Result<(), Failure> {
+    let (target, ask, fallback) = match command {
+        PortCommand::List(target) => {
+            let hand = ctx.link.nve(target.nve.as_deref()).await?;
+            let ports = ports(&hand).await?.into_iter().map(PortView::from).collect();
+            return ctx.show(&PortList { ports });
+        }
+        PortCommand::Add(a) => {
+            let fallback = format!("port {} added", a.name);
+            let ask = Ask::AddPort(v1::AddPort {
+                name: a.name,
+                devargs: a.devargs,
+                vni: a.vni,
+                mac: a.mac.to_u64(),
+                rx_queues: a.rx_queues,
+                explicit_activation: a.explicit_activation,
+                mtu: a.mtu.unwrap_or(0),
+            });
+            (a.target, ask, fallback)
+        }
+        PortCommand::Remove(NameArgs { name, target }) => {
+            let fallback = format!("port {name} removed");
+            (target, Ask::RemovePort(v1::RemovePort { name }), fallback)
+        }
+        PortCommand::Pause(NameArgs { name, target }) => {
+            let fallback = format!("port {name} paused");
+            (target, Ask::PausePort(v1::PausePort { name }), fallback)
+        }
+        PortCommand::Activate(NameArgs { name, target }) => {
+            let fallback = format!("port {name} activated");
+            (target, Ask::ActivatePort(v1::ActivatePort { name }), fallback)
+        }
+        PortCommand::Move { name, worker, target } => {
+            let fallback = format!("port {name} moved to worker {worker}");
+            (target, Ask::MovePort(v1::MovePort { name, worker }), fallback)
+        }
+    };
+    order(&target, ask, fallback, ctx).await
+}

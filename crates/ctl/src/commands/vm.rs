@@ -1,0 +1,283 @@
+//! `godwitctl vm`: VMs, where they are, and moving them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use clap::{Args, Subcommand, ValueEnum};
+use godwit_nva_api::v1;
+use godwit_wire::Mac;
+use serde::Serialize;
+
+use super::moves;
+use crate::context::{Context, Report};
+use crate::failure::Failure;
+use crate::link::Nva;
+use crate::suggest::{self, Named};
+use crate::table::{Table, facts};
+use crate::{parse, text};
+
+/// VMs.
+#[derive(Subcommand, Clone, Debug)]
+pub enum VmCommand {
+    /// Define a VM's interface: its VN and its addresses.
+    Define(DefineArgs),
+    /// List VMs.
+    List {
+        /// Only those of this VN.
+        #[arg(long, value_parser = parse::name)]
+        vn: Option<String>,
+    },
+    /// Show one VM.
+    Show {
+        /// Its name.
+        #[arg(value_parser = parse::name)]
+        name: String,
+    },
+    /// Delete a VM from the directory.
+    Delete {
+        /// Its name.
+        #[arg(value_parser = parse::name)]
+        name: String,
+    },
+    /// Order a move, so that both NVEs prepare for it; pausing and starting the VM is up to its manager.
+    Move(MoveArgs),
+}
+
+/// Arguments of `vm define`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  godwitctl vm define web1 --vn blue --mac 02:00:00:00:00:01 --ipv4 10.0.0.1 --ipv6 2001:db8::1
+  godwitctl vm define gw --vn blue --mac 02:00:00:00:00:fe --ipv4 10.0.0.254 --router --pin rack7-vtep")]
+pub struct DefineArgs {
+    /// Its name.
+    #[arg(value_parser = parse::name)]
+    name: String,
+    /// The VN, by name.
+    #[arg(long, value_parser = parse::name)]
+    vn: String,
+    /// Its MAC address.
+    #[arg(long, value_parser = parse::vm_mac)]
+    mac: Mac,
+    /// An IPv4 address of it; may be repeated, or several with commas.
+    #[arg(long, value_name = "IP", value_parser = parse::ipv4, value_delimiter = ',')]
+    ipv4: Vec<Ipv4Addr>,
+    /// An IPv6 address of it; may be repeated, or several with commas.
+    #[arg(long, value_name = "IP", value_parser = parse::ipv6, value_delimiter = ',')]
+    ipv6: Vec<Ipv6Addr>,
+    /// It is a router: NVEs say so when they answer neighbor solicitations for it.
+    #[arg(long)]
+    router: bool,
+    /// It lives behind this NVE, which may be a foreign one, and no claim moves it.
+    #[arg(long, value_name = "NVE", value_parser = parse::name)]
+    pin: Option<String>,
+}
+
+/// Arguments of `vm move`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  godwitctl vm move web1 --to nve-b
+  godwitctl vm move web1 --to nve-b --id maintenance-17 --wait --timeout 60
+
+The same --id again is the same move, so an order may be repeated when its answer was lost.
+With --wait the exit code says how it ended: 0 done, 1 aborted or failed.")]
+pub struct MoveArgs {
+    /// The VM.
+    #[arg(value_parser = parse::name)]
+    name: String,
+    /// The new NVE.
+    #[arg(long, value_name = "NVE", value_parser = parse::name)]
+    to: String,
+    /// How it moves.
+    #[arg(long, value_enum, default_value_t = Mode::Hot)]
+    mode: Mode,
+    /// Your own name for the move; without it the NVA makes one up.
+    #[arg(long, value_parser = parse::move_id)]
+    id: Option<String>,
+    /// Wait until it is done, and print its timeline.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// How a VM moves.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Running: addresses and connections stay.
+    Hot,
+}
+
+/// A VM for output.
+#[derive(Serialize)]
+struct VmView {
+    name: String,
+    vni: u32,
+    mac: String,
+    ipv4: Vec<String>,
+    ipv6: Vec<String>,
+    state: String,
+    nve: Option<String>,
+    nve_ipv4: Option<String>,
+    nve_ipv6: Option<String>,
+    version: Option<String>,
+    router: bool,
+    pinned: bool,
+    moving: Option<String>,
+}
+
+impl From<v1::VmRecord> for VmView {
+    fn from(r: v1::VmRecord) -> VmView {
+        let (vni, mac) = text::key(r.key.as_ref());
+        let state = text::enum_name(r.state().as_str_name(), "BINDING_STATE_");
+        let locators = r.location.as_ref().and_then(|l| l.locators.clone()).unwrap_or_default();
+        VmView {
+            vni,
+            mac,
+            state,
+            ipv4: text::ips(&r.ipv4),
+            ipv6: text::ips(&r.ipv6),
+            nve: r.location.map(|l| l.nve),
+            nve_ipv4: text::locator(&locators.v4),
+            nve_ipv6: text::locator(&locators.v6),
+            version: text::version(r.version.as_ref()),
+            router: r.router,
+            pinned: r.pinned,
+            moving: text::some(&r.moving),
+            name: r.name,
+        }
+    }
+}
+
+impl VmView {
+    fn ips(&self) -> Vec<&str> {
+        self.ipv4.iter().chain(&self.ipv6).map(String::as_str).collect()
+    }
+
+    fn flags(&self) -> String {
+        let flags = [(self.router, "router"), (self.pinned, "pinned")];
+        let mut words: Vec<String> = flags.iter().filter(|f| f.0).map(|f| f.1.to_owned()).collect();
+        words.extend(self.moving.as_ref().map(|m| format!("moving ({m})")));
+        words.join(", ")
+    }
+}
+
+impl Report for VmView {
+    fn text(&self) -> String {
+        let at = |ip: &Option<String>| ip.as_ref().map(|ip| format!(" {ip}")).unwrap_or_default();
+        let nve = self.nve.as_ref().map(|n| format!("{n}{}{}", at(&self.nve_ipv4), at(&self.nve_ipv6)));
+        facts(&[
+            ("VM", self.name.clone()),
+            ("VNI", self.vni.to_string()),
+            ("MAC", self.mac.clone()),
+            ("IPs", self.ips().join(" ")),
+            ("state", self.state.clone()),
+            ("NVE", nve.unwrap_or_default()),
+            ("version", text::or_empty(self.version.as_ref())),
+            ("flags", self.flags()),
+        ])
+    }
+}
+
+#[derive(Serialize)]
+struct VmList {
+    vms: Vec<VmView>,
+}
+
+impl Report for VmList {
+    fn text(&self) -> String {
+        let mut t = Table::new(&["NAME", ">VNI", "MAC", "STATE", "NVE", ">VERSION", "IPS", "FLAGS"]);
+        for v in &self.vms {
+            t.row([
+                v.name.clone(),
+                v.vni.to_string(),
+                v.mac.clone(),
+                v.state.clone(),
+                text::or_empty(v.nve.as_ref()),
+                text::or_empty(v.version.as_ref()),
+                v.ips().join(" "),
+                v.flags(),
+            ]);
+        }
+        t.text_or("no VMs; `godwitctl vm define` makes one")
+    }
+}
+
+#[derive(Serialize)]
+struct Changed {
+    #[serde(skip)]
+    verb: &'static str,
+    #[serde(flatten)]
+    vm: VmView,
+}
+
+impl Report for Changed {
+    fn text(&self) -> String {
+        format!("VM {} {} (VNI {}, {})\n", self.vm.name, self.verb, self.vm.vni, self.vm.mac)
+    }
+}
+
+async fn define(nva: &Nva, a: DefineArgs) -> Result<Changed, Failure> {
+    let request = v1::DefineVmRequest {
+        name: a.name,
+        vn: a.vn.clone(),
+        mac: a.mac.to_u64(),
+        ipv4: a.ipv4.iter().map(|ip| ip.octets().to_vec()).collect(),
+        ipv6: a.ipv6.iter().map(|ip| ip.octets().to_vec()).collect(),
+        router: a.router,
+        pinned_nve: a.pin.clone().unwrap_or_default(),
+    };
+    match nva.settle(nva.client().define_vm(request)).await {
+        Ok(vm) => Ok(Changed { verb: "defined", vm: vm.into() }),
+        Err(f) => {
+            let mut used = vec![(Named::Vn, a.vn.as_str())];
+            used.extend(a.pin.as_deref().map(|nve| (Named::Nve, nve)));
+            Err(suggest::explain(nva, f, &used).await)
+        }
+    }
+}
+
+async fn order_move(nva: &Nva, a: MoveArgs, ctx: &mut Context<'_>) -> Result<(), Failure> {
+    let mode = match a.mode {
+        Mode::Hot => v1::MoveMode::Hot,
+    };
+    let request = v1::StartMoveRequest {
+        vm: a.name.clone(),
+        to: a.to.clone(),
+        mode: mode.into(),
+        id: a.id.unwrap_or_default(),
+    };
+    match nva.settle(nva.client().start_move(request)).await {
+        Ok(record) => moves::ordered(nva, record, a.wait, ctx).await,
+        Err(f) => Err(suggest::explain(nva, f, &[(Named::Vm, &a.name), (Named::Nve, &a.to)]).await),
+    }
+}
+
+/// Runs a command of the family.
+///
+/// # Errors
+/// The [`Failure`] to report.
+pub async fn run(command: VmCommand, ctx: &mut Context<'_>) -> Result<(), Failure> {
+    let nva = ctx.link.nva().await?;
+    match command {
+        VmCommand::Define(args) => ctx.show(&define(&nva, args).await?),
+        VmCommand::List { vn } => match nva.vms(vn.as_deref().unwrap_or("")).await {
+            Ok(vms) => ctx.show(&VmList { vms: vms.into_iter().map(VmView::from).collect() }),
+            Err(f) => {
+                let used: Vec<_> = vn.as_deref().map(|vn| (Named::Vn, vn)).into_iter().collect();
+                Err(suggest::explain(&nva, f, &used).await)
+            }
+        },
+        VmCommand::Show { name } => {
+            match nva.settle(nva.client().show_vm(v1::VmName { name: name.clone() })).await {
+                Ok(vm) => ctx.show(&VmView::from(vm)),
+                Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vm, &name)]).await),
+            }
+        }
+        VmCommand::Delete { name } => {
+            match nva.settle(nva.client().delete_vm(v1::VmName { name: name.clone() })).await {
+                Ok(vm) => ctx.show(&Changed { verb: "deleted", vm: vm.into() }),
+                Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vm, &name)]).await),
+            }
+        }
+        VmCommand::Move(args) => order_move(&nva, args, ctx).await,
+    }
+}

@@ -1,0 +1,303 @@
+//! Connections: to the NVA, and to one NVE through its socket or through the NVA.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use godwit_nva_api::tonic::transport::{Channel, Endpoint};
+use godwit_nva_api::tonic::{Response, Status, Streaming};
+use godwit_nva_api::v1;
+use godwit_nva_api::v1::admin_request::Kind as Ask;
+use godwit_nva_api::v1::admin_response::Kind as Answer;
+use godwit_nva_api::v1::nve_admin_client::NveAdminClient;
+use godwit_nva_api::v1::operator_client::OperatorClient;
+
+use crate::cli::Global;
+use crate::failure::Failure;
+use crate::suggest::{self, Named};
+
+/// Largest answer taken: a million entries of about 200 bytes.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// Whom the command line says to ask; nothing is connected yet.
+#[derive(Clone, Debug)]
+pub struct Link {
+    url: String,
+    socket: Option<PathBuf>,
+    socket_given: bool,
+    timeout: Duration,
+}
+
+impl Link {
+    /// From the global arguments.
+    ///
+    /// # Errors
+    /// Where the NVA's URL is none that we can speak to.
+    pub fn new(global: &Global) -> Result<Link, Failure> {
+        Ok(Link {
+            url: checked_url(&global.nva)?,
+            socket: global.socket.clone(),
+            socket_given: global.socket_given,
+            timeout: global.timeout,
+        })
+    }
+
+    /// How long to wait for an answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Connects to the NVA.
+    ///
+    /// # Errors
+    /// Where it does not answer, or `--socket` was given, which only an NVE answers to.
+    pub async fn nva(&self) -> Result<Nva, Failure> {
+        if self.socket_given {
+            return Err(Failure::usage("--socket reaches one NVE, but this command asks the NVA")
+                .remedy("leave out --socket, or use port, counters, entries, trace or nve show"));
+        }
+        let endpoint = Endpoint::from_shared(self.url.clone())
+            .map_err(|e| Failure::usage(format!("{:?} is not a URL: {e}", self.url)))?;
+        let channel =
+            connect(endpoint, self.timeout).await.map_err(|why| unreachable_nva(&self.url, &why))?;
+        let client = OperatorClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        Ok(Nva { client, url: self.url.clone(), timeout: self.timeout })
+    }
+
+    /// Whether `--socket` or its variable says to ask one NVE directly, and `--nve` does not overrule it.
+    pub fn goes_by_socket(&self, nve: Option<&str>) -> bool {
+        self.socket.is_some() && nve.is_none()
+    }
+
+    /// Connects to one NVE: by name through the NVA, or by the socket.
+    ///
+    /// # Errors
+    /// Where neither or both were given, or the other side does not answer.
+    pub async fn nve(&self, nve: Option<&str>) -> Result<Hand, Failure> {
+        match (nve, &self.socket) {
+            (Some(_), Some(_)) if self.socket_given => {
+                Err(Failure::usage("--nve and --socket name two ways to an NVE; give one of them"))
+            }
+            (Some(name), _) => Ok(Hand::Relay { nva: self.nva().await?, nve: name.to_owned() }),
+            (None, Some(path)) => self.socket(path).await,
+            (None, None) => Err(Failure::usage("which NVE? this command concerns a single one")
+                .remedy("give --nve NAME to go through the NVA, or --socket PATH on the NVE's own host")),
+        }
+    }
+
+    async fn socket(&self, path: &Path) -> Result<Hand, Failure> {
+        let shown = path.display().to_string();
+        if !path.exists() {
+            return Err(Failure::unreachable(format!("no admin socket at {shown}")).remedy(
+                "is godwit running on this host, and does its configuration name this socket? see --socket",
+            ));
+        }
+        let endpoint = Endpoint::from_shared(format!("unix:{shown}"))
+            .map_err(|e| Failure::usage(format!("{shown:?} cannot be used as a socket path: {e}")))?;
+        let channel = connect(endpoint, self.timeout).await.map_err(|why| {
+            Failure::unreachable(format!("no NVE answers at the admin socket {shown}: {why}"))
+                .remedy("is godwit still running, and may you write to the socket? see --socket")
+        })?;
+        let client = NveAdminClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        Ok(Hand::Socket { client, path: shown, timeout: self.timeout })
+    }
+}
+
+/// A URL with its scheme, which may be left out.
+fn checked_url(url: &str) -> Result<String, Failure> {
+    match url.split_once("://") {
+        Some(("http", rest)) if !rest.is_empty() => Ok(url.to_owned()),
+        Some(("https", _)) => Err(Failure::usage(format!("{url}: godwitctl does not speak TLS yet"))
+            .remedy("give --nva as http://HOST:PORT")),
+        None if !url.is_empty() => Ok(format!("http://{url}")),
+        _ => Err(Failure::usage(format!("{url:?} is not a URL of an NVA"))
+            .remedy("give --nva as http://HOST:PORT, an IPv6 address in brackets")),
+    }
+}
+
+fn unreachable_nva(url: &str, why: &str) -> Failure {
+    Failure::unreachable(format!("no NVA answers at {url}: {why}"))
+        .remedy("is godwit-nva running there? --nva or GODWIT_NVA says where to look")
+}
+
+async fn connect(endpoint: Endpoint, timeout: Duration) -> Result<Channel, String> {
+    match tokio::time::timeout(timeout, endpoint.connect()).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(e)) => Err(innermost(&e)),
+        Err(_) => Err(format!("nothing within {} s", timeout.as_secs_f64())),
+    }
+}
+
+fn innermost(e: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = e;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+async fn settle<T>(
+    peer: &str,
+    timeout: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(Failure::from_status(peer, &status)),
+        Err(_) => {
+            Err(Failure::unreachable(format!("{peer} gave no answer within {} s", timeout.as_secs_f64()))
+                .remedy("raise --timeout, or look at its log"))
+        }
+    }
+}
+
+/// A connection to the NVA.
+#[derive(Clone, Debug)]
+pub struct Nva {
+    client: OperatorClient<Channel>,
+    url: String,
+    timeout: Duration,
+}
+
+impl Nva {
+    /// The generated client; clones share the connection.
+    pub fn client(&self) -> OperatorClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Waits for the answer to a call.
+    ///
+    /// # Errors
+    /// The NVA's refusal, a lost connection, or no answer in time.
+    pub async fn settle<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        settle(&self.peer(), self.timeout, call).await
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What messages call it.
+    pub fn peer(&self) -> String {
+        format!("the NVA at {}", self.url)
+    }
+
+    /// All VNs.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn vns(&self) -> Result<Vec<v1::Vn>, Failure> {
+        Ok(self.settle(self.client().list_vns(v1::ListVnsRequest {})).await?.vns)
+    }
+
+    /// The VMs of a VN, or all where `vn` is empty.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn vms(&self, vn: &str) -> Result<Vec<v1::VmRecord>, Failure> {
+        Ok(self.settle(self.client().list_vms(v1::ListVmsRequest { vn: vn.into() })).await?.vms)
+    }
+
+    /// All NVEs.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn nves(&self) -> Result<Vec<v1::NveInfo>, Failure> {
+        Ok(self.settle(self.client().list_nves(v1::ListNvesRequest {})).await?.nves)
+    }
+
+    /// The moves of a VM, or all where `vm` is empty.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn moves(&self, vm: &str, unfinished_only: bool) -> Result<Vec<v1::MoveRecord>, Failure> {
+        let request = v1::ListMovesRequest { vm: vm.into(), unfinished_only };
+        Ok(self.settle(self.client().list_moves(request)).await?.moves)
+    }
+
+    /// Follows a move; the stream itself may last longer than the timeout.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn watch(&self, id: &str) -> Result<Streaming<v1::MoveRecord>, Failure> {
+        self.settle(self.client().watch_move(v1::MoveName { id: id.into() })).await
+    }
+
+    /// Relays a request to an NVE.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`]; also the NVE's own refusal.
+    pub async fn ask(&self, nve: &str, ask: Ask) -> Result<Answer, Failure> {
+        let request = v1::AdminRequest { kind: Some(ask) };
+        let asked = v1::AskNveRequest { nve: nve.into(), request: Some(request) };
+        match self.settle(self.client().ask_nve(asked)).await {
+            Ok(response) => accept(&format!("NVE {nve}"), response),
+            Err(failure) => Err(suggest::explain(self, failure, &[(Named::Nve, nve)]).await),
+        }
+    }
+}
+
+/// A way to one NVE.
+#[derive(Clone, Debug)]
+pub enum Hand {
+    /// Through the NVA.
+    Relay {
+        /// The NVA.
+        nva: Nva,
+        /// The NVE's name.
+        nve: String,
+    },
+    /// By its admin socket.
+    Socket {
+        /// The generated client.
+        client: NveAdminClient<Channel>,
+        /// The socket.
+        path: String,
+        /// How long to wait for an answer.
+        timeout: Duration,
+    },
+}
+
+impl Hand {
+    /// Asks the NVE.
+    ///
+    /// # Errors
+    /// Its refusal, a lost connection, or no answer in time.
+    pub async fn ask(&self, ask: Ask) -> Result<Answer, Failure> {
+        match self {
+            Hand::Relay { nva, nve } => nva.ask(nve, ask).await,
+            Hand::Socket { client, timeout, .. } => {
+                let mut client = client.clone();
+                let call = client.call(v1::AdminRequest { kind: Some(ask) });
+                accept(&self.peer(), settle(&self.peer(), *timeout, call).await?)
+            }
+        }
+    }
+
+    /// What messages call it.
+    pub fn peer(&self) -> String {
+        match self {
+            Hand::Relay { nve, .. } => format!("NVE {nve}"),
+            Hand::Socket { path, .. } => format!("the NVE at {path}"),
+        }
+    }
+}
+
+/// An NVE's answer, its refusals turned into failures.
+fn accept(peer: &str, response: v1::AdminResponse) -> Result<Answer, Failure> {
+    match response.kind {
+        Some(Answer::Error(e)) => Err(Failure::refused(format!("{peer} refused: {}", e.text))),
+        Some(answer) => Ok(answer),
+        None => Err(unexpected(peer)),
+    }
+}
+
+/// The NVE answered something else than was asked: another version, most likely.
+pub fn unexpected(peer: &str) -> Failure {
+    Failure::refused(format!("{peer} gave an answer that godwitctl does not understand"))
+        .remedy("compare the versions of godwitctl and of the NVE")
+}

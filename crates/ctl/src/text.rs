@@ -1,0 +1,125 @@
+//! Addresses, versions and times of the protocol as text.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use godwit_nva_api::v1;
+use godwit_wire::Mac;
+
+/// A MAC address.
+pub fn mac(mac: u64) -> String {
+    Mac::from_u64(mac).to_string()
+}
+
+/// An IP address of 4 or 16 bytes; other lengths are shown as what they are.
+pub fn ip(bytes: &[u8]) -> String {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        Ipv4Addr::from(v4).to_string()
+    } else if let Ok(v6) = <[u8; 16]>::try_from(bytes) {
+        Ipv6Addr::from(v6).to_string()
+    } else {
+        format!("bad-address-of-{}-bytes", bytes.len())
+    }
+}
+
+/// Several IP addresses.
+pub fn ips(list: &[Vec<u8>]) -> Vec<String> {
+    list.iter().map(|b| ip(b)).collect()
+}
+
+/// A locator that may be absent.
+pub fn locator(bytes: &[u8]) -> Option<String> {
+    (!bytes.is_empty()).then(|| ip(bytes))
+}
+
+/// The bytes of an address as the protocol has them.
+pub fn ip_bytes(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+/// A version as epoch.seq; `None` for the one below all.
+pub fn version(v: Option<&v1::Version>) -> Option<String> {
+    v.filter(|v| (v.epoch, v.seq) != (0, 0)).map(|v| format!("{}.{}", v.epoch, v.seq))
+}
+
+/// VNI and MAC of a key; zeros where it is missing.
+pub fn key(k: Option<&v1::VmKey>) -> (u32, String) {
+    k.map_or((0, mac(0)), |k| (k.vni, mac(k.mac)))
+}
+
+/// `None` for the empty string, which is how the protocol says "none".
+pub fn some(s: &str) -> Option<String> {
+    (!s.is_empty()).then(|| s.to_owned())
+}
+
+/// The value or nothing, for a cell.
+pub fn or_empty(s: Option<&String>) -> String {
+    s.cloned().unwrap_or_default()
+}
+
+/// A generated enum value's name without its prefix, in lower case.
+pub fn enum_name(full: &str, prefix: &str) -> String {
+    full.strip_prefix(prefix).unwrap_or(full).to_ascii_lowercase()
+}
+
+/// A span for people, two units at most: `350ms`, `12s`, `4m 10s`, `3d 4h`.
+pub fn span_ms(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0 => format!("{ms}ms"),
+        1..60 => format!("{s}s"),
+        60..3600 => format!("{}m {}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h {}m", s / 3600, s / 60 % 60),
+        _ => format!("{}d {}h", s / 86_400, s / 3600 % 24),
+    }
+}
+
+/// A moment, given in microseconds since 1970, as RFC 3339 in UTC with milliseconds.
+pub fn moment_us(us: u64) -> String {
+    let (s, ms) = (us / 1_000_000, us / 1000 % 1000);
+    let (year, month, day) = civil(s / 86_400);
+    let (h, m) = (s / 3600 % 24, s / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{:02}.{ms:03}Z", s % 60)
+}
+
+/// Year, month and day of the Gregorian calendar, from days since 1970-01-01.
+///
+/// Counts in eras of 400 years that begin on 1 March, so that the leap day ends a year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let z = days + 719_468;
+    let (era, doe) = (z / 146_097, z % 146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    (era * 400 + yoe + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments() {
+        assert_eq!(moment_us(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(moment_us(951_782_400_123_456), "2000-02-29T00:00:00.123Z");
+        assert_eq!(moment_us(1_735_689_599_999_000), "2024-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn spans() {
+        for (ms, text) in [(350, "350ms"), (12_999, "12s"), (250_000, "4m 10s"), (273_600_000, "3d 4h")] {
+            assert_eq!(span_ms(ms), text);
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(ip(&[198, 18, 0, 1]), "198.18.0.1");
+        assert_eq!(ip(&[1]), "bad-address-of-1-bytes");
+        assert_eq!(locator(&[]), None);
+    }
+}
