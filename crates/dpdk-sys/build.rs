@@ -1,6 +1,7 @@
 //! Finds libdpdk, compiles the C shim against it and generates the bindings.
 //!
-//! Dependents with a build script of their own find DPDK's version in `DEP_DPDK_VERSION`.
+//! Dependents with a build script of their own find DPDK's version in `DEP_DPDK_VERSION`, and where its
+//! libraries lie in `DEP_DPDK_LIBDIR`.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -17,6 +18,9 @@ fn main() {
     compile_shim(&flags);
     generate_bindings(&flags);
     println!("cargo::metadata=VERSION={}", dpdk.version);
+    if let Some(folder) = dpdk.link_paths.first() {
+        println!("cargo::metadata=LIBDIR={}", folder.display());
+    }
     println!("cargo::rustc-env=DPDK_VERSION={}", dpdk.version);
 }
 
@@ -72,7 +76,7 @@ fn generate_bindings(flags: &[String]) {
         .allowlist_function("godwit_.*")
         .allowlist_type("godwit_.*")
         .allowlist_var("GODWIT_.*")
-        .allowlist_function("rte_eal_(init|cleanup)")
+        .allowlist_function("rte_eal_(init|cleanup|get_runtime_dir)")
         .allowlist_function("rte_(strerror|version)")
         .allowlist_function("rte_thread_(register|unregister)")
         .allowlist_function("rte_get_tsc_hz")

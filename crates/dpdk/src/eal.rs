@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::error::{Errno, Error, Result};
-pub use crate::memory::Huge;
+pub use crate::memory::HugePages;
 use crate::memory::{self, Memory};
 use crate::{args, log};
 
@@ -66,7 +66,7 @@ pub struct EalConfig {
     /// Memory for buffers and rings, in MB, reserved at the start.
     pub memory_mb: u32,
     /// Whether to use hugepages.
-    pub huge: Huge,
+    pub huge: HugePages,
     /// Which PCI devices DPDK may take.
     pub pci: Pci,
     /// Virtual devices to make at the start, such as `net_tap0,iface=tap7`. [`crate::Port::probe`]
@@ -84,7 +84,7 @@ impl Default for EalConfig {
             main_core: None,
             file_prefix: None,
             memory_mb: 256,
-            huge: Huge::default(),
+            huge: HugePages::default(),
             pci: Pci::default(),
             vdevs: Vec::new(),
             extra_args: String::new(),
@@ -112,11 +112,11 @@ impl Eal {
     /// # Errors
     /// [`Error::EalStartedTwice`] at the second call, even where the first one failed;
     /// [`Error::NoHugepages`] where they are demanded; [`Error::EalInit`] where DPDK refuses.
-    pub fn init(config: &EalConfig) -> Result<Self> {
+    pub fn init(config: EalConfig) -> Result<Self> {
         let memory = memory::choose(config.huge, config.memory_mb)?;
         let core = config.main_core.unwrap_or_else(current_core);
         let prefix = config.file_prefix.clone().unwrap_or_else(|| format!("godwit-{}", std::process::id()));
-        let args = args::build(config, memory, core, &prefix);
+        let args = args::build(&config, memory, core, &prefix);
         let c_args = to_c(&args)?;
         PHASE
             .compare_exchange(NOT_STARTED, STARTING, Ordering::AcqRel, Ordering::Acquire)
@@ -129,20 +129,17 @@ impl Eal {
         result.map(|()| Self { memory })
     }
 
-    /// The memory EAL got.
-    pub fn memory(&self) -> Memory {
-        self.memory
+    /// EAL got hugepages, and not ordinary pages in their place.
+    pub fn uses_hugepages(&self) -> bool {
+        self.memory == Memory::Huge
     }
 
-    /// Ends EAL: its files and devices are given back. It cannot be started again.
+    /// Ends EAL: its files and devices are given back. It cannot be started again. A failure is logged, as
+    /// the process is about to end.
     ///
     /// # Safety
     /// All ports, queues and thread registrations have been dropped, no other thread is in a call of
     /// this crate, and after this no pool or buffer is used, nor any buffer dropped.
-    ///
-    /// # Errors
-    /// [`Error::Port`] never; [`Error::EalInit`] never: a failure of the clean-up is logged, as the
-    /// process is about to end.
     pub unsafe fn shutdown(self) {
         PHASE.store(ENDED, Ordering::Release);
         // SAFETY: EAL was started, as `self` exists; the caller vouches that nothing uses it any more.
@@ -186,7 +183,19 @@ fn start(args: Vec<String>, c_args: Vec<CString>) -> Result<()> {
         return Err(Error::EalInit { args: args.join(" "), errno, said, remedy: init_remedy(errno) });
     }
     let _ = log::redirect();
+    remove_runtime_folder();
     Ok(())
+}
+
+/// Removes the folder that EAL makes for each file prefix. Without telemetry and shared memory nothing is
+/// ever put there, and a process that ends leaves it behind.
+fn remove_runtime_folder() {
+    // SAFETY: EAL runs; it returns a terminated text in its static storage.
+    let folder = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
+    if let Ok(folder) = folder.to_str() {
+        // Where it is not empty, or gone, that is as well.
+        let _ = std::fs::remove_dir(folder);
+    }
 }
 
 fn init_remedy(errno: Errno) -> &'static str {

@@ -8,10 +8,11 @@
 //! owner drops it; a queue is polled by one thread at a time; a port does not stop, close or vanish
 //! while one of its queue handles exists. What it cannot promise: DPDK and its drivers are C code and
 //! trusted as such, and frames that a driver lends from memory of its own (zero-copy memif or AF_XDP)
-//! must be dropped before their port is detached.
+//! must be dropped before their port is closed.
 
 mod args;
 mod config;
+mod device;
 mod eal;
 mod error;
 mod link;
@@ -19,19 +20,22 @@ mod log;
 mod mbuf;
 mod memory;
 mod mempool;
+mod packet;
 mod port;
+mod query;
 mod queue;
 mod thread;
 mod time;
 
 pub use config::{ConfigReport, DevInfo, PortConfig};
-pub use eal::{Eal, EalConfig, Huge, LogLevel, Pci, version};
+pub use eal::{Eal, EalConfig, HugePages, LogLevel, Pci, version};
 pub use error::{Errno, Error, Result};
 pub use link::{Link, LinkEvent};
 pub use mbuf::{Mbuf, TX_IP_CKSUM, TX_IPV4, TX_IPV6, TX_UDP_CKSUM};
-pub use memory::Memory;
 pub use mempool::{HEADROOM, Mempool};
-pub use port::{Port, Queues, Stats};
+pub use packet::Pool;
+pub use port::Port;
+pub use query::Stats;
 pub use queue::{RxQueue, TxQueue};
 pub use thread::ThreadRegistration;
 pub use time::{tsc, tsc_hz};

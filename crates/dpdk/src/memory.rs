@@ -9,7 +9,7 @@ const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
 
 /// Whether to use hugepages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Huge {
+pub enum HugePages {
     /// Use them where enough are free, else warn and run without.
     #[default]
     Auto,
@@ -22,7 +22,7 @@ pub enum Huge {
 
 /// What EAL was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
+pub(crate) enum Memory {
     /// Hugepages, private to the process (`--in-memory`).
     Huge,
     /// Ordinary pages (`--no-huge`).
@@ -30,16 +30,16 @@ pub enum Memory {
 }
 
 /// Decides between the two, and warns where hugepages are wanted and missing.
-pub(crate) fn choose(huge: Huge, wanted_mb: u32) -> Result<Memory> {
+pub(crate) fn choose(huge: HugePages, wanted_mb: u32) -> Result<Memory> {
     let free_mb = free_hugepage_mb(Path::new(HUGEPAGES));
-    if huge == Huge::Never {
+    if huge == HugePages::Never {
         return Ok(Memory::Ordinary);
     }
     if free_mb >= u64::from(wanted_mb) {
         return Ok(Memory::Huge);
     }
     let pages = u64::from(wanted_mb).div_ceil(2);
-    if huge == Huge::Always {
+    if huge == HugePages::Always {
         return Err(Error::NoHugepages { wanted_mb, free_mb, pages });
     }
     tracing::warn!(
@@ -82,8 +82,8 @@ mod tests {
 
     #[test]
     fn never_is_ordinary_and_always_fails_without() {
-        assert_eq!(choose(Huge::Never, 1).expect("ordinary pages"), Memory::Ordinary);
-        let error = choose(Huge::Always, u32::MAX).expect_err("nobody has 4 PB of hugepages");
+        assert_eq!(choose(HugePages::Never, 1).expect("ordinary pages"), Memory::Ordinary);
+        let error = choose(HugePages::Always, u32::MAX).expect_err("nobody has 4 PB of hugepages");
         assert!(error.to_string().contains("sysctl vm.nr_hugepages="), "{error}");
     }
 }

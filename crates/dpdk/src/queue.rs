@@ -1,7 +1,7 @@
 //! Receive and transmit queues: what a worker owns of a port.
 
+use crate::device::Lease;
 use crate::mbuf::{self, Mbuf};
-use crate::port::Lease;
 
 /// One receive queue of a started port. It has one owner and may move between threads.
 #[derive(Debug)]

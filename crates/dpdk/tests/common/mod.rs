@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use godwit_dpdk::{Eal, EalConfig, Mempool, Port, PortConfig, Queues};
+use godwit_dpdk::{Eal, EalConfig, Mempool, Port, PortConfig, RxQueue, TxQueue};
 
 /// Frames of a burst.
 pub const BURST: usize = 32;
 
 /// Starts EAL with little memory: hugepages where the machine has some, ordinary pages otherwise.
 pub fn eal() -> Eal {
-    Eal::init(&EalConfig { memory_mb: 64, ..EalConfig::default() }).expect("EAL starts")
+    Eal::init(EalConfig { memory_mb: 64, ..EalConfig::default() }).expect("EAL starts")
 }
 
 /// A pool of 4,095 buffers.
@@ -19,10 +19,10 @@ pub fn pool() -> Arc<Mempool> {
 }
 
 /// A running port with one queue each way.
-pub fn running(devargs: &str, pool: &Arc<Mempool>) -> (Port, Queues) {
+pub fn running(devargs: &str, pool: &Arc<Mempool>) -> (Port, RxQueue, TxQueue) {
     let mut port = Port::probe(devargs).expect("the device is plugged in");
     let config = PortConfig { rx_desc: 256, tx_desc: 256, ..PortConfig::new(Arc::clone(pool)) };
-    port.configure(&config).expect("the port is configured");
-    let queues = port.start().expect("the port starts");
-    (port, queues)
+    port.configure(config).expect("the port is configured");
+    let (mut rx, mut tx) = port.start().expect("the port starts");
+    (port, rx.remove(0), tx.remove(0))
 }

@@ -1,0 +1,60 @@
+//! Buffers and pools as packet processing sees them.
+
+use std::sync::Arc;
+
+use godwit_packet::{Packet, PacketSource};
+
+use crate::mbuf::Mbuf;
+use crate::mempool::Mempool;
+
+/// A worker's handle of a pool.
+pub type Pool = Arc<Mempool>;
+
+impl Packet for Mbuf {
+    #[inline]
+    fn data(&self) -> &[u8] {
+        Mbuf::data(self)
+    }
+
+    #[inline]
+    fn data_mut(&mut self) -> &mut [u8] {
+        Mbuf::data_mut(self)
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        Mbuf::len(self)
+    }
+
+    #[inline]
+    fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
+        Mbuf::prepend(self, n)
+    }
+
+    #[inline]
+    fn trim_front(&mut self, n: usize) {
+        Mbuf::trim_front(self, n);
+    }
+
+    #[inline]
+    fn truncate(&mut self, len: usize) {
+        Mbuf::truncate(self, len);
+    }
+
+    #[inline]
+    fn set(&mut self, bytes: &[u8]) -> bool {
+        Mbuf::set(self, bytes)
+    }
+
+    #[inline]
+    fn is_contiguous(&self) -> bool {
+        Mbuf::is_contiguous(self)
+    }
+}
+
+impl PacketSource<Mbuf> for Pool {
+    #[inline]
+    fn alloc(&mut self) -> Option<Mbuf> {
+        Mempool::alloc(self)
+    }
+}
