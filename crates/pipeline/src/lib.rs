@@ -1,3 +1,157 @@
 //! Pure packet processing: burst, tables and time in, verdicts out.
+//!
+//! No DPDK, no clock, no lock, no log, no allocation: everything comes as an argument, so the same
+//! code runs in the switch, in a test, under a fuzzer and in a simulation.
+//!
+//! # What happens to a burst
+//!
+//! A frame from a VM's port or an uplink passes, with its whole burst, through passes that are
+//! short enough for their memory accesses to overlap:
+//!
+//! 1. *look*: read the headers, find the VN, hash the destination, prefetch its location (one
+//!    cache line);
+//! 2. *find*: read the location; where it is a tunnel, prefetch its outer header (two lines);
+//! 3. *apply*: deliver, encapsulate, decapsulate, in order of arrival.
+//!
+//! Known unicast stays in these straight lines. Everything else (ARP and ND, broadcast, VMs that
+//! move, unknown destinations, the underlay's own traffic, every drop) branches off into cold
+//! functions, which look the destination up once more: an earlier frame of the same burst may have
+//! changed what is known of it.
+//!
+//! | File | Does |
+//! |---|---|
+//! | `classify` | first look at a frame, without side effects |
+//! | `access` | frames from VMs |
+//! | `overlay` | frames from an uplink, VXLAN to us |
+//! | `underlay` | frames from an uplink that are not; the exception port |
+//! | `encap`, `decap` | putting on and taking off the outer header |
+//! | `proxy` | ARP and ND in the overlay: announcements, answers, requests that wait |
+//! | `bum` | broadcast and multicast |
+//! | `handover` | VMs with a special entry: hold, drain, forward in flight; `tick` |
+//! | `trace` | what would happen to a frame, and why |
+#![forbid(unsafe_code)]
 
+mod access;
+mod bum;
+mod classify;
+mod context;
+mod decap;
+mod encap;
+mod handover;
+pub mod mem;
+mod overlay;
 pub mod packet;
+mod proxy;
+pub mod trace;
+mod underlay;
+
+pub use classify::DEFAULT_TTL;
+
+use godwit_tables::event::Event;
+use godwit_tables::update::{MAX_PORTS, PortIdx, PortRole};
+use godwit_tables::{DropReason, Tables};
+use godwit_wire::Instant;
+
+use bum::Destination;
+use context::Context;
+use packet::{Packet, PacketSource};
+
+/// The most frames that go through the passes together; longer bursts are cut.
+pub const MAX_BURST: usize = 64;
+
+/// Held frames that one call of [`Pipeline::tick`] sends at most.
+pub const DRAIN_BUDGET: u32 = 64;
+
+/// Where verdicts go. The worker gathers frames by port and sends them together.
+pub trait Output<P> {
+    /// `packet` leaves through `port`. The pipeline has counted it as sent; an output that cannot
+    /// send it tells [`godwit_tables::Counters::not_sent`].
+    fn send(&mut self, port: PortIdx, packet: P);
+    /// For control. `false` where there is no room: the pipeline counts it.
+    fn event(&mut self, event: Event) -> bool;
+    /// `packet` is done with. Override to give buffers back in bulk.
+    #[inline]
+    fn discard(&mut self, packet: P) {
+        drop(packet);
+    }
+}
+
+/// The scratch memory of packet processing; one a worker.
+pub struct Pipeline {
+    access: [access::Look; MAX_BURST],
+    overlay: [overlay::Look; MAX_BURST],
+    spare: Spare,
+}
+
+/// Scratch memory of the cold paths, reserved at start.
+pub(crate) struct Spare {
+    /// One held frame on its way out.
+    pub frame: Vec<u8>,
+    /// Where a broadcast goes.
+    pub destinations: Vec<Destination>,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Pipeline::new()
+    }
+}
+
+impl Pipeline {
+    /// Reserves the scratch memory.
+    pub fn new() -> Pipeline {
+        Pipeline {
+            access: [access::Look::default(); MAX_BURST],
+            overlay: [overlay::Look::default(); MAX_BURST],
+            spare: Spare {
+                frame: Vec::with_capacity(64 * 1024),
+                destinations: Vec::with_capacity(MAX_PORTS + 1024),
+            },
+        }
+    }
+
+    /// Processes the frames that came in on `ingress`, in order, and leaves `burst` empty.
+    pub fn process<P: Packet, O: Output<P>, S: PacketSource<P>>(
+        &mut self,
+        burst: &mut Vec<P>,
+        ingress: PortIdx,
+        tables: &mut Tables,
+        out: &mut O,
+        src: &mut S,
+        now: Instant,
+    ) {
+        let role = tables.ports.role(ingress).copied();
+        let mut cx = Context::new(tables, out, src, &mut self.spare, ingress, now);
+        while !burst.is_empty() {
+            let n = burst.len().min(MAX_BURST);
+            match role {
+                Some(PortRole::Access { vn, mac, admission }) => {
+                    access::burst(&mut cx, &mut self.access, burst, n, vn, mac, admission);
+                }
+                Some(PortRole::Uplink { .. }) => {
+                    let uplink = underlay::Uplink::of(ingress, &role);
+                    overlay::burst(&mut cx, &mut self.overlay, burst, n, &uplink);
+                }
+                Some(PortRole::Exception { uplink }) => underlay::from_exception(&mut cx, burst, n, uplink),
+                None => cx.refuse(burst, n, DropReason::PortUnknown),
+            }
+        }
+    }
+
+    /// Does what time asks for: sends held frames (at most [`DRAIN_BUDGET`]), ends what has ended,
+    /// answers requests that waited, reports handovers. A few comparisons where nothing is due, so
+    /// call it every iteration.
+    #[inline]
+    pub fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(
+        &mut self,
+        tables: &mut Tables,
+        out: &mut O,
+        src: &mut S,
+        now: Instant,
+    ) {
+        if tables.ready() > 0 || tables.specials_due(now) || tables.asks_due(now) {
+            let port = PortIdx(u16::MAX);
+            handover::tick(&mut Context::new(tables, out, src, &mut self.spare, port, now));
+        }
+    }
+}

@@ -63,6 +63,7 @@ pub struct Tables {
     holds: Holds,
     asks: Asks,
     redirects: Limiter,
+    news: Limiter,
     bounds: Bounds,
 }
 
@@ -112,6 +113,7 @@ impl Tables {
             holds: Holds::new(config.hold_bytes),
             asks: Asks::new(config),
             redirects: Limiter::new(),
+            news: Limiter::new(),
             bounds: Bounds {
                 miss_capacity: config.miss_capacity,
                 misses_per_port: config.misses_per_port,
@@ -401,5 +403,18 @@ impl Tables {
     /// A stale sender of frames for `key` may be reported now (R47).
     pub fn may_report_sender(&mut self, key: Key, sender: core::net::IpAddr, now: Instant) -> bool {
         self.redirects.allow(limiter::tag(key.0, sender), self.bounds.redirect_interval, now)
+    }
+
+    /// An underlay neighbor's address may be reported now. Answers to our own questions and what
+    /// was merely overheard do not silence each other.
+    pub fn may_report_neighbor(
+        &mut self,
+        ip: core::net::IpAddr,
+        mac: godwit_wire::Mac,
+        solicited: bool,
+        now: Instant,
+    ) -> bool {
+        let tag = limiter::tag(mac.to_u64() << 1 | u64::from(solicited), ip);
+        self.news.allow(tag, self.bounds.redirect_interval, now)
     }
 }

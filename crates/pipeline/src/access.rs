@@ -1,0 +1,240 @@
+//! Frames from VMs.
+
+use godwit_tables::event::{AnnounceKind, Event};
+use godwit_tables::locations::Home;
+use godwit_tables::update::{Admission, Key, PortIdx, VnIdx};
+use godwit_tables::vms::Fib;
+use godwit_tables::{DropReason, Tables};
+use godwit_wire::ethernet::TAG_LEN;
+use godwit_wire::{EtherType, Instant, Mac, Vni};
+
+use crate::classify::{self, Addresses, From};
+use crate::context::Context;
+use crate::encap::encapsulate;
+use crate::packet::{Packet, PacketSource};
+use crate::proxy::{self, Resolution};
+use crate::{DEFAULT_TTL, MAX_BURST, Output};
+
+/// What the passes remember of a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Look {
+    key: Key,
+    home: Home,
+    /// The frame needs nothing but its destination's location.
+    plain: bool,
+    found: Option<Fib>,
+}
+
+impl Default for Look {
+    fn default() -> Look {
+        Look { key: Key(0), home: Home::default(), plain: false, found: None }
+    }
+}
+
+/// The port that a burst came in on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Port {
+    pub port: PortIdx,
+    pub vn: VnIdx,
+    pub vni: Vni,
+    pub mac: Mac,
+    pub admission: Admission,
+    pub transparent: bool,
+}
+
+impl Port {
+    /// `None` where the port's VN is not configured.
+    pub fn of(tables: &Tables, port: PortIdx, vn: VnIdx, mac: Mac, admission: Admission) -> Option<Port> {
+        let v = tables.vns.get(vn)?;
+        Some(Port { port, vn, vni: v.vni, mac, admission, transparent: v.transparent_vlan })
+    }
+}
+
+/// Processes the first `n` frames of a burst, at most [`MAX_BURST`].
+pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    looks: &mut [Look; MAX_BURST],
+    burst: &mut Vec<P>,
+    n: usize,
+    vn: VnIdx,
+    mac: Mac,
+    admission: Admission,
+) {
+    if admission == Admission::Closed {
+        return cx.refuse(burst, n, DropReason::PortClosed);
+    }
+    let Some(port) = Port::of(cx.tables, cx.ingress, vn, mac, admission) else {
+        return cx.refuse(burst, n, DropReason::UnknownVn);
+    };
+    let looks = &mut looks[..n.min(MAX_BURST)];
+    look(cx, looks, &burst[..n], &port);
+    find(cx.tables, looks);
+    for (look, packet) in looks.iter().zip(burst.drain(..n)) {
+        match look.found {
+            Some(Fib::Remote(tunnel)) if look.plain => {
+                to_tunnel(cx, packet, &port, look.key, tunnel);
+            }
+            Some(Fib::Local(to)) if look.plain && to != port.port => cx.deliver(to, port.vn, packet),
+            _ => apply_cold(cx, packet, &port),
+        }
+    }
+}
+
+/// Pass one: headers, keys, prefetch of locations.
+#[inline(always)]
+fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &[P], port: &Port) {
+    let open = port.admission == Admission::Activated;
+    let own = port.mac.to_u64();
+    let mut bytes = 0;
+    for (look, packet) in looks.iter_mut().zip(burst) {
+        let frame = packet.data();
+        bytes += frame.len() as u64;
+        let plain = classify::plain_unicast(frame, own).filter(|_| open && packet.is_contiguous());
+        look.plain = plain.is_some();
+        look.key = Key(u64::from(port.vn.0) << 48 | plain.unwrap_or(0));
+        look.home = cx.tables.vms.home(look.key);
+        cx.tables.vms.prefetch(look.home);
+    }
+    cx.tables.counters.received(port.port, looks.len() as u64, bytes);
+}
+
+/// Pass two: locations, prefetch of outer headers.
+#[inline(always)]
+fn find(tables: &Tables, looks: &mut [Look]) {
+    for look in looks {
+        look.found = tables.vms.get_at(look.home, look.key);
+        if let Some(Fib::Remote(tunnel)) = look.found {
+            tables.tunnels.prefetch(tunnel);
+        }
+    }
+}
+
+/// The straight line from a VM to another NVE.
+#[inline(always)]
+fn to_tunnel<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    mut packet: P,
+    port: &Port,
+    key: Key,
+    to: godwit_tables::update::TunnelIdx,
+) {
+    let Some((tunnel, header)) = cx.tables.tunnels.ready(to) else {
+        return cx.resolve(packet, key, port.vni, From::Local);
+    };
+    let uplink = tunnel.uplink;
+    match encapsulate(&mut packet, tunnel, header, port.vni, DEFAULT_TTL, &cx.tables.hash_key) {
+        Ok(()) => {
+            cx.tables.counters.worker.encapsulated += 1;
+            cx.send(uplink, packet);
+        }
+        Err(reason) => cx.drop(packet, reason),
+    }
+}
+
+/// What a frame from a VM asks for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Wish {
+    /// Carried to the VM with this address.
+    Unicast(Mac),
+    /// The same, but the frame is addressed to a group: rewrite its destination (R29).
+    ToOwner(Mac),
+    /// Copied to everybody in the VN (R60).
+    Flood,
+    /// The same, after its 802.1Q tag was taken off and the frame looked at again (R10).
+    Untag,
+    /// Tells that the VM is here (R18).
+    Announce(AnnounceKind, Option<core::net::IpAddr>),
+    /// Answered, or waits for an answer (R28–R31).
+    Resolve(Resolution),
+    /// Nothing; the frame did what it could.
+    Nothing,
+    /// Dropped; the port's VM shows that it is alive (R18).
+    FirstFrame,
+    /// Dropped.
+    Drop(DropReason),
+}
+
+/// Looks at a frame whose port is not closed, in full. No side effects.
+pub(crate) fn inspect(frame: &[u8], contiguous: bool, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    if !contiguous {
+        return Wish::Drop(DropReason::NotContiguous);
+    }
+    let Some(a) = Addresses::of(frame) else { return Wish::Drop(DropReason::Truncated) };
+    if a.src != port.mac.to_u64() {
+        return Wish::Drop(DropReason::SpoofedSource);
+    }
+    if a.ethertype.is_tag() && !port.transparent {
+        return untag(frame, a.ethertype);
+    }
+    let wish = inspect_untagged(frame, a, port, tables, now);
+    match (port.admission, wish) {
+        (Admission::Activated, wish) => wish,
+        // Malformed and spoofed frames prove nothing.
+        (_, Wish::Announce(..) | Wish::Drop(_)) => wish,
+        _ => Wish::FirstFrame,
+    }
+}
+
+/// A tagged frame of a VN that strips tags: one goes, two are too many, half a one is malformed.
+fn untag(frame: &[u8], ethertype: EtherType) -> Wish {
+    match Addresses::of(frame.get(TAG_LEN..).unwrap_or_default()) {
+        None => Wish::Drop(DropReason::Truncated),
+        Some(a) if ethertype == EtherType::QINQ || a.ethertype.is_tag() => Wish::Drop(DropReason::VlanTag),
+        Some(_) => Wish::Untag,
+    }
+}
+
+fn inspect_untagged(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    if classify::is_link_local_reserved(a.dst) {
+        return Wish::Drop(DropReason::LinkLocalReserved);
+    }
+    match a.ethertype {
+        EtherType::ARP => proxy::arp(frame, a, port, tables, now),
+        EtherType::RARP => proxy::rarp(frame, a),
+        EtherType::IPV6 if a.to_group() => proxy::nd(frame, a, port, tables, now),
+        _ if a.to_group() => Wish::Flood,
+        _ if a.dst == 0 => Wish::Drop(DropReason::UnknownUnicast),
+        _ => Wish::Unicast(a.dst_mac()),
+    }
+}
+
+/// Everything that is not plain.
+#[cold]
+#[inline(never)]
+fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    mut packet: P,
+    port: &Port,
+) {
+    let mut wish = inspect(packet.data(), packet.is_contiguous(), port, cx.tables, cx.now);
+    if wish == Wish::Untag {
+        packet.data_mut().copy_within(..12, TAG_LEN);
+        packet.trim_front(TAG_LEN);
+        wish = inspect(packet.data(), true, port, cx.tables, cx.now);
+    }
+    match wish {
+        Wish::Unicast(to) => cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local),
+        Wish::ToOwner(to) => {
+            packet.data_mut()[..6].copy_from_slice(&to.0);
+            cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
+        }
+        Wish::Flood => cx.flood(packet, port.vn, Some(port.vni)),
+        Wish::Announce(kind, ip) => {
+            if cx.tables.ports.may_announce(port.port, cx.now) {
+                cx.event(Event::Announce { port: port.port, kind, mac: port.mac, ip });
+            }
+            cx.consume(packet);
+        }
+        Wish::Resolve(r) => cx.answer(packet, r),
+        Wish::FirstFrame => {
+            if cx.tables.ports.may_report_first_frame(port.port, cx.now) {
+                let kind = AnnounceKind::FirstFrame;
+                cx.event(Event::Announce { port: port.port, kind, mac: port.mac, ip: None });
+            }
+            cx.drop(packet, DropReason::PortClosed);
+        }
+        Wish::Nothing => cx.consume(packet),
+        Wish::Untag => cx.drop(packet, DropReason::VlanTag),
+        Wish::Drop(reason) => cx.drop(packet, reason),
+    }
+}

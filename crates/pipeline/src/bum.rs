@@ -1,0 +1,87 @@
+//! Broadcast, unknown groups and multicast: copies to everybody in the VN (R60).
+
+use godwit_tables::DropReason;
+use godwit_tables::Tables;
+use godwit_tables::update::{PortIdx, TunnelIdx, VnIdx};
+use godwit_wire::Vni;
+
+use crate::context::Context;
+use crate::packet::{Packet, PacketSource};
+use crate::{DEFAULT_TTL, Output};
+
+/// Where one copy goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Destination {
+    /// A VM's port.
+    Port(PortIdx),
+    /// Another NVE.
+    Tunnel(TunnelIdx),
+}
+
+/// Everybody in the VN but the port that the frame came from. Frames from the overlay go to local
+/// ports only (`vni` unset): split horizon (R46a).
+pub(crate) fn destinations(
+    tables: &Tables,
+    vn: VnIdx,
+    from: PortIdx,
+    to_tunnels: bool,
+) -> impl Iterator<Item = Destination> {
+    let ports = tables.ports.activated(vn).filter(move |&p| p != from).map(Destination::Port);
+    let tunnels = tables.vns.replicas(vn).filter(move |_| to_tunnels).map(Destination::Tunnel);
+    ports.chain(tunnels)
+}
+
+impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
+    /// Copies a frame to everybody in its VN; with a VNI to the other NVEs, too.
+    #[cold]
+    pub fn flood(&mut self, packet: P, vn: VnIdx, vni: Option<Vni>) {
+        let mut to = core::mem::take(&mut self.spare.destinations);
+        to.clear();
+        let room = to.capacity();
+        to.extend(destinations(self.tables, vn, self.ingress, vni.is_some()).take(room));
+        if vni.is_some() && self.tables.vns.get(vn).is_some_and(|v| v.replicas_missing) {
+            // A copy that should have been made.
+            self.tables.counters.worker.copies += 1;
+            self.tables.counters.drop_one(self.ingress, DropReason::ReplicationLimit);
+        }
+        match to.split_last() {
+            None => self.drop(packet, DropReason::NoReceiver),
+            Some((&last, rest)) => {
+                self.tables.counters.worker.replicated += 1;
+                for &d in rest {
+                    self.tables.counters.worker.copies += 1;
+                    match self.copy(&packet) {
+                        Some(copy) => self.replica(copy, d, vn, vni),
+                        None => self.tables.counters.drop_one(self.ingress, DropReason::NoBuffer),
+                    }
+                }
+                // The frame itself makes the last journey.
+                self.replica(packet, last, vn, vni);
+            }
+        }
+        self.spare.destinations = to;
+    }
+
+    fn copy(&mut self, packet: &P) -> Option<P> {
+        let mut copy = self.src.alloc()?;
+        if copy.set(packet.data()) {
+            return Some(copy);
+        }
+        self.out.discard(copy);
+        None
+    }
+
+    fn replica(&mut self, packet: P, to: Destination, vn: VnIdx, vni: Option<Vni>) {
+        match (to, vni) {
+            (Destination::Port(port), _) => self.deliver(port, vn, packet),
+            (Destination::Tunnel(tunnel), Some(vni)) => {
+                // A tunnel whose next hop does not answer loses broadcast, as a wire would.
+                match self.tunnel(packet, tunnel, vni, DEFAULT_TTL) {
+                    Ok(()) => self.tables.counters.worker.encapsulated += 1,
+                    Err((packet, reason)) => self.drop(packet, reason),
+                }
+            }
+            (Destination::Tunnel(_), None) => self.drop(packet, DropReason::NoTunnel),
+        }
+    }
+}

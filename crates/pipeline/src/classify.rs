@@ -1,0 +1,161 @@
+//! The first look at a frame. Nothing here has side effects: packet processing and the trace read
+//! the same functions.
+
+use core::net::IpAddr;
+
+use godwit_tables::DropReason;
+use godwit_wire::outer::OuterError;
+use godwit_wire::{EtherType, Mac};
+
+/// TTL or hop limit of a first encapsulation (R3, R4).
+pub const DEFAULT_TTL: u8 = 64;
+/// What forwarding in flight takes off the outer TTL (R46d).
+const FLIGHT_COST: u8 = 16;
+
+/// Destination, source and type of a frame, as integers.
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses {
+    pub dst: u64,
+    pub src: u64,
+    pub ethertype: EtherType,
+}
+
+impl Addresses {
+    /// Two overlapping loads; `None` below 14 bytes.
+    #[inline(always)]
+    pub fn of(frame: &[u8]) -> Option<Addresses> {
+        let h = frame.first_chunk::<14>()?;
+        let word = |at: usize| {
+            u64::from_be_bytes([
+                h[at],
+                h[at + 1],
+                h[at + 2],
+                h[at + 3],
+                h[at + 4],
+                h[at + 5],
+                h[at + 6],
+                h[at + 7],
+            ])
+        };
+        let (front, back) = (word(0), word(6));
+        Some(Addresses { dst: front >> 16, src: back >> 16, ethertype: EtherType(back as u16) })
+    }
+
+    #[inline(always)]
+    pub fn to_group(self) -> bool {
+        is_group(self.dst)
+    }
+
+    #[inline(always)]
+    pub fn dst_mac(self) -> Mac {
+        Mac::from_u64(self.dst)
+    }
+
+    #[inline(always)]
+    pub fn src_mac(self) -> Mac {
+        Mac::from_u64(self.src)
+    }
+}
+
+/// The group bit of an address as an integer.
+#[inline(always)]
+pub(crate) fn is_group(mac: u64) -> bool {
+    mac & 1 << 40 != 0
+}
+
+/// A frame from the VM with address `mac` that needs nothing but its destination looked up: to a
+/// single host, from the VM itself, neither tagged nor ARP nor RARP.
+#[inline(always)]
+pub(crate) fn plain_unicast(frame: &[u8], mac: u64) -> Option<u64> {
+    let a = Addresses::of(frame)?;
+    let special = matches!(a.ethertype, EtherType::ARP | EtherType::RARP | EtherType::VLAN | EtherType::QINQ);
+    let plain = a.src == mac && !a.to_group() && a.dst != 0 && !special;
+    plain.then_some(a.dst)
+}
+
+/// 01:80:c2:00:00:00 to 01:80:c2:00:00:0f: spanning tree, LACP, LLDP and the like, which no bridge
+/// forwards (IEEE 802.1Q table 8-1).
+pub(crate) fn is_link_local_reserved(dst: u64) -> bool {
+    dst & !0xf == 0x0180_c200_0000
+}
+
+/// The outer TTL of a packet that is forwarded in flight, or `None` where it has been forwarded too
+/// often (R46d): never more than 64 whatever the sender used, 16 less at each NVE.
+#[inline]
+pub(crate) fn flight_ttl(received: u8) -> Option<u8> {
+    let left = received.min(DEFAULT_TTL).saturating_sub(FLIGHT_COST);
+    (left >= FLIGHT_COST).then_some(left)
+}
+
+/// The drop reason for a malformed outer header; `None` for the underlay's own traffic.
+pub(crate) fn outer_drop(e: OuterError) -> Option<DropReason> {
+    Some(match e {
+        OuterError::NotVxlan => return None,
+        OuterError::Truncated => DropReason::Truncated,
+        OuterError::BadVersion => DropReason::BadIpVersion,
+        OuterError::IpLength => DropReason::BadIpLength,
+        OuterError::IpChecksum => DropReason::BadIpChecksum,
+        OuterError::BadExtension => DropReason::BadIpExtension,
+        OuterError::Fragment => DropReason::OuterFragment,
+        OuterError::UdpLength => DropReason::BadUdpLength,
+        OuterError::UdpChecksum => DropReason::BadUdpChecksum,
+        OuterError::NoVni => DropReason::VxlanNoVniFlag,
+        OuterError::InnerTooShort => DropReason::InnerTruncated,
+    })
+}
+
+/// Where a frame came from, as far as it matters after decapsulation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum From {
+    /// A VM's port.
+    Local,
+    /// Another NVE.
+    Overlay {
+        /// Its locator.
+        sender: IpAddr,
+        /// Outer TTL as received.
+        ttl: u8,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r46d_three_times_and_no_more() {
+        assert_eq!(flight_ttl(255), Some(48));
+        assert_eq!(flight_ttl(64), Some(48));
+        assert_eq!(flight_ttl(48), Some(32));
+        assert_eq!(flight_ttl(32), Some(16));
+        assert_eq!(flight_ttl(31), None);
+        assert_eq!(flight_ttl(16), None);
+        assert_eq!(flight_ttl(0), None);
+    }
+
+    #[test]
+    fn plain_unicast_is_nothing_else() {
+        let mac = 0x0200_0000_0001;
+        let frame = |dst: u64, src: u64, ty: u16| {
+            let mut f = Mac::from_u64(dst).0.to_vec();
+            f.extend(Mac::from_u64(src).0);
+            f.extend(ty.to_be_bytes());
+            f
+        };
+        assert_eq!(plain_unicast(&frame(0x0200_0000_0002, mac, 0x0800), mac), Some(0x0200_0000_0002));
+        assert_eq!(plain_unicast(&frame(0x0200_0000_0002, mac + 1, 0x0800), mac), None);
+        assert_eq!(plain_unicast(&frame(0x0300_0000_0002, mac, 0x0800), mac), None);
+        assert_eq!(plain_unicast(&frame(0, mac, 0x0800), mac), None);
+        for ty in [0x0806, 0x8035, 0x8100, 0x88a8] {
+            assert_eq!(plain_unicast(&frame(0x0200_0000_0002, mac, ty), mac), None);
+        }
+        assert_eq!(plain_unicast(&frame(2, mac, 0x0800)[..13], mac), None);
+    }
+
+    #[test]
+    fn reserved_groups() {
+        assert!(is_link_local_reserved(0x0180_c200_0000));
+        assert!(is_link_local_reserved(0x0180_c200_000e));
+        assert!(!is_link_local_reserved(0x0180_c200_0010));
+    }
+}

@@ -1,0 +1,60 @@
+//! Putting on the outer header (R1–R6, R8).
+
+use godwit_tables::DropReason;
+use godwit_tables::topology::Tunnel;
+use godwit_tables::update::TunnelIdx;
+use godwit_wire::outer::OuterHeader;
+use godwit_wire::{Ecn, HashKey, Vni, flow};
+
+use crate::context::Context;
+use crate::packet::{Packet, PacketSource};
+use crate::{DEFAULT_TTL, Output};
+
+/// Puts the outer header of a tunnel before an inner frame.
+///
+/// # Errors
+/// [`DropReason::TooBig`] (R8) or [`DropReason::NoHeadroom`]; the packet is unchanged then.
+#[inline(always)]
+pub(crate) fn encapsulate<P: Packet>(
+    packet: &mut P,
+    tunnel: &Tunnel,
+    header: &OuterHeader,
+    vni: Vni,
+    ttl: u8,
+    key: &HashKey,
+) -> Result<(), DropReason> {
+    let inner = packet.data();
+    let inner_len = inner.len();
+    if inner_len > usize::from(tunnel.inner_max) {
+        return Err(DropReason::TooBig);
+    }
+    let (hash, ecn) = (flow::flow_hash(inner, key), Ecn::for_encap(inner));
+    let room = packet.prepend(header.len()).ok_or(DropReason::NoHeadroom)?;
+    let outer = &mut room[..header.len()];
+    header.write(outer, inner_len, vni, hash.src_port(), hash.flow_label(), ttl, ecn);
+    Ok(())
+}
+
+impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
+    /// Encapsulates and sends, or says why not and gives the packet back. For the cold paths.
+    #[inline(never)]
+    pub fn tunnel(&mut self, mut packet: P, to: TunnelIdx, vni: Vni, ttl: u8) -> Result<(), (P, DropReason)> {
+        let Some((tunnel, header)) = self.tables.tunnels.ready(to) else {
+            return Err((packet, DropReason::NoTunnel));
+        };
+        let uplink = tunnel.uplink;
+        if let Err(reason) = encapsulate(&mut packet, tunnel, header, vni, ttl, &self.tables.hash_key) {
+            return Err((packet, reason));
+        }
+        self.send(uplink, packet);
+        Ok(())
+    }
+
+    /// Encapsulates and sends a frame for the first time; counts it either way.
+    pub fn tunnel_first(&mut self, packet: P, to: TunnelIdx, vni: Vni) {
+        match self.tunnel(packet, to, vni, DEFAULT_TTL) {
+            Ok(()) => self.tables.counters.worker.encapsulated += 1,
+            Err((packet, reason)) => self.drop(packet, reason),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! VMs with a special entry: being asked for, moving in, pausing, moving out (R35, R41–R46). Holds,
+//! drains and forwards in flight; and the tick that does what time asks for.
+
+use godwit_tables::event::Event;
+use godwit_tables::holds::{About, Origin};
+use godwit_tables::update::{Key, TunnelIdx};
+use godwit_tables::vms::{Fib, SpecialIdx};
+use godwit_tables::{Dispatch, DropReason};
+use godwit_wire::Vni;
+
+use crate::classify::{From, flight_ttl};
+use crate::context::Context;
+use crate::packet::{Packet, PacketSource};
+use crate::{DEFAULT_TTL, DRAIN_BUDGET, Output};
+
+impl From {
+    fn origin(self) -> Origin {
+        match self {
+            From::Local => Origin::Local,
+            From::Overlay { .. } => Origin::Overlay,
+        }
+    }
+}
+
+impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
+    /// Does with an inner frame for `key` whatever the tables say at this moment.
+    #[cold]
+    #[inline(never)]
+    pub fn resolve(&mut self, packet: P, key: Key, vni: Vni, from: From) {
+        match (self.tables.vms.get(key), from) {
+            (Some(Fib::Local(port)), _) => self.deliver_from(packet, key, port, from),
+            (Some(Fib::Special(at)), _) => self.special(packet, key, vni, at, from),
+            (Some(Fib::Remote(tunnel)), From::Local) if self.tables.tunnels.ready(tunnel).is_some() => {
+                self.tunnel_first(packet, tunnel, vni);
+            }
+            (Some(Fib::Remote(tunnel)), From::Local) => match self.tables.await_tunnel(key, tunnel) {
+                Ok(at) => self.hold(packet, at, from),
+                Err(reason) => self.drop(packet, reason),
+            },
+            (None, From::Local) => self.miss(packet, key),
+            (None | Some(Fib::Remote(_)), From::Overlay { .. }) => self.not_here(packet, key, from),
+        }
+    }
+
+    fn deliver_from(&mut self, packet: P, key: Key, port: godwit_tables::update::PortIdx, from: From) {
+        if port == self.ingress {
+            return self.drop(packet, DropReason::Hairpin);
+        }
+        if from.origin() == Origin::Overlay {
+            self.tables.counters.worker.decapsulated += 1;
+        }
+        self.deliver(port, key.vn(), packet);
+    }
+
+    /// An unknown destination: the directory is asked once, the frame waits (R34, R35).
+    fn miss(&mut self, packet: P, key: Key) {
+        match self.tables.begin_query(key, self.ingress, self.now) {
+            Ok(at) => {
+                self.event(Event::MissMac { key, port: self.ingress });
+                self.hold(packet, at, From::Local);
+            }
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    /// From the overlay, for a VM that is not here and has no forward entry (R43, R46a).
+    fn not_here(&mut self, packet: P, key: Key, from: From) {
+        self.tell_sender(key, from, |key, sender| Event::NotLocal { key, sender });
+        self.drop(packet, DropReason::NotLocal);
+    }
+
+    fn tell_sender(&mut self, key: Key, from: From, event: impl Fn(Key, core::net::IpAddr) -> Event) {
+        if let From::Overlay { sender, .. } = from
+            && self.tables.may_report_sender(key, sender, self.now)
+        {
+            self.event(event(key, sender));
+        }
+    }
+
+    fn special(&mut self, packet: P, key: Key, vni: Vni, at: SpecialIdx, from: From) {
+        let origin = from.origin();
+        let mut verdict = self.tables.dispatch_new(self.tables.vms.special(at), origin);
+        if verdict.is_none() {
+            // Older frames may go now, and newer ones must not overtake them.
+            let mut budget = DRAIN_BUDGET;
+            self.drain(at, &mut budget);
+            verdict = self.tables.dispatch_new(self.tables.vms.special(at), origin);
+        }
+        match verdict {
+            None | Some(Dispatch::Hold) => self.hold(packet, at, from),
+            Some(Dispatch::Deliver(port)) => self.deliver_from(packet, key, port, from),
+            Some(Dispatch::Tunnel { tunnel, in_flight: false }) => self.tunnel_first(packet, tunnel, vni),
+            Some(Dispatch::Tunnel { tunnel, .. }) => match self.in_flight(packet, at, vni, tunnel, from) {
+                Ok(()) => {}
+                Err((packet, reason)) => self.drop(packet, reason),
+            },
+            Some(Dispatch::Drop(DropReason::NotLocal)) => self.not_here(packet, key, from),
+            Some(Dispatch::Drop(reason)) => self.drop(packet, reason),
+        }
+    }
+
+    /// The frame waits; its buffer does not (R45).
+    fn hold(&mut self, packet: P, at: SpecialIdx, from: From) {
+        let about = match from {
+            From::Local => About::local(self.now, self.ingress),
+            From::Overlay { sender, ttl } => About::overlay(self.now, self.ingress, sender, ttl),
+        };
+        match self.tables.hold(at, packet.data(), about) {
+            Ok(()) => self.out.discard(packet),
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    /// Sends a frame on to its VM's new NVE (R44), if its outer TTL allows another journey (R46d).
+    fn in_flight(
+        &mut self,
+        packet: P,
+        at: SpecialIdx,
+        vni: Vni,
+        tunnel: TunnelIdx,
+        from: From,
+    ) -> Result<(), (P, DropReason)> {
+        let ttl = match from {
+            From::Overlay { ttl, .. } => flight_ttl(ttl),
+            From::Local => Some(DEFAULT_TTL),
+        };
+        let Some(ttl) = ttl else { return Err((packet, DropReason::TtlExhausted)) };
+        self.tunnel(packet, tunnel, vni, ttl)?;
+        self.tables.forwarded(at, self.now);
+        let key = self.tables.vms.special(at).key;
+        self.tell_sender(key, from, |key, sender| Event::StaleSender { key, sender });
+        Ok(())
+    }
+
+    /// Sends held frames that may go, oldest first, until the budget or the buffers are used up.
+    fn drain(&mut self, at: SpecialIdx, budget: &mut u32) {
+        while *budget > 0 {
+            let Some((origin, to)) = self.tables.next_held(at) else { return };
+            *budget -= 1;
+            if let Dispatch::Drop(reason) = to {
+                self.tables.drop_held(at, origin, reason);
+                continue;
+            }
+            // Buffer first: without one the frame is safest where it is.
+            let Some(mut packet) = self.src.alloc() else { return };
+            let Some(about) = self.tables.take_held(at, origin, &mut self.spare.frame) else { return };
+            let sent = if packet.set(&self.spare.frame) {
+                self.send_held(packet, at, &about, to)
+            } else {
+                Err((packet, DropReason::NoBuffer))
+            };
+            match sent {
+                Ok(()) => self.tables.flushed(at, self.now),
+                Err((packet, reason)) => {
+                    self.out.discard(packet);
+                    self.tables.lost(at, about.ingress, reason, self.now);
+                }
+            }
+        }
+    }
+
+    fn send_held(
+        &mut self,
+        packet: P,
+        at: SpecialIdx,
+        about: &About,
+        to: Dispatch,
+    ) -> Result<(), (P, DropReason)> {
+        let key = self.tables.vms.special(at).key;
+        match to {
+            Dispatch::Deliver(port) => {
+                if !self.tables.ports.serves(port, key.vn()) {
+                    return Err((packet, DropReason::PortGone));
+                }
+                if about.origin == Origin::Overlay {
+                    self.tables.counters.worker.decapsulated += 1;
+                }
+                self.send(port, packet);
+                Ok(())
+            }
+            Dispatch::Tunnel { tunnel, in_flight } => {
+                let Some(vni) = self.tables.vns.get(key.vn()).map(|v| v.vni) else {
+                    return Err((packet, DropReason::UnknownVn));
+                };
+                if in_flight {
+                    let from = From::Overlay { sender: about.sender, ttl: about.ttl };
+                    return self.in_flight(packet, at, vni, tunnel, from);
+                }
+                self.tunnel(packet, tunnel, vni, DEFAULT_TTL)?;
+                self.tables.counters.worker.encapsulated += 1;
+                Ok(())
+            }
+            Dispatch::Hold | Dispatch::Drop(_) => Err((packet, DropReason::HoldAborted)),
+        }
+    }
+}
+
+/// Everything that is due; see [`crate::Pipeline::tick`].
+#[inline(never)]
+pub(crate) fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context<'_, P, O, S>) {
+    let mut budget = DRAIN_BUDGET;
+    for _ in 0..cx.tables.ready() {
+        if budget == 0 {
+            break;
+        }
+        let Some(at) = cx.tables.pop_ready() else { continue };
+        cx.drain(at, &mut budget);
+        if let Some(event) = cx.tables.drained(at, cx.now).event {
+            cx.event(event);
+        }
+    }
+    if cx.tables.specials_due(cx.now) {
+        service_all(cx);
+    }
+    if cx.tables.asks_due(cx.now) {
+        cx.answer_waiting();
+    }
+}
+
+/// Looks at every special entry once.
+fn service_all<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context<'_, P, O, S>) {
+    cx.tables.begin_scan();
+    let mut place = 0;
+    while let Some(at) = cx.tables.special_at(place) {
+        let done = cx.tables.service(at, cx.now);
+        if !done.gone {
+            place += 1;
+        }
+        if let Some(event) = done.event {
+            cx.event(event);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Packets, pools and outboxes in ordinary memory: for tests, benchmarks and simulations, which
+//! run the very pipeline that runs on mbufs.
+
+use godwit_tables::event::Event;
+use godwit_tables::update::PortIdx;
+
+use crate::Output;
+use crate::packet::{Packet, PacketSource};
+
+/// Bytes before the frame in a fresh [`MemPacket`], as in an mbuf.
+pub const HEADROOM: usize = 128;
+/// The longest frame that [`MemPacket::set`](Packet::set) takes: a jumbo frame and some.
+pub const MAX_FRAME: usize = 16 * 1024;
+
+/// A frame in a `Vec`, with headroom.
+#[derive(Clone, Debug)]
+pub struct MemPacket {
+    buf: Vec<u8>,
+    start: usize,
+    pieces: usize,
+}
+
+impl MemPacket {
+    /// Holds `frame`, with [`HEADROOM`] bytes before it.
+    pub fn new(frame: &[u8]) -> MemPacket {
+        MemPacket::with_headroom(frame, HEADROOM)
+    }
+
+    /// Holds `frame`, with `headroom` bytes before it.
+    pub fn with_headroom(frame: &[u8], headroom: usize) -> MemPacket {
+        let mut buf = vec![0; headroom + frame.len()];
+        buf[headroom..].copy_from_slice(frame);
+        MemPacket { buf, start: headroom, pieces: 1 }
+    }
+
+    /// Pretends to lie in several pieces, as a chained mbuf does.
+    #[must_use]
+    pub fn scattered(mut self) -> MemPacket {
+        self.pieces = 2;
+        self
+    }
+}
+
+impl PartialEq for MemPacket {
+    fn eq(&self, other: &MemPacket) -> bool {
+        self.data() == other.data()
+    }
+}
+
+impl Packet for MemPacket {
+    #[inline]
+    fn data(&self) -> &[u8] {
+        &self.buf[self.start..]
+    }
+
+    #[inline]
+    fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.buf[self.start..]
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.buf.len() - self.start
+    }
+
+    #[inline]
+    fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
+        self.start = self.start.checked_sub(n)?;
+        Some(self.data_mut())
+    }
+
+    #[inline]
+    fn trim_front(&mut self, n: usize) {
+        debug_assert!(n <= self.len());
+        self.start += n;
+    }
+
+    #[inline]
+    fn truncate(&mut self, len: usize) {
+        debug_assert!(len <= self.len());
+        self.buf.truncate(self.start + len);
+    }
+
+    fn set(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > MAX_FRAME {
+            return false;
+        }
+        self.buf.truncate(self.start);
+        self.buf.extend_from_slice(bytes);
+        true
+    }
+
+    #[inline]
+    fn is_contiguous(&self) -> bool {
+        self.pieces == 1
+    }
+}
+
+/// Makes [`MemPacket`]s, endlessly or a given number.
+#[derive(Clone, Debug, Default)]
+pub struct MemPool {
+    left: Option<usize>,
+    taken: usize,
+}
+
+impl MemPool {
+    /// Never empty.
+    pub fn endless() -> MemPool {
+        MemPool::default()
+    }
+
+    /// Empty after `packets` allocations.
+    pub fn of(packets: usize) -> MemPool {
+        MemPool { left: Some(packets), taken: 0 }
+    }
+
+    /// Packets taken so far.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+}
+
+impl PacketSource<MemPacket> for MemPool {
+    fn alloc(&mut self) -> Option<MemPacket> {
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1)?;
+        }
+        self.taken += 1;
+        Some(MemPacket::new(&[]))
+    }
+}
+
+/// Keeps what the pipeline sends and says, in order.
+#[derive(Clone, Debug)]
+pub struct MemOutput<P> {
+    /// Frames sent, each with its port.
+    pub sent: Vec<(PortIdx, P)>,
+    /// Events raised.
+    pub events: Vec<Event>,
+    /// Frames dropped.
+    pub discarded: usize,
+    /// Events that find room; the rest is refused.
+    pub event_room: usize,
+}
+
+impl<P> Default for MemOutput<P> {
+    fn default() -> Self {
+        MemOutput { sent: Vec::new(), events: Vec::new(), discarded: 0, event_room: usize::MAX }
+    }
+}
+
+impl<P: Packet> MemOutput<P> {
+    /// Nothing sent, nothing said.
+    pub fn new() -> MemOutput<P> {
+        MemOutput::default()
+    }
+
+    /// The frames sent to a port, in order.
+    pub fn to(&self, port: PortIdx) -> Vec<&[u8]> {
+        self.sent.iter().filter(|s| s.0 == port).map(|s| s.1.data()).collect()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.sent.clear();
+        self.events.clear();
+        self.discarded = 0;
+    }
+}
+
+impl<P: Packet> Output<P> for MemOutput<P> {
+    #[inline]
+    fn send(&mut self, port: PortIdx, packet: P) {
+        self.sent.push((port, packet));
+    }
+
+    fn event(&mut self, event: Event) -> bool {
+        let room = self.events.len() < self.event_room;
+        if room {
+            self.events.push(event);
+        }
+        room
+    }
+
+    fn discard(&mut self, packet: P) {
+        drop(packet);
+        self.discarded += 1;
+    }
+}

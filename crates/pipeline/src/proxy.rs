@@ -1,0 +1,258 @@
+//! ARP and ND in the overlay (R24–R26, R28–R31): announcements are told to control and go no
+//! further; requests are answered from the tables, or wait until the directory answers. Neither is
+//! ever flooded.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use godwit_tables::event::{AnnounceKind, Event};
+use godwit_tables::neighbors::{Ask, AskRefused, Neighbor};
+use godwit_tables::update::{Key, VmState};
+use godwit_tables::vms::State;
+use godwit_tables::{DropReason, Tables};
+use godwit_wire::arp::{self, Arp, ArpRepr};
+use godwit_wire::ndp::{self, Advert, AdvertFrame, Ndp, Solicit};
+use godwit_wire::{Instant, Mac, WireError, ethernet};
+
+use crate::Output;
+use crate::access::{Port, Wish};
+use crate::classify::Addresses;
+use crate::context::Context;
+use crate::packet::{Packet, PacketSource};
+
+/// What becomes of a request.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Resolution {
+    /// An ARP reply.
+    Arp(ArpRepr),
+    /// A neighbor advertisement.
+    Nd(AdvertFrame),
+    /// It waits.
+    Wait {
+        /// As what.
+        ask: Ask,
+        /// The directory is asked (R31): nobody else waits for the address yet.
+        query: bool,
+    },
+}
+
+/// Bytes of an answer, whichever it is.
+const MAX_ANSWER: usize = ndp::MAX_FRAME_LEN;
+
+impl Resolution {
+    /// Writes an answer; `None` for a request that waits.
+    fn emit(&self, buf: &mut [u8; MAX_ANSWER]) -> Option<usize> {
+        match self {
+            Resolution::Arp(r) => r.emit_frame(buf, r.tha, r.sha).ok(),
+            Resolution::Nd(a) => a.emit_frame(buf).ok(),
+            Resolution::Wait { .. } => None,
+        }
+    }
+}
+
+/// An ARP frame from a VM, its Ethernet source checked.
+pub(crate) fn arp(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    let Ok(arp) = Arp::new_checked(&frame[ethernet::HEADER_LEN..]) else {
+        return Wish::Drop(DropReason::ArpMalformed);
+    };
+    // An announcement or an answer with another sender address would be believed by its readers.
+    if arp.sha() != a.src_mac() {
+        return Wish::Drop(DropReason::SpoofedSource);
+    }
+    if !a.to_group() {
+        // To the owner itself: to see whether it is alive, or to answer it (R28).
+        return if a.dst == 0 { Wish::Drop(DropReason::ArpMalformed) } else { Wish::Unicast(a.dst_mac()) };
+    }
+    if arp.is_gratuitous(a.src_mac()) {
+        return Wish::Announce(AnnounceKind::GratuitousArp, Some(arp.spa().into()));
+    }
+    match arp.op() {
+        arp::OP_REQUEST if !arp.tpa().is_unspecified() => {
+            let ask = ask_of(port, arp.tpa().into(), arp.spa().into(), tables, now);
+            resolve(&ask, tables, now)
+        }
+        arp::OP_REPLY => Wish::Flood,
+        _ => Wish::Drop(DropReason::ArpMalformed),
+    }
+}
+
+/// A RARP frame from a VM, its Ethernet source checked: an announcement or nothing (R26).
+pub(crate) fn rarp(frame: &[u8], a: Addresses) -> Wish {
+    let Ok(arp) = Arp::new_checked(&frame[ethernet::HEADER_LEN..]) else {
+        return Wish::Drop(DropReason::ArpMalformed);
+    };
+    if arp.sha() != a.src_mac() || (arp.op() == arp::OP_RARP_REQUEST && arp.tha() != a.src_mac()) {
+        return Wish::Drop(DropReason::SpoofedSource);
+    }
+    if a.dst_mac() == Mac::BROADCAST && arp.is_rarp_announce(a.src_mac()) {
+        return Wish::Announce(AnnounceKind::Rarp, None);
+    }
+    Wish::Drop(DropReason::ArpMalformed)
+}
+
+/// An IPv6 frame from a VM to a group, its Ethernet source checked.
+pub(crate) fn nd(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    match ndp::parse(&frame[ethernet::HEADER_LEN..]) {
+        Ok(Ndp::Solicit(s)) => solicit(&s, a, port, tables, now),
+        Ok(Ndp::Advert(adv)) => advert(&adv, a, port, tables, now),
+        Ok(Ndp::RouterSolicit | Ndp::RouterAdvert | Ndp::Redirect) | Err(WireError::NotThis) => Wish::Flood,
+        Err(_) => Wish::Drop(DropReason::NdMalformed),
+    }
+}
+
+fn solicit(s: &Solicit, a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    if s.slla.is_some_and(|m| m != a.src_mac()) {
+        return Wish::Drop(DropReason::SpoofedSource);
+    }
+    let target = s.target.into();
+    if s.other_options
+        && let Some(Neighbor::Known { mac, .. }) = tables.neighbors.get(port.vn, target, now)
+        && mac != port.mac
+    {
+        // An option that we cannot speak for, SEND's for instance: the owner must see it (R29).
+        return Wish::ToOwner(mac);
+    }
+    resolve(&ask_of(port, target, s.src.into(), tables, now), tables, now)
+}
+
+fn advert(adv: &Advert, a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    if adv.tlla.is_some_and(|m| m != a.src_mac()) {
+        return Wish::Drop(DropReason::SpoofedSource);
+    }
+    if !adv.is_unsolicited_announce() {
+        return Wish::Drop(DropReason::NdMalformed);
+    }
+    let target = adv.target.into();
+    let other = |n| matches!(n, Neighbor::Known { mac, .. } if mac != port.mac);
+    if !adv.overrides && tables.neighbors.get(port.vn, target, now).is_some_and(other) {
+        // Without the O flag it must not replace what is known (R25).
+        return Wish::Nothing;
+    }
+    Wish::Announce(AnnounceKind::NeighborAdvertisement, Some(target))
+}
+
+fn ask_of(port: &Port, target: IpAddr, ip: IpAddr, tables: &Tables, now: Instant) -> Ask {
+    Ask { vn: port.vn, target, port: port.port, mac: port.mac, ip, expires: tables.ask_expires(now) }
+}
+
+/// Answers a request, lets it wait, or drops it.
+fn resolve(ask: &Ask, tables: &Tables, now: Instant) -> Wish {
+    match answer(ask, tables, now) {
+        Some(Ok(r)) => Wish::Resolve(r),
+        Some(Err(reason)) => Wish::Drop(reason),
+        None => match tables.check_ask(ask) {
+            Ok(query) => Wish::Resolve(Resolution::Wait { ask: *ask, query }),
+            Err(AskRefused::Repeated) => Wish::Drop(DropReason::AskRepeated),
+            Err(AskRefused::Full) => Wish::Drop(DropReason::AskLimit),
+        },
+    }
+}
+
+/// The answer to a request, or why there is none; `None` where the tables do not know.
+fn answer(ask: &Ask, tables: &Tables, now: Instant) -> Option<Result<Resolution, DropReason>> {
+    let (owner, router) = match tables.neighbors.get(ask.vn, ask.target, now)? {
+        Neighbor::Known { mac, router } => (mac, router),
+        Neighbor::Absent { .. } => return Some(Err(DropReason::UnknownTarget)),
+    };
+    // A VM that probes for its own address, on its old or its new server, must hear nothing (R30).
+    if owner == ask.mac {
+        return Some(Err(DropReason::OwnAddress));
+    }
+    let state = tables.vms.special_of(Key::new(ask.vn, owner)).map(|s| s.state);
+    if let Some(State::Known(VmState::Absent { .. })) = state {
+        return Some(Err(DropReason::UnknownTarget));
+    }
+    match (ask.target, ask.ip) {
+        (IpAddr::V4(target), IpAddr::V4(ip)) => {
+            Some(Ok(Resolution::Arp(ArpRepr::reply_to(&arp_request(ask.mac, ip, target), owner))))
+        }
+        (IpAddr::V6(target), IpAddr::V6(ip)) => {
+            Some(Ok(Resolution::Nd(AdvertFrame::reply_to(&solicitation(ip, target), ask.mac, owner, router))))
+        }
+        _ => Some(Err(DropReason::UnknownTarget)),
+    }
+}
+
+fn arp_request(mac: Mac, ip: Ipv4Addr, target: Ipv4Addr) -> ArpRepr {
+    ArpRepr::request(mac, ip, target)
+}
+
+fn solicitation(src: Ipv6Addr, target: Ipv6Addr) -> Solicit {
+    Solicit { src, dst: target, target, slla: None, nonce: None, other_options: false }
+}
+
+impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
+    /// Sends the answer in the request's own buffer, back to where it came from, or lets the
+    /// request wait.
+    pub fn answer(&mut self, mut packet: P, r: Resolution) {
+        if let Resolution::Wait { ask, query } = r {
+            if query {
+                self.event(Event::MissIp { vn: ask.vn, ip: ask.target, port: ask.port });
+            }
+            self.tables.ask(ask);
+            return self.out.discard(packet);
+        }
+        let mut buf = [0; MAX_ANSWER];
+        let fits = r.emit(&mut buf).is_some_and(|n| fill(&mut packet, &buf[..n]));
+        if !fits {
+            return self.drop(packet, DropReason::NoBuffer);
+        }
+        self.count_answer(&r);
+        self.send(self.ingress, packet);
+    }
+
+    fn count_answer(&mut self, r: &Resolution) {
+        match r {
+            Resolution::Arp(_) => self.tables.counters.worker.answered_arp += 1,
+            _ => self.tables.counters.worker.answered_nd += 1,
+        }
+    }
+
+    /// Answers the requests whose answers came, and ends those that waited long enough (R31).
+    pub fn answer_waiting(&mut self) {
+        let mut at = 0;
+        while let Some(ask) = self.tables.asks().get(at) {
+            match answer(&ask, self.tables, self.now) {
+                Some(verdict) => {
+                    self.tables.take_ask(at);
+                    if let Err(reason) = verdict.and_then(|r| self.answer_late(&ask, &r)) {
+                        self.tables.counters.drop_one(ask.port, reason);
+                    }
+                }
+                None if ask.expires <= self.now => {
+                    self.tables.take_ask(at);
+                    self.tables.counters.drop_one(ask.port, DropReason::AskExpired);
+                }
+                None => at += 1,
+            }
+        }
+        self.tables.asks_seen();
+    }
+
+    /// Sends an answer in a buffer of its own.
+    fn answer_late(&mut self, ask: &Ask, r: &Resolution) -> Result<(), DropReason> {
+        if !self.tables.ports.serves(ask.port, ask.vn) {
+            return Err(DropReason::PortGone);
+        }
+        let mut buf = [0; MAX_ANSWER];
+        let n = r.emit(&mut buf).ok_or(DropReason::NoBuffer)?;
+        let mut packet = self.src.alloc().ok_or(DropReason::NoBuffer)?;
+        if !packet.set(&buf[..n]) {
+            self.out.discard(packet);
+            return Err(DropReason::NoBuffer);
+        }
+        self.count_answer(r);
+        self.send(ask.port, packet);
+        Ok(())
+    }
+}
+
+/// Replaces a frame by an answer. An ARP request and its reply are equally long, so the padding of
+/// a padded request stays.
+fn fill<P: Packet>(packet: &mut P, answer: &[u8]) -> bool {
+    if answer.len() != arp::FRAME_LEN {
+        return packet.set(answer);
+    }
+    let Some(room) = packet.data_mut().get_mut(..answer.len()) else { return false };
+    room.copy_from_slice(answer);
+    true
+}

@@ -1,0 +1,216 @@
+//! The underlay's own traffic on an uplink: the switch answers ARP, ND and echo for its locators,
+//! learns its neighbors, and hands the rest to the host through the exception port.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use godwit_tables::DropReason;
+use godwit_tables::event::Event;
+use godwit_tables::update::{PortIdx, PortRole};
+use godwit_wire::arp::{Arp, ArpRepr};
+use godwit_wire::ndp::{self, AdvertFrame, Ndp};
+use godwit_wire::{EtherType, Ipv4, Ipv6, Mac, ethernet, icmpv4, icmpv6};
+
+use crate::classify::Addresses;
+use crate::context::Context;
+use crate::packet::{Packet, PacketSource};
+use crate::{DEFAULT_TTL, Output};
+
+/// An uplink's addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Uplink {
+    pub port: PortIdx,
+    pub mac: Mac,
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+    link_local: Option<Ipv6Addr>,
+    exception: Option<PortIdx>,
+}
+
+impl Uplink {
+    /// From a port's role; an uplink without addresses where it is another one.
+    #[inline]
+    pub fn of(port: PortIdx, role: &Option<PortRole>) -> Uplink {
+        match *role {
+            Some(PortRole::Uplink { mac, v4, v6, v6_link_local, exception }) => {
+                Uplink { port, mac, v4, v6, link_local: v6_link_local, exception }
+            }
+            _ => Uplink { port, mac: Mac::ZERO, v4: None, v6: None, link_local: None, exception: None },
+        }
+    }
+
+    /// Another NVE may send VXLAN to this address.
+    #[inline(always)]
+    pub fn is_locator(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(a) => self.v4 == Some(a),
+            IpAddr::V6(a) => self.v6 == Some(a),
+        }
+    }
+
+    /// The switch answers for this address.
+    fn answers_for(&self, a: Ipv6Addr) -> bool {
+        self.v6 == Some(a) || self.link_local == Some(a)
+    }
+}
+
+/// What becomes of a frame that is not VXLAN to us.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Fate {
+    /// Answered with this ARP reply.
+    Arp(ArpRepr),
+    /// Answered with this advertisement.
+    Nd(AdvertFrame),
+    /// An echo request to an own IPv4 address: answered in place, if it is valid.
+    Echo4,
+    /// The same for IPv6.
+    Echo6,
+    /// The host's; `news`: it told of a neighbor, so the switch has used it even if no host is there.
+    Host {
+        /// A neighbor's answer or announcement.
+        news: bool,
+    },
+}
+
+/// A neighbor that a frame told of.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct News {
+    ip: IpAddr,
+    mac: Mac,
+    solicited: bool,
+}
+
+/// Looks at the underlay's own frame. No side effects.
+pub(crate) fn inspect(frame: &[u8], uplink: &Uplink) -> (Fate, Option<News>) {
+    let nothing = (Fate::Host { news: false }, None);
+    let Some(a) = Addresses::of(frame) else { return nothing };
+    let packet = &frame[ethernet::HEADER_LEN..];
+    match a.ethertype {
+        EtherType::ARP => inspect_arp(packet, a, uplink).unwrap_or(nothing),
+        EtherType::IPV4 if a.dst_mac() == uplink.mac => match Ipv4::new_checked(packet) {
+            Ok(ip) if uplink.v4 == Some(ip.dst()) && is_echo4(&ip) => (Fate::Echo4, None),
+            _ => nothing,
+        },
+        EtherType::IPV6 => inspect_v6(packet, a, uplink).unwrap_or(nothing),
+        _ => nothing,
+    }
+}
+
+fn is_echo4(ip: &Ipv4<&[u8]>) -> bool {
+    ip.proto() == godwit_wire::proto::ICMP
+        && !ip.is_fragment()
+        && ip.payload().first() == Some(&icmpv4::ECHO_REQUEST)
+}
+
+fn is_echo6(ip: &Ipv6<&[u8]>) -> bool {
+    ip.next_header() == godwit_wire::proto::ICMPV6 && ip.payload().first() == Some(&icmpv6::ECHO_REQUEST)
+}
+
+fn inspect_arp(packet: &[u8], a: Addresses, uplink: &Uplink) -> Option<(Fate, Option<News>)> {
+    let arp = Arp::new_checked(packet).ok()?;
+    let own = uplink.v4 == Some(arp.spa());
+    let usable = arp.sha().is_unicast() && arp.sha() == a.src_mac() && !arp.spa().is_multicast();
+    let told = usable && !own && !arp.spa().is_unspecified() && (arp.is_request() || arp.is_reply());
+    let to_us = uplink.v4 == Some(arp.tpa());
+    let news = told.then(|| News {
+        ip: arp.spa().into(),
+        mac: arp.sha(),
+        solicited: arp.is_reply() && to_us && a.dst_mac() == uplink.mac,
+    });
+    if arp.is_request() && to_us && usable {
+        return Some((Fate::Arp(ArpRepr::reply_to(&arp.repr(), uplink.mac)), news));
+    }
+    Some((Fate::Host { news: arp.is_reply() && news.is_some() }, news))
+}
+
+fn inspect_v6(packet: &[u8], a: Addresses, uplink: &Uplink) -> Option<(Fate, Option<News>)> {
+    match ndp::parse(packet) {
+        Ok(Ndp::Solicit(s)) => {
+            let asker = s.slla.unwrap_or(a.src_mac());
+            let known = !s.is_dad() && asker.is_unicast() && !uplink.answers_for(s.src);
+            let news = known.then_some(News { ip: s.src.into(), mac: asker, solicited: false });
+            if uplink.answers_for(s.target) {
+                return Some((Fate::Nd(AdvertFrame::reply_to(&s, a.src_mac(), uplink.mac, false)), news));
+            }
+            Some((Fate::Host { news: false }, news))
+        }
+        Ok(Ndp::Advert(adv)) => {
+            let mac = adv.tlla.unwrap_or(a.src_mac());
+            let known = mac.is_unicast() && !uplink.answers_for(adv.target);
+            let news = known.then_some(News { ip: adv.target.into(), mac, solicited: adv.solicited });
+            Some((Fate::Host { news: news.is_some() }, news))
+        }
+        _ if a.dst_mac() == uplink.mac => {
+            let ip = Ipv6::new_checked(packet).ok()?;
+            (uplink.answers_for(ip.dst()) && is_echo6(&ip)).then_some((Fate::Echo6, None))
+        }
+        _ => None,
+    }
+}
+
+impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
+    /// Does with the underlay's own frame what is to be done.
+    pub fn underlay(&mut self, mut packet: P, uplink: &Uplink) {
+        let (fate, news) = inspect(packet.data(), uplink);
+        if let Some(n) = news
+            && self.tables.may_report_neighbor(n.ip, n.mac, n.solicited, self.now)
+        {
+            let (ip, mac, solicited) = (n.ip, n.mac, n.solicited);
+            self.event(Event::Neighbor { uplink: uplink.port, ip, mac, solicited });
+        }
+        let worker = &mut self.tables.counters.worker;
+        let answered = match fate {
+            Fate::Arp(reply) => {
+                worker.answered_arp += 1;
+                reply.emit_frame(packet.data_mut(), reply.tha, reply.sha).is_ok()
+            }
+            Fate::Nd(advert) => {
+                worker.answered_nd += 1;
+                let mut buf = [0; ndp::MAX_FRAME_LEN];
+                advert.emit_frame(&mut buf).is_ok_and(|n| packet.set(&buf[..n]))
+            }
+            Fate::Echo4 | Fate::Echo6 => {
+                let done = match fate {
+                    Fate::Echo4 => icmpv4::echo_reply_in_place(packet.data_mut(), DEFAULT_TTL),
+                    _ => icmpv6::echo_reply_in_place(packet.data_mut(), DEFAULT_TTL),
+                };
+                let Ok(len) = done else { return self.to_host(packet, uplink, false) };
+                worker.answered_echo += 1;
+                packet.truncate(len);
+                true
+            }
+            Fate::Host { news } => return self.to_host(packet, uplink, news),
+        };
+        if answered { self.send(uplink.port, packet) } else { self.drop(packet, DropReason::NoBuffer) }
+    }
+
+    /// What the switch has no use for is the host's, if there is one.
+    fn to_host(&mut self, packet: P, uplink: &Uplink, used: bool) {
+        match uplink.exception {
+            Some(port) if self.is_exception(port) => self.send(port, packet),
+            Some(_) => self.drop(packet, DropReason::PortGone),
+            None if used => self.consume(packet),
+            None => self.drop(packet, DropReason::NoExceptionPort),
+        }
+    }
+
+    fn is_exception(&self, port: PortIdx) -> bool {
+        matches!(self.tables.ports.role(port), Some(PortRole::Exception { .. }))
+    }
+}
+
+/// The host's frames leave through the uplink as they are.
+pub(crate) fn from_exception<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    burst: &mut Vec<P>,
+    n: usize,
+    uplink: PortIdx,
+) {
+    let there = matches!(cx.tables.ports.role(uplink), Some(PortRole::Uplink { .. }));
+    if !there {
+        return cx.refuse(burst, n, DropReason::PortGone);
+    }
+    for packet in burst.drain(..n) {
+        cx.tables.counters.received(cx.ingress, 1, packet.len() as u64);
+        cx.send(uplink, packet);
+    }
+}
