@@ -6,11 +6,21 @@ use dpdk_sys::{godwit_dev_info, godwit_port_conf};
 
 use crate::mempool::Mempool;
 
-/// Ethernet header, FCS and two VLAN tags: what a frame has beyond its MTU.
-const OVERHEAD: u32 = 14 + 4 + 8;
+/// Ethernet header and FCS: what an untagged frame has beyond its MTU.
+const HEADER_AND_FCS: u32 = 14 + 4;
+
+/// The same with two VLAN tags.
+const OVERHEAD: u32 = HEADER_AND_FCS + 8;
+
+/// The MTU that DPDK sets where it is told none.
+const USUAL_MTU: u16 = 1500;
 
 /// Drivers that refuse to run with unequal numbers of receive and transmit queues.
 const PAIRED: [&str; 2] = ["net_tap", "net_af_xdp"];
+
+/// Drivers that claim to report changes of the link and never call anyone. Without the claim DPDK asks
+/// them each time the link is read, which gives its true state.
+const MUTE: [&str; 1] = ["net_tap"];
 
 /// How to set a port up.
 #[derive(Clone, Debug)]
@@ -88,10 +98,9 @@ pub struct DevInfo {
 impl DevInfo {
     pub(crate) fn new(info: &godwit_dev_info, driver: String) -> Self {
         Self {
-            driver,
             if_index: (info.if_index != 0).then_some(info.if_index),
             min_mtu: info.min_mtu,
-            max_mtu: info.max_mtu,
+            max_mtu: max_mtu(info),
             max_rx_queues: info.max_rx_queues,
             max_tx_queues: info.max_tx_queues,
             rx_desc: (info.rx_desc_min, info.rx_desc_max),
@@ -100,7 +109,8 @@ impl DevInfo {
             rx_offloads: info.rx_offload_capa,
             tx_offloads: info.tx_offload_capa,
             rss_types: info.rss_types,
-            link_events: info.intr_lsc != 0,
+            link_events: info.intr_lsc != 0 && !MUTE.contains(&driver.as_str()),
+            driver,
             removal_events: info.intr_rmv != 0,
         }
     }
@@ -109,6 +119,17 @@ impl DevInfo {
     pub fn tx_checksums(&self) -> bool {
         self.tx_offloads & Offloads::get().tx_checksums == Offloads::get().tx_checksums
     }
+}
+
+/// The largest MTU that DPDK accepts. Drivers that claim no limit often have one on the frame's length.
+fn max_mtu(info: &godwit_dev_info) -> u16 {
+    // As DPDK reckons it: where a driver states both, their difference is what it adds to the MTU.
+    let stated = info.max_mtu != u16::MAX && info.max_rx_pktlen > u32::from(info.max_mtu);
+    if stated || info.max_rx_pktlen == 0 {
+        return info.max_mtu;
+    }
+    let by_frame = info.max_rx_pktlen.saturating_sub(HEADER_AND_FCS);
+    info.max_mtu.min(u16::try_from(by_frame).unwrap_or(u16::MAX))
 }
 
 /// What a port was really given.
@@ -219,9 +240,11 @@ fn plan_queues(info: &DevInfo, asked: &PortConfig, notes: &mut Vec<String>) -> (
     (both, both)
 }
 
-/// The MTU to configure; 0 leaves the device's own.
+/// The MTU to configure; 0 leaves it to DPDK.
 fn plan_mtu(info: &DevInfo, asked: Option<u16>, notes: &mut Vec<String>) -> u16 {
-    let Some(asked) = asked else { return 0 };
+    let Some(asked) = asked else {
+        return if info.max_mtu < USUAL_MTU { info.max_mtu } else { 0 };
+    };
     let got = asked.min(info.max_mtu).max(info.min_mtu);
     if got != asked {
         notes.push(format!("an MTU of {asked} bytes asked for, {} takes {got}", info.driver));

@@ -273,7 +273,10 @@ fn remedy(errno: Errno) -> &'static str {
 fn probe_remedy(errno: Errno) -> &'static str {
     match errno.0 {
         libc::EEXIST => "A device of that name exists: give the new one another name",
-        libc::EPERM | libc::EACCES => "Run as root, or give the process CAP_NET_ADMIN",
+        // Virtual devices answer -1 to whatever goes wrong, which reads as EPERM.
+        libc::EPERM | libc::EACCES => {
+            "Check the arguments and the files or interfaces they name; some devices need root or CAP_NET_ADMIN"
+        }
         libc::ENOMEM => "Give DPDK more memory (EalConfig::memory_mb)",
         libc::ENODEV | libc::ENOENT => {
             "Check the name and the arguments; a PCI device has to be bound to vfio-pci \
