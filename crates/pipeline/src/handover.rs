@@ -43,7 +43,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     }
 
     fn deliver_from(&mut self, packet: P, key: Key, port: godwit_tables::update::PortIdx, from: From) {
-        if port == self.ingress {
+        if port == self.ingress && self.tables.ports.serves(port, key.vn()) {
             return self.drop(packet, DropReason::Hairpin);
         }
         if from.origin() == Origin::Overlay {

@@ -46,6 +46,7 @@ pub mod trace;
 mod underlay;
 
 pub use classify::DEFAULT_TTL;
+pub use trace::{Trace, trace};
 
 use godwit_tables::event::Event;
 use godwit_tables::update::{MAX_PORTS, PortIdx, PortRole};

@@ -1,1 +1,471 @@
-//! What would happen to a frame, and why.
+//! What would happen to a frame, and why: the operator's question at 3 a.m.
+//!
+//! A trace asks the same functions that packet processing asks, and changes nothing. Its verdict is
+//! what [`crate::Pipeline::process`] would do with the frame at this moment, as far as the tables
+//! decide it; an empty buffer pool or a full transmit queue it cannot foresee.
+
+use core::fmt;
+use core::net::IpAddr;
+
+use godwit_tables::event::AnnounceKind;
+use godwit_tables::holds::Origin;
+use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
+use godwit_tables::vms::{Fib, State};
+use godwit_tables::{Dispatch, DropReason, Tables};
+use godwit_wire::ethernet::TAG_LEN;
+use godwit_wire::{EtherType, Instant, Mac, Vni};
+
+use crate::access::{self, Port, Wish};
+use crate::bum::destinations;
+use crate::classify::{Addresses, From, flight_ttl};
+use crate::overlay::{self, Kind};
+use crate::proxy::Resolution;
+use crate::underlay::{self, Fate, Uplink};
+
+/// The most steps that a trace takes.
+pub const MAX_STEPS: usize = 12;
+
+/// What the forwarding table says of a destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// Nothing.
+    Missing,
+    /// The directory is being asked; so many frames wait.
+    Querying(u32),
+    /// What control said; so many frames wait.
+    Known(VmState, u32),
+}
+
+/// How a frame ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It leaves through a port, without an outer header.
+    Send {
+        /// The port.
+        port: PortIdx,
+    },
+    /// It goes to another NVE.
+    Encapsulated {
+        /// The NVE's locator.
+        remote: IpAddr,
+        /// It came from the overlay (R44).
+        in_flight: bool,
+    },
+    /// It begins a query and waits (R34, R35).
+    Miss,
+    /// It waits (R35, R45).
+    Held,
+    /// It is answered, back through the port that it came in on.
+    Answered,
+    /// It is a request and waits for the directory (R31).
+    Waits,
+    /// It goes to so many places (R60).
+    Replicated(usize),
+    /// It ends here as it should.
+    Consumed,
+    /// It is dropped.
+    Drop(DropReason),
+}
+
+/// One step of a trace.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Step {
+    /// The port that the frame comes in on.
+    Ingress {
+        /// The port.
+        port: PortIdx,
+        /// Its role.
+        role: Option<PortRole>,
+    },
+    /// The frame's own header.
+    Parsed {
+        /// Destination.
+        dst: Mac,
+        /// Source.
+        src: Mac,
+        /// What follows.
+        ethertype: EtherType,
+    },
+    /// Outer header of a VXLAN packet to us.
+    Outer {
+        /// The sending NVE.
+        sender: IpAddr,
+        /// TTL as received.
+        ttl: u8,
+    },
+    /// The VN of the frame.
+    VnFound {
+        /// Its number.
+        vn: VnIdx,
+        /// Its identifier.
+        vni: Vni,
+    },
+    /// The source is the port's VM (R65).
+    SourceAccepted {
+        /// The VM.
+        mac: Mac,
+    },
+    /// An 802.1Q tag is taken off (R10).
+    Untagged,
+    /// The frame announces its VM to control (R18).
+    Announces {
+        /// How.
+        kind: AnnounceKind,
+    },
+    /// The frame asks for an address.
+    AsksFor {
+        /// The address.
+        target: IpAddr,
+        /// Its owner, if known.
+        owner: Option<Mac>,
+    },
+    /// The entry of the destination.
+    FibHit {
+        /// VN and MAC.
+        key: Key,
+        /// What is known.
+        found: Found,
+    },
+    /// The tunnel that the entry names.
+    Tunnel {
+        /// The tunnel.
+        tunnel: TunnelIdx,
+        /// The remote locator, if the tunnel exists.
+        remote: Option<IpAddr>,
+        /// Largest outer packet, in bytes.
+        mtu: u16,
+        /// The next hop answers.
+        ready: bool,
+    },
+    /// The end.
+    Verdict(Verdict),
+}
+
+/// The steps of one frame.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Trace {
+    steps: [Step; MAX_STEPS],
+    len: usize,
+}
+
+impl Trace {
+    /// The steps, in order; the last one is the verdict.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps[..self.len]
+    }
+
+    /// How the frame ends.
+    pub fn verdict(&self) -> Verdict {
+        match self.steps().last() {
+            Some(Step::Verdict(v)) => *v,
+            _ => Verdict::Drop(DropReason::PortUnknown),
+        }
+    }
+
+    fn push(&mut self, step: Step) {
+        debug_assert!(self.len < MAX_STEPS, "a trace with more steps than it has room for");
+        if let Some(place) = self.steps.get_mut(self.len) {
+            *place = step;
+            self.len += 1;
+        }
+    }
+}
+
+/// Follows a frame that comes in on `ingress`.
+pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> Trace {
+    let role = tables.ports.role(ingress).copied();
+    let first = Step::Ingress { port: ingress, role };
+    let trace = Trace { steps: [first; MAX_STEPS], len: 1 };
+    let mut t = Tracer { tables, ingress, frame, now, trace };
+    let verdict = match role {
+        None => Verdict::Drop(DropReason::PortUnknown),
+        Some(PortRole::Access { vn, mac, admission }) => {
+            match (admission, Port::of(tables, ingress, vn, mac, admission)) {
+                (godwit_tables::update::Admission::Closed, _) => Verdict::Drop(DropReason::PortClosed),
+                (_, None) => Verdict::Drop(DropReason::UnknownVn),
+                (_, Some(port)) => t.follow_vm(&port),
+            }
+        }
+        Some(PortRole::Uplink { .. }) => t.follow_uplink(&Uplink::of(ingress, &role)),
+        Some(PortRole::Exception { uplink }) => match tables.ports.role(uplink) {
+            Some(PortRole::Uplink { .. }) => Verdict::Send { port: uplink },
+            _ => Verdict::Drop(DropReason::PortGone),
+        },
+    };
+    t.trace.push(Step::Verdict(verdict));
+    t.trace
+}
+
+struct Tracer<'a> {
+    tables: &'a Tables,
+    ingress: PortIdx,
+    frame: &'a [u8],
+    now: Instant,
+    trace: Trace,
+}
+
+impl Tracer<'_> {
+    fn parsed(&mut self, frame: &[u8]) {
+        if let Some(a) = Addresses::of(frame) {
+            self.trace.push(Step::Parsed { dst: a.dst_mac(), src: a.src_mac(), ethertype: a.ethertype });
+        }
+    }
+
+    fn follow_vm(&mut self, port: &Port) -> Verdict {
+        self.parsed(self.frame);
+        self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
+        let wish = access::inspect(self.frame, true, port, self.tables, self.now);
+        if wish != Wish::Untag {
+            return self.wish(wish, port, self.frame.len());
+        }
+        self.trace.push(Step::Untagged);
+        // Without the tag: the addresses, then what follows the tag. Only the start matters to
+        // `inspect`; a control message is far shorter than this.
+        let mut bare = [0; crate::mem::MAX_FRAME];
+        let len = (self.frame.len() - TAG_LEN).min(bare.len());
+        bare[..12].copy_from_slice(&self.frame[..12]);
+        bare[12..len].copy_from_slice(&self.frame[12 + TAG_LEN..len + TAG_LEN]);
+        let wish = access::inspect(&bare[..len], true, port, self.tables, self.now);
+        self.wish(wish, port, self.frame.len() - TAG_LEN)
+    }
+
+    fn wish(&mut self, wish: Wish, port: &Port, len: usize) -> Verdict {
+        if !matches!(wish, Wish::Drop(_)) {
+            self.trace.push(Step::SourceAccepted { mac: port.mac });
+        }
+        match wish {
+            Wish::Unicast(to) | Wish::ToOwner(to) => self.resolve(Key::new(port.vn, to), len, From::Local),
+            Wish::Flood => self.flood(port.vn, true),
+            Wish::Announce(kind, _) => {
+                self.trace.push(Step::Announces { kind });
+                Verdict::Consumed
+            }
+            Wish::Nothing => Verdict::Consumed,
+            Wish::FirstFrame => {
+                self.trace.push(Step::Announces { kind: AnnounceKind::FirstFrame });
+                Verdict::Drop(DropReason::PortClosed)
+            }
+            Wish::Resolve(r) => self.asks(&r),
+            Wish::Untag => Verdict::Drop(DropReason::VlanTag),
+            Wish::Drop(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    fn asks(&mut self, r: &Resolution) -> Verdict {
+        let (target, owner, verdict) = match r {
+            Resolution::Arp(reply) => (reply.spa.into(), Some(reply.sha), Verdict::Answered),
+            Resolution::Nd(advert) => (advert.target.into(), advert.tlla, Verdict::Answered),
+            Resolution::Wait { ask, .. } => (ask.target, None, Verdict::Waits),
+        };
+        self.trace.push(Step::AsksFor { target, owner });
+        verdict
+    }
+
+    fn flood(&self, vn: VnIdx, to_tunnels: bool) -> Verdict {
+        match destinations(self.tables, vn, self.ingress, to_tunnels).count() {
+            0 => Verdict::Drop(DropReason::NoReceiver),
+            n => Verdict::Replicated(n),
+        }
+    }
+
+    fn follow_uplink(&mut self, uplink: &Uplink) -> Verdict {
+        self.parsed(self.frame);
+        let c = overlay::classify(self.frame, true, uplink, self.tables, &mut None);
+        let (vn, dst, outer) = match (c.kind, c.inner) {
+            (Kind::Drop(reason), _) => return Verdict::Drop(reason),
+            (_, Some(inner)) => inner,
+            (_, None) => return self.underlay(uplink),
+        };
+        self.trace.push(Step::Outer { sender: outer.src, ttl: outer.ttl });
+        self.trace.push(Step::VnFound { vn, vni: outer.vni });
+        if c.kind == Kind::Group {
+            return self.flood(vn, false);
+        }
+        let from = From::Overlay { sender: outer.src, ttl: outer.ttl };
+        self.resolve(Key::new(vn, dst), outer.inner_end - outer.inner_offset, from)
+    }
+
+    fn underlay(&self, uplink: &Uplink) -> Verdict {
+        match underlay::inspect(self.frame, uplink).0 {
+            Fate::Arp(_) | Fate::Nd(_) => Verdict::Answered,
+            Fate::Echo4 | Fate::Echo6 if underlay::is_valid_echo(self.frame) => Verdict::Answered,
+            Fate::Echo4 | Fate::Echo6 => self.host(uplink, false),
+            Fate::Host { news } => self.host(uplink, news),
+        }
+    }
+
+    fn host(&self, uplink: &Uplink, used: bool) -> Verdict {
+        match uplink.exception() {
+            Some(port) if underlay::is_exception(self.tables, port) => Verdict::Send { port },
+            Some(_) => Verdict::Drop(DropReason::PortGone),
+            None if used => Verdict::Consumed,
+            None => Verdict::Drop(DropReason::NoExceptionPort),
+        }
+    }
+
+    /// What [`crate::context::Context::resolve`] does.
+    fn resolve(&mut self, key: Key, len: usize, from: From) -> Verdict {
+        let fib = self.tables.vms.get(key);
+        self.trace.push(Step::FibHit { key, found: self.found(fib) });
+        match (fib, from) {
+            (Some(Fib::Local(port)), _) => self.deliver(port, key.vn()),
+            (Some(Fib::Remote(tunnel)), From::Local) => {
+                self.tunnel(tunnel);
+                match self.tables.tunnels.get(tunnel) {
+                    None => Verdict::Drop(DropReason::NoTunnel),
+                    Some(t) if t.header.is_some() => self.encapsulate(tunnel, len, false),
+                    Some(_) => self.hold(false, self.tables.miss_hold_packets(), len, Verdict::Held),
+                }
+            }
+            (Some(Fib::Special(at)), _) => {
+                let s = self.tables.vms.special(at);
+                let querying = matches!(s.state, State::Querying { .. });
+                match self.tables.dispatch(&s.state, from_origin(from), false) {
+                    Dispatch::Deliver(port) => self.deliver(port, key.vn()),
+                    Dispatch::Hold => self.hold(querying, s.limits.packets, len, Verdict::Held),
+                    Dispatch::Drop(reason) => Verdict::Drop(reason),
+                    Dispatch::Tunnel { tunnel, in_flight } => {
+                        self.tunnel(tunnel);
+                        match from {
+                            From::Overlay { ttl, .. } if flight_ttl(ttl).is_none() => {
+                                Verdict::Drop(DropReason::TtlExhausted)
+                            }
+                            _ => self.encapsulate(tunnel, len, in_flight),
+                        }
+                    }
+                }
+            }
+            (None, From::Local) if self.tables.may_query(self.ingress) => {
+                self.hold(true, self.tables.miss_hold_packets(), len, Verdict::Miss)
+            }
+            (None, From::Local) => Verdict::Drop(DropReason::MissLimit),
+            (None | Some(Fib::Remote(_)), From::Overlay { .. }) => Verdict::Drop(DropReason::NotLocal),
+        }
+    }
+
+    fn found(&self, fib: Option<Fib>) -> Found {
+        match fib {
+            None => Found::Missing,
+            Some(Fib::Local(port)) => Found::Known(VmState::Local { port }, 0),
+            Some(Fib::Remote(tunnel)) => Found::Known(VmState::Remote { tunnel }, 0),
+            Some(Fib::Special(at)) => {
+                let s = self.tables.vms.special(at);
+                match s.state {
+                    State::Querying { .. } => Found::Querying(s.waiting()),
+                    State::Known(state) => Found::Known(state, s.waiting()),
+                }
+            }
+        }
+    }
+
+    fn tunnel(&mut self, tunnel: TunnelIdx) {
+        let t = self.tables.tunnels.get(tunnel);
+        self.trace.push(Step::Tunnel {
+            tunnel,
+            remote: t.and_then(|t| t.remote),
+            mtu: t.map_or(0, |t| t.mtu),
+            ready: t.is_some_and(|t| t.header.is_some()),
+        });
+    }
+
+    fn hold(&self, querying: bool, packets: u32, len: usize, held: Verdict) -> Verdict {
+        self.tables.room_to_hold(querying, packets, len).map_or_else(Verdict::Drop, |()| held)
+    }
+
+    fn deliver(&self, port: PortIdx, vn: VnIdx) -> Verdict {
+        match self.tables.ports.serves(port, vn) {
+            false => Verdict::Drop(DropReason::PortGone),
+            true if port == self.ingress => Verdict::Drop(DropReason::Hairpin),
+            true => Verdict::Send { port },
+        }
+    }
+
+    fn encapsulate(&self, tunnel: TunnelIdx, len: usize, in_flight: bool) -> Verdict {
+        match self.tables.tunnels.get(tunnel) {
+            Some(t) if len > usize::from(t.inner_max) => Verdict::Drop(DropReason::TooBig),
+            Some(t) => match t.remote {
+                Some(remote) => Verdict::Encapsulated { remote, in_flight },
+                None => Verdict::Drop(DropReason::NoTunnel),
+            },
+            None => Verdict::Drop(DropReason::NoTunnel),
+        }
+    }
+}
+
+fn from_origin(from: From) -> Origin {
+    match from {
+        From::Local => Origin::Local,
+        From::Overlay { .. } => Origin::Overlay,
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps().iter().try_for_each(|s| writeln!(f, "{s}"))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Step::Ingress { port, role: None } => write!(f, "port {}: has no role", port.0),
+            Step::Ingress { port, role: Some(role) } => match role {
+                PortRole::Access { vn, mac, admission } => {
+                    write!(f, "port {}: VM {mac} of VN {}, {admission:?} (R15)", port.0, vn.0)
+                }
+                PortRole::Uplink { mac, .. } => write!(f, "port {}: uplink {mac}", port.0),
+                PortRole::Exception { uplink } => {
+                    write!(f, "port {}: the host's side of uplink {}", port.0, uplink.0)
+                }
+            },
+            Step::Parsed { dst, src, ethertype } => {
+                write!(f, "frame: from {src} to {dst}, type {:#06x}", ethertype.0)
+            }
+            Step::Outer { sender, ttl } => write!(f, "VXLAN from NVE {sender}, TTL {ttl} (R1, R3, R4)"),
+            Step::VnFound { vn, vni } => write!(f, "VN {}: VNI {vni} (R13)", vn.0),
+            Step::SourceAccepted { mac } => write!(f, "source {mac} is the port's VM (R65)"),
+            Step::Untagged => write!(f, "802.1Q tag taken off (R10)"),
+            Step::Announces { kind } => write!(f, "announces its VM: {kind:?} (R18, R24-R26)"),
+            Step::AsksFor { target, owner: Some(mac) } => {
+                write!(f, "asks for {target}, which is at {mac} (R28, R29)")
+            }
+            Step::AsksFor { target, owner: None } => {
+                write!(f, "asks for {target}, which the directory is to tell (R31)")
+            }
+            Step::FibHit { key, found } => {
+                write!(f, "destination {} in VN {}: ", key.mac(), key.vn().0)?;
+                match found {
+                    Found::Missing => write!(f, "unknown here"),
+                    Found::Querying(n) => write!(f, "the directory is being asked, {n} waiting (R34)"),
+                    Found::Known(state, 0) => write!(f, "{state:?}"),
+                    Found::Known(state, n) => write!(f, "{state:?}, {n} waiting (R45)"),
+                }
+            }
+            Step::Tunnel { tunnel, remote: None, .. } => write!(f, "tunnel {}: does not exist", tunnel.0),
+            Step::Tunnel { tunnel, remote: Some(remote), mtu, ready } => {
+                let hop = if ready { "ready" } else { "its next hop does not answer yet" };
+                write!(f, "tunnel {}: to NVE {remote}, MTU {mtu} (R8), {hop}", tunnel.0)
+            }
+            Step::Verdict(verdict) => verdict.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Verdict::Send { port } => write!(f, "=> leaves through port {}", port.0),
+            Verdict::Encapsulated { remote, in_flight: false } => write!(f, "=> goes to NVE {remote} (R1)"),
+            Verdict::Encapsulated { remote, in_flight: true } => {
+                write!(f, "=> forwarded in flight to NVE {remote} (R43, R44)")
+            }
+            Verdict::Miss => write!(f, "=> waits, and the directory is asked (R34, R35)"),
+            Verdict::Held => write!(f, "=> waits (R35, R45)"),
+            Verdict::Answered => write!(f, "=> answered"),
+            Verdict::Waits => write!(f, "=> the request waits for the directory (R31)"),
+            Verdict::Replicated(n) => write!(f, "=> copied to {n} (R60)"),
+            Verdict::Consumed => write!(f, "=> ends here, as it should"),
+            Verdict::Drop(reason) => write!(f, "=> dropped, {}: {}", reason.name(), reason.help()),
+        }
+    }
+}

@@ -3,9 +3,9 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use godwit_tables::DropReason;
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, PortRole};
+use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{Arp, ArpRepr};
 use godwit_wire::ndp::{self, AdvertFrame, Ndp};
 use godwit_wire::{EtherType, Ipv4, Ipv6, Mac, ethernet, icmpv4, icmpv6};
@@ -45,6 +45,11 @@ impl Uplink {
             IpAddr::V4(a) => self.v4 == Some(a),
             IpAddr::V6(a) => self.v6 == Some(a),
         }
+    }
+
+    /// Where the host's frames go.
+    pub fn exception(&self) -> Option<PortIdx> {
+        self.exception
     }
 
     /// The switch answers for this address.
@@ -173,29 +178,39 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                     Fate::Echo4 => icmpv4::echo_reply_in_place(packet.data_mut(), DEFAULT_TTL),
                     _ => icmpv6::echo_reply_in_place(packet.data_mut(), DEFAULT_TTL),
                 };
-                let Ok(len) = done else { return self.to_host(packet, uplink, false) };
+                let Ok(len) = done else { return self.hand_to_host(packet, uplink, false) };
                 worker.answered_echo += 1;
                 packet.truncate(len);
                 true
             }
-            Fate::Host { news } => return self.to_host(packet, uplink, news),
+            Fate::Host { news } => return self.hand_to_host(packet, uplink, news),
         };
         if answered { self.send(uplink.port, packet) } else { self.drop(packet, DropReason::NoBuffer) }
     }
 
     /// What the switch has no use for is the host's, if there is one.
-    fn to_host(&mut self, packet: P, uplink: &Uplink, used: bool) {
+    fn hand_to_host(&mut self, packet: P, uplink: &Uplink, used: bool) {
         match uplink.exception {
-            Some(port) if self.is_exception(port) => self.send(port, packet),
+            Some(port) if is_exception(self.tables, port) => self.send(port, packet),
             Some(_) => self.drop(packet, DropReason::PortGone),
             None if used => self.consume(packet),
             None => self.drop(packet, DropReason::NoExceptionPort),
         }
     }
+}
 
-    fn is_exception(&self, port: PortIdx) -> bool {
-        matches!(self.tables.ports.role(port), Some(PortRole::Exception { .. }))
-    }
+/// The port is a host's.
+pub(crate) fn is_exception(tables: &Tables, port: PortIdx) -> bool {
+    matches!(tables.ports.role(port), Some(PortRole::Exception { .. }))
+}
+
+/// An echo request to us is fit to be answered. Answers a copy to find out: for the trace only.
+pub(crate) fn is_valid_echo(frame: &[u8]) -> bool {
+    let mut copy = [0; 2048];
+    let Some(room) = copy.get_mut(..frame.len()) else { return true };
+    room.copy_from_slice(frame);
+    icmpv4::echo_reply_in_place(room, DEFAULT_TTL).is_ok()
+        || icmpv6::echo_reply_in_place(room, DEFAULT_TTL).is_ok()
 }
 
 /// The host's frames leave through the uplink as they are.

@@ -228,10 +228,23 @@ pub struct Counters {
     ports: Box<[PortCounters]>,
 }
 
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Counters {
-    pub(crate) fn new() -> Counters {
+    /// All zero.
+    pub fn new() -> Counters {
         let ports = vec![PortCounters::ZERO; MAX_PORTS].into_boxed_slice();
         Counters { worker: WorkerCounters::default(), ports }
+    }
+
+    /// Makes this a copy of `other` without allocating.
+    pub fn copy_from(&mut self, other: &Counters) {
+        self.worker = other.worker;
+        self.ports.copy_from_slice(&other.ports);
     }
 
     /// A port's counters; numbers from [`MAX_PORTS`] on share the last place.

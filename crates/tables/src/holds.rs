@@ -143,13 +143,17 @@ impl Holds {
         self.slots
     }
 
+    /// A frame of `len` bytes fits.
+    pub fn has_room(&self, len: usize) -> bool {
+        len.div_ceil(SLOT).max(1) <= (self.slots - self.slots_used()) as usize
+    }
+
     /// Puts a frame at the end of `queue`.
     ///
     /// # Errors
     /// [`NoMemory`], and no change, where too few slots are free.
     pub fn push(&mut self, queue: &mut Queue, frame: &[u8], about: About) -> Result<(), NoMemory> {
-        let need = frame.len().div_ceil(SLOT).max(1);
-        if need > (self.slots - self.slots_used()) as usize {
+        if !self.has_room(frame.len()) {
             return Err(NoMemory);
         }
         self.seq += 1;

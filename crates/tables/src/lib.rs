@@ -192,11 +192,11 @@ impl Tables {
         Ok(at)
     }
 
-    /// A frame of this port for an unknown destination would begin a query. Does not foresee a full
-    /// table.
+    /// A frame of this port for an unknown destination would begin a query.
     pub fn may_query(&self, port: PortIdx) -> bool {
         self.vms.querying() < self.bounds.miss_capacity
             && self.ports.under_way(port).0 < self.bounds.misses_per_port
+            && self.vms.has_room()
     }
 
     /// The special entry of a remote VM whose tunnel is not ready, so that frames can wait for it.
@@ -216,7 +216,7 @@ impl Tables {
         let made = match self.vms.make_special(key, state) {
             Ok(made) => made,
             Err(_) => {
-                let victim = self.vms.oldest_absent()?;
+                let victim = self.vms.some_absent()?;
                 self.forget(victim, DropReason::HoldAborted);
                 self.vms.make_special(key, state).ok()?
             }
@@ -241,29 +241,43 @@ impl Tables {
         let limits = self.vms.special(at).limits;
         let querying = matches!(self.vms.special(at).state, State::Querying { .. });
         self.vms.touch(at, about.arrived);
-        // Half of the memory is for handovers alone, so that a storm of misses cannot starve them.
-        if querying && self.holds.slots_used() > self.holds.slots() / 2 {
-            return self.not_held(at, DropReason::HoldMemory);
-        }
-        if limits.packets == 0 {
-            return self.not_held(at, DropReason::HoldOverflow);
+        if let Err(reason) = self.room_to_hold(querying, limits.packets, frame.len()) {
+            self.vms.special_mut(at).stats.dropped += 1;
+            return Err(reason);
         }
         while self.vms.special(at).waiting() >= limits.packets {
             self.drop_oldest(at, DropReason::HoldOverflow);
         }
         let s = self.vms.special_mut(at);
-        if self.holds.push(&mut s.queues[about.origin as usize], frame, about).is_err() {
-            return self.not_held(at, DropReason::HoldMemory);
-        }
+        // There was room before anything was dropped for it.
+        let pushed = self.holds.push(&mut s.queues[about.origin as usize], frame, about);
+        pushed.map_err(|_| DropReason::HoldMemory)?;
         s.stats.held += 1;
         self.counters.worker.held += 1;
         self.vms.due(about.arrived + limits.age);
         Ok(())
     }
 
-    fn not_held(&mut self, at: SpecialIdx, reason: DropReason) -> Result<(), DropReason> {
-        self.vms.special_mut(at).stats.dropped += 1;
-        Err(reason)
+    /// Whether a frame of `len` bytes finds room in a hold. Full memory refuses newcomers (R35); a
+    /// full queue lets its oldest go, and that is [`Tables::hold`]'s to do.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn room_to_hold(&self, querying: bool, packets: u32, len: usize) -> Result<(), DropReason> {
+        // Half of the memory is for handovers alone, so that a storm of misses cannot starve them.
+        if querying && self.holds.slots_used() > self.holds.slots() / 2 {
+            return Err(DropReason::HoldMemory);
+        }
+        match packets {
+            0 => Err(DropReason::HoldOverflow),
+            _ if self.holds.has_room(len) => Ok(()),
+            _ => Err(DropReason::HoldMemory),
+        }
+    }
+
+    /// Frames held for one unknown destination at most (R35).
+    pub fn miss_hold_packets(&self) -> u32 {
+        self.vms.default_limits().packets
     }
 
     /// The oldest frame that an entry holds, of those that `dispatch` lets go; where it goes.

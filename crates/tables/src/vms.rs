@@ -138,6 +138,8 @@ pub struct Vms {
     next_due: Instant,
     limits: HoldLimits,
     report_interval: godwit_wire::Span,
+    /// Where the search for a negative answer goes on.
+    hand: usize,
 }
 
 impl Vms {
@@ -154,6 +156,7 @@ impl Vms {
             next_due: Instant::NEVER,
             limits: HoldLimits { packets: config.miss_hold_packets, age: config.miss_hold_age },
             report_interval: config.report_interval,
+            hand: 0,
         }
     }
 
@@ -258,13 +261,34 @@ impl Vms {
         Ok((SpecialIdx(at), is_new))
     }
 
-    /// The negative answer that dies first, to make room for something better (R36).
-    pub(crate) fn oldest_absent(&self) -> Option<SpecialIdx> {
-        let until = |&at: &u32| match self.specials[at as usize].state {
-            State::Known(VmState::Absent { until }) => Some((until, at)),
-            _ => None,
-        };
-        self.active.iter().filter_map(until).min().map(|(_, at)| SpecialIdx(at))
+    /// There is room for another special entry and its key.
+    pub(crate) fn has_room(&self) -> bool {
+        let slab =
+            !self.free.is_empty() || self.specials.len() < self.capacity || self.any_absent().is_some();
+        slab && self.fib.len() < self.fib.capacity()
+    }
+
+    fn is_absent(&self, place: usize) -> bool {
+        let at = self.active[place] as usize;
+        matches!(self.specials[at].state, State::Known(VmState::Absent { .. }))
+    }
+
+    /// The place of a negative answer, from where the last one was found.
+    fn any_absent(&self) -> Option<usize> {
+        let n = self.active.len();
+        (0..n).map(|i| (self.hand + i) % n).find(|&place| self.is_absent(place))
+    }
+
+    /// A negative answer that makes room for something better (R36). Not always the oldest: the
+    /// list is gone round like a clock, so that finding one stays cheap while there are many.
+    pub(crate) fn some_absent(&mut self) -> Option<SpecialIdx> {
+        self.hand = self.any_absent()?;
+        self.at_place(self.hand)
+    }
+
+    /// Bounds of a hold that control gave none.
+    pub(crate) fn default_limits(&self) -> HoldLimits {
+        self.limits
     }
 
     /// Frees a special entry, whose queues are empty, and leaves `word` in its place, or nothing.
