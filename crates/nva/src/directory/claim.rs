@@ -1,0 +1,191 @@
+//! Who owns a VM: claims by compare-and-set, withdrawals by compare-and-delete (R18, R19, R21, R55).
+
+use std::net::IpAddr;
+
+use godwit_model::message::NvaToNve;
+use godwit_model::{BindingState, ClaimCause, DenyReason, Location, MoveId, NveId, Version, VmKey, VmRecord};
+
+use super::{Directory, Level, SessionId};
+
+/// What a claim comes to.
+enum Verdict {
+    /// It is there already: the same version again, so that a repeated claim changes nothing.
+    Confirm,
+    /// It becomes the owner, by this move if it was a planned one.
+    Grant(Option<MoveId>),
+    Deny(DenyReason, String),
+}
+
+impl Directory {
+    #[allow(clippy::too_many_arguments)] // They are the message's fields.
+    pub(super) fn claim(
+        &mut self,
+        session: SessionId,
+        nve: NveId,
+        seq: u64,
+        key: VmKey,
+        mut ips: Vec<IpAddr>,
+        cause: ClaimCause,
+        base: Version,
+    ) {
+        ips.sort_unstable();
+        ips.dedup();
+        match self.judge(&nve, key, &ips, base) {
+            Verdict::Deny(reason, text) => {
+                self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
+                let record = self.vms.get(&key).cloned();
+                self.send(session, NvaToNve::Deny { seq, key, reason, text, record });
+            }
+            Verdict::Confirm => {
+                self.source_came_back(&nve, key);
+                if let Some(record) = self.vms.get(&key).cloned() {
+                    self.send(session, NvaToNve::Grant { seq, record });
+                }
+            }
+            Verdict::Grant(by) => self.grant(session, nve, seq, key, by),
+        }
+    }
+
+    /// The rules, in the order in which they bind.
+    fn judge(&self, nve: &NveId, key: VmKey, ips: &[IpAddr], base: Version) -> Verdict {
+        let Some(r) = self.vms.get(&key) else {
+            let text = format!("the directory has no VM {key}; define it with `godwitctl vm define`");
+            return Verdict::Deny(DenyReason::UnknownVm, text);
+        };
+        if !r.ips().eq(ips.iter().copied()) {
+            let text = format!(
+                "VM {} has the addresses {} in the directory, the claim has {}",
+                r.name,
+                list(r.ips()),
+                list(ips.iter().copied())
+            );
+            return Verdict::Deny(DenyReason::AddressMismatch, text);
+        }
+        let intent = self.intent(r);
+        match &r.location {
+            Some(l) if l.nve == *nve => Verdict::Confirm,
+            Some(l) if r.pinned => {
+                Verdict::Deny(DenyReason::Pinned, format!("VM {} is pinned to NVE {}", r.name, l.nve))
+            }
+            Some(l) => judge_taken(r, l, intent, nve, base),
+            None => judge_free(r, intent, nve),
+        }
+    }
+
+    /// The move of this VM that waits for its grant: its id, old and new NVE.
+    fn intent(&self, r: &VmRecord) -> Option<(MoveId, NveId, NveId)> {
+        let m = self.moves.get(r.moving.as_ref()?)?;
+        let waits = m.awaits_grant();
+        waits.then(|| (m.record.id.clone(), m.record.from.clone(), m.record.to.clone()))
+    }
+
+    fn grant(&mut self, session: SessionId, nve: NveId, seq: u64, key: VmKey, by: Option<MoveId>) {
+        let Some(location) = self.location_of(&nve) else { return };
+        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        let old = record.location.replace(location).map(|l| l.nve);
+        record.state = BindingState::Active;
+        record.version = self.next_version();
+        let text = match &old {
+            Some(old) => format!("VM {} ({key}) moves from NVE {old} to {nve}", record.name),
+            None => format!("VM {} ({key}) is at NVE {nve}", record.name),
+        };
+        self.log(Level::Info, format!("{text}, version {}", record.version));
+        self.put_vm(record.clone());
+        self.granted.insert(key, self.now);
+        if let Some(id) = &by {
+            self.move_granted(id, record.version);
+        }
+        // The old NVE first: what it holds shall lead, before others send to the new one (R45).
+        self.publish_move(key, old, session, by.clone());
+        self.send(session, NvaToNve::Grant { seq, record });
+        if let Some(id) = by {
+            self.check_done(&id);
+        }
+    }
+
+    /// Compare-and-delete: a withdrawal that rests on an older version changes nothing (R19).
+    pub(super) fn withdraw(&mut self, nve: &NveId, key: VmKey, version: Version) {
+        let Some(r) = self.vms.get(&key) else { return };
+        let here = r.location.as_ref().is_some_and(|l| l.nve == *nve);
+        if !here || r.version != version {
+            let text = format!("ignored a stale withdrawal of {key} by NVE {nve}: it holds {version}");
+            return self.log(Level::Info, text);
+        }
+        if r.pinned {
+            let text = format!("ignored a withdrawal of {key} by NVE {nve}: the VM is pinned there");
+            return self.log(Level::Info, text);
+        }
+        // While it moves, others keep sending to the old NVE, which holds and then forwards. Telling
+        // them that the VM is nowhere would lose what they send until the new NVE's claim.
+        if let Some((id, _, _)) = self.intent(r) {
+            if let Some(m) = self.moves.get_mut(&id) {
+                m.withdrawn = Some(version);
+            }
+            let text = format!("NVE {nve} withdrew {key} during the move {id}: kept until the move ends");
+            return self.log(Level::Info, text);
+        }
+        self.detach(key);
+    }
+
+    pub(super) fn detach(&mut self, key: VmKey) {
+        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        record.location = None;
+        record.state = BindingState::Detached;
+        record.version = self.next_version();
+        self.log(Level::Info, format!("VM {} ({key}) is detached, version {}", record.name, record.version));
+        self.put_vm(record);
+        self.publish(key, None);
+    }
+
+    /// The old NVE claims again what it had withdrawn during a move: the VM is back there.
+    fn source_came_back(&mut self, nve: &NveId, key: VmKey) {
+        let Some(id) = self.vms.get(&key).and_then(|r| r.moving.clone()) else { return };
+        if let Some(m) = self.moves.get_mut(&id).filter(|m| m.record.from == *nve) {
+            m.withdrawn = None;
+        }
+    }
+}
+
+/// Somebody else has it: only a planned move takes it from them (R21).
+fn judge_taken(
+    r: &VmRecord,
+    owner: &Location,
+    intent: Option<(MoveId, NveId, NveId)>,
+    nve: &NveId,
+    base: Version,
+) -> Verdict {
+    if let Some((id, _, to)) = intent
+        && to == *nve
+    {
+        return Verdict::Grant(Some(id));
+    }
+    if base != Version::ZERO && base < r.version {
+        let text = format!(
+            "the claim rests on version {base}, VM {} is at NVE {} since version {}",
+            r.name, owner.nve, r.version
+        );
+        return Verdict::Deny(DenyReason::StaleVersion, text);
+    }
+    let text = format!(
+        "VM {} is at NVE {}; order a move (`godwitctl vm move {} --to {nve}`) or stop it there first",
+        r.name, owner.nve, r.name
+    );
+    Verdict::Deny(DenyReason::OwnedElsewhere, text)
+}
+
+/// Nobody has it: the first one gets it, unless a planned move says who.
+fn judge_free(r: &VmRecord, intent: Option<(MoveId, NveId, NveId)>, nve: &NveId) -> Verdict {
+    match intent {
+        Some((id, _, to)) if to == *nve => Verdict::Grant(Some(id)),
+        Some((id, from, to)) if from != *nve => {
+            let text = format!("VM {} is on its way from NVE {from} to {to} (move {id})", r.name);
+            Verdict::Deny(DenyReason::OwnedElsewhere, text)
+        }
+        _ => Verdict::Grant(None),
+    }
+}
+
+fn list(ips: impl Iterator<Item = IpAddr>) -> String {
+    let text = ips.map(|ip| ip.to_string()).collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "none".into() } else { text }
+}

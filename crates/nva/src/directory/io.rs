@@ -1,0 +1,152 @@
+//! What goes into the directory and what comes out.
+
+use core::fmt;
+
+use godwit_model::MoveId;
+use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_wire::Span;
+
+use super::refusal::Refusal;
+use super::state::Write;
+
+/// Bounds and times; the defaults are those of the requirement catalogue.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// After so many milliseconds without a message an NVE is taken for dead; a third of it is the
+    /// interval of keepalives.
+    pub keepalive_ms: u32,
+    /// How long others wait for the old NVE to know first.
+    pub upd_delay: Span,
+    /// An unacknowledged update is said again after so long (R38).
+    pub upd_timeout: Span,
+    /// How often it is said again.
+    pub upd_retries: u8,
+    /// Life of an answer to a query (R40).
+    pub pos_life: Span,
+    /// Life of an authoritative absence (R36).
+    pub neg_life: Span,
+    /// A move without its grant ends after so long (R49).
+    pub intent_timeout: Span,
+    /// Records in one part of a snapshot.
+    pub snapshot_chunk: usize,
+    /// Moves that are remembered.
+    pub max_moves: usize,
+    /// Steps in a move's timeline.
+    pub max_steps: usize,
+    /// NVEs that the directory takes.
+    pub max_nves: usize,
+    /// VNs that one NVE may be a member of.
+    pub max_vns_per_nve: usize,
+    /// Addresses of one VM, both families together.
+    pub max_addresses: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            keepalive_ms: 3000,
+            upd_delay: Span::from_ms(50),
+            upd_timeout: Span::from_ms(100),
+            upd_retries: 3,
+            pos_life: Span::from_ms(30_000),
+            neg_life: Span::from_ms(5_000),
+            intent_timeout: Span::from_ms(300_000),
+            snapshot_chunk: 500,
+            max_moves: 10_000,
+            max_steps: 256,
+            max_nves: 16_384,
+            max_vns_per_nve: 65_536,
+            max_addresses: 64,
+        }
+    }
+}
+
+/// One connection of one NVE; never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {}", self.0)
+    }
+}
+
+/// Something that happened on a session, or only time.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Input {
+    /// A connection is there; nothing has been said on it.
+    Connected {
+        /// Its number.
+        session: SessionId,
+    },
+    /// An NVE said something.
+    Message {
+        /// The connection.
+        session: SessionId,
+        /// What it said.
+        message: NveToNva,
+    },
+    /// Something came that the protocol does not have (answered, the session stays), or that the
+    /// directory has nothing to do with but that shows that the NVE lives.
+    Other {
+        /// The connection.
+        session: SessionId,
+        /// The error to answer with, if it was one.
+        error: Option<String>,
+    },
+    /// The connection ended; what was sent last may be lost.
+    Disconnected {
+        /// Its number.
+        session: SessionId,
+    },
+    /// Time passed; wanted every 10 ms or so.
+    Tick,
+}
+
+/// How much a line of the log matters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// For those who look for something.
+    Debug,
+    /// The course of things.
+    Info,
+    /// Something was refused, is late or differs.
+    Warn,
+}
+
+/// What the directory wants done.
+///
+/// Of one list, all [`Output::Persist`] must be durable before any [`Output::Send`] leaves or an order
+/// is answered: what somebody was told survives a crash. Sends of one session go in order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    /// Make it durable.
+    Persist(Write),
+    /// Say it on that connection.
+    Send {
+        /// The connection.
+        session: SessionId,
+        /// What to say.
+        message: NvaToNve,
+    },
+    /// End that connection; the directory has forgotten it already.
+    Close {
+        /// The connection.
+        session: SessionId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A move's record changed, for those who watch it.
+    MoveChanged(MoveId),
+    /// A line for the log.
+    Log {
+        /// How much it matters.
+        level: Level,
+        /// What happened, with names.
+        text: String,
+    },
+}
+
+/// The result of an operator's order: an answer with what is to be done before it is given, or a
+/// refusal, after which nothing has changed.
+pub type Answer<T> = Result<(T, Vec<Output>), Refusal>;

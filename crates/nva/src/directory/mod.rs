@@ -1,0 +1,209 @@
+//! The directory: one state machine without I/O and without a clock.
+//!
+//! Inputs and operators' orders go in together with the time; what is to be persisted, sent and logged
+//! comes out. The same struct runs in `godwit-nva`, in unit tests and in the simulator.
+//!
+//! # Rules
+//!
+//! * Only [`Directory`] assigns versions (R20): `(epoch, seq)`, the epoch raised at each start before
+//!   anything is served, the sequence at each change of a location or record.
+//! * A location changes by a granted claim, a withdrawal, or the operator's pin; nothing else.
+//! * Everything a session depends on is said again on the next one. So a lost connection loses nothing,
+//!   and no message needs to be kept for an NVE that is away.
+//! * An [`Output::Persist`] comes before the sends that rest on it.
+//!
+//! # Files
+//!
+//! `session` speaks with NVEs, `claim` decides who owns a VM, `publish` spreads the news and counts
+//! acknowledgements, `moves` follows planned moves, `operate` obeys the operator, `tick` looks at time.
+
+mod claim;
+mod io;
+mod moves;
+mod operate;
+mod publish;
+mod refusal;
+mod restore;
+mod session;
+mod state;
+mod tick;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use godwit_model::message::NvaToNve;
+use godwit_model::{Location, MoveId, NveId, Version, VmKey, VmRecord};
+use godwit_wire::{Instant, Mac, Vni};
+
+pub use io::{Answer, Config, Input, Level, Output, SessionId};
+pub use operate::VmDefinition;
+pub use refusal::{Refusal, RefusalKind};
+pub use state::{NveRecord, State, StoredMove, VnRecord, Write};
+pub use view::{NveInfo, Status, VnInfo};
+
+use moves::Move;
+use publish::{Awaited, Fanout};
+use session::Session;
+
+/// A VN and who takes part in it. Members may be there before the operator defines it.
+#[derive(Default)]
+struct Vn {
+    record: Option<VnRecord>,
+    /// NVEs that others replicate to (R60).
+    members: BTreeSet<NveId>,
+    /// Connections that get updates.
+    subscribers: BTreeSet<SessionId>,
+}
+
+struct Nve {
+    record: NveRecord,
+    session: Option<SessionId>,
+    /// When its last session was last heard.
+    heard: Option<Instant>,
+    /// VMs whose location it is.
+    vms: BTreeSet<VmKey>,
+}
+
+/// All knowledge of the NVA; see the module's text.
+pub struct Directory {
+    config: Config,
+    epoch: u32,
+    seq: u64,
+    vns: BTreeMap<Vni, Vn>,
+    vn_names: BTreeMap<String, Vni>,
+    vms: BTreeMap<VmKey, VmRecord>,
+    vm_names: BTreeMap<String, VmKey>,
+    ips: BTreeMap<(Vni, IpAddr), Mac>,
+    nves: BTreeMap<NveId, Nve>,
+    sessions: BTreeMap<SessionId, Session>,
+    /// Sessions with a port for a VM, whether active or not (R15).
+    associated: BTreeMap<VmKey, BTreeSet<SessionId>>,
+    moves: BTreeMap<MoveId, Move>,
+    /// By age, for forgetting.
+    move_numbers: BTreeMap<u64, MoveId>,
+    open_moves: BTreeSet<MoveId>,
+    /// Moves called off lately: an NVE that was away then is told when it is back.
+    called_off: BTreeSet<MoveId>,
+    /// Moves with steps or counts that are not persisted yet.
+    unsaved_moves: BTreeSet<MoveId>,
+    next_move: u64,
+    /// Changes that wait for the old NVE to know first.
+    fanouts: BTreeMap<VmKey, Fanout>,
+    awaited: BTreeMap<u64, Awaited>,
+    next_ack: u64,
+    /// When claims were granted, kept for a moment: see `report`.
+    granted: BTreeMap<VmKey, Instant>,
+    last_tick: Option<Instant>,
+    next_sweep: Instant,
+    // The step that is being made: its time and what comes out of it.
+    now: Instant,
+    wall_us: u64,
+    out: Vec<Output>,
+}
+
+impl Directory {
+    /// Takes one input at `now` (monotonic) and `wall_us` (microseconds since 1970, for timelines).
+    ///
+    /// Messages of a connection that is not there (closed, replaced) do nothing.
+    pub fn handle(&mut self, now: Instant, wall_us: u64, input: Input) -> Vec<Output> {
+        self.begin(now, wall_us);
+        match input {
+            Input::Connected { session } => self.connected(session),
+            Input::Message { session, message } => self.message(session, message),
+            Input::Other { session, error } => self.other(session, error),
+            Input::Disconnected { session } => self.disconnected(session),
+            Input::Tick => self.tick(),
+        }
+        self.finish()
+    }
+
+    fn begin(&mut self, now: Instant, wall_us: u64) {
+        debug_assert!(self.out.is_empty(), "the last step left outputs behind");
+        self.now = now;
+        self.wall_us = wall_us;
+    }
+
+    fn finish(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn log(&mut self, level: Level, text: String) {
+        self.out.push(Output::Log { level, text });
+    }
+
+    fn send(&mut self, session: SessionId, message: NvaToNve) {
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.sent = self.now;
+            self.out.push(Output::Send { session, message });
+        }
+    }
+
+    fn persist(&mut self, write: Write) {
+        self.out.push(Output::Persist(write));
+    }
+
+    /// The next version; above every one before it (R20).
+    fn next_version(&mut self) -> Version {
+        self.seq += 1;
+        self.persist(Write::Seq(self.seq));
+        Version { epoch: self.epoch, seq: self.seq }
+    }
+
+    fn session_of(&self, nve: &NveId) -> Option<SessionId> {
+        self.nves.get(nve)?.session
+    }
+
+    fn location_of(&self, nve: &NveId) -> Option<Location> {
+        let n = self.nves.get(nve)?;
+        Some(Location { nve: nve.clone(), locators: n.record.locators })
+    }
+
+    /// Puts a VM's record in place with all indexes, and makes it durable.
+    fn put_vm(&mut self, record: VmRecord) {
+        let key = record.key;
+        if let Some(old) = self.vms.remove(&key) {
+            self.unindex(&old);
+        }
+        self.index(&record);
+        self.persist(Write::PutVm(record.clone()));
+        self.vms.insert(key, record);
+    }
+
+    fn index(&mut self, r: &VmRecord) {
+        for ip in r.ips() {
+            self.ips.insert((r.key.vni, ip), r.key.mac);
+        }
+        self.vm_names.insert(r.name.clone(), r.key);
+        if let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
+            nve.vms.insert(r.key);
+        }
+    }
+
+    fn unindex(&mut self, r: &VmRecord) {
+        for ip in r.ips() {
+            self.ips.remove(&(r.key.vni, ip));
+        }
+        self.vm_names.remove(&r.name);
+        if let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
+            nve.vms.remove(&r.key);
+        }
+    }
+
+    fn save_nve(&mut self, nve: &NveId) {
+        if let Some(n) = self.nves.get(nve) {
+            let record = n.record.clone();
+            self.persist(Write::PutNve(record));
+        }
+    }
+
+    /// The records of a VN, by MAC.
+    fn vms_of(&self, vni: Vni) -> impl Iterator<Item = &VmRecord> {
+        let first = VmKey { vni, mac: Mac::ZERO };
+        let last = VmKey { vni, mac: Mac::BROADCAST };
+        self.vms.range(first..=last).map(|(_, r)| r)
+    }
+}
+
+#[cfg(test)]
+mod tests {}

@@ -1,0 +1,433 @@
+//! Planned moves: intent, phases, timeline, history (R49, R57).
+
+use std::collections::BTreeMap;
+
+use godwit_model::message::{MoveRole, NvaToNve};
+use godwit_model::{
+    HandoverCounts, MoveId, MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Version, VmKey,
+};
+use godwit_wire::{Instant, Span};
+
+use super::{Answer, Directory, Level, Output, Refusal, SessionId, StoredMove, Write};
+
+/// Longest note of a step, in bytes.
+const MAX_NOTE: usize = 200;
+/// NVEs whose counts one move keeps.
+const MAX_COUNTS: usize = 16;
+/// Steps of the NVA itself that a full timeline still takes: it always shows how the move ended.
+const RESERVED_STEPS: usize = 8;
+/// An NVE that comes back so long after a move was called off does not remember it.
+pub(super) const CALLED_OFF_AGE: Span = Span::from_ms(600_000);
+
+/// A move and what is needed to follow it.
+pub(super) struct Move {
+    number: u64,
+    pub record: MoveRecord,
+    /// Updates with the new location that NVEs have not acknowledged.
+    pub awaiting: BTreeMap<u64, NveId>,
+    /// The old NVE withdrew this version while the move was under way.
+    pub withdrawn: Option<Version>,
+    /// When patience ends; set at the next sweep after a restart.
+    pub deadline: Option<Instant>,
+}
+
+impl Move {
+    pub fn restored(stored: StoredMove) -> Move {
+        let StoredMove { number, record } = stored;
+        Move { number, record, awaiting: BTreeMap::new(), withdrawn: None, deadline: None }
+    }
+
+    pub fn stored(&self) -> StoredMove {
+        StoredMove { number: self.number, record: self.record.clone() }
+    }
+
+    /// Ordered, and neither granted nor called off: the intent is in force.
+    pub fn awaits_grant(&self) -> bool {
+        matches!(self.record.phase, MovePhase::Preparing | MovePhase::Prepared | MovePhase::Paused)
+    }
+
+    fn has_step(&self, nve: &NveId, what: MoveStepKind) -> bool {
+        self.record.steps.iter().any(|s| s.what == what && s.nve.as_ref() == Some(nve))
+    }
+
+    /// Adds to the timeline, unless it says nothing new or the timeline is full.
+    fn add_step(&mut self, mut step: MoveStep, max: usize) {
+        use MoveStepKind as K;
+        if let Some(nve) = &step.nve {
+            let once = matches!(step.what, K::Prepared | K::Claimed | K::FirstForwarded);
+            if once && self.has_step(nve, step.what) || self.record.steps.contains(&step) {
+                return;
+            }
+            if step.what == K::LastForwarded {
+                self.record.steps.retain(|s| s.what != K::LastForwarded || s.nve != step.nve);
+            }
+        }
+        let max = if step.nve.is_none() { max + RESERVED_STEPS } else { max };
+        if self.record.steps.len() < max {
+            truncate(&mut step.note);
+            self.record.steps.push(step);
+        }
+    }
+}
+
+fn truncate(note: &mut String) {
+    if note.len() > MAX_NOTE {
+        let end = (0..=MAX_NOTE).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
+        note.truncate(end);
+    }
+}
+
+impl Directory {
+    /// Orders a move; the same id again is the same move (R57). An empty id is given one.
+    ///
+    /// # Errors
+    /// Where the VM or the NVE is unknown, the VM is not active, pinned, there already or in another
+    /// move, or the NVE is not connected.
+    pub fn start_move(
+        &mut self,
+        now: Instant,
+        wall_us: u64,
+        vm: &str,
+        to: &NveId,
+        mode: MoveMode,
+        id: &str,
+    ) -> Answer<MoveRecord> {
+        self.begin(now, wall_us);
+        if let Some(m) = self.moves.get(&MoveId(id.into())) {
+            let r = &m.record;
+            if r.vm == vm && r.to == *to && r.mode == mode {
+                return Ok((r.clone(), Vec::new()));
+            }
+            return Err(Refusal::MoveIdTaken { id: r.id.clone(), vm: r.vm.clone(), to: r.to.clone() });
+        }
+        let (key, from) = self.may_move(vm, to)?;
+        let id = self.move_name(id)?;
+        self.make_room()?;
+        let record = MoveRecord {
+            id: id.clone(),
+            vm: vm.into(),
+            key,
+            from,
+            to: to.clone(),
+            mode,
+            phase: MovePhase::Preparing,
+            version: Version::ZERO,
+            steps: Vec::new(),
+            counts: Vec::new(),
+        };
+        let mut m = Move::restored(StoredMove { number: self.next_move, record });
+        m.deadline = Some(now + self.config.intent_timeout);
+        self.move_numbers.insert(self.next_move, id.clone());
+        self.next_move += 1;
+        self.moves.insert(id.clone(), m);
+        self.open_moves.insert(id.clone());
+        self.set_moving(key, Some(id.clone()));
+        self.nva_step(&id, MoveStepKind::Ordered, String::new());
+        self.save_move(&id);
+        self.log(Level::Info, format!("move {id}: VM {vm} ({key}) to NVE {to} ordered"));
+        self.prepare(&id, MoveRole::Target);
+        self.prepare(&id, MoveRole::Source);
+        let record = self.moves[&id].record.clone();
+        Ok((record, self.finish()))
+    }
+
+    /// The VM's key and owner, where it may move to that NVE now.
+    fn may_move(&self, vm: &str, to: &NveId) -> Result<(VmKey, NveId), Refusal> {
+        let key = self.vm_names.get(vm).ok_or_else(|| Refusal::UnknownVm(vm.into()))?;
+        let r = &self.vms[key];
+        let target = self.nves.get(to).ok_or_else(|| Refusal::UnknownNve(to.to_string()))?;
+        let vm = vm.to_owned();
+        let Some(owner) = r.location.as_ref().map(|l| l.nve.clone()) else {
+            return Err(Refusal::VmDetached { vm });
+        };
+        if r.pinned {
+            return Err(Refusal::VmPinned { vm, nve: owner });
+        }
+        if let Some(id) = r.moving.clone() {
+            return Err(Refusal::VmMoving { vm, id });
+        }
+        if owner == *to {
+            return Err(Refusal::AlreadyThere { vm, nve: owner });
+        }
+        if target.session.is_none() {
+            return Err(Refusal::NveNotConnected { nve: to.clone() });
+        }
+        Ok((*key, owner))
+    }
+
+    fn move_name(&self, id: &str) -> Result<MoveId, Refusal> {
+        if id.is_empty() {
+            let named = (self.next_move..).map(|n| MoveId(format!("m{n}")));
+            let free = named.into_iter().find(|id| !self.moves.contains_key(id));
+            return free.ok_or(Refusal::BadMoveId(String::new()));
+        }
+        let ok = id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic());
+        if ok { Ok(MoveId(id.into())) } else { Err(Refusal::BadMoveId(id.into())) }
+    }
+
+    /// Forgets the oldest finished moves beyond the bound.
+    fn make_room(&mut self) -> Result<(), Refusal> {
+        if self.moves.len() < self.config.max_moves {
+            return Ok(());
+        }
+        let finished = |id: &&MoveId| !self.open_moves.contains(*id);
+        let Some(oldest) = self.move_numbers.values().find(finished).cloned() else {
+            return Err(Refusal::Full { what: "unfinished moves", max: self.config.max_moves });
+        };
+        if let Some(m) = self.moves.remove(&oldest) {
+            self.move_numbers.remove(&m.number);
+        }
+        self.called_off.remove(&oldest);
+        self.unsaved_moves.remove(&oldest);
+        self.persist(Write::RemoveMove(oldest));
+        Ok(())
+    }
+
+    /// Calls a move off before its grant; both NVEs return to what was.
+    ///
+    /// # Errors
+    /// Where there is no such move, or it is granted or ended. One that is called off already is not
+    /// refused, so that the order may be repeated.
+    pub fn abort_move(&mut self, now: Instant, wall_us: u64, id: &MoveId) -> Answer<MoveRecord> {
+        self.begin(now, wall_us);
+        let m = self.moves.get(id).ok_or_else(|| Refusal::UnknownMove(id.to_string()))?;
+        let r = &m.record;
+        match r.phase {
+            MovePhase::Aborted => return Ok((r.clone(), Vec::new())),
+            MovePhase::Done | MovePhase::Granted => {
+                let (vm, to) = (r.vm.clone(), r.to.clone());
+                return Err(Refusal::MoveGranted { id: id.clone(), vm, to });
+            }
+            MovePhase::Failed => return Err(Refusal::MoveEnded { id: id.clone(), phase: r.phase }),
+            MovePhase::Preparing | MovePhase::Prepared | MovePhase::Paused => {}
+        }
+        self.call_off(id, MovePhase::Aborted, "called off by the operator".into());
+        let record = self.moves[id].record.clone();
+        Ok((record, self.finish()))
+    }
+
+    /// Ends a move that has no grant.
+    pub(super) fn call_off(&mut self, id: &MoveId, phase: MovePhase, reason: String) {
+        let Some(m) = self.moves.get_mut(id).filter(|m| m.awaits_grant()) else { return };
+        m.record.phase = phase;
+        let (key, withdrawn) = (m.record.key, m.withdrawn);
+        let parties = [m.record.to.clone(), m.record.from.clone()];
+        let what = if phase == MovePhase::Failed { MoveStepKind::Failed } else { MoveStepKind::Aborted };
+        self.open_moves.remove(id);
+        self.called_off.insert(id.clone());
+        self.nva_step(id, what, reason.clone());
+        self.save_move(id);
+        self.set_moving(key, None);
+        self.log(Level::Warn, format!("move {id} has ended without a grant: {reason}"));
+        for nve in parties {
+            if let Some(session) = self.session_of(&nve) {
+                let reason = reason.clone();
+                self.send(session, NvaToNve::MoveAbort { id: id.clone(), key, reason });
+            }
+        }
+        // The withdrawal that had to wait for the move's end.
+        if withdrawn.is_some() && withdrawn == self.vms.get(&key).map(|r| r.version) {
+            self.detach(key);
+        }
+    }
+
+    fn set_moving(&mut self, key: VmKey, moving: Option<MoveId>) {
+        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        if record.moving != moving {
+            record.moving = moving;
+            self.put_vm(record);
+        }
+    }
+
+    fn prepare(&mut self, id: &MoveId, role: MoveRole) {
+        let Some(r) = self.moves.get(id).map(|m| &m.record) else { return };
+        let nve = if role == MoveRole::Target { &r.to } else { &r.from };
+        let (Some(session), Some(record)) = (self.session_of(nve), self.vms.get(&r.key).cloned()) else {
+            return;
+        };
+        let (Some(from), Some(to)) = (self.location_of(&r.from), self.location_of(&r.to)) else { return };
+        let mode = r.mode;
+        self.send(session, NvaToNve::MovePrepare { id: id.clone(), role, record, from, to, mode });
+    }
+
+    /// An NVE is back: what it may have missed of moves is said again.
+    pub(super) fn repeat_moves(&mut self, session: SessionId, nve: &NveId) {
+        let concerns = |m: &&Move| m.record.from == *nve || m.record.to == *nve;
+        let off = self.called_off.iter().filter_map(|id| self.moves.get(id)).filter(concerns);
+        let off: Vec<(MoveId, VmKey)> = off.map(|m| (m.record.id.clone(), m.record.key)).collect();
+        for (id, key) in off {
+            let reason = "called off while this NVE was away".into();
+            self.send(session, NvaToNve::MoveAbort { id, key, reason });
+        }
+        let open = self.open_moves.iter().filter_map(|id| self.moves.get(id)).filter(concerns);
+        let open: Vec<(MoveId, bool)> = open.map(|m| (m.record.id.clone(), m.record.to == *nve)).collect();
+        for (id, target) in open {
+            self.prepare(&id, if target { MoveRole::Target } else { MoveRole::Source });
+        }
+    }
+
+    /// A port for a VM appeared at the NVE that the VM is to move to.
+    pub(super) fn repeat_target_move(&mut self, session: SessionId, nve: &NveId, key: VmKey) {
+        let Some(id) = self.vms.get(&key).and_then(|r| r.moving.clone()) else { return };
+        let target = self.moves.get(&id).is_some_and(|m| m.awaits_grant() && m.record.to == *nve);
+        if target && self.session_of(nve) == Some(session) {
+            self.prepare(&id, MoveRole::Target);
+        }
+    }
+
+    /// The claim that a move was ordered for has its grant.
+    pub(super) fn move_granted(&mut self, id: &MoveId, version: Version) {
+        let deadline = self.now + self.config.intent_timeout;
+        let Some(m) = self.moves.get_mut(id) else { return };
+        m.record.phase = MovePhase::Granted;
+        m.record.version = version;
+        m.withdrawn = None;
+        m.deadline = Some(deadline);
+        let (key, to) = (m.record.key, m.record.to.clone());
+        self.set_moving(key, None);
+        self.step(id, MoveStepKind::Claimed, Some(to), String::new());
+        self.nva_step(id, MoveStepKind::Granted, format!("version {version}"));
+        self.save_move(id);
+    }
+
+    /// An update of the move is settled: acknowledged, or its NVE is away and gets a snapshot later.
+    pub(super) fn move_acked(&mut self, id: &MoveId, ack_id: u64, note: Option<&str>) {
+        let Some(nve) = self.moves.get_mut(id).and_then(|m| m.awaiting.remove(&ack_id)) else { return };
+        if let Some(note) = note {
+            self.step(id, MoveStepKind::Acknowledged, Some(nve), note.into());
+            self.changed(id);
+        }
+    }
+
+    /// Ends a granted move when nobody is left to be told.
+    pub(super) fn check_done(&mut self, id: &MoveId) {
+        let Some(m) = self.moves.get(id) else { return };
+        let waits = self.fanouts.get(&m.record.key).is_some_and(|f| f.by.as_ref() == Some(id));
+        if m.record.phase == MovePhase::Granted && m.awaiting.is_empty() && !waits {
+            self.move_done(id, String::new());
+        }
+    }
+
+    fn move_done(&mut self, id: &MoveId, note: String) {
+        let Some(m) = self.moves.get_mut(id) else { return };
+        m.record.phase = MovePhase::Done;
+        m.awaiting.clear();
+        self.open_moves.remove(id);
+        self.nva_step(id, MoveStepKind::Done, note);
+        self.save_move(id);
+        self.log(Level::Info, format!("move {id} is done"));
+    }
+
+    /// Looks at the deadlines of unfinished moves.
+    pub(super) fn sweep_moves(&mut self) {
+        let open: Vec<MoveId> = self.open_moves.iter().cloned().collect();
+        for id in open {
+            let fresh = self.now + self.config.intent_timeout;
+            let Some(m) = self.moves.get_mut(&id) else { continue };
+            let late = *m.deadline.get_or_insert(fresh) <= self.now;
+            let seconds = self.config.intent_timeout.as_ms() / 1000;
+            if m.awaits_grant() && late {
+                let reason = format!("no claim of NVE {} within {seconds} s", m.record.to);
+                self.call_off(&id, MovePhase::Aborted, reason);
+            } else if late {
+                let missing: Vec<&str> = m.awaiting.values().map(NveId::as_str).collect();
+                let note = format!("without the acknowledgement of {}", missing.join(", "));
+                self.move_done(&id, note);
+            } else {
+                self.check_done(&id); // After a restart nobody is left to wait for.
+            }
+        }
+        let horizon = self.wall_us.saturating_sub(CALLED_OFF_AGE.as_ms() * 1000);
+        let moves = &self.moves;
+        self.called_off.retain(|id| {
+            let ended = moves.get(id).and_then(|m| m.record.steps.last()).map_or(0, |s| s.at_us);
+            ended >= horizon
+        });
+    }
+
+    /// What an NVE says about a move: a step of the timeline, counts, or both.
+    pub(super) fn move_report(
+        &mut self,
+        nve: NveId,
+        id: MoveId,
+        step: Option<MoveStep>,
+        counts: Option<HandoverCounts>,
+    ) {
+        if !self.moves.contains_key(&id) {
+            return self.log(Level::Debug, format!("NVE {nve} reports of move {id}, which is forgotten"));
+        }
+        if let Some(counts) = counts {
+            self.put_counts(&id, &nve, counts);
+        }
+        if let Some(mut step) = step {
+            step.nve = Some(nve.clone());
+            let (what, note) = (step.what, step.note.clone());
+            if let Some(m) = self.moves.get_mut(&id) {
+                m.add_step(step, self.config.max_steps);
+            }
+            self.advance(&id, &nve, what, note);
+        }
+        self.changed(&id);
+    }
+
+    fn put_counts(&mut self, id: &MoveId, nve: &NveId, counts: HandoverCounts) {
+        let Some(m) = self.moves.get_mut(id) else { return };
+        let all = &mut m.record.counts;
+        if let Some((_, c)) = all.iter_mut().find(|(n, _)| n == nve) {
+            *c = counts;
+        } else if all.len() < MAX_COUNTS {
+            all.push((nve.clone(), counts));
+        }
+    }
+
+    /// The phase that an NVE's step leads to.
+    fn advance(&mut self, id: &MoveId, nve: &NveId, what: MoveStepKind, note: String) {
+        let Some(m) = self.moves.get_mut(id).filter(|m| m.awaits_grant()) else { return };
+        let (from, to) = (m.record.from.clone(), m.record.to.clone());
+        let both = m.has_step(&from, MoveStepKind::Prepared) && m.has_step(&to, MoveStepKind::Prepared);
+        let party = *nve == from || *nve == to;
+        match what {
+            MoveStepKind::Prepared if both && m.record.phase == MovePhase::Preparing => {
+                m.record.phase = MovePhase::Prepared;
+                self.save_move(id);
+            }
+            MoveStepKind::Paused if *nve == from => {
+                m.record.phase = MovePhase::Paused;
+                self.save_move(id);
+            }
+            MoveStepKind::Aborted if party => {
+                self.call_off(id, MovePhase::Aborted, format!("NVE {nve}: {note}"));
+            }
+            MoveStepKind::Failed if party => {
+                self.call_off(id, MovePhase::Failed, format!("NVE {nve}: {note}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn nva_step(&mut self, id: &MoveId, what: MoveStepKind, note: String) {
+        self.step(id, what, None, note);
+    }
+
+    fn step(&mut self, id: &MoveId, what: MoveStepKind, nve: Option<NveId>, note: String) {
+        let step = MoveStep { at_us: self.wall_us, nve, what, note };
+        let max = self.config.max_steps;
+        if let Some(m) = self.moves.get_mut(id) {
+            m.add_step(step, max);
+        }
+    }
+
+    /// The record changed in a way that a crash may undo: it is persisted with the next sweep.
+    fn changed(&mut self, id: &MoveId) {
+        self.unsaved_moves.insert(id.clone());
+        self.out.push(Output::MoveChanged(id.clone()));
+    }
+
+    pub(super) fn save_move(&mut self, id: &MoveId) {
+        self.unsaved_moves.remove(id);
+        if let Some(stored) = self.moves.get(id).map(Move::stored) {
+            self.persist(Write::PutMove(stored));
+            self.out.push(Output::MoveChanged(id.clone()));
+        }
+    }
+}

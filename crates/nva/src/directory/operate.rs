@@ -1,0 +1,312 @@
+//! The operator's orders: VNs, VMs, NVEs. Each checks everything before it changes anything.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use godwit_model::message::Change;
+use godwit_model::{BindingState, Location, Locators, NveId, Version, VmKey, VmRecord, check_name};
+use godwit_wire::{Instant, Mac, Vni};
+
+use super::{Answer, Directory, Level, Nve, NveInfo, NveRecord, Refusal, VnInfo, VnRecord, Write};
+
+/// A VM as an operator defines it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VmDefinition {
+    /// Its name, unique in the directory.
+    pub name: String,
+    /// Name of its VN.
+    pub vn: String,
+    /// Its address, unique in the VN.
+    pub mac: Mac,
+    /// Its IPv4 addresses, each unique in the VN.
+    pub ipv4: Vec<Ipv4Addr>,
+    /// Its IPv6 addresses, each unique in the VN.
+    pub ipv6: Vec<Ipv6Addr>,
+    /// It is a router.
+    pub router: bool,
+    /// It is at this NVE by the operator's word; none: it is claimed.
+    pub pinned: Option<NveId>,
+}
+
+impl Directory {
+    /// Makes a VN; the same order again changes nothing.
+    ///
+    /// # Errors
+    /// Where its name or number is taken, or a value is of no use.
+    pub fn create_vn(&mut self, now: Instant, wall_us: u64, vn: VnRecord) -> Answer<VnInfo> {
+        self.begin(now, wall_us);
+        check_name("VN", &vn.name)?;
+        if vn.mtu != 0 && !(576..=9216).contains(&vn.mtu) {
+            return Err(Refusal::BadMtu(vn.mtu));
+        }
+        let vni = vn.vni;
+        let there = self.vn_names.get(&vn.name).copied();
+        if let Some(vni) = there.filter(|v| self.vns[v].record.as_ref() != Some(&vn)) {
+            return Err(Refusal::VnExists { name: vn.name, vni });
+        }
+        if there.is_none() {
+            if let Some(r) = self.vns.get(&vni).and_then(|v| v.record.as_ref()) {
+                return Err(Refusal::VniTaken { vni, name: r.name.clone() });
+            }
+            self.vn_names.insert(vn.name.clone(), vni);
+            self.persist(Write::PutVn(vn.clone()));
+            self.log(Level::Info, format!("VN {} has VNI {vni}", vn.name));
+            self.vns.entry(vni).or_default().record = Some(vn);
+            self.snapshot_all(vni);
+        }
+        let info = self.vn_info(vni).ok_or(Refusal::UnknownVn(String::new()))?;
+        Ok((info, self.finish()))
+    }
+
+    /// Subscribers learn that the VN is there, or is not any more.
+    fn snapshot_all(&mut self, vni: Vni) {
+        let subscribers = self.vns.get(&vni).map(|v| v.subscribers.clone()).unwrap_or_default();
+        for session in subscribers {
+            self.settle_by_snapshot(session, vni);
+            self.snapshot(session, vni);
+        }
+    }
+
+    /// Deletes a VN without VMs.
+    ///
+    /// # Errors
+    /// Where it is not there, or has VMs.
+    pub fn delete_vn(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<VnInfo> {
+        self.begin(now, wall_us);
+        let vni = *self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
+        let vms = self.vms_of(vni).count();
+        if vms > 0 {
+            return Err(Refusal::VnHasVms { vn: name.into(), vms });
+        }
+        let info = self.vn_info(vni).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
+        self.vn_names.remove(name);
+        if let Some(vn) = self.vns.get_mut(&vni) {
+            vn.record = None;
+        }
+        self.persist(Write::RemoveVn(vni));
+        self.log(Level::Info, format!("VN {name} is deleted"));
+        self.snapshot_all(vni);
+        self.drop_empty_vn(vni);
+        Ok((info, self.finish()))
+    }
+
+    /// Defines a VM, or changes the addresses, the router flag or the pin of one that is there.
+    ///
+    /// # Errors
+    /// Where a name or an address is taken or of no use, or the VM cannot be changed now.
+    pub fn define_vm(&mut self, now: Instant, wall_us: u64, def: VmDefinition) -> Answer<VmRecord> {
+        self.begin(now, wall_us);
+        let key = self.check_definition(&def)?;
+        let old = self.vms.get(&key).cloned();
+        let record = self.defined(key, &def, old.as_ref())?;
+        if old.as_ref() == Some(&record) {
+            return Ok((record, Vec::new()));
+        }
+        let record = VmRecord { version: self.next_version(), ..record };
+        self.log(Level::Info, format!("VM {} ({key}) is defined, version {}", record.name, record.version));
+        self.put_vm(record.clone());
+        self.publish(key, None);
+        let places = [old.and_then(|r| r.location), record.location.clone()];
+        for nve in places.into_iter().flatten().map(|l| l.nve) {
+            self.sync_foreign_member(&nve, key.vni);
+        }
+        Ok((record, self.finish()))
+    }
+
+    fn check_definition(&self, def: &VmDefinition) -> Result<VmKey, Refusal> {
+        check_name("VM", &def.name)?;
+        let vni = *self.vn_names.get(&def.vn).ok_or_else(|| Refusal::UnknownVn(def.vn.clone()))?;
+        if !def.mac.is_unicast() {
+            return Err(Refusal::BadMac { mac: def.mac });
+        }
+        let key = VmKey { vni, mac: def.mac };
+        if let Some(other) = self.vm_names.get(&def.name).filter(|k| **k != key) {
+            return Err(Refusal::VmExists { name: def.name.clone(), key: other.to_string() });
+        }
+        if let Some(r) = self.vms.get(&key).filter(|r| r.name != def.name) {
+            return Err(Refusal::MacTaken { mac: def.mac, vn: def.vn.clone(), name: r.name.clone() });
+        }
+        let got = def.ipv4.len() + def.ipv6.len();
+        if got > self.config.max_addresses {
+            return Err(Refusal::TooManyAddresses { got, max: self.config.max_addresses });
+        }
+        let v4 = def.ipv4.iter().copied().map(IpAddr::V4);
+        for ip in v4.chain(def.ipv6.iter().copied().map(IpAddr::V6)) {
+            self.check_ip(key, &def.vn, ip)?;
+        }
+        Ok(key)
+    }
+
+    /// One address has one MAC within its VN (R33).
+    fn check_ip(&self, key: VmKey, vn: &str, ip: IpAddr) -> Result<(), Refusal> {
+        let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || broadcast {
+            return Err(Refusal::BadIp(ip));
+        }
+        match self.ips.get(&(key.vni, ip)).filter(|mac| **mac != key.mac) {
+            None => Ok(()),
+            Some(mac) => {
+                let owner = self.vms.get(&VmKey { vni: key.vni, mac: *mac });
+                let name = owner.map(|r| r.name.clone()).unwrap_or_default();
+                Err(Refusal::IpTaken { ip, vn: vn.into(), name })
+            }
+        }
+    }
+
+    /// The record that the definition leads to, with the version of the old one.
+    fn defined(&self, key: VmKey, def: &VmDefinition, old: Option<&VmRecord>) -> Result<VmRecord, Refusal> {
+        let pin = match &def.pinned {
+            Some(nve) => Some(self.location_of(nve).ok_or_else(|| Refusal::UnknownNve(nve.to_string()))?),
+            None => None,
+        };
+        let location = placed(def, old, pin)?;
+        let sorted = |mut v: Vec<_>| {
+            v.sort_unstable();
+            v.dedup();
+            v
+        };
+        let mut ipv6 = def.ipv6.clone();
+        ipv6.sort_unstable();
+        ipv6.dedup();
+        let record = VmRecord {
+            name: def.name.clone(),
+            key,
+            ipv4: sorted(def.ipv4.clone()),
+            ipv6,
+            state: if location.is_some() { BindingState::Active } else { BindingState::Detached },
+            location,
+            version: old.map_or(Version::ZERO, |r| r.version),
+            router: def.router,
+            pinned: def.pinned.is_some(),
+            moving: old.and_then(|r| r.moving.clone()),
+        };
+        match (&record.moving, old) {
+            // Both NVEs were told its addresses for this move.
+            (Some(id), Some(o)) if *o != record => {
+                Err(Refusal::VmMoving { vm: def.name.clone(), id: id.clone() })
+            }
+            _ => Ok(record),
+        }
+    }
+
+    /// Deletes a VM that does not run at a connected NVE.
+    ///
+    /// # Errors
+    /// Where it is not there, runs, or moves.
+    pub fn delete_vm(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<VmRecord> {
+        self.begin(now, wall_us);
+        let record = self.vm_named(name)?.clone();
+        if let Some(id) = record.moving {
+            return Err(Refusal::VmMoving { vm: name.into(), id });
+        }
+        let place = record.location.as_ref().map(|l| l.nve.clone());
+        if let Some(nve) = place.clone().filter(|n| !record.pinned && self.session_of(n).is_some()) {
+            return Err(Refusal::VmActive { vm: name.into(), nve });
+        }
+        let version = self.next_version();
+        self.vms.remove(&record.key);
+        self.unindex(&record);
+        self.persist(Write::RemoveVm(record.key));
+        self.log(Level::Info, format!("VM {name} ({}) is deleted, version {version}", record.key));
+        self.publish(record.key, None);
+        if let Some(nve) = place {
+            self.sync_foreign_member(&nve, record.key.vni);
+        }
+        Ok((record, self.finish()))
+    }
+
+    /// Defines an NVE that has no session, or gives it other locators.
+    ///
+    /// # Errors
+    /// Where the NVE speaks for itself, has no locator, or the directory is full.
+    pub fn define_nve(
+        &mut self,
+        now: Instant,
+        wall_us: u64,
+        id: &NveId,
+        locators: Locators,
+    ) -> Answer<NveInfo> {
+        self.begin(now, wall_us);
+        if locators.is_empty() {
+            return Err(Refusal::NoLocator);
+        }
+        let full = self.nves.len() >= self.config.max_nves;
+        match self.nves.get_mut(id) {
+            Some(n) if !n.record.foreign => return Err(Refusal::NveSpeaks { nve: id.clone() }),
+            Some(n) if n.record.locators == locators => {}
+            Some(n) => {
+                n.record.locators = locators;
+                self.save_nve(id);
+                self.relocate(id);
+            }
+            None if full => {
+                return Err(Refusal::Full { what: "NVEs", max: self.config.max_nves });
+            }
+            None => {
+                let (software, vnis) = (String::new(), BTreeSet::new());
+                let record = NveRecord { id: id.clone(), locators, foreign: true, software, vnis };
+                let nve = Nve { record, session: None, heard: None, vms: BTreeSet::new() };
+                self.nves.insert(id.clone(), nve);
+                self.save_nve(id);
+            }
+        }
+        let info = self.nve_info(id, now).ok_or_else(|| Refusal::UnknownNve(id.to_string()))?;
+        Ok((info, self.finish()))
+    }
+
+    /// Forgets an NVE that is not connected and holds no VM.
+    ///
+    /// # Errors
+    /// Where it is not there, connected, holds VMs, or takes part in a move.
+    pub fn delete_nve(&mut self, now: Instant, wall_us: u64, id: &NveId) -> Answer<NveInfo> {
+        self.begin(now, wall_us);
+        let info = self.nve_info(id, now).ok_or_else(|| Refusal::UnknownNve(id.to_string()))?;
+        if info.connected {
+            return Err(Refusal::NveConnected { nve: id.clone() });
+        }
+        if info.vms > 0 {
+            return Err(Refusal::NveHasVms { nve: id.clone(), vms: info.vms });
+        }
+        let moves = self.moves(None, true);
+        if let Some(m) = moves.into_iter().find(|m| m.from == *id || m.to == *id) {
+            return Err(Refusal::VmMoving { vm: m.vm.clone(), id: m.id.clone() });
+        }
+        self.forget_nve(id);
+        for vni in &info.vnis {
+            self.drop_member(id, *vni);
+        }
+        self.log(Level::Info, format!("NVE {id} is deleted"));
+        Ok((info, self.finish()))
+    }
+
+    /// A foreign NVE is a member of a VN while a VM of it is pinned there (R60).
+    fn sync_foreign_member(&mut self, nve: &NveId, vni: Vni) {
+        let Some(n) = self.nves.get(nve).filter(|n| n.record.foreign) else { return };
+        let wanted = n.vms.iter().any(|key| key.vni == vni);
+        if !wanted {
+            return self.drop_member(nve, vni);
+        }
+        let joins = self.vns.entry(vni).or_default().members.insert(nve.clone());
+        if let (true, Some(location)) = (joins, self.location_of(nve)) {
+            self.update_all(vni, Change::MemberJoined(location), None);
+        }
+    }
+}
+
+/// Where a definition puts the VM: at its pin, else where it was, unless the pin that put it there is gone.
+fn placed(
+    def: &VmDefinition,
+    old: Option<&VmRecord>,
+    pin: Option<Location>,
+) -> Result<Option<Location>, Refusal> {
+    let here = old.and_then(|r| r.location.clone());
+    let claimed = old.is_some_and(|r| !r.pinned);
+    match (pin, here) {
+        (Some(pin), Some(here)) if claimed && pin.nve != here.nve => {
+            Err(Refusal::VmActive { vm: def.name.clone(), nve: here.nve })
+        }
+        (Some(pin), _) => Ok(Some(pin)),
+        (None, here) if claimed => Ok(here),
+        (None, _) => Ok(None),
+    }
+}

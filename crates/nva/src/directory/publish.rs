@@ -1,0 +1,229 @@
+//! Spreading changes: to the old NVE first, then to the rest, acknowledged and said again (R38).
+
+use std::collections::BTreeSet;
+
+use godwit_model::message::{Change, NvaToNve};
+use godwit_model::{MoveId, NveId, VmKey};
+use godwit_wire::{Instant, Vni};
+
+use super::{Directory, Level, SessionId};
+
+/// A change that the subscribers other than the old NVE have not been told yet.
+pub(super) struct Fanout {
+    /// They are told at this time at the latest.
+    pub due: Instant,
+    /// ... or when the old NVE acknowledges this update.
+    pub after: u64,
+    /// Who must not be told: the claimer, who has its Grant, and the old NVE, who has its Update.
+    pub told: BTreeSet<SessionId>,
+    /// The planned move it belongs to.
+    pub by: Option<MoveId>,
+}
+
+/// An update that was sent and not acknowledged.
+pub(super) struct Awaited {
+    pub session: SessionId,
+    pub vni: Vni,
+    /// The move that waits for it.
+    pub by: Option<MoveId>,
+    /// Said again at this time, so many times more; none: given up, a late Ack still counts.
+    pub retry: Option<(Instant, u8)>,
+    pub message: NvaToNve,
+}
+
+impl Directory {
+    /// Tells every subscriber of the VN the VM's record, or that it is gone.
+    pub(super) fn publish(&mut self, key: VmKey, except: Option<SessionId>) {
+        let overtaken = self.fanouts.remove(&key);
+        self.tell_all(key, &except.into_iter().collect(), None);
+        self.overtaken(overtaken);
+    }
+
+    /// A change that waited was overtaken by a newer one, which holds it: nobody is told it any more.
+    fn overtaken(&mut self, fanout: Option<Fanout>) {
+        if let Some(id) = fanout.and_then(|f| f.by) {
+            self.check_done(&id);
+        }
+    }
+
+    /// As [`Directory::publish`] for a new location: `old` learns it first.
+    pub(super) fn publish_move(
+        &mut self,
+        key: VmKey,
+        old: Option<NveId>,
+        claimer: SessionId,
+        by: Option<MoveId>,
+    ) {
+        let overtaken = self.fanouts.remove(&key);
+        let mut told = BTreeSet::from([claimer]);
+        let old = old.and_then(|nve| self.session_of(&nve));
+        let old = old.filter(|s| self.is_subscribed(*s, key.vni) && *s != claimer);
+        if let Some(old) = old {
+            let after = self.tell(old, key, by.clone());
+            told.insert(old);
+            let due = self.now + self.config.upd_delay;
+            self.fanouts.insert(key, Fanout { due, after, told, by });
+        } else {
+            self.tell_all(key, &told, by);
+        }
+        self.overtaken(overtaken);
+    }
+
+    fn is_subscribed(&self, session: SessionId, vni: Vni) -> bool {
+        self.sessions.get(&session).is_some_and(|s| s.subscribed.contains_key(&vni))
+    }
+
+    fn tell_all(&mut self, key: VmKey, except: &BTreeSet<SessionId>, by: Option<MoveId>) {
+        let subscribers = self.vns.get(&key.vni).map(|v| v.subscribers.clone()).unwrap_or_default();
+        for session in subscribers.difference(except) {
+            self.tell(*session, key, by.clone());
+        }
+        // Ports in a VN without a subscription: their NVE would not hear of it otherwise.
+        let associated = self.associated.get(&key).cloned().unwrap_or_default();
+        for session in associated.difference(except) {
+            self.tell_port(*session, key);
+        }
+    }
+
+    fn tell_port(&mut self, session: SessionId, key: VmKey) {
+        let record = self.vms.get(&key).cloned();
+        self.send(session, NvaToNve::Provision { key, record });
+    }
+
+    /// One update about a VM to one subscriber; the number of the acknowledgement it wants.
+    fn tell(&mut self, session: SessionId, key: VmKey, by: Option<MoveId>) -> u64 {
+        let change = match self.vms.get(&key) {
+            Some(r) => Change::Vm(r.clone()),
+            None => {
+                Change::Removed { key, version: godwit_model::Version { epoch: self.epoch, seq: self.seq } }
+            }
+        };
+        self.update(session, key.vni, change, by)
+    }
+
+    /// One change that is not about a VM, to every subscriber but one.
+    pub(super) fn update_all(&mut self, vni: Vni, change: Change, except: Option<SessionId>) {
+        let subscribers = self.vns.get(&vni).map(|v| v.subscribers.clone()).unwrap_or_default();
+        for session in subscribers {
+            if Some(session) != except {
+                self.update(session, vni, change.clone(), None);
+            }
+        }
+    }
+
+    fn update(&mut self, session: SessionId, vni: Vni, change: Change, by: Option<MoveId>) -> u64 {
+        let Some(s) = self.sessions.get_mut(&session) else { return 0 };
+        let Some(revision) = s.subscribed.get_mut(&vni) else { return 0 };
+        *revision += 1;
+        let ack_id = self.next_ack;
+        self.next_ack += 1;
+        s.unacked.insert(ack_id);
+        let message = NvaToNve::Update { vni, revision: *revision, ack_id, change };
+        if let (Some(id), Some(nve)) = (&by, s.nve.clone())
+            && let Some(m) = self.moves.get_mut(id)
+        {
+            m.awaiting.insert(ack_id, nve);
+        }
+        let retry = Some((self.now + self.config.upd_timeout, self.config.upd_retries));
+        self.awaited.insert(ack_id, Awaited { session, vni, by, retry, message: message.clone() });
+        self.send(session, message);
+        ack_id
+    }
+
+    /// The update is in effect in every worker of that NVE.
+    pub(super) fn ack(&mut self, session: SessionId, ack_id: u64) {
+        if self.awaited.get(&ack_id).is_none_or(|a| a.session != session) {
+            return; // Said twice, or of an older session.
+        }
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.dirty = false;
+        }
+        self.settle(ack_id, Some(""));
+        let released: Vec<VmKey> =
+            self.fanouts.iter().filter(|(_, f)| f.after == ack_id).map(|(key, _)| *key).collect();
+        for key in released {
+            self.release(key);
+        }
+    }
+
+    /// The update needs no acknowledgement any more; `note` says why for the move's timeline, none
+    /// where the NVE did not confirm anything.
+    fn settle(&mut self, ack_id: u64, note: Option<&str>) {
+        let Some(a) = self.awaited.remove(&ack_id) else { return };
+        if let Some(s) = self.sessions.get_mut(&a.session) {
+            s.unacked.remove(&ack_id);
+        }
+        let Some(id) = a.by else { return };
+        self.move_acked(&id, ack_id, note);
+        self.check_done(&id);
+    }
+
+    /// Others may know now.
+    pub(super) fn release(&mut self, key: VmKey) {
+        let Some(f) = self.fanouts.remove(&key) else { return };
+        self.tell_all(key, &f.told, f.by.clone());
+        if let Some(id) = f.by {
+            self.check_done(&id);
+        }
+    }
+
+    /// The session is gone: nobody waits for its acknowledgements; it gets a snapshot when it is back.
+    pub(super) fn forget_acks(&mut self, session: SessionId, unacked: BTreeSet<u64>) {
+        let released: Vec<VmKey> =
+            self.fanouts.iter().filter(|(_, f)| unacked.contains(&f.after)).map(|(k, _)| *k).collect();
+        for key in released {
+            self.release(key);
+        }
+        for ack_id in unacked {
+            if self.awaited.get(&ack_id).is_some_and(|a| a.session == session) {
+                self.settle(ack_id, None);
+            }
+        }
+    }
+
+    /// A snapshot is about to say all that the session's updates of this VN said.
+    pub(super) fn settle_by_snapshot(&mut self, session: SessionId, vni: Vni) {
+        let Some(s) = self.sessions.get(&session) else { return };
+        let of_vn = |id: &&u64| self.awaited.get(*id).is_some_and(|a| a.vni == vni);
+        let settled: BTreeSet<u64> = s.unacked.iter().filter(of_vn).copied().collect();
+        self.forget_acks(session, settled);
+    }
+
+    /// Says again what was not acknowledged; after the last time the NVE is dirty and gets a snapshot.
+    pub(super) fn retry_updates(&mut self) {
+        let now = self.now;
+        let late = |a: &Awaited| a.retry.is_some_and(|(at, _)| at <= now);
+        let due: Vec<u64> = self.awaited.iter().filter(|(_, a)| late(a)).map(|(id, _)| *id).collect();
+        let mut dirty: BTreeSet<(SessionId, Vni)> = BTreeSet::new();
+        for ack_id in due {
+            let Some(a) = self.awaited.get_mut(&ack_id) else { continue };
+            match a.retry {
+                Some((_, left)) if left > 0 => {
+                    a.retry = Some((now + self.config.upd_timeout, left - 1));
+                    let (session, message) = (a.session, a.message.clone());
+                    self.send(session, message);
+                }
+                _ => {
+                    a.retry = None;
+                    dirty.insert((a.session, a.vni));
+                }
+            }
+        }
+        for (session, vni) in dirty {
+            self.mark_dirty(session, vni);
+        }
+    }
+
+    fn mark_dirty(&mut self, session: SessionId, vni: Vni) {
+        let who = self.name_of(session);
+        self.log(Level::Warn, format!("{who} does not acknowledge updates of VN {vni}: dirty, snapshot"));
+        // The snapshot covers all updates of the VN, so none of them is said again.
+        for a in self.awaited.values_mut().filter(|a| a.session == session && a.vni == vni) {
+            a.retry = None;
+        }
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.dirty = true;
+        }
+        self.snapshot(session, vni);
+    }
+}

@@ -1,0 +1,123 @@
+//! Why an operator's order was refused, and what to do about it.
+
+use std::net::IpAddr;
+
+use godwit_model::{BadName, MoveId, MovePhase, NveId};
+use godwit_wire::{Mac, Vni};
+
+/// The class of a refusal, for programs; gRPC has a status for each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RefusalKind {
+    /// What was named is not there.
+    NotFound,
+    /// What was to be made is there, and differs.
+    Exists,
+    /// The order makes no sense, whatever the state.
+    Invalid,
+    /// The order makes sense, but not in this state.
+    State,
+    /// A bound is reached.
+    Full,
+}
+
+/// An operator's order that was refused; nothing has changed.
+#[allow(missing_docs)] // The fields are what the message says they are.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("there is no VN {0:?}; `godwitctl vn list` shows those that are, `vn create` makes one")]
+    UnknownVn(String),
+    #[error("there is no VM {0:?}; `godwitctl vm list` shows those that are, `vm define` makes one")]
+    UnknownVm(String),
+    #[error("there is no NVE {0:?}; `godwitctl nve list` shows those that are")]
+    UnknownNve(String),
+    #[error("there is no move {0:?}; `godwitctl move list` shows those that are remembered")]
+    UnknownMove(String),
+    #[error(transparent)]
+    Name(#[from] BadName),
+    #[error("VN {name:?} is there with VNI {vni} and other settings; delete it first or choose another name")]
+    VnExists { name: String, vni: Vni },
+    #[error("VNI {vni} is VN {name:?}; choose another number")]
+    VniTaken { vni: Vni, name: String },
+    #[error("a tenant MTU of {0} bytes is of no use: 0 for each NVE's own, or 576 to 9216")]
+    BadMtu(u16),
+    #[error("VN {vn:?} has {vms} VMs; delete them first (`godwitctl vm list --vn {vn}`)")]
+    VnHasVms { vn: String, vms: usize },
+    #[error("VM {name:?} is there as {key}; delete it first or choose another name")]
+    VmExists { name: String, key: String },
+    #[error("{mac} is VM {name:?} in VN {vn:?}; a MAC address is unique within its VN")]
+    MacTaken { mac: Mac, vn: String, name: String },
+    #[error("{mac} is no address for a VM: use an individual one other than zero, as 02:00:00:00:00:01")]
+    BadMac { mac: Mac },
+    #[error("{ip} is VM {name:?} in VN {vn:?}; a second MAC for an address is refused, choose another")]
+    IpTaken { ip: IpAddr, vn: String, name: String },
+    #[error("{0} is no address for a VM: use an individual one")]
+    BadIp(IpAddr),
+    #[error("{got} addresses for one VM are more than {max}")]
+    TooManyAddresses { got: usize, max: usize },
+    #[error("VM {vm:?} runs at NVE {nve}; stop it or remove its port there first")]
+    VmActive { vm: String, nve: NveId },
+    #[error("VM {vm:?} has the unfinished move {id}; wait for it or `godwitctl move abort {id}` first")]
+    VmMoving { vm: String, id: MoveId },
+    #[error("VM {vm:?} is pinned to NVE {nve} and cannot move; define it again without the pin first")]
+    VmPinned { vm: String, nve: NveId },
+    #[error("VM {vm:?} is attached nowhere, so there is nothing to move: start it where it shall run")]
+    VmDetached { vm: String },
+    #[error("VM {vm:?} is at NVE {nve} already")]
+    AlreadyThere { vm: String, nve: NveId },
+    #[error("NVE {nve} is not connected; start godwit there and look at its --nva, then try again")]
+    NveNotConnected { nve: NveId },
+    #[error("move {id} is there for VM {vm:?} to NVE {to}; choose another id for another move")]
+    MoveIdTaken { id: MoveId, vm: String, to: NveId },
+    #[error("{0:?} is no move id: use 1 to 128 printable ASCII characters without spaces")]
+    BadMoveId(String),
+    #[error("move {id} has its grant: VM {vm:?} runs at NVE {to}; move it back with a new move")]
+    MoveGranted { id: MoveId, vm: String, to: NveId },
+    #[error("move {id} has ended as {phase:?} and cannot be called off")]
+    MoveEnded { id: MoveId, phase: MovePhase },
+    #[error("NVE {nve} speaks for itself; only NVEs without a session are defined, choose another name")]
+    NveSpeaks { nve: NveId },
+    #[error("NVE {nve} is connected; stop godwit there first")]
+    NveConnected { nve: NveId },
+    #[error("NVE {nve} holds {vms} VMs; move or delete them first")]
+    NveHasVms { nve: NveId, vms: usize },
+    #[error("an NVE needs an IPv4 or an IPv6 locator")]
+    NoLocator,
+    #[error("the directory holds {max} {what} and takes no more; delete some")]
+    Full { what: &'static str, max: usize },
+}
+
+impl Refusal {
+    /// Its class.
+    pub fn kind(&self) -> RefusalKind {
+        use Refusal as R;
+        match self {
+            R::UnknownVn(_) | R::UnknownVm(_) | R::UnknownNve(_) | R::UnknownMove(_) => RefusalKind::NotFound,
+            R::VnExists { .. }
+            | R::VniTaken { .. }
+            | R::VmExists { .. }
+            | R::MacTaken { .. }
+            | R::IpTaken { .. }
+            | R::MoveIdTaken { .. }
+            | R::NveSpeaks { .. } => RefusalKind::Exists,
+            R::Name(_)
+            | R::BadMtu(_)
+            | R::BadMac { .. }
+            | R::BadIp(_)
+            | R::TooManyAddresses { .. }
+            | R::BadMoveId(_)
+            | R::NoLocator => RefusalKind::Invalid,
+            R::VnHasVms { .. }
+            | R::VmActive { .. }
+            | R::VmMoving { .. }
+            | R::VmPinned { .. }
+            | R::VmDetached { .. }
+            | R::AlreadyThere { .. }
+            | R::NveNotConnected { .. }
+            | R::MoveGranted { .. }
+            | R::MoveEnded { .. }
+            | R::NveConnected { .. }
+            | R::NveHasVms { .. } => RefusalKind::State,
+            R::Full { .. } => RefusalKind::Full,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! From persistent state to a directory that serves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use godwit_model::{MovePhase, NveId};
+use godwit_wire::{Instant, Vni};
+
+use super::moves::Move;
+use super::{Config, Directory, Nve, State, Vn};
+
+impl Directory {
+    /// An empty directory, as a first start has it.
+    pub fn new(config: Config) -> Directory {
+        Directory::restore(config, State::default(), 1)
+    }
+
+    /// The directory that `state` describes, in its new incarnation `epoch`.
+    ///
+    /// The caller has made `epoch` durable before this (R73).
+    ///
+    /// # Panics
+    /// Where `epoch` is not above the last one: versions would repeat.
+    pub fn restore(config: Config, state: State, epoch: u32) -> Directory {
+        assert!(epoch > state.epoch, "epoch {epoch} is not above {}", state.epoch);
+        let mut d = Directory {
+            config,
+            epoch,
+            seq: state.seq,
+            vns: BTreeMap::new(),
+            vn_names: BTreeMap::new(),
+            vms: BTreeMap::new(),
+            vm_names: BTreeMap::new(),
+            ips: BTreeMap::new(),
+            nves: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            associated: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            move_numbers: BTreeMap::new(),
+            open_moves: BTreeSet::new(),
+            called_off: BTreeSet::new(),
+            unsaved_moves: BTreeSet::new(),
+            next_move: 1,
+            fanouts: BTreeMap::new(),
+            awaited: BTreeMap::new(),
+            next_ack: 1,
+            granted: BTreeMap::new(),
+            last_tick: None,
+            next_sweep: Instant(0),
+            now: Instant(0),
+            wall_us: 0,
+            out: Vec::new(),
+        };
+        d.load(state);
+        d
+    }
+
+    fn load(&mut self, state: State) {
+        for (vni, record) in state.vns {
+            self.vn_names.insert(record.name.clone(), vni);
+            self.vns.insert(vni, Vn { record: Some(record), ..Vn::default() });
+        }
+        for (id, record) in state.nves {
+            for vni in &record.vnis {
+                self.vns.entry(*vni).or_default().members.insert(id.clone());
+            }
+            self.nves.insert(id, Nve { record, session: None, heard: None, vms: BTreeSet::new() });
+        }
+        for (key, record) in state.vms {
+            self.index(&record);
+            self.vms.insert(key, record);
+        }
+        let foreign: BTreeSet<(Vni, NveId)> = self.foreign_memberships();
+        for (vni, nve) in foreign {
+            self.vns.entry(vni).or_default().members.insert(nve);
+        }
+        for (id, stored) in state.moves {
+            self.next_move = self.next_move.max(stored.number + 1);
+            self.move_numbers.insert(stored.number, id.clone());
+            match stored.record.phase {
+                MovePhase::Done => {}
+                MovePhase::Aborted | MovePhase::Failed => {
+                    self.called_off.insert(id.clone());
+                }
+                _ => {
+                    self.open_moves.insert(id.clone());
+                }
+            }
+            self.moves.insert(id, Move::restored(stored));
+        }
+    }
+
+    /// Foreign NVEs are members of the VNs of the VMs that are pinned to them (R60).
+    fn foreign_memberships(&self) -> BTreeSet<(Vni, NveId)> {
+        let foreign = self.nves.values().filter(|n| n.record.foreign);
+        foreign.flat_map(|n| n.vms.iter().map(|key| (key.vni, n.record.id.clone()))).collect()
+    }
+
+    /// What would be restored after a crash now; for tests and the simulator.
+    pub fn state(&self) -> State {
+        State {
+            epoch: self.epoch,
+            seq: self.seq,
+            vns: self.vns.iter().filter_map(|(vni, v)| Some((*vni, v.record.clone()?))).collect(),
+            vms: self.vms.clone(),
+            nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
+            moves: self.moves.iter().map(|(id, m)| (id.clone(), m.stored())).collect(),
+        }
+    }
+}

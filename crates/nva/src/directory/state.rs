@@ -1,0 +1,116 @@
+//! What the directory must not lose, and the writes that change it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use godwit_model::{Locators, MoveId, MoveRecord, NveId, VmKey, VmRecord};
+use godwit_wire::Vni;
+
+/// A virtual network as the operator defined it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VnRecord {
+    /// Its number on the wire.
+    pub vni: Vni,
+    /// The operator's name for it.
+    pub name: String,
+    /// Tenant MTU in bytes; 0 for each NVE's own (R8).
+    pub mtu: u16,
+    /// Inner VLAN tags pass (R10).
+    pub transparent_vlan: bool,
+}
+
+/// An NVE that spoke once, or that the operator defined.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NveRecord {
+    /// Its name.
+    pub id: NveId,
+    /// Its locators, from its last Hello or from the operator.
+    pub locators: Locators,
+    /// Defined by the operator; it has no session and never will.
+    pub foreign: bool,
+    /// Its software, for people.
+    pub software: String,
+    /// VNs that it subscribed to: a disconnected NVE stays a member (R17, R60).
+    pub vnis: BTreeSet<Vni>,
+}
+
+/// A move with its place in history, which decides who is forgotten first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredMove {
+    /// Rises with every move.
+    pub number: u64,
+    /// The move.
+    pub record: MoveRecord,
+}
+
+/// One change of the persistent state. Writes of one step are one transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// The last sequence number that a version was given (R20).
+    Seq(u64),
+    /// New or changed VN.
+    PutVn(VnRecord),
+    /// The VN is gone.
+    RemoveVn(Vni),
+    /// New or changed VM.
+    PutVm(VmRecord),
+    /// The VM is gone.
+    RemoveVm(VmKey),
+    /// New or changed NVE.
+    PutNve(NveRecord),
+    /// The NVE is gone.
+    RemoveNve(NveId),
+    /// New or changed move.
+    PutMove(StoredMove),
+    /// The move is forgotten.
+    RemoveMove(MoveId),
+}
+
+/// Everything that survives a restart.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct State {
+    /// Epoch of the last incarnation; the next one serves with a higher one (R73).
+    pub epoch: u32,
+    /// The last sequence number used.
+    pub seq: u64,
+    /// VNs.
+    pub vns: BTreeMap<Vni, VnRecord>,
+    /// VMs.
+    pub vms: BTreeMap<VmKey, VmRecord>,
+    /// NVEs.
+    pub nves: BTreeMap<NveId, NveRecord>,
+    /// Moves.
+    pub moves: BTreeMap<MoveId, StoredMove>,
+}
+
+impl State {
+    /// Makes one change. Applying a list of writes again changes nothing more.
+    pub fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Seq(n) => self.seq = self.seq.max(*n),
+            Write::PutVn(r) => {
+                self.vns.insert(r.vni, r.clone());
+            }
+            Write::RemoveVn(vni) => {
+                self.vns.remove(vni);
+            }
+            Write::PutVm(r) => {
+                self.vms.insert(r.key, r.clone());
+            }
+            Write::RemoveVm(key) => {
+                self.vms.remove(key);
+            }
+            Write::PutNve(r) => {
+                self.nves.insert(r.id.clone(), r.clone());
+            }
+            Write::RemoveNve(id) => {
+                self.nves.remove(id);
+            }
+            Write::PutMove(m) => {
+                self.moves.insert(m.record.id.clone(), m.clone());
+            }
+            Write::RemoveMove(id) => {
+                self.moves.remove(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What only time brings about.
+
+use godwit_model::message::NvaToNve;
+use godwit_model::{MoveId, VmKey};
+use godwit_wire::Span;
+
+use super::{Directory, SessionId};
+
+/// Sessions and moves are looked at in this interval.
+const SWEEP: Span = Span::from_ms(100);
+/// A gap between ticks above this is our own stall, and not the NVEs' silence.
+const STALL: Span = Span::from_ms(300);
+/// A grant is remembered as recent for so long.
+const RECENT: Span = Span::from_ms(5000);
+
+impl Directory {
+    pub(super) fn tick(&mut self) {
+        self.forgive_stall();
+        let now = self.now;
+        let due: Vec<VmKey> =
+            self.fanouts.iter().filter(|(_, f)| f.due <= now).map(|(key, _)| *key).collect();
+        for key in due {
+            self.release(key);
+        }
+        self.retry_updates();
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP;
+            self.sweep_sessions();
+            self.sweep_moves();
+            self.granted.retain(|_, at| now.since(*at) < RECENT);
+            self.save_moves();
+        }
+    }
+
+    /// Where this process did not run, NVEs had no chance to be heard.
+    fn forgive_stall(&mut self) {
+        let gap = self.last_tick.map_or(Span(0), |at| self.now.since(at));
+        self.last_tick = Some(self.now);
+        if gap > STALL {
+            for s in self.sessions.values_mut() {
+                s.heard = (s.heard + gap).min(self.now);
+            }
+        }
+    }
+
+    /// Keepalives for the quiet, the end for the silent.
+    fn sweep_sessions(&mut self) {
+        let now = self.now;
+        let limit = Span::from_ms(self.config.keepalive_ms.into());
+        let interval = Span::from_ms((self.config.keepalive_ms / 3).into());
+        let mut silent: Vec<(SessionId, u64)> = Vec::new();
+        let mut quiet: Vec<SessionId> = Vec::new();
+        for (id, s) in &self.sessions {
+            let silence = now.since(s.heard);
+            if silence > limit {
+                silent.push((*id, silence.as_ms()));
+            } else if s.nve.is_some() && now.since(s.sent) >= interval {
+                quiet.push(*id);
+            }
+        }
+        for (session, ms) in silent {
+            self.close(session, format!("nothing was heard for {ms} ms"));
+        }
+        for session in quiet {
+            self.send(session, NvaToNve::Keepalive);
+        }
+    }
+
+    fn save_moves(&mut self) {
+        let unsaved: Vec<MoveId> = self.unsaved_moves.iter().cloned().collect();
+        for id in unsaved {
+            if let Some(stored) = self.moves.get(&id).map(super::moves::Move::stored) {
+                self.persist(super::Write::PutMove(stored));
+            }
+        }
+        self.unsaved_moves.clear();
+    }
+}

@@ -1,0 +1,155 @@
+//! Looking at the directory without changing it.
+
+use godwit_model::{MoveId, MoveRecord, NveId, VmKey, VmRecord};
+use godwit_wire::{Instant, Vni};
+
+use super::moves::Move;
+use super::{Directory, NveRecord, Refusal, SessionId, VnRecord};
+
+/// A VN as the operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VnInfo {
+    /// What was defined.
+    pub record: VnRecord,
+    /// VMs in it.
+    pub vms: usize,
+    /// NVEs with members.
+    pub members: Vec<NveId>,
+}
+
+/// An NVE as the operator sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NveInfo {
+    /// What is known of it.
+    pub record: NveRecord,
+    /// It has a session.
+    pub connected: bool,
+    /// It left updates unacknowledged since its last acknowledgement (R38).
+    pub dirty: bool,
+    /// VMs located at it.
+    pub vms: usize,
+    /// VNs that it is a member of.
+    pub vnis: Vec<Vni>,
+    /// Milliseconds since it was last heard; 0 where it was not, since the NVA's start.
+    pub silent_ms: u64,
+}
+
+/// The directory in numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// This incarnation (R73).
+    pub epoch: u32,
+    /// VNs defined.
+    pub vns: usize,
+    /// VMs defined.
+    pub vms: usize,
+    /// NVEs with a session.
+    pub nves_connected: usize,
+    /// Moves that are neither done nor called off.
+    pub moves_unfinished: usize,
+}
+
+impl Directory {
+    /// This incarnation's number.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Numbers for people.
+    pub fn status(&self) -> Status {
+        Status {
+            epoch: self.epoch,
+            vns: self.vn_names.len(),
+            vms: self.vms.len(),
+            nves_connected: self.nves.values().filter(|n| n.session.is_some()).count(),
+            moves_unfinished: self.open_moves.len(),
+        }
+    }
+
+    /// Every VN that was defined, by VNI.
+    pub fn vns(&self) -> Vec<VnInfo> {
+        self.vns.keys().filter_map(|vni| self.vn_info(*vni)).collect()
+    }
+
+    pub(super) fn vn_info(&self, vni: Vni) -> Option<VnInfo> {
+        let vn = self.vns.get(&vni)?;
+        let record = vn.record.clone()?;
+        Some(VnInfo { record, vms: self.vms_of(vni).count(), members: vn.members.iter().cloned().collect() })
+    }
+
+    /// A VM's record by its key.
+    pub fn vm(&self, key: VmKey) -> Option<&VmRecord> {
+        self.vms.get(&key)
+    }
+
+    /// A VM's record by its name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn vm_named(&self, name: &str) -> Result<&VmRecord, Refusal> {
+        let key = self.vm_names.get(name).ok_or_else(|| Refusal::UnknownVm(name.into()))?;
+        Ok(&self.vms[key])
+    }
+
+    /// The VMs of one VN, or of all for none, by VNI and MAC.
+    ///
+    /// # Errors
+    /// Where there is no such VN.
+    pub fn vms(&self, vn: Option<&str>) -> Result<Vec<&VmRecord>, Refusal> {
+        let Some(name) = vn else { return Ok(self.vms.values().collect()) };
+        let vni = self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
+        Ok(self.vms_of(*vni).collect())
+    }
+
+    /// Every NVE that is known, by name.
+    pub fn nves(&self, now: Instant) -> Vec<NveInfo> {
+        self.nves.keys().filter_map(|id| self.nve_info(id, now)).collect()
+    }
+
+    pub(super) fn nve_info(&self, id: &NveId, now: Instant) -> Option<NveInfo> {
+        let n = self.nves.get(id)?;
+        let session = n.session.and_then(|s| self.sessions.get(&s));
+        let heard = session.map(|s| s.heard).or(n.heard);
+        let member = self.vns.iter().filter(|(_, v)| v.members.contains(id));
+        Some(NveInfo {
+            record: n.record.clone(),
+            connected: session.is_some(),
+            dirty: session.is_some_and(|s| s.dirty),
+            vms: n.vms.len(),
+            vnis: member.map(|(vni, _)| *vni).collect(),
+            silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),
+        })
+    }
+
+    /// The session of an NVE, where it has one.
+    ///
+    /// # Errors
+    /// Where the NVE is not known or not connected.
+    pub fn session_for(&self, nve: &NveId) -> Result<SessionId, Refusal> {
+        let n = self.nves.get(nve).ok_or_else(|| Refusal::UnknownNve(nve.to_string()))?;
+        n.session.ok_or_else(|| Refusal::NveNotConnected { nve: nve.clone() })
+    }
+
+    /// A move's record.
+    ///
+    /// # Errors
+    /// Where there is no such move.
+    pub fn move_record(&self, id: &MoveId) -> Result<&MoveRecord, Refusal> {
+        let m = self.moves.get(id).ok_or_else(|| Refusal::UnknownMove(id.to_string()))?;
+        Ok(&m.record)
+    }
+
+    /// The moves that are remembered, oldest first; of one VM only where `vm` is given.
+    pub fn moves(&self, vm: Option<&str>, unfinished_only: bool) -> Vec<&MoveRecord> {
+        let by_age = self.move_numbers.values().filter_map(|id| self.moves.get(id));
+        let wanted = by_age
+            .map(|m: &Move| &m.record)
+            .filter(|r| vm.is_none_or(|vm| r.vm == vm) && !(unfinished_only && r.phase.is_final()));
+        wanted.collect()
+    }
+
+    /// Nothing is under way: no update waits or lacks its acknowledgement.
+    pub fn is_quiet(&self) -> bool {
+        self.fanouts.is_empty() && self.awaited.is_empty()
+    }
+}
