@@ -91,6 +91,7 @@ fn generate_bindings(flags: &[String]) {
         .opaque_type("rte_mempool")
         .rust_edition(bindgen::RustEdition::Edition2024)
         .use_core()
+        .generate_comments(false)
         .derive_default(true)
         .layout_tests(true)
         .generate()

@@ -5,8 +5,8 @@ mod common;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use common::{BURST, eal, pool, running};
-use godwit_dpdk::{LinkEvent, Mbuf, Port, PortConfig};
+use common::{BURST, pool, running};
+use godwit_dpdk::{Eal, EalConfig, HugePages, LinkEvent, Mbuf, Port, PortConfig};
 
 /// Waits for the link to be reported `up` or down.
 fn wait_for(told: &Receiver<LinkEvent>, up: bool) {
@@ -23,7 +23,10 @@ fn wait_for(told: &Receiver<LinkEvent>, up: bool) {
 fn a_guest_comes_and_goes() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let socket = dir.path().join("vhost.sock");
-    let _eal = eal();
+    // The guest's end lends its memory over the socket, which takes eight pieces at most: ordinary pages
+    // are one piece, hugepages one each.
+    let config = EalConfig { memory_mb: 64, huge: HugePages::Never, ..EalConfig::default() };
+    let _eal = Eal::init(config).expect("EAL starts");
     let pool = pool();
 
     let mut host = Port::probe(&format!("net_vhost0,iface={}", socket.display())).expect("a socket");
