@@ -76,7 +76,8 @@ impl FromStr for Mac {
         let mut parts = s.split([':', '-']);
         for o in &mut out {
             let p = parts.next().ok_or(E)?;
-            if p.len() != 2 {
+            // `from_str_radix` alone would take a sign.
+            if p.len() != 2 || !p.bytes().all(|c| c.is_ascii_hexdigit()) {
                 return Err(E);
             }
             *o = u8::from_str_radix(p, 16).map_err(|_| E)?;

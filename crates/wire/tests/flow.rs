@@ -133,6 +133,11 @@ fn truncated_transport_falls_back_to_three_fields() {
         let f = frames::ethernet(M2, M1, 0x86dd, &V6::new(A6, B6, 6).packet(&[1, 2, 3][..n.min(3)]));
         assert_eq!(FlowKey::of_frame(&f).kind(), FlowKind::V6);
     }
+    // Four bytes are two ports, even where the rest is missing.
+    let f = frames::ethernet(M2, M1, 0x0800, &V4::new(A4, B4, 6).packet(&[0, 1, 0, 2]));
+    assert_eq!((FlowKey::of_frame(&f).kind(), FlowKey::of_frame(&f).ports()), (FlowKind::V4Ports, (1, 2)));
+    let f = frames::ethernet(M2, M1, 0x86dd, &V6::new(A6, B6, 6).packet(&[0, 1, 0, 2]));
+    assert_eq!((FlowKey::of_frame(&f).kind(), FlowKey::of_frame(&f).ports()), (FlowKind::V6Ports, (1, 2)));
     // Padding after the IP packet is no transport header.
     let f = frames::ethernet(M2, M1, 0x0800, &V4::new(A4, B4, 6).packet(&[]));
     assert_eq!(FlowKey::of_frame(&frames::padded(f, 60)).kind(), FlowKind::V4);

@@ -1,5 +1,5 @@
 //! The fuzz targets on a stable compiler: the seeds, and a seeded walk of mutations from them.
-//! What libFuzzer finds beyond that belongs into `regressions` below, named.
+//! What libFuzzer finds beyond that is added here as a named case.
 
 use godwit_testkit::fuzzing;
 

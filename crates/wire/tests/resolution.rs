@@ -105,7 +105,7 @@ fn invalid_discovery_is_refused_with_a_reason() {
         (Nd { code: 1, ..nd.clone() }, WireError::BadField),
         (Nd { target: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), ..nd.clone() }, WireError::BadField),
         (Nd { flags: 0x40, ..nd.clone() }, WireError::BadField),
-        (Nd { options: vec![2, 0, 0, 0, 0, 0, 0, 0], ..nd.clone() }, WireError::BadLength),
+        (Nd { options: vec![77, 0, 0, 0, 0, 0, 0, 0], ..nd.clone() }, WireError::BadLength),
         (Nd { options: vec![2, 2, 0, 0, 0, 0, 0, 0], ..nd.clone() }, WireError::Truncated),
         (Nd { options: vec![2, 1, 0, 0], ..nd.clone() }, WireError::Truncated),
         (Nd { options: [2, 2].into_iter().chain([0; 14]).collect(), ..nd.clone() }, WireError::BadLength),
