@@ -5,9 +5,16 @@
 //! switch process runs it behind the NVA session; tests and the simulator run the same struct.
 #![forbid(unsafe_code)]
 
+mod barrier;
 pub mod config;
 pub mod io;
+mod mirror;
+mod mobility;
 mod nve;
+mod queries;
+mod router;
+mod timers;
+mod underlay;
 pub mod view;
 
 pub use config::{NveConfig, OuterChoice, WorkerSet};

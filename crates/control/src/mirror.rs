@@ -1,0 +1,390 @@
+//! The directory as this NVE knows it: records by MAC and by address, members, negative answers.
+//!
+//! Pure data with the rules of when something counts: a record by its version (R20), a VN as a whole
+//! by snapshot and revision (R37), a negative answer by its life (R36). What follows for the workers
+//! is decided elsewhere; every method says which keys and addresses it touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use godwit_model::{BindingState, Location, Locators, NveId, Version, VmKey, VmRecord};
+use godwit_wire::{Instant, Mac, Vni};
+
+/// Negative answers that a VN keeps of each kind; further ones are used once and not kept.
+const MAX_NEGATIVES: usize = 16_384;
+
+/// Whether a record changed what we know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Offer {
+    /// News; the record that it replaced.
+    Newer(Option<VmRecord>),
+    /// Known, confirmed; something beside the location may have changed (the old record).
+    Confirmed(VmRecord),
+    /// Older than what we know, or of a VN that we have no part in: ignored.
+    Ignored,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: VmRecord,
+    /// Named since the last Subscribe.
+    confirmed: bool,
+}
+
+/// An address from a configuration file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) mac: Mac,
+    pub(crate) router: bool,
+}
+
+/// Where a VN's synchronization stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sync {
+    /// Not subscribed in this session.
+    Off,
+    /// Subscribed; the snapshot is coming.
+    Snapshot,
+    /// Complete up to this revision.
+    Done(u64),
+}
+
+/// One VN.
+#[derive(Debug)]
+struct VnMirror {
+    sync: Sync,
+    mtu: u16,
+    transparent_vlan: bool,
+    vms: BTreeMap<Mac, Entry>,
+    by_ip: BTreeMap<IpAddr, BTreeSet<Mac>>,
+    members: BTreeMap<NveId, Locators>,
+    absent: BTreeMap<Mac, Instant>,
+    absent_ip: BTreeMap<IpAddr, Instant>,
+}
+
+impl VnMirror {
+    fn new() -> VnMirror {
+        VnMirror {
+            sync: Sync::Off,
+            mtu: 0,
+            transparent_vlan: false,
+            vms: BTreeMap::new(),
+            by_ip: BTreeMap::new(),
+            members: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            absent_ip: BTreeMap::new(),
+        }
+    }
+
+    fn index(&mut self, record: &VmRecord) {
+        for ip in record.ips() {
+            self.by_ip.entry(ip).or_default().insert(record.key.mac);
+        }
+    }
+
+    fn unindex(&mut self, record: &VmRecord) {
+        for ip in record.ips() {
+            if let Some(macs) = self.by_ip.get_mut(&ip) {
+                macs.remove(&record.key.mac);
+                if macs.is_empty() {
+                    self.by_ip.remove(&ip);
+                }
+            }
+        }
+    }
+}
+
+/// What the end of a snapshot says of its VN.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SnapshotEnd {
+    pub(crate) revision: u64,
+    pub(crate) mtu: u16,
+    pub(crate) transparent_vlan: bool,
+    pub(crate) members: Vec<Location>,
+}
+
+/// The directory's mirror.
+#[derive(Default, Debug)]
+pub(crate) struct Mirror {
+    vns: BTreeMap<Vni, VnMirror>,
+    statics: BTreeMap<VmKey, VmRecord>,
+    static_ips: BTreeMap<(Vni, IpAddr), Owner>,
+}
+
+impl Mirror {
+    /// Starts to mirror a VN, with what the configuration file says of it.
+    pub(crate) fn add_vn(&mut self, vni: Vni) {
+        if self.vns.contains_key(&vni) {
+            return;
+        }
+        self.vns.insert(vni, VnMirror::new());
+        let fixed: Vec<VmRecord> = self.statics.values().filter(|r| r.key.vni == vni).cloned().collect();
+        for record in fixed {
+            self.offer(record);
+        }
+    }
+
+    /// Stops to mirror a VN.
+    pub(crate) fn remove_vn(&mut self, vni: Vni) {
+        self.vns.remove(&vni);
+    }
+
+    /// The mirrored VNs.
+    pub(crate) fn vns(&self) -> impl Iterator<Item = Vni> + '_ {
+        self.vns.keys().copied()
+    }
+
+    /// So many VNs are mirrored, and of so many the snapshot is complete.
+    pub(crate) fn synced(&self) -> (usize, usize) {
+        let done = self.vns.values().filter(|v| matches!(v.sync, Sync::Done(_))).count();
+        (self.vns.len(), done)
+    }
+
+    /// Tenant MTU (0: the NVE's own) and transparency of a VN.
+    pub(crate) fn vn_settings(&self, vni: Vni) -> (u16, bool) {
+        self.vns.get(&vni).map_or((0, false), |v| (v.mtu, v.transparent_vlan))
+    }
+
+    /// A VM's newest record.
+    pub(crate) fn record(&self, key: VmKey) -> Option<&VmRecord> {
+        self.vns.get(&key.vni).and_then(|v| v.vms.get(&key.mac)).map(|e| &e.record)
+    }
+
+    /// All records of a VN by MAC.
+    pub(crate) fn records(&self, vni: Vni) -> impl Iterator<Item = &VmRecord> {
+        self.vns.get(&vni).into_iter().flat_map(|v| v.vms.values().map(|e| &e.record))
+    }
+
+    /// The records that list `ip`, newest first.
+    pub(crate) fn owners(&self, vni: Vni, ip: IpAddr) -> Vec<&VmRecord> {
+        let Some(vn) = self.vns.get(&vni) else { return Vec::new() };
+        let macs = vn.by_ip.get(&ip).into_iter().flatten();
+        let mut owners: Vec<_> = macs.filter_map(|m| vn.vms.get(m)).map(|e| &e.record).collect();
+        owners.sort_by_key(|r| core::cmp::Reverse((r.version, r.key.mac)));
+        owners
+    }
+
+    /// What the configuration file says on an address.
+    pub(crate) fn static_owner(&self, vni: Vni, ip: IpAddr) -> Option<Owner> {
+        self.static_ips.get(&(vni, ip)).copied()
+    }
+
+    /// Addresses of a VN that the configuration file names.
+    pub(crate) fn static_ips(&self, vni: Vni) -> Vec<IpAddr> {
+        self.static_ips.keys().filter(|(v, _)| *v == vni).map(|(_, ip)| *ip).collect()
+    }
+
+    /// A VM from the configuration file: below everything that an NVA says.
+    pub(crate) fn set_static(&mut self, record: VmRecord) -> Offer {
+        self.statics.insert(record.key, record.clone());
+        self.offer(record)
+    }
+
+    /// An address from the configuration file.
+    pub(crate) fn set_static_ip(&mut self, vni: Vni, ip: IpAddr, owner: Owner) {
+        self.static_ips.insert((vni, ip), owner);
+    }
+
+    /// Other NVEs with members in the VN, those of the configuration file included (R60).
+    pub(crate) fn members(&self, vni: Vni, us: &NveId) -> BTreeMap<NveId, Locators> {
+        let fixed = self.statics.values().filter(|r| r.key.vni == vni).filter_map(|r| r.location.clone());
+        let mut all: BTreeMap<NveId, Locators> = fixed.map(|l| (l.nve, l.locators)).collect();
+        if let Some(vn) = self.vns.get(&vni) {
+            all.extend(vn.members.iter().map(|(n, l)| (n.clone(), *l)));
+        }
+        all.remove(us);
+        all
+    }
+
+    /// Takes a record, from whatever message it came (R20). A negative answer on it is over (R36).
+    pub(crate) fn offer(&mut self, record: VmRecord) -> Offer {
+        let Some(vn) = self.vns.get_mut(&record.key.vni) else { return Offer::Ignored };
+        let mac = record.key.mac;
+        if let Some(known) = vn.vms.get_mut(&mac) {
+            let (old, new) = (&known.record, &record);
+            if new.version < old.version {
+                // The NVA that has an older word has at least this VM.
+                known.confirmed = true;
+                return Offer::Ignored;
+            }
+            if new.version == old.version && (new.location != old.location || new.state != old.state) {
+                known.confirmed = true;
+                // A configuration file may be corrected; the NVA's word of a version is final.
+                if new.version != Version::ZERO {
+                    return Offer::Ignored;
+                }
+            }
+        }
+        vn.absent.remove(&mac);
+        for ip in record.ips() {
+            vn.absent_ip.remove(&ip);
+        }
+        let old = vn.vms.remove(&mac).map(|e| e.record);
+        if let Some(old) = &old {
+            vn.unindex(old);
+        }
+        vn.index(&record);
+        let version = record.version;
+        vn.vms.insert(mac, Entry { record, confirmed: true });
+        match old {
+            Some(old) if old.version == version && version != Version::ZERO => Offer::Confirmed(old),
+            old => Offer::Newer(old),
+        }
+    }
+
+    /// The directory dropped a VM; false for old news. What the configuration file says comes back.
+    pub(crate) fn removed(&mut self, key: VmKey, version: Version) -> Option<VmRecord> {
+        let vn = self.vns.get_mut(&key.vni)?;
+        if vn.vms.get(&key.mac)?.record.version > version {
+            return None;
+        }
+        let old = vn.vms.remove(&key.mac)?.record;
+        vn.unindex(&old);
+        if let Some(fixed) = self.statics.get(&key).cloned() {
+            self.offer(fixed);
+        }
+        Some(old)
+    }
+
+    /// No session: nothing is subscribed any more, what is known stays.
+    pub(crate) fn session_down(&mut self) {
+        for vn in self.vns.values_mut() {
+            vn.sync = Sync::Off;
+        }
+    }
+
+    /// Subscribe has been said: from now on records are confirmed anew.
+    pub(crate) fn begin_snapshot(&mut self, vni: Vni) {
+        if let Some(vn) = self.vns.get_mut(&vni) {
+            vn.sync = Sync::Snapshot;
+            for e in vn.vms.values_mut() {
+                e.confirmed = false;
+            }
+        }
+    }
+
+    /// The snapshot is complete: what it did not confirm goes (R37). Returns those records.
+    pub(crate) fn end_snapshot(&mut self, vni: Vni, end: SnapshotEnd) -> Vec<VmRecord> {
+        let Some(vn) = self.vns.get_mut(&vni) else { return Vec::new() };
+        let swept = if vn.sync == Sync::Snapshot {
+            let gone = vn.vms.values().filter(|e| !e.confirmed && e.record.version != Version::ZERO);
+            gone.map(|e| e.record.clone()).collect()
+        } else {
+            Vec::new()
+        };
+        vn.sync = Sync::Done(end.revision);
+        vn.mtu = end.mtu;
+        vn.transparent_vlan = end.transparent_vlan;
+        vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
+        for r in &swept {
+            self.removed(r.key, r.version);
+        }
+        swept
+    }
+
+    /// Counts an update; false: some are missing, and the VN wants a new snapshot (R37).
+    pub(crate) fn revision(&mut self, vni: Vni, revision: u64) -> bool {
+        let Some(vn) = self.vns.get_mut(&vni) else { return true };
+        let Sync::Done(have) = vn.sync else { return true };
+        if revision > have.saturating_add(1) {
+            return false;
+        }
+        vn.sync = Sync::Done(have.max(revision));
+        true
+    }
+
+    /// An NVE has members in the VN.
+    pub(crate) fn member_joined(&mut self, vni: Vni, location: Location) {
+        if let Some(vn) = self.vns.get_mut(&vni) {
+            vn.members.insert(location.nve, location.locators);
+        }
+    }
+
+    /// An NVE has none any more.
+    pub(crate) fn member_left(&mut self, vni: Vni, nve: &NveId) {
+        if let Some(vn) = self.vns.get_mut(&vni) {
+            vn.members.remove(nve);
+        }
+    }
+
+    /// A negative answer on a MAC.
+    pub(crate) fn set_absent(&mut self, key: VmKey, until: Instant) {
+        if let Some(vn) = self.vns.get_mut(&key.vni).filter(|v| v.absent.len() < MAX_NEGATIVES) {
+            vn.absent.insert(key.mac, until);
+        }
+    }
+
+    /// A negative answer on an address.
+    pub(crate) fn set_absent_ip(&mut self, vni: Vni, ip: IpAddr, until: Instant) {
+        if let Some(vn) = self.vns.get_mut(&vni).filter(|v| v.absent_ip.len() < MAX_NEGATIVES) {
+            vn.absent_ip.insert(ip, until);
+        }
+    }
+
+    /// The VM attaches here: it is not absent (R36).
+    pub(crate) fn clear_absent(&mut self, key: VmKey) {
+        if let Some(vn) = self.vns.get_mut(&key.vni) {
+            vn.absent.remove(&key.mac);
+        }
+    }
+
+    /// End of a negative answer on a MAC.
+    pub(crate) fn absent(&self, key: VmKey) -> Option<Instant> {
+        self.vns.get(&key.vni)?.absent.get(&key.mac).copied()
+    }
+
+    /// End of a negative answer on an address.
+    pub(crate) fn absent_ip(&self, vni: Vni, ip: IpAddr) -> Option<Instant> {
+        self.vns.get(&vni)?.absent_ip.get(&ip).copied()
+    }
+
+    /// Negative answers whose life is over are forgotten; `Instant::NEVER` takes all (R36). Returns
+    /// the MACs and addresses.
+    pub(crate) fn expire_negatives(&mut self, now: Instant) -> (Vec<VmKey>, Vec<(Vni, IpAddr)>) {
+        let (mut keys, mut ips) = (Vec::new(), Vec::new());
+        for (&vni, vn) in &mut self.vns {
+            vn.absent.retain(|&mac, until| {
+                let over = *until <= now;
+                if over {
+                    keys.push(VmKey { vni, mac });
+                }
+                !over
+            });
+            vn.absent_ip.retain(|&ip, until| {
+                let over = *until <= now;
+                if over {
+                    ips.push((vni, ip));
+                }
+                !over
+            });
+        }
+        (keys, ips)
+    }
+
+    /// MACs with a negative answer in a VN, for people.
+    pub(crate) fn absents(&self, vni: Vni) -> Vec<(Mac, Instant)> {
+        self.vns.get(&vni).map_or_else(Vec::new, |v| v.absent.iter().map(|(m, t)| (*m, *t)).collect())
+    }
+}
+
+/// A record of the configuration file.
+pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], router: bool) -> VmRecord {
+    let mut v4: Vec<_> =
+        ips.iter().filter_map(|ip| if let IpAddr::V4(a) = ip { Some(*a) } else { None }).collect();
+    let mut v6: Vec<_> =
+        ips.iter().filter_map(|ip| if let IpAddr::V6(a) = ip { Some(*a) } else { None }).collect();
+    v4.sort_unstable();
+    v6.sort_unstable();
+    VmRecord {
+        name: String::new(),
+        key,
+        ipv4: v4,
+        ipv6: v6,
+        location: Some(location),
+        state: BindingState::Active,
+        version: Version::ZERO,
+        router,
+        pinned: false,
+        moving: None,
+    }
+}

@@ -1,0 +1,225 @@
+//! Claims: said until answered, answered by Grant or Deny (R18, R20, R21).
+
+use godwit_model::message::NveToNva;
+use godwit_model::{ClaimCause, DenyReason, Version};
+use godwit_tables::update::PortIdx;
+use godwit_wire::{Instant, Span};
+
+use crate::io::Level;
+
+use super::{Action, Ctx, Phase, Vm};
+
+/// How long a claim waits for workers that are slow to forget a forward entry.
+const GATE_PATIENCE: Span = Span::from_ms(50);
+
+/// A claim without an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Claim {
+    /// Its number; repetitions carry the same.
+    pub(crate) seq: u64,
+    pub(crate) cause: ClaimCause,
+    /// When it goes out, first or again; `None` while there is no session or no provision.
+    pub(crate) next: Option<Instant>,
+    backoff: Span,
+    /// It went out in this session.
+    sent: bool,
+    /// It rests on an attachment that the NVA knew already.
+    again: bool,
+}
+
+impl Claim {
+    /// It says something new, which only its answer decides.
+    pub(crate) fn is_fresh(&self) -> bool {
+        !self.again
+    }
+}
+
+impl Vm {
+    /// Begins to claim. With `gated` the workers had a forward entry, and the claim waits until all
+    /// of them have let go of it (R46c).
+    pub(crate) fn start_claim(&mut self, cause: ClaimCause, gated: bool, cx: &mut Ctx<'_>) {
+        let seq = cx.next_seq();
+        self.claim = Some(Claim {
+            seq,
+            cause,
+            next: None,
+            backoff: cx.config.claim_backoff,
+            sent: false,
+            again: cause == ClaimCause::Resync,
+        });
+        if gated {
+            cx.actions.push(Action::Gate { seq });
+            self.claim_next(Some(cx.now + GATE_PATIENCE));
+        } else {
+            self.send_claim(cx);
+        }
+    }
+
+    fn claim_next(&mut self, at: Option<Instant>) {
+        if let Some(c) = &mut self.claim {
+            c.next = at;
+        }
+    }
+
+    /// All workers have applied what was wished when claim `seq` began.
+    pub(crate) fn gate_open(&mut self, seq: u64, cx: &mut Ctx<'_>) {
+        if self.claim.as_ref().is_some_and(|c| c.seq == seq && !c.sent) {
+            self.send_claim(cx);
+        }
+    }
+
+    /// Sends or repeats the claim, if there is a session and the directory has spoken on the VM.
+    fn send_claim(&mut self, cx: &mut Ctx<'_>) {
+        let port = match self.phase {
+            Phase::Running { port } => Some(port),
+            Phase::Paused { port, .. } => port,
+            Phase::Idle | Phase::Left | Phase::Refused { .. } => None,
+        };
+        let name = port.and_then(|p| self.ports.get(&p)).map(|p| p.name.clone()).unwrap_or_default();
+        let base = cx.version().max(self.hosted);
+        let Some(c) = &mut self.claim else { return };
+        if !cx.online || !self.provisioned || name.is_empty() {
+            c.next = None;
+            return;
+        }
+        c.sent = true;
+        c.next = Some(cx.now + c.backoff);
+        c.backoff = Span(c.backoff.0.saturating_mul(2)).min(cx.config.claim_backoff_max);
+        let ips = match cx.record {
+            Some(r) => r.ips().collect(),
+            None => self.announced.into_iter().collect(),
+        };
+        let (seq, cause) = (c.seq, c.cause);
+        cx.send(NveToNva::Claim { seq, key: self.key, ips, cause, base, port: name });
+    }
+
+    pub(crate) fn repeat_claim(&mut self, cx: &mut Ctx<'_>) {
+        if self.claim.as_ref().is_some_and(|c| c.next.is_some_and(|t| t <= cx.now)) {
+            self.send_claim(cx);
+        }
+    }
+
+    /// Claims what runs here once more, but not at once: who keeps contradicting us is not flooded.
+    pub(crate) fn reclaim_later(&mut self, cx: &mut Ctx<'_>) {
+        let seq = cx.next_seq();
+        let backoff = cx.config.claim_backoff;
+        let next = Some(cx.now + backoff);
+        self.claim = Some(Claim { seq, cause: ClaimCause::Resync, next, backoff, sent: false, again: true });
+    }
+
+    /// The directory has spoken on the VM: deferred claims go out, unless the address that was
+    /// announced meanwhile is not the VM's (R24).
+    pub(crate) fn provision(&mut self, cx: &mut Ctx<'_>) {
+        let first = !core::mem::replace(&mut self.provisioned, true);
+        let own = |ip| cx.record.is_none_or(|r| r.ips().any(|i| i == ip));
+        let alien = self.announced.take().filter(|ip| first && !own(*ip));
+        if let (Some(ip), Some(c), Phase::Running { .. }) = (alien, &self.claim, self.phase) {
+            if !c.sent && c.is_fresh() && c.cause != ClaimCause::Activate {
+                cx.note(
+                    Level::Warn,
+                    format!("{} announced {ip}, which is not its address: refused", self.key),
+                );
+                self.claim = None;
+                self.phase = Phase::Idle;
+            }
+        }
+        if self.claim.as_ref().is_some_and(|c| !c.sent && c.next.is_none()) {
+            self.send_claim(cx);
+        }
+        if cx.record.is_some() {
+            self.directory_changed(cx);
+        }
+    }
+
+    /// A new session: everything that runs here is said again (R73). A paused VM is only reported,
+    /// because its new NVE may be claiming it.
+    pub(crate) fn session_up(&mut self, cx: &mut Ctx<'_>) {
+        for p in self.ports.values() {
+            cx.actions.push(Action::Send(NveToNva::Associate { key: self.key, port: p.name.clone() }));
+        }
+        if let Some(intent) = &mut self.intent {
+            intent.unconfirmed = true;
+        }
+        let fresh = self.claim.as_ref().filter(|c| c.is_fresh()).map(|c| c.cause);
+        match self.phase {
+            Phase::Running { .. } => self.start_claim(fresh.unwrap_or(ClaimCause::Resync), false, cx),
+            _ => self.claim = None,
+        }
+    }
+
+    /// The session ended: nothing is repeated until the next one.
+    pub(crate) fn session_down(&mut self) {
+        self.claim_next(None);
+    }
+
+    /// The claim holds; the record is in the mirror already.
+    pub(crate) fn granted(&mut self, seq: u64, version: Version, cx: &mut Ctx<'_>) {
+        let Some(version) = cx.here().filter(|v| *v >= version) else {
+            // Overtaken by news; they decide.
+            return self.directory_changed(cx);
+        };
+        if !self.is_hosted() {
+            cx.note(
+                Level::Warn,
+                format!("{} was granted ({version}) but runs here no more: withdrawn", self.key),
+            );
+            return self.withdraw(version, cx);
+        }
+        self.hosted = self.hosted.max(version);
+        if self.claim.as_ref().is_some_and(|c| c.seq == seq) {
+            self.claim = None;
+            cx.note(Level::Info, format!("{} is granted to this NVE ({version})", self.key));
+            if self.intent.as_ref().is_some_and(super::Intent::is_target) {
+                self.intent = None;
+            }
+        }
+    }
+
+    /// The claim fails; what the directory has instead is in the mirror already.
+    pub(crate) fn denied(&mut self, seq: u64, reason: DenyReason, text: &str, cx: &mut Ctx<'_>) {
+        let Some(claim) = self.claim.take_if(|c| c.seq == seq) else { return };
+        if let Some(version) = cx.here() {
+            // Ours after all, by a version that we had not seen.
+            self.hosted = self.hosted.max(version);
+            self.reclaim_later(cx);
+            if let Some(c) = &mut self.claim {
+                c.backoff = claim.backoff.max(c.backoff);
+                c.next = Some(cx.now + c.backoff);
+            }
+            return;
+        }
+        let port = match self.phase {
+            Phase::Running { port } | Phase::Paused { port: Some(port), .. } => Some(port),
+            _ => None,
+        };
+        cx.note(
+            Level::Alarm,
+            format!("the NVA refuses {} to this NVE ({reason:?}: {text}): its port is closed", self.key),
+        );
+        self.withdraw_at = None;
+        self.intent = None;
+        self.close_ports();
+        self.lose(port, claim.cause, cx);
+    }
+
+    /// A refused VM goes where the directory has it, with what was held for it, if that is newer
+    /// than what our hosting began with (R21, R46b): a grant may have been lost with its session.
+    fn lose(&mut self, port: Option<PortIdx>, cause: ClaimCause, cx: &mut Ctx<'_>) {
+        let since = self.hosted.max(self.ran_from);
+        let winner = cx.elsewhere().filter(|(_, v)| *v > since);
+        if let Some((to, version)) = winner.map(|(l, v)| (l.clone(), v)) {
+            self.handover.move_id = cx.record.and_then(|r| r.moving.clone());
+            self.start_forward(to, version, cx);
+        }
+        self.phase = match port {
+            Some(port) => Phase::Refused { port, cause, at: cx.version() },
+            None if self.forward.is_some() => Phase::Left,
+            None => Phase::Idle,
+        };
+    }
+
+    /// News after a refusal, and no other NVE has the VM: it may try again.
+    pub(crate) fn after_refusal(&mut self, port: PortIdx, cause: ClaimCause, cx: &mut Ctx<'_>) {
+        self.activate(port, cause, cx);
+    }
+}

@@ -1,0 +1,428 @@
+//! One VM's mobility at this NVE: a pure state machine, (event, now) -> actions.
+//!
+//! The machine decides three things, always by its whole state and never by a difference, so that
+//! they may be asked for again at any time: what workers do with the VM's frames ([`Vm::wish`]),
+//! how far each of its ports may talk ([`Vm::admission`]), and when time alone changes something
+//! ([`Vm::deadline`]). Everything else is an [`Action`] that happens once: a message, a report, a
+//! note.
+//!
+//! ```text
+//!            port added                  announce / ActivatePort
+//!   (none) ------------> Idle ------------------------------------> Running --- Claim -> Grant
+//!                         ^  ^ port gone, hold over: Withdraw         |   ^  \
+//!                         |  +------------------- Paused <-- pause ---+   |   \ Deny
+//!                         |                         |  \___ resume, abort_/    v
+//!      Prepare(Target)    |   newer location        v                        Refused
+//!     or port added again +--------------------- Left (forward entry)
+//! ```
+//!
+//! The directory's word is not kept here: the mirror has it, and each call gets the newest record.
+//! Versions decide (R20): what is not newer than our own last hosting never moves a VM away.
+
+mod claim;
+mod handover;
+mod moves;
+mod port;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use godwit_model::message::NveToNva;
+use godwit_model::{
+    BindingState, ClaimCause, HandoverCounts, Location, MoveId, MoveStep, MoveStepKind, NveId, Version,
+    VmKey, VmRecord,
+};
+use godwit_tables::update::{Admission, PortIdx};
+use godwit_wire::Instant;
+
+use crate::config::NveConfig;
+use crate::io::Level;
+use crate::view::PortState;
+
+pub(crate) use claim::Claim;
+pub(crate) use handover::Handover;
+pub(crate) use moves::Intent;
+pub(crate) use port::AccessPort;
+
+/// What a call may know and where it puts what is to be done.
+pub(crate) struct Ctx<'a> {
+    pub(crate) now: Instant,
+    pub(crate) wall_us: u64,
+    pub(crate) config: &'a NveConfig,
+    /// The NVA has welcomed us.
+    pub(crate) online: bool,
+    /// The newest record of this VM.
+    pub(crate) record: Option<&'a VmRecord>,
+    /// Number of the last claim or query.
+    pub(crate) seq: &'a mut u64,
+    pub(crate) actions: &'a mut Vec<Action>,
+}
+
+impl Ctx<'_> {
+    fn next_seq(&mut self) -> u64 {
+        *self.seq += 1;
+        *self.seq
+    }
+
+    fn send(&mut self, message: NveToNva) {
+        self.actions.push(Action::Send(message));
+    }
+
+    fn note(&mut self, level: Level, text: String) {
+        self.actions.push(Action::Note(level, text));
+    }
+
+    /// Where the directory has the VM, if that is another NVE.
+    fn elsewhere(&self) -> Option<(&Location, Version)> {
+        let r = self.record.filter(|r| r.state == BindingState::Active)?;
+        r.location.as_ref().filter(|l| l.nve != self.config.nve).map(|l| (l, r.version))
+    }
+
+    /// The version with which the directory has the VM here.
+    fn here(&self) -> Option<Version> {
+        let r = self.record.filter(|r| r.state == BindingState::Active)?;
+        r.location.as_ref().filter(|l| l.nve == self.config.nve).map(|_| r.version)
+    }
+
+    fn version(&self) -> Version {
+        self.record.map_or(Version::ZERO, |r| r.version)
+    }
+}
+
+/// Something to be done once.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Action {
+    /// A message; void unless the NVA has welcomed us, because a new session repeats what counts.
+    Send(NveToNva),
+    /// A withdrawal, which waits for a session (R19).
+    Withdraw(Version),
+    /// Progress of a move, which waits for a session.
+    Report { id: MoveId, step: Option<MoveStep>, counts: Option<HandoverCounts> },
+    /// Tell the machine when all workers have applied what it wishes now.
+    Gate { seq: u64 },
+    /// A line for the log.
+    Note(Level, String),
+}
+
+/// What workers shall do with the VM's frames.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Wish {
+    /// What the directory says.
+    Directory,
+    /// Deliver to the port.
+    Local(PortIdx),
+    /// Hold what the overlay brings; local senders reach it where it still runs.
+    Expected { via: Option<Location> },
+    /// Hold everything.
+    Paused,
+    /// Forward packets in flight (R43).
+    Departed { to: Location, until: Instant },
+}
+
+/// Why a VM is paused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PauseCause {
+    /// The hypervisor said so.
+    Asked,
+    /// Its port lost the link.
+    LinkDown,
+    /// Its port is gone.
+    PortGone,
+}
+
+/// Where the VM stands at this NVE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Not running here; its ports are silent.
+    Idle,
+    /// Runs on a port.
+    Running { port: PortIdx },
+    /// Paused; the port may be gone already.
+    Paused { port: Option<PortIdx>, cause: PauseCause },
+    /// Runs at another NVE; its ports here are closed (R41).
+    Left,
+    /// The NVA refused the claim that rested on the directory's version `at`; the port is closed.
+    Refused { port: PortIdx, cause: ClaimCause, at: Version },
+}
+
+/// A forward entry (R43).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Forward {
+    /// The NVE to forward to.
+    pub(crate) to: Location,
+    /// Version of that location; newer than our own last hosting (R46b).
+    pub(crate) version: Version,
+    /// When the VM left.
+    pub(crate) since: Instant,
+    /// When the entry dies.
+    pub(crate) until: Instant,
+    /// Senders that were complained about.
+    told: BTreeSet<IpAddr>,
+}
+
+impl Forward {
+    /// The first complaint about this sender, of a bounded number.
+    pub(crate) fn told(&mut self, sender: IpAddr) -> bool {
+        self.told.len() < 64 && self.told.insert(sender)
+    }
+}
+
+/// One VM's machine.
+#[derive(Debug)]
+pub(crate) struct Vm {
+    pub(crate) key: VmKey,
+    pub(crate) ports: BTreeMap<PortIdx, AccessPort>,
+    /// Name of the port that it had last.
+    pub(crate) last_port: String,
+    pub(crate) phase: Phase,
+    /// The directory has spoken on this VM since its port came, or in this session.
+    pub(crate) provisioned: bool,
+    /// Version of our own last hosting; zero for never.
+    pub(crate) hosted: Version,
+    /// Version of the record that the last activation rested on.
+    ran_from: Version,
+    /// Version that we withdrew last; the directory's echo of it must not activate a port.
+    withdrawn: Version,
+    pub(crate) claim: Option<Claim>,
+    pub(crate) intent: Option<Intent>,
+    pub(crate) forward: Option<Forward>,
+    /// When a vanished port ends the attachment (R19).
+    withdraw_at: Option<Instant>,
+    /// Wall clock of the last pause.
+    paused_us: u64,
+    /// Address of an announcement that came before the directory spoke.
+    announced: Option<IpAddr>,
+    /// No second note on a refused announcement before then.
+    quiet_until: Instant,
+    pub(crate) handover: Handover,
+}
+
+impl Vm {
+    pub(crate) fn new(key: VmKey) -> Vm {
+        Vm {
+            key,
+            ports: BTreeMap::new(),
+            last_port: String::new(),
+            phase: Phase::Idle,
+            provisioned: false,
+            hosted: Version::ZERO,
+            ran_from: Version::ZERO,
+            withdrawn: Version::ZERO,
+            claim: None,
+            intent: None,
+            forward: None,
+            withdraw_at: None,
+            paused_us: 0,
+            announced: None,
+            quiet_until: Instant(0),
+            handover: Handover::default(),
+        }
+    }
+
+    /// What workers shall do with its frames.
+    pub(crate) fn wish(&self, now: Instant, record: Option<&VmRecord>, us: &NveId) -> Wish {
+        match self.phase {
+            Phase::Running { port } => return Wish::Local(port),
+            Phase::Paused { .. } => return Wish::Paused,
+            Phase::Idle | Phase::Left | Phase::Refused { .. } => {}
+        }
+        // While it is only associated for its return, it still runs where it went (R46c).
+        if let Some(f) = self.forward.as_ref().filter(|f| f.until > now) {
+            return Wish::Departed { to: f.to.clone(), until: f.until };
+        }
+        match &self.intent {
+            Some(intent) if intent.is_target() && self.open_port().is_some() => {
+                Wish::Expected { via: intent.runs_at(record, us) }
+            }
+            _ => Wish::Directory,
+        }
+    }
+
+    /// How far a port of its may talk.
+    pub(crate) fn admission(&self, port: PortIdx) -> Admission {
+        let Some(p) = self.ports.get(&port) else { return Admission::Closed };
+        match self.phase {
+            // A paused VM's port stays open: frames that it had sent before still leave.
+            Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } if on == port => {
+                Admission::Activated
+            }
+            _ if p.closed => Admission::Closed,
+            _ => Admission::Associated,
+        }
+    }
+
+    /// Where an access port of its stands, for people (R15).
+    pub(crate) fn port_state(&self, port: PortIdx) -> PortState {
+        match (self.admission(port), self.phase) {
+            (Admission::Activated, Phase::Paused { .. }) => PortState::Paused,
+            (Admission::Activated, _) => PortState::Activated,
+            (Admission::Closed, Phase::Refused { .. }) => PortState::Quarantined,
+            (Admission::Closed, _) => PortState::Departed,
+            (Admission::Associated, _) if self.provisioned => PortState::Associated,
+            (Admission::Associated, _) => PortState::Init,
+        }
+    }
+
+    /// It runs or is paused here, so that local senders may resolve its addresses.
+    pub(crate) fn is_hosted(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. } | Phase::Paused { .. })
+    }
+
+    /// Its VN is needed: ports, holds or a forward entry are there.
+    pub(crate) fn needs_vn(&self) -> bool {
+        !self.ports.is_empty() || self.is_hosted() || self.forward.is_some()
+    }
+
+    /// Nothing about it needs to be remembered.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        !self.needs_vn() && self.intent.is_none() && !self.handover.is_reporting()
+    }
+
+    /// A location whose next hop should be known ahead (R42): the other side of a planned move.
+    pub(crate) fn peer(&self) -> Option<&Location> {
+        self.intent.as_ref().map(Intent::peer)
+    }
+
+    /// When time alone changes something.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let claim = self.claim.as_ref().and_then(|c| c.next);
+        let forward = self.forward.as_ref().map(|f| f.until);
+        let intent = self.intent.as_ref().map(Intent::deadline);
+        [claim, forward, intent, self.withdraw_at, self.handover.deadline()].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self, cx: &mut Ctx<'_>) {
+        if self.intent.as_ref().is_some_and(|i| i.expires <= cx.now) {
+            self.intent_expired(cx);
+        }
+        if self.intent.as_ref().is_some_and(|i| i.prepare_by().is_some_and(|t| t <= cx.now)) {
+            self.report_prepared(cx, "next hop not resolved yet");
+        }
+        if self.withdraw_at.is_some_and(|t| t <= cx.now) {
+            self.attachment_over(cx);
+        }
+        if self.forward.as_ref().is_some_and(|f| f.until <= cx.now) {
+            self.forward = None;
+            self.handover.finish(self.key, cx);
+            if self.ports.is_empty() && self.phase == Phase::Left {
+                self.phase = Phase::Idle;
+            }
+        }
+        self.repeat_claim(cx);
+        self.handover.tick(self.key, cx);
+    }
+
+    /// The directory's record changed, was confirmed or went.
+    pub(crate) fn directory_changed(&mut self, cx: &mut Ctx<'_>) {
+        if let Some((to, version)) = cx.elsewhere() {
+            let to = to.clone();
+            return self.runs_elsewhere(to, version, cx);
+        }
+        if let Some(version) = cx.here() {
+            return self.directory_has_it_here(version, cx);
+        }
+        // Detached, or not in the directory.
+        match self.phase {
+            Phase::Running { .. } if self.claim.is_none() => {
+                cx.note(
+                    Level::Warn,
+                    format!("the directory has {} nowhere, but it runs here: claiming", self.key),
+                );
+                self.reclaim_later(cx);
+            }
+            Phase::Refused { port, cause, at } if cx.version() > at => self.after_refusal(port, cause, cx),
+            Phase::Idle | Phase::Left | Phase::Refused { .. } => self.forward = None,
+            Phase::Running { .. } | Phase::Paused { .. } => {}
+        }
+    }
+
+    fn directory_has_it_here(&mut self, version: Version, cx: &mut Ctx<'_>) {
+        self.forward.take_if(|f| version > f.version);
+        match self.phase {
+            Phase::Running { .. } | Phase::Paused { .. } => self.hosted = self.hosted.max(version),
+            Phase::Refused { port, cause, at } if version > at => self.after_refusal(port, cause, cx),
+            // Control started anew under a running VM, or the operator pinned it here: the port that
+            // is there is the VM's. An echo of what we withdrew does not count.
+            Phase::Idle if version > self.withdrawn && self.intent.is_none() => {
+                if let Some(port) = self.open_port().filter(|p| !self.ports[p].explicit) {
+                    self.activate(port, ClaimCause::Resync, cx);
+                }
+            }
+            Phase::Idle | Phase::Left | Phase::Refused { .. } => {}
+        }
+    }
+
+    /// The directory has it at another NVE; only news since our own last hosting counts (R20, R46b).
+    fn runs_elsewhere(&mut self, to: Location, version: Version, cx: &mut Ctx<'_>) {
+        if version <= self.hosted {
+            return;
+        }
+        match self.phase {
+            // A claim of a VM that just came here is decided by its answer.
+            Phase::Running { .. } if self.claim.as_ref().is_some_and(Claim::is_fresh) => {}
+            Phase::Running { .. } | Phase::Paused { .. } => self.depart(to, version, cx),
+            Phase::Idle | Phase::Left | Phase::Refused { .. } => {
+                if let Some(f) = self.forward.as_mut().filter(|f| version > f.version) {
+                    cx.actions.push(Action::Note(
+                        Level::Info,
+                        format!("{} moved on to {} ({version}): forwarding there", self.key, to.nve),
+                    ));
+                    f.to = to;
+                    f.version = version;
+                }
+            }
+        }
+    }
+
+    /// It left (R41): close its ports, send on what was held and what still comes (R43).
+    fn depart(&mut self, to: Location, version: Version, cx: &mut Ctx<'_>) {
+        if matches!(self.phase, Phase::Running { .. }) {
+            self.handover.begin(None);
+        }
+        cx.note(
+            Level::Info,
+            format!("{} runs at {} now ({version}): forwarding packets in flight", self.key, to.nve),
+        );
+        if let Some(intent) = self.intent.take() {
+            self.handover.move_id = Some(intent.id);
+        } else if let Some(id) = cx.record.and_then(|r| r.moving.clone()) {
+            self.handover.move_id = Some(id);
+        }
+        self.start_forward(to, version, cx);
+        self.phase = Phase::Left;
+        self.claim = None;
+        self.withdraw_at = None;
+        self.close_ports();
+    }
+
+    fn start_forward(&mut self, to: Location, version: Version, cx: &Ctx<'_>) {
+        let until = cx.now + cx.config.fwd_timer;
+        self.forward = Some(Forward { to, version, since: cx.now, until, told: BTreeSet::new() });
+    }
+
+    /// The port stayed away: the attachment ends (R19).
+    fn attachment_over(&mut self, cx: &mut Ctx<'_>) {
+        self.withdraw_at = None;
+        if !matches!(self.phase, Phase::Paused { .. }) {
+            return;
+        }
+        self.phase = Phase::Idle;
+        self.claim = None;
+        if self.hosted > Version::ZERO {
+            cx.note(Level::Info, format!("{} has no port any more: withdrawn ({})", self.key, self.hosted));
+            self.withdraw(self.hosted, cx);
+        }
+    }
+
+    fn withdraw(&mut self, version: Version, cx: &mut Ctx<'_>) {
+        self.withdrawn = self.withdrawn.max(version);
+        cx.actions.push(Action::Withdraw(version));
+    }
+
+    fn step(&self, cx: &Ctx<'_>, what: MoveStepKind, at_us: u64, note: &str) -> MoveStep {
+        MoveStep { at_us, nve: Some(cx.config.nve.clone()), what, note: note.to_owned() }
+    }
+}

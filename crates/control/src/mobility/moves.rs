@@ -1,0 +1,214 @@
+//! This NVE's part in planned moves (R42, R45, R49).
+
+use godwit_model::message::MoveRole;
+use godwit_model::{BindingState, Location, MoveId, MoveStepKind, NveId, VmRecord};
+use godwit_wire::Instant;
+
+use crate::io::Level;
+
+use super::{Action, Ctx, Phase, Vm};
+
+/// A planned move that concerns this NVE.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Intent {
+    pub(crate) id: MoveId,
+    pub(crate) role: MoveRole,
+    pub(crate) from: Location,
+    pub(crate) to: Location,
+    /// It explains nothing any more after that.
+    pub(crate) expires: Instant,
+    /// Prepared is said then at the latest, once the port is there.
+    ready_by: Instant,
+    /// The other NVE's next hop is resolved.
+    hop_ready: bool,
+    /// A port is there for it; always so at the old NVE.
+    port_ready: bool,
+    prepared_said: bool,
+    paused_said: bool,
+    /// It is of an earlier session and was not said again in this one.
+    pub(crate) unconfirmed: bool,
+}
+
+impl Intent {
+    pub(crate) fn is_target(&self) -> bool {
+        self.role == MoveRole::Target
+    }
+
+    /// The other NVE.
+    pub(crate) fn peer(&self) -> &Location {
+        if self.is_target() { &self.from } else { &self.to }
+    }
+
+    /// Where the VM still runs, seen from the new NVE.
+    pub(crate) fn runs_at(&self, record: Option<&VmRecord>, us: &NveId) -> Option<Location> {
+        match record {
+            Some(r) if r.state == BindingState::Active => r.location.clone().filter(|l| l.nve != *us),
+            Some(_) => None,
+            None => Some(self.from.clone()),
+        }
+    }
+
+    /// When Prepared is due whatever the next hop does; `None` where it was said or no port is there.
+    pub(crate) fn prepare_by(&self) -> Option<Instant> {
+        (!self.prepared_said && self.port_ready).then_some(self.ready_by)
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.prepare_by().map_or(self.expires, |t| t.min(self.expires))
+    }
+}
+
+impl Vm {
+    /// The NVA tells this NVE its part in a move; said again after a reconnect.
+    pub(crate) fn prepare(
+        &mut self,
+        id: MoveId,
+        role: MoveRole,
+        from: Location,
+        to: Location,
+        cx: &mut Ctx<'_>,
+    ) {
+        let over = match role {
+            // Granted already, or gone already: the rest of the move needs no preparation.
+            MoveRole::Target => self.is_hosted() && cx.here().is_some() && self.claim.is_none(),
+            MoveRole::Source => cx.elsewhere().is_some_and(|(l, v)| l.nve == to.nve && v > self.hosted),
+        };
+        if over {
+            self.handover.move_id = Some(id);
+            return;
+        }
+        let expires = cx.now + cx.config.intent_timeout;
+        if let Some(known) = self.intent.as_mut().filter(|i| i.id == id && i.role == role) {
+            // Said again: the NVA may have forgotten what we reported.
+            known.unconfirmed = false;
+            known.expires = expires;
+            (known.prepared_said, known.paused_said) = (false, false);
+            known.ready_by = cx.now + cx.config.prepare_timeout;
+        } else {
+            let ready_by = cx.now + cx.config.prepare_timeout;
+            self.begin_intent(Intent {
+                id,
+                role,
+                from,
+                to,
+                expires,
+                ready_by,
+                hop_ready: false,
+                port_ready: role == MoveRole::Source,
+                prepared_said: false,
+                paused_said: false,
+                unconfirmed: false,
+            });
+        }
+        self.arm_withdrawal(cx);
+        self.port_ready(cx);
+        self.report_if_prepared(cx);
+        if matches!(self.phase, Phase::Paused { .. }) {
+            self.report_paused(cx);
+        }
+    }
+
+    fn begin_intent(&mut self, intent: Intent) {
+        if intent.is_target() {
+            if !self.is_hosted() {
+                self.handover.begin(Some(intent.id.clone()));
+            }
+            if let Phase::Left | Phase::Refused { .. } = self.phase {
+                // It comes back: its port may speak again. The forward entry stays (R46c).
+                self.phase = Phase::Idle;
+                for p in self.ports.values_mut() {
+                    p.closed = false;
+                }
+            }
+        } else if self.is_hosted() {
+            self.handover.move_id = Some(intent.id.clone());
+        }
+        self.intent = Some(intent);
+    }
+
+    /// At the new NVE a port makes the move's resources complete.
+    pub(crate) fn port_ready(&mut self, cx: &mut Ctx<'_>) {
+        let there = self.open_port().is_some() || self.is_hosted();
+        if let Some(i) = self.intent.as_mut().filter(|i| !i.port_ready && there) {
+            i.port_ready = true;
+            i.ready_by = cx.now + cx.config.prepare_timeout;
+            self.report_if_prepared(cx);
+        }
+    }
+
+    /// A planned move waits for the other NVE's next hop.
+    pub(crate) fn awaits_hop(&self) -> bool {
+        self.intent.as_ref().is_some_and(|i| !i.hop_ready)
+    }
+
+    /// The other NVE's next hop is resolved (R42).
+    pub(crate) fn next_hop_ready(&mut self, cx: &mut Ctx<'_>) {
+        if let Some(i) = &mut self.intent {
+            i.hop_ready = true;
+        }
+        self.report_if_prepared(cx);
+    }
+
+    fn report_if_prepared(&mut self, cx: &mut Ctx<'_>) {
+        if self.intent.as_ref().is_some_and(|i| i.hop_ready && i.port_ready) {
+            self.report_prepared(cx, "");
+        }
+    }
+
+    pub(crate) fn report_prepared(&mut self, cx: &mut Ctx<'_>, note: &str) {
+        let step = self.step(cx, MoveStepKind::Prepared, cx.wall_us, note);
+        if let Some(i) = self.intent.as_mut().filter(|i| !i.prepared_said) {
+            i.prepared_said = true;
+            cx.actions.push(Action::Report { id: i.id.clone(), step: Some(step), counts: None });
+        }
+    }
+
+    pub(crate) fn report_paused(&mut self, cx: &mut Ctx<'_>) {
+        let step = self.step(cx, MoveStepKind::Paused, self.paused_us, "");
+        if let Some(i) = self.intent.as_mut().filter(|i| !i.is_target() && !i.paused_said) {
+            i.paused_said = true;
+            self.handover.move_id = Some(i.id.clone());
+            cx.actions.push(Action::Report { id: i.id.clone(), step: Some(step), counts: None });
+        }
+    }
+
+    /// The move was called off before its grant: back to what was.
+    pub(crate) fn abort(&mut self, id: &MoveId, reason: &str, cx: &mut Ctx<'_>) {
+        let Some(intent) = self.intent.take_if(|i| i.id == *id) else { return };
+        cx.note(Level::Info, format!("move {id} of {} was called off: {reason}", self.key));
+        if intent.is_target() {
+            return;
+        }
+        let Phase::Paused { port, .. } = self.phase else { return };
+        // What is held goes to the port, if the VM is still behind one.
+        let back = port.or_else(|| self.open_port()).filter(|p| self.ports.get(p).is_some_and(|p| p.link_up));
+        match back {
+            Some(port) => self.activate(port, godwit_model::ClaimCause::Activate, cx),
+            None => {
+                self.phase = Phase::Paused { port, cause: super::PauseCause::PortGone };
+                if let Some(port) = port {
+                    self.phase = Phase::Paused { port: Some(port), cause: super::PauseCause::LinkDown };
+                }
+                self.arm_withdrawal(cx);
+            }
+        }
+    }
+
+    /// The VN's snapshot is complete. A move of an earlier session that the NVA did not name again,
+    /// neither by order nor in the record, is over.
+    pub(crate) fn snapshot_complete(&mut self, cx: &mut Ctx<'_>) {
+        let moving = cx.record.and_then(|r| r.moving.as_ref());
+        let stale =
+            self.intent.as_ref().filter(|i| i.unconfirmed && moving != Some(&i.id)).map(|i| i.id.clone());
+        if let Some(id) = stale {
+            self.abort(&id, "the NVA does not know it any more", cx);
+        }
+        self.provision(cx);
+    }
+
+    pub(crate) fn intent_expired(&mut self, cx: &mut Ctx<'_>) {
+        if let Some(i) = self.intent.take() {
+            cx.note(Level::Alarm, format!("move {} of {} did not come to an end: forgotten", i.id, self.key));
+        }
+    }
+}

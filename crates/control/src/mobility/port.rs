@@ -1,0 +1,205 @@
+//! A VM's ports at this NVE: they come, activate, pause, lose their link and go (R15, R18, R19).
+
+use std::net::IpAddr;
+
+use godwit_model::message::NveToNva;
+use godwit_model::{ClaimCause, MoveStepKind, Version};
+
+use godwit_tables::event::AnnounceKind;
+use godwit_tables::update::PortIdx;
+
+use crate::io::Level;
+
+use super::{Ctx, PauseCause, Phase, Vm};
+
+/// A port that was made for the VM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AccessPort {
+    pub(crate) name: String,
+    /// Only an explicit order activates it.
+    pub(crate) explicit: bool,
+    /// Its VM left or was refused: not even announcements count.
+    pub(crate) closed: bool,
+    pub(crate) link_up: bool,
+}
+
+/// How an announcement is called in a claim.
+pub(crate) fn cause_of(kind: AnnounceKind) -> ClaimCause {
+    match kind {
+        AnnounceKind::GratuitousArp => ClaimCause::GratuitousArp,
+        AnnounceKind::NeighborAdvertisement => ClaimCause::NeighborAdvertisement,
+        AnnounceKind::Rarp => ClaimCause::Rarp,
+        AnnounceKind::FirstFrame => ClaimCause::FirstFrame,
+    }
+}
+
+impl Vm {
+    /// The first port that could be activated.
+    pub(crate) fn open_port(&self) -> Option<PortIdx> {
+        self.ports.iter().find(|(_, p)| !p.closed).map(|(port, _)| *port)
+    }
+
+    pub(crate) fn close_ports(&mut self) {
+        for p in self.ports.values_mut() {
+            p.closed = true;
+        }
+    }
+
+    /// A port for the VM is there.
+    pub(crate) fn port_added(&mut self, port: PortIdx, name: String, explicit: bool, cx: &mut Ctx<'_>) {
+        cx.send(NveToNva::Associate { key: self.key, port: name.clone() });
+        self.ports.insert(port, AccessPort { name, explicit, closed: false, link_up: true });
+        match self.phase {
+            Phase::Left => self.phase = Phase::Idle,
+            // Its port came back under it (a switch or hypervisor restarted the device).
+            Phase::Paused { port: None, cause: PauseCause::PortGone } if self.intent.is_none() => {
+                self.withdraw_at = None;
+                if !explicit {
+                    self.activate(port, ClaimCause::Resync, cx);
+                }
+            }
+            Phase::Idle if cx.here().is_some() => self.directory_changed(cx),
+            Phase::Idle | Phase::Running { .. } | Phase::Paused { .. } | Phase::Refused { .. } => {}
+        }
+        self.port_ready(cx);
+    }
+
+    /// A port is gone. What is held stays held (R45).
+    pub(crate) fn port_removed(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
+        let Some(gone) = self.ports.remove(&port) else { return };
+        self.last_port.clone_from(&gone.name);
+        cx.send(NveToNva::Disassociate { key: self.key, port: gone.name });
+        match self.phase {
+            Phase::Running { port: on } if on == port => self.pause(None, PauseCause::PortGone, cx),
+            Phase::Paused { port: Some(on), cause } if on == port => {
+                self.phase = Phase::Paused { port: None, cause };
+                self.arm_withdrawal(cx);
+            }
+            Phase::Refused { port: on, .. } if on == port => self.phase = Phase::Idle,
+            Phase::Left if self.ports.is_empty() && self.forward.is_none() => self.phase = Phase::Idle,
+            _ => {}
+        }
+    }
+
+    /// The port's link changed.
+    pub(crate) fn link(&mut self, port: PortIdx, up: bool, cx: &mut Ctx<'_>) {
+        let Some(p) = self.ports.get_mut(&port) else { return };
+        if p.link_up == up {
+            return;
+        }
+        p.link_up = up;
+        match self.phase {
+            Phase::Running { port: on } if on == port && !up => {
+                self.pause(Some(port), PauseCause::LinkDown, cx);
+            }
+            Phase::Paused { port: Some(on), cause: PauseCause::LinkDown } if on == port && up => {
+                self.activate(port, ClaimCause::Activate, cx);
+            }
+            Phase::Paused { port: Some(on), .. } if on == port => self.arm_withdrawal(cx),
+            _ => {}
+        }
+    }
+
+    /// The hypervisor paused the VM (R45).
+    pub(crate) fn pause_asked(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
+        match self.phase {
+            Phase::Running { port: on } if on == port => self.pause(Some(port), PauseCause::Asked, cx),
+            Phase::Paused { port: on, .. } => {
+                self.phase = Phase::Paused { port: on, cause: PauseCause::Asked };
+                self.arm_withdrawal(cx);
+            }
+            _ => cx.note(Level::Warn, format!("{} does not run on that port: nothing to pause", self.key)),
+        }
+    }
+
+    /// The hypervisor says that the VM runs on the port.
+    pub(crate) fn activate_asked(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
+        if self.ports.contains_key(&port) && self.phase != (Phase::Running { port }) {
+            self.activate(port, ClaimCause::Activate, cx);
+        }
+    }
+
+    /// The VM made itself known on a port (R18, R24 to R26).
+    pub(crate) fn announced(
+        &mut self,
+        port: PortIdx,
+        kind: AnnounceKind,
+        ip: Option<IpAddr>,
+        cx: &mut Ctx<'_>,
+    ) {
+        let Some(p) = self.ports.get(&port).filter(|p| !p.closed && !p.explicit) else { return };
+        match self.phase {
+            Phase::Running { port: on } if on == port => return,
+            // Frames sent before the pause still come: they do not end it.
+            Phase::Paused { port: Some(on), .. } if on == port => return,
+            _ => {}
+        }
+        if let (Some(ip), Some(record)) = (ip, cx.record) {
+            if !record.ips().any(|own| own == ip) {
+                let text = format!(
+                    "port {}: {} announced {ip}, which is not its address: refused",
+                    p.name, self.key
+                );
+                // Every IPv6 guest announces a link-local address that no directory lists.
+                let expected = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
+                return self.refuse_announcement(if expected { Level::Debug } else { Level::Warn }, text, cx);
+            }
+        }
+        self.announced = ip;
+        self.activate(port, cause_of(kind), cx);
+    }
+
+    fn refuse_announcement(&mut self, level: Level, text: String, cx: &mut Ctx<'_>) {
+        if cx.now >= self.quiet_until {
+            self.quiet_until = cx.now + godwit_wire::Span::from_ms(1000);
+            cx.note(level, text);
+        }
+    }
+
+    /// Local delivery starts; the claim follows (R18). Deleting the forward entry and delivering
+    /// locally is one and the same table entry, so nothing can loop between them (R46c).
+    pub(crate) fn activate(&mut self, port: PortIdx, cause: ClaimCause, cx: &mut Ctx<'_>) {
+        if let Phase::Running { port: old } = self.phase {
+            // Moved between ports of this NVE (R23).
+            if let Some(p) = self.ports.get_mut(&old).filter(|_| old != port) {
+                p.closed = true;
+            }
+        }
+        let stayed = self.is_hosted() && cx.here() == Some(self.hosted) && self.hosted > Version::ZERO;
+        let had_forward = self.forward.take().is_some();
+        self.ran_from = cx.version();
+        self.phase = Phase::Running { port };
+        self.withdraw_at = None;
+        if let Some(p) = self.ports.get_mut(&port) {
+            p.closed = false;
+        }
+        if let Some(intent) = self.intent.as_ref().filter(|i| i.is_target()) {
+            let id = intent.id.clone();
+            let step = self.step(cx, MoveStepKind::Activated, cx.wall_us, "");
+            self.handover.move_id = Some(id.clone());
+            cx.actions.push(super::Action::Report { id, step: Some(step), counts: None });
+        }
+        if !stayed {
+            self.start_claim(cause, had_forward, cx);
+        }
+    }
+
+    /// Everything that comes for it is held from now on.
+    fn pause(&mut self, port: Option<PortIdx>, cause: PauseCause, cx: &mut Ctx<'_>) {
+        self.phase = Phase::Paused { port, cause };
+        self.paused_us = cx.wall_us;
+        self.handover.begin(self.intent.as_ref().map(|i| i.id.clone()));
+        self.arm_withdrawal(cx);
+        self.report_paused(cx);
+    }
+
+    /// A port that is gone or without link ends the attachment after a while; a pause that was asked
+    /// for or a planned move explains it for longer (R19).
+    pub(crate) fn arm_withdrawal(&mut self, cx: &Ctx<'_>) {
+        let Phase::Paused { port, cause } = self.phase else { return };
+        let attached = port.and_then(|p| self.ports.get(&p)).is_some_and(|p| p.link_up);
+        let explained = cause == PauseCause::Asked || self.intent.as_ref().is_some_and(|i| !i.is_target());
+        let hold = if explained { cx.config.intent_timeout } else { cx.config.port_down_hold };
+        self.withdraw_at = (!attached).then(|| cx.now + hold);
+    }
+}

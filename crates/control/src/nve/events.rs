@@ -1,0 +1,136 @@
+//! What workers tell, and the questions that follow from it.
+
+use std::net::IpAddr;
+
+use godwit_model::message::NveToNva;
+use godwit_model::{VmKey, VmRecord};
+use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
+use godwit_tables::update::{Key, PortIdx};
+use godwit_wire::{Mac, Span};
+
+use crate::io::{Level, Outputs};
+use crate::queries::Asked;
+
+use super::{Nve, PortKind, Timer};
+
+/// After so long a sender should have learned the new location (R48).
+const TRIANGLE: Span = Span::from_ms(5000);
+/// Gap between alarms on a full table.
+const FULL_QUIET: Span = Span::from_ms(1000);
+
+impl Nve {
+    pub(super) fn worker_event(&mut self, worker: usize, event: Event, out: &mut Outputs) {
+        match event {
+            Event::MissMac { key, port: _ } => self.miss_mac(worker, key),
+            Event::MissIp { vn, ip, port: _ } => {
+                if self.router.repeat_answer(worker, vn, ip) {
+                    return;
+                }
+                if let Some(vni) = self.router.vni(vn) {
+                    self.ask(Asked::Ip(vni, ip));
+                }
+            }
+            Event::Announce { port, kind, mac, ip } => self.announced(port, kind, mac, ip, out),
+            Event::Neighbor { uplink, ip, mac, solicited } => {
+                self.underlay.learned(self.now, uplink, ip, mac, solicited);
+            }
+            Event::NotLocal { key, sender: _ } => {
+                // A stale sender's frame and no forward entry: known, there is nothing to do but to
+                // drop; unknown, we learn at least where it is (R42, R43 F).
+                if self.router.vm(key).is_none() {
+                    self.miss_mac(worker, key);
+                }
+            }
+            Event::StaleSender { key, sender } => self.stale_sender(key, sender, out),
+            Event::Handover { key, stats } => self.handover(worker, key, stats, out),
+            Event::TableFull { key } => self.table_full(key, out),
+        }
+    }
+
+    fn vm_key(&self, key: Key) -> Option<VmKey> {
+        self.router.vni(key.vn()).map(|vni| VmKey { vni, mac: key.mac() })
+    }
+
+    fn miss_mac(&mut self, worker: usize, key: Key) {
+        // The answer may have crossed the miss on its way: it is said again rather than asked for.
+        if self.router.repeat_vm(worker, key) {
+            return;
+        }
+        if let Some(VmKey { vni, mac }) = self.vm_key(key) {
+            self.ask(Asked::Mac(vni, mac));
+        }
+    }
+
+    /// Puts a question, unless it waits already (R34).
+    pub(super) fn ask(&mut self, asked: Asked) {
+        if let Some(at) = self.queries.miss(self.now, asked, &mut self.seq) {
+            self.timers.set(Timer::Query(asked), Some(at));
+        }
+    }
+
+    /// A question is to be put, first or again; without a session it only passes.
+    pub(super) fn query_due(&mut self, asked: Asked, out: &mut Outputs) {
+        let (seq, next) = self.queries.due(self.now, asked, &self.config, &mut self.seq);
+        self.timers.set(Timer::Query(asked), next);
+        if let Some(seq) = seq {
+            self.send(NveToNva::Query { seq, vni: asked.vni(), by: asked.by() }, out);
+        }
+    }
+
+    /// The answers to questions that a record settles need not be awaited.
+    pub(super) fn settle_questions(&mut self, record: &VmRecord) {
+        let VmKey { vni, mac } = record.key;
+        let by_ip = record.ips().map(|ip| Asked::Ip(vni, ip));
+        for asked in by_ip.chain([Asked::Mac(vni, mac)]) {
+            if self.queries.is_waiting(asked) {
+                self.queries.forget(asked);
+                self.timers.set(Timer::Query(asked), None);
+            }
+        }
+    }
+
+    fn announced(
+        &mut self,
+        port: PortIdx,
+        kind: AnnounceKind,
+        mac: Mac,
+        ip: Option<IpAddr>,
+        out: &mut Outputs,
+    ) {
+        let Some(PortKind::Access(key)) = self.ports.get(&port).map(|p| p.kind) else { return };
+        if mac != key.mac {
+            return out.note(Level::Warn, format!("{mac} announced itself on the port of {key}: refused"));
+        }
+        self.with_known_vm(key, out, |vm, cx| vm.announced(port, kind, ip, cx));
+    }
+
+    /// Someone still sends to us what left: so it shall be for a short time only (R48).
+    fn stale_sender(&mut self, key: Key, sender: IpAddr, out: &mut Outputs) {
+        let Some(key) = self.vm_key(key) else { return };
+        let now = self.now;
+        let Some(forward) = self.vms.get_mut(&key).and_then(|vm| vm.forward.as_mut()) else { return };
+        if forward.to.locators.contains(sender) {
+            // The NVE that we forward to sends here: one of us is wrong (R46e).
+            self.ask(Asked::Mac(key.vni, key.mac));
+        } else if now.since(forward.since) > TRIANGLE && forward.told(sender) {
+            let text =
+                format!("{sender} still sends packets for {key} here, which left for {}", forward.to.nve);
+            self.alarm(text, out);
+        }
+    }
+
+    fn handover(&mut self, worker: usize, key: Key, stats: HandoverStats, out: &mut Outputs) {
+        if let Some(key) = self.vm_key(key) {
+            self.with_known_vm(key, out, |vm, cx| vm.handover.heard(worker, stats, key, cx));
+        }
+    }
+
+    fn table_full(&mut self, key: Key, out: &mut Outputs) {
+        if self.now < self.table_full_quiet {
+            return;
+        }
+        self.table_full_quiet = self.now + FULL_QUIET;
+        let what = self.vm_key(key).map_or_else(|| format!("entry {:#x}", key.0), |k| k.to_string());
+        self.alarm(format!("a worker's table is full: {what} found no room (R13)"), out);
+    }
+}

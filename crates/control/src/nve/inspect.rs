@@ -1,0 +1,128 @@
+//! What an operator sees.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use godwit_model::{NveId, Version, VmKey, VmRecord};
+use godwit_tables::update::{Key, VmState};
+use godwit_wire::{Instant, Vni};
+
+use crate::queries::Asked;
+use crate::router::tunnel_of;
+use crate::view::{EntryState, EntryView, NeighborView, NvaView, PortState, PortView};
+
+use super::{Nve, PortKind};
+
+impl Nve {
+    /// What is known of VMs, by VN and MAC; of one VN or of all.
+    pub fn entries(&self, now: Instant, vni: Option<Vni>) -> Vec<EntryView> {
+        let mut keys: BTreeSet<VmKey> = self.vms.keys().copied().collect();
+        for v in self.mirror.vns() {
+            keys.extend(self.mirror.records(v).map(|r| r.key));
+            keys.extend(self.mirror.absents(v).into_iter().map(|(mac, _)| VmKey { vni: v, mac }));
+        }
+        keys.extend(self.queries.waiting().filter_map(|asked| match asked {
+            Asked::Mac(vni, mac) => Some(VmKey { vni, mac }),
+            Asked::Ip(..) => None,
+        }));
+        keys.into_iter()
+            .filter(|k| vni.is_none_or(|v| k.vni == v))
+            .filter_map(|k| self.entry(now, k))
+            .collect()
+    }
+
+    /// What is known of one VM.
+    pub fn entry(&self, now: Instant, key: VmKey) -> Option<EntryView> {
+        let record = self.mirror.record(key);
+        let vm = self.vms.get(&key);
+        let table = self.router.vn(key.vni).and_then(|vn| self.router.vm(Key::new(vn, key.mac)));
+        let querying = self.queries.is_waiting(Asked::Mac(key.vni, key.mac));
+        if record.is_none() && vm.is_none() && table.is_none() && !querying {
+            return None;
+        }
+        let state = match table {
+            Some(VmState::Remote { .. }) => EntryState::Remote,
+            Some(VmState::Local { .. }) => EntryState::Local,
+            Some(VmState::Expected { .. }) => EntryState::Expected,
+            Some(VmState::Paused { .. }) => EntryState::Paused,
+            Some(VmState::Departed { .. }) => EntryState::Departed,
+            None if querying => EntryState::Querying,
+            Some(VmState::Absent { .. }) | None => EntryState::Absent,
+        };
+        let until = match table {
+            Some(VmState::Departed { until, .. } | VmState::Absent { until }) => Some(until),
+            _ => None,
+        };
+        Some(EntryView {
+            key,
+            name: record.map(|r| r.name.clone()).unwrap_or_default(),
+            state,
+            nve: self.where_is(key, state),
+            locator: table.and_then(tunnel_of).and_then(|t| self.router.remote(t)),
+            version: record.map_or(Version::ZERO, |r| r.version),
+            expires: until.filter(|t| *t != Instant::NEVER).map(|t| t.since(now)),
+            ips: record.into_iter().flat_map(VmRecord::ips).collect::<Vec<IpAddr>>(),
+            handover: vm.map(|v| v.handover.counts()).unwrap_or_default(),
+        })
+    }
+
+    fn where_is(&self, key: VmKey, state: EntryState) -> Option<NveId> {
+        match state {
+            EntryState::Local | EntryState::Paused => Some(self.config.nve.clone()),
+            EntryState::Departed => self.vms.get(&key)?.forward.as_ref().map(|f| f.to.nve.clone()),
+            _ => self.mirror.record(key)?.location.as_ref().map(|l| l.nve.clone()),
+        }
+    }
+
+    /// All ports by number.
+    pub fn ports(&self) -> Vec<PortView> {
+        let view = |(&port, p): (&_, &super::Port)| {
+            let key = if let PortKind::Access(key) = p.kind { Some(key) } else { None };
+            let vm = key.and_then(|k| self.vms.get(&k));
+            let role = match p.kind {
+                PortKind::Access(_) => "access",
+                PortKind::Uplink => "uplink",
+                PortKind::Exception => "exception",
+            };
+            let by_link = if p.link_up { PortState::Up } else { PortState::Down };
+            let by_vm = || vm.map_or(PortState::Init, |vm| vm.port_state(port));
+            let record = key.and_then(|k| self.mirror.record(k));
+            PortView {
+                port,
+                name: p.name.clone(),
+                role,
+                key,
+                vm: record.map(|r| r.name.clone()).unwrap_or_default(),
+                state: if key.is_some() { by_vm() } else { by_link },
+                link_up: p.link_up,
+            }
+        };
+        self.ports.iter().map(view).collect()
+    }
+
+    /// The underlay's neighbors by uplink and address.
+    pub fn neighbors(&self) -> Vec<NeighborView> {
+        let view = |(uplink, ip, n): (_, _, &crate::underlay::Neighbor)| NeighborView {
+            ip,
+            mac: n.mac,
+            state: n.reach.as_str(),
+            uplink,
+            uplink_name: self.ports.get(&uplink).map(|p| p.name.clone()).unwrap_or_default(),
+        };
+        self.underlay.neighbors().map(view).collect()
+    }
+
+    /// How it stands with the NVA.
+    pub fn nva(&self) -> NvaView {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let (vns, synced) = self.mirror.synced();
+        NvaView {
+            connected: self.session.is_up(),
+            epoch: self.session.epoch,
+            vns: count(vns),
+            synced: count(synced),
+            claims_waiting: count(self.vms.values().filter(|vm| vm.claim.is_some()).count()),
+            queries_waiting: count(self.queries.waiting().count()),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The pure core of an NVE's control.
+//!
+//! Every input goes the same way: it changes what we know (the mirror, a VM's machine, a neighbor),
+//! then what the workers should have follows from the whole of what we know (`sync`), and the router
+//! sends the difference. So an input that comes twice, or after a reconnect, changes nothing.
+
+mod events;
+mod inspect;
+mod nva;
+mod ports;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use godwit_model::message::NveToNva;
+use godwit_model::{Locators, Version, VmKey};
+use godwit_tables::update::PortIdx;
+use godwit_wire::{Instant, Span};
+
+use crate::barrier::{After, Barriers};
+use crate::config::NveConfig;
+use crate::io::{Input, Level, Outputs};
+use crate::mirror::Mirror;
+use crate::mobility::{Action, Ctx, Vm};
+use crate::queries::{Asked, Queries};
+use crate::router::Router;
+use crate::timers::Timers;
+use crate::underlay::Underlay;
+
+/// Reports that wait for a session; the oldest goes first.
+const MAX_REPORTS: usize = 256;
+/// Timers that one input fires at most; the rest fires with the next, which is due at once.
+const MAX_FIRED: usize = 4096;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Timer {
+    /// A VM's machine.
+    Vm(VmKey),
+    /// A question.
+    Query(Asked),
+    /// Negative answers are over.
+    Negatives,
+    /// Tunnels without use.
+    Tunnels,
+    /// Full report.
+    Report,
+}
+
+/// What a port is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PortKind {
+    Access(VmKey),
+    Uplink,
+    Exception,
+}
+
+#[derive(Debug)]
+struct Port {
+    name: String,
+    kind: PortKind,
+    link_up: bool,
+}
+
+/// How it stands with the NVA.
+#[derive(Default, Debug)]
+struct Session {
+    /// Counts connections, so that nothing of an earlier one is answered in a later.
+    number: u64,
+    connected: bool,
+    /// The locators that Hello named.
+    hello: Option<Locators>,
+    welcomed: bool,
+    /// It is of an older epoch than one that we have seen: nothing it says counts.
+    outdated: bool,
+    /// Highest epoch seen.
+    epoch: u32,
+}
+
+impl Session {
+    fn is_up(&self) -> bool {
+        self.connected && self.welcomed && !self.outdated
+    }
+}
+
+/// One NVE's control: no I/O, no clock, no thread. The same inputs at the same times give the same
+/// outputs.
+#[derive(Debug)]
+pub struct Nve {
+    config: NveConfig,
+    now: Instant,
+    wall_us: u64,
+    session: Session,
+    ports: BTreeMap<PortIdx, Port>,
+    vms: BTreeMap<VmKey, Vm>,
+    /// VMs with a planned move.
+    intents: BTreeSet<VmKey>,
+    mirror: Mirror,
+    queries: Queries,
+    underlay: Underlay,
+    router: Router,
+    barriers: Barriers,
+    timers: Timers<Timer>,
+    /// Number of the last claim or query.
+    seq: u64,
+    /// Withdrawals that wait for a session.
+    withdrawals: BTreeMap<VmKey, Version>,
+    /// Reports that wait for a session.
+    reports: VecDeque<NveToNva>,
+    /// Tunnels that nothing used at the last look.
+    idle_tunnels: BTreeSet<IpAddr>,
+    /// No second alarm on a full table before then.
+    table_full_quiet: Instant,
+}
+
+impl Nve {
+    /// An NVE without ports.
+    pub fn new(config: NveConfig) -> Nve {
+        Nve {
+            router: Router::new(config.workers),
+            config,
+            now: Instant(0),
+            wall_us: 0,
+            session: Session::default(),
+            ports: BTreeMap::new(),
+            vms: BTreeMap::new(),
+            intents: BTreeSet::new(),
+            mirror: Mirror::default(),
+            queries: Queries::default(),
+            underlay: Underlay::default(),
+            barriers: Barriers::default(),
+            timers: Timers::default(),
+            seq: 0,
+            withdrawals: BTreeMap::new(),
+            reports: VecDeque::new(),
+            idle_tunnels: BTreeSet::new(),
+            table_full_quiet: Instant(0),
+        }
+    }
+
+    /// Takes one input at `now` (monotonic, never going back) and appends what is to be done.
+    ///
+    /// `wall_us` is the wall clock at `now` in microseconds since 1970, for timelines that people
+    /// read. Timers that are due fire in every call, after the input.
+    pub fn handle(&mut self, now: Instant, wall_us: u64, input: Input, out: &mut Outputs) {
+        self.now = self.now.max(now);
+        self.wall_us = wall_us;
+        self.take(input, out);
+        self.fire(out);
+        self.follow_underlay(out);
+        self.finish(out);
+    }
+
+    /// When to call [`Nve::handle`] with `Input::Tick` at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.timers.next(), self.underlay.deadline()].into_iter().flatten().min()
+    }
+
+    /// What it was configured with.
+    pub fn config(&self) -> &NveConfig {
+        &self.config
+    }
+
+    /// The locators of its uplinks.
+    pub fn locators(&self) -> Locators {
+        self.underlay.locators()
+    }
+
+    fn take(&mut self, input: Input, out: &mut Outputs) {
+        match input {
+            Input::Worker { worker, event } => self.worker_event(worker, event, out),
+            Input::Nva(message) => self.nva_message(message, out),
+            Input::NvaConnected => self.nva_connected(out),
+            Input::NvaLost => self.nva_lost(out),
+            Input::PortAdded { port, name, spec, workers: _ } => self.port_added(port, name, spec, out),
+            Input::PortRemoved { port } => self.port_removed(port, out),
+            Input::PortLink { port, up } => self.port_link(port, up, out),
+            Input::PausePort { port } => {
+                self.access_port(port, "pause", out, |vm, cx| vm.pause_asked(port, cx))
+            }
+            Input::ActivatePort { port } => {
+                self.access_port(port, "activate", out, |vm, cx| vm.activate_asked(port, cx));
+            }
+            // All workers have everything at this stage, whoever polls a port.
+            Input::PortWorkers { .. } | Input::Tick => {}
+            Input::WorkerJoined { worker } => self.router.worker_joined(worker),
+            Input::WorkerLeft { worker } => {
+                self.router.worker_left(worker);
+                let released = self.barriers.worker_left(worker);
+                self.release(released, out);
+            }
+            Input::StaticVm { vni, mac, location, ips, router } => {
+                let record = crate::mirror::static_record(VmKey { vni, mac }, location, &ips, router);
+                self.static_vm(record, out);
+            }
+            Input::StaticNeighbor { vni, ip, mac, router } => {
+                self.mirror.set_static_ip(vni, ip, crate::mirror::Owner { mac, router });
+                self.sync_ip(vni, ip);
+            }
+            Input::Applied { worker, token } => {
+                let released = self.barriers.applied(worker, token);
+                self.release(released, out);
+            }
+        }
+    }
+
+    /// Fires the timers that are due.
+    fn fire(&mut self, out: &mut Outputs) {
+        for _ in 0..MAX_FIRED {
+            let Some(timer) = self.timers.pop_due(self.now) else { break };
+            match timer {
+                Timer::Vm(key) => self.with_known_vm(key, out, Vm::tick),
+                Timer::Query(asked) => self.query_due(asked, out),
+                Timer::Negatives => self.negatives_over(),
+                Timer::Tunnels => self.sweep_tunnels(),
+                Timer::Report => self.report(out),
+            }
+        }
+    }
+
+    /// Lets workers' updates and barriers, frames and messages out.
+    fn finish(&mut self, out: &mut Outputs) {
+        // Without workers nothing waits, and what is released may want something once more.
+        for _ in 0..4 {
+            if !self.barriers.is_wanted() {
+                break;
+            }
+            match self.barriers.issue(self.router.workers()) {
+                Ok(token) => out.barriers.extend(self.router.workers().iter().map(|w| (w, token))),
+                Err(released) => self.release(released, out),
+            }
+        }
+        out.updates.append(&mut self.router.take_updates());
+        out.frames.append(&mut self.underlay.take_frames());
+    }
+
+    fn release(&mut self, released: Vec<After>, out: &mut Outputs) {
+        for after in released {
+            match after {
+                After::Ack { session, ack_id } if session == self.session.number => {
+                    self.send(NveToNva::Ack { ack_id }, out);
+                }
+                After::Ack { .. } => {}
+                After::Claim { key, seq } => self.with_known_vm(key, out, |vm, cx| vm.gate_open(seq, cx)),
+                After::FreeVn(vn) => self.router.free_vn(vn),
+                After::FreeTunnel(tunnel) => self.router.free_tunnel(tunnel),
+            }
+        }
+    }
+
+    /// To the NVA, if it has welcomed us; a new session says again what counts.
+    fn send(&mut self, message: NveToNva, out: &mut Outputs) {
+        if self.session.is_up() {
+            out.to_nva.push(message);
+        }
+    }
+
+    /// Lets a VM's machine handle something; it is made where there is none.
+    fn with_vm(&mut self, key: VmKey, out: &mut Outputs, f: impl FnOnce(&mut Vm, &mut Ctx<'_>)) {
+        let mut actions = Vec::new();
+        let mut cx = Ctx {
+            now: self.now,
+            wall_us: self.wall_us,
+            config: &self.config,
+            online: self.session.is_up(),
+            record: self.mirror.record(key),
+            seq: &mut self.seq,
+            actions: &mut actions,
+        };
+        f(self.vms.entry(key).or_insert_with(|| Vm::new(key)), &mut cx);
+        // Tables before messages: what a message promises is on its way to the workers (R18).
+        self.sync_vm(key, out);
+        for action in actions {
+            self.perform(key, action, out);
+        }
+        self.check_peer(key, out);
+        self.tidy(key, out);
+    }
+
+    /// Likewise, for a VM that has a machine.
+    fn with_known_vm(&mut self, key: VmKey, out: &mut Outputs, f: impl FnOnce(&mut Vm, &mut Ctx<'_>)) {
+        if self.vms.contains_key(&key) {
+            self.with_vm(key, out, f);
+        }
+    }
+
+    fn perform(&mut self, key: VmKey, action: Action, out: &mut Outputs) {
+        match action {
+            Action::Send(message) => self.send(message, out),
+            Action::Withdraw(version) => self.withdraw(key, version, out),
+            Action::Report { id, step, counts } => {
+                let message = NveToNva::MoveReport { id, key, step, counts };
+                if self.session.is_up() {
+                    out.to_nva.push(message);
+                } else {
+                    if self.reports.len() >= MAX_REPORTS {
+                        self.reports.pop_front();
+                    }
+                    self.reports.push_back(message);
+                }
+            }
+            Action::Gate { seq } => self.barriers.after_applied(After::Claim { key, seq }),
+            Action::Note(level, text) => out.note(level, text),
+        }
+    }
+
+    /// Says that the VM left, now or with the next session (R19).
+    fn withdraw(&mut self, key: VmKey, version: Version, out: &mut Outputs) {
+        if self.session.is_up() {
+            out.to_nva.push(NveToNva::Withdraw { key, version });
+        } else {
+            self.withdrawals.insert(key, version);
+        }
+    }
+
+    /// Forgets a VM's machine that remembers nothing, and a VN that nothing needs.
+    fn tidy(&mut self, key: VmKey, out: &mut Outputs) {
+        if self.vms.get(&key).is_some_and(Vm::is_forgettable) {
+            self.vms.remove(&key);
+        }
+        self.timers.set(Timer::Vm(key), self.vms.get(&key).and_then(Vm::deadline));
+        if self.vms.get(&key).is_some_and(|vm| vm.intent.is_some()) {
+            self.intents.insert(key);
+        } else {
+            self.intents.remove(&key);
+        }
+        if !self.vms.get(&key).is_some_and(Vm::needs_vn) {
+            self.drop_vn_if_unneeded(key.vni, out);
+        }
+    }
+
+    fn alarm(&self, text: String, out: &mut Outputs) {
+        out.note(Level::Alarm, text);
+    }
+}
+
+/// Looks for tunnels without use so often, as a part of how long they are kept.
+fn half(span: Span) -> Span {
+    Span((span.0 / 2).max(1))
+}

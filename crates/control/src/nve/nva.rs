@@ -1,0 +1,310 @@
+//! The session with the NVA: what it says and what we say when it begins.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva};
+use godwit_model::{BindingState, Locators, Version, VmKey, VmRecord};
+use godwit_tables::update::Key;
+use godwit_wire::{Span, Vni};
+
+use crate::barrier::After;
+use crate::io::{Level, Outputs};
+use crate::mirror::{Offer, SnapshotEnd};
+use crate::mobility::{Phase, Vm};
+use crate::queries::Asked;
+
+use super::{Nve, Timer};
+
+/// A negative answer counts at least so long, or what waits for it would only be asked for again.
+const MIN_NEGATIVE: Span = Span::from_ms(100);
+
+impl Nve {
+    // ---- The session's beginning and end ----
+
+    pub(super) fn nva_connected(&mut self, out: &mut Outputs) {
+        if self.session.connected {
+            self.nva_lost(out);
+        }
+        let (number, epoch) = (self.session.number + 1, self.session.epoch);
+        self.session = super::Session { number, epoch, connected: true, ..super::Session::default() };
+        self.hello(out);
+    }
+
+    pub(super) fn nva_lost(&mut self, out: &mut Outputs) {
+        if self.session.is_up() {
+            out.note(Level::Warn, String::from("the NVA is away: forwarding goes on with what is known"));
+        }
+        let (number, epoch) = (self.session.number, self.session.epoch);
+        self.session = super::Session { number, epoch, ..super::Session::default() };
+        self.mirror.session_down();
+        self.timers.set(Timer::Report, None);
+        let keys: Vec<VmKey> = self.vms.keys().copied().collect();
+        for key in keys {
+            self.with_known_vm(key, out, |vm, _| vm.session_down());
+        }
+    }
+
+    /// Says who we are, as soon as we have a locator; again when the locators change.
+    pub(super) fn hello(&mut self, out: &mut Outputs) {
+        let locators: Locators = self.underlay.locators();
+        if !self.session.connected || locators.is_empty() || self.session.hello == Some(locators) {
+            return;
+        }
+        self.session.hello = Some(locators);
+        out.to_nva.push(NveToNva::Hello {
+            nve: self.config.nve.clone(),
+            locators,
+            software: self.config.software.clone(),
+            last_epoch: self.session.epoch,
+        });
+    }
+
+    fn welcome(&mut self, epoch: u32, out: &mut Outputs) {
+        self.session.outdated = epoch < self.session.epoch;
+        if self.session.outdated {
+            let text =
+                format!("this NVA is of epoch {epoch}, older than {}: not listened to", self.session.epoch);
+            return self.alarm(text, out);
+        }
+        out.note(Level::Info, format!("the NVA welcomes us (epoch {epoch})"));
+        self.session.epoch = epoch;
+        self.session.welcomed = true;
+        self.resync(out);
+    }
+
+    /// Says everything that the NVA should know, and asks for everything that we should (R73).
+    fn resync(&mut self, out: &mut Outputs) {
+        self.clear_negatives(out);
+        let vnis: Vec<Vni> = self.mirror.vns().collect();
+        for vni in vnis {
+            self.subscribe(vni, out);
+        }
+        let keys: Vec<VmKey> = self.vms.keys().copied().collect();
+        for key in keys {
+            self.with_known_vm(key, out, Vm::session_up);
+        }
+        for (key, version) in core::mem::take(&mut self.withdrawals) {
+            // It may have come back meanwhile.
+            if !self.vms.get(&key).is_some_and(Vm::is_hosted) {
+                self.send(NveToNva::Withdraw { key, version }, out);
+            }
+        }
+        out.to_nva.extend(core::mem::take(&mut self.reports));
+        self.report(out);
+        for asked in self.queries.restart(self.now) {
+            self.timers.set(Timer::Query(asked), Some(self.now));
+        }
+    }
+
+    /// Every attachment (R17).
+    pub(super) fn report(&mut self, out: &mut Outputs) {
+        let mut attachments = Vec::new();
+        for (key, vm) in &self.vms {
+            let on = match vm.phase {
+                Phase::Running { port } => Some(port),
+                Phase::Paused { port, .. } => port,
+                Phase::Idle | Phase::Left | Phase::Refused { .. } => None,
+            };
+            for (port, p) in &vm.ports {
+                let active = on == Some(*port);
+                let version = if active { vm.hosted } else { Version::ZERO };
+                attachments.push(Attachment { key: *key, port: p.name.clone(), version, active });
+            }
+            if vm.is_hosted() && on.is_none() {
+                // Held for its handover although its port is gone.
+                let port = vm.last_port.clone();
+                attachments.push(Attachment { key: *key, port, version: vm.hosted, active: true });
+            }
+        }
+        self.send(NveToNva::Report { attachments }, out);
+        self.timers.set(Timer::Report, Some(self.now + self.config.report_ival));
+    }
+
+    // ---- Its messages ----
+
+    pub(super) fn nva_message(&mut self, message: NvaToNve, out: &mut Outputs) {
+        if !self.session.connected {
+            return;
+        }
+        if let NvaToNve::Welcome { epoch, keepalive_ms: _ } = message {
+            return self.welcome(epoch, out);
+        }
+        if !self.session.is_up() {
+            return;
+        }
+        match message {
+            NvaToNve::Welcome { .. } | NvaToNve::Keepalive => {}
+            NvaToNve::Snapshot { vni, vms } => {
+                for record in vms.into_iter().filter(|r| r.key.vni == vni) {
+                    self.learn(record, out);
+                }
+            }
+            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, members } => {
+                if !known {
+                    out.note(Level::Warn, format!("VN {vni} is not in the directory"));
+                }
+                self.snapshot_end(vni, SnapshotEnd { revision, mtu, transparent_vlan, members }, out);
+            }
+            NvaToNve::Update { vni, revision, ack_id, change } => {
+                self.change(vni, change, out);
+                if !self.mirror.revision(vni, revision) {
+                    out.note(
+                        Level::Info,
+                        format!("VN {vni}: updates are missing before {revision}: new snapshot"),
+                    );
+                    self.subscribe(vni, out);
+                }
+                if ack_id != 0 {
+                    self.barriers.after_applied(After::Ack { session: self.session.number, ack_id });
+                }
+            }
+            NvaToNve::Response { seq, record, lifetime_ms } => self.response(seq, record, lifetime_ms, out),
+            NvaToNve::Grant { seq, record } => self.grant(seq, record, out),
+            NvaToNve::Deny { seq, key, reason, text, record } => {
+                if let Some(record) = record.filter(|r| r.key == key) {
+                    self.learn(record, out);
+                }
+                self.with_known_vm(key, out, |vm, cx| vm.denied(seq, reason, &text, cx));
+            }
+            NvaToNve::MovePrepare { id, role, record, from, to, mode: _ } => {
+                let key = record.key;
+                self.learn(record, out);
+                self.with_vm(key, out, |vm, cx| vm.prepare(id, role, from, to, cx));
+            }
+            NvaToNve::MoveAbort { id, key, reason } => {
+                self.with_known_vm(key, out, |vm, cx| vm.abort(&id, &reason, cx));
+            }
+            NvaToNve::Provision { key, record } => {
+                if let Some(record) = record.filter(|r| r.key == key) {
+                    self.learn(record, out);
+                }
+                self.with_known_vm(key, out, Vm::provision);
+            }
+            NvaToNve::Error { text } => out.note(Level::Warn, format!("the NVA refused a message: {text}")),
+        }
+    }
+
+    /// Takes a record, from whatever message, and lets its VM and its addresses follow.
+    fn learn(&mut self, record: VmRecord, out: &mut Outputs) {
+        let key = record.key;
+        let active = record.state == BindingState::Active;
+        let mut ips: BTreeSet<IpAddr> = record.ips().collect();
+        if active {
+            self.settle_questions(&record);
+        }
+        match self.mirror.offer(record) {
+            Offer::Ignored => return,
+            Offer::Newer(old) => ips.extend(old.iter().flat_map(VmRecord::ips)),
+            Offer::Confirmed(old) => ips.extend(old.ips()),
+        }
+        self.directory_changed(key, ips, out);
+    }
+
+    fn directory_changed(&mut self, key: VmKey, ips: BTreeSet<IpAddr>, out: &mut Outputs) {
+        if self.vms.contains_key(&key) {
+            self.with_vm(key, out, Vm::directory_changed);
+        } else {
+            self.sync_vm(key, out);
+        }
+        for ip in ips {
+            self.sync_ip(key.vni, ip);
+        }
+    }
+
+    pub(super) fn static_vm(&mut self, record: VmRecord, out: &mut Outputs) {
+        let (key, mut ips) = (record.key, record.ips().collect::<BTreeSet<_>>());
+        if let Offer::Newer(old) = self.mirror.set_static(record) {
+            ips.extend(old.iter().flat_map(VmRecord::ips));
+            self.directory_changed(key, ips, out);
+            self.sync_replicas(key.vni, out);
+        }
+    }
+
+    fn snapshot_end(&mut self, vni: Vni, end: SnapshotEnd, out: &mut Outputs) {
+        for gone in self.mirror.end_snapshot(vni, end) {
+            self.directory_changed(gone.key, gone.ips().collect(), out);
+        }
+        self.sync_whole_vn(vni, out);
+        let keys: Vec<VmKey> = self.vms_of(vni).map(|(k, _)| *k).collect();
+        for key in keys {
+            self.with_known_vm(key, out, Vm::snapshot_complete);
+        }
+    }
+
+    fn change(&mut self, vni: Vni, change: Change, out: &mut Outputs) {
+        match change {
+            Change::Vm(record) if record.key.vni == vni => self.learn(record, out),
+            Change::Removed { key, version } if key.vni == vni => {
+                if let Some(old) = self.mirror.removed(key, version) {
+                    self.directory_changed(key, old.ips().collect(), out);
+                }
+            }
+            Change::Vm(_) | Change::Removed { .. } => {
+                out.note(Level::Warn, format!("the NVA sent news of another VN in one for {vni}: ignored"));
+            }
+            Change::MemberJoined(location) => {
+                self.mirror.member_joined(vni, location);
+                self.sync_replicas(vni, out);
+            }
+            Change::MemberLeft(nve) => {
+                self.mirror.member_left(vni, &nve);
+                self.sync_replicas(vni, out);
+            }
+        }
+    }
+
+    fn response(&mut self, seq: u64, record: Option<VmRecord>, lifetime_ms: u64, out: &mut Outputs) {
+        let Some(asked) = self.queries.asked(seq) else { return };
+        if record.as_ref().is_some_and(|r| !answers(asked, r)) {
+            return out.note(Level::Warn, format!("the NVA answered {asked:?} with another VM: ignored"));
+        }
+        self.queries.answered(seq);
+        self.timers.set(Timer::Query(asked), None);
+        if let Some(record) = record {
+            self.learn(record, out);
+        }
+        self.negative_unless_known(asked, lifetime_ms, out);
+    }
+
+    /// What was asked for and is nowhere, or nowhere that frames could go, is absent for a while
+    /// (R36), so that what waits for it is dropped and not asked for with every packet.
+    fn negative_unless_known(&mut self, asked: Asked, lifetime_ms: u64, out: &mut Outputs) {
+        let life = Span::from_ms(lifetime_ms).min(self.config.neg_life).max(MIN_NEGATIVE);
+        let until = self.now + life;
+        let Some(vn) = self.router.vn(asked.vni()) else { return };
+        match asked {
+            Asked::Mac(vni, mac) if self.router.vm(Key::new(vn, mac)).is_none() => {
+                self.mirror.set_absent(VmKey { vni, mac }, until);
+                self.sync_vm(VmKey { vni, mac }, out);
+            }
+            Asked::Ip(vni, ip) if !self.router.has_answer(vn, ip) => {
+                self.mirror.set_absent_ip(vni, ip, until);
+                self.sync_ip(vni, ip);
+            }
+            Asked::Mac(..) | Asked::Ip(..) => return,
+        }
+        self.timers.arm(Timer::Negatives, until);
+    }
+
+    fn grant(&mut self, seq: u64, record: VmRecord, out: &mut Outputs) {
+        let (key, version) = (record.key, record.version);
+        if record.location.as_ref().is_none_or(|l| l.nve != self.config.nve) {
+            return self.alarm(format!("the NVA granted {key} to us but names another NVE: refused"), out);
+        }
+        if !self.vms.contains_key(&key) {
+            out.note(Level::Warn, format!("{key} was granted ({version}) but runs here no more: withdrawn"));
+            return self.withdraw(key, version, out);
+        }
+        self.learn(record, out);
+        self.with_known_vm(key, out, |vm, cx| vm.granted(seq, version, cx));
+    }
+}
+
+/// Whether the record is about what was asked for (R34).
+fn answers(asked: Asked, record: &VmRecord) -> bool {
+    match asked {
+        Asked::Mac(vni, mac) => record.key == VmKey { vni, mac },
+        Asked::Ip(vni, ip) => record.key.vni == vni && record.ips().any(|own| own == ip),
+    }
+}

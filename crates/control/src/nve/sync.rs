@@ -1,0 +1,345 @@
+//! What the workers should have, derived from the whole of what we know.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use godwit_model::message::NveToNva;
+use godwit_model::{BindingState, Locators, VmKey, VmRecord};
+use godwit_tables::update::{Key, PortRole, TunnelIdx, VmState};
+use godwit_wire::outer::{OuterHeader, V4_LEN, V6_LEN};
+use godwit_wire::{Instant, Span, Vni};
+
+use crate::barrier::After;
+use crate::config::OuterChoice;
+use crate::io::{Level, Outputs};
+use crate::mobility::{Vm, Wish};
+use crate::router::{Answer, TunnelWay};
+use crate::underlay::Hop;
+
+use super::{Nve, Timer, half};
+
+/// TTL and hop limit of a first encapsulation (R3, R4).
+const OUTER_TTL: u8 = 64;
+/// Tenant MTU while there is no uplink, in bytes.
+const LONELY_MTU: u16 = 1500;
+/// How often negative answers are looked through.
+const NEGATIVES_EVERY: Span = Span::from_ms(500);
+
+/// The remote locator that carries a VM's frames: the family of its addresses where both NVEs have
+/// both (R4). `None`: no common family.
+pub(super) fn choose_remote(
+    ours: Locators,
+    theirs: Locators,
+    choice: OuterChoice,
+    record: Option<&VmRecord>,
+) -> Option<IpAddr> {
+    let v4 = theirs.v4.filter(|_| ours.v4.is_some()).map(IpAddr::V4);
+    let v6 = theirs.v6.filter(|_| ours.v6.is_some()).map(IpAddr::V6);
+    let only_v4 = record.is_some_and(|r| !r.ipv4.is_empty() && r.ipv6.is_empty());
+    let prefer_v4 = match choice {
+        OuterChoice::V4 => true,
+        OuterChoice::V6 => false,
+        OuterChoice::Auto => only_v4,
+    };
+    if prefer_v4 { v4.or(v6) } else { v6.or(v4) }
+}
+
+impl Nve {
+    // ---- Virtual networks ----
+
+    /// Begins to take part in a VN.
+    pub(super) fn ensure_vn(&mut self, vni: Vni, out: &mut Outputs) {
+        if self.router.vn(vni).is_some() {
+            return;
+        }
+        let (mtu, transparent) = (self.tenant_mtu(0), false);
+        if self.router.set_vn(vni, mtu, transparent).is_none() {
+            self.alarm(format!("VN {vni} finds no room: too many VNs on this NVE"), out);
+            return;
+        }
+        self.mirror.add_vn(vni);
+        self.subscribe(vni, out);
+        self.sync_whole_vn(vni, out);
+    }
+
+    /// Wants the VN's records, if there is a session (R37).
+    pub(super) fn subscribe(&mut self, vni: Vni, out: &mut Outputs) {
+        if self.session.is_up() {
+            self.mirror.begin_snapshot(vni);
+            self.send(NveToNva::Subscribe { vni }, out);
+        }
+    }
+
+    /// Ends taking part in a VN once no port, hold or forward entry of it is left (R17).
+    pub(super) fn drop_vn_if_unneeded(&mut self, vni: Vni, out: &mut Outputs) {
+        if self.router.vn(vni).is_none() || self.vms_of(vni).any(|(_, vm)| vm.needs_vn()) {
+            return;
+        }
+        self.send(NveToNva::Unsubscribe { vni }, out);
+        for asked in self.queries.forget_vn(vni) {
+            self.timers.set(Timer::Query(asked), None);
+        }
+        if let Some(vn) = self.router.remove_vn(vni) {
+            self.barriers.after_applied(After::FreeVn(vn));
+        }
+        self.mirror.remove_vn(vni);
+    }
+
+    pub(super) fn vms_of(&self, vni: Vni) -> impl Iterator<Item = (&VmKey, &Vm)> {
+        let first = VmKey { vni, mac: godwit_wire::Mac::ZERO };
+        let last = VmKey { vni, mac: godwit_wire::Mac::BROADCAST };
+        self.vms.range(first..=last)
+    }
+
+    /// Everything of a VN, after something changed for all of it.
+    pub(super) fn sync_whole_vn(&mut self, vni: Vni, out: &mut Outputs) {
+        let (mtu, transparent) = self.mirror.vn_settings(vni);
+        self.router.set_vn(vni, self.tenant_mtu(mtu), transparent);
+        let mut keys: BTreeSet<VmKey> = self.mirror.records(vni).map(|r| r.key).collect();
+        keys.extend(self.vms_of(vni).map(|(k, _)| *k));
+        for key in keys {
+            self.sync_vm(key, out);
+        }
+        for ip in self.mirror.static_ips(vni) {
+            self.sync_ip(vni, ip);
+        }
+        self.sync_replicas(vni, out);
+    }
+
+    /// Everything, after the locators changed.
+    pub(super) fn sync_all(&mut self, out: &mut Outputs) {
+        let vnis: Vec<Vni> = self.mirror.vns().collect();
+        for vni in vnis {
+            self.sync_whole_vn(vni, out);
+        }
+        let keys: Vec<VmKey> = self.intents.iter().copied().collect();
+        for key in keys {
+            self.check_peer(key, out);
+        }
+    }
+
+    /// Largest inner IP packet: what the VN is configured for, at most what the uplinks carry (R8).
+    fn tenant_mtu(&self, configured: u16) -> u16 {
+        let l = self.underlay.locators();
+        // Outer IP, UDP, VXLAN and the inner Ethernet header: as many bytes as the outer headers
+        // with the outer Ethernet header.
+        let overhead = if l.v4.is_some() { V4_LEN } else { V6_LEN } as u16;
+        let carried = self.underlay.mtu().map_or(LONELY_MTU, |m| m.saturating_sub(overhead));
+        if configured == 0 { carried } else { configured.min(carried) }
+    }
+
+    // ---- VMs ----
+
+    /// A VM's entry, its addresses and its ports.
+    pub(super) fn sync_vm(&mut self, key: VmKey, out: &mut Outputs) {
+        let Some(vn) = self.router.vn(key.vni) else { return };
+        let at = Key::new(vn, key.mac);
+        let state = self.vm_state(key, out);
+        if matches!(state, Some(VmState::Absent { until: Instant::NEVER })) && self.router.vm(at) != state {
+            self.alarm(format!("{key}: its NVE has no underlay family in common with this one (R4)"), out);
+        }
+        self.router.set_vm(at, state);
+        let ips: Vec<IpAddr> = self.mirror.record(key).into_iter().flat_map(VmRecord::ips).collect();
+        for ip in ips {
+            self.sync_ip(key.vni, ip);
+        }
+        let Some(vm) = self.vms.get(&key) else { return };
+        for &port in vm.ports.keys() {
+            let admission = vm.admission(port);
+            self.router.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
+        }
+    }
+
+    fn vm_state(&mut self, key: VmKey, out: &mut Outputs) -> Option<VmState> {
+        let record = self.mirror.record(key);
+        let wish =
+            self.vms.get(&key).map_or(Wish::Directory, |vm| vm.wish(self.now, record, &self.config.nve));
+        match wish {
+            Wish::Local(port) => Some(VmState::Local { port }),
+            Wish::Paused => Some(VmState::Paused { hold: self.config.handover_hold }),
+            Wish::Expected { via } => {
+                let via = via.and_then(|l| self.tunnel_to(key, l.locators, out));
+                Some(VmState::Expected { via, hold: self.config.arrive_hold })
+            }
+            Wish::Departed { to, until } if self.config.forward_in_flight => {
+                Some(match self.tunnel_to(key, to.locators, out) {
+                    Some(tunnel) => VmState::Departed { tunnel, until },
+                    None => VmState::Absent { until: Instant::NEVER },
+                })
+            }
+            Wish::Departed { .. } | Wish::Directory => self.directory_state(key, out),
+        }
+    }
+
+    /// What the directory alone says of a VM.
+    fn directory_state(&mut self, key: VmKey, out: &mut Outputs) -> Option<VmState> {
+        let record = self.mirror.record(key).filter(|r| r.state == BindingState::Active);
+        let elsewhere = record.and_then(|r| r.location.as_ref()).filter(|l| l.nve != self.config.nve);
+        match elsewhere.map(|l| l.locators) {
+            Some(locators) => Some(match self.tunnel_to(key, locators, out) {
+                Some(tunnel) => VmState::Remote { tunnel },
+                None => VmState::Absent { until: Instant::NEVER },
+            }),
+            None => {
+                let until = self.mirror.absent(key).filter(|t| *t > self.now)?;
+                Some(VmState::Absent { until })
+            }
+        }
+    }
+
+    /// Who answers on an address: the configuration file, then the newest record that is alive.
+    pub(super) fn sync_ip(&mut self, vni: Vni, ip: IpAddr) {
+        let Some(vn) = self.router.vn(vni) else { return };
+        let owner = self.mirror.owners(vni, ip).into_iter().find(|r| self.is_alive(r));
+        let owner = owner.map(|r| Answer::Owner { mac: r.key.mac, router: r.router });
+        let fixed =
+            || self.mirror.static_owner(vni, ip).map(|o| Answer::Owner { mac: o.mac, router: o.router });
+        let absent = || {
+            let until = self.mirror.absent_ip(vni, ip).filter(|t| *t > self.now)?;
+            Some(Answer::Absent { until })
+        };
+        let answer = owner.or_else(fixed).or_else(absent);
+        self.router.set_answer(vn, ip, answer);
+    }
+
+    /// Attached somewhere, or running here with its claim on the way (R28: a detached VM's address is
+    /// not answered).
+    fn is_alive(&self, record: &VmRecord) -> bool {
+        record.state == BindingState::Active || self.vms.get(&record.key).is_some_and(Vm::is_hosted)
+    }
+
+    /// Copies go to each other NVE with members once (R60).
+    pub(super) fn sync_replicas(&mut self, vni: Vni, out: &mut Outputs) {
+        let Some(vn) = self.router.vn(vni) else { return };
+        let mut tunnels = BTreeSet::new();
+        for (nve, locators) in self.mirror.members(vni, &self.config.nve) {
+            match choose_remote(self.underlay.locators(), locators, self.config.outer, None) {
+                Some(remote) => tunnels.extend(self.tunnel(remote, out)),
+                None => out.note(Level::Warn, format!("VN {vni}: no underlay family in common with {nve}")),
+            }
+        }
+        self.router.set_replicas(vn, tunnels);
+    }
+
+    // ---- Tunnels ----
+
+    fn tunnel_to(&mut self, key: VmKey, locators: Locators, out: &mut Outputs) -> Option<TunnelIdx> {
+        let record = self.mirror.record(key);
+        let remote = choose_remote(self.underlay.locators(), locators, self.config.outer, record)?;
+        self.tunnel(remote, out)
+    }
+
+    /// The tunnel to a locator; it is made where there is none, and its next hop is asked for.
+    fn tunnel(&mut self, remote: IpAddr, out: &mut Outputs) -> Option<TunnelIdx> {
+        if let Some(tunnel) = self.router.tunnel(remote) {
+            return Some(tunnel);
+        }
+        let way = self.underlay.watch(self.now, remote).map(|hop| self.way(remote, hop));
+        if !self.underlay.is_routed(remote) {
+            self.alarm(format!("no uplink leads to locator {remote}"), out);
+        }
+        self.timers.set(Timer::Tunnels, Some(self.now + half(self.config.tunnel_linger)));
+        self.router.add_tunnel(remote, way)
+    }
+
+    fn way(&self, remote: IpAddr, hop: Hop) -> TunnelWay {
+        let (src, dst, port) = (hop.src_mac, hop.dst_mac, self.config.vxlan_port);
+        let header = match (hop.src_ip, remote) {
+            (IpAddr::V6(from), IpAddr::V6(to)) => OuterHeader::v6(src, dst, from, to, port, OUTER_TTL),
+            (IpAddr::V4(from), IpAddr::V4(to)) => OuterHeader::v4(src, dst, from, to, port, OUTER_TTL),
+            _ => unreachable!("a hop's source has the family of its remote"),
+        };
+        TunnelWay { uplink: hop.uplink, mtu: hop.mtu, header }
+    }
+
+    /// Passes on what became known of next hops.
+    pub(super) fn follow_underlay(&mut self, out: &mut Outputs) {
+        let lost = self.underlay.lost;
+        self.underlay.tick(self.now);
+        if self.underlay.lost > lost {
+            out.note(
+                Level::Warn,
+                String::from("an underlay neighbor stopped answering: packets for it wait"),
+            );
+        }
+        let changed = self.underlay.take_changes();
+        for &remote in &changed {
+            if let Some(tunnel) = self.router.tunnel(remote) {
+                let way = self.underlay.hop(remote).map(|hop| self.way(remote, hop));
+                self.router.set_way(tunnel, way);
+            }
+        }
+        if !changed.is_empty() {
+            let keys: Vec<VmKey> = self.intents.iter().copied().collect();
+            for key in keys {
+                self.check_peer(key, out);
+            }
+        }
+    }
+
+    /// The next hop to a planned move's other NVE is resolved ahead (R42).
+    pub(super) fn check_peer(&mut self, key: VmKey, out: &mut Outputs) {
+        let Some(vm) = self.vms.get(&key) else { return };
+        let Some(locators) = vm.peer().map(|l| l.locators) else { return };
+        let Some(tunnel) = self.tunnel_to(key, locators, out) else { return };
+        let resolved = self.router.remote(tunnel).and_then(|r| self.underlay.hop(r)).is_some();
+        if resolved && self.vms.get(&key).is_some_and(Vm::awaits_hop) {
+            self.with_vm(key, out, Vm::next_hop_ready);
+        }
+    }
+
+    /// Removes tunnels that nothing has used for a while.
+    pub(super) fn sweep_tunnels(&mut self) {
+        let mut wanted = BTreeSet::new();
+        for vm in self.intents.iter().filter_map(|k| self.vms.get(k)) {
+            if let Some(l) = vm.peer() {
+                wanted.extend(l.locators.v4.map(IpAddr::V4));
+                wanted.extend(l.locators.v6.map(IpAddr::V6));
+            }
+        }
+        let unused: Vec<_> = self.router.unused_tunnels().filter(|(_, r)| !wanted.contains(r)).collect();
+        let idle = core::mem::take(&mut self.idle_tunnels);
+        for (tunnel, remote) in unused {
+            if !idle.contains(&remote) {
+                self.idle_tunnels.insert(remote);
+            } else if self.router.remove_tunnel(tunnel) {
+                self.underlay.unwatch(remote);
+                self.barriers.after_applied(After::FreeTunnel(tunnel));
+            }
+        }
+        self.timers.set(Timer::Tunnels, Some(self.now + half(self.config.tunnel_linger)));
+    }
+
+    // ---- Negative answers ----
+
+    /// Negative answers end without a word: the workers forget theirs at the same time.
+    pub(super) fn negatives_over(&mut self) {
+        self.forget_negatives(self.now);
+        self.timers.set(Timer::Negatives, Some(self.now + NEGATIVES_EVERY));
+    }
+
+    fn forget_negatives(&mut self, until: Instant) {
+        let (keys, ips) = self.mirror.expire_negatives(until);
+        for key in keys {
+            if let Some(vn) = self.router.vn(key.vni) {
+                self.router.absent_expired(Key::new(vn, key.mac));
+            }
+        }
+        for (vni, ip) in ips {
+            if let Some(vn) = self.router.vn(vni) {
+                self.router.absent_ip_expired(vn, ip);
+            }
+        }
+    }
+
+    /// A new session: what was absent may be there now (R36).
+    pub(super) fn clear_negatives(&mut self, out: &mut Outputs) {
+        let (keys, ips) = self.mirror.expire_negatives(Instant::NEVER);
+        for key in keys {
+            self.sync_vm(key, out);
+        }
+        for (vni, ip) in ips {
+            self.sync_ip(vni, ip);
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Which update goes to which worker, and the numbers that updates use.
+//!
+//! The router keeps the state that every worker should have and sends only differences to it; a
+//! worker that joins gets all of it. At this stage each worker has everything: remote locations could
+//! go only to the workers that poll a port of their VN, and this is the one place that would know.
+//!
+//! Numbers of VNs and tunnels are dense. One that was given up is given out again only when all
+//! workers have applied its removal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_wire::outer::OuterHeader;
+use godwit_wire::{Instant, Mac, Vni};
+
+use crate::config::WorkerSet;
+
+/// What a worker answers on an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    Owner { mac: Mac, router: bool },
+    Absent { until: Instant },
+}
+
+/// A resolved tunnel.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct TunnelWay {
+    pub(crate) uplink: PortIdx,
+    pub(crate) mtu: u16,
+    pub(crate) header: OuterHeader,
+}
+
+#[derive(Debug)]
+struct Vn {
+    vni: Vni,
+    mtu: u16,
+    transparent_vlan: bool,
+    replicas: BTreeSet<TunnelIdx>,
+}
+
+#[derive(Debug)]
+struct Tunnel {
+    remote: IpAddr,
+    way: Option<TunnelWay>,
+    /// VM entries and replication lists that name it.
+    users: u32,
+}
+
+/// Dense numbers.
+#[derive(Default, Debug)]
+struct Numbers {
+    fresh: u32,
+    free: BTreeSet<u32>,
+}
+
+impl Numbers {
+    fn take(&mut self, limit: u32) -> Option<u32> {
+        if let Some(n) = self.free.pop_first() {
+            return Some(n);
+        }
+        let n = self.fresh;
+        (n < limit).then(|| {
+            self.fresh += 1;
+            n
+        })
+    }
+}
+
+/// The wanted state of all workers, and the updates that lead to it.
+#[derive(Debug)]
+pub(crate) struct Router {
+    workers: WorkerSet,
+    vn_numbers: Numbers,
+    tunnel_numbers: Numbers,
+    by_vni: BTreeMap<Vni, VnIdx>,
+    vns: BTreeMap<VnIdx, Vn>,
+    by_remote: BTreeMap<IpAddr, TunnelIdx>,
+    tunnels: BTreeMap<TunnelIdx, Tunnel>,
+    ports: BTreeMap<PortIdx, PortRole>,
+    vms: BTreeMap<Key, VmState>,
+    answers: BTreeMap<(VnIdx, IpAddr), Answer>,
+    updates: Vec<(usize, Update)>,
+}
+
+impl Router {
+    pub(crate) fn new(workers: WorkerSet) -> Router {
+        Router {
+            workers,
+            vn_numbers: Numbers::default(),
+            tunnel_numbers: Numbers::default(),
+            by_vni: BTreeMap::new(),
+            vns: BTreeMap::new(),
+            by_remote: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            vms: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            updates: Vec::new(),
+        }
+    }
+
+    /// All workers that take updates.
+    pub(crate) fn workers(&self) -> WorkerSet {
+        self.workers
+    }
+
+    /// Updates since the last call, in order.
+    pub(crate) fn take_updates(&mut self) -> Vec<(usize, Update)> {
+        core::mem::take(&mut self.updates)
+    }
+
+    /// To all workers.
+    fn emit(&mut self, update: Update) {
+        for w in self.workers.iter() {
+            self.updates.push((w, update));
+        }
+    }
+
+    // ---- Virtual networks ----
+
+    /// The number of a VN in use.
+    pub(crate) fn vn(&self, vni: Vni) -> Option<VnIdx> {
+        self.by_vni.get(&vni).copied()
+    }
+
+    /// The identifier behind a worker's number.
+    pub(crate) fn vni(&self, vn: VnIdx) -> Option<Vni> {
+        self.vns.get(&vn).map(|v| v.vni)
+    }
+
+    /// Adds a VN or changes its settings; `None`: all numbers are in use.
+    pub(crate) fn set_vn(&mut self, vni: Vni, mtu: u16, transparent_vlan: bool) -> Option<VnIdx> {
+        if let Some(vn) = self.vn(vni) {
+            if let Some(v) =
+                self.vns.get_mut(&vn).filter(|v| (v.mtu, v.transparent_vlan) != (mtu, transparent_vlan))
+            {
+                (v.mtu, v.transparent_vlan) = (mtu, transparent_vlan);
+                self.emit(Update::VnSet { vn, vni, mtu, transparent_vlan });
+            }
+            return Some(vn);
+        }
+        let vn = VnIdx(u16::try_from(self.vn_numbers.take(u32::from(u16::MAX))?).ok()?);
+        self.by_vni.insert(vni, vn);
+        self.vns.insert(vn, Vn { vni, mtu, transparent_vlan, replicas: BTreeSet::new() });
+        self.emit(Update::VnSet { vn, vni, mtu, transparent_vlan });
+        Some(vn)
+    }
+
+    /// Removes a VN and everything in it; its number, to be freed once that is applied.
+    pub(crate) fn remove_vn(&mut self, vni: Vni) -> Option<VnIdx> {
+        let vn = self.by_vni.remove(&vni)?;
+        let keys: Vec<Key> =
+            self.vms.range(Key::new(vn, Mac::ZERO)..=Key::new(vn, Mac::BROADCAST)).map(|(k, _)| *k).collect();
+        for key in keys {
+            self.set_vm(key, None);
+        }
+        let ips: Vec<_> = self.answers.keys().filter(|(v, _)| *v == vn).map(|(_, ip)| *ip).collect();
+        for ip in ips {
+            self.set_answer(vn, ip, None);
+        }
+        self.set_replicas(vn, BTreeSet::new());
+        self.vns.remove(&vn);
+        self.emit(Update::VnRemove { vn });
+        Some(vn)
+    }
+
+    /// Its removal is applied everywhere.
+    pub(crate) fn free_vn(&mut self, vn: VnIdx) {
+        self.vn_numbers.free.insert(u32::from(vn.0));
+    }
+
+    // ---- Ports ----
+
+    /// Sets a port's role; replaces what was.
+    pub(crate) fn set_port(&mut self, port: PortIdx, role: PortRole) {
+        if self.ports.insert(port, role) != Some(role) {
+            self.emit(Update::PortSet { port, role });
+        }
+    }
+
+    /// Forgets a port.
+    pub(crate) fn remove_port(&mut self, port: PortIdx) {
+        if self.ports.remove(&port).is_some() {
+            self.emit(Update::PortRemove { port });
+        }
+    }
+
+    // ---- VMs and addresses ----
+
+    /// What the workers do with a VM's frames.
+    pub(crate) fn vm(&self, key: Key) -> Option<VmState> {
+        self.vms.get(&key).copied()
+    }
+
+    /// Sets what the workers do with a VM's frames; `None` forgets it.
+    pub(crate) fn set_vm(&mut self, key: Key, state: Option<VmState>) {
+        let old = match state {
+            Some(s) => self.vms.insert(key, s),
+            None => self.vms.remove(&key),
+        };
+        if old == state {
+            return;
+        }
+        self.count_use(state.and_then(tunnel_of), 1);
+        match state {
+            Some(state) => self.emit(Update::VmSet { key, state }),
+            None => self.emit(Update::VmRemove { key }),
+        }
+        self.count_use(old.and_then(tunnel_of), -1);
+    }
+
+    /// The workers have forgotten a negative entry by themselves.
+    pub(crate) fn absent_expired(&mut self, key: Key) {
+        if matches!(self.vms.get(&key), Some(VmState::Absent { .. })) {
+            self.vms.remove(&key);
+        }
+    }
+
+    /// Tells a worker once more what it should know; false: nothing is known.
+    pub(crate) fn repeat_vm(&mut self, worker: usize, key: Key) -> bool {
+        let state = self.vms.get(&key).copied().filter(|s| !matches!(s, VmState::Absent { .. }));
+        if let Some(state) = state {
+            self.updates.push((worker, Update::VmSet { key, state }));
+        }
+        state.is_some()
+    }
+
+    /// Sets what is answered on an address; `None` forgets it.
+    pub(crate) fn set_answer(&mut self, vn: VnIdx, ip: IpAddr, answer: Option<Answer>) {
+        let old = match answer {
+            Some(a) => self.answers.insert((vn, ip), a),
+            None => self.answers.remove(&(vn, ip)),
+        };
+        if old == answer {
+            return;
+        }
+        match answer {
+            Some(answer) => self.emit(answer_update(vn, ip, answer)),
+            None => self.emit(Update::NeighborRemove { vn, ip }),
+        }
+    }
+
+    /// The workers have an answer on an address.
+    pub(crate) fn has_answer(&self, vn: VnIdx, ip: IpAddr) -> bool {
+        self.answers.contains_key(&(vn, ip))
+    }
+
+    /// The workers have forgotten a negative answer by themselves.
+    pub(crate) fn absent_ip_expired(&mut self, vn: VnIdx, ip: IpAddr) {
+        if matches!(self.answers.get(&(vn, ip)), Some(Answer::Absent { .. })) {
+            self.answers.remove(&(vn, ip));
+        }
+    }
+
+    /// Tells a worker once more who has an address; false: nothing is known.
+    pub(crate) fn repeat_answer(&mut self, worker: usize, vn: VnIdx, ip: IpAddr) -> bool {
+        let answer = self.answers.get(&(vn, ip)).copied().filter(|a| matches!(a, Answer::Owner { .. }));
+        if let Some(answer) = answer {
+            self.updates.push((worker, answer_update(vn, ip, answer)));
+        }
+        answer.is_some()
+    }
+
+    /// Sets the tunnels that get copies of a VN's broadcast and multicast frames (R60).
+    pub(crate) fn set_replicas(&mut self, vn: VnIdx, wanted: BTreeSet<TunnelIdx>) {
+        let Some(v) = self.vns.get_mut(&vn) else { return };
+        let old = core::mem::replace(&mut v.replicas, wanted.clone());
+        for &tunnel in wanted.difference(&old) {
+            self.count_use(Some(tunnel), 1);
+            self.emit(Update::ReplicaAdd { vn, tunnel });
+        }
+        for &tunnel in old.difference(&wanted) {
+            self.emit(Update::ReplicaRemove { vn, tunnel });
+            self.count_use(Some(tunnel), -1);
+        }
+    }
+
+    // ---- Tunnels ----
+
+    /// The tunnel to a locator.
+    pub(crate) fn tunnel(&self, remote: IpAddr) -> Option<TunnelIdx> {
+        self.by_remote.get(&remote).copied()
+    }
+
+    /// The locator behind a tunnel.
+    pub(crate) fn remote(&self, tunnel: TunnelIdx) -> Option<IpAddr> {
+        self.tunnels.get(&tunnel).map(|t| t.remote)
+    }
+
+    /// Adds a tunnel; `None`: all numbers are in use.
+    pub(crate) fn add_tunnel(&mut self, remote: IpAddr, way: Option<TunnelWay>) -> Option<TunnelIdx> {
+        let tunnel = TunnelIdx(self.tunnel_numbers.take(u32::MAX)?);
+        self.by_remote.insert(remote, tunnel);
+        self.tunnels.insert(tunnel, Tunnel { remote, way, users: 0 });
+        self.emit(tunnel_update(tunnel, remote, way));
+        Some(tunnel)
+    }
+
+    /// A tunnel's next hop was resolved, changed or got lost.
+    pub(crate) fn set_way(&mut self, tunnel: TunnelIdx, way: Option<TunnelWay>) {
+        let Some(t) = self.tunnels.get_mut(&tunnel).filter(|t| t.way != way) else { return };
+        t.way = way;
+        let update = tunnel_update(tunnel, t.remote, way);
+        self.emit(update);
+    }
+
+    /// Tunnels that no VM entry and no replication list names.
+    pub(crate) fn unused_tunnels(&self) -> impl Iterator<Item = (TunnelIdx, IpAddr)> + '_ {
+        self.tunnels.iter().filter(|(_, t)| t.users == 0).map(|(idx, t)| (*idx, t.remote))
+    }
+
+    /// Removes an unused tunnel; its number is to be freed once that is applied. False: it is used.
+    pub(crate) fn remove_tunnel(&mut self, tunnel: TunnelIdx) -> bool {
+        let Some(t) = self.tunnels.get(&tunnel).filter(|t| t.users == 0) else { return false };
+        self.by_remote.remove(&t.remote);
+        self.tunnels.remove(&tunnel);
+        self.emit(Update::TunnelRemove { tunnel });
+        true
+    }
+
+    /// Its removal is applied everywhere.
+    pub(crate) fn free_tunnel(&mut self, tunnel: TunnelIdx) {
+        self.tunnel_numbers.free.insert(tunnel.0);
+    }
+
+    fn count_use(&mut self, tunnel: Option<TunnelIdx>, by: i32) {
+        if let Some(t) = tunnel.and_then(|t| self.tunnels.get_mut(&t)) {
+            t.users = t.users.saturating_add_signed(by);
+        }
+    }
+
+    // ---- Workers ----
+
+    /// A worker with empty tables is told everything, in an order in which nothing names what is
+    /// not there yet.
+    pub(crate) fn worker_joined(&mut self, worker: usize) {
+        self.workers = self.workers.with(worker);
+        if !self.workers.contains(worker) {
+            return;
+        }
+        let mut all = Vec::new();
+        for (&vn, v) in &self.vns {
+            all.push(Update::VnSet { vn, vni: v.vni, mtu: v.mtu, transparent_vlan: v.transparent_vlan });
+        }
+        all.extend(self.tunnels.iter().map(|(&idx, t)| tunnel_update(idx, t.remote, t.way)));
+        all.extend(self.ports.iter().map(|(&port, &role)| Update::PortSet { port, role }));
+        all.extend(self.vms.iter().map(|(&key, &state)| Update::VmSet { key, state }));
+        all.extend(self.answers.iter().map(|(&(vn, ip), &a)| answer_update(vn, ip, a)));
+        for (&vn, v) in &self.vns {
+            all.extend(v.replicas.iter().map(|&tunnel| Update::ReplicaAdd { vn, tunnel }));
+        }
+        self.updates.extend(all.into_iter().map(|u| (worker, u)));
+    }
+
+    /// A worker takes no updates any more.
+    pub(crate) fn worker_left(&mut self, worker: usize) {
+        self.workers = self.workers.without(worker);
+    }
+}
+
+/// The tunnel that an entry names.
+pub(crate) fn tunnel_of(state: VmState) -> Option<TunnelIdx> {
+    match state {
+        VmState::Remote { tunnel } | VmState::Departed { tunnel, .. } => Some(tunnel),
+        VmState::Expected { via, .. } => via,
+        VmState::Local { .. } | VmState::Paused { .. } | VmState::Absent { .. } => None,
+    }
+}
+
+fn tunnel_update(tunnel: TunnelIdx, remote: IpAddr, way: Option<TunnelWay>) -> Update {
+    match way {
+        Some(w) => Update::TunnelSet { tunnel, uplink: w.uplink, remote, mtu: w.mtu, header: w.header },
+        None => Update::TunnelPending { tunnel, remote },
+    }
+}
+
+fn answer_update(vn: VnIdx, ip: IpAddr, answer: Answer) -> Update {
+    match answer {
+        Answer::Owner { mac, router } => Update::NeighborSet { vn, ip, mac, router },
+        Answer::Absent { until } => Update::NeighborAbsent { vn, ip, until },
+    }
+}

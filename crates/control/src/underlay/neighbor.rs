@@ -1,0 +1,224 @@
+//! One neighbor's life: asked for, reachable, probed while in use, lost (RFC 4861 section 7.3, used
+//! for ARP alike).
+
+use std::net::IpAddr;
+
+use godwit_tables::update::PortIdx;
+use godwit_wire::arp::{self, ArpRepr};
+use godwit_wire::ndp::{self, AdvertFrame, SolicitFrame};
+use godwit_wire::{Instant, Mac, Span};
+
+use super::{MAX_IDLE_NEIGHBORS, Underlay};
+
+/// Gaps after the first questions, in milliseconds: quick ones for a packet that waits, then doubling.
+const RETRY_MS: [u64; 7] = [200, 200, 200, 1000, 2000, 4000, 8000];
+/// A confirmed neighbor is trusted for so long.
+const REACHABLE: Span = Span::from_ms(30_000);
+/// Gap between two probes.
+const PROBE_GAP: Span = Span::from_ms(1000);
+/// Unanswered probes that make a neighbor unknown.
+const PROBES: u32 = 3;
+/// A neighbor that nothing uses is forgotten after so long.
+const IDLE: Span = Span::from_ms(600_000);
+
+/// How sure we are of a neighbor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reach {
+    /// Being asked for, this often so far.
+    Incomplete { tries: u32 },
+    /// Confirmed of late.
+    Reachable,
+    /// Not confirmed of late, and nobody needs it.
+    Stale,
+    /// Not confirmed of late, in use, being asked directly.
+    Probe { tries: u32 },
+}
+
+impl Reach {
+    /// For people.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Reach::Incomplete { .. } => "incomplete",
+            Reach::Reachable => "reachable",
+            Reach::Stale => "stale",
+            Reach::Probe { .. } => "probe",
+        }
+    }
+}
+
+/// A neighbor on an uplink.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Neighbor {
+    pub(crate) mac: Option<Mac>,
+    pub(crate) reach: Reach,
+    /// So many remote locators are behind it.
+    users: u32,
+}
+
+impl Neighbor {
+    /// Nothing is behind it, until it is counted again.
+    pub(super) fn release_all(&mut self) {
+        self.users = 0;
+    }
+}
+
+impl Underlay {
+    /// One more locator is behind this next hop.
+    pub(super) fn use_neighbor(&mut self, now: Instant, key: (PortIdx, IpAddr)) {
+        let fresh = Neighbor { mac: None, reach: Reach::Incomplete { tries: 0 }, users: 0 };
+        let known = self.neighbors.contains_key(&key);
+        let n = self.neighbors.entry(key).or_insert(fresh);
+        n.users += 1;
+        match n.reach {
+            Reach::Incomplete { .. } if !known => self.ask(now, key),
+            Reach::Stale => self.probe(now, key),
+            _ => {}
+        }
+    }
+
+    /// One locator less.
+    pub(super) fn release_neighbor(&mut self, key: (PortIdx, IpAddr)) {
+        let Some(n) = self.neighbors.get_mut(&key) else { return };
+        n.users = n.users.saturating_sub(1);
+        if n.users == 0 && n.mac.is_none() {
+            self.neighbors.remove(&key);
+            self.timers.set(key, None);
+        }
+    }
+
+    /// Neighbors that nothing needs and that never answered are not asked for any longer.
+    pub(super) fn drop_unasked(&mut self) {
+        let timers = &mut self.timers;
+        self.neighbors.retain(|key, n| {
+            let keep = n.users > 0 || n.mac.is_some();
+            if !keep {
+                timers.set(*key, None);
+            }
+            keep
+        });
+    }
+
+    /// A worker saw that `ip` is at `mac`. Neighbors that we know are updated; others are noted if
+    /// they can be neighbors at all, because a tunnel to them may be wanted soon.
+    pub(crate) fn learned(&mut self, now: Instant, port: PortIdx, ip: IpAddr, mac: Mac, solicited: bool) {
+        let key = (port, ip);
+        if !mac.is_unicast() || !self.is_on_link(port, ip) || self.locators().contains(ip) {
+            return;
+        }
+        let Some(n) = self.neighbors.get_mut(&key) else {
+            if self.neighbors.len() < MAX_IDLE_NEIGHBORS + self.remotes.len() {
+                self.neighbors.insert(key, Neighbor { mac: Some(mac), reach: Reach::Stale, users: 0 });
+                self.timers.set(key, Some(now + IDLE));
+            }
+            return;
+        };
+        let moved = n.mac != Some(mac);
+        n.mac = Some(mac);
+        if solicited || !moved {
+            n.reach = Reach::Reachable;
+            self.timers.set(key, Some(now + REACHABLE));
+        } else if n.users > 0 {
+            // News that we did not ask for: used at once, and verified.
+            self.probe(now, key);
+        }
+        if moved {
+            self.settle_behind(key);
+        }
+    }
+
+    /// Asks and forgets what is due.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        while let Some(key) = self.timers.pop_due(now) {
+            let Some(n) = self.neighbors.get_mut(&key) else { continue };
+            match n.reach {
+                Reach::Incomplete { .. } => self.ask(now, key),
+                Reach::Reachable if n.users > 0 => self.probe(now, key),
+                Reach::Reachable => {
+                    n.reach = Reach::Stale;
+                    self.timers.set(key, Some(now + IDLE));
+                }
+                Reach::Stale => {
+                    self.neighbors.remove(&key);
+                }
+                Reach::Probe { tries } if tries >= PROBES => self.give_up(now, key),
+                Reach::Probe { .. } => self.probe(now, key),
+            }
+        }
+    }
+
+    /// It did not answer: packets for the locators behind it wait from now on.
+    fn give_up(&mut self, now: Instant, key: (PortIdx, IpAddr)) {
+        if let Some(n) = self.neighbors.get_mut(&key) {
+            n.mac = None;
+            n.reach = Reach::Incomplete { tries: 0 };
+            self.lost += 1;
+        }
+        self.settle_behind(key);
+        self.ask(now, key);
+    }
+
+    /// Asks everyone.
+    fn ask(&mut self, now: Instant, key: (PortIdx, IpAddr)) {
+        let Some(n) = self.neighbors.get_mut(&key) else { return };
+        let Reach::Incomplete { tries } = &mut n.reach else { return };
+        let gap = RETRY_MS[(*tries as usize).min(RETRY_MS.len() - 1)];
+        *tries = tries.saturating_add(1);
+        self.timers.set(key, Some(now + Span::from_ms(gap)));
+        self.solicit(key, None);
+    }
+
+    /// Asks the neighbor itself.
+    fn probe(&mut self, now: Instant, key: (PortIdx, IpAddr)) {
+        let Some(n) = self.neighbors.get_mut(&key) else { return };
+        let tries = match n.reach {
+            Reach::Probe { tries } => tries + 1,
+            _ => 1,
+        };
+        n.reach = Reach::Probe { tries };
+        let mac = n.mac;
+        self.timers.set(key, Some(now + PROBE_GAP));
+        self.solicit(key, mac);
+    }
+
+    /// Emits the question, to `to` or to everyone who may be concerned.
+    fn solicit(&mut self, (port, ip): (PortIdx, IpAddr), to: Option<Mac>) {
+        let Some(spec) = self.uplinks.get(&port).map(|u| u.spec) else { return };
+        let mut buf = [0; ndp::MAX_FRAME_LEN];
+        let written = match ip {
+            IpAddr::V4(target) => spec.v4.and_then(|n| {
+                let dst = to.unwrap_or(Mac::BROADCAST);
+                ArpRepr::request(spec.mac, n.addr, target).emit_frame(&mut buf, dst, spec.mac).ok()
+            }),
+            IpAddr::V6(target) => spec.v6.and_then(|n| {
+                let frame = match to {
+                    Some(mac) => SolicitFrame::probe(spec.mac, n.addr, mac, target),
+                    None => SolicitFrame::resolve(spec.mac, n.addr, target),
+                };
+                frame.emit_frame(&mut buf).ok()
+            }),
+        };
+        self.push_frame(port, &buf, written);
+    }
+
+    /// Tells an uplink's neighbors where its locators are.
+    pub(super) fn announce(&mut self, port: PortIdx) {
+        let Some(spec) = self.uplinks.get(&port).map(|u| u.spec) else { return };
+        if let Some(n) = spec.v4 {
+            let mut buf = [0; arp::FRAME_LEN];
+            let written =
+                ArpRepr::gratuitous(spec.mac, n.addr).emit_frame(&mut buf, Mac::BROADCAST, spec.mac).ok();
+            self.push_frame(port, &buf, written);
+        }
+        if let Some(n) = spec.v6 {
+            let mut buf = [0; ndp::MAX_FRAME_LEN];
+            let written = AdvertFrame::unsolicited(spec.mac, n.addr, false).emit_frame(&mut buf).ok();
+            self.push_frame(port, &buf, written);
+        }
+    }
+
+    fn push_frame(&mut self, port: PortIdx, buf: &[u8], written: Option<usize>) {
+        if let Some(frame) = written.and_then(|n| buf.get(..n)) {
+            self.frames.push((port, frame.to_vec()));
+        }
+    }
+}
