@@ -199,7 +199,7 @@ fn ipv6(packet: &[u8]) {
     }
 }
 
-/// Valid frames of every kind, to mutate from. The first `Family::V4`-outer ones are for [`outer`].
+/// Valid frames of every kind, to mutate from: encapsulated ones first, then bare tenant frames.
 pub fn seeds() -> Vec<Vec<u8>> {
     let inner = inner_seeds();
     let mut all = Vec::new();
