@@ -1,13 +1,11 @@
-//! Final-link arguments for DPDK, and the version that `--version` prints.
+//! The version that `--version` prints: the package's, the source's revision and DPDK's.
+//!
+//! Nothing is to be said to the linker here: `dpdk-sys` links the shared libraries, and device drivers
+//! are plugins that EAL loads at run time.
 
 use std::process::Command;
 
 fn main() {
-    // Device drivers are plugins that EAL loads at run time; the switch links the libraries only,
-    // and finds them where the DPDK it was built with lies.
-    if let Ok(dir) = std::env::var("DEP_DPDK_LIBDIR") {
-        println!("cargo:rustc-link-arg-bins=-Wl,-rpath,{dir}");
-    }
     let dpdk = std::env::var("DEP_DPDK_VERSION").unwrap_or_else(|_| "of unknown version".into());
     let revision = git_revision().map_or_else(String::new, |r| format!(" ({r})"));
     let package = env!("CARGO_PKG_VERSION");

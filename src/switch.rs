@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use godwit_control::{Input, Level, Nve, NveConfig, Outputs, PortSpec, UplinkSpec, UplinkV4, UplinkV6};
-use godwit_dpdk::{Eal, EalConfig, HugePages, Mempool};
+use godwit_dpdk::{Eal, EalConfig, HugePages, Mempool, Pci};
 use godwit_model::{Locators, NveId};
 use godwit_model::message::NveToNva;
 use godwit_tables::update::{HoldLimits, PortIdx};
@@ -46,8 +46,6 @@ pub struct Switch {
     pub clock: Since,
     /// EAL uses hugepages.
     pub hugepages: bool,
-    /// DPDK's version.
-    pub dpdk: String,
     outputs: Outputs,
     /// What waits to be said to the NVA, in order; the session takes it.
     to_nva: Vec<NveToNva>,
@@ -69,11 +67,10 @@ impl Switch {
         let buffers = (config.nve.memory_mb as f64 * 1048576.0 * POOL_SHARE) as usize / BUFFER_BYTES;
         let pool = Mempool::new("godwit", buffers as u32, 256, DATA_ROOM as u16, None)
             .context("cannot make the packet buffers; raise nve.memory_mb or free hugepages")?;
-        let pool = Arc::new(pool);
         let clock = Since::now_is_zero();
         let workers = start_workers(&config, &worker_cores, &pool, clock)?;
         let nve = Nve::new(nve_config(&config, workers.len())?);
-        let (hugepages, dpdk) = (eal.uses_hugepages(), eal.version().to_owned());
+        let hugepages = eal.uses_hugepages();
         let switch = Switch {
             nve,
             workers,
@@ -81,7 +78,6 @@ impl Switch {
             pool,
             clock,
             hugepages,
-            dpdk,
             outputs: Outputs::default(),
             to_nva: Vec::new(),
             barriers: Vec::new(),
@@ -259,17 +255,18 @@ fn control_core(config: &Config, workers: &[usize]) -> usize {
 }
 
 fn start_eal(config: &Config, control_core: usize) -> anyhow::Result<Eal> {
-    let pci = config.uplinks.iter().map(|u| u.devargs.as_str()).chain(config.ports.iter().map(|p| p.devargs.as_str()));
+    let devices = config.uplinks.iter().map(|u| &u.devargs).chain(config.ports.iter().map(|p| &p.devargs));
+    let pci: Vec<String> = devices.filter(|d| is_pci(d)).cloned().collect();
     let eal = EalConfig {
-        main_core: control_core,
-        memory_mb: config.nve.memory_mb,
+        main_core: Some(control_core),
+        memory_mb: config.nve.memory_mb as u32,
         huge: match config.nve.hugepages {
             Hugepages::Auto => HugePages::Auto,
             Hugepages::Always => HugePages::Always,
             Hugepages::Never => HugePages::Never,
         },
-        extra: config.nve.eal.clone(),
-        pci: pci.filter(|d| is_pci(d)).map(str::to_owned).collect(),
+        extra_args: config.nve.eal.clone(),
+        pci: if pci.is_empty() { Pci::Off } else { Pci::Listed(pci) },
         ..EalConfig::default()
     };
     Eal::init(eal).context("cannot start DPDK")
@@ -290,13 +287,13 @@ fn start_workers(
     let mut handles = Vec::new();
     for (number, &core) in cores.iter().enumerate() {
         let mailbox = Mailbox::new(workers::MAILBOX, workers::EVENTS);
-        let tables = Tables::new(TablesConfig {
+        let tables = Tables::new(&TablesConfig {
             location_capacity: config.nve.locations,
             hold_bytes: (config.nve.hold_memory_mb << 20) / cores.len(),
             vxlan_port: config.nve.vxlan_port,
             ..TablesConfig::default()
         });
-        let worker = Worker::new(tables, godwit_worker::dpdk::DpdkPool::new(pool.clone()), mailbox.clone());
+        let worker = Worker::new(tables, pool.clone(), mailbox.clone());
         let idle_sleep = Duration::from_micros(config.nve.idle_sleep_us);
         let thread = workers::spawn(worker, Thread { number, core, clock, idle_sleep })
             .with_context(|| format!("cannot start worker {number}"))?;
@@ -360,7 +357,7 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
     };
     let wanted = Wanted { name: u.name.clone(), devargs: u.devargs.clone(), rx_queues: u.rx_queues, mtu: u.mtu };
     let opened = ports::open(&wanted, workers, pool)?;
-    let number = ports::attach(switch, &wanted, opened, |d| PortSpec::Uplink(uplink_spec(u, d.mac, exception)))?;
+    let number = ports::attach(switch, &wanted, opened, |d| PortSpec::Uplink(uplink_spec(u, d.mac, u.mtu.min(d.mtu), exception)))?;
     if let Some(port) = exception {
         let name = format!("{}.exception", u.name);
         let workers = switch.devices.get(port).map(|d| d.polled_by.iter().map(|q| q.1).collect()).unwrap_or_default();
@@ -369,13 +366,13 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
     Ok(())
 }
 
-fn uplink_spec(u: &UplinkConfig, mac: Mac, exception: Option<PortIdx>) -> UplinkSpec {
+fn uplink_spec(u: &UplinkConfig, mac: Mac, mtu: u16, exception: Option<PortIdx>) -> UplinkSpec {
     UplinkSpec {
         mac,
         v4: u.ipv4.map(|p| UplinkV4 { addr: p.addr, prefix_len: p.len, gateway: u.gateway4 }),
         v6: u.ipv6.map(|p| UplinkV6 { addr: p.addr, prefix_len: p.len, gateway: u.gateway6 }),
         v6_link_local: None,
-        mtu: u.mtu,
+        mtu,
         exception,
     }
 }

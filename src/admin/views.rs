@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use godwit_control::{EntryView, PortView};
+use godwit_control::view::{EntryView, PortView};
 use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 use godwit_pipeline::trace::Trace;
 use godwit_tables::counters::DropReason;
@@ -46,7 +46,7 @@ pub async fn status(switch: &Shared) -> Result<Answer, String> {
     Ok(Answer::Status(v1::Status {
         nve: s.config.nve.id.clone(),
         version: crate::VERSION.into(),
-        dpdk: s.dpdk.clone(),
+        dpdk: godwit_dpdk::version().into(),
         locators: Some(s.nve.locators().into()),
         nva_url: s.config.nve.nva.clone().unwrap_or_default(),
         nva_connected: nva.connected,
@@ -170,7 +170,7 @@ fn ip_bytes(ip: IpAddr) -> Vec<u8> {
 pub fn trace(worker: usize, trace: &Trace) -> v1::TraceResult {
     v1::TraceResult {
         worker: worker as u32,
-        steps: trace.steps().map(|s| s.to_string()).collect(),
+        steps: trace.steps().iter().map(|s| s.to_string()).collect(),
         verdict: trace.verdict().to_string(),
     }
 }

@@ -148,7 +148,7 @@ pub struct UplinkConfig {
 }
 
 fn uplink_mtu() -> u16 {
-    1550
+    1500
 }
 
 fn one() -> u16 {

@@ -52,7 +52,7 @@ pub struct Work {
 /// One worker: tables, queues and the loop over them.
 pub struct Worker<I: Io> {
     tables: Tables,
-    pipeline: Pipeline<I::Packet>,
+    pipeline: Pipeline,
     pool: I::Pool,
     queues: Vec<Polled<I>>,
     outboxes: Outboxes<I>,
@@ -66,7 +66,6 @@ pub struct Worker<I: Io> {
 struct Exits<'a, I: Io> {
     outboxes: &'a mut Outboxes<I>,
     events: &'a ArrayQueue<Event>,
-    lost_events: u64,
 }
 
 impl<I: Io> Output<I::Packet> for Exits<'_, I> {
@@ -75,10 +74,8 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
         self.outboxes.send(port, packet);
     }
 
-    fn event(&mut self, event: Event) {
-        if self.events.push(event).is_err() {
-            self.lost_events += 1;
-        }
+    fn event(&mut self, event: Event) -> bool {
+        self.events.push(event).is_ok()
     }
 }
 
@@ -134,7 +131,7 @@ impl<I: Io> Worker<I> {
 
     fn receive(&mut self, now: Instant) -> bool {
         let Worker { tables, pipeline, pool, queues, outboxes, mailbox, burst, .. } = self;
-        let mut exits = Exits { outboxes, events: &mailbox.events, lost_events: 0 };
+        let mut exits = Exits { outboxes, events: &mailbox.events };
         let mut busy = false;
         for polled in queues {
             if polled.rx.rx(burst, BURST) == 0 {
@@ -144,15 +141,13 @@ impl<I: Io> Worker<I> {
             pipeline.process(burst, polled.port, tables, &mut exits, pool, now);
             debug_assert!(burst.is_empty(), "every frame of a burst has found its end");
         }
-        tables.counters.worker.events_dropped += exits.lost_events;
         busy
     }
 
     fn tick(&mut self, now: Instant) {
         let Worker { tables, pipeline, pool, outboxes, mailbox, .. } = self;
-        let mut exits = Exits { outboxes, events: &mailbox.events, lost_events: 0 };
+        let mut exits = Exits { outboxes, events: &mailbox.events };
         pipeline.tick(tables, &mut exits, pool, now);
-        tables.counters.worker.events_dropped += exits.lost_events;
     }
 
     fn carry_out(&mut self, command: Command<I>, now: Instant) {
@@ -189,28 +184,31 @@ impl<I: Io> Worker<I> {
     }
 
     fn apply(&mut self, update: Update, now: Instant) {
-        let Worker { tables, pipeline, pool, outboxes, mailbox, .. } = self;
-        let mut exits = Exits { outboxes, events: &mailbox.events, lost_events: 0 };
-        pipeline.apply(update, tables, &mut exits, pool, now);
-        tables.counters.worker.events_dropped += exits.lost_events;
+        if let Some(event) = self.tables.apply(update, now)
+            && self.mailbox.events.push(event).is_err()
+        {
+            self.tables.counters.worker.events_dropped += 1;
+        }
     }
 
     fn send(&mut self, port: PortIdx, frame: &SmallFrame) {
         let bytes = frame.bytes();
-        match self.pool.alloc() {
-            Some(mut packet) if packet.set(bytes) => {
-                self.tables.counters.sent(port, bytes.len());
-                self.outboxes.send(port, packet);
-            }
-            _ => self.tables.counters.drop_one(port, DropReason::NoBuffer),
+        let Some(mut packet) = self.pool.alloc() else {
+            return self.tables.counters.drop_one(port, DropReason::NoBuffer);
+        };
+        if packet.set(bytes) {
+            self.tables.counters.sent(port, bytes.len());
+            self.outboxes.send(port, packet);
+        } else {
+            self.tables.counters.drop_one(port, DropReason::NoBuffer);
         }
     }
 
     fn fill(&self, snapshot: &mut Snapshot) {
         snapshot.counters.copy_from(&self.tables.counters);
         snapshot.work = self.work;
-        snapshot.locations = self.tables.locations_len() as u64;
-        snapshot.held = self.tables.held_frames() as u64;
+        snapshot.locations = self.tables.vms.len() as u64;
+        snapshot.held = self.tables.waiting();
         snapshot.queued = self.outboxes.waiting() as u64;
     }
 
