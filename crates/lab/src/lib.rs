@@ -1,1 +1,15 @@
 //! Namespaces, switches, an NVA and VMs on one machine; runs scenarios.
+//!
+//! [`lab::Lab`] builds the network and takes it down, [`agent`] is the software in its VMs,
+//! [`mover`] plays the hypervisor, [`traffic`] sends and judges, [`scenario`] puts them together.
+//! Integration tests use the same parts as the command `godwit-lab`.
+
+pub mod agent;
+pub mod capture;
+pub mod clock;
+pub mod cmd;
+pub mod lab;
+pub mod mover;
+pub mod random;
+pub mod scenario;
+pub mod traffic;

@@ -1,0 +1,162 @@
+//! The lab's end of the line to an agent.
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::proto::{Announcement, ProbeReport, ProbeSpec, Reply, Request, Stats, TcpReport, TcpSpec};
+
+/// Longer than anything an agent does for a request.
+const REPLY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection to the agent in one VM.
+pub struct Agent {
+    reader: BufReader<UnixStream>,
+    writer: UnixStream,
+}
+
+impl Agent {
+    /// Connects as soon as the agent listens.
+    ///
+    /// # Errors
+    /// Where it does not within `patience`.
+    pub fn connect(path: &Path, patience: Duration) -> Result<Agent> {
+        let give_up = Instant::now() + patience;
+        let stream = loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => break stream,
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                    if Instant::now() > give_up {
+                        bail!("the agent at {} did not come up in {patience:?}", path.display());
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(e) => return Err(e).with_context(|| format!("connecting to {}", path.display())),
+            }
+        };
+        stream.set_read_timeout(Some(REPLY_PATIENCE))?;
+        Ok(Agent { reader: BufReader::new(stream.try_clone()?), writer: stream })
+    }
+
+    /// Sends a line and returns the answer's line.
+    ///
+    /// # Errors
+    /// Where the agent is gone or silent.
+    pub fn raw(&mut self, line: &str) -> Result<String> {
+        writeln!(self.writer, "{line}").context("the agent is gone")?;
+        let mut reply = String::new();
+        let n = self.reader.read_line(&mut reply).context("waiting for the agent's answer")?;
+        if n == 0 {
+            bail!("the agent ended without an answer to {line}");
+        }
+        Ok(reply)
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Reply> {
+        let line = serde_json::to_string(request)?;
+        match serde_json::from_str(&self.raw(&line)?)? {
+            Reply::Error { text } => bail!("agent: {text}"),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Gives an order that has no other answer than that it is done.
+    ///
+    /// # Errors
+    /// Where the agent refuses or fails.
+    pub fn order(&mut self, request: &Request) -> Result<()> {
+        match self.ask(request)? {
+            Reply::Ok => Ok(()),
+            other => bail!("unexpected answer of the agent: {other:?}"),
+        }
+    }
+
+    /// Opens a probe.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn probe_open(&mut self, spec: ProbeSpec) -> Result<()> {
+        self.order(&Request::ProbeOpen(spec))
+    }
+
+    /// Greets the probe's peer until it answers.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn probe_meet(&mut self, probe: u32, patience: Duration) -> Result<()> {
+        self.order(&Request::ProbeMeet { probe, timeout_ms: patience.as_millis() as u64 })
+    }
+
+    /// What a probe saw; `peer_sent` names what should have come.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn probe_report(&mut self, probe: u32, peer_sent: u64) -> Result<ProbeReport> {
+        match self.ask(&Request::ProbeReport { probe, peer_sent })? {
+            Reply::Probe(report) => Ok(report),
+            other => bail!("unexpected answer of the agent: {other:?}"),
+        }
+    }
+
+    /// When packets were sent.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn sent_at(&mut self, probe: u32, seqs: Vec<u64>) -> Result<Vec<u64>> {
+        match self.ask(&Request::SentAt { probe, seqs })? {
+            Reply::SentAt { at_ns } => Ok(at_ns),
+            other => bail!("unexpected answer of the agent: {other:?}"),
+        }
+    }
+
+    /// Announces addresses.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn announce(&mut self, what: Announcement) -> Result<()> {
+        self.order(&Request::Announce(what))
+    }
+
+    /// Waits for a TCP connection at `local`.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn tcp_listen(&mut self, transfer: u32, local: SocketAddr, spec: TcpSpec) -> Result<()> {
+        self.order(&Request::TcpListen { transfer, local, spec })
+    }
+
+    /// Connects to a listening agent.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn tcp_connect(&mut self, transfer: u32, peer: SocketAddr, spec: TcpSpec) -> Result<()> {
+        self.order(&Request::TcpConnect { transfer, peer, spec })
+    }
+
+    /// How the transfer stands.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn tcp_status(&mut self, transfer: u32) -> Result<TcpReport> {
+        match self.ask(&Request::TcpStatus { transfer })? {
+            Reply::Tcp(report) => Ok(report),
+            other => bail!("unexpected answer of the agent: {other:?}"),
+        }
+    }
+
+    /// Counters of the VM's interfaces and sockets.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn stats(&mut self, interfaces: &[&str]) -> Result<Stats> {
+        let interfaces = interfaces.iter().map(|i| (*i).to_owned()).collect();
+        match self.ask(&Request::Stats { interfaces })? {
+            Reply::Stats(stats) => Ok(stats),
+            other => bail!("unexpected answer of the agent: {other:?}"),
+        }
+    }
+}

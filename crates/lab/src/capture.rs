@@ -1,0 +1,225 @@
+//! A capture of one wire, and what tshark says about every VXLAN frame in it.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::cmd;
+use crate::lab::process::{Process, tail};
+
+/// What is read of each frame, in this order.
+const FIELDS: [&str; 14] = [
+    "vxlan.vni",
+    "ip.src",
+    "ipv6.src",
+    "ip.len",
+    "ipv6.plen",
+    "tcp.srcport",
+    "udp.srcport",
+    "ip.checksum.status",
+    "udp.checksum.status",
+    "tcp.checksum.status",
+    "icmp.checksum.status",
+    "icmpv6.checksum.status",
+    "_ws.malformed",
+    "frame.number",
+];
+/// What tshark's checksum status fields say.
+const BAD: &str = "0";
+const GOOD: &str = "1";
+const ILLEGAL: &str = "4";
+
+/// tcpdump at work.
+pub struct Capture {
+    process: Process,
+    file: PathBuf,
+}
+
+/// What one side sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Side {
+    /// VXLAN frames.
+    pub frames: u64,
+    /// Those with IPv4 inside.
+    pub inner4: u64,
+    /// Those with IPv6 inside.
+    pub inner6: u64,
+    /// Those with UDP inside.
+    pub udp: u64,
+    /// Those with TCP inside.
+    pub tcp: u64,
+    /// Those with an inner packet of 1,400 bytes.
+    pub full: u64,
+}
+
+/// What a capture showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    /// By the switch.
+    pub from_switch: Side,
+    /// By the foreign NVE.
+    pub from_foreign: Side,
+    /// Frames that tshark cannot make sense of.
+    pub malformed: u64,
+    /// Bad or illegal checksums, outer and inner.
+    pub bad: u64,
+    /// Checksums found right.
+    pub good: u64,
+    /// Numbers of the first frames with fault, in the capture file.
+    pub faulty: Vec<u64>,
+}
+
+impl Capture {
+    /// Captures an interface of a namespace into `capture.pcap` of `dir`.
+    ///
+    /// # Errors
+    /// Where tcpdump does not start.
+    pub fn start(namespace: &str, interface: &str, dir: &Path) -> Result<Capture> {
+        let file = dir.join("capture.pcap");
+        let mut command = cmd::in_namespace(namespace, "tcpdump");
+        // As root throughout, since the directory is root's; a large buffer, so that bursts fit.
+        command.args(["-i", interface, "-s", "0", "-B", "65536", "-U", "-Z", "root", "-w"]).arg(&file);
+        let mut process = Process::start("tcpdump", command, dir)?;
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while !file.exists() || !tail(process.log(), 5).contains("listening on") {
+            process.check()?;
+            if Instant::now() > give_up {
+                bail!("tcpdump does not begin: {}", process.tail(5));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Capture { process, file })
+    }
+
+    /// Ends the capture and reads it; `switch` tells the directions apart.
+    ///
+    /// # Errors
+    /// Where frames are missing from it or tshark fails.
+    pub fn finish(mut self, switch: IpAddr) -> Result<Findings> {
+        self.process.stop(Duration::from_secs(5));
+        let log = self.process.tail(5);
+        if let Some(n) = dropped_by_kernel(&log)
+            && n > 0
+        {
+            bail!("the capture is incomplete: {n} packets dropped by the kernel");
+        }
+        read(&self.file, switch)
+    }
+}
+
+/// tcpdump's last line says how many packets it did not get.
+fn dropped_by_kernel(log: &str) -> Option<u64> {
+    let line = log.lines().find(|l| l.contains("dropped by kernel"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn read(file: &Path, switch: IpAddr) -> Result<Findings> {
+    let mut args: Vec<String> = vec!["-r".into(), file.display().to_string(), "-n".into()];
+    for protocol in ["ip", "udp", "tcp"] {
+        args.extend(["-o".into(), format!("{protocol}.check_checksum:TRUE")]);
+    }
+    // A tunnel over IPv6 may go without a UDP checksum (RFC 6935).
+    args.extend(["-o", "udp.ignore_ipv6_zero_checksum:TRUE", "-d", "udp.port==4789,vxlan"].map(String::from));
+    args.extend(["-T", "fields", "-E", "separator=/t", "-E", "occurrence=a"].map(String::from));
+    args.extend(FIELDS.iter().flat_map(|f| ["-e".to_owned(), (*f).to_owned()]));
+    let text = cmd::run("tshark", &args).context("reading the capture")?;
+    let mut findings = Findings::default();
+    for line in text.lines() {
+        findings.add(line, switch);
+    }
+    Ok(findings)
+}
+
+impl Findings {
+    /// Takes one frame's fields into account.
+    fn add(&mut self, line: &str, switch: IpAddr) {
+        let fields: Vec<Vec<&str>> =
+            line.split('\t').map(|f| f.split(',').filter(|v| !v.is_empty()).collect()).collect();
+        let field = |name: &str| {
+            let at = FIELDS.iter().position(|f| *f == name);
+            at.and_then(|i| fields.get(i)).map(Vec::as_slice).unwrap_or_default()
+        };
+        let statuses = FIELDS.iter().filter(|f| f.ends_with("checksum.status")).flat_map(|f| field(f));
+        let (mut bad, mut good) = (0, 0);
+        for status in statuses {
+            bad += u64::from([BAD, ILLEGAL].contains(status));
+            good += u64::from(*status == GOOD);
+        }
+        let malformed = u64::from(!field("_ws.malformed").is_empty());
+        (self.bad, self.good, self.malformed) =
+            (self.bad + bad, self.good + good, self.malformed + malformed);
+        if bad + malformed > 0 && self.faulty.len() < 10 {
+            self.faulty.extend(field("frame.number").iter().filter_map(|n| n.parse::<u64>().ok()));
+        }
+        if field("vxlan.vni").is_empty() {
+            return;
+        }
+        let sources = [field("ip.src"), field("ipv6.src")];
+        // Header by header from the outside: the first source is the tunnel's.
+        let outer = sources[usize::from(switch.is_ipv6())].first().copied().unwrap_or_default();
+        let from_switch = outer.parse() == Ok(switch);
+        let side = if from_switch { &mut self.from_switch } else { &mut self.from_foreign };
+        side.frames += 1;
+        // Of the outer family there is one source more than inside.
+        let count = |v6: bool| sources[usize::from(v6)].len() - usize::from(switch.is_ipv6() == v6);
+        side.inner4 += u64::from(count(false) > 0);
+        side.inner6 += u64::from(count(true) > 0);
+        side.tcp += u64::from(!field("tcp.srcport").is_empty());
+        side.udp += u64::from(field("udp.srcport").len() > 1);
+        side.full += u64::from(field("ip.len").contains(&"1400") || field("ipv6.plen").contains(&"1360"));
+    }
+
+    /// What is wrong with it, or what should be there and isn't.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if self.malformed > 0 || self.bad > 0 {
+            all.push(format!("frames {:?} of capture.pcap have faults", self.faulty));
+        }
+        if self.good == 0 {
+            all.push("not one checksum was checked".into());
+        }
+        for (name, side) in [("Godwit", &self.from_switch), ("Linux", &self.from_foreign)] {
+            let kinds = [
+                ("VXLAN frames", side.frames),
+                ("frames with IPv4 inside", side.inner4),
+                ("frames with IPv6 inside", side.inner6),
+                ("frames with UDP inside", side.udp),
+                ("frames with TCP inside", side.tcp),
+                ("full packets", side.full),
+            ];
+            all.extend(kinds.iter().filter(|k| k.1 == 0).map(|(what, _)| format!("no {what} from {name}")));
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_told_apart() {
+        let switch: IpAddr = "198.18.0.1".parse().unwrap();
+        let mut f = Findings::default();
+        // Inner IPv4 and TCP from the switch, full; inner IPv6 and UDP from the other, bad inside.
+        f.add("100\t198.18.0.1,203.0.113.10\t\t1450,1400\t\t5001\t50000\t1,1\t3\t1\t\t\t\t1", switch);
+        f.add("100\t198.18.0.9\t2001:db8:64::28\t1450\t108\t\t50000,4002\t1\t3,0\t\t\t\t\t2", switch);
+        // Not VXLAN: address resolution.
+        f.add("\t\t\t\t\t\t\t\t\t\t\t\t\t3", switch);
+        let (s, o) = (&f.from_switch, &f.from_foreign);
+        assert_eq!((s.frames, s.inner4, s.inner6, s.tcp, s.udp, s.full), (1, 1, 0, 1, 0, 1));
+        assert_eq!((o.frames, o.inner4, o.inner6, o.tcp, o.udp, o.full), (1, 0, 1, 0, 1, 0));
+        assert_eq!((f.bad, f.good, f.malformed), (1, 4, 0));
+        assert_eq!(f.faulty, [2]);
+        assert!(!f.complaints().is_empty());
+    }
+
+    #[test]
+    fn tcpdumps_losses_are_read() {
+        assert_eq!(dropped_by_kernel("9 packets captured\n      3 packets dropped by kernel\n"), Some(3));
+        assert_eq!(dropped_by_kernel(""), None);
+    }
+}

@@ -1,0 +1,352 @@
+//! A lab: an underlay, switches as processes of their own, an NVA and VMs, all in network
+//! namespaces, with nothing on the machine's own interfaces.
+//!
+//! Everything carries the lab's random id. It all goes when the [`Lab`] is dropped, unless it is
+//! told to [stay](Lab::keep).
+
+pub mod cleanup;
+pub mod nve;
+pub mod process;
+pub mod rpc;
+pub mod topology;
+pub mod vm;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use godwit_nva_api::v1;
+use godwit_nva_api::v1::admin_request::Kind as Ask;
+
+use self::nve::{Binaries, Locator, Nva, Nve, SwitchOptions};
+use self::rpc::Rpc;
+use self::vm::{Attachment, Vm, VmSpec};
+
+/// The tenant's virtual network.
+pub const VNI: u32 = 100;
+/// Its name in the directory.
+pub const VN: &str = "blue";
+/// The NVA on the management network; NVE number n is n above it.
+const MANAGEMENT_NET: [u8; 3] = [198, 18, 255];
+/// How long a VM may take to be known at its NVE after it announced itself.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a lab is made of.
+#[derive(Clone, Debug)]
+pub struct LabSpec {
+    /// Switches, in order: the first has locator number 1.
+    pub nves: Vec<String>,
+    /// They have IPv4 locators.
+    pub outer_v4: bool,
+    /// They have IPv6 locators.
+    pub outer_v6: bool,
+    /// How they are configured.
+    pub options: SwitchOptions,
+}
+
+impl LabSpec {
+    /// Switches `names` with locators of one family.
+    pub fn new(names: &[&str], outer_v6: bool, options: &SwitchOptions) -> LabSpec {
+        LabSpec {
+            nves: names.iter().map(|n| (*n).to_owned()).collect(),
+            outer_v4: !outer_v6,
+            outer_v6,
+            options: options.clone(),
+        }
+    }
+}
+
+/// A lab that runs.
+pub struct Lab {
+    /// Four hexadecimal digits.
+    pub id: String,
+    /// Configurations, sockets, data and logs.
+    pub dir: PathBuf,
+    /// The programs under test.
+    pub bins: Binaries,
+    /// VMs by name.
+    pub vms: BTreeMap<String, Vm>,
+    /// Switches by name.
+    pub nves: BTreeMap<String, Nve>,
+    /// The directory.
+    pub nva: Arc<Nva>,
+    rpc: Rpc,
+    taps: u32,
+    keep: Keep,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    Logs,
+    Everything,
+}
+
+/// What is there before the lab's own value: whatever fails in between, it goes.
+struct Site {
+    id: String,
+    armed: bool,
+}
+
+impl Site {
+    fn prepare() -> Result<Site> {
+        let random = RandomState::new().hash_one(std::process::id());
+        let id = format!("{:04x}", random as u16);
+        ensure!(!cleanup::labs().contains(&id), "lab {id} exists: try again");
+        let dir = cleanup::directory(&id);
+        fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        cleanup::register(&id);
+        Ok(Site { id, armed: true })
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if self.armed {
+            cleanup::forget(&self.id);
+            cleanup::sweep(&self.id, true);
+        }
+    }
+}
+
+impl Lab {
+    /// Builds a lab and waits until all its switches are connected to its NVA.
+    ///
+    /// # Errors
+    /// Where something is missing or does not come up; what was made is taken down, the logs stay.
+    pub fn start(spec: &LabSpec, bins: &Binaries) -> Result<Lab> {
+        ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces: run it as root");
+        let mut site = Site::prepare()?;
+        let dir = cleanup::directory(&site.id);
+        Lab::build(spec, bins, &mut site).with_context(|| format!("logs are in {}", dir.display()))
+    }
+
+    fn build(spec: &LabSpec, bins: &Binaries, site: &mut Site) -> Result<Lab> {
+        let id = site.id.clone();
+        let dir = cleanup::directory(&id);
+        let ns = |name: &str| format!("{}{name}", cleanup::prefix(&id));
+        let net = ns("net");
+        topology::build_network(&net)?;
+        topology::add_namespace(&ns("nva"))?;
+        topology::connect_management(&net, &ns("nva"), "nva", management_ip(0))?;
+        let rpc = Rpc::start(&ns("nva"))?;
+        let nva = Nva::start(&ns("nva"), management_ip(0), bins, &dir, &rpc)?;
+        nva.operator.create_vn(v1::Vn { name: VN.into(), vni: VNI, ..Default::default() })?;
+
+        let mut nves = BTreeMap::new();
+        for (name, number) in spec.nves.iter().zip(1u8..) {
+            let namespace = ns(name);
+            topology::add_namespace(&namespace)?;
+            topology::connect_underlay(&net, &namespace, name)?;
+            topology::connect_management(&net, &namespace, name, management_ip(number))?;
+            let locator = Locator::numbered(number, spec.outer_v4, spec.outer_v6);
+            let place = (dir.as_path(), &rpc, nva.url.as_str());
+            nves.insert(name.clone(), Nve::start(name, &namespace, locator, &spec.options, bins, place)?);
+        }
+        for nve in nves.values_mut() {
+            nve.wait_ready()?;
+        }
+        site.armed = false;
+        Ok(Lab {
+            id,
+            dir,
+            bins: bins.clone(),
+            vms: BTreeMap::new(),
+            nves,
+            nva: Arc::new(nva),
+            rpc,
+            taps: 0,
+            keep: Keep::Nothing,
+        })
+    }
+
+    /// The lab's namespace of this short name.
+    pub fn namespace(&self, name: &str) -> String {
+        format!("{}{name}", cleanup::prefix(&self.id))
+    }
+
+    /// The thread for calls, to make further clients.
+    pub fn rpc(&self) -> &Rpc {
+        &self.rpc
+    }
+
+    /// A switch by name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn nve(&self, name: &str) -> Result<&Nve> {
+        self.nves.get(name).with_context(|| format!("the lab has no switch {name}"))
+    }
+
+    /// A VM by name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn vm(&mut self, name: &str) -> Result<&mut Vm> {
+        self.vms.get_mut(name).with_context(|| format!("the lab has no VM {name}"))
+    }
+
+    /// Defines a VM at the NVA, starts it at a switch, and waits until the directory has it there.
+    ///
+    /// # Errors
+    /// Where any step fails.
+    pub fn start_vm(&mut self, spec: VmSpec, nve: &str) -> Result<()> {
+        self.define_vm(&spec, "")?;
+        let name = spec.name.clone();
+        let vm = Vm::start(spec, &self.namespace(&name), &self.bins, &self.dir)?;
+        self.vms.insert(name.clone(), vm);
+        let attachment = self.plug(&name, nve)?;
+        let vm = self.vm(&name)?;
+        vm.attach(&attachment)?;
+        vm.announce(false)?;
+        self.wait_located(&name, nve)
+    }
+
+    /// Defines a VM at the NVA; pinned to an NVE without a session where `pinned` names one.
+    ///
+    /// # Errors
+    /// Where the NVA refuses.
+    pub fn define_vm(&self, spec: &VmSpec, pinned: &str) -> Result<()> {
+        let bytes = |v6: bool| spec.ips.iter().filter(|ip| ip.is_ipv6() == v6).map(octets).collect();
+        let request = v1::DefineVmRequest {
+            name: spec.name.clone(),
+            vn: VN.into(),
+            mac: spec.mac.to_u64(),
+            ipv4: bytes(false),
+            ipv6: bytes(true),
+            router: false,
+            pinned_nve: pinned.into(),
+        };
+        self.nva.operator.define_vm(request).map(drop)
+    }
+
+    /// Adds a port for the VM at a switch and brings the tap behind it into the VM, unattached.
+    ///
+    /// # Errors
+    /// Where the switch refuses or the tap does not appear.
+    pub fn plug(&mut self, vm: &str, nve: &str) -> Result<Attachment> {
+        self.taps += 1;
+        let number = self.taps;
+        let attachment =
+            Attachment { nve: nve.into(), port: format!("{vm}-{number}"), tap: format!("t{number}{vm}") };
+        let (namespace, mac) = {
+            let vm = self.vm(vm)?;
+            (vm.namespace.clone(), vm.spec.mac.to_u64())
+        };
+        let host = self.nve(nve)?;
+        host.admin.ask(Ask::AddPort(v1::AddPort {
+            name: attachment.port.clone(),
+            devargs: format!("net_tap{number},iface={}", attachment.tap),
+            vni: VNI,
+            mac,
+            ..Default::default()
+        }))?;
+        topology::hand_over_tap(&attachment.tap, &host.namespace, &namespace)?;
+        Ok(attachment)
+    }
+
+    /// Removes a port; the tap behind it goes with it.
+    ///
+    /// # Errors
+    /// Where the switch refuses.
+    pub fn unplug(&self, attachment: &Attachment) -> Result<()> {
+        let name = attachment.port.clone();
+        self.nve(&attachment.nve)?.admin.ask(Ask::RemovePort(v1::RemovePort { name })).map(drop)
+    }
+
+    /// Waits until the directory has the VM at this switch; repeats its announcement meanwhile, as
+    /// guests and hypervisors do.
+    fn wait_located(&mut self, vm: &str, nve: &str) -> Result<()> {
+        let started = Instant::now();
+        let mut announcements = 1;
+        loop {
+            let record = self.nva.operator.show_vm(v1::VmName { name: vm.into() })?;
+            let place = record.location.map(|l| l.nve).unwrap_or_default();
+            if place == nve {
+                return Ok(());
+            }
+            if started.elapsed() > CLAIM_PATIENCE {
+                let log = self.nve(nve)?.process.tail(15);
+                bail!("VM {vm} announced itself at {nve} but the directory has it at {place:?}\n{log}");
+            }
+            if started.elapsed() > Duration::from_millis(500) * announcements {
+                announcements += 1;
+                self.vm(vm)?.announce(false)?;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Fails where one of the lab's programs has ended by itself.
+    ///
+    /// # Errors
+    /// See above; the error has the end of its log.
+    pub fn check_processes(&mut self) -> Result<()> {
+        self.nves.values_mut().map(|n| &mut n.process).try_for_each(process::Process::check)?;
+        self.vms.values_mut().map(|v| &mut v.process).try_for_each(process::Process::check)
+    }
+
+    /// Leaves the lab standing when this value is dropped; `godwit-lab down` takes it down.
+    pub fn keep(&mut self) {
+        self.keep = Keep::Everything;
+        cleanup::forget(&self.id);
+        self.nva.leave();
+        self.nves.values_mut().for_each(|n| n.process.leave());
+        self.vms.values_mut().for_each(|v| v.process.leave());
+    }
+
+    /// Leaves the directory with the logs when this value is dropped.
+    pub fn keep_logs(&mut self) {
+        if self.keep == Keep::Nothing {
+            self.keep = Keep::Logs;
+        }
+    }
+
+    /// The log files of all processes.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let of = |p: &process::Process| p.log().to_owned();
+        let mut all: Vec<PathBuf> = self.nves.values().map(|n| of(&n.process)).collect();
+        all.push(self.dir.join("godwit-nva.log"));
+        all.extend(self.vms.values().map(|v| of(&v.process)));
+        all
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.keep == Keep::Everything {
+            return;
+        }
+        cleanup::forget(&self.id);
+        // Everything lives in the lab's namespaces: one sweep ends all processes at the same time.
+        cleanup::sweep(&self.id, self.keep == Keep::Logs || std::thread::panicking());
+    }
+}
+
+/// Takes down a lab that was left standing.
+///
+/// # Errors
+/// Where there is none of that id.
+pub fn take_down(id: &str) -> Result<()> {
+    let labs = cleanup::labs();
+    ensure!(labs.iter().any(|l| l == id), "there is no lab {id}; standing: {labs:?}");
+    cleanup::sweep(id, false);
+    Ok(())
+}
+
+fn management_ip(number: u8) -> IpAddr {
+    let [a, b, c] = MANAGEMENT_NET;
+    Ipv4Addr::new(a, b, c, number + 1).into()
+}
+
+fn octets(ip: &IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}

@@ -1,0 +1,327 @@
+//! The switches and the NVA as processes.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use godwit_nva_api::v1;
+
+use super::process::Process;
+use super::rpc::{Admin, Operator, Rpc};
+use super::topology::UPLINK;
+use crate::cmd;
+
+/// How long a program may take to be ready; starting a DPDK process on a busy machine takes seconds.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// The NVA's port.
+const NVA_PORT: u16 = 6640;
+
+/// The programs under test.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// The switch.
+    pub godwit: PathBuf,
+    /// The directory.
+    pub nva: PathBuf,
+    /// The operator's command; only named in hints.
+    pub ctl: PathBuf,
+    /// This lab, for its agents.
+    pub lab: PathBuf,
+}
+
+impl Binaries {
+    /// Takes them from `dir`, or from the folder of the running program, or from the one above it,
+    /// where cargo puts them for tests.
+    ///
+    /// # Errors
+    /// Where one is missing; the error says which and how to build it.
+    pub fn find(dir: Option<&Path>) -> Result<Binaries> {
+        let exe = std::env::current_exe().context("where am I?")?;
+        let near = exe.ancestors().skip(1).take(2).map(Path::to_owned);
+        let places: Vec<PathBuf> = dir.map(|d| vec![d.to_owned()]).unwrap_or_else(|| near.collect());
+        let find = |name: &str| {
+            let found = places.iter().map(|p| p.join(name)).find(|p| p.is_file());
+            found.with_context(|| {
+                format!("{name} is in none of {places:?}: run `cargo build --release` first")
+            })
+        };
+        Ok(Binaries {
+            godwit: find("godwit")?,
+            nva: find("godwit-nva")?,
+            ctl: find("godwitctl")?,
+            lab: find("godwit-lab")?,
+        })
+    }
+}
+
+/// Whether switches take hugepages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Hugepages {
+    /// Where there are some.
+    Auto,
+    /// Or not start.
+    Always,
+    /// Ordinary pages only.
+    Never,
+}
+
+impl Hugepages {
+    fn as_str(self) -> &'static str {
+        match self {
+            Hugepages::Auto => "auto",
+            Hugepages::Always => "always",
+            Hugepages::Never => "never",
+        }
+    }
+}
+
+/// What is the same for all switches of a lab.
+#[derive(Clone, Debug)]
+pub struct SwitchOptions {
+    /// Their worker cores, a mask or a list.
+    pub workers: String,
+    /// Memory for packets.
+    pub hugepages: Hugepages,
+    /// Forwarding in flight; off shows that the test can fail.
+    pub forward_in_flight: bool,
+    /// How long a worker without work sleeps, so that many share few cores.
+    pub idle_sleep_us: u32,
+    /// Queues of each uplink.
+    pub uplink_queues: u32,
+}
+
+impl Default for SwitchOptions {
+    fn default() -> SwitchOptions {
+        SwitchOptions {
+            workers: "0x1".into(),
+            hugepages: Hugepages::Auto,
+            forward_in_flight: true,
+            idle_sleep_us: 50,
+            uplink_queues: 1,
+        }
+    }
+}
+
+/// The underlay addresses of one NVE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Locator {
+    /// IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Locator {
+    /// The locator of the NVE number `n`, of the families asked for.
+    pub fn numbered(n: u8, v4: bool, v6: bool) -> Locator {
+        Locator {
+            v4: v4.then(|| Ipv4Addr::new(198, 18, 0, n)),
+            v6: v6.then(|| Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0, 0, 0, 0, u16::from(n))),
+        }
+    }
+
+    /// As the operator protocol has it.
+    pub fn to_proto(self) -> v1::Locators {
+        v1::Locators {
+            v4: self.v4.map(|a| a.octets().to_vec()).unwrap_or_default(),
+            v6: self.v6.map(|a| a.octets().to_vec()).unwrap_or_default(),
+        }
+    }
+}
+
+/// A running switch.
+pub struct Nve {
+    /// Its name, `a` say.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its underlay addresses.
+    pub locator: Locator,
+    /// Its admin socket.
+    pub admin: Admin,
+    /// Where that is.
+    pub socket: PathBuf,
+    /// The process.
+    pub process: Process,
+}
+
+impl Nve {
+    /// Starts a switch in a namespace that has its uplink; see [`Nve::wait_ready`].
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start(
+        name: &str,
+        namespace: &str,
+        locator: Locator,
+        options: &SwitchOptions,
+        bins: &Binaries,
+        (dir, rpc, nva_url): (&Path, &Rpc, &str),
+    ) -> Result<Nve> {
+        let socket = dir.join(format!("{name}.sock"));
+        let config = dir.join(format!("{name}.toml"));
+        fs::write(&config, config_text(name, locator, options, &socket, nva_url))?;
+        let mut command = cmd::in_namespace(namespace, &bins.godwit);
+        command.arg("--config").arg(&config);
+        let process = Process::start(&format!("godwit-{name}"), command, dir)?;
+        let admin = rpc.admin(&socket)?;
+        Ok(Nve { name: name.into(), namespace: namespace.into(), locator, admin, socket, process })
+    }
+
+    /// Waits until it forwards and has its session with the NVA.
+    ///
+    /// # Errors
+    /// Where it ends or takes too long; the error has the end of its log.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let give_up = Instant::now() + START_PATIENCE;
+        loop {
+            self.process.check()?;
+            let state = match self.admin.status() {
+                Ok(status) if status.nva_connected => return Ok(()),
+                Ok(_) => "it has no session with the NVA".to_owned(),
+                Err(e) => format!("{e:#}"),
+            };
+            if Instant::now() > give_up {
+                let (name, tail) = (&self.name, self.process.tail(15));
+                bail!("switch {name} is not ready after {START_PATIENCE:?}: {state}\n{tail}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A switch's configuration file.
+fn config_text(name: &str, loc: Locator, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {
+    let SwitchOptions { workers, hugepages, forward_in_flight, idle_sleep_us, uplink_queues } = options;
+    let mut text = format!(
+        "[nve]\nid = \"{name}\"\nworkers = \"{workers}\"\ncontrol_core = {}\nnva = \"{nva_url}\"\n\
+         admin_socket = \"{}\"\nidle_sleep_us = {idle_sleep_us}\nhugepages = \"{}\"\nmemory_mb = 128\n\
+         forward_in_flight = {forward_in_flight}\n\n\
+         [[uplink]]\nname = \"{UPLINK}\"\n\
+         devargs = \"net_af_packet0,iface={UPLINK},qpairs={uplink_queues},framecnt=4096\"\n",
+        control_core(),
+        socket.display(),
+        hugepages.as_str(),
+    );
+    if let Some(ip) = loc.v4 {
+        text += &format!("ipv4 = \"{ip}/24\"\n");
+    }
+    if let Some(ip) = loc.v6 {
+        text += &format!("ipv6 = \"{ip}/64\"\n");
+    }
+    text
+}
+
+/// The last core: workers usually begin with the first.
+fn control_core() -> usize {
+    std::thread::available_parallelism().map_or(0, |n| n.get() - 1)
+}
+
+/// The directory; it may be killed and started again while others use it.
+pub struct Nva {
+    /// Its address as a switch's configuration has it.
+    pub url: String,
+    /// Its operator's interface.
+    pub operator: Operator,
+    namespace: String,
+    ip: IpAddr,
+    dir: PathBuf,
+    binary: PathBuf,
+    process: Mutex<Option<Process>>,
+}
+
+impl Nva {
+    /// Starts it in a namespace that has `ip`, and waits until it answers.
+    ///
+    /// # Errors
+    /// Where it does not; the error has the end of its log.
+    pub fn start(namespace: &str, ip: IpAddr, bins: &Binaries, dir: &Path, rpc: &Rpc) -> Result<Nva> {
+        let url = format!("http://{ip}:{NVA_PORT}");
+        let nva = Nva {
+            operator: rpc.operator(&url)?,
+            url,
+            namespace: namespace.into(),
+            ip,
+            dir: dir.into(),
+            binary: bins.nva.clone(),
+            process: Mutex::new(None),
+        };
+        nva.launch()?;
+        nva.wait_ready()?;
+        Ok(nva)
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the process on the data that is there.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn launch(&self) -> Result<()> {
+        let mut command = cmd::in_namespace(&self.namespace, &self.binary);
+        command.args(["--listen", &format!("{}:{NVA_PORT}", self.ip), "--data"]).arg(self.dir.join("nva"));
+        *self.slot() = Some(Process::start("godwit-nva", command, &self.dir)?);
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// Where it ends or takes too long.
+    pub fn wait_ready(&self) -> Result<()> {
+        let give_up = Instant::now() + START_PATIENCE;
+        loop {
+            self.slot().as_mut().map_or(Ok(()), Process::check)?;
+            match self.operator.get_status(v1::NvaStatusRequest {}) {
+                Ok(_) => return Ok(()),
+                Err(e) if Instant::now() > give_up => return Err(e.context("the NVA is not ready")),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// Where that is not possible.
+    pub fn kill9(&self) -> Result<()> {
+        self.slot().as_mut().map_or(Ok(()), Process::kill9)
+    }
+
+    /// Lets it run on after the lab is gone.
+    pub fn leave(&self) {
+        if let Some(p) = self.slot().as_mut() {
+            p.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_has_only_the_families_asked_for() {
+        let text = |v4, v6| {
+            let loc = Locator::numbered(2, v4, v6);
+            config_text(
+                "b",
+                loc,
+                &SwitchOptions::default(),
+                Path::new("/tmp/b.sock"),
+                "http://198.18.255.1:6640",
+            )
+        };
+        assert!(
+            text(true, false).contains("ipv4 = \"198.18.0.2/24\"") && !text(true, false).contains("ipv6")
+        );
+        assert!(
+            text(false, true).contains("ipv6 = \"2001:db8:18::2/64\"") && !text(false, true).contains("ipv4")
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! The lab's processes, each with a log file of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A running program; ended when dropped.
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    child: Child,
+    leave: bool,
+}
+
+impl Process {
+    /// Starts `command`; what it prints is appended to `name`.log in `dir`.
+    ///
+    /// # Errors
+    /// Where it cannot be started or its log cannot be written.
+    pub fn start(name: &str, mut command: Command, dir: &Path) -> Result<Process> {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("log file {}", log.display()))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("starting {name}: {command:?}"))?;
+        Ok(Process { name: name.into(), log, child, leave: false })
+    }
+
+    /// Fails, with the end of its log, where the program has ended by itself.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                bail!("{} ended ({status}); the end of {}:\n{}", self.name, self.log.display(), self.tail(15))
+            }
+        }
+    }
+
+    /// Ends it at once, as `kill -9` does.
+    ///
+    /// # Errors
+    /// Where that is not possible.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end and waits; makes it where it does not.
+    pub fn stop(&mut self, patience: Duration) {
+        let give_up = Instant::now() + patience;
+        // Both calls fail only where it is gone, which is what is wanted.
+        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.kill9();
+    }
+
+    /// Lets it run on after this value is gone.
+    pub fn leave(&mut self) {
+        self.leave = true;
+    }
+
+    /// Its log file.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The last lines of its log, indented.
+    pub fn tail(&self, lines: usize) -> String {
+        tail(&self.log, lines)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.leave {
+            self.stop(Duration::from_millis(1500));
+        }
+    }
+}
+
+/// The last lines of a text file, indented.
+pub fn tail(path: &Path, lines: usize) -> String {
+    let text = fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    let last = &all[all.len().saturating_sub(lines)..];
+    last.iter().map(|l| format!("      {l}\n")).collect()
+}

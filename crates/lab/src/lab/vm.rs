@@ -1,0 +1,203 @@
+//! A VM: a namespace with an agent in it, and the hosts' taps that it is attached to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use godwit_wire::Mac;
+
+use super::nve::Binaries;
+use super::process::Process;
+use super::topology::{self, GUEST};
+use crate::agent::client::Agent;
+use crate::agent::proto::{Announcement, InterfaceStats, Request};
+use crate::cmd;
+
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the last frames of a paused guest may take to reach its switch.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Who a VM is.
+#[derive(Clone, Debug)]
+pub struct VmSpec {
+    /// Its name.
+    pub name: String,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Its addresses, IPv4 and IPv6.
+    pub ips: Vec<IpAddr>,
+}
+
+impl VmSpec {
+    /// VM number `n` of the lab's tenant.
+    pub fn numbered(name: &str, n: u8) -> VmSpec {
+        VmSpec {
+            name: name.into(),
+            mac: Mac([0x02, 0x67, 0x77, 0, 0, n]),
+            ips: vec![
+                Ipv4Addr::new(203, 0, 113, n).into(),
+                Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, u16::from(n)).into(),
+            ],
+        }
+    }
+
+    /// Its address of a family, with a port.
+    ///
+    /// # Panics
+    /// Where it has none of that family: lab VMs have both.
+    pub fn address(&self, v6: bool, port: u16) -> SocketAddr {
+        let ip = self.ips.iter().find(|ip| ip.is_ipv6() == v6).expect("lab VMs have both families");
+        SocketAddr::new(*ip, port)
+    }
+}
+
+/// A VM's port at one switch and the tap behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The switch.
+    pub nve: String,
+    /// The port's name there.
+    pub port: String,
+    /// The tap in the VM's namespace.
+    pub tap: String,
+}
+
+/// A running VM.
+pub struct Vm {
+    /// Who it is.
+    pub spec: VmSpec,
+    /// Its namespace.
+    pub namespace: String,
+    /// The line to its agent.
+    pub agent: Agent,
+    /// The tap that its NIC is connected to.
+    pub attached: Option<Attachment>,
+    /// Frames that the machine's kernel dropped between the guest and its switches.
+    pub kernel_drops: u64,
+    /// The agent's process.
+    pub process: Process,
+    guest_sent_before: u64,
+}
+
+impl Vm {
+    /// Builds the guest, unattached, with its agent running.
+    ///
+    /// # Errors
+    /// Where the system refuses or the agent does not come up.
+    pub fn start(spec: VmSpec, namespace: &str, bins: &Binaries, dir: &Path) -> Result<Vm> {
+        topology::build_guest(namespace, &spec)?;
+        let (process, agent) = start_agent(&spec.name, namespace, bins, dir)?;
+        Ok(Vm {
+            spec,
+            namespace: namespace.into(),
+            agent,
+            attached: None,
+            kernel_drops: 0,
+            process,
+            guest_sent_before: 0,
+        })
+    }
+
+    /// Connects the guest's NIC to a tap instead of the present one.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn attach(&mut self, to: &Attachment) -> Result<()> {
+        let mut lines = Vec::new();
+        if let Some(old) = &self.attached {
+            let stats = self.agent.stats(&[&old.tap])?.interfaces[0];
+            self.kernel_drops += stats.tx_dropped + stats.rx_dropped;
+            lines.push(format!("link set {} nomaster", old.tap));
+        }
+        // What was sent to nowhere before is not owed to the new tap.
+        self.guest_sent_before = self.interfaces(GUEST)?.0.tx_packets;
+        lines.push(format!("link set {} master {GUEST}", to.tap));
+        cmd::ip_batch(&self.namespace, &lines)?;
+        self.attached = Some(to.clone());
+        Ok(())
+    }
+
+    /// Pauses the guest: its programs stand still, all they sent has been taken by the switch, and
+    /// its kernel sends nothing either. False where the switch did not take all of it in time.
+    ///
+    /// # Errors
+    /// Where the agent or the system refuses.
+    pub fn pause(&mut self) -> Result<bool> {
+        self.agent.order(&Request::Pause)?;
+        topology::silence_guest(&self.namespace, true)?;
+        let Some(tap) = self.attached.as_ref().map(|a| a.tap.clone()) else { return Ok(true) };
+        let give_up = Instant::now() + DRAIN_PATIENCE;
+        while !self.drained(&tap)? {
+            if Instant::now() > give_up {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(true)
+    }
+
+    /// Every frame that left the guest since the tap was attached has left the tap's queue.
+    fn drained(&mut self, tap: &str) -> Result<bool> {
+        let (guest, tap) = self.interfaces(tap)?;
+        Ok(tap.tx_packets + tap.tx_dropped >= guest.tx_packets - self.guest_sent_before)
+    }
+
+    fn interfaces(&mut self, other: &str) -> Result<(InterfaceStats, InterfaceStats)> {
+        let stats = self.agent.stats(&[GUEST, other])?;
+        Ok((stats.interfaces[0], stats.interfaces[1]))
+    }
+
+    /// Lets a paused guest go on; it announces itself first, as guests do after a migration.
+    ///
+    /// # Errors
+    /// Where the agent or the system refuses.
+    pub fn resume(&mut self, rarp: bool) -> Result<()> {
+        topology::silence_guest(&self.namespace, false)?;
+        self.announce(rarp)?;
+        self.agent.order(&Request::Run)
+    }
+
+    /// Sends gratuitous ARP and unsolicited neighbor advertisements.
+    ///
+    /// # Errors
+    /// Where the agent cannot.
+    pub fn announce(&mut self, rarp: bool) -> Result<()> {
+        let what = Announcement {
+            interface: GUEST.into(),
+            mac: self.spec.mac.to_string(),
+            ips: self.spec.ips.clone(),
+            rarp,
+        };
+        self.agent.announce(what)
+    }
+
+    /// Everything that this machine's kernel dropped on the way, the present tap and sockets included.
+    ///
+    /// # Errors
+    /// Where the agent cannot tell.
+    pub fn all_kernel_drops(&mut self) -> Result<u64> {
+        let tap = self.attached.as_ref().map_or_else(String::new, |a| a.tap.clone());
+        let stats = self.agent.stats(&[&tap])?;
+        let now = stats.interfaces[0];
+        Ok(self.kernel_drops + now.tx_dropped + now.rx_dropped + stats.socket_drops)
+    }
+}
+
+/// Starts an agent in any namespace.
+///
+/// # Errors
+/// Where it does not come up; the error has the end of its log.
+pub fn start_agent(name: &str, namespace: &str, bins: &Binaries, dir: &Path) -> Result<(Process, Agent)> {
+    let socket = dir.join(format!("agent-{name}.sock"));
+    let mut command = cmd::in_namespace(namespace, &bins.lab);
+    command.arg("agent").arg(&socket);
+    let mut process = Process::start(&format!("agent-{name}"), command, dir)?;
+    match Agent::connect(&socket, AGENT_PATIENCE) {
+        Ok(agent) => Ok((process, agent)),
+        Err(e) => {
+            process.check().context("agent")?;
+            bail!("{e:#}")
+        }
+    }
+}

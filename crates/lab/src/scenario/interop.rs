@@ -1,0 +1,216 @@
+//! Linux's own vxlan device as an NVE: one that nobody here wrote. It talks to a VM behind a switch
+//! over both outer and both inner families, and a capture of the underlay is taken apart by tshark.
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use godwit_nva_api::v1::NveDefinition;
+use serde::Serialize;
+
+use super::Common;
+use super::report::{self, thousands};
+use crate::agent::client::Agent;
+use crate::agent::proto::Request;
+use crate::capture::{Capture, Findings};
+use crate::cmd;
+use crate::lab::nve::Locator;
+use crate::lab::process::Process;
+use crate::lab::topology::{self, GUEST_MTU, UPLINK};
+use crate::lab::vm::{VmSpec, start_agent};
+use crate::lab::{Lab, LabSpec, VNI};
+use crate::traffic::{End, Stream, Talk, Traffic, TrafficSpec, run};
+
+/// The foreign NVE: its name in the directory, and its number among the locators.
+const FOREIGN: &str = "linux";
+const FOREIGN_NUMBER: u8 = 9;
+/// The VM that the foreign NVE itself is, behind its vxlan device.
+const DEVICE: &str = "vx0";
+const PAYLOAD: usize = 100;
+
+/// Options of `godwit-lab interop`.
+#[derive(Clone, Debug, Args)]
+pub struct Interop {
+    #[command(flatten)]
+    common: Common,
+    /// Seconds of traffic for each outer family
+    #[arg(long, default_value_t = 4.0, value_name = "S")]
+    duration: f64,
+    /// Only this outer IP version
+    #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u8).range(4..=6))]
+    outer: Option<u8>,
+    /// Probe packets a second, each way and inner family; every other one is of 1,400 bytes
+    #[arg(long, default_value_t = 1000, value_name = "PPS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+}
+
+/// What was found over one outer family.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    outer: u8,
+    inner4: Talk,
+    inner6: Talk,
+    capture: Findings,
+    passed: bool,
+}
+
+impl Interop {
+    /// Runs the scenario and prints its report; false where it found fault.
+    ///
+    /// # Errors
+    /// Where it cannot be carried out.
+    pub fn run(&self) -> Result<bool> {
+        let bins = self.common.prepare(&["bridge", "tcpdump", "tshark"])?;
+        println!(
+            "Godwit lab: a foreign NVE\n  VM v at switch a talks to VM x behind Linux's vxlan device, UDP and TCP,"
+        );
+        println!(
+            "  inner IPv4 and IPv6, packets of up to {GUEST_MTU} bytes; tshark looks at every frame between them.\n"
+        );
+        let mut results = Vec::new();
+        for outer in self.outer.map_or(vec![4, 6], |o| vec![o]) {
+            println!("  outer IPv{outer}");
+            let mut lab =
+                Lab::start(&LabSpec::new(&["a"], outer == 6, &self.common.switch_options()), &bins)?;
+            let result = self.in_lab(&mut lab, outer);
+            if !matches!(&result, Ok(r) if r.passed) {
+                lab.keep_logs();
+                println!("{}", report::diagnosis(&mut lab));
+            }
+            if self.common.keep && self.outer.is_none_or(|o| o == outer) && outer == self.outer.unwrap_or(6) {
+                lab.keep();
+                println!("\n{}", report::playground(&lab));
+            }
+            results.push(result.with_context(|| format!("outer IPv{outer}; logs in {}", lab.dir.display()))?);
+        }
+        let passed = results.iter().all(|r| r.passed);
+        report::write_json_value(
+            self.common.json.as_deref(),
+            &serde_json::json!({ "scenario": "interop", "runs": results, "passed": passed }),
+        )?;
+        println!(
+            "\n{}",
+            if passed { "PASSED: nothing lost, nothing malformed, no bad checksum." } else { "FAILED" }
+        );
+        Ok(passed)
+    }
+
+    fn in_lab(&self, lab: &mut Lab, outer: u8) -> Result<Outcome> {
+        let (v, x) = (VmSpec::numbered("v", 10), VmSpec::numbered("x", 40));
+        let foreign = Locator::numbered(FOREIGN_NUMBER, outer == 4, outer == 6);
+        let definition = NveDefinition { name: FOREIGN.into(), locators: Some(foreign.to_proto()) };
+        lab.nva.operator.define_nve(definition)?;
+        lab.define_vm(&x, FOREIGN)?;
+        lab.start_vm(v.clone(), "a")?;
+        let switch = only(lab.nve("a")?.locator);
+        let (_process, mut agent_x) = build_foreign(lab, only(foreign), switch, &x, &v)?;
+        let capture = Capture::start(&lab.namespace("net"), &format!("u-{FOREIGN}"), &lab.dir)?;
+
+        let agent_v = &mut lab.vm("v")?.agent;
+        let mut talks = Vec::new();
+        for (probe, v6) in [(1, false), (2, true)] {
+            let mut end_v = End { agent: &mut *agent_v, address: v.address(v6, 0) };
+            let mut end_x = End { agent: &mut agent_x, address: x.address(v6, 0) };
+            let opened = Traffic::open(probe, self.load(), GUEST_MTU, &mut end_v, &mut end_x);
+            talks.push(opened.with_context(|| format!("inner IPv{}", if v6 { 6 } else { 4 }))?);
+        }
+        let judged = converse(agent_v, &mut agent_x, &talks, Duration::from_secs_f64(self.duration))?;
+        let [inner4, inner6] = judged;
+        let findings = capture.finish(switch)?;
+        lab.check_processes()?;
+        let passed = is_whole(&inner4) && is_whole(&inner6) && findings.complaints().is_empty();
+        let result = Outcome { outer, inner4, inner6, capture: findings, passed };
+        print_result(&result);
+        Ok(result)
+    }
+
+    fn load(&self) -> TrafficSpec {
+        TrafficSpec { rate: self.rate, payload: PAYLOAD, big_every: 2, tcp_rate_bit: 10_000_000 }
+    }
+}
+
+/// Lets two agents talk for a while and judges both talks.
+fn converse(v: &mut Agent, x: &mut Agent, talks: &[Traffic], time: Duration) -> Result<[Talk; 2]> {
+    run(v)?;
+    run(x)?;
+    thread::sleep(time);
+    v.order(&Request::Stop)?;
+    x.order(&Request::Stop)?;
+    thread::sleep(Duration::from_millis(700));
+    Ok([talks[0].judge(v, x)?, talks[1].judge(v, x)?])
+}
+
+/// The one address that a locator has in this scenario.
+fn only(locator: Locator) -> IpAddr {
+    locator.v4.map(IpAddr::from).or(locator.v6.map(IpAddr::from)).unwrap_or(IpAddr::from([0, 0, 0, 0]))
+}
+
+/// Makes the foreign NVE: a namespace with its locator, and a vxlan device that carries x.
+fn build_foreign(
+    lab: &Lab,
+    local: IpAddr,
+    remote: IpAddr,
+    x: &VmSpec,
+    v: &VmSpec,
+) -> Result<(Process, Agent)> {
+    let ns = lab.namespace(FOREIGN);
+    topology::add_namespace(&ns)?;
+    topology::connect_underlay(&lab.namespace("net"), &ns, FOREIGN)?;
+    topology::guest_addresses(&ns, UPLINK, &[local])?;
+    // Over IPv6 a switch sends tunnel packets without a UDP checksum (RFC 6935): Linux has to be
+    // told that this is all right.
+    let family = if local.is_ipv6() { "udp6zerocsumtx udp6zerocsumrx" } else { "noudpcsum" };
+    cmd::ip_batch(
+        &ns,
+        &[format!(
+            "link add {DEVICE} mtu {GUEST_MTU} address {} type vxlan id {VNI} dstport 4789 local {local} \
+             dev {UPLINK} ttl 64 nolearning {family}",
+            x.mac
+        )],
+    )?;
+    topology::guest_addresses(&ns, DEVICE, &x.ips)?;
+    topology::offloads_off(&ns, DEVICE)?;
+    let fdb = format!("-n {ns} fdb append {} dev {DEVICE} dst {remote}", v.mac);
+    cmd::run("bridge", &fdb.split(' ').collect::<Vec<_>>())?;
+    let neighbor = |ip: &IpAddr| format!("neighbor replace {ip} lladdr {} dev {DEVICE} nud permanent", v.mac);
+    cmd::ip_batch(&ns, &v.ips.iter().map(neighbor).collect::<Vec<_>>())?;
+    start_agent(&x.name, &ns, &lab.bins, &lab.dir)
+}
+
+fn is_whole(talk: &Talk) -> bool {
+    let stream = |s: &Stream| s.sent > 0 && s.lost == 0 && s.duplicated == 0 && s.corrupt == 0;
+    stream(&talk.a_to_b) && stream(&talk.b_to_a) && talk.tcp.as_ref().is_some_and(|t| t.alive)
+}
+
+fn print_result(r: &Outcome) {
+    for (inner, talk) in [(4, &r.inner4), (6, &r.inner6)] {
+        let tcp = talk.tcp.as_ref();
+        println!(
+            "    inner IPv{inner}: v to x {} sent {} lost, x to v {} sent {} lost; TCP {:.1} MB {}",
+            thousands(talk.a_to_b.sent),
+            talk.a_to_b.lost,
+            thousands(talk.b_to_a.sent),
+            talk.b_to_a.lost,
+            tcp.map_or(0.0, |t| t.bytes as f64 / 1e6),
+            tcp.map_or("none", |t| if t.alive { "alive" } else { "DEAD" }),
+        );
+    }
+    let c = &r.capture;
+    println!(
+        "    capture: {} VXLAN frames from Godwit, {} from Linux, {} with a full {GUEST_MTU}-byte packet",
+        thousands(c.from_switch.frames),
+        thousands(c.from_foreign.frames),
+        thousands(c.from_switch.full + c.from_foreign.full),
+    );
+    println!(
+        "    tshark: {} malformed, {} bad checksums, {} good ones checked",
+        c.malformed,
+        c.bad,
+        thousands(c.good)
+    );
+    for complaint in c.complaints() {
+        println!("    complaint: {complaint}");
+    }
+}

@@ -1,0 +1,397 @@
+//! What people and programs read after a scenario.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use godwit_nva_api::v1::MoveStepKind;
+use serde::Serialize;
+
+use super::hot_move::SHOWN_STEPS;
+use crate::agent::proto::Gap;
+use crate::clock::ms;
+use crate::lab::Lab;
+use crate::lab::process::tail;
+use crate::mover::Moved;
+use crate::traffic::{Missing, Stream, Talk};
+
+/// One combination of IP versions. The fields up to `tcp_alive` are the report's contract; the
+/// others say more.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// Inner IP version.
+    pub inner: u8,
+    /// Outer IP version.
+    pub outer: u8,
+    /// Moves carried out.
+    pub moves: usize,
+    /// Probe packets sent, both ways together.
+    pub sent: u64,
+    /// Different probe packets received.
+    pub received: u64,
+    /// Probe packets that never arrived.
+    pub lost: u64,
+    /// Arrivals of packets that had arrived before.
+    pub duplicated: u64,
+    /// Arrivals behind a later packet.
+    pub reordered: u64,
+    /// The longest silence between two arrivals at either receiver, the VM's pause included.
+    pub gap_ms_max: f64,
+    /// Packets that the NVEs held.
+    pub held: u64,
+    /// Packets that the NVEs forwarded in flight.
+    pub forwarded: u64,
+    /// The one TCP connection carried on after each move, and all its bytes arrived as sent.
+    pub tcp_alive: bool,
+    /// The longest silence once the time is taken out that the VM itself stood still.
+    pub gap_ms_max_beyond_pause: f64,
+    /// The longest time that the VM stood still.
+    pub pause_ms_max: f64,
+    /// Packets that NVEs held and gave up.
+    pub hold_dropped: u64,
+    /// Arrivals that were not what was sent.
+    pub corrupt: u64,
+    /// Frames that this machine's own kernel dropped between guests and switches.
+    pub kernel_drops: u64,
+    /// TCP bytes carried, both ways together.
+    pub tcp_bytes: u64,
+    /// What went wrong with TCP.
+    pub tcp_error: Option<String>,
+    /// Probes from the moving VM.
+    pub from_v: Stream,
+    /// Probes to the moving VM.
+    pub to_v: Stream,
+    /// Move by move.
+    pub timeline: Vec<MoveLine>,
+    /// The lab's id.
+    pub lab: String,
+    /// Switches had hugepages.
+    pub hugepages: bool,
+    /// The switches' workers.
+    pub workers: String,
+    /// Forwarding in flight was on.
+    pub forward_in_flight: bool,
+    #[serde(skip)]
+    pauses: Vec<Gap>,
+}
+
+/// One move.
+#[derive(Clone, Debug, Serialize)]
+pub struct MoveLine {
+    /// Its number.
+    pub n: u32,
+    /// The old NVE.
+    pub from: String,
+    /// The new NVE.
+    pub to: String,
+    /// How long the VM stood still.
+    pub pause_ms: f64,
+    /// From the beginning of the pause to the VM running at the new NVE.
+    pub activated_ms: Option<f64>,
+    /// From the beginning of the pause to the NVA's grant.
+    pub granted_ms: Option<f64>,
+    /// From the beginning of the pause to the last NVE's acknowledgement.
+    pub done_ms: Option<f64>,
+    /// Packets that the old NVE held.
+    pub held_old: u64,
+    /// Packets that the new NVE held.
+    pub held_new: u64,
+    /// Packets that the old NVE forwarded.
+    pub forwarded_old: u64,
+    /// Packets that the new NVE forwarded.
+    pub forwarded_new: u64,
+}
+
+impl MoveLine {
+    /// The line of move number `n`.
+    pub fn new(n: u32, moved: &Moved) -> MoveLine {
+        let (old, new) = (moved.carried(true), moved.carried(false));
+        let [activated_ms, granted_ms, done_ms] =
+            SHOWN_STEPS.map(|(kind, _): (MoveStepKind, _)| moved.ms_to(kind));
+        MoveLine {
+            n,
+            from: moved.from.clone(),
+            to: moved.to.clone(),
+            pause_ms: moved.pause_ms(),
+            activated_ms,
+            granted_ms,
+            done_ms,
+            held_old: old.held,
+            held_new: new.held,
+            forwarded_old: old.forwarded,
+            forwarded_new: new.forwarded,
+        }
+    }
+
+    /// The beginning of its line for people.
+    pub fn brief(&self) -> String {
+        format!("move {:<2} {} → {}  paused {:>5.1} ms", self.n, self.from, self.to, self.pause_ms)
+    }
+
+    /// For people, while the scenario runs.
+    pub fn text(&self, tcp: bool) -> String {
+        let times = [self.activated_ms, self.granted_ms, self.done_ms];
+        let steps: String = SHOWN_STEPS
+            .iter()
+            .zip(times)
+            .map(|((_, name), at)| {
+                format!("  {name} {}", at.map_or("     ?  ".into(), |t| format!("{t:>5.1} ms")))
+            })
+            .collect();
+        format!(
+            "{}{steps}  held {:>4}+{:<4} forwarded {:>4}  TCP {}",
+            self.brief(),
+            self.held_old,
+            self.held_new,
+            self.forwarded_old,
+            if tcp { "goes on" } else { "STOPPED" },
+        )
+    }
+}
+
+impl Run {
+    /// Puts together what was measured; `tcp_went_on` is whether TCP was seen to progress after every move.
+    pub fn new(inner: u8, outer: u8, moves: &[Moved], talk: &Talk, tcp_went_on: bool) -> Run {
+        let both = |f: fn(&Stream) -> u64| f(&talk.a_to_b) + f(&talk.b_to_a);
+        let pauses: Vec<Gap> = moves.iter().filter_map(|m| m.paused).collect();
+        let beyond = [&talk.a_to_b, &talk.b_to_a].map(|s| s.gap_ms_beyond(&pauses));
+        let carried = || moves.iter().flat_map(|m| [m.carried(true), m.carried(false)]);
+        let tcp = talk.tcp.as_ref();
+        Run {
+            inner,
+            outer,
+            moves: moves.iter().filter(|m| m.done()).count(),
+            sent: both(|s| s.sent),
+            received: both(|s| s.received),
+            lost: both(|s| s.lost),
+            duplicated: both(|s| s.duplicated),
+            reordered: both(|s| s.reordered),
+            gap_ms_max: round(talk.a_to_b.gap_ms_max.max(talk.b_to_a.gap_ms_max)),
+            held: carried().map(|c| c.held).sum(),
+            forwarded: carried().map(|c| c.forwarded).sum(),
+            tcp_alive: tcp_went_on && tcp.is_none_or(|t| t.alive),
+            gap_ms_max_beyond_pause: round(beyond[0].max(beyond[1])),
+            pause_ms_max: round(moves.iter().map(Moved::pause_ms).fold(0.0, f64::max)),
+            hold_dropped: carried().map(|c| c.dropped).sum(),
+            corrupt: both(|s| s.corrupt),
+            kernel_drops: 0,
+            tcp_bytes: tcp.map_or(0, |t| t.bytes),
+            tcp_error: tcp.and_then(|t| t.error.clone()),
+            from_v: talk.a_to_b.clone(),
+            to_v: talk.b_to_a.clone(),
+            timeline: moves.iter().zip(1..).map(|(m, n)| MoveLine::new(n, m)).collect(),
+            lab: String::new(),
+            hugepages: false,
+            workers: String::new(),
+            forward_in_flight: true,
+            pauses,
+        }
+    }
+
+    /// Nothing lost, duplicated or damaged, and TCP alive.
+    pub fn is_faultless(&self) -> bool {
+        self.lost == 0 && self.duplicated == 0 && self.corrupt == 0 && self.tcp_alive
+    }
+
+    /// One line for people.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} probes sent, {} lost, {} duplicated, {} reordered; TCP carried {:.1} MB and is {}",
+            thousands(self.sent),
+            thousands(self.lost),
+            thousands(self.duplicated),
+            thousands(self.reordered),
+            self.tcp_bytes as f64 / 1e6,
+            if self.tcp_alive { "alive" } else { "DEAD" },
+        )
+    }
+}
+
+fn round(ms: f64) -> f64 {
+    (ms * 1000.0).round() / 1000.0
+}
+
+/// A number with commas.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, d) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(d);
+    }
+    out
+}
+
+/// The final table of all combinations.
+pub fn table(runs: &[Run]) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header([
+        "inner",
+        "outer",
+        "moves",
+        "sent",
+        "lost",
+        "dup.",
+        "reord.",
+        "longest\ngap ms",
+        "beyond\npause ms",
+        "held\nold+new",
+        "forwarded\nold+new",
+        "TCP",
+    ]);
+    for r in runs {
+        let sum = |f: fn(&MoveLine) -> u64| r.timeline.iter().map(f).sum::<u64>();
+        table.add_row([
+            format!("IPv{}", r.inner),
+            format!("IPv{}", r.outer),
+            r.moves.to_string(),
+            thousands(r.sent),
+            thousands(r.lost),
+            thousands(r.duplicated),
+            thousands(r.reordered),
+            format!("{:.1}", r.gap_ms_max),
+            format!("{:.1}", r.gap_ms_max_beyond_pause),
+            format!("{}+{}", thousands(sum(|m| m.held_old)), thousands(sum(|m| m.held_new))),
+            format!("{}+{}", thousands(sum(|m| m.forwarded_old)), thousands(sum(|m| m.forwarded_new))),
+            format!("{} {:.0} MB", if r.tcp_alive { "alive" } else { "DEAD" }, r.tcp_bytes as f64 / 1e6),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{table}\n{}", legend(runs))
+}
+
+fn legend(runs: &[Run]) -> String {
+    let pause = runs.iter().map(|r| r.pause_ms_max).fold(0.0, f64::max);
+    let mut text = format!(
+        "sent: both ways together. longest gap: the longest silence between two arrivals at either end, the\n\
+         pause of v included (up to {pause:.1} ms); beyond pause: what is left when the pause is taken out.\n\
+         held, forwarded: by the old and the new NVE of the moves.\n"
+    );
+    let drops: u64 = runs.iter().map(|r| r.kernel_drops).sum();
+    if drops > 0 {
+        let _ =
+            writeln!(text, "This machine's own kernel dropped {drops} frames between guests and switches.");
+    }
+    text
+}
+
+/// Writes the runs to a file, if one was asked for.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn write_json(path: Option<&Path>, runs: &[Run]) -> Result<()> {
+    write_json_value(path, &serde_json::json!({ "runs": runs }))
+}
+
+/// Writes any result to a file, if one was asked for.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn write_json_value(path: Option<&Path>, value: &serde_json::Value) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// What went wrong in a run, and where to look.
+pub fn complaint(lab: &mut Lab, run: &Run) -> String {
+    let mut text = String::from("      Something went wrong in this run.\n");
+    for (name, stream) in [("v to p", &run.from_v), ("p to v", &run.to_v)] {
+        for m in stream.missing.iter().take(8) {
+            let _ = writeln!(text, "      lost {name}: {}", describe(m, &run.pauses));
+        }
+    }
+    if let Some(error) = &run.tcp_error {
+        let _ = writeln!(text, "      TCP: {error}");
+    }
+    if run.kernel_drops > 0 {
+        let _ = writeln!(text, "      this machine's own kernel dropped {} frames", run.kernel_drops);
+    }
+    text + &diagnosis(lab)
+}
+
+/// A range of lost packets, relative to the nearest pause.
+fn describe(m: &Missing, pauses: &[Gap]) -> String {
+    let distance = |p: &Gap| m.sent_ns.abs_diff(p.from_ns);
+    let nearest = pauses.iter().zip(1..).min_by_key(|(p, _)| distance(p));
+    let place = nearest.map_or(String::new(), |(p, n)| {
+        let side = if m.sent_ns < p.from_ns { "before" } else { "after" };
+        let paused = ms(p.to_ns - p.from_ns);
+        format!(", first sent {:.1} ms {side} v paused for move {n} ({paused:.1} ms long)", ms(distance(p)))
+    });
+    format!("#{}..{} ({} packets){place}", m.first, m.last, m.last - m.first + 1)
+}
+
+/// What each switch dropped, and the end of every log.
+pub fn diagnosis(lab: &mut Lab) -> String {
+    let mut text = String::new();
+    for nve in lab.nves.values() {
+        let counters = nve.admin.counters().unwrap_or_default();
+        for c in counters.iter().filter(|c| c.drop && c.value > 0) {
+            let _ = writeln!(
+                text,
+                "      switch {} worker {} {} dropped {} × {} ({})",
+                nve.name, c.worker, c.port, c.value, c.name, c.help
+            );
+        }
+    }
+    for log in lab.logs() {
+        let end = tail(&log, 8);
+        if !end.is_empty() {
+            let _ = writeln!(text, "    the end of {}:\n{end}", log.display());
+        }
+    }
+    text
+}
+
+/// How to play with a lab that stays.
+pub fn playground(lab: &Lab) -> String {
+    let ctl =
+        format!("ip netns exec {} {} --nva {}", lab.namespace("nva"), lab.bins.ctl.display(), lab.nva.url);
+    let mut text =
+        format!("Lab {} stays. The operator's command, in the NVA's namespace:\n\n  ctl='{ctl}'\n\n", lab.id);
+    for line in ["nve list", "vm list", "move list", "counters --nve a", "vm show v"] {
+        let _ = writeln!(text, "  $ctl {line}");
+    }
+    let (v, p) = (lab.namespace("v"), lab.namespace("p"));
+    let _ = write!(
+        text,
+        "\nInside the VMs (v is 203.0.113.10, p is 203.0.113.20):\n\n  ip netns exec {v} ip neighbor\n  \
+         ip netns exec {p} ping 203.0.113.10\n\nConfigurations and logs: {}\nTake it down: {} down {}\n",
+        lab.dir.display(),
+        lab.bins.lab.display(),
+        lab.id
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(1_000), "1,000");
+        assert_eq!(thousands(12_345_678), "12,345,678");
+    }
+
+    #[test]
+    fn losses_are_placed_in_time() {
+        let pauses =
+            [Gap { from_ns: 1_000_000, to_ns: 9_000_000 }, Gap { from_ns: 90_000_000, to_ns: 99_000_000 }];
+        let text = describe(&Missing { first: 5, last: 7, sent_ns: 92_000_000 }, &pauses);
+        assert!(
+            text.contains("#5..7 (3 packets)") && text.contains("2.0 ms after v paused for move 2"),
+            "{text}"
+        );
+    }
+}
