@@ -113,15 +113,11 @@ impl Vm {
         let first = !core::mem::replace(&mut self.provisioned, true);
         let own = |ip| cx.record.is_none_or(|r| r.ips().any(|i| i == ip));
         let alien = self.announced.take().filter(|ip| first && !own(*ip));
-        if let (Some(ip), Some(c), Phase::Running { .. }) = (alien, &self.claim, self.phase) {
-            if !c.sent && c.is_fresh() && c.cause != ClaimCause::Activate {
-                cx.note(
-                    Level::Warn,
-                    format!("{} announced {ip}, which is not its address: refused", self.key),
-                );
-                self.claim = None;
-                self.phase = Phase::Idle;
-            }
+        let unsaid = self.claim.as_ref().is_some_and(|c| !c.sent && c.cause != ClaimCause::Activate);
+        if let (Some(ip), true, Phase::Running { .. }) = (alien, unsaid, self.phase) {
+            cx.note(Level::Warn, format!("{} announced {ip}, which is not its address: refused", self.key));
+            self.claim = None;
+            self.phase = Phase::Idle;
         }
         if self.claim.as_ref().is_some_and(|c| !c.sent && c.next.is_none()) {
             self.send_claim(cx);

@@ -23,8 +23,6 @@ mod claim;
 mod handover;
 mod moves;
 mod port;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -134,16 +134,13 @@ impl Vm {
             Phase::Paused { port: Some(on), .. } if on == port => return,
             _ => {}
         }
-        if let (Some(ip), Some(record)) = (ip, cx.record) {
-            if !record.ips().any(|own| own == ip) {
-                let text = format!(
-                    "port {}: {} announced {ip}, which is not its address: refused",
-                    p.name, self.key
-                );
-                // Every IPv6 guest announces a link-local address that no directory lists.
-                let expected = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
-                return self.refuse_announcement(if expected { Level::Debug } else { Level::Warn }, text, cx);
-            }
+        let alien = |ip: &IpAddr| cx.record.is_some_and(|r| !r.ips().any(|own| own == *ip));
+        if let Some(ip) = ip.filter(alien) {
+            let text =
+                format!("port {}: {} announced {ip}, which is not its address: refused", p.name, self.key);
+            // Every IPv6 guest announces a link-local address that no directory lists.
+            let usual = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
+            return self.refuse_announcement(if usual { Level::Debug } else { Level::Warn }, text, cx);
         }
         self.announced = ip;
         self.activate(port, cause_of(kind), cx);

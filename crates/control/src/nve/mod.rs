@@ -9,8 +9,6 @@ mod inspect;
 mod nva;
 mod ports;
 mod sync;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;

@@ -1,0 +1,190 @@
+//! A directory just good enough to play its part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
+use godwit_model::{BindingState, DenyReason, MoveId, Version, VmKey, VmRecord};
+use godwit_wire::Vni;
+
+use super::{location, nve_id};
+
+pub struct MiniNva {
+    pub epoch: u32,
+    seq: u64,
+    pub records: BTreeMap<VmKey, VmRecord>,
+    subscribed: Vec<BTreeSet<Vni>>,
+    revisions: BTreeMap<Vni, u64>,
+    next_ack: u64,
+    /// Acknowledgements by NVE, in order.
+    pub acks: Vec<(usize, u64)>,
+    /// Grant claims for VMs that live elsewhere without a move.
+    pub accept_unplanned: bool,
+    /// Say nothing on claims.
+    pub mute: bool,
+    /// Say nothing on questions.
+    pub mute_queries: bool,
+}
+
+type Said = Vec<(usize, NvaToNve)>;
+
+impl MiniNva {
+    pub fn new(count: usize) -> MiniNva {
+        MiniNva {
+            epoch: 1,
+            seq: 0,
+            records: BTreeMap::new(),
+            subscribed: vec![BTreeSet::new(); count],
+            revisions: BTreeMap::new(),
+            next_ack: 0,
+            acks: Vec::new(),
+            accept_unplanned: false,
+            mute: false,
+            mute_queries: false,
+        }
+    }
+
+    fn version(&mut self) -> Version {
+        self.seq += 1;
+        Version { epoch: self.epoch, seq: self.seq }
+    }
+
+    pub fn define(&mut self, key: VmKey, ip: IpAddr) {
+        let version = self.version();
+        let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
+        match ip {
+            IpAddr::V4(a) => ipv4.push(a),
+            IpAddr::V6(a) => ipv6.push(a),
+        }
+        let record = VmRecord {
+            name: format!("vm{}", key.mac.0[5]),
+            key,
+            ipv4,
+            ipv6,
+            location: None,
+            state: BindingState::Detached,
+            version,
+            router: false,
+            pinned: false,
+            moving: None,
+        };
+        self.records.insert(key, record);
+    }
+
+    pub fn order_move(&mut self, id: &str, key: VmKey) -> VmRecord {
+        let r = self.records.get_mut(&key).unwrap();
+        r.moving = Some(MoveId(id.into()));
+        r.clone()
+    }
+
+    pub fn lost(&mut self, i: usize) {
+        self.subscribed[i].clear();
+    }
+
+    /// The NVA starts anew with what it stored.
+    pub fn restart(&mut self) {
+        self.epoch += 1;
+        self.subscribed.iter_mut().for_each(BTreeSet::clear);
+    }
+
+    pub fn handle(&mut self, i: usize, message: NveToNva) -> Said {
+        match message {
+            NveToNva::Hello { .. } => vec![(i, NvaToNve::Welcome { epoch: self.epoch, keepalive_ms: 3000 })],
+            NveToNva::Subscribe { vni } => self.subscribe(i, vni),
+            NveToNva::Unsubscribe { vni } => {
+                self.subscribed[i].remove(&vni);
+                self.member_news(i, vni, Change::MemberLeft(nve_id(i)))
+            }
+            NveToNva::Associate { key, .. } => {
+                vec![(i, NvaToNve::Provision { key, record: self.records.get(&key).cloned() })]
+            }
+            NveToNva::Claim { seq, key, .. } if !self.mute => self.claim(i, seq, key),
+            NveToNva::Withdraw { key, version } => self.withdraw(key, version),
+            NveToNva::Query { seq, vni, by } if !self.mute_queries => {
+                let record = self.records.values().find(|r| {
+                    r.key.vni == vni
+                        && match by {
+                            QueryBy::Mac(mac) => r.key.mac == mac,
+                            QueryBy::Ip(ip) => r.ips().any(|i| i == ip),
+                        }
+                });
+                vec![(i, NvaToNve::Response { seq, record: record.cloned(), lifetime_ms: 30_000 })]
+            }
+            NveToNva::Ack { ack_id } => {
+                self.acks.push((i, ack_id));
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn subscribe(&mut self, i: usize, vni: Vni) -> Said {
+        let members = (0..self.subscribed.len()).filter(|j| *j != i && self.subscribed[*j].contains(&vni));
+        let members = members.map(location).collect();
+        let joined = self.subscribed[i].insert(vni);
+        let mut said =
+            if joined { self.member_news(i, vni, Change::MemberJoined(location(i))) } else { Vec::new() };
+        let vms = self.records.values().filter(|r| r.key.vni == vni).cloned().collect();
+        said.push((i, NvaToNve::Snapshot { vni, vms }));
+        let revision = self.revisions.get(&vni).copied().unwrap_or(0);
+        said.push((
+            i,
+            NvaToNve::End { vni, revision, known: true, mtu: 0, transparent_vlan: false, members },
+        ));
+        said
+    }
+
+    fn member_news(&mut self, about: usize, vni: Vni, change: Change) -> Said {
+        self.news(vni, &change, Some(about))
+    }
+
+    /// An update to all subscribers but `except`, acknowledged.
+    pub fn news(&mut self, vni: Vni, change: &Change, except: Option<usize>) -> Said {
+        let revision = self.revisions.entry(vni).or_insert(0);
+        *revision += 1;
+        let revision = *revision;
+        let mut said = Vec::new();
+        for (i, vnis) in self.subscribed.iter().enumerate() {
+            // Revisions count for everyone, so everyone hears of everything that counts.
+            let quiet = Some(i) == except && matches!(change, Change::MemberJoined(_));
+            if vnis.contains(&vni) && !quiet {
+                self.next_ack += 1;
+                let ack_id = self.next_ack;
+                said.push((i, NvaToNve::Update { vni, revision, ack_id, change: change.clone() }));
+            }
+        }
+        said
+    }
+
+    fn claim(&mut self, i: usize, seq: u64, key: VmKey) -> Said {
+        let deny = |reason, record| {
+            let text = String::from("no");
+            vec![(i, NvaToNve::Deny { seq, key, reason, text, record })]
+        };
+        let Some(r) = self.records.get(&key).cloned() else { return deny(DenyReason::UnknownVm, None) };
+        let ours = r.location.as_ref().is_some_and(|l| l.nve == nve_id(i));
+        if ours {
+            return vec![(i, NvaToNve::Grant { seq, record: r })];
+        }
+        if r.state == BindingState::Active && r.moving.is_none() && !self.accept_unplanned {
+            return deny(DenyReason::OwnedElsewhere, Some(r));
+        }
+        let version = self.version();
+        let record =
+            VmRecord { location: Some(location(i)), state: BindingState::Active, version, moving: None, ..r };
+        self.records.insert(key, record.clone());
+        let mut said = vec![(i, NvaToNve::Grant { seq, record: record.clone() })];
+        said.extend(self.news(key.vni, &Change::Vm(record), None));
+        said
+    }
+
+    fn withdraw(&mut self, key: VmKey, version: Version) -> Said {
+        let next = self.version();
+        let Some(r) = self.records.get_mut(&key).filter(|r| r.version == version) else { return Vec::new() };
+        r.state = BindingState::Detached;
+        r.location = None;
+        r.version = next;
+        let change = Change::Vm(r.clone());
+        self.news(key.vni, &change, None)
+    }
+}

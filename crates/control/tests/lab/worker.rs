@@ -1,0 +1,140 @@
+//! A worker's tables as a model: applies updates and refuses those that make no sense.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use godwit_tables::event::Event;
+use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_wire::arp::{self, Arp};
+use godwit_wire::ethernet;
+use godwit_wire::outer::OuterHeader;
+use godwit_wire::{Instant, Mac};
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Tables {
+    pub vns: BTreeMap<VnIdx, (u32, u16)>,
+    pub ports: BTreeMap<PortIdx, PortRole>,
+    pub vms: BTreeMap<Key, VmState>,
+    pub neighbors: BTreeMap<(VnIdx, IpAddr), Option<Mac>>,
+    pub absent_ips: BTreeMap<(VnIdx, IpAddr), Instant>,
+    pub tunnels: BTreeMap<TunnelIdx, (IpAddr, Option<(OuterHeader, u16)>)>,
+    pub replicas: BTreeSet<(VnIdx, TunnelIdx)>,
+}
+
+impl Tables {
+    /// Applies an update twice: that must be as good as once.
+    pub fn apply_checked(&mut self, update: Update) {
+        self.check(update);
+        self.apply(update);
+        let once = self.clone();
+        self.apply(update);
+        assert_eq!(*self, once, "{update:?} is not idempotent");
+    }
+
+    fn tunnel_of(state: VmState) -> Option<TunnelIdx> {
+        match state {
+            VmState::Remote { tunnel } | VmState::Departed { tunnel, .. } => Some(tunnel),
+            VmState::Expected { via, .. } => via,
+            _ => None,
+        }
+    }
+
+    /// Nothing names what is not there, and nothing goes that is still named.
+    fn check(&self, update: Update) {
+        match update {
+            Update::VmSet { key, state } => {
+                assert!(self.vns.contains_key(&key.vn()), "{update:?}: no such VN");
+                if let Some(t) = Self::tunnel_of(state) {
+                    assert!(self.tunnels.contains_key(&t), "{update:?}: no such tunnel");
+                }
+                if let VmState::Local { port } = state {
+                    assert!(self.ports.contains_key(&port), "{update:?}: no such port");
+                }
+            }
+            Update::PortSet { role: PortRole::Access { vn, .. }, .. } => {
+                assert!(self.vns.contains_key(&vn), "{update:?}: no such VN");
+            }
+            Update::PortRemove { port } => {
+                let named = self.vms.values().any(|s| *s == VmState::Local { port });
+                assert!(!named, "{update:?}: a VM is still delivered there");
+            }
+            Update::ReplicaAdd { vn, tunnel } => {
+                assert!(self.vns.contains_key(&vn) && self.tunnels.contains_key(&tunnel), "{update:?}");
+            }
+            Update::TunnelRemove { tunnel } => {
+                let named = self.vms.values().any(|s| Self::tunnel_of(*s) == Some(tunnel))
+                    || self.replicas.iter().any(|(_, t)| *t == tunnel);
+                assert!(!named, "{update:?}: still named");
+            }
+            Update::VnRemove { vn } => {
+                let named = self.vms.keys().any(|k| k.vn() == vn)
+                    || self.ports.values().any(|r| matches!(r, PortRole::Access { vn: v, .. } if *v == vn));
+                assert!(!named, "{update:?}: still named");
+            }
+            _ => {}
+        }
+    }
+
+    pub fn apply(&mut self, update: Update) {
+        match update {
+            Update::VnSet { vn, vni, mtu, .. } => {
+                self.vns.insert(vn, (vni.get(), mtu));
+            }
+            Update::VnRemove { vn } => {
+                self.vns.remove(&vn);
+                self.neighbors.retain(|(v, _), _| *v != vn);
+                self.absent_ips.retain(|(v, _), _| *v != vn);
+                self.replicas.retain(|(v, _)| *v != vn);
+            }
+            Update::PortSet { port, role } => {
+                self.ports.insert(port, role);
+            }
+            Update::PortRemove { port } => {
+                self.ports.remove(&port);
+            }
+            Update::VmSet { key, state } => {
+                self.vms.insert(key, state);
+            }
+            Update::VmRemove { key } => {
+                self.vms.remove(&key);
+            }
+            Update::NeighborSet { vn, ip, mac, .. } => {
+                self.absent_ips.remove(&(vn, ip));
+                self.neighbors.insert((vn, ip), Some(mac));
+            }
+            Update::NeighborAbsent { vn, ip, until } => {
+                self.neighbors.remove(&(vn, ip));
+                self.absent_ips.insert((vn, ip), until);
+            }
+            Update::NeighborRemove { vn, ip } => {
+                self.neighbors.remove(&(vn, ip));
+                self.absent_ips.remove(&(vn, ip));
+            }
+            Update::TunnelSet { tunnel, remote, mtu, header, .. } => {
+                self.tunnels.insert(tunnel, (remote, Some((header, mtu))));
+            }
+            Update::TunnelPending { tunnel, remote } => {
+                self.tunnels.insert(tunnel, (remote, None));
+            }
+            Update::TunnelRemove { tunnel } => {
+                self.tunnels.remove(&tunnel);
+            }
+            Update::ReplicaAdd { vn, tunnel } => {
+                self.replicas.insert((vn, tunnel));
+            }
+            Update::ReplicaRemove { vn, tunnel } => {
+                self.replicas.remove(&(vn, tunnel));
+            }
+        }
+    }
+}
+
+/// What the underlay's owner of the address answers to an ARP request of ours.
+pub fn arp_answer(uplink: PortIdx, frame: &[u8]) -> Option<Event> {
+    let packet = Arp::new_checked(frame.get(ethernet::HEADER_LEN..)?).ok()?;
+    if frame.len() != arp::FRAME_LEN || !packet.is_request() || packet.spa() == packet.tpa() {
+        return None;
+    }
+    let mac = Mac([2, 0xff, 0, 0, 0, packet.tpa().octets()[3].wrapping_sub(1)]);
+    Some(Event::Neighbor { uplink, ip: packet.tpa().into(), mac, solicited: true })
+}
