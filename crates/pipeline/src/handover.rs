@@ -198,6 +198,10 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
 /// Everything that is due; see [`crate::Pipeline::tick`].
 #[inline(never)]
 pub(crate) fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context<'_, P, O, S>) {
+    // First what time says: it may set frames free that then go at once.
+    if cx.tables.specials_due(cx.now) {
+        service_all(cx);
+    }
     let mut budget = DRAIN_BUDGET;
     for _ in 0..cx.tables.ready() {
         if budget == 0 {
@@ -208,9 +212,6 @@ pub(crate) fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context
         if let Some(event) = cx.tables.drained(at, cx.now).event {
             cx.event(event);
         }
-    }
-    if cx.tables.specials_due(cx.now) {
-        service_all(cx);
     }
     if cx.tables.asks_due(cx.now) {
         cx.answer_waiting();

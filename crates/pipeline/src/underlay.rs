@@ -121,7 +121,7 @@ fn inspect_arp(packet: &[u8], a: Addresses, uplink: &Uplink) -> Option<(Fate, Op
         mac: arp.sha(),
         solicited: arp.is_reply() && to_us && a.dst_mac() == uplink.mac,
     });
-    if arp.is_request() && to_us && usable {
+    if arp.is_request() && to_us && usable && !own {
         return Some((Fate::Arp(ArpRepr::reply_to(&arp.repr(), uplink.mac)), news));
     }
     Some((Fate::Host { news: arp.is_reply() && news.is_some() }, news))

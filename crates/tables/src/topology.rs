@@ -94,9 +94,13 @@ impl Ports {
 
     /// The activated VM ports of a VN.
     pub fn activated(&self, vn: VnIdx) -> impl Iterator<Item = PortIdx> {
-        let first = self.heads.get(usize::from(vn.0)).copied().unwrap_or(NO_PORT);
-        let chain = core::iter::successors(Some(first), |&p| Some(self.ports[usize::from(p)].next_in_vn));
-        chain.take_while(|&p| p != NO_PORT).map(PortIdx).filter(|&p| self.is_activated(p))
+        let mut next = self.heads.get(usize::from(vn.0)).copied().unwrap_or(NO_PORT);
+        let chain = core::iter::from_fn(move || {
+            let here = next;
+            next = self.ports.get(usize::from(here))?.next_in_vn;
+            Some(PortIdx(here))
+        });
+        chain.filter(|&p| self.is_activated(p))
     }
 
     fn is_activated(&self, port: PortIdx) -> bool {

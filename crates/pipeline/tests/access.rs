@@ -1,0 +1,402 @@
+//! Frames from VMs: encapsulation, local delivery, port admission, tags, misses.
+
+mod common;
+
+use common::*;
+use godwit_pipeline::mem::MemPacket;
+use godwit_tables::DropReason;
+use godwit_tables::event::{AnnounceKind, Event};
+use godwit_tables::update::*;
+use godwit_testkit::frames::{self, Vxlan};
+use godwit_wire::{HashKey, Mac, flow};
+
+/// The packet that encapsulation must give, built by the test kit alone.
+fn golden(inner: &[u8], remote: std::net::IpAddr, tos: u8) -> Vec<u8> {
+    let own = if remote.is_ipv4() { LOC4.into() } else { LOC6.into() };
+    let hash = flow::flow_hash(inner, &HashKey::new(0, 0));
+    let mut x = Vxlan::new((UP_MAC, HOP_MAC), (own, remote), vni());
+    x.ports = (hash.src_port(), 4789);
+    x.label = hash.flow_label();
+    x.tos = tos;
+    x.frame(inner)
+}
+
+#[test]
+fn r1_r3_r5_golden_ipv4() {
+    let mut lab = Lab::new();
+    let inner = numbered(M1, R4, 7);
+    lab.one(P1, &inner);
+    let want = golden(&inner, NVE_B.into(), 0);
+    assert_eq!(lab.only(), (UPLINK, want.as_slice()));
+    assert_eq!(lab.tables.counters.worker.encapsulated, 1);
+}
+
+#[test]
+fn r1_r4_r5_golden_ipv6() {
+    let mut lab = Lab::new();
+    let inner = frames::tcp_frame((M1, v6(1).into(), 5), (R6, v6(2).into(), 6), (1, 2), 0x10, b"hello");
+    lab.one(P1, &inner);
+    let want = golden(&inner, NVE_B6.into(), 0);
+    assert_eq!(lab.only(), (UPLINK, want.as_slice()));
+}
+
+#[test]
+fn r6_ecn_is_copied_and_dscp_is_not() {
+    let mut lab = Lab::new();
+    let mut ip = frames::V4::new(v4(1), v4(2), 17);
+    ip.tos = 0xb8 | 3;
+    let m = frames::udp(v4(1).into(), v4(2).into(), (1, 2), b"x", frames::Ck::Good);
+    let inner = frames::ethernet(R4, M1, 0x0800, &ip.packet(&m));
+    lab.one(P1, &inner);
+    let want = golden(&inner, NVE_B.into(), 3);
+    assert_eq!(lab.only().1, want);
+}
+
+#[test]
+fn r12_local_frames_are_delivered_as_they_are() {
+    let mut lab = Lab::new();
+    let f = numbered(M1, M2, 1);
+    lab.one(P1, &f);
+    assert_eq!(lab.only(), (P2, f.as_slice()));
+    assert_eq!(lab.tables.counters.port(P1).rx_bytes, f.len() as u64);
+    assert_eq!(lab.tables.counters.port(P2).tx_bytes, f.len() as u64);
+}
+
+#[test]
+fn a_mixed_burst_keeps_its_order_for_each_destination() {
+    let mut lab = Lab::new();
+    let burst: Vec<_> = (0..200).map(|n| numbered(M1, [M2, R4, R6, STRANGER][n as usize % 4], n)).collect();
+    lab.input(P1, &burst);
+    let evens: Vec<u32> = (0..200).filter(|n| n % 4 == 0).collect();
+    assert_eq!(numbers(&lab.to(P2)), evens);
+    let tunnelled: Vec<u32> = (0..200).filter(|n| n % 4 == 1 || n % 4 == 2).collect();
+    assert_eq!(numbers(&lab.to(UPLINK)), tunnelled);
+    assert_eq!(lab.tables.waiting(), 16, "the oldest of the stranger's went (R35)");
+    assert_eq!(lab.drops(DropReason::HoldOverflow), 50 - 16);
+}
+
+#[test]
+fn r13_the_same_mac_in_vni_1_and_16777215() {
+    let mut lab = Lab::new();
+    // M1 of the other VN sends to M2, which exists in the first VN only.
+    lab.one(P3, &numbered(M1, M2, 1));
+    assert!(lab.out.sent.is_empty());
+    assert_eq!(
+        lab.take_events(),
+        [Event::MissMac { key: Key::new(OTHER_VN, M2), port: P3 }],
+        "a miss in its own VN"
+    );
+    lab.apply(Update::VmSet { key: Key::new(OTHER_VN, R4), state: VmState::Remote { tunnel: T4 } });
+    lab.one(P3, &numbered(M1, R4, 2));
+    lab.one(P1, &numbered(M1, R4, 3));
+    let vnis: Vec<u32> = lab.to(UPLINK).iter().map(|f| open(f).0.vni.get()).collect();
+    assert_eq!(vnis, [16_777_215, 1]);
+    lab.clear();
+    lab.input(UPLINK, &[
+        vxlan_from(NVE_B.into(), vni()).frame(&numbered(R4, M1, 4)),
+        vxlan_from(NVE_B.into(), other_vni()).frame(&numbered(R4, M1, 5)),
+    ]);
+    assert_eq!((numbers(&lab.to(P1)), numbers(&lab.to(P3))), (vec![4], vec![5]));
+}
+
+#[test]
+fn r13_a_stale_entry_never_leads_into_another_vn() {
+    let mut lab = Lab::new();
+    lab.access(P2, OTHER_VN, M2, Admission::Activated);
+    dropped(&mut lab, P1, &numbered(M1, M2, 1), DropReason::PortGone);
+    lab.apply(Update::PortRemove { port: P2 });
+    dropped(&mut lab, P1, &numbered(M1, M2, 1), DropReason::PortGone);
+}
+
+#[test]
+fn r15_closed_and_unknown_ports() {
+    let mut lab = Lab::new();
+    lab.access(P1, VN, M1, Admission::Closed);
+    dropped(&mut lab, P1, &numbered(M1, M2, 1), DropReason::PortClosed);
+    dropped(&mut lab, P1, &frames::garp(M1, v4(1)), DropReason::PortClosed);
+    assert_eq!(lab.take_events(), []);
+    dropped(&mut lab, PortIdx(77), &numbered(M1, M2, 1), DropReason::PortUnknown);
+    dropped(&mut lab, PortIdx(5000), &numbered(M1, M2, 1), DropReason::PortUnknown);
+    lab.apply(Update::VnRemove { vn: OTHER_VN });
+    dropped(&mut lab, P3, &numbered(M1, M2, 1), DropReason::UnknownVn);
+}
+
+#[test]
+fn r15_r18_associated_port_reports_and_forwards_nothing() {
+    let mut lab = Lab::new();
+    lab.access(P1, VN, M1, Admission::Associated);
+    dropped(&mut lab, P1, &numbered(M1, M2, 1), DropReason::PortClosed);
+    let first = Event::Announce { port: P1, kind: AnnounceKind::FirstFrame, mac: M1, ip: None };
+    assert_eq!(lab.take_events(), [first]);
+    dropped(&mut lab, P1, &numbered(M1, M2, 2), DropReason::PortClosed);
+    assert_eq!(lab.take_events(), [], "not for every frame");
+    lab.wait(ms(5));
+    dropped(&mut lab, P1, &numbered(M1, M2, 3), DropReason::PortClosed);
+    assert_eq!(lab.take_events(), [first], "but again while it lasts");
+    // No ARP answers either, but announcements count.
+    lab.neighbor(v4(2), M2);
+    dropped(&mut lab, P1, &frames::arp_request(M1, v4(1), v4(2)), DropReason::PortClosed);
+    lab.one(P1, &frames::garp(M1, v4(1)));
+    let kind = AnnounceKind::GratuitousArp;
+    assert_eq!(lab.take_events(), [Event::Announce { port: P1, kind, mac: M1, ip: Some(v4(1).into()) }]);
+    dropped(&mut lab, P1, &numbered(M2, M1, 4), DropReason::SpoofedSource);
+    assert_eq!(lab.take_events(), []);
+}
+
+#[test]
+fn r65_other_sources_go_nowhere() {
+    let mut lab = Lab::new();
+    dropped(&mut lab, P1, &numbered(M2, R4, 1), DropReason::SpoofedSource);
+    dropped(&mut lab, P1, &numbered(Mac([3, 0, 0, 0, 0, 1]), R4, 1), DropReason::SpoofedSource);
+    dropped(&mut lab, P1, &numbered(M2, STRANGER, 1), DropReason::SpoofedSource);
+    assert_eq!(lab.take_events(), [], "no query either");
+}
+
+#[test]
+fn malformed_buffers() {
+    let mut lab = Lab::new();
+    dropped(&mut lab, P1, &[], DropReason::Truncated);
+    dropped(&mut lab, P1, &numbered(M1, M2, 1)[..13], DropReason::Truncated);
+    lab.input_packets(P1, vec![MemPacket::new(&numbered(M1, M2, 1)).scattered()]);
+    assert_eq!(lab.drops(DropReason::NotContiguous), 1);
+    lab.input_packets(P1, vec![MemPacket::with_headroom(&numbered(M1, R4, 1), 49)]);
+    assert_eq!(lab.drops(DropReason::NoHeadroom), 1);
+    lab.input_packets(P1, vec![MemPacket::with_headroom(&numbered(M1, R4, 1), 50)]);
+    assert_eq!(lab.to(UPLINK).len(), 1);
+}
+
+#[test]
+fn bridges_never_forward_reserved_groups() {
+    let mut lab = Lab::new();
+    let lldp = frames::ethernet(Mac([1, 0x80, 0xc2, 0, 0, 0x0e]), M1, 0x88cc, b"lldp");
+    dropped(&mut lab, P1, &lldp, DropReason::LinkLocalReserved);
+}
+
+#[test]
+fn never_back_to_where_it_came_from() {
+    let mut lab = Lab::new();
+    dropped(&mut lab, P1, &numbered(M1, M1, 1), DropReason::Hairpin);
+}
+
+#[test]
+fn nobody_is_at_address_zero() {
+    let mut lab = Lab::new();
+    dropped(&mut lab, P1, &numbered(M1, Mac::ZERO, 1), DropReason::UnknownUnicast);
+    assert_eq!(lab.take_events(), []);
+}
+
+#[test]
+fn r10_one_tag_is_stripped() {
+    let mut lab = Lab::new();
+    let bare = numbered(M1, R4, 1);
+    lab.one(P1, &frames::tagged(&bare, 0x8100, 0x6005));
+    assert_eq!(open(lab.only().1).1, bare);
+    lab.clear();
+    lab.one(P1, &frames::tagged(&frames::garp(M1, v4(1)), 0x8100, 5));
+    assert!(matches!(lab.take_events()[..], [Event::Announce { .. }]), "what it is counts, not its tag");
+    let twice = frames::tagged(&frames::tagged(&bare, 0x8100, 5), 0x8100, 6);
+    dropped(&mut lab, P1, &twice, DropReason::VlanTag);
+    dropped(&mut lab, P1, &frames::tagged(&bare, 0x88a8, 5), DropReason::VlanTag);
+    dropped(&mut lab, P1, &frames::tagged(&bare, 0x8100, 5)[..17], DropReason::Truncated);
+}
+
+#[test]
+fn r10_transparent_vn_keeps_the_tag() {
+    let mut lab = Lab::new();
+    lab.vn(VN, vni(), true);
+    let tagged = frames::tagged(&numbered(M1, R4, 1), 0x8100, 0x6005);
+    lab.one(P1, &tagged);
+    assert_eq!(open(lab.only().1).1, tagged);
+}
+
+#[test]
+fn r8_the_tunnel_mtu_bounds_the_inner_packet() {
+    let mut lab = Lab::new();
+    let sized = |dst, ip_len: usize| {
+        frames::udp_frame((M1, v4(1).into(), 1), (dst, v4(2).into(), 2), &vec![0; ip_len - 28])
+    };
+    for (dst, largest) in [(R4, usize::from(MTU) - 50), (R6, usize::from(MTU) - 70)] {
+        dropped(&mut lab, P1, &sized(dst, largest + 1), DropReason::TooBig);
+        lab.one(P1, &sized(dst, largest));
+        let outer_ip = lab.only().1.len() - 14;
+        assert_eq!(outer_ip, usize::from(MTU));
+        lab.clear();
+    }
+    // A kept tag takes its four bytes from the same room.
+    lab.vn(VN, vni(), true);
+    let largest = usize::from(MTU) - 50;
+    dropped(&mut lab, P1, &frames::tagged(&sized(R4, largest - 3), 0x8100, 1), DropReason::TooBig);
+    lab.one(P1, &frames::tagged(&sized(R4, largest - 4), 0x8100, 1));
+    assert_eq!(lab.to(UPLINK).len(), 1);
+    // Between local ports there is no tunnel to fit into.
+    lab.clear();
+    lab.one(P1, &sized(M2, 9000));
+    assert_eq!(lab.to(P2).len(), 1);
+}
+
+#[test]
+fn r34_r35_a_miss_asks_once_and_flushes_in_order() {
+    let mut lab = Lab::new();
+    let burst: Vec<_> = (1..=20).map(|n| numbered(M1, STRANGER, n)).collect();
+    lab.input(P1, &burst);
+    assert_eq!(lab.take_events(), [Event::MissMac { key: key(STRANGER), port: P1 }]);
+    assert_eq!(lab.tables.counters.worker.misses, 1);
+    lab.wait(ms(50));
+    lab.tick();
+    lab.vm(STRANGER, VmState::Remote { tunnel: T4 });
+    lab.one(P1, &numbered(M1, STRANGER, 21));
+    lab.settle();
+    assert_eq!(numbers(&lab.to(UPLINK)), (5..=21).collect::<Vec<_>>(), "5 to 20 before 21");
+    assert_eq!(lab.drops(DropReason::HoldOverflow), 4);
+    assert_eq!(lab.tables.vms.specials(), 0, "collapsed to its plain form");
+    assert_eq!(lab.take_events(), [], "no handover, no report");
+    lab.one(P1, &numbered(M1, STRANGER, 22));
+    assert_eq!(number(lab.to(UPLINK).last().unwrap()), 22);
+}
+
+#[test]
+fn r35_silence_drops_at_hold_age() {
+    let mut lab = Lab::new();
+    lab.one(P1, &numbered(M1, STRANGER, 1));
+    lab.wait(ms(499));
+    lab.tick();
+    assert_eq!(lab.tables.waiting(), 1);
+    lab.wait(ms(1));
+    lab.tick();
+    assert_eq!((lab.tables.waiting(), lab.drops(DropReason::HoldExpired)), (0, 1));
+    lab.clear();
+    lab.one(P1, &numbered(M1, STRANGER, 2));
+    assert_eq!(lab.take_events().len(), 1, "the next frame asks again");
+}
+
+#[test]
+fn r36_absent_is_dropped_without_another_query_until_it_is_forgotten() {
+    let mut lab = Lab::new();
+    lab.one(P1, &numbered(M1, STRANGER, 1));
+    lab.clear();
+    let until = lab.now + ms(5000);
+    lab.vm(STRANGER, VmState::Absent { until });
+    lab.tick();
+    assert_eq!(lab.drops(DropReason::UnknownUnicast), 1, "what was held");
+    dropped(&mut lab, P1, &numbered(M1, STRANGER, 2), DropReason::UnknownUnicast);
+    assert_eq!(lab.take_events(), []);
+    lab.wait(ms(5000));
+    lab.tick();
+    lab.one(P1, &numbered(M1, STRANGER, 3));
+    assert_eq!(lab.take_events(), [Event::MissMac { key: key(STRANGER), port: P1 }]);
+}
+
+#[test]
+fn r36_local_attach_clears_a_negative_answer_at_once() {
+    let mut lab = Lab::new();
+    let until = lab.now + ms(5000);
+    lab.vm(M2, VmState::Absent { until });
+    dropped(&mut lab, P1, &numbered(M1, M2, 1), DropReason::UnknownUnicast);
+    lab.vm(M2, VmState::Local { port: P2 });
+    lab.one(P1, &numbered(M1, M2, 2));
+    assert_eq!(numbers(&lab.to(P2)), [2]);
+}
+
+#[test]
+fn r67_one_port_cannot_ask_for_everything() {
+    let mut lab = Lab::new();
+    for n in 0..40 {
+        lab.one(P1, &numbered(M1, mac(0x1000 + n), 1));
+    }
+    assert_eq!(lab.drops(DropReason::MissLimit), 24, "16 for each port");
+    lab.clear();
+    lab.one(P2, &numbered(M2, mac(0x2000), 1));
+    assert_eq!(lab.take_events().len(), 1, "others still find room");
+    // Answers give the room back.
+    lab.vm(mac(0x1000), VmState::Remote { tunnel: T4 });
+    lab.clear();
+    lab.one(P1, &numbered(M1, mac(0x3000), 1));
+    assert_eq!(lab.take_events().len(), 1);
+    lab.wait(ms(500));
+    lab.tick();
+    assert_eq!((lab.tables.vms.querying(), lab.tables.waiting()), (0, 0));
+}
+
+#[test]
+fn r36_negative_answers_make_room_for_better_ones() {
+    let mut lab = Lab::new();
+    let until = lab.now + ms(5000);
+    for n in 0..64 {
+        lab.vm(mac(0x1000 + n), VmState::Absent { until });
+    }
+    lab.vm(M2, VmState::Paused { hold: limits(10, 1000) });
+    assert_eq!(lab.take_events(), [], "no table is full");
+    lab.one(P1, &numbered(M1, M2, 1));
+    assert_eq!(lab.tables.waiting(), 1);
+    assert_eq!(lab.tables.vms.specials(), 64);
+}
+
+#[test]
+fn r13_a_full_table_says_so() {
+    let mut c = config();
+    c.location_capacity = 5;
+    let mut lab = Lab::with(&c);
+    lab.vm(STRANGER, VmState::Remote { tunnel: T4 });
+    assert_eq!(lab.take_events(), [Event::TableFull { key: key(STRANGER) }]);
+    dropped(&mut lab, P1, &numbered(M1, STRANGER, 1), DropReason::MissLimit);
+    lab.one(P1, &numbered(M1, M2, 1));
+    assert_eq!(lab.to(P2).len(), 1, "known ones stay");
+}
+
+#[test]
+fn frames_wait_for_a_tunnel_whose_next_hop_does_not_answer() {
+    let mut lab = Lab::new();
+    lab.vm(STRANGER, VmState::Remote { tunnel: PENDING });
+    lab.input(P1, &(1..=3).map(|n| numbered(M1, STRANGER, n)).collect::<Vec<_>>());
+    lab.tick();
+    assert_eq!((lab.tables.waiting(), lab.out.sent.len()), (3, 0));
+    lab.tunnel(PENDING, NVE_C.into());
+    lab.settle();
+    assert_eq!(numbers(&lab.to(UPLINK)), [1, 2, 3]);
+    assert_eq!(lab.tables.vms.specials(), 0);
+    // And the other way round: a ready tunnel may become pending.
+    lab.apply(Update::TunnelPending { tunnel: PENDING, remote: NVE_C.into() });
+    lab.one(P1, &numbered(M1, STRANGER, 4));
+    lab.wait(ms(500));
+    lab.tick();
+    assert_eq!(lab.drops(DropReason::HoldExpired), 1);
+    lab.tick();
+    assert_eq!(lab.tables.vms.specials(), 0);
+}
+
+#[test]
+fn a_tunnel_that_is_gone() {
+    let mut lab = Lab::new();
+    lab.vm(STRANGER, VmState::Remote { tunnel: PENDING });
+    lab.one(P1, &numbered(M1, STRANGER, 1));
+    lab.apply(Update::TunnelRemove { tunnel: PENDING });
+    lab.settle();
+    assert_eq!((lab.drops(DropReason::NoTunnel), lab.tables.waiting()), (1, 0));
+    dropped(&mut lab, P1, &numbered(M1, STRANGER, 2), DropReason::NoTunnel);
+    lab.vm(STRANGER, VmState::Remote { tunnel: TunnelIdx(12_345) });
+    dropped(&mut lab, P1, &numbered(M1, STRANGER, 3), DropReason::NoTunnel);
+}
+
+#[test]
+fn vn_remove_leaves_nothing_behind() {
+    let mut lab = Lab::new();
+    lab.neighbor(v4(4), R4);
+    lab.one(P1, &numbered(M1, STRANGER, 1));
+    lab.one(P1, &frames::arp_request(M1, v4(1), v4(77)));
+    lab.vm(M2, VmState::Paused { hold: limits(10, 1000) });
+    lab.one(P1, &numbered(M1, M2, 1));
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
+    lab.apply(Update::VnRemove { vn: VN });
+    assert_eq!(lab.tables.waiting(), 0);
+    assert_eq!(lab.tables.vms.specials(), 0);
+    assert_eq!(lab.tables.vms.len(), 1, "the other VN's VM stays");
+    assert!(lab.tables.neighbors.is_empty());
+    // The next VN of that number starts from nothing.
+    lab.vn(VN, vni(), false);
+    assert_eq!(lab.tables.vns.replicas(VN).count(), 0);
+    lab.clear();
+    lab.one(P1, &numbered(M1, R4, 1));
+    assert!(matches!(lab.take_events()[..], [Event::MissMac { .. }]));
+    lab.apply(Update::VmRemove { key: key(R4) });
+    assert_eq!(lab.tables.waiting(), 0);
+}

@@ -1,0 +1,166 @@
+//! The underlay's own traffic, and the exception port.
+
+mod common;
+
+use common::*;
+use godwit_tables::DropReason;
+use godwit_tables::event::Event;
+use godwit_tables::update::*;
+use godwit_testkit::frames::{self, Arp, Ck, Nd};
+use godwit_wire::Mac;
+use std::net::{IpAddr, Ipv6Addr};
+
+const HOST: Mac = mac(0xcc00);
+const HOST_LL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xcc);
+
+fn neighbor(ip: impl Into<IpAddr>, mac: Mac, solicited: bool) -> Event {
+    Event::Neighbor { uplink: UPLINK, ip: ip.into(), mac, solicited }
+}
+
+#[test]
+fn arp_for_the_locator_is_answered_in_place() {
+    let mut lab = Lab::new();
+    let asked = frames::padded(frames::arp_request(HOST, NVE_B, LOC4), 60);
+    lab.one(UPLINK, &asked);
+    let want = frames::padded(frames::arp_reply(UP_MAC, LOC4, HOST, NVE_B), 60);
+    assert_eq!(lab.only(), (UPLINK, want.as_slice()));
+    assert_eq!(lab.take_events(), [neighbor(NVE_B, HOST, false)]);
+    assert_eq!(lab.tables.counters.worker.answered_arp, 1);
+    lab.clear();
+    lab.one(UPLINK, &asked);
+    assert_eq!(lab.take_events(), [], "the same news is not told at once again");
+    assert_eq!(lab.to(UPLINK).len(), 1, "but the answer is given");
+}
+
+#[test]
+fn arp_answers_are_news() {
+    let mut lab = Lab::new();
+    lab.one(UPLINK, &frames::arp_reply(HOST, NVE_B, UP_MAC, LOC4));
+    assert_eq!(lab.take_events(), [neighbor(NVE_B, HOST, true)]);
+    assert_eq!(lab.tables.counters.worker.consumed, 1);
+    lab.wait(ms(1000));
+    // Overheard: a gratuitous one, and a question to somebody else.
+    lab.one(UPLINK, &frames::garp(HOST, NVE_B));
+    dropped(&mut lab, UPLINK, &frames::arp_request(HOP_MAC, NVE_C, NVE_B), DropReason::NoExceptionPort);
+    assert_eq!(lab.take_events(), [neighbor(NVE_B, HOST, false), neighbor(NVE_C, HOP_MAC, false)]);
+}
+
+#[test]
+fn arp_that_is_not_to_be_believed() {
+    let mut lab = Lab::new();
+    // Somebody claims our locator; a probe; a sender that is not the Ethernet source.
+    let lie = frames::ethernet(
+        Mac::BROADCAST,
+        HOST,
+        0x0806,
+        &Arp { sha: HOP_MAC, spa: NVE_B, tpa: LOC4, ..Arp::default() }.packet(),
+    );
+    for f in [frames::garp(HOST, LOC4), frames::arp_probe(HOST, NVE_B), lie] {
+        dropped(&mut lab, UPLINK, &f, DropReason::NoExceptionPort);
+    }
+    assert_eq!(lab.take_events(), []);
+    // A probe for the locator is answered: it is taken.
+    lab.one(UPLINK, &frames::arp_probe(HOST, LOC4));
+    let want = frames::arp_reply(UP_MAC, LOC4, HOST, std::net::Ipv4Addr::UNSPECIFIED);
+    assert_eq!(lab.only(), (UPLINK, want.as_slice()));
+}
+
+#[test]
+fn solicitations_for_locator_and_link_local_are_answered() {
+    for target in [LOC6, LL6] {
+        let mut lab = Lab::new();
+        lab.one(UPLINK, &Nd::solicit(HOST, HOST_LL, target).frame());
+        let want = Nd {
+            eth: (UP_MAC, HOST),
+            ip: (target, HOST_LL),
+            kind: 136,
+            flags: 0x60,
+            options: frames::mac_option(2, UP_MAC),
+            ..Nd::solicit(HOST, HOST_LL, target)
+        };
+        assert_eq!(lab.only(), (UPLINK, want.frame().as_slice()));
+        assert_eq!(lab.take_events(), [neighbor(HOST_LL, HOST, false)]);
+        lab.clear();
+        // Is it still there? Asked by unicast.
+        let nud = Nd { eth: (HOST, UP_MAC), ip: (HOST_LL, target), ..Nd::solicit(HOST, HOST_LL, target) };
+        lab.one(UPLINK, &nud.frame());
+        assert_eq!(lab.only(), (UPLINK, want.frame().as_slice()));
+        lab.clear();
+        // Somebody tries to take it.
+        lab.one(UPLINK, &Nd::dad(HOST, target).frame());
+        let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        let defence = Nd { eth: (UP_MAC, frames::group_mac(all)), ip: (target, all), flags: 0x20, ..want };
+        assert_eq!(lab.only(), (UPLINK, defence.frame().as_slice()));
+    }
+}
+
+#[test]
+fn advertisements_are_news() {
+    let mut lab = Lab::new();
+    let mut na = Nd::announce(HOST, NVE_B6);
+    lab.one(UPLINK, &na.frame());
+    na.eth.1 = UP_MAC;
+    na.ip.1 = LOC6;
+    na.flags = 0x60;
+    lab.one(UPLINK, &na.frame());
+    assert_eq!(lab.take_events(), [neighbor(NVE_B6, HOST, false), neighbor(NVE_B6, HOST, true)]);
+    na.hop_limit = 254;
+    dropped(&mut lab, UPLINK, &na.frame(), DropReason::NoExceptionPort);
+    assert_eq!(lab.take_events(), []);
+}
+
+#[test]
+fn echo_to_the_locator_is_answered() {
+    let mut lab = Lab::new();
+    for (own, peer) in [(IpAddr::V4(LOC4), IpAddr::V4(NVE_B)), (LOC6.into(), NVE_B6.into())] {
+        let ping = frames::ping((HOST, peer), (UP_MAC, own), 0x0001_0002, b"payload");
+        lab.one(UPLINK, &ping);
+        let pong = frames::pong((UP_MAC, own), (HOST, peer), 0x0001_0002, b"payload");
+        assert_eq!(lab.only(), (UPLINK, pong.as_slice()));
+        lab.clear();
+        let elsewhere = frames::ping((HOST, peer), (UP_MAC, peer), 1, b"payload");
+        dropped(&mut lab, UPLINK, &elsewhere, DropReason::NoExceptionPort);
+        let mut wrong = ping.clone();
+        *wrong.last_mut().unwrap() ^= 1;
+        dropped(&mut lab, UPLINK, &wrong, DropReason::NoExceptionPort);
+    }
+    assert_eq!(lab.tables.counters.worker.answered_echo, 2);
+}
+
+#[test]
+fn the_rest_is_the_hosts() {
+    let mut lab = Lab::new();
+    lab.set_uplink(Some(EXCEPTION));
+    let ssh = frames::tcp_frame((HOST, NVE_B.into(), 5), (UP_MAC, LOC4.into(), 22), (1, 2), 0x10, b"");
+    let answer = frames::arp_reply(HOST, NVE_B, UP_MAC, LOC4);
+    let na = Nd::announce(HOST, NVE_B6).frame();
+    lab.input(UPLINK, &[ssh.clone(), answer.clone(), na.clone()]);
+    assert_eq!(lab.to(EXCEPTION), [ssh.as_slice(), answer.as_slice(), na.as_slice()]);
+    assert_eq!(lab.take_events().len(), 2, "the switch listens too");
+    lab.clear();
+    // And what the host sends leaves as it is.
+    lab.one(EXCEPTION, &ssh);
+    assert_eq!(lab.only(), (UPLINK, ssh.as_slice()));
+    // Another station's frames are not the host's either.
+    let other = frames::udp_frame((HOST, v4(1).into(), 1), (mac(0x55), v4(2).into(), 2), b"x");
+    dropped(&mut lab, UPLINK, &other, DropReason::NotOurMac);
+    lab.apply(Update::PortRemove { port: EXCEPTION });
+    dropped(&mut lab, UPLINK, &ssh, DropReason::PortGone);
+}
+
+#[test]
+fn an_exception_port_without_its_uplink() {
+    let mut lab = Lab::new();
+    lab.set_uplink(Some(EXCEPTION));
+    lab.apply(Update::PortRemove { port: UPLINK });
+    dropped(&mut lab, EXCEPTION, &numbered(HOST, HOP_MAC, 1), DropReason::PortGone);
+}
+
+#[test]
+fn an_answer_that_fits_nowhere() {
+    let mut lab = Lab::new();
+    // A checksum that is wrong makes it no solicitation; nothing is answered.
+    let bad = Nd { checksum: Ck::Bad, ..Nd::solicit(HOST, HOST_LL, LOC6) };
+    dropped(&mut lab, UPLINK, &bad.frame(), DropReason::NoExceptionPort);
+    assert_eq!(lab.tables.counters.worker.answered_nd, 0);
+}
