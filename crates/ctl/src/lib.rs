@@ -30,7 +30,7 @@ use context::Context;
 /// # Errors
 /// The [`Failure`] to report; its exit code is the process's.
 pub async fn run(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
-    let link = link::Link::new(&cli.global)?;
+    let link = link::Link::new(&cli.global);
     let mut ctx = Context { link, json: cli.global.json, out, err };
     commands::run(cli.command, &mut ctx).await
 }

@@ -4,13 +4,14 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use godwit_nva_api::tonic::transport::{Channel, Endpoint};
+use godwit_nva_api::tonic::transport::Channel;
 use godwit_nva_api::tonic::{Response, Status, Streaming};
 use godwit_nva_api::v1;
 use godwit_nva_api::v1::admin_request::Kind as Ask;
 use godwit_nva_api::v1::admin_response::Kind as Answer;
 use godwit_nva_api::v1::nve_admin_client::NveAdminClient;
 use godwit_nva_api::v1::operator_client::OperatorClient;
+use godwit_nva_api::{ConnectError, connect, connect_unix};
 
 use crate::cli::Global;
 use crate::failure::Failure;
@@ -30,16 +31,17 @@ pub struct Link {
 
 impl Link {
     /// From the global arguments.
-    ///
-    /// # Errors
-    /// Where the NVA's URL is none that we can speak to.
-    pub fn new(global: &Global) -> Result<Link, Failure> {
-        Ok(Link {
-            url: checked_url(&global.nva)?,
+    pub fn new(global: &Global) -> Link {
+        Link {
+            url: global.nva.clone(),
             socket: global.socket.clone(),
             socket_given: global.socket_given,
             timeout: global.timeout,
-        })
+        }
+    }
+
+    fn in_time(&self) -> String {
+        format!("nothing within {} s", self.timeout.as_secs_f64())
     }
 
     /// How long to wait for an answer.
@@ -56,10 +58,10 @@ impl Link {
             return Err(Failure::usage("--socket reaches one NVE, but this command asks the NVA")
                 .remedy("leave out --socket, or use port, counters, entries, trace or nve show"));
         }
-        let endpoint = Endpoint::from_shared(self.url.clone())
-            .map_err(|e| Failure::usage(format!("{:?} is not a URL: {e}", self.url)))?;
-        let channel =
-            connect(endpoint, self.timeout).await.map_err(|why| unreachable_nva(&self.url, &why))?;
+        let channel = match tokio::time::timeout(self.timeout, connect(&self.url)).await {
+            Ok(connected) => connected.map_err(|e| unconnected(&self.url, e))?,
+            Err(_) => return Err(unreachable_nva(&self.url, &self.in_time())),
+        };
         let client = OperatorClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         Ok(Nva { client, url: self.url.clone(), timeout: self.timeout })
     }
@@ -87,31 +89,15 @@ impl Link {
 
     async fn socket(&self, path: &Path) -> Result<Hand, Failure> {
         let shown = path.display().to_string();
-        if !path.exists() {
-            return Err(Failure::unreachable(format!("no admin socket at {shown}")).remedy(
-                "is godwit running on this host, and does its configuration name this socket? see --socket",
-            ));
-        }
-        let endpoint = Endpoint::from_shared(format!("unix:{shown}"))
-            .map_err(|e| Failure::usage(format!("{shown:?} cannot be used as a socket path: {e}")))?;
-        let channel = connect(endpoint, self.timeout).await.map_err(|why| {
-            Failure::unreachable(format!("no NVE answers at the admin socket {shown}: {why}"))
-                .remedy("is godwit still running, and may you write to the socket? see --socket")
-        })?;
+        let channel = match tokio::time::timeout(self.timeout, connect_unix(path)).await {
+            Ok(connected) => connected.map_err(|e| unconnected(&shown, e))?,
+            Err(_) => {
+                return Err(Failure::unreachable(format!("no NVE answers at {shown}: {}", self.in_time()))
+                    .remedy("look at the log of godwit on this host, or raise --timeout"));
+            }
+        };
         let client = NveAdminClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         Ok(Hand::Socket { client, path: shown, timeout: self.timeout })
-    }
-}
-
-/// A URL with its scheme, which may be left out.
-fn checked_url(url: &str) -> Result<String, Failure> {
-    match url.split_once("://") {
-        Some(("http", rest)) if !rest.is_empty() => Ok(url.to_owned()),
-        Some(("https", _)) => Err(Failure::usage(format!("{url}: godwitctl does not speak TLS yet"))
-            .remedy("give --nva as http://HOST:PORT")),
-        None if !url.is_empty() => Ok(format!("http://{url}")),
-        _ => Err(Failure::usage(format!("{url:?} is not a URL of an NVA"))
-            .remedy("give --nva as http://HOST:PORT, an IPv6 address in brackets")),
     }
 }
 
@@ -120,20 +106,17 @@ fn unreachable_nva(url: &str, why: &str) -> Failure {
         .remedy("is godwit-nva running there? --nva or GODWIT_NVA says where to look")
 }
 
-async fn connect(endpoint: Endpoint, timeout: Duration) -> Result<Channel, String> {
-    match tokio::time::timeout(timeout, endpoint.connect()).await {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(e)) => Err(innermost(&e)),
-        Err(_) => Err(format!("nothing within {} s", timeout.as_secs_f64())),
+/// A connection that could not be made, to the NVA at `url` or to a socket.
+fn unconnected(url: &str, e: ConnectError) -> Failure {
+    match e {
+        ConnectError::BadUrl { why, .. } => Failure::usage(format!("{url:?} is no address of an NVA: {why}"))
+            .remedy("give --nva as http://HOST:PORT, an IPv6 address in brackets"),
+        ConnectError::Unreachable { why, .. } => unreachable_nva(url, &why),
+        ConnectError::Socket { path, why, remedy } => {
+            Failure::unreachable(format!("no NVE answers at the admin socket {}: {why}", path.display()))
+                .remedy(format!("{remedy} (--socket or GODWIT_SOCKET says where to look)"))
+        }
     }
-}
-
-fn innermost(e: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = e;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 async fn settle<T>(

@@ -134,12 +134,17 @@ impl Source {
             Source::One(hand) => return Ok((vec![read_one(hand, all).await?], Vec::new())),
             Source::AllConnected(nva) => nva,
         };
-        let (mut lists, mut missing) = (Vec::new(), Vec::new());
-        for nve in nva.nves().await?.into_iter().filter(|n| n.connected) {
+        // All at once, so that one that hangs costs its timeout only once.
+        let asked = nva.nves().await?.into_iter().filter(|n| n.connected).map(|nve| {
             let hand = Hand::Relay { nva: nva.clone(), nve: nve.name.clone() };
-            match read_one(&hand, all).await {
-                Ok(list) => lists.push(list),
-                Err(failure) => missing.push((nve.name, failure)),
+            (nve.name, tokio::spawn(async move { read_one(&hand, all).await }))
+        });
+        let (mut lists, mut missing) = (Vec::new(), Vec::new());
+        for (nve, answer) in asked.collect::<Vec<_>>() {
+            match answer.await {
+                Ok(Ok(list)) => lists.push(list),
+                Ok(Err(failure)) => missing.push((nve, failure)),
+                Err(e) => missing.push((nve.clone(), Failure::refused(format!("asking {nve} failed: {e}")))),
             }
         }
         Ok((lists, missing))
@@ -202,6 +207,20 @@ fn select(a: &CountersArgs, lists: &[v1::CounterList], earlier: Option<&Earlier>
     shown
 }
 
+/// Who did not answer: the failure itself for one, a summary for several.
+fn missing_as_failure(mut missing: Vec<(String, Failure)>) -> Result<(), Failure> {
+    match missing.len() {
+        0 => Ok(()),
+        1 => Err(missing.remove(0).1),
+        n => {
+            let names: Vec<&str> = missing.iter().map(|(nve, _)| nve.as_str()).collect();
+            let text = format!("{n} NVEs did not answer: {}", names.join(", "));
+            let first = &missing[0].1;
+            Err(Failure { kind: first.kind, text, remedy: Some(format!("the first said: {}", first.text)) })
+        }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -223,7 +242,7 @@ pub async fn run(a: &CountersArgs, ctx: &mut Context<'_>) -> Result<(), Failure>
         round += 1;
         let Some(pause) = a.watch else {
             ctx.show(&report)?;
-            return missing.into_iter().next().map_or(Ok(()), |(_, failure)| Err(failure));
+            return missing_as_failure(missing);
         };
         if round > 1 && !ctx.json {
             ctx.print("\n")?;

@@ -129,12 +129,18 @@ pub async fn ordered(
 async fn watch(nva: &Nva, id: &str, progress: Progress, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let mut watched = Watched::default();
     loop {
+        let began = Instant::now();
+        watched.heard_news = false;
         let lost = match follow(nva, id, progress, &mut watched, ctx).await {
             Ok(Some(last)) => return finish(&last, progress, ctx),
             Ok(None) => Failure::unreachable(format!("{} ended the watch of move {id:?}", nva.peer())),
             Err(f) if f.kind == Kind::Unreachable => f,
             Err(f) => return Err(suggest::explain(nva, f, &[(Named::Move, id)]).await),
         };
+        // A stream that brought nothing and soon ended is no sign that the NVA is back.
+        if watched.heard_news || began.elapsed() > ctx.link.timeout() {
+            watched.lost_at = None;
+        }
         if watched.lost_at.get_or_insert_with(Instant::now).elapsed() >= ctx.link.timeout() {
             return Err(lost.remedy(format!("the move goes on; `godwitctl move show {id}` shows it")));
         }
@@ -146,7 +152,10 @@ async fn watch(nva: &Nva, id: &str, progress: Progress, ctx: &mut Context<'_>) -
 #[derive(Default)]
 struct Watched {
     heading: bool,
-    steps: usize,
+    steps_printed: usize,
+    steps_heard: usize,
+    last: Option<v1::MoveRecord>,
+    heard_news: bool,
     lost_at: Option<Instant>,
 }
 
@@ -162,7 +171,12 @@ async fn follow(
     loop {
         let next = changes.message().await.map_err(|s| Failure::from_status(&nva.peer(), &s))?;
         let Some(record) = next else { return Ok(None) };
-        watched.lost_at = None;
+        if watched.last.as_ref() == Some(&record) {
+            continue;
+        }
+        watched.heard_news |= record.steps.len() > watched.steps_heard;
+        watched.steps_heard = watched.steps_heard.max(record.steps.len());
+        watched.last = Some(record.clone());
         let view = MoveView::new(&record);
         if !ctx.json {
             print_news(&record, &view, watched, ctx)?;
@@ -188,8 +202,8 @@ fn print_news(
     }
     let start = view.ordered_at_us.unwrap_or(0);
     let news: String =
-        record.steps.iter().skip(watched.steps).map(|s| step_line(&step_view(s, start))).collect();
-    watched.steps = record.steps.len();
+        record.steps.iter().skip(watched.steps_printed).map(|s| step_line(&step_view(s, start))).collect();
+    watched.steps_printed = watched.steps_printed.max(record.steps.len());
     ctx.print(&news)
 }
 

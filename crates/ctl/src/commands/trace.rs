@@ -27,7 +27,7 @@ Examples:
   godwitctl trace --nve nve-a --port vm1 --nd 2001:db8::2 --ipv6-src 2001:db8::1
   godwitctl trace --nve nve-a --port uplink0 --hex \"$(cat frame.hex)\"
 
-Nothing is sent and no counter moves: the NVE looks the frame up and says what it would do.")]
+Nothing is sent: the NVE looks the frame up in its tables and says what it would do.")]
 #[command(group(clap::ArgGroup::new("special").args(["arp", "garp", "rarp", "nd", "na", "hex"])))]
 pub struct TraceArgs {
     #[command(flatten)]

@@ -1,0 +1,159 @@
+//! Every command against canned answers: its table, its JSON, what it sent, how it ended.
+//!
+//! The expected transcripts are in `snapshots/`; `INSTA_UPDATE=always` rewrites them.
+
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod fixture;
+
+use fixture::Fixture;
+
+#[test]
+fn nva() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&["nva status", "nva status --json"]));
+}
+
+#[test]
+fn nve() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "nve list",
+        "nve list --json",
+        "nve show nve-a",
+        "nve show nve-a --json",
+        "nve show rack7-vtep",
+        "--socket SOCKET nve show",
+        "nve define r8 --ipv4 198.18.0.8 --ipv6 2001:db8::8",
+        "nve delete rack7-vtep --json",
+        "nve delete rack7-vtp",
+    ]));
+}
+
+#[test]
+fn vn() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "vn list",
+        "vn list --json",
+        "vn create red --vni 5003 --mtu 1450 --transparent-vlan",
+        "vn create red --vni 5003 --json",
+        "vn create red --vni 5001",
+        "vn delete green",
+        "vn delete blue",
+        "vn delete gren",
+    ]));
+}
+
+#[test]
+fn vm() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "vm list",
+        "vm list --vn green",
+        "vm list --json",
+        "vm show web1",
+        "vm show web2 --json",
+        "vm define db --vn blue --mac 02:00:00:00:00:09 --ipv4 10.0.0.9,10.0.0.10 --ipv6 2001:db8::9 --router",
+        "vm define db --vn bleu --mac 02:00:00:00:00:09",
+        "vm define db --vn blue --mac 02:00:00:00:00:09 --pin rack7-vtep --json",
+        "vm delete spare",
+        "vm delete sparre",
+    ]));
+}
+
+#[test]
+fn vm_move() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "vm move web1 --to nve-b",
+        "vm move web1 --to nve-b --mode hot --id upgrade-1 --wait",
+        "vm move web1 --to nve-b --wait --json",
+        "vm move web2 --to nve-b --wait",
+        "vm move web1 --to nve-bb",
+        "vm move wbe1 --to nve-b",
+    ]));
+}
+
+#[test]
+fn moves() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "move list",
+        "move list --unfinished --json",
+        "move show m-1",
+        "move show m-1 --json",
+        "move show m-2",
+        "move show m-3",
+        "move abort m-2",
+        "move abort m-1",
+        "move watch m-1",
+        "move watch m-3 --json",
+        "move show x-17",
+    ]));
+}
+
+#[test]
+fn port() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "port list --nve nve-a",
+        "--socket SOCKET port list --json",
+        "port add vm3 --devargs net_tap3,iface=tap3 --vni 5001 --mac 02:00:00:00:00:03 --nve nve-a",
+        "port pause vm1 --socket SOCKET",
+        "port activate vm1 --nve nve-b --json",
+        "port move vm1 --worker 0 --nve nve-a",
+        "port remove vm2 --nve nve-a",
+        "port remove uplink0 --nve nve-a",
+        "port list --nve nve-c",
+        "port list --nve nve-aa",
+        "port list",
+    ]));
+}
+
+#[test]
+fn counters() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "counters",
+        "counters --nve nve-b --drops --all",
+        "counters --socket SOCKET --port vm1 --json",
+        "counters --nve nve-a --port vm2 --drops",
+        "counters --nve nve-a --port vm1 --watch 0.01 --rounds 2",
+    ]));
+}
+
+#[test]
+fn entries() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "entries --nve nve-a",
+        "entries --nve nve-a --vn blue --json",
+        "entries --socket SOCKET --vn 5002",
+        "entries --socket SOCKET --vn blue",
+        "entries --nve nve-a --vn 77",
+        "entries --nve nve-a --vn greeen",
+    ]));
+}
+
+#[test]
+fn trace() {
+    let f = Fixture::start();
+    let to = "trace --nve nve-b --port vm1";
+    let commands = [
+        format!("{to} --dst 02:00:00:00:00:02"),
+        format!(
+            "{to} --dst 02:00:00:00:00:02 --ipv4-src 10.0.0.1 --ipv4-dst 10.0.0.2 --proto tcp --dport 443"
+        ),
+        format!("{to} --dst 02:00:00:00:00:02 --ipv6-src 2001:db8::1 --ipv6-dst 2001:db8::2 --json"),
+        format!("{to} --arp 10.0.0.2 --ipv4-src 10.0.0.1"),
+        format!("{to} --nd 2001:db8::2 --ipv6-src 2001:db8::1 --src 02:00:00:00:00:77"),
+        format!("{to} --rarp --vlan 7"),
+        "trace --socket SOCKET --port uplink0 --hex ffffffffffff0200000000010806".into(),
+        "trace --nve nve-b --port uplink0 --arp 10.0.0.2".into(),
+        "trace --nve nve-b --port vm11 --arp 10.0.0.2".into(),
+        format!("{to} --ipv4-src 10.0.0.1 --ipv4-dst 10.0.0.2"),
+        format!("{to} --ipv4-src 10.0.0.1"),
+        format!("{to} --hex ff"),
+    ];
+    insta::assert_snapshot!(f.transcript(&commands.each_ref().map(String::as_str)));
+}
