@@ -92,10 +92,13 @@ fn r13_the_same_mac_in_vni_1_and_16777215() {
     let vnis: Vec<u32> = lab.to(UPLINK).iter().map(|f| open(f).0.vni.get()).collect();
     assert_eq!(vnis, [16_777_215, 1]);
     lab.clear();
-    lab.input(UPLINK, &[
-        vxlan_from(NVE_B.into(), vni()).frame(&numbered(R4, M1, 4)),
-        vxlan_from(NVE_B.into(), other_vni()).frame(&numbered(R4, M1, 5)),
-    ]);
+    lab.input(
+        UPLINK,
+        &[
+            vxlan_from(NVE_B.into(), vni()).frame(&numbered(R4, M1, 4)),
+            vxlan_from(NVE_B.into(), other_vni()).frame(&numbered(R4, M1, 5)),
+        ],
+    );
     assert_eq!((numbers(&lab.to(P1)), numbers(&lab.to(P3))), (vec![4], vec![5]));
 }
 

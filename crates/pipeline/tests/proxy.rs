@@ -39,12 +39,8 @@ fn r24_gratuitous_arp_is_told_and_never_flooded() {
     assert!(lab.out.sent.is_empty());
     assert_eq!(lab.tables.counters.worker.consumed, 2);
     // The sender fields must be the frame's own (R65): never announced.
-    let lie = arp_frame(
-        Mac::BROADCAST,
-        M1,
-        0x0806,
-        Arp { sha: M2, spa: v4(2), tpa: v4(2), ..Arp::default() },
-    );
+    let lie =
+        arp_frame(Mac::BROADCAST, M1, 0x0806, Arp { sha: M2, spa: v4(2), tpa: v4(2), ..Arp::default() });
     dropped(&mut lab, P1, &lie, DropReason::SpoofedSource);
     assert_eq!(lab.take_events(), []);
 }

@@ -1,0 +1,530 @@
+//! VMs that move: hold, flush, forward in flight, abort, and the loops that must not be.
+
+mod common;
+
+use common::*;
+use godwit_pipeline::mem::MemPool;
+use godwit_tables::DropReason;
+use godwit_tables::event::{Event, HandoverStats};
+use godwit_tables::update::*;
+use godwit_testkit::frames::Vxlan;
+use godwit_wire::{Instant, Span};
+use std::net::IpAddr;
+
+/// From another NVE, for M1.
+fn overlay(n: u32) -> Vec<u8> {
+    vxlan().frame(&numbered(R4, M1, n))
+}
+
+/// From the VM on port 2, for M1.
+fn local(n: u32) -> Vec<u8> {
+    numbered(M2, M1, n)
+}
+
+fn paused() -> VmState {
+    VmState::Paused { hold: limits(100, 2000) }
+}
+
+fn expected(via: Option<TunnelIdx>) -> VmState {
+    VmState::Expected { via, hold: limits(100, 2000) }
+}
+
+impl Lab {
+    fn departed(&mut self, tunnel: TunnelIdx) {
+        let until = self.now + ms(60_000);
+        self.vm(M1, VmState::Departed { tunnel, until });
+    }
+
+    /// The last progress report.
+    fn report(&mut self) -> HandoverStats {
+        let last = self.take_events().into_iter().rev().find_map(|e| match e {
+            Event::Handover { key: k, stats } if k == key(M1) => Some(stats),
+            _ => None,
+        });
+        last.expect("a report about M1")
+    }
+
+    fn ttls(&self) -> Vec<u8> {
+        self.to(UPLINK).iter().map(|f| open(f).0.ttl).collect()
+    }
+}
+
+#[test]
+fn r45_old_nve_holds_then_forwards_in_order() {
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    for n in 0..10 {
+        if n % 2 == 0 { lab.one(UPLINK, &overlay(n)) } else { lab.one(P2, &local(n)) }
+    }
+    lab.tick();
+    assert!(lab.out.sent.is_empty());
+    assert_eq!(lab.tables.waiting(), 10);
+    lab.departed(T4);
+    lab.one(UPLINK, &overlay(10));
+    lab.settle();
+    assert_eq!(numbers(&lab.to(UPLINK)), (0..=10).collect::<Vec<_>>());
+    let ttls: Vec<u8> = (0..=10).map(|n| if n % 2 == 0 { 48 } else { 64 }).collect();
+    assert_eq!(lab.ttls(), ttls, "R46d for those from the overlay, R3 for our own");
+    let stats = lab.report();
+    assert_eq!((stats.held, stats.flushed, stats.forwarded), (10, 10, 6));
+    assert_eq!((stats.dropped, stats.waiting), (0, 0));
+    assert_eq!((stats.first_forward, stats.last_forward), (lab.now, lab.now));
+    assert_eq!(lab.tables.counters.worker.forwarded_in_flight, 6);
+    assert_eq!(lab.tables.vms.specials(), 1, "the forward entry stays");
+}
+
+#[test]
+fn r44_the_inner_frame_is_bit_identical_and_the_entropy_stays() {
+    let mut lab = Lab::new();
+    lab.departed(T6);
+    let inner = numbered(R4, M1, 5);
+    lab.one(UPLINK, &vxlan().frame(&inner));
+    let (outer, got) = open(lab.only().1);
+    assert_eq!(got, inner);
+    assert_eq!(outer.dst, IpAddr::V6(NVE_B6));
+    lab.clear();
+    lab.vm(R4, VmState::Local { port: P2 });
+    lab.access(P2, VN, R4, Admission::Activated);
+    lab.one(P2, &inner);
+    assert_eq!(open(lab.only().1).0.src_port, outer.src_port, "R2: the same port as the sender's own");
+}
+
+#[test]
+fn r6_a_congestion_mark_survives_forwarding() {
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    let mut ip = godwit_testkit::frames::V4::new(v4(1), v4(2), 17);
+    ip.tos = 2;
+    let f = godwit_testkit::frames::ethernet(M1, R4, 0x0800, &ip.packet(b"12345678"));
+    lab.one(UPLINK, &Vxlan { tos: 3, ..vxlan() }.frame(&f));
+    lab.departed(T4);
+    lab.one(UPLINK, &Vxlan { tos: 3, ..vxlan() }.frame(&f));
+    lab.settle();
+    for f in lab.to(UPLINK) {
+        let (outer, inner) = open(f);
+        assert_eq!((outer.ecn.bits(), inner[15] & 3), (3, 3));
+    }
+    assert_eq!(lab.to(UPLINK).len(), 2);
+}
+
+#[test]
+fn r45_new_nve_delivers_what_came_early_first() {
+    let mut lab = Lab::new();
+    lab.vm(M1, expected(Some(T4)));
+    lab.input(UPLINK, &(0..70).map(overlay).collect::<Vec<_>>());
+    lab.one(P2, &local(1000));
+    assert_eq!(numbers(&lab.to(UPLINK)), [1000], "it still runs there, so local frames go there");
+    lab.clear();
+    lab.vm(M1, VmState::Local { port: P1 });
+    // More is held than one drain sends: newer frames wait their turn.
+    lab.one(UPLINK, &overlay(70));
+    assert_eq!(numbers(&lab.to(P1)), (0..64).collect::<Vec<_>>());
+    lab.one(P2, &local(71));
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), (0..=71).collect::<Vec<_>>());
+    let stats = lab.report();
+    assert_eq!((stats.held, stats.flushed, stats.forwarded, stats.waiting), (71, 71, 0, 0));
+    assert_eq!(lab.tables.vms.specials(), 0);
+}
+
+#[test]
+fn r45_expected_with_no_place_to_go_holds_local_frames_too() {
+    let mut lab = Lab::new();
+    lab.vm(M1, expected(None));
+    lab.one(P2, &local(0));
+    lab.one(UPLINK, &overlay(1));
+    lab.one(P2, &local(2));
+    // The directory now tells where it still runs: local frames go, early ones stay.
+    lab.vm(M1, expected(Some(T4)));
+    lab.one(P2, &local(3));
+    lab.settle();
+    assert_eq!(numbers(&lab.to(UPLINK)), [0, 2, 3]);
+    assert_eq!(lab.tables.waiting(), 1);
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), [1]);
+}
+
+#[test]
+fn r45_aborted_at_the_old_nve_everything_is_delivered() {
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    for n in 0..20 {
+        if n % 3 == 0 { lab.one(P2, &local(n)) } else { lab.one(UPLINK, &overlay(n)) }
+    }
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn r46_aborted_at_the_new_nve_nothing_returns_to_the_overlay() {
+    let mut lab = Lab::new();
+    lab.vm(M1, expected(None));
+    lab.one(UPLINK, &overlay(0));
+    lab.one(P2, &local(1));
+    lab.one(UPLINK, &overlay(2));
+    lab.vm(M1, VmState::Remote { tunnel: T4 });
+    lab.settle();
+    assert_eq!(numbers(&lab.to(UPLINK)), [1]);
+    assert_eq!(lab.drops(DropReason::HoldAborted), 2);
+    let stats = lab.report();
+    assert_eq!((stats.held, stats.flushed, stats.dropped, stats.waiting), (3, 1, 2, 0));
+    assert_eq!(lab.tables.vms.specials(), 0);
+}
+
+#[test]
+fn r45_the_oldest_goes_when_the_limit_is_reached() {
+    let mut lab = Lab::new();
+    lab.vm(M1, VmState::Paused { hold: limits(5, 2000) });
+    for n in 0..12 {
+        if n % 2 == 0 { lab.one(P2, &local(n)) } else { lab.one(UPLINK, &overlay(n)) }
+    }
+    assert_eq!(lab.drops(DropReason::HoldOverflow), 7);
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), [7, 8, 9, 10, 11]);
+    let stats = lab.report();
+    assert_eq!((stats.held, stats.flushed, stats.dropped), (12, 5, 7));
+}
+
+#[test]
+fn r45_a_limit_of_nothing_holds_nothing() {
+    let mut lab = Lab::new();
+    lab.vm(M1, VmState::Paused { hold: limits(0, 2000) });
+    dropped(&mut lab, P2, &local(1), DropReason::HoldOverflow);
+}
+
+#[test]
+fn r45_each_frame_has_its_age() {
+    let mut lab = Lab::new();
+    lab.vm(M1, VmState::Paused { hold: limits(100, 1000) });
+    for n in 0..4 {
+        lab.one(P2, &local(n));
+        lab.wait(ms(300));
+        lab.tick();
+    }
+    assert_eq!(lab.drops(DropReason::HoldExpired), 1);
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), [1, 2, 3]);
+}
+
+#[test]
+fn r45_full_memory_refuses_newcomers_and_keeps_what_it_has() {
+    let mut c = config();
+    c.hold_bytes = 4096;
+    let mut lab = Lab::with(&c);
+    lab.vm(M1, paused());
+    for n in 0..100 {
+        lab.one(P2, &local(n));
+    }
+    let held = lab.tables.waiting();
+    assert_eq!(lab.drops(DropReason::HoldMemory), 100 - held);
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), (0..held as u32).collect::<Vec<_>>());
+}
+
+#[test]
+fn misses_leave_half_of_the_memory_to_handovers() {
+    let mut c = config();
+    c.hold_bytes = 8192;
+    let mut lab = Lab::with(&c);
+    for n in 0..16 {
+        lab.one(P1, &numbered(M1, mac(0x1000 + n), 1));
+        lab.one(P1, &numbered(M1, mac(0x1000 + n), 2));
+    }
+    assert!(lab.drops(DropReason::HoldMemory) > 0);
+    lab.vm(M1, paused());
+    lab.one(P2, &local(1));
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), [1]);
+}
+
+#[test]
+fn r43_the_forward_entry_dies_with_its_timer() {
+    let mut lab = Lab::new();
+    lab.departed(T4);
+    lab.one(UPLINK, &overlay(0));
+    lab.wait(ms(59_999));
+    lab.tick();
+    lab.one(UPLINK, &overlay(1));
+    assert_eq!(numbers(&lab.to(UPLINK)), [0, 1]);
+    lab.wait(ms(1));
+    lab.tick();
+    lab.clear();
+    dropped(&mut lab, UPLINK, &overlay(2), DropReason::NotLocal);
+    assert_eq!(lab.take_events(), [], "its sender was reported a millisecond ago");
+    lab.one(P2, &local(3));
+    assert_eq!(numbers(&lab.to(UPLINK)), [3], "our own still reach it");
+    assert_eq!(lab.tables.vms.specials(), 0);
+}
+
+#[test]
+fn r43_retargeted_and_extended() {
+    let mut lab = Lab::new();
+    lab.departed(T4);
+    lab.one(UPLINK, &overlay(0));
+    lab.wait(ms(30_000));
+    lab.departed(T6);
+    lab.one(UPLINK, &overlay(1));
+    lab.wait(ms(59_000));
+    lab.tick();
+    lab.one(UPLINK, &overlay(2));
+    let to: Vec<IpAddr> = lab.to(UPLINK).iter().map(|f| open(f).0.dst).collect();
+    assert_eq!(to, [NVE_B.into(), IpAddr::from(NVE_B6), NVE_B6.into()], "straight to the newest");
+    lab.wait(ms(5));
+    lab.tick();
+    assert_eq!(lab.report().forwarded, 3, "counts go on");
+}
+
+#[test]
+fn r41_what_is_still_on_its_way_to_the_old_port_goes_along() {
+    let mut lab = Lab::new();
+    lab.access(P1, VN, M1, Admission::Closed);
+    lab.departed(T4);
+    dropped(&mut lab, P1, &numbered(M1, M2, 1), DropReason::PortClosed);
+    lab.one(P2, &local(2));
+    assert_eq!((numbers(&lab.to(UPLINK)), lab.ttls()), (vec![2], vec![64]));
+    assert_eq!(lab.tables.counters.worker.forwarded_in_flight, 0, "our own is no packet in flight");
+}
+
+#[test]
+fn r46d_outer_ttl() {
+    let mut lab = Lab::new();
+    lab.departed(T4);
+    for (received, sent) in [(255, Some(48)), (64, Some(48)), (48, Some(32)), (32, Some(16)), (31, None)] {
+        let f = Vxlan { ttl: received, ..vxlan() }.frame(&numbered(R4, M1, 1));
+        match sent {
+            None => dropped(&mut lab, UPLINK, &f, DropReason::TtlExhausted),
+            Some(ttl) => {
+                lab.one(UPLINK, &f);
+                assert_eq!(lab.ttls(), [ttl]);
+                lab.clear();
+            }
+        }
+    }
+    // A hold remembers what the frame came with.
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    for ttl in [48, 20] {
+        lab.one(UPLINK, &Vxlan { ttl, ..vxlan() }.frame(&numbered(R4, M1, 1)));
+    }
+    lab.departed(T4);
+    lab.settle();
+    assert_eq!((lab.ttls(), lab.drops(DropReason::TtlExhausted)), (vec![32], 1));
+}
+
+#[test]
+fn r46_a_ring_of_stale_forward_entries_ends() {
+    // Three NVEs, each of which believes that M1 went on to the next one.
+    let mut ring: Vec<Lab> = (0..3).map(|_| Lab::new()).collect();
+    ring.iter_mut().for_each(|nve| nve.departed(T4));
+    let mut frame = overlay(1);
+    let mut journeys = 0;
+    loop {
+        let nve = &mut ring[journeys % 3];
+        nve.one(UPLINK, &frame);
+        if nve.out.sent.is_empty() {
+            assert_eq!(nve.drops(DropReason::TtlExhausted), 1);
+            break;
+        }
+        // The underlay carries it to the next NVE, which has the same addresses in this lab.
+        let (outer, inner) = open(nve.only().1);
+        frame = Vxlan { ttl: outer.ttl, ..vxlan_from(NVE_C.into(), vni()) }.frame(inner);
+        nve.clear();
+        journeys += 1;
+        assert!(journeys <= 3, "re-encapsulated at most three times");
+    }
+    assert_eq!(journeys, 3);
+}
+
+#[test]
+fn r46c_the_vm_returns() {
+    let mut lab = Lab::new();
+    lab.departed(T4);
+    lab.one(UPLINK, &overlay(0));
+    lab.vm(M1, expected(Some(T4)));
+    lab.one(UPLINK, &overlay(1));
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.one(UPLINK, &overlay(2));
+    lab.settle();
+    assert_eq!((numbers(&lab.to(UPLINK)), numbers(&lab.to(P1))), (vec![0], vec![1, 2]));
+}
+
+#[test]
+fn r47_stale_senders_are_reported_now_and_then() {
+    let mut lab = Lab::new();
+    lab.departed(T4);
+    let stale = |sender: IpAddr| Event::StaleSender { key: key(M1), sender };
+    for _ in 0..5 {
+        lab.one(UPLINK, &overlay(1));
+        lab.one(UPLINK, &vxlan_from(NVE_B6.into(), vni()).frame(&numbered(R4, M1, 1)));
+    }
+    assert_eq!(lab.take_events(), [stale(NVE_C.into()), stale(NVE_B6.into())]);
+    lab.wait(ms(100));
+    lab.one(UPLINK, &overlay(1));
+    assert_eq!(lab.take_events(), [stale(NVE_C.into())]);
+    // Held ones tell of their senders when they go.
+    lab.wait(ms(100));
+    lab.vm(M1, paused());
+    lab.one(UPLINK, &overlay(1));
+    lab.departed(T4);
+    lab.settle();
+    assert!(lab.take_events().contains(&stale(NVE_C.into())));
+}
+
+#[test]
+fn a_departed_vms_tunnel_may_not_be_ready() {
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    lab.input(UPLINK, &(0..20).map(overlay).collect::<Vec<_>>());
+    lab.departed(PENDING);
+    lab.one(UPLINK, &overlay(20));
+    lab.settle();
+    assert!(lab.out.sent.is_empty());
+    lab.tunnel(PENDING, NVE_C.into());
+    lab.one(UPLINK, &overlay(21));
+    lab.settle();
+    assert_eq!(numbers(&lab.to(UPLINK)), (0..=21).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_buffers_lose_nothing() {
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    lab.input(UPLINK, &(0..10).map(overlay).collect::<Vec<_>>());
+    lab.pool = MemPool::of(3);
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), [0, 1, 2]);
+    lab.one(UPLINK, &overlay(10));
+    let entered = lab.pool.taken();
+    lab.pool = MemPool::endless();
+    lab.forget_buffers(entered);
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), (0..=10).collect::<Vec<_>>());
+}
+
+#[test]
+fn removed_while_holding() {
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    lab.input(UPLINK, &(0..3).map(overlay).collect::<Vec<_>>());
+    lab.tick();
+    lab.clear();
+    lab.apply(Update::VmRemove { key: key(M1) });
+    assert_eq!((lab.drops(DropReason::HoldAborted), lab.tables.waiting()), (3, 0));
+    assert_eq!(lab.report().dropped, 3);
+    dropped(&mut lab, UPLINK, &overlay(4), DropReason::NotLocal);
+    lab.tick();
+    assert_eq!(lab.tables.vms.specials(), 0);
+}
+
+#[test]
+fn a_port_that_vanishes_before_the_flush() {
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    lab.input(UPLINK, &(0..3).map(overlay).collect::<Vec<_>>());
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.apply(Update::PortRemove { port: P1 });
+    lab.settle();
+    assert_eq!((lab.drops(DropReason::PortGone), lab.tables.waiting()), (3, 0));
+    assert_eq!(lab.tables.vms.specials(), 0);
+}
+
+#[test]
+fn progress_is_reported_at_most_every_five_milliseconds_and_at_once_when_empty() {
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    let mut reports = 0;
+    for n in 0..100 {
+        lab.one(UPLINK, &overlay(n));
+        lab.tick();
+        reports += lab.take_events().len();
+        lab.wait(Span::from_us(500));
+    }
+    assert!((9..=11).contains(&reports), "{reports} in 50 ms");
+    lab.departed(T4);
+    lab.settle();
+    let stats = lab.report();
+    assert_eq!((stats.waiting, stats.forwarded), (0, 100));
+    for _ in 0..100 {
+        lab.wait(ms(1));
+        lab.tick();
+    }
+    assert_eq!(lab.take_events(), [], "no change, no report");
+}
+
+#[test]
+fn counts_begin_anew_with_each_handover() {
+    let mut lab = Lab::new();
+    lab.vm(M1, paused());
+    lab.one(UPLINK, &overlay(0));
+    lab.departed(T4);
+    lab.settle();
+    assert_eq!(lab.report().forwarded, 1);
+    lab.vm(M1, expected(Some(T4)));
+    lab.one(UPLINK, &overlay(1));
+    lab.wait(ms(10));
+    lab.tick();
+    let stats = lab.report();
+    assert_eq!((stats.held, stats.forwarded, stats.first_forward), (1, 0, Instant(0)));
+    // Said twice, it is still the same handover.
+    lab.vm(M1, expected(Some(T4)));
+    lab.one(UPLINK, &overlay(2));
+    lab.wait(ms(10));
+    lab.tick();
+    assert_eq!(lab.report().held, 2);
+}
+
+#[test]
+fn any_update_twice_ends_in_the_same_state() {
+    let mut lab = Lab::new();
+    for state in [paused(), expected(None), VmState::Local { port: P1 }, VmState::Remote { tunnel: T4 }] {
+        lab.vm(M1, state);
+        let before = lab.tables.vms.special_of(key(M1)).map(|s| s.state);
+        lab.vm(M1, state);
+        assert_eq!(lab.tables.vms.special_of(key(M1)).map(|s| s.state), before);
+    }
+    let vms = lab.tables.vms.len();
+    lab.apply(Update::VmRemove { key: key(M1) });
+    lab.apply(Update::VmRemove { key: key(M1) });
+    assert_eq!(lab.tables.vms.len(), vms - 1);
+}
+
+#[test]
+fn many_vms_move_at_once() {
+    let mut lab = Lab::new();
+    for n in 0..50 {
+        lab.vm(mac(0x100 + n), VmState::Paused { hold: limits(10, 2000) });
+        for k in 0..5 {
+            lab.one(P2, &numbered(M2, mac(0x100 + n), n as u32 * 10 + k));
+        }
+    }
+    let until = lab.now + ms(1000);
+    for n in 0..50 {
+        lab.vm(mac(0x100 + n), VmState::Departed { tunnel: T4, until });
+    }
+    lab.settle();
+    let sent = numbers(&lab.to(UPLINK));
+    assert_eq!(sent.len(), 250);
+    for n in 0..50 {
+        let of_one: Vec<u32> = sent.iter().copied().filter(|s| s / 10 == n).collect();
+        assert_eq!(of_one, (0..5).map(|k| n * 10 + k).collect::<Vec<_>>());
+    }
+    lab.wait(ms(1000));
+    lab.tick();
+    assert_eq!((lab.tables.vms.specials(), lab.tables.waiting()), (0, 0));
+}
+
+#[test]
+fn a_quiet_switch_does_nothing() {
+    let mut lab = Lab::new();
+    lab.tick();
+    assert!(!lab.tables.specials_due(Instant(u64::MAX - 1)));
+    lab.tick();
+    assert!(lab.out.sent.is_empty());
+}

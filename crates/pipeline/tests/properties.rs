@@ -1,0 +1,327 @@
+//! Whatever comes in, on whatever port, in whatever state: nothing panics, every frame and every
+//! buffer is accounted for (the lab checks the balance after each step), and the trace tells before
+//! what processing does after.
+
+mod common;
+
+use common::*;
+use godwit_pipeline::mem::MemPool;
+use godwit_pipeline::trace::{Trace, Verdict, trace};
+use godwit_tables::counters::DropReason;
+use godwit_tables::update::*;
+use godwit_testkit::frames::{self, Nd, Vxlan};
+use godwit_wire::{Mac, Vni};
+use proptest::prelude::*;
+
+const MACS: [Mac; 7] = [M1, M2, R4, R6, STRANGER, Mac::BROADCAST, mac(0x50)];
+const PORTS: [PortIdx; 6] = [UPLINK, P1, P2, P3, EXCEPTION, PortIdx(33)];
+
+fn any_mac() -> impl Strategy<Value = Mac> {
+    prop_oneof![6 => proptest::sample::select(&MACS[..]), 1 => any::<[u8; 6]>().prop_map(Mac)]
+}
+
+/// A frame as a VM may send it.
+fn vm_frame() -> impl Strategy<Value = Vec<u8>> {
+    let small = 0u8..8;
+    let arp = (any_mac(), small.clone(), small.clone(), 0usize..4).prop_map(|(m, a, b, kind)| match kind {
+        0 => frames::arp_request(m, v4(a), v4(b)),
+        1 => frames::garp(m, v4(a)),
+        2 => frames::arp_probe(m, v4(b)),
+        _ => frames::rarp_announce(m),
+    });
+    let nd = (any_mac(), small.clone(), small, 0usize..4).prop_map(|(m, a, b, kind)| match kind {
+        0 => Nd::solicit(m, v6(a.into()), v6(b.into())).frame(),
+        1 => Nd::announce(m, v6(a.into())).frame(),
+        2 => Nd::dad(m, v6(b.into())).frame(),
+        _ => Nd { kind: 133, ..Nd::solicit(m, v6(a.into()), v6(b.into())) }.frame(),
+    });
+    let data =
+        (any_mac(), any_mac(), any::<u32>(), any::<bool>(), 0usize..1700).prop_map(|(s, d, n, six, len)| {
+            let payload = vec![n as u8; len];
+            if six {
+                frames::udp_frame((s, v6(1).into(), 1), (d, v6(2).into(), 2), &payload)
+            } else {
+                frames::udp_frame((s, v4(1).into(), 1), (d, v4(2).into(), 2), &payload)
+            }
+        });
+    let plain = prop_oneof![arp, nd, data];
+    (plain, 0u8..10).prop_map(|(f, tag)| match tag {
+        0 => frames::tagged(&f, 0x8100, 5),
+        1 => frames::tagged(&frames::tagged(&f, 0x8100, 5), 0x88a8, 6),
+        _ => f,
+    })
+}
+
+/// A frame as the underlay may bring it.
+fn underlay_frame() -> impl Strategy<Value = Vec<u8>> {
+    let vni = prop_oneof![4 => Just(vni()), 2 => Just(other_vni()), 1 => Just(Vni::from_low24(9))];
+    let vxlan =
+        (vm_frame(), vni, any::<bool>(), any::<u8>(), any::<u8>()).prop_map(|(inner, vni, six, ttl, tos)| {
+            let sender = if six { NVE_B6.into() } else { NVE_C.into() };
+            Vxlan { ttl, tos, ..vxlan_from(sender, vni) }.frame(&inner)
+        });
+    let own = (0usize..5).prop_map(|kind| match kind {
+        0 => frames::arp_request(HOP_MAC, NVE_B, LOC4),
+        1 => frames::arp_reply(HOP_MAC, NVE_B, UP_MAC, LOC4),
+        2 => Nd::solicit(HOP_MAC, NVE_B6, LOC6).frame(),
+        3 => frames::ping((HOP_MAC, NVE_B.into()), (UP_MAC, LOC4.into()), 1, b"x"),
+        _ => frames::ping((HOP_MAC, NVE_B6.into()), (UP_MAC, LOC6.into()), 1, b"x"),
+    });
+    prop_oneof![4 => vxlan, 1 => own]
+}
+
+/// Any of these, whole or damaged.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let good = prop_oneof![vm_frame(), underlay_frame()];
+    let damaged = (good.clone(), any::<prop::sample::Index>(), any::<u8>(), any::<bool>());
+    prop_oneof![
+        5 => good,
+        3 => damaged.prop_map(|(mut f, at, value, cut)| {
+            let i = at.index(f.len());
+            if cut { f.truncate(i) } else { f[i] = value }
+            f
+        }),
+        1 => proptest::collection::vec(any::<u8>(), 0..200),
+    ]
+}
+
+/// A frame and a port that it might really come in on.
+fn arrival() -> impl Strategy<Value = (PortIdx, Vec<u8>)> {
+    prop_oneof![
+        3 => (proptest::sample::select(&[P1, P2, P3][..]), vm_frame()),
+        3 => (Just(UPLINK), underlay_frame()),
+        2 => (proptest::sample::select(&PORTS[..]), any_frame()),
+    ]
+}
+
+fn vm_state() -> impl Strategy<Value = VmState> {
+    let tunnel = (0u32..4).prop_map(TunnelIdx);
+    let hold = (0u32..6, 0u64..20).prop_map(|(p, a)| limits(p, a));
+    let until = (0u64..60).prop_map(|t| godwit_wire::Instant(1_000_000_000) + ms(t));
+    prop_oneof![
+        tunnel.clone().prop_map(|tunnel| VmState::Remote { tunnel }),
+        proptest::sample::select(&[P1, P2, P3, UPLINK, PortIdx(33), PortIdx(5000)][..])
+            .prop_map(|port| VmState::Local { port }),
+        (proptest::option::of(tunnel.clone()), hold.clone())
+            .prop_map(|(via, hold)| VmState::Expected { via, hold }),
+        hold.prop_map(|hold| VmState::Paused { hold }),
+        (tunnel, until.clone()).prop_map(|(tunnel, until)| VmState::Departed { tunnel, until }),
+        until.prop_map(|until| VmState::Absent { until }),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Frames(Vec<(PortIdx, Vec<u8>)>),
+    Vm(Mac, VnIdx, VmState),
+    Other(u8, Mac, u8),
+    Wait(u64),
+    Tick,
+    Buffers(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let mac = proptest::sample::select(&MACS[..]);
+    prop_oneof![
+        5 => proptest::collection::vec(arrival(), 1..6).prop_map(Op::Frames),
+        4 => (mac.clone(), prop_oneof![4 => Just(VN), 1 => Just(OTHER_VN)], vm_state())
+            .prop_map(|(m, v, s)| Op::Vm(m, v, s)),
+        2 => (0u8..22, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
+        2 => (0u64..30).prop_map(Op::Wait),
+        2 => Just(Op::Tick),
+        1 => (0usize..20).prop_map(Op::Buffers),
+    ]
+}
+
+impl Lab {
+    fn other(&mut self, kind: u8, m: Mac, n: u8) {
+        let until = self.now + ms(10);
+        let tunnel = TunnelIdx(u32::from(n % 4));
+        match kind {
+            0 => self.apply(Update::VmRemove { key: key(m) }),
+            1 | 2 => self.neighbor(v4(n), m),
+            3 => self.neighbor(v6(n.into()), m),
+            4 => self.apply(Update::NeighborAbsent { vn: VN, ip: v4(n).into(), until }),
+            5 => self.apply(Update::NeighborRemove { vn: VN, ip: v6(n.into()).into() }),
+            6 => self.apply(Update::VnRemove { vn: VN }),
+            7 | 8 => self.vn(VN, vni(), n % 2 == 0),
+            9 => self.apply(Update::PortRemove { port: P2 }),
+            10 => self.access(P2, VN, M2, Admission::Associated),
+            11 | 12 => self.access(P2, VN, M2, Admission::Activated),
+            13 => self.access(P1, OTHER_VN, M1, Admission::Activated),
+            14 => self.access(P1, VN, M1, Admission::Activated),
+            15 => self.apply(Update::TunnelRemove { tunnel }),
+            16 => self.apply(Update::TunnelPending { tunnel, remote: NVE_C.into() }),
+            17 | 18 => self.tunnel(tunnel, if n < 4 { NVE_C.into() } else { NVE_B6.into() }),
+            19 => self.apply(Update::ReplicaAdd { vn: VN, tunnel }),
+            20 => self.apply(Update::ReplicaRemove { vn: VN, tunnel }),
+            _ => self.set_uplink((n % 2 == 0).then_some(EXCEPTION)),
+        }
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Frames(all) => {
+                for (port, f) in all {
+                    self.one(port, &f);
+                }
+            }
+            Op::Vm(m, vn, state) => self.apply(Update::VmSet { key: Key::new(vn, m), state }),
+            Op::Other(kind, m, n) => self.other(kind, m, n),
+            Op::Wait(t) => self.wait(ms(t)),
+            Op::Tick => self.tick(),
+            Op::Buffers(n) => {
+                let taken = self.pool.taken();
+                self.pool = MemPool::of(n);
+                self.forget_buffers(taken);
+            }
+        }
+    }
+}
+
+/// What became of one frame, in the words of a trace.
+fn observed(lab: &mut Lab, port: PortIdx, frame: &[u8]) -> Verdict {
+    lab.clear();
+    let before = (*lab.tables.counters.worker_copy(), lab.tables.counters.total(), lab.tables.waiting());
+    lab.one(port, frame);
+    let (w, t) = (lab.tables.counters.worker, lab.tables.counters.total());
+    for reason in DropReason::ALL {
+        let i = reason as usize;
+        // A full hold lets its oldest go, and a flood makes copies: neither is this frame's end.
+        let own = !matches!(reason, DropReason::HoldOverflow | DropReason::ReplicationLimit)
+            || lab.tables.waiting() + (lab.out.sent.len() as u64) < before.2 + 1;
+        if t.drops[i] > before.1.drops[i] && own && w.replicated == before.0.replicated {
+            return Verdict::Drop(reason);
+        }
+    }
+    if w.replicated > before.0.replicated {
+        let copies = w.copies
+            - before.0.copies
+            - (t.drops[DropReason::ReplicationLimit as usize]
+                - before.1.drops[DropReason::ReplicationLimit as usize]);
+        return Verdict::Replicated(copies as usize + 1);
+    }
+    if w.consumed > before.0.consumed {
+        return Verdict::Consumed;
+    }
+    if w.answered_arp + w.answered_nd + w.answered_echo
+        > before.0.answered_arp + before.0.answered_nd + before.0.answered_echo
+    {
+        return Verdict::Answered;
+    }
+    if w.misses > before.0.misses {
+        return Verdict::Miss;
+    }
+    if w.held > before.0.held {
+        return Verdict::Held;
+    }
+    if lab.tables.waiting() > before.2 {
+        return Verdict::Waits;
+    }
+    let in_flight = w.forwarded_in_flight > before.0.forwarded_in_flight;
+    let (to, sent) = (lab.out.sent[0].0, lab.to(lab.out.sent[0].0)[0]);
+    if in_flight || w.encapsulated > before.0.encapsulated {
+        return Verdict::Encapsulated { remote: open(sent).0.dst, in_flight };
+    }
+    Verdict::Send { port: to }
+}
+
+fn text(t: &Trace) -> String {
+    let s = t.to_string();
+    assert!(s.lines().count() == t.steps().len() && s.lines().all(|l| l.len() > 5));
+    s
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn everything_is_accounted_for(ops in proptest::collection::vec(op(), 1..60)) {
+        let mut lab = Lab::new();
+        for op in ops {
+            lab.run(op);
+        }
+        // Time ends everything that waits.
+        let taken = lab.pool.taken();
+        lab.pool = MemPool::endless();
+        lab.forget_buffers(taken);
+        for _ in 0..4 {
+            lab.wait(ms(600));
+            lab.settle();
+        }
+        prop_assert_eq!(lab.tables.waiting(), 0);
+        prop_assert_eq!(lab.tables.vms.querying(), 0);
+    }
+
+    #[test]
+    fn bursts_do_what_single_frames_do(
+        ops in proptest::collection::vec(op(), 0..20),
+        port in proptest::sample::select(&[UPLINK, P1, P2][..]),
+        frames in proptest::collection::vec(prop_oneof![vm_frame(), underlay_frame()], 1..90),
+    ) {
+        let (mut one, mut all) = (Lab::new(), Lab::new());
+        for op in ops {
+            one.run(op.clone());
+            all.run(op);
+        }
+        for f in &frames {
+            one.one(port, f);
+        }
+        all.input(port, &frames);
+        prop_assert_eq!(&one.out.sent, &all.out.sent);
+        prop_assert_eq!(&one.out.events, &all.out.events);
+        prop_assert_eq!(one.tables.counters.total(), all.tables.counters.total());
+        prop_assert_eq!(one.tables.counters.worker, all.tables.counters.worker);
+    }
+
+    #[test]
+    fn the_trace_tells_what_happens(
+        ops in proptest::collection::vec(op(), 0..25),
+        arrivals in proptest::collection::vec(arrival(), 1..10),
+    ) {
+        let mut lab = Lab::new();
+        for op in ops {
+            lab.run(op);
+        }
+        let taken = lab.pool.taken();
+        lab.pool = MemPool::endless();
+        lab.forget_buffers(taken);
+        for (port, frame) in arrivals {
+            lab.settle();
+            let told = trace(&lab.tables, port, &frame, lab.now);
+            let words = text(&told);
+            let seen = observed(&mut lab, port, &frame);
+            prop_assert_eq!(told.verdict(), seen, "{}", words);
+        }
+    }
+}
+
+trait Copied {
+    fn worker_copy(&self) -> &godwit_tables::WorkerCounters;
+}
+
+impl Copied for godwit_tables::Counters {
+    fn worker_copy(&self) -> &godwit_tables::WorkerCounters {
+        &self.worker
+    }
+}
+
+#[test]
+fn a_trace_reads_as_a_story() {
+    let mut lab = Lab::new();
+    let t = trace(&lab.tables, P1, &numbered(M1, R4, 1), lab.now);
+    let want = "\
+port 1: VM 02:00:00:00:00:01 of VN 1, Activated (R15)
+frame: from 02:00:00:00:00:01 to 02:00:00:00:00:04, type 0x0800
+VN 1: VNI 1 (R13)
+source 02:00:00:00:00:01 is the port's VM (R65)
+destination 02:00:00:00:00:04 in VN 1: Remote { tunnel: TunnelIdx(0) }
+tunnel 0: to NVE 198.18.0.2, MTU 1600 (R8), ready
+=> goes to NVE 198.18.0.2 (R1)
+";
+    assert_eq!(t.to_string(), want);
+    lab.vm(M1, VmState::Paused { hold: limits(10, 1000) });
+    let frame = vxlan().frame(&numbered(R4, M1, 1));
+    assert_eq!(trace(&lab.tables, UPLINK, &frame, lab.now).verdict(), Verdict::Held);
+    assert_eq!(lab.tables.counters.total().rx_packets, 0, "a trace leaves no trace");
+}
