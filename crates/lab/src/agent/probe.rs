@@ -281,11 +281,16 @@ mod tests {
         }
     }
 
+    fn free_port() -> u16 {
+        UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
     #[test]
     fn two_probes_on_the_loopback_lose_nothing_over_a_pause() {
         let (ga, gb) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
-        let a = Probe::open(spec(47101, 47102), ga.clone()).unwrap();
-        let b = Probe::open(spec(47102, 47101), gb.clone()).unwrap();
+        let (pa, pb) = (free_port(), free_port());
+        let a = Probe::open(spec(pa, pb), ga.clone()).unwrap();
+        let b = Probe::open(spec(pb, pa), gb.clone()).unwrap();
         a.meet(Duration::from_secs(5)).unwrap();
         b.meet(Duration::from_secs(5)).unwrap();
         ga.open();

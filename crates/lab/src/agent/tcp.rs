@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_transfer_arrives_whole_and_at_its_rate() {
         let gate = Arc::new(Gate::default());
-        let local = SocketAddr::from(([127, 0, 0, 1], 47103));
+        let local = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let spec = |seed| TcpSpec { seed, rate_bit: 20_000_000 };
         let a = Transfer::listen(local, spec(11), gate.clone()).unwrap();
         let b = Transfer::connect(local, spec(!11), gate.clone()).unwrap();

@@ -4,12 +4,13 @@
 //! Everything of a lab carries its random id, and only what runs inside its namespaces is killed.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
@@ -35,8 +36,21 @@ pub fn directory(id: &str) -> PathBuf {
     std::env::temp_dir().join(format!("godwit-lab-{id}"))
 }
 
+/// Chooses an id, makes the lab's directory and sees to it that all goes with the program.
+///
+/// # Errors
+/// Where the directory cannot be made.
+pub fn claim() -> Result<String> {
+    let id = format!("{:04x}", RandomState::new().hash_one(std::process::id()) as u16);
+    ensure!(!labs().contains(&id), "lab {id} exists: try again");
+    let dir = directory(&id);
+    fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    register(&id);
+    Ok(id)
+}
+
 /// From now on the lab is taken down with the program.
-pub fn register(id: &str) {
+fn register(id: &str) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = std::panic::take_hook();

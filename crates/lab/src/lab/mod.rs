@@ -12,8 +12,6 @@ pub mod topology;
 pub mod vm;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,18 +91,6 @@ struct Site {
     armed: bool,
 }
 
-impl Site {
-    fn prepare() -> Result<Site> {
-        let random = RandomState::new().hash_one(std::process::id());
-        let id = format!("{:04x}", random as u16);
-        ensure!(!cleanup::labs().contains(&id), "lab {id} exists: try again");
-        let dir = cleanup::directory(&id);
-        fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        cleanup::register(&id);
-        Ok(Site { id, armed: true })
-    }
-}
-
 impl Drop for Site {
     fn drop(&mut self) {
         if self.armed {
@@ -121,7 +107,7 @@ impl Lab {
     /// Where something is missing or does not come up; what was made is taken down, the logs stay.
     pub fn start(spec: &LabSpec, bins: &Binaries) -> Result<Lab> {
         ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces: run it as root");
-        let mut site = Site::prepare()?;
+        let mut site = Site { id: cleanup::claim()?, armed: true };
         let dir = cleanup::directory(&site.id);
         Lab::build(spec, bins, &mut site).with_context(|| format!("logs are in {}", dir.display()))
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use godwit_nva_api::v1::MoveStepKind;
 
 use super::report::{self, MoveLine, Run};
-use super::{Common, Load, finish, talk, with_agents};
+use super::{Common, Load, finish, ip_version, talk, with_agents};
 use crate::lab::nve::Binaries;
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec};
@@ -32,10 +32,10 @@ pub struct HotMove {
     #[arg(long, default_value_t = 5, value_name = "N")]
     moves: u32,
     /// Only this inner IP version
-    #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u8).range(4..=6))]
+    #[arg(long, value_name = "4|6", value_parser = ip_version)]
     inner: Option<u8>,
     /// Only this outer IP version
-    #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u8).range(4..=6))]
+    #[arg(long, value_name = "4|6", value_parser = ip_version)]
     outer: Option<u8>,
     /// Seconds of traffic around each move
     #[arg(long, default_value_t = 2.0, value_name = "S")]

@@ -10,8 +10,8 @@ use clap::Args;
 use godwit_nva_api::v1::NveDefinition;
 use serde::Serialize;
 
-use super::Common;
 use super::report::{self, thousands};
+use super::{Common, ip_version};
 use crate::agent::client::Agent;
 use crate::agent::proto::Request;
 use crate::capture::{Capture, Findings};
@@ -39,7 +39,7 @@ pub struct Interop {
     #[arg(long, default_value_t = 4.0, value_name = "S")]
     duration: f64,
     /// Only this outer IP version
-    #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u8).range(4..=6))]
+    #[arg(long, value_name = "4|6", value_parser = ip_version)]
     outer: Option<u8>,
     /// Probe packets a second, each way and inner family; every other one is of 1,400 bytes
     #[arg(long, default_value_t = 1000, value_name = "PPS", value_parser = clap::value_parser!(u32).range(1..=100_000))]

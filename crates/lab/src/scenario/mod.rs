@@ -96,6 +96,15 @@ impl Common {
     }
 }
 
+/// Reads an IP version from the command line.
+fn ip_version(text: &str) -> Result<u8, String> {
+    match text {
+        "4" => Ok(4),
+        "6" => Ok(6),
+        _ => Err("IP versions are 4 and 6".into()),
+    }
+}
+
 /// Opens traffic between two VMs of a lab over one inner family.
 ///
 /// # Errors

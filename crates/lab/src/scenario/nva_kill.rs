@@ -11,7 +11,7 @@ use clap::Args;
 use godwit_nva_api::v1::{Entry, ListVmsRequest, VmKey, VmRecord};
 
 use super::report::{self, MoveLine};
-use super::{Common, Load, talk, with_agents};
+use super::{Common, Load, ip_version, talk, with_agents};
 use crate::agent::proto::Request;
 use crate::lab::nve::Nva;
 use crate::lab::vm::VmSpec;
@@ -39,10 +39,10 @@ pub struct NvaKill {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Inner IP version
-    #[arg(long, default_value_t = 4, value_name = "4|6", value_parser = clap::value_parser!(u8).range(4..=6))]
+    #[arg(long, default_value_t = 4, value_name = "4|6", value_parser = ip_version)]
     inner: u8,
     /// Outer IP version
-    #[arg(long, default_value_t = 4, value_name = "4|6", value_parser = clap::value_parser!(u8).range(4..=6))]
+    #[arg(long, default_value_t = 4, value_name = "4|6", value_parser = ip_version)]
     outer: u8,
 }
 

@@ -1,0 +1,95 @@
+# Shared by the scripts: what a machine needs and how it comes to have it. To be sourced by bash.
+# Nothing here changes what is already right, and everything that changes the machine says so.
+
+# Where the project is, whatever the caller's folder.
+GODWIT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# To build: DPDK with its drivers, and what its bindings are generated with.
+GODWIT_BUILD_PACKAGES=(libdpdk-dev dpdk libclang-dev clang pkg-config)
+# To run the lab.
+GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump)
+# To run the whole test suite.
+GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3)
+
+# Pages of 2 MB: three switches take 64 each, and there is room for a few more.
+GODWIT_HUGEPAGES=${GODWIT_HUGEPAGES:-512}
+
+say() { printf '==> %s\n' "$*" >&2; }
+die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
+
+need_root() {
+    [ "$(id -u)" -eq 0 ] && return
+    die "the lab makes network namespaces and taps: run it as root, with 'sudo $0' say"
+}
+
+need_cargo() {
+    local user_home
+    # sudo clears the path, and rustup installs in a home folder.
+    user_home=$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)
+    PATH=$PATH:$HOME/.cargo/bin:$user_home/.cargo/bin
+    export PATH
+    # A toolchain that belongs to the user who called sudo is found through their rustup.
+    if [ -n "${SUDO_USER:-}" ] && [ -z "${RUSTUP_HOME:-}" ] && [ -d "$user_home/.rustup" ]; then
+        export RUSTUP_HOME=$user_home/.rustup
+    fi
+    command -v cargo >/dev/null && return
+    die "there is no cargo: install Rust 1.95 or newer (https://rustup.rs) and run this again"
+}
+
+# install_missing PACKAGE...: installs those that are not there, and only those.
+install_missing() {
+    local package missing=()
+    command -v dpkg-query >/dev/null || {
+        say "this is no Debian: make sure yourself that you have the equivalents of: $*"
+        return
+    }
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
+            missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    say "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || die "apt-get update failed: is the machine online?"
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 ||
+        die "could not install ${missing[*]}"
+}
+
+# Sets hugepages aside if there is memory to spare. The switches do without where there are none.
+set_hugepages() {
+    local file=/proc/sys/vm/nr_hugepages size_kb wanted_kb free_kb have
+    [ -r "$file" ] || { say "this kernel has no hugepages: the switches use ordinary memory"; return; }
+    have=$(cat "$file")
+    if [ "$have" -lt "$GODWIT_HUGEPAGES" ]; then
+        size_kb=$(awk '/^Hugepagesize:/ {print $2}' /proc/meminfo)
+        free_kb=$(awk '/^MemAvailable:/ {print $2}' /proc/meminfo)
+        wanted_kb=$(((GODWIT_HUGEPAGES - have) * size_kb))
+        if [ "$((wanted_kb * 3))" -gt "$free_kb" ]; then
+            say "too little free memory for hugepages: the switches use ordinary memory where $have pages do not suffice"
+            return
+        fi
+        if ! echo "$GODWIT_HUGEPAGES" 2>/dev/null >"$file"; then
+            say "hugepages cannot be set here: the switches use ordinary memory"
+            return
+        fi
+        say "hugepages: vm.nr_hugepages was $have, is $(cat "$file") now (until the next boot)"
+    fi
+    grep -q ' hugetlbfs ' /proc/mounts && return
+    if mkdir -p /dev/hugepages && mount -t hugetlbfs nodev /dev/hugepages 2>/dev/null; then
+        say "hugepages: mounted at /dev/hugepages"
+    else
+        say "hugetlbfs cannot be mounted: the switches use ordinary memory"
+    fi
+}
+
+# The folder that release programs are built into.
+release_dir() {
+    (cd "$GODWIT_ROOT" && printf '%s/release\n' "$(realpath -m "${CARGO_TARGET_DIR:-target}")")
+}
+
+# Builds the four programs; cargo shows how far it is.
+build_release() {
+    say "building (the first time takes some minutes)"
+    (cd "$GODWIT_ROOT" && cargo build --release -p godwit -p godwit-nva -p godwit-ctl -p godwit-lab) ||
+        die "the build failed: see above"
+}
