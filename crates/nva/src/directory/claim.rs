@@ -73,7 +73,7 @@ impl Directory {
     }
 
     /// The move of this VM that waits for its grant: its id, old and new NVE.
-    fn intent(&self, r: &VmRecord) -> Option<(MoveId, NveId, NveId)> {
+    pub(super) fn intent(&self, r: &VmRecord) -> Option<(MoveId, NveId, NveId)> {
         let m = self.moves.get(r.moving.as_ref()?)?;
         let waits = m.awaits_grant();
         waits.then(|| (m.record.id.clone(), m.record.from.clone(), m.record.to.clone()))

@@ -143,7 +143,7 @@ impl Directory {
         if r.pinned {
             return Err(Refusal::VmPinned { vm, nve: owner });
         }
-        if let Some(id) = r.moving.clone() {
+        if let Some((id, ..)) = self.intent(r) {
             return Err(Refusal::VmMoving { vm, id });
         }
         if owner == *to {
@@ -283,8 +283,7 @@ impl Directory {
         m.record.version = version;
         m.withdrawn = None;
         m.deadline = Some(deadline);
-        let (key, to) = (m.record.key, m.record.to.clone());
-        self.set_moving(key, None);
+        let to = m.record.to.clone();
         self.step(id, MoveStepKind::Claimed, Some(to), String::new());
         self.nva_step(id, MoveStepKind::Granted, format!("version {version}"));
         self.save_move(id);
@@ -312,7 +311,12 @@ impl Directory {
         let Some(m) = self.moves.get_mut(id) else { return };
         m.record.phase = MovePhase::Done;
         m.awaiting.clear();
+        let key = m.record.key;
         self.open_moves.remove(id);
+        // Until here the record names the move, so that an NVE which missed its order still reports.
+        if self.vms.get(&key).is_some_and(|r| r.moving.as_ref() == Some(id)) {
+            self.set_moving(key, None);
+        }
         self.nva_step(id, MoveStepKind::Done, note);
         self.save_move(id);
         self.log(Level::Info, format!("move {id} is done"));

@@ -180,12 +180,10 @@ impl Directory {
             pinned: def.pinned.is_some(),
             moving: old.and_then(|r| r.moving.clone()),
         };
-        match (&record.moving, old) {
-            // Both NVEs were told its addresses for this move.
-            (Some(id), Some(o)) if *o != record => {
-                Err(Refusal::VmMoving { vm: def.name.clone(), id: id.clone() })
-            }
-            _ => Ok(record),
+        // Both NVEs were told its addresses for a move that is under way.
+        match old.filter(|o| **o != record).and_then(|o| self.intent(o)) {
+            Some((id, ..)) => Err(Refusal::VmMoving { vm: def.name.clone(), id }),
+            None => Ok(record),
         }
     }
 
@@ -196,7 +194,7 @@ impl Directory {
     pub fn delete_vm(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<VmRecord> {
         self.begin(now, wall_us);
         let record = self.vm_named(name)?.clone();
-        if let Some(id) = record.moving {
+        if let Some((id, ..)) = self.intent(&record) {
             return Err(Refusal::VmMoving { vm: name.into(), id });
         }
         let place = record.location.as_ref().map(|l| l.nve.clone());

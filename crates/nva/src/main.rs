@@ -1,0 +1,93 @@
+//! `godwit-nva`: the directory of a Godwit network.
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use godwit_nva::service::Service;
+use godwit_nva::store::RedbStore;
+use godwit_nva::{Config, Directory};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The directory (NVA) of a Godwit network: knows which VM is at which NVE, and tells all who need it.
+#[derive(Parser, Debug)]
+#[command(
+    version,
+    after_help = "Example:\n  godwit-nva --listen 10.0.0.1:6640 --listen [2001:db8::1]:6640 --data /var/lib/godwit-nva"
+)]
+struct Flags {
+    /// Address for NVEs and operators; may be given several times. Port 0 takes a free one.
+    ///
+    /// Whoever reaches it may order: listen on the management network only.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "GODWIT_NVA_LISTEN",
+        value_delimiter = ',',
+        default_value = "[::]:6640"
+    )]
+    listen: Vec<SocketAddr>,
+
+    /// Directory of the data; made if it is missing. One process a directory.
+    #[arg(long, value_name = "DIR", env = "GODWIT_NVA_DATA", default_value = "/var/lib/godwit-nva")]
+    data: PathBuf,
+
+    /// After so many milliseconds without a message an NVE counts as disconnected; it keeps its VMs.
+    #[arg(long, value_name = "MS", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(300..=60_000))]
+    keepalive_ms: u32,
+
+    /// What to log to stderr, as in `debug` or `godwit_nva=debug`.
+    #[arg(long, value_name = "FILTER", env = "GODWIT_LOG", default_value = "info")]
+    log: String,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match run(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("godwit-nva: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&flags.log)
+        .with_context(|| format!("--log {:?} is no filter, try info or debug", flags.log))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let (store, state, epoch) = RedbStore::open(&flags.data)?;
+    let config = Config { keepalive_ms: flags.keepalive_ms, ..Config::default() };
+    let directory = Directory::restore(config, state, epoch);
+    let vms = directory.status().vms;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime; check the limits of open files and processes")?;
+    runtime.block_on(async {
+        let service = Service::start(&flags.listen, directory, Box::new(store)).await?;
+        let addrs: Vec<String> = service.addrs().iter().map(SocketAddr::to_string).collect();
+        // On stdout, so that a script can wait for it and learn the port.
+        println!("godwit-nva listening on {}, epoch {epoch}, {vms} VMs", addrs.join(" "));
+        let _ = std::io::stdout().flush();
+        service.run_until(stop_signal()?).await?;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// Ends with SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate()).context("cannot take signals")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot take signals")?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,372 @@
+//! The one task that owns the directory and the store.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use godwit_model::{MoveId, NveId};
+use godwit_nva_api::tonic::Status;
+use godwit_nva_api::{SessionDown, SessionUp, v1};
+use godwit_wire::Instant;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::directory::{Answer, Directory, Input, Level, Output, Refusal, RefusalKind, SessionId, Write};
+use crate::store::{Store, StoreError};
+
+/// Requests that may wait for the actor; more make their senders wait.
+const QUEUE: usize = 1024;
+/// Messages that may wait for one NVE; more end its session, and it begins anew with a snapshot.
+const OUTBOX: usize = 8192;
+/// Requests taken into one transaction.
+const BATCH: usize = 256;
+/// Interval of the directory's ticks.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What goes to an NVE.
+pub(super) type Outgoing = Result<v1::NvaMessage, Status>;
+
+/// What an actor gives to a new session.
+pub(super) struct Opened {
+    pub id: SessionId,
+    pub outbox: mpsc::Receiver<Outgoing>,
+    /// Ends when the actor ends the session.
+    pub ended: oneshot::Receiver<()>,
+}
+
+type Finish = Box<dyn FnOnce() + Send>;
+type Order = Box<dyn FnOnce(&mut Directory, Instant, u64) -> (Vec<Output>, Finish) + Send>;
+
+enum Request {
+    Open(oneshot::Sender<Opened>),
+    Up(SessionId, SessionUp),
+    Bad(SessionId, String),
+    Gone(SessionId),
+    Order(Order),
+    Watch(MoveId, oneshot::Sender<Result<watch::Receiver<v1::MoveRecord>, Status>>),
+    Ask(NveId, v1::AdminRequest, oneshot::Sender<Result<v1::AdminResponse, Status>>),
+}
+
+/// The way to the actor.
+#[derive(Clone)]
+pub(super) struct Handle(mpsc::Sender<Request>);
+
+fn stopping() -> Status {
+    Status::unavailable("godwit-nva is stopping; try again when it is back")
+}
+
+impl Handle {
+    async fn request(&self, r: Request) -> Result<(), Status> {
+        self.0.send(r).await.map_err(|_| stopping())
+    }
+
+    async fn answered<T>(&self, r: Request, answer: oneshot::Receiver<T>) -> Result<T, Status> {
+        self.request(r).await?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Opens a session.
+    pub async fn open(&self) -> Result<Opened, Status> {
+        let (tx, rx) = oneshot::channel();
+        self.answered(Request::Open(tx), rx).await
+    }
+
+    /// Hands on what an NVE said.
+    pub async fn up(&self, session: SessionId, message: SessionUp) -> Result<(), Status> {
+        self.request(Request::Up(session, message)).await
+    }
+
+    /// Hands on that an NVE said what the protocol does not have.
+    pub async fn bad(&self, session: SessionId, text: String) -> Result<(), Status> {
+        self.request(Request::Bad(session, text)).await
+    }
+
+    /// The connection is gone.
+    pub async fn gone(&self, session: SessionId) {
+        let _ = self.request(Request::Gone(session)).await;
+    }
+
+    /// Gives an order and waits until what it changed is durable.
+    pub async fn order<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Directory, Instant, u64) -> Answer<T> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (tx, rx) = oneshot::channel();
+        let order: Order = Box::new(move |d, now, wall_us| {
+            let (answer, outputs) = match f(d, now, wall_us) {
+                Ok((value, outputs)) => (Ok(value), outputs),
+                Err(refusal) => (Err(refusal), Vec::new()),
+            };
+            // The asker may have gone away meanwhile.
+            (outputs, Box::new(move || drop(tx.send(answer))))
+        });
+        self.answered(Request::Order(order), rx).await?.map_err(|r| status(&r))
+    }
+
+    /// Looks at the directory.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Directory, Instant) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.order(move |d, now, _| Ok((f(d, now)?, Vec::new()))).await
+    }
+
+    /// Follows a move.
+    pub async fn watch(&self, id: MoveId) -> Result<watch::Receiver<v1::MoveRecord>, Status> {
+        let (tx, rx) = oneshot::channel();
+        self.answered(Request::Watch(id, tx), rx).await?
+    }
+
+    /// Relays an operator's request to an NVE.
+    pub async fn ask(&self, nve: NveId, request: v1::AdminRequest) -> Result<v1::AdminResponse, Status> {
+        let (tx, rx) = oneshot::channel();
+        self.answered(Request::Ask(nve, request, tx), rx).await?
+    }
+}
+
+/// A refusal in the words of gRPC.
+fn status(refusal: &Refusal) -> Status {
+    let text = refusal.to_string();
+    match refusal.kind() {
+        RefusalKind::NotFound => Status::not_found(text),
+        RefusalKind::Exists => Status::already_exists(text),
+        RefusalKind::Invalid => Status::invalid_argument(text),
+        RefusalKind::State => Status::failed_precondition(text),
+        RefusalKind::Full => Status::resource_exhausted(text),
+    }
+}
+
+struct Connection {
+    outbox: mpsc::Sender<Outgoing>,
+    /// Dropped to tell the session's reader that it is over.
+    _end: oneshot::Sender<()>,
+}
+
+struct Asked {
+    session: SessionId,
+    reply: oneshot::Sender<Result<v1::AdminResponse, Status>>,
+}
+
+/// The task's state.
+pub(super) struct Actor {
+    requests: mpsc::Receiver<Request>,
+    directory: Directory,
+    store: Box<dyn Store + Send>,
+    connections: HashMap<SessionId, Connection>,
+    next_session: u64,
+    asked: HashMap<u64, Asked>,
+    next_order: u64,
+    watchers: HashMap<MoveId, watch::Sender<v1::MoveRecord>>,
+    /// What the current batch led to, let out when it is durable.
+    outputs: Vec<Output>,
+    finishes: Vec<Finish>,
+    started: std::time::Instant,
+}
+
+impl Actor {
+    pub fn new(directory: Directory, store: Box<dyn Store + Send>) -> (Handle, Actor) {
+        let (tx, requests) = mpsc::channel(QUEUE);
+        let actor = Actor {
+            requests,
+            directory,
+            store,
+            connections: HashMap::new(),
+            next_session: 1,
+            asked: HashMap::new(),
+            next_order: 1,
+            watchers: HashMap::new(),
+            outputs: Vec::new(),
+            finishes: Vec::new(),
+            started: std::time::Instant::now(),
+        };
+        (Handle(tx), actor)
+    }
+
+    /// Runs until it is stopped, or until the store refuses.
+    pub async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Result<(), StoreError> {
+        let mut next_tick = tokio::time::Instant::now() + TICK;
+        loop {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|s| *s) => return Ok(()),
+                request = self.requests.recv() => {
+                    let Some(request) = request else { return Ok(()) };
+                    self.batch(request);
+                }
+                () = tokio::time::sleep_until(next_tick) => {}
+            }
+            if tokio::time::Instant::now() >= next_tick {
+                self.input(Input::Tick);
+                self.asked.retain(|_, a| !a.reply.is_closed());
+                next_tick = tokio::time::Instant::now() + TICK;
+            }
+            self.flush()?;
+        }
+    }
+
+    /// Takes a request and those that wait behind it.
+    fn batch(&mut self, first: Request) {
+        self.take(first);
+        for _ in 1..BATCH {
+            match self.requests.try_recv() {
+                Ok(request) => self.take(request),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Open(reply) => self.open(reply),
+            Request::Up(session, SessionUp::Message(message)) => {
+                self.input(Input::Message { session, message });
+            }
+            Request::Up(session, SessionUp::AdminReply { id, response }) => {
+                self.input(Input::Other { session, error: None });
+                if self.asked.get(&id).is_some_and(|a| a.session == session)
+                    && let Some(asked) = self.asked.remove(&id)
+                {
+                    let _ = asked.reply.send(Ok(response));
+                }
+            }
+            Request::Bad(session, text) => self.input(Input::Other { session, error: Some(text) }),
+            Request::Gone(session) => {
+                self.forget(session);
+                self.input(Input::Disconnected { session });
+            }
+            Request::Order(order) => {
+                let (now, wall_us) = self.time();
+                let (outputs, finish) = order(&mut self.directory, now, wall_us);
+                self.outputs.extend(outputs);
+                self.finishes.push(finish);
+            }
+            Request::Watch(id, reply) => {
+                let _ = reply.send(self.watch(id));
+            }
+            Request::Ask(nve, request, reply) => self.ask(&nve, request, reply),
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let (now, wall_us) = self.time();
+        let outputs = self.directory.handle(now, wall_us, input);
+        self.outputs.extend(outputs);
+    }
+
+    fn time(&self) -> (Instant, u64) {
+        let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (Instant(now), u64::try_from(wall.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn open(&mut self, reply: oneshot::Sender<Opened>) {
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        let (tx, outbox) = mpsc::channel(OUTBOX);
+        let (end, ended) = oneshot::channel();
+        if reply.send(Opened { id, outbox, ended }).is_ok() {
+            self.connections.insert(id, Connection { outbox: tx, _end: end });
+            self.input(Input::Connected { session: id });
+        }
+    }
+
+    /// Drops a connection and answers those who waited for a reply on it.
+    fn forget(&mut self, session: SessionId) {
+        self.connections.remove(&session);
+        let lost = self.asked.extract_if(|_, a| a.session == session);
+        for (_, asked) in lost {
+            let text = "the NVE's session ended before it answered; see `godwitctl nve list`";
+            let _ = asked.reply.send(Err(Status::unavailable(text)));
+        }
+    }
+
+    fn ask(
+        &mut self,
+        nve: &NveId,
+        request: v1::AdminRequest,
+        reply: oneshot::Sender<Result<v1::AdminResponse, Status>>,
+    ) {
+        let session = match self.directory.session_for(nve) {
+            Ok(session) => session,
+            Err(refusal) => return drop(reply.send(Err(status(&refusal)))),
+        };
+        let id = self.next_order;
+        self.next_order += 1;
+        self.asked.insert(id, Asked { session, reply });
+        self.deliver(session, SessionDown::AdminOrder { id, request });
+    }
+
+    fn watch(&mut self, id: MoveId) -> Result<watch::Receiver<v1::MoveRecord>, Status> {
+        let record = self.directory.move_record(&id).map_err(|r| status(&r))?.clone();
+        if let Some(tx) = self.watchers.get(&id) {
+            return Ok(tx.subscribe());
+        }
+        let is_final = record.phase.is_final();
+        let (tx, rx) = watch::channel(record.into());
+        if !is_final {
+            self.watchers.insert(id, tx);
+        }
+        Ok(rx)
+    }
+
+    /// Makes the batch durable, and only then lets it out (see [`Output`]).
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let outputs = std::mem::take(&mut self.outputs);
+        let persists = outputs.iter().filter_map(|o| match o {
+            Output::Persist(w) => Some(w.clone()),
+            _ => None,
+        });
+        let writes: Vec<Write> = persists.collect();
+        self.store.commit(&writes)?;
+        for output in outputs {
+            match output {
+                Output::Persist(_) => {}
+                Output::Send { session, message } => self.deliver(session, message.into()),
+                Output::Close { session, reason } => self.close(session, reason),
+                Output::MoveChanged(id) => self.move_changed(&id),
+                Output::Log { level, text } => log(level, &text),
+            }
+        }
+        // What overflowing sessions led to is not durable yet; it goes with the next batch.
+        for finish in std::mem::take(&mut self.finishes) {
+            finish();
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, session: SessionId, message: SessionDown) {
+        let Some(c) = self.connections.get(&session) else { return };
+        match c.outbox.try_send(Ok(message.into())) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => {} // Its reader says so in a moment.
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::warn!("{session} does not read: {OUTBOX} messages wait; it must begin anew");
+                self.forget(session);
+                self.input(Input::Disconnected { session });
+            }
+        }
+    }
+
+    fn close(&mut self, session: SessionId, reason: String) {
+        if let Some(c) = self.connections.get(&session) {
+            let _ = c.outbox.try_send(Err(Status::aborted(reason)));
+        }
+        self.forget(session);
+    }
+
+    fn move_changed(&mut self, id: &MoveId) {
+        let Some(tx) = self.watchers.get(id) else { return };
+        let Ok(record) = self.directory.move_record(id) else { return };
+        let is_final = record.phase.is_final();
+        tx.send_replace(record.clone().into());
+        if is_final || tx.is_closed() {
+            self.watchers.remove(id);
+        }
+    }
+}
+
+fn log(level: Level, text: &str) {
+    match level {
+        Level::Debug => tracing::debug!("{text}"),
+        Level::Info => tracing::info!("{text}"),
+        Level::Warn => tracing::warn!("{text}"),
+    }
+}

@@ -1,0 +1,222 @@
+//! Orders of operators and VM managers.
+
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use godwit_model::{MoveId, MoveMode, NveId};
+use godwit_nva_api::convert;
+use godwit_nva_api::tonic::{self, Request, Response, Status};
+use godwit_nva_api::v1::operator_server::Operator;
+use godwit_nva_api::{ConvertError, v1};
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt as _};
+
+use super::actor::Handle;
+use crate::directory::{NveInfo, Refusal, VmDefinition, VnInfo, VnRecord};
+
+/// How long an NVE may take to answer a relayed request.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct Operators {
+    handle: Handle,
+    started: Instant,
+}
+
+impl Operators {
+    pub fn new(handle: Handle) -> Operators {
+        Operators { handle, started: Instant::now() }
+    }
+}
+
+type Answered<T> = Result<Response<T>, Status>;
+
+fn invalid(e: ConvertError) -> Status {
+    Status::invalid_argument(e.to_string())
+}
+
+fn vn(info: VnInfo) -> v1::Vn {
+    v1::Vn {
+        name: info.record.name,
+        vni: info.record.vni.get(),
+        mtu: info.record.mtu.into(),
+        transparent_vlan: info.record.transparent_vlan,
+        vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
+        members: info.members.iter().map(NveId::to_string).collect(),
+    }
+}
+
+fn nve(info: NveInfo) -> v1::NveInfo {
+    v1::NveInfo {
+        name: info.record.id.to_string(),
+        locators: Some(info.record.locators.into()),
+        connected: info.connected,
+        foreign: info.record.foreign,
+        software: info.record.software,
+        vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
+        vnis: info.vnis.iter().map(|v| v.get()).collect(),
+        silent_ms: info.silent_ms,
+    }
+}
+
+fn vn_record(p: v1::Vn) -> Result<VnRecord, Status> {
+    let mtu = u16::try_from(p.mtu);
+    Ok(VnRecord {
+        vni: convert::vni("vni", p.vni).map_err(invalid)?,
+        name: p.name,
+        mtu: mtu.map_err(|_| Status::invalid_argument(format!("mtu: {} is more than 9216", p.mtu)))?,
+        transparent_vlan: p.transparent_vlan,
+    })
+}
+
+fn definition(p: v1::DefineVmRequest) -> Result<VmDefinition, ConvertError> {
+    let pinned =
+        if p.pinned_nve.is_empty() { None } else { Some(convert::nve_id("pinned_nve", p.pinned_nve)?) };
+    Ok(VmDefinition {
+        name: p.name,
+        vn: p.vn,
+        mac: convert::mac("mac", p.mac)?,
+        ipv4: p.ipv4.iter().map(|b| convert::ipv4("ipv4", b)).collect::<Result<_, _>>()?,
+        ipv6: p.ipv6.iter().map(|b| convert::ipv6("ipv6", b)).collect::<Result<_, _>>()?,
+        router: p.router,
+        pinned,
+    })
+}
+
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[tonic::async_trait]
+impl Operator for Operators {
+    async fn create_vn(&self, request: Request<v1::Vn>) -> Answered<v1::Vn> {
+        let record = vn_record(request.into_inner())?;
+        let info = self.handle.order(move |d, now, wall| d.create_vn(now, wall, record)).await?;
+        Ok(Response::new(vn(info)))
+    }
+
+    async fn delete_vn(&self, request: Request<v1::VnName>) -> Answered<v1::Vn> {
+        let name = request.into_inner().name;
+        let info = self.handle.order(move |d, now, wall| d.delete_vn(now, wall, &name)).await?;
+        Ok(Response::new(vn(info)))
+    }
+
+    async fn list_vns(&self, _: Request<v1::ListVnsRequest>) -> Answered<v1::VnList> {
+        let vns = self.handle.look(|d, _| Ok(d.vns())).await?;
+        Ok(Response::new(v1::VnList { vns: vns.into_iter().map(vn).collect() }))
+    }
+
+    async fn define_vm(&self, request: Request<v1::DefineVmRequest>) -> Answered<v1::VmRecord> {
+        let def = definition(request.into_inner()).map_err(invalid)?;
+        let record = self.handle.order(move |d, now, wall| d.define_vm(now, wall, def)).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn delete_vm(&self, request: Request<v1::VmName>) -> Answered<v1::VmRecord> {
+        let name = request.into_inner().name;
+        let record = self.handle.order(move |d, now, wall| d.delete_vm(now, wall, &name)).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn list_vms(&self, request: Request<v1::ListVmsRequest>) -> Answered<v1::VmList> {
+        let vn = some(request.into_inner().vn);
+        let list = move |d: &crate::Directory, _| {
+            Ok(d.vms(vn.as_deref())?.into_iter().map(|r| v1::VmRecord::from(r.clone())).collect())
+        };
+        Ok(Response::new(v1::VmList { vms: self.handle.look(list).await? }))
+    }
+
+    async fn show_vm(&self, request: Request<v1::VmName>) -> Answered<v1::VmRecord> {
+        let name = request.into_inner().name;
+        let record = self.handle.look(move |d, _| d.vm_named(&name).cloned()).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn define_nve(&self, request: Request<v1::NveDefinition>) -> Answered<v1::NveInfo> {
+        let p = request.into_inner();
+        let id = convert::nve_id("name", p.name).map_err(invalid)?;
+        let locators = p.locators.ok_or(Refusal::NoLocator);
+        let locators = locators.map_err(|r| Status::invalid_argument(r.to_string()))?;
+        let locators = locators.try_into().map_err(invalid)?;
+        let info = self.handle.order(move |d, now, wall| d.define_nve(now, wall, &id, locators)).await?;
+        Ok(Response::new(nve(info)))
+    }
+
+    async fn delete_nve(&self, request: Request<v1::NveName>) -> Answered<v1::NveInfo> {
+        let id = convert::nve_id("name", request.into_inner().name).map_err(invalid)?;
+        let info = self.handle.order(move |d, now, wall| d.delete_nve(now, wall, &id)).await?;
+        Ok(Response::new(nve(info)))
+    }
+
+    async fn list_nves(&self, _: Request<v1::ListNvesRequest>) -> Answered<v1::NveList> {
+        let nves = self.handle.look(|d, now| Ok(d.nves(now))).await?;
+        Ok(Response::new(v1::NveList { nves: nves.into_iter().map(nve).collect() }))
+    }
+
+    async fn start_move(&self, request: Request<v1::StartMoveRequest>) -> Answered<v1::MoveRecord> {
+        let p = request.into_inner();
+        let to = convert::nve_id("to", p.to).map_err(invalid)?;
+        // Unset is hot: the only mode there is.
+        let mode = match p.mode {
+            0 => MoveMode::Hot,
+            raw => convert::move_mode("mode", raw).map_err(invalid)?,
+        };
+        let record =
+            self.handle.order(move |d, now, wall| d.start_move(now, wall, &p.vm, &to, mode, &p.id)).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn abort_move(&self, request: Request<v1::MoveName>) -> Answered<v1::MoveRecord> {
+        let id = MoveId(request.into_inner().id);
+        let record = self.handle.order(move |d, now, wall| d.abort_move(now, wall, &id)).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn show_move(&self, request: Request<v1::MoveName>) -> Answered<v1::MoveRecord> {
+        let id = MoveId(request.into_inner().id);
+        let record = self.handle.look(move |d, _| d.move_record(&id).cloned()).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn list_moves(&self, request: Request<v1::ListMovesRequest>) -> Answered<v1::MoveList> {
+        let p = request.into_inner();
+        let list = move |d: &crate::Directory, _| {
+            let moves = d.moves(some(p.vm).as_deref(), p.unfinished_only);
+            Ok(moves.into_iter().map(|r| v1::MoveRecord::from(r.clone())).collect())
+        };
+        Ok(Response::new(v1::MoveList { moves: self.handle.look(list).await? }))
+    }
+
+    type WatchMoveStream = Pin<Box<dyn Stream<Item = Result<v1::MoveRecord, Status>> + Send>>;
+
+    async fn watch_move(&self, request: Request<v1::MoveName>) -> Answered<Self::WatchMoveStream> {
+        let records = self.handle.watch(MoveId(request.into_inner().id)).await?;
+        Ok(Response::new(Box::pin(WatchStream::new(records).map(Ok))))
+    }
+
+    async fn ask_nve(&self, request: Request<v1::AskNveRequest>) -> Answered<v1::AdminResponse> {
+        let p = request.into_inner();
+        let id = convert::nve_id("nve", p.nve).map_err(invalid)?;
+        let asked = p.request.ok_or_else(|| Status::invalid_argument("request: is not set"))?;
+        match tokio::time::timeout(ASK_TIMEOUT, self.handle.ask(id.clone(), asked)).await {
+            Ok(answer) => Ok(Response::new(answer?)),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "NVE {id} did not answer within {} s; try its admin socket on its host",
+                ASK_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    async fn get_status(&self, _: Request<v1::NvaStatusRequest>) -> Answered<v1::NvaStatus> {
+        let s = self.handle.look(|d, _| Ok(d.status())).await?;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::NvaStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            epoch: s.epoch,
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            vns: count(s.vns),
+            vms: count(s.vms),
+            nves_connected: count(s.nves_connected),
+            moves_unfinished: count(s.moves_unfinished),
+        }))
+    }
+}

@@ -1,0 +1,65 @@
+//! NVE sessions: one bidirectional stream each.
+
+use godwit_nva_api::tonic::{self, Request, Response, Status, Streaming};
+use godwit_nva_api::v1::nva_session_server::NvaSession;
+use godwit_nva_api::{SessionUp, v1};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::actor::{Handle, Opened, Outgoing};
+use crate::directory::SessionId;
+
+pub(super) struct Sessions {
+    handle: Handle,
+}
+
+impl Sessions {
+    pub fn new(handle: Handle) -> Sessions {
+        Sessions { handle }
+    }
+}
+
+#[tonic::async_trait]
+impl NvaSession for Sessions {
+    type SessionStream = ReceiverStream<Outgoing>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::NveMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let peer = request.remote_addr();
+        let Opened { id, outbox, ended } = self.handle.open().await?;
+        tracing::debug!("{id} opens from {peer:?}");
+        let handle = self.handle.clone();
+        let inbound = request.into_inner();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = read(&handle, id, inbound) => handle.gone(id).await,
+                // The actor ended it and knows.
+                _ = ended => {}
+            }
+            tracing::debug!("{id} has ended");
+        });
+        Ok(Response::new(ReceiverStream::new(outbox)))
+    }
+}
+
+/// Hands on what the NVE says until it says no more.
+async fn read(handle: &Handle, id: SessionId, mut inbound: Streaming<v1::NveMessage>) {
+    loop {
+        let message = match inbound.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(e) => {
+                tracing::debug!("{id} breaks: {}", e.message());
+                return;
+            }
+        };
+        let handed = match SessionUp::try_from(message) {
+            Ok(message) => handle.up(id, message).await,
+            Err(e) => handle.bad(id, e.to_string()).await,
+        };
+        if handed.is_err() {
+            return;
+        }
+    }
+}

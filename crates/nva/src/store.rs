@@ -1,0 +1,199 @@
+//! What the directory must not lose, on disk: one redb file.
+//!
+//! Every batch of writes is one transaction that is on the disk when [`Store::commit`] returns. Values
+//! are the protobuf records of `godwit-nva-api`, so that a newer version can read what an older wrote.
+
+mod codec;
+mod error;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use godwit_model::{MoveId, NveId, VmKey};
+use godwit_wire::{Mac, Vni};
+use redb::{Database, Durability, ReadableTable, TableDefinition};
+
+use crate::directory::{State, Write};
+pub use error::StoreError;
+
+/// Number of the layout below; a file with a higher one is of a newer version.
+const FORMAT: u64 = 1;
+
+/// The file's name in the data directory.
+pub const FILE: &str = "directory.redb";
+
+type Bytes = &'static [u8];
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const VNS: TableDefinition<u32, Bytes> = TableDefinition::new("vns");
+/// By VNI and MAC.
+const VMS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("vms");
+const NVES: TableDefinition<&str, Bytes> = TableDefinition::new("nves");
+const MOVES: TableDefinition<&str, Bytes> = TableDefinition::new("moves");
+
+/// Where the service keeps the directory's state.
+pub trait Store {
+    /// Makes all of `writes` durable, or none of them.
+    ///
+    /// # Errors
+    /// Where the disk refuses. The directory is ahead of the store then and must not go on.
+    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError>;
+}
+
+/// A store in memory, for tests.
+#[derive(Default)]
+pub struct MemoryStore {
+    /// What was committed.
+    pub state: State,
+}
+
+impl Store for MemoryStore {
+    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        writes.iter().for_each(|w| self.state.apply(w));
+        Ok(())
+    }
+}
+
+/// The store of `godwit-nva`.
+pub struct RedbStore {
+    db: Database,
+    path: PathBuf,
+}
+
+impl RedbStore {
+    /// Opens the store in `dir`, made where it is missing, and begins a new incarnation: the state as it
+    /// was left, and an epoch above the last one that is durable already (R73).
+    ///
+    /// # Errors
+    /// Where the directory cannot be made, another process has the file, or it is damaged or newer.
+    pub fn open(dir: &Path) -> Result<(RedbStore, State, u32), StoreError> {
+        let unusable = |why| StoreError::Directory { dir: dir.into(), why };
+        fs::create_dir_all(dir).map_err(unusable)?;
+        let path = dir.join(FILE);
+        // A file that was closed in order is trusted without this, and damage to it would be a panic.
+        let mut builder = Database::builder();
+        builder.set_check_integrity_on_open(true);
+        let db = builder.create(&path).map_err(|e| StoreError::open(&path, e))?;
+        sync_directory(dir).map_err(unusable)?;
+        let mut store = RedbStore { db, path };
+        let (state, epoch) = store.begin()?;
+        Ok((store, state, epoch))
+    }
+
+    /// Makes the tables, raises the epoch, and reads everything.
+    fn begin(&mut self) -> Result<(State, u32), StoreError> {
+        let txn = self.begin_write()?;
+        let mut state = State::default();
+        {
+            let mut meta = txn.open_table(META).map_err(|e| self.broken(e))?;
+            let get = |name: &str| -> Result<Option<u64>, StoreError> {
+                let value = meta.get(name).map_err(|e| self.broken(e))?;
+                Ok(value.map(|v| v.value()))
+            };
+            match get("format")? {
+                Some(v) if v > FORMAT => {
+                    let file = self.path.clone();
+                    return Err(StoreError::Newer { file, format: v, known: FORMAT });
+                }
+                _ => {}
+            }
+            let epoch = get("epoch")?.unwrap_or(0);
+            state.epoch = u32::try_from(epoch).map_err(|e| self.broken(e))?;
+            state.seq = get("seq")?.unwrap_or(0);
+            let next = state.epoch.checked_add(1).ok_or_else(|| self.broken("the epochs are used up"))?;
+            meta.insert("format", FORMAT).map_err(|e| self.broken(e))?;
+            meta.insert("epoch", u64::from(next)).map_err(|e| self.broken(e))?;
+        }
+        self.load(&txn, &mut state)?;
+        txn.commit().map_err(|e| self.broken(e))?;
+        let epoch = state.epoch + 1;
+        Ok((state, epoch))
+    }
+
+    fn load(&self, txn: &redb::WriteTransaction, state: &mut State) -> Result<(), StoreError> {
+        for row in txn.open_table(VNS).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (_, value) = row.map_err(|e| self.broken(e))?;
+            let r = codec::vn_from(value.value()).map_err(|e| self.broken(e))?;
+            state.vns.insert(r.vni, r);
+        }
+        for row in txn.open_table(VMS).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (_, value) = row.map_err(|e| self.broken(e))?;
+            let r = codec::vm_from(value.value()).map_err(|e| self.broken(e))?;
+            state.vms.insert(r.key, r);
+        }
+        for row in txn.open_table(NVES).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (_, value) = row.map_err(|e| self.broken(e))?;
+            let r = codec::nve_from(value.value()).map_err(|e| self.broken(e))?;
+            state.nves.insert(r.id.clone(), r);
+        }
+        for row in txn.open_table(MOVES).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (_, value) = row.map_err(|e| self.broken(e))?;
+            let m = codec::move_from(value.value()).map_err(|e| self.broken(e))?;
+            state.moves.insert(m.record.id.clone(), m);
+        }
+        Ok(())
+    }
+
+    fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
+        let mut txn = self.db.begin_write().map_err(|e| self.failed(e))?;
+        txn.set_durability(Durability::Immediate).map_err(|e| self.failed(e))?;
+        Ok(txn)
+    }
+
+    fn broken(&self, why: impl ToString) -> StoreError {
+        StoreError::Damaged { file: self.path.clone(), why: why.to_string() }
+    }
+
+    fn failed(&self, why: impl ToString) -> StoreError {
+        StoreError::Write { file: self.path.clone(), why: why.to_string() }
+    }
+}
+
+impl Store for RedbStore {
+    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let txn = self.begin_write()?;
+        put(&txn, writes).map_err(|e| self.failed(e))?;
+        txn.commit().map_err(|e| self.failed(e))
+    }
+}
+
+/// Carries out the writes in their order.
+fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error> {
+    let mut meta = txn.open_table(META)?;
+    let mut vns = txn.open_table(VNS)?;
+    let mut vms = txn.open_table(VMS)?;
+    let mut nves = txn.open_table(NVES)?;
+    let mut moves = txn.open_table(MOVES)?;
+    for write in writes {
+        match write {
+            Write::Seq(n) => drop(meta.insert("seq", n)?),
+            Write::PutVn(r) => drop(vns.insert(vn_key(r.vni), &codec::vn(r)[..])?),
+            Write::RemoveVn(vni) => drop(vns.remove(vn_key(*vni))?),
+            Write::PutVm(r) => drop(vms.insert(vm_key(r.key), &codec::vm(r)[..])?),
+            Write::RemoveVm(key) => drop(vms.remove(vm_key(*key))?),
+            Write::PutNve(r) => drop(nves.insert(r.id.as_str(), &codec::nve(r)[..])?),
+            Write::RemoveNve(id) => drop(nves.remove(NveId::as_str(id))?),
+            Write::PutMove(m) => drop(moves.insert(m.record.id.0.as_str(), &codec::stored_move(m)[..])?),
+            Write::RemoveMove(MoveId(id)) => drop(moves.remove(id.as_str())?),
+        }
+    }
+    Ok(())
+}
+
+fn vn_key(vni: Vni) -> u32 {
+    vni.get()
+}
+
+fn vm_key(key: VmKey) -> (u32, u64) {
+    (key.vni.get(), Mac::to_u64(key.mac))
+}
+
+/// A new file's name is durable only when its directory is.
+fn sync_directory(dir: &Path) -> std::io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {}

@@ -1,0 +1,100 @@
+//! Records as bytes: the protobuf messages of the protocols, so that fields can be added.
+
+use std::collections::BTreeSet;
+
+use godwit_model::VmRecord;
+use godwit_nva_api::convert;
+use godwit_nva_api::prost::{self, Message};
+use godwit_nva_api::{ConvertError, Problem, v1};
+
+use crate::directory::{NveRecord, StoredMove, VnRecord};
+
+/// Bytes that are no record.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CodecError {
+    #[error("a record does not decode: {0}")]
+    Decode(#[from] prost::DecodeError),
+    #[error("a record does not make sense: {0}")]
+    Convert(#[from] ConvertError),
+}
+
+type Decoded<T> = Result<T, CodecError>;
+
+fn missing(field: &str) -> ConvertError {
+    ConvertError { field: field.into(), problem: Problem::Missing }
+}
+
+pub(super) fn vn(r: &VnRecord) -> Vec<u8> {
+    let p = v1::Vn {
+        name: r.name.clone(),
+        vni: r.vni.get(),
+        mtu: r.mtu.into(),
+        transparent_vlan: r.transparent_vlan,
+        ..Default::default()
+    };
+    p.encode_to_vec()
+}
+
+pub(super) fn vn_from(bytes: &[u8]) -> Decoded<VnRecord> {
+    let p = v1::Vn::decode(bytes)?;
+    let too_large = Problem::TooLarge(p.mtu.into(), u16::MAX.into());
+    Ok(VnRecord {
+        vni: convert::vni("vn.vni", p.vni)?,
+        name: convert::name("vn.name", "VN", p.name)?,
+        mtu: u16::try_from(p.mtu).map_err(|_| ConvertError { field: "vn.mtu".into(), problem: too_large })?,
+        transparent_vlan: p.transparent_vlan,
+    })
+}
+
+pub(super) fn vm(r: &VmRecord) -> Vec<u8> {
+    v1::VmRecord::from(r.clone()).encode_to_vec()
+}
+
+pub(super) fn vm_from(bytes: &[u8]) -> Decoded<VmRecord> {
+    Ok(v1::VmRecord::decode(bytes)?.try_into()?)
+}
+
+pub(super) fn nve(r: &NveRecord) -> Vec<u8> {
+    let p = v1::NveInfo {
+        name: r.id.to_string(),
+        locators: Some(r.locators.into()),
+        foreign: r.foreign,
+        software: r.software.clone(),
+        vnis: r.vnis.iter().map(|v| v.get()).collect(),
+        ..Default::default()
+    };
+    p.encode_to_vec()
+}
+
+pub(super) fn nve_from(bytes: &[u8]) -> Decoded<NveRecord> {
+    let p = v1::NveInfo::decode(bytes)?;
+    let locators = p.locators.ok_or_else(|| missing("nve.locators"))?;
+    let vnis = p.vnis.into_iter().map(|v| convert::vni("nve.vnis", v));
+    Ok(NveRecord {
+        id: convert::nve_id("nve.name", p.name)?,
+        locators: locators.try_into()?,
+        foreign: p.foreign,
+        software: p.software,
+        vnis: vnis.collect::<Result<BTreeSet<_>, _>>()?,
+    })
+}
+
+/// A move with its number.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(prost_path = "godwit_nva_api::prost")]
+struct MoveRow {
+    #[prost(uint64, tag = "1")]
+    number: u64,
+    #[prost(message, optional, tag = "2")]
+    record: Option<v1::MoveRecord>,
+}
+
+pub(super) fn stored_move(m: &StoredMove) -> Vec<u8> {
+    MoveRow { number: m.number, record: Some(m.record.clone().into()) }.encode_to_vec()
+}
+
+pub(super) fn move_from(bytes: &[u8]) -> Decoded<StoredMove> {
+    let row = MoveRow::decode(bytes)?;
+    let record = row.record.ok_or_else(|| missing("move.record"))?;
+    Ok(StoredMove { number: row.number, record: record.try_into()? })
+}
