@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Context;
-use godwit_control::Input;
-use godwit_control::session::{Session, SessionEvent};
+use godwit_control::{Input, NvaClient, SessionConfig, SessionEvent};
+use godwit_nva_api::v1::AdminResponse;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -38,12 +37,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let socket = admin::serve(&socket_path, order_tx)?;
     let nva = config.nve.nva.clone();
     let switch = Switch::start(config).await?;
-    let session = match nva {
-        Some(url) => Some(Session::start(&url).context("nve.nva")?),
-        None => None,
-    };
+    let client = nva.map(|url| NvaClient::spawn(SessionConfig::new(url)));
     tracing::info!(nve = %switch.borrow().config.nve.id, socket = %socket_path.display(), "ready");
-    control(&switch, session, order_rx).await?;
+    control(&switch, client, order_rx).await?;
     tracing::info!("stopping");
     Switch::stop(switch).await;
     drop(socket);
@@ -58,19 +54,25 @@ fn every(period: Duration) -> Interval {
 
 async fn control(
     switch: &Rc<RefCell<Switch>>,
-    mut session: Option<Session>,
+    mut client: Option<NvaClient>,
     mut orders: mpsc::Receiver<Order>,
 ) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (mut poll, mut links) = (every(POLL), every(LINKS));
+    let (reply_tx, mut replies) = mpsc::channel(ORDERS);
     loop {
         let behind = switch.borrow().is_behind();
         tokio::select! {
             biased;
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
-            event = next_event(&mut session), if !behind => on_session(switch, session.as_ref(), event),
+            event = next_event(&mut client), if !behind => on_session(switch, &reply_tx, event),
+            Some((id, response)) = replies.recv() => {
+                if let Some(client) = &mut client {
+                    client.reply(id, response);
+                }
+            }
             Some(order) = orders.recv() => take_order(switch, order),
             _ = links.tick() => switch.borrow_mut().poll_links(),
             _ = poll.tick() => {}
@@ -79,21 +81,25 @@ async fn control(
         s.poll_workers();
         s.run_timers();
         let messages = s.take_to_nva();
-        if let Some(session) = &session {
-            messages.into_iter().for_each(|m| session.send(m));
+        if let Some(client) = &mut client {
+            messages.into_iter().for_each(|m| client.send(m));
         }
     }
 }
 
 /// Waits for the session's next event; forever where there is no NVA.
-async fn next_event(session: &mut Option<Session>) -> SessionEvent {
-    match session {
-        Some(session) => session.next().await,
+async fn next_event(client: &mut Option<NvaClient>) -> SessionEvent {
+    match client {
+        Some(client) => client.recv().await,
         None => std::future::pending().await,
     }
 }
 
-fn on_session(switch: &Rc<RefCell<Switch>>, session: Option<&Session>, event: SessionEvent) {
+fn on_session(
+    switch: &Rc<RefCell<Switch>>,
+    replies: &mpsc::Sender<(u64, AdminResponse)>,
+    event: SessionEvent,
+) {
     match event {
         SessionEvent::Connected => switch.borrow_mut().input(Input::NvaConnected),
         SessionEvent::Lost { why } => {
@@ -102,10 +108,10 @@ fn on_session(switch: &Rc<RefCell<Switch>>, session: Option<&Session>, event: Se
         }
         SessionEvent::Message(message) => switch.borrow_mut().input(Input::Nva(message)),
         SessionEvent::AdminOrder { id, request } => {
-            let Some(reply) = session.map(Session::replier) else { return };
-            let switch = switch.clone();
+            let (switch, replies) = (switch.clone(), replies.clone());
             tokio::task::spawn_local(async move {
-                reply.admin(id, orders::answer(&switch, request).await);
+                // With the switch gone nobody waits for the answer.
+                let _ = replies.send((id, orders::answer(&switch, request).await)).await;
             });
         }
     }

@@ -1,0 +1,155 @@
+//! Encapsulation and decapsulation over frames in memory: the pipeline that runs on mbufs, fed with
+//! bursts of 32. Figures are for 32 frames of 60 bytes (64 with FCS).
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use godwit_pipeline::mem::{MemPacket, MemPool};
+use godwit_pipeline::{Output, Pipeline};
+use godwit_tables::event::Event;
+use godwit_tables::update::{Admission, Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_tables::{Tables, TablesConfig};
+use godwit_wire::outer::OuterHeader;
+use godwit_wire::{Instant, Mac, Vni};
+
+const BURST: usize = 32;
+const NOW: Instant = Instant(1_000_000_000);
+const VN: VnIdx = VnIdx(0);
+const VNI: u32 = 100;
+const ACCESS: PortIdx = PortIdx(1);
+const UPLINK: PortIdx = PortIdx(0);
+const UPLINK_MAC: Mac = Mac([2, 0, 0, 0, 1, 1]);
+const NEXT_HOP: Mac = Mac([2, 0, 0, 0, 1, 2]);
+const OURS4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+const OURS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const THEIRS4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+const THEIRS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+const TENANT: Mac = Mac([2, 0x10, 0, 0, 0, 1]);
+
+/// Keeps frames so that their memory is not freed inside the measurement.
+struct Keep(Vec<MemPacket>);
+
+impl Output<MemPacket> for Keep {
+    #[inline]
+    fn send(&mut self, _: PortIdx, packet: MemPacket) {
+        self.0.push(packet);
+    }
+
+    fn event(&mut self, _: Event) -> bool {
+        true
+    }
+}
+
+fn mac(i: u32) -> Mac {
+    Mac::from_u64(0x0220_0000_0000 | u64::from(i))
+}
+
+fn header(v6: bool) -> (IpAddr, OuterHeader) {
+    if v6 {
+        (THEIRS6.into(), OuterHeader::v6(UPLINK_MAC, NEXT_HOP, OURS6, THEIRS6, 4789, 64))
+    } else {
+        (THEIRS4.into(), OuterHeader::v4(UPLINK_MAC, NEXT_HOP, OURS4, THEIRS4, 4789, 64))
+    }
+}
+
+/// A worker's tables with `vms` VMs: remote ones behind one tunnel, or local ones on one port.
+fn tables(vms: u32, v6: bool, local: bool) -> Tables {
+    let mut t = Tables::new(&TablesConfig::default());
+    let uplink = PortRole::Uplink {
+        mac: UPLINK_MAC,
+        v4: Some(OURS4),
+        v6: Some(OURS6),
+        v6_link_local: None,
+        exception: None,
+    };
+    let (remote, header) = header(v6);
+    let updates = [
+        Update::VnSet { vn: VN, vni: Vni::from_low24(VNI), mtu: 1450, transparent_vlan: false },
+        Update::PortSet { port: UPLINK, role: uplink },
+        Update::PortSet {
+            port: ACCESS,
+            role: PortRole::Access { vn: VN, mac: TENANT, admission: Admission::Activated },
+        },
+        Update::TunnelSet { tunnel: TunnelIdx(0), uplink: UPLINK, remote, mtu: 1550, header },
+    ];
+    for u in updates {
+        assert_eq!(t.apply(u, NOW), None);
+    }
+    let state =
+        if local { VmState::Local { port: ACCESS } } else { VmState::Remote { tunnel: TunnelIdx(0) } };
+    for i in 0..vms {
+        assert_eq!(t.apply(Update::VmSet { key: Key::new(VN, mac(i)), state }, NOW), None);
+    }
+    t
+}
+
+/// A 60-byte frame between two MACs: IPv4, UDP.
+fn inner(src: Mac, dst: Mac, n: u32) -> Vec<u8> {
+    use godwit_testkit::frames;
+    let (a, b) = (Ipv4Addr::new(10, 1, 0, 1), Ipv4Addr::from(0x0a80_0000 + n));
+    frames::udp_frame((src, a.into(), 1024 + (n % 60_000) as u16), (dst, b.into(), 5678), &[0; 18])
+}
+
+/// The same frame in VXLAN, addressed to us.
+fn outer(n: u32, v6: bool) -> Vec<u8> {
+    let inner = inner(mac(n), mac(n), n);
+    let header = if v6 {
+        OuterHeader::v6(NEXT_HOP, UPLINK_MAC, THEIRS6, OURS6, 4789, 64)
+    } else {
+        OuterHeader::v4(NEXT_HOP, UPLINK_MAC, THEIRS4, OURS4, 4789, 64)
+    };
+    let mut frame = vec![0; header.len()];
+    let vni = Vni::from_low24(VNI);
+    header.write(&mut frame, inner.len(), vni, 50_000, 1, 64, godwit_wire::Ecn::NotEct);
+    frame.extend(inner);
+    frame
+}
+
+/// Many different bursts, in no order of destinations.
+fn bursts(vms: u32, make: impl Fn(u32) -> Vec<u8>) -> Vec<Vec<MemPacket>> {
+    let pick = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as u32 % vms;
+    (0..256).map(|b| (0..BURST).map(|i| MemPacket::new(&make(pick(b * BURST + i)))).collect()).collect()
+}
+
+fn run(c: &mut Criterion, name: &str, ingress: PortIdx, mut t: Tables, bursts: &[Vec<MemPacket>], id: BenchmarkId) {
+    let mut group = c.benchmark_group(name);
+    group.throughput(Throughput::Elements(BURST as u64));
+    let (mut pipeline, mut pool) = (Pipeline::new(), MemPool::endless());
+    let mut at = 0;
+    group.bench_function(id, |b| {
+        b.iter_batched(
+            || {
+                at = (at + 1) % bursts.len();
+                (bursts[at].clone(), Keep(Vec::with_capacity(BURST)))
+            },
+            |(mut burst, mut out)| {
+                pipeline.process(&mut burst, ingress, &mut t, &mut out, &mut pool, NOW);
+                assert_eq!(out.0.len(), BURST, "every frame goes out");
+                black_box((burst, out))
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+fn packet_path(c: &mut Criterion) {
+    for (family, v6) in [("v4", false), ("v6", true)] {
+        for vms in [1, 1_000, 1_000_000] {
+            let sent = bursts(vms, |n| inner(TENANT, mac(n), n));
+            run(c, "encapsulate", ACCESS, tables(vms, v6, false), &sent, BenchmarkId::new(family, vms));
+        }
+        for vms in [1, 1_000] {
+            let came = bursts(vms, |n| outer(n, v6));
+            run(c, "decapsulate", UPLINK, tables(vms, v6, true), &came, BenchmarkId::new(family, vms));
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(30);
+    targets = packet_path
+}
+criterion_main!(benches);
