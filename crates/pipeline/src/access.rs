@@ -4,7 +4,7 @@ use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::locations::Home;
 use godwit_tables::update::{Admission, Key, PortIdx, VnIdx};
 use godwit_tables::vms::Fib;
-use godwit_tables::{DropReason, Tables};
+use godwit_tables::{DropReason, Tables, prefetch};
 use godwit_wire::ethernet::TAG_LEN;
 use godwit_wire::{EtherType, Instant, Mac, Vni};
 
@@ -86,6 +86,11 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
     let open = port.admission == Admission::Activated;
     let own = port.mac.to_u64();
     let mut bytes = 0;
+    for packet in burst {
+        // The headers, and the headroom into which the outer header goes.
+        prefetch::read(packet.data());
+        prefetch::near(packet.data(), 64);
+    }
     for (look, packet) in looks.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;

@@ -1,17 +1,15 @@
 //! Frames from an uplink: VXLAN to us is decapsulated, everything else is the underlay's own.
 
-use core::net::{IpAddr, Ipv4Addr};
-
 use godwit_tables::locations::Home;
 use godwit_tables::update::{Key, VnIdx};
 use godwit_tables::vms::Fib;
-use godwit_tables::{DropReason, Tables};
+use godwit_tables::{DropReason, Tables, prefetch};
+use godwit_wire::Mac;
 use godwit_wire::outer::{Outer, parse_outer};
-use godwit_wire::{Ecn, Mac};
 
 use crate::classify::{Addresses, From, is_group, outer_drop};
 use crate::context::Context;
-use crate::decap::{LastVn, decapsulate, look_inside};
+use crate::decap::{LastVn, decapsulate, find_vn, look_inside, usual};
 use crate::packet::{Packet, PacketSource};
 use crate::underlay::Uplink;
 use crate::{MAX_BURST, Output};
@@ -32,30 +30,18 @@ pub(crate) enum Kind {
 /// What the passes remember of a frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Look {
-    kind: Kind,
     key: Key,
     home: Home,
-    found: Option<Fib>,
-    inner_offset: u16,
+    /// VXLAN to us, of the usual shape, for a single VM.
+    usual: bool,
+    inner_offset: u8,
     inner_end: u16,
-    ecn: Ecn,
-    ttl: u8,
-    sender: IpAddr,
+    found: Option<Fib>,
 }
 
 impl Default for Look {
     fn default() -> Look {
-        Look {
-            kind: Kind::Underlay,
-            key: Key(0),
-            home: Home::default(),
-            found: None,
-            inner_offset: 0,
-            inner_end: 0,
-            ecn: Ecn::NotEct,
-            ttl: 0,
-            sender: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        }
+        Look { key: Key(0), home: Home::default(), usual: false, inner_offset: 0, inner_end: 0, found: None }
     }
 }
 
@@ -67,7 +53,6 @@ pub(crate) struct Classified {
 }
 
 /// Looks at a frame from an uplink. No side effects.
-#[inline(always)]
 pub(crate) fn classify(
     frame: &[u8],
     contiguous: bool,
@@ -84,7 +69,6 @@ pub(crate) fn classify(
     }
 }
 
-#[inline(always)]
 fn classify_vxlan(
     frame: &[u8],
     contiguous: bool,
@@ -125,13 +109,14 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
         look.found = cx.tables.vms.get_at(look.home, look.key);
     }
     for (look, mut packet) in looks.iter().zip(burst.drain(..n)) {
-        match (look.kind, look.found) {
-            (Kind::Unicast, Some(Fib::Local(port))) => {
-                decapsulate(&mut packet, look.inner_offset.into(), look.inner_end.into(), look.ecn);
+        match look.found {
+            Some(Fib::Local(port)) if look.usual => {
+                packet.truncate(look.inner_end.into());
+                packet.trim_front(look.inner_offset.into());
                 cx.tables.counters.worker.decapsulated += 1;
                 cx.deliver(port, look.key.vn(), packet);
             }
-            _ => apply_cold(cx, packet, look, uplink),
+            _ => apply_cold(cx, packet, uplink),
         }
     }
 }
@@ -139,22 +124,26 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 /// Pass one: headers, keys, prefetch of locations.
 #[inline(always)]
 fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &[P], uplink: &Uplink) {
+    let own = uplink.own(cx.tables.vxlan_port);
     let mut bytes = 0;
     let mut last = None;
+    for packet in burst {
+        // The inner destination lies on the second line.
+        prefetch::read(packet.data());
+        prefetch::near(packet.data(), -64);
+    }
     for (look, packet) in looks.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;
-        let c = classify(frame, packet.is_contiguous(), uplink, cx.tables, &mut last);
-        look.kind = c.kind;
+        let usual = usual(frame, &own).filter(|_| packet.is_contiguous());
+        let vn = usual.and_then(|u| find_vn(cx.tables, u.vni, &mut last).ok());
+        look.usual = vn.is_some();
         look.key = Key(0);
-        if let Some((vn, mac, outer)) = c.inner {
-            look.key = Key::new(vn, mac);
-            // Outer lengths are 16 bits, and the link header before them is checked to be there.
-            look.inner_offset = outer.inner_offset as u16;
-            look.inner_end = outer.inner_end as u16;
-            look.ecn = outer.ecn;
-            look.ttl = outer.ttl;
-            look.sender = outer.src;
+        if let (Some(u), Some(vn)) = (usual, vn) {
+            look.key = Key(u64::from(vn.found.0) << 48 | u.dst);
+            // 50 or 70, and at most a 16-bit length and the 54 bytes of headers before it.
+            look.inner_offset = u.inner_offset as u8;
+            look.inner_end = u.inner_end as u16;
         }
         look.home = cx.tables.vms.home(look.key);
         cx.tables.vms.prefetch(look.home);
@@ -162,28 +151,25 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
     cx.tables.counters.received(uplink.port, looks.len() as u64, bytes);
 }
 
-/// Everything but known unicast to a port.
+/// Everything but the usual for a port here.
 #[cold]
 #[inline(never)]
 fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx: &mut Context<'_, P, O, S>,
     mut packet: P,
-    look: &Look,
     uplink: &Uplink,
 ) {
-    match look.kind {
-        Kind::Underlay => return cx.underlay(packet, uplink),
-        Kind::Drop(reason) => return cx.drop(packet, reason),
-        Kind::Unicast | Kind::Group => {}
-    }
-    decapsulate(&mut packet, look.inner_offset.into(), look.inner_end.into(), look.ecn);
-    if look.kind == Kind::Group {
-        cx.tables.counters.worker.decapsulated += 1;
-        return cx.flood(packet, look.key.vn(), None);
-    }
-    let Some(vni) = cx.tables.vns.get(look.key.vn()).map(|v| v.vni) else {
-        return cx.drop(packet, DropReason::UnknownVni);
+    let c = classify(packet.data(), packet.is_contiguous(), uplink, cx.tables, &mut None);
+    let (vn, dst, outer) = match (c.kind, c.inner) {
+        (Kind::Drop(reason), _) => return cx.drop(packet, reason),
+        (_, None) => return cx.underlay(packet, uplink),
+        (_, Some(inner)) => inner,
     };
-    let from = From::Overlay { sender: look.sender, ttl: look.ttl };
-    cx.resolve(packet, look.key, vni, from);
+    decapsulate(&mut packet, &outer);
+    if c.kind == Kind::Group {
+        cx.tables.counters.worker.decapsulated += 1;
+        return cx.flood(packet, vn, None);
+    }
+    let from = From::Overlay { sender: outer.src, ttl: outer.ttl };
+    cx.resolve(packet, Key::new(vn, dst), outer.vni, from);
 }

@@ -12,6 +12,7 @@ use godwit_wire::{EtherType, Ipv4, Ipv6, Mac, ethernet, icmpv4, icmpv6};
 
 use crate::classify::Addresses;
 use crate::context::Context;
+use crate::decap::Own;
 use crate::packet::{Packet, PacketSource};
 use crate::{DEFAULT_TTL, Output};
 
@@ -36,6 +37,13 @@ impl Uplink {
             }
             _ => Uplink { port, mac: Mac::ZERO, v4: None, v6: None, link_local: None, exception: None },
         }
+    }
+
+    /// The addresses to which VXLAN comes.
+    #[inline]
+    pub fn own(&self, vxlan_port: u16) -> Own {
+        let (v4, v6) = (self.v4.map(|a| a.octets()), self.v6.map(|a| a.octets()));
+        Own { mac: self.mac.to_u64(), v4, v6, vxlan_port }
     }
 
     /// Another NVE may send VXLAN to this address.

@@ -144,7 +144,7 @@ impl Lab {
             4 => self.apply(Update::NeighborAbsent { vn: VN, ip: v4(n).into(), until }),
             5 => self.apply(Update::NeighborRemove { vn: VN, ip: v6(n.into()).into() }),
             6 => self.apply(Update::VnRemove { vn: VN }),
-            7 | 8 => self.vn(VN, vni(), n % 2 == 0),
+            7 | 8 => self.vn(VN, vni(), n & 1 == 0),
             9 => self.apply(Update::PortRemove { port: P2 }),
             10 => self.access(P2, VN, M2, Admission::Associated),
             11 | 12 => self.access(P2, VN, M2, Admission::Activated),
@@ -155,7 +155,7 @@ impl Lab {
             17 | 18 => self.tunnel(tunnel, if n < 4 { NVE_C.into() } else { NVE_B6.into() }),
             19 => self.apply(Update::ReplicaAdd { vn: VN, tunnel }),
             20 => self.apply(Update::ReplicaRemove { vn: VN, tunnel }),
-            _ => self.set_uplink((n % 2 == 0).then_some(EXCEPTION)),
+            _ => self.set_uplink((n & 1 == 0).then_some(EXCEPTION)),
         }
     }
 
