@@ -13,6 +13,8 @@ mod mobility;
 mod nve;
 mod queries;
 mod router;
+#[cfg(feature = "session")]
+pub mod session;
 mod timers;
 mod underlay;
 pub mod view;
@@ -20,3 +22,5 @@ pub mod view;
 pub use config::{NveConfig, OuterChoice, WorkerSet};
 pub use io::{Input, Level, Note, Outputs, PortSpec, UplinkSpec, UplinkV4, UplinkV6};
 pub use nve::Nve;
+#[cfg(feature = "session")]
+pub use session::{NvaClient, SessionConfig, SessionEvent};
