@@ -124,11 +124,12 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             From::Overlay { ttl, .. } => flight_ttl(ttl),
             From::Local => Some(DEFAULT_TTL),
         };
+        // Also where the TTL is used up: that is the sender whose entry closes a loop.
+        let key = self.tables.vms.special(at).key;
+        self.tell_sender(key, from, |key, sender| Event::StaleSender { key, sender });
         let Some(ttl) = ttl else { return Err((packet, DropReason::TtlExhausted)) };
         self.tunnel(packet, tunnel, vni, ttl)?;
         self.tables.forwarded(at, self.now);
-        let key = self.tables.vms.special(at).key;
-        self.tell_sender(key, from, |key, sender| Event::StaleSender { key, sender });
         Ok(())
     }
 

@@ -83,6 +83,9 @@ impl Tables {
     }
 
     fn set_vm(&mut self, key: Key, state: VmState, now: Instant) -> Option<Event> {
+        if self.vns.slot(key.vn()).is_none() {
+            return self.refused(Err(OutOfRange), Some(key));
+        }
         let plain = match state {
             VmState::Local { port } => Some(Fib::Local(port)),
             VmState::Remote { tunnel } => Some(Fib::Remote(tunnel)),
@@ -131,6 +134,9 @@ impl Tables {
     }
 
     fn set_neighbor(&mut self, vn: VnIdx, ip: IpAddr, n: Neighbor, mac: Mac, now: Instant) -> Option<Event> {
+        if self.vns.slot(vn).is_none() {
+            return self.refused(Err(OutOfRange), Some(Key::new(vn, mac)));
+        }
         let mut set = self.neighbors.set(vn, ip, n);
         if set.is_err() {
             let vns = &mut self.vns;
