@@ -325,3 +325,34 @@ tunnel 0: to NVE 198.18.0.2, MTU 1600 (R8), ready
     assert_eq!(trace(&lab.tables, UPLINK, &frame, lab.now).verdict(), Verdict::Held);
     assert_eq!(lab.tables.counters.total().rx_packets, 0, "a trace leaves no trace");
 }
+
+#[test]
+fn the_trace_knows_each_state() {
+    let until = Lab::new().now + ms(1000);
+    let hold = limits(2, 100);
+    let states = [
+        VmState::Local { port: P1 },
+        VmState::Local { port: PortIdx(33) },
+        VmState::Remote { tunnel: T4 },
+        VmState::Remote { tunnel: PENDING },
+        VmState::Expected { via: None, hold },
+        VmState::Expected { via: Some(T6), hold },
+        VmState::Paused { hold },
+        VmState::Paused { hold: limits(0, 100) },
+        VmState::Departed { tunnel: T4, until },
+        VmState::Departed { tunnel: PENDING, until },
+        VmState::Departed { tunnel: TunnelIdx(7), until },
+        VmState::Absent { until },
+    ];
+    for state in states {
+        for ttl in [64, 32, 31, 0] {
+            let from_nve = Vxlan { ttl, ..vxlan() }.frame(&numbered(R4, M1, 1));
+            for (port, frame) in [(UPLINK, from_nve), (P2, numbered(M2, M1, 1))] {
+                let mut lab = Lab::new();
+                lab.vm(M1, state);
+                let told = trace(&lab.tables, port, &frame, lab.now);
+                assert_eq!(told.verdict(), observed(&mut lab, port, &frame), "{}", text(&told));
+            }
+        }
+    }
+}

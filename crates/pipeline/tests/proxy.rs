@@ -383,3 +383,19 @@ fn events_that_find_no_room_are_counted() {
     lab.one(P1, &frames::garp(M1, v4(1)));
     assert_eq!(lab.tables.counters.worker.events_dropped, 1);
 }
+
+#[test]
+fn r13_a_full_neighbor_table_forgets_dead_negative_answers_only() {
+    let mut lab = Lab::new();
+    let until = lab.now + ms(1000);
+    for n in 0..50 {
+        lab.neighbor(v4(n), R4);
+        lab.apply(Update::NeighborAbsent { vn: VN, ip: v6(n.into()).into(), until });
+    }
+    lab.neighbor(v4(99), R4);
+    assert_eq!(lab.take_events(), [Event::TableFull { key: key(R4) }]);
+    lab.wait(ms(1000));
+    lab.neighbor(v4(99), R4);
+    assert_eq!(lab.take_events(), []);
+    assert_eq!(lab.tables.neighbors.len(), 51);
+}
