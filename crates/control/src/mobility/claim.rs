@@ -32,6 +32,11 @@ impl Claim {
     pub(crate) fn is_fresh(&self) -> bool {
         !self.again
     }
+
+    /// Likewise, and the NVA has it.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        !self.again && self.sent
+    }
 }
 
 impl Vm {
@@ -183,6 +188,13 @@ impl Vm {
                 c.next = Some(cx.now + c.backoff);
             }
             return;
+        }
+        if reason == DenyReason::StaleVersion && claim.is_fresh() {
+            // It rested on news that had been overtaken. The directory's newer word is here now: if
+            // the VM is too, its next frame claims it on that ground.
+            cx.note(Level::Warn, format!("the claim of {} rested on old news: {text}", self.key));
+            self.withdraw_at = None;
+            return self.reopen_ports();
         }
         let port = match self.phase {
             Phase::Running { port } | Phase::Paused { port: Some(port), .. } => Some(port),

@@ -190,6 +190,8 @@ pub(crate) struct Vm {
     withdraw_at: Option<Instant>,
     /// Wall clock of the last pause.
     paused_us: u64,
+    /// The VM itself spoke since it was activated: its claim rests on more than what we remember.
+    spoke: bool,
     /// Address of an announcement that came before the directory spoke.
     announced: Option<IpAddr>,
     /// No second note on a refused announcement before then.
@@ -213,6 +215,7 @@ impl Vm {
             forward: None,
             withdraw_at: None,
             paused_us: 0,
+            spoke: false,
             announced: None,
             quiet_until: Instant(0),
             handover: Handover::default(),
@@ -332,6 +335,11 @@ impl Vm {
                 self.reclaim_later(cx);
             }
             Phase::Refused { port, cause, at } if cx.version() > at => self.after_refusal(port, cause, cx),
+            Phase::Left if cx.record.is_some() => {
+                // Nobody has it: a VM that is behind a port here may say so.
+                self.forward = None;
+                self.reopen_ports();
+            }
             Phase::Idle | Phase::Left | Phase::Refused { .. } => self.forward = None,
             Phase::Running { .. } | Phase::Paused { .. } => {}
         }
@@ -355,12 +363,14 @@ impl Vm {
 
     /// The directory has it at another NVE; only news since our own last hosting counts (R20, R46b).
     fn runs_elsewhere(&mut self, to: Location, version: Version, cx: &mut Ctx<'_>) {
-        if version <= self.hosted {
+        let known = if self.is_hosted() { self.hosted.max(self.ran_from) } else { self.hosted };
+        if version <= known {
             return;
         }
         match self.phase {
             // A claim of a VM that just came here is decided by its answer.
             Phase::Running { .. } if self.claim.as_ref().is_some_and(Claim::is_fresh) => {}
+            Phase::Paused { .. } if self.claim.as_ref().is_some_and(Claim::awaits_answer) => {}
             Phase::Running { .. } | Phase::Paused { .. } => self.depart(to, version, cx),
             Phase::Idle | Phase::Left | Phase::Refused { .. } => {
                 if let Some(f) = self.forward.as_mut().filter(|f| version > f.version) {

@@ -115,10 +115,7 @@ impl Vm {
             }
             if let Phase::Left | Phase::Refused { .. } = self.phase {
                 // It comes back: its port may speak again. The forward entry stays (R46c).
-                self.phase = Phase::Idle;
-                for p in self.ports.values_mut() {
-                    p.closed = false;
-                }
+                self.reopen_ports();
             }
         } else if self.is_hosted() {
             self.handover.move_id = Some(intent.id.clone());

@@ -45,6 +45,14 @@ impl Vm {
         }
     }
 
+    /// The VM may come, or come back, on any of its ports.
+    pub(crate) fn reopen_ports(&mut self) {
+        self.phase = Phase::Idle;
+        for p in self.ports.values_mut() {
+            p.closed = false;
+        }
+    }
+
     /// A port for the VM is there.
     pub(crate) fn port_added(&mut self, port: PortIdx, name: String, explicit: bool, cx: &mut Ctx<'_>) {
         cx.send(NveToNva::Associate { key: self.key, port: name.clone() });
@@ -129,7 +137,7 @@ impl Vm {
     ) {
         let Some(p) = self.ports.get(&port).filter(|p| !p.closed && !p.explicit) else { return };
         match self.phase {
-            Phase::Running { port: on } if on == port => return,
+            Phase::Running { port: on } if on == port && self.spoke => return,
             // Frames sent before the pause still come: they do not end it.
             Phase::Paused { port: Some(on), .. } if on == port => return,
             _ => {}
@@ -162,7 +170,11 @@ impl Vm {
                 p.closed = true;
             }
         }
-        let stayed = self.is_hosted() && cx.here() == Some(self.hosted) && self.hosted > Version::ZERO;
+        // Taken up again where it was. A VM that speaks for itself claims, because it may have been
+        // elsewhere meanwhile without a word reaching us.
+        self.spoke = !matches!(cause, ClaimCause::Activate | ClaimCause::Resync);
+        let known = self.is_hosted() && cx.here() == Some(self.hosted) && self.hosted > Version::ZERO;
+        let stayed = known && !self.spoke;
         let had_forward = self.forward.take().is_some();
         self.ran_from = cx.version();
         self.phase = Phase::Running { port };

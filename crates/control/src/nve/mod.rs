@@ -8,6 +8,8 @@ mod events;
 mod inspect;
 mod nva;
 mod ports;
+#[cfg(test)]
+mod properties;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -292,12 +292,12 @@ impl Nve {
         if record.location.as_ref().is_none_or(|l| l.nve != self.config.nve) {
             return self.alarm(format!("the NVA granted {key} to us but names another NVE: refused"), out);
         }
+        self.learn(record, out);
         if !self.vms.contains_key(&key) {
             out.note(Level::Warn, format!("{key} was granted ({version}) but runs here no more: withdrawn"));
             return self.withdraw(key, version, out);
         }
-        self.learn(record, out);
-        self.with_known_vm(key, out, |vm, cx| vm.granted(seq, version, cx));
+        self.with_vm(key, out, |vm, cx| vm.granted(seq, version, cx));
     }
 }
 

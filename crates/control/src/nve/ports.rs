@@ -60,19 +60,20 @@ impl Nve {
     }
 
     pub(super) fn port_removed(&mut self, port: PortIdx, out: &mut Outputs) {
-        let Some(gone) = self.ports.remove(&port) else { return };
-        match gone.kind {
-            PortKind::Access(key) => {
-                // First the VM, then the port: nothing is delivered to a port that is not there.
-                self.with_known_vm(key, out, |vm, cx| vm.port_removed(port, cx));
-                self.router.remove_port(port);
-            }
+        let Some(kind) = self.ports.get(&port).map(|p| p.kind) else { return };
+        // First the VM, then the port, then the VN: nothing names what is not there.
+        match kind {
+            PortKind::Access(key) => self.with_known_vm(key, out, |vm, cx| vm.port_removed(port, cx)),
             PortKind::Uplink => {
                 self.underlay.remove_uplink(self.now, port);
                 self.locators_changed(out);
-                self.router.remove_port(port);
             }
-            PortKind::Exception => self.router.remove_port(port),
+            PortKind::Exception => {}
+        }
+        self.router.remove_port(port);
+        self.ports.remove(&port);
+        if let PortKind::Access(key) = kind {
+            self.drop_vn_if_unneeded(key.vni, out);
         }
     }
 

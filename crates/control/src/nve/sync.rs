@@ -16,7 +16,7 @@ use crate::mobility::{Vm, Wish};
 use crate::router::{Answer, TunnelWay};
 use crate::underlay::Hop;
 
-use super::{Nve, Timer, half};
+use super::{Nve, Port, PortKind, Timer, half};
 
 /// TTL and hop limit of a first encapsulation (R3, R4).
 const OUTER_TTL: u8 = 64;
@@ -72,7 +72,9 @@ impl Nve {
 
     /// Ends taking part in a VN once no port, hold or forward entry of it is left (R17).
     pub(super) fn drop_vn_if_unneeded(&mut self, vni: Vni, out: &mut Outputs) {
-        if self.router.vn(vni).is_none() || self.vms_of(vni).any(|(_, vm)| vm.needs_vn()) {
+        let has_port = |p: &Port| matches!(p.kind, PortKind::Access(key) if key.vni == vni);
+        let needed = self.vms_of(vni).any(|(_, vm)| vm.needs_vn()) || self.ports.values().any(has_port);
+        if needed || self.router.vn(vni).is_none() {
             return;
         }
         self.send(NveToNva::Unsubscribe { vni }, out);

@@ -120,6 +120,8 @@ pub struct Lab {
     /// Underlay neighbors answer, and workers apply barriers, at once.
     pub answer_arp: bool,
     pub apply: bool,
+    /// Print what happens.
+    pub trace: bool,
 }
 
 impl Lab {
@@ -135,6 +137,7 @@ impl Lab {
             nva: MiniNva::new(count),
             answer_arp: true,
             apply: true,
+            trace: false,
         };
         for i in 0..count {
             let mut config = NveConfig::new(nve_id(i), 1);
@@ -170,6 +173,9 @@ impl Lab {
         let mut todo = VecDeque::from([input]);
         while let Some(input) = todo.pop_front() {
             let mut out = Outputs::default();
+            if self.trace && input != Input::Tick {
+                println!("{} {i} <- {input:?}", self.now.0 / 1_000_000);
+            }
             let wall = 1_700_000_000_000_000 + self.now.0 / 1000;
             let h = &mut self.hosts[i];
             h.nve.handle(self.now, wall, input, &mut out);
@@ -183,6 +189,10 @@ impl Lab {
             if self.answer_arp {
                 let answers = out.frames.iter().filter_map(|(port, f)| worker::arp_answer(*port, f));
                 todo.extend(answers.map(|event| Input::Worker { worker: 0, event }));
+            }
+            if self.trace {
+                out.to_nva.iter().for_each(|m| println!("   {i} -> {m:?}"));
+                out.notes.iter().for_each(|n| println!("   {i} ## {n}"));
             }
             h.frames.extend(out.frames);
             assert!(h.connected || out.to_nva.is_empty(), "said without a session: {:?}", out.to_nva);

@@ -98,7 +98,7 @@ impl MiniNva {
             NveToNva::Associate { key, .. } => {
                 vec![(i, NvaToNve::Provision { key, record: self.records.get(&key).cloned() })]
             }
-            NveToNva::Claim { seq, key, .. } if !self.mute => self.claim(i, seq, key),
+            NveToNva::Claim { seq, key, base, .. } if !self.mute => self.claim(i, seq, key, base),
             NveToNva::Withdraw { key, version } => self.withdraw(key, version),
             NveToNva::Query { seq, vni, by } if !self.mute_queries => {
                 let record = self.records.values().find(|r| {
@@ -156,7 +156,7 @@ impl MiniNva {
         said
     }
 
-    fn claim(&mut self, i: usize, seq: u64, key: VmKey) -> Said {
+    fn claim(&mut self, i: usize, seq: u64, key: VmKey, base: Version) -> Said {
         let deny = |reason, record| {
             let text = String::from("no");
             vec![(i, NvaToNve::Deny { seq, key, reason, text, record })]
@@ -165,6 +165,9 @@ impl MiniNva {
         let ours = r.location.as_ref().is_some_and(|l| l.nve == nve_id(i));
         if ours {
             return vec![(i, NvaToNve::Grant { seq, record: r })];
+        }
+        if r.moving.is_none() && base < r.version {
+            return deny(DenyReason::StaleVersion, Some(r));
         }
         if r.state == BindingState::Active && r.moving.is_none() && !self.accept_unplanned {
             return deny(DenyReason::OwnedElsewhere, Some(r));

@@ -1,0 +1,283 @@
+//! What holds for every sequence of inputs, sensible or not.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use godwit_model::message::{Change, MoveRole, NvaToNve};
+use godwit_model::{BindingState, DenyReason, Location, MoveId, MoveMode, NveId, VmRecord};
+use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
+use godwit_tables::update::{Key, Update, VmState, VnIdx};
+use godwit_wire::{Mac, Vni};
+use proptest::prelude::*;
+
+use crate::config::WorkerSet;
+use crate::io::{PortSpec, UplinkSpec, UplinkV4};
+
+use super::*;
+
+fn vni() -> Vni {
+    Vni::from_low24(77)
+}
+
+fn mac(n: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, n % 3])
+}
+
+fn vm(n: u8) -> VmKey {
+    VmKey { vni: vni(), mac: mac(n) }
+}
+
+fn ip(n: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, n % 4).into()
+}
+
+fn locator(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 18, 0, n % 3 + 1)
+}
+
+fn location(n: u8) -> Location {
+    let nve = NveId::new(["a", "b", "c"][usize::from(n % 3)]).unwrap();
+    Location { nve, locators: Locators { v4: Some(locator(n)), v6: None } }
+}
+
+fn move_id(n: u8) -> MoveId {
+    MoveId(format!("m{}", n % 2))
+}
+
+fn record(n: u8, at: u8, seq: u64) -> VmRecord {
+    let location = (!at.is_multiple_of(4)).then(|| location(at));
+    VmRecord {
+        name: format!("vm{n}"),
+        key: vm(n),
+        ipv4: vec![Ipv4Addr::new(10, 0, 0, n % 4)],
+        ipv6: Vec::new(),
+        state: if location.is_some() { BindingState::Active } else { BindingState::Detached },
+        location,
+        version: Version { epoch: 1, seq },
+        router: false,
+        pinned: false,
+        moving: at.is_multiple_of(2).then(|| move_id(at)),
+    }
+}
+
+fn uplink() -> PortSpec {
+    let v4 = Some(UplinkV4 { addr: locator(0), prefix_len: 24, gateway: None });
+    PortSpec::Uplink(UplinkSpec {
+        mac: Mac([2, 0xff, 0, 0, 0, 1]),
+        v4,
+        v6: None,
+        v6_link_local: None,
+        mtu: 1550,
+        exception: None,
+    })
+}
+
+/// Four small numbers make any input.
+fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
+    let port = PortIdx(u16::from(n % 4) + 1);
+    let nva = Input::Nva;
+    let event = |event| Input::Worker { worker: usize::from(at % 2), event };
+    let key = Key::new(VnIdx(u16::from(seq > 15)), mac(n));
+    let workers = WorkerSet::first(2);
+    match kind {
+        0 => Input::NvaConnected,
+        1 => Input::NvaLost,
+        2 | 3 => nva(NvaToNve::Welcome { epoch: 1 + u32::from(seq > 18), keepalive_ms: 3000 }),
+        4..=7 => {
+            let spec = PortSpec::Access { vni: vni(), mac: mac(n), explicit_activation: at == 1 };
+            Input::PortAdded { port, name: format!("p{n}"), spec, workers }
+        }
+        8 => Input::PortAdded { port: PortIdx(0), name: "up".into(), spec: uplink(), workers },
+        9 => Input::PortRemoved { port: PortIdx(u16::from(n % 5)) },
+        10 => Input::PortLink { port, up: at.is_multiple_of(2) },
+        11 => Input::PausePort { port },
+        12 => Input::ActivatePort { port },
+        13 | 14 => {
+            let ip = at.is_multiple_of(2).then(|| ip(n));
+            event(Event::Announce {
+                port,
+                kind: AnnounceKind::GratuitousArp,
+                mac: mac(n.wrapping_sub(1 + at % 2)),
+                ip,
+            })
+        }
+        15 => event(Event::MissMac { key, port }),
+        16 => event(Event::MissIp { vn: VnIdx(0), ip: ip(n), port }),
+        17 => event(Event::Neighbor {
+            uplink: PortIdx(0),
+            ip: locator(at).into(),
+            mac: mac(n),
+            solicited: true,
+        }),
+        18 => {
+            let stats = HandoverStats { held: seq, forwarded: seq / 2, ..HandoverStats::default() };
+            event(Event::Handover { key, stats })
+        }
+        19 => event(Event::StaleSender { key, sender: locator(at).into() }),
+        20 => nva(NvaToNve::Snapshot { vni: vni(), vms: vec![record(n, at, seq)] }),
+        21 => {
+            let members = vec![location(at)];
+            let end = (vni(), seq, 0, false);
+            nva(NvaToNve::End {
+                vni: end.0,
+                revision: end.1,
+                known: true,
+                mtu: end.2,
+                transparent_vlan: end.3,
+                members,
+            })
+        }
+        22..=25 => {
+            let change = Change::Vm(record(n, at, seq));
+            nva(NvaToNve::Update { vni: vni(), revision: seq, ack_id: u64::from(at), change })
+        }
+        26 => {
+            let change = Change::Removed { key: vm(n), version: Version { epoch: 1, seq } };
+            nva(NvaToNve::Update { vni: vni(), revision: seq, ack_id: 0, change })
+        }
+        27 => nva(NvaToNve::Response { seq, record: Some(record(n, at, seq)), lifetime_ms: 1000 }),
+        28 => nva(NvaToNve::Response { seq, record: None, lifetime_ms: 0 }),
+        29 | 30 => nva(NvaToNve::Grant { seq, record: record(n, 3, seq) }),
+        31 => {
+            let record = at.is_multiple_of(2).then(|| record(n, at, seq));
+            nva(NvaToNve::Deny {
+                seq,
+                key: vm(n),
+                reason: DenyReason::OwnedElsewhere,
+                text: String::new(),
+                record,
+            })
+        }
+        32 | 33 => {
+            let role = if at.is_multiple_of(2) { MoveRole::Source } else { MoveRole::Target };
+            let (from, to) = if role == MoveRole::Source { (3, 4) } else { (4, 3) };
+            let (from, to, record) = (location(from), location(to), record(n, at, seq));
+            nva(NvaToNve::MovePrepare { id: move_id(at), role, record, from, to, mode: MoveMode::Hot })
+        }
+        34 => nva(NvaToNve::MoveAbort { id: move_id(at), key: vm(n), reason: String::new() }),
+        35 => {
+            nva(NvaToNve::Provision { key: vm(n), record: at.is_multiple_of(2).then(|| record(n, at, seq)) })
+        }
+        36 => Input::Applied { worker: usize::from(at % 2), token: seq },
+        37 => Input::WorkerLeft { worker: 1 },
+        38 => Input::WorkerJoined { worker: 1 },
+        _ => Input::Tick,
+    }
+}
+
+/// The parts of a worker's tables that matter here.
+fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
+    let put = match update {
+        Update::VmSet { key, .. } | Update::VmRemove { key } => format!("vm {key:?}"),
+        Update::PortSet { port, .. } | Update::PortRemove { port } => format!("port {port:?}"),
+        Update::VnSet { vn, .. } | Update::VnRemove { vn } => format!("vn {vn:?}"),
+        Update::NeighborSet { vn, ip, .. }
+        | Update::NeighborAbsent { vn, ip, .. }
+        | Update::NeighborRemove { vn, ip } => format!("ip {vn:?} {ip}"),
+        Update::TunnelSet { tunnel, .. }
+        | Update::TunnelPending { tunnel, .. }
+        | Update::TunnelRemove { tunnel } => format!("tunnel {tunnel:?}"),
+        Update::ReplicaAdd { vn, tunnel } | Update::ReplicaRemove { vn, tunnel } => {
+            format!("copy {vn:?} {tunnel:?}")
+        }
+    };
+    match update {
+        Update::VmRemove { .. }
+        | Update::PortRemove { .. }
+        | Update::VnRemove { .. }
+        | Update::NeighborRemove { .. }
+        | Update::TunnelRemove { .. }
+        | Update::ReplicaRemove { .. }
+        // Negative entries end by themselves.
+        | Update::NeighborAbsent { .. }
+        | Update::VmSet { state: VmState::Absent { until: Instant(..=0xffff_ffff_ffff) }, .. } => tables.remove(&put),
+        _ => tables.insert(put, format!("{update:?}")),
+    };
+}
+
+fn check(nve: &Nve) {
+    for (key, vm) in &nve.vms {
+        if let Some(f) = &vm.forward {
+            assert!(f.version > vm.hosted, "R46b: {key} is forwarded to {} after {}", f.version, vm.hosted);
+            assert!(!vm.is_hosted(), "R46c: {key} runs here and is forwarded");
+        }
+        let vn = nve.router.vn(key.vni).map(|vn| Key::new(vn, key.mac));
+        let state = vn.and_then(|k| nve.router.vm(k));
+        match vm.phase {
+            crate::mobility::Phase::Running { port } => {
+                assert_eq!(state, Some(VmState::Local { port }));
+                assert!(nve.ports.contains_key(&port));
+            }
+            crate::mobility::Phase::Paused { .. } => assert!(matches!(state, Some(VmState::Paused { .. }))),
+            _ => assert!(!matches!(state, Some(VmState::Local { .. } | VmState::Paused { .. }))),
+        }
+    }
+    assert!(nve.next_deadline().is_none_or(|t| t > nve.now), "a timer that is due stayed behind");
+}
+
+fn versions(nve: &Nve) -> BTreeMap<VmKey, (Version, Version)> {
+    let of = |key: VmKey| {
+        let record = nve.mirror.record(key).map_or(Version::ZERO, |r| r.version);
+        (record, nve.vms.get(&key).map_or(Version::ZERO, |vm| vm.hosted))
+    };
+    (0..3).map(|n| (vm(n), of(vm(n)))).collect()
+}
+
+fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
+    let mut nve = Nve::new(NveConfig::new(NveId::new("a").unwrap(), 2));
+    let (mut all, mut tables) = (Outputs::default(), BTreeMap::new());
+    let mut now = Instant(1_000_000_000);
+    let mut seen = versions(&nve);
+    for &(kind, n, at, seq, ms) in steps {
+        now = now + Span::from_ms(ms.into());
+        let input = input(kind, n, at, seq);
+        let joined = matches!(input, Input::WorkerJoined { .. });
+        let mut out = Outputs::default();
+        nve.handle(now, 1_000_000 + now.0 / 1000, input, &mut out);
+        check(&nve);
+        let is = versions(&nve);
+        for (key, (record, hosted)) in &is {
+            let (old_record, old_hosted) = seen[key];
+            assert!(*record >= old_record || *record == Version::ZERO, "R20: {key} went back");
+            // A VM that was forgotten meanwhile begins anew.
+            assert!(*hosted >= old_hosted || *hosted == Version::ZERO);
+        }
+        seen = is;
+        assert!(nve.session.connected || out.to_nva.is_empty());
+        assert!(out.frames.iter().all(|(_, f)| f.len() <= 128));
+        // Worker 1 comes and goes; worker 0 hears everything.
+        out.updates.iter().filter(|(w, _)| *w == 0).for_each(|(_, u)| apply(&mut tables, *u));
+        if joined {
+            let mut fresh = BTreeMap::new();
+            out.updates.iter().filter(|(w, _)| *w == 1).for_each(|(_, u)| apply(&mut fresh, *u));
+            assert_eq!(fresh, tables, "R14: all workers have the same");
+        }
+        all.updates.extend(out.updates);
+        all.to_nva.extend(out.to_nva);
+        all.frames.extend(out.frames);
+        all.barriers.extend(out.barriers);
+        all.notes.extend(out.notes);
+    }
+    all
+}
+
+fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
+    let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
+    (0..41u8, 0..5u8, 0..6u8, 0..22u64, ms)
+}
+
+fn opening() -> Vec<(u8, u8, u8, u64, u32)> {
+    vec![(8, 0, 0, 0, 0), (0, 0, 0, 0, 0), (2, 0, 0, 0, 0), (4, 1, 0, 0, 0)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_comes_nothing_panics_and_the_rules_hold(tail in prop::collection::vec(step(), 0..120)) {
+        let mut steps = opening();
+        steps.extend(tail);
+        let first = run(&steps);
+        prop_assert_eq!(first, run(&steps), "the same inputs give the same outputs");
+    }
+}

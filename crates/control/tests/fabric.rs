@@ -1,0 +1,189 @@
+//! Many moves under lost sessions and restarted directories, from random orders: when the dust has
+//! settled, every NVE knows where every VM is.
+
+mod lab;
+
+use godwit_control::Input;
+use godwit_tables::event::{AnnounceKind, Event};
+use godwit_tables::update::{PortIdx, VmState};
+use lab::{Lab, locator, mac, vm};
+use proptest::prelude::*;
+
+const HOSTS: usize = 3;
+const VMS: u8 = 3;
+
+/// Something that a hypervisor, the network or a directory does.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Move {
+        n: u8,
+        to: usize,
+        paused: bool,
+        ordered: bool,
+    },
+    /// A VM's announcement once more.
+    Announce {
+        n: u8,
+    },
+    Deliver {
+        i: usize,
+        count: usize,
+    },
+    Disconnect {
+        i: usize,
+    },
+    Connect {
+        i: usize,
+    },
+    RestartNva,
+    Pass {
+        ms: u64,
+    },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (1..=VMS, 0..HOSTS, any::<bool>(), prop::bool::weighted(0.9))
+            .prop_map(|(n, to, paused, ordered)| Op::Move { n, to, paused, ordered }),
+        1 => (1..=VMS).prop_map(|n| Op::Announce { n }),
+        4 => (0..HOSTS, 1..6usize).prop_map(|(i, count)| Op::Deliver { i, count }),
+        1 => (0..HOSTS).prop_map(|i| Op::Disconnect { i }),
+        1 => (0..HOSTS).prop_map(|i| Op::Connect { i }),
+        1 => Just(Op::RestartNva),
+        2 => (0..4000u64).prop_map(|ms| Op::Pass { ms }),
+    ]
+}
+
+/// Which NVE a VM really runs at, and on which port.
+type World = [(usize, PortIdx); VMS as usize];
+
+fn announce(lab: &mut Lab, i: usize, port: PortIdx, n: u8) {
+    lab.event(i, Event::Announce { port, kind: AnnounceKind::Rarp, mac: mac(n), ip: None });
+}
+
+fn deliver(lab: &mut Lab, i: usize, count: usize) {
+    for _ in 0..count {
+        lab.nva_hears(i);
+        lab.nve_hears(i);
+    }
+}
+
+fn act(lab: &mut Lab, world: &mut World, serial: &mut u16, op: Op) {
+    match op {
+        Op::Move { n, to, paused, ordered } => {
+            let (from, old) = world[usize::from(n) - 1];
+            if from == to {
+                return;
+            }
+            *serial += 1;
+            let port = PortIdx(10 + *serial);
+            if ordered {
+                lab.order_move(&format!("m{serial}"), n, from, to);
+            }
+            lab.add_port(to, port, n);
+            deliver(lab, to, 2);
+            if paused {
+                lab.input(from, Input::PausePort { port: old });
+            }
+            world[usize::from(n) - 1] = (to, port);
+            announce(lab, to, port, n);
+            deliver(lab, from, 2);
+            lab.input(from, Input::PortRemoved { port: old });
+        }
+        Op::Announce { n } => {
+            let (i, port) = world[usize::from(n) - 1];
+            announce(lab, i, port, n);
+        }
+        Op::Deliver { i, count } => deliver(lab, i, count),
+        Op::Disconnect { i } if lab.hosts[i].connected => lab.disconnect(i),
+        Op::Connect { i } if !lab.hosts[i].connected => lab.connect(i),
+        Op::Disconnect { .. } | Op::Connect { .. } => {}
+        Op::RestartNva => {
+            let connected: Vec<usize> = (0..HOSTS).filter(|i| lab.hosts[*i].connected).collect();
+            connected.iter().for_each(|i| lab.disconnect(*i));
+            lab.nva.restart();
+            connected.iter().for_each(|i| lab.connect(*i));
+        }
+        Op::Pass { ms } => lab.pass(ms),
+    }
+}
+
+/// Sessions come back, VMs speak now and then, time passes.
+fn heal(lab: &mut Lab, world: &World) {
+    for i in 0..HOSTS {
+        if !lab.hosts[i].connected {
+            lab.connect(i);
+        }
+    }
+    lab.settle();
+    for _ in 0..6 {
+        lab.pass(2_000);
+        for (n, (i, port)) in (1..).zip(*world) {
+            announce(lab, i, port, n);
+            lab.settle();
+        }
+    }
+}
+
+fn check(lab: &Lab, world: &World) {
+    for (n, (at, port)) in (1..).zip(*world) {
+        let record = &lab.nva.records[&vm(n)];
+        assert_eq!(record.location, Some(lab::location(at)), "vm{n} in the directory");
+        assert_eq!(lab.hosts[at].state(n), Some(VmState::Local { port }), "vm{n} at {at}");
+        for i in (0..HOSTS).filter(|i| *i != at) {
+            if lab.hosts[i].nve.nva().vns == 0 {
+                continue;
+            }
+            match lab.hosts[i].state(n) {
+                Some(VmState::Remote { .. } | VmState::Departed { .. }) => {
+                    assert_eq!(lab.hosts[i].tunnel_ip(n), Some(locator(at)), "vm{n} seen from {i}");
+                }
+                other => panic!("vm{n} seen from {i}: {other:?}"),
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn r73_everything_converges_whatever_got_lost(ops in prop::collection::vec(op(), 1..40)) {
+        let mut lab = Lab::new(HOSTS);
+        lab.nva.accept_unplanned = true;
+        let mut world: World = [(0, PortIdx(1)); VMS as usize];
+        for n in 1..=VMS {
+            lab.run_vm(0, n);
+            world[usize::from(n) - 1] = (0, PortIdx(u16::from(n)));
+        }
+        let mut serial = 0;
+        for op in ops {
+            act(&mut lab, &mut world, &mut serial, op);
+        }
+        heal(&mut lab, &world);
+        check(&lab, &world);
+    }
+}
+
+#[test]
+fn trace() {
+    let mut lab = Lab::new(HOSTS);
+    lab.nva.accept_unplanned = true;
+    let mut world: World = [(0, PortIdx(1)); VMS as usize];
+    for n in 1..=VMS {
+        lab.run_vm(0, n);
+        world[usize::from(n) - 1] = (0, PortIdx(u16::from(n)));
+    }
+    let mut serial = 0;
+    lab.trace = true;
+    for op in [
+        Op::Move { n: 1, to: 1, paused: false, ordered: true },
+        Op::Move { n: 1, to: 0, paused: false, ordered: true },
+    ] {
+        println!("== {op:?}");
+        act(&mut lab, &mut world, &mut serial, op);
+    }
+    println!("== heal");
+    heal(&mut lab, &world);
+    check(&lab, &world);
+}
