@@ -1,7 +1,7 @@
 //! `godwit-nva`: the directory of a Godwit network.
 #![forbid(unsafe_code)]
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,7 +59,11 @@ fn main() -> ExitCode {
 fn run(flags: Flags) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&flags.log)
         .with_context(|| format!("--log {:?} is no filter, try info or debug", flags.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let (store, state, epoch) = RedbStore::open(&flags.data)?;
     let config = Config { keepalive_ms: flags.keepalive_ms, ..Config::default() };
     let directory = Directory::restore(config, state, epoch);
@@ -69,12 +73,14 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime; check the limits of open files and processes")?;
     runtime.block_on(async {
+        // Before anybody is told that we are there: a signal must not find the default action.
+        let stop = stop_signal()?;
         let service = Service::start(&flags.listen, directory, Box::new(store)).await?;
         let addrs: Vec<String> = service.addrs().iter().map(SocketAddr::to_string).collect();
         // On stdout, so that a script can wait for it and learn the port.
         println!("godwit-nva listening on {}, epoch {epoch}, {vms} VMs", addrs.join(" "));
         let _ = std::io::stdout().flush();
-        service.run_until(stop_signal()?).await?;
+        service.run_until(stop).await?;
         tracing::info!("stopped");
         Ok(())
     })

@@ -196,4 +196,4 @@ fn sync_directory(dir: &Path) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

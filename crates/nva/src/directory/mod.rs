@@ -206,4 +206,4 @@ impl Directory {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

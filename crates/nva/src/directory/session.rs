@@ -358,8 +358,8 @@ impl Directory {
             }
         }
         for vni in stale {
-            let behind = self.sessions.get(&session).is_some_and(|s| s.unacked.is_empty());
-            if behind {
+            let idle = self.sessions.get(&session).is_some_and(|s| s.unacked.is_empty());
+            if idle {
                 self.log(Level::Info, format!("NVE {nve} differs in VN {vni}: snapshot"));
                 self.snapshot(session, vni);
             }

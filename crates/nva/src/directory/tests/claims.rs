@@ -1,0 +1,192 @@
+//! Who owns a VM.
+
+use super::*;
+
+#[test]
+fn r18_a_free_vm_goes_to_the_first_who_claims_it() {
+    let mut w = World::new();
+    let (a, c) = (w.join("a"), w.join("c"));
+    let before = w.vm(1).version;
+    let out = w.say(a, claim(1, Version::ZERO));
+    let record = granted(&out, a).unwrap();
+    assert_eq!((owner(&record), record.state), (Some("a"), BindingState::Active));
+    assert!(record.version > before);
+    assert_eq!(w.durable.vms[&key(1)], record, "durable with the step that says so");
+    assert_eq!(updated(&out, c), [record], "there is no old NVE to wait for");
+}
+
+#[test]
+fn r18_a_repeated_claim_is_confirmed_with_the_same_version() {
+    let mut w = World::new();
+    let a = w.join("a");
+    let first = w.take(a, 1);
+    let out = w.say(a, claim(1, Version::ZERO));
+    assert_eq!(granted(&out, a), Some(first));
+    assert!(!out.iter().any(|o| matches!(o, Output::Persist(_))), "nothing changed");
+}
+
+#[test]
+fn r73_a_claim_after_a_restart_is_confirmed_with_the_old_version() {
+    let mut w = World::new();
+    let a = w.join("a");
+    let first = w.take(a, 1);
+    w.restart();
+    let a = w.join("a");
+    let out = w.say(a, claim(1, first.version));
+    assert_eq!(granted(&out, a), Some(first.clone()));
+    let other = w.take(a, 2);
+    assert!(other.version > first.version && other.version.epoch == 2, "the new epoch is above the old");
+}
+
+#[test]
+fn r18_an_unknown_vm_is_denied() {
+    let mut w = World::new();
+    let a = w.join("a");
+    let out = w.say(a, claim(9, Version::ZERO));
+    assert_eq!(denied(&out, a), Some(DenyReason::UnknownVm));
+}
+
+#[test]
+fn r55_the_addresses_must_be_the_recorded_ones() {
+    let mut w = World::new();
+    let a = w.join("a");
+    let cause = ClaimCause::Activate;
+    for ips in [vec![], vec![ip(2)], vec![ip(1), ip(9)]] {
+        let base = Version::ZERO;
+        let m = NveToNva::Claim { seq: 1, key: key(1), ips, cause, base, port: "p1".into() };
+        let out = w.say(a, m);
+        assert_eq!(denied(&out, a), Some(DenyReason::AddressMismatch));
+    }
+    let m = NveToNva::Claim {
+        seq: 1,
+        key: key(1),
+        ips: vec![ip(1), ip(1)],
+        cause,
+        base: Version::ZERO,
+        port: "p1".into(),
+    };
+    let out = w.say(a, m);
+    assert!(granted(&out, a).is_some(), "neither order nor doubles matter");
+}
+
+#[test]
+fn r21_a_vm_of_another_nve_is_denied_without_a_move() {
+    let mut w = World::new();
+    let (a, b) = (w.join("a"), w.join("b"));
+    let held = w.take(a, 1);
+    let out = w.say(b, claim(1, Version::ZERO));
+    assert_eq!(denied(&out, b), Some(DenyReason::OwnedElsewhere));
+    let out = w.say(b, claim(1, held.version));
+    assert_eq!(denied(&out, b), Some(DenyReason::OwnedElsewhere), "to know the owner is no right");
+    let older = Version { seq: held.version.seq - 1, ..held.version };
+    let out = w.say(b, claim(1, older));
+    assert_eq!(denied(&out, b), Some(DenyReason::StaleVersion));
+    assert_eq!(owner(w.vm(1)), Some("a"));
+}
+
+#[test]
+fn r21_a_move_intent_wins_even_with_an_old_base() {
+    let mut w = World::new();
+    let (a, b) = (w.join("a"), w.join("b"));
+    let held = w.take(a, 1);
+    w.start(1, "b", "m").unwrap();
+    let out = w.say(b, claim(1, Version { seq: 1, ..held.version }));
+    let record = granted(&out, b).unwrap();
+    assert!(record.version > held.version);
+    let out = w.say(a, claim(1, held.version));
+    assert_eq!(denied(&out, a), Some(DenyReason::StaleVersion), "the old owner lost it");
+}
+
+#[test]
+fn r21_of_two_claims_for_a_moving_vm_the_target_wins_in_either_order() {
+    for target_first in [true, false] {
+        let mut w = World::new();
+        let (a, b, c) = (w.join("a"), w.join("b"), w.join("c"));
+        w.take(a, 1);
+        w.start(1, "b", "m").unwrap();
+        for s in if target_first { [b, c] } else { [c, b] } {
+            w.say(s, claim(1, Version::ZERO));
+        }
+        assert_eq!(owner(w.vm(1)), Some("b"));
+    }
+}
+
+#[test]
+fn r22_a_pinned_vm_is_claimed_by_nobody_else() {
+    let mut w = World::new();
+    let a = w.join("a");
+    w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99))).unwrap();
+    let pinned = VmDefinition { pinned: Some(id("tor")), ..definition(1) };
+    w.order(|d, now, wall| d.define_vm(now, wall, pinned)).unwrap();
+    let out = w.say(a, claim(1, Version::ZERO));
+    assert_eq!(denied(&out, a), Some(DenyReason::Pinned));
+    assert_eq!(w.start(1, "a", "m"), Err(Refusal::VmPinned { vm: "vm1".into(), nve: id("tor") }));
+}
+
+#[test]
+fn r19_a_withdrawal_is_compare_and_delete() {
+    let mut w = World::new();
+    let (a, b) = (w.join("a"), w.join("b"));
+    let at_a = w.take(a, 1);
+    let older = Version { seq: at_a.version.seq - 1, ..at_a.version };
+    w.say(a, NveToNva::Withdraw { key: key(1), version: older });
+    assert_eq!(owner(w.vm(1)), Some("a"), "a stale one changes nothing");
+    w.say(b, NveToNva::Withdraw { key: key(1), version: at_a.version });
+    assert_eq!(owner(w.vm(1)), Some("a"), "nor one of somebody else");
+    let out = w.say(a, NveToNva::Withdraw { key: key(1), version: at_a.version });
+    let record = w.vm(1).clone();
+    assert_eq!((record.state, owner(&record)), (BindingState::Detached, None));
+    assert!(record.version > at_a.version);
+    assert_eq!(record.ipv4, definition(1).ipv4, "the addresses stay reserved");
+    assert_eq!(updated(&out, b), [record]);
+    w.take(b, 1);
+    w.say(a, NveToNva::Withdraw { key: key(1), version: at_a.version });
+    assert_eq!(owner(w.vm(1)), Some("b"), "R19's own test: the late one changes nothing");
+}
+
+#[test]
+fn r45_a_withdrawal_during_a_move_waits_for_its_end() {
+    for granted in [true, false] {
+        let mut w = World::new();
+        let (a, b, c) = (w.join("a"), w.join("b"), w.join("c"));
+        let held = w.take(a, 1);
+        w.start(1, "b", "m").unwrap();
+        let out = w.say(a, NveToNva::Withdraw { key: key(1), version: held.version });
+        assert_eq!(updated(&out, c), [], "others keep sending to A, which holds");
+        if granted {
+            w.say(b, claim(1, Version::ZERO));
+            assert_eq!(owner(w.vm(1)), Some("b"));
+        } else {
+            let out = w.order(|d, now, wall| d.abort_move(now, wall, &MoveId("m".into()))).unwrap().1;
+            assert_eq!(w.vm(1).state, BindingState::Detached, "now it counts");
+            assert_eq!(updated(&out, c).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn r45_the_source_that_claims_again_takes_its_withdrawal_back() {
+    let mut w = World::new();
+    let (a, _b) = (w.join("a"), w.join("b"));
+    let held = w.take(a, 1);
+    w.start(1, "b", "m").unwrap();
+    w.say(a, NveToNva::Withdraw { key: key(1), version: held.version });
+    w.say(a, claim(1, held.version));
+    w.order(|d, now, wall| d.abort_move(now, wall, &MoveId("m".into()))).unwrap();
+    assert_eq!(owner(w.vm(1)), Some("a"));
+}
+
+#[test]
+fn r20_versions_rise_with_every_change_of_a_key() {
+    let mut w = World::new();
+    let (a, b) = (w.join("a"), w.join("b"));
+    let mut last = w.vm(1).version;
+    for round in 0..3 {
+        let s = if round % 2 == 0 { a } else { b };
+        let granted = w.take(s, 1).version;
+        assert!(granted > last);
+        w.say(s, NveToNva::Withdraw { key: key(1), version: granted });
+        last = w.vm(1).version;
+        assert!(last > granted);
+    }
+}

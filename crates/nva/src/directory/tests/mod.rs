@@ -1,0 +1,253 @@
+//! The directory's rules, one by one; names say the requirement.
+
+mod claims;
+mod history;
+mod moves;
+mod operator;
+mod random;
+mod sessions;
+mod updates;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use godwit_model::message::{Change, NvaToNve, NveToNva};
+use godwit_model::{
+    BindingState, ClaimCause, DenyReason, Locators, MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind,
+    NveId, Version, VmKey, VmRecord,
+};
+use godwit_wire::{Instant, Mac, Span, Vni};
+
+use super::*;
+
+/// A directory with its clock, what it made durable, and what it said last.
+pub(super) struct World {
+    pub d: Directory,
+    pub now: Instant,
+    pub durable: State,
+    next_session: u64,
+}
+
+pub(super) fn id(name: &str) -> NveId {
+    NveId::new(name).unwrap()
+}
+
+pub(super) fn locators(n: u8) -> Locators {
+    Locators { v4: Some(Ipv4Addr::new(10, 0, 0, n)), v6: None }
+}
+
+pub(super) fn vni(n: u32) -> Vni {
+    Vni::new(n).unwrap()
+}
+
+/// VM `n` of VN 100, which has address 192.168.0.n.
+pub(super) fn key(n: u8) -> VmKey {
+    VmKey { vni: vni(100), mac: Mac([2, 0, 0, 0, 0, n]) }
+}
+
+pub(super) fn ip(n: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 168, 0, n))
+}
+
+pub(super) fn definition(n: u8) -> VmDefinition {
+    VmDefinition {
+        name: format!("vm{n}"),
+        vn: "red".into(),
+        mac: key(n).mac,
+        ipv4: vec![Ipv4Addr::new(192, 168, 0, n)],
+        ipv6: vec![],
+        router: false,
+        pinned: None,
+    }
+}
+
+pub(super) fn claim(n: u8, base: Version) -> NveToNva {
+    let (cause, port) = (ClaimCause::GratuitousArp, "p1".to_owned());
+    NveToNva::Claim { seq: 7, key: key(n), ips: vec![ip(n)], cause, base, port }
+}
+
+impl World {
+    /// VN red (100) with the VMs 1, 2 and 3, attached nowhere.
+    pub fn new() -> World {
+        World::with(Config::default())
+    }
+
+    pub fn with(config: Config) -> World {
+        let durable = State { epoch: 1, ..State::default() };
+        let mut w =
+            World { d: Directory::new(config), now: Instant(1_000_000_000), durable, next_session: 1 };
+        let red = VnRecord { vni: vni(100), name: "red".into(), mtu: 1400, transparent_vlan: false };
+        w.order(|d, now, wall| d.create_vn(now, wall, red)).unwrap();
+        for n in 1..=3 {
+            w.order(|d, now, wall| d.define_vm(now, wall, definition(n))).unwrap();
+        }
+        w
+    }
+
+    pub fn wall_us(&self) -> u64 {
+        1_700_000_000_000_000 + self.now.0 / 1000
+    }
+
+    /// Makes durable what must be, and gives the rest.
+    fn persist(&mut self, outputs: Vec<Output>) -> Vec<Output> {
+        for o in &outputs {
+            if let Output::Persist(w) = o {
+                self.durable.apply(w);
+            }
+        }
+        outputs
+    }
+
+    pub fn input(&mut self, input: Input) -> Vec<Output> {
+        let outputs = self.d.handle(self.now, self.wall_us(), input);
+        self.persist(outputs)
+    }
+
+    pub fn order<T>(
+        &mut self,
+        f: impl FnOnce(&mut Directory, Instant, u64) -> Answer<T>,
+    ) -> Result<(T, Vec<Output>), Refusal> {
+        let wall = self.wall_us();
+        let (value, outputs) = f(&mut self.d, self.now, wall)?;
+        Ok((value, self.persist(outputs)))
+    }
+
+    /// Lets time pass in ticks of 10 ms.
+    pub fn pass(&mut self, ms: u64) -> Vec<Output> {
+        let mut all = Vec::new();
+        for _ in 0..ms / 10 {
+            self.now = self.now + Span::from_ms(10);
+            all.extend(self.input(Input::Tick));
+        }
+        all
+    }
+
+    pub fn say(&mut self, session: SessionId, message: NveToNva) -> Vec<Output> {
+        self.input(Input::Message { session, message })
+    }
+
+    pub fn connect(&mut self) -> SessionId {
+        let session = SessionId(self.next_session);
+        self.next_session += 1;
+        self.input(Input::Connected { session });
+        session
+    }
+
+    /// A session of NVE `name` (one letter, which gives its locator), and what it is told.
+    pub fn hello(&mut self, name: &str) -> (SessionId, Vec<Output>) {
+        let session = self.connect();
+        let n = name.as_bytes()[0] - b'a' + 1;
+        let hello =
+            NveToNva::Hello { nve: id(name), locators: locators(n), software: "test".into(), last_epoch: 0 };
+        let outputs = self.say(session, hello);
+        (session, outputs)
+    }
+
+    /// A session that is subscribed to VN red.
+    pub fn join(&mut self, name: &str) -> SessionId {
+        let (session, _) = self.hello(name);
+        self.say(session, NveToNva::Subscribe { vni: vni(100) });
+        session
+    }
+
+    /// Claims VM `n`, which must be granted.
+    pub fn take(&mut self, session: SessionId, n: u8) -> VmRecord {
+        let out = self.say(session, claim(n, Version::ZERO));
+        granted(&out, session).unwrap_or_else(|| panic!("no grant: {out:?}"))
+    }
+
+    /// Acknowledges every update in `outputs` for this session.
+    pub fn ack(&mut self, session: SessionId, outputs: &[Output]) -> Vec<Output> {
+        let mut all = Vec::new();
+        for m in sent(outputs, session) {
+            if let NvaToNve::Update { ack_id, .. } = m {
+                all.extend(self.say(session, NveToNva::Ack { ack_id }));
+            }
+        }
+        all
+    }
+
+    /// Lets time pass while `sessions` acknowledge everything and stay alive.
+    pub fn settle(&mut self, sessions: &[SessionId]) {
+        let mut todo = self.pass(100);
+        for _ in 0..4 {
+            let mut next = Vec::new();
+            for s in sessions {
+                next.extend(self.ack(*s, &todo));
+                self.say(*s, NveToNva::Keepalive);
+            }
+            next.extend(self.pass(100));
+            todo = next;
+        }
+    }
+
+    pub fn start(&mut self, n: u8, to: &str, id: &str) -> Result<(MoveRecord, Vec<Output>), Refusal> {
+        let (vm, to) = (format!("vm{n}"), super::tests::id(to));
+        self.order(|d, now, wall| d.start_move(now, wall, &vm, &to, MoveMode::Hot, id))
+    }
+
+    pub fn phase(&self, id: &str) -> MovePhase {
+        self.d.move_record(&MoveId(id.into())).unwrap().phase
+    }
+
+    pub fn step(&mut self, session: SessionId, id: &str, what: MoveStepKind) -> Vec<Output> {
+        let step = MoveStep { at_us: self.wall_us(), nve: None, what, note: String::new() };
+        let id = MoveId(id.into());
+        self.say(session, NveToNva::MoveReport { id, key: key(1), step: Some(step), counts: None })
+    }
+
+    /// A crash and a restart: what was durable, in a new incarnation, without sessions.
+    pub fn restart(&mut self) {
+        let epoch = self.durable.epoch + 1;
+        self.d = Directory::restore(self.d.config.clone(), self.durable.clone(), epoch);
+        self.durable.epoch = epoch;
+    }
+
+    pub fn vm(&self, n: u8) -> &VmRecord {
+        self.d.vm(key(n)).unwrap()
+    }
+}
+
+/// What one session is told.
+pub(super) fn sent(outputs: &[Output], to: SessionId) -> Vec<NvaToNve> {
+    let of = outputs.iter().filter_map(|o| match o {
+        Output::Send { session, message } if *session == to => Some(message.clone()),
+        _ => None,
+    });
+    of.collect()
+}
+
+/// All that is told to anybody, with the receiver.
+pub(super) fn all_sent(outputs: &[Output]) -> Vec<(SessionId, NvaToNve)> {
+    let of = outputs.iter().filter_map(|o| match o {
+        Output::Send { session, message } => Some((*session, message.clone())),
+        _ => None,
+    });
+    of.collect()
+}
+
+pub(super) fn granted(outputs: &[Output], to: SessionId) -> Option<VmRecord> {
+    sent(outputs, to).into_iter().find_map(|m| match m {
+        NvaToNve::Grant { record, .. } => Some(record),
+        _ => None,
+    })
+}
+
+pub(super) fn denied(outputs: &[Output], to: SessionId) -> Option<DenyReason> {
+    sent(outputs, to).into_iter().find_map(|m| match m {
+        NvaToNve::Deny { reason, .. } => Some(reason),
+        _ => None,
+    })
+}
+
+/// Records that a session learns by updates.
+pub(super) fn updated(outputs: &[Output], to: SessionId) -> Vec<VmRecord> {
+    let of = sent(outputs, to).into_iter().filter_map(|m| match m {
+        NvaToNve::Update { change: Change::Vm(r), .. } => Some(r),
+        _ => None,
+    });
+    of.collect()
+}
+
+pub(super) fn owner(r: &VmRecord) -> Option<&str> {
+    r.location.as_ref().map(|l| l.nve.as_str())
+}

@@ -1,0 +1,260 @@
+//! Random schedules against what must always hold.
+
+use std::collections::BTreeMap;
+
+use godwit_model::message::Attachment;
+use proptest::prelude::*;
+
+use super::*;
+
+const NVES: [&str; 4] = ["a", "b", "c", "d"];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Hello(usize),
+    Subscribe(usize),
+    Unsubscribe(usize),
+    Disconnect(usize),
+    Claim(usize, u8, bool),
+    Withdraw(usize, u8, bool),
+    AckAll(usize),
+    Report(usize, bool),
+    Step(usize, u8, MoveStepKind),
+    Start(u8, usize),
+    Abort(u8),
+    Define(u8, bool),
+    Delete(u8),
+    Pin(u8),
+    Pass(u64),
+    /// A crash; true: the outputs of the step before it never left.
+    Crash,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (nve, vm) = (0..NVES.len(), 1..4u8);
+    let kinds = [MoveStepKind::Prepared, MoveStepKind::Paused, MoveStepKind::Failed, MoveStepKind::Aborted];
+    prop_oneof![
+        4 => nve.clone().prop_map(Op::Hello),
+        4 => nve.clone().prop_map(Op::Subscribe),
+        1 => nve.clone().prop_map(Op::Unsubscribe),
+        1 => nve.clone().prop_map(Op::Disconnect),
+        8 => (nve.clone(), vm.clone(), any::<bool>()).prop_map(|(n, v, b)| Op::Claim(n, v, b)),
+        3 => (nve.clone(), vm.clone(), any::<bool>()).prop_map(|(n, v, b)| Op::Withdraw(n, v, b)),
+        8 => nve.clone().prop_map(Op::AckAll),
+        1 => (nve.clone(), any::<bool>()).prop_map(|(n, b)| Op::Report(n, b)),
+        4 => (nve.clone(), vm.clone(), prop::sample::select(kinds.to_vec()))
+            .prop_map(|(n, v, k)| Op::Step(n, v, k)),
+        6 => (vm.clone(), nve.clone()).prop_map(|(v, n)| Op::Start(v, n)),
+        1 => vm.clone().prop_map(Op::Abort),
+        2 => (vm.clone(), any::<bool>()).prop_map(|(v, b)| Op::Define(v, b)),
+        1 => vm.clone().prop_map(Op::Delete),
+        1 => vm.prop_map(Op::Pin),
+        6 => (1..60u64).prop_map(|n| Op::Pass(n * 10)),
+        1 => Just(Op::Crash),
+    ]
+}
+
+/// What an observer of all messages remembers.
+#[derive(Default)]
+struct Watcher {
+    sessions: BTreeMap<usize, SessionId>,
+    unacked: BTreeMap<SessionId, Vec<u64>>,
+    revisions: BTreeMap<(SessionId, Vni), u64>,
+    /// The highest version seen of a key, and the record that had it.
+    newest: BTreeMap<VmKey, (Version, Option<VmRecord>)>,
+}
+
+impl Watcher {
+    fn see(&mut self, w: &World, outputs: &[Output]) {
+        for (session, m) in all_sent(outputs) {
+            match m {
+                NvaToNve::Grant { record, .. } => self.granted(w, session, &record),
+                NvaToNve::End { vni, revision, .. } => {
+                    self.revisions.insert((session, vni), revision);
+                }
+                NvaToNve::Update { vni, revision, ack_id, change } => {
+                    self.update(session, vni, revision, ack_id);
+                    if let Change::Vm(r) = change {
+                        self.record(&r);
+                    }
+                }
+                NvaToNve::Snapshot { vms, .. } => vms.iter().for_each(|r| self.record(r)),
+                _ => {}
+            }
+        }
+        self.durable(w);
+    }
+
+    /// A grant is true, and durable, when it leaves.
+    fn granted(&mut self, w: &World, session: SessionId, record: &VmRecord) {
+        let claimer = *self.sessions.iter().find(|(_, s)| **s == session).unwrap().0;
+        assert_eq!(owner(record), Some(NVES[claimer]));
+        assert_eq!(w.durable.vms.get(&record.key).map(|r| r.version), Some(record.version));
+        self.record(record);
+    }
+
+    /// One version, one location: nobody ever hears two stories of the same version.
+    fn record(&mut self, r: &VmRecord) {
+        let newest = self.newest.entry(r.key).or_insert((Version::ZERO, None));
+        if r.version > newest.0 {
+            *newest = (r.version, Some(r.clone()));
+        } else if r.version == newest.0 {
+            if let Some(known) = &newest.1 {
+                assert_eq!((&known.location, known.state, &known.ipv4), (&r.location, r.state, &r.ipv4));
+            }
+        }
+    }
+
+    fn update(&mut self, session: SessionId, vni: Vni, revision: u64, ack_id: u64) {
+        let last = self.revisions.get_mut(&(session, vni)).expect("an update before the snapshot");
+        assert!(revision <= *last + 1, "a gap: {revision} after {last}");
+        *last = (*last).max(revision);
+        self.unacked.entry(session).or_default().push(ack_id);
+    }
+
+    /// What the directory believes is what a crash would leave, and versions never fall.
+    fn durable(&mut self, w: &World) {
+        let now = w.d.state();
+        assert_eq!((&now.vms, &now.vns, &now.nves), (&w.durable.vms, &w.durable.vns, &w.durable.nves));
+        assert_eq!(now.seq, w.durable.seq);
+        for r in now.vms.values() {
+            let seen = self.newest.get(&r.key).map_or(Version::ZERO, |n| n.0);
+            assert!(r.version >= seen, "{} fell from {seen} to {}", r.key, r.version);
+            assert_eq!(r.location.is_some(), r.state == BindingState::Active);
+            self.record(r);
+        }
+    }
+}
+
+/// Every VM is in the set of its owner and in no other; indexes tell the truth.
+fn consistent(w: &World) {
+    let d = &w.d;
+    for (id, n) in &d.nves {
+        let here = d.vms.values().filter(|r| r.location.as_ref().is_some_and(|l| l.nve == *id));
+        let here: BTreeSet<VmKey> = here.map(|r| r.key).collect();
+        assert_eq!(n.vms, here, "VMs of {id}");
+        if let Some(s) = n.session {
+            assert_eq!(d.sessions[&s].nve.as_ref(), Some(id));
+        }
+    }
+    let ips: usize = d.vms.values().map(|r| r.ips().count()).sum();
+    assert_eq!((d.ips.len(), d.vm_names.len()), (ips, d.vms.len()));
+    for a in d.awaited.values() {
+        assert!(d.sessions.contains_key(&a.session), "waiting for a session that is gone");
+    }
+    for id in &d.open_moves {
+        assert!(!d.moves[id].record.phase.is_final());
+    }
+    for m in d.moves.values().filter(|m| !m.record.phase.is_final()) {
+        assert!(d.open_moves.contains(&m.record.id));
+        if m.awaits_grant() {
+            let r = d.vm(m.record.key).expect("a moving VM is not deleted");
+            assert_eq!(r.moving.as_ref(), Some(&m.record.id));
+        }
+    }
+}
+
+fn run(w: &mut World, t: &mut Watcher, op: Op) {
+    let say = |w: &mut World, t: &Watcher, n: usize, m: NveToNva| match t.sessions.get(&n) {
+        Some(s) => w.say(*s, m),
+        None => vec![],
+    };
+    let held = |w: &World, v: u8| w.d.vm(key(v)).map_or(Version::ZERO, |r| r.version);
+    let out = match op {
+        Op::Hello(n) => {
+            let (session, out) = w.hello(NVES[n]);
+            t.sessions.insert(n, session);
+            out
+        }
+        Op::Subscribe(n) => say(w, t, n, NveToNva::Subscribe { vni: vni(100) }),
+        Op::Unsubscribe(n) => say(w, t, n, NveToNva::Unsubscribe { vni: vni(100) }),
+        Op::Disconnect(n) => match t.sessions.remove(&n) {
+            Some(session) => w.input(Input::Disconnected { session }),
+            None => vec![],
+        },
+        Op::Claim(n, v, fresh) => {
+            let base = if fresh { held(w, v) } else { Version { epoch: 1, seq: 1 } };
+            say(w, t, n, claim(v, base))
+        }
+        Op::Withdraw(n, v, fresh) => {
+            let version = if fresh { held(w, v) } else { Version { epoch: 1, seq: 2 } };
+            say(w, t, n, NveToNva::Withdraw { key: key(v), version })
+        }
+        Op::AckAll(n) => {
+            let ids = t.sessions.get(&n).and_then(|s| t.unacked.remove(s)).unwrap_or_default();
+            ids.into_iter().flat_map(|ack_id| say(w, t, n, NveToNva::Ack { ack_id })).collect()
+        }
+        Op::Report(n, all) => {
+            let mine = w.d.vms.values().filter(|r| all && owner(r) == Some(NVES[n]));
+            let attachments =
+                mine.map(|r| Attachment { key: r.key, port: "p1".into(), version: r.version, active: true });
+            let attachments = attachments.collect();
+            say(w, t, n, NveToNva::Report { attachments })
+        }
+        Op::Step(n, v, what) => {
+            let id = w.d.moves(Some(&format!("vm{v}")), false).last().map(|m| m.id.0.clone());
+            match (id, t.sessions.get(&n)) {
+                (Some(id), Some(s)) => w.step(*s, &id, what),
+                _ => vec![],
+            }
+        }
+        Op::Start(v, n) => w.start(v, NVES[n], "").map(|x| x.1).unwrap_or_default(),
+        Op::Abort(v) => {
+            let id = w.d.moves(Some(&format!("vm{v}")), true).last().map(|m| m.id.clone());
+            let aborted = id.map(|id| w.order(|d, now, wall| d.abort_move(now, wall, &id)));
+            aborted.and_then(Result::ok).map(|x| x.1).unwrap_or_default()
+        }
+        Op::Define(v, router) => {
+            let def = VmDefinition { router, ..definition(v) };
+            w.order(|d, now, wall| d.define_vm(now, wall, def)).map(|x| x.1).unwrap_or_default()
+        }
+        Op::Delete(v) => {
+            let name = format!("vm{v}");
+            w.order(|d, now, wall| d.delete_vm(now, wall, &name)).map(|x| x.1).unwrap_or_default()
+        }
+        Op::Pin(v) => {
+            let _ = w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99)));
+            let def = VmDefinition { pinned: Some(id("tor")), ..definition(v) };
+            w.order(|d, now, wall| d.define_vm(now, wall, def)).map(|x| x.1).unwrap_or_default()
+        }
+        Op::Pass(ms) => w.pass(ms),
+        Op::Crash => {
+            w.restart();
+            *t = Watcher { newest: std::mem::take(&mut t.newest), ..Watcher::default() };
+            vec![]
+        }
+    };
+    for o in &out {
+        if let Output::Close { session, .. } = o {
+            t.sessions.retain(|_, s| s != session);
+        }
+    }
+    t.see(w, &out);
+    consistent(w);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn r20_r21_r73_invariants_hold_under_random_schedules(ops in proptest::collection::vec(op(), 1..120)) {
+        let mut w = World::new();
+        let mut t = Watcher::default();
+        t.see(&w, &[]);
+        for op in ops {
+            run(&mut w, &mut t, op);
+        }
+        // When everybody acknowledges, nothing stays under way, and no granted move waits for ever.
+        let sessions: Vec<SessionId> = t.sessions.values().copied().collect();
+        for s in &sessions {
+            for ack_id in t.unacked.remove(s).unwrap_or_default() {
+                w.say(*s, NveToNva::Ack { ack_id });
+            }
+        }
+        w.settle(&sessions);
+        prop_assert!(w.d.is_quiet());
+        for m in w.d.moves(None, false) {
+            prop_assert!(m.phase != MovePhase::Granted, "move {} waits for nobody", m.id);
+        }
+    }
+}

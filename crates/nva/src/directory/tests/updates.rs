@@ -1,0 +1,228 @@
+//! How news spreads.
+
+use super::*;
+
+/// A, B and C are subscribed, A has VM 1, and a move to B is ordered.
+fn before_a_move() -> (World, [SessionId; 3]) {
+    let mut w = World::new();
+    let s = [w.join("a"), w.join("b"), w.join("c")];
+    w.take(s[0], 1);
+    w.settle(&s);
+    w.start(1, "b", "m").unwrap();
+    (w, s)
+}
+
+#[test]
+fn r45_the_old_nve_learns_first_and_the_others_after_its_ack() {
+    let (mut w, [a, b, c]) = before_a_move();
+    let out = w.say(b, claim(1, Version::ZERO));
+    let sends = all_sent(&out);
+    assert!(matches!(sends[0], (s, NvaToNve::Update { .. }) if s == a), "{sends:?}");
+    assert!(matches!(sends[1], (s, NvaToNve::Grant { .. }) if s == b));
+    assert_eq!(sends.len(), 2, "C must wait");
+    let out = w.ack(a, &out);
+    assert_eq!(updated(&out, c).len(), 1);
+    assert_eq!(updated(&out, c)[0], *w.vm(1));
+}
+
+#[test]
+fn r38_the_others_wait_no_longer_than_upd_delay() {
+    let (mut w, [_, b, c]) = before_a_move();
+    w.say(b, claim(1, Version::ZERO));
+    assert_eq!(updated(&w.pass(40), c), []);
+    assert_eq!(updated(&w.pass(10), c).len(), 1);
+}
+
+#[test]
+fn r38_the_others_do_not_wait_for_an_old_nve_that_is_away() {
+    let (mut w, [a, b, c]) = before_a_move();
+    w.input(Input::Disconnected { session: a });
+    let out = w.say(b, claim(1, Version::ZERO));
+    assert_eq!(updated(&out, c).len(), 1);
+}
+
+#[test]
+fn r38_the_others_are_told_when_the_old_nve_goes_away_without_an_ack() {
+    let (mut w, [a, b, c]) = before_a_move();
+    w.say(b, claim(1, Version::ZERO));
+    let out = w.input(Input::Disconnected { session: a });
+    assert_eq!(updated(&out, c).len(), 1);
+}
+
+#[test]
+fn r38_a_change_overtakes_one_that_waits() {
+    let (mut w, [_, b, c]) = before_a_move();
+    let at_b = {
+        let out = w.say(b, claim(1, Version::ZERO));
+        granted(&out, b).unwrap()
+    };
+    let out = w.say(b, NveToNva::Withdraw { key: key(1), version: at_b.version });
+    let told = updated(&out, c);
+    assert_eq!((told.len(), told[0].state), (1, BindingState::Detached));
+    assert_eq!(updated(&w.pass(60), c), [], "the older one is not said any more");
+}
+
+#[test]
+fn r38_an_update_is_said_again_and_then_the_nve_is_dirty() {
+    let mut w = World::new();
+    let (a, c) = (w.join("a"), w.join("c"));
+    w.settle(&[a, c]); // The news that C has joined is known.
+    w.take(a, 1);
+    let mut repeats = 0;
+    let mut snapshots = 0;
+    for m in sent(&w.pass(600), c) {
+        match m {
+            NvaToNve::Update { .. } => {
+                assert_eq!(snapshots, 0, "the snapshot is the last word");
+                repeats += 1;
+            }
+            NvaToNve::End { .. } => snapshots += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((repeats, snapshots), (3, 1));
+    let dirty = |w: &World| w.d.nves(w.now).into_iter().find(|n| n.record.id == id("c")).unwrap().dirty;
+    assert!(dirty(&w));
+    w.say(c, NveToNva::Ack { ack_id: w.d.next_ack - 1 });
+    assert!(!dirty(&w), "a late Ack counts");
+    assert!(w.d.is_quiet());
+}
+
+#[test]
+fn r38_an_ack_ends_the_repeats_and_may_come_twice() {
+    let mut w = World::new();
+    let (a, c) = (w.join("a"), w.join("c"));
+    w.settle(&[a, c]);
+    let out = w.say(a, claim(1, Version::ZERO));
+    w.ack(c, &out);
+    w.ack(c, &out);
+    assert!(w.d.is_quiet());
+    assert_eq!(updated(&w.pass(300), c), []);
+}
+
+#[test]
+fn r37_a_snapshot_comes_in_parts_and_updates_count_on() {
+    let mut w = World::with(Config { snapshot_chunk: 2, ..Config::default() });
+    let (c, _) = w.hello("c");
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100) });
+    let messages = sent(&out, c);
+    let sizes: Vec<usize> = messages
+        .iter()
+        .filter_map(|m| match m {
+            NvaToNve::Snapshot { vms, .. } => Some(vms.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sizes, [2, 1]);
+    let Some(NvaToNve::End { revision, known: true, mtu: 1400, .. }) = messages.last() else {
+        panic!("no End: {messages:?}")
+    };
+    let a = w.join("a");
+    let mut expected = *revision;
+    let mut out = w.say(a, claim(1, Version::ZERO));
+    out.extend(w.say(a, claim(2, Version::ZERO)));
+    for m in sent(&out, c) {
+        if let NvaToNve::Update { revision, .. } = m {
+            expected = expected.max(revision);
+        }
+    }
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100) });
+    let Some(NvaToNve::End { revision, .. }) = sent(&out, c).pop() else { panic!("no End") };
+    assert_eq!(revision, expected, "a snapshot is as new as the last update");
+}
+
+#[test]
+fn r37_only_subscribers_of_the_vn_hear_of_it() {
+    let mut w = World::new();
+    let (a, (d, _)) = (w.join("a"), w.hello("d"));
+    w.say(d, NveToNva::Subscribe { vni: vni(200) });
+    let out = w.say(a, claim(1, Version::ZERO));
+    assert_eq!(sent(&out, d), []);
+}
+
+#[test]
+fn r37_a_vn_that_is_defined_later_is_said_to_its_subscribers() {
+    let mut w = World::new();
+    let (d, _) = w.hello("d");
+    let out = w.say(d, NveToNva::Subscribe { vni: vni(200) });
+    assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: false, .. }]));
+    let blue = VnRecord { vni: vni(200), name: "blue".into(), mtu: 0, transparent_vlan: true };
+    let (_, out) = w.order(|d, now, wall| d.create_vn(now, wall, blue)).unwrap();
+    assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: true, transparent_vlan: true, .. }]));
+    let (_, out) = w.order(|d, now, wall| d.delete_vn(now, wall, "blue")).unwrap();
+    assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: false, .. }]));
+}
+
+#[test]
+fn r60_members_come_and_go() {
+    let mut w = World::new();
+    let a = w.join("a");
+    let (b, _) = w.hello("b");
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100) });
+    let Some(NvaToNve::End { members, .. }) = sent(&out, b).pop() else { panic!("no End") };
+    assert_eq!(members.iter().map(|l| l.nve.as_str()).collect::<Vec<_>>(), ["a"], "not itself");
+    let joined = sent(&out, a);
+    assert!(
+        matches!(&joined[..], [NvaToNve::Update { change: Change::MemberJoined(l), .. }] if l.nve == id("b"))
+    );
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100) });
+    assert_eq!(sent(&out, a), [], "it is one already");
+    let out = w.say(b, NveToNva::Unsubscribe { vni: vni(100) });
+    let left = sent(&out, a);
+    assert!(matches!(&left[..], [NvaToNve::Update { change: Change::MemberLeft(n), .. }] if *n == id("b")));
+}
+
+#[test]
+fn r60_a_disconnected_nve_stays_a_member_also_over_a_restart() {
+    let mut w = World::new();
+    let (a, _) = (w.join("a"), w.join("b"));
+    w.take(a, 1);
+    w.input(Input::Disconnected { session: a });
+    assert_eq!(owner(w.vm(1)), Some("a"), "and keeps its VMs");
+    for _ in 0..2 {
+        let (c, _) = w.hello("c");
+        let out = w.say(c, NveToNva::Subscribe { vni: vni(100) });
+        let Some(NvaToNve::End { members, .. }) = sent(&out, c).pop() else { panic!("no End") };
+        assert_eq!(members.iter().map(|l| l.nve.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        w.restart();
+    }
+}
+
+#[test]
+fn r60_a_foreign_nve_is_a_member_while_a_vm_is_pinned_to_it() {
+    let mut w = World::new();
+    let a = w.join("a");
+    w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99))).unwrap();
+    let pinned = VmDefinition { pinned: Some(id("tor")), ..definition(1) };
+    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, pinned.clone())).unwrap();
+    let joined = |m: &NvaToNve| matches!(m, NvaToNve::Update { change: Change::MemberJoined(_), .. });
+    assert!(sent(&out, a).iter().any(joined));
+    assert_eq!(owner(&updated(&out, a)[0]), Some("tor"));
+    w.restart();
+    let (c, _) = w.hello("c");
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100) });
+    let Some(NvaToNve::End { members, .. }) = sent(&out, c).pop() else { panic!("no End") };
+    assert!(members.iter().any(|l| l.nve == id("tor")));
+    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(1))).unwrap();
+    let left = |m: &NvaToNve| matches!(m, NvaToNve::Update { change: Change::MemberLeft(_), .. });
+    assert!(sent(&out, c).iter().any(left), "unpinned: {out:?}");
+    assert_eq!(w.vm(1).state, BindingState::Detached);
+}
+
+#[test]
+fn r17_new_locators_of_an_nve_reach_everybody() {
+    let mut w = World::new();
+    let (a, c) = (w.join("a"), w.join("c"));
+    let before = w.take(a, 1);
+    w.settle(&[a, c]);
+    let session = w.connect();
+    let hello =
+        NveToNva::Hello { nve: id("a"), locators: locators(77), software: "test".into(), last_epoch: 1 };
+    let out = w.say(session, hello);
+    let told = updated(&out, c);
+    assert_eq!(told[0].location.as_ref().unwrap().locators, locators(77));
+    assert!(told[0].version > before.version);
+    assert!(sent(&out, c).iter().any(|m| {
+        matches!(m, NvaToNve::Update { change: Change::MemberJoined(l), .. } if l.locators == locators(77))
+    }));
+}

@@ -1,0 +1,178 @@
+//! The store keeps what it was told, and says so when it cannot.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use godwit_model::{
+    BindingState, HandoverCounts, Location, Locators, MoveMode, MovePhase, MoveRecord, MoveStep,
+    MoveStepKind, Version, VmRecord,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::directory::{NveRecord, StoredMove, VnRecord};
+
+fn vm(n: u8, seq: u64) -> VmRecord {
+    let here = n.is_multiple_of(2).then(|| Location {
+        nve: NveId::new("a").unwrap(),
+        locators: Locators { v4: None, v6: Some(Ipv6Addr::LOCALHOST) },
+    });
+    VmRecord {
+        name: format!("vm{n}"),
+        key: VmKey { vni: Vni::from_low24(100), mac: Mac([2, 0, 0, 0, 0, n]) },
+        ipv4: vec![Ipv4Addr::new(10, 0, 0, n)],
+        ipv6: vec![],
+        state: if here.is_some() { BindingState::Active } else { BindingState::Detached },
+        location: here,
+        version: Version { epoch: 1, seq },
+        router: seq % 3 == 0,
+        pinned: false,
+        moving: (seq % 5 == 0).then(|| MoveId("m".into())),
+    }
+}
+
+fn a_move(n: u8, number: u64) -> StoredMove {
+    let step = MoveStep { at_us: number, nve: None, what: MoveStepKind::Ordered, note: "because".into() };
+    let record = MoveRecord {
+        id: MoveId(format!("m{n}")),
+        vm: "vm1".into(),
+        key: vm(1, 0).key,
+        from: NveId::new("a").unwrap(),
+        to: NveId::new("b").unwrap(),
+        mode: MoveMode::Hot,
+        phase: MovePhase::Paused,
+        version: Version::ZERO,
+        steps: vec![step],
+        counts: vec![(NveId::new("a").unwrap(), HandoverCounts { held: number, ..Default::default() })],
+    };
+    StoredMove { number, record }
+}
+
+fn vn(n: u8, mtu: u16) -> VnRecord {
+    VnRecord { vni: Vni::from_low24(n.into()), name: format!("vn{n}"), mtu, transparent_vlan: n > 2 }
+}
+
+fn nve(n: u8, foreign: bool) -> NveRecord {
+    NveRecord {
+        id: NveId::new(format!("nve{n}")).unwrap(),
+        locators: Locators { v4: Some(Ipv4Addr::new(10, 1, 0, n)), v6: None },
+        foreign,
+        software: "godwit 0.1".into(),
+        vnis: BTreeSet::from([Vni::from_low24(n.into()), Vni::from_low24(7)]),
+    }
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let n = 0..4u8;
+    prop_oneof![
+        any::<u16>().prop_map(|s| Write::Seq(s.into())),
+        (n.clone(), any::<u16>()).prop_map(|(n, mtu)| Write::PutVn(vn(n, mtu))),
+        n.clone().prop_map(|n| Write::RemoveVn(vn(n, 0).vni)),
+        (n.clone(), any::<u64>()).prop_map(|(n, s)| Write::PutVm(vm(n, s))),
+        n.clone().prop_map(|n| Write::RemoveVm(vm(n, 0).key)),
+        (n.clone(), any::<bool>()).prop_map(|(n, f)| Write::PutNve(nve(n, f))),
+        n.clone().prop_map(|n| Write::RemoveNve(nve(n, false).id)),
+        (n.clone(), any::<u64>()).prop_map(|(n, number)| Write::PutMove(a_move(n, number))),
+        n.prop_map(|n| Write::RemoveMove(a_move(n, 0).record.id)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_committed_is_there_after_reopening(
+        batches in proptest::collection::vec(proptest::collection::vec(write(), 0..12), 1..6),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut model = MemoryStore::default();
+        for (starts, batch) in batches.iter().enumerate() {
+            let (mut store, state, epoch) = RedbStore::open(dir.path()).unwrap();
+            prop_assert_eq!(&State { epoch: 0, ..state }, &model.state);
+            prop_assert_eq!(epoch as usize, starts + 1, "each start has its epoch");
+            // The directory never gives a lower number than before.
+            let mut last = model.state.seq;
+            let mut rises = |w: &Write| match w {
+                Write::Seq(n) if *n < last => false,
+                Write::Seq(n) => { last = *n; true }
+                _ => true,
+            };
+            let batch: Vec<Write> = batch.clone().into_iter().filter(&mut rises).collect();
+            store.commit(&batch).unwrap();
+            model.commit(&batch).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_second_process_is_told_that_the_file_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = RedbStore::open(dir.path()).unwrap();
+    let e = RedbStore::open(dir.path()).err().unwrap();
+    assert!(matches!(e, StoreError::InUse { .. }), "{e}");
+    assert!(e.to_string().contains("another godwit-nva"), "{e}");
+}
+
+#[test]
+fn a_file_that_is_no_store_is_named_with_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(FILE), vec![0x5a; 9000]).unwrap();
+    let e = RedbStore::open(dir.path()).err().unwrap();
+    assert!(matches!(e, StoreError::Damaged { .. }), "{e}");
+    let text = e.to_string();
+    assert!(text.contains(FILE) && text.contains("backup"), "{text}");
+}
+
+/// Damage gives an error or, where it hit unused bytes, the right state; it never gives a panic, and
+/// never silently another state.
+#[test]
+fn damage_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, ..) = RedbStore::open(dir.path()).unwrap();
+    let writes: Vec<Write> = (0..50).map(|n| Write::PutVm(vm(n, 4))).collect();
+    store.commit(&writes).unwrap();
+    drop(store);
+    let good = fs::read(dir.path().join(FILE)).unwrap();
+    let expected: State = {
+        let mut m = MemoryStore::default();
+        m.commit(&writes).unwrap();
+        m.state
+    };
+    for cut in [1, 100, 4096, good.len() / 2, good.len() - 1] {
+        fs::write(dir.path().join(FILE), &good[..cut]).unwrap();
+        same_or_error(dir.path(), &expected);
+    }
+    for at in (0..good.len()).step_by(good.len() / 97) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x40;
+        fs::write(dir.path().join(FILE), &bad).unwrap();
+        same_or_error(dir.path(), &expected);
+    }
+}
+
+fn same_or_error(dir: &Path, expected: &State) {
+    if let Ok((_, state, _)) = RedbStore::open(dir) {
+        assert_eq!(&state.vms, &expected.vms);
+    }
+}
+
+#[test]
+fn a_newer_format_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, ..) = RedbStore::open(dir.path()).unwrap();
+    let txn = store.begin_write().unwrap();
+    txn.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    let e = RedbStore::open(dir.path()).err().unwrap();
+    assert!(matches!(e, StoreError::Newer { .. }), "{e}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let e = RedbStore::open(&file).err().unwrap();
+    assert!(matches!(e, StoreError::Directory { .. }), "{e}");
+}

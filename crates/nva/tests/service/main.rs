@@ -1,0 +1,7 @@
+//! `godwit-nva` over real sockets: sessions, orders, crashes.
+
+mod client;
+mod crash;
+mod operator;
+mod process;
+mod sessions;

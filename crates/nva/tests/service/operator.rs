@@ -1,0 +1,95 @@
+//! Orders of operators.
+
+use godwit_nva::Config;
+use godwit_nva_api::tonic::Code;
+use godwit_nva_api::{SessionDown, v1};
+
+use crate::client::{Nve, define, definition, operator, serve};
+
+#[tokio::test]
+async fn refusals_are_statuses_that_say_what_to_do() {
+    let nva = serve(Config::default()).await;
+    let mut op = operator(&nva.url).await;
+    define(&mut op, 2).await;
+    let unknown = op.show_vm(v1::VmName { name: "nobody".into() }).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert!(unknown.message().contains("vm define"), "{unknown}");
+    let twice = v1::DefineVmRequest { ipv4: definition(1).ipv4, ..definition(9) };
+    assert_eq!(op.define_vm(twice).await.unwrap_err().code(), Code::AlreadyExists);
+    let bad = v1::DefineVmRequest { ipv4: vec![vec![1, 2]], ..definition(9) };
+    let bad = op.define_vm(bad).await.unwrap_err();
+    assert_eq!((bad.code(), bad.message().contains("ipv4")), (Code::InvalidArgument, true));
+    let full = op.delete_vn(v1::VnName { name: "red".into() }).await.unwrap_err();
+    assert_eq!(full.code(), Code::FailedPrecondition);
+    let order = v1::StartMoveRequest { vm: "vm1".into(), to: "b".into(), ..Default::default() };
+    assert_eq!(op.start_move(order).await.unwrap_err().code(), Code::NotFound);
+    let watch = op.watch_move(v1::MoveName { id: "x".into() }).await.unwrap_err();
+    assert_eq!(watch.code(), Code::NotFound);
+    let no_locator = v1::NveDefinition { name: "tor".into(), locators: None };
+    assert_eq!(op.define_nve(no_locator).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn everything_defined_is_listed_and_can_be_deleted() {
+    let nva = serve(Config::default()).await;
+    let mut op = operator(&nva.url).await;
+    define(&mut op, 2).await;
+    let locators = v1::Locators { v4: vec![10, 9, 9, 9], v6: vec![] };
+    let tor = v1::NveDefinition { name: "tor".into(), locators: Some(locators) };
+    assert!(op.define_nve(tor).await.unwrap().into_inner().foreign);
+    let pinned = v1::DefineVmRequest { pinned_nve: "tor".into(), ..definition(3) };
+    assert!(op.define_vm(pinned).await.unwrap().into_inner().pinned);
+    let vns = op.list_vns(v1::ListVnsRequest {}).await.unwrap().into_inner().vns;
+    assert_eq!((vns[0].name.as_str(), vns[0].vms, &vns[0].members[..]), ("red", 3, &["tor".to_owned()][..]));
+    let vms = op.list_vms(v1::ListVmsRequest { vn: "red".into() }).await.unwrap().into_inner().vms;
+    assert_eq!(vms.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["vm1", "vm2", "vm3"]);
+    let status = op.get_status(v1::NvaStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.epoch, status.vns, status.vms, status.nves_connected), (1, 1, 3, 0));
+    for name in ["vm1", "vm2", "vm3"] {
+        op.delete_vm(v1::VmName { name: name.into() }).await.unwrap();
+    }
+    op.delete_nve(v1::NveName { name: "tor".into() }).await.unwrap();
+    op.delete_vn(v1::VnName { name: "red".into() }).await.unwrap();
+    let nves = op.list_nves(v1::ListNvesRequest {}).await.unwrap().into_inner().nves;
+    assert!(nves.is_empty());
+}
+
+fn ask() -> v1::AskNveRequest {
+    let kind = Some(v1::admin_request::Kind::GetStatus(v1::GetStatus {}));
+    v1::AskNveRequest { nve: "a".into(), request: Some(v1::AdminRequest { kind }) }
+}
+
+#[tokio::test]
+async fn r75_a_request_is_relayed_to_an_nve_and_answered() {
+    let nva = serve(Config::default()).await;
+    let mut op = operator(&nva.url).await;
+    assert_eq!(op.ask_nve(ask()).await.unwrap_err().code(), Code::NotFound);
+    let mut a = Nve::join(&nva.url, "a").await.unwrap();
+    let nve = tokio::spawn(async move {
+        loop {
+            if let SessionDown::AdminOrder { id, request } = a.receive().await.unwrap() {
+                assert!(matches!(request.kind, Some(v1::admin_request::Kind::GetStatus(_))));
+                let done = v1::Done { text: "here".into() };
+                let kind = Some(v1::admin_response::Kind::Done(done));
+                a.reply(id, v1::AdminResponse { kind }).await;
+                return a;
+            }
+        }
+    });
+    let answer = op.ask_nve(ask()).await.unwrap().into_inner();
+    assert!(matches!(answer.kind, Some(v1::admin_response::Kind::Done(d)) if d.text == "here"));
+    drop(nve.await.unwrap());
+}
+
+#[tokio::test]
+async fn r75_a_request_ends_with_the_session_it_was_relayed_on() {
+    let nva = serve(Config::default()).await;
+    let mut op = operator(&nva.url).await;
+    let mut a = Nve::join(&nva.url, "a").await.unwrap();
+    let nve = tokio::spawn(async move {
+        while !matches!(a.receive().await.unwrap(), SessionDown::AdminOrder { .. }) {}
+    });
+    let lost = op.ask_nve(ask()).await.unwrap_err();
+    assert_eq!(lost.code(), Code::Unavailable, "{lost}");
+    nve.await.unwrap();
+}
