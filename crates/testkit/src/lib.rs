@@ -1,5 +1,7 @@
 //! Frame builders, captures and a seeded virtual fabric for tests.
 
+#[cfg(feature = "fabric")]
+pub mod fabric;
 pub mod frames;
 pub mod fuzzing;
 pub mod pcap;

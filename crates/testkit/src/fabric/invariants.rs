@@ -1,0 +1,300 @@
+//! What holds in every run, and where it is looked at.
+//!
+//! # At every event
+//!
+//! * [`Invariant::OneDeliverer`]: when a worker begins to deliver a VM's frames to a port, no worker
+//!   of another switch does. Hypervisors keep their part: a VM is paused before it runs elsewhere.
+//! * [`Invariant::Versions`]: what a switch knows of a VM never gets older (R20); one version names
+//!   one location, whoever says it.
+//! * [`Invariant::Remembers`]: at a restart the NVA's disk has everything that it ever told anybody:
+//!   records at least as new, and every order that was obeyed.
+//! * [`Invariant::Isolation`], [`Invariant::Destination`], [`Invariant::Intact`]: a test frame comes
+//!   to a VM of its own VN (two VNs use the same addresses), to the one it is for, bit by bit as sent.
+//!   An answer to ARP or ND names the address's owner.
+//! * [`Invariant::NoDuplicates`]: a frame is received once, or once more for each time that the
+//!   underlay repeated it.
+//! * [`Invariant::NoLoop`]: a frame is put into an outer header at most four times (R46d), three
+//!   where nothing fails. A broadcast goes to each other switch once.
+//! * [`Invariant::Session`]: nothing is said without a session.
+//! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
+//!
+//! # Once faults have stopped and moves have ended
+//!
+//! * [`Invariant::Converges`]: within [`PATIENCE`] every VM has one owner in the directory, which is
+//!   the switch that it runs at; every switch knows that version of it; the owner's workers deliver
+//!   to its port and all others tunnel to the owner; nothing is held, claimed or asked for; no move
+//!   is unfinished; the store holds what the directory knows.
+//! * [`Invariant::NoLoss`]: a frame between VMs that nothing excuses was received: in a planned
+//!   schedule all of them, with failing NVAs those between VMs that did not move. Then each VM sends
+//!   one frame of each family to each other in its VN, and all of these are received, in any
+//!   schedule.
+//! * [`Invariant::Balance`]: in each worker rx + copies = tx + consumed + drops + waiting.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use godwit_model::message::{Change, NvaToNve};
+use godwit_model::{BindingState, MoveId, NveId, Version, VmKey, VmRecord};
+use godwit_tables::update::{Key, VmState};
+use godwit_tables::vms::{Fib, State};
+use godwit_wire::{Mac, Span};
+
+use super::names;
+use super::worker::Worker;
+use super::world::World;
+
+/// Everything has found its place this long after the last fault and the last move.
+///
+/// A switch that fell silent is noticed after 3 s, connects at the latest 2 s later, and repeats an
+/// unanswered claim at the latest after 5 s.
+pub const PATIENCE: Span = Span::from_ms(15_000);
+
+/// What was violated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Invariant {
+    /// Two switches delivered frames of one VM.
+    OneDeliverer,
+    /// Knowledge went back in time, or one version named two places.
+    Versions,
+    /// The NVA forgot what it had said.
+    Remembers,
+    /// A frame came into another VN.
+    Isolation,
+    /// A frame came to another VM, or an address was answered with another.
+    Destination,
+    /// A frame changed on its way.
+    Intact,
+    /// A frame came too often.
+    NoDuplicates,
+    /// A promised frame did not come.
+    NoLoss,
+    /// A frame went round.
+    NoLoop,
+    /// Something was said without a session.
+    Session,
+    /// A queue grew without bound.
+    Bounded,
+    /// The end was not quiet, or not right.
+    Converges,
+    /// A frame is not accounted for.
+    Balance,
+}
+
+/// What somebody outside the NVA was told.
+#[derive(Default)]
+pub(super) struct Known {
+    /// The newest version of each VM that was said, and every place that a version named.
+    places: BTreeMap<VmKey, BTreeMap<Version, Option<NveId>>>,
+    /// The newest version that each switch has shown.
+    seen: BTreeMap<(usize, VmKey), Version>,
+    /// Moves that were taken.
+    pub orders: BTreeSet<MoveId>,
+}
+
+impl World {
+    // ---- At every event ----
+
+    pub fn check_one_deliverer(&mut self, host: usize, key: Key) {
+        let Some(vn) = self.hosts[host].workers.iter().find_map(|w| w.tables.vns.get(key.vn())) else {
+            return;
+        };
+        let vm = VmKey { vni: vn.vni, mac: key.mac() };
+        for other in (0..self.hosts.len()).filter(|h| *h != host) {
+            if self.hosts[other].workers.iter().any(|w| w.delivers(vm).is_some()) {
+                let text = format!("n{host} begins to deliver {vm}, and n{other} still does");
+                return self.fail(Invariant::OneDeliverer, text);
+            }
+        }
+    }
+
+    pub fn check_versions(&mut self, host: usize) {
+        for vm in 0..self.guests.len() {
+            let key = self.guests[vm].key;
+            let Some(entry) = self.hosts[host].nve.entry(self.now, key) else { continue };
+            let seen = self.known.seen.entry((host, key)).or_default();
+            if entry.version < *seen && entry.version != Version::ZERO {
+                let text = format!("n{host} knew {seen} of {key} and now {}", entry.version);
+                return self.fail(Invariant::Versions, text);
+            }
+            *seen = entry.version.max(*seen);
+        }
+    }
+
+    /// The NVA says this to somebody: from now on it must not forget it.
+    pub fn promise(&mut self, message: &NvaToNve) {
+        match message {
+            NvaToNve::Snapshot { vms, .. } => vms.iter().for_each(|r| self.promise_record(r)),
+            NvaToNve::Update { change: Change::Vm(record), .. }
+            | NvaToNve::Response { record: Some(record), .. }
+            | NvaToNve::Grant { record, .. }
+            | NvaToNve::Deny { record: Some(record), .. }
+            | NvaToNve::MovePrepare { record, .. }
+            | NvaToNve::Provision { record: Some(record), .. } => self.promise_record(record),
+            _ => {}
+        }
+    }
+
+    fn promise_record(&mut self, record: &VmRecord) {
+        let place = record.location.as_ref().map(|l| l.nve.clone());
+        let places = self.known.places.entry(record.key).or_default();
+        let said = places.entry(record.version).or_insert_with(|| place.clone());
+        if *said != place {
+            let text = format!("{} of {} named {said:?} and now {place:?}", record.version, record.key);
+            self.fail(Invariant::Versions, text);
+        }
+    }
+
+    /// The NVA starts from its disk.
+    pub fn check_disk(&mut self) {
+        let disk = &self.nva.disk;
+        let newest = |places: &BTreeMap<Version, Option<NveId>>| places.keys().next_back().copied();
+        let forgotten = self.known.places.iter().find_map(|(key, places)| {
+            let (said, has) = (newest(places)?, disk.vms.get(key).map(|r| r.version));
+            has.is_none_or(|has| has < said)
+                .then(|| format!("the NVA said {said} of {key}, its disk has {has:?}"))
+        });
+        let lost = self.known.orders.iter().find(|id| !disk.moves.contains_key(*id));
+        let lost = lost.map(|id| format!("the NVA took move {id}, its disk has none of it"));
+        if let Some(text) = forgotten.or(lost) {
+            self.fail(Invariant::Remembers, text);
+        }
+    }
+
+    /// After a transaction the disk holds what the directory knows of VMs.
+    pub fn check_directory(&mut self) {
+        let Some(directory) = &self.nva.directory else { return };
+        for guest in &self.guests {
+            let (has, disk) = (directory.vm(guest.key), self.nva.disk.vms.get(&guest.key));
+            if has != disk {
+                let text = format!("the directory has {has:?}, its disk {disk:?}");
+                return self.fail(Invariant::Remembers, text);
+            }
+        }
+    }
+
+    /// A frame that is no test frame: an answer must name the address's owner.
+    pub fn check_answer(&mut self, host: usize, vm: usize, frame: &[u8]) {
+        let answer = match frame.get(12..14) {
+            Some([8, 6]) if frame.get(21) == Some(&2) => {
+                frame.get(22..28).zip(frame.get(31)).map(|(mac, number)| (mac.to_vec(), *number))
+            }
+            Some([0x86, 0xdd]) if frame.get(54) == Some(&136) => {
+                frame.get(80..86).zip(frame.get(77)).map(|(mac, number)| (mac.to_vec(), *number))
+            }
+            _ => None,
+        };
+        let Some((mac, number)) = answer else { return };
+        let owner = names::vm_key(0, usize::from(number) - 1).mac;
+        let there = self.guests.iter().any(|g| g.vn == self.guests[vm].vn && g.key.mac == owner);
+        if owner != Mac(*mac.first_chunk().unwrap_or(&[0; 6])) || !there {
+            let text = format!("n{host} told vm {vm} that address {number} has {mac:02x?}");
+            self.fail(Invariant::Destination, text);
+        }
+    }
+
+    // ---- At the end ----
+
+    /// Why the fabric has not come to rest yet; `None` where it has.
+    pub fn unrest(&self) -> Option<String> {
+        if !self.scripts_are_done() {
+            return Some("a move is on its way".into());
+        }
+        let Some(directory) = self.nva.settled().filter(|d| self.nva.is_idle() && d.is_quiet()) else {
+            return Some("the NVA has something to do".into());
+        };
+        if let Some(m) = directory.moves(None, true).first() {
+            return Some(format!("move {} stands at {:?}", m.id, m.phase));
+        }
+        for guest in 0..self.guests.len() {
+            if let Some(why) = self.unrest_of_record(guest) {
+                return Some(why);
+            }
+        }
+        (0..self.hosts.len()).find_map(|h| self.unrest_of_host(h))
+    }
+
+    fn unrest_of_record(&self, vm: usize) -> Option<String> {
+        let guest = &self.guests[vm];
+        let Some(record) = self.nva.directory.as_ref()?.vm(guest.key) else {
+            return Some(format!("the directory has no {}", guest.key));
+        };
+        let runs_at = guest.at.map(|(host, _)| names::nve(host));
+        let has = record.location.as_ref().map(|l| l.nve.clone());
+        let right = record.state == BindingState::Active && has == runs_at && record.moving.is_none();
+        (!right).then(|| format!("{} runs at {runs_at:?}, the directory has {record:?}", guest.key))
+    }
+
+    fn unrest_of_host(&self, host: usize) -> Option<String> {
+        let h = &self.hosts[host];
+        let nva = h.nve.nva();
+        if !nva.connected || nva.claims_waiting > 0 || nva.queries_waiting > 0 || nva.synced < nva.vns {
+            return Some(format!("n{host} stands so with the NVA: {nva:?}"));
+        }
+        for (number, worker) in h.workers.iter().enumerate() {
+            if !worker.is_idle() || worker.tables.waiting() > 0 {
+                return Some(format!("n{host}/{number} has something to do"));
+            }
+            if let Some(why) = (0..self.guests.len()).find_map(|vm| self.unrest_of_entry(host, worker, vm)) {
+                return Some(format!("n{host}/{number}: {why}"));
+            }
+        }
+        None
+    }
+
+    /// What a worker does with a VM's frames is what should be done.
+    fn unrest_of_entry(&self, host: usize, worker: &Worker, vm: usize) -> Option<String> {
+        let guest = &self.guests[vm];
+        let (owner, port) = guest.at?;
+        let key = worker.key(guest.key)?;
+        let newest = self.nva.directory.as_ref()?.vm(guest.key)?.version;
+        let knows = self.hosts[host].nve.entry(self.now, guest.key).map(|e| e.version);
+        if knows != Some(newest) {
+            return Some(format!("knows {knows:?} of {}, newest is {newest}", guest.key));
+        }
+        if owner == host {
+            let to = worker.delivers(guest.key);
+            return (to != Some(port)).then(|| format!("delivers {} to {to:?}, not {port:?}", guest.key));
+        }
+        let tunnel = match worker.tables.vms.get(key) {
+            Some(Fib::Remote(tunnel)) => Some(tunnel),
+            Some(Fib::Special(at)) => match worker.tables.vms.special(at).state {
+                State::Known(VmState::Departed { tunnel, .. }) => Some(tunnel),
+                _ => None,
+            },
+            _ => None,
+        };
+        let to = tunnel.and_then(|t| worker.tables.tunnels.get(t)).and_then(|t| t.remote);
+        let right = to.is_some_and(|ip| names::host_at(ip) == owner);
+        (!right).then(|| {
+            let fib = worker.tables.vms.get(key);
+            format!("sends {} to {to:?} ({fib:?}), it is at n{owner}", guest.key)
+        })
+    }
+
+    /// Every promised frame came, and every frame that came or went is accounted for.
+    pub fn check_ledger(&mut self) {
+        for flow in 0..self.flows.len() {
+            let f = &self.flows[flow];
+            let (from, Some(to)) = (f.from, f.to) else { continue };
+            let promised = !f.periodic || self.is_promised(from, to);
+            let lost: Vec<usize> = (0..f.received.len()).filter(|seq| f.received[*seq] == 0).collect();
+            if promised && !lost.is_empty() {
+                let text = format!(
+                    "flow {flow} from vm {from} to vm {to}: {} of {} lost, the first {:?}",
+                    lost.len(),
+                    f.received.len(),
+                    &lost[..lost.len().min(8)]
+                );
+                return self.fail(Invariant::NoLoss, text);
+            }
+        }
+        for host in 0..self.hosts.len() {
+            for worker in 0..self.hosts[host].workers.len() {
+                let off = self.hosts[host].workers[worker].imbalance();
+                if off != 0 {
+                    let text = format!("n{host}/{worker}: {off} frames are not accounted for");
+                    return self.fail(Invariant::Balance, text);
+                }
+            }
+        }
+    }
+}

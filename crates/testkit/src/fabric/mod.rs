@@ -1,0 +1,222 @@
+//! A virtual fabric: switches, their VMs, the underlay, hypervisors and an NVA in one process and in
+//! virtual time, from one seed.
+//!
+//! Nothing of what is tested is imitated. A switch is the production control (`godwit-control`'s
+//! `Nve`) and one or two workers of production tables and pipeline, which exchange real encapsulated
+//! frames, ARP and ND included. The NVA is the production directory before a store that crashes. What
+//! is imitated is what lies between them: mailboxes, streams, the link, clocks, guests, hypervisors.
+//! It is made slower and less reliable than in life, as the [`Schedule`] says.
+//!
+//! One seed is one run: [`Schedule::random`] draws what is there and what happens, [`run`] lets it
+//! happen. A failure names its seed, and running that again gives the same failure with its trace.
+//! What is checked stands at the head of [`invariants`].
+//!
+//! | File | Is |
+//! |---|---|
+//! | `schedule` | what happens in a run |
+//! | `world` | everything that is there, and the loop |
+//! | `host`, `worker` | a switch |
+//! | `nva`, `session` | the NVA with its store; streams to it |
+//! | `traffic` | guests and the underlay |
+//! | `script` | the hypervisor's part of a move |
+//! | `invariants` | what must hold |
+//! | `names`, `queue`, `rng`, `stats` | small things |
+
+mod host;
+pub mod invariants;
+mod names;
+mod nva;
+mod queue;
+mod rng;
+mod schedule;
+mod script;
+mod session;
+mod stats;
+mod traffic;
+mod worker;
+mod world;
+
+use std::fmt;
+
+use godwit_nva::directory::{VmDefinition, VnRecord};
+use godwit_nva::{Config, Directory, Output};
+use godwit_wire::{Instant, Span};
+
+pub use invariants::Invariant;
+pub use rng::Rng;
+pub use schedule::{
+    Abort, Announce, Class, Fault, FlowPlan, MovePlan, Pause, Sabotage, Schedule, Underlay, VmPlan, Weather,
+};
+pub use stats::Stats;
+
+use world::{Event, World};
+
+/// How often the fabric is asked whether it has come to rest.
+const LOOK: Span = Span::from_ms(100);
+/// The probe's frames have arrived, or never will.
+const PROBE: Span = Span::from_ms(300);
+
+/// A run that violated an invariant.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Its schedule.
+    pub schedule: Box<Schedule>,
+    /// What was violated.
+    pub invariant: Invariant,
+    /// How.
+    pub text: String,
+    /// When, in virtual time.
+    pub at: Instant,
+    /// The last events before.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.trace {
+            writeln!(f, "{line}")?;
+        }
+        let seed = self.schedule.seed;
+        writeln!(f, "seed {seed}: {:?} violated at {} ms: {}", self.invariant, self.at.0 / 1_000_000, self.text)?;
+        write!(f, "again: FABRIC_SEED={seed} cargo test -p godwit-testkit --test fabric replay -- --nocapture")
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs a schedule.
+///
+/// # Errors
+/// What it violated; the trace comes from running it a second time.
+pub fn run(schedule: &Schedule) -> Result<Stats, Failure> {
+    let mut world = World::new(schedule.clone(), false);
+    world.play();
+    if world.violation.is_none() {
+        return Ok(world.finished());
+    }
+    let mut again = World::new(schedule.clone(), true);
+    again.play();
+    let first = world.violation.take().map(|v| (v.invariant, v.text));
+    let trace = again.take_trace();
+    let Some(v) = again.violation else {
+        unreachable!("the same schedule ran twice and did not fail twice: {first:?}")
+    };
+    assert_eq!(first, Some((v.invariant, v.text.clone())), "the same schedule failed in another way");
+    Err(Failure { schedule: Box::new(schedule.clone()), invariant: v.invariant, text: v.text, at: v.at, trace })
+}
+
+impl World {
+    fn play(&mut self) {
+        self.set_up();
+        self.come_to_rest("after the start");
+        self.start = self.now;
+        self.traffic_until = self.now + self.plan.run;
+        self.begin();
+        self.run_until(self.traffic_until);
+        self.storm_until = Instant(0);
+        self.nva.pardon();
+        self.come_to_rest("after the last fault and move");
+        self.probe();
+        self.check_ledger();
+    }
+
+    /// The operator defines VNs and VMs, hypervisors start the VMs, everybody connects.
+    fn set_up(&mut self) {
+        let mut directory = Directory::new(Config::default());
+        self.nva.disk.epoch = directory.epoch();
+        let mut writes = Vec::new();
+        for vn in 0..self.plan.vns {
+            let vn = VnRecord { vni: names::vni(vn), name: format!("vn{vn}"), mtu: 0, transparent_vlan: false };
+            writes.extend(directory.create_vn(self.now, self.wall_us(), vn).expect("a new VN").1);
+        }
+        for guest in &self.guests {
+            let definition = VmDefinition {
+                name: guest.name.clone(),
+                vn: format!("vn{}", guest.vn),
+                mac: guest.key.mac,
+                ipv4: vec![names::vm_v4(guest.number)],
+                ipv6: vec![names::vm_v6(guest.number)],
+                router: false,
+                pinned: None,
+            };
+            writes.extend(directory.define_vm(self.now, self.wall_us(), definition).expect("a new VM").1);
+        }
+        for output in writes {
+            if let Output::Persist(write) = output {
+                self.nva.disk.apply(&write);
+            }
+        }
+        self.nva.directory = Some(directory);
+        self.after(Span::from_ms(10), Event::NvaTick);
+        for host in 0..self.hosts.len() {
+            self.plug_uplink(host);
+            let span = self.rng.us(0, 20_000);
+            self.after(span, Event::Connect { host });
+            self.after(Span(1_000_000_000 + span.0), Event::Keepalive { host });
+        }
+        for vm in 0..self.guests.len() {
+            let plan = self.plan.vms[vm].clone();
+            let port = self.plug(plan.home, vm);
+            let announce = if plan.explicit { Announce::Explicit } else { Announce::Garp };
+            self.resume(vm, plan.home, port, announce, Span(0));
+        }
+    }
+
+    /// Traffic, moves and faults of the schedule.
+    fn begin(&mut self) {
+        for flow in 0..self.flows.len() {
+            if self.flows[flow].periodic {
+                let gap = Span(self.rng.below(self.flows[flow].every.0));
+                self.after(gap, Event::Send { flow });
+            }
+        }
+        self.after(Span::from_ms(5), Event::Ask);
+        for n in 0..self.plan.moves.len() {
+            self.after(self.plan.moves[n].at, Event::Wanted(n));
+        }
+        for n in 0..self.plan.faults.len() {
+            self.after(self.plan.faults[n].0, Event::Fault(n));
+        }
+    }
+
+    /// Moves may take their time, each as long as orders are repeated; then all must be quiet soon.
+    fn come_to_rest(&mut self, when: &str) {
+        let last = self.now + Span(invariants::PATIENCE.0 * (1 + self.plan.moves.len() as u64));
+        let mut until = self.now + invariants::PATIENCE;
+        loop {
+            self.run_until(self.now + LOOK);
+            let Some(why) = self.unrest() else { return };
+            if self.violation.is_some() {
+                return;
+            }
+            if !self.scripts_are_done() && self.now < last {
+                until = self.now + invariants::PATIENCE;
+            }
+            if self.now >= until {
+                return self.fail(Invariant::Converges, format!("no rest {when}: {why}"));
+            }
+        }
+    }
+
+    /// Everybody reaches everybody in its VN.
+    fn probe(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        for flow in 0..self.flows.len() {
+            if !self.flows[flow].periodic {
+                self.send_one(flow);
+            }
+        }
+        self.run_until(self.now + PROBE);
+    }
+
+    fn finished(mut self) -> Stats {
+        for worker in self.hosts.iter().flat_map(|h| &h.workers) {
+            self.stats.frames_held += worker.tables.counters.worker.held;
+            self.stats.frames_forwarded += worker.tables.counters.worker.forwarded_in_flight;
+        }
+        self.stats.virtual_ms = (self.now.0 - 1_000_000_000) / 1_000_000;
+        self.stats
+    }
+}

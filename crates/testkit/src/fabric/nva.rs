@@ -1,0 +1,235 @@
+//! The NVA: the directory that runs in production, before a store that takes its time and dies with
+//! the process at the worst of moments.
+//!
+//! As in the service, requests that wait go into one transaction, nothing else is looked at while it
+//! is written, and what the directory wants said is said after that.
+
+use std::collections::VecDeque;
+
+use godwit_model::message::NvaToNve;
+use godwit_model::{MoveId, MoveMode};
+use godwit_nva::{Config, Directory, Input, Output, SessionId, State, Write};
+use godwit_wire::Span;
+
+use super::invariants::Invariant;
+use super::names;
+use super::schedule::Sabotage;
+use super::world::{Event, World};
+
+/// Something to be done by the directory.
+pub(super) enum Request {
+    /// An input.
+    Input(Input),
+    /// A hypervisor's order; the answer goes to its script.
+    Order { script: usize, what: Order },
+}
+
+/// What a hypervisor orders.
+pub(super) enum Order {
+    /// A move.
+    Start { vm: String, to: usize, id: String },
+    /// The end of one.
+    Abort { id: String },
+}
+
+/// What waits for a transaction.
+enum Held {
+    Say(SessionId, NvaToNve),
+    Close(SessionId),
+    /// Whether the order was obeyed, or why not.
+    Answer(usize, Result<(), String>),
+}
+
+/// The NVA's process and its disk.
+#[derive(Default)]
+pub(super) struct Nva {
+    pub directory: Option<Directory>,
+    /// What is durable.
+    pub disk: State,
+    /// Counts starts.
+    life: u32,
+    waiting: VecDeque<Request>,
+    writes: Vec<Write>,
+    held: Vec<Held>,
+    /// A transaction is being written.
+    busy: bool,
+    /// The process dies at the next transaction, before or after it is durable, for so long.
+    doomed: Option<(bool, Span)>,
+}
+
+impl Nva {
+    pub fn is_up(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Nothing waits to be done or written.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && !self.busy
+    }
+
+    /// The directory, while what it knows is durable: what others may look at.
+    pub fn settled(&self) -> Option<&Directory> {
+        self.directory.as_ref().filter(|_| !self.busy)
+    }
+
+    pub fn doom(&mut self, after_write: bool, down: Span) {
+        self.doomed = Some((after_write, down));
+    }
+
+    pub fn pardon(&mut self) {
+        self.doomed = None;
+    }
+}
+
+impl World {
+    /// Asks the directory to do something; false where it is not there.
+    pub fn nva_request(&mut self, request: Request) -> bool {
+        if !self.nva.is_up() {
+            return false;
+        }
+        self.nva.waiting.push_back(request);
+        if self.nva.waiting.len() > 4096 {
+            self.fail(Invariant::Bounded, "more than 4096 requests wait for the directory".into());
+        }
+        self.nva_works();
+        true
+    }
+
+    pub fn nva_tick(&mut self) {
+        self.after(Span::from_ms(10), Event::NvaTick);
+        self.nva_request(Request::Input(Input::Tick));
+    }
+
+    /// Does everything that waits in one transaction.
+    fn nva_works(&mut self) {
+        let (now, wall) = (self.now, self.wall_us());
+        while !self.nva.busy && !self.nva.waiting.is_empty() {
+            let Some(mut directory) = self.nva.directory.take() else { return };
+            while let Some(request) = self.nva.waiting.pop_front() {
+                match request {
+                    Request::Input(input) => {
+                        let outputs = directory.handle(now, wall, input);
+                        self.nva_wants(outputs);
+                    }
+                    Request::Order { script, what } => {
+                        let answer = self.obey(&mut directory, what);
+                        self.nva.held.push(Held::Answer(script, answer));
+                    }
+                }
+            }
+            self.nva.directory = Some(directory);
+            if self.nva.writes.is_empty() {
+                self.nva_lets_go();
+            } else {
+                self.nva.busy = true;
+                let span = self.rng.us(20, self.plan.weather.commit_us);
+                let life = self.nva.life;
+                self.after(span, Event::Durable { life });
+                if self.sabotaged(Sabotage::ForgetfulStore) {
+                    self.nva_lets_go();
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, directory: &mut Directory, order: Order) -> Result<(), String> {
+        let (now, wall) = (self.now, self.wall_us());
+        let answer = match order {
+            Order::Start { vm, to, id } => {
+                directory.start_move(now, wall, &vm, &names::nve(to), MoveMode::Hot, &id)
+            }
+            Order::Abort { id } => directory.abort_move(now, wall, &MoveId(id)),
+        };
+        let (_, outputs) = answer.map_err(|refusal| refusal.to_string())?;
+        self.nva_wants(outputs);
+        Ok(())
+    }
+
+    fn nva_wants(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Persist(write) => self.nva.writes.push(write),
+                Output::Send { session, message } => self.nva.held.push(Held::Say(session, message)),
+                Output::Close { session, .. } => self.nva.held.push(Held::Close(session)),
+                Output::Log { level, text } => self.note(|| format!("NVA notes {level:?}: {text}")),
+                Output::MoveChanged(_) => {}
+            }
+        }
+    }
+
+    /// The transaction ends, one way or the other.
+    pub fn durable(&mut self, life: u32) {
+        if life != self.nva.life || !self.nva.busy {
+            return;
+        }
+        let doomed = self.nva.doomed.take();
+        if let Some((false, down)) = doomed {
+            return self.nva_crash(down);
+        }
+        for write in std::mem::take(&mut self.nva.writes) {
+            self.nva.disk.apply(&write);
+        }
+        self.stats.transactions += 1;
+        if let Some((true, down)) = doomed {
+            return self.nva_crash(down);
+        }
+        self.nva.busy = false;
+        self.nva_lets_go();
+        self.check_directory();
+        self.nva_works();
+    }
+
+    /// Says what rests on writes that are durable now.
+    fn nva_lets_go(&mut self) {
+        for held in std::mem::take(&mut self.nva.held) {
+            match held {
+                Held::Say(SessionId(n), message) => {
+                    self.promise(&message);
+                    self.nva_says(n as usize - 1, message);
+                }
+                Held::Close(SessionId(n)) => {
+                    let conn = n as usize - 1;
+                    self.conns[conn].nva_open = false;
+                    self.cut(conn);
+                }
+                Held::Answer(script, answer) => self.script_answered(script, answer),
+            }
+        }
+    }
+
+    /// The process is gone, with everything that was not durable.
+    pub fn nva_crash(&mut self, down: Span) {
+        if !self.nva.is_up() {
+            return;
+        }
+        self.note(|| "NVA is killed".into());
+        self.stats.restarts += 1;
+        let nva = &mut self.nva;
+        nva.directory = None;
+        nva.waiting.clear();
+        nva.writes.clear();
+        nva.held.clear();
+        nva.busy = false;
+        nva.life += 1;
+        for conn in 0..self.conns.len() {
+            if self.conns[conn].nva_open {
+                self.conns[conn].nva_open = false;
+                self.cut(conn);
+            }
+        }
+        self.after(down, Event::NvaStart);
+    }
+
+    /// It comes up from its disk, in a new epoch that is durable before anything is served (R73).
+    pub fn nva_start(&mut self) {
+        if self.nva.is_up() {
+            return;
+        }
+        self.check_disk();
+        let epoch = self.nva.disk.epoch + 1;
+        let state = self.nva.disk.clone();
+        self.nva.disk.epoch = epoch;
+        self.note(|| format!("NVA is up in epoch {epoch}"));
+        self.nva.directory = Some(Directory::restore(Config::default(), state, epoch));
+    }
+}

@@ -1,0 +1,298 @@
+//! The hypervisor's part of a move, as the lab has it, with its timing drawn by chance.
+//!
+//! It orders the move, plugs in the new port, waits for Prepared, pauses the guest, lets it go on at
+//! the new switch, and removes the old port. Or it calls the move off and lets the guest go on where
+//! it was. It never runs a guest twice, and keeps to the NVA's word where it has one.
+
+use godwit_control::Input;
+use godwit_model::{MoveId, MovePhase};
+use godwit_tables::update::PortIdx;
+use godwit_wire::{Instant, Span};
+
+use super::nva::{Order, Request};
+use super::schedule::{Abort, Announce, MovePlan, Pause};
+use super::world::{Event, World};
+
+/// An order without an answer is given again after so long.
+const ANSWER: Span = Span::from_ms(400);
+/// A refused order is given again after so long, so often.
+const REFUSED: (Span, u32) = (Span::from_ms(25), 120);
+/// How often the script looks how far the move is.
+const LOOK: Span = Span::from_ms(5);
+
+/// What comes next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Give the order, or give it again.
+    Order,
+    /// Plug in the new port.
+    Plug,
+    /// Wait until both switches are prepared.
+    Await,
+    /// Pause the guest.
+    Pause,
+    /// Tell the old switch of it.
+    TellPause,
+    /// Let it go on at the new place.
+    GoOn,
+    /// Call the move off.
+    CallOff,
+    /// Let the guest go on where it was.
+    Back,
+    /// Nothing.
+    End,
+}
+
+/// One move on its way.
+pub(super) struct Script {
+    pub plan: MovePlan,
+    pub id: String,
+    pub step: Step,
+    /// Only the last wake-up that was asked for counts.
+    turn: u32,
+    tries: u32,
+    old: Option<(usize, PortIdx)>,
+    new: Option<PortIdx>,
+    /// When patience with Prepared ends.
+    until: Instant,
+}
+
+impl World {
+    /// The schedule wants a move; it waits for an earlier one of the same VM.
+    pub fn move_wanted(&mut self, n: usize) {
+        let vm = self.plan.moves[n].vm;
+        self.guests[vm].wanted.push_back(n);
+        self.next_move(vm);
+    }
+
+    fn next_move(&mut self, vm: usize) {
+        if self.guests[vm].script.is_some() {
+            return;
+        }
+        let Some(n) = self.guests[vm].wanted.pop_front() else { return };
+        let mut plan = self.plan.moves[n].clone();
+        let old = self.guests[vm].at;
+        if old.is_some_and(|(host, _)| host == plan.to) {
+            plan.to = (plan.to + 1) % self.hosts.len();
+        }
+        let script = self.scripts.len();
+        let id = format!("m{n}");
+        self.note(|| format!("SCRIPT {id}: vm {vm} from {old:?} to n{}: {plan:?}", plan.to));
+        self.stats.moves += 1;
+        self.guests[vm].script = Some(script);
+        let first = plan.plug_first;
+        let until = Instant::NEVER;
+        self.scripts.push(Script { plan, id, step: Step::Order, turn: 0, tries: 0, old, new: None, until });
+        if first {
+            self.plug_target(script);
+        }
+        self.wake(script, Step::Order, Span(0));
+    }
+
+    /// Goes on with `step` after a while; an earlier wish is void.
+    fn wake(&mut self, script: usize, step: Step, after: Span) {
+        let s = &mut self.scripts[script];
+        s.step = step;
+        s.turn += 1;
+        let turn = s.turn;
+        self.after(after, Event::Script { script, turn });
+    }
+
+    pub fn script_event(&mut self, script: usize, turn: u32) {
+        if self.scripts[script].turn != turn {
+            return;
+        }
+        match self.scripts[script].step {
+            Step::Order => self.order(script),
+            Step::Plug => {
+                self.plug_target(script);
+                self.begin_waiting(script);
+            }
+            Step::Await => self.look(script),
+            Step::Pause => self.pause_guest(script),
+            Step::TellPause => self.tell_pause(script),
+            Step::GoOn => self.go_on(script),
+            Step::CallOff => self.call_off(script),
+            Step::Back => self.back(script),
+            Step::End => {}
+        }
+    }
+
+    fn order(&mut self, script: usize) {
+        let s = &self.scripts[script];
+        let (vm, to, id) = (self.guests[s.plan.vm].name.clone(), s.plan.to, s.id.clone());
+        self.nva_request(Request::Order { script, what: Order::Start { vm, to, id } });
+        if self.scripts[script].step == Step::Order {
+            self.wake(script, Step::Order, ANSWER);
+        }
+    }
+
+    /// The NVA's answer to the script's last order.
+    pub fn script_answered(&mut self, script: usize, answer: Result<(), String>) {
+        let s = &mut self.scripts[script];
+        let id = s.id.clone();
+        match (s.step, answer) {
+            (Step::Order, Ok(())) => {
+                let after = if s.plan.plug_first { Span(0) } else { s.plan.plug_after };
+                self.known.orders.insert(MoveId(id));
+                self.wake(script, Step::Plug, after);
+            }
+            (Step::Order, Err(why)) => {
+                s.tries += 1;
+                let tries = s.tries;
+                self.note(|| format!("SCRIPT {id}: refused: {why}"));
+                if tries < REFUSED.1 {
+                    self.wake(script, Step::Order, REFUSED.0);
+                } else {
+                    self.stats.moves_refused += 1;
+                    self.finish_script(script);
+                }
+            }
+            (Step::CallOff, Ok(())) => self.wake(script, Step::Back, Span::from_us(100)),
+            (Step::CallOff, Err(why)) => {
+                self.note(|| format!("SCRIPT {id}: not called off: {why}"));
+                self.wake(script, Step::Back, Span::from_us(100));
+            }
+            // The answer to an order that was given again meanwhile.
+            _ => {}
+        }
+    }
+
+    fn plug_target(&mut self, script: usize) {
+        let s = &self.scripts[script];
+        if s.new.is_none() {
+            let (host, vm) = (s.plan.to, s.plan.vm);
+            let port = self.plug(host, vm);
+            self.scripts[script].new = Some(port);
+        }
+    }
+
+    fn begin_waiting(&mut self, script: usize) {
+        let s = &mut self.scripts[script];
+        s.until = self.now + s.plan.patience;
+        self.wake(script, Step::Await, Span(0));
+    }
+
+    /// Looks how far the move is, while the NVA can be asked.
+    fn look(&mut self, script: usize) {
+        let s = &self.scripts[script];
+        let id = MoveId(s.id.clone());
+        let late = self.now >= s.until;
+        let abort = s.plan.abort;
+        let phase = self.nva.settled().and_then(|d| d.move_record(&id).ok()).map(|r| r.phase);
+        match phase {
+            Some(MovePhase::Aborted | MovePhase::Failed) => self.finish_script(script),
+            Some(MovePhase::Prepared) => self.prepared(script, abort),
+            _ if late => {
+                self.stats.moves_unprepared += 1;
+                self.prepared(script, abort);
+            }
+            _ => self.wake(script, Step::Await, LOOK),
+        }
+    }
+
+    fn prepared(&mut self, script: usize, abort: Option<Abort>) {
+        let step = if abort == Some(Abort::Prepared) { Step::CallOff } else { Step::Pause };
+        let span = self.rng.us(0, 5000);
+        self.wake(script, step, span);
+    }
+
+    fn pause_guest(&mut self, script: usize) {
+        let s = &self.scripts[script];
+        let lag = s.plan.pause_lag;
+        let guest = &mut self.guests[s.plan.vm];
+        guest.running = false;
+        guest.has_moved = true;
+        self.note(|| format!("SCRIPT {script}: guest pauses"));
+        // What it has sent is taken before its devices stop.
+        self.wake(script, Step::TellPause, lag.max(Span::from_us(100)));
+    }
+
+    fn tell_pause(&mut self, script: usize) {
+        let s = &self.scripts[script];
+        let (pause, blackout, abort) = (s.plan.pause, s.plan.blackout, s.plan.abort);
+        if let Some((host, port)) = s.old {
+            match pause {
+                Pause::Asked => self.control(host, Input::PausePort { port }),
+                Pause::LinkDown => self.control(host, Input::PortLink { port, up: false }),
+                Pause::Unplugged => self.unplug(host, port),
+            }
+        }
+        let step = if abort.is_some() { Step::CallOff } else { Step::GoOn };
+        self.wake(script, step, blackout);
+    }
+
+    fn go_on(&mut self, script: usize) {
+        let s = &self.scripts[script];
+        let (plan, old, Some(port)) = (s.plan.clone(), s.old, s.new) else { return };
+        self.note(|| format!("SCRIPT {script}: guest goes on at n{} port {}", plan.to, port.0));
+        self.stats.moves_made += 1;
+        self.resume(plan.vm, plan.to, port, plan.announce, plan.quiet);
+        if let Some((host, port)) = old {
+            self.after(plan.unplug_after, Event::Unplug { host, port });
+        }
+        self.scripts[script].new = None;
+        self.finish_script(script);
+    }
+
+    /// A guest runs here from now on.
+    pub fn resume(&mut self, vm: usize, host: usize, port: PortIdx, announce: Announce, quiet: Span) {
+        let guest = &mut self.guests[vm];
+        guest.at = Some((host, port));
+        guest.running = true;
+        guest.announce = announce;
+        guest.quiet_until = self.now + quiet;
+        if announce == Announce::Explicit {
+            let span = self.rng.us(1, 500);
+            self.after(span, Event::Input { host, input: Box::new(Input::ActivatePort { port }) });
+        } else {
+            let span = self.rng.us(1, 500);
+            self.after(span, Event::Announce { vm, host, port, round: 0 });
+        }
+    }
+
+    fn call_off(&mut self, script: usize) {
+        let id = self.scripts[script].id.clone();
+        self.nva_request(Request::Order { script, what: Order::Abort { id } });
+        if self.scripts[script].step == Step::CallOff {
+            self.wake(script, Step::CallOff, ANSWER);
+        }
+    }
+
+    /// Called off: the guest goes on where it was, if it was paused at all.
+    fn back(&mut self, script: usize) {
+        let s = &self.scripts[script];
+        let (plan, Some((host, port))) = (s.plan.clone(), s.old) else { return };
+        self.stats.moves_called_off += 1;
+        self.note(|| format!("SCRIPT {script}: guest goes on where it was"));
+        if !self.guests[plan.vm].running {
+            let unplugged = !self.hosts[host].ports.contains_key(&port);
+            let port = if unplugged { self.plug(host, plan.vm) } else { port };
+            let tell = plan.tell_old || unplugged || self.plan.vms[plan.vm].explicit;
+            if plan.pause == Pause::LinkDown {
+                self.control(host, Input::PortLink { port, up: true });
+            }
+            // Without a word the switch hears of the call-off and lets the port go on.
+            let announce = if tell { Announce::Explicit } else { Announce::FirstFrame };
+            self.resume(plan.vm, host, port, announce, plan.quiet);
+        }
+        self.finish_script(script);
+    }
+
+    fn finish_script(&mut self, script: usize) {
+        let s = &mut self.scripts[script];
+        s.step = Step::End;
+        s.turn += 1;
+        let (vm, to, new, after) = (s.plan.vm, s.plan.to, s.new.take(), s.plan.unplug_after);
+        if let Some(port) = new {
+            self.after(after, Event::Unplug { host: to, port });
+        }
+        self.guests[vm].script = None;
+        self.next_move(vm);
+    }
+
+    /// No move is on its way or wanted.
+    pub fn scripts_are_done(&self) -> bool {
+        self.guests.iter().all(|g| g.script.is_none() && g.wanted.is_empty())
+    }
+}

@@ -1,0 +1,182 @@
+//! Sessions between switches and the NVA: streams in order while they last, cut at any point.
+//!
+//! A cut takes what is on its way in both directions. Each side notices it in its own time, at once
+//! or only when keepalives stay away, and what it says until then goes nowhere.
+
+use godwit_control::Input;
+use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_nva::{Input as NvaInput, SessionId};
+use godwit_wire::{Instant, Span};
+
+use super::invariants::Invariant;
+use super::nva::Request;
+use super::world::{Event, World};
+
+/// A switch says so often that it lives.
+const KEEPALIVE: Span = Span::from_ms(1000);
+/// After so long without a word the NVA is taken for dead.
+const SILENCE: Span = Span::from_ms(3000);
+/// First and longest gap between attempts to connect.
+const BACKOFF: (Span, Span) = (Span::from_ms(50), Span::from_ms(2000));
+
+/// One session; its place in the list is its number.
+pub(super) struct Conn {
+    pub host: usize,
+    /// Nothing passes any more.
+    pub cut: bool,
+    /// The NVA still believes in it.
+    pub nva_open: bool,
+    /// When the last message of each direction arrives: order is kept.
+    up: Instant,
+    down: Instant,
+    /// When the switch heard something last.
+    heard: Instant,
+    /// Messages on their way.
+    flying: usize,
+}
+
+pub(super) fn session_id(conn: usize) -> SessionId {
+    SessionId(conn as u64 + 1)
+}
+
+impl World {
+    pub fn connect(&mut self, host: usize) {
+        if self.hosts[host].conn.is_some() {
+            return;
+        }
+        if !self.nva.is_up() || self.now < self.hosts[host].unreachable_until {
+            let h = &mut self.hosts[host];
+            h.backoff = Span(h.backoff.0 * 2).clamp(BACKOFF.0, BACKOFF.1);
+            let most = h.backoff.0;
+            let gap = Span(self.rng.between(most / 2, most));
+            return self.after(gap, Event::Connect { host });
+        }
+        let conn = self.conns.len();
+        let now = self.now;
+        self.conns.push(Conn {
+            host,
+            cut: false,
+            nva_open: true,
+            up: now,
+            down: now,
+            heard: now,
+            flying: 0,
+        });
+        self.note(|| format!("n{host} connects: session {conn}"));
+        self.stats.sessions += 1;
+        self.hosts[host].conn = Some(conn);
+        self.hosts[host].backoff = Span(0);
+        self.nva_request(Request::Input(NvaInput::Connected { session: session_id(conn) }));
+        self.control(host, Input::NvaConnected);
+    }
+
+    /// A switch says something to the NVA.
+    pub fn nve_says(&mut self, host: usize, message: NveToNva) {
+        let Some(conn) = self.hosts[host].conn else {
+            return self.fail(Invariant::Session, format!("n{host} says {message:?} without a session"));
+        };
+        self.note(|| format!("n{host} says ({conn}) {message:?}"));
+        if self.conns[conn].cut {
+            return;
+        }
+        let at = (self.now + self.rng.us(10, self.plan.weather.session_us)).max(self.conns[conn].up);
+        self.conns[conn].up = at;
+        self.fly(conn);
+        self.queue.push(at, Event::ToNva { conn, message: Box::new(message) });
+    }
+
+    /// The NVA says something to a switch.
+    pub fn nva_says(&mut self, conn: usize, message: NvaToNve) {
+        if self.conns[conn].cut || !self.conns[conn].nva_open {
+            return;
+        }
+        let at = (self.now + self.rng.us(10, self.plan.weather.session_us)).max(self.conns[conn].down);
+        self.conns[conn].down = at;
+        self.fly(conn);
+        self.queue.push(at, Event::ToNve { conn, message: Box::new(message) });
+    }
+
+    fn fly(&mut self, conn: usize) {
+        self.conns[conn].flying += 1;
+        self.stats.messages += 1;
+        if self.conns[conn].flying > 4096 {
+            self.fail(Invariant::Bounded, format!("more than 4096 messages on session {conn}"));
+        }
+    }
+
+    pub fn nva_hears(&mut self, conn: usize, message: NveToNva) {
+        let c = &mut self.conns[conn];
+        c.flying -= 1;
+        if c.cut || !c.nva_open || !self.nva.is_up() {
+            return;
+        }
+        self.nva_request(Request::Input(NvaInput::Message { session: session_id(conn), message }));
+    }
+
+    pub fn nve_hears(&mut self, conn: usize, message: NvaToNve) {
+        let now = self.now;
+        let c = &mut self.conns[conn];
+        c.flying -= 1;
+        let host = c.host;
+        if c.cut || self.hosts[host].conn != Some(conn) {
+            return;
+        }
+        c.heard = now;
+        self.note(|| format!("n{host} hears ({conn}) {message:?}"));
+        self.control(host, Input::Nva(message));
+        self.check_versions(host);
+    }
+
+    /// Ends a session in the midst of whatever it does.
+    pub fn cut(&mut self, conn: usize) {
+        if self.conns[conn].cut {
+            return;
+        }
+        self.note(|| format!("session {conn} is cut"));
+        self.conns[conn].cut = true;
+        self.stats.cuts += 1;
+        for nve in [true, false] {
+            // Mostly the other side resets the connection, sometimes it just falls silent.
+            let lag = if self.rng.chance(800) { self.rng.us(10, 20_000) } else { SILENCE };
+            let notice = if nve { Event::NveNotices { conn } } else { Event::NvaNotices { conn } };
+            self.after(lag, notice);
+        }
+    }
+
+    pub fn cut_host(&mut self, host: usize) {
+        if let Some(conn) = self.hosts[host].conn {
+            self.cut(conn);
+        }
+    }
+
+    pub fn nve_notices(&mut self, conn: usize) {
+        let host = self.conns[conn].host;
+        if self.hosts[host].conn != Some(conn) {
+            return;
+        }
+        self.note(|| format!("n{host} notices that session {conn} is gone"));
+        self.conns[conn].cut = true;
+        self.hosts[host].conn = None;
+        self.control(host, Input::NvaLost);
+        let gap = self.rng.us(1000, BACKOFF.0.0 / 1000);
+        self.after(gap, Event::Connect { host });
+    }
+
+    pub fn nva_notices(&mut self, conn: usize) {
+        if self.conns[conn].nva_open && self.nva.is_up() {
+            self.conns[conn].nva_open = false;
+            self.nva_request(Request::Input(NvaInput::Disconnected { session: session_id(conn) }));
+        }
+    }
+
+    /// What the client's task does by the clock.
+    pub fn keepalive(&mut self, host: usize) {
+        self.after(KEEPALIVE, Event::Keepalive { host });
+        let Some(conn) = self.hosts[host].conn else { return };
+        if self.now.since(self.conns[conn].heard) > SILENCE {
+            self.nve_notices(conn);
+        } else {
+            self.nve_says(host, NveToNva::Keepalive);
+        }
+    }
+}

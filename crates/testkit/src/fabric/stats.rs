@@ -1,0 +1,84 @@
+//! What was done, so that a test can say how much it has seen.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+macro_rules! stats {
+    ($($(#[doc = $help:literal])+ $name:ident,)*) => {
+        /// Counts of one run, or of many.
+        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+        pub struct Stats {
+            $($(#[doc = $help])+ pub $name: u64,)*
+        }
+
+        impl AddAssign for Stats {
+            fn add_assign(&mut self, other: Stats) {
+                $(self.$name += other.$name;)*
+            }
+        }
+
+        impl fmt::Display for Stats {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut first = true;
+                $(
+                    if !first {
+                        f.write_str(", ")?;
+                    }
+                    first = false;
+                    write!(f, "{} {}", self.$name, stringify!($name).replace('_', " "))?;
+                )*
+                let _ = first;
+                Ok(())
+            }
+        }
+    };
+}
+
+stats! {
+    /// Schedules run.
+    schedules,
+    /// Virtual milliseconds.
+    virtual_ms,
+    /// Events.
+    events,
+    /// Moves begun.
+    moves,
+    /// Moves after which the guest ran at the new switch.
+    moves_made,
+    /// Moves called off.
+    moves_called_off,
+    /// Moves that the directory did not take.
+    moves_refused,
+    /// Moves that went on without Prepared.
+    moves_unprepared,
+    /// Test frames sent by guests.
+    frames_sent,
+    /// Test frames received, broadcast ones by each receiver.
+    frames_received,
+    /// Test frames put into an outer header.
+    encapsulations,
+    /// Frames that switches held.
+    frames_held,
+    /// Frames that switches forwarded in flight.
+    frames_forwarded,
+    /// Test frames of guests or for them at a port that is not theirs any more.
+    frames_at_dead_ports,
+    /// Underlay frames lost by a storm.
+    frames_lost_by_underlay,
+    /// Underlay frames repeated by a storm.
+    frames_repeated_by_underlay,
+    /// Messages between switches and the NVA.
+    messages,
+    /// Sessions opened.
+    sessions,
+    /// Sessions cut.
+    cuts,
+    /// Faults of schedules.
+    faults,
+    /// Times that the NVA was killed.
+    restarts,
+    /// Transactions of its store.
+    transactions,
+    /// Alarms that switches raised.
+    alarms,
+}

@@ -1,0 +1,331 @@
+//! Guests, their numbered frames, and the link between the switches.
+
+use std::collections::VecDeque;
+
+use godwit_model::VmKey;
+use godwit_pipeline::mem::MemPacket;
+use godwit_tables::update::PortIdx;
+use godwit_wire::{Instant, Mac, Span};
+
+use super::host::UPLINK;
+use super::invariants::Invariant;
+use super::names::{self, Tag};
+use super::schedule::{Announce, Sabotage, Schedule, VmPlan};
+use super::worker::bytes;
+use super::world::{Event, World};
+use crate::frames::{self, Nd};
+
+/// Gaps between the rounds of an announcement, as QEMU makes them.
+const ROUNDS: [Span; 4] = [Span::from_ms(50), Span::from_ms(150), Span::from_ms(250), Span::from_ms(350)];
+
+/// A VM.
+pub(super) struct Guest {
+    pub key: VmKey,
+    pub name: String,
+    pub vn: usize,
+    pub number: usize,
+    /// Where its device is. A paused guest's memory still takes what is delivered there.
+    pub at: Option<(usize, PortIdx)>,
+    pub running: bool,
+    /// Its application is silent until then.
+    pub quiet_until: Instant,
+    /// How it announces itself at its present place.
+    pub announce: Announce,
+    /// It was paused for a move at least once.
+    pub has_moved: bool,
+    /// The move that is being made.
+    pub script: Option<usize>,
+    /// Moves that are wanted after that.
+    pub wanted: VecDeque<usize>,
+    /// When its last frame reaches its port: they go in order.
+    last_frame: Instant,
+}
+
+impl Guest {
+    pub fn new(plan: &VmPlan) -> Guest {
+        Guest {
+            key: names::vm_key(plan.vn, plan.number),
+            name: format!("vm{}-{}", plan.vn, plan.number),
+            vn: plan.vn,
+            number: plan.number,
+            at: None,
+            running: false,
+            quiet_until: Instant(0),
+            announce: Announce::Explicit,
+            has_moved: false,
+            script: None,
+            wanted: VecDeque::new(),
+            last_frame: Instant(0),
+        }
+    }
+}
+
+/// One direction of one conversation, and what became of each of its frames.
+pub(super) struct Flow {
+    pub from: usize,
+    pub to: Option<usize>,
+    pub every: Span,
+    /// Sent by the application while traffic runs; the others only for a last probe.
+    pub periodic: bool,
+    template: Vec<u8>,
+    /// How often each frame was received.
+    pub received: Vec<u8>,
+    /// How often it was put into an outer header.
+    encapsulated: Vec<u8>,
+    /// How often the underlay repeated it.
+    repeated: Vec<u8>,
+}
+
+impl Flow {
+    /// The schedule's flows, then one for each pair and family, for the probe at the end.
+    pub fn all(plan: &Schedule) -> Vec<Flow> {
+        let mut flows: Vec<Flow> = Vec::new();
+        for f in &plan.flows {
+            flows.push(Flow::new(plan, flows.len(), f.from, f.to, f.v6, f.every, true));
+        }
+        for (from, vm) in plan.vms.iter().enumerate() {
+            for (to, peer) in plan.vms.iter().enumerate() {
+                if from != to && vm.vn == peer.vn {
+                    for v6 in [false, true] {
+                        flows.push(Flow::new(plan, flows.len(), from, Some(to), v6, Span(0), false));
+                    }
+                }
+            }
+        }
+        flows
+    }
+
+    fn new(
+        plan: &Schedule,
+        number: usize,
+        from: usize,
+        to: Option<usize>,
+        v6: bool,
+        every: Span,
+        periodic: bool,
+    ) -> Flow {
+        let template =
+            names::data_frame(number, plan.vms[from].number, to.map(|vm| plan.vms[vm].number), v6);
+        let (received, encapsulated, repeated) = (Vec::new(), Vec::new(), Vec::new());
+        Flow { from, to, every, periodic, template, received, encapsulated, repeated }
+    }
+
+    /// Makes the next frame.
+    fn next_frame(&mut self, flow: usize) -> MemPacket {
+        let seq = self.received.len() as u32;
+        for counts in [&mut self.received, &mut self.encapsulated, &mut self.repeated] {
+            counts.push(0);
+        }
+        Tag { flow: flow as u16, seq }.renumber(&mut self.template);
+        MemPacket::new(&self.template)
+    }
+
+    /// The frame is bit by bit what was sent (R44).
+    fn is_intact(&mut self, tag: Tag, frame: &[u8]) -> bool {
+        tag.renumber(&mut self.template);
+        self.template == frame
+    }
+}
+
+impl World {
+    /// A guest's frame goes to its port, if it has one.
+    fn guest_puts(&mut self, vm: usize, flow: usize, packet: MemPacket) {
+        let at = self.now + self.rng.us(1, 50);
+        let guest = &mut self.guests[vm];
+        let Some((host, port)) = guest.at else { return };
+        guest.last_frame = guest.last_frame.max(at);
+        let at = guest.last_frame;
+        let worker = flow % self.hosts[host].workers.len();
+        self.queue.push(at, Event::PortRx { host, worker, port, packet });
+    }
+
+    /// Sends the next frame of a flow.
+    pub fn send_one(&mut self, flow: usize) {
+        let packet = self.flows[flow].next_frame(flow);
+        self.stats.frames_sent += 1;
+        self.guest_puts(self.flows[flow].from, flow, packet);
+    }
+
+    pub fn guest_sends(&mut self, flow: usize) {
+        let f = &self.flows[flow];
+        let guest = &self.guests[f.from];
+        if self.now >= self.traffic_until {
+            return;
+        }
+        let gap = Span(self.rng.between(f.every.0 / 2, f.every.0 * 3 / 2));
+        if guest.running && self.now >= guest.quiet_until {
+            self.send_one(flow);
+        }
+        self.after(gap, Event::Send { flow });
+    }
+
+    pub fn announce(&mut self, vm: usize, host: usize, port: PortIdx, round: u32) {
+        let guest = &self.guests[vm];
+        if !guest.running || guest.at != Some((host, port)) {
+            return;
+        }
+        let (mac, number) = (guest.key.mac, guest.number);
+        let frame = match guest.announce {
+            Announce::Garp => frames::garp(mac, names::vm_v4(number)),
+            Announce::Na => Nd::announce(mac, names::vm_v6(number)).frame(),
+            Announce::Rarp => frames::rarp_announce(mac),
+            Announce::Explicit | Announce::FirstFrame => return,
+        };
+        self.guest_puts(vm, 0, MemPacket::new(&frame));
+        if let Some(gap) = ROUNDS.get(round as usize) {
+            self.after(*gap, Event::Announce { vm, host, port, round: round + 1 });
+        }
+    }
+
+    /// Some guest wants to know an address of its network, by ARP or ND.
+    pub fn someone_asks(&mut self) {
+        if self.now >= self.traffic_until {
+            return;
+        }
+        let gap = self.rng.ms(20, 120);
+        self.after(gap, Event::Ask);
+        let vm = self.rng.index(self.guests.len());
+        // One number more than there are: nobody's address.
+        let target = self.rng.index(5);
+        let guest = &self.guests[vm];
+        if !guest.running || target == guest.number {
+            return;
+        }
+        let (mac, number) = (guest.key.mac, guest.number);
+        let frame = if self.rng.chance(500) {
+            frames::arp_request(mac, names::vm_v4(number), names::vm_v4(target))
+        } else {
+            Nd::solicit(mac, names::vm_v6(number), names::vm_v6(target)).frame()
+        };
+        self.guest_puts(vm, 0, MemPacket::new(&frame));
+    }
+
+    pub fn port_rx(&mut self, host: usize, worker: usize, port: PortIdx, packet: MemPacket) {
+        if !self.hosts[host].ports.contains_key(&port) {
+            self.stats.frames_at_dead_ports += 1;
+            return;
+        }
+        self.note(|| format!("n{host}/{worker} port {} in {:?}", port.0, Tag::of(bytes(&packet))));
+        self.hosts[host].workers[worker].receive(port, packet, self.now);
+        self.flush(host, worker);
+    }
+
+    pub fn uplink_rx(&mut self, host: usize, packet: MemPacket) {
+        let workers = self.hosts[host].workers.len();
+        let worker = names::spread(bytes(&packet), workers);
+        if let Some((ttl, inner)) = names::inside_vxlan(bytes(&packet)) {
+            self.note(|| format!("n{host}/{worker} uplink in {:?} ttl {ttl}", Tag::of(inner)));
+        }
+        self.hosts[host].workers[worker].receive(UPLINK, packet, self.now);
+        self.flush(host, worker);
+    }
+
+    /// A switch delivers a frame to one of its ports.
+    pub fn guest_receives(&mut self, host: usize, port: PortIdx, packet: &MemPacket) {
+        let frame = bytes(packet);
+        let tag = Tag::of(frame);
+        self.note(|| format!("n{host} delivers {tag:?} to port {}", port.0));
+        let Some(&vm) = self.hosts[host].ports.get(&port) else {
+            self.stats.frames_at_dead_ports += 1;
+            return;
+        };
+        let Some(tag) = tag else { return self.check_answer(host, vm, frame) };
+        let Some(flow) = self.flows.get_mut(usize::from(tag.flow)) else { return };
+        let (from, to) = (flow.from, flow.to);
+        if !flow.is_intact(tag, frame) {
+            return self.fail(Invariant::Intact, format!("{tag:?} came changed to n{host}"));
+        }
+        if self.guests[from].vn != self.guests[vm].vn {
+            return self.fail(Invariant::Isolation, format!("{tag:?} of vm {from} came to vm {vm}"));
+        }
+        if to.is_some_and(|to| to != vm) {
+            return self.fail(Invariant::Destination, format!("{tag:?} for {to:?} came to vm {vm}"));
+        }
+        if self.guests[vm].at != Some((host, port)) {
+            self.stats.frames_at_dead_ports += 1;
+            return;
+        }
+        self.stats.frames_received += 1;
+        if to.is_some() {
+            self.count_receipt(tag);
+        }
+    }
+
+    fn count_receipt(&mut self, tag: Tag) {
+        let flow = &mut self.flows[usize::from(tag.flow)];
+        let seq = tag.seq as usize;
+        flow.received[seq] = flow.received[seq].saturating_add(1);
+        let allowed = 1 + flow.repeated[seq];
+        if flow.received[seq] > allowed {
+            self.fail(Invariant::NoDuplicates, format!("{tag:?} came {} times", allowed + 1));
+        }
+    }
+
+    /// A switch sends a frame to the underlay.
+    pub fn underlay_carries(&mut self, host: usize, packet: MemPacket) {
+        let frame = bytes(&packet);
+        let destination = Mac(*frame.first_chunk().unwrap_or(&[0; 6]));
+        let tag = names::inside_vxlan(frame).and_then(|(ttl, inner)| {
+            let tag = Tag::of(inner)?;
+            Some((tag, ttl))
+        });
+        if let Some((tag, ttl)) = tag {
+            self.stats.encapsulations += 1;
+            self.note(|| format!("n{host} tunnels {tag:?} to {destination} ttl {ttl}"));
+            self.count_encapsulation(tag);
+        }
+        let tag = tag.map(|(tag, _)| tag);
+        if destination.0[0] & 1 == 1 {
+            for to in (0..self.hosts.len()).filter(|to| *to != host) {
+                self.underlay_delivers(to, packet.clone(), tag);
+            }
+        } else if let Some(to) = names::host_of(destination).filter(|to| *to < self.hosts.len()) {
+            self.underlay_delivers(to, packet, tag);
+        }
+    }
+
+    /// No frame goes round: each is encapsulated a few times at most (R46).
+    fn count_encapsulation(&mut self, tag: Tag) {
+        let calm = self.plan.class == super::schedule::Class::Planned;
+        let hosts = self.hosts.len() as u8;
+        let Some(flow) = self.flows.get_mut(usize::from(tag.flow)) else { return };
+        let seq = tag.seq as usize;
+        flow.encapsulated[seq] = flow.encapsulated[seq].saturating_add(1);
+        let once = match flow.to {
+            None => hosts - 1,
+            Some(_) if calm => 3,
+            Some(_) => 4,
+        };
+        let limit = once.saturating_mul(1 + flow.repeated[seq]);
+        if flow.encapsulated[seq] > limit {
+            self.fail(Invariant::NoLoop, format!("{tag:?} was encapsulated more than {limit} times"));
+        }
+    }
+
+    fn underlay_delivers(&mut self, to: usize, packet: MemPacket, tag: Option<Tag>) {
+        let stormy = self.is_stormy();
+        let weather = &self.plan.weather;
+        let (least, most) = weather.underlay_us;
+        let (loss, repeat) = if stormy { (weather.loss, weather.repeat) } else { (0, 0) };
+        let most = if stormy { most * 20 } else { most };
+        if self.rng.chance(loss) {
+            self.stats.frames_lost_by_underlay += 1;
+            return;
+        }
+        if self.rng.chance(repeat) {
+            self.stats.frames_repeated_by_underlay += 1;
+            if let Some(flow) = tag.and_then(|t| self.flows.get_mut(usize::from(t.flow)).zip(Some(t))) {
+                let count = &mut flow.0.repeated[flow.1.seq as usize];
+                *count = count.saturating_add(1);
+            }
+            let span = self.rng.us(least, most);
+            self.after(span, Event::UplinkRx { host: to, packet: packet.clone() });
+        }
+        if self.sabotaged(Sabotage::SecretDuplicates) && self.rng.chance(20) {
+            let span = self.rng.us(least, most);
+            self.after(span, Event::UplinkRx { host: to, packet: packet.clone() });
+        }
+        let span = self.rng.us(least, most);
+        self.after(span, Event::UplinkRx { host: to, packet });
+    }
+}

@@ -1,0 +1,88 @@
+//! Thousands of random schedules through the virtual fabric.
+//!
+//! `FABRIC_SCHEDULES` sets how many (10,000), `FABRIC_SEED` the one that `replay` runs.
+
+use godwit_testkit::fabric::{Class, Failure, Invariant, Sabotage, Schedule, Stats, run};
+
+/// Schedules in all, over the tests below.
+const SCHEDULES: u64 = 10_000;
+/// Tests that share them, so that a machine's processors share the work.
+const PARTS: u64 = 4;
+
+fn env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name} is no number: {v}")))
+}
+
+/// Runs one part of the schedules and says what it has seen.
+fn part(n: u64) {
+    let each = env("FABRIC_SCHEDULES").unwrap_or(SCHEDULES).div_ceil(PARTS);
+    let mut all = Stats::default();
+    for seed in n * each..(n + 1) * each {
+        match run(&Schedule::random(seed)) {
+            Ok(stats) => all += stats,
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    println!("seeds {} to {}: {all}", n * each, (n + 1) * each - 1);
+}
+
+#[test]
+fn schedules_part_1() {
+    part(0);
+}
+
+#[test]
+fn schedules_part_2() {
+    part(1);
+}
+
+#[test]
+fn schedules_part_3() {
+    part(2);
+}
+
+#[test]
+fn schedules_part_4() {
+    part(3);
+}
+
+/// Runs one seed, or finds that it runs well.
+#[test]
+fn replay() {
+    let Some(seed) = env("FABRIC_SEED") else { return };
+    match run(&Schedule::random(seed)) {
+        Ok(stats) => println!("seed {seed} holds: {stats}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+/// Runs schedules until one fails; fails itself where none does.
+fn caught(class: Class, by: Sabotage, seeds: u64) -> Failure {
+    let found = (0..seeds).find_map(|seed| run(&Schedule::of(class, seed).broken(by)).err());
+    found.unwrap_or_else(|| panic!("{by:?} went unnoticed in {seeds} schedules"))
+}
+
+#[test]
+fn a_switch_that_does_not_forward_is_caught() {
+    assert_eq!(caught(Class::Planned, Sabotage::NoForwarding, 50).invariant, Invariant::NoLoss);
+}
+
+#[test]
+fn a_switch_that_does_not_hold_for_a_paused_vm_is_caught() {
+    assert_eq!(caught(Class::Planned, Sabotage::NoHandoverHold, 50).invariant, Invariant::NoLoss);
+}
+
+#[test]
+fn a_switch_that_does_not_hold_early_packets_is_caught() {
+    assert_eq!(caught(Class::Planned, Sabotage::NoArriveHold, 300).invariant, Invariant::NoLoss);
+}
+
+#[test]
+fn a_store_that_forgets_is_caught() {
+    assert_eq!(caught(Class::NvaFaults, Sabotage::ForgetfulStore, 300).invariant, Invariant::Remembers);
+}
+
+#[test]
+fn a_frame_that_comes_twice_is_caught() {
+    assert_eq!(caught(Class::Planned, Sabotage::SecretDuplicates, 50).invariant, Invariant::NoDuplicates);
+}
