@@ -34,6 +34,8 @@ pub struct Moved {
     pub paused: Option<Gap>,
     /// When the guest stood still, by the wall clock that timelines are written in.
     pub paused_wall_us: u64,
+    /// What the hypervisor did when, by the monotonic clock: each entry is the beginning of a part.
+    pub parts: Vec<(&'static str, u64)>,
     /// The switch had taken everything that the guest had sent before it paused.
     pub drained: bool,
     /// The NVA's record when the move was final; [`Moved::refresh`] reads it again.
@@ -79,6 +81,13 @@ impl Moved {
         })
     }
 
+    /// What the hypervisor did at a time; nothing outside of the move.
+    pub fn part_at(&self, at_ns: u64) -> Option<&'static str> {
+        let after = self.parts.partition_point(|p| p.1 <= at_ns);
+        let part = self.parts.get(after.checked_sub(1)?)?.0;
+        (!part.is_empty()).then_some(part)
+    }
+
     /// Reads the record again: NVEs go on counting after the end.
     ///
     /// # Errors
@@ -111,14 +120,18 @@ pub fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
 pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
     let old = lab.vm(vm)?.attached.clone().with_context(|| format!("VM {vm} is attached nowhere"))?;
     let order = StartMoveRequest { vm: vm.into(), to: to.into(), mode: MoveMode::Hot.into(), id: id.into() };
+    let mut parts = vec![("ordering the move", now_ns())];
     let ordered = patiently(|| lab.nva.operator.start_move(order.clone()))?;
+    parts.push(("adding the port at the new NVE", now_ns()));
     let new = lab.plug(vm, to)?;
+    parts.push(("waiting for both NVEs to be prepared", now_ns()));
     let mut moved = Moved {
         id: ordered.id.clone(),
         from: old.nve.clone(),
         to: to.into(),
         paused: None,
         paused_wall_us: 0,
+        parts,
         drained: true,
         record: ordered,
     };
@@ -128,17 +141,22 @@ pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
         return Ok(moved);
     }
 
+    moved.parts.push(("pausing the guest", now_ns()));
     moved.drained = lab.vm(vm)?.pause()?;
     let (from_ns, wall) = (now_ns(), wall_us());
+    moved.parts.push(("the guest's pause", from_ns));
     lab.nve(&old.nve)?.admin.ask(Ask::PausePort(PausePort { name: old.port.clone() }))?;
     let guest = lab.vm(vm)?;
     guest.attach(&new)?;
     guest.resume(false)?;
     moved.paused = Some(Gap { from_ns, to_ns: now_ns() });
     moved.paused_wall_us = wall;
+    moved.parts.push(("waiting for the move to be done", now_ns()));
 
     moved.record = wait_phase(lab, &moved.id, |p| p >= MovePhase::Done)?;
+    moved.parts.push(("removing the port at the old NVE", now_ns()));
     lab.unplug(&old)?;
+    moved.parts.push(("", now_ns()));
     Ok(moved)
 }
 

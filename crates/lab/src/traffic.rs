@@ -255,12 +255,17 @@ impl Stream {
 
     /// The longest silence in milliseconds that remains when these pauses are taken out of it.
     pub fn gap_ms_beyond(&self, pauses: &[Gap]) -> f64 {
+        self.longest_beyond(pauses).map_or(0.0, |(_, ns)| ms(ns))
+    }
+
+    /// The silence that is longest when these pauses are taken out, and its nanoseconds without them.
+    pub fn longest_beyond(&self, pauses: &[Gap]) -> Option<(Gap, u64)> {
         let overlap = |g: &Gap, p: &Gap| g.to_ns.min(p.to_ns).saturating_sub(g.from_ns.max(p.from_ns));
         let beyond = |g: &Gap| {
             let paused: u64 = pauses.iter().map(|p| overlap(g, p)).sum();
             (g.to_ns - g.from_ns).saturating_sub(paused)
         };
-        ms(self.gaps.iter().map(beyond).max().unwrap_or(0))
+        self.gaps.iter().map(|g| (*g, beyond(g))).max_by_key(|l| l.1)
     }
 }
 

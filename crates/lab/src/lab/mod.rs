@@ -242,7 +242,9 @@ impl Lab {
     /// Where the switch refuses.
     pub fn unplug(&self, attachment: &Attachment) -> Result<()> {
         let name = attachment.port.clone();
-        self.nve(&attachment.nve)?.admin.ask(Ask::RemovePort(v1::RemovePort { name })).map(drop)
+        let host = self.nve(&attachment.nve)?;
+        host.admin.ask(Ask::RemovePort(v1::RemovePort { name }))?;
+        topology::forget_tap(&attachment.tap, &host.namespace)
     }
 
     /// Waits until the directory has the VM at this switch; repeats its announcement meanwhile, as

@@ -30,6 +30,8 @@ impl Process {
             .open(&log)
             .with_context(|| format!("log file {}", log.display()))?;
         let child = command
+            // Logs are read in reports and by grep.
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

@@ -139,9 +139,30 @@ pub fn guest_addresses(namespace: &str, interface: &str, ips: &[IpAddr]) -> Resu
 /// # Errors
 /// Where the system refuses.
 pub fn hand_over_tap(tap: &str, from: &str, to: &str) -> Result<()> {
-    cmd::ip_batch(from, &[format!("link set {tap} netns {to}")])?;
-    // A long queue: the guest's bursts wait for a switch that shares its core with others.
-    cmd::ip_batch(to, &[format!("link set {tap} mtu {GUEST_MTU} txqueuelen 10000 up")])
+    // The switch's driver reads the tap's link state by its name in its own namespace: a stand-in of
+    // that name, always up, shows it what the tap itself no longer can.
+    let stand_in = [
+        format!("link set {tap} netns {to}"),
+        format!("link add {tap} type veth peer name {tap}x"),
+        format!("link set {tap} up"),
+        format!("link set {tap}x up"),
+    ];
+    cmd::ip_batch(from, &stand_in)?;
+    // DPDK's taps have 256 queues, and the kernel would give each a discipline with buffers of the
+    // queue's length: a quarter of a second of a core, taken from the switches' workers. So it goes
+    // up with a short queue, loses its disciplines, and only then gets the long one.
+    cmd::ip_batch(to, &[format!("link set {tap} mtu {GUEST_MTU} txqueuelen 1 up")])?;
+    cmd::run("tc", &["-n", to, "qdisc", "replace", "dev", tap, "root", "noqueue"])?;
+    // A long queue, because a guest's bursts wait for a switch that shares its core with others.
+    cmd::ip_batch(to, &[format!("link set {tap} txqueuelen 10000")])
+}
+
+/// Removes what [`hand_over_tap`] left in the switch's namespace.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn forget_tap(tap: &str, from: &str) -> Result<()> {
+    cmd::ip_batch(from, &[format!("link delete {tap}")])
 }
 
 /// Writes kernel settings of a namespace; keys are paths below /proc/sys.

@@ -30,14 +30,14 @@ pub struct VmSpec {
 }
 
 impl VmSpec {
-    /// VM number `n` of the lab's tenant.
+    /// VM number `n`, below 100, of the lab's tenant: 203.0.113.n and 2001:db8:64::n.
     pub fn numbered(name: &str, n: u8) -> VmSpec {
         VmSpec {
             name: name.into(),
-            mac: Mac([0x02, 0x67, 0x77, 0, 0, n]),
+            mac: Mac([0x02, 0x67, 0x77, 0, 0, reads_as(n) as u8]),
             ips: vec![
                 Ipv4Addr::new(203, 0, 113, n).into(),
-                Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, u16::from(n)).into(),
+                Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, reads_as(n)).into(),
             ],
         }
     }
@@ -50,6 +50,11 @@ impl VmSpec {
         let ip = self.ips.iter().find(|ip| ip.is_ipv6() == v6).expect("lab VMs have both families");
         SocketAddr::new(*ip, port)
     }
+}
+
+/// The number whose hexadecimal digits are the decimal ones of `n`, so that addresses read alike.
+fn reads_as(n: u8) -> u16 {
+    u16::from(n / 10 % 10) * 16 + u16::from(n % 10)
 }
 
 /// A VM's port at one switch and the tap behind it.

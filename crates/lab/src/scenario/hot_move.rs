@@ -55,11 +55,11 @@ impl HotMove {
         let bins = self.common.prepare(&[])?;
         let combinations = self.combinations();
         self.introduce(combinations.len());
-        let mut runs = Vec::new();
+        let (mut runs, mut hint) = (Vec::new(), String::new());
         for (i, &(inner, outer)) in combinations.iter().enumerate() {
             println!("[{}/{}] inner IPv{inner} over outer IPv{outer}", i + 1, combinations.len());
-            let last = i + 1 == combinations.len();
-            runs.push(self.combination(inner, outer, &bins, last)?);
+            let stays = self.common.keep && i + 1 == combinations.len();
+            runs.push(self.combination(inner, outer, &bins, stays.then_some(&mut hint))?);
             // Written each time, so that an interrupted evening still leaves what was measured.
             report::write_json(self.common.json.as_deref(), &runs)?;
         }
@@ -67,7 +67,9 @@ impl HotMove {
         if let Some(path) = &self.common.json {
             println!("\nThe same as JSON: {}", path.display());
         }
-        Ok(self.verdict(&runs))
+        let passed = self.verdict(&runs);
+        print!("{hint}");
+        Ok(passed)
     }
 
     fn combinations(&self) -> Vec<(u8, u8)> {
@@ -91,14 +93,13 @@ impl HotMove {
         println!();
     }
 
-    /// One combination, in a lab of its own.
-    fn combination(&self, inner: u8, outer: u8, bins: &Binaries, last: bool) -> Result<Run> {
+    /// One combination, in a lab of its own; it stays where a hint is wanted on how to use it.
+    fn combination(&self, inner: u8, outer: u8, bins: &Binaries, hint: Option<&mut String>) -> Result<Run> {
         let started = Instant::now();
         let mut options = self.common.switch_options();
         options.forward_in_flight = !self.no_forward;
         let mut lab = Lab::start(&LabSpec::new(&ROUND, outer == 6, &options), bins)?;
         let result = self.in_lab(&mut lab, inner, outer, started);
-        let keep = self.common.keep && last;
         match &result {
             Ok(run) if run.is_faultless() || self.no_forward => {}
             Ok(run) => {
@@ -110,9 +111,9 @@ impl HotMove {
                 println!("{}", report::diagnosis(&mut lab));
             }
         }
-        if keep {
+        if let Some(hint) = hint {
             lab.keep();
-            println!("\n{}", report::playground(&lab));
+            *hint = report::playground(&lab);
         }
         result
             .with_context(|| format!("inner IPv{inner} over outer IPv{outer}; logs in {}", lab.dir.display()))
@@ -135,10 +136,15 @@ impl HotMove {
         let mut tcp_went_on = true;
         for n in 1..=self.moves {
             std::thread::sleep(half);
-            let (moved, tcp) = self.one_move(lab, n, &traffic)?;
+            let (mut moved, tcp) = self.one_move(lab, n, &traffic)?;
             tcp_went_on &= tcp;
+            std::thread::sleep(half.max(LATE_COUNTS));
+            moved.refresh(&lab.nva)?;
+            println!("      {}", MoveLine::new(n, &moved).text(tcp));
+            if !moved.drained {
+                println!("             (the old switch did not take all that v had sent before its pause)");
+            }
             moves.push(moved);
-            std::thread::sleep(half);
         }
         let talk = finish(lab, &traffic, PAIR)?;
         std::thread::sleep(LATE_COUNTS);
@@ -164,10 +170,6 @@ impl HotMove {
             bail!("move {n} was called off: {}", crate::mover::timeline(&moved.record));
         }
         let tcp = with_agents(lab, PAIR, |v, p| traffic.tcp_progresses(v, p))?;
-        println!("      {}", MoveLine::new(n, &moved).text(tcp));
-        if !moved.drained {
-            println!("             (the old switch did not take all that v had sent before its pause)");
-        }
         Ok((moved, tcp))
     }
 

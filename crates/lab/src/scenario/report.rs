@@ -47,6 +47,8 @@ pub struct Run {
     pub tcp_alive: bool,
     /// The longest silence once the time is taken out that the VM itself stood still.
     pub gap_ms_max_beyond_pause: f64,
+    /// What the lab was doing when the longest silence beyond a pause began.
+    pub gap_during: String,
     /// The longest time that the VM stood still.
     pub pause_ms_max: f64,
     /// Packets that NVEs held and gave up.
@@ -173,6 +175,7 @@ impl Run {
             forwarded: carried().map(|c| c.forwarded).sum(),
             tcp_alive: tcp_went_on && tcp.is_none_or(|t| t.alive),
             gap_ms_max_beyond_pause: round(beyond[0].max(beyond[1])),
+            gap_during: during(moves, [&talk.a_to_b, &talk.b_to_a], &pauses),
             pause_ms_max: round(moves.iter().map(Moved::pause_ms).fold(0.0, f64::max)),
             hold_dropped: carried().map(|c| c.dropped).sum(),
             corrupt: both(|s| s.corrupt),
@@ -207,6 +210,14 @@ impl Run {
             if self.tcp_alive { "alive" } else { "DEAD" },
         )
     }
+}
+
+/// What happened when the longest silence beyond a pause began.
+fn during(moves: &[Moved], streams: [&Stream; 2], pauses: &[Gap]) -> String {
+    let longest = streams.iter().filter_map(|s| s.longest_beyond(pauses)).max_by_key(|l| l.1);
+    let Some((gap, _)) = longest else { return "at no time".into() };
+    let at = moves.iter().zip(1..).find_map(|(m, n)| m.part_at(gap.from_ns).map(|part| (n, part)));
+    at.map_or("between moves".into(), |(n, part)| format!("in move {n}, {part}"))
 }
 
 fn round(ms: f64) -> f64 {
@@ -274,6 +285,14 @@ fn legend(runs: &[Run]) -> String {
          pause of v included (up to {pause:.1} ms); beyond pause: what is left when the pause is taken out.\n\
          held, forwarded: by the old and the new NVE of the moves.\n"
     );
+    for r in runs.iter().filter(|r| r.gap_ms_max_beyond_pause >= 50.0) {
+        let (inner, outer, gap) = (r.inner, r.outer, r.gap_ms_max_beyond_pause);
+        let _ = writeln!(
+            text,
+            "IPv{inner} over IPv{outer}: the silence of {gap:.1} ms began {}.",
+            r.gap_during
+        );
+    }
     let drops: u64 = runs.iter().map(|r| r.kernel_drops).sum();
     if drops > 0 {
         let _ =
