@@ -417,6 +417,7 @@ impl Directory {
     pub(super) fn relocate(&mut self, nve: &NveId) {
         let Some(n) = self.nves.get(nve) else { return };
         let (locators, keys) = (n.record.locators, n.vms.clone());
+        let member_of = super::view::memberships(n);
         self.log(Level::Info, format!("NVE {nve} has new locators; {} VMs follow", keys.len()));
         for key in keys {
             let Some(mut record) = self.vms.get(&key).cloned() else { continue };
@@ -427,8 +428,6 @@ impl Directory {
             self.put_vm(record);
             self.publish(key, None);
         }
-        let member_of: Vec<Vni> =
-            self.vns.iter().filter(|(_, v)| v.members.contains(nve)).map(|(vni, _)| *vni).collect();
         let own = self.session_of(nve);
         for vni in member_of {
             if let Some(location) = self.location_of(nve) {

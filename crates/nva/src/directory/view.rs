@@ -4,7 +4,7 @@ use godwit_model::{MoveId, MoveRecord, NveId, VmKey, VmRecord};
 use godwit_wire::{Instant, Vni};
 
 use super::moves::Move;
-use super::{Directory, NveRecord, Refusal, SessionId, VnRecord};
+use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnRecord};
 
 /// A VN as the operator sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +47,16 @@ pub struct Status {
     pub nves_connected: usize,
     /// Moves that are neither done nor called off.
     pub moves_unfinished: usize,
+}
+
+/// The VNs that an NVE is a member of: by its word, or for a foreign one by its pinned VMs.
+pub(super) fn memberships(n: &Nve) -> Vec<Vni> {
+    if !n.record.foreign {
+        return n.record.vnis.iter().copied().collect();
+    }
+    let mut vnis: Vec<Vni> = n.vms.iter().map(|key| key.vni).collect();
+    vnis.dedup(); // The keys are in the order of their VNs.
+    vnis
 }
 
 impl Directory {
@@ -110,13 +120,12 @@ impl Directory {
         let n = self.nves.get(id)?;
         let session = n.session.and_then(|s| self.sessions.get(&s));
         let heard = session.map(|s| s.heard).or(n.heard);
-        let member = self.vns.iter().filter(|(_, v)| v.members.contains(id));
         Some(NveInfo {
             record: n.record.clone(),
             connected: session.is_some(),
             dirty: session.is_some_and(|s| s.dirty),
             vms: n.vms.len(),
-            vnis: member.map(|(vni, _)| *vni).collect(),
+            vnis: memberships(n),
             silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),
         })
     }

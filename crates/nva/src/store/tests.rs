@@ -25,9 +25,9 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         state: if here.is_some() { BindingState::Active } else { BindingState::Detached },
         location: here,
         version: Version { epoch: 1, seq },
-        router: seq % 3 == 0,
+        router: seq.is_multiple_of(3),
         pinned: false,
-        moving: (seq % 5 == 0).then(|| MoveId("m".into())),
+        moving: seq.is_multiple_of(5).then(|| MoveId("m".into())),
     }
 }
 

@@ -1,6 +1,12 @@
 //! Orders of operators.
 
-use godwit_nva::Config;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use godwit_model::Version;
+use godwit_nva::service::Service;
+use godwit_nva::store::{Store, StoreError};
+use godwit_nva::{Config, Directory, Write};
 use godwit_nva_api::tonic::Code;
 use godwit_nva_api::{SessionDown, v1};
 
@@ -52,6 +58,37 @@ async fn everything_defined_is_listed_and_can_be_deleted() {
     op.delete_vn(v1::VnName { name: "red".into() }).await.unwrap();
     let nves = op.list_nves(v1::ListNvesRequest {}).await.unwrap().into_inner().nves;
     assert!(nves.is_empty());
+}
+
+/// A store whose disk fails when it is told to.
+struct Failing(Arc<AtomicBool>);
+
+impl Store for Failing {
+    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        if self.0.load(Ordering::Relaxed) && !writes.is_empty() {
+            return Err(StoreError::Write { file: "disk".into(), why: "no space".into() });
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn r73_what_is_not_durable_is_not_said() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let listen = ["127.0.0.1:0".parse().unwrap()];
+    let store = Box::new(Failing(broken.clone()));
+    let directory = Directory::new(Config::default());
+    let service = Service::start(&listen, directory, store).await.unwrap();
+    let url = format!("http://{}", service.addrs()[0]);
+    let service = tokio::spawn(service.run_until(std::future::pending()));
+    let mut op = operator(&url).await;
+    define(&mut op, 1).await;
+    let mut a = Nve::join(&url, "a").await.unwrap();
+    broken.store(true, Ordering::Relaxed);
+    let refused = a.claim(1, Version::ZERO).await.unwrap_err();
+    assert_ne!(refused.code(), Code::PermissionDenied, "the session ends without an answer");
+    let ended = service.await.unwrap().unwrap_err();
+    assert!(ended.to_string().contains("no space"), "and the service with the reason: {ended}");
 }
 
 fn ask() -> v1::AskNveRequest {

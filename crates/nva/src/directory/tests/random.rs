@@ -98,10 +98,8 @@ impl Watcher {
         let newest = self.newest.entry(r.key).or_insert((Version::ZERO, None));
         if r.version > newest.0 {
             *newest = (r.version, Some(r.clone()));
-        } else if r.version == newest.0 {
-            if let Some(known) = &newest.1 {
-                assert_eq!((&known.location, known.state, &known.ipv4), (&r.location, r.state, &r.ipv4));
-            }
+        } else if let Some(known) = newest.1.as_ref().filter(|k| k.version == r.version) {
+            assert_eq!((&known.location, known.state, &known.ipv4), (&r.location, r.state, &r.ipv4));
         }
     }
 
@@ -136,6 +134,10 @@ fn consistent(w: &World) {
         if let Some(s) = n.session {
             assert_eq!(d.sessions[&s].nve.as_ref(), Some(id));
         }
+    }
+    for (id, n) in &d.nves {
+        let member = d.vns.iter().filter(|(_, v)| v.members.contains(id)).map(|(vni, _)| *vni);
+        assert_eq!(view::memberships(n), member.collect::<Vec<_>>(), "VNs of {id}");
     }
     let ips: usize = d.vms.values().map(|r| r.ips().count()).sum();
     assert_eq!((d.ips.len(), d.vm_names.len()), (ips, d.vms.len()));
