@@ -167,6 +167,7 @@ impl Vm {
             return self.withdraw(version, cx);
         }
         self.hosted = self.hosted.max(version);
+        self.confirmed = true;
         if self.claim.as_ref().is_some_and(|c| c.seq == seq) {
             self.claim = None;
             cx.note(Level::Info, format!("{} is granted to this NVE ({version})", self.key));
@@ -189,12 +190,18 @@ impl Vm {
             }
             return;
         }
+        if let Some((to, version)) = cx.elsewhere().filter(|(_, v)| self.confirmed && *v > self.hosted) {
+            // The refusal is the first word of its departure (R21).
+            let to = to.clone();
+            return self.depart(to, version, cx);
+        }
+        self.withdraw_at = None;
         if reason == DenyReason::StaleVersion && claim.is_fresh() {
             // It rested on news that had been overtaken. The directory's newer word is here now: if
             // the VM is too, its next frame claims it on that ground.
             cx.note(Level::Warn, format!("the claim of {} rested on old news: {text}", self.key));
-            self.withdraw_at = None;
-            return self.reopen_ports();
+            self.reopen_ports();
+            return self.forward_to_winner(cx);
         }
         let port = match self.phase {
             Phase::Running { port } | Phase::Paused { port: Some(port), .. } => Some(port),
@@ -204,26 +211,25 @@ impl Vm {
             Level::Alarm,
             format!("the NVA refuses {} to this NVE ({reason:?}: {text}): its port is closed", self.key),
         );
-        self.withdraw_at = None;
         self.intent = None;
         self.close_ports();
-        self.lose(port, claim.cause, cx);
+        self.forward_to_winner(cx);
+        self.phase = match port {
+            Some(port) => Phase::Refused { port, cause: claim.cause, at: cx.version() },
+            None if self.forward.is_some() => Phase::Left,
+            None => Phase::Idle,
+        };
     }
 
-    /// A refused VM goes where the directory has it, with what was held for it, if that is newer
-    /// than what our hosting began with (R21, R46b): a grant may have been lost with its session.
-    fn lose(&mut self, port: Option<PortIdx>, cause: ClaimCause, cx: &mut Ctx<'_>) {
+    /// A refused VM's frames go where the directory has it, with what was held for it, if that is
+    /// newer than what our hosting began with (R46b): a grant may have been lost with its session.
+    fn forward_to_winner(&mut self, cx: &mut Ctx<'_>) {
         let since = self.hosted.max(self.ran_from);
         let winner = cx.elsewhere().filter(|(_, v)| *v > since);
         if let Some((to, version)) = winner.map(|(l, v)| (l.clone(), v)) {
             self.handover.move_id = cx.record.and_then(|r| r.moving.clone());
             self.start_forward(to, version, cx);
         }
-        self.phase = match port {
-            Some(port) => Phase::Refused { port, cause, at: cx.version() },
-            None if self.forward.is_some() => Phase::Left,
-            None => Phase::Idle,
-        };
     }
 
     /// News after a refusal, and no other NVE has the VM: it may try again.

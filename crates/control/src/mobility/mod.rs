@@ -192,6 +192,8 @@ pub(crate) struct Vm {
     paused_us: u64,
     /// The VM itself spoke since it was activated: its claim rests on more than what we remember.
     spoke: bool,
+    /// The directory has had it here since it was activated on its port.
+    confirmed: bool,
     /// Address of an announcement that came before the directory spoke.
     announced: Option<IpAddr>,
     /// No second note on a refused announcement before then.
@@ -216,6 +218,7 @@ impl Vm {
             withdraw_at: None,
             paused_us: 0,
             spoke: false,
+            confirmed: false,
             announced: None,
             quiet_until: Instant(0),
             handover: Handover::default(),
@@ -348,7 +351,10 @@ impl Vm {
     fn directory_has_it_here(&mut self, version: Version, cx: &mut Ctx<'_>) {
         self.forward.take_if(|f| version > f.version);
         match self.phase {
-            Phase::Running { .. } | Phase::Paused { .. } => self.hosted = self.hosted.max(version),
+            Phase::Running { .. } | Phase::Paused { .. } => {
+                self.hosted = self.hosted.max(version);
+                self.confirmed |= version > self.ran_from;
+            }
             Phase::Refused { port, cause, at } if version > at => self.after_refusal(port, cause, cx),
             // Control started anew under a running VM, or the operator pinned it here: the port that
             // is there is the VM's. An echo of what we withdrew does not count.
@@ -400,10 +406,23 @@ impl Vm {
             self.handover.move_id = Some(id);
         }
         self.start_forward(to, version, cx);
+        self.close_port_it_ran_on();
         self.phase = Phase::Left;
         self.claim = None;
         self.withdraw_at = None;
-        self.close_ports();
+    }
+
+    /// Its port is closed (R41). A port that waits for its return is not, nor is one on which the
+    /// directory never had it: a VM that came back there is about to say so.
+    fn close_port_it_ran_on(&mut self) {
+        let on = match self.phase {
+            Phase::Running { port } => Some(port),
+            Phase::Paused { port, .. } => port,
+            Phase::Idle | Phase::Left | Phase::Refused { .. } => None,
+        };
+        if let Some(p) = on.filter(|_| self.confirmed).and_then(|port| self.ports.get_mut(&port)) {
+            p.closed = true;
+        }
     }
 
     fn start_forward(&mut self, to: Location, version: Version, cx: &Ctx<'_>) {

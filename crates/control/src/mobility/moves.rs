@@ -200,6 +200,13 @@ impl Vm {
         if let Some(id) = stale {
             self.abort(&id, "the NVA does not know it any more", cx);
         }
+        // Paused before its claim was answered, and the directory does not have it here: it never was
+        // ours, and what is held goes where it is.
+        let unclaimed = matches!(self.phase, Phase::Paused { .. }) && self.claim.is_none();
+        if unclaimed && cx.elsewhere().is_some_and(|(_, v)| v > self.hosted) {
+            self.withdraw_at = None;
+            self.reopen_ports();
+        }
         self.provision(cx);
     }
 

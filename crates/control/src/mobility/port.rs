@@ -56,11 +56,15 @@ impl Vm {
     /// A port for the VM is there.
     pub(crate) fn port_added(&mut self, port: PortIdx, name: String, explicit: bool, cx: &mut Ctx<'_>) {
         cx.send(NveToNva::Associate { key: self.key, port: name.clone() });
+        let came_back = name == self.last_port;
         self.ports.insert(port, AccessPort { name, explicit, closed: false, link_up: true });
         match self.phase {
             Phase::Left => self.phase = Phase::Idle,
-            // Its port came back under it (a switch or hypervisor restarted the device).
-            Phase::Paused { port: None, cause: PauseCause::PortGone } if self.intent.is_none() => {
+            // Its port came back under it (a switch or hypervisor restarted the device). Another port
+            // says nothing of where the VM runs: it may be for a move back that we do not know yet.
+            Phase::Paused { port: None, cause: PauseCause::PortGone }
+                if self.intent.is_none() && came_back =>
+            {
                 self.withdraw_at = None;
                 if !explicit {
                     self.activate(port, ClaimCause::Resync, cx);
@@ -173,8 +177,12 @@ impl Vm {
         // Taken up again where it was. A VM that speaks for itself claims, because it may have been
         // elsewhere meanwhile without a word reaching us.
         self.spoke = !matches!(cause, ClaimCause::Activate | ClaimCause::Resync);
-        let known = self.is_hosted() && cx.here() == Some(self.hosted) && self.hosted > Version::ZERO;
-        let stayed = known && !self.spoke;
+        let same_port = match self.phase {
+            Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } => on == port,
+            _ => false,
+        };
+        self.confirmed = same_port && self.hosted > Version::ZERO && cx.here() == Some(self.hosted);
+        let stayed = self.confirmed && !self.spoke;
         let had_forward = self.forward.take().is_some();
         self.ran_from = cx.version();
         self.phase = Phase::Running { port };

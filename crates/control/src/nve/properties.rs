@@ -271,7 +271,7 @@ fn opening() -> Vec<(u8, u8, u8, u64, u32)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_comes_nothing_panics_and_the_rules_hold(tail in prop::collection::vec(step(), 0..120)) {
