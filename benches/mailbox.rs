@@ -16,16 +16,21 @@ const BATCH: u64 = 32;
 
 fn update(i: u64) -> Update {
     let mac = Mac::from_u64(0x0220_0000_0000 | (i & 0xf_ffff) % 100_000);
-    Update::VmSet { key: Key::new(VnIdx(0), mac), state: VmState::Remote { tunnel: TunnelIdx((i % 256) as u32) } }
+    Update::VmSet {
+        key: Key::new(VnIdx(0), mac),
+        state: VmState::Remote { tunnel: TunnelIdx((i % 256) as u32) },
+    }
 }
 
 fn tables() -> Tables {
     let mut t = Tables::new(&TablesConfig::default());
     let vni = Vni::from_low24(100);
-    t.apply(Update::VnSet { vn: VnIdx(0), vni, mtu: 1450, transparent_vlan: false }, Instant(0));
+    let vn = Update::VnSet { vn: VnIdx(0), vni, mtu: 1450, transparent_vlan: false };
+    assert_eq!(t.apply(vn, Instant(0)), None);
     for i in 0..256 {
         let remote = IpAddr::from([198, 18, 1, i as u8]);
-        t.apply(Update::TunnelPending { tunnel: TunnelIdx(i), remote }, Instant(0));
+        let tunnel = Update::TunnelPending { tunnel: TunnelIdx(i), remote };
+        assert_eq!(t.apply(tunnel, Instant(0)), None);
     }
     t
 }

@@ -112,7 +112,14 @@ fn bursts(vms: u32, make: impl Fn(u32) -> Vec<u8>) -> Vec<Vec<MemPacket>> {
     (0..256).map(|b| (0..BURST).map(|i| MemPacket::new(&make(pick(b * BURST + i)))).collect()).collect()
 }
 
-fn run(c: &mut Criterion, name: &str, ingress: PortIdx, mut t: Tables, bursts: &[Vec<MemPacket>], id: BenchmarkId) {
+fn run(
+    c: &mut Criterion,
+    name: &str,
+    ingress: PortIdx,
+    mut t: Tables,
+    bursts: &[Vec<MemPacket>],
+    id: BenchmarkId,
+) {
     let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Elements(BURST as u64));
     let (mut pipeline, mut pool) = (Pipeline::new(), MemPool::endless());

@@ -22,15 +22,17 @@ fn main() {
     if std::env::args().any(|a| a == "--list" || a == "--test") {
         return;
     }
-    let setting = |name: &str, default: u64| {
-        std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-    };
+    let setting =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let rounds = setting("GODWIT_BENCH_ROUNDS", 3);
     let seconds = Duration::from_secs(setting("GODWIT_BENCH_SECONDS", 3));
     let core = setting("GODWIT_BENCH_WORKER", 1);
     let folder = tempfile::tempdir().expect("a temporary folder");
     println!("encapsulation from net_pcap (infinite_rx) to net_null (no-rx), 60-byte frames, one worker");
-    println!("{:>12} {:>6} {:>12} {:>12} {:>8}", "destinations", "outer", "godwit Mpps", "testpmd Mpps", "ratio");
+    println!(
+        "{:>12} {:>6} {:>12} {:>12} {:>8}",
+        "destinations", "outer", "godwit Mpps", "testpmd Mpps", "ratio"
+    );
     for (destinations, outer) in [(1, 4), (1_000, 4), (1_000, 6), (100_000, 4)] {
         let pcap = folder.path().join(format!("{destinations}.pcap"));
         write_pcap(&pcap, destinations);
@@ -40,7 +42,11 @@ fn main() {
             floor.push(testpmd(&pcap, core, seconds));
         }
         let (ours, floor) = (median(ours), median(floor));
-        println!("{destinations:>12} {:>6} {ours:>12.2} {floor:>12.2} {:>8.2}", format!("v{outer}"), ours / floor);
+        println!(
+            "{destinations:>12} {:>6} {ours:>12.2} {floor:>12.2} {:>8.2}",
+            format!("v{outer}"),
+            ours / floor
+        );
     }
 }
 
@@ -86,8 +92,11 @@ impl Drop for Running {
 }
 
 fn config(folder: &Path, pcap: &Path, destinations: u32, outer: u8, core: u64) -> PathBuf {
-    let (own, locator) =
-        if outer == 4 { ("ipv4 = \"198.18.0.1/16\"", "198.18.1.1") } else { ("ipv6 = \"2001:db8::1/64\"", "2001:db8::101") };
+    let (own, locator) = if outer == 4 {
+        ("ipv4 = \"198.18.0.1/16\"", "198.18.1.1")
+    } else {
+        ("ipv6 = \"2001:db8::1/64\"", "2001:db8::101")
+    };
     let text = format!(
         "[nve]\nid = \"bench\"\nworkers = \"{core}\"\nmemory_mb = 512\nadmin_socket = \"{socket}\"\n\
          [[uplink]]\nname = \"up\"\ndevargs = \"net_null1,no-rx=1\"\n{own}\n\
@@ -143,9 +152,8 @@ async fn encapsulated(socket: &Path) -> Option<u64> {
 /// Millions of frames a second that testpmd moves between the same ends.
 fn testpmd(pcap: &Path, core: u64, span: Duration) -> f64 {
     let main = u64::from(core == 0);
-    let huge = fs::read_to_string("/proc/meminfo").is_ok_and(|t| {
-        t.lines().any(|l| l.starts_with("HugePages_Free:") && !l.trim_end().ends_with(" 0"))
-    });
+    let huge = fs::read_to_string("/proc/meminfo")
+        .is_ok_and(|t| t.lines().any(|l| l.starts_with("HugePages_Free:") && !l.trim_end().ends_with(" 0")));
     let memory: &[&str] = if huge { &["--in-memory"] } else { &["--no-huge", "--no-shconf"] };
     let mut child = Command::new("dpdk-testpmd")
         .args(["-l", &format!("{main},{core}"), "-m", "512", "--no-pci", "--file-prefix", "bench-floor"])
@@ -177,5 +185,7 @@ fn testpmd(pcap: &Path, core: u64, span: Duration) -> f64 {
         let (_, rest) = part.split_once("TX-packets:")?;
         rest.split_whitespace().next()?.parse::<u64>().ok()
     });
-    sent.unwrap_or_else(|| panic!("dpdk-testpmd told no statistics:\n{text}")) as f64 / took.as_secs_f64() / 1e6
+    sent.unwrap_or_else(|| panic!("dpdk-testpmd told no statistics:\n{text}")) as f64
+        / took.as_secs_f64()
+        / 1e6
 }

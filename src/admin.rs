@@ -55,10 +55,12 @@ pub fn serve(path: &Path, orders: mpsc::Sender<Order>) -> anyhow::Result<Socket>
     let shown = path.display();
     clear_the_way(path)?;
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder of socket {shown}"))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder of socket {shown}"))?;
     }
-    let listener = tokio::net::UnixListener::bind(path)
-        .with_context(|| format!("cannot listen at {shown}; set nve.admin_socket to a path that can be written"))?;
+    let listener = tokio::net::UnixListener::bind(path).with_context(|| {
+        format!("cannot listen at {shown}; set nve.admin_socket to a path that can be written")
+    })?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .with_context(|| format!("cannot restrict {shown} to its owner"))?;
     let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);

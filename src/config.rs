@@ -64,7 +64,8 @@ pub fn summary(c: &Config) -> String {
         let locators: Vec<String> =
             u.ipv4.map(|p| p.to_string()).into_iter().chain(u.ipv6.map(|p| p.to_string())).collect();
         let tenant = check::tenant_mtu(u);
-        out += &format!("\n  uplink {} on {}: {}, tenant MTU {tenant}", u.name, u.devargs, locators.join(", "));
+        out +=
+            &format!("\n  uplink {} on {}: {}, tenant MTU {tenant}", u.name, u.devargs, locators.join(", "));
     }
     for p in &c.ports {
         out += &format!("\n  port {} on {}: VNI {}, {}", p.name, p.devargs, p.vni, p.mac);

@@ -33,7 +33,9 @@ fn parse_mask(text: &str, hex: &str) -> Result<BTreeSet<usize>, String> {
 
 fn parse_list(text: &str) -> Result<BTreeSet<usize>, String> {
     let bad = |part: &str| {
-        format!("{part:?} in {text:?} is not a core or a range; write numbers and ranges such as 2-5,7, or a mask such as 0x3c")
+        format!(
+            "{part:?} in {text:?} is not a core or a range; write numbers and ranges such as 2-5,7, or a mask such as 0x3c"
+        )
     };
     let number = |s: &str, part: &str| -> Result<usize, String> {
         s.trim().parse::<usize>().ok().filter(|&n| n < 1024).ok_or_else(|| bad(part))

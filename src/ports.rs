@@ -151,10 +151,9 @@ pub fn attach(
     spec: impl FnOnce(&Device) -> PortSpec,
 ) -> Result<PortIdx, String> {
     let Opened { port, rx, tx } = opened;
-    let number = switch
-        .devices
-        .free_number()
-        .ok_or_else(|| format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name))?;
+    let number = switch.devices.free_number().ok_or_else(|| {
+        format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name)
+    })?;
     let queues: Vec<QueueId> = (0..rx.len() as u16).map(|queue| QueueId { port: number, queue }).collect();
     let placed = placement::place(&switch.devices.placed(), &queues, switch.workers.len());
     let device = Device {
@@ -211,7 +210,10 @@ pub async fn add_access(switch: &Shared, config: PortConfig) -> Result<String, S
         let mut s = switch.borrow_mut();
         let device = config.devargs.split(',').next().unwrap_or_default().to_owned();
         if let Some(d) = s.devices.by_name(&config.name) {
-            return Err(format!("port {:?} is there already, on {}; remove it or use another name", d.name, d.devargs));
+            return Err(format!(
+                "port {:?} is there already, on {}; remove it or use another name",
+                d.name, d.devargs
+            ));
         }
         if let Some(d) = s.devices.iter().find(|d| d.devargs.split(',').next() == Some(device.as_str())) {
             return Err(format!("{device} serves port {:?} already; name another device", d.name));
@@ -311,7 +313,10 @@ pub async fn repoll(switch: &Shared, name: &str, worker: usize) -> Result<String
     let port = {
         let mut s = switch.borrow_mut();
         if worker >= s.workers.len() {
-            return Err(format!("there is no worker {worker}; there are {}, numbered from 0", s.workers.len()));
+            return Err(format!(
+                "there is no worker {worker}; there are {}, numbered from 0",
+                s.workers.len()
+            ));
         }
         let port = s.devices.by_name(name).map(|d| d.number).ok_or_else(|| s.no_port(name))?;
         s.devices.begin(name)?;

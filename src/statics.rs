@@ -11,6 +11,12 @@ use crate::switch::{Switch, locators_of};
 
 /// Hands every static entry to control.
 pub fn add(switch: &mut Switch, config: &Config) {
+    for n in &config.neighbors {
+        let Some(uplink) = switch.devices.by_name(&n.uplink).map(|d| d.number) else { continue };
+        for i in 0..n.count {
+            switch.input(Input::UnderlayNeighbor { uplink, ip: nth(n.ip, i), mac: n.mac });
+        }
+    }
     for vm in &config.vms {
         for i in 0..vm.count {
             if let Some(input) = static_vm(vm, i) {

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow};
 use godwit_control::{Input, Level, Nve, NveConfig, Outputs, PortSpec, UplinkSpec, UplinkV4, UplinkV6};
 use godwit_dpdk::{Eal, EalConfig, HugePages, Mempool, Pci};
-use godwit_model::{Locators, NveId};
 use godwit_model::message::NveToNva;
+use godwit_model::{Locators, NveId};
 use godwit_tables::update::{HoldLimits, PortIdx};
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::{Mac, Span};
@@ -109,7 +109,9 @@ impl Switch {
             match SmallFrame::new(&frame) {
                 // Any worker reaches any port; the first always exists.
                 Some(frame) => self.workers[0].order(Command::Send { port, frame }),
-                None => tracing::error!(port = port.0, len = frame.len(), "control made a frame that is too long"),
+                None => {
+                    tracing::error!(port = port.0, len = frame.len(), "control made a frame that is too long")
+                }
             }
         }
         self.to_nva.append(&mut out.to_nva);
@@ -207,7 +209,9 @@ impl Switch {
         if device.is_access {
             Ok(device.number)
         } else {
-            Err(format!("port {name:?} is no VM's port; uplinks stay as configured until the switch restarts"))
+            Err(format!(
+                "port {name:?} is no VM's port; uplinks stay as configured until the switch restarts"
+            ))
         }
     }
 
@@ -348,19 +352,27 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
     let exception = match &u.exception {
         None => None,
         Some(devargs) => {
-            let wanted =
-                Wanted { name: format!("{}.exception", u.name), devargs: devargs.clone(), rx_queues: 1, mtu: 0 };
+            let wanted = Wanted {
+                name: format!("{}.exception", u.name),
+                devargs: devargs.clone(),
+                rx_queues: 1,
+                mtu: 0,
+            };
             let opened = ports::open(&wanted, workers, pool.clone())?;
             // The uplink's number is not known yet; it is told below.
             Some(ports::attach(switch, &wanted, opened, |d| PortSpec::Exception { uplink: d.number })?)
         }
     };
-    let wanted = Wanted { name: u.name.clone(), devargs: u.devargs.clone(), rx_queues: u.rx_queues, mtu: u.mtu };
+    let wanted =
+        Wanted { name: u.name.clone(), devargs: u.devargs.clone(), rx_queues: u.rx_queues, mtu: u.mtu };
     let opened = ports::open(&wanted, workers, pool)?;
-    let number = ports::attach(switch, &wanted, opened, |d| PortSpec::Uplink(uplink_spec(u, d.mac, u.mtu.min(d.mtu), exception)))?;
+    let number = ports::attach(switch, &wanted, opened, |d| {
+        PortSpec::Uplink(uplink_spec(u, d.mac, u.mtu.min(d.mtu), exception))
+    })?;
     if let Some(port) = exception {
         let name = format!("{}.exception", u.name);
-        let workers = switch.devices.get(port).map(|d| d.polled_by.iter().map(|q| q.1).collect()).unwrap_or_default();
+        let workers =
+            switch.devices.get(port).map(|d| d.polled_by.iter().map(|q| q.1).collect()).unwrap_or_default();
         switch.input(Input::PortAdded { port, name, spec: PortSpec::Exception { uplink: number }, workers });
     }
     Ok(())

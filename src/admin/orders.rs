@@ -84,7 +84,8 @@ async fn access_input(
 }
 
 async fn trace(switch: &Shared, t: &v1::Trace) -> Result<Answer, String> {
-    let frame = SmallFrame::new(&t.frame).ok_or("the frame is longer than 256 bytes; its headers are enough")?;
+    let frame =
+        SmallFrame::new(&t.frame).ok_or("the frame is longer than 256 bytes; its headers are enough")?;
     let (worker, reply) = {
         let mut s = switch.borrow_mut();
         let port = s.devices.by_name(&t.port).ok_or_else(|| s.no_port(&t.port))?;

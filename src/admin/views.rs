@@ -133,7 +133,14 @@ fn port_counters(out: &mut Vec<v1::Counter>, worker: usize, name: &str, number: 
 }
 
 fn counter(worker: usize, port: &str, name: &str, drop: bool, value: u64, help: &str) -> v1::Counter {
-    v1::Counter { worker: worker as u32, port: port.into(), name: name.into(), drop, value, help: help.into() }
+    v1::Counter {
+        worker: worker as u32,
+        port: port.into(),
+        name: name.into(),
+        drop,
+        value,
+        help: help.into(),
+    }
 }
 
 /// What is known of VMs.

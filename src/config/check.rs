@@ -36,7 +36,12 @@ pub fn tenant_mtu(u: &UplinkConfig) -> u16 {
 }
 
 impl Checker<'_> {
-    fn bad<T>(&self, key: impl Into<String>, what: impl Into<String>, remedy: &str) -> Result<T, ConfigError> {
+    fn bad<T>(
+        &self,
+        key: impl Into<String>,
+        what: impl Into<String>,
+        remedy: &str,
+    ) -> Result<T, ConfigError> {
         Err(ConfigError::Invalid {
             origin: self.origin.into(),
             key: key.into(),
@@ -57,7 +62,11 @@ impl Checker<'_> {
                 return self.bad(key, e.to_string(), "rename it");
             }
             if let Some(other) = seen.insert(name, key.clone()) {
-                return self.bad(key, format!("{name:?} is also {other}"), "give each port a name of its own");
+                return self.bad(
+                    key,
+                    format!("{name:?} is also {other}"),
+                    "give each port a name of its own",
+                );
             }
         }
         Ok(())
@@ -65,7 +74,11 @@ impl Checker<'_> {
 
     fn cores(&self, c: &Config, online: &[usize]) -> Result<(), ConfigError> {
         if c.nve.workers.is_empty() {
-            return self.bad("nve.workers", "no worker cores are given", "set nve.workers or --workers, 0x2 say");
+            return self.bad(
+                "nve.workers",
+                "no worker cores are given",
+                "set nve.workers or --workers, 0x2 say",
+            );
         }
         let workers = match cores::parse(&c.nve.workers) {
             Ok(w) => w,
@@ -150,7 +163,11 @@ impl Checker<'_> {
     fn locator(&self, key: &str, ip: IpAddr, len: u8) -> Result<(), ConfigError> {
         let network = len < if ip.is_ipv4() { 31 } else { 127 } && host_bits(ip, len) == 0;
         if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || network {
-            return self.bad(key, format!("{ip}/{len} is no address of a host"), "use the uplink's own address");
+            return self.bad(
+                key,
+                format!("{ip}/{len} is no address of a host"),
+                "use the uplink's own address",
+            );
         }
         Ok(())
     }
@@ -160,7 +177,9 @@ impl Checker<'_> {
         let link_local = matches!(gw, IpAddr::V6(a) if a.is_unicast_link_local());
         match own {
             None => self.bad(key, format!("{gw} has no locator of its family"), "set the locator or drop it"),
-            Some((ip, _)) if ip == gw => self.bad(key, format!("{gw} is the locator itself"), "name the router"),
+            Some((ip, _)) if ip == gw => {
+                self.bad(key, format!("{gw} is the locator itself"), "name the router")
+            }
             Some((ip, len)) if !link_local && !same_prefix(ip, gw, len) => {
                 self.bad(key, format!("{gw} is not in {ip}/{len}"), "name a router on the link")
             }
@@ -179,14 +198,23 @@ impl Checker<'_> {
             let exc = u.exception.as_deref().map(|e| (e, format!("uplink[{i}].exception")));
             std::iter::once(own).chain(exc)
         });
-        let ports = c.ports.iter().enumerate().map(|(i, p)| (p.devargs.as_str(), format!("port[{i}].devargs")));
+        let ports =
+            c.ports.iter().enumerate().map(|(i, p)| (p.devargs.as_str(), format!("port[{i}].devargs")));
         for (devargs, key) in uplinks.chain(ports) {
             let device = devargs.split(',').next().unwrap_or_default().trim();
             if device.is_empty() {
-                return self.bad(key, "no device", "give a PCI address or devargs such as net_vhost0,iface=PATH");
+                return self.bad(
+                    key,
+                    "no device",
+                    "give a PCI address or devargs such as net_vhost0,iface=PATH",
+                );
             }
             if let Some(other) = devices.insert(device, key.clone()) {
-                return self.bad(key, format!("{device} is also {other}"), "a device serves one port: name another");
+                return self.bad(
+                    key,
+                    format!("{device} is also {other}"),
+                    "a device serves one port: name another",
+                );
             }
         }
         self.attachments(c)
@@ -198,14 +226,19 @@ impl Checker<'_> {
         for (i, p) in c.ports.iter().enumerate() {
             let key = |k: &str| format!("port[{i}].{k}");
             if !p.mac.is_unicast() {
-                return self.bad(key("mac"), format!("{} is no VM's address", p.mac), "use a unicast address");
+                return self.bad(
+                    key("mac"),
+                    format!("{} is no VM's address", p.mac),
+                    "use a unicast address",
+                );
             }
             if let Some(other) = seen.insert((p.vni, p.mac), &p.name) {
                 let what = format!("{} in VNI {} is on port {other:?} too", p.mac, p.vni);
                 return self.bad(key("mac"), what, "give each VM an address of its own");
             }
             if p.mtu > room {
-                let what = format!("{} does not fit: the uplinks carry tenant packets of {room} bytes", p.mtu);
+                let what =
+                    format!("{} does not fit: the uplinks carry tenant packets of {room} bytes", p.mtu);
                 return self.bad(key("mtu"), what, "lower it, or raise the uplinks' mtu");
             }
             self.queues(&key("rx_queues"), p.rx_queues)?;
@@ -216,10 +249,18 @@ impl Checker<'_> {
     fn statics(&self, c: &Config) -> Result<(), ConfigError> {
         for (i, v) in c.vms.iter().enumerate() {
             if !v.mac.is_unicast() {
-                return self.bad(format!("vm[{i}].mac"), format!("{} is no VM's address", v.mac), "use a unicast address");
+                return self.bad(
+                    format!("vm[{i}].mac"),
+                    format!("{} is no VM's address", v.mac),
+                    "use a unicast address",
+                );
             }
             if v.count > 1 && !v.ips.is_empty() {
-                return self.bad(format!("vm[{i}].ips"), "a row of VMs cannot share addresses", "drop ips or count");
+                return self.bad(
+                    format!("vm[{i}].ips"),
+                    "a row of VMs cannot share addresses",
+                    "drop ips or count",
+                );
             }
             if v.nves == 0 || v.count == 0 {
                 return self.bad(format!("vm[{i}].count"), "a row needs a VM and an NVE", "use 1 or more");
@@ -250,7 +291,10 @@ fn overlapping(
     c.uplinks[..before].iter().find_map(|u| {
         let v4 = u.ipv4.map(|p| (IpAddr::V4(p.addr), p.len));
         let v6 = u.ipv6.map(|p| (IpAddr::V6(p.addr), p.len));
-        let hit = v4.into_iter().chain(v6).find(|(other, other_len)| same_prefix(*other, ip, len.min(*other_len)))?;
+        let hit = v4
+            .into_iter()
+            .chain(v6)
+            .find(|(other, other_len)| same_prefix(*other, ip, len.min(*other_len)))?;
         seen.get(&hit.0).cloned()
     })
 }

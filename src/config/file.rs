@@ -250,7 +250,9 @@ impl<A: FromStr + Into<IpAddr> + Copy> FromStr for Prefix<A> {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Prefix<A>, String> {
-        let bad = || format!("{s:?} is not an address with a prefix length, such as 198.18.0.1/24 or 2001:db8::1/64");
+        let bad = || {
+            format!("{s:?} is not an address with a prefix length, such as 198.18.0.1/24 or 2001:db8::1/64")
+        };
         let (addr, len) = s.split_once('/').ok_or_else(bad)?;
         let addr: A = addr.parse().map_err(|_| bad())?;
         let len: u8 = len.parse().map_err(|_| bad())?;
@@ -281,6 +283,7 @@ where
 
 fn vni<'de, D: Deserializer<'de>>(d: D) -> Result<Vni, D::Error> {
     let n = u32::deserialize(d)?;
-    Vni::new(n)
-        .ok_or_else(|| serde::de::Error::custom(format!("{n} is no VNI; a VNI is a number from 0 to 16777215")))
+    Vni::new(n).ok_or_else(|| {
+        serde::de::Error::custom(format!("{n} is no VNI; a VNI is a number from 0 to 16777215"))
+    })
 }

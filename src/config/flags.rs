@@ -131,14 +131,18 @@ fn from_spec<T: serde::de::DeserializeOwned>(flag: &str, text: &str) -> Result<T
     table.insert("devargs".into(), dev.to_owned().into());
     for part in head.split(',').filter(|p| !p.is_empty()) {
         let Some((key, value)) = part.split_once('=') else {
-            return Err(invalid(flag, format!("{part:?} in {text:?} is not key=value"), "write key=value pairs"));
+            return Err(invalid(
+                flag,
+                format!("{part:?} in {text:?} is not key=value"),
+                "write key=value pairs",
+            ));
         };
         let value = value.parse::<i64>().map_or_else(|_| value.to_owned().into(), toml::Value::Integer);
         table.insert(key.to_owned(), value);
     }
-    table
-        .try_into()
-        .map_err(|e: toml::de::Error| invalid(flag, format!("{text:?}: {}", e.message()), "see --help for its keys"))
+    table.try_into().map_err(|e: toml::de::Error| {
+        invalid(flag, format!("{text:?}: {}", e.message()), "see --help for its keys")
+    })
 }
 
 fn invalid(flag: &str, what: String, remedy: &str) -> ConfigError {

@@ -68,7 +68,10 @@ fn flags_go_before_the_file() {
 
 #[test]
 fn an_uplink_can_be_given_by_flag_alone() {
-    let c = load_text("", &["--id", "a", "--workers", "1", "--uplink", "name=u,ipv4=198.18.0.1/24,dev=net_null0"]);
+    let c = load_text(
+        "",
+        &["--id", "a", "--workers", "1", "--uplink", "name=u,ipv4=198.18.0.1/24,dev=net_null0"],
+    );
     assert_eq!(c.unwrap().uplinks[0].name, "u");
 }
 
@@ -104,7 +107,12 @@ fn a_port_twice_is_refused() {
 #[test]
 fn an_mtu_that_cannot_carry_tenants_is_refused() {
     refused(&GOOD.replace("name = \"up0\"", "name = \"up0\"\nmtu = 1300"), &[], "uplink[0].mtu", "use 1350");
-    refused(&GOOD.replace("vni = 100", "vni = 100\nmtu = 1500"), &[], "port[0].mtu", "raise the uplinks' mtu");
+    refused(
+        &GOOD.replace("vni = 100", "vni = 100\nmtu = 1500"),
+        &[],
+        "port[0].mtu",
+        "raise the uplinks' mtu",
+    );
 }
 
 #[test]

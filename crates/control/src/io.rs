@@ -161,6 +161,15 @@ pub enum Input {
         /// The owner is a router.
         router: bool,
     },
+    /// An underlay neighbor from a configuration file; it is not asked for and not probed.
+    UnderlayNeighbor {
+        /// The uplink it is on.
+        uplink: PortIdx,
+        /// Its address.
+        ip: IpAddr,
+        /// Its MAC.
+        mac: Mac,
+    },
     /// A worker has applied everything up to that barrier of [`Outputs::barriers`].
     Applied {
         /// The worker.

@@ -126,7 +126,7 @@ pub struct NeighborView {
     pub ip: IpAddr,
     /// Its MAC, where known.
     pub mac: Option<Mac>,
-    /// `incomplete`, `reachable`, `stale` or `probe`.
+    /// `incomplete`, `reachable`, `stale`, `probe` or `permanent`.
     pub state: &'static str,
     /// The uplink it is on.
     pub uplink: PortIdx,

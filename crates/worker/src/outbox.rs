@@ -178,4 +178,3 @@ impl<I: Io> Slot<I> {
         }
     }
 }
-

@@ -21,7 +21,7 @@ use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, Update};
 use godwit_wire::Instant;
 
-use crate::command::{Command, Mailbox, Reply, Snapshot, SmallFrame};
+use crate::command::{Command, Mailbox, Reply, SmallFrame, Snapshot};
 use crate::io::{Io, RxQueue};
 use crate::outbox::Outboxes;
 

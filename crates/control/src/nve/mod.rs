@@ -200,6 +200,7 @@ impl Nve {
                 self.mirror.set_static_ip(vni, ip, crate::mirror::Owner { mac, router });
                 self.sync_ip(vni, ip);
             }
+            Input::UnderlayNeighbor { uplink, ip, mac } => self.underlay.set_permanent(uplink, ip, mac),
             Input::Applied { worker, token } => {
                 let released = self.barriers.applied(worker, token);
                 self.release(released, out);

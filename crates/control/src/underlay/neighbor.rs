@@ -32,6 +32,8 @@ pub(crate) enum Reach {
     Stale,
     /// Not confirmed of late, in use, being asked directly.
     Probe { tries: u32 },
+    /// The operator's word: never asked, never changed.
+    Permanent,
 }
 
 impl Reach {
@@ -42,6 +44,7 @@ impl Reach {
             Reach::Reachable => "reachable",
             Reach::Stale => "stale",
             Reach::Probe { .. } => "probe",
+            Reach::Permanent => "permanent",
         }
     }
 }
@@ -105,7 +108,11 @@ impl Underlay {
         if !mac.is_unicast() || !self.is_on_link(port, ip) || self.locators().contains(ip) {
             return;
         }
-        let Some(n) = self.neighbors.get_mut(&key) else {
+        let known = self.neighbors.get_mut(&key);
+        if known.as_ref().is_some_and(|n| n.reach == Reach::Permanent) {
+            return;
+        }
+        let Some(n) = known else {
             if self.neighbors.len() < MAX_IDLE_NEIGHBORS + self.remotes.len() {
                 self.neighbors.insert(key, Neighbor { mac: Some(mac), reach: Reach::Stale, users: 0 });
                 self.timers.set(key, Some(now + IDLE));
@@ -126,6 +133,16 @@ impl Underlay {
         }
     }
 
+    /// The operator says where a neighbor is.
+    pub(crate) fn set_permanent(&mut self, port: PortIdx, ip: IpAddr, mac: Mac) {
+        let key = (port, ip);
+        let fresh = Neighbor { mac: None, reach: Reach::Permanent, users: 0 };
+        let n = self.neighbors.entry(key).or_insert(fresh);
+        (n.mac, n.reach) = (Some(mac), Reach::Permanent);
+        self.timers.set(key, None);
+        self.settle_behind(key);
+    }
+
     /// Asks and forgets what is due.
     pub(crate) fn tick(&mut self, now: Instant) {
         while let Some(key) = self.timers.pop_due(now) {
@@ -142,6 +159,7 @@ impl Underlay {
                 }
                 Reach::Probe { tries } if tries >= PROBES => self.give_up(now, key),
                 Reach::Probe { .. } => self.probe(now, key),
+                Reach::Permanent => {}
             }
         }
     }

@@ -170,3 +170,15 @@ fn ipv6_is_asked_by_the_solicited_node_group() {
     let frames = u.take_frames();
     assert_eq!(&frames[0].1[..6], &[0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
 }
+
+#[test]
+fn the_operators_word_is_neither_asked_for_nor_changed() {
+    let mut u = underlay();
+    u.take_frames();
+    let remote = ip("198.18.0.7");
+    u.set_permanent(UP, remote, MAC);
+    assert_eq!(u.watch(Instant(0), remote).map(|h| h.dst_mac), Some(MAC));
+    u.learned(Instant(0), UP, remote, Mac([2, 0, 0, 0, 0, 8]), true);
+    assert_eq!(u.hop(remote).map(|h| h.dst_mac), Some(MAC));
+    assert_eq!(run(&mut u, Instant(0), Instant(0) + Span::from_ms(100_000)), []);
+}

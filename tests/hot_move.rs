@@ -1,0 +1,54 @@
+//! A VM moves between real switch processes under traffic (R43–R46, R49): nothing lost, nothing
+//! duplicated, connections alive; and the same test fails where forwarding in flight is off.
+
+mod common;
+
+use common::lab;
+use serde_json::Value;
+
+#[track_caller]
+fn nothing_lost(args: &[&str], runs: usize) {
+    let (output, report) = lab(&[&["hot-move"], args].concat());
+    assert!(output.status.success(), "the scenario failed");
+    let found = report["runs"].as_array().expect("runs");
+    assert_eq!(found.len(), runs);
+    for run in found {
+        assert_eq!(run["lost"], 0, "{run}");
+        assert_eq!(run["duplicated"], 0, "{run}");
+        assert_eq!(run["tcp_alive"], true, "{run}");
+        assert_eq!(run["moves"], 5, "{run}");
+        assert_eq!(run["sent"], run["received"], "{run}");
+        assert!(run["held"].as_u64() > Some(0) && run["forwarded"].as_u64() > Some(0), "{run}");
+        for key in ["inner", "outer", "reordered", "gap_ms_max"] {
+            assert!(run[key].is_number(), "{key} in {run}");
+        }
+    }
+}
+
+#[test]
+fn r49_all_four_combinations_lose_nothing() {
+    nothing_lost(&[], 4);
+}
+
+#[test]
+fn two_workers_with_hugepages_lose_nothing() {
+    nothing_lost(&["--workers", "0x3", "--inner", "4", "--outer", "6"], 1);
+}
+
+#[test]
+fn two_workers_without_hugepages_lose_nothing() {
+    nothing_lost(&["--workers", "0x3", "--hugepages", "never", "--inner", "6", "--outer", "4"], 1);
+}
+
+#[test]
+fn one_worker_without_hugepages_loses_nothing() {
+    nothing_lost(&["--workers", "0x1", "--hugepages", "never", "--inner", "4", "--outer", "4"], 1);
+}
+
+#[test]
+fn without_forwarding_in_flight_packets_are_lost() {
+    let (_, report) = lab(&["hot-move", "--no-forward", "--inner", "4", "--outer", "4"]);
+    let lost = report["runs"][0]["lost"].as_u64();
+    assert!(lost > Some(0), "lost {lost:?}: the test could not fail");
+    assert_ne!(report["runs"][0]["sent"], Value::Null);
+}
