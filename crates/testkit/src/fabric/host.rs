@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use godwit_control::{Input, Level, Nve, NveConfig, Outputs, PortSpec, WorkerSet};
 use godwit_tables::update::{HoldLimits, PortIdx, Update, VmState};
-use godwit_wire::{Instant, Mac, Span};
+use godwit_wire::{Instant, Span};
 
 use super::invariants::Invariant;
 use super::names;
@@ -19,7 +19,6 @@ pub(super) const UPLINK: PortIdx = PortIdx(0);
 pub(super) struct Host {
     pub nve: Nve,
     pub workers: Vec<Worker>,
-    pub mac: Mac,
     /// Access ports that are plugged in, and their VMs.
     pub ports: BTreeMap<PortIdx, usize>,
     next_port: u16,
@@ -47,7 +46,6 @@ impl Host {
         Host {
             nve: Nve::new(config),
             workers: (0..workers).map(|_| Worker::new()).collect(),
-            mac: names::uplink_mac(number),
             ports: BTreeMap::new(),
             next_port: 1,
             deadline_at: Instant::NEVER,

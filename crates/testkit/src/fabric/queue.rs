@@ -61,9 +61,4 @@ impl<E> Queue<E> {
     pub fn pop(&mut self) -> Option<(Instant, E)> {
         self.heap.pop().map(|e| (e.at, e.event))
     }
-
-    /// Events that are still to happen.
-    pub fn len(&self) -> usize {
-        self.heap.len()
-    }
 }

@@ -129,7 +129,8 @@ pub struct MovePlan {
     pub quiet: Span,
     /// Called off.
     pub abort: Option<Abort>,
-    /// After a call-off the hypervisor activates the old port itself.
+    /// After a call-off the hypervisor activates the old port itself. A switch that never heard of the
+    /// move learns of the call-off in no other way, so that it may only be left out where nothing fails.
     pub tell_old: bool,
     /// From the going on to the old port's removal.
     pub unplug_after: Span,
@@ -376,7 +377,7 @@ fn draw_move(
         announce: if first_frame { Announce::Rarp } else { announce },
         quiet: if calm { rng.us(settled, settled + 5000) } else { rng.us(0, 5000) },
         abort: if rng.chance(200) { Some(rng.pick(&[Abort::Prepared, Abort::Paused])) } else { None },
-        tell_old: rng.chance(500),
+        tell_old: rng.chance(500) || !calm,
         unplug_after: rng.us(1000, 300_000),
     }
 }

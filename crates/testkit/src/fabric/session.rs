@@ -75,7 +75,9 @@ impl World {
         let Some(conn) = self.hosts[host].conn else {
             return self.fail(Invariant::Session, format!("n{host} says {message:?} without a session"));
         };
-        self.note(|| format!("n{host} says ({conn}) {message:?}"));
+        if message != NveToNva::Keepalive {
+            self.note(|| format!("n{host} says ({conn}) {message:?}"));
+        }
         if self.conns[conn].cut {
             return;
         }
@@ -122,7 +124,9 @@ impl World {
             return;
         }
         c.heard = now;
-        self.note(|| format!("n{host} hears ({conn}) {message:?}"));
+        if message != NvaToNve::Keepalive {
+            self.note(|| format!("n{host} hears ({conn}) {message:?}"));
+        }
         self.control(host, Input::Nva(message));
         self.check_versions(host);
     }

@@ -169,7 +169,11 @@ impl World {
             Announce::Garp => frames::garp(mac, names::vm_v4(number)),
             Announce::Na => Nd::announce(mac, names::vm_v6(number)).frame(),
             Announce::Rarp => frames::rarp_announce(mac),
-            Announce::Explicit | Announce::FirstFrame => return,
+            // Any guest asks for some address before long.
+            Announce::FirstFrame => {
+                frames::arp_request(mac, names::vm_v4(number), names::vm_v4((number + 1) % 4))
+            }
+            Announce::Explicit => return,
         };
         self.guest_puts(vm, 0, MemPacket::new(&frame));
         if let Some(gap) = ROUNDS.get(round as usize) {

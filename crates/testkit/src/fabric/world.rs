@@ -1,9 +1,8 @@
 //! Everything that is there, and the loop that lets it happen.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use godwit_control::Input;
-use godwit_model::VmKey;
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_pipeline::mem::MemPacket;
 use godwit_tables::event::Event as Word;
@@ -94,7 +93,6 @@ pub(super) struct World {
     pub conns: Vec<Conn>,
     pub nva: Nva,
     pub guests: Vec<Guest>,
-    pub by_key: BTreeMap<VmKey, usize>,
     pub flows: Vec<Flow>,
     pub scripts: Vec<Script>,
     pub known: Known,
@@ -114,7 +112,6 @@ impl World {
         let rng = Rng::new(plan.seed.rotate_left(32) ^ 0x5eed);
         let hosts = (0..plan.hosts()).map(|i| Host::new(i, &plan)).collect();
         let guests: Vec<Guest> = plan.vms.iter().map(Guest::new).collect();
-        let by_key = guests.iter().enumerate().map(|(i, g)| (g.key, i)).collect();
         let flows = Flow::all(&plan);
         World {
             rng,
@@ -124,7 +121,6 @@ impl World {
             conns: Vec::new(),
             nva: Nva::default(),
             guests,
-            by_key,
             flows,
             scripts: Vec::new(),
             known: Known::default(),
