@@ -9,7 +9,7 @@ GODWIT_BUILD_PACKAGES=(libdpdk-dev dpdk libclang-dev clang pkg-config)
 # To run the lab.
 GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump)
 # To run the whole test suite.
-GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3)
+GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping)
 
 # Pages of 2 MB: three switches take 64 each, and there is room for a few more.
 GODWIT_HUGEPAGES=${GODWIT_HUGEPAGES:-512}

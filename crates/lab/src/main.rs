@@ -6,10 +6,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use godwit_lab::agent;
-use godwit_lab::lab::{cleanup, take_down};
-use godwit_lab::scenario::hot_move::HotMove;
+use godwit_lab::lab::nve::Binaries;
+use godwit_lab::lab::{Lab, cleanup, take_down};
+use godwit_lab::mover::{hot_move, timeline};
+use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
 use godwit_lab::scenario::nva_kill::NvaKill;
+use godwit_lab::scenario::report::MoveLine;
+use godwit_nva_api::v1::ListMovesRequest;
 
 /// A data center on one machine: switches, an NVA and VMs in network namespaces
 #[derive(Parser)]
@@ -27,6 +31,15 @@ enum Command {
     NvaKill(NvaKill),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
     Interop(Interop),
+    /// Move a VM of a standing lab to another switch, as its hypervisor
+    Move {
+        /// The lab's id
+        lab: String,
+        /// The VM
+        vm: String,
+        /// The switch it goes to
+        to: String,
+    },
     /// List the labs that stand on this machine
     List,
     /// Take a lab down that was left standing
@@ -64,6 +77,7 @@ impl Command {
             Command::HotMove(scenario) => scenario.run(),
             Command::NvaKill(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
+            Command::Move { lab, vm, to } => move_standing(&lab, &vm, &to),
             Command::List => {
                 cleanup::labs().iter().for_each(|id| println!("{id}  {}", cleanup::directory(id).display()));
                 Ok(true)
@@ -77,4 +91,20 @@ impl Command {
             Command::Agent { .. } => Ok(true),
         }
     }
+}
+
+/// Moves a VM of a lab that stands, and shows the move's timeline.
+fn move_standing(id: &str, vm: &str, to: &str) -> Result<bool> {
+    let mut lab = Lab::adopt(id, &Binaries::find(None)?)?;
+    let nva = lab.nva.clone();
+    let moves = nva.operator.list_moves(ListMovesRequest::default())?.moves;
+    let n = 1 + moves.iter().filter(|m| m.id.starts_with("play-")).count();
+    let result = hot_move(&mut lab, vm, to, &format!("play-{n}"));
+    // Written whatever came of it: a port more or less has to be known the next time.
+    lab.keep()?;
+    let mut moved = result?;
+    std::thread::sleep(LATE_COUNTS);
+    moved.refresh(&nva)?;
+    println!("{}\n\n{}", MoveLine::new(n as u32, &moved).text(None), timeline(&moved.record));
+    Ok(moved.done())
 }

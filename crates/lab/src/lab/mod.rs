@@ -8,6 +8,7 @@ pub mod cleanup;
 pub mod nve;
 pub mod process;
 pub mod rpc;
+mod standing;
 pub mod topology;
 pub mod vm;
 
@@ -277,15 +278,6 @@ impl Lab {
     pub fn check_processes(&mut self) -> Result<()> {
         self.nves.values_mut().map(|n| &mut n.process).try_for_each(process::Process::check)?;
         self.vms.values_mut().map(|v| &mut v.process).try_for_each(process::Process::check)
-    }
-
-    /// Leaves the lab standing when this value is dropped; `godwit-lab down` takes it down.
-    pub fn keep(&mut self) {
-        self.keep = Keep::Everything;
-        cleanup::forget(&self.id);
-        self.nva.leave();
-        self.nves.values_mut().for_each(|n| n.process.leave());
-        self.vms.values_mut().for_each(|v| v.process.leave());
     }
 
     /// Leaves the directory with the logs when this value is dropped.

@@ -138,11 +138,9 @@ pub struct Nve {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// Its underlay addresses.
-    pub locator: Locator,
-    /// Its admin socket.
+    /// Its admin interface.
     pub admin: Admin,
-    /// Where that is.
+    /// The socket of that.
     pub socket: PathBuf,
     /// The process.
     pub process: Process,
@@ -168,7 +166,22 @@ impl Nve {
         command.arg("--config").arg(&config);
         let process = Process::start(&format!("godwit-{name}"), command, dir)?;
         let admin = rpc.admin(&socket)?;
-        Ok(Nve { name: name.into(), namespace: namespace.into(), locator, admin, socket, process })
+        Ok(Nve { name: name.into(), namespace: namespace.into(), admin, socket, process })
+    }
+
+    /// A switch that stands already.
+    ///
+    /// # Errors
+    /// Where its socket makes no sense.
+    pub fn adopt(name: &str, namespace: &str, dir: &Path, rpc: &Rpc) -> Result<Nve> {
+        let socket = dir.join(format!("{name}.sock"));
+        Ok(Nve {
+            name: name.into(),
+            namespace: namespace.into(),
+            admin: rpc.admin(&socket)?,
+            socket,
+            process: Process::adopted(&format!("godwit-{name}"), dir),
+        })
     }
 
     /// Waits until it forwards and has its session with the NVA.
@@ -239,8 +252,19 @@ impl Nva {
     /// # Errors
     /// Where it does not; the error has the end of its log.
     pub fn start(namespace: &str, ip: IpAddr, bins: &Binaries, dir: &Path, rpc: &Rpc) -> Result<Nva> {
+        let nva = Nva::adopt(namespace, ip, bins, dir, rpc)?;
+        nva.launch()?;
+        nva.wait_ready()?;
+        Ok(nva)
+    }
+
+    /// One that stands already, or is yet to be launched.
+    ///
+    /// # Errors
+    /// Where its address makes no sense.
+    pub fn adopt(namespace: &str, ip: IpAddr, bins: &Binaries, dir: &Path, rpc: &Rpc) -> Result<Nva> {
         let url = format!("http://{ip}:{NVA_PORT}");
-        let nva = Nva {
+        Ok(Nva {
             operator: rpc.operator(&url)?,
             url,
             namespace: namespace.into(),
@@ -248,10 +272,7 @@ impl Nva {
             dir: dir.into(),
             binary: bins.nva.clone(),
             process: Mutex::new(None),
-        };
-        nva.launch()?;
-        nva.wait_ready()?;
-        Ok(nva)
+        })
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Process>> {

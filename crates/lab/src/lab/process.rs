@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 pub struct Process {
     name: String,
     log: PathBuf,
-    child: Child,
+    // None where another program started it.
+    child: Option<Child>,
     leave: bool,
 }
 
@@ -37,7 +38,12 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| format!("starting {name}: {command:?}"))?;
-        Ok(Process { name: name.into(), log, child, leave: false })
+        Ok(Process { name: name.into(), log, child: Some(child), leave: false })
+    }
+
+    /// One that an earlier run of the lab started in `dir`, to read its log; it is left alone.
+    pub fn adopted(name: &str, dir: &Path) -> Process {
+        Process { name: name.into(), log: dir.join(format!("{name}.log")), child: None, leave: true }
     }
 
     /// Fails, with the end of its log, where the program has ended by itself.
@@ -45,7 +51,8 @@ impl Process {
     /// # Errors
     /// See above.
     pub fn check(&mut self) -> Result<()> {
-        match self.child.try_wait()? {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        match child.try_wait()? {
             None => Ok(()),
             Some(status) => {
                 bail!("{} ended ({status}); the end of {}:\n{}", self.name, self.log.display(), self.tail(15))
@@ -58,17 +65,20 @@ impl Process {
     /// # Errors
     /// Where that is not possible.
     pub fn kill9(&mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
+        if let Some(child) = &mut self.child {
+            child.kill()?;
+            child.wait()?;
+        }
         Ok(())
     }
 
     /// Asks it to end and waits; makes it where it does not.
     pub fn stop(&mut self, patience: Duration) {
+        let Some(child) = &mut self.child else { return };
         let give_up = Instant::now() + patience;
         // Both calls fail only where it is gone, which is what is wanted.
-        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < give_up {
+        let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+        while matches!(child.try_wait(), Ok(None)) && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.kill9();

@@ -22,8 +22,8 @@ use nix::sched::{CloneFlags, setns};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// No request takes longer where all is well.
-const CALL_PATIENCE: Duration = Duration::from_secs(5);
+/// No request takes longer, not even the removal of a port on a machine that is busy compiling.
+const CALL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The thread that calls are made from; it ends with the last clone of this value.
 #[derive(Clone)]
@@ -173,6 +173,8 @@ impl Operator {
         start_move(v1::StartMoveRequest) -> v1::MoveRecord;
         /// Shows a move.
         show_move(v1::MoveName) -> v1::MoveRecord;
+        /// Lists moves.
+        list_moves(v1::ListMovesRequest) -> v1::MoveList;
         /// Says how the NVA is.
         get_status(v1::NvaStatusRequest) -> v1::NvaStatus;
     }

@@ -1,11 +1,12 @@
 //! A VM: a namespace with an agent in it, and the hosts' taps that it is attached to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use godwit_wire::Mac;
+use serde::{Deserialize, Serialize};
 
 use super::nve::Binaries;
 use super::process::Process;
@@ -58,7 +59,7 @@ fn reads_as(n: u8) -> u16 {
 }
 
 /// A VM's port at one switch and the tap behind it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// The switch.
     pub nve: String,
@@ -82,7 +83,7 @@ pub struct Vm {
     pub kernel_drops: u64,
     /// The agent's process.
     pub process: Process,
-    guest_sent_before: u64,
+    pub(super) guest_sent_before: u64,
 }
 
 impl Vm {
@@ -93,7 +94,20 @@ impl Vm {
     pub fn start(spec: VmSpec, namespace: &str, bins: &Binaries, dir: &Path) -> Result<Vm> {
         topology::build_guest(namespace, &spec)?;
         let (process, agent) = start_agent(&spec.name, namespace, bins, dir)?;
-        Ok(Vm {
+        Ok(Vm::with(spec, namespace, process, agent))
+    }
+
+    /// A VM that stands already, with its agent.
+    ///
+    /// # Errors
+    /// Where the agent does not answer.
+    pub fn adopt(spec: VmSpec, namespace: &str, process: Process, dir: &Path) -> Result<Vm> {
+        let agent = Agent::connect(&agent_socket(&spec.name, dir), AGENT_PATIENCE)?;
+        Ok(Vm::with(spec, namespace, process, agent))
+    }
+
+    fn with(spec: VmSpec, namespace: &str, process: Process, agent: Agent) -> Vm {
+        Vm {
             spec,
             namespace: namespace.into(),
             agent,
@@ -101,7 +115,7 @@ impl Vm {
             kernel_drops: 0,
             process,
             guest_sent_before: 0,
-        })
+        }
     }
 
     /// Connects the guest's NIC to a tap instead of the present one.
@@ -189,12 +203,16 @@ impl Vm {
     }
 }
 
+fn agent_socket(name: &str, dir: &Path) -> PathBuf {
+    dir.join(format!("agent-{name}.sock"))
+}
+
 /// Starts an agent in any namespace.
 ///
 /// # Errors
 /// Where it does not come up; the error has the end of its log.
 pub fn start_agent(name: &str, namespace: &str, bins: &Binaries, dir: &Path) -> Result<(Process, Agent)> {
-    let socket = dir.join(format!("agent-{name}.sock"));
+    let socket = agent_socket(name, dir);
     let mut command = cmd::in_namespace(namespace, &bins.lab);
     command.arg("agent").arg(&socket);
     let mut process = Process::start(&format!("agent-{name}"), command, dir)?;

@@ -19,7 +19,7 @@ const ROUND: [&str; 3] = ["a", "b", "c"];
 /// The VM that moves and the one it talks to.
 const PAIR: (&str, &str) = ("v", "p");
 /// NVEs report what they forwarded once more after a move's end.
-const LATE_COUNTS: Duration = Duration::from_millis(600);
+pub const LATE_COUNTS: Duration = Duration::from_millis(600);
 
 /// Options of `godwit-lab hot-move`.
 #[derive(Clone, Debug, Args)]
@@ -112,7 +112,7 @@ impl HotMove {
             }
         }
         if let Some(hint) = hint {
-            lab.keep();
+            lab.keep()?;
             *hint = report::playground(&lab);
         }
         result
@@ -140,7 +140,7 @@ impl HotMove {
             tcp_went_on &= tcp;
             std::thread::sleep(half.max(LATE_COUNTS));
             moved.refresh(&lab.nva)?;
-            println!("      {}", MoveLine::new(n, &moved).text(tcp));
+            println!("      {}", MoveLine::new(n, &moved).text(Some(tcp)));
             if !moved.drained {
                 println!("             (the old switch did not take all that v had sent before its pause)");
             }

@@ -80,7 +80,7 @@ impl Interop {
                 println!("{}", report::diagnosis(&mut lab));
             }
             if self.common.keep && self.outer.is_none_or(|o| o == outer) && outer == self.outer.unwrap_or(6) {
-                lab.keep();
+                lab.keep()?;
                 println!("\n{}", report::playground(&lab));
             }
             results.push(result.with_context(|| format!("outer IPv{outer}; logs in {}", lab.dir.display()))?);
@@ -104,7 +104,7 @@ impl Interop {
         lab.nva.operator.define_nve(definition)?;
         lab.define_vm(&x, FOREIGN)?;
         lab.start_vm(v.clone(), "a")?;
-        let switch = only(lab.nve("a")?.locator);
+        let switch = only(Locator::numbered(1, outer == 4, outer == 6));
         let (_process, mut agent_x) = build_foreign(lab, only(foreign), switch, &x, &v)?;
         let capture = Capture::start(&lab.namespace("net"), &format!("u-{FOREIGN}"), &lab.dir)?;
 

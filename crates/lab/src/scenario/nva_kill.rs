@@ -73,7 +73,7 @@ impl NvaKill {
             println!("{}", report::diagnosis(&mut lab));
         }
         if self.common.keep {
-            lab.keep();
+            lab.keep()?;
             println!("\n{}", report::playground(&lab));
         }
         result.with_context(|| format!("logs in {}", lab.dir.display()))
@@ -107,7 +107,7 @@ impl NvaKill {
         let mut outcomes = Vec::new();
         for n in 1..=self.moves {
             let blow = Blow {
-                kill_after: Duration::from_millis(dice.between(0, 250)),
+                kill_after: Duration::from_millis(dice.between(0, 110)),
                 dead_for: Duration::from_millis(dice.between(20, 600)),
             };
             let here = lab.vm("v")?.attached.clone().map(|a| a.nve).unwrap_or_default();

@@ -132,8 +132,8 @@ impl MoveLine {
         format!("move {:<2} {} → {}  paused {:>5.1} ms", self.n, self.from, self.to, self.pause_ms)
     }
 
-    /// For people, while the scenario runs.
-    pub fn text(&self, tcp: bool) -> String {
+    /// For people, while the scenario runs; `tcp` is whether the TCP connection beside it goes on.
+    pub fn text(&self, tcp: Option<bool>) -> String {
         let times = [self.activated_ms, self.granted_ms, self.done_ms];
         let steps: String = SHOWN_STEPS
             .iter()
@@ -143,12 +143,12 @@ impl MoveLine {
             })
             .collect();
         format!(
-            "{}{steps}  held {:>4}+{:<4} forwarded {:>4}  TCP {}",
+            "{}{steps}  held {:>4}+{:<4} forwarded {:>4}{}",
             self.brief(),
             self.held_old,
             self.held_new,
             self.forwarded_old,
-            if tcp { "goes on" } else { "STOPPED" },
+            tcp.map_or("", |goes_on| if goes_on { "  TCP goes on" } else { "  TCP STOPPED" }),
         )
     }
 }
@@ -287,11 +287,8 @@ fn legend(runs: &[Run]) -> String {
     );
     for r in runs.iter().filter(|r| r.gap_ms_max_beyond_pause >= 50.0) {
         let (inner, outer, gap) = (r.inner, r.outer, r.gap_ms_max_beyond_pause);
-        let _ = writeln!(
-            text,
-            "IPv{inner} over IPv{outer}: the silence of {gap:.1} ms began {}.",
-            r.gap_during
-        );
+        let _ =
+            writeln!(text, "IPv{inner} over IPv{outer}: the silence of {gap:.1} ms began {}.", r.gap_during);
     }
     let drops: u64 = runs.iter().map(|r| r.kernel_drops).sum();
     if drops > 0 {
@@ -372,20 +369,37 @@ pub fn diagnosis(lab: &mut Lab) -> String {
 
 /// How to play with a lab that stays.
 pub fn playground(lab: &Lab) -> String {
-    let ctl =
-        format!("ip netns exec {} {} --nva {}", lab.namespace("nva"), lab.bins.ctl.display(), lab.nva.url);
-    let mut text =
-        format!("Lab {} stays. The operator's command, in the NVA's namespace:\n\n  ctl='{ctl}'\n\n", lab.id);
-    for line in ["nve list", "vm list", "move list", "counters --nve a", "vm show v"] {
+    let (nva, me) = (lab.namespace("nva"), lab.bins.lab.display());
+    let mut text = format!(
+        "\nLab {} stays. The operator's command reaches the NVA from its namespace:\n\n  \
+         ctl='ip netns exec {nva} {} --nva {}'\n\n",
+        lab.id,
+        lab.bins.ctl.display(),
+        lab.nva.url
+    );
+    let switch = lab.nves.keys().next_back().map_or("a", String::as_str);
+    for line in ["nve list", "vm list", "vm show v", "move list", &format!("counters --nve {switch}")] {
         let _ = writeln!(text, "  $ctl {line}");
     }
-    let (v, p) = (lab.namespace("v"), lab.namespace("p"));
+    let here = lab.vms.get("v").and_then(|v| v.attached.as_ref()).map_or("", |a| &a.nve);
+    if let Some(elsewhere) = lab.nves.keys().find(|n| *n != here) {
+        let _ = write!(
+            text,
+            "\nMove a VM, with the lab as its hypervisor:\n\n  {me} move {} v {elsewhere}\n  \
+             $ctl move show play-1\n",
+            lab.id
+        );
+    }
+    text += "\nThe VMs:\n\n";
+    for vm in lab.vms.values() {
+        let ips: Vec<String> = vm.spec.ips.iter().map(ToString::to_string).collect();
+        let _ =
+            writeln!(text, "  ip netns exec {} bash    # {}: {}", vm.namespace, vm.spec.name, ips.join(" "));
+    }
     let _ = write!(
         text,
-        "\nInside the VMs (v is 203.0.113.10, p is 203.0.113.20):\n\n  ip netns exec {v} ip neighbor\n  \
-         ip netns exec {p} ping 203.0.113.10\n\nConfigurations and logs: {}\nTake it down: {} down {}\n",
+        "\nConfigurations and logs: {}\nTake it down: {me} down {}\n",
         lab.dir.display(),
-        lab.bins.lab.display(),
         lab.id
     );
     text
