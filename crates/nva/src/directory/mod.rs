@@ -29,7 +29,7 @@ mod state;
 mod tick;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
@@ -91,6 +91,8 @@ pub struct Directory {
     /// Changes that wait for the old NVE to know first.
     fanouts: BTreeMap<VmKey, Fanout>,
     awaited: BTreeMap<u64, Awaited>,
+    /// When the awaited are said again, in order; those that are not awaited any more are skipped.
+    retries: VecDeque<(Instant, u64)>,
     next_ack: u64,
     /// When claims were granted, kept for a moment: see `report`.
     granted: BTreeMap<VmKey, Instant>,

@@ -26,8 +26,8 @@ pub(super) struct Awaited {
     pub vni: Vni,
     /// The move that waits for it.
     pub by: Option<MoveId>,
-    /// Said again at this time, so many times more; none: given up, a late Ack still counts.
-    pub retry: Option<(Instant, u8)>,
+    /// Said again so many times more; none: given up, a late Ack still counts.
+    pub retries: Option<u8>,
     pub message: NvaToNve,
 }
 
@@ -124,8 +124,9 @@ impl Directory {
         {
             m.awaiting.insert(ack_id, nve);
         }
-        let retry = Some((self.now + self.config.upd_timeout, self.config.upd_retries));
-        self.awaited.insert(ack_id, Awaited { session, vni, by, retry, message: message.clone() });
+        let retries = Some(self.config.upd_retries);
+        self.awaited.insert(ack_id, Awaited { session, vni, by, retries, message: message.clone() });
+        self.retries.push_back((self.now + self.config.upd_timeout, ack_id));
         self.send(session, message);
         ack_id
     }
@@ -191,21 +192,20 @@ impl Directory {
 
     /// Says again what was not acknowledged; after the last time the NVE is dirty and gets a snapshot.
     pub(super) fn retry_updates(&mut self) {
-        let now = self.now;
-        let late = |a: &Awaited| a.retry.is_some_and(|(at, _)| at <= now);
-        let due: Vec<u64> = self.awaited.iter().filter(|(_, a)| late(a)).map(|(id, _)| *id).collect();
         let mut dirty: BTreeSet<(SessionId, Vni)> = BTreeSet::new();
-        for ack_id in due {
+        // In the order of their times, because all wait equally long.
+        while let Some((_, ack_id)) = self.retries.pop_front_if(|(at, _)| *at <= self.now) {
             let Some(a) = self.awaited.get_mut(&ack_id) else { continue };
-            match a.retry {
-                Some((_, left)) if left > 0 => {
-                    a.retry = Some((now + self.config.upd_timeout, left - 1));
-                    let (session, message) = (a.session, a.message.clone());
-                    self.send(session, message);
-                }
-                _ => {
-                    a.retry = None;
+            match a.retries {
+                None => {}
+                Some(0) => {
                     dirty.insert((a.session, a.vni));
+                }
+                Some(left) => {
+                    a.retries = Some(left - 1);
+                    let (session, message) = (a.session, a.message.clone());
+                    self.retries.push_back((self.now + self.config.upd_timeout, ack_id));
+                    self.send(session, message);
                 }
             }
         }
@@ -219,7 +219,7 @@ impl Directory {
         self.log(Level::Warn, format!("{who} does not acknowledge updates of VN {vni}: dirty, snapshot"));
         // The snapshot covers all updates of the VN, so none of them is said again.
         for a in self.awaited.values_mut().filter(|a| a.session == session && a.vni == vni) {
-            a.retry = None;
+            a.retries = None;
         }
         if let Some(s) = self.sessions.get_mut(&session) {
             s.dirty = true;

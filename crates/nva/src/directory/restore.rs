@@ -1,6 +1,6 @@
 //! From persistent state to a directory that serves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use godwit_model::{MovePhase, NveId};
 use godwit_wire::{Instant, Vni};
@@ -42,6 +42,7 @@ impl Directory {
             next_move: 1,
             fanouts: BTreeMap::new(),
             awaited: BTreeMap::new(),
+            retries: VecDeque::new(),
             next_ack: 1,
             granted: BTreeMap::new(),
             last_tick: None,
