@@ -5,7 +5,7 @@
 GODWIT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # To build: DPDK with its drivers, and what its bindings are generated with.
-GODWIT_BUILD_PACKAGES=(libdpdk-dev dpdk libclang-dev clang pkg-config)
+GODWIT_BUILD_PACKAGES=(gcc libc6-dev libdpdk-dev dpdk libclang-dev clang pkg-config)
 # To run the lab.
 GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump)
 # To run the whole test suite.

@@ -174,7 +174,7 @@ pub fn run(agent: &mut Agent) -> Result<()> {
 }
 
 /// What became of a talk.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Talk {
     /// Probes from the first end to the second.
     pub a_to_b: Stream,
@@ -185,7 +185,7 @@ pub struct Talk {
 }
 
 /// What became of the probes of one direction.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Stream {
     /// Packets sent.
     pub sent: u64,

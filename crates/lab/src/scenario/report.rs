@@ -217,7 +217,14 @@ fn during(moves: &[Moved], streams: [&Stream; 2], pauses: &[Gap]) -> String {
     let longest = streams.iter().filter_map(|s| s.longest_beyond(pauses)).max_by_key(|l| l.1);
     let Some((gap, _)) = longest else { return "at no time".into() };
     let at = moves.iter().zip(1..).find_map(|(m, n)| m.part_at(gap.from_ns).map(|part| (n, part)));
-    at.map_or("between moves".into(), |(n, part)| format!("in move {n}, {part}"))
+    if let Some((n, part)) = at {
+        return format!("in move {n}, {part}");
+    }
+    let ended = |m: &Moved| m.parts.last().map_or(u64::MAX, |p| p.1);
+    let before = moves.iter().zip(1..).take_while(|(m, _)| ended(m) <= gap.from_ns).last();
+    before.map_or("before the first move".into(), |(m, n)| {
+        format!("{:.0} ms after move {n} was over", ms(gap.from_ns - ended(m)))
+    })
 }
 
 fn round(ms: f64) -> f64 {
@@ -415,6 +422,35 @@ mod tests {
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(1_000), "1,000");
         assert_eq!(thousands(12_345_678), "12,345,678");
+    }
+
+    /// A talk in which `lost` packets to the moving VM got lost.
+    fn talk(lost: u64) -> Talk {
+        let stream = |lost| Stream { sent: 100, received: 100 - lost, lost, ..Stream::default() };
+        Talk { a_to_b: stream(0), b_to_a: stream(lost), tcp: None }
+    }
+
+    #[test]
+    fn json_has_what_programs_rely_on() {
+        let run = serde_json::to_value(Run::new(4, 6, &[], &talk(3), true)).unwrap();
+        let numbers = ["inner", "outer", "moves", "sent", "received", "lost", "duplicated", "reordered"];
+        for key in numbers.iter().chain(&["gap_ms_max", "held", "forwarded"]) {
+            assert!(run[key].is_number(), "{key}: {run}");
+        }
+        assert_eq!(
+            (run["sent"].as_u64(), run["received"].as_u64(), run["lost"].as_u64()),
+            (Some(200), Some(197), Some(3))
+        );
+        assert_eq!(run["tcp_alive"], true);
+    }
+
+    #[test]
+    fn a_run_is_faultless_only_without_loss_and_with_tcp() {
+        assert!(Run::new(4, 4, &[], &talk(0), true).is_faultless());
+        assert!(!Run::new(4, 4, &[], &talk(1), true).is_faultless());
+        assert!(!Run::new(4, 4, &[], &talk(0), false).is_faultless());
+        let text = table(&[Run::new(4, 6, &[], &talk(1), true)]);
+        assert!(text.contains("IPv6") && text.contains("alive"), "{text}");
     }
 
     #[test]
