@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::cmd;
@@ -86,6 +87,8 @@ pub fn on_signals() -> Result<()> {
         if let Ok(signal) = set.wait() {
             eprintln!("\n{signal}: taking the lab down");
             sweep_all();
+            // Not every init of a container takes in orphans that have ended.
+            while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(s) if s != WaitStatus::StillAlive) {}
             std::process::exit(128 + signal as i32);
         }
     })?;
