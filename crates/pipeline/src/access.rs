@@ -174,6 +174,10 @@ pub(crate) fn inspect(frame: &[u8], contiguous: bool, port: &Port, tables: &Tabl
     let wish = inspect_untagged(frame, a, port, tables, now);
     match (port.admission, wish) {
         (Admission::Activated, wish) => wish,
+        // A good question shows that the VM is alive, even one that has no answer.
+        (_, Wish::Drop(DropReason::UnknownTarget | DropReason::AskRepeated | DropReason::AskLimit)) => {
+            Wish::FirstFrame
+        }
         // Malformed and spoofed frames prove nothing.
         (_, Wish::Announce(..) | Wish::Drop(_)) => wish,
         _ => Wish::FirstFrame,

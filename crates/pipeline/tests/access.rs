@@ -8,7 +8,7 @@ use godwit_tables::DropReason;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Vxlan};
-use godwit_wire::{HashKey, Mac, flow};
+use godwit_wire::{HashKey, Instant, Mac, flow};
 
 /// The packet that encapsulation must give, built by the test kit alone.
 fn golden(inner: &[u8], remote: std::net::IpAddr, tos: u8) -> Vec<u8> {
@@ -136,6 +136,11 @@ fn r15_r18_associated_port_reports_and_forwards_nothing() {
     lab.wait(ms(5));
     dropped(&mut lab, P1, &numbered(M1, M2, 3), DropReason::PortClosed);
     assert_eq!(lab.take_events(), [first], "but again while it lasts");
+    // A question that has no answer shows as well that the VM is alive.
+    lab.wait(ms(5));
+    lab.apply(Update::NeighborAbsent { vn: VN, ip: v4(9).into(), until: Instant::NEVER });
+    dropped(&mut lab, P1, &frames::arp_request(M1, v4(1), v4(9)), DropReason::PortClosed);
+    assert_eq!(lab.take_events(), [first]);
     // No ARP answers either, but announcements count.
     lab.neighbor(v4(2), M2);
     dropped(&mut lab, P1, &frames::arp_request(M1, v4(1), v4(2)), DropReason::PortClosed);
