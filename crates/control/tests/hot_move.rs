@@ -158,6 +158,18 @@ fn r49_a_move_called_off_gives_the_vm_back_with_what_was_held() {
 }
 
 #[test]
+fn r49_a_move_without_an_end_leaves_the_vm_where_it_was() {
+    let mut lab = v_at_a();
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    lab.input(A, Input::PausePort { port: PORT });
+    lab.disconnect(A);
+    lab.pass(301_000);
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+    assert!(lab.hosts[A].alarms() > 0);
+}
+
+#[test]
 fn r45_resumed_by_an_order_without_a_move() {
     let mut lab = v_at_a();
     lab.input(A, Input::PausePort { port: PORT });

@@ -328,6 +328,104 @@ fn control_that_restarts_under_a_running_vm_takes_it_up_again() {
     assert_eq!(fresh.hosts[A].state(1), Some(VmState::Local { port: PORT }));
 }
 
+/// A lab in which VM 1 runs at A and B claims it behind A's back: A has not heard of it.
+fn taken_unheard() -> Lab {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.nva.accept_unplanned = true;
+    lab.add_port(B, PORT, 1);
+    lab.settle();
+    lab.announce(B, PORT, 1);
+    lab.nva_hears(B);
+    lab
+}
+
+#[test]
+fn r41_a_port_that_waits_for_its_return_stays_open_when_the_news_of_its_departure_is_late() {
+    let mut lab = taken_unheard();
+    lab.input(A, Input::PortRemoved { port: PORT });
+    let back = PortIdx(7);
+    lab.add_port(A, back, 1);
+    lab.settle();
+    assert!(matches!(lab.hosts[A].state(1), Some(VmState::Departed { .. })));
+    assert_eq!(admission(&lab, A, back), Some(Admission::Associated));
+    lab.announce(A, back, 1);
+    lab.settle();
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: back }));
+    assert_eq!(lab.nva.records[&vm(1)].location, Some(location(A)));
+}
+
+#[test]
+fn r21_a_claim_that_rests_on_old_news_may_be_made_again() {
+    let mut lab = taken_unheard();
+    lab.input(A, Input::PortRemoved { port: PORT });
+    let back = PortIdx(7);
+    lab.add_port(A, back, 1);
+    lab.announce(A, back, 1);
+    lab.settle();
+    assert!(matches!(lab.hosts[A].state(1), Some(VmState::Departed { .. })), "B has it, A hosted it");
+    assert_eq!(admission(&lab, A, back), Some(Admission::Associated), "no quarantine");
+    assert_eq!(lab.hosts[A].alarms(), 0);
+    lab.announce(A, back, 1);
+    lab.settle();
+    assert_eq!(lab.nva.records[&vm(1)].location, Some(location(A)));
+}
+
+#[test]
+fn r41_an_announcement_that_crosses_the_departure_is_a_departure() {
+    let mut lab = taken_unheard();
+    lab.input(A, Input::PausePort { port: PORT });
+    lab.input(A, Input::ActivatePort { port: PORT });
+    // The VM's last words at A cross the news that it is at B.
+    lab.announce(A, PORT, 1);
+    lab.settle();
+    assert!(matches!(lab.hosts[A].state(1), Some(VmState::Departed { .. })));
+    assert_eq!(admission(&lab, A, PORT), Some(Admission::Closed));
+    assert_eq!(claims(&lab, A).len(), 2, "it was asked");
+    assert_eq!(lab.hosts[A].alarms(), 0);
+}
+
+#[test]
+fn r41_a_departed_vms_port_may_speak_again_when_nobody_has_the_vm() {
+    let mut lab = taken_unheard();
+    lab.settle();
+    assert_eq!(admission(&lab, A, PORT), Some(Admission::Closed));
+    lab.input(B, Input::PortRemoved { port: PORT });
+    lab.pass(3_500);
+    assert_eq!(lab.nva.records[&vm(1)].state, BindingState::Detached);
+    assert_eq!(admission(&lab, A, PORT), Some(Admission::Associated));
+    assert_eq!(lab.hosts[A].state(1), None, "R43: nothing is forwarded to where it is not");
+}
+
+#[test]
+fn r17_a_port_that_was_only_associated_goes_before_its_vn() {
+    let mut lab = Lab::new(1);
+    lab.nva.define(vm(1), vm_ip(1));
+    lab.add_port(A, PORT, 1);
+    lab.settle();
+    lab.input(A, Input::PortRemoved { port: PORT });
+    assert!(lab.hosts[A].tables.vns.is_empty());
+    // Its number is free again.
+    lab.add_port(A, PORT, 1);
+    assert!(lab.hosts[A].tables.vns.contains_key(&key(1).vn()));
+}
+
+#[test]
+fn r45_a_pause_before_the_first_grant_does_not_keep_what_the_directory_has_elsewhere() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.add_port(B, PORT, 1);
+    lab.settle();
+    lab.announce(B, PORT, 1);
+    lab.input(B, Input::PausePort { port: PORT });
+    lab.input(B, Input::PortRemoved { port: PORT });
+    // The claim is lost with its session.
+    lab.disconnect(B);
+    lab.connect(B);
+    lab.settle();
+    assert!(!matches!(lab.hosts[B].state(1), Some(VmState::Paused { .. })));
+}
+
 // ---- The directory ----
 
 #[test]
@@ -504,6 +602,19 @@ fn a_grant_of_another_nves_vm_is_refused() {
 }
 
 // ---- Underlay and workers ----
+
+#[test]
+fn r4_without_any_uplink_nothing_is_said_of_families_yet() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.run_vm(B, 2);
+    lab.input(A, Input::PortRemoved { port: UPLINK });
+    assert_eq!(lab.hosts[A].state(2), None);
+    assert_eq!(lab.hosts[A].alarms(), 0);
+    lab.uplink(A, lab::uplink(A));
+    lab.settle();
+    assert!(is_remote_to(&lab, A, 2, B));
+}
 
 #[test]
 fn r4_the_outer_family_follows_the_vms_addresses_where_both_nves_have_both() {

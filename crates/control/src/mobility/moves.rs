@@ -169,8 +169,17 @@ impl Vm {
         }
     }
 
-    /// The move was called off before its grant: back to what was.
+    /// The NVA says that the move was called off. Of a move of an earlier session that says too
+    /// little: since then the VM may have been paused for another one, or run elsewhere. The snapshot
+    /// tells, and ends the intent then.
     pub(crate) fn abort(&mut self, id: &MoveId, reason: &str, cx: &mut Ctx<'_>) {
+        if self.intent.as_ref().is_some_and(|i| !i.unconfirmed) {
+            self.give_up(id, reason, cx);
+        }
+    }
+
+    /// The move has ended before its grant: back to what was.
+    fn give_up(&mut self, id: &MoveId, reason: &str, cx: &mut Ctx<'_>) {
         let Some(intent) = self.intent.take_if(|i| i.id == *id) else { return };
         cx.note(Level::Info, format!("move {id} of {} was called off: {reason}", self.key));
         if intent.is_target() {
@@ -197,8 +206,11 @@ impl Vm {
         let moving = cx.record.and_then(|r| r.moving.as_ref());
         let stale =
             self.intent.as_ref().filter(|i| i.unconfirmed && moving != Some(&i.id)).map(|i| i.id.clone());
+        if let Some(intent) = &mut self.intent {
+            intent.unconfirmed = false;
+        }
         if let Some(id) = stale {
-            self.abort(&id, "the NVA does not know it any more", cx);
+            self.give_up(&id, "the NVA does not know it any more", cx);
         }
         // Paused before its claim was answered, and the directory does not have it here: it never was
         // ours, and what is held goes where it is.
@@ -210,9 +222,11 @@ impl Vm {
         self.provision(cx);
     }
 
+    /// Nobody said how the move ended: as if it had been called off (R49).
     pub(crate) fn intent_expired(&mut self, cx: &mut Ctx<'_>) {
-        if let Some(i) = self.intent.take() {
-            cx.note(Level::Alarm, format!("move {} of {} did not come to an end: forgotten", i.id, self.key));
+        if let Some(id) = self.intent.as_ref().map(|i| i.id.clone()) {
+            cx.note(Level::Alarm, format!("move {id} of {} did not come to an end", self.key));
+            self.give_up(&id, "its time is over", cx);
         }
     }
 }

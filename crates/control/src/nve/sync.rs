@@ -164,10 +164,10 @@ impl Nve {
                 Some(VmState::Expected { via, hold: self.config.arrive_hold })
             }
             Wish::Departed { to, until } if self.config.forward_in_flight => {
-                Some(match self.tunnel_to(key, to.locators, out) {
-                    Some(tunnel) => VmState::Departed { tunnel, until },
-                    None => VmState::Absent { until: Instant::NEVER },
-                })
+                match self.tunnel_to(key, to.locators, out) {
+                    Some(tunnel) => Some(VmState::Departed { tunnel, until }),
+                    None => self.unreachable_state(),
+                }
             }
             Wish::Departed { .. } | Wish::Directory => self.directory_state(key, out),
         }
@@ -178,15 +178,21 @@ impl Nve {
         let record = self.mirror.record(key).filter(|r| r.state == BindingState::Active);
         let elsewhere = record.and_then(|r| r.location.as_ref()).filter(|l| l.nve != self.config.nve);
         match elsewhere.map(|l| l.locators) {
-            Some(locators) => Some(match self.tunnel_to(key, locators, out) {
-                Some(tunnel) => VmState::Remote { tunnel },
-                None => VmState::Absent { until: Instant::NEVER },
-            }),
+            Some(locators) => match self.tunnel_to(key, locators, out) {
+                Some(tunnel) => Some(VmState::Remote { tunnel }),
+                None => self.unreachable_state(),
+            },
             None => {
                 let until = self.mirror.absent(key).filter(|t| *t > self.now)?;
                 Some(VmState::Absent { until })
             }
         }
+    }
+
+    /// No family in common (R4); while there is no uplink at all, nothing can be said yet.
+    fn unreachable_state(&self) -> Option<VmState> {
+        let lonely = self.underlay.locators().is_empty();
+        (!lonely).then_some(VmState::Absent { until: Instant::NEVER })
     }
 
     /// Who answers on an address: the configuration file, then the newest record that is alive.
@@ -240,7 +246,7 @@ impl Nve {
         if !self.underlay.is_routed(remote) {
             self.alarm(format!("no uplink leads to locator {remote}"), out);
         }
-        self.timers.set(Timer::Tunnels, Some(self.now + half(self.config.tunnel_linger)));
+        self.timers.arm(Timer::Tunnels, self.now + half(self.config.tunnel_linger));
         self.router.add_tunnel(remote, way)
     }
 
