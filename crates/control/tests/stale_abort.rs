@@ -1,0 +1,60 @@
+//! A move called off while its old NVE was away, told when that NVE is back: seeds 5351 and 5386 of
+//! the simulation.
+
+mod lab;
+
+use godwit_control::Input;
+use godwit_model::MoveId;
+use godwit_model::message::NvaToNve;
+use godwit_tables::update::VmState;
+use lab::{Lab, PORT, vm};
+
+const A: usize = 0;
+const B: usize = 1;
+
+/// v is paused at A while A is away from the NVA, which has called off m1 meanwhile.
+fn paused_while_away() -> Lab {
+    let mut lab = Lab::new(3);
+    lab.run_vm(A, 1);
+    lab.settle();
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    lab.disconnect(A);
+    lab.input(A, Input::PausePort { port: PORT });
+    lab
+}
+
+/// A is welcomed, and the first thing that it hears is the call-off.
+fn back_and_told(lab: &mut Lab) {
+    lab.connect(A);
+    lab.nva_hears(A);
+    lab.nve_hears(A);
+    let reason = "called off while this NVE was away".into();
+    lab.hosts[A].inbox.push_back(NvaToNve::MoveAbort { id: MoveId("m1".into()), key: vm(1), reason });
+    lab.nve_hears(A);
+}
+
+fn is_paused(lab: &Lab) -> bool {
+    matches!(lab.hosts[A].state(1), Some(VmState::Paused { .. }))
+}
+
+#[test]
+fn r45_a_pause_for_a_newer_move_outlives_the_end_of_an_older_one() {
+    let mut lab = paused_while_away();
+    lab.nva.order_move("m2", vm(1));
+    back_and_told(&mut lab);
+    assert!(is_paused(&lab), "{:?}", lab.hosts[A].state(1));
+    lab.order_move("m2", 1, A, B);
+    lab.settle();
+    assert!(is_paused(&lab), "{:?}", lab.hosts[A].state(1));
+}
+
+#[test]
+fn r45_a_pause_ends_with_its_move_once_the_snapshot_has_told() {
+    let mut lab = paused_while_away();
+    lab.nva.records.get_mut(&vm(1)).unwrap().moving = None;
+    back_and_told(&mut lab);
+    assert!(is_paused(&lab), "before the snapshot nothing is known");
+    lab.settle();
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+}
