@@ -46,6 +46,9 @@ pub struct Device {
     pub port: Port,
     /// The link as last seen.
     pub link_up: bool,
+    /// The device's word on its link counts. That of a tap doesn't: its driver looks the interface up
+    /// by name in the switch's own network namespace, and finds it gone once it was given to a guest's.
+    pub link_counts: bool,
 }
 
 /// All devices by number.
@@ -163,6 +166,7 @@ pub fn attach(
         polled_by: placed.iter().map(|(q, w)| (q.queue, *w)).collect(),
         mac: Mac(port.mac()),
         mtu: port.mtu(),
+        link_counts: port.driver_name() != "net_tap",
         link_up: port.link().up,
         port,
         is_access: false,

@@ -166,7 +166,7 @@ impl Switch {
     /// Tells control of devices whose link changed.
     pub fn poll_links(&mut self) {
         let mut changed = Vec::new();
-        for d in self.devices.iter_mut() {
+        for d in self.devices.iter_mut().filter(|d| d.link_counts) {
             let up = d.port.link().up;
             if up != d.link_up {
                 d.link_up = up;

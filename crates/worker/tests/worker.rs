@@ -1,0 +1,195 @@
+//! A worker stepped by hand over queues in memory: orders, relays, hand-overs of queues, counters.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use godwit_pipeline::mem::MemPool;
+use godwit_tables::update::{Admission, Key, PortIdx, PortRole, Update, VmState, VnIdx};
+use godwit_tables::{DropReason, Tables, TablesConfig};
+use godwit_wire::{Instant, Mac, Vni};
+use godwit_worker::command::{Command, Mailbox, Reply, SmallFrame, Snapshot, TxPath};
+use godwit_worker::mem::{MemIo, MemQueue};
+use godwit_worker::outbox::OUTBOX;
+use godwit_worker::worker::{ORDERS, Worker};
+
+const VN: VnIdx = VnIdx(0);
+const A: PortIdx = PortIdx(1);
+const B: PortIdx = PortIdx(2);
+
+fn mac(port: PortIdx) -> Mac {
+    Mac([2, 0, 0, 0, 0, port.0 as u8])
+}
+
+fn frame(from: PortIdx, to: PortIdx, n: u16) -> Vec<u8> {
+    let ip = |p: PortIdx| IpAddr::from(Ipv4Addr::new(203, 0, 113, p.0 as u8));
+    godwit_testkit::frames::udp_frame((mac(from), ip(from), n), (mac(to), ip(to), 9), b"payload")
+}
+
+/// A worker that knows two local VMs, A and B, but no queue yet.
+fn worker() -> (Worker<MemIo>, Mailbox<MemIo>) {
+    let mailbox = Mailbox::new(1024, 64);
+    let tables =
+        Tables::new(&TablesConfig { location_capacity: 64, hold_bytes: 1 << 20, ..Default::default() });
+    let mut w = Worker::new(tables, MemPool::endless(), mailbox.clone());
+    let vni = Vni::from_low24(7);
+    order(&mailbox, Command::Table(Update::VnSet { vn: VN, vni, mtu: 1450, transparent_vlan: false }));
+    for port in [A, B] {
+        let role = PortRole::Access { vn: VN, mac: mac(port), admission: Admission::Activated };
+        order(&mailbox, Command::Table(Update::PortSet { port, role }));
+        let key = Key::new(VN, mac(port));
+        order(&mailbox, Command::Table(Update::VmSet { key, state: VmState::Local { port } }));
+    }
+    w.step(Instant(1));
+    (w, mailbox)
+}
+
+#[track_caller]
+fn order(mailbox: &Mailbox<MemIo>, command: Command<MemIo>) {
+    assert!(mailbox.commands.push(command).is_ok(), "the mailbox has room");
+}
+
+fn attach_rx(mailbox: &Mailbox<MemIo>, port: PortIdx) -> MemQueue {
+    let rx = MemQueue::new(1024);
+    order(mailbox, Command::AttachRx { port, queue: 0, rx: rx.clone() });
+    rx
+}
+
+fn attach_tx(mailbox: &Mailbox<MemIo>, port: PortIdx, tx: TxPath<MemIo>) {
+    order(mailbox, Command::AttachTx { port, tx, outbox: Vec::with_capacity(OUTBOX) });
+}
+
+fn steps(w: &mut Worker<MemIo>, n: usize) {
+    for i in 0..n {
+        w.step(Instant(1_000 + i as u64));
+    }
+}
+
+fn sources(queue: &MemQueue) -> Vec<u16> {
+    std::iter::from_fn(|| queue.take()).map(|f| u16::from_be_bytes([f[34], f[35]])).collect()
+}
+
+#[test]
+fn frames_go_from_port_to_port_in_order() {
+    let (mut w, mailbox) = worker();
+    let (rx, tx) = (attach_rx(&mailbox, A), MemQueue::new(1024));
+    attach_tx(&mailbox, B, TxPath::Own(tx.clone()));
+    (0..100).for_each(|n| assert!(rx.put(frame(A, B, n))));
+    steps(&mut w, 6);
+    assert_eq!(sources(&tx), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_transmit_queue_delays_and_then_counts() {
+    let (mut w, mailbox) = worker();
+    let (rx, tx) = (attach_rx(&mailbox, A), MemQueue::new(8));
+    attach_tx(&mailbox, B, TxPath::Own(tx.clone()));
+    (0..20).for_each(|n| assert!(rx.put(frame(A, B, n))));
+    steps(&mut w, 3);
+    assert_eq!(w.tables().counters.dropped(DropReason::TxFull), 0, "what does not fit waits");
+    let mut got = sources(&tx);
+    while got.len() < 20 {
+        steps(&mut w, 1);
+        got.extend(sources(&tx));
+    }
+    assert_eq!(got, (0..20).collect::<Vec<_>>());
+    // Far more than queue and outbox hold together.
+    let total = 8 + OUTBOX as u16 + 100;
+    for n in 0..total {
+        assert!(rx.put(frame(A, B, n)));
+        steps(&mut w, 1);
+    }
+    assert_eq!(w.tables().counters.dropped(DropReason::TxFull), 100);
+    assert_eq!(w.tables().counters.port(B).tx_packets, 20 + u64::from(total) - 100);
+}
+
+#[test]
+fn a_worker_without_a_queue_relays_to_the_one_that_has_it() {
+    let ((mut first, box1), (mut second, box2)) = (worker(), worker());
+    let (rx, tx) = (attach_rx(&box1, A), MemQueue::new(1024));
+    let relay = Arc::new(ArrayQueue::new(16));
+    attach_tx(&box1, B, TxPath::Relay(relay.clone()));
+    attach_tx(&box2, B, TxPath::Own(tx.clone()));
+    order(&box2, Command::ServeRelay { port: B, relay });
+    (0..20).for_each(|n| assert!(rx.put(frame(A, B, n))));
+    steps(&mut first, 2);
+    steps(&mut second, 2);
+    assert_eq!(sources(&tx), (0..16).collect::<Vec<_>>());
+    assert_eq!(first.tables().counters.dropped(DropReason::TxFull), 4, "the relay is bounded");
+}
+
+#[test]
+fn a_receive_queue_changes_workers_without_losing_a_frame() {
+    let ((mut first, box1), (mut second, box2)) = (worker(), worker());
+    let (rx, tx) = (attach_rx(&box1, A), MemQueue::new(1024));
+    for mailbox in [&box1, &box2] {
+        attach_tx(mailbox, B, TxPath::Own(tx.clone()));
+    }
+    (0..50).for_each(|n| assert!(rx.put(frame(A, B, n))));
+    steps(&mut first, 1);
+    order(&box1, Command::DetachRx { port: A, queue: 0 });
+    (50..100).for_each(|n| assert!(rx.put(frame(A, B, n))));
+    steps(&mut first, 3);
+    let Some(Reply::Rx { rx: Some(queue), .. }) = box1.replies.pop() else { panic!("the queue comes back") };
+    order(&box2, Command::AttachRx { port: A, queue: 0, rx: queue });
+    steps(&mut second, 6);
+    assert_eq!(sources(&tx), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn detaching_sends_what_waits_and_later_frames_are_counted() {
+    let (mut w, mailbox) = worker();
+    let (rx, tx) = (attach_rx(&mailbox, A), MemQueue::new(4));
+    attach_tx(&mailbox, B, TxPath::Own(tx.clone()));
+    (0..10).for_each(|n| assert!(rx.put(frame(A, B, n))));
+    steps(&mut w, 2);
+    order(&mailbox, Command::DetachTx { port: B });
+    steps(&mut w, 1);
+    assert!(matches!(mailbox.replies.pop(), Some(Reply::Tx { tx: Some(TxPath::Own(_)), .. })));
+    assert_eq!(w.tables().counters.dropped(DropReason::TxFull), 6, "the queue took 4 of 10");
+    assert!(rx.put(frame(A, B, 99)));
+    steps(&mut w, 2);
+    assert_eq!(w.tables().counters.dropped(DropReason::TxFull), 7, "no way out any more");
+}
+
+#[test]
+fn orders_are_bounded_an_iteration_and_wait_for_room_for_answers() {
+    let (mut w, _) = worker();
+    let small = Mailbox::new(256, 8);
+    let mut fresh = Worker::<MemIo>::new(
+        Tables::new(&TablesConfig { location_capacity: 64, hold_bytes: 1 << 20, ..Default::default() }),
+        MemPool::endless(),
+        small.clone(),
+    );
+    (0..200).for_each(|token| order(&small, Command::Barrier { token }));
+    fresh.step(Instant(1));
+    assert_eq!(small.replies.len(), ORDERS);
+    steps(&mut fresh, 20);
+    let tokens: Vec<u64> = std::iter::from_fn(|| small.replies.pop())
+        .filter_map(|r| if let Reply::Reached { token } = r { Some(token) } else { None })
+        .collect();
+    assert_eq!(tokens, (0..200).collect::<Vec<_>>());
+    steps(&mut w, 1);
+}
+
+#[test]
+fn control_sends_traces_and_reads_counters() {
+    let (mut w, mailbox) = worker();
+    let tx = MemQueue::new(8);
+    attach_tx(&mailbox, B, TxPath::Own(tx.clone()));
+    let small = SmallFrame::new(&frame(A, B, 5)).expect("it is short");
+    order(&mailbox, Command::Send { port: B, frame: small });
+    order(&mailbox, Command::Trace { id: 3, port: A, frame: small });
+    order(&mailbox, Command::Snapshot(Snapshot::empty()));
+    steps(&mut w, 1);
+    assert_eq!(sources(&tx), [5]);
+    let Some(Reply::Trace { id: 3, trace }) = mailbox.replies.pop() else { panic!("a trace") };
+    assert!(!trace.steps().is_empty());
+    let Some(Reply::Snapshot(s)) = mailbox.replies.pop() else { panic!("counters") };
+    assert_eq!(s.counters.port(B).tx_packets, 1);
+    assert_eq!(s.locations, 2);
+    assert!(SmallFrame::new(&[0; 257]).is_none());
+    order(&mailbox, Command::Stop);
+    steps(&mut w, 1);
+    assert!(w.stopped());
+}

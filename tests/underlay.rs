@@ -1,0 +1,170 @@
+//! The switch as a station on the underlay, with Linux as its neighbor: it answers ARP, neighbor
+//! solicitations and echo requests for its locators, and hands everything else to the exception
+//! port; ports come, change workers and go by orders to the admin socket.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use common::program;
+
+/// A network namespace that goes with the value.
+struct Namespace(String);
+
+impl Namespace {
+    fn new(role: &str) -> Namespace {
+        let name = format!("gwt{}-{role}", std::process::id());
+        run("ip", &["netns", "add", &name]);
+        Namespace(name)
+    }
+
+    /// Runs a program in it; its output, where it succeeded.
+    fn try_run(&self, args: &[&str]) -> Option<String> {
+        let mut all = vec!["netns", "exec", &self.0];
+        all.extend(args);
+        let out = Command::new("ip").args(&all).output().expect("ip runs");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let error = String::from_utf8_lossy(&out.stderr);
+        println!("{args:?}: {}\n{text}{error}", out.status);
+        out.status.success().then_some(text)
+    }
+
+    #[track_caller]
+    fn run(&self, args: &[&str]) -> String {
+        self.try_run(args).unwrap_or_else(|| panic!("{args:?} failed"))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[track_caller]
+fn run(program: &str, args: &[&str]) {
+    let status = Command::new(program).args(args).status().expect("it starts");
+    assert!(status.success(), "{program} {args:?}: {status}");
+}
+
+/// The switch in its namespace; ended with the value.
+struct Switch(Child);
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        // The child is ip, which has become the switch by exec.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(ns: &Namespace, folder: &Path) -> Switch {
+    let config = folder.join("a.toml");
+    let text = format!(
+        "[nve]\nid = \"a\"\nworkers = \"0-1\"\nidle_sleep_us = 50\nmemory_mb = 64\nlocations = 1024\n\
+         admin_socket = \"{}\"\n\
+         [[uplink]]\nname = \"up0\"\ndevargs = \"net_af_packet0,iface=up0\"\n\
+         ipv4 = \"198.18.0.1/24\"\nipv6 = \"2001:db8:18::1/64\"\nexception = \"net_tap9,iface=exc0\"\n",
+        folder.join("a.sock").display()
+    );
+    std::fs::write(&config, text).expect("the configuration is written");
+    let log = std::fs::File::create(folder.join("a.log")).expect("a log");
+    let godwit = program("godwit");
+    let child = Command::new("ip")
+        .args(["netns", "exec", &ns.0])
+        .arg(godwit)
+        .arg("--config")
+        .arg(config)
+        .stderr(log)
+        .spawn()
+        .expect("the switch starts");
+    let switch = Switch(child);
+    wait("the switch is ready", || {
+        std::fs::read_to_string(folder.join("a.log")).is_ok_and(|l| l.contains("ready"))
+    });
+    switch
+}
+
+#[track_caller]
+fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "waited for: {what}");
+        sleep(Duration::from_millis(100));
+    }
+}
+
+/// Two namespaces with a veth pair between them; the switch will own `up0` in the first.
+fn wire() -> (Namespace, Namespace) {
+    let (a, peer) = (Namespace::new("a"), Namespace::new("p"));
+    run("ip", &["link", "add", "up0", "netns", &a.0, "type", "veth", "peer", "eth0", "netns", &peer.0]);
+    a.run(&["sysctl", "-qw", "net.ipv6.conf.up0.disable_ipv6=1"]);
+    for (ns, device) in [(&a, "up0"), (&peer, "eth0")] {
+        ns.run(&["ethtool", "-K", device, "tx", "off"]);
+        ns.run(&["ip", "link", "set", device, "up"]);
+    }
+    peer.run(&["ip", "addr", "add", "198.18.0.2/24", "dev", "eth0"]);
+    peer.run(&["ip", "addr", "add", "2001:db8:18::2/64", "dev", "eth0", "nodad"]);
+    (a, peer)
+}
+
+fn ctl(folder: &Path, args: &[&str]) -> (bool, String) {
+    let out =
+        Command::new(program("godwitctl")).arg("--socket").arg(folder.join("a.sock")).args(args).output();
+    let out = out.expect("godwitctl runs");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    println!("godwitctl {args:?}: {}\n{text}", out.status);
+    (out.status.success(), text)
+}
+
+#[test]
+fn locators_answer_and_the_rest_goes_to_the_exception_port() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, peer) = wire();
+    let _switch = start(&a, folder.path());
+
+    peer.run(&["ping", "-c", "3", "-i", "0.2", "-W", "2", "198.18.0.1"]);
+    peer.run(&["ping", "-c", "3", "-i", "0.2", "-W", "2", "2001:db8:18::1"]);
+
+    // What a routing daemon on the exception port would be: the host, with the uplink's MAC.
+    let mac = a.run(&["cat", "/sys/class/net/up0/address"]);
+    a.run(&["ip", "link", "set", "exc0", "address", mac.trim()]);
+    a.run(&["ip", "link", "set", "exc0", "up"]);
+    a.run(&["ip", "addr", "add", "198.18.0.77/24", "dev", "exc0"]);
+    peer.run(&["ping", "-c", "3", "-i", "0.2", "-W", "2", "198.18.0.77"]);
+
+    let (ok, counters) = ctl(folder.path(), &["counters", "--all"]);
+    assert!(ok && counters.contains("answered_echo"), "{counters}");
+    let (ok, status) = ctl(folder.path(), &["nve", "show"]);
+    assert!(ok && status.contains("198.18.0.2"), "the peer is a known neighbor: {status}");
+}
+
+#[test]
+fn ports_come_change_workers_and_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, _peer) = wire();
+    let _switch = start(&a, folder.path());
+    let add =
+        ["port", "add", "v", "--devargs", "net_tap1,iface=tv1", "--vni", "100", "--mac", "02:00:00:00:00:01"];
+    for round in 0..3 {
+        let (ok, text) = ctl(folder.path(), &add);
+        assert!(ok, "round {round}: {text}");
+        a.run(&["ip", "link", "show", "tv1"]);
+        let (ok, text) = ctl(folder.path(), &add);
+        assert!(!ok && text.contains("there already"), "{text}");
+        for worker in ["1", "0", "1"] {
+            let (ok, text) = ctl(folder.path(), &["port", "move", "v", "--worker", worker]);
+            assert!(ok, "{text}");
+        }
+        let (ok, text) = ctl(folder.path(), &["port", "move", "v", "--worker", "7"]);
+        assert!(!ok && text.contains("no worker 7"), "{text}");
+        let (ok, text) = ctl(folder.path(), &["port", "remove", "v"]);
+        assert!(ok, "{text}");
+        assert!(a.try_run(&["ip", "link", "show", "tv1"]).is_none(), "the tap went with the port");
+    }
+    let (ok, text) = ctl(folder.path(), &["port", "remove", "up0"]);
+    assert!(!ok && text.contains("uplinks stay"), "{text}");
+}
