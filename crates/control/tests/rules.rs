@@ -601,6 +601,20 @@ fn a_grant_of_another_nves_vm_is_refused() {
     assert!(warned(&lab, A, "names another NVE"));
 }
 
+#[test]
+fn r37_the_end_of_a_snapshot_that_comes_after_the_vn_was_left_brings_nothing_back() {
+    let mut lab = Lab::new(1);
+    lab.nva.define(vm(1), vm_ip(1));
+    lab.add_port(A, PORT, 1);
+    while lab.nva_hears(A) {}
+    lab.input(A, Input::PortRemoved { port: PORT });
+    lab.settle();
+    assert!(lab.hosts[A].tables.vns.is_empty());
+    lab.hosts[A].said.clear();
+    lab.add_port(A, PORT, 1);
+    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni() }));
+}
+
 // ---- Underlay and workers ----
 
 #[test]

@@ -196,6 +196,11 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
 }
 
 fn check(nve: &Nve) {
+    assert_eq!(
+        nve.router.vn(vni()).is_some(),
+        nve.mirror.vns().any(|v| v == vni()),
+        "mirrored and not served"
+    );
     for (key, vm) in &nve.vms {
         if let Some(f) = &vm.forward {
             assert!(f.version > vm.hosted, "R46b: {key} is forwarded to {} after {}", f.version, vm.hosted);

@@ -95,6 +95,9 @@ impl Nve {
 
     /// Everything of a VN, after something changed for all of it.
     pub(super) fn sync_whole_vn(&mut self, vni: Vni, out: &mut Outputs) {
+        if self.router.vn(vni).is_none() {
+            return;
+        }
         let (mtu, transparent) = self.mirror.vn_settings(vni);
         self.router.set_vn(vni, self.tenant_mtu(mtu), transparent);
         let mut keys: BTreeSet<VmKey> = self.mirror.records(vni).map(|r| r.key).collect();
