@@ -6,6 +6,8 @@ use clap::Parser;
 
 use super::{Config, ConfigError, PortConfig, UplinkConfig};
 
+const UPLINK_HELP: &str = "Underlay port: a PCI address or devargs, which replace those of the file's first \
+uplink, or name=N[,ipv4=A/L][,ipv6=A/L][,gateway4=A][,gateway6=A][,mtu=N],dev=DEVARGS for a further one";
 const PORT_HELP: &str = "Add a VM's port: name=N,vni=N,mac=M[,mtu=N][,activate=start],dev=DEVARGS; dev comes last \
 and takes the rest. Replaces the file's port of that name";
 
@@ -25,9 +27,7 @@ pub struct Flags {
     /// Core of the control threads.
     #[arg(long, value_name = "CORE")]
     pub control_core: Option<usize>,
-    /// Underlay port: a PCI address or devargs, which replace those of the file's first uplink, or
-    /// name=N[,ipv4=A/L][,ipv6=A/L][,gateway4=A][,gateway6=A][,mtu=N],dev=DEVARGS for a further one.
-    #[arg(long, value_name = "DEVARGS|PCI")]
+    #[arg(long, value_name = "DEVARGS|PCI", help = UPLINK_HELP)]
     pub uplink: Vec<String>,
     #[arg(long, value_name = "SPEC", help = PORT_HELP)]
     pub port: Vec<String>,
