@@ -15,7 +15,7 @@ use godwit_wire::{Instant, Mac, Vni};
 const BATCH: u64 = 32;
 
 fn update(i: u64) -> Update {
-    let mac = Mac::from_u64(0x0220_0000_0000 | (i & 0xf_ffff) % 100_000);
+    let mac = Mac::from_u64(0x0220_0000_0000 | (i % 100_000));
     Update::VmSet {
         key: Key::new(VnIdx(0), mac),
         state: VmState::Remote { tunnel: TunnelIdx((i % 256) as u32) },

@@ -136,6 +136,7 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
         rx_queues: wanted.rx_queues,
         tx_queues: workers as u16,
         mtu: (wanted.mtu != 0).then_some(wanted.mtu),
+        rss: wanted.rx_queues > 1,
         ..DeviceConfig::new(pool)
     };
     let report = port.configure(config).map_err(|e| failed(&e))?;

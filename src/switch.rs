@@ -1,6 +1,7 @@
 //! The switch: the ONE place where devices, tables, queues, workers and control are wired.
 
 use std::cell::RefCell;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use godwit_model::message::NveToNva;
 use godwit_model::{Locators, NveId};
 use godwit_tables::update::{HoldLimits, PortIdx};
 use godwit_tables::{Tables, TablesConfig};
-use godwit_wire::{Mac, Span};
+use godwit_wire::{HashKey, Mac, Span};
 use godwit_worker::command::{Command, Mailbox, Reply, SmallFrame};
 use godwit_worker::worker::Worker;
 use tokio::sync::oneshot;
@@ -247,6 +248,11 @@ async fn pumped<T>(switch: &Rc<RefCell<Switch>>, mut answer: oneshot::Receiver<T
     }
 }
 
+/// A number that nobody can foresee.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 /// Wall-clock time in microseconds since 1970.
 pub fn wall_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
@@ -259,7 +265,8 @@ fn control_core(config: &Config, workers: &[usize]) -> usize {
 }
 
 fn start_eal(config: &Config, control_core: usize) -> anyhow::Result<Eal> {
-    let devices = config.uplinks.iter().map(|u| &u.devargs).chain(config.ports.iter().map(|p| &p.devargs));
+    let uplinks = config.uplinks.iter().flat_map(|u| std::iter::once(&u.devargs).chain(&u.exception));
+    let devices = uplinks.chain(config.ports.iter().map(|p| &p.devargs));
     let pci: Vec<String> = devices.filter(|d| is_pci(d)).cloned().collect();
     let eal = EalConfig {
         main_core: Some(control_core),
@@ -270,7 +277,8 @@ fn start_eal(config: &Config, control_core: usize) -> anyhow::Result<Eal> {
             Hugepages::Never => HugePages::Never,
         },
         extra_args: config.nve.eal.clone(),
-        pci: if pci.is_empty() { Pci::Off } else { Pci::Listed(pci) },
+        // With an empty list EAL takes no device at its start, and ports can still be added later.
+        pci: Pci::Listed(pci),
         ..EalConfig::default()
     };
     Eal::init(eal).context("cannot start DPDK")
@@ -295,6 +303,10 @@ fn start_workers(
             location_capacity: config.nve.locations,
             hold_bytes: (config.nve.hold_memory_mb << 20) / cores.len(),
             vxlan_port: config.nve.vxlan_port,
+            // Every NVE uses the same: an inner flow keeps its source port when it is forwarded (R2).
+            hash_key: HashKey::new(config.nve.flow_hash_key, !config.nve.flow_hash_key),
+            // Nobody else needs to know this one, and tenants shall not be able to guess it.
+            table_seed: [random(), random()],
             ..TablesConfig::default()
         });
         let worker = Worker::new(tables, pool.clone(), mailbox.clone());

@@ -46,7 +46,7 @@ pub async fn status(switch: &Shared) -> Result<Answer, String> {
     Ok(Answer::Status(v1::Status {
         nve: s.config.nve.id.clone(),
         version: crate::VERSION.into(),
-        dpdk: godwit_dpdk::version().into(),
+        dpdk: godwit_dpdk::version().trim_start_matches("DPDK ").into(),
         locators: Some(s.nve.locators().into()),
         nva_url: s.config.nve.nva.clone().unwrap_or_default(),
         nva_connected: nva.connected,

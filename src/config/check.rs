@@ -13,6 +13,10 @@ const OVERHEAD_V4: u16 = 50;
 /// Outer IPv6, UDP, VXLAN and inner Ethernet headers.
 const OVERHEAD_V6: u16 = 70;
 
+/// A forward entry must outlive what others may still believe: an answer's life of 30 s and the
+/// windows in which queries and updates are repeated (R43).
+const FWD_TIMER_MIN_S: u64 = 31;
+
 struct Checker<'a> {
     origin: &'a str,
 }
@@ -84,6 +88,9 @@ impl Checker<'_> {
             Ok(w) => w,
             Err(e) => return self.bad("nve.workers", e, "name cores that are there"),
         };
+        if workers.len() > 64 {
+            return self.bad("nve.workers", format!("{} workers", workers.len()), "use at most 64");
+        }
         let there = || format!("this machine has cores {online:?}");
         if let Some(core) = workers.iter().find(|w| !online.contains(w)) {
             let what = format!("{} names core {core}, which is absent: {}", c.nve.workers, there());
@@ -101,7 +108,7 @@ impl Checker<'_> {
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
         let ranges: [(&str, u64, u64, u64); 6] = [
-            ("nve.fwd_timer_s", n.fwd_timer_s, 1, 3600),
+            ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
             ("nve.handover_hold_packets", n.handover_hold_packets.into(), 0, 65_536),
             ("nve.handover_hold_ms", n.handover_hold_ms, 0, 10_000),
             ("nve.hold_memory_mb", n.hold_memory_mb as u64, 1, 256),

@@ -52,7 +52,10 @@ pub struct Nve {
     pub eal: String,
     /// UDP port of VXLAN.
     pub vxlan_port: u16,
-    /// Outer family towards NVEs that have both: `auto` (IPv6), `v4` or `v6`.
+    /// Key of the hash that spreads inner flows over outer source ports; the same at every NVE.
+    pub flow_hash_key: u64,
+    /// Outer family towards NVEs that have both: `auto` (that of the VM's addresses, IPv6 where it has
+    /// both), `v4` or `v6`.
     pub outer: OuterChoice,
     /// How long the old NVE forwards packets in flight after a VM left, in seconds (fwd_timer).
     pub fwd_timer_s: u64,
@@ -81,6 +84,7 @@ impl Default for Nve {
             memory_mb: 256,
             eal: String::new(),
             vxlan_port: 4789,
+            flow_hash_key: 0,
             outer: OuterChoice::Auto,
             fwd_timer_s: 60,
             forward_in_flight: true,
@@ -113,7 +117,7 @@ pub enum Hugepages {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OuterChoice {
-    /// IPv6 where both have it.
+    /// The family of the VM's addresses; IPv6 where it has both.
     Auto,
     /// IPv4 where both have it.
     V4,

@@ -105,6 +105,16 @@ fn a_port_twice_is_refused() {
 }
 
 #[test]
+fn r43_a_forward_entry_outlives_what_others_believe() {
+    refused(
+        &GOOD.replace("id = \"a\"", "id = \"a\"\nfwd_timer_s = 5"),
+        &[],
+        "nve.fwd_timer_s",
+        "use 31 to 3600",
+    );
+}
+
+#[test]
 fn an_mtu_that_cannot_carry_tenants_is_refused() {
     refused(&GOOD.replace("name = \"up0\"", "name = \"up0\"\nmtu = 1300"), &[], "uplink[0].mtu", "use 1350");
     refused(

@@ -143,6 +143,8 @@ pub enum Command<I: Io> {
 }
 
 /// A worker's answer. Answers are never dropped: while their queue is full the worker takes no orders.
+// A box would have the worker allocate; traces are rare and the queue is as long as the mailbox.
+#[allow(clippy::large_enum_variant)]
 pub enum Reply<I: Io> {
     /// The queue that it polled; `None` where it polled none of that name.
     Rx {

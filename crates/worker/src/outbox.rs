@@ -60,10 +60,10 @@ impl<I: Io> Outboxes<I> {
 
     /// Sends what others put into `relay` from now on.
     pub fn serve(&mut self, port: PortIdx, relay: Relay<I::Packet>) {
-        if let Some(slot) = self.slots.get_mut(usize::from(port.0)) {
-            if slot.serves.replace(relay).is_none() {
-                self.serving.push(port);
-            }
+        if let Some(slot) = self.slots.get_mut(usize::from(port.0))
+            && slot.serves.replace(relay).is_none()
+        {
+            self.serving.push(port);
         }
     }
 

@@ -16,6 +16,8 @@ pub enum RefusalKind {
     Invalid,
     /// The order makes sense, but not in this state.
     State,
+    /// An NVE that it takes is away, perhaps only for the moment after a restart: try again.
+    Away,
     /// A bound is reached.
     Full,
 }
@@ -112,11 +114,11 @@ impl Refusal {
             | R::VmPinned { .. }
             | R::VmDetached { .. }
             | R::AlreadyThere { .. }
-            | R::NveNotConnected { .. }
             | R::MoveGranted { .. }
             | R::MoveEnded { .. }
             | R::NveConnected { .. }
             | R::NveHasVms { .. } => RefusalKind::State,
+            R::NveNotConnected { .. } => RefusalKind::Away,
             R::Full { .. } => RefusalKind::Full,
         }
     }

@@ -130,6 +130,7 @@ fn status(refusal: &Refusal) -> Status {
         RefusalKind::Exists => Status::already_exists(text),
         RefusalKind::Invalid => Status::invalid_argument(text),
         RefusalKind::State => Status::failed_precondition(text),
+        RefusalKind::Away => Status::unavailable(text),
         RefusalKind::Full => Status::resource_exhausted(text),
     }
 }
