@@ -98,7 +98,7 @@ fn config(folder: &Path, pcap: &Path, destinations: u32, outer: u8, core: u64) -
         ("ipv6 = \"2001:db8::1/64\"", "2001:db8::101")
     };
     let text = format!(
-        "[nve]\nid = \"bench\"\nworkers = \"{core}\"\nmemory_mb = 512\nadmin_socket = \"{socket}\"\n\
+        "[nve]\nid = \"bench\"\nworkers = \"{core}\"\nmemory_mb = 768\nadmin_socket = \"{socket}\"\n\
          [[uplink]]\nname = \"up\"\ndevargs = \"net_null1,no-rx=1\"\n{own}\n\
          [[neighbor]]\nuplink = \"up\"\nip = \"{locator}\"\nmac = \"02:00:00:00:01:02\"\n\
          [[port]]\nname = \"in\"\ndevargs = \"net_pcap0,rx_pcap={pcap},infinite_rx=1\"\nvni = 100\n\
@@ -156,11 +156,11 @@ fn testpmd(pcap: &Path, core: u64, span: Duration) -> f64 {
         .is_ok_and(|t| t.lines().any(|l| l.starts_with("HugePages_Free:") && !l.trim_end().ends_with(" 0")));
     let memory: &[&str] = if huge { &["--in-memory"] } else { &["--no-huge", "--no-shconf"] };
     let mut child = Command::new("dpdk-testpmd")
-        .args(["-l", &format!("{main},{core}"), "-m", "512", "--no-pci", "--file-prefix", "bench-floor"])
+        .args(["-l", &format!("{main},{core}"), "-m", "768", "--no-pci", "--file-prefix", "bench-floor"])
         .args(memory)
         .arg(format!("--vdev=net_pcap0,rx_pcap={},infinite_rx=1", pcap.display()))
         .args(["--vdev=net_null1,no-rx=1", "--", "--forward-mode=io", "--nb-cores=1", "--auto-start"])
-        .args(["--interactive", "--total-num-mbufs=60000"])
+        .args(["--interactive", "--total-num-mbufs=200000"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
