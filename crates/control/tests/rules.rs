@@ -372,6 +372,22 @@ fn r21_a_claim_that_rests_on_old_news_may_be_made_again() {
 }
 
 #[test]
+fn r21_an_order_to_activate_that_rested_on_old_news_is_carried_out_once_nobody_has_the_vm() {
+    let mut lab = taken_unheard();
+    lab.input(A, Input::PortRemoved { port: PORT });
+    let (back, workers) = (PortIdx(7), WorkerSet::first(1));
+    let spec = PortSpec::Access { vni: vni(), mac: mac(1), explicit_activation: true };
+    lab.input(A, Input::PortAdded { port: back, name: "back".into(), spec, workers });
+    lab.input(A, Input::ActivatePort { port: back });
+    lab.settle();
+    assert_eq!(admission(&lab, A, back), Some(Admission::Closed));
+    lab.input(B, Input::PortRemoved { port: PORT });
+    lab.pass(3_500);
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: back }));
+    assert_eq!(lab.nva.records[&vm(1)].location, Some(location(A)));
+}
+
+#[test]
 fn r41_an_announcement_that_crosses_the_departure_is_a_departure() {
     let mut lab = taken_unheard();
     lab.input(A, Input::PausePort { port: PORT });

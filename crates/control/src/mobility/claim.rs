@@ -196,7 +196,8 @@ impl Vm {
             return self.depart(to, version, cx);
         }
         self.withdraw_at = None;
-        if reason == DenyReason::StaleVersion && claim.is_fresh() {
+        // An order to activate comes once: it is kept as a refused one, which news may revive.
+        if reason == DenyReason::StaleVersion && claim.is_fresh() && claim.cause != ClaimCause::Activate {
             // It rested on news that had been overtaken. The directory's newer word is here now: if
             // the VM is too, its next frame claims it on that ground.
             cx.note(Level::Warn, format!("the claim of {} rested on old news: {text}", self.key));
