@@ -25,6 +25,8 @@ pub(crate) struct Claim {
     sent: bool,
     /// It rests on an attachment that the NVA knew already.
     again: bool,
+    /// Workers may still have a forward entry (R46c).
+    gated: bool,
 }
 
 impl Claim {
@@ -41,8 +43,9 @@ impl Claim {
 
 impl Vm {
     /// Begins to claim. With `gated` the workers had a forward entry, and the claim waits until all
-    /// of them have let go of it (R46c).
+    /// of them have let go of it (R46c). So does a claim that takes the place of one that waits.
     pub(crate) fn start_claim(&mut self, cause: ClaimCause, gated: bool, cx: &mut Ctx<'_>) {
+        let gated = gated || self.claim.as_ref().is_some_and(|c| c.gated && !c.sent);
         let seq = cx.next_seq();
         self.claim = Some(Claim {
             seq,
@@ -51,6 +54,7 @@ impl Vm {
             backoff: cx.config.claim_backoff,
             sent: false,
             again: cause == ClaimCause::Resync,
+            gated,
         });
         if gated {
             cx.actions.push(Action::Gate { seq });
@@ -109,7 +113,15 @@ impl Vm {
         let seq = cx.next_seq();
         let backoff = cx.config.claim_backoff;
         let next = Some(cx.now + backoff);
-        self.claim = Some(Claim { seq, cause: ClaimCause::Resync, next, backoff, sent: false, again: true });
+        self.claim = Some(Claim {
+            seq,
+            cause: ClaimCause::Resync,
+            next,
+            backoff,
+            sent: false,
+            again: true,
+            gated: false,
+        });
     }
 
     /// The directory has spoken on the VM: deferred claims go out, unless the address that was

@@ -84,6 +84,11 @@ impl Ctx<'_> {
         r.location.as_ref().filter(|l| l.nve == self.config.nve).map(|_| r.version)
     }
 
+    /// A planned move of it is under way.
+    fn is_moving(&self) -> bool {
+        self.record.is_some_and(|r| r.moving.is_some())
+    }
+
     fn version(&self) -> Version {
         self.record.map_or(Version::ZERO, |r| r.version)
     }
@@ -357,8 +362,9 @@ impl Vm {
             }
             Phase::Refused { port, cause, at } if version > at => self.after_refusal(port, cause, cx),
             // Control started anew under a running VM, or the operator pinned it here: the port that
-            // is there is the VM's. An echo of what we withdrew does not count.
-            Phase::Idle if version > self.withdrawn && self.intent.is_none() => {
+            // is there is the VM's. An echo of what we withdrew does not count, and in the midst of a
+            // move only the VM itself can tell where it is.
+            Phase::Idle if version > self.withdrawn && self.intent.is_none() && !cx.is_moving() => {
                 if let Some(port) = self.open_port().filter(|p| !self.ports[p].explicit) {
                     self.activate(port, ClaimCause::Resync, cx);
                 }

@@ -57,6 +57,10 @@ impl Vm {
     pub(crate) fn port_added(&mut self, port: PortIdx, name: String, explicit: bool, cx: &mut Ctx<'_>) {
         cx.send(NveToNva::Associate { key: self.key, port: name.clone() });
         let came_back = name == self.last_port;
+        if self.ports.is_empty() {
+            // What it said before an earlier port went may be forgotten with the VN.
+            self.provisioned = cx.record.is_some();
+        }
         self.ports.insert(port, AccessPort { name, explicit, closed: false, link_up: true });
         match self.phase {
             Phase::Left => self.phase = Phase::Idle,
