@@ -187,9 +187,13 @@ fn observed(lab: &mut Lab, port: PortIdx, frame: &[u8]) -> Verdict {
     let (w, t) = (lab.tables.counters.worker, lab.tables.counters.total());
     for reason in DropReason::ALL {
         let i = reason as usize;
-        // A full hold lets its oldest go, and a flood makes copies: neither is this frame's end.
-        let own = !matches!(reason, DropReason::HoldOverflow | DropReason::ReplicationLimit)
-            || lab.tables.waiting() + (lab.out.sent.len() as u64) < before.2 + 1;
+        // A full hold lets its oldest go, several where its limit has shrunk since, and a flood makes
+        // copies: neither is this frame's end.
+        let own = match reason {
+            DropReason::HoldOverflow => w.held == before.0.held,
+            DropReason::ReplicationLimit => lab.tables.waiting() + (lab.out.sent.len() as u64) < before.2 + 1,
+            _ => true,
+        };
         if t.drops[i] > before.1.drops[i] && own && w.replicated == before.0.replicated {
             return Verdict::Drop(reason);
         }
