@@ -74,7 +74,11 @@ impl Vm {
                     self.activate(port, ClaimCause::Resync, cx);
                 }
             }
-            Phase::Idle if cx.here().is_some() => self.directory_changed(cx),
+            // The operator's word. Otherwise our report has said already that it is not here, and the
+            // directory's record is about to change.
+            Phase::Idle if cx.here().is_some() && cx.record.is_some_and(|r| r.pinned) => {
+                self.directory_changed(cx);
+            }
             Phase::Idle | Phase::Running { .. } | Phase::Paused { .. } | Phase::Refused { .. } => {}
         }
         self.port_ready(cx);
