@@ -91,7 +91,7 @@ impl Directory {
         };
         self.log(Level::Info, format!("{text}, version {}", record.version));
         self.put_vm(record.clone());
-        self.granted.insert(key, self.now);
+        self.granted.insert(key, (self.now, session));
         if let Some(id) = &by {
             self.move_granted(id, record.version);
         }

@@ -94,8 +94,8 @@ pub struct Directory {
     /// When the awaited are said again, in order; those that are not awaited any more are skipped.
     retries: VecDeque<(Instant, u64)>,
     next_ack: u64,
-    /// When claims were granted, kept for a moment: see `report`.
-    granted: BTreeMap<VmKey, Instant>,
+    /// When claims were granted, and on which connection, kept for a moment: see `report`.
+    granted: BTreeMap<VmKey, (Instant, SessionId)>,
     last_tick: Option<Instant>,
     next_sweep: Instant,
     // The step that is being made: its time and what comes out of it.

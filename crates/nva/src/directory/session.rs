@@ -364,7 +364,7 @@ impl Directory {
                 self.snapshot(session, vni);
             }
         }
-        self.report_missing(&nve, &attachments);
+        self.report_missing(session, &nve, &attachments);
         self.report_memberships(session, &nve, &attachments);
     }
 
@@ -389,12 +389,15 @@ impl Directory {
     }
 
     /// VMs that the directory has here and the NVE does not: their Withdraw was lost (R19).
-    fn report_missing(&mut self, nve: &NveId, attachments: &[Attachment]) {
+    fn report_missing(&mut self, session: SessionId, nve: &NveId, attachments: &[Attachment]) {
         let active: BTreeSet<VmKey> = attachments.iter().filter(|a| a.active).map(|a| a.key).collect();
         let Some(n) = self.nves.get(nve) else { return };
         let gone: Vec<VmKey> = n.vms.difference(&active).copied().collect();
         for key in gone {
-            let fresh = self.granted.get(&key).is_some_and(|at| self.now.since(*at) < REPORT_GRACE);
+            // The grant of another connection was never under way beside this report: the NVE has
+            // started anew since.
+            let recent = |(at, on): &(_, _)| *on == session && self.now.since(*at) < REPORT_GRACE;
+            let fresh = self.granted.get(&key).is_some_and(recent);
             if let (false, Some(version)) = (fresh, self.vms.get(&key).map(|r| r.version)) {
                 self.withdraw(nve, key, version);
             }

@@ -169,6 +169,16 @@ fn r17_a_report_mends_a_lost_withdrawal() {
 }
 
 #[test]
+fn r17_an_nve_that_started_anew_loses_at_once_what_it_was_just_granted() {
+    let mut w = World::new();
+    let old = w.join("a");
+    w.take(old, 1);
+    let new = w.join("a");
+    w.say(new, NveToNva::Report { attachments: vec![] });
+    assert_eq!(owner(w.vm(1)), None, "no grant of this session can have crossed the report");
+}
+
+#[test]
 fn r17_a_report_brings_a_snapshot_to_an_nve_that_is_behind() {
     let mut w = World::new();
     let (a, b) = (w.join("a"), w.join("b"));
