@@ -1,5 +1,5 @@
 //! Runs schedules of a range of seeds, goes on after failures, and says which invariants failed how
-//! often: `cargo run --example fabric -- FIRST COUNT [planned|nva|anything] [broken]`.
+//! often: `cargo run --example fabric -- FIRST COUNT [planned|cuts|nva|anything]`.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ fn main() {
     let (first, count) = (number(0).unwrap_or(0), number(1).unwrap_or(1000));
     let class = match args.get(2).map(String::as_str) {
         Some("planned") => Some(Class::Planned),
+        Some("cuts") => Some(Class::Cuts),
         Some("nva") => Some(Class::NvaFaults),
         Some("anything") => Some(Class::Anything),
         _ => None,

@@ -52,7 +52,7 @@ fn replay() {
     let Some(seed) = env("FABRIC_SEED") else { return };
     match run(&Schedule::random(seed)) {
         Ok(stats) => println!("seed {seed} holds: {stats}"),
-        Err(failure) => panic!("{failure}"),
+        Err(failure) => panic!("{failure:#}"),
     }
 }
 

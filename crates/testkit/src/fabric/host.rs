@@ -28,6 +28,10 @@ pub(super) struct Host {
     pub conn: Option<usize>,
     pub backoff: Span,
     pub unreachable_until: Instant,
+    /// Counts its starts.
+    pub life: u32,
+    /// It is dead until then.
+    down_until: Instant,
     out: Outputs,
 }
 
@@ -52,6 +56,8 @@ impl Host {
             conn: None,
             backoff: Span(0),
             unreachable_until: Instant(0),
+            life: 0,
+            down_until: Instant(0),
             out: Outputs::default(),
         }
     }
@@ -73,12 +79,66 @@ impl World {
         h.next_port += 1;
         h.ports.insert(port, vm);
         let key = guest.key;
+        self.note(|| format!("n{host} gets port {} for {key}", port.0));
+        self.tell_port(host, port, vm);
+        port
+    }
+
+    fn tell_port(&mut self, host: usize, port: PortIdx, vm: usize) {
+        let key = self.guests[vm].key;
         let spec =
             PortSpec::Access { vni: key.vni, mac: key.mac, explicit_activation: self.plan.vms[vm].explicit };
-        let workers = WorkerSet::first(h.workers.len());
-        self.note(|| format!("n{host} gets port {} for {key}", port.0));
+        let workers = WorkerSet::first(self.hosts[host].workers.len());
         self.control(host, Input::PortAdded { port, name: format!("p{}", port.0), spec, workers });
-        port
+    }
+
+    pub fn is_down(&self, host: usize) -> bool {
+        self.now < self.hosts[host].down_until
+    }
+
+    /// A switch dies with all that it knows and holds.
+    pub fn reboot(&mut self, host: usize, down: Span) {
+        if self.is_down(host) {
+            return;
+        }
+        self.cut_host(host);
+        let mut fresh = Host::new(host, &self.plan);
+        let old = &mut self.hosts[host];
+        fresh.ports = std::mem::take(&mut old.ports);
+        (fresh.next_port, fresh.life) = (old.next_port, old.life + 1);
+        fresh.down_until = self.now + down;
+        fresh.unreachable_until = fresh.down_until;
+        self.hosts[host] = fresh;
+        self.known.forget(host);
+        self.stats.reboots += 1;
+        self.after(down, Event::Boot { host });
+    }
+
+    /// It starts again: ports are plugged in as they were.
+    pub fn boot(&mut self, host: usize) {
+        self.note(|| format!("n{host} is up again"));
+        self.plug_uplink(host);
+        // A paused guest's device was told to stop, and a guest that left has none: hypervisors do
+        // not connect these again.
+        let guests = &self.guests;
+        self.hosts[host].ports.retain(|port, vm| {
+            let here = guests[*vm].at == Some((host, *port));
+            guests[*vm].running && here || guests[*vm].awaited == Some((host, *port))
+        });
+        for (port, vm) in self.hosts[host].ports.clone() {
+            self.tell_port(host, port, vm);
+            let runs = self.guests[vm].running && self.guests[vm].at == Some((host, port));
+            if runs && self.plan.vms[vm].explicit {
+                self.tell_later(host, Input::ActivatePort { port });
+            }
+        }
+        self.after(Span::from_ms(1), Event::Connect { host });
+    }
+
+    /// Something reaches control a little later.
+    pub fn tell_later(&mut self, host: usize, input: Input) {
+        let (span, life) = (self.rng.us(1, 500), self.hosts[host].life);
+        self.after(span, Event::Input { host, life, input: Box::new(input) });
     }
 
     /// Removes a port, whatever is behind it.
@@ -91,6 +151,9 @@ impl World {
 
     /// Gives control an input and carries out what it wants.
     pub fn control(&mut self, host: usize, input: Input) {
+        if self.is_down(host) {
+            return;
+        }
         let (now, wall) = (self.now, self.wall_us());
         let h = &mut self.hosts[host];
         let mut out = std::mem::take(&mut h.out);
@@ -175,8 +238,9 @@ impl World {
             self.flush(host, worker);
         }
         for token in reached {
-            let span = self.rng.us(1, self.plan.weather.event_us);
-            self.after(span, Event::Input { host, input: Box::new(Input::Applied { worker, token }) });
+            let (span, life) = (self.rng.us(1, self.plan.weather.event_us), self.hosts[host].life);
+            let input = Box::new(Input::Applied { worker, token });
+            self.after(span, Event::Input { host, life, input });
         }
     }
 
@@ -199,8 +263,8 @@ impl World {
             let at = self.now + self.rng.us(1, self.plan.weather.event_us);
             let w = &mut self.hosts[host].workers[worker];
             w.last_event = w.last_event.max(at);
-            let at = w.last_event;
-            self.queue.push(at, Event::Word { host, worker, word });
+            let (at, life) = (w.last_event, self.hosts[host].life);
+            self.queue.push(at, Event::Word { host, life, worker, word });
         }
         for (port, packet) in sent.drain(..) {
             if port == UPLINK {

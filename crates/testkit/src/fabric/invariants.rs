@@ -24,10 +24,10 @@
 //!   the switch that it runs at; every switch knows that version of it; the owner's workers deliver
 //!   to its port and all others tunnel to the owner; nothing is held, claimed or asked for; no move
 //!   is unfinished; the store holds what the directory knows.
-//! * [`Invariant::NoLoss`]: a frame between VMs that nothing excuses was received: in a planned
-//!   schedule all of them, with failing NVAs those between VMs that did not move. Then each VM sends
-//!   one frame of each family to each other in its VN, and all of these are received, in any
-//!   schedule.
+//! * [`Invariant::NoLoss`]: a frame between VMs that nothing excuses was received: in a schedule
+//!   that is planned, or in which sessions are cut and soon there again, all of them; with failing
+//!   NVAs those between VMs that did not move. Then each VM sends one frame of each family to each
+//!   other in its VN, and all of these are received, in any schedule.
 //! * [`Invariant::Balance`]: in each worker rx + copies = tx + consumed + drops + waiting.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +88,13 @@ pub(super) struct Known {
     seen: BTreeMap<(usize, VmKey), Version>,
     /// Moves that were taken.
     pub orders: BTreeSet<MoveId>,
+}
+
+impl Known {
+    /// A switch remembers nothing any more.
+    pub fn forget(&mut self, host: usize) {
+        self.seen.retain(|(h, _), _| *h != host);
+    }
 }
 
 impl World {

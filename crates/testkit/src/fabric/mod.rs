@@ -56,6 +56,9 @@ const LOOK: Span = Span::from_ms(100);
 /// The probe's frames have arrived, or never will.
 const PROBE: Span = Span::from_ms(300);
 
+/// Lines of its trace that a failure shows; with `{:#}` it shows all.
+const SHOWN: usize = 200;
+
 /// A run that violated an invariant.
 #[derive(Clone, Debug)]
 pub struct Failure {
@@ -73,12 +76,22 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
+        let hidden = if f.alternate() { 0 } else { self.trace.len().saturating_sub(SHOWN) };
+        for line in &self.trace[hidden..] {
             writeln!(f, "{line}")?;
         }
         let seed = self.schedule.seed;
-        writeln!(f, "seed {seed}: {:?} violated at {} ms: {}", self.invariant, self.at.0 / 1_000_000, self.text)?;
-        write!(f, "again: FABRIC_SEED={seed} cargo test -p godwit-testkit --test fabric replay -- --nocapture")
+        writeln!(
+            f,
+            "seed {seed}: {:?} violated at {} ms: {}",
+            self.invariant,
+            self.at.0 / 1_000_000,
+            self.text
+        )?;
+        write!(
+            f,
+            "again: FABRIC_SEED={seed} cargo test -p godwit-testkit --test fabric replay -- --nocapture"
+        )
     }
 }
 
@@ -102,7 +115,13 @@ pub fn run(schedule: &Schedule) -> Result<Stats, Failure> {
         unreachable!("the same schedule ran twice and did not fail twice: {first:?}")
     };
     assert_eq!(first, Some((v.invariant, v.text.clone())), "the same schedule failed in another way");
-    Err(Failure { schedule: Box::new(schedule.clone()), invariant: v.invariant, text: v.text, at: v.at, trace })
+    Err(Failure {
+        schedule: Box::new(schedule.clone()),
+        invariant: v.invariant,
+        text: v.text,
+        at: v.at,
+        trace,
+    })
 }
 
 impl World {
@@ -126,7 +145,8 @@ impl World {
         self.nva.disk.epoch = directory.epoch();
         let mut writes = Vec::new();
         for vn in 0..self.plan.vns {
-            let vn = VnRecord { vni: names::vni(vn), name: format!("vn{vn}"), mtu: 0, transparent_vlan: false };
+            let vn =
+                VnRecord { vni: names::vni(vn), name: format!("vn{vn}"), mtu: 0, transparent_vlan: false };
             writes.extend(directory.create_vn(self.now, self.wall_us(), vn).expect("a new VN").1);
         }
         for guest in &self.guests {

@@ -33,8 +33,9 @@ pub(super) enum Order {
 }
 
 /// What waits for a transaction.
+#[allow(clippy::large_enum_variant)] // Most are the large one.
 enum Held {
-    Say(SessionId, NvaToNve),
+    Say(SessionId, Box<NvaToNve>),
     Close(SessionId),
     /// Whether the order was obeyed, or why not.
     Answer(usize, Result<(), String>),
@@ -149,7 +150,9 @@ impl World {
         for output in outputs {
             match output {
                 Output::Persist(write) => self.nva.writes.push(write),
-                Output::Send { session, message } => self.nva.held.push(Held::Say(session, message)),
+                Output::Send { session, message } => {
+                    self.nva.held.push(Held::Say(session, Box::new(message)))
+                }
                 Output::Close { session, .. } => self.nva.held.push(Held::Close(session)),
                 Output::Log { level, text } => self.note(|| format!("NVA notes {level:?}: {text}")),
                 Output::MoveChanged(_) => {}
@@ -185,7 +188,7 @@ impl World {
             match held {
                 Held::Say(SessionId(n), message) => {
                     self.promise(&message);
-                    self.nva_says(n as usize - 1, message);
+                    self.nva_says(n as usize - 1, *message);
                 }
                 Held::Close(SessionId(n)) => {
                     let conn = n as usize - 1;

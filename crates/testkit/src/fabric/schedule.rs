@@ -9,10 +9,23 @@ use super::rng::Rng;
 pub enum Class {
     /// Nothing fails: planned hot moves lose nothing and duplicate nothing.
     Planned,
+    /// Sessions are cut and soon there again: moves still lose nothing.
+    Cuts,
     /// The NVA and the sessions with it fail: VMs that do not move lose nothing.
     NvaFaults,
-    /// The underlay fails too: the safety invariants hold, and everything converges afterwards.
+    /// The underlay and the switches fail too, and VMs start elsewhere without an order: the safety
+    /// invariants hold, and everything converges afterwards.
     Anything,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Class; 4] = [Class::Planned, Class::Cuts, Class::NvaFaults, Class::Anything];
+
+    /// Hypervisors take their time, and holds suffice: no frame is lost.
+    pub fn is_lossless(self) -> bool {
+        matches!(self, Class::Planned | Class::Cuts)
+    }
 }
 
 /// Families of the locators.
@@ -109,6 +122,8 @@ pub struct MovePlan {
     pub at: Span,
     /// The VM.
     pub vm: usize,
+    /// No move: the VM dies, and is started at the new switch without a word to the NVA.
+    pub cold: bool,
     /// The new switch.
     pub to: usize,
     /// The new port is there before the order.
@@ -151,6 +166,8 @@ pub enum Fault {
     KillAfterWrite(Span),
     /// The underlay loses, repeats and delays more, for a while.
     Storm(Span),
+    /// A switch dies and comes back after a while, remembering nothing.
+    Reboot(usize, Span),
 }
 
 /// Delays and what the underlay does to frames.
@@ -204,10 +221,9 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a seed: of three, one of each class.
+    /// The schedule of a seed; the classes take turns.
     pub fn random(seed: u64) -> Schedule {
-        let class = [Class::Planned, Class::NvaFaults, Class::Anything][(seed % 3) as usize];
-        Schedule::of(class, seed)
+        Schedule::of(Class::ALL[(seed % 4) as usize], seed)
     }
 
     /// A schedule of one class.
@@ -218,7 +234,7 @@ impl Schedule {
         let underlay = rng.pick(&[Underlay::V4, Underlay::V6, Underlay::Both]);
         let vns = rng.between(1, 2) as usize;
         let vms = draw_vms(&mut rng, hosts, vns);
-        let run = rng.ms(800, 2000);
+        let run = rng.ms(800, 3000);
         let weather = draw_weather(&mut rng, class);
         let flows = draw_flows(&mut rng, &vms);
         let moves = draw_moves(&mut rng, class, &vms, hosts, run, &weather);
@@ -272,7 +288,7 @@ fn draw_flows(rng: &mut Rng, vms: &[VmPlan]) -> Vec<FlowPlan> {
     for (from, vm) in vms.iter().enumerate() {
         for (to, peer) in vms.iter().enumerate() {
             if to != from && peer.vn == vm.vn && rng.chance(600) {
-                let (v6, every) = (rng.chance(500), rng.ms(8, 30));
+                let (v6, every) = (rng.chance(500), rng.ms(4, 25));
                 flows.push(FlowPlan { from, to: Some(to), v6, every });
             }
         }
@@ -305,7 +321,7 @@ fn draw_moves(
     run: Span,
     weather: &Weather,
 ) -> Vec<MovePlan> {
-    let count = rng.between(1, 6);
+    let count = rng.between(1, 8);
     // Some schedules move one VM over and over, and some everything at once.
     let (favourite, window) = (rng.index(vms.len()), rng.pick(&[run.0 / 20, run.0 / 2, run.0 * 8 / 10]));
     let keen = rng.chance(300);
@@ -348,7 +364,7 @@ fn draw_move(
     hosts: usize,
     weather: &Weather,
 ) -> MovePlan {
-    let calm = class == Class::Planned;
+    let calm = class.is_lossless();
     // A hypervisor stops a VM's last device before it starts its first one elsewhere, and that takes
     // longer than a switch needs to hear of it. No frame of the VM is under way when it pauses.
     let least = 3000 + 3 * (weather.mailbox_us + weather.event_us);
@@ -363,10 +379,10 @@ fn draw_move(
     // A guest that talks before its port is activated loses what it says (R15); one that waits so
     // long does not.
     let settled = 2000 + 2 * (weather.mailbox_us + weather.event_us);
-    let first_frame = calm && announce == Announce::FirstFrame;
     MovePlan {
         at,
         vm,
+        cold: class == Class::Anything && rng.chance(80),
         to: rng.index(hosts),
         plug_first: rng.chance(300),
         patience: if calm { Span::from_ms(5000) } else { rng.ms(0, 1500) },
@@ -374,10 +390,10 @@ fn draw_move(
         pause: if calm { Pause::Asked } else { rng.pick(&[Pause::Asked, Pause::LinkDown, Pause::Unplugged]) },
         pause_lag: rng.us(10, 1000),
         blackout: rng.us(least, least + rng.clone().pick(&[1000, 50_000, 300_000])),
-        announce: if first_frame { Announce::Rarp } else { announce },
+        announce,
         quiet: if calm { rng.us(settled, settled + 5000) } else { rng.us(0, 5000) },
         abort: if rng.chance(200) { Some(rng.pick(&[Abort::Prepared, Abort::Paused])) } else { None },
-        tell_old: rng.chance(500) || !calm,
+        tell_old: rng.chance(500) || class != Class::Planned,
         unplug_after: rng.us(1000, 300_000),
     }
 }
@@ -386,18 +402,25 @@ fn draw_faults(rng: &mut Rng, class: Class, hosts: usize, run: Span) -> Vec<(Spa
     if class == Class::Planned {
         return Vec::new();
     }
+    if class == Class::Cuts {
+        let cuts = (0..rng.between(1, 6)).map(|_| (Span(rng.below(run.0)), Fault::Cut(rng.index(hosts))));
+        let mut cuts: Vec<_> = cuts.collect();
+        cuts.sort_by_key(|f| f.0);
+        return cuts;
+    }
     let mut faults = Vec::new();
     for _ in 0..rng.between(1, 5) {
         let at = Span(rng.below(run.0));
         let down = rng.ms(10, 800);
-        let kinds = if class == Class::Anything { 6 } else { 5 };
+        let kinds = if class == Class::Anything { 7 } else { 5 };
         let fault = match rng.below(kinds) {
             0 => Fault::Cut(rng.index(hosts)),
             1 => Fault::Partition(rng.index(hosts), rng.ms(50, 1500)),
             2 => Fault::Kill(down),
             3 => Fault::KillBeforeWrite(down),
             4 => Fault::KillAfterWrite(down),
-            _ => Fault::Storm(rng.ms(50, 800)),
+            5 => Fault::Storm(rng.ms(50, 800)),
+            _ => Fault::Reboot(rng.index(hosts), rng.ms(1, 500)),
         };
         faults.push((at, fault));
     }

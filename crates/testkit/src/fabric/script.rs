@@ -2,21 +2,32 @@
 //!
 //! It orders the move, plugs in the new port, waits for Prepared, pauses the guest, lets it go on at
 //! the new switch, and removes the old port. Or it calls the move off and lets the guest go on where
-//! it was. It never runs a guest twice, and keeps to the NVA's word where it has one.
+//! it was. What switches and NVA may rely on, and nothing else:
+//!
+//! * A guest runs once: it is paused, and the old switch told so, before it goes on elsewhere.
+//! * What a guest has sent is taken before its devices stop; what is delivered to a paused guest's old
+//!   port, until it goes on, is in its memory.
+//! * A move is ordered before the guest is paused for it, and called off only before it runs at the new
+//!   switch. Prepared is awaited with patience in schedules that promise to lose nothing.
+//! * After a call-off the old port is activated by word where the guest was paused by word, unless
+//!   nothing fails: a switch that was away may not know of the move.
+//! * Where switches die too, nothing is begun with a VM before the directory has it where it runs.
+//! * A guest is not silent for long.
 
 use godwit_control::Input;
 use godwit_model::{MoveId, MovePhase};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
+use super::names;
 use super::nva::{Order, Request};
-use super::schedule::{Abort, Announce, MovePlan, Pause};
+use super::schedule::{Abort, Announce, Class, MovePlan, Pause};
 use super::world::{Event, World};
 
 /// An order without an answer is given again after so long.
 const ANSWER: Span = Span::from_ms(400);
 /// A refused order is given again after so long, so often.
-const REFUSED: (Span, u32) = (Span::from_ms(25), 120);
+const REFUSED: (Span, u32) = (Span::from_ms(25), 300);
 /// How often the script looks how far the move is.
 const LOOK: Span = Span::from_ms(5);
 
@@ -39,6 +50,8 @@ pub(super) enum Step {
     CallOff,
     /// Let the guest go on where it was.
     Back,
+    /// Let the VM die, to start it elsewhere.
+    Die,
     /// Nothing.
     End,
 }
@@ -51,6 +64,8 @@ pub(super) struct Script {
     /// Only the last wake-up that was asked for counts.
     turn: u32,
     tries: u32,
+    /// The order was given once; it may be obeyed without our knowing it.
+    ordered: bool,
     old: Option<(usize, PortIdx)>,
     new: Option<PortIdx>,
     /// When patience with Prepared ends.
@@ -80,13 +95,47 @@ impl World {
         self.note(|| format!("SCRIPT {id}: vm {vm} from {old:?} to n{}: {plan:?}", plan.to));
         self.stats.moves += 1;
         self.guests[vm].script = Some(script);
-        let first = plan.plug_first;
+        let cold = plan.cold;
         let until = Instant::NEVER;
-        self.scripts.push(Script { plan, id, step: Step::Order, turn: 0, tries: 0, old, new: None, until });
-        if first {
-            self.plug_target(script);
+        self.scripts.push(Script {
+            plan,
+            id,
+            step: Step::Order,
+            turn: 0,
+            tries: 0,
+            ordered: false,
+            old,
+            new: None,
+            until,
+        });
+        self.wake(script, if cold { Step::Die } else { Step::Order }, Span(0));
+    }
+
+    /// The directory has the VM where it runs, and no move of it: a manager begins nothing else before,
+    /// because the directory would take its order for another one.
+    fn is_settled(&self, vm: usize) -> bool {
+        let guest = &self.guests[vm];
+        let record = self.nva.settled().and_then(|d| d.vm(guest.key));
+        let has = record.and_then(|r| r.location.as_ref()).map(|l| l.nve.clone());
+        record.is_some_and(|r| r.moving.is_none()) && has == guest.at.map(|(host, _)| names::nve(host))
+    }
+
+    /// The VM dies and is started elsewhere without an order. Not in the midst of a move: that would
+    /// promise the VM to a switch where it is not, until its time is over.
+    fn die(&mut self, script: usize) {
+        let (vm, blackout) = (self.scripts[script].plan.vm, self.scripts[script].plan.blackout);
+        if !self.is_settled(vm) {
+            return self.wake_patiently(script, Step::Die);
         }
-        self.wake(script, Step::Order, Span(0));
+        self.note(|| format!("SCRIPT {script}: guest dies"));
+        self.stats.cold_starts += 1;
+        self.guests[vm].running = false;
+        self.guests[vm].has_moved = true;
+        if let Some((host, port)) = self.guests[vm].at.take() {
+            self.unplug(host, port);
+        }
+        self.plug_target(script);
+        self.wake(script, Step::GoOn, blackout);
     }
 
     /// Goes on with `step` after a while; an earlier wish is void.
@@ -96,6 +145,17 @@ impl World {
         s.turn += 1;
         let turn = s.turn;
         self.after(after, Event::Script { script, turn });
+    }
+
+    /// Tries `step` again a little later, until there is no hope.
+    fn wake_patiently(&mut self, script: usize, step: Step) {
+        self.scripts[script].tries += 1;
+        if self.scripts[script].tries < REFUSED.1 {
+            self.wake(script, step, REFUSED.0);
+        } else {
+            self.stats.moves_refused += 1;
+            self.finish_script(script);
+        }
     }
 
     pub fn script_event(&mut self, script: usize, turn: u32) {
@@ -114,11 +174,20 @@ impl World {
             Step::GoOn => self.go_on(script),
             Step::CallOff => self.call_off(script),
             Step::Back => self.back(script),
+            Step::Die => self.die(script),
             Step::End => {}
         }
     }
 
     fn order(&mut self, script: usize) {
+        let s = &self.scripts[script];
+        if self.plan.class == Class::Anything && !s.ordered && !self.is_settled(s.plan.vm) {
+            return self.wake_patiently(script, Step::Order);
+        }
+        self.scripts[script].ordered = true;
+        if self.scripts[script].plan.plug_first {
+            self.plug_target(script);
+        }
         let s = &self.scripts[script];
         let (vm, to, id) = (self.guests[s.plan.vm].name.clone(), s.plan.to, s.id.clone());
         self.nva_request(Request::Order { script, what: Order::Start { vm, to, id } });
@@ -138,19 +207,11 @@ impl World {
                 self.wake(script, Step::Plug, after);
             }
             (Step::Order, Err(why)) => {
-                s.tries += 1;
-                let tries = s.tries;
                 self.note(|| format!("SCRIPT {id}: refused: {why}"));
-                if tries < REFUSED.1 {
-                    self.wake(script, Step::Order, REFUSED.0);
-                } else {
-                    self.stats.moves_refused += 1;
-                    self.finish_script(script);
-                }
+                self.wake_patiently(script, Step::Order);
             }
-            (Step::CallOff, Ok(())) => self.wake(script, Step::Back, Span::from_us(100)),
-            (Step::CallOff, Err(why)) => {
-                self.note(|| format!("SCRIPT {id}: not called off: {why}"));
+            (Step::CallOff, answer) => {
+                self.note(|| format!("SCRIPT {id}: called off: {answer:?}"));
                 self.wake(script, Step::Back, Span::from_us(100));
             }
             // The answer to an order that was given again meanwhile.
@@ -164,6 +225,7 @@ impl World {
             let (host, vm) = (s.plan.to, s.plan.vm);
             let port = self.plug(host, vm);
             self.scripts[script].new = Some(port);
+            self.guests[vm].awaited = Some((host, port));
         }
     }
 
@@ -243,12 +305,10 @@ impl World {
         guest.announce = announce;
         guest.quiet_until = self.now + quiet;
         if announce == Announce::Explicit {
-            let span = self.rng.us(1, 500);
-            self.after(span, Event::Input { host, input: Box::new(Input::ActivatePort { port }) });
-        } else {
-            let span = self.rng.us(1, 500);
-            self.after(span, Event::Announce { vm, host, port, round: 0 });
+            self.tell_later(host, Input::ActivatePort { port });
         }
+        let span = self.rng.us(1, 500);
+        self.after(span, Event::Announce { vm, host, port, round: 0 });
     }
 
     fn call_off(&mut self, script: usize) {
@@ -284,6 +344,7 @@ impl World {
         s.step = Step::End;
         s.turn += 1;
         let (vm, to, new, after) = (s.plan.vm, s.plan.to, s.new.take(), s.plan.unplug_after);
+        self.guests[vm].awaited = None;
         if let Some(port) = new {
             self.after(after, Event::Unplug { host: to, port });
         }

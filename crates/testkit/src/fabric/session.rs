@@ -10,6 +10,7 @@ use godwit_wire::{Instant, Span};
 
 use super::invariants::Invariant;
 use super::nva::Request;
+use super::schedule::Class;
 use super::world::{Event, World};
 
 /// A switch says so often that it lives.
@@ -53,15 +54,7 @@ impl World {
         }
         let conn = self.conns.len();
         let now = self.now;
-        self.conns.push(Conn {
-            host,
-            cut: false,
-            nva_open: true,
-            up: now,
-            down: now,
-            heard: now,
-            flying: 0,
-        });
+        self.conns.push(Conn { host, cut: false, nva_open: true, up: now, down: now, heard: now, flying: 0 });
         self.note(|| format!("n{host} connects: session {conn}"));
         self.stats.sessions += 1;
         self.hosts[host].conn = Some(conn);
@@ -141,7 +134,8 @@ impl World {
         self.stats.cuts += 1;
         for nve in [true, false] {
             // Mostly the other side resets the connection, sometimes it just falls silent.
-            let lag = if self.rng.chance(800) { self.rng.us(10, 20_000) } else { SILENCE };
+            let soon = self.plan.class == Class::Cuts || self.rng.chance(800);
+            let lag = if soon { self.rng.us(10, 20_000) } else { SILENCE };
             let notice = if nve { Event::NveNotices { conn } } else { Event::NvaNotices { conn } };
             self.after(lag, notice);
         }

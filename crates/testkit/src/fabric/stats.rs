@@ -45,6 +45,8 @@ stats! {
     moves,
     /// Moves after which the guest ran at the new switch.
     moves_made,
+    /// VMs that died and were started elsewhere.
+    cold_starts,
     /// Moves called off.
     moves_called_off,
     /// Moves that the directory did not take.
@@ -75,6 +77,8 @@ stats! {
     cuts,
     /// Faults of schedules.
     faults,
+    /// Switches killed.
+    reboots,
     /// Times that the NVA was killed.
     restarts,
     /// Transactions of its store.

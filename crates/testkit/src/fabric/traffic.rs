@@ -10,13 +10,16 @@ use godwit_wire::{Instant, Mac, Span};
 use super::host::UPLINK;
 use super::invariants::Invariant;
 use super::names::{self, Tag};
-use super::schedule::{Announce, Sabotage, Schedule, VmPlan};
+use super::schedule::{Announce, Class, Sabotage, Schedule, VmPlan};
 use super::worker::bytes;
 use super::world::{Event, World};
 use crate::frames::{self, Nd};
 
 /// Gaps between the rounds of an announcement, as QEMU makes them.
 const ROUNDS: [Span; 4] = [Span::from_ms(50), Span::from_ms(150), Span::from_ms(250), Span::from_ms(350)];
+
+/// A guest is not silent for longer, whatever its applications do.
+const CHATTER: Span = Span::from_ms(500);
 
 /// A VM.
 pub(super) struct Guest {
@@ -33,6 +36,8 @@ pub(super) struct Guest {
     pub announce: Announce,
     /// It was paused for a move at least once.
     pub has_moved: bool,
+    /// The port where it is to go on.
+    pub awaited: Option<(usize, PortIdx)>,
     /// The move that is being made.
     pub script: Option<usize>,
     /// Moves that are wanted after that.
@@ -53,6 +58,7 @@ impl Guest {
             quiet_until: Instant(0),
             announce: Announce::Explicit,
             has_moved: false,
+            awaited: None,
             script: None,
             wanted: VecDeque::new(),
             last_frame: Instant(0),
@@ -104,8 +110,7 @@ impl Flow {
         every: Span,
         periodic: bool,
     ) -> Flow {
-        let template =
-            names::data_frame(number, plan.vms[from].number, to.map(|vm| plan.vms[vm].number), v6);
+        let template = names::data_frame(number, plan.vms[from].number, to.map(|vm| plan.vms[vm].number), v6);
         let (received, encapsulated, repeated) = (Vec::new(), Vec::new(), Vec::new());
         Flow { from, to, every, periodic, template, received, encapsulated, repeated }
     }
@@ -165,20 +170,18 @@ impl World {
             return;
         }
         let (mac, number) = (guest.key.mac, guest.number);
+        let ask = || frames::arp_request(mac, names::vm_v4(number), names::vm_v4((number + 1) % 4));
         let frame = match guest.announce {
+            // Any guest asks for some address before long, and again and again.
+            Announce::Explicit | Announce::FirstFrame => ask(),
+            _ if round as usize >= ROUNDS.len() => ask(),
             Announce::Garp => frames::garp(mac, names::vm_v4(number)),
             Announce::Na => Nd::announce(mac, names::vm_v6(number)).frame(),
             Announce::Rarp => frames::rarp_announce(mac),
-            // Any guest asks for some address before long.
-            Announce::FirstFrame => {
-                frames::arp_request(mac, names::vm_v4(number), names::vm_v4((number + 1) % 4))
-            }
-            Announce::Explicit => return,
         };
         self.guest_puts(vm, 0, MemPacket::new(&frame));
-        if let Some(gap) = ROUNDS.get(round as usize) {
-            self.after(*gap, Event::Announce { vm, host, port, round: round + 1 });
-        }
+        let gap = ROUNDS.get(round as usize).copied().unwrap_or(CHATTER);
+        self.after(gap, Event::Announce { vm, host, port, round: round + 1 });
     }
 
     /// Some guest wants to know an address of its network, by ARP or ND.
@@ -205,7 +208,7 @@ impl World {
     }
 
     pub fn port_rx(&mut self, host: usize, worker: usize, port: PortIdx, packet: MemPacket) {
-        if !self.hosts[host].ports.contains_key(&port) {
+        if !self.hosts[host].ports.contains_key(&port) || self.is_down(host) {
             self.stats.frames_at_dead_ports += 1;
             return;
         }
@@ -215,6 +218,9 @@ impl World {
     }
 
     pub fn uplink_rx(&mut self, host: usize, packet: MemPacket) {
+        if self.is_down(host) {
+            return;
+        }
         let workers = self.hosts[host].workers.len();
         let worker = names::spread(bytes(&packet), workers);
         if let Some((ttl, inner)) = names::inside_vxlan(bytes(&packet)) {
@@ -290,7 +296,7 @@ impl World {
 
     /// No frame goes round: each is encapsulated a few times at most (R46).
     fn count_encapsulation(&mut self, tag: Tag) {
-        let calm = self.plan.class == super::schedule::Class::Planned;
+        let calm = self.plan.class == Class::Planned;
         let hosts = self.hosts.len() as u8;
         let Some(flow) = self.flows.get_mut(usize::from(tag.flow)) else { return };
         let seq = tag.seq as usize;

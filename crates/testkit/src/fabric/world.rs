@@ -22,8 +22,8 @@ use super::traffic::{Flow, Guest};
 
 /// Events that one schedule may take; more means that something goes round in circles.
 const MAX_EVENTS: u64 = 2_000_000;
-/// Lines of the trace that a failure shows.
-const TRACE_LINES: usize = 400;
+/// Lines that the trace keeps.
+const TRACE_LINES: usize = 50_000;
 
 /// Something that happens at its time.
 pub(super) enum Event {
@@ -32,11 +32,11 @@ pub(super) enum Event {
     /// A worker has something to do by itself.
     Poll { host: usize, worker: usize },
     /// A worker's word reaches control.
-    Word { host: usize, worker: usize, word: Word },
+    Word { host: usize, life: u32, worker: usize, word: Word },
     /// Control's deadline.
     Deadline { host: usize },
     /// Something reaches control.
-    Input { host: usize, input: Box<Input> },
+    Input { host: usize, life: u32, input: Box<Input> },
     /// A guest's frame reaches its port.
     PortRx { host: usize, worker: usize, port: PortIdx, packet: MemPacket },
     /// An underlay frame reaches an uplink.
@@ -65,6 +65,8 @@ pub(super) enum Event {
     Durable { life: u32 },
     /// The NVA starts again.
     NvaStart,
+    /// A switch starts again.
+    Boot { host: usize },
     /// A fault of the schedule.
     Fault(usize),
     /// A move of the schedule is wanted.
@@ -194,12 +196,15 @@ impl World {
         match event {
             Event::Mailbox { host, worker } => self.mailbox(host, worker),
             Event::Poll { host, worker } => self.poll(host, worker),
-            Event::Word { host, worker, word } => {
+            // What an earlier life of a switch said to itself.
+            Event::Word { host, life, .. } | Event::Input { host, life, .. }
+                if life != self.hosts[host].life => {}
+            Event::Word { host, worker, word, .. } => {
                 self.note(|| format!("n{host} hears worker {worker}: {word:?}"));
                 self.control(host, Input::Worker { worker, event: word });
             }
             Event::Deadline { host } => self.deadline(host),
-            Event::Input { host, input } => {
+            Event::Input { host, input, .. } => {
                 self.note(|| format!("n{host} hears {input:?}"));
                 self.control(host, *input);
             }
@@ -217,6 +222,7 @@ impl World {
             Event::NvaTick => self.nva_tick(),
             Event::Durable { life } => self.durable(life),
             Event::NvaStart => self.nva_start(),
+            Event::Boot { host } => self.boot(host),
             Event::Fault(n) => self.fault(n),
             Event::Wanted(n) => self.move_wanted(n),
             Event::Script { script, turn } => self.script_event(script, turn),
@@ -238,13 +244,14 @@ impl World {
             Fault::KillBeforeWrite(span) => self.nva.doom(false, span),
             Fault::KillAfterWrite(span) => self.nva.doom(true, span),
             Fault::Storm(span) => self.storm_until = self.now + span,
+            Fault::Reboot(host, span) => self.reboot(host, span),
         }
     }
 
     /// Frames between these two are promised to arrive, once each.
     pub fn is_promised(&self, from: usize, to: usize) -> bool {
         match self.plan.class {
-            Class::Planned => true,
+            Class::Planned | Class::Cuts => true,
             Class::NvaFaults => !self.guests[from].has_moved && !self.guests[to].has_moved,
             Class::Anything => false,
         }
