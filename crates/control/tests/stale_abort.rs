@@ -1,12 +1,12 @@
-//! A move called off while its old NVE was away, told when that NVE is back: seeds 5351 and 5386 of
-//! the simulation.
+//! A move called off while its old NVE was away, told when that NVE is back: seeds 5351, 5386 and
+//! 15543 of the simulation.
 
 mod lab;
 
 use godwit_control::Input;
 use godwit_model::MoveId;
 use godwit_model::message::NvaToNve;
-use godwit_tables::update::VmState;
+use godwit_tables::update::{PortIdx, VmState};
 use lab::{Lab, PORT, vm};
 
 const A: usize = 0;
@@ -57,4 +57,21 @@ fn r45_a_pause_ends_with_its_move_once_the_snapshot_has_told() {
     assert!(is_paused(&lab), "before the snapshot nothing is known");
     lab.settle();
     assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+}
+
+#[test]
+fn r45_a_call_off_gives_the_vm_back_to_its_own_port_only() {
+    let other = PortIdx(9);
+    for (again, delivers) in [(other, false), (PORT, true)] {
+        let mut lab = Lab::new(2);
+        lab.run_vm(A, 1);
+        lab.order_move("m1", 1, A, B);
+        lab.settle();
+        lab.input(A, Input::PortRemoved { port: PORT });
+        lab.add_port(A, again, 1);
+        let reason = "test".into();
+        lab.hosts[A].inbox.push_back(NvaToNve::MoveAbort { id: MoveId("m1".into()), key: vm(1), reason });
+        lab.settle();
+        assert_eq!(lab.hosts[A].state(1) == Some(VmState::Local { port: again }), delivers, "{again:?}");
+    }
 }

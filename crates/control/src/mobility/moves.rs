@@ -186,8 +186,11 @@ impl Vm {
             return;
         }
         let Phase::Paused { port, .. } = self.phase else { return };
-        // What is held goes to the port, if the VM is still behind one.
-        let back = port.or_else(|| self.open_port()).filter(|p| self.ports.get(p).is_some_and(|p| p.link_up));
+        // What is held goes to the port, if the VM is still behind one. Any other port may be a leftover
+        // or wait for a later move.
+        let back = port
+            .or_else(|| self.port_that_came_back())
+            .filter(|p| self.ports.get(p).is_some_and(|p| p.link_up));
         match back {
             Some(port) => self.activate(port, godwit_model::ClaimCause::Activate, cx),
             None => {

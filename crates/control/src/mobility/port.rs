@@ -39,6 +39,12 @@ impl Vm {
         self.ports.iter().find(|(_, p)| !p.closed).map(|(port, _)| *port)
     }
 
+    /// The port that it had last, after that was away.
+    pub(crate) fn port_that_came_back(&self) -> Option<PortIdx> {
+        let same = |p: &&AccessPort| !p.closed && p.name == self.last_port;
+        self.ports.iter().find(|(_, p)| same(p)).map(|(port, _)| *port)
+    }
+
     pub(crate) fn close_ports(&mut self) {
         for p in self.ports.values_mut() {
             p.closed = true;
