@@ -108,7 +108,9 @@ impl World {
             new: None,
             until,
         });
-        self.wake(script, if cold { Step::Die } else { Step::Order }, Span(0));
+        // What was said to switches on behalf of an earlier move has arrived before the VM dies.
+        let (step, after) = if cold { (Step::Die, Span::from_ms(5)) } else { (Step::Order, Span(0)) };
+        self.wake(script, step, after);
     }
 
     /// The directory has the VM where it runs, and no move of it: a manager begins nothing else before,
