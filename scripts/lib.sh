@@ -8,6 +8,8 @@ GODWIT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 GODWIT_BUILD_PACKAGES=(gcc libc6-dev libdpdk-dev dpdk libclang-dev clang pkg-config)
 # To run the lab.
 GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump)
+# To run real guests in it. Their kernel is fetched and unpacked by the lab itself, never installed.
+GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static)
 # To run the whole test suite.
 GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping)
 

@@ -1,13 +1,14 @@
 //! Namespaces, switches, an NVA and VMs on one machine; runs scenarios.
 //!
-//! [`lab::Lab`] builds the network and takes it down, [`agent`] is the software in its VMs,
-//! [`mover`] plays the hypervisor, [`traffic`] sends and judges, [`scenario`] puts them together.
+//! [`lab::Lab`] builds the network and takes it down, [`agent`] is the software in its VMs, [`guest`] makes
+//! VMs of QEMU, with a kernel of their own, [`mover`] plays the hypervisor of those that are namespaces, [`traffic`] sends and judges, [`scenario`] puts them together.
 //! Integration tests use the same parts as the command `godwit-lab`.
 
 pub mod agent;
 pub mod capture;
 pub mod clock;
 pub mod cmd;
+pub mod guest;
 pub mod lab;
 pub mod mover;
 pub mod random;

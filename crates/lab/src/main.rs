@@ -9,6 +9,7 @@ use godwit_lab::agent;
 use godwit_lab::lab::nve::Binaries;
 use godwit_lab::lab::{Lab, cleanup, take_down};
 use godwit_lab::mover::{hot_move, timeline};
+use godwit_lab::scenario::guest::GuestTalk;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
 use godwit_lab::scenario::nva_kill::NvaKill;
@@ -31,6 +32,8 @@ enum Command {
     NvaKill(NvaKill),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
     Interop(Interop),
+    /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
+    Guest(GuestTalk),
     /// Move a VM of a standing lab to another switch, as its hypervisor
     Move {
         /// The lab's id
@@ -50,8 +53,11 @@ enum Command {
     /// The software inside a lab's VMs; started by the lab
     #[command(hide = true)]
     Agent {
-        /// Socket to serve
+        /// Socket to serve, or with --device the end of a serial line
         socket: PathBuf,
+        /// The path is a device
+        #[arg(long)]
+        device: bool,
     },
 }
 
@@ -69,14 +75,16 @@ fn main() -> ExitCode {
 impl Command {
     /// False where a scenario found fault.
     fn run(self) -> Result<bool> {
-        if let Command::Agent { socket } = &self {
-            return agent::serve(socket).map(|()| true);
+        if let Command::Agent { socket, device } = &self {
+            let serve = if *device { agent::device::serve } else { agent::serve };
+            return serve(socket).map(|()| true);
         }
         cleanup::on_signals()?;
         match self {
             Command::HotMove(scenario) => scenario.run(),
             Command::NvaKill(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
+            Command::Guest(scenario) => scenario.run(),
             Command::Move { lab, vm, to } => move_standing(&lab, &vm, &to),
             Command::List => {
                 cleanup::labs().iter().for_each(|id| println!("{id}  {}", cleanup::directory(id).display()));

@@ -12,7 +12,11 @@ use godwit_nva_api::v1::{
 
 use crate::agent::proto::Gap;
 use crate::clock::{ms, now_ns, wall_us};
+use crate::guest::migrate::Migration;
+use crate::guest::qemu::Nic;
+use crate::lab::guests::VhostPort;
 use crate::lab::rpc::is_unreachable;
+use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, nve::Nva};
 
 /// How long each part of a move may take; the NVA may be away for a while.
@@ -158,6 +162,60 @@ pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
     lab.unplug(&old)?;
     moved.parts.push(("", now_ns()));
     Ok(moved)
+}
+
+/// Moves a real guest to another switch by QEMU's live migration, while its traffic runs. Returns its new
+/// port beside what became of the move and of the migration.
+///
+/// Nobody tells the switches that the guest pauses: QEMU lets go of the old port when it stops the
+/// guest, and announces the guest at the new one.
+///
+/// # Errors
+/// Where a step fails, or the NVA calls the move off.
+pub fn migrate_guest(
+    lab: &mut Lab,
+    spec: &VmSpec,
+    old: &VhostPort,
+    to: &str,
+    id: &str,
+) -> Result<(Moved, Migration, VhostPort)> {
+    let name = spec.name.as_str();
+    let order =
+        StartMoveRequest { vm: name.into(), to: to.into(), mode: MoveMode::Hot.into(), id: id.into() };
+    let mut parts = vec![("ordering the move", now_ns())];
+    let ordered = patiently(|| lab.nva.operator.start_move(order.clone()))?;
+    parts.push(("adding the port at the new NVE", now_ns()));
+    let new = lab.plug_vhost(spec, to, "")?;
+    let destination = lab.guest(name)?.prepare_destination(vec![Nic::new(&new.socket, spec.mac)])?;
+    parts.push(("waiting for both NVEs to be prepared", now_ns()));
+    let prepared = wait_phase(lab, &ordered.id, |p| p >= MovePhase::Prepared)?;
+    if is_called_off(&prepared) {
+        bail!("move {} was called off:\n{}", ordered.id, timeline(&prepared));
+    }
+    parts.push(("the migration", now_ns()));
+    let guest = lab.guest(name)?;
+    guest.begin_migration(&destination)?;
+    let migration = guest.finish_migration(destination)?;
+    parts.push(("waiting for the move to be done", now_ns()));
+    let record = wait_phase(lab, &ordered.id, |p| p >= MovePhase::Done)?;
+    parts.push(("removing the port at the old NVE", now_ns()));
+    lab.unplug_vhost(old)?;
+    parts.push(("", now_ns()));
+    let (now, wall) = (now_ns(), wall_us());
+    // QEMU tells by the wall clock; silences are measured by the other one.
+    let at_ns = |us: u64| now.saturating_sub(wall.saturating_sub(us) * 1000);
+    let resumed_us = migration.resumed_us.unwrap_or(wall);
+    let moved = Moved {
+        id: ordered.id,
+        from: old.nve.clone(),
+        to: to.into(),
+        paused: Some(Gap { from_ns: at_ns(migration.stopped_us), to_ns: at_ns(resumed_us) }),
+        paused_wall_us: migration.stopped_us,
+        parts,
+        drained: true,
+        record,
+    };
+    Ok((moved, migration, new))
 }
 
 fn is_called_off(record: &MoveRecord) -> bool {

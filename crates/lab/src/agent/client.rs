@@ -8,10 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::proto::{Announcement, ProbeReport, ProbeSpec, Reply, Request, Stats, TcpReport, TcpSpec};
+use super::proto::{
+    Announcement, ExecReport, ProbeReport, ProbeSpec, Reply, Request, Stats, TcpReport, TcpSpec,
+};
+use crate::clock::now_ns;
 
 /// Longer than anything an agent does for a request.
 const REPLY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Less than that, so that the answer comes before its reader gives up.
+const EXEC_LIMIT: Duration = Duration::from_secs(50);
 
 /// A connection to the agent in one VM.
 pub struct Agent {
@@ -40,6 +46,35 @@ impl Agent {
         };
         stream.set_read_timeout(Some(REPLY_PATIENCE))?;
         Ok(Agent { reader: BufReader::new(stream.try_clone()?), writer: stream })
+    }
+
+    /// Asks the agent whether it is there until it says so. For one that comes up behind a socket that
+    /// somebody else, a hypervisor, listens at; `alive` says whether waiting still makes sense.
+    ///
+    /// # Errors
+    /// Where it does not answer within `patience`, or `alive` fails.
+    pub fn wait_up(&mut self, patience: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<()> {
+        let give_up = Instant::now() + patience;
+        writeln!(self.writer, "{}", serde_json::to_string(&Request::Hello)?).context("greeting the agent")?;
+        self.writer.set_read_timeout(Some(Duration::from_millis(100)))?;
+        loop {
+            alive()?;
+            match self.reader.fill_buf() {
+                Ok([]) => bail!("the line to the agent was closed"),
+                Ok(_) => break,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    anyhow::ensure!(Instant::now() < give_up, "the agent did not come up in {patience:?}");
+                }
+                Err(e) => return Err(e).context("waiting for the agent"),
+            }
+        }
+        self.writer.set_read_timeout(Some(REPLY_PATIENCE))?;
+        let mut line = String::new();
+        self.reader.read_line(&mut line).context("waiting for the agent's answer")?;
+        match serde_json::from_str(&line)? {
+            Reply::Ok => Ok(()),
+            other => bail!("unexpected answer of the agent: {other:?}"),
+        }
     }
 
     /// Sends a line and returns the answer's line.
@@ -158,5 +193,37 @@ impl Agent {
             Reply::Stats(stats) => Ok(stats),
             other => bail!("unexpected answer of the agent: {other:?}"),
         }
+    }
+
+    /// Runs a program to its end, at most 50 seconds.
+    ///
+    /// # Errors
+    /// Where it cannot be started; its own failure is in the report.
+    pub fn exec(&mut self, argv: &[&str], timeout: Duration) -> Result<ExecReport> {
+        let argv = argv.iter().map(|a| (*a).to_owned()).collect();
+        let timeout_ms = timeout.min(EXEC_LIMIT).as_millis() as u64;
+        match self.ask(&Request::Exec { argv, timeout_ms })? {
+            Reply::Exec(report) => Ok(report),
+            other => bail!("unexpected answer of the agent: {other:?}"),
+        }
+    }
+
+    /// By how many nanoseconds the agent's monotonic clock is ahead of the machine's: the best of
+    /// several questions, right to within half of the quickest one's round trip, which is the second
+    /// number.
+    ///
+    /// # Errors
+    /// See [`Agent::order`].
+    pub fn clock_offset(&mut self) -> Result<(i64, u64)> {
+        let mut best = (0, u64::MAX);
+        for _ in 0..10 {
+            let before = now_ns();
+            let Reply::Now { at_ns } = self.ask(&Request::Now)? else { bail!("the agent has no clock") };
+            let trip = now_ns() - before;
+            if trip < best.1 {
+                best = (at_ns as i64 - (before + trip / 2) as i64, trip);
+            }
+        }
+        Ok(best)
     }
 }

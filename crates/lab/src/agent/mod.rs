@@ -3,6 +3,8 @@
 
 pub mod announce;
 pub mod client;
+pub mod device;
+pub mod exec;
 pub mod gate;
 pub mod probe;
 pub mod proto;
@@ -10,8 +12,8 @@ pub mod tcp;
 pub mod track;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +36,8 @@ pub fn serve(path: &Path) -> Result<()> {
     let listener = UnixListener::bind(path).with_context(|| format!("listening at {}", path.display()))?;
     let mut guest = Guest::default();
     for stream in listener.incoming() {
-        if guest.converse(stream?)? {
+        let stream = stream?;
+        if guest.converse(stream.try_clone()?, stream)? {
             break;
         }
     }
@@ -53,10 +56,13 @@ struct Guest {
 
 impl Guest {
     /// Answers one connection's requests; true if the last one was to quit.
-    fn converse(&mut self, stream: UnixStream) -> Result<bool> {
-        let mut writer = stream.try_clone()?;
-        for line in BufReader::new(stream).lines() {
-            let request = serde_json::from_str::<Request>(&line?);
+    fn converse(&mut self, reader: impl Read, mut writer: impl Write) -> Result<bool> {
+        let mut reader = BufReader::new(reader);
+        let mut line = String::new();
+        // A line without an end was cut off with the connection: nobody waits for its answer.
+        while reader.read_line(&mut line)? > 0 && line.ends_with('\n') {
+            let request = serde_json::from_str::<Request>(&line);
+            line.clear();
             let quit = matches!(request, Ok(Request::Quit));
             let reply = request.map_err(Into::into).and_then(|r| self.handle(r));
             let reply = reply.unwrap_or_else(|e| Reply::Error { text: format!("{e:#}") });
@@ -102,6 +108,10 @@ impl Guest {
                     known.with_context(|| format!("no transfer {transfer} runs here"))?.report(),
                 ));
             }
+            Request::Exec { argv, timeout_ms } => {
+                return exec::run(&argv, Duration::from_millis(timeout_ms)).map(Reply::Exec);
+            }
+            Request::Now => return Ok(Reply::Now { at_ns: crate::clock::now_ns() }),
             Request::Stats { interfaces } => return Ok(Reply::Stats(stats(&interfaces))),
         }
         Ok(Reply::Ok)

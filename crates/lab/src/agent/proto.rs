@@ -69,6 +69,15 @@ pub enum Request {
         /// Interfaces to read.
         interfaces: Vec<String>,
     },
+    /// Run a program to its end. For guests, whose shell the lab does not reach otherwise.
+    Exec {
+        /// The program and its arguments.
+        argv: Vec<String>,
+        /// It is killed, with what it started, when it takes longer.
+        timeout_ms: u64,
+    },
+    /// What the guest's clock shows: a guest's is not the machine's.
+    Now,
     /// End the agent.
     Quit,
 }
@@ -136,6 +145,24 @@ pub enum Reply {
     Tcp(TcpReport),
     /// To [`Request::Stats`].
     Stats(Stats),
+    /// To [`Request::Exec`].
+    Exec(ExecReport),
+    /// To [`Request::Now`].
+    Now {
+        /// Nanoseconds of the monotonic clock there.
+        at_ns: u64,
+    },
+}
+
+/// What a program did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecReport {
+    /// Its exit code; nothing where a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to stdout and stderr, in this order of the two.
+    pub output: String,
+    /// It was killed because it took too long.
+    pub timed_out: bool,
 }
 
 /// One end's view of a probe.

@@ -5,6 +5,7 @@
 //! told to [stay](Lab::keep).
 
 pub mod cleanup;
+pub mod guests;
 pub mod nve;
 pub mod process;
 pub mod rpc;
@@ -25,6 +26,7 @@ use godwit_nva_api::v1::admin_request::Kind as Ask;
 use self::nve::{Binaries, Locator, Nva, Nve, SwitchOptions};
 use self::rpc::Rpc;
 use self::vm::{Attachment, Vm, VmSpec};
+use crate::guest::Guest;
 
 /// The tenant's virtual network.
 pub const VNI: u32 = 100;
@@ -70,6 +72,8 @@ pub struct Lab {
     pub bins: Binaries,
     /// VMs by name.
     pub vms: BTreeMap<String, Vm>,
+    /// Guests of QEMU by name.
+    pub guests: BTreeMap<String, Guest>,
     /// Switches by name.
     pub nves: BTreeMap<String, Nve>,
     /// The directory.
@@ -144,6 +148,7 @@ impl Lab {
             dir,
             bins: bins.clone(),
             vms: BTreeMap::new(),
+            guests: BTreeMap::new(),
             nves,
             nva: Arc::new(nva),
             rpc,
@@ -188,10 +193,8 @@ impl Lab {
         let vm = Vm::start(spec, &self.namespace(&name), &self.bins, &self.dir)?;
         self.vms.insert(name.clone(), vm);
         let attachment = self.plug(&name, nve)?;
-        let vm = self.vm(&name)?;
-        vm.attach(&attachment)?;
-        vm.announce(false)?;
-        self.wait_located(&name, nve)
+        self.vm(&name)?.attach(&attachment)?;
+        self.wait_located(&name, nve, |lab| lab.vm(&name)?.announce(false))
     }
 
     /// Defines a VM at the NVA; pinned to an NVE without a session where `pinned` names one.
@@ -248,9 +251,15 @@ impl Lab {
         topology::forget_tap(&attachment.tap, &host.namespace)
     }
 
-    /// Waits until the directory has the VM at this switch; repeats its announcement meanwhile, as
+    /// Announces a VM and waits until the directory has it at this switch; repeats its announcement meanwhile, as
     /// guests and hypervisors do.
-    fn wait_located(&mut self, vm: &str, nve: &str) -> Result<()> {
+    fn wait_located(
+        &mut self,
+        vm: &str,
+        nve: &str,
+        mut announce: impl FnMut(&mut Lab) -> Result<()>,
+    ) -> Result<()> {
+        announce(self)?;
         let started = Instant::now();
         let mut announcements = 1;
         loop {
@@ -265,7 +274,7 @@ impl Lab {
             }
             if started.elapsed() > Duration::from_millis(500) * announcements {
                 announcements += 1;
-                self.vm(vm)?.announce(false)?;
+                announce(self)?;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -277,6 +286,7 @@ impl Lab {
     /// See above; the error has the end of its log.
     pub fn check_processes(&mut self) -> Result<()> {
         self.nves.values_mut().map(|n| &mut n.process).try_for_each(process::Process::check)?;
+        self.guests.values_mut().map(|g| &mut g.process).try_for_each(process::Process::check)?;
         self.vms.values_mut().map(|v| &mut v.process).try_for_each(process::Process::check)
     }
 
@@ -293,6 +303,7 @@ impl Lab {
         let mut all: Vec<PathBuf> = self.nves.values().map(|n| of(&n.process)).collect();
         all.push(self.dir.join("godwit-nva.log"));
         all.extend(self.vms.values().map(|v| of(&v.process)));
+        all.extend(self.guests.values().flat_map(|g| [of(&g.process), g.files.console.clone()]));
         all
     }
 }

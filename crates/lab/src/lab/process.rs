@@ -60,6 +60,14 @@ impl Process {
         }
     }
 
+    /// Whether the program has ended, in whatever way.
+    ///
+    /// # Errors
+    /// Where the system cannot tell.
+    pub fn ended(&mut self) -> Result<bool> {
+        Ok(self.child.as_mut().map(Child::try_wait).transpose()?.flatten().is_some())
+    }
+
     /// Ends it at once, as `kill -9` does.
     ///
     /// # Errors

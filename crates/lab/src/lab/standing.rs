@@ -1,5 +1,6 @@
 //! A lab that was left standing: what is written down of it, and how it is taken up again.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ struct VmRecord {
 
 impl Lab {
     /// Leaves the lab standing when this value is dropped: [`Lab::adopt`] takes it up again, and
-    /// [`take_down`](super::take_down) takes it down.
+    /// [`take_down`](super::take_down) takes it down. Guests of QEMU end all the same.
     ///
     /// # Errors
     /// Where its record cannot be written; it stands all the same.
@@ -89,6 +90,7 @@ impl Lab {
             dir,
             bins: bins.clone(),
             vms,
+            guests: BTreeMap::new(),
             nves,
             nva: Arc::new(nva),
             rpc,

@@ -1,0 +1,98 @@
+//! Guests of QEMU in a lab: on vhost-user ports of its switches.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use godwit_nva_api::v1;
+use godwit_nva_api::v1::admin_request::Kind as Ask;
+
+use super::topology::{GUEST, GUEST_MTU};
+use super::vm::VmSpec;
+use super::{Lab, VNI, topology};
+use crate::agent::proto::Announcement;
+use crate::guest::Guest;
+use crate::guest::qemu::{GuestSpec, Nic};
+
+/// A vhost-user port of a switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostPort {
+    /// The switch.
+    pub nve: String,
+    /// The port's name there.
+    pub port: String,
+    /// Its socket, where QEMU connects.
+    pub socket: PathBuf,
+}
+
+impl Lab {
+    /// Adds a vhost-user port for a VM at a switch. `options` are further arguments of DPDK's driver:
+    /// `queues=2,tso=1`, or nothing.
+    ///
+    /// # Errors
+    /// Where the switch refuses.
+    pub fn plug_vhost(&mut self, spec: &VmSpec, nve: &str, options: &str) -> Result<VhostPort> {
+        self.taps += 1;
+        let number = self.taps;
+        let port = format!("{}-{number}", spec.name);
+        let socket = self.dir.join(format!("{port}.vhost"));
+        let options = if options.is_empty() { String::new() } else { format!(",{options}") };
+        self.nve(nve)?.admin.ask(Ask::AddPort(v1::AddPort {
+            name: port.clone(),
+            devargs: format!("net_vhost{number},iface={}{options}", socket.display()),
+            vni: VNI,
+            mac: spec.mac.to_u64(),
+            ..Default::default()
+        }))?;
+        Ok(VhostPort { nve: nve.into(), port, socket })
+    }
+
+    /// Removes a vhost-user port.
+    ///
+    /// # Errors
+    /// Where the switch refuses.
+    pub fn unplug_vhost(&self, port: &VhostPort) -> Result<()> {
+        let name = port.port.clone();
+        self.nve(&port.nve)?.admin.ask(Ask::RemovePort(v1::RemovePort { name })).map(drop)
+    }
+
+    /// Defines a VM at the NVA and starts it as a guest of QEMU at a switch: `machine` with one more card
+    /// that is the VM's, on a port with `options`. Waits until the directory has it there.
+    ///
+    /// # Errors
+    /// Where any step fails.
+    pub fn start_guest(
+        &mut self,
+        spec: &VmSpec,
+        mut machine: GuestSpec,
+        nve: &str,
+        options: &str,
+    ) -> Result<VhostPort> {
+        self.define_vm(spec, "")?;
+        let namespace = self.namespace(&spec.name);
+        topology::add_namespace(&namespace)?;
+        let port = self.plug_vhost(spec, nve, options)?;
+        machine.name = spec.name.clone();
+        machine.nics.push(Nic::new(&port.socket, spec.mac));
+        let interface = format!("eth{}", machine.nics.len() - 1);
+        // In a namespace of the lab, so that it ends with it whatever happens.
+        let mut guest = Guest::start(machine, &self.dir, Some(&namespace))?;
+        guest.configure(&interface, GUEST_MTU, &spec.ips)?;
+        self.guests.insert(spec.name.clone(), guest);
+        let what = Announcement { interface, ..announcement(spec) };
+        self.wait_located(&spec.name, nve, |lab| lab.guest(&spec.name)?.agent.announce(what.clone()))?;
+        Ok(port)
+    }
+
+    /// A guest by name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn guest(&mut self, name: &str) -> Result<&mut Guest> {
+        self.guests.get_mut(name).with_context(|| format!("the lab has no guest {name}"))
+    }
+}
+
+/// What a guest says of itself on `eth0`.
+fn announcement(spec: &VmSpec) -> Announcement {
+    Announcement { interface: GUEST.into(), mac: spec.mac.to_string(), ips: spec.ips.clone(), rarp: false }
+}
