@@ -13,9 +13,9 @@ const OVERHEAD_V4: u16 = 50;
 /// Outer IPv6, UDP, VXLAN and inner Ethernet headers.
 const OVERHEAD_V6: u16 = 70;
 
-/// A forward entry must outlive what others may still believe: an answer's life of 30 s and the
-/// windows in which queries and updates are repeated (R43).
-const FWD_TIMER_MIN_S: u64 = 31;
+/// A forward entry must outlive what others may still believe: an answer's life and the windows in
+/// which queries and updates are repeated (R43). Whole seconds, as the key has them.
+const FWD_TIMER_MIN_S: u64 = godwit_model::timing::min_fwd_timer_ms().div_ceil(1000);
 
 struct Checker<'a> {
     origin: &'a str,

@@ -1,6 +1,6 @@
 //! What an NVE's control is told once, at its start.
 
-use godwit_model::NveId;
+use godwit_model::{NveId, timing};
 use godwit_tables::update::HoldLimits;
 use godwit_wire::Span;
 
@@ -88,7 +88,8 @@ pub struct NveConfig {
     pub workers: WorkerSet,
     /// Choice of the outer family (R4).
     pub outer: OuterChoice,
-    /// Life of a forward entry after the VM left (R43).
+    /// Life of a forward entry after the VM left (R43); one that is still needed gets up to
+    /// `timing::FWD_EXTENSIONS` more of them from the NVA.
     pub fwd_timer: Span,
     /// Bounds of what the old NVE holds for a paused VM (R45).
     pub handover_hold: HoldLimits,
@@ -140,8 +141,8 @@ impl NveConfig {
             handover_hold: hold,
             arrive_hold: hold,
             neg_life: Span::from_ms(5_000),
-            qry_timeout: Span::from_ms(100),
-            qry_retries: 3,
+            qry_timeout: Span::from_ms(timing::QRY_TIMEOUT_MS),
+            qry_retries: timing::QRY_RETRIES,
             requery: Span::from_ms(1_000),
             port_down_hold: Span::from_ms(3_000),
             intent_timeout: Span::from_ms(300_000),

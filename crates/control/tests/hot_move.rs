@@ -139,6 +139,58 @@ fn r43_a_second_move_retargets_the_forward_entry_and_keeps_its_deadline() {
     assert!(matches!(lab.hosts[A].state(1), Some(VmState::Departed { until: u, .. }) if u == until));
 }
 
+fn endings(lab: &Lab) -> usize {
+    lab.hosts[A].said.iter().filter(|m| matches!(m, NveToNva::ForwardEnding { .. })).count()
+}
+
+#[test]
+fn r43_the_nva_extends_the_forward_entry_ten_times_and_then_it_ends() {
+    let mut lab = v_at_a();
+    lab.add_port(B, PORT, 1);
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    lab.announce(B, PORT, 1);
+    lab.settle();
+    lab.nva.needs_forwarding = true;
+    lab.pass(44_000);
+    assert_eq!(endings(&lab), 0, "not before the last quarter of its life");
+    lab.pass(600_000);
+    assert!(is_departed_to(&lab, A, B), "eleven lifetimes of 60 s");
+    assert_eq!(endings(&lab), 10, "and no question when no extension is left");
+    lab.pass(20_000);
+    assert!(matches!(lab.hosts[A].state(1), Some(VmState::Remote { .. })), "dropped after that");
+}
+
+#[test]
+fn r43_a_forward_entry_that_nobody_needs_ends_in_time() {
+    let mut lab = v_at_a();
+    lab.add_port(B, PORT, 1);
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    lab.announce(B, PORT, 1);
+    lab.settle();
+    let Some(VmState::Departed { until, .. }) = lab.hosts[A].state(1) else { panic!() };
+    let version = lab.version(1);
+    let unasked = NvaToNve::ForwardExtend { key: vm(1), version };
+    lab.input(A, Input::Nva(unasked.clone()));
+    assert!(matches!(lab.hosts[A].state(1), Some(VmState::Departed { until: u, .. }) if u == until));
+    lab.pass(50_000);
+    assert_eq!(endings(&lab), 1, "asked and not answered");
+    lab.disconnect(A);
+    lab.connect(A);
+    lab.settle();
+    assert_eq!(endings(&lab), 2, "asked again on the next session");
+    lab.input(A, Input::Nva(unasked.clone()));
+    lab.input(A, Input::Nva(unasked));
+    let until = until + godwit_wire::Span::from_ms(60_000);
+    assert!(
+        matches!(lab.hosts[A].state(1), Some(VmState::Departed { until: u, .. }) if u == until),
+        "one answer counts once"
+    );
+    lab.pass(80_000);
+    assert!(!is_departed_to(&lab, A, B));
+}
+
 #[test]
 fn r49_a_move_called_off_gives_the_vm_back_with_what_was_held() {
     let mut lab = v_at_a();

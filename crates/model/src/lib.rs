@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod message;
+pub mod timing;
 
 use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -83,6 +83,13 @@ pub enum NveToNva {
         /// Its number.
         ack_id: u64,
     },
+    /// A forward entry nears its end; whoever still needs it has it extended (R43).
+    ForwardEnding {
+        /// The VM.
+        key: VmKey,
+        /// The version of the location that is forwarded to.
+        version: Version,
+    },
     /// Progress of a move at this NVE.
     MoveReport {
         /// The move.
@@ -236,6 +243,14 @@ pub enum NvaToNve {
         key: VmKey,
         /// Its record.
         record: Option<VmRecord>,
+    },
+    /// Answer to `ForwardEnding`, where an interested NVE has not acknowledged the new location: the
+    /// forward entry lives for another of its lifetimes (R43). Silence lets it end.
+    ForwardExtend {
+        /// The VM.
+        key: VmKey,
+        /// The version that the question named.
+        version: Version,
     },
     /// A message was refused; the session stays.
     Error {

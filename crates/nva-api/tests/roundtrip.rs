@@ -145,6 +145,7 @@ fn up() -> impl Strategy<Value = NveToNva> {
         claim(),
         (key(), version()).prop_map(|(key, version)| NveToNva::Withdraw { key, version }),
         any::<u64>().prop_map(|ack_id| NveToNva::Ack { ack_id }),
+        (key(), version()).prop_map(|(key, version)| NveToNva::ForwardEnding { key, version }),
         (move_id(), key(), of(step()), of(counts()))
             .prop_map(|(id, key, step, counts)| NveToNva::MoveReport { id, key, step, counts }),
         vec(attachment, 0..4).prop_map(|attachments| NveToNva::Report { attachments }),
@@ -200,6 +201,7 @@ fn down() -> impl Strategy<Value = NvaToNve> {
             reason
         }),
         (key(), of(record())).prop_map(|(key, record)| NvaToNve::Provision { key, record }),
+        (key(), version()).prop_map(|(key, version)| NvaToNve::ForwardExtend { key, version }),
         any::<String>().prop_map(|text| NvaToNve::Error { text }),
         Just(NvaToNve::Keepalive),
     ]

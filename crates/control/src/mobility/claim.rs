@@ -153,6 +153,7 @@ impl Vm {
         if let Some(intent) = &mut self.intent {
             intent.unconfirmed = true;
         }
+        self.ask_again(cx);
         let fresh = self.claim.as_ref().filter(|c| c.is_fresh()).map(|c| c.cause);
         match self.phase {
             Phase::Running { .. } => self.start_claim(fresh.unwrap_or(ClaimCause::Resync), false, cx),

@@ -30,7 +30,7 @@ use std::net::IpAddr;
 use godwit_model::message::NveToNva;
 use godwit_model::{
     BindingState, ClaimCause, HandoverCounts, Location, MoveId, MoveStep, MoveStepKind, NveId, Version,
-    VmKey, VmRecord,
+    VmKey, VmRecord, timing,
 };
 use godwit_tables::update::{Admission, PortIdx};
 use godwit_wire::Instant;
@@ -161,11 +161,29 @@ pub(crate) struct Forward {
     pub(crate) since: Instant,
     /// When the entry dies.
     pub(crate) until: Instant,
+    /// When the NVA is asked whether anybody still needs it.
+    ask_at: Option<Instant>,
+    /// It was asked and has not answered.
+    asked: bool,
+    /// Lifetimes that it was given beyond its first (R43).
+    pub(crate) extensions: u8,
     /// Senders that were complained about.
     told: BTreeSet<IpAddr>,
 }
 
+/// The NVA is asked in the last quarter of an entry's life: time enough for an answer, and late
+/// enough that most entries are not needed any more.
+fn ask_before(until: Instant, config: &NveConfig) -> Instant {
+    Instant(until.0.saturating_sub(config.fwd_timer.0 / 4))
+}
+
 impl Forward {
+    /// It may be extended, so the NVA is to be asked when its end is near.
+    fn arm_question(&mut self, now: Instant, config: &NveConfig) {
+        let may = self.extensions < timing::FWD_EXTENSIONS;
+        self.ask_at = may.then(|| ask_before(self.until, config).max(now));
+    }
+
     /// The first complaint about this sender, of a bounded number.
     pub(crate) fn told(&mut self, sender: IpAddr) -> bool {
         self.told.len() < 64 && self.told.insert(sender)
@@ -297,7 +315,7 @@ impl Vm {
     /// When time alone changes something.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let claim = self.claim.as_ref().and_then(|c| c.next);
-        let forward = self.forward.as_ref().map(|f| f.until);
+        let forward = self.forward.as_ref().map(|f| f.ask_at.map_or(f.until, |t| t.min(f.until)));
         let intent = self.intent.as_ref().map(Intent::deadline);
         [claim, forward, intent, self.withdraw_at, self.handover.deadline()].into_iter().flatten().min()
     }
@@ -313,6 +331,7 @@ impl Vm {
         if self.withdraw_at.is_some_and(|t| t <= cx.now) {
             self.attachment_over(cx);
         }
+        self.ask_for_extension(cx);
         if self.forward.as_ref().is_some_and(|f| f.until <= cx.now) {
             self.forward = None;
             self.handover.finish(self.key, cx);
@@ -433,7 +452,44 @@ impl Vm {
 
     fn start_forward(&mut self, to: Location, version: Version, cx: &Ctx<'_>) {
         let until = cx.now + cx.config.fwd_timer;
-        self.forward = Some(Forward { to, version, since: cx.now, until, told: BTreeSet::new() });
+        let (since, told) = (cx.now, BTreeSet::new());
+        let mut forward =
+            Forward { to, version, since, until, ask_at: None, asked: false, extensions: 0, told };
+        forward.arm_question(cx.now, cx.config);
+        self.forward = Some(forward);
+    }
+
+    /// Asks the NVA, if it is time, whether an interested NVE may still send here (R43).
+    fn ask_for_extension(&mut self, cx: &mut Ctx<'_>) {
+        let Some(f) = self.forward.as_mut().filter(|f| f.ask_at.is_some_and(|t| t <= cx.now)) else { return };
+        f.ask_at = None;
+        f.asked = cx.online;
+        let version = f.version;
+        cx.send(NveToNva::ForwardEnding { key: self.key, version });
+    }
+
+    /// A new session: what was asked in the last one was not answered.
+    pub(crate) fn ask_again(&mut self, cx: &Ctx<'_>) {
+        if let Some(f) = &mut self.forward {
+            f.asked = false;
+            f.arm_question(cx.now, cx.config);
+        }
+    }
+
+    /// The NVA says that the forward entry is still needed (R43). The newest location counts: a
+    /// question that crossed a further move is as good.
+    pub(crate) fn extend_forward(&mut self, version: Version, cx: &mut Ctx<'_>) {
+        let Some(f) = self.forward.as_mut().filter(|f| f.asked && version <= f.version) else { return };
+        f.asked = false;
+        f.extensions += 1;
+        f.until = f.until + cx.config.fwd_timer;
+        f.arm_question(cx.now, cx.config);
+        let (n, to, max) = (f.extensions, f.to.nve.clone(), timing::FWD_EXTENSIONS);
+        let text = format!(
+            "the forward entry for {} to {to} is needed for longer: extended ({n} of {max})",
+            self.key
+        );
+        cx.note(Level::Info, text);
     }
 
     /// The port stayed away: the attachment ends (R19).

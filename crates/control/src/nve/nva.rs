@@ -181,6 +181,9 @@ impl Nve {
                 }
                 self.with_known_vm(key, out, Vm::provision);
             }
+            NvaToNve::ForwardExtend { key, version } => {
+                self.with_known_vm(key, out, |vm, cx| vm.extend_forward(version, cx));
+            }
             NvaToNve::Error { text } => out.note(Level::Warn, format!("the NVA refused a message: {text}")),
         }
     }

@@ -161,6 +161,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         36 => Input::Applied { worker: usize::from(at % 2), token: seq },
         37 => Input::WorkerLeft { worker: 1 },
         38 => Input::WorkerJoined { worker: 1 },
+        39 => nva(NvaToNve::ForwardExtend { key: vm(n), version: Version { epoch: 1, seq } }),
         _ => Input::Tick,
     }
 }

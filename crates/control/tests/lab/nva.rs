@@ -22,6 +22,8 @@ pub struct MiniNva {
     pub accept_unplanned: bool,
     /// Say nothing on claims.
     pub mute: bool,
+    /// Somebody has not acknowledged where VMs are: their forward entries are extended.
+    pub needs_forwarding: bool,
     /// Say nothing on questions.
     pub mute_queries: bool,
 }
@@ -40,6 +42,7 @@ impl MiniNva {
             acks: Vec::new(),
             accept_unplanned: false,
             mute: false,
+            needs_forwarding: false,
             mute_queries: false,
         }
     }
@@ -99,6 +102,9 @@ impl MiniNva {
                 vec![(i, NvaToNve::Provision { key, record: self.records.get(&key).cloned() })]
             }
             NveToNva::Claim { seq, key, base, .. } if !self.mute => self.claim(i, seq, key, base),
+            NveToNva::ForwardEnding { key, version } if self.needs_forwarding => {
+                vec![(i, NvaToNve::ForwardExtend { key, version })]
+            }
             NveToNva::Withdraw { key, version } => self.withdraw(key, version),
             NveToNva::Query { seq, vni, by } if !self.mute_queries => {
                 let record = self.records.values().find(|r| {

@@ -126,6 +126,9 @@ fn up(m: NveToNva) -> Up {
             Up::Withdraw(v1::Withdraw { key: Some(key.into()), version: Some(version.into()) })
         }
         NveToNva::Ack { ack_id } => Up::Ack(v1::Ack { ack_id }),
+        NveToNva::ForwardEnding { key, version } => {
+            Up::ForwardEnding(v1::ForwardEnding { key: Some(key.into()), version: Some(version.into()) })
+        }
         NveToNva::MoveReport { id, key, step, counts } => Up::MoveReport(v1::MoveReport {
             move_id: id.0,
             key: Some(key.into()),
@@ -175,6 +178,10 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             version: version("withdraw.version", p.version)?,
         }),
         Up::Ack(p) => Ok(NveToNva::Ack { ack_id: p.ack_id }),
+        Up::ForwardEnding(p) => Ok(NveToNva::ForwardEnding {
+            key: part("forward_ending.key", p.key)?,
+            version: version("forward_ending.version", p.version)?,
+        }),
         Up::MoveReport(p) => Ok(NveToNva::MoveReport {
             id: move_id("move_report.move_id", p.move_id)?,
             key: part("move_report.key", p.key)?,
@@ -301,6 +308,9 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::Provision { key, record } => {
             Down::Provision(v1::Provision { key: Some(key.into()), record: record.map(Into::into) })
         }
+        NvaToNve::ForwardExtend { key, version } => {
+            Down::ForwardExtend(v1::ForwardExtend { key: Some(key.into()), version: Some(version.into()) })
+        }
         NvaToNve::Error { text } => Down::Error(v1::Error { text }),
         NvaToNve::Keepalive => Down::Keepalive(v1::Keepalive {}),
     }
@@ -345,6 +355,10 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             id: move_id("move_abort.move_id", p.move_id)?,
             key: part("move_abort.key", p.key)?,
             reason: p.reason,
+        }),
+        Down::ForwardExtend(p) => Ok(NvaToNve::ForwardExtend {
+            key: part("forward_extend.key", p.key)?,
+            version: version("forward_extend.version", p.version)?,
         }),
         Down::Provision(p) => Ok(NvaToNve::Provision {
             key: part("provision.key", p.key)?,

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use godwit_model::MoveId;
 use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_model::{MoveId, timing};
 use godwit_wire::Span;
 
 use super::refusal::Refusal;
@@ -45,10 +45,10 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             keepalive_ms: 3000,
-            upd_delay: Span::from_ms(50),
-            upd_timeout: Span::from_ms(100),
-            upd_retries: 3,
-            pos_life: Span::from_ms(30_000),
+            upd_delay: Span::from_ms(timing::UPD_DELAY_MS),
+            upd_timeout: Span::from_ms(timing::UPD_TIMEOUT_MS),
+            upd_retries: timing::UPD_RETRIES,
+            pos_life: Span::from_ms(timing::POS_LIFE_MS),
             neg_life: Span::from_ms(5_000),
             intent_timeout: Span::from_ms(300_000),
             snapshot_chunk: 500,

@@ -15,9 +15,10 @@
 //! # Files
 //!
 //! `session` speaks with NVEs, `claim` decides who owns a VM, `publish` spreads the news and counts
-//! acknowledgements, `moves` follows planned moves, `operate` obeys the operator, `tick` looks at time.
+//! acknowledgements, `forward` says who still needs a forward entry, `moves` follows planned moves, `operate` obeys the operator, `tick` looks at time.
 
 mod claim;
+mod forward;
 mod io;
 mod moves;
 mod operate;
@@ -63,6 +64,14 @@ struct Nve {
     heard: Option<Instant>,
     /// VMs whose location it is.
     vms: BTreeSet<VmKey>,
+    /// It knew everything below this version when its last session ended; zero after a restart.
+    knew_below: Version,
+}
+
+impl Nve {
+    fn new(record: NveRecord) -> Nve {
+        Nve { record, session: None, heard: None, vms: BTreeSet::new(), knew_below: Version::ZERO }
+    }
 }
 
 /// All knowledge of the NVA; see the module's text.

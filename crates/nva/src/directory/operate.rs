@@ -243,8 +243,7 @@ impl Directory {
             None => {
                 let (software, vnis) = (String::new(), BTreeSet::new());
                 let record = NveRecord { id: id.clone(), locators, foreign: true, software, vnis };
-                let nve = Nve { record, session: None, heard: None, vms: BTreeSet::new() };
-                self.nves.insert(id.clone(), nve);
+                self.nves.insert(id.clone(), Nve::new(record));
                 self.save_nve(id);
             }
         }

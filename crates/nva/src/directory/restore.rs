@@ -64,7 +64,7 @@ impl Directory {
             for vni in &record.vnis {
                 self.vns.entry(*vni).or_default().members.insert(id.clone());
             }
-            self.nves.insert(id, Nve { record, session: None, heard: None, vms: BTreeSet::new() });
+            self.nves.insert(id, Nve::new(record));
         }
         for (key, record) in state.vms {
             self.index(&record);

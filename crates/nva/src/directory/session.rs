@@ -92,6 +92,7 @@ impl Directory {
             }
             NveToNva::Withdraw { key, version } => self.withdraw(&nve, key, version),
             NveToNva::Ack { ack_id } => self.ack(session, ack_id),
+            NveToNva::ForwardEnding { key, version } => self.forward_ending(session, &nve, key, version),
             NveToNva::MoveReport { id, key: _, step, counts } => self.move_report(nve, id, step, counts),
             NveToNva::Report { attachments } => self.report(session, nve, attachments),
         }
@@ -151,17 +152,14 @@ impl Directory {
             self.close(older, format!("a newer session of NVE {nve} replaces it"));
         }
         let known = self.nves.contains_key(nve);
-        let n = self.nves.entry(nve.clone()).or_insert_with(|| Nve {
-            record: NveRecord {
+        let n = self.nves.entry(nve.clone()).or_insert_with(|| {
+            Nve::new(NveRecord {
                 id: nve.clone(),
                 locators,
                 foreign: false,
                 software: software.clone(),
                 vnis: BTreeSet::new(),
-            },
-            session: None,
-            heard: None,
-            vms: BTreeSet::new(),
+            })
         });
         n.session = Some(session);
         let moved = n.record.locators != locators;
@@ -187,6 +185,7 @@ impl Directory {
 
     /// The NVE stays a member and keeps its VMs: it may be back in a moment, and its data plane runs on.
     pub(super) fn disconnected(&mut self, session: SessionId) {
+        let knew_below = self.knows_below(session);
         let Some(s) = self.sessions.remove(&session) else { return };
         for vni in s.subscribed.keys() {
             if let Some(vn) = self.vns.get_mut(vni) {
@@ -200,6 +199,7 @@ impl Directory {
             if let Some(n) = self.nves.get_mut(&nve).filter(|n| n.session == Some(session)) {
                 n.session = None;
                 n.heard = Some(s.heard);
+                n.knew_below = knew_below;
             }
             self.log(Level::Info, format!("NVE {nve} is disconnected"));
         }

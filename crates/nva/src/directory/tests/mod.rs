@@ -149,6 +149,11 @@ impl World {
         session
     }
 
+    /// The session that an NVE has now.
+    pub fn nve_session(&self, name: &str) -> SessionId {
+        self.d.session_for(&id(name)).unwrap()
+    }
+
     /// Claims VM `n`, which must be granted.
     pub fn take(&mut self, session: SessionId, n: u8) -> VmRecord {
         let out = self.say(session, claim(n, Version::ZERO));

@@ -226,3 +226,69 @@ fn r17_new_locators_of_an_nve_reach_everybody() {
         matches!(m, NvaToNve::Update { change: Change::MemberJoined(l), .. } if l.locators == locators(77))
     }));
 }
+
+/// VM 1 went from A to B; who acknowledged it is up to the test.
+fn after_a_move() -> (World, [SessionId; 3], Version) {
+    let (mut w, [a, b, c]) = before_a_move();
+    let out = w.say(b, claim(1, Version::ZERO));
+    let version = granted(&out, b).unwrap().version;
+    w.ack(a, &out);
+    (w, [a, b, c], version)
+}
+
+fn extended(w: &mut World, a: SessionId, version: Version) -> bool {
+    let out = w.say(a, NveToNva::ForwardEnding { key: key(1), version });
+    sent(&out, a).contains(&NvaToNve::ForwardExtend { key: key(1), version })
+}
+
+#[test]
+fn r43_a_forward_entry_lives_on_while_an_nve_has_not_acknowledged() {
+    let (mut w, [a, b, c], version) = after_a_move();
+    assert!(extended(&mut w, a, version), "C was told and did not acknowledge");
+    w.say(c, NveToNva::Ack { ack_id: w.d.next_ack - 1 });
+    assert!(!extended(&mut w, a, version), "everybody knows");
+    w.input(Input::Disconnected { session: c });
+    assert!(!extended(&mut w, a, version), "C knew it when its session ended");
+    let out = w.say(b, NveToNva::Withdraw { key: key(1), version });
+    w.ack(a, &out);
+    assert!(!extended(&mut w, a, version), "a VM that is nowhere is not forwarded for");
+}
+
+#[test]
+fn r43_an_nve_that_is_away_may_still_send_to_the_old_one() {
+    let (mut w, [a, _, c]) = before_a_move();
+    w.input(Input::Disconnected { session: c });
+    let b = w.nve_session("b");
+    let out = w.say(b, claim(1, Version::ZERO));
+    let version = granted(&out, b).unwrap().version;
+    w.ack(a, &out);
+    assert!(extended(&mut w, a, version), "C left before the move");
+    let (c, _) = w.hello("c");
+    assert!(extended(&mut w, a, version), "C is back and has not subscribed");
+    w.say(c, NveToNva::Subscribe { vni: vni(100) });
+    assert!(!extended(&mut w, a, version), "its snapshot has the new location");
+    w.restart();
+    let (a, _) = w.hello("a");
+    assert!(extended(&mut w, a, version), "after a restart nobody is taken to know what he did not say");
+}
+
+#[test]
+fn r43_a_session_that_ends_with_an_update_owed_leaves_its_nve_behind() {
+    let (mut w, [a, _, c], version) = after_a_move();
+    w.input(Input::Disconnected { session: c });
+    assert!(extended(&mut w, a, version));
+}
+
+#[test]
+fn r43_a_foreign_nve_is_not_waited_for() {
+    let (mut w, [a, b, c], _) = after_a_move();
+    w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99))).unwrap();
+    let pinned = VmDefinition { pinned: Some(id("tor")), ..definition(3) };
+    w.order(|d, now, wall| d.define_vm(now, wall, pinned)).unwrap();
+    w.settle(&[a, b, c]);
+    for ack_id in 0..w.d.next_ack {
+        w.say(c, NveToNva::Ack { ack_id });
+    }
+    let version = w.vm(1).version;
+    assert!(!extended(&mut w, a, version));
+}

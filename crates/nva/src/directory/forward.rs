@@ -1,0 +1,78 @@
+//! Forward entries at old NVEs: who may still send there, so that they live on for a while (R43).
+//!
+//! An NVE asks before one of its entries ends. Nothing is kept for that here: who is behind follows
+//! from what was acknowledged on its session, or from what it knew when its last session ended.
+
+use godwit_model::message::{Change, NvaToNve};
+use godwit_model::{NveId, Version, VmKey, VmRecord};
+
+use super::{Directory, Level, Session, SessionId};
+
+impl Directory {
+    /// A forward entry for the VM nears its end at `nve`: it is extended while a member of the VN has
+    /// not acknowledged where the VM is. Silence lets it end.
+    pub(super) fn forward_ending(&mut self, session: SessionId, nve: &NveId, key: VmKey, version: Version) {
+        let behind = self.behind(nve, key);
+        if behind.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = behind.iter().take(8).map(|n| n.as_str()).collect();
+        let text = format!(
+            "NVE {nve} goes on forwarding for {key}: {} of its VN's NVEs did not acknowledge where it is ({})",
+            behind.len(),
+            names.join(", ")
+        );
+        self.log(Level::Info, text);
+        self.send(session, NvaToNve::ForwardExtend { key, version });
+    }
+
+    /// The members of the VM's VN that may still send to where it was. A detached VM has nobody to
+    /// forward to, and a foreign NVE never acknowledges anything.
+    fn behind(&self, asker: &NveId, key: VmKey) -> Vec<NveId> {
+        let Some(r) = self.vms.get(&key) else { return Vec::new() };
+        let (Some(owner), Some(vn)) = (&r.location, self.vns.get(&key.vni)) else { return Vec::new() };
+        let others = vn.members.iter().filter(|m| *m != asker && **m != owner.nve);
+        others.filter(|m| self.is_behind(m, r)).cloned().collect()
+    }
+
+    fn is_behind(&self, nve: &NveId, r: &VmRecord) -> bool {
+        let Some(n) = self.nves.get(nve).filter(|n| !n.record.foreign) else { return false };
+        let session = n.session.and_then(|id| Some((id, self.sessions.get(&id)?)));
+        match session.filter(|(_, s)| s.subscribed.contains_key(&r.key.vni)) {
+            Some((id, s)) => self.waits_for_fanout(id, r.key) || self.owes_ack(s, r.key),
+            None => r.version >= n.knew_below,
+        }
+    }
+
+    fn waits_for_fanout(&self, session: SessionId, key: VmKey) -> bool {
+        self.fanouts.get(&key).is_some_and(|f| !f.told.contains(&session))
+    }
+
+    fn owes_ack(&self, s: &Session, key: VmKey) -> bool {
+        let about = |id: &u64| self.awaited.get(id).and_then(|a| news(&a.message));
+        s.unacked.iter().filter_map(about).any(|(k, _)| k == key)
+    }
+
+    /// The session's NVE knows everything below this version.
+    pub(super) fn knows_below(&self, session: SessionId) -> Version {
+        let Some(s) = self.sessions.get(&session) else { return Version::ZERO };
+        let all = Version { epoch: self.epoch, seq: self.seq + 1 };
+        let owed = s.unacked.iter().filter_map(|id| self.awaited.get(id));
+        let owed = owed.filter_map(|a| news(&a.message)).map(|(_, version)| version);
+        let untold = self.fanouts.iter().filter(|(_, f)| !f.told.contains(&session));
+        let untold = untold.filter_map(|(key, _)| self.vms.get(key)).map(|r| r.version);
+        // What it did not subscribe to again it knows from an earlier session.
+        let nve = s.nve.as_ref().and_then(|nve| self.nves.get(nve));
+        let earlier = nve.filter(|n| n.record.vnis.iter().any(|vni| !s.subscribed.contains_key(vni)));
+        owed.chain(untold).chain(earlier.map(|n| n.knew_below)).min().unwrap_or(all).min(all)
+    }
+}
+
+/// The VM that an update is about, and the version that it brings.
+fn news(message: &NvaToNve) -> Option<(VmKey, Version)> {
+    match message {
+        NvaToNve::Update { change: Change::Vm(r), .. } => Some((r.key, r.version)),
+        NvaToNve::Update { change: Change::Removed { key, version }, .. } => Some((*key, *version)),
+        _ => None,
+    }
+}
