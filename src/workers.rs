@@ -63,6 +63,7 @@ pub fn spawn(mut worker: Worker<DpdkIo>, thread: Thread) -> std::io::Result<Join
         // Without registration DPDK's memory pools bypass their caches for this thread.
         let _registration = godwit_dpdk::ThreadRegistration::register()
             .inspect_err(|e| tracing::warn!(worker = thread.number, "packet buffers will be slow: {e}"));
+        worker.warm_up();
         poll(&mut worker, &thread);
     })
 }

@@ -6,28 +6,55 @@ use godwit_tables::update::{Admission, Key, PortIdx, VnIdx};
 use godwit_tables::vms::Fib;
 use godwit_tables::{DropReason, Tables, prefetch};
 use godwit_wire::ethernet::TAG_LEN;
-use godwit_wire::{EtherType, Instant, Mac, Vni};
+use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 
 use crate::classify::{self, Addresses, From};
 use crate::context::Context;
 use crate::encap::encapsulate;
 use crate::packet::{Packet, PacketSource};
 use crate::proxy::{self, Resolution};
+use crate::run::{self, COLD, Exit};
 use crate::{DEFAULT_TTL, MAX_BURST, Output};
 
 /// What the passes remember of a frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Look {
     key: Key,
+    hash: FlowHash,
     home: Home,
+    /// Bytes of the frame as it came in.
+    len: u32,
     /// The frame needs nothing but its destination's location.
     plain: bool,
+    ecn: Ecn,
     found: Option<Fib>,
+    exit: Exit,
 }
 
 impl Default for Look {
     fn default() -> Look {
-        Look { key: Key(0), home: Home::default(), plain: false, found: None }
+        Look {
+            key: Key(0),
+            hash: FlowHash(0),
+            home: Home::default(),
+            len: 0,
+            plain: false,
+            ecn: Ecn::NotEct,
+            found: None,
+            exit: COLD,
+        }
+    }
+}
+
+impl run::Done for Look {
+    #[inline(always)]
+    fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.len
     }
 }
 
@@ -69,15 +96,8 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     let looks = &mut looks[..n.min(MAX_BURST)];
     look(cx, looks, &burst[..n], &port);
     find(cx.tables, looks);
-    for (look, packet) in looks.iter().zip(burst.drain(..n)) {
-        match look.found {
-            Some(Fib::Remote(tunnel)) if look.plain => {
-                to_tunnel(cx, packet, &port, look.key, tunnel);
-            }
-            Some(Fib::Local(to)) if look.plain && to != port.port => cx.deliver(to, port.vn, packet),
-            _ => apply_cold(cx, packet, &port),
-        }
-    }
+    apply(cx, looks, &mut burst[..n], &port);
+    run::emit(cx, looks, burst.drain(..n), |cx, packet| apply_cold(cx, packet, &port));
 }
 
 /// Pass one: headers, keys, prefetch of locations.
@@ -85,6 +105,7 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &[P], port: &Port) {
     let open = port.admission == Admission::Activated;
     let own = port.mac.to_u64();
+    let (vn, hash_key) = (u64::from(port.vn.0) << 48, cx.tables.hash_key);
     let mut bytes = 0;
     for packet in burst {
         // The headers, and the headroom into which the outer header goes.
@@ -95,10 +116,20 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
         let frame = packet.data();
         bytes += frame.len() as u64;
         let plain = classify::plain_unicast(frame, own).filter(|_| open && packet.is_contiguous());
-        look.plain = plain.is_some();
-        look.key = Key(u64::from(port.vn.0) << 48 | plain.unwrap_or(0));
-        look.home = cx.tables.vms.home(look.key);
-        cx.tables.vms.prefetch(look.home);
+        let key = Key(vn | plain.unwrap_or(0));
+        let home = cx.tables.vms.home(key);
+        cx.tables.vms.prefetch(home);
+        let tenant = tenant::look(frame, &hash_key);
+        *look = Look {
+            key,
+            hash: tenant.hash,
+            home,
+            len: frame.len() as u32,
+            plain: plain.is_some(),
+            ecn: tenant.ecn,
+            found: None,
+            exit: COLD,
+        };
     }
     cx.tables.counters.received(port.port, looks.len() as u64, bytes);
 }
@@ -114,26 +145,31 @@ fn find(tables: &Tables, looks: &mut [Look]) {
     }
 }
 
-/// The straight line from a VM to another NVE.
+/// Pass three: the straight lines, to another NVE and to another port here. Whatever has no exit
+/// after it goes the long way.
 #[inline(always)]
-fn to_tunnel<P: Packet, O: Output<P>, S: PacketSource<P>>(
-    cx: &mut Context<'_, P, O, S>,
-    mut packet: P,
-    port: &Port,
-    key: Key,
-    to: godwit_tables::update::TunnelIdx,
-) {
-    let Some((tunnel, header)) = cx.tables.tunnels.ready(to) else {
-        return cx.resolve(packet, key, port.vni, From::Local);
-    };
-    let uplink = tunnel.uplink;
-    match encapsulate(&mut packet, tunnel, header, port.vni, DEFAULT_TTL, &cx.tables.hash_key) {
-        Ok(()) => {
-            cx.tables.counters.worker.encapsulated += 1;
-            cx.send(uplink, packet);
+fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &mut [P], port: &Port) {
+    let mut encapsulated = 0;
+    for (look, packet) in looks.iter_mut().zip(burst) {
+        if !look.plain {
+            continue;
         }
-        Err(reason) => cx.drop(packet, reason),
+        match look.found {
+            Some(Fib::Remote(to)) => {
+                if let Some((tunnel, header)) = cx.tables.tunnels.ready(to) {
+                    let entropy = (look.hash, look.ecn);
+                    if encapsulate(packet, tunnel, header, port.vni, DEFAULT_TTL, entropy).is_ok() {
+                        look.len += header.len() as u32;
+                        look.exit = tunnel.uplink;
+                        encapsulated += 1;
+                    }
+                }
+            }
+            Some(Fib::Local(to)) if to != port.port && cx.tables.ports.serves(to, port.vn) => look.exit = to,
+            _ => {}
+        }
     }
+    cx.tables.counters.worker.encapsulated += encapsulated;
 }
 
 /// What a frame from a VM asks for.

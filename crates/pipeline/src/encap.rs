@@ -4,13 +4,14 @@ use godwit_tables::DropReason;
 use godwit_tables::topology::Tunnel;
 use godwit_tables::update::TunnelIdx;
 use godwit_wire::outer::OuterHeader;
-use godwit_wire::{Ecn, HashKey, Vni, flow};
+use godwit_wire::{Ecn, FlowHash, Vni, tenant};
 
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
 use crate::{DEFAULT_TTL, Output};
 
-/// Puts the outer header of a tunnel before an inner frame.
+/// Puts the outer header of a tunnel before an inner frame. `entropy` is what [`tenant::look`] said of
+/// it.
 ///
 /// # Errors
 /// [`DropReason::TooBig`] (R8) or [`DropReason::NoHeadroom`]; the packet is unchanged then.
@@ -21,14 +22,12 @@ pub(crate) fn encapsulate<P: Packet>(
     header: &OuterHeader,
     vni: Vni,
     ttl: u8,
-    key: &HashKey,
+    (hash, ecn): (FlowHash, Ecn),
 ) -> Result<(), DropReason> {
-    let inner = packet.data();
-    let inner_len = inner.len();
+    let inner_len = packet.len();
     if inner_len > usize::from(tunnel.inner_max) {
         return Err(DropReason::TooBig);
     }
-    let (hash, ecn) = (flow::flow_hash(inner, key), Ecn::for_encap(inner));
     let room = packet.prepend(header.len()).ok_or(DropReason::NoHeadroom)?;
     let outer = &mut room[..header.len()];
     header.write(outer, inner_len, vni, hash.src_port(), hash.flow_label(), ttl, ecn);
@@ -43,7 +42,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             return Err((packet, DropReason::NoTunnel));
         };
         let uplink = tunnel.uplink;
-        if let Err(reason) = encapsulate(&mut packet, tunnel, header, vni, ttl, &self.tables.hash_key) {
+        let look = tenant::look(packet.data(), &self.tables.hash_key);
+        if let Err(reason) = encapsulate(&mut packet, tunnel, header, vni, ttl, (look.hash, look.ecn)) {
             return Err((packet, reason));
         }
         self.send(uplink, packet);

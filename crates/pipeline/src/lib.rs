@@ -42,6 +42,7 @@ pub mod mem;
 mod overlay;
 pub mod packet;
 mod proxy;
+mod run;
 pub mod trace;
 mod underlay;
 
@@ -68,6 +69,11 @@ pub trait Output<P> {
     /// `packet` leaves through `port`. The pipeline has counted it as sent; an output that cannot
     /// send it tells [`godwit_tables::Counters::not_sent`].
     fn send(&mut self, port: PortIdx, packet: P);
+    /// Several that leave through `port`, in order.
+    #[inline]
+    fn send_run(&mut self, port: PortIdx, packets: impl Iterator<Item = P>) {
+        packets.for_each(|packet| self.send(port, packet));
+    }
     /// For control. `false` where there is no room: the pipeline counts it.
     fn event(&mut self, event: Event) -> bool;
     /// `packet` is done with. Override to give buffers back in bulk.

@@ -11,6 +11,7 @@ use crate::classify::{Addresses, From, is_group, outer_drop};
 use crate::context::Context;
 use crate::decap::{LastVn, decapsulate, find_vn, look_inside, usual};
 use crate::packet::{Packet, PacketSource};
+use crate::run::{self, COLD, Exit};
 use crate::underlay::Uplink;
 use crate::{MAX_BURST, Output};
 
@@ -37,11 +38,32 @@ pub(crate) struct Look {
     inner_offset: u8,
     inner_end: u16,
     found: Option<Fib>,
+    exit: Exit,
 }
 
 impl Default for Look {
     fn default() -> Look {
-        Look { key: Key(0), home: Home::default(), usual: false, inner_offset: 0, inner_end: 0, found: None }
+        Look {
+            key: Key(0),
+            home: Home::default(),
+            usual: false,
+            inner_offset: 0,
+            inner_end: 0,
+            found: None,
+            exit: COLD,
+        }
+    }
+}
+
+impl run::Done for Look {
+    #[inline(always)]
+    fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        u32::from(self.inner_end) - u32::from(self.inner_offset)
     }
 }
 
@@ -108,17 +130,27 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     for look in looks.iter_mut() {
         look.found = cx.tables.vms.get_at(look.home, look.key);
     }
-    for (look, mut packet) in looks.iter().zip(burst.drain(..n)) {
-        match look.found {
-            Some(Fib::Local(port)) if look.usual => {
-                packet.truncate(look.inner_end.into());
-                packet.trim_front(look.inner_offset.into());
-                cx.tables.counters.worker.decapsulated += 1;
-                cx.deliver(port, look.key.vn(), packet);
-            }
-            _ => apply_cold(cx, packet, uplink),
+    apply(cx, looks, &mut burst[..n]);
+    run::emit(cx, looks, burst.drain(..n), |cx, packet| apply_cold(cx, packet, uplink));
+}
+
+/// Pass three: the straight line to a port here. Whatever has no exit after it goes the long way.
+#[inline(always)]
+fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &mut [P]) {
+    let mut decapsulated = 0;
+    for (look, packet) in looks.iter_mut().zip(burst) {
+        look.exit = COLD;
+        if let Some(Fib::Local(port)) = look.found
+            && look.usual
+            && cx.tables.ports.serves(port, look.key.vn())
+        {
+            packet.truncate(look.inner_end.into());
+            packet.trim_front(look.inner_offset.into());
+            look.exit = port;
+            decapsulated += 1;
         }
     }
+    cx.tables.counters.worker.decapsulated += decapsulated;
 }
 
 /// Pass one: headers, keys, prefetch of locations.

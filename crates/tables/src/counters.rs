@@ -285,6 +285,14 @@ impl Counters {
         p.tx_bytes += bytes as u64;
     }
 
+    /// Counts frames that go out together.
+    #[inline(always)]
+    pub fn sent_many(&mut self, port: PortIdx, packets: u64, bytes: u64) {
+        let p = self.port_mut(port);
+        p.tx_packets += packets;
+        p.tx_bytes += bytes;
+    }
+
     /// Takes back frames that were counted as sent and found their port's queue full.
     pub fn not_sent(&mut self, port: PortIdx, packets: u64, bytes: u64) {
         let p = self.port_mut(port);

@@ -7,6 +7,7 @@
 //! | File | Holds |
 //! |---|---|
 //! | `locations` | the forwarding table's memory: integer to integer, one cache line a lookup |
+//! | `pages` | memory in huge pages |
 //! | `vms` | what is known of each VM, in a word or in a special entry |
 //! | `holds` | frames that wait, in memory of their own |
 //! | `topology` | ports, virtual networks, tunnels |
@@ -24,6 +25,7 @@ pub mod holds;
 pub mod limiter;
 pub mod locations;
 pub mod neighbors;
+mod pages;
 pub mod prefetch;
 mod service;
 pub mod topology;
@@ -122,6 +124,12 @@ impl Tables {
                 redirect_interval: config.redirect_interval,
             },
         }
+    }
+
+    /// Makes the location table resident, so that no update waits for the kernel to back it with
+    /// memory. To be called by the worker's own thread.
+    pub fn bring_in(&mut self) {
+        self.vms.bring_in();
     }
 
     /// Frames that are here and neither gone on nor dropped: held ones and waiting requests.

@@ -10,12 +10,12 @@
 //!
 //! The table never holds more than the capacity given at start, at most five sixths of its slots;
 //! it is never resized and never evicts (R13). Its memory is zeroed lazily by the kernel, so a
-//! large capacity costs nothing until it is used. A zero value marks an empty slot, which leaves
+//! large capacity costs nothing until it is used or touched. A zero value marks an empty slot, which leaves
 //! every key usable, key 0 too.
 
 use core::num::NonZeroU64;
 
-use crate::prefetch;
+use crate::{pages, prefetch};
 
 /// Entries in one bucket.
 const WAYS: usize = 4;
@@ -53,8 +53,7 @@ impl Locations {
     pub fn new(capacity: usize, seed: [u64; 2]) -> Locations {
         assert!(capacity <= 1 << 31, "a location table of {capacity} entries");
         let buckets = (capacity.max(1) * 6).div_ceil(5 * WAYS).next_power_of_two();
-        // `vec!` of zero integers asks the allocator for zeroed memory and does not touch it.
-        let words = vec![0u64; (buckets + 1) * WORDS];
+        let words = pages::zeroed((buckets + 1) * WORDS);
         let first = words.as_ptr().align_offset(64).min(WORDS);
         // An odd multiplier spreads even a seed of zeros.
         let seed = [seed[0] ^ 0x9e37_79b9_7f4a_7c15, (seed[1] ^ 0xd6e8_feb8_6659_fd93) | 1];
@@ -82,6 +81,11 @@ impl Locations {
     /// Address space taken, in bytes; the part that was touched is resident.
     pub fn bytes(&self) -> usize {
         self.words.len() * 8
+    }
+
+    /// Makes all of it resident.
+    pub fn bring_in(&mut self) {
+        pages::touch(&mut self.words);
     }
 
     /// Hashes a key: one wide multiplication, folded.
@@ -121,15 +125,13 @@ impl Locations {
         let mut at = home.0;
         loop {
             let b = self.bucket(at);
-            let (mut found, mut full) = (0, true);
             // No branch depends on which of the four slots it is: the processor would guess wrong
-            // three times out of four.
+            // three times out of four. An empty slot answers 0 whatever key was left in it.
+            let mut found = 0;
             for way in 0..WAYS {
-                let value = b[WAYS + way];
-                found |= if b[way] == key { value } else { 0 };
-                full &= value != 0;
+                found |= if b[way] == key { b[WAYS + way] } else { 0 };
             }
-            if found != 0 || !full {
+            if found != 0 || b[WAYS..].contains(&0) {
                 return NonZeroU64::new(found);
             }
             at = (at + 1) & self.mask;

@@ -160,6 +160,10 @@ impl Vms {
         }
     }
 
+    pub(crate) fn bring_in(&mut self) {
+        self.fib.bring_in();
+    }
+
     /// Hashes a key once for [`Vms::prefetch`] and [`Vms::get_at`].
     #[inline(always)]
     pub fn home(&self, key: Key) -> Home {

@@ -40,8 +40,8 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    #[inline]
-    const fn new(addr: [u64; 4], kind: FlowKind, proto: u16, ports: u32) -> FlowKey {
+    #[inline(always)]
+    pub(crate) const fn new(addr: [u64; 4], kind: FlowKind, proto: u16, ports: u32) -> FlowKey {
         FlowKey { addr, rest: (kind as u64) << 48 | (proto as u64) << 32 | ports as u64 }
     }
 
@@ -124,7 +124,7 @@ impl FlowKey {
     }
 
     /// The keyed hash of this flow.
-    #[inline]
+    #[inline(always)]
     pub const fn hash(&self, key: &HashKey) -> FlowHash {
         let [k0, k1, k2, k3] = key.0;
         let [a, b, c, d] = self.addr;

@@ -33,6 +33,7 @@ pub mod outer;
 pub mod proto;
 pub mod quote;
 pub mod tcp;
+pub mod tenant;
 pub mod time;
 pub mod udp;
 pub mod vxlan;

@@ -166,7 +166,7 @@ impl OuterHeader {
     ///
     /// # Panics
     /// Where `dst` is not exactly [`OuterHeader::len`] bytes.
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "hot path: plain arguments stay in registers")]
     pub fn write(
         &self,

@@ -99,6 +99,22 @@ impl<I: Io> Outboxes<I> {
         }
     }
 
+    /// Puts several frames into the port's outbox.
+    #[inline]
+    pub fn send_run(&mut self, port: PortIdx, packets: impl Iterator<Item = I::Packet>) {
+        let Some(slot) = self.slots.get_mut(usize::from(port.0)) else { return };
+        if !slot.listed {
+            slot.listed = true;
+            self.busy.push(port);
+        }
+        let (_, most) = packets.size_hint();
+        if most.is_some_and(|n| n <= slot.queue.capacity() - slot.queue.len()) {
+            slot.queue.extend(packets);
+        } else {
+            packets.for_each(|packet| self.send(port, packet));
+        }
+    }
+
     /// Moves what other workers left for the ports that this one serves into their outboxes.
     /// Returns whether there was anything.
     pub fn serve_relays(&mut self) -> bool {

@@ -74,6 +74,11 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
         self.outboxes.send(port, packet);
     }
 
+    #[inline(always)]
+    fn send_run(&mut self, port: PortIdx, packets: impl Iterator<Item = I::Packet>) {
+        self.outboxes.send_run(port, packets);
+    }
+
     fn event(&mut self, event: Event) -> bool {
         self.events.push(event).is_ok()
     }
@@ -93,6 +98,11 @@ impl<I: Io> Worker<I> {
             work: Work::default(),
             stopping: false,
         }
+    }
+
+    /// Brings the tables' memory in, on this thread's NUMA node; before the first iteration.
+    pub fn warm_up(&mut self) {
+        self.tables.bring_in();
     }
 
     /// One iteration at time `now`. Returns whether there was anything to do.

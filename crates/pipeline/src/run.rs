@@ -1,0 +1,53 @@
+//! The end of the passes: frames leave in their order, as many together as go the same way.
+
+use std::vec::Drain;
+
+use godwit_tables::update::PortIdx;
+
+use crate::Output;
+use crate::context::Context;
+use crate::packet::{Packet, PacketSource};
+
+/// Where a frame goes after the passes: a port, or [`COLD`].
+pub(crate) type Exit = PortIdx;
+
+/// The passes left the frame as it was: it goes the long way. No port has this number.
+pub(crate) const COLD: Exit = PortIdx(u16::MAX);
+
+/// What the passes have to say of a frame at their end.
+pub(crate) trait Done: Copy {
+    /// Where the frame goes.
+    fn exit(&self) -> Exit;
+    /// Bytes of the frame as it leaves.
+    fn len(&self) -> u32;
+}
+
+/// Sends each run of frames with the same exit together, and gives each that has none to `cold`.
+#[inline(always)]
+pub(crate) fn emit<P: Packet, O: Output<P>, S: PacketSource<P>, D: Done>(
+    cx: &mut Context<'_, P, O, S>,
+    done: &[D],
+    mut frames: Drain<'_, P>,
+    mut cold: impl FnMut(&mut Context<'_, P, O, S>, P),
+) {
+    let mut rest = done;
+    while let Some(first) = rest.first() {
+        let exit = first.exit();
+        if exit == COLD {
+            if let Some(packet) = frames.next() {
+                cold(cx, packet);
+            }
+            rest = &rest[1..];
+            continue;
+        }
+        let mut bytes = 0;
+        let mut run = 0;
+        while let Some(next) = rest.get(run).filter(|d| d.exit() == exit) {
+            bytes += u64::from(next.len());
+            run += 1;
+        }
+        cx.tables.counters.sent_many(exit, run as u64, bytes);
+        cx.out.send_run(exit, frames.by_ref().take(run));
+        rest = &rest[run..];
+    }
+}

@@ -1,0 +1,212 @@
+//! One look at a tenant's frame: what encapsulation and the check of sources need of its headers.
+//!
+//! Nearly every frame is IPv4 without options or IPv6 without extension headers, with TCP or UDP,
+//! not fragmented. [`look`] reads these at fixed places; all else goes through the parsers, to the
+//! same answer, which a property test holds it to.
+
+use crate::bytes::{array, u16_at, u32_at};
+use crate::ecn::Ecn;
+use crate::ethernet::{self, EtherType, Ethernet};
+use crate::flow::{FlowHash, FlowKey, FlowKind, HashKey};
+use crate::ipv4::{self, Ipv4};
+use crate::ipv6::{self, Ipv6};
+use crate::proto;
+
+/// The IP source address of a frame, as an integer whose highest bits come first on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// Not an IP packet.
+    NotIp,
+    /// IPv4.
+    V4(u32),
+    /// IPv6.
+    V6(u128),
+    /// The EtherType says IP, and the header cannot be read.
+    Malformed,
+}
+
+/// What [`look`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// The hash of the frame's flow (R2): [`crate::flow::flow_hash`].
+    pub hash: FlowHash,
+    /// The outer ECN codepoint (R6): [`Ecn::for_encap`].
+    pub ecn: Ecn,
+    /// Who says to have sent it (R65).
+    pub source: Source,
+}
+
+const L3: usize = ethernet::HEADER_LEN;
+const V4_L4: usize = L3 + ipv4::HEADER_LEN;
+const V6_L4: usize = L3 + ipv6::HEADER_LEN;
+
+/// EtherType, version and header length of an IPv4 packet without options.
+const PLAIN_V4: u64 = (EtherType::IPV4.0 as u64) << 8 | 0x45;
+
+/// Reads flow, ECN and source of an untagged frame in one pass. Never fails.
+#[inline(always)]
+pub fn look(frame: &[u8], key: &HashKey) -> Look {
+    if let Some(h) = frame.first_chunk() {
+        // EtherType, version and IHL, TOS, total length, identification.
+        let front = u64::from_be_bytes(array(h, 12));
+        if front >> 40 == PLAIN_V4 {
+            if let Some(found) = look_v4(h, front, frame.len(), key) {
+                return found;
+            }
+        } else if front >> 44 == u64::from(EtherType::IPV6.0) << 4 | 6
+            && let Some(h) = frame.first_chunk()
+            && let Some(found) = look_v6(h, frame.len(), key)
+        {
+            return found;
+        }
+    }
+    look_closer(frame, key)
+}
+
+/// Fragment bits, time to live and protocol: not a fragment, TCP or UDP.
+#[inline(always)]
+fn whole_v4(word: u32) -> Option<u8> {
+    let proto = word as u8;
+    (word & 0x3fff_0000 == 0 && matches!(proto, proto::TCP | proto::UDP)).then_some(proto)
+}
+
+#[inline(always)]
+fn look_v4(h: &[u8; V4_L4 + 4], front: u64, len: usize, key: &HashKey) -> Option<Look> {
+    let total = (front >> 16) as usize & 0xffff;
+    let proto = whole_v4(u32_at(h, L3 + 6))?;
+    if total < ipv4::HEADER_LEN + 4 || total > len - L3 {
+        return None;
+    }
+    let addr = u64::from_be_bytes(array(h, L3 + 12));
+    let flow = FlowKey::new([addr, 0, 0, 0], FlowKind::V4Ports, proto.into(), u32_at(h, V4_L4));
+    Some(Look {
+        hash: flow.hash(key),
+        ecn: Ecn::from_bits((front >> 32) as u8),
+        source: Source::V4((addr >> 32) as u32),
+    })
+}
+
+#[inline(always)]
+fn look_v6(h: &[u8; V6_L4 + 4], len: usize, key: &HashKey) -> Option<Look> {
+    let payload = usize::from(u16_at(h, L3 + 4));
+    let proto = h[L3 + 6];
+    if !matches!(proto, proto::TCP | proto::UDP) || payload < 4 || payload > len - V6_L4 {
+        return None;
+    }
+    let word = |at| u64::from_be_bytes(array(h, at));
+    let addr = [word(L3 + 8), word(L3 + 16), word(L3 + 24), word(L3 + 32)];
+    let flow = FlowKey::new(addr, FlowKind::V6Ports, proto.into(), u32_at(h, V6_L4));
+    Some(Look {
+        hash: flow.hash(key),
+        ecn: Ecn::from_bits((u16_at(h, L3) >> 4) as u8),
+        source: Source::V6(u128::from(addr[0]) << 64 | u128::from(addr[1])),
+    })
+}
+
+/// The parsers' answer.
+#[cold]
+#[inline(never)]
+fn look_closer(frame: &[u8], key: &HashKey) -> Look {
+    let hash = FlowKey::of_frame(frame).hash(key);
+    let (source, ecn) = source_and_ecn(frame);
+    Look { hash, ecn, source }
+}
+
+fn source_and_ecn(frame: &[u8]) -> (Source, Ecn) {
+    const MALFORMED: (Source, Ecn) = (Source::Malformed, Ecn::NotEct);
+    let Ok(eth) = Ethernet::new_checked(frame) else { return (Source::NotIp, Ecn::NotEct) };
+    match eth.ethertype() {
+        EtherType::IPV4 => {
+            Ipv4::new_checked(eth.payload()).map_or(MALFORMED, |p| (Source::V4(p.src().to_bits()), p.ecn()))
+        }
+        EtherType::IPV6 => {
+            Ipv6::new_checked(eth.payload()).map_or(MALFORMED, |p| (Source::V6(p.src().to_bits()), p.ecn()))
+        }
+        _ => (Source::NotIp, Ecn::NotEct),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::flow_hash;
+    use proptest::prelude::*;
+
+    const KEY: HashKey = HashKey::new(3, 5);
+
+    fn agrees(frame: &[u8]) -> Look {
+        let found = look(frame, &KEY);
+        assert_eq!(found.hash, flow_hash(frame, &KEY));
+        assert_eq!(found.ecn, Ecn::for_encap(frame));
+        assert_eq!(found, look_closer(frame, &KEY));
+        found
+    }
+
+    fn v4(proto: u8, tos: u8, frag: u16, total: u16, len: usize) -> Vec<u8> {
+        let mut f = vec![7; 14 + len];
+        f[12..16].copy_from_slice(&[8, 0, 0x45, tos]);
+        f[16..18].copy_from_slice(&total.to_be_bytes());
+        f[20..22].copy_from_slice(&frag.to_be_bytes());
+        f[23] = proto;
+        f[26..30].copy_from_slice(&[10, 1, 2, 3]);
+        f
+    }
+
+    fn v6(next: u8, class: u8, payload: u16, len: usize) -> Vec<u8> {
+        let mut f = vec![7; 14 + len];
+        f[12..14].copy_from_slice(&[0x86, 0xdd]);
+        f[14..16].copy_from_slice(&(0x6000 | u16::from(class) << 4).to_be_bytes());
+        f[18..20].copy_from_slice(&payload.to_be_bytes());
+        f[20] = next;
+        f
+    }
+
+    #[test]
+    fn the_usual_and_its_neighbours() {
+        for proto in [0, 6, 17, 132, 44, 58] {
+            for frag in [0, 0x4000, 0x2000, 1, 0x8000] {
+                for total in [0, 19, 20, 23, 24, 46, 47, 65535] {
+                    let found = agrees(&v4(proto, 2, frag, total, 46));
+                    let readable = (20..=46).contains(&total);
+                    let expected = if readable { Source::V4(0x0a01_0203) } else { Source::Malformed };
+                    assert_eq!(found.source, expected);
+                }
+            }
+            for payload in [0, 3, 4, 20, 21, 65535] {
+                agrees(&v6(proto, 3, payload, 60));
+            }
+        }
+        assert_eq!(agrees(&v4(6, 3, 0, 40, 46)).ecn, Ecn::Ce);
+        assert_eq!(agrees(&v6(17, 1, 20, 60)).ecn, Ecn::Ect1);
+        assert_eq!(agrees(&[0; 60]).source, Source::NotIp);
+    }
+
+    #[test]
+    fn every_length() {
+        for f in [v4(17, 1, 0, 46, 46), v6(6, 2, 20, 60)] {
+            for len in 0..f.len() {
+                agrees(&f[..len]);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_same_as_the_parsers(
+            six in any::<bool>(),
+            len in 0usize..80,
+            changes in proptest::collection::vec((12usize..60, any::<u8>()), 0..4),
+        ) {
+            let mut f = if six { v6(17, 0, 20, 60) } else { v4(6, 0, 0x4000, 46, 46) };
+            for (at, value) in changes {
+                if let Some(b) = f.get_mut(at) {
+                    *b = value;
+                }
+            }
+            f.resize(len, 0);
+            agrees(&f);
+        }
+    }
+}
