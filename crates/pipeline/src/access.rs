@@ -3,10 +3,11 @@
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::locations::Home;
 use godwit_tables::update::{Admission, Key, PortIdx, VnIdx};
-use godwit_tables::vms::Fib;
+use godwit_tables::vms::{Fib, View};
 use godwit_tables::{DropReason, Tables, prefetch};
 use godwit_wire::ethernet::TAG_LEN;
-use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
+use godwit_wire::outer::Patch;
+use godwit_wire::{Ecn, EtherType, FlowHash, HashKey, Instant, Mac, Vni, tenant};
 
 use crate::classify::{self, Addresses, From};
 use crate::context::Context;
@@ -14,7 +15,7 @@ use crate::encap::encapsulate;
 use crate::packet::{Packet, PacketSource};
 use crate::proxy::{self, Resolution};
 use crate::run::{self, COLD, Exit};
-use crate::{DEFAULT_TTL, MAX_BURST, Output};
+use crate::{MAX_BURST, Output};
 
 /// What the passes remember of a frame.
 #[derive(Clone, Copy)]
@@ -22,27 +23,17 @@ pub(crate) struct Look {
     key: Key,
     hash: FlowHash,
     home: Home,
-    /// Bytes of the frame as it came in.
+    /// Bytes of the frame: as it came in, then as it leaves.
     len: u32,
-    /// The frame needs nothing but its destination's location.
-    plain: bool,
-    ecn: Ecn,
-    found: Option<Fib>,
+    /// Where it goes: not [`COLD`] before the second pass means that the frame needs nothing but its
+    /// destination's location.
     exit: Exit,
+    ecn: Ecn,
 }
 
 impl Default for Look {
     fn default() -> Look {
-        Look {
-            key: Key(0),
-            hash: FlowHash(0),
-            home: Home::default(),
-            len: 0,
-            plain: false,
-            ecn: Ecn::NotEct,
-            found: None,
-            exit: COLD,
-        }
+        Look { key: Key(0), hash: FlowHash(0), home: Home::default(), len: 0, exit: COLD, ecn: Ecn::NotEct }
     }
 }
 
@@ -95,7 +86,6 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     };
     let looks = &mut looks[..n.min(MAX_BURST)];
     look(cx, looks, &burst[..n], &port);
-    find(cx.tables, looks);
     apply(cx, looks, &mut burst[..n], &port);
     run::emit(cx, looks, burst.drain(..n), |cx, packet| apply_cold(cx, packet, &port));
 }
@@ -103,9 +93,10 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 /// Pass one: headers, keys, prefetch of locations.
 #[inline(always)]
 fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &[P], port: &Port) {
-    let open = port.admission == Admission::Activated;
-    let own = port.mac.to_u64();
+    // No frame has a source of more than 48 bits: a port that is not open has no usual frames.
+    let own = if port.admission == Admission::Activated { port.mac.to_u64() } else { u64::MAX };
     let (vn, hash_key) = (u64::from(port.vn.0) << 48, cx.tables.hash_key);
+    let vms = cx.tables.vms.view();
     let mut bytes = 0;
     for packet in burst {
         // The headers, and the headroom into which the outer header goes.
@@ -115,59 +106,73 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
     for (look, packet) in looks.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;
-        let plain = classify::plain_unicast(frame, own).filter(|_| open && packet.is_contiguous());
-        let key = Key(vn | plain.unwrap_or(0));
-        let home = cx.tables.vms.home(key);
-        cx.tables.vms.prefetch(home);
-        let tenant = tenant::look(frame, &hash_key);
-        *look = Look {
-            key,
-            hash: tenant.hash,
-            home,
-            len: frame.len() as u32,
-            plain: plain.is_some(),
-            ecn: tenant.ecn,
-            found: None,
-            exit: COLD,
-        };
+        look.len = frame.len() as u32;
+        if let Some(dst) = classify::from_to_single(frame, own)
+            && packet.is_contiguous()
+            && let Some(tenant) = tenant::quick_look(frame, &hash_key)
+        {
+            look.set(Key(vn | dst), vms, tenant);
+        } else {
+            look_closer(look, packet, port, &hash_key, vms);
+        }
     }
     cx.tables.counters.received(port.port, looks.len() as u64, bytes);
 }
 
-/// Pass two: locations, prefetch of outer headers.
-#[inline(always)]
-fn find(tables: &Tables, looks: &mut [Look]) {
-    for look in looks {
-        look.found = tables.vms.get_at(look.home, look.key);
-        if let Some(Fib::Remote(tunnel)) = look.found {
-            tables.tunnels.prefetch(tunnel);
-        }
+impl Look {
+    /// The frame needs nothing but its destination's location.
+    #[inline(always)]
+    fn set(&mut self, key: Key, vms: View<'_>, tenant: tenant::Look) {
+        self.home = vms.home(key);
+        vms.prefetch(self.home);
+        self.key = key;
+        self.hash = tenant.hash;
+        self.ecn = tenant.ecn;
+        self.exit = PortIdx(0);
     }
 }
 
-/// Pass three: the straight lines, to another NVE and to another port here. Whatever has no exit
-/// after it goes the long way.
+/// The same for frames that are not of the usual shape: other protocols, fragments, and all that is
+/// for the cold path.
+#[cold]
+#[inline(never)]
+fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, hash_key: &HashKey, vms: View<'_>) {
+    let frame = packet.data();
+    let open = port.admission == Admission::Activated && packet.is_contiguous();
+    look.exit = COLD;
+    if let Some(dst) = classify::plain_unicast(frame, port.mac.to_u64()).filter(|_| open) {
+        look.set(Key(u64::from(port.vn.0) << 48 | dst), vms, tenant::look(frame, hash_key));
+    }
+}
+
+/// Pass two, the straight lines: to another NVE and to another port here. Whatever has no exit after
+/// it is unchanged and goes the long way.
 #[inline(always)]
 fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &mut [P], port: &Port) {
     let mut encapsulated = 0;
+    let tables = &*cx.tables;
+    let vms = tables.vms.view();
     for (look, packet) in looks.iter_mut().zip(burst) {
-        if !look.plain {
+        if look.exit == COLD {
             continue;
         }
-        match look.found {
-            Some(Fib::Remote(to)) => {
-                if let Some((tunnel, header)) = cx.tables.tunnels.ready(to) {
-                    let entropy = (look.hash, look.ecn);
-                    if encapsulate(packet, tunnel, header, port.vni, DEFAULT_TTL, entropy).is_ok() {
-                        look.len += header.len() as u32;
-                        look.exit = tunnel.uplink;
-                        encapsulated += 1;
+        look.exit = match vms.get_at(look.home, look.key) {
+            Some(Fib::Remote(to)) => match tables.tunnels.ready(to) {
+                Some((tunnel, header)) => {
+                    match encapsulate(packet, tunnel, header, Patch::new(port.vni, look.hash, look.ecn)) {
+                        Ok(grown) => {
+                            look.len += grown as u32;
+                            encapsulated += 1;
+                            tunnel.uplink
+                        }
+                        Err(_) => COLD,
                     }
                 }
-            }
-            Some(Fib::Local(to)) if to != port.port && cx.tables.ports.serves(to, port.vn) => look.exit = to,
-            _ => {}
-        }
+                None => COLD,
+            },
+            Some(Fib::Local(to)) if to != port.port && tables.ports.serves(to, port.vn) => to,
+            _ => COLD,
+        };
     }
     cx.tables.counters.worker.encapsulated += encapsulated;
 }

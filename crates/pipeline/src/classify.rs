@@ -63,6 +63,13 @@ pub(crate) fn is_group(mac: u64) -> bool {
     mac & 1 << 40 != 0
 }
 
+/// The destination of a frame from `mac` to a single host, whatever it carries.
+#[inline(always)]
+pub(crate) fn from_to_single(frame: &[u8], mac: u64) -> Option<u64> {
+    let a = Addresses::of(frame)?;
+    ((a.src ^ mac) | (a.dst & 1 << 40) == 0).then_some(a.dst)
+}
+
 /// A frame from the VM with address `mac` that needs nothing but its destination looked up: to a
 /// single host, from the VM itself, neither tagged nor ARP nor RARP.
 #[inline(always)]

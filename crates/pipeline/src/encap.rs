@@ -3,15 +3,14 @@
 use godwit_tables::DropReason;
 use godwit_tables::topology::Tunnel;
 use godwit_tables::update::TunnelIdx;
-use godwit_wire::outer::OuterHeader;
-use godwit_wire::{Ecn, FlowHash, Vni, tenant};
+use godwit_wire::outer::{OuterHeader, Patch, V4_LEN, V6_LEN};
+use godwit_wire::{Family, Vni, tenant};
 
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
 use crate::{DEFAULT_TTL, Output};
 
-/// Puts the outer header of a tunnel before an inner frame. `entropy` is what [`tenant::look`] said of
-/// it.
+/// Puts the outer header of a tunnel before an inner frame; returns by how much it grew.
 ///
 /// # Errors
 /// [`DropReason::TooBig`] (R8) or [`DropReason::NoHeadroom`]; the packet is unchanged then.
@@ -20,18 +19,25 @@ pub(crate) fn encapsulate<P: Packet>(
     packet: &mut P,
     tunnel: &Tunnel,
     header: &OuterHeader,
-    vni: Vni,
-    ttl: u8,
-    (hash, ecn): (FlowHash, Ecn),
-) -> Result<(), DropReason> {
+    patch: Patch,
+) -> Result<usize, DropReason> {
     let inner_len = packet.len();
     if inner_len > usize::from(tunnel.inner_max) {
         return Err(DropReason::TooBig);
     }
-    let room = packet.prepend(header.len()).ok_or(DropReason::NoHeadroom)?;
-    let outer = &mut room[..header.len()];
-    header.write(outer, inner_len, vni, hash.src_port(), hash.flow_label(), ttl, ecn);
-    Ok(())
+    // Two copies of constant length instead of one of variable length.
+    match header.family() {
+        Family::V4 => {
+            let room = packet.prepend(V4_LEN).and_then(|b| b.first_chunk_mut());
+            header.write_v4(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
+            Ok(V4_LEN)
+        }
+        Family::V6 => {
+            let room = packet.prepend(V6_LEN).and_then(|b| b.first_chunk_mut());
+            header.write_v6(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
+            Ok(V6_LEN)
+        }
+    }
 }
 
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
@@ -43,8 +49,12 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         };
         let uplink = tunnel.uplink;
         let look = tenant::look(packet.data(), &self.tables.hash_key);
-        if let Err(reason) = encapsulate(&mut packet, tunnel, header, vni, ttl, (look.hash, look.ecn)) {
+        let patch = Patch::new(vni, look.hash, look.ecn);
+        if let Err(reason) = encapsulate(&mut packet, tunnel, header, patch) {
             return Err((packet, reason));
+        }
+        if ttl != header.ttl() {
+            header.set_ttl(packet.data_mut(), ttl);
         }
         self.send(uplink, packet);
         Ok(())

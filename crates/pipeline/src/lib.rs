@@ -8,10 +8,10 @@
 //! A frame from a VM's port or an uplink passes, with its whole burst, through passes that are
 //! short enough for their memory accesses to overlap:
 //!
-//! 1. *look*: read the headers, find the VN, hash the destination, prefetch its location (one
+//! 1. *look*: read the headers, find the VN, hash flow and destination, prefetch its location (one
 //!    cache line);
-//! 2. *find*: read the location; where it is a tunnel, prefetch its outer header (two lines);
-//! 3. *apply*: deliver, encapsulate, decapsulate, in order of arrival.
+//! 2. *apply*: read the location, encapsulate or decapsulate in place, note the exit;
+//! 3. *emit*: frames leave in their order, as many together as go the same way.
 //!
 //! Known unicast stays in these straight lines. Everything else (ARP and ND, broadcast, VMs that
 //! move, unknown destinations, the underlay's own traffic, every drop) branches off into cold

@@ -37,21 +37,12 @@ pub(crate) struct Look {
     usual: bool,
     inner_offset: u8,
     inner_end: u16,
-    found: Option<Fib>,
     exit: Exit,
 }
 
 impl Default for Look {
     fn default() -> Look {
-        Look {
-            key: Key(0),
-            home: Home::default(),
-            usual: false,
-            inner_offset: 0,
-            inner_end: 0,
-            found: None,
-            exit: COLD,
-        }
+        Look { key: Key(0), home: Home::default(), usual: false, inner_offset: 0, inner_end: 0, exit: COLD }
     }
 }
 
@@ -127,22 +118,21 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 ) {
     let looks = &mut looks[..n.min(MAX_BURST)];
     look(cx, looks, &burst[..n], uplink);
-    for look in looks.iter_mut() {
-        look.found = cx.tables.vms.get_at(look.home, look.key);
-    }
     apply(cx, looks, &mut burst[..n]);
     run::emit(cx, looks, burst.drain(..n), |cx, packet| apply_cold(cx, packet, uplink));
 }
 
-/// Pass three: the straight line to a port here. Whatever has no exit after it goes the long way.
+/// Pass two: the straight line to a port here. Whatever has no exit after it goes the long way.
 #[inline(always)]
 fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &mut [P]) {
     let mut decapsulated = 0;
+    let tables = &*cx.tables;
+    let vms = tables.vms.view();
     for (look, packet) in looks.iter_mut().zip(burst) {
         look.exit = COLD;
-        if let Some(Fib::Local(port)) = look.found
-            && look.usual
-            && cx.tables.ports.serves(port, look.key.vn())
+        if look.usual
+            && let Some(Fib::Local(port)) = vms.get_at(look.home, look.key)
+            && tables.ports.serves(port, look.key.vn())
         {
             packet.truncate(look.inner_end.into());
             packet.trim_front(look.inner_offset.into());
@@ -159,6 +149,7 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
     let own = uplink.own(cx.tables.vxlan_port);
     let mut bytes = 0;
     let mut last = None;
+    let vms = cx.tables.vms.view();
     for packet in burst {
         // The inner destination lies on the second line.
         prefetch::read(packet.data());
@@ -177,8 +168,8 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
             look.inner_offset = u.inner_offset as u8;
             look.inner_end = u.inner_end as u16;
         }
-        look.home = cx.tables.vms.home(look.key);
-        cx.tables.vms.prefetch(look.home);
+        look.home = vms.home(look.key);
+        vms.prefetch(look.home);
     }
     cx.tables.counters.received(uplink.port, looks.len() as u64, bytes);
 }

@@ -32,6 +32,53 @@ pub struct Full;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Home(u32);
 
+/// The table as a burst reads it: what it takes to find its memory is worked out once.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    buckets: &'a [Bucket],
+    mask: u32,
+    seed: [u64; 2],
+}
+
+impl View<'_> {
+    /// Hashes a key: one wide multiplication, folded.
+    #[inline(always)]
+    pub fn home(&self, key: u64) -> Home {
+        let p = u128::from(key ^ self.seed[0]) * u128::from(self.seed[1]);
+        Home((p as u64 ^ (p >> 64) as u64) as u32 & self.mask)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, at: u32) -> &Bucket {
+        &self.buckets[at as usize]
+    }
+
+    /// Asks the cache for a key's home bucket.
+    #[inline(always)]
+    pub fn prefetch(&self, home: Home) {
+        prefetch::read(self.bucket(home.0));
+    }
+
+    /// The value of `key`, whose home was computed (and prefetched) before.
+    #[inline(always)]
+    pub fn get_at(&self, home: Home, key: u64) -> Option<NonZeroU64> {
+        let mut at = home.0;
+        loop {
+            let b = self.bucket(at);
+            // No branch depends on which of the four slots it is: the processor would guess wrong
+            // three times out of four. An empty slot answers 0 whatever key was left in it.
+            let mut found = 0;
+            for way in 0..WAYS {
+                found |= if b[way] == key { b[WAYS + way] } else { 0 };
+            }
+            if found != 0 || b[WAYS..].contains(&0) {
+                return NonZeroU64::new(found);
+            }
+            at = (at + 1) & self.mask;
+        }
+    }
+}
+
 /// A map from `u64` to `NonZeroU64` with a fixed capacity.
 pub struct Locations {
     /// Buckets, from `first` on, so that each begins a cache line.
@@ -88,11 +135,17 @@ impl Locations {
         pages::touch(&mut self.words);
     }
 
-    /// Hashes a key: one wide multiplication, folded.
+    /// The table as a burst reads it.
+    #[inline(always)]
+    pub fn view(&self) -> View<'_> {
+        let (buckets, _) = self.words[self.first..].as_chunks();
+        View { buckets, mask: self.mask, seed: self.seed }
+    }
+
+    /// See [`View::home`].
     #[inline(always)]
     pub fn home(&self, key: u64) -> Home {
-        let p = u128::from(key ^ self.seed[0]) * u128::from(self.seed[1]);
-        Home((p as u64 ^ (p >> 64) as u64) as u32 & self.mask)
+        self.view().home(key)
     }
 
     #[inline(always)]
@@ -107,35 +160,11 @@ impl Locations {
         self.words[from..].first_chunk_mut().expect("the last bucket is whole")
     }
 
-    /// Asks the cache for a key's home bucket.
-    #[inline(always)]
-    pub fn prefetch(&self, home: Home) {
-        prefetch::read(self.bucket(home.0));
-    }
-
     /// The value of `key`.
     #[inline]
     pub fn get(&self, key: u64) -> Option<NonZeroU64> {
-        self.get_at(self.home(key), key)
-    }
-
-    /// The value of `key`, whose home was computed (and prefetched) before.
-    #[inline(always)]
-    pub fn get_at(&self, home: Home, key: u64) -> Option<NonZeroU64> {
-        let mut at = home.0;
-        loop {
-            let b = self.bucket(at);
-            // No branch depends on which of the four slots it is: the processor would guess wrong
-            // three times out of four. An empty slot answers 0 whatever key was left in it.
-            let mut found = 0;
-            for way in 0..WAYS {
-                found |= if b[way] == key { b[WAYS + way] } else { 0 };
-            }
-            if found != 0 || b[WAYS..].contains(&0) {
-                return NonZeroU64::new(found);
-            }
-            at = (at + 1) & self.mask;
-        }
+        let view = self.view();
+        view.get_at(view.home(key), key)
     }
 
     /// Adds an entry, or replaces its value; returns the earlier value.

@@ -356,16 +356,6 @@ impl Tunnels {
         t.header.as_ref().map(|h| (t, h))
     }
 
-    /// Asks the cache for a tunnel's header.
-    #[inline(always)]
-    pub fn prefetch(&self, tunnel: TunnelIdx) {
-        if let Some(t) = self.tunnels.get(tunnel.0 as usize) {
-            // Two lines: the header's bytes, then what else a packet needs of the tunnel.
-            crate::prefetch::read(&t.header);
-            crate::prefetch::read(&t.inner_max);
-        }
-    }
-
     fn slot(&mut self, tunnel: TunnelIdx) -> Result<&mut Tunnel, OutOfRange> {
         let at = tunnel.0 as usize;
         if at >= self.capacity {

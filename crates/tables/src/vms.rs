@@ -13,7 +13,7 @@ use godwit_wire::Instant;
 use crate::TablesConfig;
 use crate::event::{Event, HandoverStats};
 use crate::holds::{Origin, Queue};
-use crate::locations::{Home, Locations};
+use crate::locations::{self, Home, Locations};
 use crate::update::{HoldLimits, Key, PortIdx, TunnelIdx, VmState};
 
 /// A special entry's place in its slab.
@@ -123,6 +123,30 @@ impl Special {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
 
+/// The forwarding table as a burst reads it.
+#[derive(Clone, Copy)]
+pub struct View<'a>(locations::View<'a>);
+
+impl View<'_> {
+    /// Hashes a key once for [`View::prefetch`] and [`View::get_at`].
+    #[inline(always)]
+    pub fn home(&self, key: Key) -> Home {
+        self.0.home(key.0)
+    }
+
+    /// Asks the cache for a key's entry.
+    #[inline(always)]
+    pub fn prefetch(&self, home: Home) {
+        self.0.prefetch(home);
+    }
+
+    /// What is known of a key whose home was computed before.
+    #[inline(always)]
+    pub fn get_at(&self, home: Home, key: Key) -> Option<Fib> {
+        self.0.get_at(home, key.0).map(Fib::unpack)
+    }
+}
+
 /// The forwarding table and the special entries.
 pub struct Vms {
     fib: Locations,
@@ -164,22 +188,10 @@ impl Vms {
         self.fib.bring_in();
     }
 
-    /// Hashes a key once for [`Vms::prefetch`] and [`Vms::get_at`].
+    /// The table as a burst reads it.
     #[inline(always)]
-    pub fn home(&self, key: Key) -> Home {
-        self.fib.home(key.0)
-    }
-
-    /// Asks the cache for a key's entry.
-    #[inline(always)]
-    pub fn prefetch(&self, home: Home) {
-        self.fib.prefetch(home);
-    }
-
-    /// What is known of a key whose home was computed before.
-    #[inline(always)]
-    pub fn get_at(&self, home: Home, key: Key) -> Option<Fib> {
-        self.fib.get_at(home, key.0).map(Fib::unpack)
+    pub fn view(&self) -> View<'_> {
+        View(self.fib.view())
     }
 
     /// What is known of a key.

@@ -2,11 +2,12 @@
 //! copy, read in one pass.
 
 use crate::addr::{Mac, Vni};
-use crate::bytes::{put, put_u16, put_u32, u16_at, u32_at, v4_at, v6_at};
-use crate::checksum::{fold, pseudo_v4, pseudo_v6, sum, udp_field};
+use crate::bytes::{array, put, put_u16, put_u32, u16_at, u32_at, v4_at, v6_at};
+use crate::checksum::{self, fold, pseudo_v4, pseudo_v6, sum, udp_field};
 use crate::ecn::Ecn;
 use crate::error::WireError;
 use crate::ethernet::{self, EtherType};
+use crate::flow::FlowHash;
 use crate::ipv4::{self, Ipv4Repr};
 use crate::ipv6::{self, Ipv6, Ipv6Repr};
 use crate::{proto, udp, vxlan};
@@ -48,8 +49,8 @@ impl Family {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OuterHeader {
     bytes: [u8; 72],
-    /// IPv4: the header's sum without the fields that `write` patches.
-    partial_sum: u32,
+    /// IPv4: the header's sum without the fields that `write` patches, in the byte order of the wire.
+    partial_sum: u16,
     len: u8,
     ttl: u8,
     family: Family,
@@ -71,7 +72,7 @@ impl OuterHeader {
             src: src_ip,
             dst: dst_ip,
             proto: proto::UDP,
-            ttl: 0,
+            ttl,
             tos: 0,
             ident: 0,
             dont_fragment: true,
@@ -82,7 +83,7 @@ impl OuterHeader {
         debug_assert_eq!(written, Ok(ipv4::HEADER_LEN));
         put_u16(&mut bytes, L3 + 2, 0);
         put_u16(&mut bytes, L3 + 10, 0);
-        let partial_sum = u32::from(fold(sum(&bytes[L3..V4_UDP])));
+        let partial_sum = fold(sum(&bytes[L3..V4_UDP])).to_be();
         put_u16(&mut bytes, V4_UDP + 2, udp_port);
         bytes[V4_UDP + udp::HEADER_LEN] = vxlan::FLAG_I;
         OuterHeader { bytes, partial_sum, len: V4_LEN as u8, ttl, family: Family::V4 }
@@ -166,58 +167,117 @@ impl OuterHeader {
     ///
     /// # Panics
     /// Where `dst` is not exactly [`OuterHeader::len`] bytes.
-    #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "hot path: plain arguments stay in registers")]
-    pub fn write(
-        &self,
-        dst: &mut [u8],
-        inner_len: usize,
-        vni: Vni,
-        src_port: u16,
-        flow_label: u32,
-        ttl: u8,
-        ecn: Ecn,
-    ) {
-        debug_assert!(inner_len <= MAX_INNER);
-        let udp_len = (inner_len + udp::HEADER_LEN + vxlan::HEADER_LEN) as u16;
-        // Two copies of constant length instead of one of variable length: both become a few
-        // vector moves.
+    pub fn write(&self, dst: &mut [u8], inner_len: usize, ttl: u8, patch: Patch) {
         match self.family {
             Family::V4 => {
-                assert_eq!(dst.len(), V4_LEN);
-                dst.copy_from_slice(&self.bytes[..V4_LEN]);
-                let total = udp_len + ipv4::HEADER_LEN as u16;
-                dst[L3 + 1] = ecn.bits();
-                put_u16(dst, L3 + 2, total);
-                dst[L3 + 8] = ttl;
-                let patched = u64::from(ecn.bits()) + u64::from(total) + (u64::from(ttl) << 8);
-                put_u16(dst, L3 + 10, !fold(u64::from(self.partial_sum) + patched));
-                patch_udp_vxlan(&mut dst[V4_UDP..], src_port, udp_len, vni);
+                let dst = dst.try_into().expect("the length of an IPv4 outer header");
+                self.write_v4(dst, inner_len, patch);
             }
             Family::V6 => {
-                assert_eq!(dst.len(), V6_LEN);
-                dst.copy_from_slice(&self.bytes[..V6_LEN]);
-                let class = u32::from(ecn.bits()) << 20;
-                put_u32(dst, L3, 6 << 28 | class | (flow_label & 0x000f_ffff));
-                put_u16(dst, L3 + 4, udp_len);
-                dst[L3 + 7] = ttl;
-                patch_udp_vxlan(&mut dst[V6_UDP..], src_port, udp_len, vni);
+                let dst = dst.try_into().expect("the length of an IPv6 outer header");
+                self.write_v6(dst, inner_len, patch);
             }
         }
+        self.set_ttl(dst, ttl);
     }
+
+    /// Changes the TTL or hop limit of a frame that this header was written into, and repairs the
+    /// IPv4 checksum. A frame shorter than the header stays as it is.
+    pub fn set_ttl(&self, frame: &mut [u8], ttl: u8) {
+        if frame.len() < self.len() {
+            return;
+        }
+        match self.family {
+            Family::V4 => {
+                // TTL and protocol are one word of the sum.
+                let old = u16_at(frame, L3 + 8);
+                let new = u16::from(ttl) << 8 | old & 0xff;
+                let repaired = checksum::update_u16(u16_at(frame, L3 + 10), old, new);
+                put_u16(frame, L3 + 8, new);
+                put_u16(frame, L3 + 10, repaired);
+            }
+            Family::V6 => frame[L3 + 7] = ttl,
+        }
+    }
+
+    /// [`OuterHeader::write`] for a header of family V4, with the TTL given at construction.
+    ///
+    /// All that is patched goes out in four stores, beside three of whole vectors.
+    #[inline(always)]
+    pub fn write_v4(&self, dst: &mut [u8; V4_LEN], inner_len: usize, patch: Patch) {
+        debug_assert!(inner_len <= MAX_INNER && self.family == Family::V4);
+        let udp_len = (inner_len + udp::HEADER_LEN + vxlan::HEADER_LEN) as u16;
+        let total = (udp_len + ipv4::HEADER_LEN as u16).to_be();
+        let ecn = u16::from_ne_bytes([0, patch.ecn.bits()]);
+        // One's complement sums do not mind the byte order.
+        let sum = u32::from(self.partial_sum) + u32::from(ecn) + u32::from(total);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = !(sum + (sum >> 16)) as u16;
+        put::<16>(dst, 0, array(&self.bytes, 0));
+        put::<16>(dst, 16, array(&self.bytes, 16));
+        put::<2>(dst, 32, array(&self.bytes, 32));
+        let [total_hi, total_lo] = total.to_ne_bytes();
+        put(dst, L3, [0x45, patch.ecn.bits(), total_hi, total_lo]);
+        put(dst, L3 + 10, sum.to_ne_bytes());
+        put(dst, V4_UDP, self.udp(V4_UDP, patch.src_port, udp_len));
+        put(dst, V4_UDP + udp::HEADER_LEN, vxlan(patch.vni));
+    }
+
+    /// [`OuterHeader::write`] for a header of family V6, with the hop limit given at construction.
+    #[inline(always)]
+    pub fn write_v6(&self, dst: &mut [u8; V6_LEN], inner_len: usize, patch: Patch) {
+        debug_assert!(inner_len <= MAX_INNER && self.family == Family::V6);
+        let udp_len = (inner_len + udp::HEADER_LEN + vxlan::HEADER_LEN) as u16;
+        put::<16>(dst, 0, array(&self.bytes, 0));
+        put::<16>(dst, 16, array(&self.bytes, 16));
+        put::<16>(dst, 32, array(&self.bytes, 32));
+        put::<6>(dst, 48, array(&self.bytes, 48));
+        let class = u32::from(patch.ecn.bits()) << 20;
+        put_u32(dst, L3, 6 << 28 | class | (patch.flow_label & 0x000f_ffff));
+        put_u16(dst, L3 + 4, udp_len);
+        put(dst, V6_UDP, self.udp(V6_UDP, patch.src_port, udp_len));
+        put(dst, V6_UDP + udp::HEADER_LEN, vxlan(patch.vni));
+    }
+
+    /// The UDP header, checksum 0, as one word.
+    #[inline(always)]
+    fn udp(&self, at: usize, src_port: u16, udp_len: u16) -> [u8; 8] {
+        let dst_port = u64::from(u16_at(&self.bytes, at + 2));
+        (u64::from(src_port) << 48 | dst_port << 32 | u64::from(udp_len) << 16).to_be_bytes()
+    }
+}
+
+/// What differs from packet to packet in the headers towards one locator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patch {
+    /// The virtual network.
+    pub vni: Vni,
+    /// UDP source port (R2).
+    pub src_port: u16,
+    /// Flow label; of no effect over IPv4 (R4).
+    pub flow_label: u32,
+    /// Outer ECN (R6).
+    pub ecn: Ecn,
+}
+
+impl Patch {
+    /// For a frame of a flow.
+    #[inline(always)]
+    pub const fn new(vni: Vni, hash: FlowHash, ecn: Ecn) -> Patch {
+        Patch { vni, src_port: hash.src_port(), flow_label: hash.flow_label(), ecn }
+    }
+}
+
+/// The VXLAN header: only the I flag set (R1).
+#[inline(always)]
+fn vxlan(vni: Vni) -> [u8; 8] {
+    (u64::from(vxlan::FLAG_I) << 56 | u64::from(vni.get()) << 8).to_be_bytes()
 }
 
 fn put_ethernet(bytes: &mut [u8; 72], dst: Mac, src: Mac, ty: EtherType) {
     put(bytes, 0, dst.0);
     put(bytes, 6, src.0);
     put_u16(bytes, 12, ty.0);
-}
-
-#[inline(always)]
-fn patch_udp_vxlan(b: &mut [u8], src_port: u16, udp_len: u16, vni: Vni) {
-    put_u16(b, 0, src_port);
-    put_u16(b, 4, udp_len);
-    put_u32(b, udp::HEADER_LEN + 4, vni.get() << 8);
 }
 
 /// Fills in the full UDP checksum of a whole encapsulated frame (optional in R5), a result of 0 as

@@ -1,8 +1,8 @@
 //! One look at a tenant's frame: what encapsulation and the check of sources need of its headers.
 //!
 //! Nearly every frame is IPv4 without options or IPv6 without extension headers, with TCP or UDP,
-//! not fragmented. [`look`] reads these at fixed places; all else goes through the parsers, to the
-//! same answer, which a property test holds it to.
+//! not fragmented. [`quick_look`] reads these at fixed places; all else goes through the parsers. Where
+//! both have an answer it is the same, which a property test holds them to.
 
 use crate::bytes::{array, u16_at, u32_at};
 use crate::ecn::Ecn;
@@ -44,23 +44,25 @@ const V6_L4: usize = L3 + ipv6::HEADER_LEN;
 const PLAIN_V4: u64 = (EtherType::IPV4.0 as u64) << 8 | 0x45;
 
 /// Reads flow, ECN and source of an untagged frame in one pass. Never fails.
-#[inline(always)]
+#[inline]
 pub fn look(frame: &[u8], key: &HashKey) -> Look {
-    if let Some(h) = frame.first_chunk() {
-        // EtherType, version and IHL, TOS, total length, identification.
-        let front = u64::from_be_bytes(array(h, 12));
-        if front >> 40 == PLAIN_V4 {
-            if let Some(found) = look_v4(h, front, frame.len(), key) {
-                return found;
-            }
-        } else if front >> 44 == u64::from(EtherType::IPV6.0) << 4 | 6
-            && let Some(h) = frame.first_chunk()
-            && let Some(found) = look_v6(h, frame.len(), key)
-        {
-            return found;
-        }
+    quick_look(frame, key).unwrap_or_else(|| look_closer(frame, key))
+}
+
+/// The same for the usual frames only: an untagged TCP or UDP packet in one piece. `None` says
+/// nothing about a frame: use [`look`].
+#[inline(always)]
+pub fn quick_look(frame: &[u8], key: &HashKey) -> Option<Look> {
+    let h = frame.first_chunk()?;
+    // EtherType, version and IHL, TOS, total length, identification.
+    let front = u64::from_be_bytes(array(h, 12));
+    if front >> 40 == PLAIN_V4 {
+        look_v4(h, front, frame.len(), key)
+    } else if front >> 44 == u64::from(EtherType::IPV6.0) << 4 | 6 {
+        look_v6(frame.first_chunk()?, frame.len(), key)
+    } else {
+        None
     }
-    look_closer(frame, key)
 }
 
 /// Fragment bits, time to live and protocol: not a fragment, TCP or UDP.
@@ -139,6 +141,7 @@ mod tests {
         assert_eq!(found.hash, flow_hash(frame, &KEY));
         assert_eq!(found.ecn, Ecn::for_encap(frame));
         assert_eq!(found, look_closer(frame, &KEY));
+        assert!(quick_look(frame, &KEY).is_none_or(|quick| quick == found));
         found
     }
 
@@ -179,6 +182,8 @@ mod tests {
         assert_eq!(agrees(&v4(6, 3, 0, 40, 46)).ecn, Ecn::Ce);
         assert_eq!(agrees(&v6(17, 1, 20, 60)).ecn, Ecn::Ect1);
         assert_eq!(agrees(&[0; 60]).source, Source::NotIp);
+        assert!(quick_look(&v4(6, 3, 0, 40, 46), &KEY).is_some());
+        assert!(quick_look(&v6(17, 1, 20, 60), &KEY).is_some());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! R1, R3, R4, R5: what is accepted from the underlay, what is refused, and why.
 
 use godwit_testkit::frames::{self, Ck, V4, V6, Vxlan};
-use godwit_wire::outer::{Outer, OuterError, UdpChecksum, parse_outer};
+use godwit_wire::outer::{Outer, OuterError, Patch, UdpChecksum, parse_outer};
 use godwit_wire::{Ecn, Family, Mac, OuterHeader, Vni};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -203,7 +203,8 @@ fn the_written_header_is_the_naive_one() {
                 assert_eq!((header.src_ip(), header.dst_ip()), v.ip);
                 assert_eq!((header.dst_mac(), header.ttl()), (U2, 64));
                 let mut out = vec![0xaa; header.len()];
-                header.write(&mut out, inner().len(), v.vni, 65535, 0xfedcb, ttl, ecn);
+                let patch = Patch { vni: v.vni, src_port: 65535, flow_label: 0xfedcb, ecn };
+                header.write(&mut out, inner().len(), ttl, patch);
                 assert_eq!(out, expected[..header.len()]);
             }
         }

@@ -7,6 +7,7 @@ use godwit_wire::checksum::{self, fold, sum, update_u16, update_u32};
 use godwit_wire::ipv4::Ipv4Repr;
 use godwit_wire::ipv6::Ipv6Repr;
 use godwit_wire::ndp::{AdvertFrame, SolicitFrame};
+use godwit_wire::outer::Patch;
 use godwit_wire::{
     Arp, Ecn, Ipv4, Ipv6, Mac, Ndp, OuterHeader, Tcp, Udp, Vni, Vxlan, arp, ndp, parse_outer, udp, vxlan,
 };
@@ -251,7 +252,8 @@ proptest! {
         };
         let vni = Vni::new(v).expect("24 bits");
         let mut out = vec![0xaa; header.len()];
-        header.write(&mut out, inner.len(), vni, sport, label, ttl, Ecn::from_bits(e));
+        let patch = Patch { vni, src_port: sport, flow_label: label, ecn: Ecn::from_bits(e) };
+        header.write(&mut out, inner.len(), ttl, patch);
         out.extend(&inner);
         let mut naive = frames::Vxlan::new((m1, m2), (src, dst), vni);
         (naive.ports, naive.ttl, naive.tos, naive.label) = ((sport, port), ttl, e, label);
