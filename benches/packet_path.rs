@@ -11,7 +11,7 @@ use godwit_tables::event::Event;
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::outer::{OuterHeader, Patch};
-use godwit_wire::{Instant, Mac, Vni};
+use godwit_wire::{FlowHash, Instant, Mac, Vni};
 
 const BURST: usize = 32;
 const NOW: Instant = Instant(1_000_000_000);
@@ -101,7 +101,7 @@ fn outer(n: u32, v6: bool) -> Vec<u8> {
     };
     let mut frame = vec![0; header.len()];
     let vni = Vni::from_low24(VNI);
-    let patch = Patch { vni, src_port: 50_000, flow_label: 1, ecn: godwit_wire::Ecn::NotEct };
+    let patch = Patch { vni, hash: FlowHash::with(50_000, 1), ecn: godwit_wire::Ecn::NotEct };
     header.write(&mut frame, inner.len(), 64, patch);
     frame.extend(inner);
     frame

@@ -137,6 +137,21 @@ impl Mbuf {
         Some(self.data_mut())
     }
 
+    /// The same for a number of bytes that is known beforehand; returns the new bytes only.
+    #[inline(always)]
+    pub fn prepend_chunk<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        let h = self.header_mut();
+        if N > usize::from(h.data_off) {
+            return None;
+        }
+        h.data_off -= N as u16;
+        h.data_len += N as u16;
+        h.pkt_len = h.pkt_len.wrapping_add(N as u32);
+        // SAFETY: the `N` bytes from the new data_off on lie within the buffer, since they did within
+        // the headroom; the buffer is initialised memory, and `&mut self` excludes every other access.
+        unsafe { Some(&mut *h.buf_addr.cast::<u8>().add(usize::from(h.data_off)).cast()) }
+    }
+
     /// Cuts `n` bytes off the front.
     ///
     /// # Panics

@@ -31,6 +31,11 @@ impl Packet for Mbuf {
         Mbuf::prepend(self, n)
     }
 
+    #[inline(always)]
+    fn prepend_chunk<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        Mbuf::prepend_chunk(self)
+    }
+
     #[inline]
     fn trim_front(&mut self, n: usize) {
         Mbuf::trim_front(self, n);

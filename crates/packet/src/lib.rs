@@ -23,6 +23,11 @@ pub trait Packet {
     /// Grows the frame by `n` bytes at its front and returns the whole of it; the new bytes' content
     /// is unspecified. `None`, and no change, where the headroom is smaller.
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]>;
+    /// The same for a number of bytes that is known beforehand; returns the new bytes only.
+    #[inline(always)]
+    fn prepend_chunk<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        self.prepend(N)?.first_chunk_mut()
+    }
     /// Cuts `n` bytes off the front; `n` is at most the length.
     fn trim_front(&mut self, n: usize);
     /// Cuts the frame to its first `len` bytes; `len` is at most the length.

@@ -159,7 +159,8 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
         look.exit = match vms.get_at(look.home, look.key) {
             Some(Fib::Remote(to)) => match tables.tunnels.ready(to) {
                 Some((tunnel, header)) => {
-                    match encapsulate(packet, tunnel, header, Patch::new(port.vni, look.hash, look.ecn)) {
+                    let patch = Patch { vni: port.vni, hash: look.hash, ecn: look.ecn };
+                    match encapsulate(packet, tunnel, header, patch) {
                         Ok(grown) => {
                             look.len += grown as u32;
                             encapsulated += 1;

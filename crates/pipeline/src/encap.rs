@@ -28,12 +28,12 @@ pub(crate) fn encapsulate<P: Packet>(
     // Two copies of constant length instead of one of variable length.
     match header.family() {
         Family::V4 => {
-            let room = packet.prepend(V4_LEN).and_then(|b| b.first_chunk_mut());
+            let room = packet.prepend_chunk();
             header.write_v4(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
             Ok(V4_LEN)
         }
         Family::V6 => {
-            let room = packet.prepend(V6_LEN).and_then(|b| b.first_chunk_mut());
+            let room = packet.prepend_chunk();
             header.write_v6(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
             Ok(V6_LEN)
         }
@@ -49,7 +49,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         };
         let uplink = tunnel.uplink;
         let look = tenant::look(packet.data(), &self.tables.hash_key);
-        let patch = Patch::new(vni, look.hash, look.ecn);
+        let patch = Patch { vni, hash: look.hash, ecn: look.ecn };
         if let Err(reason) = encapsulate(&mut packet, tunnel, header, patch) {
             return Err((packet, reason));
         }

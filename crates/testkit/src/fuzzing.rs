@@ -4,7 +4,7 @@
 use crate::frames;
 use godwit_wire::ethernet::{self, EtherType, Ethernet};
 use godwit_wire::outer::Patch;
-use godwit_wire::{Arp, Ecn, Family, HashKey, Icmpv4, Icmpv6, Ipv4, Ipv6, Mac, Ndp, Tcp, Udp};
+use godwit_wire::{Arp, Ecn, Family, FlowHash, HashKey, Icmpv4, Icmpv6, Ipv4, Ipv6, Mac, Ndp, Tcp, Udp};
 use godwit_wire::{OuterHeader, Vni, arp, ecn, flow, icmpv4, icmpv6, ndp, outer, quote};
 use std::net::IpAddr;
 
@@ -36,11 +36,12 @@ fn reencapsulate(o: &outer::Outer, inner: &[u8]) {
     };
     assert_eq!(header.family(), o.family);
     let mut out = vec![0xaa; header.len()];
-    let patch = Patch { vni: o.vni, src_port: o.src_port, flow_label: 7, ecn: o.ecn };
+    let patch = Patch { vni: o.vni, hash: FlowHash::with(o.src_port, 7), ecn: o.ecn };
     header.write(&mut out, inner.len(), o.ttl, patch);
     out.extend(inner);
     let again = outer::parse_outer(&out, PORT).expect("own headers parse");
     let expected = outer::Outer {
+        src_port: o.src_port | flow::FIRST_PORT,
         inner_offset: header.len(),
         inner_end: out.len(),
         udp_checksum: outer::UdpChecksum::Zero,

@@ -175,6 +175,12 @@ impl HashKey {
 pub struct FlowHash(pub u64);
 
 impl FlowHash {
+    /// A hash that gives this source port, from 49152 on, and this flow label, for frames of a given
+    /// look.
+    pub const fn with(src_port: u16, flow_label: u32) -> FlowHash {
+        FlowHash((src_port as u64) << 50 | (flow_label as u64 & 0x000f_ffff) << 20)
+    }
+
     /// The outer UDP source port: 49152 to 65535 (R2).
     #[inline]
     pub const fn src_port(self) -> u16 {

@@ -49,7 +49,7 @@ impl Family {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OuterHeader {
     bytes: [u8; 72],
-    /// IPv4: the header's sum without the fields that `write` patches, in the byte order of the wire.
+    /// IPv4: the header's sum without the fields that `write` patches, bytes as they lie on the wire.
     partial_sum: u16,
     len: u8,
     ttl: u8,
@@ -83,7 +83,7 @@ impl OuterHeader {
         debug_assert_eq!(written, Ok(ipv4::HEADER_LEN));
         put_u16(&mut bytes, L3 + 2, 0);
         put_u16(&mut bytes, L3 + 10, 0);
-        let partial_sum = fold(sum(&bytes[L3..V4_UDP])).to_be();
+        let partial_sum = fold(sum(&bytes[L3..V4_UDP])).swap_bytes();
         put_u16(&mut bytes, V4_UDP + 2, udp_port);
         bytes[V4_UDP + udp::HEADER_LEN] = vxlan::FLAG_I;
         OuterHeader { bytes, partial_sum, len: V4_LEN as u8, ttl, family: Family::V4 }
@@ -207,19 +207,18 @@ impl OuterHeader {
     pub fn write_v4(&self, dst: &mut [u8; V4_LEN], inner_len: usize, patch: Patch) {
         debug_assert!(inner_len <= MAX_INNER && self.family == Family::V4);
         let udp_len = (inner_len + udp::HEADER_LEN + vxlan::HEADER_LEN) as u16;
-        let total = (udp_len + ipv4::HEADER_LEN as u16).to_be();
-        let ecn = u16::from_ne_bytes([0, patch.ecn.bits()]);
-        // One's complement sums do not mind the byte order.
+        let total = (udp_len + ipv4::HEADER_LEN as u16).swap_bytes();
+        let ecn = u16::from(patch.ecn.bits()) << 8;
+        // One's complement sums do not mind the byte order, so they are taken as the bytes lie.
         let sum = u32::from(self.partial_sum) + u32::from(ecn) + u32::from(total);
         let sum = (sum & 0xffff) + (sum >> 16);
         let sum = !(sum + (sum >> 16)) as u16;
         put::<16>(dst, 0, array(&self.bytes, 0));
         put::<16>(dst, 16, array(&self.bytes, 16));
         put::<2>(dst, 32, array(&self.bytes, 32));
-        let [total_hi, total_lo] = total.to_ne_bytes();
-        put(dst, L3, [0x45, patch.ecn.bits(), total_hi, total_lo]);
-        put(dst, L3 + 10, sum.to_ne_bytes());
-        put(dst, V4_UDP, self.udp(V4_UDP, patch.src_port, udp_len));
+        put(dst, L3, (u32::from(total) << 16 | u32::from(ecn) | 0x45).to_le_bytes());
+        put(dst, L3 + 10, sum.to_le_bytes());
+        put(dst, V4_UDP, self.udp(V4_UDP, patch.src_port(), udp_len));
         put(dst, V4_UDP + udp::HEADER_LEN, vxlan(patch.vni));
     }
 
@@ -233,17 +232,19 @@ impl OuterHeader {
         put::<16>(dst, 32, array(&self.bytes, 32));
         put::<6>(dst, 48, array(&self.bytes, 48));
         let class = u32::from(patch.ecn.bits()) << 20;
-        put_u32(dst, L3, 6 << 28 | class | (patch.flow_label & 0x000f_ffff));
+        put_u32(dst, L3, 6 << 28 | class | patch.flow_label());
         put_u16(dst, L3 + 4, udp_len);
-        put(dst, V6_UDP, self.udp(V6_UDP, patch.src_port, udp_len));
+        put(dst, V6_UDP, self.udp(V6_UDP, patch.src_port(), udp_len));
         put(dst, V6_UDP + udp::HEADER_LEN, vxlan(patch.vni));
     }
 
-    /// The UDP header, checksum 0, as one word.
+    /// The UDP header, checksum 0, as one word: ports and length into the prebuilt one, where they
+    /// are 0, as the bytes lie.
     #[inline(always)]
     fn udp(&self, at: usize, src_port: u16, udp_len: u16) -> [u8; 8] {
-        let dst_port = u64::from(u16_at(&self.bytes, at + 2));
-        (u64::from(src_port) << 48 | dst_port << 32 | u64::from(udp_len) << 16).to_be_bytes()
+        let prebuilt = u64::from_le_bytes(array(&self.bytes, at));
+        let patched = u64::from(src_port.swap_bytes()) | u64::from(udp_len.swap_bytes()) << 32;
+        (prebuilt | patched).to_le_bytes()
     }
 }
 
@@ -252,19 +253,21 @@ impl OuterHeader {
 pub struct Patch {
     /// The virtual network.
     pub vni: Vni,
-    /// UDP source port (R2).
-    pub src_port: u16,
-    /// Flow label; of no effect over IPv4 (R4).
-    pub flow_label: u32,
+    /// Gives the UDP source port (R2) and the flow label (R4).
+    pub hash: FlowHash,
     /// Outer ECN (R6).
     pub ecn: Ecn,
 }
 
 impl Patch {
-    /// For a frame of a flow.
     #[inline(always)]
-    pub const fn new(vni: Vni, hash: FlowHash, ecn: Ecn) -> Patch {
-        Patch { vni, src_port: hash.src_port(), flow_label: hash.flow_label(), ecn }
+    const fn src_port(&self) -> u16 {
+        self.hash.src_port()
+    }
+
+    #[inline(always)]
+    const fn flow_label(&self) -> u32 {
+        self.hash.flow_label()
     }
 }
 

@@ -6,8 +6,8 @@ use godwit_wire::ipv4::Ipv4Repr;
 use godwit_wire::ndp::{AdvertFrame, SolicitFrame};
 use godwit_wire::outer::Patch;
 use godwit_wire::{
-    Arp, Ecn, EtherType, Ethernet, FlowKey, Icmpv4, Ipv4, Ipv6, Mac, Ndp, OuterHeader, Tcp, Udp, Vni, arp,
-    ecn, ethernet, flow, icmpv4, icmpv6, ndp, outer, parse_outer, quote,
+    Arp, Ecn, EtherType, Ethernet, FlowHash, FlowKey, Icmpv4, Ipv4, Ipv6, Mac, Ndp, OuterHeader, Tcp, Udp,
+    Vni, arp, ecn, ethernet, flow, icmpv4, icmpv6, ndp, outer, parse_outer, quote,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -126,7 +126,7 @@ fn outer_v4_parses_and_is_written_the_same() {
 
     let h = OuterHeader::v4(U1, U2, [192, 0, 2, 1].into(), [192, 0, 2, 2].into(), 4789, 255);
     let mut out = [0; 50];
-    let patch = Patch { vni: vni(), src_port: 50000, flow_label: 0, ecn: Ecn::for_encap(&f[50..]) };
+    let patch = Patch { vni: vni(), hash: FlowHash::with(50000, 0), ecn: Ecn::for_encap(&f[50..]) };
     h.write(&mut out, f.len() - 50, 64, patch);
     assert_eq!(out, f[..50]);
 }
@@ -142,7 +142,7 @@ fn outer_v6_with_checksum_parses_and_is_written_the_same() {
     let (a, b) = ("fd00::1".parse().expect("address"), "fd00::2".parse().expect("address"));
     let h = OuterHeader::v6(U1, U2, a, b, 4789, 64);
     let mut out = f.clone();
-    let patch = Patch { vni: vni(), src_port: 50000, flow_label: 0x54321, ecn: Ecn::NotEct };
+    let patch = Patch { vni: vni(), hash: FlowHash::with(50000, 0x54321), ecn: Ecn::NotEct };
     h.write(&mut out[..70], f.len() - 70, 64, patch);
     assert_eq!(out[60..62], [0, 0], "no checksum by default");
     outer::fill_udp_checksum(&mut out, 4789).expect("VXLAN");

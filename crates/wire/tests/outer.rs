@@ -2,7 +2,7 @@
 
 use godwit_testkit::frames::{self, Ck, V4, V6, Vxlan};
 use godwit_wire::outer::{Outer, OuterError, Patch, UdpChecksum, parse_outer};
-use godwit_wire::{Ecn, Family, Mac, OuterHeader, Vni};
+use godwit_wire::{Ecn, Family, FlowHash, Mac, OuterHeader, Vni};
 use std::net::{IpAddr, Ipv6Addr};
 
 const U1: Mac = Mac([2, 0, 0, 0, 1, 1]);
@@ -203,7 +203,7 @@ fn the_written_header_is_the_naive_one() {
                 assert_eq!((header.src_ip(), header.dst_ip()), v.ip);
                 assert_eq!((header.dst_mac(), header.ttl()), (U2, 64));
                 let mut out = vec![0xaa; header.len()];
-                let patch = Patch { vni: v.vni, src_port: 65535, flow_label: 0xfedcb, ecn };
+                let patch = Patch { vni: v.vni, hash: FlowHash::with(65535, 0xfedcb), ecn };
                 header.write(&mut out, inner().len(), ttl, patch);
                 assert_eq!(out, expected[..header.len()]);
             }

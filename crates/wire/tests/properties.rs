@@ -9,7 +9,8 @@ use godwit_wire::ipv6::Ipv6Repr;
 use godwit_wire::ndp::{AdvertFrame, SolicitFrame};
 use godwit_wire::outer::Patch;
 use godwit_wire::{
-    Arp, Ecn, Ipv4, Ipv6, Mac, Ndp, OuterHeader, Tcp, Udp, Vni, Vxlan, arp, ndp, parse_outer, udp, vxlan,
+    Arp, Ecn, FlowHash, Ipv4, Ipv6, Mac, Ndp, OuterHeader, Tcp, Udp, Vni, Vxlan, arp, ndp, parse_outer, udp,
+    vxlan,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -251,8 +252,9 @@ proptest! {
             _ => unreachable!("one family"),
         };
         let vni = Vni::new(v).expect("24 bits");
+        let sport = sport | 0xc000;
         let mut out = vec![0xaa; header.len()];
-        let patch = Patch { vni, src_port: sport, flow_label: label, ecn: Ecn::from_bits(e) };
+        let patch = Patch { vni, hash: FlowHash::with(sport, label), ecn: Ecn::from_bits(e) };
         header.write(&mut out, inner.len(), ttl, patch);
         out.extend(&inner);
         let mut naive = frames::Vxlan::new((m1, m2), (src, dst), vni);
