@@ -253,6 +253,10 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, Stri
         mac: config.mac,
         explicit_activation: config.activate == Activation::Explicit,
     })?;
+    for &ip in &config.ips {
+        let (vni, mac) = (config.vni, config.mac);
+        switch.borrow_mut().input(Input::StaticNeighbor { vni, ip, mac, router: false });
+    }
     if config.activate == Activation::Start {
         switch.borrow_mut().input(Input::ActivatePort { port });
     }

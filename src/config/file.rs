@@ -173,6 +173,10 @@ pub struct PortConfig {
     /// The VM's address.
     #[serde(deserialize_with = "from_text")]
     pub mac: Mac,
+    /// The VM's IP addresses, where no NVA tells them: requests for them are answered, and the VM may
+    /// send from no others (R65).
+    #[serde(default)]
+    pub ips: Vec<IpAddr>,
     /// Largest IP packet towards the VM, in bytes; 0: the device's own.
     #[serde(default)]
     pub mtu: u16,

@@ -174,6 +174,13 @@ impl Mirror {
         self.static_ips.keys().filter(|(v, _)| *v == vni).map(|(_, ip)| *ip).collect()
     }
 
+    /// The addresses of a VM, of the configuration file and of the directory.
+    pub(crate) fn addresses(&self, key: VmKey) -> BTreeSet<IpAddr> {
+        let fixed = self.static_ips.iter().filter(|((vni, _), o)| (*vni, o.mac) == (key.vni, key.mac));
+        let recorded = self.record(key).into_iter().flat_map(VmRecord::ips);
+        fixed.map(|((_, ip), _)| *ip).chain(recorded).collect()
+    }
+
     /// A VM from the configuration file: below everything that an NVA says.
     pub(crate) fn set_static(&mut self, record: VmRecord) -> Offer {
         self.statics.insert(record.key, record.clone());

@@ -78,6 +78,7 @@ pub(crate) struct Router {
     by_remote: BTreeMap<IpAddr, TunnelIdx>,
     tunnels: BTreeMap<TunnelIdx, Tunnel>,
     ports: BTreeMap<PortIdx, PortRole>,
+    sources: BTreeMap<PortIdx, BTreeSet<IpAddr>>,
     vms: BTreeMap<Key, VmState>,
     answers: BTreeMap<(VnIdx, IpAddr), Answer>,
     updates: Vec<(usize, Update)>,
@@ -94,6 +95,7 @@ impl Router {
             by_remote: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             ports: BTreeMap::new(),
+            sources: BTreeMap::new(),
             vms: BTreeMap::new(),
             answers: BTreeMap::new(),
             updates: Vec::new(),
@@ -179,8 +181,21 @@ impl Router {
         }
     }
 
+    /// Sets the addresses that the VM of a port may send from (R65).
+    pub(crate) fn set_sources(&mut self, port: PortIdx, wanted: BTreeSet<IpAddr>) {
+        let old = self.sources.insert(port, wanted.clone()).unwrap_or_default();
+        // The new ones first: in between, a VM whose addresses change is bound to more, not to none.
+        for &ip in wanted.difference(&old) {
+            self.emit(Update::SourceSet { port, ip });
+        }
+        for &ip in old.difference(&wanted) {
+            self.emit(Update::SourceRemove { port, ip });
+        }
+    }
+
     /// Forgets a port.
     pub(crate) fn remove_port(&mut self, port: PortIdx) {
+        self.sources.remove(&port);
         if self.ports.remove(&port).is_some() {
             self.emit(Update::PortRemove { port });
         }
@@ -345,6 +360,9 @@ impl Router {
         }
         all.extend(self.tunnels.iter().map(|(&idx, t)| tunnel_update(idx, t.remote, t.way)));
         all.extend(self.ports.iter().map(|(&port, &role)| Update::PortSet { port, role }));
+        for (&port, ips) in &self.sources {
+            all.extend(ips.iter().map(|&ip| Update::SourceSet { port, ip }));
+        }
         all.extend(self.vms.iter().map(|(&key, &state)| Update::VmSet { key, state }));
         all.extend(self.answers.iter().map(|(&(vn, ip), &a)| answer_update(vn, ip, a)));
         for (&vn, v) in &self.vns {

@@ -1,13 +1,17 @@
 //! Frames from VMs.
 
+use core::net::IpAddr;
+
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::locations::Home;
+use godwit_tables::sources::{self, Sources};
 use godwit_tables::update::{Admission, Key, PortIdx, VnIdx};
 use godwit_tables::vms::{Fib, View};
 use godwit_tables::{DropReason, Tables, prefetch};
 use godwit_wire::ethernet::TAG_LEN;
 use godwit_wire::outer::Patch;
-use godwit_wire::{Ecn, EtherType, FlowHash, HashKey, Instant, Mac, Vni, tenant};
+use godwit_wire::tenant::Source;
+use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 
 use crate::classify::{self, Addresses, From};
 use crate::context::Context;
@@ -58,13 +62,27 @@ pub(crate) struct Port {
     pub mac: Mac,
     pub admission: Admission,
     pub transparent: bool,
+    /// The IP source that frames usually have (R65).
+    usual: sources::Usual,
 }
 
 impl Port {
     /// `None` where the port's VN is not configured.
     pub fn of(tables: &Tables, port: PortIdx, vn: VnIdx, mac: Mac, admission: Admission) -> Option<Port> {
         let v = tables.vns.get(vn)?;
-        Some(Port { port, vn, vni: v.vni, mac, admission, transparent: v.transparent_vlan })
+        let usual = tables.ports.sources(port).usual();
+        Some(Port { port, vn, vni: v.vni, mac, admission, transparent: v.transparent_vlan, usual })
+    }
+
+    /// The frame has the usual source. `false` says only: look closer.
+    #[inline(always)]
+    fn is_usual(&self, source: Source) -> bool {
+        match source {
+            Source::V4(a) => self.usual.is_v4(a),
+            Source::V6(a) => self.usual.is_v6(a),
+            Source::NotIp => true,
+            Source::Malformed => false,
+        }
     }
 }
 
@@ -110,10 +128,11 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
         if let Some(dst) = classify::from_to_single(frame, own)
             && packet.is_contiguous()
             && let Some(tenant) = tenant::quick_look(frame, &hash_key)
+            && port.is_usual(tenant.source)
         {
             look.set(Key(vn | dst), vms, tenant);
         } else {
-            look_closer(look, packet, port, &hash_key, vms);
+            look_closer(look, packet, port, cx.tables);
         }
     }
     cx.tables.counters.received(port.port, looks.len() as u64, bytes);
@@ -136,13 +155,27 @@ impl Look {
 /// for the cold path.
 #[cold]
 #[inline(never)]
-fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, hash_key: &HashKey, vms: View<'_>) {
+fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tables) {
     let frame = packet.data();
     let open = port.admission == Admission::Activated && packet.is_contiguous();
     look.exit = COLD;
     if let Some(dst) = classify::plain_unicast(frame, port.mac.to_u64()).filter(|_| open) {
-        look.set(Key(u64::from(port.vn.0) << 48 | dst), vms, tenant::look(frame, hash_key));
+        let tenant = tenant::look(frame, &tables.hash_key);
+        if check_source(tenant.source, tables.ports.sources(port.port)).is_ok() {
+            look.set(Key(u64::from(port.vn.0) << 48 | dst), tables.vms.view(), tenant);
+        }
     }
+}
+
+/// The frame's IP source is one that the port is bound to (R65).
+fn check_source(source: Source, bound: &Sources) -> Result<(), DropReason> {
+    let ip = match source {
+        Source::V4(a) => IpAddr::V4(a.into()),
+        Source::V6(a) => IpAddr::V6(a.into()),
+        Source::Malformed if bound.is_bound() => return Err(DropReason::InnerMalformed),
+        Source::NotIp | Source::Malformed => return Ok(()),
+    };
+    if bound.allows(ip) { Ok(()) } else { Err(DropReason::SpoofedSource) }
 }
 
 /// Pass two, the straight lines: to another NVE and to another port here. Whatever has no exit after
@@ -239,6 +272,10 @@ fn inspect_untagged(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, no
     if classify::is_link_local_reserved(a.dst) {
         return Wish::Drop(DropReason::LinkLocalReserved);
     }
+    let source = tenant::source(frame);
+    if let Err(reason) = check_source(source, tables.ports.sources(port.port)) {
+        return Wish::Drop(reason);
+    }
     match a.ethertype {
         EtherType::ARP => proxy::arp(frame, a, port, tables, now),
         EtherType::RARP => proxy::rarp(frame, a),
@@ -286,6 +323,11 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         }
         Wish::Nothing => cx.consume(packet),
         Wish::Untag => cx.drop(packet, DropReason::VlanTag),
-        Wish::Drop(reason) => cx.drop(packet, reason),
+        Wish::Drop(reason) => {
+            if reason == DropReason::SpoofedSource && cx.tables.ports.may_report_spoof(port.port, cx.now) {
+                cx.event(Event::Spoofed { port: port.port });
+            }
+            cx.drop(packet, reason);
+        }
     }
 }

@@ -58,6 +58,9 @@ pub(crate) fn arp(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now:
     if arp.sha() != a.src_mac() {
         return Wish::Drop(DropReason::SpoofedSource);
     }
+    if !tables.ports.sources(port.port).allows(arp.spa().into()) {
+        return Wish::Drop(DropReason::SpoofedSource);
+    }
     if !a.to_group() {
         // To the owner itself: to see whether it is alive, or to answer it (R28).
         return if a.dst == 0 { Wish::Drop(DropReason::ArpMalformed) } else { Wish::Unicast(a.dst_mac()) };
@@ -122,6 +125,9 @@ fn advert(adv: &Advert, a: Addresses, port: &Port, tables: &Tables, now: Instant
         return Wish::Drop(DropReason::NdMalformed);
     }
     let target = adv.target.into();
+    if !tables.ports.sources(port.port).allows(target) {
+        return Wish::Drop(DropReason::SpoofedSource);
+    }
     let other = |n| matches!(n, Neighbor::Known { mac, .. } if mac != port.mac);
     if !adv.overrides && tables.neighbors.get(port.vn, target, now).is_some_and(other) {
         // Without the O flag it must not replace what is known (R25).

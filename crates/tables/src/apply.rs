@@ -55,6 +55,11 @@ impl Tables {
         let done = match update {
             Update::VnSet { vn, vni, mtu, transparent_vlan } => self.vns.set(vn, vni, mtu, transparent_vlan),
             Update::PortSet { port, role } => self.ports.set(port, Some(role)),
+            Update::SourceSet { port, ip } => self.ports.set_source(port, ip),
+            Update::SourceRemove { port, ip } => {
+                self.ports.remove_source(port, ip);
+                Ok(())
+            }
             Update::PortRemove { port } => self.ports.set(port, None),
             Update::TunnelSet { tunnel, uplink, remote, mtu, header } => {
                 // Frames may wait for just this.

@@ -48,8 +48,10 @@ drop_reasons! {
     PortClosed = "port_closed",
     /// The port's VN is not configured.
     UnknownVn = "unknown_vn",
-    /// Source address, ARP sender or ND link-layer address is not the port's (R65).
+    /// A MAC or IP source, ARP sender or ND address that the port is not bound to (R65).
     SpoofedSource = "spoofed_source",
+    /// An IP packet of a VM whose header cannot be read, on a port bound to addresses (R65).
+    InnerMalformed = "inner_malformed",
     /// A frame tagged more than once for a VN that strips one tag (R10).
     VlanTag = "vlan_tag",
     /// Destination is a link-local reserved group (01:80:c2:00:00:0x), which bridges never forward.

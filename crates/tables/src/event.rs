@@ -68,6 +68,12 @@ pub enum Event {
         /// The IP address announced.
         ip: Option<IpAddr>,
     },
+    /// A VM's frame carried addresses that its port is not bound to; raised once a second a port
+    /// at most (R65).
+    Spoofed {
+        /// The port.
+        port: PortIdx,
+    },
     /// The underlay's neighbor `ip` has the address `mac`, seen in ARP or ND on an uplink.
     Neighbor {
         /// The uplink.

@@ -11,6 +11,7 @@
 //! | `vms` | what is known of each VM, in a word or in a special entry |
 //! | `holds` | frames that wait, in memory of their own |
 //! | `topology` | ports, virtual networks, tunnels |
+//! | `sources` | the IP addresses that a port's VM may send from |
 //! | `neighbors` | IP addresses, and the requests that wait to be told of one |
 //! | `apply` | what each update does |
 //! | `service` | what time does: ages, ends, progress reports |
@@ -28,6 +29,7 @@ pub mod neighbors;
 mod pages;
 pub mod prefetch;
 mod service;
+pub mod sources;
 pub mod topology;
 pub mod update;
 pub mod vms;

@@ -7,6 +7,7 @@ use godwit_wire::{Instant, Span, Vni};
 
 use crate::TablesConfig;
 use crate::locations::Locations;
+use crate::sources::Sources;
 use crate::update::{Admission, MAX_PORTS, PortIdx, PortRole, TunnelIdx, VnIdx};
 
 const NO_PORT: u16 = u16::MAX;
@@ -52,6 +53,8 @@ pub struct Port {
     pub(crate) asks: u16,
     announcements: Bucket,
     first_frame: Instant,
+    spoofed: Instant,
+    sources: Sources,
 }
 
 /// All ports.
@@ -72,6 +75,8 @@ impl Ports {
             asks: 0,
             announcements: Bucket::FULL,
             first_frame: Instant(0),
+            spoofed: Instant(0),
+            sources: Sources::NONE,
         };
         Ports {
             ports: (0..MAX_PORTS).map(|_| vacant()).collect(),
@@ -84,6 +89,22 @@ impl Ports {
     #[inline]
     pub fn role(&self, port: PortIdx) -> Option<&PortRole> {
         self.ports.get(usize::from(port.0))?.role.as_ref()
+    }
+
+    /// The IP addresses that a port's VM may send from (R65).
+    #[inline]
+    pub fn sources(&self, port: PortIdx) -> &Sources {
+        self.ports.get(usize::from(port.0)).map_or(&Sources::NONE, |p| &p.sources)
+    }
+
+    pub(crate) fn set_source(&mut self, port: PortIdx, ip: IpAddr) -> Result<(), OutOfRange> {
+        self.ports.get_mut(usize::from(port.0)).ok_or(OutOfRange)?.sources.add(ip)
+    }
+
+    pub(crate) fn remove_source(&mut self, port: PortIdx, ip: IpAddr) {
+        if let Some(p) = self.ports.get_mut(usize::from(port.0)) {
+            p.sources.remove(ip);
+        }
     }
 
     /// The port is a VM's, in this VN: a stale entry never leads into another VN (R13).
@@ -118,6 +139,9 @@ impl Ports {
             return Err(OutOfRange);
         }
         self.unlink(port);
+        if role.is_none() {
+            self.ports[at].sources = Sources::NONE;
+        }
         self.ports[at].role = role;
         self.delivery[at] = NO_VN;
         if let Some(PortRole::Access { vn, .. }) = role {
@@ -162,6 +186,16 @@ impl Ports {
     /// A port may raise another announcement now: a burst of 16, then one every 5 ms.
     pub fn may_announce(&mut self, port: PortIdx, now: Instant) -> bool {
         self.counts(port).announcements.take(now)
+    }
+
+    /// A spoofed frame of this port may be reported now: once a second.
+    pub fn may_report_spoof(&mut self, port: PortIdx, now: Instant) -> bool {
+        let p = self.counts(port);
+        let due = p.spoofed == Instant(0) || now.since(p.spoofed) >= Span::from_ms(1000);
+        if due {
+            p.spoofed = now;
+        }
+        due
     }
 
     /// An Associated port may report a first frame now: once every 5 ms. Apart from announcements,

@@ -176,7 +176,22 @@ pub enum Update {
         /// Its role.
         role: PortRole,
     },
-    /// Forgets a port.
+    /// The port's VM may send from this address; with the first one, from no other but those that
+    /// are set (R65).
+    SourceSet {
+        /// The port.
+        port: PortIdx,
+        /// The address.
+        ip: IpAddr,
+    },
+    /// The opposite of `SourceSet`.
+    SourceRemove {
+        /// The port.
+        port: PortIdx,
+        /// The address.
+        ip: IpAddr,
+    },
+    /// Forgets a port and its sources.
     PortRemove {
         /// The port.
         port: PortIdx,

@@ -114,6 +114,11 @@ fn look_closer(frame: &[u8], key: &HashKey) -> Look {
     Look { hash, ecn, source }
 }
 
+/// Who says to have sent an untagged frame.
+pub fn source(frame: &[u8]) -> Source {
+    source_and_ecn(frame).0
+}
+
 fn source_and_ecn(frame: &[u8]) -> (Source, Ecn) {
     const MALFORMED: (Source, Ecn) = (Source::Malformed, Ecn::NotEct);
     let Ok(eth) = Ethernet::new_checked(frame) else { return (Source::NotIp, Ecn::NotEct) };

@@ -31,6 +31,7 @@ impl Nve {
                 }
             }
             Event::Announce { port, kind, mac, ip } => self.announced(port, kind, mac, ip, out),
+            Event::Spoofed { port } => self.spoofed(port, out),
             Event::Neighbor { uplink, ip, mac, solicited } => {
                 self.underlay.learned(self.now, uplink, ip, mac, solicited);
             }
@@ -45,6 +46,14 @@ impl Nve {
             Event::Handover { key, stats } => self.handover(worker, key, stats, out),
             Event::TableFull { key } => self.table_full(key, out),
         }
+    }
+
+    /// The workers bound how often they say it.
+    fn spoofed(&mut self, port: PortIdx, out: &mut Outputs) {
+        let Some(p) = self.ports.get(&port) else { return };
+        let text =
+            format!("port {}: its VM sends from addresses that are not its own: dropped (R65)", p.name);
+        self.alarm(text, out);
     }
 
     fn vm_key(&self, key: Key) -> Option<VmKey> {

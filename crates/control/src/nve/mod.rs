@@ -199,6 +199,7 @@ impl Nve {
             Input::StaticNeighbor { vni, ip, mac, router } => {
                 self.mirror.set_static_ip(vni, ip, crate::mirror::Owner { mac, router });
                 self.sync_ip(vni, ip);
+                self.sync_vm(VmKey { vni, mac }, out);
             }
             Input::UnderlayNeighbor { uplink, ip, mac } => self.underlay.set_permanent(uplink, ip, mac),
             Input::Applied { worker, token } => {

@@ -171,6 +171,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
     let put = match update {
         Update::VmSet { key, .. } | Update::VmRemove { key } => format!("vm {key:?}"),
         Update::PortSet { port, .. } | Update::PortRemove { port } => format!("port {port:?}"),
+        Update::SourceSet { port, ip } | Update::SourceRemove { port, ip } => format!("source {port:?} {ip}"),
         Update::VnSet { vn, .. } | Update::VnRemove { vn } => format!("vn {vn:?}"),
         Update::NeighborSet { vn, ip, .. }
         | Update::NeighborAbsent { vn, ip, .. }
@@ -182,8 +183,13 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
             format!("copy {vn:?} {tunnel:?}")
         }
     };
+    if let Update::PortRemove { port } = update {
+        // With the port go its sources.
+        tables.retain(|k, _| !k.starts_with(&format!("source {port:?} ")));
+    }
     match update {
         Update::VmRemove { .. }
+        | Update::SourceRemove { .. }
         | Update::PortRemove { .. }
         | Update::VnRemove { .. }
         | Update::NeighborRemove { .. }

@@ -152,6 +152,7 @@ impl Nve {
         for &port in vm.ports.keys() {
             let admission = vm.admission(port);
             self.router.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
+            self.router.set_sources(port, self.mirror.addresses(key));
         }
     }
 

@@ -19,6 +19,7 @@ pub struct Tables {
     pub absent_ips: BTreeMap<(VnIdx, IpAddr), Instant>,
     pub tunnels: BTreeMap<TunnelIdx, (IpAddr, Option<(OuterHeader, u16)>)>,
     pub replicas: BTreeSet<(VnIdx, TunnelIdx)>,
+    pub sources: BTreeSet<(PortIdx, IpAddr)>,
 }
 
 impl Tables {
@@ -58,6 +59,9 @@ impl Tables {
                 let named = self.vms.values().any(|s| *s == VmState::Local { port });
                 assert!(!named, "{update:?}: a VM is still delivered there");
             }
+            Update::SourceSet { port, .. } => {
+                assert!(self.ports.contains_key(&port), "{update:?}: no such port");
+            }
             Update::ReplicaAdd { vn, tunnel } => {
                 assert!(self.vns.contains_key(&vn) && self.tunnels.contains_key(&tunnel), "{update:?}");
             }
@@ -91,6 +95,13 @@ impl Tables {
             }
             Update::PortRemove { port } => {
                 self.ports.remove(&port);
+                self.sources.retain(|(p, _)| *p != port);
+            }
+            Update::SourceSet { port, ip } => {
+                self.sources.insert((port, ip));
+            }
+            Update::SourceRemove { port, ip } => {
+                self.sources.remove(&(port, ip));
             }
             Update::VmSet { key, state } => {
                 self.vms.insert(key, state);
