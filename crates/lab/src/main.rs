@@ -9,6 +9,7 @@ use godwit_lab::agent;
 use godwit_lab::lab::nve::Binaries;
 use godwit_lab::lab::{Lab, cleanup, take_down};
 use godwit_lab::mover::{hot_move, timeline};
+use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::guest::GuestTalk;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
@@ -34,6 +35,8 @@ enum Command {
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
     Guest(GuestTalk),
+    /// Run the switch on network cards of an emulated machine, bound to vfio-pci behind its IOMMU
+    BareMetal(BareMetal),
     /// Move a VM of a standing lab to another switch, as its hypervisor
     Move {
         /// The lab's id
@@ -85,6 +88,7 @@ impl Command {
             Command::NvaKill(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
+            Command::BareMetal(scenario) => scenario.run(),
             Command::Move { lab, vm, to } => move_standing(&lab, &vm, &to),
             Command::List => {
                 cleanup::labs().iter().for_each(|id| println!("{id}  {}", cleanup::directory(id).display()));

@@ -41,6 +41,7 @@ impl Image {
         for folder in ["proc", "sys", "dev", "tmp", "run", "etc", "root", "var"] {
             image.folder(folder);
         }
+        image.nodes.insert("var/run".into(), Node::Link("/run".into()));
         // The kernel opens it for the first program before anything is mounted.
         image.nodes.insert("dev/console".into(), Node::Device { major: 5, minor: 1 });
         let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|p| p.is_file());
@@ -116,6 +117,27 @@ impl Image {
     pub fn library(&mut self, host: &Path) -> Result<()> {
         self.with_links(host)?;
         self.libraries_of(host)
+    }
+
+    /// DPDK's drivers of these names (`net_virtio`, `bus_pci`), in the folder where the DPDK that `program`
+    /// is linked with looks for them.
+    ///
+    /// # Errors
+    /// Where the program is not linked with DPDK, or a driver is missing.
+    pub fn dpdk_drivers(&mut self, program: &Path, names: &[&str]) -> Result<()> {
+        let listing = cmd::run("ldd", &[program])?;
+        let eal = listing.split_whitespace().find(|w| w.starts_with('/') && w.contains("librte_eal.so"));
+        let eal = eal.with_context(|| format!("{} is not linked with DPDK", program.display()))?;
+        let folder = Path::new(eal).parent().unwrap_or(Path::new("/")).join("dpdk");
+        let pmds =
+            fs::read_dir(&folder).with_context(|| format!("DPDK's drivers in {}", folder.display()))?;
+        let pmds = pmds.flatten().map(|e| e.path()).find(|p| p.join("librte_bus_pci.so").exists());
+        let pmds = pmds.with_context(|| format!("no drivers below {}: install `dpdk`", folder.display()))?;
+        for name in names {
+            // Loaded as `.so`, and by each other under the name that the link leads to.
+            self.library(&pmds.join(format!("librte_{name}.so")))?;
+        }
+        Ok(())
     }
 
     fn libraries_of(&mut self, host: &Path) -> Result<()> {

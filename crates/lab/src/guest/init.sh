@@ -1,6 +1,8 @@
 #!/bin/sh
 # The guest's first program: mounts, modules, then the lab's agent, with which the guest ends.
 export PATH=/usr/bin:/usr/sbin
+# The kernel's first root folder is open to all, which some programs refuse to live in.
+chmod 755 /
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev

@@ -27,7 +27,7 @@ use crate::traffic::{End, Stream, Talk, Traffic, TrafficSpec, run};
 const FOREIGN: &str = "linux";
 const FOREIGN_NUMBER: u8 = 9;
 /// The VM that the foreign NVE itself is, behind its vxlan device.
-const DEVICE: &str = "vx0";
+pub(super) const DEVICE: &str = "vx0";
 const PAYLOAD: usize = 100;
 
 /// Options of `godwit-lab interop`.
@@ -132,7 +132,7 @@ impl Interop {
 }
 
 /// Lets two agents talk for a while and judges both talks.
-fn converse(v: &mut Agent, x: &mut Agent, talks: &[Traffic], time: Duration) -> Result<[Talk; 2]> {
+pub(super) fn converse(v: &mut Agent, x: &mut Agent, talks: &[Traffic], time: Duration) -> Result<[Talk; 2]> {
     run(v)?;
     run(x)?;
     thread::sleep(time);
@@ -159,27 +159,36 @@ fn build_foreign(
     topology::add_namespace(&ns)?;
     topology::connect_underlay(&lab.namespace("net"), &ns, FOREIGN)?;
     topology::guest_addresses(&ns, UPLINK, &[local])?;
+    vxlan_device(&ns, local, remote, x, v)?;
+    start_agent(&x.name, &ns, &lab.bins, &lab.dir)
+}
+
+/// Makes Linux's own vxlan device in a namespace whose uplink has `local`: x is behind it, v behind the
+/// switch at `remote`.
+///
+/// # Errors
+/// Where the system refuses.
+pub(super) fn vxlan_device(ns: &str, local: IpAddr, remote: IpAddr, x: &VmSpec, v: &VmSpec) -> Result<()> {
     // Over IPv6 a switch sends tunnel packets without a UDP checksum (RFC 6935): Linux has to be
     // told that this is all right.
     let family = if local.is_ipv6() { "udp6zerocsumtx udp6zerocsumrx" } else { "noudpcsum" };
     cmd::ip_batch(
-        &ns,
+        ns,
         &[format!(
             "link add {DEVICE} mtu {GUEST_MTU} address {} type vxlan id {VNI} dstport 4789 local {local} \
              dev {UPLINK} ttl 64 nolearning {family}",
             x.mac
         )],
     )?;
-    topology::guest_addresses(&ns, DEVICE, &x.ips)?;
-    topology::offloads_off(&ns, DEVICE)?;
+    topology::guest_addresses(ns, DEVICE, &x.ips)?;
+    topology::offloads_off(ns, DEVICE)?;
     let fdb = format!("-n {ns} fdb append {} dev {DEVICE} dst {remote}", v.mac);
     cmd::run("bridge", &fdb.split(' ').collect::<Vec<_>>())?;
     let neighbor = |ip: &IpAddr| format!("neighbor replace {ip} lladdr {} dev {DEVICE} nud permanent", v.mac);
-    cmd::ip_batch(&ns, &v.ips.iter().map(neighbor).collect::<Vec<_>>())?;
-    start_agent(&x.name, &ns, &lab.bins, &lab.dir)
+    cmd::ip_batch(ns, &v.ips.iter().map(neighbor).collect::<Vec<_>>())
 }
 
-fn is_whole(talk: &Talk) -> bool {
+pub(super) fn is_whole(talk: &Talk) -> bool {
     let stream = |s: &Stream| s.sent > 0 && s.lost == 0 && s.duplicated == 0 && s.corrupt == 0;
     stream(&talk.a_to_b) && stream(&talk.b_to_a) && talk.tcp.as_ref().is_some_and(|t| t.alive)
 }

@@ -1,5 +1,6 @@
 //! The scenarios that the lab runs, and what they have in common.
 
+pub mod bare_metal;
 pub mod guest;
 pub mod hot_move;
 pub mod interop;

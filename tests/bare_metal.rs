@@ -1,0 +1,14 @@
+//! The switch on PCI cards behind an IOMMU, bound to vfio-pci by `scripts/nic`: an emulated machine for
+//! each card that is the uplink, Linux's own vxlan device on its wire, tshark looking at every frame.
+
+mod common;
+
+#[test]
+fn the_switch_forwards_between_cards_bound_to_vfio() {
+    let (output, _) = common::lab(&["bare-metal"]);
+    assert!(output.status.success(), "the scenario failed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.matches("0 malformed, 0 bad checksums").count(), 3, "each card was the uplink once");
+    assert_eq!(text.matches("nic refuses the card that has an address").count(), 3);
+    assert_eq!(text.matches("0000:00:11.0 is back at virtio-pci").count(), 3);
+}
