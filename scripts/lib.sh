@@ -12,6 +12,8 @@ GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump)
 GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static)
 # To run the whole test suite.
 GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping)
+# To compare speeds: dpdk-testpmd is in dpdk-dev, stdbuf in coreutils.
+GODWIT_BENCH_PACKAGES=(dpdk dpdk-dev openvswitch-switch-dpdk)
 
 # Pages of 2 MB: three switches take 64 each, and there is room for a few more.
 GODWIT_HUGEPAGES=${GODWIT_HUGEPAGES:-512}

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use godwit_lab::agent;
+use godwit_lab::bench::Bench;
 use godwit_lab::lab::nve::Binaries;
 use godwit_lab::lab::{Lab, cleanup, take_down};
 use godwit_lab::mover::{hot_move, timeline};
@@ -37,6 +38,8 @@ enum Command {
     Guest(GuestTalk),
     /// Run the switch on network cards of an emulated machine, bound to vfio-pci behind its IOMMU
     BareMetal(BareMetal),
+    /// Measure Godwit, DPDK's own forwarding and OVS-DPDK in turn between the same ends
+    Bench(Bench),
     /// Move a VM of a standing lab to another switch, as its hypervisor
     Move {
         /// The lab's id
@@ -89,6 +92,7 @@ impl Command {
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
             Command::BareMetal(scenario) => scenario.run(),
+            Command::Bench(bench) => bench.run(),
             Command::Move { lab, vm, to } => move_standing(&lab, &vm, &to),
             Command::List => {
                 cleanup::labs().iter().for_each(|id| println!("{id}  {}", cleanup::directory(id).display()));

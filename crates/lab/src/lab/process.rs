@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -24,20 +24,32 @@ impl Process {
     /// # Errors
     /// Where it cannot be started or its log cannot be written.
     pub fn start(name: &str, mut command: Command, dir: &Path) -> Result<Process> {
+        let file = log_file(name, dir)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        Process::spawn(name, command, dir)
+    }
+
+    /// Starts `command`, to be talked with; what it prints as an error is appended to `name`.log in `dir`.
+    ///
+    /// # Errors
+    /// See [`Process::start`].
+    pub fn start_piped(
+        name: &str,
+        mut command: Command,
+        dir: &Path,
+    ) -> Result<(Process, ChildStdin, ChildStdout)> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log_file(name, dir)?);
+        let mut process = Process::spawn(name, command, dir)?;
+        let pipes = process.child.as_mut().and_then(|c| c.stdin.take().zip(c.stdout.take()));
+        let (stdin, stdout) = pipes.with_context(|| format!("{name} has no pipes"))?;
+        Ok((process, stdin, stdout))
+    }
+
+    fn spawn(name: &str, mut command: Command, dir: &Path) -> Result<Process> {
+        // Logs are read in reports and by grep.
+        let child = command.env("NO_COLOR", "1").spawn();
+        let child = child.with_context(|| format!("starting {name}: {command:?}"))?;
         let log = dir.join(format!("{name}.log"));
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .with_context(|| format!("log file {}", log.display()))?;
-        let child = command
-            // Logs are read in reports and by grep.
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("starting {name}: {command:?}"))?;
         Ok(Process { name: name.into(), log, child: Some(child), leave: false })
     }
 
@@ -80,12 +92,25 @@ impl Process {
         Ok(())
     }
 
+    /// Lets all its threads run, or stops them where they are.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn run(&mut self, run: bool) -> Result<()> {
+        self.check()?;
+        let signal = if run { Signal::SIGCONT } else { Signal::SIGSTOP };
+        let Some(child) = &self.child else { return Ok(()) };
+        kill(Pid::from_raw(child.id() as i32), signal).with_context(|| format!("{signal} to {}", self.name))
+    }
+
     /// Asks it to end and waits; makes it where it does not.
     pub fn stop(&mut self, patience: Duration) {
         let Some(child) = &mut self.child else { return };
         let give_up = Instant::now() + patience;
-        // Both calls fail only where it is gone, which is what is wanted.
+        // The calls fail only where it is gone, which is what is wanted.
         let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+        // One that was stopped ends only when it runs again.
+        let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGCONT);
         while matches!(child.try_wait(), Ok(None)) && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -114,6 +139,12 @@ impl Drop for Process {
             self.stop(Duration::from_millis(1500));
         }
     }
+}
+
+fn log_file(name: &str, dir: &Path) -> Result<File> {
+    let log = dir.join(format!("{name}.log"));
+    let file = File::options().create(true).append(true).open(&log);
+    file.with_context(|| format!("log file {}", log.display()))
 }
 
 /// The last lines of a text file, indented.

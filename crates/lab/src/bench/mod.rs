@@ -1,0 +1,247 @@
+//! Speed, beside others: Godwit, DPDK's own forwarding (`dpdk-testpmd`, which touches nothing) and
+//! OVS-DPDK carry the same frames between the same ends, in turn, in one run.
+//!
+//! All contenders of a row are started, and stand still (SIGSTOP) except the one that is measured. So
+//! they alternate within seconds, and a slow moment of the machine falls on all of them; a row's ratios
+//! are medians of the ratios within a round.
+//!
+//! | File | Does |
+//! |---|---|
+//! | `plan` | the rows, and their names |
+//! | `ends` | the frames, and the devices between which all carry them |
+//! | `peer` | what contenders have in common; where they run |
+//! | `godwit`, `testpmd`, `ovs` | starting each, and reading its own counters |
+//! | `memory` | hugepages |
+//! | `stats` | medians |
+//! | `report` | table and JSON |
+
+pub mod ends;
+pub mod godwit;
+pub mod memory;
+pub mod ovs;
+pub mod peer;
+pub mod plan;
+pub mod report;
+pub mod stats;
+pub mod testpmd;
+
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use self::ends::Ends;
+use self::godwit::Godwit;
+use self::ovs::Ovs;
+use self::peer::{Peer, Site};
+use self::plan::Row;
+use self::report::{Conditions, Outcome};
+use self::testpmd::Testpmd;
+use crate::cmd;
+
+/// A contender that runs again needs so long until its caches are warm.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Measure Godwit, DPDK's own forwarding and OVS-DPDK in turn between the same ends
+#[derive(Clone, Debug, Args)]
+pub struct Bench {
+    /// Only the rows with the shortest frames and one worker that show what is promised
+    #[arg(long)]
+    pub quick: bool,
+    /// Also write the results to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Alternations of each row
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Length of each window, in milliseconds
+    #[arg(long, default_value_t = 2000, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=60_000))]
+    pub window_ms: u32,
+    /// Only these rows, CASE[/BYTES|imix[/DESTINATIONS[/flows=N][/nves=N][/workers=N]]], such as encap-v4
+    /// or decap-v6/60/1000; several times or with commas
+    #[arg(long = "case", value_name = "ROW", value_delimiter = ',')]
+    pub cases: Vec<String>,
+    /// Say which rows there are
+    #[arg(long)]
+    pub list: bool,
+    /// Without OVS-DPDK
+    #[arg(long)]
+    pub no_ovs: bool,
+    /// Leave the folder with configurations and logs behind
+    #[arg(long)]
+    pub keep: bool,
+    /// The switch, if not that of this program's folder
+    #[arg(long, value_name = "FILE")]
+    pub godwit: Option<PathBuf>,
+}
+
+impl Bench {
+    /// Measures; false where a row has no figure for Godwit.
+    ///
+    /// # Errors
+    /// Where nothing can be measured at all.
+    pub fn run(self) -> Result<bool> {
+        let rows = self.rows()?;
+        if self.list {
+            rows.iter().for_each(|row| println!("{row}"));
+            return Ok(true);
+        }
+        let site = Site::new(self.find_godwit()?, self.keep)?;
+        let (mut outcomes, start) = (Vec::new(), Instant::now());
+        for (n, row) in rows.iter().enumerate() {
+            eprintln!("[{}/{}, {:.0} s] {row}", n + 1, rows.len(), start.elapsed().as_secs_f64());
+            let outcome = self.measure(&site, *row)?;
+            outcome.notes.iter().for_each(|note| eprintln!("    {note}"));
+            outcomes.push(outcome);
+            if let Some(path) = &self.json {
+                // After each row: a run that is broken off leaves what it has.
+                report::write_json(path, &outcomes, &self.conditions(&site))?;
+            }
+        }
+        println!("Mpps: medians of {} rounds; ratios: medians of those of a round.", self.rounds);
+        println!("{}", report::table(&outcomes));
+        let scalings = report::scalings(&outcomes);
+        if !scalings.is_empty() {
+            println!("{}", report::scalings_text(&scalings));
+        }
+        for o in &outcomes {
+            o.notes.iter().for_each(|note| println!("{}: {note}", o.row));
+        }
+        if self.keep {
+            println!("configurations and logs: {}", site.dir.display());
+        }
+        Ok(outcomes.iter().all(|o| o.godwit.median().is_some()))
+    }
+
+    fn rows(&self) -> Result<Vec<Row>> {
+        let cores = peer::Cores::online()?.0.len();
+        if self.cases.is_empty() {
+            return Ok(if self.quick { plan::quick() } else { plan::full(cores) });
+        }
+        let all = plan::full(cores);
+        let mut rows = Vec::new();
+        for name in &self.cases {
+            rows.extend(plan::select(&all, name)?);
+        }
+        ensure!(!rows.is_empty(), "no row is called {}; --list says which there are", self.cases.join(", "));
+        if let Some(row) = rows.iter().find(|r| r.workers > cores) {
+            bail!("{row}: this machine has {cores} cores");
+        }
+        Ok(rows)
+    }
+
+    fn find_godwit(&self) -> Result<PathBuf> {
+        let beside = std::env::current_exe().context("where am I?")?.with_file_name("godwit");
+        let path = self.godwit.clone().unwrap_or(beside);
+        ensure!(path.is_file(), "{} is not there: run `cargo build --release` first", path.display());
+        Ok(path)
+    }
+
+    /// One row: all contenders, round by round.
+    fn measure(&self, site: &Site, row: Row) -> Result<Outcome> {
+        let mut outcome = Outcome::new(row);
+        let ends = Ends::new(row, &site.dir)?;
+        let with_ovs = match ovs::cannot(&ends) {
+            _ if self.no_ovs => false,
+            Some(why) => {
+                outcome.notes.push(why);
+                false
+            }
+            None => true,
+        };
+        let ovs_mb = if with_ovs { ovs::memory_mb(&ends) } else { 0 };
+        memory::reserve(godwit::memory_mb(&ends) + testpmd::memory_mb(&ends) + ovs_mb)?;
+        let mut peers: Vec<(Who, Box<dyn Peer>)> = Vec::new();
+        for who in [Who::Godwit, Who::Floor, Who::Ovs] {
+            if who == Who::Ovs && !with_ovs {
+                continue;
+            }
+            match who.start(site, &ends) {
+                Ok(mut peer) => {
+                    peer.run(false)?;
+                    peers.push((who, peer));
+                }
+                // The others are worth measuring all the same.
+                Err(e) => outcome.notes.push(format!("{} carries no such row: {e:#}", who.name())),
+            }
+        }
+        for round in 0..self.rounds as usize {
+            for i in 0..peers.len() {
+                let at = (round + i) % peers.len();
+                let (who, peer) = &mut peers[at];
+                self.window(*who, peer.as_mut(), &mut outcome)?;
+            }
+        }
+        outcome.notes.dedup();
+        Ok(outcome)
+    }
+
+    fn window(&self, who: Who, peer: &mut dyn Peer, outcome: &mut Outcome) -> Result<()> {
+        peer.run(true)?;
+        sleep(SETTLE);
+        let measured = peer.measure(Duration::from_millis(self.window_ms.into()))?;
+        peer.run(false)?;
+        who.rates(outcome).0.push(measured.mpps);
+        if let Some(note) = measured.note {
+            let note = format!("{}: {note}", who.name());
+            if !outcome.notes.contains(&note) {
+                outcome.notes.push(note);
+            }
+        }
+        Ok(())
+    }
+
+    fn conditions(&self, site: &Site) -> Conditions {
+        let first_line = |text: String| text.lines().next().unwrap_or_default().trim().to_owned();
+        let version =
+            |program: &str| cmd::run(program, &["--version"]).map_or_else(|_| String::new(), first_line);
+        let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": "));
+        let dpdk = cmd::run("dpkg-query", &["-W", "-f", "${Version}", "dpdk"]);
+        Conditions {
+            godwit: version(&site.godwit.display().to_string()),
+            ovs: version("ovs-vsctl"),
+            dpdk: dpdk.map_or_else(|_| String::new(), first_line),
+            cpu: cpu.map_or_else(String::new, |(_, name)| name.to_owned()),
+            cores: site.cores.0.len(),
+            rounds: self.rounds as usize,
+            seconds: f64::from(self.window_ms) / 1000.0,
+        }
+    }
+}
+
+/// A contender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Godwit,
+    Floor,
+    Ovs,
+}
+
+impl Who {
+    fn name(self) -> &'static str {
+        match self {
+            Who::Godwit => "godwit",
+            Who::Floor => "testpmd",
+            Who::Ovs => "ovs",
+        }
+    }
+
+    fn start(self, site: &Site, ends: &Ends) -> Result<Box<dyn Peer>> {
+        Ok(match self {
+            Who::Godwit => Box::new(Godwit::start(site, ends)?),
+            Who::Floor => Box::new(Testpmd::start(site, ends)?),
+            Who::Ovs => Box::new(Ovs::start(site, ends)?),
+        })
+    }
+
+    fn rates(self, outcome: &mut Outcome) -> &mut stats::Rates {
+        match self {
+            Who::Godwit => &mut outcome.godwit,
+            Who::Floor => &mut outcome.floor,
+            Who::Ovs => &mut outcome.ovs,
+        }
+    }
+}
