@@ -19,6 +19,7 @@ use godwit_worker::outbox::OUTBOX;
 
 use crate::config::{Activation, PortConfig};
 use crate::placement::{self, QueueId};
+use crate::statics;
 use crate::switch::Switch;
 
 type Shared = Rc<RefCell<Switch>>;
@@ -257,6 +258,7 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, Stri
         let (vni, mac) = (config.vni, config.mac);
         switch.borrow_mut().input(Input::StaticNeighbor { vni, ip, mac, router: false });
     }
+    statics::add_behind(&mut switch.borrow_mut(), &config.name, port);
     if config.activate == Activation::Start {
         switch.borrow_mut().input(Input::ActivatePort { port });
     }

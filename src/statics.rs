@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use godwit_control::Input;
 use godwit_model::{Location, NveId};
+use godwit_tables::update::PortIdx;
 use godwit_wire::Mac;
 
 use crate::config::{Config, VmConfig};
@@ -17,11 +18,25 @@ pub fn add(switch: &mut Switch, config: &Config) {
             switch.input(Input::UnderlayNeighbor { uplink, ip: nth(n.ip, i), mac: n.mac });
         }
     }
-    for vm in &config.vms {
+    for vm in config.vms.iter().filter(|v| v.locator.is_some()) {
         for i in 0..vm.count {
             if let Some(input) = static_vm(vm, i) {
                 switch.input(input);
             }
+            if i % 1024 == 0 {
+                make_room(switch);
+            }
+        }
+    }
+}
+
+/// Hands the VMs behind a port to control, which has the port.
+pub fn add_behind(switch: &mut Switch, name: &str, port: PortIdx) {
+    let behind = |v: &&VmConfig| v.port.as_deref() == Some(name);
+    let vms: Vec<VmConfig> = switch.config.vms.iter().filter(behind).cloned().collect();
+    for vm in vms {
+        for i in 0..vm.count {
+            switch.input(Input::VmBehindPort { port, mac: nth_mac(vm.mac, i), ips: vm.ips.clone() });
             if i % 1024 == 0 {
                 make_room(switch);
             }
@@ -39,15 +54,19 @@ fn make_room(switch: &mut Switch) {
 
 /// The `i`-th VM of a row.
 fn static_vm(vm: &VmConfig, i: u32) -> Option<Input> {
-    let locator = nth(vm.locator, i % vm.nves);
+    let locator = nth(vm.locator?, i % vm.nves);
     let nve = NveId::new(format!("static-{}", locator.to_string().replace(':', "-"))).ok()?;
     Some(Input::StaticVm {
         vni: vm.vni,
-        mac: Mac::from_u64(vm.mac.to_u64() + u64::from(i)),
+        mac: nth_mac(vm.mac, i),
         location: Location { nve, locators: locators_of(locator) },
         ips: vm.ips.clone(),
         router: false,
     })
+}
+
+fn nth_mac(mac: Mac, n: u32) -> Mac {
+    Mac::from_u64(mac.to_u64() + u64::from(n))
 }
 
 /// The address `n` after `ip`.

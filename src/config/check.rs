@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Config, ConfigError, UplinkConfig};
+use super::{Config, ConfigError, UplinkConfig, VmConfig};
 use crate::cores;
 
 /// The smallest tenant MTU that is worth starting for: every IPv6 link carries 1,280 bytes (RFC 8200).
@@ -253,6 +253,27 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// A VM is at a locator or behind a port, and the port's VN is its own.
+    fn place_of(&self, c: &Config, v: &VmConfig, i: usize) -> Result<(), ConfigError> {
+        let port = match (&v.locator, &v.port) {
+            (Some(_), None) => return Ok(()),
+            (None, Some(port)) => port,
+            _ => {
+                let what = "a VM is in one place";
+                return self.bad(format!("vm[{i}]"), what, "give it a locator or a port");
+            }
+        };
+        let key = format!("vm[{i}].port");
+        match c.ports.iter().find(|p| p.name == *port) {
+            None => self.bad(key, format!("there is no port {port:?}"), "name one of the ports"),
+            Some(p) if p.vni != v.vni => {
+                let what = format!("port {port:?} is in VN {}, the VM in {}", p.vni, v.vni);
+                self.bad(key, what, "use the port's VNI")
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     fn statics(&self, c: &Config) -> Result<(), ConfigError> {
         for (i, v) in c.vms.iter().enumerate() {
             if !v.mac.is_unicast() {
@@ -269,6 +290,7 @@ impl Checker<'_> {
                     "drop ips or count",
                 );
             }
+            self.place_of(c, v, i)?;
             if v.nves == 0 || v.count == 0 {
                 return self.bad(format!("vm[{i}].count"), "a row needs a VM and an NVE", "use 1 or more");
             }

@@ -202,7 +202,7 @@ pub enum Activation {
     Explicit,
 }
 
-/// Table `[[vm]]`: a VM at another NVE.
+/// Table `[[vm]]`: a VM at another NVE, or behind a port of this one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmConfig {
@@ -216,7 +216,9 @@ pub struct VmConfig {
     #[serde(default)]
     pub ips: Vec<IpAddr>,
     /// Locator of its NVE; with `nves` above 1, the first of a row.
-    pub locator: IpAddr,
+    pub locator: Option<IpAddr>,
+    /// The port behind which it is, instead of a locator.
+    pub port: Option<String>,
     /// So many VMs with consecutive addresses.
     #[serde(default = "one_u32")]
     pub count: u32,

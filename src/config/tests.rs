@@ -105,6 +105,18 @@ fn a_port_twice_is_refused() {
 }
 
 #[test]
+fn a_static_vm_is_at_a_locator_or_behind_a_port() {
+    let vm = "[[vm]]\nvni = 100\nmac = \"02:00:00:00:00:09\"\n";
+    let behind = format!("{GOOD}{vm}port = \"v\"\n");
+    let config = load_text(&behind, &[]).unwrap();
+    assert_eq!(config.vms[0].port.as_deref(), Some("v"));
+    refused(&format!("{GOOD}{vm}"), &[], "vm[0]", "a locator or a port");
+    refused(&format!("{behind}locator = \"198.18.0.7\"\n"), &[], "vm[0]", "a locator or a port");
+    refused(&behind.replace("port = \"v\"", "port = \"w\""), &[], "vm[0].port", "one of the ports");
+    refused(&behind.replace("[[vm]]\nvni = 100", "[[vm]]\nvni = 101"), &[], "vm[0].port", "port's VNI");
+}
+
+#[test]
 fn r43_a_forward_entry_outlives_what_others_believe() {
     refused(
         &GOOD.replace("id = \"a\"", "id = \"a\"\nfwd_timer_s = 5"),

@@ -150,6 +150,16 @@ pub enum Input {
         /// It is a router.
         router: bool,
     },
+    /// Another VM behind an access port, from a configuration file, for use without an NVA; the NVA's
+    /// word that it is elsewhere replaces it. It goes with the port.
+    VmBehindPort {
+        /// The port, which is there.
+        port: PortIdx,
+        /// The VM; its VN is the port's.
+        mac: Mac,
+        /// Its addresses.
+        ips: Vec<IpAddr>,
+    },
     /// An address from a configuration file.
     StaticNeighbor {
         /// The VN.

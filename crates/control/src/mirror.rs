@@ -187,6 +187,13 @@ impl Mirror {
         self.offer(record)
     }
 
+    /// A VM of the configuration file is gone, with what was known of it from there.
+    pub(crate) fn forget_static(&mut self, key: VmKey) -> Option<VmRecord> {
+        let record = self.statics.remove(&key)?;
+        self.removed(key, Version::ZERO);
+        Some(record)
+    }
+
     /// An address from the configuration file.
     pub(crate) fn set_static_ip(&mut self, vni: Vni, ip: IpAddr, owner: Owner) {
         self.static_ips.insert((vni, ip), owner);

@@ -768,6 +768,26 @@ fn static_locations_serve_without_an_nva() {
 }
 
 #[test]
+fn vms_behind_a_port_are_there_without_an_nva_and_go_with_the_port() {
+    let mut lab = Lab::new(2);
+    lab.add_port(A, PORT, 1);
+    let behind = |n| Input::VmBehindPort { port: PORT, mac: mac(n), ips: vec![vm_ip(n)] };
+    lab.input(A, behind(2));
+    lab.input(A, behind(3));
+    assert_eq!(lab.hosts[A].state(2), Some(VmState::Local { port: PORT }));
+    let vn = key(1).vn();
+    assert_eq!(lab.hosts[A].tables.neighbors[&(vn, vm_ip(2))], Some(mac(2)));
+    assert!(claims(&lab, A).is_empty(), "nobody else is told");
+    // The NVA knows better.
+    lab.run_vm(B, 3);
+    lab.settle();
+    assert!(is_remote_to(&lab, A, 3, B));
+    lab.input(A, Input::PortRemoved { port: PORT });
+    assert_eq!(lab.hosts[A].state(2), None);
+    assert_eq!(lab.hosts[A].tables.neighbors.get(&(vn, vm_ip(2))), None);
+}
+
+#[test]
 fn r46_r48_a_sender_that_does_not_learn_is_named() {
     let mut lab = Lab::new(3);
     lab.run_vm(A, 1);

@@ -241,7 +241,7 @@ pub(crate) fn inspect(frame: &[u8], contiguous: bool, port: &Port, tables: &Tabl
     }
     let Some(a) = Addresses::of(frame) else { return Wish::Drop(DropReason::Truncated) };
     if a.src != port.mac.to_u64() {
-        return Wish::Drop(DropReason::SpoofedSource);
+        return inspect_behind(frame, a, port, tables, now);
     }
     if a.ethertype.is_tag() && !port.transparent {
         return untag(frame, a.ethertype);
@@ -256,6 +256,26 @@ pub(crate) fn inspect(frame: &[u8], contiguous: bool, port: &Port, tables: &Tabl
         // Malformed and spoofed frames prove nothing.
         (_, Wish::Announce(..) | Wish::Drop(_)) => wish,
         _ => Wish::FirstFrame,
+    }
+}
+
+/// A frame that is not from the port's own VM: from one behind the port, if the tables have it there
+/// (R65). Nobody is told of its announcements, since only the configuration knows of it.
+fn inspect_behind(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    let here = tables.vms.get(Key::new(port.vn, a.src_mac())) == Some(Fib::Local(port.port));
+    if !here || a.src == 0 {
+        return Wish::Drop(DropReason::SpoofedSource);
+    }
+    if port.admission != Admission::Activated {
+        return Wish::Drop(DropReason::PortClosed);
+    }
+    if a.ethertype.is_tag() && !port.transparent {
+        return untag(frame, a.ethertype);
+    }
+    let port = Port { mac: a.src_mac(), ..*port };
+    match inspect_untagged(frame, a, &port, tables, now) {
+        Wish::Announce(..) => Wish::Nothing,
+        wish => wish,
     }
 }
 

@@ -231,7 +231,8 @@ impl Tracer<'_> {
 
     fn wish(&mut self, wish: Wish, port: &Port, len: usize) -> Verdict {
         if !matches!(wish, Wish::Drop(_)) {
-            self.trace.push(Step::SourceAccepted { mac: port.mac });
+            let mac = Addresses::of(self.frame).map_or(port.mac, Addresses::src_mac);
+            self.trace.push(Step::SourceAccepted { mac });
         }
         match wish {
             Wish::Unicast(to) | Wish::ToOwner(to) => self.resolve(Key::new(port.vn, to), len, From::Local),

@@ -161,6 +161,23 @@ fn r65_other_sources_go_nowhere() {
 }
 
 #[test]
+fn r65_vms_behind_a_port_speak_for_themselves_only() {
+    let mut lab = Lab::new();
+    let behind = mac(0x51);
+    lab.apply(Update::VmSet { key: key(behind), state: VmState::Local { port: P1 } });
+    lab.one(P1, &numbered(behind, R4, 1));
+    assert_eq!(numbers(&lab.to(UPLINK)), [1]);
+    lab.one(P2, &numbered(M2, behind, 2));
+    assert_eq!(numbers(&lab.to(P1)), [2]);
+    dropped(&mut lab, P2, &numbered(behind, R4, 3), DropReason::SpoofedSource);
+    lab.one(P1, &frames::garp(behind, v4(9)));
+    assert_eq!(lab.take_events(), [], "only the configuration knows of it");
+    let port_of = |admission| PortRole::Access { vn: VN, mac: M1, admission };
+    lab.apply(Update::PortSet { port: P1, role: port_of(Admission::Associated) });
+    dropped(&mut lab, P1, &numbered(behind, R4, 4), DropReason::PortClosed);
+}
+
+#[test]
 fn malformed_buffers() {
     let mut lab = Lab::new();
     dropped(&mut lab, P1, &[], DropReason::Truncated);

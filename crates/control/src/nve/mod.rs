@@ -96,6 +96,8 @@ pub struct Nve {
     session: Session,
     ports: BTreeMap<PortIdx, Port>,
     vms: BTreeMap<VmKey, Vm>,
+    /// Further VMs behind access ports, which only the configuration file knows of.
+    behind: BTreeMap<VmKey, PortIdx>,
     /// VMs with a planned move.
     intents: BTreeSet<VmKey>,
     mirror: Mirror,
@@ -127,6 +129,7 @@ impl Nve {
             session: Session::default(),
             ports: BTreeMap::new(),
             vms: BTreeMap::new(),
+            behind: BTreeMap::new(),
             intents: BTreeSet::new(),
             mirror: Mirror::default(),
             queries: Queries::default(),
@@ -196,6 +199,7 @@ impl Nve {
                 let record = crate::mirror::static_record(VmKey { vni, mac }, location, &ips, router);
                 self.static_vm(record, out);
             }
+            Input::VmBehindPort { port, mac, ips } => self.vm_behind_port(port, mac, &ips, out),
             Input::StaticNeighbor { vni, ip, mac, router } => {
                 self.mirror.set_static_ip(vni, ip, crate::mirror::Owner { mac, router });
                 self.sync_ip(vni, ip);

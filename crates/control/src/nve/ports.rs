@@ -1,9 +1,14 @@
 //! Ports come and go, lose and find their link.
 
-use godwit_model::VmKey;
+use std::net::IpAddr;
+
+use godwit_model::{Location, VmKey};
 use godwit_tables::update::{Admission, MAX_PORTS, PortIdx, PortRole};
 
+use godwit_wire::Mac;
+
 use crate::io::{Level, Outputs, PortSpec, UplinkSpec};
+use crate::mirror::static_record;
 use crate::mobility::{Ctx, Vm};
 
 use super::{Nve, Port, PortKind};
@@ -59,9 +64,39 @@ impl Nve {
         self.hello(out);
     }
 
+    /// Another VM behind an access port, besides the one that the port was made for.
+    pub(super) fn vm_behind_port(&mut self, port: PortIdx, mac: Mac, ips: &[IpAddr], out: &mut Outputs) {
+        let Some(PortKind::Access(VmKey { vni, .. })) = self.ports.get(&port).map(|p| p.kind) else {
+            return out.note(Level::Warn, format!("port {} is no access port: {mac} ignored", port.0));
+        };
+        let key = VmKey { vni, mac };
+        self.behind.insert(key, port);
+        let here = Location { nve: self.config.nve.clone(), locators: self.underlay.locators() };
+        self.mirror.set_static(static_record(key, here, ips, false));
+        self.sync_vm(key, out);
+    }
+
+    fn forget_behind(&mut self, port: PortIdx, out: &mut Outputs) {
+        let gone: Vec<VmKey> = self.behind.iter().filter(|(_, p)| **p == port).map(|(k, _)| *k).collect();
+        for key in gone {
+            self.behind.remove(&key);
+            let ips: Vec<IpAddr> = self
+                .mirror
+                .forget_static(key)
+                .into_iter()
+                .flat_map(|r| r.ips().collect::<Vec<_>>())
+                .collect();
+            self.sync_vm(key, out);
+            for ip in ips {
+                self.sync_ip(key.vni, ip);
+            }
+        }
+    }
+
     pub(super) fn port_removed(&mut self, port: PortIdx, out: &mut Outputs) {
         let Some(kind) = self.ports.get(&port).map(|p| p.kind) else { return };
-        // First the VM, then the port, then the VN: nothing names what is not there.
+        // First the VMs, then the port, then the VN: nothing names what is not there.
+        self.forget_behind(port, out);
         match kind {
             PortKind::Access(key) => self.with_known_vm(key, out, |vm, cx| vm.port_removed(port, cx)),
             PortKind::Uplink => {

@@ -186,6 +186,9 @@ impl Nve {
                 Some(tunnel) => Some(VmState::Remote { tunnel }),
                 None => self.unreachable_state(),
             },
+            None if self.behind.contains_key(&key) => {
+                self.behind.get(&key).map(|&port| VmState::Local { port })
+            }
             None => {
                 let until = self.mirror.absent(key).filter(|t| *t > self.now)?;
                 Some(VmState::Absent { until })
