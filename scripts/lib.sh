@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Shared by the scripts: what a machine needs and how it comes to have it. To be sourced by bash.
 # Nothing here changes what is already right, and everything that changes the machine says so.
 

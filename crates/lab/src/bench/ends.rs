@@ -39,21 +39,7 @@ impl Ends {
     /// Where the file cannot be written.
     pub fn new(row: Row, dir: &Path) -> Result<Ends> {
         let pcap = dir.join("frames.pcap");
-        let write = || -> std::io::Result<()> {
-            let mut file = BufWriter::new(File::create(&pcap)?);
-            // Microseconds, little-endian, version 2.4, Ethernet.
-            file.write_all(&0xa1b2_c3d4_u32.to_le_bytes())?;
-            file.write_all(&[2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0])?;
-            for n in shuffled(row.frames()) {
-                let frame = frame(&row, n);
-                file.write_all(&[0; 8])?;
-                file.write_all(&(frame.len() as u32).to_le_bytes())?;
-                file.write_all(&(frame.len() as u32).to_le_bytes())?;
-                file.write_all(&frame)?;
-            }
-            file.flush()
-        };
-        write().with_context(|| format!("writing {}", pcap.display()))?;
+        write(row, &pcap)?;
         Ok(Ends { row, pcap })
     }
 
@@ -73,6 +59,28 @@ impl Ends {
     pub fn buffers(&self) -> usize {
         self.row.frames() as usize * self.row.workers + 32_768
     }
+}
+
+/// Writes a row's frames as a capture, one after the other: a million need not fit into memory.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write(row: Row, path: &Path) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        // Microseconds, little-endian, version 2.4, Ethernet.
+        file.write_all(&0xa1b2_c3d4_u32.to_le_bytes())?;
+        file.write_all(&[2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0])?;
+        for n in shuffled(row.frames()) {
+            let frame = frame(&row, n);
+            file.write_all(&[0; 8])?;
+            file.write_all(&(frame.len() as u32).to_le_bytes())?;
+            file.write_all(&(frame.len() as u32).to_le_bytes())?;
+            file.write_all(&frame)?;
+        }
+        file.flush()
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }
 
 /// 0 to `n` in an order that is always the same and that no cache foresees.

@@ -33,6 +33,16 @@ pub struct Godwit {
     out: &'static str,
 }
 
+/// Counters at a time.
+pub struct Reading {
+    /// When.
+    pub at: Instant,
+    /// Frames that went out.
+    pub sent: u64,
+    /// Updates that workers applied.
+    pub updates: u64,
+}
+
 /// MiB of memory that the switch needs for a row.
 pub fn memory_mb(ends: &Ends) -> usize {
     let bytes = ends.buffers() * BUFFER.max(ends.row.longest().next_multiple_of(1024) + 1024);
@@ -40,7 +50,7 @@ pub fn memory_mb(ends: &Ends) -> usize {
 }
 
 /// The configuration for a row.
-fn config(site: &Site, ends: &Ends) -> Result<String> {
+fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
     let Row { case, destinations, nves, workers, .. } = ends.row;
     let cores: Vec<String> = site.cores.workers(workers).iter().map(usize::to_string).collect();
     let family = if case.is_v6() { "ipv6" } else { "ipv4" };
@@ -48,10 +58,11 @@ fn config(site: &Site, ends: &Ends) -> Result<String> {
     let (uplink, port) = if encap { (sink, source.as_str()) } else { (source.as_str(), sink) };
     let (uplink_queues, port_queues) = if encap { (1, workers) } else { (workers, 1) };
     let mut text = String::new();
+    let nva_line = nva.map_or_else(String::new, |url| format!("nva = \"{url}\"\n"));
     write!(
         text,
         "[nve]\nid = \"bench\"\nworkers = \"{cores}\"\ncontrol_core = {main}\nmemory_mb = {memory}\n\
-         admin_socket = \"{dir}/godwit.sock\"\n\
+         admin_socket = \"{dir}/godwit.sock\"\n{nva_line}\
          [[uplink]]\nname = \"up\"\ndevargs = \"{uplink}\"\nrx_queues = {uplink_queues}\nmtu = {mtu}\n\
          {family} = \"{locator}/{prefix}\"\n\
          [[neighbor]]\nuplink = \"up\"\nip = \"{remote}\"\nmac = \"{NEXT_HOP}\"\ncount = {nves}\n\
@@ -66,6 +77,9 @@ fn config(site: &Site, ends: &Ends) -> Result<String> {
         prefix = case.prefix(),
         remote = case.remote(0),
     )?;
+    if nva.is_some() {
+        return Ok(text);
+    }
     if encap {
         let remote = case.remote(0);
         write!(
@@ -87,19 +101,61 @@ impl Godwit {
     /// # Errors
     /// Where it refuses, or carries nothing.
     pub fn start(site: &Site, ends: &Ends) -> Result<Godwit> {
+        let mut godwit = Godwit::spawn(site, ends, None)?;
+        godwit.wait(ends.row)?;
+        Ok(godwit)
+    }
+
+    /// Starts it with an NVA that is to tell it all locations.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_listening(site: &Site, ends: &Ends, nva: &str) -> Result<Godwit> {
+        Godwit::spawn(site, ends, Some(nva))
+    }
+
+    fn spawn(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<Godwit> {
         let file = site.dir.join("godwit.toml");
-        fs::write(&file, config(site, ends)?).with_context(|| format!("writing {}", file.display()))?;
+        fs::write(&file, config(site, ends, nva)?).with_context(|| format!("writing {}", file.display()))?;
         let mut command = cmd::in_namespace(&site.namespace, &site.godwit);
         command.arg("--config").arg(&file).env("GODWIT_LOG", "warn");
         let process = Process::start("godwit", command, &site.dir)?;
         let admin = site.rpc.admin(&site.dir.join("godwit.sock"))?;
         let out = if ends.row.case.is_encap() { "up" } else { "vm" };
-        let mut godwit = Godwit { process, admin, out };
-        godwit.wait(ends.row)?;
-        Ok(godwit)
+        Ok(Godwit { process, admin, out })
     }
 
-    fn wait(&mut self, row: Row) -> Result<()> {
+    /// Fails, with the end of its log, where it has ended.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&mut self) -> Result<()> {
+        self.process.check()
+    }
+
+    /// Locations that the first worker has.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn locations(&self) -> Result<u64> {
+        Ok(self.admin.status()?.workers.first().map_or(0, |w| w.locations))
+    }
+
+    /// What it has counted so far.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn reading(&self) -> Result<Reading> {
+        let counters = self.admin.counters()?;
+        let updates = counters.iter().filter(|c| c.name == "updates").map(|c| c.value).sum();
+        Ok(Reading { at: Instant::now(), sent: self.sent(&counters), updates })
+    }
+
+    /// Waits until all locations are known and frames flow.
+    ///
+    /// # Errors
+    /// Where it ended, or that takes too long.
+    pub fn wait(&mut self, row: Row) -> Result<()> {
         let give_up = Instant::now() + START_PATIENCE;
         let wanted = u64::from(row.destinations) * row.workers as u64;
         let mut counters = Vec::new();

@@ -11,10 +11,12 @@
 //! | `ends` | the frames, and the devices between which all carry them |
 //! | `peer` | what contenders have in common; where they run |
 //! | `godwit`, `testpmd`, `ovs` | starting each, and reading its own counters |
+//! | `updates`, `directory` | locations that change under load |
 //! | `memory` | hugepages |
 //! | `stats` | medians |
 //! | `report` | table and JSON |
 
+pub mod directory;
 pub mod ends;
 pub mod godwit;
 pub mod memory;
@@ -24,6 +26,7 @@ pub mod plan;
 pub mod report;
 pub mod stats;
 pub mod testpmd;
+pub mod updates;
 
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -63,6 +66,13 @@ pub struct Bench {
     /// or decap-v6/60/1000; several times or with commas
     #[arg(long = "case", value_name = "ROW", value_delimiter = ',')]
     pub cases: Vec<String>,
+    /// Instead of rows, so many location updates a second against a worker under full load, and a table
+    /// that grows to a million entries
+    #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "100000", value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    pub updates: Option<u32>,
+    /// Only write the frames of the one row that --case names to this file
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
     /// Say which rows there are
     #[arg(long)]
     pub list: bool,
@@ -88,7 +98,15 @@ impl Bench {
             rows.iter().for_each(|row| println!("{row}"));
             return Ok(true);
         }
+        if let Some(path) = &self.pcap {
+            ensure!(rows.len() == 1, "--pcap wants --case with one row; there are {}", rows.len());
+            ends::write(rows[0], path)?;
+            return Ok(true);
+        }
         let site = Site::new(self.find_godwit()?, self.keep)?;
+        if let Some(rate) = self.updates {
+            return self.updates(&site, rate);
+        }
         let (mut outcomes, start) = (Vec::new(), Instant::now());
         for (n, row) in rows.iter().enumerate() {
             eprintln!("[{}/{}, {:.0} s] {row}", n + 1, rows.len(), start.elapsed().as_secs_f64());
@@ -113,6 +131,16 @@ impl Bench {
             println!("configurations and logs: {}", site.dir.display());
         }
         Ok(outcomes.iter().all(|o| o.godwit.median().is_some()))
+    }
+
+    fn updates(&self, site: &Site, rate: u32) -> Result<bool> {
+        let window = Duration::from_millis(self.window_ms.into());
+        let outcome = updates::measure(site, rate, self.rounds, window)?;
+        println!("{}", outcome.text());
+        if let Some(path) = &self.json {
+            report::write_updates(path, &outcome, &self.conditions(site))?;
+        }
+        Ok(true)
     }
 
     fn rows(&self) -> Result<Vec<Row>> {
@@ -164,7 +192,10 @@ impl Bench {
                     peers.push((who, peer));
                 }
                 // The others are worth measuring all the same.
-                Err(e) => outcome.notes.push(format!("{} carries no such row: {e:#}", who.name())),
+                Err(e) => {
+                    let why = format!("{e:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+                    outcome.notes.push(format!("{} carries no such row: {why}", who.name()));
+                }
             }
         }
         for round in 0..self.rounds as usize {

@@ -57,8 +57,11 @@ impl Ovs {
             "{VSWITCHD} is not there: apt-get install openvswitch-switch-dpdk"
         );
         let dir = site.dir.join("ovs");
-        // What an earlier row left is of no use.
+        // What an earlier row left is of no use; mostly there is nothing.
         let _ = fs::remove_dir_all(&dir);
+        for link in ["br-phy", "br-int", "ovs-netdev"] {
+            let _ = cmd::run("ip", &["-n", &site.namespace, "link", "del", link]);
+        }
         fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let db = dir.join("conf.db");
         cmd::run("ovsdb-tool", &[c("create"), db.display().to_string(), c(SCHEMA)])?;

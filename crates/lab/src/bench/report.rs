@@ -183,7 +183,19 @@ pub fn write_json(path: &Path, rows: &[Outcome], conditions: &Conditions) -> Res
         "scaling": scalings(rows),
         "conditions": conditions,
     });
-    let mut text = serde_json::to_string_pretty(&all)?;
+    write_pretty(path, &all)
+}
+
+/// Writes what updates did as JSON.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_updates(path: &Path, outcome: &super::updates::Outcome, conditions: &Conditions) -> Result<()> {
+    write_pretty(path, &json!({ "updates": outcome, "conditions": conditions }))
+}
+
+fn write_pretty(path: &Path, value: &Value) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }

@@ -1,0 +1,151 @@
+//! A directory that does nothing but send updates: the other end of the switch's session with its NVA,
+//! so that updates come the way they come in operation.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use godwit_nva_api::tonic::transport::Server;
+use godwit_nva_api::tonic::{self, Request, Response, Status, Streaming};
+use godwit_nva_api::v1;
+use godwit_nva_api::v1::nva_message::Kind as Down;
+use godwit_nva_api::v1::nva_session_server::{NvaSession, NvaSessionServer};
+use godwit_nva_api::v1::nve_message::Kind as Up;
+use nix::sched::{CloneFlags, setns};
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Messages that may wait for the switch; whoever sends more waits with them.
+const QUEUE: usize = 4096;
+/// Longer silence than any measurement lasts.
+const KEEPALIVE_MS: u32 = 60_000;
+
+type Outgoing = Result<v1::NvaMessage, Status>;
+
+/// What the service and its owner share.
+#[derive(Default)]
+struct Shared {
+    /// The way to the switch, once it is there and has subscribed.
+    way: Mutex<Option<tokio::sync::mpsc::Sender<Outgoing>>>,
+    /// Who it is and where.
+    switch: Mutex<Option<v1::Location>>,
+    /// When the switch acknowledged what.
+    acks: Mutex<Vec<(u64, Instant)>>,
+}
+
+/// The directory's owner's side.
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+impl Directory {
+    /// Serves at `address` in a network namespace until the program ends.
+    ///
+    /// # Errors
+    /// Where it cannot listen there.
+    pub fn serve(namespace: &str, address: SocketAddr) -> Result<Directory> {
+        let shared = Arc::new(Shared::default());
+        let (service, path) = (Service(shared.clone()), format!("/run/netns/{namespace}"));
+        let (tell, told) = mpsc::channel();
+        thread::Builder::new().name("directory".into()).spawn(move || {
+            let serve = || -> Result<()> {
+                let ns = File::open(&path).with_context(|| format!("opening {path}"))?;
+                setns(ns, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let server = Server::builder().add_service(NvaSessionServer::new(service)).serve(address);
+                runtime.block_on(server).with_context(|| format!("serving at {address}"))
+            };
+            drop(tell.send(serve()));
+        })?;
+        // It tells something only where it has ended.
+        match told.recv_timeout(Duration::from_millis(300)) {
+            Ok(ended) => ended.map(|()| Directory { shared }),
+            Err(_) => Ok(Directory { shared }),
+        }
+    }
+
+    /// The switch has subscribed.
+    pub fn is_connected(&self) -> bool {
+        self.way().is_some()
+    }
+
+    /// Sends a message, waiting for room.
+    ///
+    /// # Errors
+    /// Where the switch went away.
+    pub fn send(&self, kind: Down) -> Result<()> {
+        let way = self.way().context("the switch has no session")?;
+        let message = v1::NvaMessage { kind: Some(kind) };
+        way.blocking_send(Ok(message)).ok().context("the switch ended its session")
+    }
+
+    /// Acknowledgements since the last call.
+    pub fn take_acks(&self) -> Vec<(u64, Instant)> {
+        std::mem::take(&mut *self.shared.acks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn way(&self) -> Option<tokio::sync::mpsc::Sender<Outgoing>> {
+        self.shared.way.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+struct Service(Arc<Shared>);
+
+#[tonic::async_trait]
+impl NvaSession for Service {
+    type SessionStream = ReceiverStream<Outgoing>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::NveMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (way, outbox) = tokio::sync::mpsc::channel(QUEUE);
+        let shared = self.0.clone();
+        let mut inbound = request.into_inner();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = inbound.message().await {
+                if let Some(kind) = message.kind {
+                    heard(&shared, &way, kind).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(outbox)))
+    }
+}
+
+/// Answers what the switch must have an answer to, to take part in a VN with one VM of its own.
+async fn heard(shared: &Shared, way: &tokio::sync::mpsc::Sender<Outgoing>, kind: Up) {
+    let answer = match kind {
+        Up::Ack(ack) => {
+            let mut acks = shared.acks.lock().unwrap_or_else(PoisonError::into_inner);
+            return acks.push((ack.ack_id, Instant::now()));
+        }
+        Up::Hello(hello) => {
+            let location = v1::Location { nve: hello.nve, locators: hello.locators };
+            *shared.switch.lock().unwrap_or_else(PoisonError::into_inner) = Some(location);
+            let protocol = godwit_nva_api::PROTOCOL;
+            Down::Welcome(v1::Welcome { protocol, epoch: 1, keepalive_ms: KEEPALIVE_MS })
+        }
+        Up::Subscribe(s) => Down::End(v1::End { vni: s.vni, known: true, ..v1::End::default() }),
+        Up::Claim(c) => {
+            let record = v1::VmRecord {
+                key: c.key,
+                state: v1::BindingState::Active.into(),
+                version: Some(v1::Version { epoch: 1, seq: 1 }),
+                location: shared.switch.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                ..v1::VmRecord::default()
+            };
+            Down::Grant(v1::Grant { seq: c.seq, record: Some(record) })
+        }
+        _ => return,
+    };
+    let subscribed = matches!(answer, Down::End(_));
+    // It fails only where the switch went away; there is nobody to tell then.
+    let _ = way.send(Ok(v1::NvaMessage { kind: Some(answer) })).await;
+    if subscribed {
+        *shared.way.lock().unwrap_or_else(PoisonError::into_inner) = Some(way.clone());
+    }
+}
