@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -32,6 +33,8 @@ struct Shared {
     way: Mutex<Option<tokio::sync::mpsc::Sender<Outgoing>>>,
     /// Who it is and where.
     switch: Mutex<Option<v1::Location>>,
+    /// The newest revision of the VN: who subscribes anew goes on from there.
+    revision: AtomicU64,
     /// When the switch acknowledged what.
     acks: Mutex<Vec<(u64, Instant)>>,
 }
@@ -72,13 +75,16 @@ impl Directory {
         self.way().is_some()
     }
 
-    /// Sends a message, waiting for room.
+    /// Sends the VN's next update, waiting for room.
     ///
     /// # Errors
     /// Where the switch went away.
-    pub fn send(&self, kind: Down) -> Result<()> {
+    pub fn update(&self, vni: u32, record: v1::VmRecord, ack_id: u64) -> Result<()> {
         let way = self.way().context("the switch has no session")?;
-        let message = v1::NvaMessage { kind: Some(kind) };
+        let revision = self.shared.revision.fetch_add(1, Ordering::SeqCst) + 1;
+        let change = Some(v1::update::Change::Vm(record));
+        let update = Down::Update(v1::Update { vni, revision, ack_id, change });
+        let message = v1::NvaMessage { kind: Some(update) };
         way.blocking_send(Ok(message)).ok().context("the switch ended its session")
     }
 
@@ -129,9 +135,13 @@ async fn heard(shared: &Shared, way: &tokio::sync::mpsc::Sender<Outgoing>, kind:
             let protocol = godwit_nva_api::PROTOCOL;
             Down::Welcome(v1::Welcome { protocol, epoch: 1, keepalive_ms: KEEPALIVE_MS })
         }
-        Up::Subscribe(s) => Down::End(v1::End { vni: s.vni, known: true, ..v1::End::default() }),
+        Up::Subscribe(s) => {
+            let revision = shared.revision.load(Ordering::SeqCst);
+            Down::End(v1::End { vni: s.vni, revision, known: true, ..v1::End::default() })
+        }
         Up::Claim(c) => {
             let record = v1::VmRecord {
+                name: "here".into(),
                 key: c.key,
                 state: v1::BindingState::Active.into(),
                 version: Some(v1::Version { epoch: 1, seq: 1 }),

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use godwit_nva_api::v1;
-use godwit_nva_api::v1::nva_message::Kind as Down;
 use serde::Serialize;
 
 use super::directory::Directory;
@@ -72,7 +71,6 @@ struct Run {
     godwit: Godwit,
     row: Row,
     seq: u64,
-    revision: u64,
     asked: Vec<(u64, Instant)>,
     acks: Vec<Duration>,
 }
@@ -91,7 +89,6 @@ impl Run {
             row,
             // The switch's own VM was granted the first.
             seq: 1,
-            revision: 0,
             asked: Vec::new(),
             acks: Vec::new(),
         };
@@ -112,10 +109,10 @@ impl Run {
     /// The VM is at the next NVE from now on.
     fn move_vm(&mut self, vm: u32, ack: bool) -> Result<()> {
         self.seq += 1;
-        self.revision += 1;
         let nve = (vm.wrapping_add(self.seq as u32)) % self.row.nves;
         let std::net::IpAddr::V4(locator) = self.row.case.remote(nve) else { return Ok(()) };
         let record = v1::VmRecord {
+            name: format!("vm-{vm}"),
             key: Some(v1::VmKey { vni: VNI, mac: REMOTE_VM.to_u64() + u64::from(vm) }),
             location: Some(v1::Location {
                 nve: format!("nve-{nve}"),
@@ -129,8 +126,7 @@ impl Run {
         if ack {
             self.asked.push((ack_id, Instant::now()));
         }
-        let change = Some(v1::update::Change::Vm(record));
-        self.directory.send(Down::Update(v1::Update { vni: VNI, revision: self.revision, ack_id, change }))
+        self.directory.update(VNI, record, ack_id)
     }
 
     /// Sends `rate` updates a second until `end`, over the first `vms` VMs. Returns how many.
