@@ -4,6 +4,7 @@ use core::net::IpAddr;
 
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::locations::Home;
+use godwit_tables::neighbors::Neighbor;
 use godwit_tables::sources::{self, Sources};
 use godwit_tables::update::{Admission, Key, PortIdx, VnIdx};
 use godwit_tables::vms::{Fib, View};
@@ -62,6 +63,8 @@ pub(crate) struct Port {
     pub mac: Mac,
     pub admission: Admission,
     pub transparent: bool,
+    /// `mac` is a VM behind the port, not the port's own.
+    behind: bool,
     /// The IP source that frames usually have (R65).
     usual: sources::Usual,
 }
@@ -71,7 +74,26 @@ impl Port {
     pub fn of(tables: &Tables, port: PortIdx, vn: VnIdx, mac: Mac, admission: Admission) -> Option<Port> {
         let v = tables.vns.get(vn)?;
         let usual = tables.ports.sources(port).usual();
-        Some(Port { port, vn, vni: v.vni, mac, admission, transparent: v.transparent_vlan, usual })
+        Some(Port {
+            port,
+            vn,
+            vni: v.vni,
+            mac,
+            admission,
+            transparent: v.transparent_vlan,
+            behind: false,
+            usual,
+        })
+    }
+
+    /// The VM may say that `ip` is its own (R65): the port's VM if it is bound to it, one behind the
+    /// port unless somebody else is known to have it.
+    pub fn may_use(&self, ip: IpAddr, tables: &Tables, now: Instant) -> bool {
+        if !self.behind {
+            return tables.ports.sources(self.port).allows(ip);
+        }
+        let other = |n| matches!(n, Neighbor::Known { mac, .. } if mac != self.mac);
+        !tables.neighbors.get(self.vn, ip, now).is_some_and(other)
     }
 
     /// The frame has the usual source. `false` says only: look closer.
@@ -272,7 +294,7 @@ fn inspect_behind(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now:
     if a.ethertype.is_tag() && !port.transparent {
         return untag(frame, a.ethertype);
     }
-    let port = Port { mac: a.src_mac(), ..*port };
+    let port = Port { mac: a.src_mac(), behind: true, ..*port };
     match inspect_untagged(frame, a, &port, tables, now) {
         Wish::Announce(..) => Wish::Nothing,
         wish => wish,
@@ -293,7 +315,17 @@ fn inspect_untagged(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, no
         return Wish::Drop(DropReason::LinkLocalReserved);
     }
     let source = tenant::source(frame);
-    if let Err(reason) = check_source(source, tables.ports.sources(port.port)) {
+    let checked = match source {
+        Source::V4(ip) if port.behind && !port.may_use(IpAddr::V4(ip.into()), tables, now) => {
+            Err(DropReason::SpoofedSource)
+        }
+        Source::V6(ip) if port.behind && !port.may_use(IpAddr::V6(ip.into()), tables, now) => {
+            Err(DropReason::SpoofedSource)
+        }
+        _ if port.behind => Ok(()),
+        _ => check_source(source, tables.ports.sources(port.port)),
+    };
+    if let Err(reason) = checked {
         return Wish::Drop(reason);
     }
     match a.ethertype {

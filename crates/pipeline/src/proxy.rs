@@ -58,7 +58,7 @@ pub(crate) fn arp(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now:
     if arp.sha() != a.src_mac() {
         return Wish::Drop(DropReason::SpoofedSource);
     }
-    if !tables.ports.sources(port.port).allows(arp.spa().into()) {
+    if !port.may_use(arp.spa().into(), tables, now) {
         return Wish::Drop(DropReason::SpoofedSource);
     }
     if !a.to_group() {
@@ -125,7 +125,7 @@ fn advert(adv: &Advert, a: Addresses, port: &Port, tables: &Tables, now: Instant
         return Wish::Drop(DropReason::NdMalformed);
     }
     let target = adv.target.into();
-    if !tables.ports.sources(port.port).allows(target) {
+    if !port.may_use(target, tables, now) {
         return Wish::Drop(DropReason::SpoofedSource);
     }
     let other = |n| matches!(n, Neighbor::Known { mac, .. } if mac != port.mac);

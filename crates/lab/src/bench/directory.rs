@@ -19,6 +19,8 @@ use godwit_nva_api::v1::nve_message::Kind as Up;
 use nix::sched::{CloneFlags, setns};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::ends::LOCAL_IP;
+
 /// Messages that may wait for the switch; whoever sends more waits with them.
 const QUEUE: usize = 4096;
 /// Longer silence than any measurement lasts.
@@ -143,6 +145,8 @@ async fn heard(shared: &Shared, way: &tokio::sync::mpsc::Sender<Outgoing>, kind:
             let record = v1::VmRecord {
                 name: "here".into(),
                 key: c.key,
+                // What it sends from (R65).
+                ipv4: vec![LOCAL_IP.octets().to_vec()],
                 state: v1::BindingState::Active.into(),
                 version: Some(v1::Version { epoch: 1, seq: 1 }),
                 location: shared.switch.lock().unwrap_or_else(PoisonError::into_inner).clone(),

@@ -17,6 +17,8 @@ use crate::random::Dice;
 pub const VNI: u32 = 100;
 /// The VM that sends, and the first of those that receive.
 pub const LOCAL_VM: Mac = Mac([0x02, 0x10, 0, 0, 0, 0x01]);
+/// Its address.
+pub const LOCAL_IP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 /// The first VM elsewhere.
 pub const REMOTE_VM: Mac = Mac([0x02, 0x20, 0, 0, 0, 0]);
 /// The next hop to every other NVE.
@@ -102,7 +104,7 @@ fn frame(row: &Row, n: u32) -> Vec<u8> {
     let flow = n % row.flows;
     let vm = flow % row.destinations;
     let port = 1024 + (flow / row.destinations % 60_000) as u16;
-    let near = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a01_0001 + n));
+    let near = |n: u32| IpAddr::from(Ipv4Addr::from_bits(LOCAL_IP.to_bits() + n));
     let far = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a80_0000 + n));
     let payload = vec![0; row.sizes.of(n as usize) - 14 - 20 - 8];
     if row.case.is_encap() {

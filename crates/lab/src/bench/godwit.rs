@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use godwit_nva_api::v1::Counter;
 
-use super::ends::{Ends, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
+use super::ends::{Ends, LOCAL_IP, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
 use super::peer::{Measured, Peer, Site};
 use super::plan::Row;
 use crate::cmd;
@@ -67,7 +67,7 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
          {family} = \"{locator}/{prefix}\"\n\
          [[neighbor]]\nuplink = \"up\"\nip = \"{remote}\"\nmac = \"{NEXT_HOP}\"\ncount = {nves}\n\
          [[port]]\nname = \"vm\"\ndevargs = \"{port}\"\nrx_queues = {port_queues}\nvni = {VNI}\n\
-         mac = \"{LOCAL_VM}\"\nactivate = \"start\"\n",
+         mac = \"{LOCAL_VM}\"\nips = [\"{LOCAL_IP}\"]\nactivate = \"start\"\n",
         cores = cores.join(","),
         main = site.cores.main(),
         memory = memory_mb(ends),
