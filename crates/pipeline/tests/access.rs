@@ -173,6 +173,7 @@ fn r65_vms_behind_a_port_speak_for_themselves_only() {
     let neighbor = Update::NeighborSet { vn: VN, ip: v4(1).into(), mac: M1, router: false };
     lab.apply(neighbor);
     dropped(&mut lab, P1, &numbered(behind, R4, 5), DropReason::SpoofedSource);
+    assert_eq!(lab.take_events().len(), 2, "both spoofs are told");
     lab.one(P1, &frames::garp(behind, v4(9)));
     assert_eq!(lab.take_events(), [], "only the configuration knows of it");
     let port_of = |admission| PortRole::Access { vn: VN, mac: M1, admission };
