@@ -12,6 +12,7 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::Vni;
 use godwit_worker::command::{Command, Reply, Snapshot};
 
+use crate::ports::Device;
 use crate::switch::Switch;
 
 type Shared = Rc<RefCell<Switch>>;
@@ -112,6 +113,7 @@ pub async fn counters(switch: &Shared, all: bool) -> Result<Answer, String> {
             port_counters(&mut counters, worker, &d.name, d.number, snapshot);
         }
     }
+    s.devices.iter().for_each(|d| device_counters(&mut counters, d));
     counters.retain(|c| all || c.value != 0);
     Ok(Answer::Counters(v1::CounterList { nve: s.config.nve.id.clone(), counters }))
 }
@@ -132,6 +134,31 @@ fn port_counters(out: &mut Vec<v1::Counter>, worker: usize, name: &str, number: 
     }
 }
 
+/// What only the device can know: frames that never reached a worker.
+fn device_counters(out: &mut Vec<v1::Counter>, d: &Device) {
+    // A device that is gone counts nothing any more.
+    let Ok(stats) = d.port.stats() else { return };
+    let lines = [
+        (
+            "device_missed",
+            true,
+            stats.rx_missed,
+            "The device's receive queues were full: its workers are too slow.",
+        ),
+        ("device_rx_errors", true, stats.rx_errors, "The device received them damaged."),
+        (
+            "device_no_buffer",
+            false,
+            stats.rx_no_mbuf,
+            "Times that no buffer was left to receive into; raise memory_mb.",
+        ),
+        ("device_tx_errors", false, stats.tx_errors, "Attempts to send that the device refused."),
+    ];
+    for (name, drop, value, help) in lines {
+        out.push(v1::Counter { device: true, ..counter(0, &d.name, name, drop, value, help) });
+    }
+}
+
 fn counter(worker: usize, port: &str, name: &str, drop: bool, value: u64, help: &str) -> v1::Counter {
     v1::Counter {
         worker: worker as u32,
@@ -140,6 +167,7 @@ fn counter(worker: usize, port: &str, name: &str, drop: bool, value: u64, help: 
         drop,
         value,
         help: help.into(),
+        device: false,
     }
 }
 

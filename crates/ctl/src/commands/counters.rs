@@ -49,7 +49,8 @@ pub struct CountersArgs {
 #[derive(Serialize)]
 struct CounterView {
     nve: String,
-    worker: u32,
+    /// None where the port's device counted.
+    worker: Option<u32>,
     port: Option<String>,
     name: String,
     drop: bool,
@@ -99,7 +100,7 @@ impl Report for Counters {
             let mut last = last.into_iter();
             t.row([
                 c.nve.clone(),
-                c.worker.to_string(),
+                c.worker.map_or_else(|| "device".into(), |w| w.to_string()),
                 c.port.clone().unwrap_or_default(),
                 c.name.clone(),
                 if c.drop { "drop" } else { "count" }.into(),
@@ -194,7 +195,7 @@ fn select(a: &CountersArgs, lists: &[v1::CounterList], earlier: Option<&Earlier>
             };
             shown.push(CounterView {
                 nve: list.nve.clone(),
-                worker: c.worker,
+                worker: (!c.device).then_some(c.worker),
                 port: crate::text::some(&c.port),
                 name: c.name.clone(),
                 drop: c.drop,

@@ -288,19 +288,20 @@ fn machine(uplink: Card) -> Vec<String> {
 
 /// The switch's configuration: two workers, no directory.
 fn config(uplink: Card, v: &VmSpec, x: &VmSpec) -> String {
-    let ips: Vec<String> = x.ips.iter().map(|ip| format!("\"{ip}\"")).collect();
+    let ips = |vm: &VmSpec| vm.ips.iter().map(|ip| format!("\"{ip}\"")).collect::<Vec<_>>().join(", ");
     format!(
         "[nve]\nid = \"metal\"\nworkers = \"0-1\"\nidle_sleep_us = 100\nhugepages = \"always\"\nmemory_mb = 128\n\
          locations = 1024\nadmin_socket = \"{SOCKET}\"\n\n\
          [[uplink]]\nname = \"up0\"\ndevargs = \"{UPLINK_PCI}\"\nipv4 = \"{}/24\"\nrx_queues = {}\n\n\
          [[port]]\nname = \"v\"\ndevargs = \"{PORT_PCI}\"\nvni = {VNI}\nmac = \"{}\"\nrx_queues = 2\n\
-         activate = \"start\"\n\n\
+         activate = \"start\"\nips = [{}]\n\n\
          [[vm]]\nvni = {VNI}\nmac = \"{}\"\nips = [{}]\nlocator = \"{}\"\n",
         locator(SWITCH),
         uplink.rx_queues(),
         v.mac,
+        ips(v),
         x.mac,
-        ips.join(", "),
+        ips(x),
         locator(PEER),
     )
 }

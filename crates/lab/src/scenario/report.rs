@@ -358,10 +358,11 @@ pub fn diagnosis(lab: &mut Lab) -> String {
     for nve in lab.nves.values() {
         let counters = nve.admin.counters().unwrap_or_default();
         for c in counters.iter().filter(|c| c.drop && c.value > 0) {
+            let who = if c.device { "device".into() } else { format!("worker {}", c.worker) };
             let _ = writeln!(
                 text,
-                "      switch {} worker {} {} dropped {} × {} ({})",
-                nve.name, c.worker, c.port, c.value, c.name, c.help
+                "      switch {} {who} {} dropped {} × {} ({})",
+                nve.name, c.port, c.value, c.name, c.help
             );
         }
     }
