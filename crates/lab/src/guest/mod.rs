@@ -27,8 +27,9 @@ use crate::agent::client::Agent;
 use crate::agent::proto::ExecReport;
 use crate::lab::process::{Process, tail};
 
-/// From the start of QEMU to the agent's first word; three seconds on an idle machine.
-const BOOT_PATIENCE: Duration = Duration::from_secs(60);
+/// From the start of QEMU to the agent's first word; three seconds on an idle machine, many times that on one that
+/// is busy compiling.
+const BOOT_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a guest may take to switch itself off.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
 /// A command in a guest that takes longer hangs.
