@@ -303,6 +303,7 @@ fn start_workers(
             location_capacity: config.nve.locations,
             hold_bytes: (config.nve.hold_memory_mb << 20) / cores.len(),
             vxlan_port: config.nve.vxlan_port,
+            udp_checksum: config.nve.udp_checksum,
             // Every NVE uses the same: an inner flow keeps its source port when it is forwarded (R2).
             hash_key: HashKey::new(config.nve.flow_hash_key, !config.nve.flow_hash_key),
             // Nobody else needs to know this one, and tenants shall not be able to guess it.
@@ -313,7 +314,7 @@ fn start_workers(
         let idle_sleep = Duration::from_micros(config.nve.idle_sleep_us);
         let thread = workers::spawn(worker, Thread { number, core, clock, idle_sleep })
             .with_context(|| format!("cannot start worker {number}"))?;
-        handles.push(WorkerHandle::new(core, mailbox, thread));
+        handles.push(WorkerHandle::new(core, mailbox, clock, thread));
     }
     Ok(handles)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Clock};
 use godwit_tables::event::Event;
 use godwit_tables::update::Update;
 use godwit_wire::Instant;
-use godwit_worker::command::{Command, Mailbox, Reply};
+use godwit_worker::command::{Command, Mailbox, Order, Reply};
 use godwit_worker::dpdk::DpdkIo;
 use godwit_worker::worker::Worker;
 use tokio::sync::oneshot;
@@ -127,7 +127,8 @@ pub struct WorkerHandle {
     pub core: usize,
     mailbox: Mailbox<DpdkIo>,
     /// Orders that wait for room in the mailbox.
-    backlog: VecDeque<Command<DpdkIo>>,
+    backlog: VecDeque<Order<DpdkIo>>,
+    clock: Since,
     /// Who asked, in the order of the questions: a worker answers in the order of its orders.
     askers: VecDeque<oneshot::Sender<Reply<DpdkIo>>>,
     thread: Option<JoinHandle<()>>,
@@ -135,9 +136,10 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     /// For a worker that was built with `mailbox` and runs in `thread`.
-    pub fn new(core: usize, mailbox: Mailbox<DpdkIo>, thread: JoinHandle<()>) -> WorkerHandle {
+    pub fn new(core: usize, mailbox: Mailbox<DpdkIo>, clock: Since, thread: JoinHandle<()>) -> WorkerHandle {
         WorkerHandle {
             core,
+            clock,
             mailbox,
             backlog: VecDeque::new(),
             askers: VecDeque::new(),
@@ -147,7 +149,7 @@ impl WorkerHandle {
 
     /// Sends an order that has no answer.
     pub fn order(&mut self, command: Command<DpdkIo>) {
-        self.backlog.push_back(command);
+        self.backlog.push_back(Order { at: self.clock.now(), command });
         self.pump();
     }
 
@@ -166,9 +168,9 @@ impl WorkerHandle {
 
     /// Moves orders into the mailbox as far as there is room, and answers to those who asked.
     pub fn pump(&mut self) {
-        while let Some(command) = self.backlog.pop_front() {
-            if let Err(command) = self.mailbox.commands.push(command) {
-                self.backlog.push_front(command);
+        while let Some(order) = self.backlog.pop_front() {
+            if let Err(order) = self.mailbox.commands.push(order) {
+                self.backlog.push_front(order);
                 break;
             }
         }

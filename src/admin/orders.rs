@@ -9,7 +9,7 @@ use godwit_nva_api::v1::{AdminRequest, AdminResponse};
 use godwit_wire::{Mac, Vni};
 use godwit_worker::command::{Command, Reply, SmallFrame};
 
-use super::views;
+use super::{perf, views};
 use crate::config::{Activation, PortConfig};
 use crate::ports;
 use crate::switch::Switch;
@@ -34,6 +34,7 @@ async fn carry_out(switch: &Shared, kind: Kind) -> Result<Answer, String> {
         Kind::GetStatus(_) => views::status(switch).await,
         Kind::ListPorts(_) => Ok(views::ports(&switch.borrow())),
         Kind::GetCounters(c) => views::counters(switch, c.all).await,
+        Kind::GetPerf(p) => perf::perf(switch, p.reset).await,
         Kind::ListEntries(e) => views::entries(&switch.borrow(), e.vni),
         Kind::AddPort(a) => add_port(switch, a).await,
         Kind::RemovePort(r) => ports::remove(switch, &r.name).await.map(done),

@@ -18,7 +18,7 @@ use crate::switch::Switch;
 type Shared = Rc<RefCell<Switch>>;
 
 /// Asks every worker for its counters.
-async fn snapshots(switch: &Shared) -> Result<Vec<Box<Snapshot>>, String> {
+pub(super) async fn snapshots(switch: &Shared) -> Result<Vec<Box<Snapshot>>, String> {
     let asked: Vec<_> = {
         let mut s = switch.borrow_mut();
         s.workers.iter_mut().map(|w| w.ask(Command::Snapshot(Snapshot::empty()))).collect()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{counters, entries, moves, nva, nve, port, trace, vm, vn};
+use crate::commands::{counters, entries, moves, nva, nve, perf, port, trace, vm, vn};
 use crate::parse;
 
 const EXAMPLES: &str = "\
@@ -81,6 +81,8 @@ pub enum Command {
     Port(port::PortCommand),
     /// Counters by NVE, worker and port; why frames were dropped.
     Counters(counters::CountersArgs),
+    /// How an NVE's workers spend their time: cycles a packet, iterations, latency of updates.
+    Perf(perf::PerfArgs),
     /// What one NVE knows of VMs: locations, forward entries, negative answers.
     Entries(entries::EntriesArgs),
     /// Follow a described frame through an NVE's tables: what would happen to it, and why.

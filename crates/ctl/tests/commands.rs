@@ -123,6 +123,17 @@ fn counters() {
 }
 
 #[test]
+fn perf() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "perf --nve nve-a",
+        "perf --nve nve-a --reset",
+        "perf --socket SOCKET --json",
+        "perf --nve nve-c",
+    ]));
+}
+
+#[test]
 fn entries() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[

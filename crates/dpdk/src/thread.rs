@@ -54,3 +54,15 @@ fn current_lcore() -> Option<u32> {
     let (id, none) = unsafe { (dpdk_sys::godwit_lcore_id(), dpdk_sys::GODWIT_NO_LCORE) };
     (id != none).then_some(id)
 }
+
+/// How often the system has taken the core from the calling thread so far; 0 where it does not say.
+pub fn preemptions() -> u64 {
+    // SAFETY: all-zero is a valid rusage, and the call only writes to it.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        if libc::getrusage(libc::RUSAGE_THREAD, &mut usage) != 0 {
+            return 0;
+        }
+        usage.ru_nivcsw.unsigned_abs()
+    }
+}

@@ -6,7 +6,7 @@ use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::locations::Home;
 use godwit_tables::neighbors::Neighbor;
 use godwit_tables::sources::{self, Sources};
-use godwit_tables::update::{Admission, Key, PortIdx, VnIdx};
+use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
 use godwit_tables::vms::{Fib, View};
 use godwit_tables::{DropReason, Tables, prefetch};
 use godwit_wire::ethernet::TAG_LEN;
@@ -16,7 +16,7 @@ use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 
 use crate::classify::{self, Addresses, From};
 use crate::context::Context;
-use crate::encap::encapsulate;
+use crate::encap::{checksum, encapsulate};
 use crate::packet::{Packet, PacketSource};
 use crate::proxy::{self, Resolution};
 use crate::run::{self, COLD, Exit};
@@ -207,7 +207,7 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
     let mut encapsulated = 0;
     let tables = &*cx.tables;
     let vms = tables.vms.view();
-    for (look, packet) in looks.iter_mut().zip(burst) {
+    for (look, packet) in looks.iter_mut().zip(&mut *burst) {
         if look.exit == COLD {
             continue;
         }
@@ -229,6 +229,12 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
             Some(Fib::Local(to)) if to != port.port && tables.ports.serves(to, port.vn) => to,
             _ => COLD,
         };
+    }
+    if tables.udp_checksum && encapsulated > 0 {
+        // What leaves by an uplink was encapsulated.
+        let leaves = |look: &Look| matches!(tables.ports.role(look.exit), Some(PortRole::Uplink { .. }));
+        let outer = looks.iter().zip(burst).filter(|(look, _)| leaves(look)).map(|(_, p)| p);
+        checksum(outer, tables.vxlan_port);
     }
     cx.tables.counters.worker.encapsulated += encapsulated;
 }

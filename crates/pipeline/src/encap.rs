@@ -3,7 +3,7 @@
 use godwit_tables::DropReason;
 use godwit_tables::topology::Tunnel;
 use godwit_tables::update::TunnelIdx;
-use godwit_wire::outer::{OuterHeader, Patch, V4_LEN, V6_LEN};
+use godwit_wire::outer::{OuterHeader, Patch, V4_LEN, V6_LEN, fill_udp_checksum};
 use godwit_wire::{Family, Vni, tenant};
 
 use crate::context::Context;
@@ -40,6 +40,16 @@ pub(crate) fn encapsulate<P: Packet>(
     }
 }
 
+/// Fills in the outer UDP checksums of frames that were just encapsulated (R5).
+#[cold]
+#[inline(never)]
+pub(crate) fn checksum<'a, P: Packet + 'a>(packets: impl Iterator<Item = &'a mut P>, vxlan_port: u16) {
+    for packet in packets {
+        let filled = fill_udp_checksum(packet.data_mut(), vxlan_port);
+        debug_assert!(filled.is_ok(), "a header of our own parses");
+    }
+}
+
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Encapsulates and sends, or says why not and gives the packet back. For the cold paths.
     #[inline(never)]
@@ -55,6 +65,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
         if ttl != header.ttl() {
             header.set_ttl(packet.data_mut(), ttl);
+        }
+        if self.tables.udp_checksum {
+            checksum(core::iter::once(&mut packet), self.tables.vxlan_port);
         }
         self.send(uplink, packet);
         Ok(())

@@ -4,10 +4,11 @@ mod common;
 
 use common::*;
 use godwit_pipeline::mem::MemPacket;
-use godwit_tables::DropReason;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::*;
+use godwit_tables::{DropReason, TablesConfig};
 use godwit_testkit::frames::{self, Vxlan};
+use godwit_wire::outer::UdpChecksum;
 use godwit_wire::{HashKey, Instant, Mac, flow};
 
 /// The packet that encapsulation must give, built by the test kit alone.
@@ -38,6 +39,22 @@ fn r1_r4_r5_golden_ipv6() {
     lab.one(P1, &inner);
     let want = golden(&inner, NVE_B6.into(), 0);
     assert_eq!(lab.only(), (UPLINK, want.as_slice()));
+}
+
+#[test]
+fn r5_full_checksums_where_they_are_wanted() {
+    let mut lab = Lab::with(&TablesConfig { udp_checksum: true, ..config() });
+    let burst = [numbered(M1, R4, 1), numbered(M1, M2, 2), numbered(M1, R6, 3)];
+    lab.input(P1, &burst);
+    // And from a cold path: a copy of a broadcast.
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
+    lab.one(P1, &numbered(M1, Mac::BROADCAST, 4));
+    let sent = lab.to(UPLINK);
+    assert_eq!(numbers(&sent), [1, 3, 4]);
+    for f in sent {
+        assert_eq!(open(f).0.udp_checksum, UdpChecksum::Good);
+    }
+    assert_eq!(lab.to(P2)[0], burst[1], "a frame that is not encapsulated stays as it is");
 }
 
 #[test]

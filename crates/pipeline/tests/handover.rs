@@ -90,6 +90,31 @@ fn r44_the_inner_frame_is_bit_identical_and_the_entropy_stays() {
 }
 
 #[test]
+fn r7_the_inner_ttl_is_nobodys_to_change() {
+    let ttl_at = |f: &[u8]| open(f).1[22];
+    let mut lab = Lab::new();
+    let from_local = numbered(M1, R4, 1);
+    assert_eq!(from_local[22], 64);
+    lab.one(P1, &from_local);
+    assert_eq!(ttl_at(lab.only().1), 64, "towards another NVE");
+    lab.clear();
+    lab.one(UPLINK, &vxlan().frame(&numbered(R4, M1, 2)));
+    assert_eq!(lab.only().1[22], 64, "from another NVE");
+    // Held while its VM moves, then forwarded in flight: the outer TTL pays (R46d).
+    lab.clear();
+    lab.vm(M1, paused());
+    lab.one(UPLINK, &vxlan().frame(&numbered(R4, M1, 3)));
+    lab.departed(T4);
+    lab.one(UPLINK, &vxlan().frame(&numbered(R4, M1, 4)));
+    lab.settle();
+    let sent = lab.to(UPLINK);
+    assert_eq!(sent.len(), 2);
+    for f in sent {
+        assert_eq!((open(f).0.ttl, ttl_at(f)), (48, 64));
+    }
+}
+
+#[test]
 fn r6_a_congestion_mark_survives_forwarding() {
     let mut lab = Lab::new();
     lab.vm(M1, paused());

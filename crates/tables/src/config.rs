@@ -33,6 +33,8 @@ pub struct TablesConfig {
     pub replica_limit: usize,
     /// UDP port of VXLAN.
     pub vxlan_port: u16,
+    /// Outer UDP checksums are computed, not zero (R5).
+    pub udp_checksum: bool,
     /// Key of the flow hash (R2).
     pub hash_key: HashKey,
     /// Seed of the location table.
@@ -60,6 +62,7 @@ impl Default for TablesConfig {
             miss_hold_age: Span::from_ms(500),
             replica_limit: 128,
             vxlan_port: vxlan::UDP_PORT,
+            udp_checksum: false,
             hash_key: HashKey::new(0, 0),
             table_seed: [0; 2],
             report_interval: Span::from_ms(5),

@@ -62,6 +62,8 @@ pub struct Tables {
     pub counters: Counters,
     /// UDP port of VXLAN.
     pub vxlan_port: u16,
+    /// Outer UDP checksums are computed, not zero (R5).
+    pub udp_checksum: bool,
     /// Key of the flow hash (R2).
     pub hash_key: HashKey,
     holds: Holds,
@@ -113,6 +115,7 @@ impl Tables {
             neighbors: Neighbors::new(config),
             counters: Counters::new(),
             vxlan_port: config.vxlan_port,
+            udp_checksum: config.udp_checksum,
             hash_key: config.hash_key,
             holds: Holds::new(config.hold_bytes),
             asks: Asks::new(config),

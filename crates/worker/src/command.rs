@@ -7,9 +7,11 @@ use godwit_pipeline::trace::Trace;
 use godwit_tables::counters::Counters;
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, Update};
+use godwit_wire::Instant;
 
 use crate::io::Io;
-use crate::worker::Work;
+use crate::perf::{Perf, QueuePerf};
+use crate::worker::{QUEUES, Work};
 
 /// The longest frame that control sends or traces, in bytes. ARP and ND packets are shorter.
 pub const SMALL_FRAME: usize = 256;
@@ -59,6 +61,10 @@ pub struct Snapshot {
     pub held: u64,
     /// Frames in outboxes.
     pub queued: u64,
+    /// How it spent its time.
+    pub perf: Perf,
+    /// What each receive queue brought: port, number at the port.
+    pub queues: Vec<(PortIdx, u16, QueuePerf)>,
 }
 
 impl Snapshot {
@@ -70,6 +76,9 @@ impl Snapshot {
             locations: 0,
             held: 0,
             queued: 0,
+            perf: Perf::new(Instant(0)),
+            // The worker fills it without asking for memory.
+            queues: Vec::with_capacity(QUEUES),
         })
     }
 }
@@ -133,6 +142,8 @@ pub enum Command<I: Io> {
     },
     /// Copy the counters into this; answered by [`Reply::Snapshot`].
     Snapshot(Box<Snapshot>),
+    /// Begin the record of how the time is spent anew.
+    ResetPerf,
     /// All orders before this one have taken effect; answered by [`Reply::Reached`].
     Barrier {
         /// Returned with the answer.
@@ -140,6 +151,14 @@ pub enum Command<I: Io> {
     },
     /// End the loop; answered by [`Reply::Stopped`].
     Stop,
+}
+
+/// An order and when control gave it.
+pub struct Order<I: Io> {
+    /// When, on the clock that the worker is run by.
+    pub at: Instant,
+    /// What.
+    pub command: Command<I>,
 }
 
 /// A worker's answer. Answers are never dropped: while their queue is full the worker takes no orders.
@@ -183,7 +202,7 @@ pub enum Reply<I: Io> {
 /// Control's ends of one worker's queues.
 pub struct Mailbox<I: Io> {
     /// Orders; bounded, drained a few an iteration.
-    pub commands: Arc<ArrayQueue<Command<I>>>,
+    pub commands: Arc<ArrayQueue<Order<I>>>,
     /// Answers; bounded, never dropped.
     pub replies: Arc<ArrayQueue<Reply<I>>>,
     /// What the worker noticed; bounded, the newest is dropped and counted where it is full.

@@ -13,6 +13,15 @@ impl Io for DpdkIo {
     type Rx = DpdkRx;
     type Tx = DpdkTx;
     type Pool = Pool;
+
+    #[inline]
+    fn ticks() -> u64 {
+        godwit_dpdk::tsc()
+    }
+
+    fn preemptions() -> u64 {
+        godwit_dpdk::preemptions()
+    }
 }
 
 impl RxQueue<Mbuf> for DpdkRx {

@@ -24,4 +24,13 @@ pub trait Io: 'static {
     type Tx: TxQueue<Self::Packet>;
     /// Where fresh buffers come from.
     type Pool: PacketSource<Self::Packet> + Send;
+    /// A counter that time drives, to tell what a queue's frames cost; 0 where there is none.
+    #[inline]
+    fn ticks() -> u64 {
+        0
+    }
+    /// How often the system has taken the core from the calling thread; 0 where it cannot be told.
+    fn preemptions() -> u64 {
+        0
+    }
 }

@@ -10,4 +10,5 @@ pub mod dpdk;
 pub mod io;
 pub mod mem;
 pub mod outbox;
+pub mod perf;
 pub mod worker;

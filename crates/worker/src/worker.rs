@@ -24,6 +24,7 @@ use godwit_wire::Instant;
 use crate::command::{Command, Mailbox, Reply, SmallFrame, Snapshot};
 use crate::io::{Io, RxQueue};
 use crate::outbox::Outboxes;
+use crate::perf::{Iteration, Perf, QueuePerf};
 
 /// Frames taken from a queue at a time.
 pub const BURST: usize = 32;
@@ -34,10 +35,14 @@ pub const ORDERS: usize = 32;
 /// Receive queues that a worker polls at most.
 pub const QUEUES: usize = 256;
 
+/// One iteration in so many is timed queue by queue.
+const TIMED: u64 = 16;
+
 struct Polled<I: Io> {
     port: PortIdx,
     queue: u16,
     rx: I::Rx,
+    perf: QueuePerf,
 }
 
 /// How a worker spent its iterations.
@@ -58,6 +63,10 @@ pub struct Worker<I: Io> {
     outboxes: Outboxes<I>,
     mailbox: Mailbox<I>,
     burst: Vec<I::Packet>,
+    perf: Perf,
+    iteration: Iteration,
+    /// When the orders of the last iteration were given.
+    given: [Instant; ORDERS],
     work: Work,
     stopping: bool,
 }
@@ -95,6 +104,9 @@ impl<I: Io> Worker<I> {
             outboxes: Outboxes::new(),
             mailbox,
             burst: Vec::with_capacity(BURST),
+            perf: Perf::new(Instant(0)),
+            iteration: Iteration::default(),
+            given: [Instant(0); ORDERS],
             work: Work::default(),
             stopping: false,
         }
@@ -107,6 +119,7 @@ impl<I: Io> Worker<I> {
 
     /// One iteration at time `now`. Returns whether there was anything to do.
     pub fn step(&mut self, now: Instant) -> bool {
+        self.account(now);
         let mut busy = self.orders(now);
         busy |= self.receive(now);
         busy |= self.outboxes.serve_relays();
@@ -114,7 +127,22 @@ impl<I: Io> Worker<I> {
         busy |= self.outboxes.flush(&mut self.tables.counters);
         self.work.iterations += 1;
         self.work.busy += u64::from(busy);
+        self.iteration.busy = busy;
         busy
+    }
+
+    /// Closes the books of the iteration before: it ended just now.
+    #[inline]
+    fn account(&mut self, now: Instant) {
+        if self.iteration.began == Instant(0) {
+            self.perf.since = now;
+        } else {
+            self.perf.iteration(self.iteration, now, I::preemptions);
+            for given in &self.given[..self.iteration.orders as usize] {
+                self.perf.mailbox.record(now.0.saturating_sub(given.0));
+            }
+        }
+        self.iteration = Iteration { began: now, ..Iteration::default() };
     }
 
     /// A [`Command::Stop`] was carried out.
@@ -133,23 +161,39 @@ impl<I: Io> Worker<I> {
             if self.mailbox.replies.is_full() {
                 return n > 0;
             }
-            let Some(command) = self.mailbox.commands.pop() else { return n > 0 };
-            self.carry_out(command, now);
+            let Some(order) = self.mailbox.commands.pop() else { return n > 0 };
+            self.given[n] = order.at;
+            self.iteration.orders += 1;
+            self.carry_out(order.command, now);
         }
         true
     }
 
     fn receive(&mut self, now: Instant) -> bool {
-        let Worker { tables, pipeline, pool, queues, outboxes, mailbox, burst, .. } = self;
+        let Worker { tables, pipeline, pool, queues, outboxes, mailbox, burst, iteration, work, .. } = self;
         let mut exits = Exits { outboxes, events: &mailbox.events };
         let mut busy = false;
+        // Reading the counter costs a frame's processing: one iteration in some is timed.
+        let timed = work.iterations.is_multiple_of(TIMED);
+        let mut before = if timed { I::ticks() } else { 0 };
         for polled in queues {
-            if polled.rx.rx(burst, BURST) == 0 {
+            let n = polled.rx.rx(burst, BURST);
+            if n == 0 {
                 continue;
             }
             busy = true;
             pipeline.process(burst, polled.port, tables, &mut exits, pool, now);
             debug_assert!(burst.is_empty(), "every frame of a burst has found its end");
+            polled.perf.bursts += 1;
+            polled.perf.packets += n as u64;
+            iteration.packets += n as u32;
+            if timed {
+                // Empty polls before a busy queue are its too.
+                let after = I::ticks();
+                polled.perf.timed_packets += n as u64;
+                polled.perf.ticks += after.wrapping_sub(before);
+                before = after;
+            }
         }
         busy
     }
@@ -163,7 +207,9 @@ impl<I: Io> Worker<I> {
     fn carry_out(&mut self, command: Command<I>, now: Instant) {
         match command {
             Command::Table(update) => self.apply(update, now),
-            Command::AttachRx { port, queue, rx } => self.queues.push(Polled { port, queue, rx }),
+            Command::AttachRx { port, queue, rx } => {
+                self.queues.push(Polled { port, queue, rx, perf: QueuePerf::default() });
+            }
             Command::DetachRx { port, queue } => {
                 let at = self.queues.iter().position(|p| p.port == port && p.queue == queue);
                 let rx = at.map(|i| self.queues.swap_remove(i).rx);
@@ -183,6 +229,10 @@ impl<I: Io> Worker<I> {
             Command::Snapshot(mut snapshot) => {
                 self.fill(&mut snapshot);
                 self.reply(Reply::Snapshot(snapshot));
+            }
+            Command::ResetPerf => {
+                self.perf.reset(now);
+                self.queues.iter_mut().for_each(|q| q.perf = QueuePerf::default());
             }
             Command::Barrier { token } => self.reply(Reply::Reached { token }),
             Command::Stop => {
@@ -220,6 +270,10 @@ impl<I: Io> Worker<I> {
         snapshot.locations = self.tables.vms.len() as u64;
         snapshot.held = self.tables.waiting();
         snapshot.queued = self.outboxes.waiting() as u64;
+        snapshot.perf.clone_from(&self.perf);
+        snapshot.queues.clear();
+        let room = snapshot.queues.capacity();
+        snapshot.queues.extend(self.queues.iter().take(room).map(|q| (q.port, q.queue, q.perf)));
     }
 
     fn reply(&mut self, reply: Reply<I>) {

@@ -8,7 +8,7 @@ use godwit_pipeline::mem::MemPool;
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole, Update, VmState, VnIdx};
 use godwit_tables::{DropReason, Tables, TablesConfig};
 use godwit_wire::{Instant, Mac, Vni};
-use godwit_worker::command::{Command, Mailbox, Reply, SmallFrame, Snapshot, TxPath};
+use godwit_worker::command::{Command, Mailbox, Order, Reply, SmallFrame, Snapshot, TxPath};
 use godwit_worker::mem::{MemIo, MemQueue};
 use godwit_worker::outbox::OUTBOX;
 use godwit_worker::worker::{ORDERS, Worker};
@@ -46,7 +46,8 @@ fn worker() -> (Worker<MemIo>, Mailbox<MemIo>) {
 
 #[track_caller]
 fn order(mailbox: &Mailbox<MemIo>, command: Command<MemIo>) {
-    assert!(mailbox.commands.push(command).is_ok(), "the mailbox has room");
+    let order = Order { at: Instant(1), command };
+    assert!(mailbox.commands.push(order).is_ok(), "the mailbox has room");
 }
 
 fn attach_rx(mailbox: &Mailbox<MemIo>, port: PortIdx) -> MemQueue {

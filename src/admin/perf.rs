@@ -1,0 +1,67 @@
+//! How the workers spend their time.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
+use godwit_wire::Instant;
+use godwit_worker::command::{Command, Snapshot};
+use godwit_worker::perf::Histogram;
+
+use super::views;
+use crate::switch::Switch;
+
+/// The record of every worker; with `reset`, it begins anew after that.
+///
+/// # Errors
+/// Where a worker is stopping.
+pub async fn perf(switch: &Rc<RefCell<Switch>>, reset: bool) -> Result<Answer, String> {
+    let snapshots = views::snapshots(switch).await?;
+    let mut s = switch.borrow_mut();
+    if reset {
+        s.workers.iter_mut().for_each(|w| w.order(Command::ResetPerf));
+    }
+    let now = s.clock.now();
+    let workers = snapshots.iter().enumerate().map(|(i, w)| worker(&s, i, w, now)).collect();
+    Ok(Answer::Perf(v1::PerfReport { nve: s.config.nve.id.clone(), tick_hz: godwit_dpdk::tsc_hz(), workers }))
+}
+
+fn worker(s: &Switch, number: usize, w: &Snapshot, now: Instant) -> v1::WorkerPerf {
+    let queues = w.queues.iter().map(|&(port, queue, q)| v1::QueuePerf {
+        port: s.devices.get(port).map_or_else(|| port.0.to_string(), |d| d.name.clone()),
+        queue: queue.into(),
+        bursts: q.bursts,
+        packets: q.packets,
+        timed_packets: q.timed_packets,
+        ticks: q.ticks,
+    });
+    let long = w.perf.long().map(|l| v1::LongIteration {
+        ago_ns: now.0.saturating_sub(l.at.0),
+        ns: l.ns,
+        packets: l.packets.into(),
+        orders: l.orders.into(),
+        preempted: l.preempted,
+    });
+    v1::WorkerPerf {
+        worker: number as u32,
+        core: s.workers[number].core as u32,
+        span_ns: now.0.saturating_sub(w.perf.since.0),
+        busy_ns: w.perf.busy_ns,
+        idle_ns: w.perf.idle_ns,
+        iterations: Some(durations(&w.perf.iterations)),
+        mailbox: Some(durations(&w.perf.mailbox)),
+        queues: queues.collect(),
+        long: long.collect(),
+        long_count: w.perf.long_count,
+    }
+}
+
+fn durations(h: &Histogram) -> v1::Durations {
+    v1::Durations {
+        count: h.count(),
+        p50_ns: h.quantile(0.5),
+        p99_ns: h.quantile(0.99),
+        max_ns: h.max(),
+        buckets: h.buckets().map(|(upto_ns, count)| v1::DurationBucket { upto_ns, count }).collect(),
+    }
+}
