@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use godwit_control::Input;
+use godwit_model::MoveId;
 use godwit_nva_api::v1::{self, admin_request::Kind, admin_response::Kind as Answer};
 use godwit_nva_api::v1::{AdminRequest, AdminResponse};
 use godwit_wire::{Mac, Vni};
@@ -39,7 +40,14 @@ async fn carry_out(switch: &Shared, kind: Kind) -> Result<Answer, String> {
         Kind::AddPort(a) => add_port(switch, a).await,
         Kind::RemovePort(r) => ports::remove(switch, &r.name).await.map(done),
         Kind::MovePort(m) => ports::repoll(switch, &m.name, m.worker as usize).await.map(done),
-        Kind::PausePort(p) => access_input(switch, &p.name, "paused", |port| Input::PausePort { port }).await,
+        Kind::PausePort(p) => {
+            if !p.move_id.is_empty() {
+                let s = switch.borrow();
+                let port = s.access_port(&p.name)?;
+                s.nve.may_pause(port, &MoveId(p.move_id)).map_err(|e| format!("port {}: {e}", p.name))?;
+            }
+            access_input(switch, &p.name, "paused", |port| Input::PausePort { port }).await
+        }
         Kind::ActivatePort(a) => {
             access_input(switch, &a.name, "activated", |port| Input::ActivatePort { port }).await
         }

@@ -7,6 +7,7 @@
 
 mod barrier;
 pub mod config;
+mod heralds;
 pub mod io;
 mod mirror;
 mod mobility;

@@ -55,6 +55,7 @@ struct VnMirror {
     sync: Sync,
     mtu: u16,
     transparent_vlan: bool,
+    flood_silent: bool,
     vms: BTreeMap<Mac, Entry>,
     by_ip: BTreeMap<IpAddr, BTreeSet<Mac>>,
     members: BTreeMap<NveId, Locators>,
@@ -68,6 +69,7 @@ impl VnMirror {
             sync: Sync::Off,
             mtu: 0,
             transparent_vlan: false,
+            flood_silent: false,
             vms: BTreeMap::new(),
             by_ip: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -100,6 +102,7 @@ pub(crate) struct SnapshotEnd {
     pub(crate) revision: u64,
     pub(crate) mtu: u16,
     pub(crate) transparent_vlan: bool,
+    pub(crate) flood_silent: bool,
     pub(crate) members: Vec<Location>,
 }
 
@@ -143,6 +146,11 @@ impl Mirror {
     /// Tenant MTU (0: the NVE's own) and transparency of a VN.
     pub(crate) fn vn_settings(&self, vni: Vni) -> (u16, bool) {
         self.vns.get(&vni).map_or((0, false), |v| (v.mtu, v.transparent_vlan))
+    }
+
+    /// Requests for addresses that the directory does not have are flooded (R31).
+    pub(crate) fn floods_silent(&self, vni: Vni) -> bool {
+        self.vns.get(&vni).is_some_and(|v| v.flood_silent)
     }
 
     /// A VM's newest record.
@@ -289,6 +297,7 @@ impl Mirror {
         vn.sync = Sync::Done(end.revision);
         vn.mtu = end.mtu;
         vn.transparent_vlan = end.transparent_vlan;
+        vn.flood_silent = end.flood_silent;
         vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
         for r in &swept {
             self.removed(r.key, r.version);
@@ -398,6 +407,7 @@ pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], rout
         state: BindingState::Active,
         version: Version::ZERO,
         router,
+        router_pinned: true,
         pinned: false,
         moving: None,
     }

@@ -12,9 +12,12 @@ use std::net::IpAddr;
 
 use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
 use godwit_wire::outer::OuterHeader;
-use godwit_wire::{Instant, Mac, Vni};
+use godwit_wire::{Instant, Mac, Span, Vni};
 
 use crate::config::WorkerSet;
+
+/// Between two requests for silent hosts that one NVE floods in one VN: ten a second (R31).
+const SILENT_GAP_MS: u64 = 100;
 
 /// What a worker answers on an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +39,7 @@ struct Vn {
     vni: Vni,
     mtu: u16,
     transparent_vlan: bool,
+    flood_silent: bool,
     replicas: BTreeSet<TunnelIdx>,
 }
 
@@ -144,9 +148,33 @@ impl Router {
         }
         let vn = VnIdx(u16::try_from(self.vn_numbers.take(u32::from(u16::MAX))?).ok()?);
         self.by_vni.insert(vni, vn);
-        self.vns.insert(vn, Vn { vni, mtu, transparent_vlan, replicas: BTreeSet::new() });
+        self.vns
+            .insert(vn, Vn { vni, mtu, transparent_vlan, flood_silent: false, replicas: BTreeSet::new() });
         self.emit(Update::VnSet { vn, vni, mtu, transparent_vlan });
         Some(vn)
+    }
+
+    /// Whether requests for unknown addresses are flooded in a VN (R31).
+    pub(crate) fn set_flood_silent(&mut self, vn: VnIdx, flood: bool) {
+        let Some(v) = self.vns.get_mut(&vn).filter(|v| v.flood_silent != flood) else { return };
+        v.flood_silent = flood;
+        let flood_gap = self.flood_gap(flood);
+        self.emit(Update::VnSilent { vn, flood_gap });
+    }
+
+    /// There are more workers or fewer: each has another part of the NVE's rate.
+    fn share_flood_gaps(&mut self) {
+        let flood_gap = self.flood_gap(true);
+        let floods: Vec<VnIdx> = self.vns.iter().filter(|(_, v)| v.flood_silent).map(|(vn, _)| *vn).collect();
+        for vn in floods {
+            self.emit(Update::VnSilent { vn, flood_gap });
+        }
+    }
+
+    /// The workers share the NVE's rate; none of them gets less than one request a second.
+    fn flood_gap(&self, flood: bool) -> Option<Span> {
+        let gap = Span::from_ms(SILENT_GAP_MS * self.workers.len().max(1) as u64);
+        flood.then_some(gap.min(Span::from_ms(1000)))
     }
 
     /// Removes a VN and everything in it; its number, to be freed once that is applied.
@@ -162,6 +190,7 @@ impl Router {
             self.set_answer(vn, ip, None);
         }
         self.set_replicas(vn, BTreeSet::new());
+        self.set_flood_silent(vn, false);
         self.vns.remove(&vn);
         self.emit(Update::VnRemove { vn });
         Some(vn)
@@ -268,6 +297,14 @@ impl Router {
         }
     }
 
+    /// Who is answered for on an address.
+    pub(crate) fn owner(&self, vn: VnIdx, ip: IpAddr) -> Option<(Mac, bool)> {
+        match self.answers.get(&(vn, ip)) {
+            Some(Answer::Owner { mac, router }) => Some((*mac, *router)),
+            _ => None,
+        }
+    }
+
     /// Tells a worker once more who has an address; false: nothing is known.
     pub(crate) fn repeat_answer(&mut self, worker: usize, vn: VnIdx, ip: IpAddr) -> bool {
         let answer = self.answers.get(&(vn, ip)).copied().filter(|a| matches!(a, Answer::Owner { .. }));
@@ -369,11 +406,13 @@ impl Router {
             all.extend(v.replicas.iter().map(|&tunnel| Update::ReplicaAdd { vn, tunnel }));
         }
         self.updates.extend(all.into_iter().map(|u| (worker, u)));
+        self.share_flood_gaps();
     }
 
     /// A worker takes no updates any more.
     pub(crate) fn worker_left(&mut self, worker: usize) {
         self.workers = self.workers.without(worker);
+        self.share_flood_gaps();
     }
 }
 

@@ -86,7 +86,11 @@ fn r15_init_associated_activated() {
 fn r18_r24_r25_r26_every_announcement_claims_with_its_cause_and_all_addresses() {
     for (kind, ip, cause) in [
         (AnnounceKind::GratuitousArp, Some(vm_ip(1)), ClaimCause::GratuitousArp),
-        (AnnounceKind::NeighborAdvertisement, Some(vm_ip(1)), ClaimCause::NeighborAdvertisement),
+        (
+            AnnounceKind::NeighborAdvertisement { router: false },
+            Some(vm_ip(1)),
+            ClaimCause::NeighborAdvertisement,
+        ),
         (AnnounceKind::Rarp, None, ClaimCause::Rarp),
         (AnnounceKind::FirstFrame, None, ClaimCause::FirstFrame),
     ] {
@@ -862,4 +866,163 @@ fn nonsense_is_refused_and_harmless() {
     lab.event(A, Event::TableFull { key: key(1) });
     lab.event(A, Event::NotLocal { key: godwit_tables::update::Key(u64::MAX), sender: locator(B) });
     assert_eq!(lab.hosts[A].tables, before);
+}
+
+/// Frames of the given EtherType that control sent to VMs' ports.
+fn told(lab: &mut Lab, i: usize) -> Vec<(PortIdx, Vec<u8>)> {
+    lab.hosts[i].frames.drain(..).filter(|(port, _)| *port != UPLINK).collect()
+}
+
+#[test]
+fn r24_local_vms_are_told_when_an_address_has_got_another_mac() {
+    let mut lab = Lab::new(2);
+    for n in [1, 2] {
+        lab.run_vm(A, n);
+    }
+    lab.run_vm(B, 3);
+    assert_eq!(told(&mut lab, A), [], "first owners are no news");
+    // The directory takes the address of VM 3 away, and gives it to VM 4.
+    let version = Version { epoch: 1, seq: 100 };
+    let mut without = other_record(&lab, 3, B, version);
+    let ip = without.ipv4.pop().unwrap();
+    lab.input(A, Input::Nva(NvaToNve::Provision { key: vm(3), record: Some(without) }));
+    assert_eq!(told(&mut lab, A), []);
+    let mut other = other_record(&lab, 3, B, Version { epoch: 1, seq: 101 });
+    other.key = vm(4);
+    let v6: std::net::Ipv6Addr = "2001:db8::3".parse().unwrap();
+    other.ipv6.push(v6);
+    let news = NvaToNve::Provision { key: vm(4), record: Some(other) };
+    lab.input(A, Input::Nva(news.clone()));
+    let frames = told(&mut lab, A);
+    assert_eq!(frames.iter().map(|(port, _)| port.0).collect::<Vec<_>>(), [1, 2], "each local VM once");
+    let arp = godwit_wire::arp::Arp::new_checked(&frames[0].1[14..]).unwrap();
+    assert!(arp.is_gratuitous(mac(4)) && arp.spa() == ip);
+    assert_eq!(frames[0].1[..6], [0xff; 6]);
+    lab.input(A, Input::Nva(news));
+    assert_eq!(told(&mut lab, A), [], "said again, nothing new");
+    // Its IPv6 address goes to VM 5, a router.
+    let mut last = other_record(&lab, 3, B, Version { epoch: 1, seq: 102 });
+    (last.key, last.ipv4, last.ipv6, last.router) = (vm(5), vec![], vec![v6], true);
+    lab.input(A, Input::Nva(NvaToNve::Provision { key: vm(5), record: Some(last) }));
+    let frames = told(&mut lab, A);
+    assert_eq!(frames.len(), 2);
+    match godwit_wire::ndp::parse(&frames[1].1[14..]) {
+        Ok(godwit_wire::ndp::Ndp::Advert(a)) => {
+            assert!(a.is_unsolicited_announce() && a.overrides && a.router);
+            assert_eq!((a.target, a.tlla), (v6, Some(mac(5))));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn r25_the_r_flag_of_an_advertisement_is_claimed_and_its_change_too() {
+    let mut lab = Lab::new(2);
+    lab.nva.define(vm(1), "2001:db8::1".parse().unwrap());
+    let ip = Some("2001:db8::1".parse().unwrap());
+    lab.add_port(A, PORT, 1);
+    lab.settle();
+    let flags = |lab: &Lab| -> Vec<Option<bool>> {
+        let flag = |m: &NveToNva| if let NveToNva::Claim { router, .. } = m { Some(*router) } else { None };
+        lab.hosts[A].said.iter().filter_map(flag).collect()
+    };
+    let advert = |router| {
+        let kind = AnnounceKind::NeighborAdvertisement { router };
+        Event::Announce { port: PORT, kind, mac: mac(1), ip }
+    };
+    lab.event(A, advert(true));
+    lab.settle();
+    assert_eq!(flags(&lab), [Some(true)]);
+    lab.nva.records.get_mut(&vm(1)).unwrap().router = true;
+    let record = lab.nva.records[&vm(1)].clone();
+    lab.input(A, Input::Nva(NvaToNve::Provision { key: vm(1), record: Some(record) }));
+    for _ in 0..5 {
+        lab.event(A, advert(true));
+        lab.settle();
+    }
+    assert_eq!(flags(&lab).len(), 1, "known");
+    for _ in 0..5 {
+        lab.event(A, advert(false));
+        lab.settle();
+    }
+    assert_eq!(flags(&lab), [Some(true), Some(false)], "once a second at most");
+}
+
+#[test]
+fn r31_a_vns_word_on_silent_hosts_reaches_the_workers() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    assert!(lab.hosts[A].tables.silent.is_empty());
+    let end = |flood_silent| NvaToNve::End {
+        vni: vni(),
+        revision: 50,
+        known: true,
+        mtu: 0,
+        transparent_vlan: false,
+        flood_silent,
+        members: Vec::new(),
+    };
+    lab.input(A, Input::Nva(end(true)));
+    let gap = lab.hosts[A].tables.silent[&key(1).vn()];
+    assert_eq!(gap.as_ms(), 100, "ten a second");
+    lab.input(A, Input::WorkerJoined { worker: 1 });
+    assert_eq!(lab.hosts[A].tables.silent[&key(1).vn()].as_ms(), 200, "two workers share them");
+    lab.input(A, Input::WorkerLeft { worker: 1 });
+    assert_eq!(lab.hosts[A].tables.silent[&key(1).vn()].as_ms(), 100);
+    lab.input(A, Input::Nva(end(false)));
+    assert!(lab.hosts[A].tables.silent.is_empty());
+}
+
+#[test]
+fn r37_a_packet_for_an_entry_that_the_snapshot_has_not_brought_yet_pulls_it() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(B, 2);
+    lab.nva.define(vm(1), vm_ip(1));
+    lab.add_port(A, PORT, 1);
+    // A has subscribed; the NVA answers, but nothing of the snapshot has come yet.
+    while lab.nva_hears(A) {}
+    let snapshot: Vec<NvaToNve> = lab.hosts[A].inbox.drain(..).collect();
+    assert!(snapshot.iter().any(|m| matches!(m, NvaToNve::End { .. })));
+    assert_eq!(lab.hosts[A].state(2), None);
+    lab.event(A, Event::MissMac { key: key(2), port: PORT });
+    assert_eq!(queries(&lab, A).len(), 1, "a miss before the end is pulled");
+    lab.settle();
+    assert!(is_remote_to(&lab, A, 2, B), "what waits for it can go");
+    lab.hosts[A].inbox.extend(snapshot);
+    lab.settle();
+    assert!(is_remote_to(&lab, A, 2, B), "the snapshot confirms it");
+}
+
+#[test]
+fn r46e_a_frame_from_where_we_forward_to_is_a_question() {
+    let mut lab = Lab::new(3);
+    lab.run_vm(A, 1);
+    lab.add_port(B, PORT, 1);
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    lab.announce(B, PORT, 1);
+    lab.settle();
+    assert!(matches!(lab.hosts[A].state(1), Some(VmState::Departed { .. })));
+    lab.event(A, Event::StaleSender { key: key(1), sender: locator(C) });
+    assert_eq!(queries(&lab, A), [], "another sender may just be late");
+    lab.event(A, Event::StaleSender { key: key(1), sender: locator(B) });
+    lab.event(A, Event::StaleSender { key: key(1), sender: locator(B) });
+    assert_eq!(queries(&lab, A).len(), 1, "B sends what it should deliver: one of us is wrong");
+}
+
+#[test]
+fn r45_a_pause_for_a_move_that_is_not_known_here_is_refused() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    let m1 = godwit_model::MoveId("m1".into());
+    let may = |lab: &Lab, i: usize| lab.hosts[i].nve.may_pause(PORT, &m1);
+    assert!(may(&lab, A).unwrap_err().contains("has not heard of move m1"));
+    lab.add_port(B, PORT, 1);
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    assert_eq!(may(&lab, A), Ok(()));
+    assert!(may(&lab, B).unwrap_err().contains("pause it at a"));
+    let m2 = godwit_model::MoveId("m2".into());
+    assert!(lab.hosts[A].nve.may_pause(PORT, &m2).unwrap_err().contains("in move m1 here"));
+    assert!(lab.hosts[A].nve.may_pause(UPLINK, &m1).unwrap_err().contains("no access port"));
 }

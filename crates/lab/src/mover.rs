@@ -149,7 +149,9 @@ pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
     moved.drained = lab.vm(vm)?.pause()?;
     let (from_ns, wall) = (now_ns(), wall_us());
     moved.parts.push(("the guest's pause", from_ns));
-    lab.nve(&old.nve)?.admin.ask(Ask::PausePort(PausePort { name: old.port.clone() }))?;
+    lab.nve(&old.nve)?
+        .admin
+        .ask(Ask::PausePort(PausePort { name: old.port.clone(), move_id: moved.id.clone() }))?;
     let guest = lab.vm(vm)?;
     guest.attach(&new)?;
     guest.resume(false)?;

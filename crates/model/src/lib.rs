@@ -90,6 +90,15 @@ impl Version {
     pub const ZERO: Version = Version { epoch: 0, seq: 0 };
 }
 
+/// Compares 32-bit sequence numbers that come from elsewhere and wrap around, as RFC 1982 does: 0 is
+/// newer than 0xFFFF_FFFF (R20). `None` where two are 2^31 apart, so that neither is newer.
+pub fn serial_cmp(a: u32, b: u32) -> Option<core::cmp::Ordering> {
+    match a.wrapping_sub(b).cast_signed() {
+        i32::MIN => None,
+        ahead => Some(ahead.cmp(&0)),
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.epoch, self.seq)
@@ -155,8 +164,11 @@ pub struct VmRecord {
     pub state: BindingState,
     /// Version of this location and state.
     pub version: Version,
-    /// It is a router (R flag of its neighbor advertisements, RFC 4861).
+    /// It is a router (R flag of its neighbor advertisements, RFC 4861): by the operator's word, or
+    /// learned from its own advertisements (R25).
     pub router: bool,
+    /// `router` is the operator's word, which no advertisement changes.
+    pub router_pinned: bool,
     /// Its location is the operator's word (a foreign NVE without a session) and no claim moves it.
     pub pinned: bool,
     /// The planned move that is under way, if any.
@@ -327,4 +339,22 @@ pub enum ClaimCause {
     FirstFrame,
     /// Said again after a reconnect.
     Resync,
+}
+
+#[cfg(test)]
+mod tests {
+    use core::cmp::Ordering;
+
+    use super::serial_cmp;
+
+    #[test]
+    fn r20_imported_sequences_wrap_around() {
+        assert_eq!(serial_cmp(0, u32::MAX), Some(Ordering::Greater));
+        assert_eq!(serial_cmp(u32::MAX, 0), Some(Ordering::Less));
+        assert_eq!(serial_cmp(8, 7), Some(Ordering::Greater));
+        assert_eq!(serial_cmp(7, 7), Some(Ordering::Equal));
+        assert_eq!(serial_cmp(0x7fff_ffff, 0), Some(Ordering::Greater), "the farthest that counts");
+        assert_eq!(serial_cmp(0x8000_0000, 0), None);
+        assert_eq!(serial_cmp(0, 0x8000_0000), None);
+    }
 }

@@ -70,6 +70,8 @@ pub enum NveToNva {
         base: Version,
         /// The port's name.
         port: String,
+        /// The R flag of an advertisement that the VM itself sent on this port (R25); `None`: not heard.
+        router: Option<bool>,
     },
     /// The VM left; compare-and-delete by version (R19).
     Withdraw {
@@ -170,6 +172,8 @@ pub enum NvaToNve {
         mtu: u16,
         /// Inner VLAN tags pass.
         transparent_vlan: bool,
+        /// Requests for addresses that the directory does not have are flooded (R31).
+        flood_silent: bool,
         /// The other NVEs with members (R60).
         members: Vec<Location>,
     },

@@ -59,11 +59,23 @@ fn ips6() -> impl Strategy<Value = Vec<Ipv6Addr>> {
 }
 
 fn record() -> impl Strategy<Value = VmRecord> {
-    let flags = (any::<bool>(), any::<bool>(), of(move_id()));
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()));
     (name(), key(), ips4(), ips6(), of(location()), version(), flags).prop_map(
-        |(name, key, ipv4, ipv6, location, version, (router, pinned, moving))| {
+        |(name, key, ipv4, ipv6, location, version, (router, router_pinned, pinned, moving))| {
             let state = if location.is_some() { BindingState::Active } else { BindingState::Detached };
-            VmRecord { name, key, ipv4, ipv6, location, state, version, router, pinned, moving }
+            VmRecord {
+                name,
+                key,
+                ipv4,
+                ipv6,
+                location,
+                state,
+                version,
+                router,
+                router_pinned,
+                pinned,
+                moving,
+            }
         },
     )
 }
@@ -117,12 +129,11 @@ fn move_record() -> impl Strategy<Value = MoveRecord> {
 fn claim() -> impl Strategy<Value = NveToNva> {
     use ClaimCause as C;
     let causes = [C::Activate, C::GratuitousArp, C::NeighborAdvertisement, C::Rarp, C::FirstFrame, C::Resync];
-    (any::<u64>(), key(), ips4(), ips6(), select(causes.to_vec()), version(), name()).prop_map(
-        |(seq, key, v4, v6, cause, base, port)| {
+    (any::<u64>(), key(), ips4(), ips6(), select(causes.to_vec()), version(), name(), of(any::<bool>()))
+        .prop_map(|(seq, key, v4, v6, cause, base, port, router)| {
             let ips = v4.into_iter().map(IpAddr::V4).chain(v6.into_iter().map(IpAddr::V6)).collect();
-            NveToNva::Claim { seq, key, ips, cause, base, port }
-        },
-    )
+            NveToNva::Claim { seq, key, ips, cause, base, port, router }
+        })
 }
 
 fn up() -> impl Strategy<Value = NveToNva> {
@@ -162,19 +173,15 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         nve().prop_map(Change::MemberLeft),
     ];
     let reasons = [D::UnknownVm, D::AddressMismatch, D::OwnedElsewhere, D::StaleVersion, D::Pinned].to_vec();
-    let end = (vni(), any::<u64>(), any::<bool>(), any::<u16>(), any::<bool>(), vec(location(), 0..3));
+    let flags = any::<[bool; 3]>();
+    let end = (vni(), any::<u64>(), flags, any::<u16>(), vec(location(), 0..3));
     let prepare = (move_id(), any::<bool>(), record(), location(), location());
     prop_oneof![
         (any::<u32>(), any::<u32>())
             .prop_map(|(epoch, keepalive_ms)| NvaToNve::Welcome { epoch, keepalive_ms }),
         (vni(), vec(record(), 0..3)).prop_map(|(vni, vms)| NvaToNve::Snapshot { vni, vms }),
-        end.prop_map(|(vni, revision, known, mtu, transparent_vlan, members)| NvaToNve::End {
-            vni,
-            revision,
-            known,
-            mtu,
-            transparent_vlan,
-            members
+        end.prop_map(|(vni, revision, [known, transparent_vlan, flood_silent], mtu, members)| {
+            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, members }
         }),
         (vni(), any::<u64>(), any::<u64>(), change)
             .prop_map(|(vni, revision, ack_id, change)| NvaToNve::Update { vni, revision, ack_id, change }),

@@ -1,6 +1,6 @@
 //! ARP and ND in the overlay (R24–R26, R28–R31): announcements are told to control and go no
 //! further; requests are answered from the tables, or wait until the directory answers. Neither is
-//! ever flooded.
+//! flooded, but for requests that the directory has no answer to, in VNs made for silent hosts.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use godwit_tables::update::{Key, VmState};
 use godwit_tables::vms::State;
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{self, Arp, ArpRepr};
-use godwit_wire::ndp::{self, Advert, AdvertFrame, Ndp, Solicit};
+use godwit_wire::ndp::{self, Advert, AdvertFrame, Ndp, Solicit, SolicitFrame};
 use godwit_wire::{Instant, Mac, WireError, ethernet};
 
 use crate::Output;
@@ -33,6 +33,12 @@ pub(crate) enum Resolution {
         /// The directory is asked (R31): nobody else waits for the address yet.
         query: bool,
     },
+    /// Nobody has the address as far as the directory knows, and in this VN silent hosts are asked
+    /// for themselves (R31).
+    Flood {
+        /// Who asks for what.
+        ask: Ask,
+    },
 }
 
 /// Bytes of an answer, whichever it is.
@@ -44,7 +50,7 @@ impl Resolution {
         match self {
             Resolution::Arp(r) => r.emit_frame(buf, r.tha, r.sha).ok(),
             Resolution::Nd(a) => a.emit_frame(buf).ok(),
-            Resolution::Wait { .. } => None,
+            Resolution::Wait { .. } | Resolution::Flood { .. } => None,
         }
     }
 }
@@ -133,7 +139,7 @@ fn advert(adv: &Advert, a: Addresses, port: &Port, tables: &Tables, now: Instant
         // Without the O flag it must not replace what is known (R25).
         return Wish::Nothing;
     }
-    Wish::Announce(AnnounceKind::NeighborAdvertisement, Some(target))
+    Wish::Announce(AnnounceKind::NeighborAdvertisement { router: adv.router }, Some(target))
 }
 
 fn ask_of(port: &Port, target: IpAddr, ip: IpAddr, tables: &Tables, now: Instant) -> Ask {
@@ -144,6 +150,9 @@ fn ask_of(port: &Port, target: IpAddr, ip: IpAddr, tables: &Tables, now: Instant
 fn resolve(ask: &Ask, tables: &Tables, now: Instant) -> Wish {
     match answer(ask, tables, now) {
         Some(Ok(r)) => Wish::Resolve(r),
+        Some(Err(DropReason::UnknownTarget)) if asks_silent(ask, tables, now) => {
+            Wish::Resolve(Resolution::Flood { ask: *ask })
+        }
         Some(Err(reason)) => Wish::Drop(reason),
         None => match tables.check_ask(ask) {
             Ok(query) => Wish::Resolve(Resolution::Wait { ask: *ask, query }),
@@ -178,6 +187,12 @@ fn answer(ask: &Ask, tables: &Tables, now: Instant) -> Option<Result<Resolution,
     }
 }
 
+/// The VN has silent hosts, and one of them may have the address (R31).
+fn asks_silent(ask: &Ask, tables: &Tables, now: Instant) -> bool {
+    let absent = || matches!(tables.neighbors.get(ask.vn, ask.target, now), Some(Neighbor::Absent { .. }));
+    tables.vns.get(ask.vn).is_some_and(|v| v.flood_gap.is_some()) && absent()
+}
+
 fn arp_request(mac: Mac, ip: Ipv4Addr, target: Ipv4Addr) -> ArpRepr {
     ArpRepr::request(mac, ip, target)
 }
@@ -197,6 +212,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             self.tables.ask(ask);
             return self.out.discard(packet);
         }
+        if let Resolution::Flood { ask } = r {
+            return self.ask_silent(packet, &ask);
+        }
         let mut buf = [0; MAX_ANSWER];
         let fits = r.emit(&mut buf).is_some_and(|n| fill(&mut packet, &buf[..n]));
         if !fits {
@@ -204,6 +222,31 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
         self.count_answer(&r);
         self.send(self.ingress, packet);
+    }
+
+    /// Lets everybody in the VN see a request, unless there were too many of late (R31).
+    fn ask_silent(&mut self, packet: P, ask: &Ask) {
+        let vni = self.tables.vns.get(ask.vn).map(|v| v.vni);
+        if self.tables.vns.may_flood_silent(ask.vn, self.now) {
+            self.flood(packet, ask.vn, vni);
+        } else {
+            self.drop(packet, DropReason::FloodLimit);
+        }
+    }
+
+    /// The directory has no answer to a request that waited: it is made once more, for silent hosts.
+    fn ask_silent_late(&mut self, ask: &Ask) -> Result<(), DropReason> {
+        let mut buf = [0; MAX_ANSWER];
+        let n = request_frame(ask, &mut buf).ok_or(DropReason::NoBuffer)?;
+        let mut packet = self.src.alloc().ok_or(DropReason::NoBuffer)?;
+        if !packet.set(&buf[..n]) {
+            self.out.discard(packet);
+            return Err(DropReason::NoBuffer);
+        }
+        let ingress = core::mem::replace(&mut self.ingress, ask.port);
+        self.ask_silent(packet, ask);
+        self.ingress = ingress;
+        Ok(())
     }
 
     fn count_answer(&mut self, r: &Resolution) {
@@ -220,7 +263,14 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             match answer(&ask, self.tables, self.now) {
                 Some(verdict) => {
                     self.tables.take_ask(at);
-                    if let Err(reason) = verdict.and_then(|r| self.answer_late(&ask, &r)) {
+                    let done = match verdict {
+                        Ok(r) => self.answer_late(&ask, &r),
+                        Err(DropReason::UnknownTarget) if asks_silent(&ask, self.tables, self.now) => {
+                            self.ask_silent_late(&ask)
+                        }
+                        Err(reason) => Err(reason),
+                    };
+                    if let Err(reason) = done {
                         self.tables.counters.drop_one(ask.port, reason);
                     }
                 }
@@ -249,6 +299,22 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         self.count_answer(r);
         self.send(ask.port, packet);
         Ok(())
+    }
+}
+
+/// A request as its asker sent it, written anew; its length.
+fn request_frame(ask: &Ask, buf: &mut [u8; MAX_ANSWER]) -> Option<usize> {
+    match (ask.target, ask.ip) {
+        (IpAddr::V4(target), IpAddr::V4(ip)) => {
+            arp_request(ask.mac, ip, target).emit_frame(buf, Mac::BROADCAST, ask.mac).ok()
+        }
+        (IpAddr::V6(target), IpAddr::V6(ip)) => {
+            let full = SolicitFrame::resolve(ask.mac, ip, target);
+            // Duplicate address detection names no link-layer address (RFC 4861 section 4.3).
+            let slla = full.slla.filter(|_| !ip.is_unspecified());
+            SolicitFrame { slla, ..full }.emit_frame(buf).ok()
+        }
+        _ => None,
     }
 }
 

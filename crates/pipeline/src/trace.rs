@@ -257,6 +257,7 @@ impl Tracer<'_> {
             Resolution::Arp(reply) => (reply.spa.into(), Some(reply.sha), Verdict::Answered),
             Resolution::Nd(advert) => (advert.target.into(), advert.tlla, Verdict::Answered),
             Resolution::Wait { ask, .. } => (ask.target, None, Verdict::Waits),
+            Resolution::Flood { ask } => (ask.target, None, self.flood(ask.vn, true)),
         };
         self.trace.push(Step::AsksFor { target, owner });
         verdict

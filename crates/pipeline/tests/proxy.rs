@@ -53,9 +53,12 @@ fn r25_unsolicited_advertisement_to_either_group() {
     let to_group = Nd { eth: (M1, frames::group_mac(group)), ip: (v6(1), group), ..to_all.clone() };
     for f in [to_all.frame(), to_group.frame()] {
         lab.one(P1, &f);
-        let kind = AnnounceKind::NeighborAdvertisement;
+        let kind = AnnounceKind::NeighborAdvertisement { router: false };
         assert_eq!(lab.take_events(), [announce(kind, Some(v6(1).into()))]);
     }
+    lab.one(P1, &Nd { flags: 0xa0, ..to_all.clone() }.frame());
+    let kind = AnnounceKind::NeighborAdvertisement { router: true };
+    assert_eq!(lab.take_events(), [announce(kind, Some(v6(1).into()))], "its R flag is told");
     assert!(lab.out.sent.is_empty());
     for bad in [
         Nd { hop_limit: 254, ..to_all.clone() },
@@ -299,6 +302,36 @@ fn r31_absence_and_silence() {
     lab.wait(ms(500));
     lab.tick();
     assert_eq!((lab.drops(DropReason::AskExpired), lab.tables.waiting()), (1, 0));
+}
+
+#[test]
+fn r31_silent_hosts_are_asked_for_where_the_vn_says_so() {
+    let mut lab = Lab::new();
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
+    lab.apply(Update::VnSilent { vn: VN, flood_gap: Some(ms(100)) });
+    let asked = [frames::arp_request(M1, v4(1), v4(77)), Nd::solicit(M1, v6(1), v6(77)).frame()];
+    let until = lab.now + ms(5000);
+    for (f, ip) in asked.iter().zip([v4(77).into(), v6(77).into()]) {
+        lab.one(P1, f);
+        assert!(lab.out.sent.is_empty(), "the directory first");
+        lab.apply(Update::NeighborAbsent { vn: VN, ip, until });
+        lab.tick();
+        assert_eq!(lab.to(P2), [f.as_slice()], "the request that waited, as it was");
+        assert_eq!(lab.to(UPLINK).iter().map(|p| open(p).1).collect::<Vec<_>>(), [f]);
+        lab.clear();
+        lab.wait(ms(100));
+    }
+    for _ in 0..20 {
+        lab.one(P1, &asked[0]);
+    }
+    assert_eq!(lab.to(UPLINK).len(), 1, "ten a second");
+    assert_eq!(lab.drops(DropReason::FloodLimit), 19);
+    lab.clear();
+    lab.wait(ms(100));
+    lab.apply(Update::VnSilent { vn: VN, flood_gap: None });
+    lab.one(P1, &asked[0]);
+    assert!(lab.out.sent.is_empty());
+    assert_eq!(lab.drops(DropReason::UnknownTarget), 1);
 }
 
 #[test]

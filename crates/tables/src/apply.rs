@@ -54,6 +54,12 @@ impl Tables {
     fn apply_topology(&mut self, update: Update, now: Instant) -> Option<Event> {
         let done = match update {
             Update::VnSet { vn, vni, mtu, transparent_vlan } => self.vns.set(vn, vni, mtu, transparent_vlan),
+            Update::VnSilent { vn, flood_gap } => {
+                if let Some(v) = self.vns.slot(vn) {
+                    v.flood_gap = flood_gap;
+                }
+                Ok(())
+            }
             Update::PortSet { port, role } => self.ports.set(port, Some(role)),
             Update::SourceSet { port, ip } => self.ports.set_source(port, ip),
             Update::SourceRemove { port, ip } => {

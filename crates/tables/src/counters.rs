@@ -82,6 +82,8 @@ drop_reasons! {
     NdMalformed = "nd_malformed",
     /// Asks for an address that no VM has: a negative answer of the directory, or its owner is detached (R28, R31).
     UnknownTarget = "unknown_target",
+    /// An ARP or ND request for an address that nobody has, in a VN that floods these: too many (R31).
+    FloodLimit = "flood_limit",
     /// Asks for an address that the asker owns itself (R28, R30).
     OwnAddress = "own_address",
     /// Asks what this port is already waiting to hear.

@@ -12,7 +12,10 @@ pub enum AnnounceKind {
     /// Gratuitous ARP, request or reply form (R24).
     GratuitousArp,
     /// Unsolicited neighbor advertisement (R25).
-    NeighborAdvertisement,
+    NeighborAdvertisement {
+        /// Its R flag: the VM is a router.
+        router: bool,
+    },
     /// A hypervisor's RARP announcement (R26).
     Rarp,
     /// Any other frame with the VM's address as source, seen on an Associated port.

@@ -221,6 +221,10 @@ pub struct Vn {
     pub transparent_vlan: bool,
     /// A tunnel was refused a place in the replication list (R60).
     pub replicas_missing: bool,
+    /// Requests for unknown addresses are flooded, at least so far apart (R31).
+    pub flood_gap: Option<Span>,
+    /// No such request is flooded before then.
+    flood_next: Instant,
     present: bool,
     replicas: u16,
     /// Entries of the location table.
@@ -234,6 +238,8 @@ const VACANT_VN: Vn = Vn {
     mtu: 0,
     transparent_vlan: false,
     replicas_missing: false,
+    flood_gap: None,
+    flood_next: Instant(0),
     present: false,
     replicas: 0,
     vms: 0,
@@ -310,6 +316,14 @@ impl Vns {
         if self.by_vni(vni) == Some(vn) {
             self.by_vni.remove(vni.get().into());
         }
+    }
+
+    /// One more request for an address that nobody has may be flooded now; this counts as one (R31).
+    pub fn may_flood_silent(&mut self, vn: VnIdx, now: Instant) -> bool {
+        let Some(v) = self.vns.get_mut(usize::from(vn.0)).filter(|v| v.present) else { return false };
+        let Some(gap) = v.flood_gap.filter(|_| now >= v.flood_next) else { return false };
+        v.flood_next = now + gap;
+        true
     }
 
     /// The tunnels that a VN's broadcast is copied to.

@@ -236,6 +236,14 @@ pub enum Update {
         /// The address.
         ip: IpAddr,
     },
+    /// Whether ARP and ND requests for addresses that the directory does not have are flooded in the
+    /// VN, for hosts that never announce themselves (R31).
+    VnSilent {
+        /// The VN.
+        vn: VnIdx,
+        /// Least gap between two such requests in this worker; none: they are dropped.
+        flood_gap: Option<Span>,
+    },
     /// Adds or replaces a tunnel whose next hop is resolved. Held packets waiting for it go out.
     TunnelSet {
         /// The tunnel.

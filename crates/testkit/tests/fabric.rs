@@ -56,6 +56,20 @@ fn replay() {
     }
 }
 
+#[test]
+fn r28_who_asks_before_during_and_after_a_move_is_answered_for_the_right_owner() {
+    // The invariants look at each answer, and at the end at each request without one.
+    let mut all = Stats::default();
+    for seed in 0..60 {
+        match run(&Schedule::of(Class::Planned, seed)) {
+            Ok(stats) => all += stats,
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    assert!(all.asked_of_moving > 20 && all.asked > 2 * all.asked_of_moving, "{all}");
+    assert!(all.answered > all.asked / 2, "repeated requests count once: {all}");
+}
+
 /// Runs schedules until one fails; fails itself where none does.
 fn caught(class: Class, by: Sabotage, seeds: u64) -> Failure {
     let found = (0..seeds).find_map(|seed| run(&Schedule::of(class, seed).broken(by)).err());

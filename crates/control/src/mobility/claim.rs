@@ -99,7 +99,8 @@ impl Vm {
             None => self.announced.into_iter().collect(),
         };
         let (seq, cause) = (c.seq, c.cause);
-        cx.send(NveToNva::Claim { seq, key: self.key, ips, cause, base, port: name });
+        let router = self.router;
+        cx.send(NveToNva::Claim { seq, key: self.key, ips, cause, base, port: name, router });
     }
 
     pub(crate) fn repeat_claim(&mut self, cx: &mut Ctx<'_>) {

@@ -217,6 +217,8 @@ pub(crate) struct Vm {
     spoke: bool,
     /// The directory has had it here since it was activated on its port.
     confirmed: bool,
+    /// The R flag of its last advertisement here (R25).
+    pub(crate) router: Option<bool>,
     /// Address of an announcement that came before the directory spoke.
     announced: Option<IpAddr>,
     /// No second note on a refused announcement before then.
@@ -242,6 +244,7 @@ impl Vm {
             paused_us: 0,
             spoke: false,
             confirmed: false,
+            router: None,
             announced: None,
             quiet_until: Instant(0),
             handover: Handover::default(),

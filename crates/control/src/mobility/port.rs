@@ -27,7 +27,7 @@ pub(crate) struct AccessPort {
 pub(crate) fn cause_of(kind: AnnounceKind) -> ClaimCause {
     match kind {
         AnnounceKind::GratuitousArp => ClaimCause::GratuitousArp,
-        AnnounceKind::NeighborAdvertisement => ClaimCause::NeighborAdvertisement,
+        AnnounceKind::NeighborAdvertisement { .. } => ClaimCause::NeighborAdvertisement,
         AnnounceKind::Rarp => ClaimCause::Rarp,
         AnnounceKind::FirstFrame => ClaimCause::FirstFrame,
     }
@@ -155,7 +155,7 @@ impl Vm {
     ) {
         let Some(p) = self.ports.get(&port).filter(|p| !p.closed && !p.explicit) else { return };
         match self.phase {
-            Phase::Running { port: on } if on == port && self.spoke => return,
+            Phase::Running { port: on } if on == port && self.spoke => return self.flag_heard(kind, ip, cx),
             // Frames sent before the pause still come: they do not end it.
             Phase::Paused { port: Some(on), .. } if on == port => return,
             _ => {}
@@ -169,7 +169,25 @@ impl Vm {
             return self.refuse_announcement(if usual { Level::Debug } else { Level::Warn }, text, cx);
         }
         self.announced = ip;
+        if let AnnounceKind::NeighborAdvertisement { router } = kind {
+            self.router = Some(router);
+        }
         self.activate(port, cause_of(kind), cx);
+    }
+
+    /// A VM that runs here advertised itself again: a changed R flag goes to the directory, once a
+    /// second at most (R25).
+    fn flag_heard(&mut self, kind: AnnounceKind, ip: Option<IpAddr>, cx: &mut Ctx<'_>) {
+        let AnnounceKind::NeighborAdvertisement { router } = kind else { return };
+        let Some(r) = cx.record else { return };
+        let own = ip.is_some_and(|ip| r.ips().any(|i| i == ip));
+        let known = r.router_pinned || r.router == router;
+        if !own || known || self.claim.is_some() || cx.now < self.quiet_until {
+            return;
+        }
+        self.quiet_until = cx.now + godwit_wire::Span::from_ms(1000);
+        self.router = Some(router);
+        self.start_claim(ClaimCause::NeighborAdvertisement, false, cx);
     }
 
     fn refuse_announcement(&mut self, level: Level, text: String, cx: &mut Ctx<'_>) {
@@ -191,6 +209,10 @@ impl Vm {
         // Taken up again where it was. A VM that speaks for itself claims, because it may have been
         // elsewhere meanwhile without a word reaching us.
         self.spoke = !matches!(cause, ClaimCause::Activate | ClaimCause::Resync);
+        if cause != ClaimCause::NeighborAdvertisement {
+            // Heard in an earlier life here; what it is now only it can tell.
+            self.router = None;
+        }
         let same_port = match self.phase {
             Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } => on == port,
             _ => false,

@@ -6,9 +6,12 @@ use godwit_model::message::NveToNva;
 use godwit_model::{VmKey, VmRecord};
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
 use godwit_tables::update::{Key, PortIdx};
+use godwit_wire::arp::ArpRepr;
+use godwit_wire::ndp::{self, AdvertFrame};
 use godwit_wire::{Mac, Span};
 
 use crate::io::{Level, Outputs};
+use crate::mobility::{Phase, Vm};
 use crate::queries::Asked;
 
 use super::{Nve, PortKind, Timer};
@@ -125,6 +128,34 @@ impl Nve {
             let text =
                 format!("{sender} still sends packets for {key} here, which left for {}", forward.to.nve);
             self.alarm(text, out);
+        }
+    }
+
+    /// Tells the VMs that run here of addresses that have got another MAC, by gratuitous ARP or an
+    /// unsolicited advertisement in the new owner's name (R24). Local ports only: other NVEs have the
+    /// directory's word.
+    pub(super) fn tell_local_vms(&mut self, out: &mut Outputs) {
+        let untold = self.heralds.take_dropped();
+        if untold > 0 {
+            self.alarm(format!("{untold} changed owners of addresses were too many to tell local VMs"), out);
+        }
+        while let Some((vni, ip)) = self.heralds.next(self.now) {
+            let owner = self.router.vn(vni).and_then(|vn| self.router.owner(vn, ip));
+            let Some((mac, router)) = owner else { continue };
+            let mut buf = [0; ndp::MAX_FRAME_LEN];
+            let written = match ip {
+                IpAddr::V4(ip) => ArpRepr::gratuitous(mac, ip).emit_frame(&mut buf, Mac::BROADCAST, mac),
+                IpAddr::V6(ip) => AdvertFrame::unsolicited(mac, ip, router).emit_frame(&mut buf),
+            };
+            let Ok(n) = written else { continue };
+            let running = |(key, vm): (&VmKey, &Vm)| match vm.phase {
+                Phase::Running { port } if key.mac != mac => Some(port),
+                _ => None,
+            };
+            let ports: Vec<PortIdx> = self.vms_of(vni).filter_map(running).collect();
+            self.heralds.told(self.now, ports.len());
+            out.note(Level::Info, format!("VN {vni}: {ip} is at {mac} now: {} local VMs told", ports.len()));
+            out.frames.extend(ports.into_iter().map(|port| (port, buf[..n].to_vec())));
         }
     }
 

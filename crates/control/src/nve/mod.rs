@@ -22,6 +22,7 @@ use godwit_wire::{Instant, Span};
 
 use crate::barrier::{After, Barriers};
 use crate::config::NveConfig;
+use crate::heralds::Heralds;
 use crate::io::{Input, Level, Outputs};
 use crate::mirror::Mirror;
 use crate::mobility::{Action, Ctx, Vm};
@@ -103,6 +104,7 @@ pub struct Nve {
     mirror: Mirror,
     queries: Queries,
     underlay: Underlay,
+    heralds: Heralds,
     router: Router,
     barriers: Barriers,
     timers: Timers<Timer>,
@@ -134,6 +136,7 @@ impl Nve {
             mirror: Mirror::default(),
             queries: Queries::default(),
             underlay: Underlay::default(),
+            heralds: Heralds::default(),
             barriers: Barriers::default(),
             timers: Timers::default(),
             seq: 0,
@@ -154,12 +157,14 @@ impl Nve {
         self.take(input, out);
         self.fire(out);
         self.follow_underlay(out);
+        self.tell_local_vms(out);
         self.finish(out);
     }
 
     /// When to call [`Nve::handle`] with `Input::Tick` at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.timers.next(), self.underlay.deadline()].into_iter().flatten().min()
+        let heralds = self.heralds.due(self.now);
+        [self.timers.next(), self.underlay.deadline(), heralds].into_iter().flatten().min()
     }
 
     /// What it was configured with.

@@ -140,11 +140,12 @@ impl Nve {
                     self.learn(record, out);
                 }
             }
-            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, members } => {
+            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, members } => {
                 if !known {
                     out.note(Level::Warn, format!("VN {vni} is not in the directory"));
                 }
-                self.snapshot_end(vni, SnapshotEnd { revision, mtu, transparent_vlan, members }, out);
+                let end = SnapshotEnd { revision, mtu, transparent_vlan, flood_silent, members };
+                self.snapshot_end(vni, end, out);
             }
             NvaToNve::Update { vni, revision, ack_id, change } => {
                 self.change(vni, change, out);

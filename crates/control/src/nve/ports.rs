@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{Location, VmKey};
+use godwit_model::{Location, MoveId, VmKey};
 use godwit_tables::update::{Admission, MAX_PORTS, PortIdx, PortRole};
 
 use godwit_wire::Mac;
@@ -121,6 +121,33 @@ impl Nve {
                 self.underlay.link(self.now, port, up);
             }
             PortKind::Exception => {}
+        }
+    }
+
+    /// Whether the VM behind `port` may be paused for the planned move `id` (R45): a pause for a move
+    /// that this NVE never heard of would hold the VM's packets until `intent_timeout`.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn may_pause(&self, port: PortIdx, id: &MoveId) -> Result<(), String> {
+        let Some(p) = self.ports.get(&port) else { return Err(format!("there is no port {}", port.0)) };
+        let PortKind::Access(key) = p.kind else {
+            return Err(format!("port {} is no access port: nothing to pause", p.name));
+        };
+        let vm = self.vms.get(&key);
+        match vm.and_then(|vm| vm.intent.as_ref()) {
+            Some(i) if i.id == *id && !i.is_target() => Ok(()),
+            Some(i) if i.id == *id => {
+                Err(format!("move {id} brings {key} to this NVE; pause it at {}", i.from.nve))
+            }
+            Some(i) => Err(format!(
+                "{key} is in move {} here, not in {id}; name that one, or call it off first",
+                i.id
+            )),
+            None => Err(format!(
+                "this NVE has not heard of move {id} of {key}; wait until `godwitctl move show {id}` says \
+                 prepared, or see whether the NVE's session with the NVA is up"
+            )),
         }
     }
 

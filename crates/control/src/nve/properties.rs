@@ -55,6 +55,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         location,
         version: Version { epoch: 1, seq },
         router: false,
+        router_pinned: false,
         pinned: false,
         moving: at.is_multiple_of(2).then(|| move_id(at)),
     }
@@ -124,6 +125,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 known: true,
                 mtu: end.2,
                 transparent_vlan: end.3,
+                flood_silent: at.is_multiple_of(2),
                 members,
             })
         }
@@ -173,6 +175,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         Update::PortSet { port, .. } | Update::PortRemove { port } => format!("port {port:?}"),
         Update::SourceSet { port, ip } | Update::SourceRemove { port, ip } => format!("source {port:?} {ip}"),
         Update::VnSet { vn, .. } | Update::VnRemove { vn } => format!("vn {vn:?}"),
+        Update::VnSilent { vn, .. } => format!("silent {vn:?}"),
         Update::NeighborSet { vn, ip, .. }
         | Update::NeighborAbsent { vn, ip, .. }
         | Update::NeighborRemove { vn, ip } => format!("ip {vn:?} {ip}"),
@@ -195,6 +198,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         | Update::NeighborRemove { .. }
         | Update::TunnelRemove { .. }
         | Update::ReplicaRemove { .. }
+        | Update::VnSilent { flood_gap: None, .. }
         // Negative entries end by themselves.
         | Update::NeighborAbsent { .. }
         | Update::VmSet { state: VmState::Absent { until: Instant(..=0xffff_ffff_ffff) }, .. } => tables.remove(&put),

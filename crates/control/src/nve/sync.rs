@@ -85,6 +85,7 @@ impl Nve {
             self.barriers.after_applied(After::FreeVn(vn));
         }
         self.mirror.remove_vn(vni);
+        self.heralds.forget_vn(vni);
     }
 
     pub(super) fn vms_of(&self, vni: Vni) -> impl Iterator<Item = (&VmKey, &Vm)> {
@@ -99,7 +100,9 @@ impl Nve {
             return;
         }
         let (mtu, transparent) = self.mirror.vn_settings(vni);
-        self.router.set_vn(vni, self.tenant_mtu(mtu), transparent);
+        if let Some(vn) = self.router.set_vn(vni, self.tenant_mtu(mtu), transparent) {
+            self.router.set_flood_silent(vn, self.mirror.floods_silent(vni));
+        }
         let mut keys: BTreeSet<VmKey> = self.mirror.records(vni).map(|r| r.key).collect();
         keys.extend(self.vms_of(vni).map(|(k, _)| *k));
         for key in keys {
@@ -214,6 +217,11 @@ impl Nve {
             Some(Answer::Absent { until })
         };
         let answer = owner.or_else(fixed).or_else(absent);
+        let new = if let Some(Answer::Owner { mac, .. }) = answer { Some(mac) } else { None };
+        let old = self.router.owner(vn, ip).map(|(mac, _)| mac);
+        if old != new {
+            self.heralds.changed(vni, ip, old, new);
+        }
         self.router.set_answer(vn, ip, answer);
     }
 

@@ -24,6 +24,8 @@ pub struct MiniNva {
     pub mute: bool,
     /// Somebody has not acknowledged where VMs are: their forward entries are extended.
     pub needs_forwarding: bool,
+    /// What VNs are like (R31).
+    pub flood_silent: bool,
     /// Say nothing on questions.
     pub mute_queries: bool,
 }
@@ -42,6 +44,7 @@ impl MiniNva {
             acks: Vec::new(),
             accept_unplanned: false,
             mute: false,
+            flood_silent: false,
             needs_forwarding: false,
             mute_queries: false,
         }
@@ -68,6 +71,7 @@ impl MiniNva {
             state: BindingState::Detached,
             version,
             router: false,
+            router_pinned: false,
             pinned: false,
             moving: None,
         };
@@ -135,7 +139,15 @@ impl MiniNva {
         let revision = self.revisions.get(&vni).copied().unwrap_or(0);
         said.push((
             i,
-            NvaToNve::End { vni, revision, known: true, mtu: 0, transparent_vlan: false, members },
+            NvaToNve::End {
+                vni,
+                revision,
+                known: true,
+                mtu: 0,
+                transparent_vlan: false,
+                flood_silent: self.flood_silent,
+                members,
+            },
         ));
         said
     }

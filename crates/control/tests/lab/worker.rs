@@ -8,7 +8,7 @@ use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, Update, VmState, 
 use godwit_wire::arp::{self, Arp};
 use godwit_wire::ethernet;
 use godwit_wire::outer::OuterHeader;
-use godwit_wire::{Instant, Mac};
+use godwit_wire::{Instant, Mac, Span};
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Tables {
@@ -20,6 +20,8 @@ pub struct Tables {
     pub tunnels: BTreeMap<TunnelIdx, (IpAddr, Option<(OuterHeader, u16)>)>,
     pub replicas: BTreeSet<(VnIdx, TunnelIdx)>,
     pub sources: BTreeSet<(PortIdx, IpAddr)>,
+    pub silent: BTreeMap<VnIdx, Span>,
+    pub routers: BTreeSet<(VnIdx, IpAddr)>,
 }
 
 impl Tables {
@@ -89,6 +91,8 @@ impl Tables {
                 self.neighbors.retain(|(v, _), _| *v != vn);
                 self.absent_ips.retain(|(v, _), _| *v != vn);
                 self.replicas.retain(|(v, _)| *v != vn);
+                self.silent.remove(&vn);
+                self.routers.retain(|(v, _)| *v != vn);
             }
             Update::PortSet { port, role } => {
                 self.ports.insert(port, role);
@@ -109,7 +113,15 @@ impl Tables {
             Update::VmRemove { key } => {
                 self.vms.remove(&key);
             }
-            Update::NeighborSet { vn, ip, mac, .. } => {
+            Update::VnSilent { vn, flood_gap: Some(gap) } => {
+                self.silent.insert(vn, gap);
+            }
+            Update::VnSilent { vn, flood_gap: None } => {
+                self.silent.remove(&vn);
+            }
+            Update::NeighborSet { vn, ip, mac, router } => {
+                self.routers.remove(&(vn, ip));
+                self.routers.extend(router.then_some((vn, ip)));
                 self.absent_ips.remove(&(vn, ip));
                 self.neighbors.insert((vn, ip), Some(mac));
             }

@@ -34,7 +34,8 @@ pub enum PortCommand {
     /// Remove a port.
     Remove(NameArgs),
     /// Say that the port's VM paused for its handover: the NVE holds what arrives for it.
-    Pause(NameArgs),
+    #[command(after_help = "Example:\n  godwitctl port pause vm1 --move maintenance-17 --nve nve-a")]
+    Pause(PauseArgs),
     /// Say that the port's VM runs here: the NVE delivers and claims it. After a pause: go on.
     Activate(NameArgs),
     /// Let another worker poll the port; no frame is lost.
@@ -58,6 +59,20 @@ pub struct NameArgs {
     /// The port.
     #[arg(value_parser = parse::name)]
     name: String,
+    #[command(flatten)]
+    target: NveArg,
+}
+
+/// Arguments of `port pause`.
+#[derive(Args, Clone, Debug)]
+pub struct PauseArgs {
+    /// The port.
+    #[arg(value_parser = parse::name)]
+    name: String,
+    /// The move that it is for: an NVE that has not heard of it refuses, and does not hold packets for
+    /// a move that never comes.
+    #[arg(long = "move", value_name = "ID", value_parser = parse::move_id)]
+    move_id: Option<String>,
     #[command(flatten)]
     target: NveArg,
 }
@@ -221,9 +236,10 @@ pub async fn run(command: PortCommand, ctx: &mut Context<'_>) -> Result<(), Fail
             let fallback = format!("port {name} removed");
             (target, Ask::RemovePort(v1::RemovePort { name }), fallback)
         }
-        PortCommand::Pause(NameArgs { name, target }) => {
+        PortCommand::Pause(PauseArgs { name, move_id, target }) => {
             let fallback = format!("port {name} paused");
-            (target, Ask::PausePort(v1::PausePort { name }), fallback)
+            let move_id = move_id.unwrap_or_default();
+            (target, Ask::PausePort(v1::PausePort { name, move_id }), fallback)
         }
         PortCommand::Activate(NameArgs { name, target }) => {
             let fallback = format!("port {name} activated");

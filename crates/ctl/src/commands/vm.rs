@@ -64,7 +64,8 @@ pub struct DefineArgs {
     /// An IPv6 address of it; may be repeated, or several with commas.
     #[arg(long, value_name = "IP", value_parser = parse::ipv6, value_delimiter = ',')]
     ipv6: Vec<Ipv6Addr>,
-    /// It is a router: NVEs say so when they answer neighbor solicitations for it.
+    /// It is a router: NVEs say so when they answer neighbor solicitations for it. Without this they
+    /// say what the VM's own advertisements say.
     #[arg(long)]
     router: bool,
     /// It lives behind this NVE, which may be a foreign one, and no claim moves it.
@@ -120,7 +121,11 @@ struct VmView {
     nve_ipv6: Option<String>,
     version: Option<String>,
     router: bool,
+    /// The router flag is the operator's.
+    router_pinned: bool,
     pinned: bool,
+    /// NVEs that hear of changes; null where it was not asked for.
+    interested: Option<Vec<String>>,
     moving: Option<String>,
 }
 
@@ -140,6 +145,8 @@ impl From<v1::VmRecord> for VmView {
             nve_ipv6: text::locator(&locators.v6),
             version: text::version(r.version.as_ref()),
             router: r.router,
+            router_pinned: r.router_pinned,
+            interested: (!r.interested.is_empty()).then_some(r.interested),
             pinned: r.pinned,
             moving: text::some(&r.moving),
             name: r.name,
@@ -172,6 +179,7 @@ impl Report for VmView {
             ("state", self.state.clone()),
             ("NVE", nve.unwrap_or_default()),
             ("version", text::or_empty(self.version.as_ref())),
+            ("told", self.interested.as_ref().map(|n| n.join(" ")).unwrap_or_default()),
             ("flags", self.flags()),
         ])
     }

@@ -1,6 +1,6 @@
 //! `godwitctl vn`: virtual networks.
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use godwit_nva_api::v1;
 use serde::Serialize;
 
@@ -28,6 +28,20 @@ pub enum VnCommand {
         /// Let the tenants' VLAN tags pass; without it tagged frames are dropped.
         #[arg(long)]
         transparent_vlan: bool,
+        /// Requests for addresses that the directory does not have: drop them, or flood ten a second for
+        /// hosts that never announce themselves.
+        #[arg(long, value_enum, default_value_t = Silent::Query)]
+        silent: Silent,
+    },
+    /// Change a virtual network.
+    #[command(after_help = "Example:\n  godwitctl vn set blue --silent flood")]
+    Set {
+        /// Its name.
+        #[arg(value_parser = parse::name)]
+        name: String,
+        /// Requests for addresses that the directory does not have.
+        #[arg(long, value_enum)]
+        silent: Silent,
     },
     /// List the virtual networks.
     List,
@@ -39,6 +53,15 @@ pub enum VnCommand {
     },
 }
 
+/// What becomes of ARP and ND requests for addresses that the directory does not have (R31).
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Silent {
+    /// They are dropped.
+    Query,
+    /// They are flooded, ten a second and NVE at most.
+    Flood,
+}
+
 /// A VN for output.
 #[derive(Serialize)]
 struct VnView {
@@ -47,6 +70,8 @@ struct VnView {
     /// Null: each NVE's own.
     mtu: Option<u32>,
     transparent_vlan: bool,
+    /// query or flood.
+    silent: &'static str,
     vms: u32,
     members: Vec<String>,
 }
@@ -58,6 +83,7 @@ impl From<v1::Vn> for VnView {
             vni: v.vni,
             mtu: (v.mtu != 0).then_some(v.mtu),
             transparent_vlan: v.transparent_vlan,
+            silent: if v.flood_silent { "flood" } else { "query" },
             vms: v.vms,
             members: v.members,
         }
@@ -71,13 +97,14 @@ struct VnList {
 
 impl Report for VnList {
     fn text(&self) -> String {
-        let mut t = Table::new(&["NAME", ">VNI", ">MTU", "VLAN TAGS", ">VMS", "NVES"]);
+        let mut t = Table::new(&["NAME", ">VNI", ">MTU", "VLAN TAGS", "SILENT", ">VMS", "NVES"]);
         for v in &self.vns {
             t.row([
                 v.name.clone(),
                 v.vni.to_string(),
                 v.mtu.map(|m| m.to_string()).unwrap_or_default(),
                 if v.transparent_vlan { "pass" } else { "dropped" }.into(),
+                v.silent.into(),
                 v.vms.to_string(),
                 v.members.join(" "),
             ]);
@@ -86,7 +113,7 @@ impl Report for VnList {
     }
 }
 
-/// A VN that was created or deleted.
+/// A VN that was created, changed or deleted.
 #[derive(Serialize)]
 struct Changed {
     #[serde(skip)]
@@ -108,10 +135,20 @@ impl Report for Changed {
 pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let nva = ctx.link.nva().await?;
     match command {
-        VnCommand::Create { name, vni, mtu, transparent_vlan } => {
-            let vn = v1::Vn { name, vni, mtu: mtu.unwrap_or(0), transparent_vlan, ..v1::Vn::default() };
+        VnCommand::Create { name, vni, mtu, transparent_vlan, silent } => {
+            let flood_silent = silent == Silent::Flood;
+            let mtu = mtu.unwrap_or(0);
+            let vn = v1::Vn { name, vni, mtu, transparent_vlan, flood_silent, ..v1::Vn::default() };
             let vn = nva.settle(nva.client().create_vn(vn)).await?;
             ctx.show(&Changed { verb: "created", vn: vn.into() })
+        }
+        VnCommand::Set { name, silent } => {
+            let flood_silent = silent == Silent::Flood;
+            let vn = v1::Vn { name: name.clone(), flood_silent, ..v1::Vn::default() };
+            match nva.settle(nva.client().set_vn(vn)).await {
+                Ok(vn) => ctx.show(&Changed { verb: "changed", vn: vn.into() }),
+                Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vn, &name)]).await),
+            }
         }
         VnCommand::List => {
             let vns = nva.vns().await?.into_iter().map(VnView::from).collect();

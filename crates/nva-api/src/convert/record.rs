@@ -116,8 +116,10 @@ impl From<model::VmRecord> for v1::VmRecord {
             state: v1::BindingState::from(m.state).into(),
             version: Some(m.version.into()),
             router: m.router,
+            router_pinned: m.router_pinned,
             pinned: m.pinned,
             moving: m.moving.map(|id| id.0).unwrap_or_default(),
+            interested: Vec::new(),
         }
     }
 }
@@ -140,6 +142,7 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
             state,
             version: version("version", p.version)?,
             router: p.router,
+            router_pinned: p.router_pinned,
             pinned: p.pinned,
             moving: if p.moving.is_empty() { None } else { Some(move_id("moving", p.moving)?) },
         })

@@ -109,7 +109,7 @@ fn up(m: NveToNva) -> Up {
             };
             Up::Query(v1::Query { seq, vni: vni.get(), by: Some(by) })
         }
-        NveToNva::Claim { seq, key, ips, cause, base, port } => {
+        NveToNva::Claim { seq, key, ips, cause, base, port, router } => {
             let (ipv4, ipv6) = split(&ips);
             let cause = v1::ClaimCause::from(cause).into();
             Up::Claim(v1::Claim {
@@ -120,6 +120,7 @@ fn up(m: NveToNva) -> Up {
                 cause,
                 base: Some(base.into()),
                 port,
+                router,
             })
         }
         NveToNva::Withdraw { key, version } => {
@@ -228,6 +229,7 @@ fn claim(p: v1::Claim) -> Result<NveToNva, ConvertError> {
         cause: claim_cause("cause", p.cause)?,
         base: version("base", p.base)?,
         port: name("port", "port", p.port)?,
+        router: p.router,
     })
 }
 
@@ -269,14 +271,17 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::Snapshot { vni, vms } => {
             Down::Snapshot(v1::Snapshot { vni: vni.get(), vms: vms.into_iter().map(Into::into).collect() })
         }
-        NvaToNve::End { vni, revision, known, mtu, transparent_vlan, members } => Down::End(v1::End {
-            vni: vni.get(),
-            revision,
-            known,
-            mtu: mtu.into(),
-            transparent_vlan,
-            members: members.into_iter().map(Into::into).collect(),
-        }),
+        NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, members } => {
+            Down::End(v1::End {
+                vni: vni.get(),
+                revision,
+                known,
+                mtu: mtu.into(),
+                transparent_vlan,
+                flood_silent,
+                members: members.into_iter().map(Into::into).collect(),
+            })
+        }
         NvaToNve::Update { vni, revision, ack_id, change } => {
             Down::Update(v1::Update { vni: vni.get(), revision, ack_id, change: Some(change.into()) })
         }
@@ -379,6 +384,7 @@ fn end(p: v1::End) -> Result<NvaToNve, ConvertError> {
         known: p.known,
         mtu: u16::try_from(p.mtu).map_err(|_| too_large())?,
         transparent_vlan: p.transparent_vlan,
+        flood_silent: p.flood_silent,
         members: each("members", p.members)?,
     })
 }

@@ -7,6 +7,23 @@ use godwit_model::{BindingState, ClaimCause, DenyReason, Location, MoveId, NveId
 
 use super::{Directory, Level, SessionId};
 
+/// What an NVE claims.
+pub(super) struct Asked {
+    pub seq: u64,
+    pub key: VmKey,
+    pub ips: Vec<IpAddr>,
+    pub cause: ClaimCause,
+    pub base: Version,
+    pub router: Option<bool>,
+}
+
+/// Takes an advertised R flag over, unless the operator has said what holds; whether it is news.
+fn learn_router(record: &mut VmRecord, router: Option<bool>) -> bool {
+    let news = router.filter(|r| !record.router_pinned && *r != record.router);
+    record.router = news.unwrap_or(record.router);
+    news.is_some()
+}
+
 /// What a claim comes to.
 enum Verdict {
     /// It is there already: the same version again, so that a repeated claim changes nothing.
@@ -17,20 +34,11 @@ enum Verdict {
 }
 
 impl Directory {
-    #[allow(clippy::too_many_arguments)] // They are the message's fields.
-    pub(super) fn claim(
-        &mut self,
-        session: SessionId,
-        nve: NveId,
-        seq: u64,
-        key: VmKey,
-        mut ips: Vec<IpAddr>,
-        cause: ClaimCause,
-        base: Version,
-    ) {
-        ips.sort_unstable();
-        ips.dedup();
-        match self.judge(&nve, key, &ips, base) {
+    pub(super) fn claim(&mut self, session: SessionId, nve: NveId, mut asked: Asked) {
+        asked.ips.sort_unstable();
+        asked.ips.dedup();
+        let Asked { seq, key, cause, router, .. } = asked;
+        match self.judge(&nve, key, &asked.ips, asked.base) {
             Verdict::Deny(reason, text) => {
                 self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
                 let record = self.vms.get(&key).cloned();
@@ -38,12 +46,27 @@ impl Directory {
             }
             Verdict::Confirm => {
                 self.source_came_back(&nve, key);
+                self.router_heard(session, key, router);
                 if let Some(record) = self.vms.get(&key).cloned() {
                     self.send(session, NvaToNve::Grant { seq, record });
                 }
             }
-            Verdict::Grant(by) => self.grant(session, nve, seq, key, by),
+            Verdict::Grant(by) => self.grant(session, nve, &asked, by),
         }
+    }
+
+    /// The owner's own advertisement says that it is a router, or none (R25). A new version, so that
+    /// no older word undoes it; the location stays.
+    fn router_heard(&mut self, session: SessionId, key: VmKey, router: Option<bool>) {
+        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        if !learn_router(&mut record, router) {
+            return;
+        }
+        record.version = self.next_version();
+        let what = if record.router { "a router" } else { "no router" };
+        self.log(Level::Info, format!("VM {} ({key}) says that it is {what}", record.name));
+        self.put_vm(record);
+        self.publish(key, Some(session));
     }
 
     /// The rules, in the order in which they bind.
@@ -79,12 +102,14 @@ impl Directory {
         waits.then(|| (m.record.id.clone(), m.record.from.clone(), m.record.to.clone()))
     }
 
-    fn grant(&mut self, session: SessionId, nve: NveId, seq: u64, key: VmKey, by: Option<MoveId>) {
+    fn grant(&mut self, session: SessionId, nve: NveId, asked: &Asked, by: Option<MoveId>) {
+        let (seq, key) = (asked.seq, asked.key);
         let Some(location) = self.location_of(&nve) else { return };
         let Some(mut record) = self.vms.get(&key).cloned() else { return };
         let old = record.location.replace(location).map(|l| l.nve);
         record.state = BindingState::Active;
         record.version = self.next_version();
+        learn_router(&mut record, asked.router);
         let text = match &old {
             Some(old) => format!("VM {} ({key}) moves from NVE {old} to {nve}", record.name),
             None => format!("VM {} ({key}) is at NVE {nve}", record.name),

@@ -22,7 +22,7 @@ pub struct VmDefinition {
     pub ipv4: Vec<Ipv4Addr>,
     /// Its IPv6 addresses, each unique in the VN.
     pub ipv6: Vec<Ipv6Addr>,
-    /// It is a router.
+    /// It is a router, whatever it advertises; without this its own advertisements decide (R25).
     pub router: bool,
     /// It is at this NVE by the operator's word; none: it is claimed.
     pub pinned: Option<NveId>,
@@ -65,6 +65,27 @@ impl Directory {
             self.settle_by_snapshot(session, vni);
             self.snapshot(session, vni);
         }
+    }
+
+    /// Changes whether requests for unknown addresses are flooded in a VN (R31); its members are told.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn set_vn(&mut self, now: Instant, wall_us: u64, name: &str, flood_silent: bool) -> Answer<VnInfo> {
+        self.begin(now, wall_us);
+        let unknown = || Refusal::UnknownVn(name.into());
+        let vni = *self.vn_names.get(name).ok_or_else(unknown)?;
+        let record = self.vns.get_mut(&vni).and_then(|vn| vn.record.as_mut()).ok_or_else(unknown)?;
+        if record.flood_silent != flood_silent {
+            record.flood_silent = flood_silent;
+            let record = record.clone();
+            self.persist(Write::PutVn(record));
+            let what = if flood_silent { "flooded" } else { "dropped" };
+            self.log(Level::Info, format!("VN {name}: requests for unknown addresses are {what}"));
+            self.snapshot_all(vni);
+        }
+        let info = self.vn_info(vni).ok_or_else(unknown)?;
+        Ok((info, self.finish()))
     }
 
     /// Deletes a VN without VMs.
@@ -176,7 +197,9 @@ impl Directory {
             state: if location.is_some() { BindingState::Active } else { BindingState::Detached },
             location,
             version: old.map_or(Version::ZERO, |r| r.version),
-            router: def.router,
+            // What the VM said itself stays, unless the operator knows better or did so before.
+            router: def.router || old.is_some_and(|r| r.router && !r.router_pinned),
+            router_pinned: def.router,
             pinned: def.pinned.is_some(),
             moving: old.and_then(|r| r.moving.clone()),
         };

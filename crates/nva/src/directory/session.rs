@@ -6,6 +6,7 @@ use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{BindingState, Locators, NveId, Version, VmKey};
 use godwit_wire::{Instant, Span, Vni};
 
+use super::claim::Asked;
 use super::{Directory, Level, Nve, NveRecord, Output, SessionId, Write};
 
 /// A VM granted so recently may be missing in a report that is still under way.
@@ -87,8 +88,8 @@ impl Directory {
             NveToNva::Associate { key, port } => self.associate(session, &nve, key, port),
             NveToNva::Disassociate { key, port } => self.disassociate(session, key, &port),
             NveToNva::Query { seq, vni, by } => self.query(session, seq, vni, by),
-            NveToNva::Claim { seq, key, ips, cause, base, port: _ } => {
-                self.claim(session, nve, seq, key, ips, cause, base);
+            NveToNva::Claim { seq, key, ips, cause, base, port: _, router } => {
+                self.claim(session, nve, Asked { seq, key, ips, cause, base, router });
             }
             NveToNva::Withdraw { key, version } => self.withdraw(&nve, key, version),
             NveToNva::Ack { ack_id } => self.ack(session, ack_id),
@@ -293,6 +294,7 @@ impl Directory {
             known: record.is_some(),
             mtu: record.map_or(0, |r| r.mtu),
             transparent_vlan: record.is_some_and(|r| r.transparent_vlan),
+            flood_silent: record.is_some_and(|r| r.flood_silent),
             members,
         };
         self.send(session, end);

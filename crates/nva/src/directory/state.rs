@@ -16,6 +16,8 @@ pub struct VnRecord {
     pub mtu: u16,
     /// Inner VLAN tags pass (R10).
     pub transparent_vlan: bool,
+    /// Requests for addresses that the directory does not have are flooded (R31).
+    pub flood_silent: bool,
 }
 
 /// An NVE that spoke once, or that the operator defined.

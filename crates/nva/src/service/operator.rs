@@ -40,6 +40,7 @@ fn vn(info: VnInfo) -> v1::Vn {
         vni: info.record.vni.get(),
         mtu: info.record.mtu.into(),
         transparent_vlan: info.record.transparent_vlan,
+        flood_silent: info.record.flood_silent,
         vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
         members: info.members.iter().map(NveId::to_string).collect(),
     }
@@ -65,6 +66,7 @@ fn vn_record(p: v1::Vn) -> Result<VnRecord, Status> {
         name: p.name,
         mtu: mtu.map_err(|_| Status::invalid_argument(format!("mtu: {} is more than 9216", p.mtu)))?,
         transparent_vlan: p.transparent_vlan,
+        flood_silent: p.flood_silent,
     })
 }
 
@@ -100,6 +102,12 @@ impl Operator for Operators {
         Ok(Response::new(vn(info)))
     }
 
+    async fn set_vn(&self, request: Request<v1::Vn>) -> Answered<v1::Vn> {
+        let v1::Vn { name, flood_silent, .. } = request.into_inner();
+        let info = self.handle.order(move |d, now, wall| d.set_vn(now, wall, &name, flood_silent)).await?;
+        Ok(Response::new(vn(info)))
+    }
+
     async fn list_vns(&self, _: Request<v1::ListVnsRequest>) -> Answered<v1::VnList> {
         let vns = self.handle.look(|d, _| Ok(d.vns())).await?;
         Ok(Response::new(v1::VnList { vns: vns.into_iter().map(vn).collect() }))
@@ -127,8 +135,12 @@ impl Operator for Operators {
 
     async fn show_vm(&self, request: Request<v1::VmName>) -> Answered<v1::VmRecord> {
         let name = request.into_inner().name;
-        let record = self.handle.look(move |d, _| d.vm_named(&name).cloned()).await?;
-        Ok(Response::new(record.into()))
+        let look = move |d: &crate::Directory, _| {
+            let record = d.vm_named(&name)?.clone();
+            let interested = d.interested(record.key).iter().map(NveId::to_string).collect();
+            Ok(v1::VmRecord { interested, ..record.into() })
+        };
+        Ok(Response::new(self.handle.look(look).await?))
     }
 
     async fn define_nve(&self, request: Request<v1::NveDefinition>) -> Answered<v1::NveInfo> {

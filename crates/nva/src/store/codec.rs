@@ -30,6 +30,7 @@ pub(super) fn vn(r: &VnRecord) -> Vec<u8> {
         vni: r.vni.get(),
         mtu: r.mtu.into(),
         transparent_vlan: r.transparent_vlan,
+        flood_silent: r.flood_silent,
         ..Default::default()
     };
     p.encode_to_vec()
@@ -43,6 +44,7 @@ pub(super) fn vn_from(bytes: &[u8]) -> Decoded<VnRecord> {
         name: convert::name("vn.name", "VN", p.name)?,
         mtu: u16::try_from(p.mtu).map_err(|_| ConvertError { field: "vn.mtu".into(), problem: too_large })?,
         transparent_vlan: p.transparent_vlan,
+        flood_silent: p.flood_silent,
     })
 }
 

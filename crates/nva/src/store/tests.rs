@@ -26,6 +26,7 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         location: here,
         version: Version { epoch: 1, seq },
         router: seq.is_multiple_of(3),
+        router_pinned: false,
         pinned: false,
         moving: seq.is_multiple_of(5).then(|| MoveId("m".into())),
     }
@@ -49,7 +50,13 @@ fn a_move(n: u8, number: u64) -> StoredMove {
 }
 
 fn vn(n: u8, mtu: u16) -> VnRecord {
-    VnRecord { vni: Vni::from_low24(n.into()), name: format!("vn{n}"), mtu, transparent_vlan: n > 2 }
+    VnRecord {
+        vni: Vni::from_low24(n.into()),
+        name: format!("vn{n}"),
+        mtu,
+        transparent_vlan: n > 2,
+        flood_silent: n > 3,
+    }
 }
 
 fn nve(n: u8, foreign: bool) -> NveRecord {

@@ -10,7 +10,7 @@
 //!   records at least as new, and every order that was obeyed.
 //! * [`Invariant::Isolation`], [`Invariant::Destination`], [`Invariant::Intact`]: a test frame comes
 //!   to a VM of its own VN (two VNs use the same addresses), to the one it is for, bit by bit as sent.
-//!   An answer to ARP or ND names the address's owner.
+//!   An answer to ARP or ND names the address's owner, and no request crosses the underlay.
 //! * [`Invariant::NoDuplicates`]: a frame is received once, or once more for each time that the
 //!   underlay repeated it.
 //! * [`Invariant::NoLoop`]: a frame is put into an outer header at most four times (R46d), three
@@ -27,7 +27,8 @@
 //! * [`Invariant::NoLoss`]: a frame between VMs that nothing excuses was received: in a schedule
 //!   that is planned, or in which sessions are cut and soon there again, all of them; with failing
 //!   NVAs those between VMs that did not move. Then each VM sends one frame of each family to each
-//!   other in its VN, and all of these are received, in any schedule.
+//!   other in its VN, and all of these are received, in any schedule. In a planned one every ARP or
+//!   ND request for another's address was answered, if the asker stayed (R28).
 //! * [`Invariant::Balance`]: in each worker rx + copies = tx + consumed + drops + waiting.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ use godwit_tables::vms::{Fib, State};
 use godwit_wire::{Mac, Span};
 
 use super::names;
+use super::schedule::Class;
 use super::worker::Worker;
 use super::world::World;
 
@@ -180,6 +182,7 @@ impl World {
 
     /// A frame that is no test frame: an answer must name the address's owner.
     pub fn check_answer(&mut self, host: usize, vm: usize, frame: &[u8]) {
+        let nd = frame.get(12..14) == Some(&[0x86, 0xdd]);
         let answer = match frame.get(12..14) {
             Some([8, 6]) if frame.get(21) == Some(&2) => {
                 frame.get(22..28).zip(frame.get(31)).map(|(mac, number)| (mac.to_vec(), *number))
@@ -194,8 +197,9 @@ impl World {
         let there = self.guests.iter().any(|g| g.vn == self.guests[vm].vn && g.key.mac == owner);
         if owner != Mac(*mac.first_chunk().unwrap_or(&[0; 6])) || !there {
             let text = format!("n{host} told vm {vm} that address {number} has {mac:02x?}");
-            self.fail(Invariant::Destination, text);
+            return self.fail(Invariant::Destination, text);
         }
+        self.question_answered(vm, usize::from(number) - 1, nd);
     }
 
     // ---- At the end ----
@@ -294,6 +298,7 @@ impl World {
                 return self.fail(Invariant::NoLoss, text);
             }
         }
+        self.check_questions();
         for host in 0..self.hosts.len() {
             for worker in 0..self.hosts[host].workers.len() {
                 let off = self.hosts[host].workers[worker].imbalance();
@@ -302,6 +307,21 @@ impl World {
                     return self.fail(Invariant::Balance, text);
                 }
             }
+        }
+    }
+
+    /// Where nothing fails, every guest that stayed was told what it asked for (R28): while the owner
+    /// is moved, its switch goes on answering.
+    fn check_questions(&mut self) {
+        if self.plan.class != Class::Planned {
+            return;
+        }
+        let stayed = |vm: usize, at| self.guests[vm].at == at && !self.guests[vm].has_moved;
+        let open = self.questions.iter().find(|((vm, ..), q)| stayed(*vm, q.at));
+        if let Some(((vm, target, nd), q)) = open {
+            let what = if *nd { "ND" } else { "ARP" };
+            let text = format!("vm {vm} asked by {what} for address {target} at {:?}: no answer", q.since);
+            self.fail(Invariant::NoLoss, text);
         }
     }
 }

@@ -145,8 +145,13 @@ impl World {
         self.nva.disk.epoch = directory.epoch();
         let mut writes = Vec::new();
         for vn in 0..self.plan.vns {
-            let vn =
-                VnRecord { vni: names::vni(vn), name: format!("vn{vn}"), mtu: 0, transparent_vlan: false };
+            let vn = VnRecord {
+                vni: names::vni(vn),
+                name: format!("vn{vn}"),
+                mtu: 0,
+                transparent_vlan: false,
+                flood_silent: false,
+            };
             writes.extend(directory.create_vn(self.now, self.wall_us(), vn).expect("a new VN").1);
         }
         for guest in &self.guests {

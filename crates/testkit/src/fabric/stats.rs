@@ -69,6 +69,12 @@ stats! {
     frames_lost_by_underlay,
     /// Underlay frames repeated by a storm.
     frames_repeated_by_underlay,
+    /// Addresses of others that guests asked for and that had to be answered.
+    asked,
+    /// Of these, while the address's owner was being moved.
+    asked_of_moving,
+    /// Of these, answered.
+    answered,
     /// Messages between switches and the NVA.
     messages,
     /// Sessions opened.

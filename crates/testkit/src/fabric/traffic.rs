@@ -66,6 +66,17 @@ impl Guest {
     }
 }
 
+/// A guest's request for another's address (R28).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    /// When it was asked first.
+    pub since: Instant,
+    /// Where the asker was.
+    pub at: Option<(usize, PortIdx)>,
+    /// The address's owner was being moved.
+    moving: bool,
+}
+
 /// One direction of one conversation, and what became of each of its frames.
 pub(super) struct Flow {
     pub from: usize,
@@ -199,12 +210,30 @@ impl World {
             return;
         }
         let (mac, number) = (guest.key.mac, guest.number);
-        let frame = if self.rng.chance(500) {
+        let arp = self.rng.chance(500);
+        let frame = if arp {
             frames::arp_request(mac, names::vm_v4(number), names::vm_v4(target))
         } else {
             Nd::solicit(mac, names::vm_v6(number), names::vm_v6(target)).frame()
         };
+        self.remember_question(vm, target, !arp);
         self.guest_puts(vm, 0, MemPacket::new(&frame));
+    }
+
+    /// An asker that stays where it is must be answered, whatever the owner does (R28).
+    fn remember_question(&mut self, vm: usize, target: usize, nd: bool) {
+        let asker = &self.guests[vm];
+        let owner = self.guests.iter().find(|g| g.vn == asker.vn && g.number == target);
+        let Some(owner) = owner.filter(|_| asker.script.is_none()) else { return };
+        let question = Question { since: self.now, at: asker.at, moving: owner.script.is_some() };
+        self.stats.asked += 1;
+        self.stats.asked_of_moving += u64::from(question.moving);
+        self.questions.entry((vm, target, nd)).or_insert(question);
+    }
+
+    /// A guest hears who has an address.
+    pub fn question_answered(&mut self, vm: usize, target: usize, nd: bool) {
+        self.stats.answered += u64::from(self.questions.remove(&(vm, target, nd)).is_some());
     }
 
     pub fn port_rx(&mut self, host: usize, worker: usize, port: PortIdx, packet: MemPacket) {
@@ -284,6 +313,10 @@ impl World {
             self.note(|| format!("n{host} tunnels {tag:?} to {destination} ttl {ttl}"));
             self.count_encapsulation(tag);
         }
+        let request = names::inside_vxlan(frame).is_some_and(|(_, inner)| is_broadcast_arp(inner));
+        if request {
+            return self.fail(Invariant::Destination, format!("n{host} floods an ARP request (R31)"));
+        }
         let tag = tag.map(|(tag, _)| tag);
         if destination.0[0] & 1 == 1 {
             for to in (0..self.hosts.len()).filter(|to| *to != host) {
@@ -338,4 +371,9 @@ impl World {
         let span = self.rng.us(least, most);
         self.after(span, Event::UplinkRx { host: to, packet });
     }
+}
+
+/// An ARP packet to everybody.
+fn is_broadcast_arp(frame: &[u8]) -> bool {
+    frame.first_chunk() == Some(&[0xff; 6]) && frame.get(12..14) == Some(&[8, 6])
 }

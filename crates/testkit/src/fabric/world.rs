@@ -1,6 +1,6 @@
 //! Everything that is there, and the loop that lets it happen.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use godwit_control::Input;
 use godwit_model::message::{NvaToNve, NveToNva};
@@ -18,7 +18,7 @@ use super::schedule::{Class, Fault, Sabotage, Schedule};
 use super::script::Script;
 use super::session::Conn;
 use super::stats::Stats;
-use super::traffic::{Flow, Guest};
+use super::traffic::{Flow, Guest, Question};
 
 /// Events that one schedule may take; more means that something goes round in circles.
 const MAX_EVENTS: u64 = 2_000_000;
@@ -97,6 +97,8 @@ pub(super) struct World {
     pub guests: Vec<Guest>,
     pub flows: Vec<Flow>,
     pub scripts: Vec<Script>,
+    /// Requests of guests that wait for an answer: who, for which number, by ND.
+    pub questions: BTreeMap<(usize, usize, bool), Question>,
     pub known: Known,
     pub stats: Stats,
     pub violation: Option<Violation>,
@@ -125,6 +127,7 @@ impl World {
             guests,
             flows,
             scripts: Vec::new(),
+            questions: BTreeMap::new(),
             known: Known::default(),
             stats: Stats { schedules: 1, ..Stats::default() },
             violation: None,

@@ -53,7 +53,7 @@ fn r55_the_addresses_must_be_the_recorded_ones() {
     let cause = ClaimCause::Activate;
     for ips in [vec![], vec![ip(2)], vec![ip(1), ip(9)]] {
         let base = Version::ZERO;
-        let m = NveToNva::Claim { seq: 1, key: key(1), ips, cause, base, port: "p1".into() };
+        let m = NveToNva::Claim { seq: 1, key: key(1), ips, cause, base, port: "p1".into(), router: None };
         let out = w.say(a, m);
         assert_eq!(denied(&out, a), Some(DenyReason::AddressMismatch));
     }
@@ -64,6 +64,7 @@ fn r55_the_addresses_must_be_the_recorded_ones() {
         cause,
         base: Version::ZERO,
         port: "p1".into(),
+        router: None,
     };
     let out = w.say(a, m);
     assert!(granted(&out, a).is_some(), "neither order nor doubles matter");
@@ -189,4 +190,66 @@ fn r20_versions_rise_with_every_change_of_a_key() {
         last = w.vm(1).version;
         assert!(last > granted);
     }
+}
+
+fn claim_of_router(n: u8, router: Option<bool>) -> NveToNva {
+    match claim(n, Version::ZERO) {
+        NveToNva::Claim { seq, key, ips, base, port, .. } => {
+            let cause = ClaimCause::NeighborAdvertisement;
+            NveToNva::Claim { seq, key, ips, cause, base, port, router }
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn r25_the_r_flag_is_learned_from_the_vm_itself() {
+    let mut w = World::new();
+    let (a, c) = (w.join("a"), w.join("c"));
+    let first = granted(&w.say(a, claim_of_router(1, Some(true))), a).unwrap();
+    assert!(first.router && !first.router_pinned);
+    let again = w.say(a, claim_of_router(1, Some(true)));
+    assert_eq!(granted(&again, a).unwrap().version, first.version, "nothing new");
+    assert_eq!(granted(&w.say(a, claim(1, first.version)), a).unwrap(), first, "not heard is no word");
+    let out = w.say(a, claim_of_router(1, Some(false)));
+    let none = granted(&out, a).unwrap();
+    assert!(!none.router && none.version > first.version);
+    assert_eq!(updated(&out, c), [none], "proxies elsewhere answer with it");
+    w.say(a, claim_of_router(1, Some(true)));
+    let (kept, _) = w.order(|d, now, wall| d.define_vm(now, wall, definition(1))).unwrap();
+    assert!(kept.router, "a definition that says nothing leaves what was learned");
+}
+
+#[test]
+fn r25_the_operators_word_stands() {
+    let mut w = World::new();
+    let a = w.join("a");
+    let router = VmDefinition { router: true, ..definition(1) };
+    w.order(|d, now, wall| d.define_vm(now, wall, router)).unwrap();
+    let r = granted(&w.say(a, claim_of_router(1, Some(false))), a).unwrap();
+    assert!(r.router && r.router_pinned);
+    let (r, _) = w.order(|d, now, wall| d.define_vm(now, wall, definition(1))).unwrap();
+    assert!(!r.router && !r.router_pinned, "taken back");
+}
+
+#[test]
+fn r26_five_rounds_of_a_rarp_are_one_version() {
+    let mut w = World::new();
+    let (a, b) = (w.join("a"), w.join("b"));
+    w.take(a, 1);
+    w.settle(&[a, b]);
+    w.start(1, "b", "m").unwrap();
+    let before = w.vm(1).version;
+    let mut versions = BTreeSet::new();
+    for seq in 0..5 {
+        // Each round may come as a claim of its own: an NVE that restarts in between says it again.
+        let (cause, port, base) = (ClaimCause::Rarp, "p1".to_owned(), before);
+        let m = NveToNva::Claim { seq, key: key(1), ips: vec![ip(1)], cause, base, port, router: None };
+        versions.insert(granted(&w.say(b, m), b).unwrap().version);
+        w.pass(50 + 100 * seq);
+        w.say(b, NveToNva::Keepalive);
+    }
+    assert_eq!(versions.len(), 1);
+    assert_eq!(w.vm(1).version.seq, before.seq + 1);
+    assert_eq!(w.vm(1).ipv4.len(), 1, "all its addresses moved with it");
 }

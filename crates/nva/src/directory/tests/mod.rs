@@ -62,7 +62,7 @@ pub(super) fn definition(n: u8) -> VmDefinition {
 
 pub(super) fn claim(n: u8, base: Version) -> NveToNva {
     let (cause, port) = (ClaimCause::GratuitousArp, "p1".to_owned());
-    NveToNva::Claim { seq: 7, key: key(n), ips: vec![ip(n)], cause, base, port }
+    NveToNva::Claim { seq: 7, key: key(n), ips: vec![ip(n)], cause, base, port, router: None }
 }
 
 impl World {
@@ -75,7 +75,13 @@ impl World {
         let durable = State { epoch: 1, ..State::default() };
         let mut w =
             World { d: Directory::new(config), now: Instant(1_000_000_000), durable, next_session: 1 };
-        let red = VnRecord { vni: vni(100), name: "red".into(), mtu: 1400, transparent_vlan: false };
+        let red = VnRecord {
+            vni: vni(100),
+            name: "red".into(),
+            mtu: 1400,
+            transparent_vlan: false,
+            flood_silent: false,
+        };
         w.order(|d, now, wall| d.create_vn(now, wall, red)).unwrap();
         for n in 1..=3 {
             w.order(|d, now, wall| d.define_vm(now, wall, definition(n))).unwrap();

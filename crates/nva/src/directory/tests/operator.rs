@@ -7,7 +7,8 @@ fn define(w: &mut World, def: VmDefinition) -> Result<VmRecord, Refusal> {
 }
 
 fn create(w: &mut World, n: u32, name: &str) -> Result<VnInfo, Refusal> {
-    let record = VnRecord { vni: vni(n), name: name.into(), mtu: 0, transparent_vlan: false };
+    let record =
+        VnRecord { vni: vni(n), name: name.into(), mtu: 0, transparent_vlan: false, flood_silent: false };
     w.order(|d, now, wall| d.create_vn(now, wall, record)).map(|(r, _)| r)
 }
 
@@ -20,7 +21,8 @@ fn r13_names_and_numbers_of_vns_are_unique() {
     assert_eq!(create(&mut w, 16_777_215, "green"), Err(taken));
     assert!(matches!(create(&mut w, 7, "blue"), Err(Refusal::VnExists { .. })));
     assert!(matches!(create(&mut w, 7, "no good"), Err(Refusal::Name(_))));
-    let tiny = VnRecord { vni: vni(8), name: "tiny".into(), mtu: 60, transparent_vlan: false };
+    let tiny =
+        VnRecord { vni: vni(8), name: "tiny".into(), mtu: 60, transparent_vlan: false, flood_silent: false };
     assert_eq!(w.order(|d, now, wall| d.create_vn(now, wall, tiny)).err(), Some(Refusal::BadMtu(60)));
 }
 
@@ -164,4 +166,35 @@ fn lists_say_what_is_there() {
     assert_eq!(w.d.vm_named("vm2").unwrap().key, key(2));
     let s = w.d.status();
     assert_eq!((s.vns, s.vms, s.nves_connected, s.moves_unfinished), (1, 3, 1, 0));
+}
+
+#[test]
+fn r31_silent_flood_is_a_vns_option_that_its_members_are_told() {
+    let mut w = World::new();
+    let a = w.join("a");
+    let flag = |out: &[Output]| match sent(out, a).pop() {
+        Some(NvaToNve::End { flood_silent, .. }) => Some(flood_silent),
+        _ => None,
+    };
+    let (info, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", true)).unwrap();
+    assert!(info.record.flood_silent);
+    assert_eq!(flag(&out), Some(true));
+    let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", true)).unwrap();
+    assert_eq!(flag(&out), None, "the same again changes nothing");
+    w.restart();
+    assert!(w.d.vns()[0].record.flood_silent, "durable");
+    assert!(w.order(|d, now, wall| d.set_vn(now, wall, "blue", true)).is_err());
+}
+
+#[test]
+fn r33_the_interested_are_those_who_hear_of_changes() {
+    let mut w = World::new();
+    let (a, _b) = (w.join("a"), w.join("b"));
+    let (c, _) = w.hello("c");
+    let names = |w: &World| w.d.interested(key(1)).iter().map(NveId::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&w), ["a", "b"]);
+    w.say(c, NveToNva::Associate { key: key(1), port: "p".into() });
+    assert_eq!(names(&w), ["a", "b", "c"], "a port without a subscription");
+    w.input(Input::Disconnected { session: a });
+    assert_eq!(names(&w), ["b", "c"]);
 }
