@@ -14,11 +14,12 @@ fn keys(n: u64) -> Vec<u64> {
     (0..n).map(|i| 1 << 48 | 0x0220_0000_0000 | i).collect()
 }
 
-/// Bursts of keys that hit, spread over the whole table by a multiplicative walk.
+/// Bursts of keys that hit, spread over the whole table by a multiplicative walk: a million lookups
+/// before one comes again, so that a large table is used in full.
 fn bursts(keys: &[u64]) -> Vec<[u64; BURST]> {
     let step = 0x9e37_79b9_7f4a_7c15_u64;
     let pick = |i: usize| keys[((i as u64).wrapping_mul(step) >> 20) as usize % keys.len()];
-    (0..4096).map(|b| std::array::from_fn(|i| pick(b * BURST + i))).collect()
+    (0..32_768).map(|b| std::array::from_fn(|i| pick(b * BURST + i))).collect()
 }
 
 fn lookup(c: &mut Criterion) {
