@@ -47,7 +47,9 @@ struct Vn {
 struct Tunnel {
     remote: IpAddr,
     way: Option<TunnelWay>,
-    /// VM entries and replication lists that name it.
+    /// Where its IPv4 packets go (R4).
+    twin: Option<TunnelIdx>,
+    /// VM entries, replication lists and tunnels that name it.
     users: u32,
 }
 
@@ -344,7 +346,7 @@ impl Router {
     pub(crate) fn add_tunnel(&mut self, remote: IpAddr, way: Option<TunnelWay>) -> Option<TunnelIdx> {
         let tunnel = TunnelIdx(self.tunnel_numbers.take(u32::MAX)?);
         self.by_remote.insert(remote, tunnel);
-        self.tunnels.insert(tunnel, Tunnel { remote, way, users: 0 });
+        self.tunnels.insert(tunnel, Tunnel { remote, way, twin: None, users: 0 });
         self.emit(tunnel_update(tunnel, remote, way));
         Some(tunnel)
     }
@@ -357,7 +359,16 @@ impl Router {
         self.emit(update);
     }
 
-    /// Tunnels that no VM entry and no replication list names.
+    /// Sets where the IPv4 packets for a tunnel go (R4).
+    pub(crate) fn set_twin(&mut self, tunnel: TunnelIdx, twin: Option<TunnelIdx>) {
+        let Some(t) = self.tunnels.get_mut(&tunnel).filter(|t| t.twin != twin) else { return };
+        let old = core::mem::replace(&mut t.twin, twin);
+        self.count_use(twin, 1);
+        self.emit(Update::TunnelTwin { tunnel, twin });
+        self.count_use(old, -1);
+    }
+
+    /// Tunnels that no VM entry, no replication list and no other tunnel names.
     pub(crate) fn unused_tunnels(&self) -> impl Iterator<Item = (TunnelIdx, IpAddr)> + '_ {
         self.tunnels.iter().filter(|(_, t)| t.users == 0).map(|(idx, t)| (*idx, t.remote))
     }
@@ -365,9 +376,11 @@ impl Router {
     /// Removes an unused tunnel; its number is to be freed once that is applied. False: it is used.
     pub(crate) fn remove_tunnel(&mut self, tunnel: TunnelIdx) -> bool {
         let Some(t) = self.tunnels.get(&tunnel).filter(|t| t.users == 0) else { return false };
+        let twin = t.twin;
         self.by_remote.remove(&t.remote);
         self.tunnels.remove(&tunnel);
         self.emit(Update::TunnelRemove { tunnel });
+        self.count_use(twin, -1);
         true
     }
 
@@ -396,6 +409,9 @@ impl Router {
             all.push(Update::VnSet { vn, vni: v.vni, mtu: v.mtu, transparent_vlan: v.transparent_vlan });
         }
         all.extend(self.tunnels.iter().map(|(&idx, t)| tunnel_update(idx, t.remote, t.way)));
+        for (&tunnel, t) in self.tunnels.iter().filter(|(_, t)| t.twin.is_some()) {
+            all.push(Update::TunnelTwin { tunnel, twin: t.twin });
+        }
         all.extend(self.ports.iter().map(|(&port, &role)| Update::PortSet { port, role }));
         for (&port, ips) in &self.sources {
             all.extend(ips.iter().map(|&ip| Update::SourceSet { port, ip }));

@@ -675,6 +675,10 @@ fn r4_the_outer_family_follows_the_vms_addresses_where_both_nves_have_both() {
         let Some(VmState::Remote { tunnel }) = lab.hosts[A].state(2) else { panic!() };
         let (_, way) = lab.hosts[A].tables.tunnels[&tunnel];
         assert_eq!(way.unwrap().0.family(), family, "{choice:?} {ip}");
+        // What of its frames is IPv4 goes over IPv4 even so, if the choice is the frame's.
+        let twin = lab.hosts[A].tables.twins.get(&tunnel).map(|t| lab.hosts[A].tables.tunnels[t].0);
+        let expected = (choice == OuterChoice::Auto && family == Family::V6).then(|| locator(B));
+        assert_eq!(twin, expected, "{choice:?} {ip}");
     }
 }
 

@@ -34,11 +34,21 @@ pub(crate) struct Look {
     /// destination's location.
     exit: Exit,
     ecn: Ecn,
+    /// An IPv4 packet: over a dual-stack underlay it goes over IPv4 (R4).
+    v4: bool,
 }
 
 impl Default for Look {
     fn default() -> Look {
-        Look { key: Key(0), hash: FlowHash(0), home: Home::default(), len: 0, exit: COLD, ecn: Ecn::NotEct }
+        Look {
+            key: Key(0),
+            hash: FlowHash(0),
+            home: Home::default(),
+            len: 0,
+            exit: COLD,
+            ecn: Ecn::NotEct,
+            v4: false,
+        }
     }
 }
 
@@ -169,6 +179,7 @@ impl Look {
         self.key = key;
         self.hash = tenant.hash;
         self.ecn = tenant.ecn;
+        self.v4 = tenant.is_v4();
         self.exit = PortIdx(0);
     }
 }
@@ -212,7 +223,7 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
             continue;
         }
         look.exit = match vms.get_at(look.home, look.key) {
-            Some(Fib::Remote(to)) => match tables.tunnels.ready(to) {
+            Some(Fib::Remote(to)) => match tables.tunnels.ready(tables.tunnels.for_frame(to, look.v4)) {
                 Some((tunnel, header)) => {
                     let patch = Patch { vni: port.vni, hash: look.hash, ecn: look.ecn };
                     match encapsulate(packet, tunnel, header, patch) {

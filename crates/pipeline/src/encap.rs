@@ -54,11 +54,12 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Encapsulates and sends, or says why not and gives the packet back. For the cold paths.
     #[inline(never)]
     pub fn tunnel(&mut self, mut packet: P, to: TunnelIdx, vni: Vni, ttl: u8) -> Result<(), (P, DropReason)> {
+        let look = tenant::look(packet.data(), &self.tables.hash_key);
+        let to = self.tables.tunnels.for_frame(to, look.is_v4());
         let Some((tunnel, header)) = self.tables.tunnels.ready(to) else {
             return Err((packet, DropReason::NoTunnel));
         };
         let uplink = tunnel.uplink;
-        let look = tenant::look(packet.data(), &self.tables.hash_key);
         let patch = Patch { vni, hash: look.hash, ecn: look.ecn };
         if let Err(reason) = encapsulate(&mut packet, tunnel, header, patch) {
             return Err((packet, reason));

@@ -13,7 +13,7 @@ use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
 use godwit_tables::vms::{Fib, State};
 use godwit_tables::{Dispatch, DropReason, Tables};
 use godwit_wire::ethernet::TAG_LEN;
-use godwit_wire::{EtherType, Instant, Mac, Vni};
+use godwit_wire::{EtherType, Instant, Mac, Vni, tenant};
 
 use crate::access::{self, Port, Wish};
 use crate::bum::destinations;
@@ -176,7 +176,7 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
     let role = tables.ports.role(ingress).copied();
     let first = Step::Ingress { port: ingress, role };
     let trace = Trace { steps: [first; MAX_STEPS], len: 1 };
-    let mut t = Tracer { tables, ingress, frame, now, trace };
+    let mut t = Tracer { tables, ingress, frame, now, v4: false, trace };
     let verdict = match role {
         None => Verdict::Drop(DropReason::PortUnknown),
         Some(PortRole::Access { vn, mac, admission }) => {
@@ -196,11 +196,17 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
     t.trace
 }
 
+fn is_v4(frame: &[u8]) -> bool {
+    matches!(tenant::source(frame), tenant::Source::V4(_))
+}
+
 struct Tracer<'a> {
     tables: &'a Tables,
     ingress: PortIdx,
     frame: &'a [u8],
     now: Instant,
+    /// The tenant's frame is an IPv4 packet (R4).
+    v4: bool,
     trace: Trace,
 }
 
@@ -214,6 +220,7 @@ impl Tracer<'_> {
     fn follow_vm(&mut self, port: &Port) -> Verdict {
         self.parsed(self.frame);
         self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
+        self.v4 = is_v4(self.frame);
         let wish = access::inspect(self.frame, true, port, self.tables, self.now);
         if wish != Wish::Untag {
             return self.wish(wish, port, self.frame.len());
@@ -225,6 +232,7 @@ impl Tracer<'_> {
         let len = (self.frame.len() - TAG_LEN).min(bare.len());
         bare[..12].copy_from_slice(&self.frame[..12]);
         bare[12..len].copy_from_slice(&self.frame[12 + TAG_LEN..len + TAG_LEN]);
+        self.v4 = is_v4(&bare[..len]);
         let wish = access::inspect(&bare[..len], true, port, self.tables, self.now);
         self.wish(wish, port, self.frame.len() - TAG_LEN)
     }
@@ -278,6 +286,7 @@ impl Tracer<'_> {
             (_, Some(inner)) => inner,
             (_, None) => return self.underlay(uplink),
         };
+        self.v4 = self.frame.get(outer.inner_offset..outer.inner_end).is_some_and(is_v4);
         self.trace.push(Step::Outer { sender: outer.src, ttl: outer.ttl });
         self.trace.push(Step::VnFound { vn, vni: outer.vni });
         if c.kind == Kind::Group {
@@ -311,7 +320,10 @@ impl Tracer<'_> {
         self.trace.push(Step::FibHit { key, found: self.found(fib) });
         match (fib, from) {
             (Some(Fib::Local(port)), _) => self.deliver(port, key.vn()),
-            (Some(Fib::Remote(tunnel)), From::Local) => {
+            (Some(Fib::Remote(first)), From::Local) => {
+                // A frame waits for the tunnel that its entry names, whatever its twin does.
+                let ready = self.tables.tunnels.ready(first).is_some();
+                let tunnel = if ready { self.tables.tunnels.for_frame(first, self.v4) } else { first };
                 self.tunnel(tunnel);
                 match self.tables.tunnels.get(tunnel) {
                     None => Verdict::Drop(DropReason::NoTunnel),
@@ -327,6 +339,7 @@ impl Tracer<'_> {
                     Dispatch::Hold => self.hold(querying, s.limits.packets, len, Verdict::Held),
                     Dispatch::Drop(reason) => Verdict::Drop(reason),
                     Dispatch::Tunnel { tunnel, in_flight } => {
+                        let tunnel = self.tables.tunnels.for_frame(tunnel, self.v4);
                         self.tunnel(tunnel);
                         match from {
                             From::Overlay { ttl, .. } if flight_ttl(ttl).is_none() => {

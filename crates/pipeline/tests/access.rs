@@ -42,6 +42,39 @@ fn r1_r4_r5_golden_ipv6() {
 }
 
 #[test]
+fn r4_each_packet_of_a_dual_stack_vm_goes_over_its_own_family() {
+    let mut lab = Lab::new();
+    lab.apply(Update::TunnelTwin { tunnel: T6, twin: Some(T4) });
+    let over = |lab: &mut Lab, f: &[u8]| {
+        lab.clear();
+        lab.one(P1, f);
+        let sent = lab.to(UPLINK);
+        assert_eq!(sent.len(), 1);
+        open(sent[0]).0.dst
+    };
+    let inner4 = numbered(M1, R6, 1);
+    let inner6 = frames::tcp_frame((M1, v6(1).into(), 5), (R6, v6(2).into(), 6), (1, 2), 0x10, b"hello");
+    let fragment = {
+        let mut ip = frames::V4::new(v4(1), v4(2), 17);
+        ip.frag = 0x2000;
+        frames::ethernet(R6, M1, 0x0800, &ip.packet(&[0; 32]))
+    };
+    assert_eq!(over(&mut lab, &inner4), NVE_B);
+    assert_eq!(over(&mut lab, &fragment), NVE_B, "the slow path as well");
+    assert_eq!(over(&mut lab, &inner6), NVE_B6);
+    assert_eq!(over(&mut lab, &frames::ethernet(R6, M1, 0x1234, b"no IP")), NVE_B6);
+    // A copy of a broadcast, too.
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T6 });
+    assert_eq!(over(&mut lab, &numbered(M1, Mac::BROADCAST, 2)), NVE_B);
+    // A twin that is not ready takes nothing.
+    lab.apply(Update::TunnelPending { tunnel: T4, remote: NVE_B.into() });
+    assert_eq!(over(&mut lab, &inner4), NVE_B6);
+    lab.apply(Update::TunnelTwin { tunnel: T6, twin: None });
+    lab.tunnel(T4, NVE_B.into());
+    assert_eq!(over(&mut lab, &inner4), NVE_B6);
+}
+
+#[test]
 fn r5_full_checksums_where_they_are_wanted() {
     let mut lab = Lab::with(&TablesConfig { udp_checksum: true, ..config() });
     let burst = [numbered(M1, R4, 1), numbered(M1, M2, 2), numbered(M1, R6, 3)];

@@ -126,7 +126,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => proptest::collection::vec(arrival(), 1..6).prop_map(Op::Frames),
         4 => (mac.clone(), prop_oneof![4 => Just(VN), 1 => Just(OTHER_VN)], vm_state())
             .prop_map(|(m, v, s)| Op::Vm(m, v, s)),
-        2 => (0u8..22, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
+        2 => (0u8..24, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
         2 => (0u64..30).prop_map(Op::Wait),
         2 => Just(Op::Tick),
         1 => (0usize..20).prop_map(Op::Buffers),
@@ -154,6 +154,8 @@ impl Lab {
             16 => self.apply(Update::TunnelPending { tunnel, remote: NVE_C.into() }),
             17 | 18 => self.tunnel(tunnel, if n < 4 { NVE_C.into() } else { NVE_B6.into() }),
             19 => self.apply(Update::ReplicaAdd { vn: VN, tunnel }),
+            22 => self.apply(Update::TunnelTwin { tunnel, twin: Some(TunnelIdx((tunnel.0 + 1) % 4)) }),
+            23 => self.apply(Update::TunnelTwin { tunnel, twin: None }),
             20 => self.apply(Update::ReplicaRemove { vn: VN, tunnel }),
             _ => self.set_uplink((n & 1 == 0).then_some(EXCEPTION)),
         }

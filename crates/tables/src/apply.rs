@@ -73,6 +73,7 @@ impl Tables {
                 self.tunnels.set(tunnel, uplink, remote, mtu, header)
             }
             Update::TunnelPending { tunnel, remote } => self.tunnels.set_pending(tunnel, remote),
+            Update::TunnelTwin { tunnel, twin } => self.tunnels.set_twin(tunnel, twin),
             Update::TunnelRemove { tunnel } => {
                 // Frames that wait for it must not wait for their age.
                 self.vms.due(now);

@@ -372,12 +372,15 @@ pub struct Tunnel {
     pub inner_max: u16,
     /// Largest outer IP packet, in bytes.
     pub mtu: u16,
+    /// Where IPv4 packets go instead; `u32::MAX`: nowhere else.
+    twin: u32,
     /// The remote locator; `None` where there is no such tunnel.
     pub remote: Option<IpAddr>,
 }
 
+const NO_TWIN: u32 = u32::MAX;
 const VACANT_TUNNEL: Tunnel =
-    Tunnel { header: None, uplink: PortIdx(NO_PORT), inner_max: 0, mtu: 0, remote: None };
+    Tunnel { header: None, uplink: PortIdx(NO_PORT), inner_max: 0, mtu: 0, twin: NO_TWIN, remote: None };
 
 /// All tunnels.
 pub struct Tunnels {
@@ -395,6 +398,22 @@ impl Tunnels {
     #[inline]
     pub fn get(&self, tunnel: TunnelIdx) -> Option<&Tunnel> {
         self.tunnels.get(tunnel.0 as usize).filter(|t| t.remote.is_some())
+    }
+
+    /// The tunnel that a frame goes through: the twin for IPv4 packets, where there is one and it is
+    /// ready (R4).
+    #[inline(always)]
+    pub fn for_frame(&self, tunnel: TunnelIdx, is_v4: bool) -> TunnelIdx {
+        match self.tunnels.get(tunnel.0 as usize) {
+            Some(t) if t.twin != NO_TWIN && is_v4 => self.twin_if_ready(tunnel, t.twin),
+            _ => tunnel,
+        }
+    }
+
+    #[inline(never)]
+    fn twin_if_ready(&self, tunnel: TunnelIdx, twin: u32) -> TunnelIdx {
+        let twin = TunnelIdx(twin);
+        if self.ready(twin).is_some() { twin } else { tunnel }
     }
 
     /// A tunnel and its header, where it is ready to be used.
@@ -426,7 +445,14 @@ impl Tunnels {
         // The outer packet is all of the frame but its Ethernet header.
         let room = usize::from(mtu) + godwit_wire::ethernet::HEADER_LEN;
         let inner_max = room.saturating_sub(header.len()).min(godwit_wire::outer::MAX_INNER) as u16;
-        *self.slot(tunnel)? = Tunnel { header: Some(header), uplink, inner_max, mtu, remote: Some(remote) };
+        let slot = self.slot(tunnel)?;
+        let twin = slot.twin;
+        *slot = Tunnel { header: Some(header), uplink, inner_max, mtu, twin, remote: Some(remote) };
+        Ok(())
+    }
+
+    pub(crate) fn set_twin(&mut self, tunnel: TunnelIdx, twin: Option<TunnelIdx>) -> Result<(), OutOfRange> {
+        self.slot(tunnel)?.twin = twin.map_or(NO_TWIN, |t| t.0);
         Ok(())
     }
 

@@ -265,7 +265,15 @@ pub enum Update {
         /// The remote locator.
         remote: IpAddr,
     },
-    /// Forgets a tunnel; no VM or replication list names it any more.
+    /// IPv4 packets for this tunnel go through its twin while that is ready: it leads to the same NVE
+    /// over IPv4 (R4). `None`: all frames stay with the tunnel. Forgotten with the tunnel.
+    TunnelTwin {
+        /// The tunnel.
+        tunnel: TunnelIdx,
+        /// Its twin.
+        twin: Option<TunnelIdx>,
+    },
+    /// Forgets a tunnel; no VM, replication list or twin names it any more.
     TunnelRemove {
         /// The tunnel.
         tunnel: TunnelIdx,

@@ -36,6 +36,14 @@ pub struct Look {
     pub source: Source,
 }
 
+impl Look {
+    /// It is an IPv4 packet.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        matches!(self.source, Source::V4(_))
+    }
+}
+
 const L3: usize = ethernet::HEADER_LEN;
 const V4_L4: usize = L3 + ipv4::HEADER_LEN;
 const V6_L4: usize = L3 + ipv6::HEADER_LEN;

@@ -182,10 +182,14 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         Update::TunnelSet { tunnel, .. }
         | Update::TunnelPending { tunnel, .. }
         | Update::TunnelRemove { tunnel } => format!("tunnel {tunnel:?}"),
+        Update::TunnelTwin { tunnel, .. } => format!("twin {tunnel:?}"),
         Update::ReplicaAdd { vn, tunnel } | Update::ReplicaRemove { vn, tunnel } => {
             format!("copy {vn:?} {tunnel:?}")
         }
     };
+    if let Update::TunnelRemove { tunnel } = update {
+        tables.remove(&format!("twin {tunnel:?}"));
+    }
     if let Update::PortRemove { port } = update {
         // With the port go its sources.
         tables.retain(|k, _| !k.starts_with(&format!("source {port:?} ")));
@@ -197,6 +201,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         | Update::VnRemove { .. }
         | Update::NeighborRemove { .. }
         | Update::TunnelRemove { .. }
+        | Update::TunnelTwin { twin: None, .. }
         | Update::ReplicaRemove { .. }
         | Update::VnSilent { flood_gap: None, .. }
         // Negative entries end by themselves.

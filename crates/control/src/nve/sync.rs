@@ -131,7 +131,8 @@ impl Nve {
         let l = self.underlay.locators();
         // Outer IP, UDP, VXLAN and the inner Ethernet header: as many bytes as the outer headers
         // with the outer Ethernet header.
-        let overhead = if l.v4.is_some() { V4_LEN } else { V6_LEN } as u16;
+        // With both families, what goes over IPv6 must fit too.
+        let overhead = if l.v6.is_some() { V6_LEN } else { V4_LEN } as u16;
         let carried = self.underlay.mtu().map_or(LONELY_MTU, |m| m.saturating_sub(overhead));
         if configured == 0 { carried } else { configured.min(carried) }
     }
@@ -237,7 +238,7 @@ impl Nve {
         let mut tunnels = BTreeSet::new();
         for (nve, locators) in self.mirror.members(vni, &self.config.nve) {
             match choose_remote(self.underlay.locators(), locators, self.config.outer, None) {
-                Some(remote) => tunnels.extend(self.tunnel(remote, out)),
+                Some(remote) => tunnels.extend(self.tunnel_pair(remote, locators, out)),
                 None => out.note(Level::Warn, format!("VN {vni}: no underlay family in common with {nve}")),
             }
         }
@@ -249,7 +250,20 @@ impl Nve {
     fn tunnel_to(&mut self, key: VmKey, locators: Locators, out: &mut Outputs) -> Option<TunnelIdx> {
         let record = self.mirror.record(key);
         let remote = choose_remote(self.underlay.locators(), locators, self.config.outer, record)?;
-        self.tunnel(remote, out)
+        self.tunnel_pair(remote, locators, out)
+    }
+
+    /// The tunnel to a locator. Where both NVEs have both families, IPv4 packets for one over IPv6 go
+    /// over IPv4 (R4): a VM with addresses of both is one entry.
+    fn tunnel_pair(&mut self, remote: IpAddr, locators: Locators, out: &mut Outputs) -> Option<TunnelIdx> {
+        let tunnel = self.tunnel(remote, out)?;
+        if remote.is_ipv6() {
+            let ours = self.underlay.locators();
+            let v4 = locators.v4.filter(|_| ours.v4.is_some() && self.config.outer == OuterChoice::Auto);
+            let twin = v4.and_then(|v4| self.tunnel(v4.into(), out));
+            self.router.set_twin(tunnel, twin);
+        }
+        Some(tunnel)
     }
 
     /// The tunnel to a locator; it is made where there is none, and its next hop is asked for.

@@ -20,6 +20,7 @@ pub struct Tables {
     pub tunnels: BTreeMap<TunnelIdx, (IpAddr, Option<(OuterHeader, u16)>)>,
     pub replicas: BTreeSet<(VnIdx, TunnelIdx)>,
     pub sources: BTreeSet<(PortIdx, IpAddr)>,
+    pub twins: BTreeMap<TunnelIdx, TunnelIdx>,
     pub silent: BTreeMap<VnIdx, Span>,
     pub routers: BTreeSet<(VnIdx, IpAddr)>,
 }
@@ -61,6 +62,10 @@ impl Tables {
                 let named = self.vms.values().any(|s| *s == VmState::Local { port });
                 assert!(!named, "{update:?}: a VM is still delivered there");
             }
+            Update::TunnelTwin { tunnel, twin } => {
+                let there = |t: TunnelIdx| self.tunnels.contains_key(&t);
+                assert!(there(tunnel) && twin.is_none_or(there), "{update:?}: no such tunnel");
+            }
             Update::SourceSet { port, .. } => {
                 assert!(self.ports.contains_key(&port), "{update:?}: no such port");
             }
@@ -68,7 +73,8 @@ impl Tables {
                 assert!(self.vns.contains_key(&vn) && self.tunnels.contains_key(&tunnel), "{update:?}");
             }
             Update::TunnelRemove { tunnel } => {
-                let named = self.vms.values().any(|s| Self::tunnel_of(*s) == Some(tunnel))
+                let named = self.twins.values().any(|t| *t == tunnel)
+                    || self.vms.values().any(|s| Self::tunnel_of(*s) == Some(tunnel))
                     || self.replicas.iter().any(|(_, t)| *t == tunnel);
                 assert!(!named, "{update:?}: still named");
             }
@@ -139,7 +145,12 @@ impl Tables {
             Update::TunnelPending { tunnel, remote } => {
                 self.tunnels.insert(tunnel, (remote, None));
             }
+            Update::TunnelTwin { tunnel, twin } => {
+                self.twins.remove(&tunnel);
+                self.twins.extend(twin.map(|t| (tunnel, t)));
+            }
             Update::TunnelRemove { tunnel } => {
+                self.twins.remove(&tunnel);
                 self.tunnels.remove(&tunnel);
             }
             Update::ReplicaAdd { vn, tunnel } => {
