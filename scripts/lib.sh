@@ -56,8 +56,16 @@ install_missing() {
     say "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq || die "apt-get update failed: is the machine online?"
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2 ||
-        die "could not install ${missing[*]}"
+    # What dpkg has to say is of interest only where it fails.
+    local log
+    log=$(mktemp)
+    if ! apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+        tail -n 40 "$log" >&2
+        rm -f "$log"
+        die "could not install ${missing[*]}: see above"
+    fi
+    rm -f "$log"
+    say "installed"
 }
 
 # Sets hugepages aside if there is memory to spare. The switches do without where there are none.
