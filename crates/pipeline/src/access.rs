@@ -17,6 +17,7 @@ use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 use crate::classify::{self, Addresses, From};
 use crate::context::Context;
 use crate::encap::{checksum, encapsulate};
+use crate::offload;
 use crate::packet::{Packet, PacketSource};
 use crate::proxy::{self, Resolution};
 use crate::run::{self, COLD, Exit};
@@ -363,13 +364,24 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     mut packet: P,
     port: &Port,
 ) {
-    let mut wish = inspect(packet.data(), packet.is_contiguous(), port, cx.tables, cx.now);
+    if !packet.is_plain() {
+        // The first pass counted the first piece.
+        let others = packet.len() - packet.data().len();
+        cx.tables.counters.received(port.port, 0, others as u64);
+        if let Err(reason) = offload::admit(&packet) {
+            return cx.drop(packet, reason);
+        }
+    }
+    let mut wish = inspect(packet.data(), true, port, cx.tables, cx.now);
     if wish == Wish::Untag {
         packet.data_mut().copy_within(..12, TAG_LEN);
         packet.trim_front(TAG_LEN);
         wish = inspect(packet.data(), true, port, cx.tables, cx.now);
     }
+    let in_pieces = packet.data().len() < packet.len();
     match wish {
+        // Requests and announcements are short.
+        Wish::Announce(..) | Wish::Resolve(_) if in_pieces => cx.drop(packet, DropReason::NotContiguous),
         Wish::Unicast(to) => cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local),
         Wish::ToOwner(to) => {
             packet.data_mut()[..6].copy_from_slice(&to.0);

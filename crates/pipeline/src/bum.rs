@@ -35,6 +35,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Copies a frame to everybody in its VN; with a VNI to the other NVEs, too.
     #[cold]
     pub fn flood(&mut self, packet: P, vn: VnIdx, vni: Option<Vni>) {
+        if !packet.is_plain() {
+            return self.parts(packet, |cx, part| cx.flood(part, vn, vni));
+        }
         let mut to = core::mem::take(&mut self.spare.destinations);
         to.clear();
         let room = to.capacity();

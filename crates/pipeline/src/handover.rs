@@ -27,6 +27,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     #[cold]
     #[inline(never)]
     pub fn resolve(&mut self, packet: P, key: Key, vni: Vni, from: From) {
+        if !packet.is_plain() {
+            return self.resolve_parts(packet, key, vni, from);
+        }
         match (self.tables.vms.get(key), from) {
             (Some(Fib::Local(port)), _) => self.deliver_from(packet, key, port, from),
             (Some(Fib::Special(at)), _) => self.special(packet, key, vni, at, from),
@@ -42,7 +45,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
     }
 
-    fn deliver_from(&mut self, packet: P, key: Key, port: godwit_tables::update::PortIdx, from: From) {
+    pub fn deliver_from(&mut self, packet: P, key: Key, port: godwit_tables::update::PortIdx, from: From) {
         if port == self.ingress && self.tables.ports.serves(port, key.vn()) {
             return self.drop(packet, DropReason::Hairpin);
         }

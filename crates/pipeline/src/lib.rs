@@ -28,6 +28,7 @@
 //! | `proxy` | ARP and ND in the overlay: announcements, answers, requests that wait |
 //! | `bum` | broadcast and multicast |
 //! | `handover` | VMs with a special entry: hold, drain, forward in flight; `tick` |
+//! | `offload` | frames that a guest left unfinished, or in several pieces |
 //! | `trace` | what would happen to a frame, and why |
 #![forbid(unsafe_code)]
 
@@ -39,6 +40,7 @@ mod decap;
 mod encap;
 mod handover;
 pub mod mem;
+mod offload;
 mod overlay;
 pub mod packet;
 mod proxy;
@@ -56,7 +58,7 @@ use godwit_wire::Instant;
 
 use bum::Destination;
 use context::Context;
-use packet::{Packet, PacketSource};
+use packet::{Packet, PacketSource, Takes};
 
 /// The most frames that go through the passes together; longer bursts are cut.
 pub const MAX_BURST: usize = 64;
@@ -76,6 +78,10 @@ pub trait Output<P> {
     }
     /// For control. `false` where there is no room: the pipeline counts it.
     fn event(&mut self, event: Event) -> bool;
+    /// What the port takes unfinished (R11). It may change at any time.
+    fn takes(&self, _port: PortIdx) -> Takes {
+        Takes::NOTHING
+    }
     /// `packet` is done with. Override to give buffers back in bulk.
     #[inline]
     fn discard(&mut self, packet: P) {

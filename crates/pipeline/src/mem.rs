@@ -5,19 +5,21 @@ use godwit_tables::event::Event;
 use godwit_tables::update::PortIdx;
 
 use crate::Output;
-use crate::packet::{Packet, PacketSource};
+use crate::packet::{Asks, Packet, PacketSource, Takes, Unfinished};
 
 /// Bytes before the frame in a fresh [`MemPacket`], as in an mbuf.
 pub const HEADROOM: usize = 128;
 /// The longest frame that [`MemPacket::set`](Packet::set) takes: a jumbo frame and some.
 pub const MAX_FRAME: usize = 16 * 1024;
 
-/// A frame in a `Vec`, with headroom.
+/// A frame in a `Vec`, with headroom; of one that lies in several pieces the others follow it.
 #[derive(Clone, Debug)]
 pub struct MemPacket {
     buf: Vec<u8>,
     start: usize,
-    pieces: usize,
+    others: Vec<Vec<u8>>,
+    asks: Asks,
+    handed_on: Option<Unfinished>,
 }
 
 impl MemPacket {
@@ -30,20 +32,38 @@ impl MemPacket {
     pub fn with_headroom(frame: &[u8], headroom: usize) -> MemPacket {
         let mut buf = vec![0; headroom + frame.len()];
         buf[headroom..].copy_from_slice(frame);
-        MemPacket { buf, start: headroom, pieces: 1 }
+        MemPacket { buf, start: headroom, others: Vec::new(), asks: Asks::NOTHING, handed_on: None }
     }
 
-    /// Pretends to lie in several pieces, as a chained mbuf does.
+    /// Lies in pieces of at most `size` bytes, as a chained mbuf does.
     #[must_use]
-    pub fn scattered(mut self) -> MemPacket {
-        self.pieces = 2;
+    pub fn in_pieces(mut self, size: usize) -> MemPacket {
+        let rest = self.buf.split_off(self.buf.len().min(self.start + size));
+        self.others = rest.chunks(size).map(<[u8]>::to_vec).collect();
         self
+    }
+
+    /// Its sender left this to be done.
+    #[must_use]
+    pub fn asking(mut self, asks: Asks) -> MemPacket {
+        self.asks = asks;
+        self
+    }
+
+    /// What its receiver is told, where it was handed on unfinished.
+    pub fn handed_on(&self) -> Option<Unfinished> {
+        self.handed_on
+    }
+
+    /// The whole frame in one piece.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.pieces().flatten().copied().collect()
     }
 }
 
 impl PartialEq for MemPacket {
     fn eq(&self, other: &MemPacket) -> bool {
-        self.data() == other.data()
+        self.bytes() == other.bytes()
     }
 }
 
@@ -60,7 +80,7 @@ impl Packet for MemPacket {
 
     #[inline]
     fn len(&self) -> usize {
-        self.buf.len() - self.start
+        self.buf.len() - self.start + self.others.iter().map(Vec::len).sum::<usize>()
     }
 
     #[inline]
@@ -69,20 +89,29 @@ impl Packet for MemPacket {
         Some(self.data_mut())
     }
 
+    fn append(&mut self, n: usize) -> Option<&mut [u8]> {
+        let old = self.data().len();
+        if !self.others.is_empty() || n > MAX_FRAME - old.min(MAX_FRAME) {
+            return None;
+        }
+        self.buf.resize(self.start + old + n, 0);
+        Some(&mut self.data_mut()[old..])
+    }
+
     #[inline]
     fn trim_front(&mut self, n: usize) {
-        debug_assert!(n <= self.len());
+        debug_assert!(n <= self.data().len());
         self.start += n;
     }
 
     #[inline]
     fn truncate(&mut self, len: usize) {
-        debug_assert!(len <= self.len());
+        debug_assert!(len <= self.data().len());
         self.buf.truncate(self.start + len);
     }
 
     fn set(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > MAX_FRAME {
+        if bytes.len() > MAX_FRAME || !self.others.is_empty() {
             return false;
         }
         self.buf.truncate(self.start);
@@ -91,8 +120,24 @@ impl Packet for MemPacket {
     }
 
     #[inline]
-    fn is_contiguous(&self) -> bool {
-        self.pieces == 1
+    fn is_plain(&self) -> bool {
+        self.others.is_empty() && self.asks == Asks::NOTHING
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(self.data()).chain(self.others.iter().map(Vec::as_slice))
+    }
+
+    fn asks(&self) -> Asks {
+        self.asks
+    }
+
+    fn finished(&mut self) {
+        self.asks = Asks::NOTHING;
+    }
+
+    fn hand_on(&mut self, missing: Unfinished) {
+        self.handed_on = Some(missing);
     }
 }
 
@@ -141,11 +186,13 @@ pub struct MemOutput<P> {
     pub discarded: usize,
     /// Events that find room; the rest is refused.
     pub event_room: usize,
+    /// What every port takes unfinished.
+    pub takes: Takes,
 }
 
 impl<P> Default for MemOutput<P> {
     fn default() -> Self {
-        MemOutput { sent: Vec::new(), events: Vec::new(), discarded: 0, event_room: usize::MAX }
+        MemOutput { sent: Vec::new(), events: Vec::new(), discarded: 0, event_room: usize::MAX, takes: Takes::NOTHING }
     }
 }
 
@@ -180,6 +227,10 @@ impl<P: Packet> Output<P> for MemOutput<P> {
             self.events.push(event);
         }
         room
+    }
+
+    fn takes(&self, _port: PortIdx) -> Takes {
+        self.takes
     }
 
     fn discard(&mut self, packet: P) {

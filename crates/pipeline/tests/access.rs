@@ -236,7 +236,7 @@ fn malformed_buffers() {
     let mut lab = Lab::new();
     dropped(&mut lab, P1, &[], DropReason::Truncated);
     dropped(&mut lab, P1, &numbered(M1, M2, 1)[..13], DropReason::Truncated);
-    lab.input_packets(P1, vec![MemPacket::new(&numbered(M1, M2, 1)).scattered()]);
+    lab.input_packets(P1, vec![MemPacket::new(&numbered(M1, M2, 1)).in_pieces(30)]);
     assert_eq!(lab.drops(DropReason::NotContiguous), 1);
     lab.input_packets(P1, vec![MemPacket::with_headroom(&numbered(M1, R4, 1), 49)]);
     assert_eq!(lab.drops(DropReason::NoHeadroom), 1);

@@ -56,6 +56,11 @@ impl Packet for Pooled {
         self.from = self.from.checked_sub(n)?;
         Some(self.data_mut())
     }
+    fn append(&mut self, n: usize) -> Option<&mut [u8]> {
+        let old = self.bytes.len();
+        self.bytes.resize(old + n, 0);
+        Some(&mut self.bytes[old..])
+    }
     fn trim_front(&mut self, n: usize) {
         self.from += n;
     }

@@ -98,7 +98,7 @@ fn only_what_is_addressed_to_us() {
     // Nor does VXLAN come by broadcast.
     let x = Vxlan { eth: (HOP_MAC, Mac::BROADCAST), ..vxlan() };
     dropped(&mut lab, UPLINK, &x.frame(&to_m1(1)), DropReason::NotOurLocator);
-    lab.input_packets(UPLINK, vec![MemPacket::new(&vxlan().frame(&to_m1(1))).scattered()]);
+    lab.input_packets(UPLINK, vec![MemPacket::new(&vxlan().frame(&to_m1(1))).in_pieces(60)]);
     assert_eq!(lab.drops(DropReason::NotContiguous), 1);
 }
 

@@ -40,8 +40,11 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// Shorter than an Ethernet header, or ends inside a header that it announces.
     Truncated = "truncated",
-    /// The buffer is not in one piece.
+    /// The frame lies in several buffers, and neither the first holds its headers nor one its whole.
     NotContiguous = "not_contiguous",
+    /// Asks for a checksum or for segments that its headers do not allow: neither TCP nor UDP, lengths that
+    /// contradict each other, a segment size of 0 or one that makes more than 256 packets (R11).
+    BadOffload = "bad_offload",
     /// Came in on a port that has no role (yet, or any more).
     PortUnknown = "port_unknown",
     /// The port's VM may not talk: not provisioned, not activated, or left (R15, R41).
@@ -207,6 +210,12 @@ worker_counters! {
     replicated,
     /// Copies of frames asked for, made or not.
     copies,
+    /// Partial checksums completed (R11).
+    checksums_completed,
+    /// Large TCP frames cut into packets; each packet but the first counts as a copy (R11).
+    segmented,
+    /// Frames handed from one VM to another of this host without their checksum or uncut (R11).
+    handed_on,
     /// ARP requests answered, the underlay's included.
     answered_arp,
     /// Neighbor solicitations answered, the underlay's included.

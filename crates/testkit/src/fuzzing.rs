@@ -5,7 +5,7 @@ use crate::frames;
 use godwit_wire::ethernet::{self, EtherType, Ethernet};
 use godwit_wire::outer::Patch;
 use godwit_wire::{Arp, Ecn, Family, FlowHash, HashKey, Icmpv4, Icmpv6, Ipv4, Ipv6, Mac, Ndp, Tcp, Udp};
-use godwit_wire::{OuterHeader, Vni, arp, ecn, flow, icmpv4, icmpv6, ndp, outer, quote};
+use godwit_wire::{OuterHeader, Vni, arp, ecn, flow, icmpv4, icmpv6, ndp, offload, outer, quote};
 use std::net::IpAddr;
 
 const PORT: u16 = 4789;
@@ -55,6 +55,47 @@ fn checksum_in_full(frame: &[u8], o: &outer::Outer) {
     outer::fill_udp_checksum(&mut full, PORT).expect("it parsed before");
     let again = outer::parse_outer(&full, PORT).expect("a full checksum is accepted");
     assert_eq!(again.udp_checksum, outer::UdpChecksum::Good);
+}
+
+/// A frame whose guest left its checksum, or its cutting, to the switch (R11). The first two bytes are
+/// the segment size, the third the length of the first piece.
+pub fn offload(bytes: &[u8]) {
+    let Some((&[high, low, piece], frame)) = bytes.split_first_chunk() else { return };
+    let first = &frame[..frame.len().min(usize::from(piece).max(14))];
+    if let Ok(layers) = offload::Layers::of(first, frame.len()) {
+        let mut whole = frame.to_vec();
+        assert!(layers.complete(&mut whole));
+        sound(&whole, &layers);
+        assert!(!layers.complete(&mut whole[..layers.end - 1]), "what is not there is not summed");
+    }
+    let Ok(cut) = offload::Cut::of(first, frame.len(), u16::from_be_bytes([high, low])) else { return };
+    let mut at = cut.header_len();
+    for i in 0..cut.count() {
+        let mut packet = frame[..cut.header_len()].to_vec();
+        packet.extend(&frame[at..at + cut.payload_len(i)]);
+        at += cut.payload_len(i);
+        assert!(cut.finish(i, &mut packet));
+        let layers = offload::Layers::of(&packet, packet.len()).expect("own packets are sound");
+        assert_eq!(layers.end, packet.len());
+        sound(&packet, &layers);
+    }
+    assert_eq!(at, cut.layers().end, "all of the payload and no more");
+    assert!(!cut.finish(cut.count(), &mut frame.to_vec()));
+}
+
+/// The transport checksum is the one that plain arithmetic gives.
+fn sound(frame: &[u8], layers: &offload::Layers) {
+    let address = |at: usize| -> IpAddr {
+        if layers.six {
+            <[u8; 16]>::try_from(&frame[layers.l3 + 8 + 16 * at..][..16]).expect("16 bytes").into()
+        } else {
+            <[u8; 4]>::try_from(&frame[layers.l3 + 12 + 4 * at..][..4]).expect("4 bytes").into()
+        }
+    };
+    let proto = if layers.tcp { 6 } else { 17 };
+    let message = &frame[layers.l4..layers.end];
+    let rest = frames::upper_checksum(address(0), address(1), proto, message);
+    assert!(rest == 0 || rest == 0xffff, "a sum with its checksum in it is all ones");
 }
 
 /// A frame from a tenant.

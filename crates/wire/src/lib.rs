@@ -29,6 +29,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub mod offload;
 pub mod outer;
 pub mod proto;
 pub mod quote;

@@ -68,6 +68,12 @@ fn inner_survives_200_000_mutations() {
 }
 
 #[test]
+fn offload_survives_200_000_mutations() {
+    // Segments of 20 bytes, all headers in the first piece.
+    walk(0x243f_6a88, 200_000, |frame| fuzzing::offload(&[&[0, 20, 255], frame].concat()));
+}
+
+#[test]
 fn seeds_pass() {
     for seed in fuzzing::seeds() {
         fuzzing::outer(&seed);
