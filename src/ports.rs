@@ -12,10 +12,12 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use godwit_control::{Input, PortSpec, WorkerSet};
 use godwit_dpdk::{Mempool, Port, PortConfig as DeviceConfig, RxQueue, TxQueue};
+use godwit_pipeline::packet::Takes;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::Mac;
 use godwit_worker::command::{Command, Reply, TxPath};
 use godwit_worker::outbox::OUTBOX;
+use godwit_worker::takes::SharedTakes;
 
 use crate::config::{Activation, PortConfig};
 use crate::placement::{self, QueueId};
@@ -43,6 +45,8 @@ pub struct Device {
     pub mac: Mac,
     /// Largest IP packet.
     pub mtu: u16,
+    /// What the guest behind it takes unfinished; `None` where there is none.
+    pub takes: Option<SharedTakes>,
     /// The device itself.
     pub port: Port,
     /// The link as last seen.
@@ -117,6 +121,8 @@ pub struct Wanted {
     pub rx_queues: u16,
     /// Largest IP packet; 0: the device's own.
     pub mtu: u16,
+    /// A VM is behind it.
+    pub is_access: bool,
 }
 
 /// A started device with its queues.
@@ -124,6 +130,7 @@ pub struct Opened {
     port: Port,
     rx: Vec<RxQueue>,
     tx: Vec<TxQueue>,
+    guest_offloads: bool,
 }
 
 /// Probes, configures and starts a device. Takes milliseconds; call it off the control thread.
@@ -132,12 +139,14 @@ pub struct Opened {
 /// What DPDK said, with the device's name and a remedy.
 pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opened, String> {
     let failed = |e: &dyn std::fmt::Display| format!("port {:?}: {e}", wanted.name);
-    let mut port = Port::probe(&wanted.devargs).map_err(|e| failed(&e))?;
+    let devargs = if wanted.is_access { guest_devargs(&wanted.devargs) } else { wanted.devargs.clone() };
+    let mut port = Port::probe(&devargs).map_err(|e| failed(&e))?;
     let config = DeviceConfig {
         rx_queues: wanted.rx_queues,
         tx_queues: workers as u16,
         mtu: (wanted.mtu != 0).then_some(wanted.mtu),
         rss: wanted.rx_queues > 1,
+        guest_offloads: wanted.is_access,
         ..DeviceConfig::new(pool)
     };
     let report = port.configure(config).map_err(|e| failed(&e))?;
@@ -145,7 +154,15 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
         tracing::info!(port = %wanted.name, "{note}");
     }
     let (rx, tx) = port.start().map_err(|e| failed(&e))?;
-    Ok(Opened { port, rx, tx })
+    Ok(Opened { port, rx, tx, guest_offloads: report.guest_offloads })
+}
+
+/// Offers TCP segmentation to a vhost-user guest, unless the arguments speak of it themselves (R11). All
+/// switches should offer the same: a guest takes what it was offered along when it moves.
+fn guest_devargs(devargs: &str) -> String {
+    let vhost = ["net_vhost", "eth_vhost"].iter().any(|driver| devargs.starts_with(driver));
+    let said = devargs.split(',').any(|arg| arg.trim().starts_with("tso="));
+    if vhost && !said { format!("{devargs},tso=1") } else { devargs.to_owned() }
 }
 
 /// Gives an opened device a number and hands its queues to the workers.
@@ -155,14 +172,21 @@ pub fn attach(
     opened: Opened,
     spec: impl FnOnce(&Device) -> PortSpec,
 ) -> Result<PortIdx, String> {
-    let Opened { port, rx, tx } = opened;
+    let Opened { port, rx, tx, guest_offloads } = opened;
     let number = switch.devices.free_number().ok_or_else(|| {
         format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name)
     })?;
     let queues: Vec<QueueId> = (0..rx.len() as u16).map(|queue| QueueId { port: number, queue }).collect();
     let placed = placement::place(&switch.devices.placed(), &queues, switch.workers.len());
+    let takes = guest_offloads.then(SharedTakes::default);
+    if let Some(takes) = takes.clone() {
+        // Whoever comes next says anew what it takes; `Switch::poll_links` asks.
+        let forget = move |_| takes.set(Takes::NOTHING);
+        port.set_link_callback(forget).map_err(|e| format!("port {:?}: {e}", wanted.name))?;
+    }
     let device = Device {
         name: wanted.name.clone(),
+        takes: takes.clone(),
         devargs: wanted.devargs.clone(),
         number,
         polled_by: placed.iter().map(|(q, w)| (q.queue, *w)).collect(),
@@ -177,7 +201,7 @@ pub fn attach(
     let polled: Vec<usize> = device.polled_by.iter().map(|q| q.1).collect();
     let is_access = matches!(spec, PortSpec::Access { .. });
     switch.devices.map.insert(number, Device { is_access, ..device });
-    attach_tx(switch, number, &polled, tx);
+    attach_tx(switch, number, &polled, tx, takes.as_ref());
     let workers: WorkerSet = polled.iter().copied().collect();
     switch.input(Input::PortAdded { port: number, name: wanted.name.clone(), spec, workers });
     for ((q, worker), rx) in placed.into_iter().zip(rx) {
@@ -188,21 +212,33 @@ pub fn attach(
 }
 
 /// Gives every worker a way to the port: transmit queues to as many as there are, relays to the rest.
-fn attach_tx(switch: &mut Switch, port: PortIdx, polled: &[usize], tx: Vec<TxQueue>) {
+fn attach_tx(
+    switch: &mut Switch,
+    port: PortIdx,
+    polled: &[usize],
+    tx: Vec<TxQueue>,
+    takes: Option<&SharedTakes>,
+) {
+    let takes = || takes.cloned();
     let workers = switch.workers.len();
     let owners = placement::transmit_owners(polled, tx.len(), workers);
     let relays: Vec<_> = owners.iter().map(|_| Arc::new(ArrayQueue::new(RELAY))).collect();
     let outbox = || Vec::with_capacity(OUTBOX);
     let relayed: Vec<usize> = (0..workers).filter(|w| !owners.contains(w)).collect();
     for ((&owner, tx), relay) in owners.iter().zip(tx).zip(&relays) {
-        switch.workers[owner].order(Command::AttachTx { port, tx: TxPath::Own(tx), outbox: outbox() });
+        switch.workers[owner].order(Command::AttachTx {
+            port,
+            tx: TxPath::Own(tx),
+            takes: takes(),
+            outbox: outbox(),
+        });
         if !relayed.is_empty() {
             switch.workers[owner].order(Command::ServeRelay { port, relay: relay.clone() });
         }
     }
     for (i, &w) in relayed.iter().enumerate() {
         let tx = TxPath::Relay(relays[i % relays.len()].clone());
-        switch.workers[w].order(Command::AttachTx { port, tx, outbox: outbox() });
+        switch.workers[w].order(Command::AttachTx { port, tx, takes: takes(), outbox: outbox() });
     }
 }
 
@@ -237,6 +273,7 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, Stri
         devargs: config.devargs.clone(),
         rx_queues: config.rx_queues,
         mtu: config.mtu,
+        is_access: true,
     };
     let (workers, pool) = {
         let s = switch.borrow();

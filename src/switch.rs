@@ -24,10 +24,12 @@ use crate::ports::{self, Devices, Wanted};
 use crate::workers::{self, Since, Thread, WorkerHandle};
 use crate::{cores, statics};
 
-/// Bytes of a packet buffer behind its headroom: a 1,550-byte outer packet with room to spare.
+/// Bytes of a packet buffer behind its headroom, at least: a 1,550-byte outer packet with room to spare.
 const DATA_ROOM: usize = 2048;
-/// Bytes that a buffer of [`DATA_ROOM`] takes of the pool's memory, its bookkeeping included.
-const BUFFER_BYTES: usize = 2560;
+/// What a frame has besides its IP packet: Ethernet header, two tags, FCS.
+const FRAME_OVERHEAD: usize = 14 + 8 + 4;
+/// Bytes that a buffer takes of the pool's memory besides its data: headroom, header, bookkeeping.
+const BUFFER_EXTRA: usize = 512;
 /// Share of the memory that packet buffers take; the rest is for device rings and DPDK itself.
 const POOL_SHARE: f64 = 0.5;
 
@@ -65,8 +67,9 @@ impl Switch {
         let control_core = control_core(&config, &worker_cores);
         let eal = start_eal(&config, control_core)?;
         core_affinity::set_for_current(core_affinity::CoreId { id: control_core });
-        let buffers = (config.nve.memory_mb as f64 * 1048576.0 * POOL_SHARE) as usize / BUFFER_BYTES;
-        let pool = Mempool::new("godwit", buffers as u32, 256, DATA_ROOM as u16, None)
+        let room = data_room(&config);
+        let buffers = (config.nve.memory_mb as f64 * 1048576.0 * POOL_SHARE) as usize / (room + BUFFER_EXTRA);
+        let pool = Mempool::new("godwit", buffers as u32, 256, room as u16, None)
             .context("cannot make the packet buffers; raise nve.memory_mb or free hugepages")?;
         let clock = Since::now_is_zero();
         let workers = start_workers(&config, &worker_cores, &pool, clock)?;
@@ -164,8 +167,13 @@ impl Switch {
         }
     }
 
-    /// Tells control of devices whose link changed.
+    /// Tells control of devices whose link changed, and workers what guests take unfinished.
     pub fn poll_links(&mut self) {
+        for d in self.devices.iter() {
+            if let Some(takes) = &d.takes {
+                takes.set(d.port.guest_takes());
+            }
+        }
         let mut changed = Vec::new();
         for d in self.devices.iter_mut().filter(|d| d.link_counts) {
             let up = d.port.link().up;
@@ -256,6 +264,13 @@ fn random() -> u64 {
 /// Wall-clock time in microseconds since 1970.
 pub fn wall_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+/// Bytes that a buffer holds: any frame of any uplink, in one piece. What a guest leaves to be cut is
+/// larger and comes in several buffers.
+fn data_room(config: &Config) -> usize {
+    let largest = config.uplinks.iter().map(|u| usize::from(u.mtu)).max().unwrap_or(0);
+    (largest + FRAME_OVERHEAD).next_multiple_of(64).max(DATA_ROOM)
 }
 
 /// The configured control core, else the lowest without a worker, else the first worker's.
@@ -370,14 +385,20 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
                 devargs: devargs.clone(),
                 rx_queues: 1,
                 mtu: 0,
+                is_access: false,
             };
             let opened = ports::open(&wanted, workers, pool.clone())?;
             // The uplink's number is not known yet; it is told below.
             Some(ports::attach(switch, &wanted, opened, |d| PortSpec::Exception { uplink: d.number })?)
         }
     };
-    let wanted =
-        Wanted { name: u.name.clone(), devargs: u.devargs.clone(), rx_queues: u.rx_queues, mtu: u.mtu };
+    let wanted = Wanted {
+        name: u.name.clone(),
+        devargs: u.devargs.clone(),
+        rx_queues: u.rx_queues,
+        mtu: u.mtu,
+        is_access: false,
+    };
     let opened = ports::open(&wanted, workers, pool)?;
     let number = ports::attach(switch, &wanted, opened, |d| {
         PortSpec::Uplink(uplink_spec(u, d.mac, u.mtu.min(d.mtu), exception))

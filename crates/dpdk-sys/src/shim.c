@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,11 +13,15 @@
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_version.h>
+#include <rte_vhost.h>
+
+#include <linux/virtio_net.h>
 
 #include "shim.h"
 
 /* mbuf.rs writes the lengths of a frame's headers by these positions. */
 _Static_assert(RTE_MBUF_L2_LEN_BITS == 7 && RTE_MBUF_L3_LEN_BITS == 9, "tx_offload layout");
+_Static_assert(RTE_MBUF_L4_LEN_BITS == 8 && RTE_MBUF_TSO_SEGSZ_BITS == 16, "tx_offload layout");
 /* mempool.rs says it as a constant. */
 _Static_assert(RTE_PKTMBUF_HEADROOM == 128, "DPDK built with another headroom");
 
@@ -42,6 +47,11 @@ _Static_assert(sizeof(struct godwit_mbuf) <= sizeof(struct rte_mbuf), "the view 
 
 _Static_assert(GODWIT_MBUF_RX_RSS_HASH == RTE_MBUF_F_RX_RSS_HASH, "flag value");
 _Static_assert(GODWIT_MBUF_BUFFER_FLAGS == (RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_INDIRECT), "flag value");
+_Static_assert(GODWIT_MBUF_RX_L4_CKSUM_BAD == RTE_MBUF_F_RX_L4_CKSUM_BAD, "flag value");
+_Static_assert(GODWIT_MBUF_RX_L4_CKSUM_NONE == RTE_MBUF_F_RX_L4_CKSUM_NONE, "flag value");
+_Static_assert(GODWIT_MBUF_RX_LRO == RTE_MBUF_F_RX_LRO, "flag value");
+_Static_assert(GODWIT_MBUF_TX_TCP_SEG == RTE_MBUF_F_TX_TCP_SEG, "flag value");
+_Static_assert(GODWIT_MBUF_TX_TCP_CKSUM == RTE_MBUF_F_TX_TCP_CKSUM, "flag value");
 _Static_assert(GODWIT_MBUF_TX_UDP_CKSUM == RTE_MBUF_F_TX_UDP_CKSUM, "flag value");
 _Static_assert(GODWIT_MBUF_TX_IP_CKSUM == RTE_MBUF_F_TX_IP_CKSUM, "flag value");
 _Static_assert(GODWIT_MBUF_TX_IPV4 == RTE_MBUF_F_TX_IPV4, "flag value");
@@ -49,6 +59,8 @@ _Static_assert(GODWIT_MBUF_TX_IPV6 == RTE_MBUF_F_TX_IPV6, "flag value");
 
 const uint64_t GODWIT_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 const uint64_t GODWIT_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
+const uint64_t GODWIT_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
+const uint64_t GODWIT_RX_OFFLOAD_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
 const uint64_t GODWIT_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 const uint64_t GODWIT_TX_OFFLOAD_IPV4_CKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
 const uint64_t GODWIT_TX_OFFLOAD_UDP_CKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
@@ -107,6 +119,11 @@ void godwit_mbuf_free(struct godwit_mbuf *m) { rte_pktmbuf_free((struct rte_mbuf
 void godwit_mbuf_free_bulk(struct godwit_mbuf **m, uint32_t n)
 {
 	rte_pktmbuf_free_bulk((struct rte_mbuf **)m, n);
+}
+
+struct godwit_mbuf *godwit_mbuf_next(const struct godwit_mbuf *m)
+{
+	return (struct godwit_mbuf *)((const struct rte_mbuf *)m)->next;
 }
 
 uint16_t godwit_pool_data_room(struct rte_mempool *pool) { return rte_pktmbuf_data_room_size(pool); }
@@ -277,6 +294,47 @@ int godwit_port_stats(uint16_t port, struct godwit_stats *out)
 	out->tx_errors = stats.oerrors;
 	out->rx_no_mbuf = stats.rx_nombuf;
 	return 0;
+}
+
+/*
+ * The driver is a plugin that EAL has loaded, or is linked in statically; either way the function that
+ * receives for the port lies in it, and so does the one that knows the guest.
+ */
+static int vhost_vid(uint16_t port)
+{
+	int (*find)(uint16_t);
+	Dl_info where;
+	void *lib;
+
+	if (!rte_eth_dev_is_valid_port(port) ||
+	    dladdr((void *)rte_eth_fp_ops[port].rx_pkt_burst, &where) == 0)
+		return -ENOTSUP;
+	lib = dlopen(where.dli_fname, RTLD_NOLOAD | RTLD_LAZY);
+	if (lib == NULL)
+		return -ENOTSUP;
+	*(void **)&find = dlsym(lib, "rte_eth_vhost_get_vid_from_port_id");
+	/* Loaded by somebody else, so this only gives our own reference back. */
+	dlclose(lib);
+	if (find == NULL)
+		return -ENOTSUP;
+	return find(port);
+}
+
+int godwit_vhost_features(uint16_t port, uint64_t *features)
+{
+	int vid = vhost_vid(port);
+
+	*features = 0;
+	if (vid == -ENOTSUP)
+		return vid;
+	return vid < 0 || rte_vhost_get_negotiated_features(vid, features) != 0 ? -ENOTCONN : 0;
+}
+
+int godwit_vhost_withhold_ufo(const char *socket)
+{
+	uint64_t ufo = 1ULL << VIRTIO_NET_F_HOST_UFO | 1ULL << VIRTIO_NET_F_GUEST_UFO;
+
+	return rte_vhost_driver_disable_features(socket, ufo) == 0 ? 0 : -EINVAL;
 }
 
 static int on_event(uint16_t port, enum rte_eth_event_type type, void *arg, void *ret)

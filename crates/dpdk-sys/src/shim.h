@@ -95,6 +95,12 @@ struct godwit_stats {
 #define GODWIT_MBUF_RX_RSS_HASH 0x2ULL
 /* RTE_MBUF_F_EXTERNAL and RTE_MBUF_F_INDIRECT: whose memory the buffer is. */
 #define GODWIT_MBUF_BUFFER_FLAGS 0x6000000000000000ULL
+/* The received frame's TCP or UDP checksum: both bits, it is not there yet; the first alone, it is wrong. */
+#define GODWIT_MBUF_RX_L4_CKSUM_BAD 0x8ULL
+#define GODWIT_MBUF_RX_L4_CKSUM_NONE 0x108ULL
+#define GODWIT_MBUF_RX_LRO 0x10000ULL
+#define GODWIT_MBUF_TX_TCP_SEG 0x4000000000000ULL
+#define GODWIT_MBUF_TX_TCP_CKSUM 0x10000000000000ULL
 #define GODWIT_MBUF_TX_UDP_CKSUM 0x30000000000000ULL
 #define GODWIT_MBUF_TX_IP_CKSUM 0x40000000000000ULL
 #define GODWIT_MBUF_TX_IPV4 0x80000000000000ULL
@@ -103,6 +109,8 @@ struct godwit_stats {
 /* Values of macros that bindgen cannot evaluate. */
 extern const uint64_t GODWIT_RX_OFFLOAD_RSS_HASH;
 extern const uint64_t GODWIT_RX_OFFLOAD_SCATTER;
+extern const uint64_t GODWIT_RX_OFFLOAD_UDP_CKSUM;
+extern const uint64_t GODWIT_RX_OFFLOAD_TCP_CKSUM;
 extern const uint64_t GODWIT_TX_OFFLOAD_MULTI_SEGS;
 extern const uint64_t GODWIT_TX_OFFLOAD_IPV4_CKSUM;
 extern const uint64_t GODWIT_TX_OFFLOAD_UDP_CKSUM;
@@ -129,6 +137,7 @@ struct godwit_mbuf *godwit_mbuf_alloc(struct rte_mempool *pool);
 int godwit_mbuf_alloc_bulk(struct rte_mempool *pool, struct godwit_mbuf **out, uint32_t n);
 void godwit_mbuf_free(struct godwit_mbuf *m);
 void godwit_mbuf_free_bulk(struct godwit_mbuf **m, uint32_t n);
+struct godwit_mbuf *godwit_mbuf_next(const struct godwit_mbuf *m); /* NULL after the last segment */
 uint16_t godwit_pool_data_room(struct rte_mempool *pool);
 
 /* Packet path */
@@ -148,6 +157,14 @@ int godwit_port_mac(uint16_t port, uint8_t mac[6]);
 int godwit_port_set_mac(uint16_t port, const uint8_t mac[6]);
 int godwit_port_link(uint16_t port, struct godwit_link *link);
 int godwit_port_stats(uint16_t port, struct godwit_stats *stats);
+
+/*
+ * What the guest on a net_vhost port has agreed to, as VIRTIO_NET_F_* bits. -ENOTSUP where the port is of
+ * another driver or does not run, -ENOTCONN where there is no guest.
+ */
+int godwit_vhost_features(uint16_t port, uint64_t *features);
+/* Stops offering UDP fragmentation to guests that connect to this socket from now on. */
+int godwit_vhost_withhold_ufo(const char *socket);
 
 /*
  * Calls `callback` from DPDK's interrupt thread at a change of link (`removed` 0) and at the loss of

@@ -22,6 +22,9 @@ const PAIRED: [&str; 2] = ["net_tap", "net_af_xdp"];
 /// them each time the link is read, which gives its true state.
 const MUTE: [&str; 1] = ["net_tap"];
 
+/// Drivers behind whose ports there are guests.
+const GUESTS: [&str; 1] = ["net_vhost"];
+
 /// How to set a port up.
 #[derive(Clone, Debug)]
 pub struct PortConfig {
@@ -41,6 +44,14 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// Have the NIC fill in IPv4 and UDP checksums of frames that ask for it by their flags.
     pub tx_checksums: bool,
+    /// A guest is behind the port: take frames that it left unfinished, and hand such frames to it
+    /// ([`crate::Port::guest_takes`]). For `net_vhost`; others ignore it.
+    pub guest_offloads: bool,
+    /// Further offloads as DPDK's bits (`RTE_ETH_RX_OFFLOAD_*`), of which those are switched on that the
+    /// device has: what a guest's own end of a port asks for.
+    pub more_rx_offloads: u64,
+    /// The same for sending (`RTE_ETH_TX_OFFLOAD_*`).
+    pub more_tx_offloads: u64,
     /// Where received frames go.
     pub mempool: Arc<Mempool>,
 }
@@ -57,6 +68,9 @@ impl PortConfig {
             rss: false,
             promiscuous: true,
             tx_checksums: false,
+            guest_offloads: false,
+            more_rx_offloads: 0,
+            more_tx_offloads: 0,
             mempool,
         }
     }
@@ -153,6 +167,8 @@ pub struct ConfigReport {
     pub promiscuous: bool,
     /// The NIC fills in checksums.
     pub tx_checksums: bool,
+    /// Frames come and may go unfinished.
+    pub guest_offloads: bool,
     /// Sentences on what differs from what was asked for.
     pub notes: Vec<String>,
 }
@@ -163,6 +179,8 @@ struct Offloads {
     rss_hash: u64,
     scatter: u64,
     tx_checksums: u64,
+    guest_rx: u64,
+    guest_tx: u64,
     rss_types: u64,
 }
 
@@ -174,6 +192,10 @@ impl Offloads {
                 rss_hash: dpdk_sys::GODWIT_RX_OFFLOAD_RSS_HASH,
                 scatter: dpdk_sys::GODWIT_RX_OFFLOAD_SCATTER,
                 tx_checksums: dpdk_sys::GODWIT_TX_OFFLOAD_IPV4_CKSUM | dpdk_sys::GODWIT_TX_OFFLOAD_UDP_CKSUM,
+                guest_rx: dpdk_sys::GODWIT_RX_OFFLOAD_UDP_CKSUM | dpdk_sys::GODWIT_RX_OFFLOAD_TCP_CKSUM,
+                guest_tx: dpdk_sys::GODWIT_TX_OFFLOAD_MULTI_SEGS
+                    | dpdk_sys::GODWIT_TX_OFFLOAD_UDP_CKSUM
+                    | dpdk_sys::GODWIT_TX_OFFLOAD_TCP_CKSUM,
                 rss_types: dpdk_sys::GODWIT_RSS_IP_UDP_TCP,
             }
         }
@@ -192,6 +214,8 @@ pub(crate) fn plan(info: &DevInfo, asked: &PortConfig, data_room: u16) -> (godwi
         mtu: plan_mtu(info, asked.mtu, &mut report.notes),
         intr_lsc: info.link_events.into(),
         intr_rmv: info.removal_events.into(),
+        rx_offloads: info.rx_offloads & asked.more_rx_offloads,
+        tx_offloads: info.tx_offloads & asked.more_tx_offloads,
         ..godwit_port_conf::default()
     };
     if asked.rss {
@@ -210,6 +234,15 @@ pub(crate) fn plan(info: &DevInfo, asked: &PortConfig, data_room: u16) -> (godwi
             conf.tx_offloads |= offloads.tx_checksums;
         } else {
             report.notes.push(format!("{} does not fill in IPv4 and UDP checksums", info.driver));
+        }
+    }
+    if asked.guest_offloads && GUESTS.contains(&info.driver.as_str()) {
+        let (rx, tx) = (offloads.guest_rx, offloads.guest_tx);
+        report.guest_offloads = info.rx_offloads & rx == rx && info.tx_offloads & tx == tx;
+        if report.guest_offloads {
+            (conf.rx_offloads, conf.tx_offloads) = (conf.rx_offloads | rx, conf.tx_offloads | tx);
+        } else {
+            report.notes.push(format!("{} does not tell what a guest left unfinished", info.driver));
         }
     }
     if u32::from(conf.mtu) + OVERHEAD > u32::from(data_room) {

@@ -50,6 +50,8 @@ pub(crate) struct Device {
     pub(crate) name: String,
     /// The driver's name.
     pub(crate) driver: String,
+    /// What it was plugged in with.
+    pub(crate) devargs: String,
     queues_out: AtomicUsize,
     control: Mutex<Control>,
 }
@@ -88,6 +90,7 @@ impl Device {
             id,
             name: name_of(id),
             driver: String::new(),
+            devargs: devargs.into(),
             queues_out: AtomicUsize::new(0),
             control: Mutex::new(Control { state: State::Plugged, watch: None, mac: [0; 6], mtu: 0 }),
         };

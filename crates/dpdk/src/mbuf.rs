@@ -3,10 +3,12 @@
 //! The accessors stand on the packet path: they read and write the buffer's header in place, check
 //! what memory safety needs and nothing else, and make no call.
 
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use dpdk_sys::godwit_mbuf;
+use godwit_packet::{Asks, Unfinished};
 
 /// The frame is IPv4 (set with [`TX_IP_CKSUM`]).
 pub const TX_IPV4: u64 = dpdk_sys::GODWIT_MBUF_TX_IPV4;
@@ -16,6 +18,20 @@ pub const TX_IPV6: u64 = dpdk_sys::GODWIT_MBUF_TX_IPV6;
 pub const TX_IP_CKSUM: u64 = dpdk_sys::GODWIT_MBUF_TX_IP_CKSUM;
 /// The NIC is to fill in the UDP checksum.
 pub const TX_UDP_CKSUM: u64 = dpdk_sys::GODWIT_MBUF_TX_UDP_CKSUM;
+
+/// A guest left the TCP or UDP checksum out. Both bits: one of them alone says that it is wrong.
+const RX_L4_NONE: u64 = dpdk_sys::GODWIT_MBUF_RX_L4_CKSUM_NONE as u64;
+/// A guest wants the frame cut.
+const RX_LRO: u64 = dpdk_sys::GODWIT_MBUF_RX_LRO as u64;
+/// A frame with any of these asks for something. Wrong checksums are looked at closely, too: it costs
+/// one test less.
+const ASKING: u64 = dpdk_sys::GODWIT_MBUF_RX_L4_CKSUM_BAD as u64 | RX_LRO;
+const TX_TCP_SEG: u64 = dpdk_sys::GODWIT_MBUF_TX_TCP_SEG;
+const TX_TCP_CKSUM: u64 = dpdk_sys::GODWIT_MBUF_TX_TCP_CKSUM;
+/// Where the lengths lie in [`godwit_mbuf::tx_offload`]: 7, 9, 8 and 16 bits.
+const L3_LEN_AT: u32 = 7;
+const L4_LEN_AT: u32 = 16;
+const SEGMENT_AT: u32 = 24;
 
 const RX_RSS_HASH: u64 = dpdk_sys::GODWIT_MBUF_RX_RSS_HASH as u64;
 
@@ -107,6 +123,57 @@ impl Mbuf {
     #[inline]
     pub fn is_contiguous(&self) -> bool {
         self.header().nb_segs == 1
+    }
+
+    /// The frame lies in one piece and its sender left nothing to be done: one test of each of two words of
+    /// the header's first cache line.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        let h = self.header();
+        h.nb_segs == 1 && h.ol_flags & ASKING == 0
+    }
+
+    /// What the guest that sent the frame left to be done.
+    #[inline]
+    pub fn asks(&self) -> Asks {
+        let h = self.header();
+        let cut = h.ol_flags & RX_LRO != 0;
+        let segment = if cut { (h.tx_offload >> SEGMENT_AT) as u16 } else { 0 };
+        // A cut without a size is beyond what packets can carry out; one byte makes it refuse.
+        let segment = if cut { segment.max(1) } else { segment };
+        Asks { checksum: cut || h.ol_flags & RX_L4_NONE == RX_L4_NONE, segment }
+    }
+
+    /// Forgets what the sender left to be done.
+    #[inline]
+    pub fn finished(&mut self) {
+        self.header_mut().ol_flags &= !(RX_L4_NONE | RX_LRO);
+    }
+
+    /// Has the frame sent without its checksum, or uncut, its receiver told. For ports whose guest takes it
+    /// so ([`crate::Port::guest_takes`]).
+    pub fn hand_on(&mut self, missing: Unfinished) {
+        self.finished();
+        let h = self.header_mut();
+        let family = if missing.six { TX_IPV6 } else { TX_IPV4 };
+        let checksum = if missing.tcp { TX_TCP_CKSUM } else { TX_UDP_CKSUM };
+        let cut = if missing.segment > 0 { TX_TCP_SEG } else { 0 };
+        h.ol_flags |= family | checksum | cut;
+        h.tx_offload = (missing.l2_len as u64 & 0x7f)
+            | (missing.l3_len as u64 & 0x1ff) << L3_LEN_AT
+            | (missing.l4_len as u64 & 0xff) << L4_LEN_AT
+            | u64::from(missing.segment) << SEGMENT_AT;
+    }
+
+    /// [`Mbuf::hand_on`] was called.
+    #[inline]
+    pub fn is_handed_on(&self) -> bool {
+        self.header().ol_flags & (TX_TCP_SEG | TX_TCP_CKSUM | TX_UDP_CKSUM) != 0
+    }
+
+    /// The frame's pieces in order.
+    pub fn segments(&self) -> Segments<'_> {
+        Segments { next: Some(self.0), left: self.header().nb_segs, frame: PhantomData }
     }
 
     /// Bytes free before the data.
@@ -252,6 +319,34 @@ impl Mbuf {
     }
 }
 
+/// The pieces of a frame, see [`Mbuf::segments`].
+#[derive(Debug)]
+pub struct Segments<'a> {
+    next: Option<NonNull<godwit_mbuf>>,
+    left: u16,
+    frame: PhantomData<&'a Mbuf>,
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        let at = self.next?;
+        if self.left > 0 {
+            // SAFETY: `at` is a segment of a live chain, which the borrowed frame owns.
+            self.next = NonNull::new(unsafe { dpdk_sys::godwit_mbuf_next(at.as_ptr()) });
+        }
+        // SAFETY: as above; DPDK keeps data_off + data_len <= buf_len for each segment, and nobody writes
+        // to it while the frame is borrowed.
+        unsafe {
+            let h = at.as_ref();
+            let data = h.buf_addr.cast::<u8>().add(usize::from(h.data_off));
+            Some(std::slice::from_raw_parts(data, usize::from(h.data_len)))
+        }
+    }
+}
+
 /// `RTE_MBUF_F_EXTERNAL` and `RTE_MBUF_F_INDIRECT`: they decide how a buffer is freed.
 const BUFFER_FLAGS: u64 = dpdk_sys::GODWIT_MBUF_BUFFER_FLAGS;
 
@@ -351,6 +446,32 @@ mod tests {
         with_buffer(|m| {
             assert!(m.set(b"a long frame") && m.set(b"short"));
             assert_eq!((m.data(), m.frame_len()), (&b"short"[..], 5));
+        });
+    }
+
+    #[test]
+    fn r11_what_is_left_undone_is_read_and_told() {
+        with_buffer(|m| {
+            assert!(m.is_plain() && m.asks() == Asks::NOTHING);
+            m.header_mut().ol_flags = RX_L4_NONE;
+            assert!(!m.is_plain());
+            assert_eq!(m.asks(), Asks { checksum: true, segment: 0 });
+            m.header_mut().ol_flags = RX_L4_NONE | RX_LRO;
+            m.header_mut().tx_offload = 1448 << SEGMENT_AT;
+            assert_eq!(m.asks(), Asks { checksum: true, segment: 1448 });
+            m.header_mut().tx_offload = 0;
+            assert_eq!(m.asks().segment, 1, "no size at all is no size of use");
+            let told = Unfinished { l2_len: 18, l3_len: 40, l4_len: 32, six: true, tcp: true, segment: 1400 };
+            m.hand_on(told);
+            assert!(m.is_plain() && m.asks() == Asks::NOTHING);
+            assert_eq!(m.offload_flags(), TX_IPV6 | TX_TCP_CKSUM | TX_TCP_SEG);
+            assert_eq!(m.header().tx_offload, 18 | 40 << 7 | 32 << 16 | 1400 << 24);
+            m.header_mut().ol_flags = u64::from(dpdk_sys::GODWIT_MBUF_RX_L4_CKSUM_BAD);
+            assert_eq!(m.asks(), Asks::NOTHING, "a wrong checksum is the sender's own");
+            m.header_mut().nb_segs = 2;
+            assert!(!m.is_plain());
+            m.header_mut().nb_segs = 1;
+            assert_eq!(m.segments().count(), 1);
         });
     }
 

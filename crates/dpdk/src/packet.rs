@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use godwit_packet::{Packet, PacketSource};
+use godwit_packet::{Asks, Packet, PacketSource, Unfinished};
 
 use crate::mbuf::Mbuf;
 use crate::mempool::Mempool;
@@ -23,7 +23,7 @@ impl Packet for Mbuf {
 
     #[inline]
     fn len(&self) -> usize {
-        Mbuf::len(self)
+        self.frame_len()
     }
 
     #[inline]
@@ -34,6 +34,11 @@ impl Packet for Mbuf {
     #[inline(always)]
     fn prepend_chunk<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
         Mbuf::prepend_chunk(self)
+    }
+
+    #[inline]
+    fn append(&mut self, n: usize) -> Option<&mut [u8]> {
+        if self.is_contiguous() { Mbuf::append(self, n) } else { None }
     }
 
     #[inline]
@@ -52,8 +57,28 @@ impl Packet for Mbuf {
     }
 
     #[inline]
-    fn is_contiguous(&self) -> bool {
-        Mbuf::is_contiguous(self)
+    fn is_plain(&self) -> bool {
+        Mbuf::is_plain(self)
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.segments()
+    }
+
+    fn asks(&self) -> Asks {
+        Mbuf::asks(self)
+    }
+
+    fn finished(&mut self) {
+        Mbuf::finished(self);
+    }
+
+    fn hand_on(&mut self, missing: Unfinished) {
+        Mbuf::hand_on(self, missing);
+    }
+
+    fn is_handed_on(&self) -> bool {
+        Mbuf::is_handed_on(self)
     }
 }
 

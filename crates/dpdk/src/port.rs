@@ -1,5 +1,6 @@
 //! Ethernet ports: plugging in, set-up, running, unplugging.
 
+use std::ffi::CString;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +48,9 @@ impl Port {
         // SAFETY: the port exists, is stopped and not controlled by anyone else; `conf` is readable.
         device.check("configuring", || unsafe { dpdk_sys::godwit_port_configure(device.id, &conf) })?;
         self.set_up_queues(&asked, &mut report)?;
+        if report.guest_offloads {
+            self.withhold_ufo();
+        }
         if asked.promiscuous {
             // SAFETY: the port exists and this thread controls it.
             let (rc, _) = log::capture(|| unsafe { dpdk_sys::rte_eth_promiscuous_enable(device.id) });
@@ -59,6 +63,18 @@ impl Port {
         report.mtu = control.mtu;
         control.state = State::Configured { rx: report.rx_queues, tx: report.tx_queues };
         Ok(report)
+    }
+
+    /// Guests are not to leave UDP datagrams for us to fragment. One that connected before this is too
+    /// early to be told; what it leaves is refused frame by frame.
+    fn withhold_ufo(&self) {
+        let socket = self.0.devargs.split(',').find_map(|arg| arg.strip_prefix("iface="));
+        let Some(socket) = socket.and_then(|s| CString::new(s).ok()) else { return };
+        // SAFETY: the text is terminated; DPDK looks the socket up and answers with an error if it has none.
+        let (rc, said) = log::capture(|| unsafe { dpdk_sys::godwit_vhost_withhold_ufo(socket.as_ptr()) });
+        if rc != 0 {
+            tracing::debug!(port = %self.0.name, "UDP fragmentation stays on offer: {said:?}");
+        }
     }
 
     fn set_up_queues(&self, asked: &PortConfig, report: &mut ConfigReport) -> Result<()> {

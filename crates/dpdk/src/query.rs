@@ -1,9 +1,17 @@
 //! What a port says of itself while it lives: link, addresses, counters, abilities.
 
+use godwit_packet::Takes;
+
 use crate::config::DevInfo;
 use crate::error::{Result, Said};
 use crate::link::{self, Link, LinkEvent, Watch};
+use crate::log;
 use crate::port::Port;
+
+/// `VIRTIO_NET_F_GUEST_CSUM`, `_GUEST_TSO4` and `_GUEST_TSO6` (virtio 1.1, section 5.1.3).
+const GUEST_CSUM: u32 = 1;
+const GUEST_TSO4: u32 = 7;
+const GUEST_TSO6: u32 = 8;
 
 /// Frames and bytes since the port's start or the last reset, as its driver counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +104,17 @@ impl Port {
         self.0.check("setting the MTU", || unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.0.id, mtu) })?;
         control.mtu = mtu;
         Ok(())
+    }
+
+    /// What the guest on a `net_vhost` port takes unfinished, as it agreed with the driver: nothing while
+    /// there is no guest, and for other ports. It changes with the guest.
+    pub fn guest_takes(&self) -> Takes {
+        let _control = self.0.control();
+        let mut features = 0;
+        // SAFETY: `features` is writable; any port number may be asked for.
+        let (rc, _) = log::capture(|| unsafe { dpdk_sys::godwit_vhost_features(self.0.id, &mut features) });
+        let has = |bit: u32| rc == 0 && features >> bit & 1 != 0;
+        Takes { checksum: has(GUEST_CSUM), tcp4: has(GUEST_TSO4), tcp6: has(GUEST_TSO6) }
     }
 
     /// The device's counters.

@@ -122,6 +122,11 @@ pub trait Packet {
     /// Has the frame sent as it is, its receiver told what is missing.
     #[inline]
     fn hand_on(&mut self, _missing: Unfinished) {}
+    /// [`Packet::hand_on`] was called.
+    #[inline]
+    fn is_handed_on(&self) -> bool {
+        false
+    }
 }
 
 /// Where the pipeline gets buffers for copies, answers and frames that were held.

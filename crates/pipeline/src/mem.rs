@@ -139,6 +139,10 @@ impl Packet for MemPacket {
     fn hand_on(&mut self, missing: Unfinished) {
         self.handed_on = Some(missing);
     }
+
+    fn is_handed_on(&self) -> bool {
+        self.handed_on.is_some()
+    }
 }
 
 /// Makes [`MemPacket`]s, endlessly or a given number.
@@ -192,7 +196,13 @@ pub struct MemOutput<P> {
 
 impl<P> Default for MemOutput<P> {
     fn default() -> Self {
-        MemOutput { sent: Vec::new(), events: Vec::new(), discarded: 0, event_room: usize::MAX, takes: Takes::NOTHING }
+        MemOutput {
+            sent: Vec::new(),
+            events: Vec::new(),
+            discarded: 0,
+            event_room: usize::MAX,
+            takes: Takes::NOTHING,
+        }
     }
 }
 

@@ -44,14 +44,8 @@ fn missing(first: &[u8], len: usize, asks: Asks) -> Option<(Layers, Unfinished)>
         segment => *Cut::of(first, len, segment).ok()?.layers(),
     };
     let Layers { l3, l4, payload, six, tcp, .. } = layers;
-    let told = Unfinished {
-        l2_len: l3,
-        l3_len: l4 - l3,
-        l4_len: payload - l4,
-        six,
-        tcp,
-        segment: asks.segment,
-    };
+    let told =
+        Unfinished { l2_len: l3, l3_len: l4 - l3, l4_len: payload - l4, six, tcp, segment: asks.segment };
     Some((layers, told))
 }
 

@@ -158,7 +158,10 @@ fn r11_requests_that_the_headers_do_not_allow_are_dropped() {
     // Headers that are spread over pieces.
     drops(from_guest(tcp(false, R4, 900), cut(MSS), 60), DropReason::NotContiguous);
     drops(MemPacket::new(&tcp(false, M2, 900)).in_pieces(60), DropReason::NotContiguous);
-    drops(MemPacket::new(&frames::padded(frames::garp(M1, v4(1)), 500)).in_pieces(200), DropReason::NotContiguous);
+    drops(
+        MemPacket::new(&frames::padded(frames::garp(M1, v4(1)), 500)).in_pieces(200),
+        DropReason::NotContiguous,
+    );
 }
 
 #[test]

@@ -206,6 +206,10 @@ fn r11_what_cannot_be_completed_or_cut_is_refused() {
         bad[at] = value;
         assert_eq!(of(&bad, 1448), Err(why), "byte {at} is {value:#x}");
     }
-    let udp = frames::udp_frame((MACS.0, Ipv4Addr::LOCALHOST.into(), 1), (MACS.1, Ipv4Addr::LOCALHOST.into(), 2), &[1; 99]);
+    let udp = frames::udp_frame(
+        (MACS.0, Ipv4Addr::LOCALHOST.into(), 1),
+        (MACS.1, Ipv4Addr::LOCALHOST.into(), 2),
+        &[1; 99],
+    );
     assert_eq!(Cut::of(&udp, udp.len(), 50), Err(WireError::NotThis), "UDP is not cut");
 }

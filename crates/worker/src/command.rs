@@ -11,6 +11,7 @@ use godwit_wire::Instant;
 
 use crate::io::Io;
 use crate::perf::{Perf, QueuePerf};
+use crate::takes::SharedTakes;
 use crate::worker::{QUEUES, Work};
 
 /// The longest frame that control sends or traces, in bytes. ARP and ND packets are shorter.
@@ -109,6 +110,8 @@ pub enum Command<I: Io> {
         port: PortIdx,
         /// The way.
         tx: TxPath<I>,
+        /// What the guest behind it takes unfinished; `None` where there is none.
+        takes: Option<SharedTakes>,
         /// Empty, with room for [`crate::outbox::OUTBOX`] frames: control allocates, the worker doesn't.
         outbox: Vec<I::Packet>,
     },

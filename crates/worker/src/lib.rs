@@ -11,4 +11,5 @@ pub mod io;
 pub mod mem;
 pub mod outbox;
 pub mod perf;
+pub mod takes;
 pub mod worker;

@@ -4,12 +4,13 @@
 //! to the worker that owns one. A queue that is full keeps its frames for the next iterations, up to
 //! the outbox's capacity; beyond that the newest are dropped and counted as `tx_full`.
 
-use godwit_pipeline::packet::Packet;
+use godwit_pipeline::packet::{Packet, Takes};
 use godwit_tables::counters::Counters;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 
 use crate::command::{Relay, TxPath};
 use crate::io::{Io, TxQueue};
+use crate::takes::SharedTakes;
 
 /// Frames that a port's outbox holds before it must be sent.
 pub const OUTBOX: usize = 512;
@@ -17,6 +18,7 @@ pub const OUTBOX: usize = 512;
 struct Slot<I: Io> {
     queue: Vec<I::Packet>,
     tx: Option<TxPath<I>>,
+    takes: Option<SharedTakes>,
     serves: Option<Relay<I::Packet>>,
     listed: bool,
     lost_packets: u64,
@@ -38,6 +40,7 @@ impl<I: Io> Outboxes<I> {
         let slot = |_| Slot {
             queue: Vec::new(),
             tx: None,
+            takes: None,
             serves: None,
             listed: false,
             lost_packets: 0,
@@ -51,8 +54,15 @@ impl<I: Io> Outboxes<I> {
     }
 
     /// Gives the port a way out. `queue` is an empty vector with capacity, made by control.
-    pub fn attach(&mut self, port: PortIdx, tx: TxPath<I>, queue: Vec<I::Packet>) {
+    pub fn attach(
+        &mut self,
+        port: PortIdx,
+        tx: TxPath<I>,
+        takes: Option<SharedTakes>,
+        queue: Vec<I::Packet>,
+    ) {
         if let Some(slot) = self.slots.get_mut(usize::from(port.0)) {
+            slot.takes = takes;
             slot.queue = queue;
             slot.tx = Some(tx);
         }
@@ -77,7 +87,13 @@ impl<I: Io> Outboxes<I> {
         let bytes = slot.queue.iter().map(|p| p.len() as u64).sum();
         counters.not_sent(port, slot.queue.len() as u64, bytes);
         slot.queue = Vec::new();
+        slot.takes = None;
         slot.tx.take()
+    }
+
+    /// What the port's receiver takes unfinished.
+    pub fn takes(&self, port: PortIdx) -> Takes {
+        self.slots.get(usize::from(port.0)).map_or(Takes::NOTHING, Slot::takes)
     }
 
     /// Puts a frame into the port's outbox.
@@ -172,9 +188,32 @@ impl<I: Io> Slot<I> {
         self.transmit();
     }
 
+    fn takes(&self) -> Takes {
+        self.takes.as_ref().map_or(Takes::NOTHING, SharedTakes::get)
+    }
+
+    /// A guest left, or restarted with another driver, before it got frames that were handed on as they
+    /// were. Its successor may be unable to take them, and they would block what comes after them.
+    #[cold]
+    fn forget_unfinished(&mut self) {
+        let (packets, bytes) = (&mut self.lost_packets, &mut self.lost_bytes);
+        self.queue.retain(|packet| {
+            let keep = !packet.is_handed_on();
+            *packets += u64::from(!keep);
+            *bytes += if keep { 0 } else { packet.len() as u64 };
+            keep
+        });
+    }
+
     fn transmit(&mut self) -> usize {
         match &mut self.tx {
-            Some(TxPath::Own(tx)) => tx.tx(&mut self.queue),
+            Some(TxPath::Own(tx)) => {
+                let sent = tx.tx(&mut self.queue);
+                if sent == 0 && self.takes.is_some() && self.takes() == Takes::NOTHING {
+                    self.forget_unfinished();
+                }
+                sent
+            }
             Some(TxPath::Relay(relay)) => {
                 let before = self.queue.len();
                 for packet in self.queue.drain(..) {

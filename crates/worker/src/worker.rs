@@ -13,7 +13,7 @@
 //! reused, so that even freeing memory is control's work.
 
 use crossbeam::queue::ArrayQueue;
-use godwit_pipeline::packet::{Packet, PacketSource};
+use godwit_pipeline::packet::{Packet, PacketSource, Takes};
 use godwit_pipeline::{Output, Pipeline, trace};
 use godwit_tables::Tables;
 use godwit_tables::counters::DropReason;
@@ -86,6 +86,10 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
     #[inline(always)]
     fn send_run(&mut self, port: PortIdx, packets: impl Iterator<Item = I::Packet>) {
         self.outboxes.send_run(port, packets);
+    }
+
+    fn takes(&self, port: PortIdx) -> Takes {
+        self.outboxes.takes(port)
     }
 
     fn event(&mut self, event: Event) -> bool {
@@ -215,7 +219,7 @@ impl<I: Io> Worker<I> {
                 let rx = at.map(|i| self.queues.swap_remove(i).rx);
                 self.reply(Reply::Rx { port, queue, rx });
             }
-            Command::AttachTx { port, tx, outbox } => self.outboxes.attach(port, tx, outbox),
+            Command::AttachTx { port, tx, takes, outbox } => self.outboxes.attach(port, tx, takes, outbox),
             Command::ServeRelay { port, relay } => self.outboxes.serve(port, relay),
             Command::DetachTx { port } => {
                 let tx = self.outboxes.detach(port, &mut self.tables.counters);
