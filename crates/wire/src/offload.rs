@@ -17,13 +17,13 @@ pub const MAX_SEGMENTS: usize = 256;
 
 /// IPv6 extension headers that are walked at most.
 const MAX_EXTENSIONS: usize = 8;
-/// Nagle, options and the rest stay; these two flags belong to the last packet,
+/// What only the last packet of a cut frame has: no more data, deliver without delay.
 const LAST_ONLY: u8 = tcp::FIN | tcp::PSH;
-/// this one to the first (RFC 3168 section 6.1.2),
+/// What only the first has: the congestion window was reduced (RFC 3168 section 6.1.2).
 const CWR: u8 = 0x80;
-/// this one to those before its pointer,
+/// What only those before its pointer's end have: urgent data.
 const URG: u8 = 0x20;
-/// and no sender cuts a frame with one of these.
+/// No sender cuts a frame with one of these.
 const NEVER: u8 = tcp::SYN | tcp::RST;
 
 const TCP_CHECKSUM: usize = 16;

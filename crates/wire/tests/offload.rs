@@ -39,7 +39,7 @@ impl Sent {
         let (src, dst) = self.addresses();
         let mut m = vec![0x12, 0x34, 0x56, 0x78];
         m.extend(self.seq.to_be_bytes());
-        m.extend([9, 9, 9, 9, ((20 + self.options.len()) / 4 << 4) as u8, self.flags, 1, 2, 0, 0]);
+        m.extend([9, 9, 9, 9, ((20 + self.options.len()) as u8) << 2, self.flags, 1, 2, 0, 0]);
         m.extend(self.urgent.to_be_bytes());
         m.extend(&self.options);
         m.extend(&self.payload);
