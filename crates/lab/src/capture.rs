@@ -11,7 +11,7 @@ use crate::cmd;
 use crate::lab::process::{Process, tail};
 
 /// What is read of each frame, in this order.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "vxlan.vni",
     "ip.src",
     "ipv6.src",
@@ -26,6 +26,7 @@ const FIELDS: [&str; 14] = [
     "icmpv6.checksum.status",
     "_ws.malformed",
     "frame.number",
+    "frame.len",
 ];
 /// What tshark's checksum status fields say.
 const BAD: &str = "0";
@@ -68,6 +69,8 @@ pub struct Findings {
     pub bad: u64,
     /// Checksums found right.
     pub good: u64,
+    /// Bytes of the longest VXLAN frame, without FCS.
+    pub longest: u64,
     /// Numbers of the first frames with fault, in the capture file.
     pub faulty: Vec<u64>,
 }
@@ -157,6 +160,8 @@ impl Findings {
         if field("vxlan.vni").is_empty() {
             return;
         }
+        let len = field("frame.len").first().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX);
+        self.longest = self.longest.max(len);
         let sources = [field("ip.src"), field("ipv6.src")];
         // Header by header from the outside: the first source is the tunnel's.
         let outer = sources[usize::from(switch.is_ipv6())].first().copied().unwrap_or_default();
@@ -205,15 +210,15 @@ mod tests {
         let switch: IpAddr = "198.18.0.1".parse().unwrap();
         let mut f = Findings::default();
         // Inner IPv4 and TCP from the switch, full; inner IPv6 and UDP from the other, bad inside.
-        f.add("100\t198.18.0.1,203.0.113.10\t\t1450,1400\t\t5001\t50000\t1,1\t3\t1\t\t\t\t1", switch);
-        f.add("100\t198.18.0.9\t2001:db8:64::28\t1450\t108\t\t50000,4002\t1\t3,0\t\t\t\t\t2", switch);
+        f.add("100\t198.18.0.1,203.0.113.10\t\t1450,1400\t\t5001\t50000\t1,1\t3\t1\t\t\t\t1\t1464", switch);
+        f.add("100\t198.18.0.9\t2001:db8:64::28\t1450\t108\t\t50000,4002\t1\t3,0\t\t\t\t\t2\t162", switch);
         // Not VXLAN: address resolution.
-        f.add("\t\t\t\t\t\t\t\t\t\t\t\t\t3", switch);
+        f.add("\t\t\t\t\t\t\t\t\t\t\t\t\t3\t60", switch);
         let (s, o) = (&f.from_switch, &f.from_foreign);
         assert_eq!((s.frames, s.inner4, s.inner6, s.tcp, s.udp, s.full), (1, 1, 0, 1, 0, 1));
         assert_eq!((o.frames, o.inner4, o.inner6, o.tcp, o.udp, o.full), (1, 0, 1, 0, 1, 0));
         assert_eq!((f.bad, f.good, f.malformed), (1, 4, 0));
-        assert_eq!(f.faulty, [2]);
+        assert_eq!((f.faulty.as_slice(), f.longest), ([2].as_slice(), 1464));
         assert!(!f.complaints().is_empty());
     }
 

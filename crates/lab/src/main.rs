@@ -1,5 +1,6 @@
 //! `godwit-lab`: builds a data center out of network namespaces and runs scenarios in it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use godwit_lab::lab::{Lab, cleanup, take_down};
 use godwit_lab::mover::{hot_move, timeline};
 use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::guest::GuestTalk;
+use godwit_lab::scenario::guest_tso::GuestTso;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
 use godwit_lab::scenario::nva_kill::NvaKill;
@@ -36,6 +38,8 @@ enum Command {
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
     Guest(GuestTalk),
+    /// Have Linux guests leave checksums and segmentation to the switch, and look at every frame
+    GuestTso(GuestTso),
     /// Run the switch on network cards of an emulated machine, bound to vfio-pci behind its IOMMU
     BareMetal(BareMetal),
     /// Measure Godwit, DPDK's own forwarding and OVS-DPDK in turn between the same ends
@@ -65,6 +69,22 @@ enum Command {
         #[arg(long)]
         device: bool,
     },
+    /// Send a file over TCP in writes of 64 KiB; started by the lab
+    #[command(hide = true)]
+    BulkSend {
+        /// Address and port of a `bulk-receive`
+        to: SocketAddr,
+        /// The file
+        file: PathBuf,
+    },
+    /// Take one file over TCP; started by the lab
+    #[command(hide = true)]
+    BulkReceive {
+        /// The port
+        port: u16,
+        /// Where it goes
+        file: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,12 +105,18 @@ impl Command {
             let serve = if *device { agent::device::serve } else { agent::serve };
             return serve(socket).map(|()| true);
         }
+        match &self {
+            Command::BulkSend { to, file } => return agent::bulk::send(*to, file).map(|()| true),
+            Command::BulkReceive { port, file } => return agent::bulk::receive(*port, file).map(|()| true),
+            _ => {}
+        }
         cleanup::on_signals()?;
         match self {
             Command::HotMove(scenario) => scenario.run(),
             Command::NvaKill(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
+            Command::GuestTso(scenario) => scenario.run(),
             Command::BareMetal(scenario) => scenario.run(),
             Command::Bench(bench) => bench.run(),
             Command::Move { lab, vm, to } => move_standing(&lab, &vm, &to),
@@ -104,7 +130,7 @@ impl Command {
                 println!("taken down: {}", ids.join(" "));
                 Ok(true)
             }
-            Command::Agent { .. } => Ok(true),
+            Command::Agent { .. } | Command::BulkSend { .. } | Command::BulkReceive { .. } => Ok(true),
         }
     }
 }

@@ -275,18 +275,16 @@ pub(crate) enum Wish {
 }
 
 /// Looks at a frame whose port is not closed, in full. No side effects.
-pub(crate) fn inspect(frame: &[u8], contiguous: bool, port: &Port, tables: &Tables, now: Instant) -> Wish {
-    if !contiguous {
-        return Wish::Drop(DropReason::NotContiguous);
-    }
+/// Of one that is not `whole` it is the first piece, which [`offload::admit`] has let pass.
+pub(crate) fn inspect(frame: &[u8], whole: bool, port: &Port, tables: &Tables, now: Instant) -> Wish {
     let Some(a) = Addresses::of(frame) else { return Wish::Drop(DropReason::Truncated) };
     if a.src != port.mac.to_u64() {
-        return inspect_behind(frame, a, port, tables, now);
+        return inspect_behind(frame, a, whole, port, tables, now);
     }
     if a.ethertype.is_tag() && !port.transparent {
         return untag(frame, a.ethertype);
     }
-    let wish = inspect_untagged(frame, a, port, tables, now);
+    let wish = inspect_untagged(frame, a, whole, port, tables, now);
     match (port.admission, wish) {
         (Admission::Activated, wish) => wish,
         // A good question shows that the VM is alive, even one that has no answer.
@@ -301,7 +299,14 @@ pub(crate) fn inspect(frame: &[u8], contiguous: bool, port: &Port, tables: &Tabl
 
 /// A frame that is not from the port's own VM: from one behind the port, if the tables have it there
 /// (R65). Nobody is told of its announcements, since only the configuration knows of it.
-fn inspect_behind(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
+fn inspect_behind(
+    frame: &[u8],
+    a: Addresses,
+    whole: bool,
+    port: &Port,
+    tables: &Tables,
+    now: Instant,
+) -> Wish {
     let here = tables.vms.get(Key::new(port.vn, a.src_mac())) == Some(Fib::Local(port.port));
     if !here || a.src == 0 {
         return Wish::Drop(DropReason::SpoofedSource);
@@ -313,7 +318,7 @@ fn inspect_behind(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now:
         return untag(frame, a.ethertype);
     }
     let port = Port { mac: a.src_mac(), behind: true, ..*port };
-    match inspect_untagged(frame, a, &port, tables, now) {
+    match inspect_untagged(frame, a, whole, &port, tables, now) {
         Wish::Announce(..) => Wish::Nothing,
         wish => wish,
     }
@@ -328,11 +333,18 @@ fn untag(frame: &[u8], ethertype: EtherType) -> Wish {
     }
 }
 
-fn inspect_untagged(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
+fn inspect_untagged(
+    frame: &[u8],
+    a: Addresses,
+    whole: bool,
+    port: &Port,
+    tables: &Tables,
+    now: Instant,
+) -> Wish {
     if classify::is_link_local_reserved(a.dst) {
         return Wish::Drop(DropReason::LinkLocalReserved);
     }
-    let source = tenant::source(frame);
+    let source = if whole { tenant::source(frame) } else { tenant::source_of_piece(frame) };
     let checked = match source {
         Source::V4(ip) if port.behind && !port.may_use(IpAddr::V4(ip.into()), tables, now) => {
             Err(DropReason::SpoofedSource)
@@ -372,16 +384,16 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
             return cx.drop(packet, reason);
         }
     }
-    let mut wish = inspect(packet.data(), true, port, cx.tables, cx.now);
+    let whole = packet.data().len() == packet.len();
+    let mut wish = inspect(packet.data(), whole, port, cx.tables, cx.now);
     if wish == Wish::Untag {
         packet.data_mut().copy_within(..12, TAG_LEN);
         packet.trim_front(TAG_LEN);
-        wish = inspect(packet.data(), true, port, cx.tables, cx.now);
+        wish = inspect(packet.data(), whole, port, cx.tables, cx.now);
     }
-    let in_pieces = packet.data().len() < packet.len();
     match wish {
         // Requests and announcements are short.
-        Wish::Announce(..) | Wish::Resolve(_) if in_pieces => cx.drop(packet, DropReason::NotContiguous),
+        Wish::Announce(..) | Wish::Resolve(_) if !whole => cx.drop(packet, DropReason::NotContiguous),
         Wish::Unicast(to) => cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local),
         Wish::ToOwner(to) => {
             packet.data_mut()[..6].copy_from_slice(&to.0);

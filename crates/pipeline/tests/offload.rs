@@ -221,3 +221,17 @@ fn r11_a_large_frame_in_pieces_is_put_together() {
     lab.input_packets(P1, vec![MemPacket::new(&udp(true, M2, 20_000)).in_pieces(2048)]);
     assert_eq!(lab.drops(DropReason::NotContiguous), 1);
 }
+
+#[test]
+fn r11_r65_a_large_frame_has_its_source_checked() {
+    for six in [false, true] {
+        let mut lab = Lab::new();
+        lab.apply(Update::SourceSet { port: P1, ip: ips(six).1 });
+        let sent = from_guest(tcp(six, R4, 9000), cut(MSS), 2048);
+        lab.input_packets(P1, vec![sent.clone()]);
+        assert_eq!((lab.drops(DropReason::SpoofedSource), lab.to(UPLINK).len()), (1, 0));
+        lab.apply(Update::SourceSet { port: P1, ip: ips(six).0 });
+        lab.input_packets(P1, vec![sent]);
+        assert_eq!(lab.to(UPLINK).len(), 7);
+    }
+}

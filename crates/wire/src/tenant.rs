@@ -4,7 +4,7 @@
 //! not fragmented. [`quick_look`] reads these at fixed places; all else goes through the parsers. Where
 //! both have an answer it is the same, which a property test holds them to.
 
-use crate::bytes::{array, u16_at, u32_at};
+use crate::bytes::{array, u16_at, u32_at, v4_at, v6_at};
 use crate::ecn::Ecn;
 use crate::ethernet::{self, EtherType, Ethernet};
 use crate::flow::{FlowHash, FlowKey, FlowKind, HashKey};
@@ -125,6 +125,23 @@ fn look_closer(frame: &[u8], key: &HashKey) -> Look {
 /// Who says to have sent an untagged frame.
 pub fn source(frame: &[u8]) -> Source {
     source_and_ecn(frame).0
+}
+
+/// The same of an untagged frame that goes on in another buffer: whether its length is right is not to be
+/// seen here.
+pub fn source_of_piece(first: &[u8]) -> Source {
+    let Ok(eth) = Ethernet::new_checked(first) else { return Source::NotIp };
+    let packet = eth.payload();
+    match (eth.ethertype(), packet.first().map(|b| b >> 4)) {
+        (EtherType::IPV4, Some(4)) if packet.len() >= ipv4::HEADER_LEN => {
+            Source::V4(v4_at(packet, 12).to_bits())
+        }
+        (EtherType::IPV6, Some(6)) if packet.len() >= ipv6::HEADER_LEN => {
+            Source::V6(v6_at(packet, 8).to_bits())
+        }
+        (EtherType::IPV4 | EtherType::IPV6, _) => Source::Malformed,
+        _ => Source::NotIp,
+    }
 }
 
 fn source_and_ecn(frame: &[u8]) -> (Source, Ecn) {

@@ -2,6 +2,7 @@
 //! over a unix socket, which works across network namespaces.
 
 pub mod announce;
+pub mod bulk;
 pub mod client;
 pub mod device;
 pub mod exec;

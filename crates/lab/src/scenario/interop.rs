@@ -24,8 +24,8 @@ use crate::lab::{Lab, LabSpec, VNI};
 use crate::traffic::{End, Stream, Talk, Traffic, TrafficSpec, run};
 
 /// The foreign NVE: its name in the directory, and its number among the locators.
-const FOREIGN: &str = "linux";
-const FOREIGN_NUMBER: u8 = 9;
+pub(super) const FOREIGN: &str = "linux";
+pub(super) const FOREIGN_NUMBER: u8 = 9;
 /// The VM that the foreign NVE itself is, behind its vxlan device.
 pub(super) const DEVICE: &str = "vx0";
 const PAYLOAD: usize = 100;
@@ -100,9 +100,7 @@ impl Interop {
     fn in_lab(&self, lab: &mut Lab, outer: u8) -> Result<Outcome> {
         let (v, x) = (VmSpec::numbered("v", 10), VmSpec::numbered("x", 40));
         let foreign = Locator::numbered(FOREIGN_NUMBER, outer == 4, outer == 6);
-        let definition = NveDefinition { name: FOREIGN.into(), locators: Some(foreign.to_proto()) };
-        lab.nva.operator.define_nve(definition)?;
-        lab.define_vm(&x, FOREIGN)?;
+        define_foreign(lab, foreign, &x)?;
         lab.start_vm(v.clone(), "a")?;
         let switch = only(Locator::numbered(1, outer == 4, outer == 6));
         let (_process, mut agent_x) = build_foreign(lab, only(foreign), switch, &x, &v)?;
@@ -142,13 +140,20 @@ pub(super) fn converse(v: &mut Agent, x: &mut Agent, talks: &[Traffic], time: Du
     Ok([talks[0].judge(v, x)?, talks[1].judge(v, x)?])
 }
 
+/// Tells the directory of the foreign NVE, and that x is there.
+pub(super) fn define_foreign(lab: &Lab, foreign: Locator, x: &VmSpec) -> Result<()> {
+    let definition = NveDefinition { name: FOREIGN.into(), locators: Some(foreign.to_proto()) };
+    lab.nva.operator.define_nve(definition)?;
+    lab.define_vm(x, FOREIGN)
+}
+
 /// The one address that a locator has in this scenario.
-fn only(locator: Locator) -> IpAddr {
+pub(super) fn only(locator: Locator) -> IpAddr {
     locator.v4.map(IpAddr::from).or(locator.v6.map(IpAddr::from)).unwrap_or(IpAddr::from([0, 0, 0, 0]))
 }
 
 /// Makes the foreign NVE: a namespace with its locator, and a vxlan device that carries x.
-fn build_foreign(
+pub(super) fn build_foreign(
     lab: &Lab,
     local: IpAddr,
     remote: IpAddr,

@@ -2,9 +2,11 @@
 
 pub mod bare_metal;
 pub mod guest;
+pub mod guest_tso;
 pub mod hot_move;
 pub mod interop;
 pub mod nva_kill;
+pub mod ovs_guests;
 pub mod report;
 
 use std::path::PathBuf;
