@@ -62,7 +62,7 @@ pub struct Bench {
     /// Length of each window, in milliseconds
     #[arg(long, default_value_t = 2000, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub window_ms: u32,
-    /// Only these rows, CASE[/BYTES|imix[/DESTINATIONS[/flows=N][/nves=N][/workers=N]]], such as encap-v4
+    /// Only these rows, `CASE[/BYTES|imix[/DESTINATIONS[/flows=N][/nves=N][/workers=N]]]`, such as encap-v4
     /// or decap-v6/60/1000; several times or with commas
     #[arg(long = "case", value_name = "ROW", value_delimiter = ',')]
     pub cases: Vec<String>,
