@@ -12,11 +12,19 @@ pub const HEADROOM: usize = 128;
 /// The longest frame that [`MemPacket::set`](Packet::set) takes: a jumbo frame and some.
 pub const MAX_FRAME: usize = 16 * 1024;
 
-/// A frame in a `Vec`, with headroom; of one that lies in several pieces the others follow it.
+/// A frame in a `Vec`, with headroom.
 #[derive(Clone, Debug)]
 pub struct MemPacket {
     buf: Vec<u8>,
     start: usize,
+    /// What a plain frame does not have; apart, so that plain ones stay small.
+    more: Option<Box<More>>,
+}
+
+/// What makes a frame one that is not plain.
+#[derive(Clone, Default, Debug)]
+struct More {
+    /// The pieces that follow the first.
     others: Vec<Vec<u8>>,
     asks: Asks,
     handed_on: Option<Unfinished>,
@@ -32,27 +40,37 @@ impl MemPacket {
     pub fn with_headroom(frame: &[u8], headroom: usize) -> MemPacket {
         let mut buf = vec![0; headroom + frame.len()];
         buf[headroom..].copy_from_slice(frame);
-        MemPacket { buf, start: headroom, others: Vec::new(), asks: Asks::NOTHING, handed_on: None }
+        MemPacket { buf, start: headroom, more: None }
     }
 
     /// Lies in pieces of at most `size` bytes, as a chained mbuf does.
     #[must_use]
     pub fn in_pieces(mut self, size: usize) -> MemPacket {
         let rest = self.buf.split_off(self.buf.len().min(self.start + size));
-        self.others = rest.chunks(size).map(<[u8]>::to_vec).collect();
+        if !rest.is_empty() {
+            self.more().others = rest.chunks(size).map(<[u8]>::to_vec).collect();
+        }
         self
     }
 
     /// Its sender left this to be done.
     #[must_use]
     pub fn asking(mut self, asks: Asks) -> MemPacket {
-        self.asks = asks;
+        self.more().asks = asks;
         self
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    fn others(&self) -> &[Vec<u8>] {
+        self.more.as_ref().map_or(&[], |m| &m.others)
     }
 
     /// What its receiver is told, where it was handed on unfinished.
     pub fn handed_on(&self) -> Option<Unfinished> {
-        self.handed_on
+        self.more.as_ref().and_then(|m| m.handed_on)
     }
 
     /// The whole frame in one piece.
@@ -80,7 +98,7 @@ impl Packet for MemPacket {
 
     #[inline]
     fn len(&self) -> usize {
-        self.buf.len() - self.start + self.others.iter().map(Vec::len).sum::<usize>()
+        self.buf.len() - self.start + self.others().iter().map(Vec::len).sum::<usize>()
     }
 
     #[inline]
@@ -91,7 +109,7 @@ impl Packet for MemPacket {
 
     fn append(&mut self, n: usize) -> Option<&mut [u8]> {
         let old = self.data().len();
-        if !self.others.is_empty() || n > MAX_FRAME - old.min(MAX_FRAME) {
+        if !self.others().is_empty() || n > MAX_FRAME - old.min(MAX_FRAME) {
             return None;
         }
         self.buf.resize(self.start + old + n, 0);
@@ -111,7 +129,7 @@ impl Packet for MemPacket {
     }
 
     fn set(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > MAX_FRAME || !self.others.is_empty() {
+        if bytes.len() > MAX_FRAME || !self.others().is_empty() {
             return false;
         }
         self.buf.truncate(self.start);
@@ -121,27 +139,29 @@ impl Packet for MemPacket {
 
     #[inline]
     fn is_plain(&self) -> bool {
-        self.others.is_empty() && self.asks == Asks::NOTHING
+        self.more.as_ref().is_none_or(|m| m.others.is_empty() && m.asks == Asks::NOTHING)
     }
 
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::once(self.data()).chain(self.others.iter().map(Vec::as_slice))
+        std::iter::once(self.data()).chain(self.others().iter().map(Vec::as_slice))
     }
 
     fn asks(&self) -> Asks {
-        self.asks
+        self.more.as_ref().map_or(Asks::NOTHING, |m| m.asks)
     }
 
     fn finished(&mut self) {
-        self.asks = Asks::NOTHING;
+        if let Some(more) = &mut self.more {
+            more.asks = Asks::NOTHING;
+        }
     }
 
     fn hand_on(&mut self, missing: Unfinished) {
-        self.handed_on = Some(missing);
+        self.more().handed_on = Some(missing);
     }
 
     fn is_handed_on(&self) -> bool {
-        self.handed_on.is_some()
+        self.handed_on().is_some()
     }
 }
 

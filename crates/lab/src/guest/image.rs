@@ -50,7 +50,7 @@ impl Image {
         for applet in cmd::run(&busybox.to_string_lossy(), &["--list"])?.split_whitespace() {
             image.nodes.entry(format!("usr/bin/{applet}")).or_insert(Node::Link("busybox".into()));
         }
-        image.program(lab, AGENT)?;
+        image.agent(lab)?;
         image.file("/init", 0o755, INIT.as_bytes());
         image.load(&MODULES)?;
         Ok(image)
@@ -98,6 +98,21 @@ impl Image {
         let (mode, content) = read().with_context(|| format!("for the guest: {}", host.display()))?;
         self.file(path, mode & 0o777, &content);
         Ok(())
+    }
+
+    /// The lab's program without what debuggers need, which is most of a development build and more than
+    /// a guest's memory holds.
+    fn agent(&mut self, lab: &Path) -> Result<()> {
+        self.libraries_of(lab)?;
+        let bare = std::env::temp_dir().join(format!("godwit-agent-{}", std::process::id()));
+        let args = ["-o".as_ref(), bare.as_os_str(), lab.as_os_str()];
+        // A machine that only runs the lab has no binutils, and programs that are small already.
+        let stripped = cmd::exists("strip") && cmd::run("strip", &args).is_ok();
+        let added = self.host_file(if stripped { &bare } else { lab }, AGENT);
+        if stripped {
+            fs::remove_file(&bare).with_context(|| format!("removing {}", bare.display()))?;
+        }
+        added
     }
 
     /// A program of the machine, with the shared libraries that it needs.
