@@ -2,7 +2,7 @@
 //! 64 KiB through VXLAN to Linux's own vxlan device and gets them back, under tshark's eyes; then two guests
 //! of one switch measure with iperf3 what goes between them.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ const ETHERNET: u64 = 14;
 const SENT: &str = "/tmp/sent";
 const BACK: &str = "/tmp/back";
 const AGENT: &str = "godwit-agent";
+/// The port of the first iperf3.
+const IPERF: u16 = 5201;
 /// How long a file may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -141,8 +143,8 @@ impl GuestTso {
 
     /// iperf3 from g to h.
     fn iperf(&self, lab: &mut Lab, h: &VmSpec, v6: bool) -> Result<()> {
-        let to = h.address(v6, 0).ip();
-        lab.guest("h")?.sh("iperf3 -s -1 >/tmp/iperf 2>&1 &")?;
+        let to = h.address(v6, IPERF + u16::from(v6));
+        listen(lab.guest("h")?, to.port())?;
         let rate = iperf(lab.guest("g")?, to, self.iperf)?;
         println!("    g to h at one switch, IPv{}: {rate:.2} Gbit/s", if v6 { 6 } else { 4 });
         Ok(())
@@ -167,8 +169,9 @@ impl GuestTso {
         };
         let (mut a, mut b) = (start(g, &ovs.sockets[0])?, start(h, &ovs.sockets[1])?);
         for v6 in [false, true] {
-            b.sh("iperf3 -s -1 >/tmp/iperf 2>&1 &")?;
-            let rate = iperf(&mut a, h.address(v6, 0).ip(), self.iperf)?;
+            let to = h.address(v6, IPERF + u16::from(v6));
+            listen(&mut b, to.port())?;
+            let rate = iperf(&mut a, to, self.iperf)?;
             println!("    g to h over OVS-DPDK, IPv{}: {rate:.2} Gbit/s", if v6 { 6 } else { 4 });
         }
         Ok(())
@@ -196,18 +199,19 @@ fn run_long(guest: &mut Guest, argv: &[&str]) -> Result<String> {
     Ok(report.output)
 }
 
+/// Starts an iperf3 for one test in a guest and waits until it listens.
+fn listen(guest: &mut Guest, port: u16) -> Result<()> {
+    let listens = format!("netstat -ltn | grep -q ':{port} '");
+    guest.sh(&format!("iperf3 -s -1 -p {port} >/tmp/iperf 2>&1 & until {listens}; do sleep 0.1; done"))?;
+    Ok(())
+}
+
 /// Gbit/s that the receiver saw.
-fn iperf(guest: &mut Guest, to: IpAddr, seconds: u32) -> Result<f64> {
-    let (to, seconds) = (to.to_string(), seconds.to_string());
-    // The server may not listen yet.
-    let line = format!(
-        "for i in 1 2 3 4 5; do iperf3 -c {to} -t {seconds} -l 64K -J && exit; sleep 1; done; exit 1"
-    );
-    let output = run_long(guest, &["sh", "-c", &line])?;
-    let reports = serde_json::Deserializer::from_str(&output).into_iter::<serde_json::Value>();
-    let rate = |r: serde_json::Value| r["end"]["sum_received"]["bits_per_second"].as_f64();
-    // One report a try; the failed ones have no rate.
-    let rate = reports.filter_map(Result::ok).filter_map(rate).last();
+fn iperf(guest: &mut Guest, to: SocketAddr, seconds: u32) -> Result<f64> {
+    let (ip, port, seconds) = (to.ip().to_string(), to.port().to_string(), seconds.to_string());
+    let output = run_long(guest, &["iperf3", "-c", &ip, "-p", &port, "-t", &seconds, "-l", "64K", "-J"])?;
+    let report: serde_json::Value = serde_json::from_str(&output).context("reading what iperf3 says")?;
+    let rate = report["end"]["sum_received"]["bits_per_second"].as_f64();
     Ok(rate.with_context(|| format!("iperf3 says no rate: {output}"))? / 1e9)
 }
 
