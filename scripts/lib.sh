@@ -41,6 +41,19 @@ need_cargo() {
     die "there is no cargo: install Rust 1.95 or newer (https://rustup.rs) and run this again"
 }
 
+# need_space GIGABYTES: a build that runs out of disk fails in the middle, with an error that names neither
+# the disk nor what to do.
+need_space() {
+    local folder have
+    folder=$(cd "$GODWIT_ROOT" && realpath -m "${CARGO_TARGET_DIR:-target}")
+    mkdir -p "$folder" || die "cannot make $folder: set CARGO_TARGET_DIR to a folder that can be written"
+    # What an earlier build left there need not be made again.
+    have=$(du -sm "$folder" | cut -f1)
+    have=$((have + $(df -Pm "$folder" | awk 'NR == 2 {print $4}')))
+    [ "$have" -ge $(($1 * 1024)) ] && return
+    die "the build takes $1 GB and $folder has room for $((have / 1024)): free some, or set CARGO_TARGET_DIR to a folder on another disk"
+}
+
 # install_missing PACKAGE...: installs those that are not there, and only those.
 install_missing() {
     local package missing=()
@@ -102,6 +115,7 @@ release_dir() {
 
 # Builds the four programs; cargo shows how far it is.
 build_release() {
+    need_space 3
     say "building (the first time takes some minutes)"
     (cd "$GODWIT_ROOT" && cargo build --release -p godwit -p godwit-nva -p godwit-ctl -p godwit-lab) ||
         die "the build failed: see above"

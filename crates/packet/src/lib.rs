@@ -101,11 +101,6 @@ pub trait Packet {
     fn is_plain(&self) -> bool {
         true
     }
-    /// The same as [`Packet::is_plain`].
-    #[inline]
-    fn is_contiguous(&self) -> bool {
-        self.is_plain()
-    }
     /// All pieces in order.
     #[inline]
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {

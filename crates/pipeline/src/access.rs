@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::locations::Home;
 use godwit_tables::neighbors::Neighbor;
-use godwit_tables::sources::{self, Sources};
+use godwit_tables::sources;
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
 use godwit_tables::vms::{Fib, View};
 use godwit_tables::{DropReason, Tables, prefetch};
@@ -107,6 +107,20 @@ impl Port {
         !tables.neighbors.get(self.vn, ip, now).is_some_and(other)
     }
 
+    /// A frame may have this source (R65). What is not IP says nothing of addresses; what cannot be
+    /// read is refused where there is something to compare with.
+    fn check_source(&self, source: Source, tables: &Tables, now: Instant) -> Result<(), DropReason> {
+        let ip = match source {
+            Source::V4(a) => IpAddr::V4(a.into()),
+            Source::V6(a) => IpAddr::V6(a.into()),
+            Source::Malformed if !self.behind && tables.ports.sources(self.port).is_bound() => {
+                return Err(DropReason::InnerMalformed);
+            }
+            Source::NotIp | Source::Malformed => return Ok(()),
+        };
+        if self.may_use(ip, tables, now) { Ok(()) } else { Err(DropReason::SpoofedSource) }
+    }
+
     /// The frame has the usual source. `false` says only: look closer.
     #[inline(always)]
     fn is_usual(&self, source: Source) -> bool {
@@ -159,13 +173,13 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
         bytes += frame.len() as u64;
         look.len = frame.len() as u32;
         if let Some(dst) = classify::from_to_single(frame, own)
-            && packet.is_contiguous()
+            && packet.is_plain()
             && let Some(tenant) = tenant::quick_look(frame, &hash_key)
             && port.is_usual(tenant.source)
         {
             look.set(Key(vn | dst), vms, tenant);
         } else {
-            look_closer(look, packet, port, cx.tables);
+            look_closer(look, packet, port, cx.tables, cx.now);
         }
     }
     cx.tables.counters.received(port.port, looks.len() as u64, bytes);
@@ -189,27 +203,16 @@ impl Look {
 /// for the cold path.
 #[cold]
 #[inline(never)]
-fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tables) {
+fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tables, now: Instant) {
     let frame = packet.data();
-    let open = port.admission == Admission::Activated && packet.is_contiguous();
+    let open = port.admission == Admission::Activated && packet.is_plain();
     look.exit = COLD;
     if let Some(dst) = classify::plain_unicast(frame, port.mac.to_u64()).filter(|_| open) {
         let tenant = tenant::look(frame, &tables.hash_key);
-        if check_source(tenant.source, tables.ports.sources(port.port)).is_ok() {
+        if port.check_source(tenant.source, tables, now).is_ok() {
             look.set(Key(u64::from(port.vn.0) << 48 | dst), tables.vms.view(), tenant);
         }
     }
-}
-
-/// The frame's IP source is one that the port is bound to (R65).
-fn check_source(source: Source, bound: &Sources) -> Result<(), DropReason> {
-    let ip = match source {
-        Source::V4(a) => IpAddr::V4(a.into()),
-        Source::V6(a) => IpAddr::V6(a.into()),
-        Source::Malformed if bound.is_bound() => return Err(DropReason::InnerMalformed),
-        Source::NotIp | Source::Malformed => return Ok(()),
-    };
-    if bound.allows(ip) { Ok(()) } else { Err(DropReason::SpoofedSource) }
 }
 
 /// Pass two, the straight lines: to another NVE and to another port here. Whatever has no exit after
@@ -345,17 +348,7 @@ fn inspect_untagged(
         return Wish::Drop(DropReason::LinkLocalReserved);
     }
     let source = if whole { tenant::source(frame) } else { tenant::source_of_piece(frame) };
-    let checked = match source {
-        Source::V4(ip) if port.behind && !port.may_use(IpAddr::V4(ip.into()), tables, now) => {
-            Err(DropReason::SpoofedSource)
-        }
-        Source::V6(ip) if port.behind && !port.may_use(IpAddr::V6(ip.into()), tables, now) => {
-            Err(DropReason::SpoofedSource)
-        }
-        _ if port.behind => Ok(()),
-        _ => check_source(source, tables.ports.sources(port.port)),
-    };
-    if let Err(reason) = checked {
+    if let Err(reason) = port.check_source(source, tables, now) {
         return Wish::Drop(reason);
     }
     match a.ethertype {

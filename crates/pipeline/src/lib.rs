@@ -25,6 +25,7 @@
 //! | `overlay` | frames from an uplink, VXLAN to us |
 //! | `underlay` | frames from an uplink that are not; the exception port |
 //! | `encap`, `decap` | putting on and taking off the outer header |
+//! | `run` | the burst's frames leave, as many together as go the same way |
 //! | `proxy` | ARP and ND in the overlay: announcements, answers, requests that wait |
 //! | `bum` | broadcast and multicast |
 //! | `handover` | VMs with a special entry: hold, drain, forward in flight; `tick` |

@@ -158,7 +158,7 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
     for (look, packet) in looks.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;
-        let usual = usual(frame, &own).filter(|_| packet.is_contiguous());
+        let usual = usual(frame, &own).filter(|_| packet.is_plain());
         let vn = usual.and_then(|u| find_vn(cx.tables, u.vni, &mut last).ok());
         look.usual = vn.is_some();
         look.key = Key(0);
@@ -182,7 +182,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     mut packet: P,
     uplink: &Uplink,
 ) {
-    let c = classify(packet.data(), packet.is_contiguous(), uplink, cx.tables, &mut None);
+    let c = classify(packet.data(), packet.is_plain(), uplink, cx.tables, &mut None);
     let (vn, dst, outer) = match (c.kind, c.inner) {
         (Kind::Drop(reason), _) => return cx.drop(packet, reason),
         (_, None) => return cx.underlay(packet, uplink),

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part of the lab")]
 
 pub mod nva;
+pub mod said;
 pub mod worker;
 
 use std::collections::VecDeque;

@@ -1,0 +1,200 @@
+//! The rules of what the directory says and is asked: one test a rule, named after its requirement.
+
+mod lab;
+
+use std::net::Ipv4Addr;
+
+use godwit_control::Input;
+use godwit_model::message::{Change, NvaToNve, NveToNva};
+use godwit_model::{ClaimCause, Version};
+use godwit_tables::event::Event;
+use godwit_tables::update::{PortIdx, VmState};
+use lab::said::{A, B, C, claims, is_remote_to, other_record, queries, warned};
+use lab::{Lab, PORT, key, location, mac, vm, vm_ip, vni};
+
+#[test]
+fn r20_updates_seven_nine_eight_leave_nine() {
+    let mut lab = Lab::new(3);
+    lab.run_vm(A, 1);
+    lab.run_vm(C, 2);
+    let base = lab.version(1);
+    let at = |n| Version { seq: base.seq + n, ..base };
+    for (n, place) in [(7, A), (9, B), (8, A)] {
+        let record = other_record(&lab, 1, place, at(n));
+        lab.input(C, Input::Nva(NvaToNve::Snapshot { vni: vni(), vms: vec![record] }));
+    }
+    assert!(is_remote_to(&lab, C, 1, B));
+    assert_eq!(lab.hosts[C].nve.entry(lab.now, vm(1)).unwrap().version, at(9));
+}
+
+#[test]
+fn r34_r36_a_miss_is_one_question_and_absence_holds_for_its_life() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    let miss = Event::MissMac { key: key(50), port: PORT };
+    for _ in 0..1000 {
+        lab.event(A, miss);
+    }
+    assert_eq!(queries(&lab, A).len(), 1);
+    lab.settle();
+    let Some(VmState::Absent { until }) = lab.hosts[A].state(50) else { panic!() };
+    assert_eq!(until.since(lab.now).as_ms(), 5_000);
+    // R36: an attach ends it at once.
+    lab.nva.define(vm(50), vm_ip(50));
+    lab.add_port(B, PORT, 50);
+    lab.settle();
+    lab.announce(B, PORT, 50);
+    lab.settle();
+    assert!(is_remote_to(&lab, A, 50, B));
+}
+
+#[test]
+fn r34_a_lost_answer_is_asked_for_again_with_its_number() {
+    let mut lab = Lab::new(1);
+    lab.run_vm(A, 1);
+    lab.nva.mute_queries = true;
+    lab.event(A, Event::MissMac { key: key(50), port: PORT });
+    lab.pass(450);
+    let asked = queries(&lab, A);
+    assert_eq!(asked.len(), 4);
+    assert!(asked.iter().all(|s| *s == asked[0]));
+    lab.input(A, Input::Nva(NvaToNve::Response { seq: 999, record: None, lifetime_ms: 1000 }));
+    assert_eq!(lab.hosts[A].state(50), None, "an unasked answer counts for nothing");
+    lab.event(A, Event::MissMac { key: key(50), port: PORT });
+    assert_eq!(queries(&lab, A).len(), 4, "R42: no more than once a second");
+    lab.pass(1_000);
+    assert!(queries(&lab, A).len() > 4);
+}
+
+#[test]
+fn r31_a_miss_on_an_address_finds_its_owner_and_its_location() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.run_vm(B, 2);
+    // As if the push had not come.
+    let mut record = lab.nva.records[&vm(2)].clone();
+    record.key.mac = mac(3);
+    record.ipv4 = vec![Ipv4Addr::new(10, 0, 0, 3)];
+    lab.nva.records.insert(vm(3), record);
+    lab.event(A, Event::MissIp { vn: key(1).vn(), ip: vm_ip(3), port: PORT });
+    lab.event(A, Event::MissIp { vn: key(1).vn(), ip: vm_ip(99), port: PORT });
+    lab.settle();
+    assert_eq!(lab.hosts[A].tables.neighbors[&(key(1).vn(), vm_ip(3))], Some(mac(3)));
+    assert!(is_remote_to(&lab, A, 3, B));
+    assert!(lab.hosts[A].tables.absent_ips.contains_key(&(key(1).vn(), vm_ip(99))));
+}
+
+#[test]
+fn r37_a_gap_in_the_revisions_wants_a_new_snapshot_and_the_end_sweeps() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.run_vm(B, 2);
+    assert!(is_remote_to(&lab, A, 2, B));
+    // VM 2 vanishes from the directory, and A misses the word of it.
+    let gone = lab.nva.records.remove(&vm(2)).unwrap();
+    let change = Change::Removed { key: vm(2), version: gone.version };
+    drop(lab.nva.news(vni(), &change, None));
+    let joined = Change::MemberJoined(location(B));
+    for (i, message) in lab.nva.news(vni(), &joined, None) {
+        lab.hosts[i].inbox.push_back(message);
+    }
+    lab.hosts[A].said.clear();
+    lab.settle();
+    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni() }));
+    assert_eq!(lab.hosts[A].state(2), None, "not confirmed: gone");
+    assert!(!lab.hosts[A].tables.neighbors.contains_key(&(key(1).vn(), vm_ip(2))));
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+}
+
+#[test]
+fn r60_copies_go_to_each_member_once() {
+    let mut lab = Lab::new(3);
+    for (i, n) in [(A, 1), (B, 2), (C, 3), (C, 4)] {
+        lab.run_vm(i, n);
+    }
+    assert_eq!(lab.hosts[A].tables.replicas.len(), 2);
+    lab.input(B, Input::PortRemoved { port: PortIdx(2) });
+    lab.pass(3_500);
+    assert_eq!(lab.hosts[A].tables.replicas.len(), 1);
+}
+
+#[test]
+fn r72_without_an_nva_forwarding_goes_on_and_r73_everything_is_said_again() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.run_vm(B, 2);
+    lab.event(A, Event::MissMac { key: key(50), port: PORT });
+    lab.settle();
+    let before = lab.hosts[A].tables.clone();
+    lab.disconnect(A);
+    assert_eq!(lab.hosts[A].tables, before);
+    lab.event(A, Event::MissMac { key: key(51), port: PORT });
+    lab.nva.restart();
+    lab.hosts[A].said.clear();
+    lab.connect(A);
+    lab.settle();
+    let kinds: Vec<&str> = lab.hosts[A].said.iter().map(kind).collect();
+    let order = ["hello", "subscribe", "associate", "claim", "report"];
+    assert_eq!(kinds.iter().filter(|k| order.contains(k)).copied().collect::<Vec<_>>(), order);
+    assert_eq!(claims(&lab, A)[0].1, ClaimCause::Resync);
+    assert!(kinds.contains(&"query"), "what was asked for meanwhile is asked for now");
+    assert_eq!(lab.hosts[A].state(50), None, "R36: negative answers are over");
+    let said = lab.hosts[A].said[0].clone();
+    assert!(matches!(said, NveToNva::Hello { last_epoch: 1, .. }), "{said:?}");
+    assert!(is_remote_to(&lab, A, 2, B));
+}
+
+fn kind(m: &NveToNva) -> &'static str {
+    match m {
+        NveToNva::Hello { .. } => "hello",
+        NveToNva::Subscribe { .. } => "subscribe",
+        NveToNva::Associate { .. } => "associate",
+        NveToNva::Claim { .. } => "claim",
+        NveToNva::Report { .. } => "report",
+        NveToNva::Query { .. } => "query",
+        _ => "other",
+    }
+}
+
+#[test]
+fn r73_an_nva_of_an_older_epoch_is_not_listened_to() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.nva.epoch = 5;
+    lab.disconnect(A);
+    lab.connect(A);
+    lab.settle();
+    lab.disconnect(A);
+    lab.nva.epoch = 4;
+    lab.connect(A);
+    lab.settle();
+    assert!(!lab.hosts[A].nve.nva().connected);
+    let record = other_record(&lab, 1, B, Version { epoch: 9, seq: 1 });
+    lab.input(A, Input::Nva(NvaToNve::Snapshot { vni: vni(), vms: vec![record] }));
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+    assert!(lab.hosts[A].alarms() > 0);
+}
+
+#[test]
+fn a_grant_of_another_nves_vm_is_refused() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    let record = other_record(&lab, 1, B, Version { epoch: 9, seq: 1 });
+    lab.input(A, Input::Nva(NvaToNve::Grant { seq: 1, record }));
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+    assert!(warned(&lab, A, "names another NVE"));
+}
+
+#[test]
+fn r37_the_end_of_a_snapshot_that_comes_after_the_vn_was_left_brings_nothing_back() {
+    let mut lab = Lab::new(1);
+    lab.nva.define(vm(1), vm_ip(1));
+    lab.add_port(A, PORT, 1);
+    while lab.nva_hears(A) {}
+    lab.input(A, Input::PortRemoved { port: PORT });
+    lab.settle();
+    assert!(lab.hosts[A].tables.vns.is_empty());
+    lab.hosts[A].said.clear();
+    lab.add_port(A, PORT, 1);
+    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni() }));
+}
