@@ -68,6 +68,13 @@ pub fn online() -> Vec<usize> {
         .unwrap_or_else(|| (0..std::thread::available_parallelism().map_or(1, usize::from)).collect())
 }
 
+/// The NUMA node of a core; `None` where the kernel tells none.
+pub fn node(core: usize) -> Option<u32> {
+    let folder = std::fs::read_dir(format!("/sys/devices/system/cpu/cpu{core}")).ok()?;
+    let names = folder.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("node")?.parse().ok()).min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,16 @@
-//! Which worker polls which receive queue: one pure function, so that it can be printed and tested.
+//! Which worker polls which receive queue: pure functions, so that they can be printed and tested.
+
+mod pin;
+#[cfg(test)]
+mod properties;
+
+pub use pin::{Pin, Refusal, check};
 
 use godwit_tables::update::PortIdx;
+
+/// A rebalance moves a queue only where the busier of two workers gets this much relief, in thousandths
+/// of a core: each move costs a moment in which the queue is not polled.
+const MIN_GAIN: u64 = 50;
 
 /// A receive queue by port and number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -11,25 +21,130 @@ pub struct QueueId {
     pub queue: u16,
 }
 
-/// Chooses workers for `new` queues, given what each of `workers` workers polls already.
+/// A receive queue that is to be polled by someone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Queue {
+    /// Which.
+    pub id: QueueId,
+    /// Its port's name, by which pins mean it.
+    pub name: String,
+    /// NUMA node of its device; `None` where it has none.
+    pub node: Option<u32>,
+    /// Measured load in thousandths of a core; `None` where nothing was measured.
+    pub load: Option<u64>,
+    /// The worker that polls it now; `None` where a worker is sought.
+    pub at: Option<usize>,
+}
+
+/// Where a worker runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WorkerAt {
+    /// Its core.
+    pub core: usize,
+    /// The core's NUMA node; `None` where the machine tells none.
+    pub node: Option<u32>,
+}
+
+/// A queue that should change workers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Which.
+    pub id: QueueId,
+    /// The worker that polls it.
+    pub from: usize,
+    /// The worker that should.
+    pub to: usize,
+}
+
+/// Chooses a worker for every queue that has none; the others stay. Answers in the order of `queues`.
 ///
-/// A queue goes to the worker that polls the fewest queues of that port, of those to the one that polls
-/// the fewest at all, of those to the lowest: a port's queues spread first, then the ports.
-/// Queues that are placed stay where they are.
-pub fn place(placed: &[(QueueId, usize)], new: &[QueueId], workers: usize) -> Vec<(QueueId, usize)> {
-    let mut all = placed.to_vec();
-    let mut out = Vec::with_capacity(new.len());
-    for &id in new {
-        let load = |w: usize| {
-            let mine = all.iter().filter(move |(_, at)| *at == w);
-            let of_port = mine.clone().filter(|(q, _)| q.port == id.port).count();
-            (of_port, mine.count(), w)
-        };
-        let worker = (0..workers).min_by_key(|&w| load(w)).unwrap_or(0);
-        all.push((id, worker));
-        out.push((id, worker));
+/// A pinned queue goes to its core. The others go, those with the highest load first, to a worker of
+/// their device's NUMA node where there is one; of these to the one with the least measured load, then
+/// to the one that polls the fewest queues of that port, then the fewest at all, then the lowest: a
+/// port's queues spread first, then the ports. Pins on ports that are not among `queues` don't count.
+///
+/// # Errors
+/// A pin that cannot be followed ([`check`]).
+pub fn assign(queues: &[Queue], workers: &[WorkerAt], pins: &[Pin]) -> Result<Vec<usize>, Refusal> {
+    let pins = own_pins(queues, workers, pins)?;
+    let mut at: Vec<Option<usize>> = queues.iter().map(|q| q.at).collect();
+    for (queue, at) in queues.iter().zip(&mut at).filter(|(_, at)| at.is_none()) {
+        *at = pinned(queue, workers, &pins);
     }
-    out
+    let mut open: Vec<usize> = (0..queues.len()).filter(|&i| at[i].is_none()).collect();
+    open.sort_by_key(|&i| (std::cmp::Reverse(queues[i].load.unwrap_or(0)), queues[i].id));
+    for i in open {
+        let rank = |w: usize| {
+            let mine = || queues.iter().zip(&at).filter(move |(_, at)| **at == Some(w)).map(|(q, _)| q);
+            let load: u64 = mine().filter_map(|q| q.load).sum();
+            let of_port = mine().filter(|q| q.id.port == queues[i].id.port).count();
+            (is_remote(&queues[i], workers[w]), load, of_port, mine().count(), w)
+        };
+        at[i] = (0..workers.len()).min_by_key(|&w| rank(w));
+    }
+    // Without a worker there is no switch.
+    Ok(at.into_iter().map(|w| w.unwrap_or(0)).collect())
+}
+
+/// Changes that take load from the busiest worker, one after the other, until none is worth its cost.
+/// Every queue has a worker; each is moved once at most, never a pinned one, and never away from the
+/// NUMA node of its device.
+///
+/// # Errors
+/// A pin that cannot be followed ([`check`]).
+pub fn rebalance(queues: &[Queue], workers: &[WorkerAt], pins: &[Pin]) -> Result<Vec<Change>, Refusal> {
+    let pins = own_pins(queues, workers, pins)?;
+    let mut at: Vec<usize> = queues.iter().map(|q| q.at.unwrap_or(0)).collect();
+    let mut load = vec![0_u64; workers.len()];
+    for (queue, &w) in queues.iter().zip(&at) {
+        load[w] += queue.load.unwrap_or(0);
+    }
+    let mut free: Vec<usize> =
+        (0..queues.len()).filter(|&i| pinned(&queues[i], workers, &pins).is_none()).collect();
+    let mut changes = Vec::new();
+    // The lowest of the busiest, so that the same loads give the same changes.
+    while let Some(from) = (0..workers.len()).max_by_key(|&w| (load[w], std::cmp::Reverse(w))) {
+        let candidates = free.iter().filter(|&&i| at[i] == from).flat_map(|&i| {
+            let local = |&w: &usize| {
+                w != from && is_remote(&queues[i], workers[w]) <= is_remote(&queues[i], workers[from])
+            };
+            (0..workers.len()).filter(local).map(move |w| (i, w)).collect::<Vec<_>>()
+        });
+        let gain = |&(i, w): &(usize, usize)| {
+            let moved = queues[i].load.unwrap_or(0);
+            load[from].saturating_sub((load[from] - moved).max(load[w] + moved))
+        };
+        let best = candidates.max_by_key(|c| (gain(c), std::cmp::Reverse(*c)));
+        let Some((i, to)) = best.filter(|c| gain(c) >= MIN_GAIN) else { break };
+        changes.push(Change { id: queues[i].id, from, to });
+        let moved = queues[i].load.unwrap_or(0);
+        (load[from], load[to], at[i]) = (load[from] - moved, load[to] + moved, to);
+        free.retain(|&f| f != i);
+    }
+    Ok(changes)
+}
+
+/// The pins that concern `queues`, checked.
+fn own_pins(queues: &[Queue], workers: &[WorkerAt], pins: &[Pin]) -> Result<Vec<Pin>, Refusal> {
+    let mine = |p: &&Pin| queues.iter().any(|q| q.name == p.port);
+    let pins: Vec<Pin> = pins.iter().filter(mine).cloned().collect();
+    let highest = |name: &str| queues.iter().filter(|q| q.name == name).map(|q| q.id.queue + 1).max();
+    let ports: Vec<(&str, u16)> =
+        queues.iter().map(|q| (q.name.as_str(), highest(&q.name).unwrap_or(0))).collect();
+    let cores: Vec<usize> = workers.iter().map(|w| w.core).collect();
+    check(&pins, &ports, &cores).map_err(|(_, refusal)| refusal)?;
+    Ok(pins)
+}
+
+/// The worker that the queue is pinned to.
+pub fn pinned(queue: &Queue, workers: &[WorkerAt], pins: &[Pin]) -> Option<usize> {
+    let pin = pins.iter().find(|p| p.port == queue.name && p.queue == queue.id.queue)?;
+    workers.iter().position(|w| w.core == pin.core)
+}
+
+/// Queue and worker are known to be on different NUMA nodes.
+fn is_remote(queue: &Queue, worker: WorkerAt) -> bool {
+    matches!((queue.node, worker.node), (Some(a), Some(b)) if a != b)
 }
 
 /// The worker that owns transmit queue `queue` of a port with fewer transmit queues than workers: the
@@ -42,46 +157,4 @@ pub fn transmit_owners(polled_by: &[usize], tx_queues: usize, workers: usize) ->
         }
     }
     owners
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queues(port: u16, n: u16) -> Vec<QueueId> {
-        (0..n).map(|queue| QueueId { port: PortIdx(port), queue }).collect()
-    }
-
-    fn workers(placed: &[(QueueId, usize)]) -> Vec<usize> {
-        placed.iter().map(|p| p.1).collect()
-    }
-
-    #[test]
-    fn queues_of_a_port_spread_first() {
-        let up = place(&[], &queues(0, 4), 2);
-        assert_eq!(workers(&up), [0, 1, 0, 1]);
-    }
-
-    #[test]
-    fn then_ports_spread() {
-        let mut placed = place(&[], &queues(0, 1), 2);
-        for port in 1..4 {
-            let more = place(&placed, &queues(port, 1), 2);
-            placed.extend(more);
-        }
-        assert_eq!(workers(&placed), [0, 1, 0, 1]);
-    }
-
-    #[test]
-    fn one_worker_gets_everything() {
-        assert_eq!(workers(&place(&[], &queues(3, 3), 1)), [0, 0, 0]);
-    }
-
-    #[test]
-    fn the_receiver_sends() {
-        assert_eq!(transmit_owners(&[1], 1, 4), [1]);
-        assert_eq!(transmit_owners(&[1, 0, 1], 2, 4), [1, 0]);
-        assert_eq!(transmit_owners(&[2], 4, 4), [2, 0, 1, 3]);
-        assert_eq!(transmit_owners(&[0], 8, 2), [0, 1]);
-    }
 }

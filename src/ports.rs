@@ -20,7 +20,7 @@ use godwit_worker::outbox::OUTBOX;
 use godwit_worker::takes::SharedTakes;
 
 use crate::config::{Activation, PortConfig};
-use crate::placement::{self, QueueId};
+use crate::placement::{self, Queue, QueueId};
 use crate::statics;
 use crate::switch::Switch;
 
@@ -89,10 +89,11 @@ impl Devices {
         (0..MAX_PORTS as u16).map(PortIdx).find(|n| !self.map.contains_key(n))
     }
 
-    fn placed(&self) -> Vec<(QueueId, usize)> {
+    /// All receive queues with the workers that poll them.
+    pub fn queues(&self) -> Vec<Queue> {
         let queues = |d: &Device| {
-            let port = d.number;
-            d.polled_by.iter().map(move |&(queue, w)| (QueueId { port, queue }, w)).collect::<Vec<_>>()
+            let queue = |&(queue, w)| Queue { at: Some(w), ..queue_of(d.number, &d.name, &d.port, queue) };
+            d.polled_by.iter().map(queue).collect::<Vec<_>>()
         };
         self.map.values().flat_map(queues).collect()
     }
@@ -109,6 +110,13 @@ impl Devices {
     fn end(&mut self, name: &str) {
         self.busy.retain(|b| b != name);
     }
+}
+
+/// A receive queue that nobody polls yet.
+fn queue_of(number: PortIdx, name: &str, port: &Port, queue: u16) -> Queue {
+    let id = QueueId { port: number, queue };
+    let node = port.numa_node().and_then(|n| n.try_into().ok());
+    Queue { id, name: name.to_owned(), node, load: None, at: None }
 }
 
 /// What is wanted of a device.
@@ -141,11 +149,12 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
     let failed = |e: &dyn std::fmt::Display| format!("port {:?}: {e}", wanted.name);
     let devargs = if wanted.is_access { guest_devargs(&wanted.devargs) } else { wanted.devargs.clone() };
     let mut port = Port::probe(&devargs).map_err(|e| failed(&e))?;
+    let (rx_queues, tx_queues) = queues_of(wanted, workers, &port).map_err(|e| failed(&e))?;
     let config = DeviceConfig {
-        rx_queues: wanted.rx_queues,
-        tx_queues: workers as u16,
+        rx_queues,
+        tx_queues,
         mtu: (wanted.mtu != 0).then_some(wanted.mtu),
-        rss: wanted.rx_queues > 1,
+        rss: wanted.rx_queues > 1 && rx_queues == wanted.rx_queues,
         guest_offloads: wanted.is_access,
         ..DeviceConfig::new(pool)
     };
@@ -155,6 +164,17 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
     }
     let (rx, tx) = port.start().map_err(|e| failed(&e))?;
     Ok(Opened { port, rx, tx, guest_offloads: report.guest_offloads })
+}
+
+/// Receive and transmit queues to ask for: as many as are wanted, and one a worker.
+///
+/// A guest on vhost-user decides by itself how many of its queues it uses, at any time: all of those it
+/// sends by are polled, and frames go to its first, the only one that is sure to be in use.
+fn queues_of(wanted: &Wanted, workers: usize, port: &Port) -> Result<(u16, u16), godwit_dpdk::Error> {
+    if wanted.is_access && port.driver_name() == "net_vhost" {
+        return Ok((port.dev_info()?.max_rx_queues, 1));
+    }
+    Ok((wanted.rx_queues, workers as u16))
 }
 
 /// Offers TCP segmentation to a vhost-user guest, unless the arguments speak of it themselves (R11). All
@@ -176,8 +196,7 @@ pub fn attach(
     let number = switch.devices.free_number().ok_or_else(|| {
         format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name)
     })?;
-    let queues: Vec<QueueId> = (0..rx.len() as u16).map(|queue| QueueId { port: number, queue }).collect();
-    let placed = placement::place(&switch.devices.placed(), &queues, switch.workers.len());
+    let placed = place(switch, &wanted.name, number, &port, rx.len() as u16)?;
     let takes = guest_offloads.then(SharedTakes::default);
     if let Some(takes) = takes.clone() {
         // Whoever comes next says anew what it takes; `Switch::poll_links` asks.
@@ -189,7 +208,7 @@ pub fn attach(
         takes: takes.clone(),
         devargs: wanted.devargs.clone(),
         number,
-        polled_by: placed.iter().map(|(q, w)| (q.queue, *w)).collect(),
+        polled_by: (0..).zip(placed.iter().copied()).collect(),
         mac: Mac(port.mac()),
         mtu: port.mtu(),
         link_counts: port.driver_name() != "net_tap",
@@ -198,17 +217,35 @@ pub fn attach(
         is_access: false,
     };
     let spec = spec(&device);
-    let polled: Vec<usize> = device.polled_by.iter().map(|q| q.1).collect();
     let is_access = matches!(spec, PortSpec::Access { .. });
     switch.devices.map.insert(number, Device { is_access, ..device });
-    attach_tx(switch, number, &polled, tx, takes.as_ref());
-    let workers: WorkerSet = polled.iter().copied().collect();
+    attach_tx(switch, number, &placed, tx, takes.as_ref());
+    let workers: WorkerSet = placed.iter().copied().collect();
     switch.input(Input::PortAdded { port: number, name: wanted.name.clone(), spec, workers });
-    for ((q, worker), rx) in placed.into_iter().zip(rx) {
-        switch.workers[worker].order(Command::AttachRx { port: number, queue: q.queue, rx });
+    for ((queue, &worker), rx) in (0..).zip(&placed).zip(rx) {
+        switch.workers[worker].order(Command::AttachRx { port: number, queue, rx });
     }
-    tracing::info!(port = %wanted.name, devargs = %wanted.devargs, number = number.0, workers = ?polled, "port added");
+    tracing::info!(port = %wanted.name, devargs = %wanted.devargs, number = number.0, workers = ?placed, "port added");
     Ok(number)
+}
+
+/// Chooses the workers of a new port's receive queues, in the order of these.
+fn place(
+    switch: &Switch,
+    name: &str,
+    number: PortIdx,
+    port: &Port,
+    queues: u16,
+) -> Result<Vec<usize>, String> {
+    let new = (0..queues).map(|queue| queue_of(number, name, port, queue));
+    let mut all: Vec<Queue> = new.collect();
+    all.extend(switch.devices.queues());
+    let workers: Vec<_> = switch.workers.iter().map(|w| w.at).collect();
+    let pins: Vec<_> = switch.config.nve.rxq_affinity.iter().filter(|p| p.port == name).cloned().collect();
+    let mut placed =
+        placement::assign(&all, &workers, &pins).map_err(|e| format!("nve.rxq_affinity: {e}"))?;
+    placed.truncate(queues.into());
+    Ok(placed)
 }
 
 /// Gives every worker a way to the port: transmit queues to as many as there are, relays to the rest.

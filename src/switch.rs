@@ -20,6 +20,7 @@ use godwit_worker::worker::Worker;
 use tokio::sync::oneshot;
 
 use crate::config::{Config, Hugepages, OuterChoice, UplinkConfig};
+use crate::placement::WorkerAt;
 use crate::ports::{self, Devices, Wanted};
 use crate::workers::{self, Since, Thread, WorkerHandle};
 use crate::{cores, statics};
@@ -329,7 +330,8 @@ fn start_workers(
         let idle_sleep = Duration::from_micros(config.nve.idle_sleep_us);
         let thread = workers::spawn(worker, Thread { number, core, clock, idle_sleep })
             .with_context(|| format!("cannot start worker {number}"))?;
-        handles.push(WorkerHandle::new(core, mailbox, clock, thread));
+        let at = WorkerAt { core, node: cores::node(core) };
+        handles.push(WorkerHandle::new(at, mailbox, clock, thread));
     }
     Ok(handles)
 }

@@ -12,6 +12,8 @@ use godwit_worker::dpdk::DpdkIo;
 use godwit_worker::worker::Worker;
 use tokio::sync::oneshot;
 
+use crate::placement::WorkerAt;
+
 /// Orders that fit into a worker's mailbox.
 pub const MAILBOX: usize = 4096;
 /// Events that fit into a worker's queue.
@@ -123,8 +125,8 @@ fn poll(worker: &mut Worker<DpdkIo>, thread: &Thread) {
 
 /// Control's side of one worker.
 pub struct WorkerHandle {
-    /// Its core.
-    pub core: usize,
+    /// Its core and the core's NUMA node.
+    pub at: WorkerAt,
     mailbox: Mailbox<DpdkIo>,
     /// Orders that wait for room in the mailbox.
     backlog: VecDeque<Order<DpdkIo>>,
@@ -136,9 +138,9 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     /// For a worker that was built with `mailbox` and runs in `thread`.
-    pub fn new(core: usize, mailbox: Mailbox<DpdkIo>, clock: Since, thread: JoinHandle<()>) -> WorkerHandle {
+    pub fn new(at: WorkerAt, mailbox: Mailbox<DpdkIo>, clock: Since, thread: JoinHandle<()>) -> WorkerHandle {
         WorkerHandle {
-            core,
+            at,
             clock,
             mailbox,
             backlog: VecDeque::new(),
@@ -202,7 +204,7 @@ impl WorkerHandle {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!(core = self.core, "the worker's thread panicked");
+            tracing::error!(core = self.at.core, "the worker's thread panicked");
         }
     }
 }

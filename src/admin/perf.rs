@@ -44,7 +44,7 @@ fn worker(s: &Switch, number: usize, w: &Snapshot, now: Instant) -> v1::WorkerPe
     });
     v1::WorkerPerf {
         worker: number as u32,
-        core: s.workers[number].core as u32,
+        core: s.workers[number].at.core as u32,
         span_ns: now.0.saturating_sub(w.perf.since.0),
         busy_ns: w.perf.busy_ns,
         idle_ns: w.perf.idle_ns,

@@ -66,7 +66,7 @@ fn worker_status(s: &Switch, number: usize, w: &Snapshot) -> v1::WorkerStatus {
     });
     v1::WorkerStatus {
         worker: number as u32,
-        core: s.workers[number].core as u32,
+        core: s.workers[number].at.core as u32,
         queues: mine.collect(),
         iterations: w.work.iterations,
         busy_iterations: w.work.busy,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{Config, ConfigError, UplinkConfig, VmConfig};
-use crate::cores;
+use crate::{cores, placement};
 
 /// The smallest tenant MTU that is worth starting for: every IPv6 link carries 1,280 bytes (RFC 8200).
 const MIN_TENANT_MTU: u16 = 1280;
@@ -30,6 +30,7 @@ pub fn check(c: &Config, origin: &str, online: &[usize]) -> Result<(), ConfigErr
     k.limits(c)?;
     k.uplinks(c)?;
     k.ports(c)?;
+    k.pins(c)?;
     k.statics(c)
 }
 
@@ -272,6 +273,24 @@ impl Checker<'_> {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// Pins name queues and workers that there will be. A device may still turn out to have fewer queues.
+    fn pins(&self, c: &Config) -> Result<(), ConfigError> {
+        let exceptions: Vec<String> = c
+            .uplinks
+            .iter()
+            .filter(|u| u.exception.is_some())
+            .map(|u| format!("{}.exception", u.name))
+            .collect();
+        let uplinks = c.uplinks.iter().map(|u| (u.name.as_str(), u.rx_queues));
+        let ports = c.ports.iter().map(|p| (p.name.as_str(), p.rx_queues));
+        let ports: Vec<_> = uplinks.chain(ports).chain(exceptions.iter().map(|e| (e.as_str(), 1))).collect();
+        let cores = cores::parse(&c.nve.workers).unwrap_or_default();
+        placement::check(&c.nve.rxq_affinity, &ports, &cores).or_else(|(i, refusal)| {
+            let remedy = "mend nve.rxq_affinity or --rxq-affinity; `godwitctl placement set` moves queues of ports that are added later";
+            self.bad(format!("nve.rxq_affinity[{i}]"), refusal.to_string(), remedy)
+        })
     }
 
     fn statics(&self, c: &Config) -> Result<(), ConfigError> {

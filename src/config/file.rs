@@ -8,6 +8,8 @@ use std::str::FromStr;
 use godwit_wire::{Mac, Vni};
 use serde::{Deserialize, Deserializer};
 
+use crate::placement::Pin;
+
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,6 +38,9 @@ pub struct Nve {
     pub id: String,
     /// Cores of the workers, mask or list.
     pub workers: String,
+    /// Receive queues that a certain core polls, `PORT:QUEUE@CORE` each.
+    #[serde(deserialize_with = "pins")]
+    pub rxq_affinity: Vec<Pin>,
     /// Core of the control threads; any core that has no worker by default.
     pub control_core: Option<usize>,
     /// The NVA; without one only `[[vm]]` entries are known.
@@ -78,6 +83,7 @@ impl Default for Nve {
         Nve {
             id: hostname(),
             workers: String::new(),
+            rxq_affinity: Vec::new(),
             control_core: None,
             nva: None,
             admin_socket: None,
@@ -292,6 +298,11 @@ where
 {
     let text = String::deserialize(d)?;
     text.parse().map_err(serde::de::Error::custom)
+}
+
+fn pins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Pin>, D::Error> {
+    let texts = Vec::<String>::deserialize(d)?;
+    texts.iter().map(|t| t.parse().map_err(serde::de::Error::custom)).collect()
 }
 
 fn vni<'de, D: Deserializer<'de>>(d: D) -> Result<Vni, D::Error> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::{Config, ConfigError, PortConfig, UplinkConfig};
+use crate::placement::Pin;
 
 const UPLINK_HELP: &str = "Underlay port: a PCI address or devargs, which replace those of the file's first \
 uplink, or name=N[,ipv4=A/L][,ipv6=A/L][,gateway4=A][,gateway6=A][,mtu=N],dev=DEVARGS for a further one";
@@ -24,6 +25,9 @@ pub struct Flags {
     /// Cores of the workers: a mask (0x3c) or a list (2-5).
     #[arg(long, value_name = "MASK|LIST")]
     pub workers: Option<String>,
+    /// A receive queue that a certain core polls, several with commas; goes before the file's for that queue.
+    #[arg(long, value_name = "PORT:QUEUE@CORE", value_delimiter = ',')]
+    pub rxq_affinity: Vec<Pin>,
     /// Core of the control threads.
     #[arg(long, value_name = "CORE")]
     pub control_core: Option<usize>,
@@ -53,7 +57,7 @@ Examples:
   godwit --config /etc/godwit.toml --check
   godwit --config /etc/godwit.toml --workers 0x3c --uplink 0000:03:00.0
   godwit --id a --workers 2-3 --nva http://[2001:db8::1]:6640 \\
-         --uplink name=up0,ipv4=198.18.0.1/24,dev=0000:03:00.0 \\
+         --uplink name=up0,ipv4=198.18.0.1/24,rx_queues=2,dev=0000:03:00.0 --rxq-affinity up0:0@2,up0:1@3 \\
          --port name=v1,vni=100,mac=02:00:00:00:00:01,dev=net_vhost0,iface=/run/v1.sock
 
 Logging is set by the environment variable GODWIT_LOG (error, warn, info, debug, trace).";
@@ -72,6 +76,9 @@ impl Flags {
         set_option(&mut nve.control_core, &self.control_core);
         set_option(&mut nve.nva, &self.nva);
         set_option(&mut nve.admin_socket, &self.admin_socket);
+        let given = |pin: &Pin| self.rxq_affinity.iter().any(|p| p.port == pin.port && p.queue == pin.queue);
+        nve.rxq_affinity.retain(|pin| !given(pin));
+        nve.rxq_affinity.extend_from_slice(&self.rxq_affinity);
         for (n, text) in self.uplink.iter().enumerate() {
             apply_uplink(c, n, text)?;
         }

@@ -89,6 +89,23 @@ fn absent_cores_are_refused() {
 }
 
 #[test]
+fn r13_pins_that_cannot_be_followed_are_refused() {
+    let pinned = |pins: &str| GOOD.replace("workers =", &format!("rxq_affinity = [{pins}]\nworkers ="));
+    let c = load_text(&pinned("\"up0:0@0\", \"v:0@0\""), &[]).unwrap();
+    assert_eq!(c.nve.rxq_affinity[1], "v:0@0".parse().unwrap());
+    let remedy = "mend nve.rxq_affinity or --rxq-affinity";
+    refused(&pinned("\"up1:0@0\""), &[], "nve.rxq_affinity[0]: up1:0@0: there is no port", remedy);
+    refused(&pinned("\"v:0@0\", \"up0:1@0\""), &[], "nve.rxq_affinity[1]: up0:1@0", "raise its rx_queues");
+    refused(&pinned("\"up0:0@1\""), &[], "core 1 has no worker", remedy);
+    refused(&pinned("\"up0\""), &[], "rxq_affinity", "PORT:QUEUE@CORE");
+    // A flag goes before the file's pin of the same queue.
+    let c = load_text(&pinned("\"up0:0@0\", \"v:0@0\""), &["--workers", "0-1", "--rxq-affinity", "up0:0@1"]);
+    let pins: Vec<String> = c.unwrap().nve.rxq_affinity.iter().map(|p| p.to_string()).collect();
+    assert_eq!(pins, ["v:0@0", "up0:0@1"]);
+    assert!(Flags::try_parse_from(["godwit", "--rxq-affinity", "up0:0@1,x"]).is_err());
+}
+
+#[test]
 fn overlapping_locators_are_refused() {
     let second = "[[uplink]]\nname = \"up1\"\ndevargs = \"net_null1\"\nipv4 = \"198.18.0.77/16\"\n";
     refused(&format!("{GOOD}{second}"), &[], "uplink[1].ipv4", "overlaps that of uplink[0].ipv4");
