@@ -64,9 +64,8 @@ mod tests {
 
     #[test]
     fn a_file_arrives_as_it_left() {
-        let dir = std::env::temp_dir().join(format!("godwit-bulk-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let (from, to) = (dir.join("from"), dir.join("to"));
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         let bytes: Vec<u8> = (0..300_000u32).map(|i| (i * 31 + i / 256) as u8).collect();
         std::fs::write(&from, &bytes).unwrap();
         // A port that was free a moment ago.
@@ -74,6 +73,5 @@ mod tests {
         let receiver = std::thread::spawn(move || receive(port, &to).map(|()| std::fs::read(&to).unwrap()));
         send(([127, 0, 0, 1], port).into(), &from).unwrap();
         assert_eq!(receiver.join().unwrap().unwrap(), bytes);
-        std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn an_agent_answers_and_says_what_it_does_not_understand() {
-        let path = std::env::temp_dir().join(format!("gw-agent-test-{}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent");
         let server = {
             let path = path.clone();
             std::thread::spawn(move || serve(&path))

@@ -104,15 +104,13 @@ impl Image {
     /// a guest's memory holds.
     fn agent(&mut self, lab: &Path) -> Result<()> {
         self.libraries_of(lab)?;
-        let bare = std::env::temp_dir().join(format!("godwit-agent-{}", std::process::id()));
+        // It goes with this value, however the function ends.
+        let folder = tempfile::tempdir().context("making a temporary folder")?;
+        let bare = folder.path().join("agent");
         let args = ["-o".as_ref(), bare.as_os_str(), lab.as_os_str()];
         // A machine that only runs the lab has no binutils, and programs that are small already.
         let stripped = cmd::exists("strip") && cmd::run("strip", &args).is_ok();
-        let added = self.host_file(if stripped { &bare } else { lab }, AGENT);
-        if stripped {
-            fs::remove_file(&bare).with_context(|| format!("removing {}", bare.display()))?;
-        }
-        added
+        self.host_file(if stripped { &bare } else { lab }, AGENT)
     }
 
     /// A program of the machine, with the shared libraries that it needs.
@@ -236,21 +234,21 @@ fn normal(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn empty() -> Image {
-        let kernel = || {
-            let root = std::env::temp_dir().join(format!("gw-image-{}", std::process::id()));
-            fs::create_dir_all(root.join("boot"))?;
-            fs::create_dir_all(root.join("lib/modules"))?;
-            fs::write(root.join("boot/vmlinuz-1"), "")?;
-            fs::write(root.join("lib/modules/a.ko"), "")?;
-            Ok::<_, std::io::Error>(Kernel::open(&root).unwrap())
-        };
-        Image { nodes: BTreeMap::new(), modules: Vec::new(), kernel: kernel().unwrap() }
+    /// An image with nothing in it, and the folder of its kernel, which goes with the test.
+    fn empty() -> (Image, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir_all(root.join("boot")).unwrap();
+        fs::create_dir_all(root.join("lib/modules")).unwrap();
+        fs::write(root.join("boot/vmlinuz-1"), "").unwrap();
+        fs::write(root.join("lib/modules/a.ko"), "").unwrap();
+        let kernel = Kernel::open(root).unwrap();
+        (Image { nodes: BTreeMap::new(), modules: Vec::new(), kernel }, folder)
     }
 
     #[test]
     fn a_program_brings_its_libraries_and_no_library_is_there_twice() {
-        let mut image = empty();
+        let (mut image, _kernel) = empty();
         image.program(Path::new("/bin/sh"), "/opt/sh").unwrap();
         assert!(matches!(image.nodes["opt/sh"], Node::File { mode: 0o755, .. }));
         let libc: Vec<_> = image.nodes.keys().filter(|p| p.ends_with("/libc.so.6")).collect();
@@ -261,23 +259,22 @@ mod tests {
 
     #[test]
     fn links_are_followed_and_stay_links() {
-        let folder = std::env::temp_dir().join(format!("gw-links-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
         fs::create_dir_all(folder.join("deep")).unwrap();
         fs::write(folder.join("deep/lib.so.1"), "x").unwrap();
         let link = folder.join("lib.so");
-        let _ = fs::remove_file(&link);
         std::os::unix::fs::symlink("./deep/../deep/lib.so.1", &link).unwrap();
-        let mut image = empty();
+        let (mut image, _kernel) = empty();
         image.with_links(&link).unwrap();
         let at = |name: &str| folder.join(name).to_string_lossy().trim_start_matches('/').to_owned();
         assert!(matches!(image.nodes[&at("lib.so")], Node::Link(_)));
         assert!(matches!(image.nodes[&at("deep/lib.so.1")], Node::File { .. }));
-        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn a_module_is_loaded_once_with_its_parameters() {
-        let mut image = empty();
+        let (mut image, _kernel) = empty();
         image.load(&["a x=1", "a"]).unwrap();
         assert_eq!(image.modules, ["/lib/modules/a.ko x=1"]);
     }

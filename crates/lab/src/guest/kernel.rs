@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn modules_come_after_what_they_need() {
-        let root = std::env::temp_dir().join(format!("gw-kernel-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
         let modules = root.join("lib/modules/6/kernel");
         fs::create_dir_all(root.join("boot")).unwrap();
         fs::create_dir_all(&modules).unwrap();
@@ -197,7 +198,7 @@ mod tests {
         module("failover", "");
         module("virtio-net", "net_failover,virtio");
         module("virtio", "");
-        let kernel = Kernel::open(&root).unwrap();
+        let kernel = Kernel::open(root).unwrap();
         let names: Vec<String> = kernel
             .modules(&["virtio_net", "virtio"])
             .unwrap()
@@ -206,6 +207,5 @@ mod tests {
             .collect();
         assert_eq!(names, ["failover", "net_failover", "virtio", "virtio-net"]);
         assert!(kernel.modules(&["e1000"]).unwrap_err().to_string().contains("e1000"));
-        fs::remove_dir_all(root).unwrap();
     }
 }
