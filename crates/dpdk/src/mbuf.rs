@@ -216,7 +216,11 @@ impl Mbuf {
         h.pkt_len = h.pkt_len.wrapping_add(N as u32);
         // SAFETY: the `N` bytes from the new data_off on lie within the buffer, since they did within
         // the headroom; the buffer is initialised memory, and `&mut self` excludes every other access.
-        unsafe { Some(&mut *h.buf_addr.cast::<u8>().add(usize::from(h.data_off)).cast()) }
+        // A buffer in use has an address, which the compiler cannot know and would ask for each frame.
+        unsafe {
+            core::hint::assert_unchecked(!h.buf_addr.is_null());
+            Some(&mut *h.buf_addr.cast::<u8>().add(usize::from(h.data_off)).cast())
+        }
     }
 
     /// Cuts `n` bytes off the front.

@@ -14,7 +14,7 @@ use godwit_wire::outer::Patch;
 use godwit_wire::tenant::Source;
 use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 
-use crate::classify::{self, Addresses, From};
+use crate::classify::{self, Addresses, From, Sender};
 use crate::context::Context;
 use crate::encap::{checksum, encapsulate};
 use crate::offload;
@@ -158,8 +158,9 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 /// Pass one: headers, keys, prefetch of locations.
 #[inline(always)]
 fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &[P], port: &Port) {
-    // No frame has a source of more than 48 bits: a port that is not open has no usual frames.
-    let own = if port.admission == Admission::Activated { port.mac.to_u64() } else { u64::MAX };
+    // A port that is not open has no usual frames.
+    let open = port.admission == Admission::Activated;
+    let own = if open { Sender::of(port.mac) } else { Sender::NOBODY };
     let (vn, hash_key) = (u64::from(port.vn.0) << 48, cx.tables.hash_key);
     let vms = cx.tables.vms.view();
     let mut bytes = 0;
@@ -227,7 +228,7 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
             continue;
         }
         look.exit = match vms.get_at(look.home, look.key) {
-            Some(Fib::Remote(to)) => match tables.tunnels.ready(tables.tunnels.for_frame(to, look.v4)) {
+            Some(Fib::Remote(to)) => match tables.tunnels.ready_for_frame(to, look.v4) {
                 Some((tunnel, header)) => {
                     let patch = Patch { vni: port.vni, hash: look.hash, ecn: look.ecn };
                     match encapsulate(packet, tunnel, header, patch) {

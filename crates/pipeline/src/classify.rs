@@ -63,11 +63,28 @@ pub(crate) fn is_group(mac: u64) -> bool {
     mac & 1 << 40 != 0
 }
 
-/// The destination of a frame from `mac` to a single host, whatever it carries.
+/// A sender's address as [`from_to_single`] compares it: in the upper 48 bits, as it lies in a frame, so
+/// that no frame's bytes need to be turned round.
+#[derive(Clone, Copy)]
+pub(crate) struct Sender(u64);
+
+impl Sender {
+    /// No frame is from it.
+    pub const NOBODY: Sender = Sender(1);
+
+    pub fn of(mac: Mac) -> Sender {
+        Sender(mac.to_u64().swap_bytes())
+    }
+}
+
+/// The destination of a frame from `sender` to a single host, whatever it carries.
 #[inline(always)]
-pub(crate) fn from_to_single(frame: &[u8], mac: u64) -> Option<u64> {
-    let a = Addresses::of(frame)?;
-    ((a.src ^ mac) | (a.dst & 1 << 40) == 0).then_some(a.dst)
+pub(crate) fn from_to_single(frame: &[u8], sender: Sender) -> Option<u64> {
+    let h = frame.first_chunk::<14>()?;
+    let front = u64::from_le_bytes(*h.first_chunk()?);
+    let back = u64::from_le_bytes(*h.last_chunk()?);
+    // The group bit is the lowest of the first byte.
+    (((back << 16) ^ sender.0) | (front & 1) == 0).then_some(front.swap_bytes() >> 16)
 }
 
 /// A frame from the VM with address `mac` that needs nothing but its destination looked up: to a

@@ -55,8 +55,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     #[inline(never)]
     pub fn tunnel(&mut self, mut packet: P, to: TunnelIdx, vni: Vni, ttl: u8) -> Result<(), (P, DropReason)> {
         let look = tenant::look(packet.data(), &self.tables.hash_key);
-        let to = self.tables.tunnels.for_frame(to, look.is_v4());
-        let Some((tunnel, header)) = self.tables.tunnels.ready(to) else {
+        let Some((tunnel, header)) = self.tables.tunnels.ready_for_frame(to, look.is_v4()) else {
             return Err((packet, DropReason::NoTunnel));
         };
         let uplink = tunnel.uplink;

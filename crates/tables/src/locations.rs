@@ -1,4 +1,4 @@
-//! The forwarding table: an integer key to a nonzero integer value, made for looking up a whole
+//! The forwarding table: a nonzero integer key to a nonzero integer value, made for looking up a whole
 //! burst at a time.
 //!
 //! A bucket is one cache line: four keys, then their four values. A key lives in its home bucket
@@ -8,11 +8,17 @@
 //! such a path: it moves a later entry into the gap (see [`Locations::remove`]). There are no
 //! tombstones, so a table that lives for months is as fast as a new one.
 //!
-//! The table never holds more than the capacity given at start, at most five sixths of its slots;
-//! it is never resized and never evicts (R13). Its memory is zeroed lazily by the kernel, so a
-//! large capacity costs nothing until it is used or touched. A zero value marks an empty slot, which leaves
-//! every key usable, key 0 too.
+//! The memory is taken once, for the capacity given at start, of whose slots at most five sixths are
+//! used; nothing is evicted (R13). But homes lie in its front part only, which grows with the
+//! entries: a thousand of them in half a million buckets would each need a page's translation and a
+//! cache line of their own. It grows one bucket at a time (linear hashing): an insertion beyond
+//! [`LOAD`] splits [`SPLITS`] buckets until their number has doubled, so none takes long. It never
+//! shrinks. Until all homes are in use, entries that find their buckets full go into the part behind.
+//!
+//! A zero value marks an empty slot. Its key is zero too, so that no lookup finds what was there:
+//! key 0 is therefore none that can be inserted.
 
+use core::hint::select_unpredictable;
 use core::num::NonZeroU64;
 
 use crate::{pages, prefetch};
@@ -22,9 +28,19 @@ const WAYS: usize = 4;
 /// Words in one bucket: keys, then values. One cache line.
 const WORDS: usize = 2 * WAYS;
 
+/// Buckets that have homes from the start: 64 KiB, which a core's nearer caches hold.
+const FEWEST: usize = 1024;
+/// Entries for each bucket with homes, in tenths, beyond which the number of these doubles. At 24 one bucket
+/// in ten overflows; while they double it gets to 29.
+const LOAD: usize = 24;
+/// Buckets that one insertion splits.
+const SPLITS: usize = 4;
+/// Entries that one split moves at most. With the keys spread by a secret seed there are two on average.
+const MOVED: usize = 64;
+
 type Bucket = [u64; WORDS];
 
-/// The table has as many entries as it was built for.
+/// The table has as many entries as it was built for, or the key is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
@@ -32,20 +48,49 @@ pub struct Full;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Home(u32);
 
+/// Where keys have their homes.
+#[derive(Clone, Copy)]
+struct Homes {
+    seed: [u64; 2],
+    /// Buckets with homes.
+    count: u32,
+    /// The power of two that `count` has reached or is growing to, minus one.
+    mask: u32,
+}
+
+impl Homes {
+    /// One wide multiplication, folded; the lower bits count.
+    #[inline(always)]
+    fn hash(&self, key: u64) -> u32 {
+        let p = u128::from(key ^ self.seed[0]) * u128::from(self.seed[1]);
+        (p as u64 ^ (p >> 64) as u64) as u32
+    }
+
+    #[inline(always)]
+    fn of(&self, key: u64) -> Home {
+        let mut at = self.hash(key) & self.mask;
+        if at >= self.count {
+            // Only while the number of homes doubles: this bucket has not been split yet.
+            core::hint::cold_path();
+            at &= self.mask >> 1;
+        }
+        Home(at)
+    }
+}
+
 /// The table as a burst reads it: what it takes to find its memory is worked out once.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     buckets: &'a [Bucket],
-    mask: u32,
-    seed: [u64; 2],
+    homes: Homes,
+    last: u32,
 }
 
 impl View<'_> {
-    /// Hashes a key: one wide multiplication, folded.
+    /// Hashes a key.
     #[inline(always)]
     pub fn home(&self, key: u64) -> Home {
-        let p = u128::from(key ^ self.seed[0]) * u128::from(self.seed[1]);
-        Home((p as u64 ^ (p >> 64) as u64) as u32 & self.mask)
+        self.homes.of(key)
     }
 
     #[inline(always)]
@@ -62,19 +107,25 @@ impl View<'_> {
     /// The value of `key`, whose home was computed (and prefetched) before.
     #[inline(always)]
     pub fn get_at(&self, home: Home, key: u64) -> Option<NonZeroU64> {
+        // Nearly every key that is there is in its home bucket.
+        match NonZeroU64::new(value_in(self.bucket(home.0), key)) {
+            None => self.get_further(home, key),
+            found => found,
+        }
+    }
+
+    /// Apart, so that who looks up a burst keeps its registers.
+    #[cold]
+    #[inline(never)]
+    fn get_further(&self, home: Home, key: u64) -> Option<NonZeroU64> {
         let mut at = home.0;
         loop {
             let b = self.bucket(at);
-            // No branch depends on which of the four slots it is: the processor would guess wrong
-            // three times out of four. An empty slot answers 0 whatever key was left in it.
-            let mut found = 0;
-            for way in 0..WAYS {
-                found |= if b[way] == key { b[WAYS + way] } else { 0 };
-            }
-            if found != 0 || b[WAYS..].contains(&0) {
+            let found = value_in(b, key);
+            if found != 0 || room_in(b).is_some() {
                 return NonZeroU64::new(found);
             }
-            at = (at + 1) & self.mask;
+            at = if at == self.last { 0 } else { at + 1 };
         }
     }
 }
@@ -84,11 +135,11 @@ pub struct Locations {
     /// Buckets, from `first` on, so that each begins a cache line.
     words: Vec<u64>,
     first: usize,
-    /// Number of buckets, a power of two, minus one.
-    mask: u32,
+    /// The last bucket; their number is a power of two.
+    last: u32,
+    homes: Homes,
     len: usize,
     capacity: usize,
-    seed: [u64; 2],
 }
 
 impl Locations {
@@ -98,13 +149,20 @@ impl Locations {
     /// # Panics
     /// Where `capacity` exceeds 2^31, or memory is not to be had.
     pub fn new(capacity: usize, seed: [u64; 2]) -> Locations {
+        Self::with_homes(capacity, FEWEST, seed)
+    }
+
+    /// `fewest` buckets, a power of two, have homes at first.
+    fn with_homes(capacity: usize, fewest: usize, seed: [u64; 2]) -> Locations {
         assert!(capacity <= 1 << 31, "a location table of {capacity} entries");
         let buckets = (capacity.max(1) * 6).div_ceil(5 * WAYS).next_power_of_two();
         let words = pages::zeroed((buckets + 1) * WORDS);
         let first = words.as_ptr().align_offset(64).min(WORDS);
         // An odd multiplier spreads even a seed of zeros.
         let seed = [seed[0] ^ 0x9e37_79b9_7f4a_7c15, (seed[1] ^ 0xd6e8_feb8_6659_fd93) | 1];
-        Locations { words, first, mask: buckets as u32 - 1, len: 0, capacity, seed }
+        let count = buckets.min(fewest) as u32;
+        let homes = Homes { seed, count, mask: count - 1 };
+        Locations { words, first, last: buckets as u32 - 1, homes, len: 0, capacity }
     }
 
     /// Entries in the table.
@@ -139,13 +197,7 @@ impl Locations {
     #[inline(always)]
     pub fn view(&self) -> View<'_> {
         let (buckets, _) = self.words[self.first..].as_chunks();
-        View { buckets, mask: self.mask, seed: self.seed }
-    }
-
-    /// See [`View::home`].
-    #[inline(always)]
-    pub fn home(&self, key: u64) -> Home {
-        self.view().home(key)
+        View { buckets, homes: self.homes, last: self.last }
     }
 
     #[inline(always)]
@@ -167,28 +219,105 @@ impl Locations {
         view.get_at(view.home(key), key)
     }
 
+    /// The bucket after `at`; the first follows the last.
+    fn after(&self, at: u32) -> u32 {
+        (at + 1) & self.last
+    }
+
     /// Adds an entry, or replaces its value; returns the earlier value.
     ///
     /// # Errors
-    /// [`Full`] where the key is new and the table holds its capacity already.
+    /// [`Full`] where the key is new and the table holds its capacity already, and for key 0.
     pub fn insert(&mut self, key: u64, value: NonZeroU64) -> Result<Option<NonZeroU64>, Full> {
-        let mut at = self.home(key).0;
-        loop {
+        if key == 0 {
+            return Err(Full);
+        }
+        let mut at = self.homes.of(key).0;
+        let (at, way) = loop {
             let b = self.bucket_mut(at);
             if let Some(way) = way_of(b, key) {
                 let old = core::mem::replace(&mut b[WAYS + way], value.get());
                 return Ok(NonZeroU64::new(old));
             }
             if let Some(way) = room_in(b) {
-                if self.len == self.capacity {
-                    return Err(Full);
-                }
-                self.put(at, way, key, value.get());
-                self.len += 1;
-                return Ok(None);
+                break (at, way);
             }
-            at = (at + 1) & self.mask;
+            at = self.after(at);
+        };
+        if self.len == self.capacity {
+            return Err(Full);
         }
+        self.put(at, way, key, value.get());
+        self.len += 1;
+        self.grow();
+        Ok(None)
+    }
+
+    /// Gives more buckets homes where those that have some are well filled.
+    fn grow(&mut self) {
+        let complete = self.homes.count == self.homes.mask + 1;
+        if complete {
+            if self.homes.mask == self.last || self.len * 10 < self.homes.count as usize * LOAD {
+                return;
+            }
+            self.homes.mask = self.homes.mask << 1 | 1;
+        }
+        for _ in 0..SPLITS {
+            if self.homes.count > self.homes.mask || !self.split() {
+                return;
+            }
+        }
+    }
+
+    /// Gives the next bucket homes: those of the keys of one other bucket that hash to it. `false`, and
+    /// nothing has changed, where there are too many of them.
+    fn split(&mut self) -> bool {
+        let to = self.homes.count;
+        let mut moved = [(0, 0); MOVED];
+        let mut n = 0;
+        while let Some((key, value)) = self.one_for(to) {
+            if n == MOVED {
+                moved.iter().for_each(|&(key, value)| self.place(key, value));
+                return false;
+            }
+            self.remove(key);
+            moved[n] = (key, value);
+            n += 1;
+        }
+        self.homes.count += 1;
+        moved[..n].iter().for_each(|&(key, value)| self.place(key, value));
+        true
+    }
+
+    /// An entry whose home will be bucket `to`: until then it is the one that `to` splits, and the entry lies
+    /// there or in the full buckets after it.
+    fn one_for(&self, to: u32) -> Option<(u64, u64)> {
+        let from = to & (self.homes.mask >> 1);
+        let mut at = from;
+        loop {
+            let b = self.bucket(at);
+            let wanted = |&w: &usize| b[WAYS + w] != 0 && self.homes.hash(b[w]) & self.homes.mask == to;
+            if let Some(way) = (0..WAYS).find(wanted) {
+                return Some((b[way], b[WAYS + way]));
+            }
+            at = self.after(at);
+            if room_in(b).is_some() || at == from {
+                return None;
+            }
+        }
+    }
+
+    /// Puts an entry back that is not in the table, which had it a moment ago and so has room.
+    fn place(&mut self, key: u64, value: u64) {
+        let mut at = self.homes.of(key).0;
+        let way = loop {
+            match room_in(self.bucket(at)) {
+                Some(way) => break way,
+                None => at = self.after(at),
+            }
+        };
+        self.put(at, way, key, value);
+        self.len += 1;
     }
 
     fn put(&mut self, at: u32, way: usize, key: u64, value: u64) {
@@ -203,7 +332,7 @@ impl Locations {
     /// them is moved into the gap, then the gap it left is treated alike, until a bucket with room
     /// ends the run. The run is as long as the full stretch, which the bound on the load keeps short.
     pub fn remove(&mut self, key: u64) -> Option<NonZeroU64> {
-        let mut at = self.home(key).0;
+        let mut at = self.homes.of(key).0;
         let way = loop {
             let b = self.bucket(at);
             if let Some(way) = way_of(b, key) {
@@ -212,10 +341,11 @@ impl Locations {
             if room_in(b).is_some() {
                 return None;
             }
-            at = (at + 1) & self.mask;
+            at = self.after(at);
         };
         let was_full = room_in(self.bucket(at)).is_none();
-        let value = core::mem::take(&mut self.bucket_mut(at)[WAYS + way]);
+        let value = self.bucket(at)[WAYS + way];
+        self.put(at, way, 0, 0);
         self.len -= 1;
         if was_full {
             self.close_gap(at, way);
@@ -227,7 +357,7 @@ impl Locations {
     fn close_gap(&mut self, mut gap: u32, mut way: usize) {
         let mut at = gap;
         loop {
-            at = (at + 1) & self.mask;
+            at = self.after(at);
             if at == gap {
                 // Every other bucket is full; nothing passed this one that did not come round.
                 return;
@@ -236,7 +366,7 @@ impl Locations {
             let was_full = room_in(&b).is_none();
             if let Some(from) = (0..WAYS).find(|&w| b[WAYS + w] != 0 && self.passed(b[w], gap, at)) {
                 self.put(gap, way, b[from], b[WAYS + from]);
-                self.bucket_mut(at)[WAYS + from] = 0;
+                self.put(at, from, 0, 0);
                 (gap, way) = (at, from);
             }
             if !was_full {
@@ -247,13 +377,13 @@ impl Locations {
 
     /// On the way from its home to `at`, where it is, `key` came by `gap`.
     fn passed(&self, key: u64, gap: u32, at: u32) -> bool {
-        let travelled = at.wrapping_sub(self.home(key).0) & self.mask;
-        travelled >= (at.wrapping_sub(gap) & self.mask)
+        let travelled = at.wrapping_sub(self.homes.of(key).0) & self.last;
+        travelled >= (at.wrapping_sub(gap) & self.last)
     }
 
     /// Removes all entries that `keep` refuses. Visits the whole table: for tear-down only.
     pub fn retain(&mut self, mut keep: impl FnMut(u64, NonZeroU64) -> bool) {
-        for at in 0..=self.mask {
+        for at in 0..=self.last {
             // A removal may pull an entry of a later bucket into this one: look again.
             while let Some(key) = self.first_in(at, |k, v| !keep(k, v)) {
                 self.remove(key);
@@ -268,6 +398,13 @@ impl Locations {
             wanted(b[w], value).then_some(b[w])
         })
     }
+}
+
+/// The value of `key`, or 0. No branch depends on which of the four slots it is: the processor would guess
+/// wrong three times out of four. An empty slot has key 0, or value 0 for who asks for that.
+#[inline(always)]
+fn value_in(b: &Bucket, key: u64) -> u64 {
+    (0..WAYS).fold(0, |found, way| select_unpredictable(b[way] == key, b[WAYS + way], found))
 }
 
 #[inline]
@@ -293,14 +430,15 @@ mod tests {
     /// The invariant of the module's head, checked for every entry.
     fn check(t: &Locations) {
         let mut count = 0;
-        for at in 0..=t.mask {
+        for at in 0..=t.last {
             let b = *t.bucket(at);
+            assert!((0..WAYS).all(|w| (b[w] == 0) == (b[WAYS + w] == 0)), "an empty slot has key 0");
             for w in (0..WAYS).filter(|&w| b[WAYS + w] != 0) {
                 count += 1;
-                let mut on_the_way = t.home(b[w]).0;
+                let mut on_the_way = t.homes.of(b[w]).0;
                 while on_the_way != at {
                     assert!(room_in(t.bucket(on_the_way)).is_none(), "a gap before {:#x}", b[w]);
-                    on_the_way = (on_the_way + 1) & t.mask;
+                    on_the_way = t.after(on_the_way);
                 }
             }
         }
@@ -312,29 +450,27 @@ mod tests {
         for capacity in [1, 5, 100, 100_000] {
             let t = Locations::new(capacity, [1, 2]);
             assert_eq!(core::ptr::from_ref(t.bucket(0)).addr() % 64, 0);
-            assert_eq!(t.bucket(t.mask).len(), WORDS);
+            assert_eq!(t.bucket(t.last).len(), WORDS);
         }
     }
 
     #[test]
-    fn key_zero_is_a_key() {
+    fn key_zero_finds_no_room_and_nothing() {
         let mut t = Locations::new(4, [0, 0]);
-        assert_eq!(t.get(0), None);
-        t.insert(0, nz(7)).unwrap();
-        assert_eq!(t.get(0), Some(nz(7)));
-        assert_eq!(t.remove(0), Some(nz(7)));
-        assert_eq!(t.get(0), None);
+        assert_eq!(t.insert(0, nz(7)), Err(Full));
+        t.insert(1, nz(8)).unwrap();
+        assert_eq!((t.get(0), t.remove(0), t.len()), (None, None, 1));
     }
 
     #[test]
     fn r13_full_refuses_new_entries_and_keeps_old_ones() {
         let mut t = Locations::new(1000, [3, 4]);
-        for k in 0..1000 {
+        for k in 1..=1000 {
             t.insert(k, nz(k + 1)).unwrap();
         }
         assert_eq!(t.insert(5000, nz(1)), Err(Full));
         assert_eq!(t.insert(10, nz(99)), Ok(Some(nz(11))), "a known key is replaced even when full");
-        for k in (0..1000).filter(|&k| k != 10) {
+        for k in (1..=1000).filter(|&k| k != 10) {
             assert_eq!(t.get(k), Some(nz(k + 1)));
         }
         check(&t);
@@ -343,14 +479,37 @@ mod tests {
     #[test]
     fn retain_keeps_what_it_is_told() {
         let mut t = Locations::new(500, [3, 4]);
-        for k in 0..500 {
+        for k in 1..=500 {
             t.insert(k, nz(k + 1)).unwrap();
         }
         t.retain(|k, _| k % 3 == 0);
         check(&t);
-        for k in 0..500 {
+        for k in 1..=500 {
             assert_eq!(t.get(k).is_some(), k % 3 == 0);
         }
+    }
+
+    #[test]
+    fn r13_homes_grow_with_the_entries_and_reach_all_of_the_memory() {
+        let mut t = Locations::new(100_000, [3, 4]);
+        let mut seen = vec![];
+        for k in 1..=100_000 {
+            let before = t.homes.count;
+            t.insert(k << 20, nz(k)).unwrap();
+            assert!(t.homes.count - before <= SPLITS as u32, "an insertion splits few buckets");
+            seen.push(t.homes.count);
+            if k.is_power_of_two() || (k > 2_455 && k < 2_500) {
+                check(&t);
+            }
+        }
+        check(&t);
+        assert_eq!((seen[1_000], seen[99_999]), (FEWEST as u32, t.last + 1));
+        assert!((1..=100_000).all(|k| t.get(k << 20) == Some(nz(k))));
+        assert!((1..=100_000).all(|k| t.get(k).is_none()), "what is not there is not found");
+        for k in 1..=100_000 {
+            assert_eq!(t.remove(k << 20), Some(nz(k)));
+        }
+        check(&t);
     }
 
     #[derive(Clone, Debug)]
@@ -362,19 +521,19 @@ mod tests {
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
         // Few keys and a small table: long full stretches, wrapped ones too.
-        let key = 0u64..48;
+        let key = 1u64..200;
         let op = prop_oneof![
             (key.clone(), 1u64..1000).prop_map(|(k, v)| Op::Insert(k, v)),
             key.clone().prop_map(Op::Remove),
             key.prop_map(Op::Get),
         ];
-        proptest::collection::vec(op, 0..400)
+        proptest::collection::vec(op, 0..600)
     }
 
     proptest! {
         #[test]
-        fn behaves_as_a_hash_map(ops in ops(), seed in any::<[u64; 2]>(), capacity in 1usize..40) {
-            let mut t = Locations::new(capacity, seed);
+        fn behaves_as_a_hash_map(ops in ops(), seed in any::<[u64; 2]>(), capacity in 1usize..200) {
+            let mut t = Locations::with_homes(capacity, 1, seed);
             let mut oracle: HashMap<u64, u64> = HashMap::new();
             for op in ops {
                 match op {

@@ -256,6 +256,12 @@ pub struct Vns {
     limit: usize,
 }
 
+/// A VNI's key in the table: not 0.
+#[inline(always)]
+fn vni_key(vni: Vni) -> u64 {
+    1 << 32 | u64::from(vni.get())
+}
+
 impl Vns {
     pub(crate) fn new(config: &TablesConfig) -> Vns {
         let limit = config.replica_limit.min(1024);
@@ -281,7 +287,7 @@ impl Vns {
     /// The VN with an identifier.
     #[inline]
     pub fn by_vni(&self, vni: Vni) -> Option<VnIdx> {
-        self.by_vni.get(vni.get().into()).map(|v| VnIdx((v.get() - 1) as u16))
+        self.by_vni.get(vni_key(vni)).map(|v| VnIdx((v.get() - 1) as u16))
     }
 
     pub(crate) fn set(
@@ -298,7 +304,7 @@ impl Vns {
         }
         let value = core::num::NonZeroU64::MIN.saturating_add(vn.0.into());
         // There are at most as many identifiers as numbers, so this is never full.
-        self.by_vni.insert(vni.get().into(), value).map_err(|_| OutOfRange)?;
+        self.by_vni.insert(vni_key(vni), value).map_err(|_| OutOfRange)?;
         self.vns[at] = Vn { vni, mtu, transparent_vlan, present: true, ..old };
         Ok(())
     }
@@ -314,7 +320,7 @@ impl Vns {
     /// Removes the way from an identifier to `vn`, unless another VN has taken it over.
     fn forget_vni(&mut self, vn: VnIdx, vni: Vni) {
         if self.by_vni(vni) == Some(vn) {
-            self.by_vni.remove(vni.get().into());
+            self.by_vni.remove(vni_key(vni));
         }
     }
 
@@ -402,18 +408,26 @@ impl Tunnels {
 
     /// The tunnel that a frame goes through: the twin for IPv4 packets, where there is one and it is
     /// ready (R4).
-    #[inline(always)]
     pub fn for_frame(&self, tunnel: TunnelIdx, is_v4: bool) -> TunnelIdx {
         match self.tunnels.get(tunnel.0 as usize) {
-            Some(t) if t.twin != NO_TWIN && is_v4 => self.twin_if_ready(tunnel, t.twin),
+            Some(t) if is_v4 && self.ready(TunnelIdx(t.twin)).is_some() => TunnelIdx(t.twin),
             _ => tunnel,
         }
     }
 
-    #[inline(never)]
-    fn twin_if_ready(&self, tunnel: TunnelIdx, twin: u32) -> TunnelIdx {
-        let twin = TunnelIdx(twin);
-        if self.ready(twin).is_some() { twin } else { tunnel }
+    /// [`Tunnels::ready`] of the tunnel that [`Tunnels::for_frame`] names, for a burst: the tunnel's line is
+    /// looked at once, and nothing is called, so that registers keep what the loop needs.
+    #[inline(always)]
+    pub fn ready_for_frame(&self, tunnel: TunnelIdx, is_v4: bool) -> Option<(&Tunnel, &OuterHeader)> {
+        let mut t = self.tunnels.get(tunnel.0 as usize)?;
+        if t.twin != NO_TWIN
+            && is_v4
+            && let Some(twin) = self.tunnels.get(t.twin as usize)
+            && twin.header.is_some()
+        {
+            t = twin;
+        }
+        t.header.as_ref().map(|h| (t, h))
     }
 
     /// A tunnel and its header, where it is ready to be used.

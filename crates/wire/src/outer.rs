@@ -210,9 +210,7 @@ impl OuterHeader {
         let total = (udp_len + ipv4::HEADER_LEN as u16).swap_bytes();
         let ecn = u16::from(patch.ecn.bits()) << 8;
         // One's complement sums do not mind the byte order, so they are taken as the bytes lie.
-        let sum = u32::from(self.partial_sum) + u32::from(ecn) + u32::from(total);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = !(sum + (sum >> 16)) as u16;
+        let sum = !add(add(self.partial_sum, ecn), total);
         put::<16>(dst, 0, array(&self.bytes, 0));
         put::<16>(dst, 16, array(&self.bytes, 16));
         put::<2>(dst, 32, array(&self.bytes, 32));
@@ -269,6 +267,13 @@ impl Patch {
     const fn flow_label(&self) -> u32 {
         self.hash.flow_label()
     }
+}
+
+/// One's complement addition: the carry comes back in. Two instructions.
+#[inline(always)]
+const fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u16
 }
 
 /// The VXLAN header: only the I flag set (R1).

@@ -48,8 +48,15 @@ const L3: usize = ethernet::HEADER_LEN;
 const V4_L4: usize = L3 + ipv4::HEADER_LEN;
 const V6_L4: usize = L3 + ipv6::HEADER_LEN;
 
-/// EtherType, version and header length of an IPv4 packet without options.
-const PLAIN_V4: u64 = (EtherType::IPV4.0 as u64) << 8 | 0x45;
+/// EtherType, version and header length of an IPv4 packet without options, and the TOS, as they lie: a
+/// comparison needs no byte turned round.
+const PLAIN_V4: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
+const PLAIN_V4_MASK: u32 = u32::from_le_bytes([0xff, 0xff, 0xff, 0]);
+/// The same for EtherType and version of IPv6.
+const PLAIN_V6: u32 = u32::from_le_bytes([0x86, 0xdd, 0x60, 0]);
+const PLAIN_V6_MASK: u32 = u32::from_le_bytes([0xff, 0xff, 0xf0, 0]);
+/// More fragments, and the fragment's offset; time to live and protocol follow.
+const FRAGMENT: u32 = u32::from_le_bytes([0x3f, 0xff, 0, 0]);
 
 /// Reads flow, ECN and source of an untagged frame in one pass. Never fails.
 #[inline]
@@ -62,38 +69,30 @@ pub fn look(frame: &[u8], key: &HashKey) -> Look {
 #[inline(always)]
 pub fn quick_look(frame: &[u8], key: &HashKey) -> Option<Look> {
     let h = frame.first_chunk()?;
-    // EtherType, version and IHL, TOS, total length, identification.
-    let front = u64::from_be_bytes(array(h, 12));
-    if front >> 40 == PLAIN_V4 {
-        look_v4(h, front, frame.len(), key)
-    } else if front >> 44 == u64::from(EtherType::IPV6.0) << 4 | 6 {
+    let front = u32::from_le_bytes(array(h, 12));
+    if front & PLAIN_V4_MASK == PLAIN_V4 {
+        look_v4(h, (front >> 24) as u8, frame.len(), key)
+    } else if front & PLAIN_V6_MASK == PLAIN_V6 {
         look_v6(frame.first_chunk()?, frame.len(), key)
     } else {
         None
     }
 }
 
-/// Fragment bits, time to live and protocol: not a fragment, TCP or UDP.
 #[inline(always)]
-fn whole_v4(word: u32) -> Option<u8> {
-    let proto = word as u8;
-    (word & 0x3fff_0000 == 0 && matches!(proto, proto::TCP | proto::UDP)).then_some(proto)
-}
-
-#[inline(always)]
-fn look_v4(h: &[u8; V4_L4 + 4], front: u64, len: usize, key: &HashKey) -> Option<Look> {
-    let total = (front >> 16) as usize & 0xffff;
-    let proto = whole_v4(u32_at(h, L3 + 6))?;
-    if total < ipv4::HEADER_LEN + 4 || total > len - L3 {
+fn look_v4(h: &[u8; V4_L4 + 4], tos: u8, len: usize, key: &HashKey) -> Option<Look> {
+    const LEAST: usize = ipv4::HEADER_LEN + 4;
+    let word = u32::from_le_bytes(array(h, L3 + 6));
+    let proto = (word >> 24) as u8;
+    let whole = word & FRAGMENT == 0 && matches!(proto, proto::TCP | proto::UDP);
+    // At least `LEAST` and at most what the frame holds, which is at least `LEAST`.
+    let total = usize::from(u16_at(h, L3 + 2));
+    if !whole || total.wrapping_sub(LEAST) > len - L3 - LEAST {
         return None;
     }
     let addr = u64::from_be_bytes(array(h, L3 + 12));
     let flow = FlowKey::new([addr, 0, 0, 0], FlowKind::V4Ports, proto.into(), u32_at(h, V4_L4));
-    Some(Look {
-        hash: flow.hash(key),
-        ecn: Ecn::from_bits((front >> 32) as u8),
-        source: Source::V4((addr >> 32) as u32),
-    })
+    Some(Look { hash: flow.hash(key), ecn: Ecn::from_bits(tos), source: Source::V4((addr >> 32) as u32) })
 }
 
 #[inline(always)]

@@ -27,7 +27,7 @@ use crate::outbox::Outboxes;
 use crate::perf::{Iteration, Perf, QueuePerf};
 
 /// Frames taken from a queue at a time.
-pub const BURST: usize = 32;
+pub const BURST: usize = 64;
 
 /// Orders carried out in one iteration.
 pub const ORDERS: usize = 32;
