@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use godwit_nva_api::v1::Counter;
+use godwit_nva_api::v1::{self, Counter};
 
 use super::ends::{Ends, LOCAL_IP, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
 use super::peer::{Measured, Peer, Site};
@@ -139,6 +139,14 @@ impl Godwit {
     /// Where it does not answer.
     pub fn locations(&self) -> Result<u64> {
         Ok(self.admin.status()?.workers.first().map_or(0, |w| w.locations))
+    }
+
+    /// How its only worker spent its time since the last reset; with `reset`, the record begins anew.
+    ///
+    /// # Errors
+    /// Where it does not answer, or has no worker.
+    pub fn perf(&self, reset: bool) -> Result<v1::WorkerPerf> {
+        self.admin.perf(reset)?.into_iter().next().context("the switch has no worker")
     }
 
     /// What it has counted so far.

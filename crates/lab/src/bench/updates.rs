@@ -1,9 +1,10 @@
-//! Locations that change, and a table that grows, while a worker is under full load.
+//! Locations that change, and a table that grows from nothing, while a worker is under full load.
 //!
 //! The updates come by the switch's session with its NVA, through its control and its workers'
-//! mailboxes; the directory at the other end runs in this program. An acknowledgement says that all
-//! workers have applied what came before it, so from sending to acknowledgement is an upper bound of
-//! the time from update to effect: it has the session both ways in it, and the millisecond in which
+//! mailboxes; the directory at the other end runs in this program. The time from an update to its effect
+//! is the switch's own record (`godwitctl perf`): from the moment control hands it to the worker until an
+//! iteration later. An acknowledgement says that all workers have applied what came before it, so from sending
+//! to acknowledgement is an upper bound that has the session both ways in it, and the millisecond in which
 //! control looks at its workers.
 
 use std::time::{Duration, Instant};
@@ -20,14 +21,59 @@ use super::plan::{self, Row};
 use super::stats::{Rates, median};
 use super::{SETTLE, godwit, memory};
 
-/// Where the directory serves, in the namespace.
-const ADDRESS: &str = "127.0.0.1:6640";
+/// Where the directories serve, in the namespace: one runs until the program ends.
+const REPLACING: &str = "127.0.0.1:6641";
+const GROWING: &str = "127.0.0.1:6642";
 /// VMs that move around, those that traffic goes to among them.
 const MOVING: u32 = 100_000;
 /// Entries that the table grows to.
 const GROWN: u32 = 1_000_000;
 /// Updates are sent in so many portions a second, each with an acknowledgement asked for.
 const PORTIONS: u32 = 1000;
+
+/// What the worker's own record says of a stretch of time.
+#[derive(Debug, Serialize)]
+pub struct Record {
+    /// From update to effect, in microseconds: median, 99th percentile, maximum.
+    pub effect_us: [f64; 3],
+    /// The length of a busy iteration, in microseconds: median, 99th percentile, maximum.
+    pub iteration_us: [f64; 3],
+    /// Iterations of more than 200 us.
+    pub long: u64,
+    /// Those of the last 32 of them in which the system did not take the core away: by the switch itself, or
+    /// by what the system does not count, such as a hypervisor.
+    pub long_unexplained: u64,
+    /// The longest of these, in microseconds.
+    pub longest_unexplained_us: f64,
+}
+
+impl Record {
+    fn of(w: &v1::WorkerPerf) -> Record {
+        let us = |d: &Option<v1::Durations>| {
+            let d = d.clone().unwrap_or_default();
+            [d.p50_ns, d.p99_ns, d.max_ns].map(|ns| ns as f64 / 1e3)
+        };
+        let unexplained = || w.long.iter().filter(|l| l.preempted == 0).map(|l| l.ns);
+        Record {
+            effect_us: us(&w.mailbox),
+            iteration_us: us(&w.iterations),
+            long: w.long_count,
+            long_unexplained: unexplained().count() as u64,
+            longest_unexplained_us: unexplained().max().unwrap_or(0) as f64 / 1e3,
+        }
+    }
+
+    fn text(&self) -> String {
+        let [p50, p99, max] = self.effect_us;
+        let [i50, i99, imax] = self.iteration_us;
+        format!(
+            "update to effect: median {p50:.0} us, 99 % {p99:.0} us, longest {max:.0} us; \
+             iterations: median {i50:.1} us, 99 % {i99:.1} us, longest {imax:.0} us, {} over 200 us, of the last \
+             32 of these {} without a preemption (longest {:.0} us)",
+            self.long, self.long_unexplained, self.longest_unexplained_us
+        )
+    }
+}
 
 /// Rates around a table that grows.
 #[derive(Debug, Serialize)]
@@ -36,6 +82,8 @@ pub struct Growth {
     pub entries: u64,
     /// How long it took.
     pub seconds: f64,
+    /// The worker's record from the first entry to the last.
+    pub record: Record,
     /// Millions of frames a second before.
     pub before_mpps: f64,
     /// While it grew, the median of windows.
@@ -61,6 +109,10 @@ pub struct Outcome {
     pub with_over_without: Option<f64>,
     /// From sending to acknowledgement, in microseconds: median, 99th percentile, maximum.
     pub ack_us: Option<[f64; 3]>,
+    /// The worker's record of the windows with updates.
+    pub record: Record,
+    /// The record of as many windows without.
+    pub record_without: Record,
     /// The table that grew.
     pub growth: Growth,
 }
@@ -76,13 +128,13 @@ struct Run {
 }
 
 impl Run {
-    fn start(site: &Site) -> Result<Run> {
+    fn start(site: &Site, address: &str) -> Result<Run> {
         let mut row = plan::select(&[], "encap-v4/60/1000")?[0];
         row.nves = 256;
         let ends = Ends::new(row, &site.dir)?;
         memory::reserve(godwit::memory_mb(&ends))?;
-        let directory = Directory::serve(&site.namespace, ADDRESS.parse()?)?;
-        let godwit = Godwit::start_listening(site, &ends, &format!("http://{ADDRESS}"))?;
+        let directory = Directory::serve(&site.namespace, address.parse()?)?;
+        let godwit = Godwit::start_listening(site, &ends, &format!("http://{address}"))?;
         let mut run = Run {
             directory,
             godwit,
@@ -98,6 +150,7 @@ impl Run {
             ensure!(Instant::now() < give_up, "the switch opens no session");
             std::thread::sleep(Duration::from_millis(20));
         }
+        run.godwit.perf(true)?;
         // Traffic's destinations come first.
         for vm in 0..row.destinations {
             run.move_vm(vm, false)?;
@@ -159,18 +212,21 @@ impl Run {
 /// # Errors
 /// Where the switch does not start or loses its session.
 pub fn measure(site: &Site, rate: u32, rounds: u32, window: Duration) -> Result<Outcome> {
-    let mut run = Run::start(site)?;
+    let mut run = Run::start(site, REPLACING)?;
     let (mut without, mut with, mut applied) = (Rates::default(), Rates::default(), Vec::new());
     // All that will move is known before: replacing is measured here, growing below.
     let end = Instant::now() + Duration::from_secs_f64(f64::from(MOVING) / f64::from(rate));
     run.stream(rate, MOVING, end)?;
     run.settle_acks();
     run.acks.clear();
+    let mut records = [Parts::default(), Parts::default()];
     for round in 0..rounds {
         for on in [round % 2 == 0, round % 2 != 0] {
             std::thread::sleep(SETTLE);
+            run.godwit.perf(true)?;
             if !on {
                 without.0.push(run.godwit.measure(window)?.mpps);
+                records[0].add(run.godwit.perf(false)?);
                 continue;
             }
             let before = run.godwit.reading()?;
@@ -179,12 +235,15 @@ pub fn measure(site: &Site, rate: u32, rounds: u32, window: Duration) -> Result<
             let seconds = (after.at - before.at).as_secs_f64();
             with.0.push((after.sent - before.sent) as f64 / seconds / 1e6);
             applied.push((after.updates - before.updates) as f64 / seconds);
+            records[1].add(run.godwit.perf(false)?);
             std::thread::sleep(SETTLE);
             run.settle_acks();
         }
     }
     let ack_us = percentiles(&mut run.acks);
-    let growth = grow(&mut run, rate, window)?;
+    drop(run);
+    let growth = grow(&mut Run::start(site, GROWING)?, rate, window)?;
+    let [record_without, record] = records.map(|r| r.sum());
     Ok(Outcome {
         asked_per_second: rate,
         applied_per_second: median(&applied),
@@ -192,8 +251,35 @@ pub fn measure(site: &Site, rate: u32, rounds: u32, window: Duration) -> Result<
         without_mpps: without,
         with_mpps: with,
         ack_us,
+        record,
+        record_without,
         growth,
     })
+}
+
+/// Records of several windows: the worst of each figure.
+#[derive(Default)]
+struct Parts(Vec<Record>);
+
+impl Parts {
+    fn add(&mut self, w: v1::WorkerPerf) {
+        self.0.push(Record::of(&w));
+    }
+
+    fn sum(self) -> Record {
+        let worst = |of: fn(&Record) -> f64| self.0.iter().map(of).fold(0.0, f64::max);
+        Record {
+            effect_us: [worst(|r| r.effect_us[0]), worst(|r| r.effect_us[1]), worst(|r| r.effect_us[2])],
+            iteration_us: [
+                worst(|r| r.iteration_us[0]),
+                worst(|r| r.iteration_us[1]),
+                worst(|r| r.iteration_us[2]),
+            ],
+            long: self.0.iter().map(|r| r.long).sum(),
+            long_unexplained: self.0.iter().map(|r| r.long_unexplained).sum(),
+            longest_unexplained_us: worst(|r| r.longest_unexplained_us),
+        }
+    }
 }
 
 fn percentiles(all: &mut [Duration]) -> Option<[f64; 3]> {
@@ -203,16 +289,18 @@ fn percentiles(all: &mut [Duration]) -> Option<[f64; 3]> {
     Some([at(0.5)?, at(0.99)?, all.last().map(us)?])
 }
 
-/// From what moved to a million entries, as fast as updates come.
+/// From traffic's destinations to a million entries, as fast as updates come. The worker's record began when
+/// there were none.
 fn grow(run: &mut Run, rate: u32, window: Duration) -> Result<Growth> {
+    let traffic = run.row.destinations;
     let before_mpps = run.godwit.measure(window)?.mpps;
     let (start, mut during) = (Instant::now(), Rates::default());
     let mut last = run.godwit.reading()?;
     let step = (rate / 4).max(1);
-    for vm in MOVING..GROWN {
+    for vm in traffic..GROWN {
         run.move_vm(vm, vm % step == 0)?;
         if vm % step == 0 {
-            let due = start + Duration::from_secs_f64(f64::from(vm - MOVING) / f64::from(rate));
+            let due = start + Duration::from_secs_f64(f64::from(vm - traffic) / f64::from(rate));
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let now = run.godwit.reading()?;
             during.0.push((now.sent - last.sent) as f64 / (now.at - last.at).as_secs_f64() / 1e6);
@@ -226,10 +314,19 @@ fn grow(run: &mut Run, rate: u32, window: Duration) -> Result<Growth> {
         entries = run.godwit.locations()?;
     }
     let seconds = start.elapsed().as_secs_f64();
+    let record = Record::of(&run.godwit.perf(false)?);
     let slowest_mpps = during.0.iter().copied().min_by(f64::total_cmp);
     std::thread::sleep(SETTLE);
     let after_mpps = run.godwit.measure(window)?.mpps;
-    Ok(Growth { entries, seconds, before_mpps, during_mpps: during.median(), slowest_mpps, after_mpps })
+    Ok(Growth {
+        entries,
+        seconds,
+        record,
+        before_mpps,
+        during_mpps: during.median(),
+        slowest_mpps,
+        after_mpps,
+    })
 }
 
 impl Outcome {
@@ -240,19 +337,26 @@ impl Outcome {
         let g = &self.growth;
         format!(
             "updates by the NVA's session: {} a second sent, {} applied; {} Mpps without, {} with, ratio {}\n\
+             with updates: {}\n\
+             without: {}\n\
              update to acknowledgement: median {p50:.0} us, 99 % {p99:.0} us, longest {max:.0} us\n\
-             growing to {} entries in {:.1} s: {:.2} Mpps before, {} during (slowest window {}), {:.2} after",
+             growing from nothing to {} entries in {:.1} s: {:.2} Mpps before, {} during (slowest window {}), {:.2} \
+             after\n\
+             while growing: {}",
             self.asked_per_second,
             or(self.applied_per_second, 0),
             or(self.without_mpps.median(), 2),
             or(self.with_mpps.median(), 2),
             or(self.with_over_without, 3),
+            self.record.text(),
+            self.record_without.text(),
             g.entries,
             g.seconds,
             g.before_mpps,
             or(g.during_mpps, 2),
             or(g.slowest_mpps, 2),
             g.after_mpps,
+            g.record.text(),
         )
     }
 }

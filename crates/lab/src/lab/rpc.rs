@@ -238,6 +238,18 @@ impl Admin {
         }
     }
 
+    /// How the switch's workers spent their time since the record's start or last reset; with `reset`, it
+    /// begins anew after that.
+    ///
+    /// # Errors
+    /// See [`Admin::ask`].
+    pub fn perf(&self, reset: bool) -> Result<Vec<v1::WorkerPerf>> {
+        match self.ask(Ask::GetPerf(v1::GetPerf { reset }))? {
+            Answer::Perf(report) => Ok(report.workers),
+            other => bail!("unexpected answer: {other:?}"),
+        }
+    }
+
     /// The switch's counters that are not zero.
     ///
     /// # Errors
