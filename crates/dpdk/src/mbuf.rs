@@ -262,6 +262,20 @@ impl Mbuf {
         h.data_len = len as u16;
     }
 
+    /// Keeps the bytes from `from` to `end` of a frame in one segment.
+    ///
+    /// # Panics
+    /// Where they are not in that order, or the frame is shorter.
+    #[inline(always)]
+    pub fn cut(&mut self, from: usize, end: usize) {
+        let h = self.header_mut();
+        assert!(from <= end && end <= usize::from(h.data_len), "a cut beyond the end of the frame");
+        let len = (end - from) as u16;
+        h.pkt_len = h.pkt_len.wrapping_sub(u32::from(h.data_len - len));
+        h.data_off += from as u16;
+        h.data_len = len;
+    }
+
     /// Replaces the content by `bytes`, with the headroom as it is. `false`, and no change, where they
     /// do not fit or the frame has several segments.
     #[inline]
@@ -425,6 +439,8 @@ mod tests {
             m.trim_front(2);
             m.truncate(4);
             assert_eq!((m.data(), m.frame_len()), (&b"adta"[..], 4));
+            m.cut(1, 3);
+            assert_eq!((m.data(), m.frame_len(), m.headroom()), (&b"dt"[..], 2, 127));
         });
     }
 

@@ -51,6 +51,11 @@ impl Packet for Mbuf {
         Mbuf::truncate(self, len);
     }
 
+    #[inline(always)]
+    fn cut(&mut self, from: usize, end: usize) {
+        Mbuf::cut(self, from, end);
+    }
+
     #[inline]
     fn set(&mut self, bytes: &[u8]) -> bool {
         Mbuf::set(self, bytes)

@@ -93,6 +93,12 @@ pub trait Packet {
     fn trim_front(&mut self, n: usize);
     /// Cuts the frame to its first `len` bytes; it lies in one piece and `len` is at most its length.
     fn truncate(&mut self, len: usize);
+    /// Keeps the bytes from `from` to `end` only; the frame lies in one piece and is at least that long.
+    #[inline(always)]
+    fn cut(&mut self, from: usize, end: usize) {
+        self.truncate(end);
+        self.trim_front(from);
+    }
     /// Replaces the content by `bytes`. `false`, and no change, where they do not fit.
     fn set(&mut self, bytes: &[u8]) -> bool;
     /// The frame lies in one piece and asks for nothing: the only kind that the straight lines of packet

@@ -5,10 +5,12 @@
 //! knows these by fields at fixed places and says no to all else, which then goes through the
 //! complete parser. A property test holds the two to the same answer.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
+
 use godwit_tables::update::VnIdx;
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::{Outer, V4_LEN, V6_LEN};
-use godwit_wire::{Ecn, EtherType, Vni, ecn};
+use godwit_wire::{Ecn, EtherType, Mac, Vni, ecn};
 
 use crate::classify::{Addresses, is_group};
 use crate::packet::Packet;
@@ -67,13 +69,40 @@ fn another_vn(tables: &Tables, vni: Vni) -> Result<LastVn, DropReason> {
     Ok(LastVn { vni, found, transparent })
 }
 
-/// The own addresses, in the form in which [`usual`] compares them.
+/// The own addresses and port as [`usual`] compares them: as they lie in a frame, so that no frame's bytes need
+/// to be turned round.
 #[derive(Clone, Copy)]
 pub(crate) struct Own {
-    pub mac: u64,
-    pub v4: Option<[u8; 4]>,
-    pub v6: Option<[u8; 16]>,
-    pub vxlan_port: u16,
+    /// In the upper 48 bits.
+    mac: u64,
+    /// More than 32 bits: none.
+    v4: u64,
+    v6: [u64; 2],
+    /// Not 0: none.
+    no_v6: u64,
+    port: u64,
+}
+
+impl Own {
+    pub const fn new(mac: Mac, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>, vxlan_port: u16) -> Own {
+        let (v6, no_v6) = match v6 {
+            Some(a) => {
+                let a = u128::from_le_bytes(a.octets());
+                ([a as u64, (a >> 64) as u64], 0)
+            }
+            None => ([0; 2], 1),
+        };
+        Own {
+            mac: mac.to_u64().swap_bytes(),
+            v4: match v4 {
+                Some(a) => u32::from_le_bytes(a.octets()) as u64,
+                None => u64::MAX,
+            },
+            v6,
+            no_v6,
+            port: vxlan_port.swap_bytes() as u64,
+        }
+    }
 }
 
 /// A VXLAN packet of the usual shape, to us.
@@ -91,73 +120,98 @@ pub(crate) struct Usual {
 /// Recognises the usual shape. `None` says nothing about a packet: look closer.
 #[inline(always)]
 pub(crate) fn usual(frame: &[u8], own: &Own) -> Option<Usual> {
-    let a = Addresses::of(frame)?;
-    if a.dst != own.mac {
-        return None;
-    }
-    match a.ethertype {
-        EtherType::IPV4 => usual_v4(frame, own),
-        EtherType::IPV6 => usual_v6(frame, own),
-        _ => None,
-    }
-}
-
-#[inline(always)]
-fn be16(b: &[u8], at: usize) -> usize {
-    usize::from(b[at]) << 8 | usize::from(b[at + 1])
-}
-
-#[inline(always)]
-fn usual_v4(frame: &[u8], own: &Own) -> Option<Usual> {
-    const IP: usize = 14;
+    const V4: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
+    const V6: u32 = u32::from_le_bytes([0x86, 0xdd, 0x60, 0]);
+    // EtherType, version, header length and the lower bit of ECN: it may be 00 or 10.
+    const V4_MASK: u32 = u32::from_le_bytes([0xff, 0xff, 0xff, 0x01]);
+    const V6_MASK: u32 = u32::from_le_bytes([0xff, 0xff, 0xf0, 0x10]);
     let h: &[u8; V4_LEN + 14] = frame.first_chunk()?;
-    let total = be16(h, IP + 2);
-    // Version and header length, no fragment, UDP, ECN 00 or 10.
-    let plain = h[IP] == 0x45 && be16(h, IP + 6) & 0x3fff == 0 && h[IP + 9] == 17 && h[IP + 1] & 1 == 0;
-    let ours = Some([h[IP + 16], h[IP + 17], h[IP + 18], h[IP + 19]]) == own.v4;
-    // The sum in this machine's byte order is all ones just when that in network order is.
-    let word = |i: usize| {
-        let at = IP + 4 * i;
-        u64::from(u32::from_ne_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]]))
-    };
-    let sum = word(0) + word(1) + word(2) + word(3) + word(4);
-    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-    let sound = (sum & 0xffff) + (sum >> 16) == 0xffff;
-    if !(plain && ours && sound) {
+    if le64(h, 0) << 16 != own.mac {
         return None;
     }
-    usual_inner(frame, h, IP + 20, IP + total, own)
+    let front = le32(h, 12);
+    if front & V4_MASK == V4 {
+        usual_v4(h, frame.len(), own)
+    } else if front & V6_MASK == V6 {
+        usual_v6(frame.first_chunk()?, frame.len(), own)
+    } else {
+        None
+    }
 }
 
 #[inline(always)]
-fn usual_v6(frame: &[u8], own: &Own) -> Option<Usual> {
-    const IP: usize = 14;
-    let h: &[u8; V6_LEN + 14] = frame.first_chunk()?;
-    // The low bit of ECN is bit 20 of the first word.
-    let plain = h[IP] >> 4 == 6 && h[IP + 6] == 17 && h[IP + 1] & 0x10 == 0;
-    let dst: &[u8; 16] = h[IP + 24..].first_chunk()?;
-    if !(plain && Some(*dst) == own.v6) {
-        return None;
-    }
-    usual_inner(frame, h, IP + 40, IP + 40 + be16(h, IP + 4), own)
+fn bytes<const N: usize>(h: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&h[at..at + N]);
+    out
 }
 
-/// UDP, VXLAN and the inner header; `h` is a start of `frame` that holds them all.
 #[inline(always)]
-fn usual_inner(frame: &[u8], h: &[u8], udp: usize, end: usize, own: &Own) -> Option<Usual> {
+fn le32(h: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes(h, at))
+}
+
+#[inline(always)]
+fn le64(h: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes(h, at))
+}
+
+const IP: usize = 14;
+
+#[inline(always)]
+fn usual_v4(h: &[u8; V4_LEN + 14], len: usize, own: &Own) -> Option<Usual> {
+    // No fragment, whatever TTL, UDP.
+    const MASK: u32 = u32::from_le_bytes([0x3f, 0xff, 0, 0xff]);
+    let plain = le32(h, IP + 6) & MASK == u32::from_le_bytes([0, 0, 0, 17]);
+    let dst = u64::from(le32(h, IP + 16));
+    // One's complement sums do not mind the byte order. A sum is all ones just where it is a multiple of
+    // that, and not 0, which no header with a version sums to.
+    let sum = u128::from(le64(h, IP)) + u128::from(le64(h, IP + 8)) + u128::from(dst);
+    let (sum, carry) = (sum as u64).overflowing_add((sum >> 64) as u64);
+    let sound = (sum + u64::from(carry)).is_multiple_of(0xffff);
+    if !(plain && dst == own.v4 && sound) {
+        return None;
+    }
+    let total = u16::from_be_bytes(bytes(h, IP + 2));
+    usual_inner(h, len, IP + 20, total.wrapping_sub(20), own)
+}
+
+#[inline(always)]
+fn usual_v6(h: &[u8; V6_LEN + 14], len: usize, own: &Own) -> Option<Usual> {
+    let other = (le64(h, IP + 24) ^ own.v6[0]) | (le64(h, IP + 32) ^ own.v6[1]) | own.no_v6;
+    if h[IP + 6] != 17 || other != 0 {
+        return None;
+    }
+    usual_inner(h, len, IP + 40, u16::from_be_bytes(bytes(h, IP + 4)), own)
+}
+
+/// UDP, VXLAN and the inner header; `h` is the start of a frame of `len` bytes that ends with the inner header.
+#[inline(always)]
+fn usual_inner<const N: usize>(
+    h: &[u8; N],
+    len: usize,
+    udp: usize,
+    udp_len: u16,
+    own: &Own,
+) -> Option<Usual> {
     let (vx, inner) = (udp + 8, udp + 16);
-    let udp_fits = be16(h, udp + 2) == usize::from(own.vxlan_port)
-        && be16(h, udp + 6) == 0
-        && end.checked_sub(udp) == Some(be16(h, udp + 4));
-    if !udp_fits || end > frame.len() || end < inner + 14 || h[vx] & 8 == 0 {
+    // Destination port, length, no checksum; any source port before them.
+    let right = le64(h, udp) >> 16 == own.port | u64::from(udp_len.swap_bytes()) << 16;
+    // UDP, VXLAN and inner header at least, and at most what the frame holds, which is at least that.
+    let fits = usize::from(udp_len).wrapping_sub(N - udp) <= len - N;
+    let vxlan = le64(h, vx);
+    if !right || !fits || vxlan & 8 == 0 {
         return None;
     }
-    let a = Addresses::of(&h[inner..])?;
-    if is_group(a.dst) || is_group(a.src) || a.ethertype.is_tag() {
+    let (front, back) = (le64(h, inner), le64(h, inner + 6));
+    // The group bit is the lowest of an address's first byte.
+    let tag = EtherType(((back >> 48) as u16).swap_bytes()).is_tag();
+    if (front | back) & 1 != 0 || tag {
         return None;
     }
-    let vni = Vni::from_low24((h[vx + 4] as u32) << 16 | be16(h, vx + 5) as u32);
-    Some(Usual { inner_offset: inner, inner_end: end, vni, dst: a.dst })
+    let vni = Vni::from_low24((vxlan.swap_bytes() >> 8) as u32);
+    let dst = front.swap_bytes() >> 16;
+    Some(Usual { inner_offset: inner, inner_end: udp + usize::from(udp_len), vni, dst })
 }
 
 /// Cuts a packet down to its inner frame, outer padding gone too, and passes the outer ECN on.
@@ -173,16 +227,14 @@ pub(crate) fn decapsulate<P: Packet>(packet: &mut P, outer: &Outer) {
 mod tests {
     use super::*;
     use godwit_testkit::frames::{self, Ck, Vxlan};
-    use godwit_wire::Mac;
     use godwit_wire::outer::parse_outer;
     use proptest::prelude::*;
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::net::IpAddr;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
     const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-    const OWN: Own =
-        Own { mac: 0x0200_0000_0001, v4: Some(V4.octets()), v6: Some(V6.octets()), vxlan_port: 4789 };
+    const OWN: Own = Own::new(MAC, Some(V4), Some(V6), 4789);
 
     fn packet(six: bool) -> Vxlan {
         let ip: (IpAddr, IpAddr) = if six {
@@ -238,6 +290,8 @@ mod tests {
                 assert_eq!(usual(&x.frame(&inner(50)), &OWN), None);
             }
             assert_eq!(usual(&p().frame(&inner(50)[..13]), &OWN), None);
+            let one_family = Own::new(MAC, six.then_some(V4), (!six).then_some(V6), 4789);
+            assert_eq!(usual(&p().frame(&inner(50)), &one_family), None);
         }
         for x in [
             Vxlan { frag: 0x2000, ..packet(false) },

@@ -134,8 +134,7 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
             && let Some(Fib::Local(port)) = vms.get_at(look.home, look.key)
             && tables.ports.serves(port, look.key.vn())
         {
-            packet.truncate(look.inner_end.into());
-            packet.trim_front(look.inner_offset.into());
+            packet.cut(look.inner_offset.into(), look.inner_end.into());
             look.exit = port;
             decapsulated += 1;
         }

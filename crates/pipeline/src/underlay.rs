@@ -42,8 +42,7 @@ impl Uplink {
     /// The addresses to which VXLAN comes.
     #[inline]
     pub fn own(&self, vxlan_port: u16) -> Own {
-        let (v4, v6) = (self.v4.map(|a| a.octets()), self.v6.map(|a| a.octets()));
-        Own { mac: self.mac.to_u64(), v4, v6, vxlan_port }
+        Own::new(self.mac, self.v4, self.v6, vxlan_port)
     }
 
     /// Another NVE may send VXLAN to this address.
