@@ -4,6 +4,7 @@
 
 pub mod orders;
 mod perf;
+mod placement;
 mod views;
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};

@@ -4,7 +4,7 @@
 mod admin;
 mod config;
 mod cores;
-#[cfg_attr(not(test), expect(dead_code, reason = "a rebalance is not ordered by anyone yet"))]
+mod passing;
 mod placement;
 mod ports;
 mod run;

@@ -147,6 +147,21 @@ fn is_remote(queue: &Queue, worker: WorkerAt) -> bool {
     matches!((queue.node, worker.node), (Some(a), Some(b)) if a != b)
 }
 
+/// Workers that a queue passes through on its way between two others: those that hold frames which the
+/// first has received and has others send, where the second's frames could overtake them. `sent_by` has
+/// for each port the worker that sends for each worker.
+pub fn between<'a>(sent_by: impl Iterator<Item = &'a [usize]>, from: usize, to: usize) -> Vec<usize> {
+    let mut via: Vec<usize> = sent_by
+        .filter_map(|port| Some((*port.get(from)?, *port.get(to)?)))
+        // The same ring, or no ring: they come in order anyway. To `to` itself the queue goes last.
+        .filter(|(first, second)| first != second && *first != from && *first != to)
+        .map(|(first, _)| first)
+        .collect();
+    via.sort_unstable();
+    via.dedup();
+    via
+}
+
 /// The worker that owns transmit queue `queue` of a port with fewer transmit queues than workers: the
 /// first ones that poll it, so that a port with one queue is received and sent by the same worker.
 pub fn transmit_owners(polled_by: &[usize], tx_queues: usize, workers: usize) -> Vec<usize> {

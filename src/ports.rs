@@ -41,6 +41,8 @@ pub struct Device {
     pub is_access: bool,
     /// Receive queues with the workers that poll them.
     pub polled_by: Vec<(u16, usize)>,
+    /// For each worker the one that sends to the device for it: itself, or the owner of its relay.
+    pub sent_by: Vec<usize>,
     /// The device's own address.
     pub mac: Mac,
     /// Largest IP packet.
@@ -62,6 +64,8 @@ pub struct Devices {
     map: BTreeMap<PortIdx, Device>,
     /// Names that are being added or removed.
     busy: Vec<String>,
+    /// A receive queue is on its way between workers.
+    passing: bool,
 }
 
 impl Devices {
@@ -99,7 +103,7 @@ impl Devices {
     }
 
     /// Claims a name for a change that takes several steps.
-    fn begin(&mut self, name: &str) -> Result<(), String> {
+    pub fn begin(&mut self, name: &str) -> Result<(), String> {
         if self.busy.iter().any(|b| b == name) {
             return Err(format!("port {name:?} is being added or removed right now; try again"));
         }
@@ -107,8 +111,22 @@ impl Devices {
         Ok(())
     }
 
-    fn end(&mut self, name: &str) {
+    pub fn end(&mut self, name: &str) {
         self.busy.retain(|b| b != name);
+    }
+
+    /// Claims the way between workers, which one queue takes at a time.
+    pub fn begin_pass(&mut self) -> Result<(), String> {
+        if self.passing {
+            return Err("another receive queue is changing workers right now; try again".into());
+        }
+        self.passing = true;
+        Ok(())
+    }
+
+    /// Gives it free.
+    pub fn end_pass(&mut self) {
+        self.passing = false;
     }
 }
 
@@ -169,10 +187,14 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
 /// Receive and transmit queues to ask for: as many as are wanted, and one a worker.
 ///
 /// A guest on vhost-user decides by itself how many of its queues it uses, at any time: all of those it
-/// sends by are polled, and frames go to its first, the only one that is sure to be in use.
+/// sends by are polled, and frames go to its first, the only one that is sure to be in use. Packet
+/// sockets spread frames over all of theirs, told or not.
 fn queues_of(wanted: &Wanted, workers: usize, port: &Port) -> Result<(u16, u16), godwit_dpdk::Error> {
     if wanted.is_access && port.driver_name() == "net_vhost" {
         return Ok((port.dev_info()?.max_rx_queues, 1));
+    }
+    if port.driver_name() == "net_af_packet" {
+        return Ok((port.dev_info()?.max_rx_queues, workers as u16));
     }
     Ok((wanted.rx_queues, workers as u16))
 }
@@ -209,6 +231,7 @@ pub fn attach(
         devargs: wanted.devargs.clone(),
         number,
         polled_by: (0..).zip(placed.iter().copied()).collect(),
+        sent_by: Vec::new(),
         mac: Mac(port.mac()),
         mtu: port.mtu(),
         link_counts: port.driver_name() != "net_tap",
@@ -219,7 +242,10 @@ pub fn attach(
     let spec = spec(&device);
     let is_access = matches!(spec, PortSpec::Access { .. });
     switch.devices.map.insert(number, Device { is_access, ..device });
-    attach_tx(switch, number, &placed, tx, takes.as_ref());
+    let sent_by = attach_tx(switch, number, &placed, tx, takes.as_ref());
+    if let Some(device) = switch.devices.map.get_mut(&number) {
+        device.sent_by = sent_by;
+    }
     let workers: WorkerSet = placed.iter().copied().collect();
     switch.input(Input::PortAdded { port: number, name: wanted.name.clone(), spec, workers });
     for ((queue, &worker), rx) in (0..).zip(&placed).zip(rx) {
@@ -248,19 +274,21 @@ fn place(
     Ok(placed)
 }
 
-/// Gives every worker a way to the port: transmit queues to as many as there are, relays to the rest.
+/// Gives every worker a way to the port: transmit queues to as many as there are, relays to the rest. Answers
+/// with the worker that sends for each.
 fn attach_tx(
     switch: &mut Switch,
     port: PortIdx,
     polled: &[usize],
     tx: Vec<TxQueue>,
     takes: Option<&SharedTakes>,
-) {
+) -> Vec<usize> {
     let takes = || takes.cloned();
     let workers = switch.workers.len();
     let owners = placement::transmit_owners(polled, tx.len(), workers);
     let relays: Vec<_> = owners.iter().map(|_| Arc::new(ArrayQueue::new(RELAY))).collect();
     let outbox = || Vec::with_capacity(OUTBOX);
+    let mut sent_by: Vec<usize> = (0..workers).collect();
     let relayed: Vec<usize> = (0..workers).filter(|w| !owners.contains(w)).collect();
     for ((&owner, tx), relay) in owners.iter().zip(tx).zip(&relays) {
         switch.workers[owner].order(Command::AttachTx {
@@ -275,8 +303,10 @@ fn attach_tx(
     }
     for (i, &w) in relayed.iter().enumerate() {
         let tx = TxPath::Relay(relays[i % relays.len()].clone());
+        sent_by[w] = owners[i % relays.len()];
         switch.workers[w].order(Command::AttachTx { port, tx, takes: takes(), outbox: outbox() });
     }
+    sent_by
 }
 
 /// Adds a VM's port.
@@ -388,34 +418,4 @@ async fn take_queues(switch: &Shared, port: PortIdx) -> Vec<(u16, RxQueue)> {
         }
     }
     queues
-}
-
-/// Lets another worker poll a port. Frames wait in the device meanwhile; none is lost.
-///
-/// # Errors
-/// An unknown port or worker.
-pub async fn repoll(switch: &Shared, name: &str, worker: usize) -> Result<String, String> {
-    let port = {
-        let mut s = switch.borrow_mut();
-        if worker >= s.workers.len() {
-            return Err(format!(
-                "there is no worker {worker}; there are {}, numbered from 0",
-                s.workers.len()
-            ));
-        }
-        let port = s.devices.by_name(name).map(|d| d.number).ok_or_else(|| s.no_port(name))?;
-        s.devices.begin(name)?;
-        port
-    };
-    let queues = take_queues(switch, port).await;
-    let mut s = switch.borrow_mut();
-    if let Some(d) = s.devices.map.get_mut(&port) {
-        d.polled_by = queues.iter().map(|q| (q.0, worker)).collect();
-    }
-    for (queue, rx) in queues {
-        s.workers[worker].order(Command::AttachRx { port, queue, rx });
-    }
-    s.input(Input::PortWorkers { port, workers: WorkerSet::one(worker) });
-    s.devices.end(name);
-    Ok(format!("worker {worker} polls port {name}"))
 }

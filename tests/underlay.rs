@@ -143,6 +143,22 @@ fn locators_answer_and_the_rest_goes_to_the_exception_port() {
     assert!(ok && status.contains("198.18.0.2"), "the peer is a known neighbor: {status}");
 }
 
+/// Port v is there with a queue for each of two workers.
+fn placement_is_shown_and_set(folder: &Path) {
+    let (ok, text) = ctl(folder, &["placement", "set", "v:0", "0"]);
+    assert!(ok && text.contains("worker 0 polls v:0"), "{text}");
+    let (ok, text) = ctl(folder, &["placement", "set", "v:9", "0"]);
+    assert!(!ok && text.contains("no receive queue 9"), "{text}");
+    let (ok, text) = ctl(folder, &["placement", "show", "--window", "50", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let queues = report["queues"].as_array().expect("queues");
+    let at = queues.iter().find(|q| q["port"] == "v" && q["queue"] == 0).expect("v:0");
+    // So few frames may pass that no burst of them was timed: then there is no load.
+    assert!(ok && at["worker"] == 0 && at["core"] == 0 && at.get("load_percent").is_some(), "{text}");
+    let (ok, text) = ctl(folder, &["placement", "rebalance", "--window", "50"]);
+    assert!(ok && text.contains("nothing to move"), "an idle switch is balanced: {text}");
+}
+
 #[test]
 fn ports_come_change_workers_and_go() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -162,6 +178,7 @@ fn ports_come_change_workers_and_go() {
         }
         let (ok, text) = ctl(folder.path(), &["port", "move", "v", "--worker", "7"]);
         assert!(!ok && text.contains("no worker 7"), "{text}");
+        placement_is_shown_and_set(folder.path());
         let (ok, text) = ctl(folder.path(), &["port", "remove", "v"]);
         assert!(ok, "{text}");
         assert!(a.try_run(&["ip", "link", "show", "tv1"]).is_none(), "the tap went with the port");

@@ -10,10 +10,10 @@ use godwit_nva_api::v1::{AdminRequest, AdminResponse};
 use godwit_wire::{Mac, Vni};
 use godwit_worker::command::{Command, Reply, SmallFrame};
 
-use super::{perf, views};
+use super::{perf, placement, views};
 use crate::config::{Activation, PortConfig};
-use crate::ports;
 use crate::switch::Switch;
+use crate::{passing, ports};
 
 type Shared = Rc<RefCell<Switch>>;
 
@@ -39,7 +39,10 @@ async fn carry_out(switch: &Shared, kind: Kind) -> Result<Answer, String> {
         Kind::ListEntries(e) => views::entries(&switch.borrow(), e.vni),
         Kind::AddPort(a) => add_port(switch, a).await,
         Kind::RemovePort(r) => ports::remove(switch, &r.name).await.map(done),
-        Kind::MovePort(m) => ports::repoll(switch, &m.name, m.worker as usize).await.map(done),
+        Kind::MovePort(m) => passing::pass_all(switch, &m.name, m.worker as usize).await.map(done),
+        Kind::GetPlacement(g) => placement::show(switch, g.window_ms).await,
+        Kind::SetPlacement(p) => placement::set(switch, p).await.map(done),
+        Kind::Rebalance(r) => placement::rebalance(switch, r).await,
         Kind::PausePort(p) => {
             if !p.move_id.is_empty() {
                 let s = switch.borrow();

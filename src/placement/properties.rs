@@ -86,6 +86,20 @@ fn the_receiver_sends() {
     assert_eq!(transmit_owners(&[0], 8, 2), [0, 1]);
 }
 
+#[test]
+fn a_queue_passes_through_those_who_send_for_its_worker() {
+    let between = |ports: &[&[usize]], from, to| super::between(ports.iter().copied(), from, to);
+    let own: &[usize] = &[0, 1, 2, 3];
+    assert_eq!(between(&[own], 0, 1), []);
+    let (third, mixed): (&[usize], &[usize]) = (&[3, 3, 3, 3], &[2, 1, 2, 1]);
+    assert_eq!(between(&[third, own], 0, 1), [], "one ring keeps the order");
+    assert_eq!(between(&[mixed, own], 0, 1), [2]);
+    assert_eq!(between(&[mixed, own], 0, 2), [], "the last one sends them itself");
+    assert_eq!(between(&[mixed, own], 1, 3), []);
+    assert_eq!(between(&[third], 3, 0), [], "what it sends itself it sends first");
+    assert_eq!(between(&[], 0, 1), []);
+}
+
 /// Ports with up to 8 queues on up to 2 nodes, workers on as many, some queues pinned.
 fn scene() -> impl Strategy<Value = (Vec<Queue>, Vec<WorkerAt>, Vec<Pin>)> {
     let ports = prop::collection::vec((1_u16..8, prop::option::of(0_u32..2)), 1..6);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{counters, entries, moves, nva, nve, perf, port, trace, vm, vn};
+use crate::commands::{counters, entries, moves, nva, nve, perf, placement, port, trace, vm, vn};
 use crate::parse;
 
 const EXAMPLES: &str = "\
@@ -83,6 +83,9 @@ pub enum Command {
     Counters(counters::CountersArgs),
     /// How an NVE's workers spend their time: cycles a packet, iterations, latency of updates.
     Perf(perf::PerfArgs),
+    /// Which worker of an NVE polls which receive queue.
+    #[command(subcommand)]
+    Placement(placement::PlacementCommand),
     /// What one NVE knows of VMs: locations, forward entries, negative answers.
     Entries(entries::EntriesArgs),
     /// Follow a described frame through an NVE's tables: what would happen to it, and why.

@@ -16,6 +16,16 @@ pub fn name(s: &str) -> Result<String, String> {
     Ok(s.to_owned())
 }
 
+/// A receive queue, `PORT:QUEUE`.
+///
+/// # Errors
+/// Says how one is written.
+pub fn queue(s: &str) -> Result<(String, u16), String> {
+    let bad = || "write PORT:QUEUE, up0:1 say".to_owned();
+    let (port, queue) = s.rsplit_once(':').ok_or_else(bad)?;
+    Ok((name(port)?, queue.parse().map_err(|_| bad())?))
+}
+
 /// A move's identity: whatever the manager chose, but not nothing.
 ///
 /// # Errors

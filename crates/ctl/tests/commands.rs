@@ -138,6 +138,21 @@ fn perf() {
 }
 
 #[test]
+fn placement() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "placement show --nve nve-a",
+        "placement show --socket SOCKET --window 100 --json",
+        "placement set uplink0:1 1 --nve nve-a",
+        "placement set uplink0:1 7 --nve nve-a",
+        "placement set uplink0 1 --nve nve-a",
+        "placement rebalance --dry-run --nve nve-a",
+        "placement rebalance --nve nve-a",
+        "placement rebalance --dry-run --nve nve-a --json",
+    ]));
+}
+
+#[test]
 fn entries() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[

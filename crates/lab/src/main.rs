@@ -17,6 +17,7 @@ use godwit_lab::scenario::guest_tso::GuestTso;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
 use godwit_lab::scenario::nva_kill::NvaKill;
+use godwit_lab::scenario::placement::Placement;
 use godwit_lab::scenario::report::MoveLine;
 use godwit_nva_api::v1::ListMovesRequest;
 
@@ -34,6 +35,8 @@ enum Command {
     HotMove(HotMove),
     /// Kill the NVA in the middle of moves and start it again
     NvaKill(NvaKill),
+    /// Let receive queues change workers while two VMs talk
+    Placement(Placement),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
@@ -114,6 +117,7 @@ impl Command {
         match self {
             Command::HotMove(scenario) => scenario.run(),
             Command::NvaKill(scenario) => scenario.run(),
+            Command::Placement(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
             Command::GuestTso(scenario) => scenario.run(),

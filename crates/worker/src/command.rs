@@ -10,6 +10,7 @@ use godwit_tables::update::{PortIdx, Update};
 use godwit_wire::Instant;
 
 use crate::io::Io;
+use crate::pass::Pass;
 use crate::perf::{Perf, QueuePerf};
 use crate::takes::SharedTakes;
 use crate::worker::{QUEUES, Work};
@@ -104,6 +105,17 @@ pub enum Command<I: Io> {
         /// Its number at the port.
         queue: u16,
     },
+    /// Take part in handing a receive queue to another worker. One pass at a time: it ends with
+    /// [`Command::EndPass`].
+    PassRx(Pass<I>),
+    /// The pass is over, or called off; answered by [`Reply::Rx`] with the queue if it is still here
+    /// and not polled.
+    EndPass {
+        /// The port.
+        port: PortIdx,
+        /// Its number at the port.
+        queue: u16,
+    },
     /// Reach the port this way from now on.
     AttachTx {
         /// The port.
@@ -168,7 +180,7 @@ pub struct Order<I: Io> {
 // A box would have the worker allocate; traces are rare and the queue is as long as the mailbox.
 #[allow(clippy::large_enum_variant)]
 pub enum Reply<I: Io> {
-    /// The queue that it polled; `None` where it polled none of that name.
+    /// The queue that it polled or was handing on; `None` where it had none of that name.
     Rx {
         /// The port.
         port: PortIdx,

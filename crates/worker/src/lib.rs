@@ -10,6 +10,7 @@ pub mod dpdk;
 pub mod io;
 pub mod mem;
 pub mod outbox;
+pub mod pass;
 pub mod perf;
 pub mod takes;
 pub mod worker;

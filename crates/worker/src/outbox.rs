@@ -21,6 +21,10 @@ struct Slot<I: Io> {
     takes: Option<SharedTakes>,
     serves: Option<Relay<I::Packet>>,
     listed: bool,
+    /// Frames at the front of `queue` that have to leave before a receive queue changes workers.
+    owed: usize,
+    /// The same in the relay that is served.
+    owed_relay: usize,
     lost_packets: u64,
     lost_bytes: u64,
 }
@@ -43,6 +47,8 @@ impl<I: Io> Outboxes<I> {
             takes: None,
             serves: None,
             listed: false,
+            owed: 0,
+            owed_relay: 0,
             lost_packets: 0,
             lost_bytes: 0,
         };
@@ -87,6 +93,7 @@ impl<I: Io> Outboxes<I> {
         let bytes = slot.queue.iter().map(|p| p.len() as u64).sum();
         counters.not_sent(port, slot.queue.len() as u64, bytes);
         slot.queue = Vec::new();
+        (slot.owed, slot.owed_relay) = (0, 0);
         slot.takes = None;
         slot.tx.take()
     }
@@ -139,11 +146,15 @@ impl<I: Io> Outboxes<I> {
             let port = self.serving[i];
             let relay = self.slots.get(usize::from(port.0)).and_then(|s| s.serves.clone());
             let Some(relay) = relay else { continue };
-            for _ in 0..OUTBOX {
-                let Some(packet) = relay.pop() else { break };
-                any = true;
+            let mut n = 0;
+            while n < OUTBOX
+                && let Some(packet) = relay.pop()
+            {
+                n += 1;
                 self.send(port, packet);
             }
+            any |= n > 0;
+            self.slots[usize::from(port.0)].moved_from_relay(n);
         }
         any
     }
@@ -168,6 +179,24 @@ impl<I: Io> Outboxes<I> {
             }
         }
         sent
+    }
+
+    /// Remembers what waits now, in outboxes and in the relays that are served.
+    pub fn mark(&mut self) {
+        for &port in &self.busy {
+            let slot = &mut self.slots[usize::from(port.0)];
+            slot.owed = slot.queue.len();
+        }
+        for &port in &self.serving {
+            let slot = &mut self.slots[usize::from(port.0)];
+            slot.owed_relay = slot.serves.as_ref().map_or(0, |relay| relay.len());
+        }
+    }
+
+    /// All that waited at the last [`Outboxes::mark`] has left.
+    pub fn is_clear(&self) -> bool {
+        let slot = |p: &PortIdx| &self.slots[usize::from(p.0)];
+        self.busy.iter().all(|p| slot(p).owed == 0) && self.serving.iter().all(|p| slot(p).owed_relay == 0)
     }
 
     /// Frames that wait in all outboxes.
@@ -205,7 +234,24 @@ impl<I: Io> Slot<I> {
         });
     }
 
+    /// What was owed of the relay is owed of the outbox once it is there.
+    fn moved_from_relay(&mut self, n: usize) {
+        if self.owed_relay > 0 {
+            self.owed_relay = self.owed_relay.saturating_sub(n);
+            if self.owed_relay == 0 {
+                self.owed = self.queue.len();
+            }
+        }
+    }
+
     fn transmit(&mut self) -> usize {
+        let sent = self.transmit_some();
+        // Also where frames went another way than out, there are no more of them than frames.
+        self.owed = self.owed.saturating_sub(sent).min(self.queue.len());
+        sent
+    }
+
+    fn transmit_some(&mut self) -> usize {
         match &mut self.tx {
             Some(TxPath::Own(tx)) => {
                 let sent = tx.tx(&mut self.queue);

@@ -24,6 +24,7 @@ use godwit_wire::Instant;
 use crate::command::{Command, Mailbox, Reply, SmallFrame, Snapshot};
 use crate::io::{Io, RxQueue};
 use crate::outbox::Outboxes;
+use crate::pass::{Leg, PATIENCE, Pass};
 use crate::perf::{Iteration, Perf, QueuePerf};
 
 /// Frames taken from a queue at a time.
@@ -61,6 +62,8 @@ pub struct Worker<I: Io> {
     pool: I::Pool,
     queues: Vec<Polled<I>>,
     outboxes: Outboxes<I>,
+    /// A receive queue that is handed to another worker.
+    leg: Option<Leg<I>>,
     mailbox: Mailbox<I>,
     burst: Vec<I::Packet>,
     perf: Perf,
@@ -106,6 +109,7 @@ impl<I: Io> Worker<I> {
             pool,
             queues: Vec::with_capacity(QUEUES),
             outboxes: Outboxes::new(),
+            leg: None,
             mailbox,
             burst: Vec::with_capacity(BURST),
             perf: Perf::new(Instant(0)),
@@ -129,6 +133,9 @@ impl<I: Io> Worker<I> {
         busy |= self.outboxes.serve_relays();
         self.tick(now);
         busy |= self.outboxes.flush(&mut self.tables.counters);
+        if self.leg.is_some() {
+            self.pass_on(now);
+        }
         self.work.iterations += 1;
         self.work.busy += u64::from(busy);
         self.iteration.busy = busy;
@@ -215,9 +222,13 @@ impl<I: Io> Worker<I> {
                 self.queues.push(Polled { port, queue, rx, perf: QueuePerf::default() });
             }
             Command::DetachRx { port, queue } => {
-                let at = self.queues.iter().position(|p| p.port == port && p.queue == queue);
-                let rx = at.map(|i| self.queues.swap_remove(i).rx);
+                let rx = self.let_go(port, queue);
                 self.reply(Reply::Rx { port, queue, rx });
+            }
+            Command::PassRx(pass) => self.begin_pass(pass, now),
+            Command::EndPass { port, queue } => {
+                let leg = self.leg.take_if(|leg| leg.pass.port == port && leg.pass.queue == queue);
+                self.reply(Reply::Rx { port, queue, rx: leg.and_then(|leg| leg.rx) });
             }
             Command::AttachTx { port, tx, takes, outbox } => self.outboxes.attach(port, tx, takes, outbox),
             Command::ServeRelay { port, relay } => self.outboxes.serve(port, relay),
@@ -243,6 +254,51 @@ impl<I: Io> Worker<I> {
                 self.outboxes.flush(&mut self.tables.counters);
                 self.stopping = true;
                 self.reply(Reply::Stopped);
+            }
+        }
+    }
+
+    /// Polls the queue no longer.
+    fn let_go(&mut self, port: PortIdx, queue: u16) -> Option<I::Rx> {
+        let at = self.queues.iter().position(|p| p.port == port && p.queue == queue)?;
+        Some(self.queues.swap_remove(at).rx)
+    }
+
+    fn begin_pass(&mut self, pass: Pass<I>, now: Instant) {
+        let rx = if pass.from.is_none() { self.let_go(pass.port, pass.queue) } else { None };
+        self.outboxes.mark();
+        self.leg = Some(Leg { pass, rx, due: now + PATIENCE, over: false });
+    }
+
+    /// Hands a queue on as soon as all that should leave before it has left.
+    #[cold]
+    fn pass_on(&mut self, now: Instant) {
+        let Some(leg) = self.leg.as_mut().filter(|leg| !leg.over) else { return };
+        if leg.rx.is_none()
+            && let Some(rx) = leg.pass.from.as_ref().and_then(|from| from.pop())
+        {
+            leg.rx = Some(rx);
+            leg.due = now + PATIENCE;
+            self.outboxes.mark();
+        }
+        if leg.rx.is_none() {
+            return;
+        }
+        if !self.outboxes.is_clear() {
+            if now < leg.due {
+                return;
+            }
+            leg.pass.progress.late();
+        }
+        leg.over = true;
+        let Some(rx) = leg.rx.take() else { return };
+        let Pass { port, queue, .. } = leg.pass;
+        match &leg.pass.to {
+            // Only one queue is on its way: there is room. Were there none, the queue would stay here.
+            Some(to) => leg.rx = to.push(rx).err(),
+            None => {
+                leg.pass.progress.done();
+                self.queues.push(Polled { port, queue, rx, perf: QueuePerf::default() });
             }
         }
     }

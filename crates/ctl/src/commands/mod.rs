@@ -7,6 +7,7 @@ pub mod moves;
 pub mod nva;
 pub mod nve;
 pub mod perf;
+pub mod placement;
 pub mod port;
 pub mod trace;
 pub mod vm;
@@ -32,6 +33,7 @@ pub async fn run(command: Command, ctx: &mut Context<'_>) -> Result<(), Failure>
         Command::Port(c) => port::run(c, ctx).await,
         Command::Counters(a) => counters::run(&a, ctx).await,
         Command::Perf(a) => perf::run(&a, ctx).await,
+        Command::Placement(c) => placement::run(c, ctx).await,
         Command::Entries(a) => entries::run(&a, ctx).await,
         Command::Trace(a) => trace::run(&a, ctx).await,
         Command::Completions { shell } => {

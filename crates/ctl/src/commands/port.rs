@@ -198,7 +198,16 @@ pub async fn ports(hand: &Hand) -> Result<Vec<v1::PortInfo>, Failure> {
     }
 }
 
-async fn order(target: &NveArg, ask: Ask, fallback: String, ctx: &mut Context<'_>) -> Result<(), Failure> {
+/// Gives an order that is answered with a word on its being done.
+///
+/// # Errors
+/// The NVE's refusal, or it could not be asked.
+pub async fn order(
+    target: &NveArg,
+    ask: Ask,
+    fallback: String,
+    ctx: &mut Context<'_>,
+) -> Result<(), Failure> {
     let hand = ctx.link.nve(target.nve.as_deref()).await?;
     let done = match hand.ask(ask).await? {
         Answer::Done(done) => text::some(&done.text).unwrap_or(fallback),

@@ -7,6 +7,7 @@ pub mod hot_move;
 pub mod interop;
 pub mod nva_kill;
 pub mod ovs_guests;
+pub mod placement;
 pub mod report;
 
 use std::path::PathBuf;
