@@ -77,6 +77,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     pub fn tunnel_first(&mut self, packet: P, to: TunnelIdx, vni: Vni) {
         match self.tunnel(packet, to, vni, DEFAULT_TTL) {
             Ok(()) => self.tables.counters.worker.encapsulated += 1,
+            Err((packet, DropReason::TooBig)) => self.too_big(packet, to),
             Err((packet, reason)) => self.drop(packet, reason),
         }
     }

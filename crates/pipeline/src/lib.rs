@@ -30,6 +30,7 @@
 //! | `bum` | broadcast and multicast |
 //! | `handover` | VMs with a special entry: hold, drain, forward in flight; `tick` |
 //! | `offload` | frames that a guest left unfinished, or in several pieces |
+//! | `too_big` | what does not fit the way: the sender is told |
 //! | `trace` | what would happen to a frame, and why |
 #![forbid(unsafe_code)]
 
@@ -46,6 +47,7 @@ mod overlay;
 pub mod packet;
 mod proxy;
 mod run;
+mod too_big;
 pub mod trace;
 mod underlay;
 

@@ -216,6 +216,9 @@ worker_counters! {
     segmented,
     /// Frames handed from one VM to another of this host without their checksum or uncut (R11).
     handed_on,
+    /// Senders told that a frame was too big for the way to its VM (R8); each counts as a
+    /// copy.
+    told_too_big,
     /// ARP requests answered, the underlay's included.
     answered_arp,
     /// Neighbor solicitations answered, the underlay's included.

@@ -381,9 +381,13 @@ impl Locations {
         travelled >= (at.wrapping_sub(gap) & self.last)
     }
 
-    /// Removes all entries that `keep` refuses. Visits the whole table: for tear-down only.
+    /// Removes all entries that `keep` refuses. Visits all homes: for tear-down only.
     pub fn retain(&mut self, mut keep: impl FnMut(u64, NonZeroU64) -> bool) {
         for at in 0..=self.last {
+            if at >= self.homes.count && room_in(self.bucket(at - 1)).is_some() {
+                // What lies behind the homes found all buckets before it full.
+                return;
+            }
             // A removal may pull an entry of a later bucket into this one: look again.
             while let Some(key) = self.first_in(at, |k, v| !keep(k, v)) {
                 self.remove(key);

@@ -11,6 +11,8 @@ use crate::sources::Sources;
 use crate::update::{Admission, MAX_PORTS, PortIdx, PortRole, TunnelIdx, VnIdx};
 
 const NO_PORT: u16 = u16::MAX;
+/// ICMP errors that a port is sent at most.
+const ERRORS_A_SECOND: u8 = 100;
 /// In [`Ports::delivery`]: no VM's port.
 const NO_VN: u32 = u32::MAX;
 
@@ -54,6 +56,8 @@ pub struct Port {
     announcements: Bucket,
     first_frame: Instant,
     spoofed: Instant,
+    /// Errors sent since then.
+    errors: (u8, Instant),
     sources: Sources,
 }
 
@@ -76,6 +80,7 @@ impl Ports {
             announcements: Bucket::FULL,
             first_frame: Instant(0),
             spoofed: Instant(0),
+            errors: (0, Instant(0)),
             sources: Sources::NONE,
         };
         Ports {
@@ -186,6 +191,17 @@ impl Ports {
     /// A port may raise another announcement now: a burst of 16, then one every 5 ms.
     pub fn may_announce(&mut self, port: PortIdx, now: Instant) -> bool {
         self.counts(port).announcements.take(now)
+    }
+
+    /// An ICMP error may be sent to this port now: 100 in a second (R8).
+    pub fn may_send_error(&mut self, port: PortIdx, now: Instant) -> bool {
+        let (sent, since) = &mut self.counts(port).errors;
+        if now.since(*since) >= Span::from_ms(1000) {
+            (*sent, *since) = (0, now);
+        }
+        let allowed = *sent < ERRORS_A_SECOND;
+        *sent += u8::from(allowed);
+        allowed
     }
 
     /// A spoofed frame of this port may be reported now: once a second.

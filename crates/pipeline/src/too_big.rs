@@ -1,0 +1,97 @@
+//! Frames that do not fit the way to their VM: the sender is told how much does (R8).
+
+use godwit_tables::DropReason;
+use godwit_tables::update::{PortRole, TunnelIdx};
+use godwit_wire::ethernet::{self, Ethernet};
+use godwit_wire::icmpv4;
+use godwit_wire::icmpv6;
+use godwit_wire::ipv4::Ipv4;
+use godwit_wire::ipv6::Ipv6;
+use godwit_wire::{EtherType, tenant};
+
+use crate::Output;
+use crate::context::Context;
+use crate::packet::{Packet, PacketSource};
+
+/// Every IPv6 link carries packets of this size, and no host takes a smaller one for an answer (RFC 8200
+/// section 5).
+const IPV6_MIN_MTU: usize = 1280;
+/// An answer with as many tags as a frame may have.
+const MAX_ANSWER: usize =
+    ethernet::HEADER_LEN + ethernet::MAX_TAGS * ethernet::TAG_LEN + icmpv6::MAX_ERROR_LEN;
+
+/// Writes the ICMP error that tells a VM that of `frame`, which it sent, only `inner_max` bytes would have
+/// passed; returns its length. `None` where none may be sent: to groups, about errors and later fragments, to
+/// who lets his packets be fragmented (which happens to none in an L2 VN), about what is not IP.
+///
+/// It comes from the address that the frame was sent to, since an L2 VN has no router, and carries the
+/// frame's tags.
+fn error(frame: &[u8], inner_max: usize, buf: &mut [u8; MAX_ANSWER]) -> Option<usize> {
+    let eth = Ethernet::new_checked(frame).ok()?;
+    if eth.dst().is_multicast() {
+        return None;
+    }
+    let tags = eth.l3_offset() - ethernet::HEADER_LEN;
+    let mtu = inner_max.checked_sub(eth.l3_offset())?;
+    let (eth_src, eth_dst, out) = (eth.dst(), eth.src(), &mut buf[tags..]);
+    let len = match eth.ethertype() {
+        EtherType::IPV4 => {
+            let ip = Ipv4::new_checked(eth.payload()).ok()?;
+            if !ip.dont_fragment() || !icmpv4::permits_error(&ip) {
+                return None;
+            }
+            let (kind, code) = (icmpv4::UNREACHABLE, icmpv4::CODE_FRAG_NEEDED);
+            let (src, dst, rest) = (ip.dst(), ip.src(), mtu as u32);
+            let answer = icmpv4::ErrorRepr { eth_src, eth_dst, src, dst, kind, code, rest };
+            answer.emit_frame(out, &eth.payload()[..ip.total_len()])
+        }
+        EtherType::IPV6 => {
+            let ip = Ipv6::new_checked(eth.payload()).ok()?;
+            if !icmpv6::permits_error(&ip) {
+                return None;
+            }
+            let (kind, code, rest) = (icmpv6::PACKET_TOO_BIG, 0, mtu.max(IPV6_MIN_MTU) as u32);
+            let answer =
+                icmpv6::ErrorRepr { eth_src, eth_dst, src: ip.dst(), dst: ip.src(), kind, code, rest };
+            answer.emit_frame(out, &eth.payload()[..ip.total_len()])
+        }
+        _ => return None,
+    };
+    // Its addresses before its tags; EtherType and the rest stand behind them already.
+    buf.copy_within(tags..tags + 12, 0);
+    buf[12..12 + tags].copy_from_slice(&frame[12..12 + tags]);
+    Some(tags + len.ok()?)
+}
+
+impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
+    /// Drops a frame that is larger than `to` carries, and tells its sender, if that is a VM here that has not
+    /// been told too often of late.
+    #[cold]
+    #[inline(never)]
+    pub fn too_big(&mut self, packet: P, to: TunnelIdx) {
+        self.tell_too_big(&packet, to);
+        self.drop(packet, DropReason::TooBig);
+    }
+
+    fn tell_too_big(&mut self, packet: &P, to: TunnelIdx) -> Option<()> {
+        // Frames that were held go out without a port that they came in on.
+        let Some(PortRole::Access { .. }) = self.tables.ports.role(self.ingress) else { return None };
+        let frame = packet.data();
+        let is_v4 = tenant::look(frame, &self.tables.hash_key).is_v4();
+        let (tunnel, _) = self.tables.tunnels.ready_for_frame(to, is_v4)?;
+        let mut buf = [0; MAX_ANSWER];
+        let len = error(frame, tunnel.inner_max.into(), &mut buf)?;
+        if !self.tables.ports.may_send_error(self.ingress, self.now) {
+            return None;
+        }
+        let mut answer = self.src.alloc()?;
+        if !answer.set(&buf[..len]) {
+            self.out.discard(answer);
+            return None;
+        }
+        self.tables.counters.worker.told_too_big += 1;
+        self.tables.counters.worker.copies += 1;
+        self.send(self.ingress, answer);
+        Some(())
+    }
+}
