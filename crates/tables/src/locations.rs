@@ -521,6 +521,7 @@ mod tests {
         Insert(u64, u64),
         Remove(u64),
         Get(u64),
+        Retain(u64),
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -531,6 +532,7 @@ mod tests {
             key.clone().prop_map(Op::Remove),
             key.prop_map(Op::Get),
         ];
+        let op = prop_oneof![50 => op, 1 => (2u64..5).prop_map(Op::Retain)];
         proptest::collection::vec(op, 0..600)
     }
 
@@ -553,6 +555,10 @@ mod tests {
                     }
                     Op::Remove(k) => {
                         prop_assert_eq!(t.remove(k), oracle.remove(&k).and_then(NonZeroU64::new));
+                    }
+                    Op::Retain(n) => {
+                        t.retain(|k, _| k % n != 0);
+                        oracle.retain(|k, _| k % n != 0);
                     }
                     Op::Get(k) => {
                         prop_assert_eq!(t.get(k), oracle.get(&k).copied().and_then(NonZeroU64::new));
