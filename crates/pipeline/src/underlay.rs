@@ -8,6 +8,7 @@ use godwit_tables::update::{PortIdx, PortRole};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{Arp, ArpRepr};
 use godwit_wire::ndp::{self, AdvertFrame, Ndp};
+use godwit_wire::quote::parse_too_big;
 use godwit_wire::{EtherType, Ipv4, Ipv6, Mac, ethernet, icmpv4, icmpv6};
 
 use crate::classify::Addresses;
@@ -190,9 +191,29 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 packet.truncate(len);
                 true
             }
-            Fate::Host { news } => return self.hand_to_host(packet, uplink, news),
+            Fate::Host { news } => {
+                let used = news | self.path_too_big(packet.data(), uplink);
+                return self.hand_to_host(packet, uplink, used);
+            }
         };
         if answered { self.send(uplink.port, packet) } else { self.drop(packet, DropReason::NoBuffer) }
+    }
+
+    /// Passes on what a router says of packets that were too big for the underlay, if it quotes one that can
+    /// be ours (R9). Whether it goes to an NVE that we know, control finds out. True where it was such a report.
+    fn path_too_big(&mut self, frame: &[u8], uplink: &Uplink) -> bool {
+        let Ok(told) = parse_too_big(frame, self.tables.vxlan_port) else { return false };
+        let ours = uplink.is_locator(told.local)
+            && told.vni.is_some_and(|vni| self.tables.vns.by_vni(vni).is_some());
+        if !ours {
+            self.tables.counters.worker.path_too_big_unmatched += 1;
+            return true;
+        }
+        self.tables.counters.worker.path_too_big += 1;
+        if self.tables.may_report_path(told.remote, self.now) {
+            self.event(Event::PathTooBig { local: told.local, remote: told.remote, mtu: told.mtu });
+        }
+        true
     }
 
     /// What the switch has no use for is the host's, if there is one.

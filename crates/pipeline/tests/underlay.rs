@@ -6,7 +6,7 @@ use common::*;
 use godwit_tables::DropReason;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;
-use godwit_testkit::frames::{self, Arp, Ck, Nd};
+use godwit_testkit::frames::{self, Arp, Ck, Nd, Vxlan};
 use godwit_wire::Mac;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -163,4 +163,42 @@ fn an_answer_that_fits_nowhere() {
     let bad = Nd { checksum: Ck::Bad, ..Nd::solicit(HOST, HOST_LL, LOC6) };
     dropped(&mut lab, UPLINK, &bad.frame(), DropReason::NoExceptionPort);
     assert_eq!(lab.tables.counters.worker.answered_nd, 0);
+}
+
+/// The ICMP error of a router about a packet of ours.
+fn router_says(about: &Vxlan, mtu: u32) -> Vec<u8> {
+    let quoted =
+        &about.frame(&frames::udp_frame((HOST, v4(1).into(), 1), (HOST, v4(2).into(), 2), b"x"))[14..];
+    let (src, dst) = match about.ip.0 {
+        IpAddr::V4(own) => (NVE_C.into(), IpAddr::V4(own)),
+        IpAddr::V6(own) => (IpAddr::V6(HOST_LL), IpAddr::V6(own)),
+    };
+    let message = match (src, dst) {
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            frames::icmpv6(s, d, 2, 0, &[&mtu.to_be_bytes()[..], quoted].concat(), Ck::Good)
+        }
+        _ => frames::icmpv4(3, 4, mtu, quoted, Ck::Good),
+    };
+    let proto = if src.is_ipv4() { 1 } else { 58 };
+    frames::ethernet(UP_MAC, HOST, frames::ethertype(src), &frames::ip(src, dst, proto, &message))
+}
+
+#[test]
+fn r9_a_routers_word_is_passed_on_if_it_quotes_a_packet_of_ours() {
+    for (own, remote) in [(IpAddr::from(LOC4), IpAddr::from(NVE_B)), (LOC6.into(), NVE_B6.into())] {
+        let mut lab = Lab::new();
+        let ours = || Vxlan::new((UP_MAC, HOP_MAC), (own, remote), vni());
+        lab.one(UPLINK, &router_says(&ours(), 1400));
+        assert_eq!(lab.take_events(), [Event::PathTooBig { local: own, remote, mtu: 1400 }]);
+        assert_eq!(lab.tables.counters.worker.path_too_big, 1);
+        lab.one(UPLINK, &router_says(&ours(), 1400));
+        assert_eq!(lab.take_events(), [], "not so soon again");
+        let other_vn = Vxlan { vni: godwit_wire::Vni::from_low24(0x00ab_cdef), ..ours() };
+        let other_port = Vxlan { ports: (1, 4790), ..ours() };
+        lab.one(UPLINK, &router_says(&other_vn, 1400));
+        lab.one(UPLINK, &router_says(&Vxlan { ip: (remote, own), ..ours() }, 1400));
+        assert_eq!(lab.tables.counters.worker.path_too_big_unmatched, 2);
+        dropped(&mut lab, UPLINK, &router_says(&other_port, 1400), DropReason::NoExceptionPort);
+        assert_eq!(lab.take_events(), []);
+    }
 }

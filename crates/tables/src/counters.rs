@@ -219,6 +219,10 @@ worker_counters! {
     /// Senders told that a frame was too big for the way to its VM (R8); each counts as a
     /// copy.
     told_too_big,
+    /// Reports of routers on packets too big for the underlay that quote a packet of ours (R9).
+    path_too_big,
+    /// Those that quote what we did not send: another locator, another VN, too little to tell (R9).
+    path_too_big_unmatched,
     /// ARP requests answered, the underlay's included.
     answered_arp,
     /// Neighbor solicitations answered, the underlay's included.

@@ -88,6 +88,16 @@ pub enum Event {
         /// It answered our question (or announced itself to us).
         solicited: bool,
     },
+    /// A router of the underlay says that packets from one of our locators, in a VN of ours, are too big for its
+    /// next link (R9). Nothing proves it.
+    PathTooBig {
+        /// Our locator.
+        local: IpAddr,
+        /// Whom they went to.
+        remote: IpAddr,
+        /// Bytes that pass, outer IP header included.
+        mtu: u32,
+    },
     /// A frame from the overlay for a VM that is not here and has no forward entry (R43 F, R47).
     NotLocal {
         /// VN and MAC.

@@ -432,6 +432,11 @@ impl Tables {
         self.redirects.allow(limiter::tag(key.0, sender), self.bounds.redirect_interval, now)
     }
 
+    /// A router's report on packets to `remote` may be passed on now (R9).
+    pub fn may_report_path(&mut self, remote: core::net::IpAddr, now: Instant) -> bool {
+        self.news.allow(limiter::tag(u64::MAX, remote), self.bounds.redirect_interval, now)
+    }
+
     /// An underlay neighbor's address may be reported now. Answers to our own questions and what
     /// was merely overheard do not silence each other.
     pub fn may_report_neighbor(

@@ -38,6 +38,7 @@ impl Nve {
             Event::Neighbor { uplink, ip, mac, solicited } => {
                 self.underlay.learned(self.now, uplink, ip, mac, solicited);
             }
+            Event::PathTooBig { local, remote, mtu } => self.path_too_big(local, remote, mtu, out),
             Event::NotLocal { key, sender: _ } => {
                 // A stale sender's frame and no forward entry: known, there is nothing to do but to
                 // drop; unknown, we learn at least where it is (R42, R43 F).
@@ -49,6 +50,21 @@ impl Nve {
             Event::Handover { key, stats } => self.handover(worker, key, stats, out),
             Event::TableFull { key } => self.table_full(key, out),
         }
+    }
+
+    /// A router's word on the way to another NVE, which anybody can forge (R9): believed for locators that we
+    /// send to, as far as it is possible at all.
+    fn path_too_big(&mut self, local: IpAddr, remote: IpAddr, mtu: u32, out: &mut Outputs) {
+        let believed = self.underlay.path_mtu(self.now, local, remote, mtu);
+        let what = if believed {
+            "from now on"
+        } else {
+            "ignored, for it is no news, not possible, or no NVE of ours"
+        };
+        out.note(
+            Level::Info,
+            format!("a router says that packets to {remote} have {mtu} bytes at most: {what} (R9)"),
+        );
     }
 
     /// The workers bound how often they say it.

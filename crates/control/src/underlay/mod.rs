@@ -6,6 +6,7 @@
 //! lost answer stops no tunnel; only when three probes in a row stayed unanswered is it unknown.
 
 mod neighbor;
+mod path_mtu;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ pub(crate) struct Underlay {
     remotes: BTreeMap<IpAddr, Remote>,
     timers: Timers<(PortIdx, IpAddr)>,
     changed: BTreeSet<IpAddr>,
+    paths: path_mtu::Paths,
     frames: Vec<(PortIdx, Vec<u8>)>,
     /// Next hops that stopped to answer, since the start.
     pub(crate) lost: u64,
@@ -130,6 +132,19 @@ impl Underlay {
             self.release_neighbor(key);
         }
         self.changed.remove(&remote);
+        self.paths.forget(remote);
+    }
+
+    /// A router says that packets from the locator `local` to `remote` may have `mtu` bytes at most (R9). False
+    /// where that changes nothing: they are not a way in use, or the value is not possible or not new.
+    pub(crate) fn path_mtu(&mut self, now: Instant, local: IpAddr, remote: IpAddr, mtu: u32) -> bool {
+        let Some(hop) = self.hop(remote).filter(|h| h.src_ip == local) else { return false };
+        let Some(uplink) = self.uplinks.get(&hop.uplink).map(|u| u.spec.mtu) else { return false };
+        let believed = self.paths.told(now, remote, mtu, uplink);
+        if believed {
+            self.settle(remote);
+        }
+        believed
     }
 
     /// The way to a watched locator.
@@ -154,7 +169,7 @@ impl Underlay {
 
     /// When [`Underlay::tick`] is wanted.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        [self.timers.next(), self.paths.deadline()].into_iter().flatten().min()
     }
 
     /// All neighbors by uplink and address.
@@ -188,7 +203,13 @@ impl Underlay {
             let dst_mac = self.neighbors.get(&(port, next))?.mac?;
             let spec = self.uplinks.get(&port)?.spec;
             let src_ip = source(&spec, remote)?;
-            Some(Hop { uplink: port, src_mac: spec.mac, dst_mac, src_ip, mtu: spec.mtu })
+            Some(Hop {
+                uplink: port,
+                src_mac: spec.mac,
+                dst_mac,
+                src_ip,
+                mtu: self.paths.mtu(remote, spec.mtu),
+            })
         });
         if let Some(r) = self.remotes.get_mut(&remote).filter(|r| r.hop != hop) {
             r.hop = hop;

@@ -145,6 +145,9 @@ impl Underlay {
 
     /// Asks and forgets what is due.
     pub(crate) fn tick(&mut self, now: Instant) {
+        for remote in self.paths.tick(now) {
+            self.settle(remote);
+        }
         while let Some(key) = self.timers.pop_due(now) {
             let Some(n) = self.neighbors.get_mut(&key) else { continue };
             match n.reach {

@@ -182,3 +182,43 @@ fn the_operators_word_is_neither_asked_for_nor_changed() {
     assert_eq!(u.hop(remote).map(|h| h.dst_mac), Some(MAC));
     assert_eq!(run(&mut u, Instant(0), Instant(0) + Span::from_ms(100_000)), []);
 }
+
+#[test]
+fn r9_a_routers_word_narrows_one_way_for_ten_minutes() {
+    let mut u = underlay();
+    let (a, b) = (ip("198.18.0.7"), ip("198.18.0.8"));
+    for remote in [a, b] {
+        u.watch(Instant(0), remote);
+        u.learned(Instant(0), UP, remote, MAC, true);
+    }
+    u.take_changes();
+    let own = ip("198.18.0.1");
+    let minute = |n: u64| Instant(0) + Span::from_ms(60_000 * n);
+    // Forged: another's locator, nobody whom we send to, too small, no news.
+    assert!(!u.path_mtu(minute(1), ip("198.18.0.9"), a, 1400));
+    assert!(!u.path_mtu(minute(1), own, ip("198.18.0.99"), 1400));
+    assert!(!u.path_mtu(minute(1), own, a, 1279) && !u.path_mtu(minute(1), own, a, 0));
+    assert!(!u.path_mtu(minute(1), own, a, 1600));
+    assert!(u.take_changes().is_empty());
+
+    assert!(u.path_mtu(minute(1), own, a, 1400));
+    assert_eq!(u.take_changes(), [a].into());
+    assert_eq!((u.hop(a).unwrap().mtu, u.hop(b).unwrap().mtu), (1400, 1600));
+    assert!(!u.path_mtu(minute(3), own, a, 1500), "none larger within five minutes");
+    assert!(u.path_mtu(minute(7), own, a, 1500));
+    assert_eq!(u.hop(a).unwrap().mtu, 1500);
+    assert!(u.path_mtu(minute(8), own, a, 1300), "a smaller one at once");
+
+    // The neighbors answer all the while.
+    u.take_changes();
+    while let Some(at) = u.deadline().filter(|t| *t < minute(19)) {
+        u.tick(at);
+        u.take_frames();
+        for remote in [a, b] {
+            u.learned(at, UP, remote, MAC, true);
+        }
+        let expected = if at < minute(18) { 1300 } else { 1600 };
+        assert_eq!((u.hop(a).unwrap().mtu, u.hop(b).unwrap().mtu), (expected, 1600));
+    }
+    assert_eq!(u.hop(a).unwrap().mtu, 1600, "after ten minutes it is tried again");
+}
