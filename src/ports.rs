@@ -19,7 +19,8 @@ use godwit_worker::command::{Command, Reply, TxPath};
 use godwit_worker::outbox::OUTBOX;
 use godwit_worker::takes::SharedTakes;
 
-use crate::config::{Activation, PortConfig};
+use crate::config::{Activation, Offloads, PortConfig};
+use crate::offloads::{self, Verdict};
 use crate::placement::{self, Queue, QueueId};
 use crate::statics;
 use crate::switch::Switch;
@@ -47,8 +48,10 @@ pub struct Device {
     pub mac: Mac,
     /// Largest IP packet.
     pub mtu: u16,
-    /// What the guest behind it takes unfinished; `None` where there is none.
+    /// What the guest behind it takes unfinished, or the uplink's card; `None` where there is neither.
     pub takes: Option<SharedTakes>,
+    /// What the card computes, for the operator; empty where nothing was asked of it.
+    pub offloads: String,
     /// The device itself.
     pub port: Port,
     /// The link as last seen.
@@ -149,6 +152,8 @@ pub struct Wanted {
     pub mtu: u16,
     /// A VM is behind it.
     pub is_access: bool,
+    /// Outer UDP checksums are wanted of it, by the card on this condition.
+    pub checksums: Option<Offloads>,
 }
 
 /// A started device with its queues.
@@ -157,6 +162,7 @@ pub struct Opened {
     rx: Vec<RxQueue>,
     tx: Vec<TxQueue>,
     guest_offloads: bool,
+    checksums: Option<Verdict>,
 }
 
 /// Probes, configures and starts a device. Takes milliseconds; call it off the control thread.
@@ -168,7 +174,12 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
     let devargs = if wanted.is_access { guest_devargs(&wanted.devargs) } else { wanted.devargs.clone() };
     let mut port = Port::probe(&devargs).map_err(|e| failed(&e))?;
     let (rx_queues, tx_queues) = queues_of(wanted, workers, &port).map_err(|e| failed(&e))?;
+    let checksums = match wanted.checksums {
+        Some(offloads) => Some(offloads::decide(offloads, &mut port, &pool).map_err(|e| failed(&e))?),
+        None => None,
+    };
     let config = DeviceConfig {
+        tx_checksums: checksums.as_ref().is_some_and(Verdict::by_card),
         rx_queues,
         tx_queues,
         mtu: (wanted.mtu != 0).then_some(wanted.mtu),
@@ -180,8 +191,11 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
     for note in &report.notes {
         tracing::info!(port = %wanted.name, "{note}");
     }
+    if let Some(verdict) = &checksums {
+        verdict.log(&wanted.name);
+    }
     let (rx, tx) = port.start().map_err(|e| failed(&e))?;
-    Ok(Opened { port, rx, tx, guest_offloads: report.guest_offloads })
+    Ok(Opened { port, rx, tx, guest_offloads: report.guest_offloads, checksums })
 }
 
 /// Receive and transmit queues to ask for: as many as are wanted, and one a worker.
@@ -214,13 +228,17 @@ pub fn attach(
     opened: Opened,
     spec: impl FnOnce(&Device) -> PortSpec,
 ) -> Result<PortIdx, String> {
-    let Opened { port, rx, tx, guest_offloads } = opened;
+    let Opened { port, rx, tx, guest_offloads, checksums } = opened;
     let number = switch.devices.free_number().ok_or_else(|| {
         format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name)
     })?;
     let placed = place(switch, &wanted.name, number, &port, rx.len() as u16)?;
-    let takes = guest_offloads.then(SharedTakes::default);
-    if let Some(takes) = takes.clone() {
+    let by_card = checksums.as_ref().is_some_and(Verdict::by_card);
+    let takes = (guest_offloads || by_card).then(SharedTakes::default);
+    if let Some(takes) = takes.as_ref().filter(|_| by_card) {
+        takes.set(Takes { checksum: true, ..Takes::NOTHING });
+    }
+    if let Some(takes) = takes.clone().filter(|_| guest_offloads) {
         // Whoever comes next says anew what it takes; `Switch::poll_links` asks.
         let forget = move |_| takes.set(Takes::NOTHING);
         port.set_link_callback(forget).map_err(|e| format!("port {:?}: {e}", wanted.name))?;
@@ -228,6 +246,7 @@ pub fn attach(
     let device = Device {
         name: wanted.name.clone(),
         takes: takes.clone(),
+        offloads: checksums.as_ref().map(Verdict::to_string).unwrap_or_default(),
         devargs: wanted.devargs.clone(),
         number,
         polled_by: (0..).zip(placed.iter().copied()).collect(),
@@ -341,6 +360,7 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, Stri
         rx_queues: config.rx_queues,
         mtu: config.mtu,
         is_access: true,
+        checksums: None,
     };
     let (workers, pool) = {
         let s = switch.borrow();

@@ -171,7 +171,7 @@ impl Switch {
     /// Tells control of devices whose link changed, and workers what guests take unfinished.
     pub fn poll_links(&mut self) {
         for d in self.devices.iter() {
-            if let Some(takes) = &d.takes {
+            if let Some(takes) = d.takes.as_ref().filter(|_| d.is_access) {
                 takes.set(d.port.guest_takes());
             }
         }
@@ -388,6 +388,7 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
                 rx_queues: 1,
                 mtu: 0,
                 is_access: false,
+                checksums: None,
             };
             let opened = ports::open(&wanted, workers, pool.clone())?;
             // The uplink's number is not known yet; it is told below.
@@ -400,6 +401,7 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
         rx_queues: u.rx_queues,
         mtu: u.mtu,
         is_access: false,
+        checksums: switch.config.nve.udp_checksum.then_some(u.offloads),
     };
     let opened = ports::open(&wanted, workers, pool)?;
     let number = ports::attach(switch, &wanted, opened, |d| {

@@ -5,64 +5,10 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Child, Command};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use common::program;
-
-/// A network namespace that goes with the value.
-struct Namespace(String);
-
-impl Namespace {
-    fn new(role: &str) -> Namespace {
-        let name = format!("gwt{}-{role}", std::process::id());
-        run("ip", &["netns", "add", &name]);
-        Namespace(name)
-    }
-
-    /// Runs a program in it; its output, where it succeeded.
-    fn try_run(&self, args: &[&str]) -> Option<String> {
-        let mut all = vec!["netns", "exec", &self.0];
-        all.extend(args);
-        let out = Command::new("ip").args(&all).output().expect("ip runs");
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let error = String::from_utf8_lossy(&out.stderr);
-        println!("{args:?}: {}\n{text}{error}", out.status);
-        out.status.success().then_some(text)
-    }
-
-    #[track_caller]
-    fn run(&self, args: &[&str]) -> String {
-        self.try_run(args).unwrap_or_else(|| panic!("{args:?} failed"))
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-#[track_caller]
-fn run(program: &str, args: &[&str]) {
-    let status = Command::new(program).args(args).status().expect("it starts");
-    assert!(status.success(), "{program} {args:?}: {status}");
-}
-
-/// The switch in its namespace; ended with the value.
-struct Switch(Child);
-
-impl Drop for Switch {
-    fn drop(&mut self) {
-        // The child is ip, which has become the switch by exec.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
-}
+use common::net::{Namespace, Switch, ctl, run};
 
 fn start(ns: &Namespace, folder: &Path) -> Switch {
-    let config = folder.join("a.toml");
     let text = format!(
         "[nve]\nid = \"a\"\nworkers = \"0-1\"\nidle_sleep_us = 50\nmemory_mb = 64\nlocations = 1024\n\
          admin_socket = \"{}\"\n\
@@ -70,31 +16,7 @@ fn start(ns: &Namespace, folder: &Path) -> Switch {
          ipv4 = \"198.18.0.1/24\"\nipv6 = \"2001:db8:18::1/64\"\nexception = \"net_tap9,iface=exc0\"\n",
         folder.join("a.sock").display()
     );
-    std::fs::write(&config, text).expect("the configuration is written");
-    let log = std::fs::File::create(folder.join("a.log")).expect("a log");
-    let godwit = program("godwit");
-    let child = Command::new("ip")
-        .args(["netns", "exec", &ns.0])
-        .arg(godwit)
-        .arg("--config")
-        .arg(config)
-        .stderr(log)
-        .spawn()
-        .expect("the switch starts");
-    let switch = Switch(child);
-    wait("the switch is ready", || {
-        std::fs::read_to_string(folder.join("a.log")).is_ok_and(|l| l.contains("ready"))
-    });
-    switch
-}
-
-#[track_caller]
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "waited for: {what}");
-        sleep(Duration::from_millis(100));
-    }
+    common::net::start(ns, folder, &text)
 }
 
 /// Two namespaces with a veth pair between them; the switch will own `up0` in the first.
@@ -109,15 +31,6 @@ fn wire() -> (Namespace, Namespace) {
     peer.run(&["ip", "addr", "add", "198.18.0.2/24", "dev", "eth0"]);
     peer.run(&["ip", "addr", "add", "2001:db8:18::2/64", "dev", "eth0", "nodad"]);
     (a, peer)
-}
-
-fn ctl(folder: &Path, args: &[&str]) -> (bool, String) {
-    let out =
-        Command::new(program("godwitctl")).arg("--socket").arg(folder.join("a.sock")).args(args).output();
-    let out = out.expect("godwitctl runs");
-    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    println!("godwitctl {args:?}: {}\n{text}", out.status);
-    (out.status.success(), text)
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn port_info(s: &Switch, p: PortView) -> v1::PortInfo {
         worker: d.and_then(|d| d.polled_by.first()).map_or(0, |q| q.1 as u32),
         driver: d.map_or_else(String::new, |d| d.port.driver_name().to_owned()),
         number: p.port.0.into(),
+        offloads: d.map_or_else(String::new, |d| d.offloads.clone()),
     }
 }
 

@@ -134,6 +134,19 @@ pub enum OuterChoice {
     V6,
 }
 
+/// Whether an uplink's device computes checksums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Offloads {
+    /// What it reports and has been seen to do.
+    #[default]
+    Auto,
+    /// What it reports.
+    On,
+    /// Nothing.
+    Off,
+}
+
 /// Table `[[uplink]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +165,9 @@ pub struct UplinkConfig {
     pub gateway6: Option<Ipv6Addr>,
     /// DPDK device that gets the underlay's own traffic, a `net_tap` say.
     pub exception: Option<String>,
+    /// Whether the device computes outer UDP checksums, where these are wanted (R5).
+    #[serde(default)]
+    pub offloads: Offloads,
     /// Largest IP packet, in bytes.
     #[serde(default = "uplink_mtu")]
     pub mtu: u16,

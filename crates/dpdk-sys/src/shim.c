@@ -226,6 +226,8 @@ int godwit_port_configure(uint16_t port, const struct godwit_port_conf *in)
 	conf.txmode.offloads = in->tx_offloads;
 	conf.intr_conf.lsc = in->intr_lsc;
 	conf.intr_conf.rmv = in->intr_rmv;
+	/* 1 is the transmitter looped to the receiver in each driver that knows modes (config.rs lists them). */
+	conf.lpbk_mode = in->loopback;
 	if (in->rss_types != 0) {
 		conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
 		conf.rx_adv_conf.rss_conf.rss_hf = in->rss_types;

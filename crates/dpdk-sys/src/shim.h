@@ -71,6 +71,7 @@ struct godwit_port_conf {
 	uint64_t rss_types; /* 0: no RSS */
 	uint8_t intr_lsc;
 	uint8_t intr_rmv;
+	uint8_t loopback; /* what is sent comes back, where the driver can do that */
 };
 
 struct godwit_link {

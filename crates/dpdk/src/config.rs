@@ -25,6 +25,9 @@ const MUTE: [&str; 1] = ["net_tap"];
 /// Drivers behind whose ports there are guests.
 const GUESTS: [&str; 1] = ["net_vhost"];
 
+/// Drivers that loop a port back on demand: what is sent is received and, with the link off, seen by nobody.
+const LOOPS: [&str; 6] = ["net_ixgbe", "net_igc", "net_txgbe", "net_ngbe", "net_cn9k", "net_cn10k"];
+
 /// How to set a port up.
 #[derive(Clone, Debug)]
 pub struct PortConfig {
@@ -44,6 +47,8 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// Have the NIC fill in IPv4 and UDP checksums of frames that ask for it by their flags.
     pub tx_checksums: bool,
+    /// Loop the port back: what is sent is received. For drivers with [`DevInfo::loops`]; others ignore it.
+    pub loopback: bool,
     /// A guest is behind the port: take frames that it left unfinished, and hand such frames to it
     /// ([`crate::Port::guest_takes`]). For `net_vhost`; others ignore it.
     pub guest_offloads: bool,
@@ -68,6 +73,7 @@ impl PortConfig {
             rss: false,
             promiscuous: true,
             tx_checksums: false,
+            loopback: false,
             guest_offloads: false,
             more_rx_offloads: 0,
             more_tx_offloads: 0,
@@ -127,6 +133,11 @@ impl DevInfo {
             driver,
             removal_events: info.intr_rmv != 0,
         }
+    }
+
+    /// The driver can loop the port back ([`PortConfig::loopback`]).
+    pub fn loops(&self) -> bool {
+        LOOPS.contains(&self.driver.as_str())
     }
 
     /// The NIC can fill in IPv4 and UDP checksums.
@@ -214,6 +225,7 @@ pub(crate) fn plan(info: &DevInfo, asked: &PortConfig, data_room: u16) -> (godwi
         mtu: plan_mtu(info, asked.mtu, &mut report.notes),
         intr_lsc: info.link_events.into(),
         intr_rmv: info.removal_events.into(),
+        loopback: (asked.loopback && info.loops()).into(),
         rx_offloads: info.rx_offloads & asked.more_rx_offloads,
         tx_offloads: info.tx_offloads & asked.more_tx_offloads,
         ..godwit_port_conf::default()

@@ -219,8 +219,13 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
 /// Pass two, the straight lines: to another NVE and to another port here. Whatever has no exit after
 /// it is unchanged and goes the long way.
 #[inline(always)]
-fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &mut [P], port: &Port) {
-    let mut encapsulated = 0;
+fn apply<P: Packet, O: Output<P>, S>(
+    cx: &mut Context<'_, P, O, S>,
+    looks: &mut [Look],
+    burst: &mut [P],
+    port: &Port,
+) {
+    let (mut encapsulated, mut left) = (0, 0);
     let tables = &*cx.tables;
     let vms = tables.vms.view();
     for (look, packet) in looks.iter_mut().zip(&mut *burst) {
@@ -249,9 +254,12 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
     if tables.udp_checksum && encapsulated > 0 {
         // What leaves by an uplink was encapsulated.
         let leaves = |look: &Look| matches!(tables.ports.role(look.exit), Some(PortRole::Uplink { .. }));
-        let outer = looks.iter().zip(burst).filter(|(look, _)| leaves(look)).map(|(_, p)| p);
-        checksum(outer, tables.vxlan_port);
+        let out = &*cx.out;
+        let outer = looks.iter().zip(burst).filter(|(look, _)| leaves(look));
+        let outer = outer.map(|(look, p)| (p, out.takes(look.exit).checksum));
+        left = checksum(outer, tables.vxlan_port);
     }
+    cx.tables.counters.worker.checksums_left += left;
     cx.tables.counters.worker.encapsulated += encapsulated;
 }
 

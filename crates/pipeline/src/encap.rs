@@ -3,11 +3,11 @@
 use godwit_tables::DropReason;
 use godwit_tables::topology::Tunnel;
 use godwit_tables::update::TunnelIdx;
-use godwit_wire::outer::{OuterHeader, Patch, V4_LEN, V6_LEN, fill_udp_checksum};
-use godwit_wire::{Family, Vni, tenant};
+use godwit_wire::outer::{OuterHeader, Patch, V4_LEN, V6_LEN, fill_udp_checksum, leave_udp_checksum};
+use godwit_wire::{Family, Vni, ethernet, ipv6, tenant, udp};
 
 use crate::context::Context;
-use crate::packet::{Packet, PacketSource};
+use crate::packet::{Packet, PacketSource, Unfinished};
 use crate::{DEFAULT_TTL, Output};
 
 /// Puts the outer header of a tunnel before an inner frame; returns by how much it grew.
@@ -40,14 +40,37 @@ pub(crate) fn encapsulate<P: Packet>(
     }
 }
 
-/// Fills in the outer UDP checksums of frames that were just encapsulated (R5).
+/// Sees to the outer UDP checksums of frames that were just encapsulated (R5): each is filled in, or left to
+/// the uplink's device where that is known to do it. Returns how many were left.
 #[cold]
 #[inline(never)]
-pub(crate) fn checksum<'a, P: Packet + 'a>(packets: impl Iterator<Item = &'a mut P>, vxlan_port: u16) {
-    for packet in packets {
-        let filled = fill_udp_checksum(packet.data_mut(), vxlan_port);
-        debug_assert!(filled.is_ok(), "a header of our own parses");
+pub(crate) fn checksum<'a, P: Packet + 'a>(
+    packets: impl Iterator<Item = (&'a mut P, bool)>,
+    vxlan_port: u16,
+) -> u64 {
+    let mut left = 0;
+    for (packet, leave) in packets {
+        if leave {
+            left += u64::from(leave_checksum(packet, vxlan_port));
+        } else {
+            let filled = fill_udp_checksum(packet.data_mut(), vxlan_port);
+            debug_assert!(filled.is_ok(), "a header of our own parses");
+        }
     }
+    left
+}
+
+fn leave_checksum<P: Packet>(packet: &mut P, vxlan_port: u16) -> bool {
+    let Ok(l3_len) = leave_udp_checksum(packet.data_mut(), vxlan_port) else { return false };
+    packet.hand_on(Unfinished {
+        l2_len: ethernet::HEADER_LEN,
+        l3_len,
+        l4_len: udp::HEADER_LEN,
+        six: l3_len == ipv6::HEADER_LEN,
+        tcp: false,
+        segment: 0,
+    });
+    true
 }
 
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
@@ -67,7 +90,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             header.set_ttl(packet.data_mut(), ttl);
         }
         if self.tables.udp_checksum {
-            checksum(core::iter::once(&mut packet), self.tables.vxlan_port);
+            let leave = self.out.takes(uplink).checksum;
+            let left = checksum(core::iter::once((&mut packet, leave)), self.tables.vxlan_port);
+            self.tables.counters.worker.checksums_left += left;
         }
         self.send(uplink, packet);
         Ok(())

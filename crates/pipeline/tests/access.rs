@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use godwit_pipeline::mem::MemPacket;
+use godwit_pipeline::packet::Takes;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::*;
 use godwit_tables::{DropReason, TablesConfig};
@@ -92,6 +93,35 @@ fn r5_full_checksums_where_they_are_wanted() {
     for f in sent {
         assert_eq!(open(f).0.udp_checksum, UdpChecksum::Good);
     }
+    assert_eq!(lab.to(P2)[0], burst[1], "a frame that is not encapsulated stays as it is");
+}
+
+#[test]
+fn r5_full_checksums_are_left_to_a_device_that_takes_them() {
+    let mut lab = Lab::with(&TablesConfig { udp_checksum: true, ..config() });
+    lab.out.takes = Takes { checksum: true, ..Takes::NOTHING };
+    let burst = [numbered(M1, R4, 1), numbered(M1, M2, 2), numbered(M1, R6, 3)];
+    lab.input(P1, &burst);
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
+    lab.one(P1, &numbered(M1, Mac::BROADCAST, 4));
+    let sent: Vec<_> =
+        lab.out.sent.iter().filter(|(port, _)| *port == UPLINK).map(|(_, p)| p.clone()).collect();
+    assert_eq!(sent.len(), 3);
+    for p in sent {
+        let told = p.handed_on().expect("the device is told");
+        let l3_len = if told.six { 40 } else { 20 };
+        assert_eq!(
+            (told.l2_len, told.l3_len, told.l4_len, told.tcp, told.segment),
+            (14, l3_len, 8, false, 0)
+        );
+        // What the device does: the sum over the datagram as it lies there, pseudo-header included.
+        let mut frame = p.bytes();
+        let udp = 14 + l3_len;
+        let whole = !godwit_wire::checksum::fold(godwit_wire::checksum::sum(&frame[udp..]));
+        frame[udp + 6..udp + 8].copy_from_slice(&if whole == 0 { 0xffff } else { whole }.to_be_bytes());
+        assert_eq!(open(&frame).0.udp_checksum, UdpChecksum::Good);
+    }
+    assert_eq!(lab.tables.counters.worker.checksums_left, 3);
     assert_eq!(lab.to(P2)[0], burst[1], "a frame that is not encapsulated stays as it is");
 }
 

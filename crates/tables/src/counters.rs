@@ -210,6 +210,8 @@ worker_counters! {
     replicated,
     /// Copies of frames asked for, made or not.
     copies,
+    /// Outer UDP checksums left to the uplink's device (R5).
+    checksums_left,
     /// Partial checksums completed (R11).
     checksums_completed,
     /// Large TCP frames cut into packets; each packet but the first counts as a copy (R11).

@@ -304,6 +304,21 @@ pub fn fill_udp_checksum(frame: &mut [u8], vxlan_port: u16) -> Result<(), WireEr
     Ok(())
 }
 
+/// Prepares a whole encapsulated frame for a device that fills in the UDP checksum (R5): the field gets the
+/// sum of the pseudo-header, which the device adds the rest to. Returns the length of the IP header in
+/// bytes.
+///
+/// # Errors
+/// [`WireError::NotThis`] where the frame does not parse as VXLAN on `vxlan_port`.
+pub fn leave_udp_checksum(frame: &mut [u8], vxlan_port: u16) -> Result<usize, WireError> {
+    let l4 = locate_udp(frame).map_err(|_| WireError::NotThis)?;
+    if l4.end - l4.udp < udp::HEADER_LEN || u16_at(frame, l4.udp + 2) != vxlan_port {
+        return Err(WireError::NotThis);
+    }
+    put_u16(frame, l4.udp + 6, fold(l4.pseudo_sum()));
+    Ok(l4.udp - L3)
+}
+
 /// What the receiver knows of the UDP checksum of an accepted packet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum UdpChecksum {

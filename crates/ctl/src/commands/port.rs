@@ -125,12 +125,15 @@ struct PortView {
     worker: u32,
     driver: String,
     devargs: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offloads: Option<String>,
 }
 
 impl From<v1::PortInfo> for PortView {
     fn from(p: v1::PortInfo) -> PortView {
         PortView {
             vm: text::some(&p.vm),
+            offloads: text::some(&p.offloads),
             vni: p.key.map(|k| k.vni),
             vm_mac: p.key.map(|k| text::mac(k.mac)),
             mac: text::mac(p.mac),
@@ -171,7 +174,13 @@ impl Report for PortList {
                 p.devargs.clone(),
             ]);
         }
-        t.text_or("no ports; `godwitctl port add` adds one")
+        let mut text = t.text_or("no ports; `godwitctl port add` adds one");
+        for p in &self.ports {
+            if let Some(offloads) = &p.offloads {
+                text.push_str(&format!("{}: {offloads}\n", p.name));
+            }
+        }
+        text
     }
 }
 

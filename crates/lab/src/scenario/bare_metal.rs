@@ -291,7 +291,7 @@ fn config(uplink: Card, v: &VmSpec, x: &VmSpec) -> String {
     let ips = |vm: &VmSpec| vm.ips.iter().map(|ip| format!("\"{ip}\"")).collect::<Vec<_>>().join(", ");
     format!(
         "[nve]\nid = \"metal\"\nworkers = \"0-1\"\nidle_sleep_us = 100\nhugepages = \"always\"\nmemory_mb = 128\n\
-         locations = 1024\nadmin_socket = \"{SOCKET}\"\n\n\
+         locations = 1024\nudp_checksum = true\nadmin_socket = \"{SOCKET}\"\n\n\
          [[uplink]]\nname = \"up0\"\ndevargs = \"{UPLINK_PCI}\"\nipv4 = \"{}/24\"\nrx_queues = {}\n\n\
          [[port]]\nname = \"v\"\ndevargs = \"{PORT_PCI}\"\nvni = {VNI}\nmac = \"{}\"\nrx_queues = 2\n\
          activate = \"start\"\nips = [{}]\n\n\
