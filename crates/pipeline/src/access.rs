@@ -152,7 +152,7 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     let looks = &mut looks[..n.min(MAX_BURST)];
     look(cx, looks, &burst[..n], &port);
     apply(cx, looks, &mut burst[..n], &port);
-    run::emit(cx, looks, burst.drain(..n), |cx, packet| apply_cold(cx, packet, &port));
+    run::emit(cx, looks, burst, |cx, packet| apply_cold(cx, packet, &port));
 }
 
 /// Pass one: headers, keys, prefetch of locations.

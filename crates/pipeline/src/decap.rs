@@ -23,6 +23,23 @@ pub(crate) struct LastVn {
     transparent: bool,
 }
 
+/// The VN that the last burst ended with, good until the tables' VNs change.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Seen {
+    generation: u64,
+    vn: Option<LastVn>,
+}
+
+impl Seen {
+    pub fn recall(self, tables: &Tables) -> Option<LastVn> {
+        self.vn.filter(|_| self.generation == tables.vns.generation())
+    }
+
+    pub fn keep(&mut self, vn: Option<LastVn>, tables: &Tables) {
+        *self = Seen { generation: tables.vns.generation(), vn };
+    }
+}
+
 /// Finds the VN of a VXLAN packet and looks at the inner frame; the answer is the VN and the inner
 /// destination.
 ///

@@ -79,6 +79,11 @@ pub trait Output<P> {
     fn send_run(&mut self, port: PortIdx, packets: impl Iterator<Item = P>) {
         packets.for_each(|packet| self.send(port, packet));
     }
+    /// All of `packets` leave through `port`, in order; none stays behind.
+    #[inline]
+    fn send_all(&mut self, port: PortIdx, packets: &mut Vec<P>) {
+        self.send_run(port, packets.drain(..));
+    }
     /// For control. `false` where there is no room: the pipeline counts it.
     fn event(&mut self, event: Event) -> bool;
     /// What the port takes unfinished (R11). It may change at any time.
@@ -96,6 +101,7 @@ pub trait Output<P> {
 pub struct Pipeline {
     access: [access::Look; MAX_BURST],
     overlay: [overlay::Look; MAX_BURST],
+    seen: decap::Seen,
     spare: Spare,
 }
 
@@ -119,6 +125,7 @@ impl Pipeline {
         Pipeline {
             access: [access::Look::default(); MAX_BURST],
             overlay: [overlay::Look::default(); MAX_BURST],
+            seen: decap::Seen::default(),
             spare: Spare {
                 frame: Vec::with_capacity(64 * 1024),
                 destinations: Vec::with_capacity(MAX_PORTS + 1024),
@@ -146,7 +153,7 @@ impl Pipeline {
                 }
                 Some(PortRole::Uplink { .. }) => {
                     let uplink = underlay::Uplink::of(ingress, &role);
-                    overlay::burst(&mut cx, &mut self.overlay, burst, n, &uplink);
+                    overlay::burst(&mut cx, &mut self.overlay, burst, n, &uplink, &mut self.seen);
                 }
                 Some(PortRole::Exception { uplink }) => underlay::from_exception(&mut cx, burst, n, uplink),
                 None => cx.refuse(burst, n, DropReason::PortUnknown),

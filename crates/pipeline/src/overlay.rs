@@ -9,7 +9,7 @@ use godwit_wire::outer::{Outer, parse_outer};
 
 use crate::classify::{Addresses, From, is_group, outer_drop};
 use crate::context::Context;
-use crate::decap::{LastVn, decapsulate, find_vn, look_inside, usual};
+use crate::decap::{LastVn, Seen, decapsulate, find_vn, look_inside, usual};
 use crate::packet::{Packet, PacketSource};
 use crate::run::{self, COLD, Exit};
 use crate::underlay::Uplink;
@@ -115,11 +115,12 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     burst: &mut Vec<P>,
     n: usize,
     uplink: &Uplink,
+    seen: &mut Seen,
 ) {
     let looks = &mut looks[..n.min(MAX_BURST)];
-    look(cx, looks, &burst[..n], uplink);
+    look(cx, looks, &burst[..n], uplink, seen);
     apply(cx, looks, &mut burst[..n]);
-    run::emit(cx, looks, burst.drain(..n), |cx, packet| apply_cold(cx, packet, uplink));
+    run::emit(cx, looks, burst, |cx, packet| apply_cold(cx, packet, uplink));
 }
 
 /// Pass two: the straight line to a port here. Whatever has no exit after it goes the long way.
@@ -144,10 +145,16 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
 
 /// Pass one: headers, keys, prefetch of locations.
 #[inline(always)]
-fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &[P], uplink: &Uplink) {
+fn look<P: Packet, O, S>(
+    cx: &mut Context<'_, P, O, S>,
+    looks: &mut [Look],
+    burst: &[P],
+    uplink: &Uplink,
+    seen: &mut Seen,
+) {
     let own = uplink.own(cx.tables.vxlan_port);
     let mut bytes = 0;
-    let mut last = None;
+    let mut last = seen.recall(cx.tables);
     let vms = cx.tables.vms.view();
     for packet in burst {
         // The inner destination lies on the second line.
@@ -170,6 +177,7 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
         look.home = vms.home(look.key);
         vms.prefetch(look.home);
     }
+    seen.keep(last, cx.tables);
     cx.tables.counters.received(uplink.port, looks.len() as u64, bytes);
 }
 

@@ -12,7 +12,7 @@
 //! used; nothing is evicted (R13). But homes lie in its front part only, which grows with the
 //! entries: a thousand of them in half a million buckets would each need a page's translation and a
 //! cache line of their own. It grows one bucket at a time (linear hashing): an insertion beyond
-//! [`LOAD`] splits [`SPLITS`] buckets until their number has doubled, so none takes long. It never
+//! `LOAD` splits `SPLITS` buckets until their number has doubled, so none takes long. It never
 //! shrinks. Until all homes are in use, entries that find their buckets full go into the part behind.
 //!
 //! A zero value marks an empty slot. Its key is zero too, so that no lookup finds what was there:

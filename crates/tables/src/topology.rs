@@ -270,6 +270,8 @@ pub struct Vns {
     /// Replication lists, `limit` places for each VN.
     replicas: Vec<u32>,
     limit: usize,
+    /// Rises with each change of what VNIs lead to.
+    generation: u64,
 }
 
 /// A VNI's key in the table: not 0.
@@ -286,6 +288,7 @@ impl Vns {
             by_vni: Locations::new(config.vn_capacity, config.table_seed),
             replicas: vec![0; config.vn_capacity * limit],
             limit,
+            generation: 0,
         }
     }
 
@@ -298,6 +301,13 @@ impl Vns {
     /// A VN's place, configured or not.
     pub(crate) fn slot(&mut self, vn: VnIdx) -> Option<&mut Vn> {
         self.vns.get_mut(usize::from(vn.0))
+    }
+
+    /// Changes with everything that [`Vns::by_vni`] and a VN's settings depend on: until then, what was found
+    /// may be kept.
+    #[inline(always)]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The VN with an identifier.
@@ -313,6 +323,7 @@ impl Vns {
         mtu: u16,
         transparent_vlan: bool,
     ) -> Result<(), OutOfRange> {
+        self.generation += 1;
         let at = usize::from(vn.0);
         let old = *self.vns.get(at).ok_or(OutOfRange)?;
         if old.present && old.vni != vni {
@@ -327,6 +338,7 @@ impl Vns {
 
     /// Forgets a VN and its replication list. What other tables hold of it is the caller's.
     pub(crate) fn remove(&mut self, vn: VnIdx) {
+        self.generation += 1;
         let Some(old) = self.get(vn).copied() else { return };
         self.forget_vni(vn, old.vni);
         let v = &mut self.vns[usize::from(vn.0)];

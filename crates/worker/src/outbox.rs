@@ -122,6 +122,21 @@ impl<I: Io> Outboxes<I> {
         }
     }
 
+    /// Puts all of `packets` into the port's outbox; none stays behind.
+    #[inline]
+    pub fn send_all(&mut self, port: PortIdx, packets: &mut Vec<I::Packet>) {
+        match self.slots.get_mut(usize::from(port.0)) {
+            Some(slot) if packets.len() <= slot.queue.capacity() - slot.queue.len() => {
+                slot.queue.append(packets);
+                if !slot.listed {
+                    slot.listed = true;
+                    self.busy.push(port);
+                }
+            }
+            _ => self.send_run(port, packets.drain(..)),
+        }
+    }
+
     /// Puts several frames into the port's outbox.
     #[inline]
     pub fn send_run(&mut self, port: PortIdx, packets: impl Iterator<Item = I::Packet>) {

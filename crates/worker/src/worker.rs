@@ -91,6 +91,11 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
         self.outboxes.send_run(port, packets);
     }
 
+    #[inline(always)]
+    fn send_all(&mut self, port: PortIdx, packets: &mut Vec<I::Packet>) {
+        self.outboxes.send_all(port, packets);
+    }
+
     fn takes(&self, port: PortIdx) -> Takes {
         self.outboxes.takes(port)
     }
@@ -167,6 +172,10 @@ impl<I: Io> Worker<I> {
     }
 
     fn orders(&mut self, now: Instant) -> bool {
+        // Taking from an empty queue costs a memory fence, every iteration.
+        if self.mailbox.commands.is_empty() {
+            return false;
+        }
         for n in 0..ORDERS {
             // Every order makes at most one reply: with no room for one, orders wait.
             if self.mailbox.replies.is_full() {
