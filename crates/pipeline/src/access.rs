@@ -149,6 +149,9 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     let Some(port) = Port::of(cx.tables, cx.ingress, vn, mac, admission) else {
         return cx.refuse(burst, n, DropReason::UnknownVn);
     };
+    if cx.tables.has_arrivals_at(cx.ingress) && admission == Admission::Activated {
+        cx.admit_arrivals(&port);
+    }
     let looks = &mut looks[..n.min(MAX_BURST)];
     look(cx, looks, &burst[..n], &port);
     apply(cx, looks, &mut burst[..n], &port);
@@ -280,7 +283,7 @@ pub(crate) enum Wish {
     Resolve(Resolution),
     /// Nothing; the frame did what it could.
     Nothing,
-    /// Dropped; the port's VM shows that it is alive (R18).
+    /// Waits for the port to be activated; the port's VM shows that it is alive (R18).
     FirstFrame,
     /// Dropped.
     Drop(DropReason),
@@ -414,7 +417,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
                 let kind = AnnounceKind::FirstFrame;
                 cx.event(Event::Announce { port: port.port, kind, mac: port.mac, ip: None });
             }
-            cx.drop(packet, DropReason::PortClosed);
+            cx.await_opening(packet);
         }
         Wish::Nothing => cx.consume(packet),
         Wish::Untag => cx.drop(packet, DropReason::VlanTag),
@@ -423,6 +426,59 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
                 cx.event(Event::Spoofed { port: port.port });
             }
             cx.drop(packet, reason);
+        }
+    }
+}
+
+impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
+    /// A good frame of a port that is not activated yet: control may just be hearing of its VM (R45). A frame that
+    /// its guest left unfinished does not wait.
+    #[cold]
+    fn await_opening(&mut self, packet: P) {
+        if !packet.is_plain() {
+            return self.drop(packet, DropReason::PortClosed);
+        }
+        match self.tables.await_opening(self.ingress, packet.data(), self.now) {
+            Ok(()) => self.out.discard(packet),
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    /// The port has been activated: what waited for that goes before what comes now, in its order.
+    #[cold]
+    #[inline(never)]
+    pub fn admit_arrivals(&mut self, port: &Port) {
+        // Buffer first: without one the frame is safest where it is.
+        while let Some(mut packet) = self.src.alloc() {
+            if self.tables.take_arrival(port.port, &mut self.spare.frame).is_none() {
+                return self.out.discard(packet);
+            }
+            self.tables.counters.worker.flushed += 1;
+            if packet.set(&self.spare.frame) {
+                apply_cold(self, packet, port);
+            } else {
+                self.drop(packet, DropReason::NoBuffer);
+            }
+        }
+    }
+
+    /// What became of the ports that frames wait for.
+    #[cold]
+    #[inline(never)]
+    pub fn tick_arrivals(&mut self) {
+        let Some(open) = self.tables.sort_arrivals(self.now) else { return };
+        let Some(&PortRole::Access { vn, mac, admission }) = self.tables.ports.role(open) else { return };
+        let ingress = core::mem::replace(&mut self.ingress, open);
+        match Port::of(self.tables, open, vn, mac, admission) {
+            Some(port) => self.admit_arrivals(&port),
+            None => self.drop_arrivals(open, DropReason::UnknownVn),
+        }
+        self.ingress = ingress;
+    }
+
+    fn drop_arrivals(&mut self, port: PortIdx, reason: DropReason) {
+        while self.tables.take_arrival(port, &mut self.spare.frame).is_some() {
+            self.tables.counters.drop_one(port, reason);
         }
     }
 }

@@ -220,6 +220,9 @@ pub(crate) fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context
     if cx.tables.asks_due(cx.now) {
         cx.answer_waiting();
     }
+    if cx.tables.has_arrivals() {
+        cx.tick_arrivals();
+    }
 }
 
 /// Looks at every special entry once.

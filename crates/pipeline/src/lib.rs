@@ -172,7 +172,7 @@ impl Pipeline {
         src: &mut S,
         now: Instant,
     ) {
-        if tables.ready() > 0 || tables.specials_due(now) || tables.asks_due(now) {
+        if tables.ready() > 0 || tables.specials_due(now) || tables.asks_due(now) || tables.has_arrivals() {
             let port = PortIdx(u16::MAX);
             handover::tick(&mut Context::new(tables, out, src, &mut self.spare, port, now));
         }

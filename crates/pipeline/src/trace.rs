@@ -252,7 +252,8 @@ impl Tracer<'_> {
             Wish::Nothing => Verdict::Consumed,
             Wish::FirstFrame => {
                 self.trace.push(Step::Announces { kind: AnnounceKind::FirstFrame });
-                Verdict::Drop(DropReason::PortClosed)
+                let room = self.tables.room_for_arrival(self.ingress, self.frame.len());
+                room.map_or_else(Verdict::Drop, |()| Verdict::Held)
             }
             Wish::Resolve(r) => self.asks(&r),
             Wish::Untag => Verdict::Drop(DropReason::VlanTag),

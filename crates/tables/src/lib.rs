@@ -9,6 +9,7 @@
 //! | `locations` | the forwarding table's memory: integer to integer, one cache line a lookup |
 //! | `pages` | memory in huge pages |
 //! | `vms` | what is known of each VM, in a word or in a special entry |
+//! | `arrivals` | frames of VMs whose port is not activated yet |
 //! | `holds` | frames that wait, in memory of their own |
 //! | `topology` | ports, virtual networks, tunnels |
 //! | `sources` | the IP addresses that a port's VM may send from |
@@ -19,6 +20,7 @@
 #![deny(unsafe_code)]
 
 mod apply;
+mod arrivals;
 mod config;
 pub mod counters;
 pub mod event;
@@ -38,6 +40,7 @@ pub use config::TablesConfig;
 pub use counters::{Counters, DropReason, PortCounters, WorkerCounters};
 pub use service::Serviced;
 
+use arrivals::Arrivals;
 use godwit_wire::{HashKey, Instant, Span};
 use holds::{About, Holds, Origin};
 use limiter::Limiter;
@@ -67,6 +70,7 @@ pub struct Tables {
     /// Key of the flow hash (R2).
     pub hash_key: HashKey,
     holds: Holds,
+    arrivals: Arrivals,
     asks: Asks,
     redirects: Limiter,
     news: Limiter,
@@ -118,6 +122,7 @@ impl Tables {
             udp_checksum: config.udp_checksum,
             hash_key: config.hash_key,
             holds: Holds::new(config.hold_bytes),
+            arrivals: Arrivals::new(),
             asks: Asks::new(config),
             redirects: Limiter::new(),
             news: Limiter::new(),
