@@ -17,7 +17,7 @@ use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::Mac;
 use godwit_worker::command::{Command, Reply, TxPath};
 use godwit_worker::outbox::OUTBOX;
-use godwit_worker::takes::SharedTakes;
+use godwit_worker::takes::{SharedTakes, SharedUse};
 
 use crate::config::{Activation, Offloads, PortConfig};
 use crate::offloads::{self, Verdict};
@@ -26,6 +26,9 @@ use crate::statics;
 use crate::switch::Switch;
 
 type Shared = Rc<RefCell<Switch>>;
+
+/// The driver of ports whose guest decides which queues are in use.
+const VHOST: &str = "net_vhost";
 
 /// Frames that other workers may leave for a port between two iterations of the one that sends them.
 const RELAY: usize = 4096;
@@ -48,6 +51,8 @@ pub struct Device {
     pub mac: Mac,
     /// Largest IP packet.
     pub mtu: u16,
+    /// For each transmit queue of a guest's port but the first: the guest receives by it.
+    pub in_use: Vec<SharedUse>,
     /// What the guest behind it takes unfinished, or the uplink's card; `None` where there is neither.
     pub takes: Option<SharedTakes>,
     /// What the card computes, for the operator; empty where nothing was asked of it.
@@ -59,6 +64,24 @@ pub struct Device {
     /// The device's word on its link counts. That of a tap doesn't: its driver looks the interface up
     /// by name in the switch's own network namespace, and finds it gone once it was given to a guest's.
     pub link_counts: bool,
+}
+
+impl Device {
+    /// Notes which queues the guest receives by; none while there is no guest.
+    pub fn follow_guest(&self, present: bool) {
+        if self.in_use.is_empty() {
+            return;
+        }
+        for (queue, used) in self.port.guest_queue_changes() {
+            if let Some(shared) = usize::from(queue).checked_sub(1).and_then(|at| self.in_use.get(at)) {
+                shared.set(used);
+                tracing::debug!(port = %self.name, queue, used, "the guest changed its queues");
+            }
+        }
+        if !present {
+            self.in_use.iter().for_each(|shared| shared.set(false));
+        }
+    }
 }
 
 /// All devices by number.
@@ -201,11 +224,13 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
 /// Receive and transmit queues to ask for: as many as are wanted, and one a worker.
 ///
 /// A guest on vhost-user decides by itself how many of its queues it uses, at any time: all of those it
-/// sends by are polled, and frames go to its first, the only one that is sure to be in use. Packet
-/// sockets spread frames over all of theirs, told or not.
+/// sends by are polled. Its first is the only one that is sure to be in use; of the others each worker has one,
+/// and sends by it while the guest says that it receives by it ([`TxPath::Either`]). Packet sockets spread frames
+/// over all of theirs, told or not.
 fn queues_of(wanted: &Wanted, workers: usize, port: &Port) -> Result<(u16, u16), godwit_dpdk::Error> {
-    if wanted.is_access && port.driver_name() == "net_vhost" {
-        return Ok((port.dev_info()?.max_rx_queues, 1));
+    if wanted.is_access && port.driver_name() == VHOST {
+        let info = port.dev_info()?;
+        return Ok((info.max_rx_queues, info.max_tx_queues.clamp(1, workers as u16)));
     }
     if port.driver_name() == "net_af_packet" {
         return Ok((port.dev_info()?.max_rx_queues, workers as u16));
@@ -246,6 +271,7 @@ pub fn attach(
     let device = Device {
         name: wanted.name.clone(),
         takes: takes.clone(),
+        in_use: Vec::new(),
         offloads: checksums.as_ref().map(Verdict::to_string).unwrap_or_default(),
         devargs: wanted.devargs.clone(),
         number,
@@ -258,12 +284,13 @@ pub fn attach(
         port,
         is_access: false,
     };
+    let guests_queues = device.port.driver_name() == VHOST;
     let spec = spec(&device);
     let is_access = matches!(spec, PortSpec::Access { .. });
     switch.devices.map.insert(number, Device { is_access, ..device });
-    let sent_by = attach_tx(switch, number, &placed, tx, takes.as_ref());
+    let (sent_by, in_use) = attach_tx(switch, number, &placed, tx, takes.as_ref(), guests_queues);
     if let Some(device) = switch.devices.map.get_mut(&number) {
-        device.sent_by = sent_by;
+        (device.sent_by, device.in_use) = (sent_by, in_use);
     }
     let workers: WorkerSet = placed.iter().copied().collect();
     switch.input(Input::PortAdded { port: number, name: wanted.name.clone(), spec, workers });
@@ -293,39 +320,47 @@ fn place(
     Ok(placed)
 }
 
-/// Gives every worker a way to the port: transmit queues to as many as there are, relays to the rest. Answers
-/// with the worker that sends for each.
+/// Gives every worker a way to the port: transmit queues to as many as there are, relays to the rest, and both to
+/// owners of queues that a guest may put out of use (`guests_queues`). Answers with the worker that sends for each,
+/// or may have to, and with the queues that are used only while the guest receives by them.
 fn attach_tx(
     switch: &mut Switch,
     port: PortIdx,
     polled: &[usize],
     tx: Vec<TxQueue>,
     takes: Option<&SharedTakes>,
-) -> Vec<usize> {
+    guests_queues: bool,
+) -> (Vec<usize>, Vec<SharedUse>) {
     let takes = || takes.cloned();
     let workers = switch.workers.len();
     let owners = placement::transmit_owners(polled, tx.len(), workers);
     let relays: Vec<_> = owners.iter().map(|_| Arc::new(ArrayQueue::new(RELAY))).collect();
     let outbox = || Vec::with_capacity(OUTBOX);
     let mut sent_by: Vec<usize> = (0..workers).collect();
+    let mut in_use = Vec::new();
     let relayed: Vec<usize> = (0..workers).filter(|w| !owners.contains(w)).collect();
-    for ((&owner, tx), relay) in owners.iter().zip(tx).zip(&relays) {
-        switch.workers[owner].order(Command::AttachTx {
-            port,
-            tx: TxPath::Own(tx),
-            takes: takes(),
-            outbox: outbox(),
-        });
-        if !relayed.is_empty() {
-            switch.workers[owner].order(Command::ServeRelay { port, relay: relay.clone() });
+    // Only the first queue of a guest is sure to take what is not sent by its own worker.
+    let serving = if guests_queues { 1 } else { relays.len() };
+    for (i, (&owner, tx)) in owners.iter().zip(tx).enumerate() {
+        let tx = if i < serving {
+            TxPath::Own(tx)
+        } else {
+            let used = SharedUse::default();
+            in_use.push(used.clone());
+            sent_by[owner] = owners[0];
+            TxPath::Either { tx, used, relay: relays[0].clone() }
+        };
+        switch.workers[owner].order(Command::AttachTx { port, tx, takes: takes(), outbox: outbox() });
+        if i < serving && owners.len() + relayed.len() > serving {
+            switch.workers[owner].order(Command::ServeRelay { port, relay: relays[i].clone() });
         }
     }
     for (i, &w) in relayed.iter().enumerate() {
-        let tx = TxPath::Relay(relays[i % relays.len()].clone());
-        sent_by[w] = owners[i % relays.len()];
+        let tx = TxPath::Relay(relays[i % serving].clone());
+        sent_by[w] = owners[i % serving];
         switch.workers[w].order(Command::AttachTx { port, tx, takes: takes(), outbox: outbox() });
     }
-    sent_by
+    (sent_by, in_use)
 }
 
 /// Adds a VM's port.
@@ -420,7 +455,9 @@ async fn detach(switch: &Shared, port: PortIdx) -> Result<Device, String> {
         // The queue or relay is dropped here, on the control thread.
         drop(way.await);
     }
-    let device = switch.borrow_mut().devices.map.remove(&port);
+    let mut switch = switch.borrow_mut();
+    switch.workers.iter_mut().for_each(|w| w.order(Command::RetirePort { port }));
+    let device = switch.devices.map.remove(&port);
     device.ok_or_else(|| "the port went away meanwhile".into())
 }
 

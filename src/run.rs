@@ -67,7 +67,6 @@ async fn control(
             biased;
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
-            event = next_event(&mut client), if !behind => on_session(switch, &reply_tx, event),
             Some((id, response)) = replies.recv() => {
                 if let Some(client) = &mut client {
                     client.reply(id, response);
@@ -75,6 +74,8 @@ async fn control(
             }
             Some(order) = orders.recv() => take_order(switch, order),
             _ = links.tick() => switch.borrow_mut().poll_links(),
+            // After what is rare and short: an NVA with much to say keeps no operator waiting.
+            event = next_event(&mut client), if !behind => on_session(switch, &reply_tx, event),
             _ = poll.tick() => {}
         }
         let mut s = switch.borrow_mut();

@@ -178,6 +178,7 @@ impl Switch {
         let mut changed = Vec::new();
         for d in self.devices.iter_mut().filter(|d| d.link_counts) {
             let up = d.port.link().up;
+            d.follow_guest(up);
             if up != d.link_up {
                 d.link_up = up;
                 changed.push((d.number, up));

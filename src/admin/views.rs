@@ -7,8 +7,7 @@ use std::rc::Rc;
 use godwit_control::view::{EntryView, PortView};
 use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 use godwit_pipeline::trace::Trace;
-use godwit_tables::counters::DropReason;
-use godwit_tables::update::PortIdx;
+use godwit_tables::counters::{DropReason, PortCounters};
 use godwit_wire::Vni;
 use godwit_worker::command::{Command, Reply, Snapshot};
 
@@ -16,6 +15,9 @@ use crate::ports::Device;
 use crate::switch::Switch;
 
 type Shared = Rc<RefCell<Switch>>;
+
+/// In a port's place: the sum of all that were removed.
+const REMOVED: &str = "(removed)";
 
 /// Asks every worker for its counters.
 pub(super) async fn snapshots(switch: &Shared) -> Result<Vec<Box<Snapshot>>, String> {
@@ -111,16 +113,16 @@ pub async fn counters(switch: &Shared, all: bool) -> Result<Answer, String> {
             counters.push(counter(worker, "", name, false, value, help));
         }
         for d in s.devices.iter() {
-            port_counters(&mut counters, worker, &d.name, d.number, snapshot);
+            port_counters(&mut counters, worker, &d.name, snapshot.counters.port(d.number));
         }
+        port_counters(&mut counters, worker, REMOVED, &snapshot.counters.removed);
     }
     s.devices.iter().for_each(|d| device_counters(&mut counters, d));
     counters.retain(|c| all || c.value != 0);
     Ok(Answer::Counters(v1::CounterList { nve: s.config.nve.id.clone(), counters }))
 }
 
-fn port_counters(out: &mut Vec<v1::Counter>, worker: usize, name: &str, number: PortIdx, s: &Snapshot) {
-    let p = s.counters.port(number);
+fn port_counters(out: &mut Vec<v1::Counter>, worker: usize, name: &str, p: &PortCounters) {
     let traffic = [
         ("rx_packets", p.rx_packets, "Frames that came in."),
         ("rx_bytes", p.rx_bytes, "Bytes that came in, without FCS."),

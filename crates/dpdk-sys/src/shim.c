@@ -13,6 +13,7 @@
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_version.h>
+#include <rte_eth_vhost.h>
 #include <rte_vhost.h>
 
 #include <linux/virtio_net.h>
@@ -299,27 +300,49 @@ int godwit_port_stats(uint16_t port, struct godwit_stats *out)
 }
 
 /*
- * The driver is a plugin that EAL has loaded, or is linked in statically; either way the function that
- * receives for the port lies in it, and so does the one that knows the guest.
+ * A function of the port's driver. The driver is a plugin that EAL has loaded, or is linked in statically; either
+ * way the function that receives for the port lies in it, and so does what knows the guest. NULL where the driver
+ * has none of that name.
  */
-static int vhost_vid(uint16_t port)
+static void *driver_function(uint16_t port, const char *name)
 {
-	int (*find)(uint16_t);
 	Dl_info where;
-	void *lib;
+	void *lib, *function;
 
 	if (!rte_eth_dev_is_valid_port(port) ||
 	    dladdr((void *)rte_eth_fp_ops[port].rx_pkt_burst, &where) == 0)
-		return -ENOTSUP;
+		return NULL;
 	lib = dlopen(where.dli_fname, RTLD_NOLOAD | RTLD_LAZY);
 	if (lib == NULL)
-		return -ENOTSUP;
-	*(void **)&find = dlsym(lib, "rte_eth_vhost_get_vid_from_port_id");
+		return NULL;
+	function = dlsym(lib, name);
 	/* Loaded by somebody else, so this only gives our own reference back. */
 	dlclose(lib);
-	if (find == NULL)
+	return function;
+}
+
+static int vhost_vid(uint16_t port)
+{
+	int (*find)(uint16_t);
+
+	*(void **)&find = driver_function(port, "rte_eth_vhost_get_vid_from_port_id");
+	return find == NULL ? -ENOTSUP : find(port);
+}
+
+int godwit_vhost_queue_event(uint16_t port, struct godwit_queue_event *event)
+{
+	int (*next)(uint16_t, struct rte_eth_vhost_queue_event *);
+	struct rte_eth_vhost_queue_event said;
+
+	*(void **)&next = driver_function(port, "rte_eth_vhost_get_queue_event");
+	if (next == NULL)
 		return -ENOTSUP;
-	return find(port);
+	if (next(port, &said) != 0)
+		return -EAGAIN;
+	event->queue = said.queue_id;
+	event->rx = said.rx;
+	event->enabled = said.enable;
+	return 0;
 }
 
 int godwit_vhost_features(uint16_t port, uint64_t *features)

@@ -159,11 +159,23 @@ int godwit_port_set_mac(uint16_t port, const uint8_t mac[6]);
 int godwit_port_link(uint16_t port, struct godwit_link *link);
 int godwit_port_stats(uint16_t port, struct godwit_stats *stats);
 
+/* A queue pair's half at a net_vhost port: rx, what the guest sends by, or what it receives by. */
+struct godwit_queue_event {
+	uint16_t queue;
+	uint8_t rx;
+	uint8_t enabled;
+};
+
 /*
  * What the guest on a net_vhost port has agreed to, as VIRTIO_NET_F_* bits. -ENOTSUP where the port is of
  * another driver or does not run, -ENOTCONN where there is no guest.
  */
 int godwit_vhost_features(uint16_t port, uint64_t *features);
+/*
+ * The next queue of a net_vhost port that its guest has put into use, or out of it, since the last call.
+ * -EAGAIN where there is none, -ENOTSUP for ports of another driver.
+ */
+int godwit_vhost_queue_event(uint16_t port, struct godwit_queue_event *event);
 /* Stops offering UDP fragmentation to guests that connect to this socket from now on. */
 int godwit_vhost_withhold_ufo(const char *socket);
 

@@ -117,6 +117,23 @@ impl Port {
         Takes { checksum: has(GUEST_CSUM), tcp4: has(GUEST_TSO4), tcp6: has(GUEST_TSO6) }
     }
 
+    /// The guest on a `net_vhost` port put queues that it receives by into use, or out of it: their numbers, and
+    /// which. Each change is said once; when the guest leaves, all are out of use without a word.
+    pub fn guest_queue_changes(&self) -> Vec<(u16, bool)> {
+        let _control = self.0.control();
+        let mut changes = Vec::new();
+        let mut event = dpdk_sys::godwit_queue_event::default();
+        // SAFETY: `event` is writable; any port number may be asked for.
+        let mut next =
+            || unsafe { dpdk_sys::godwit_vhost_queue_event(self.0.id, &mut event) == 0 }.then_some(event);
+        while let Some(event) = next() {
+            if event.rx == 0 {
+                changes.push((event.queue, event.enabled != 0));
+            }
+        }
+        changes
+    }
+
     /// The device's counters.
     ///
     /// # Errors

@@ -29,8 +29,9 @@ fn a_guest_comes_and_goes() {
     let _eal = Eal::init(config).expect("EAL starts");
     let pool = pool();
 
-    let mut host = Port::probe(&format!("net_vhost0,iface={}", socket.display())).expect("a socket");
-    host.configure(PortConfig::new(pool.clone())).expect("configured");
+    let mut host = Port::probe(&format!("net_vhost0,iface={},queues=2", socket.display())).expect("a socket");
+    host.configure(PortConfig { rx_queues: 2, tx_queues: 2, ..PortConfig::new(pool.clone()) })
+        .expect("configured");
     assert!(host.dev_info().expect("abilities").link_events);
     let (tell, told) = mpsc::sync_channel(64);
     host.set_link_callback(move |event| {
@@ -44,6 +45,13 @@ fn a_guest_comes_and_goes() {
         running(&format!("net_virtio_user0,path={},queues=1", socket.display()), &pool);
     wait_for(&told, true);
     assert!(host.link().up);
+    // The guest has one pair of queues, the second is never put into use.
+    let mut changes = host.guest_queue_changes();
+    while changes.is_empty() {
+        changes = host.guest_queue_changes();
+    }
+    assert_eq!(changes, [(0, true)]);
+    assert_eq!(host.guest_queue_changes(), [], "each change is said once");
 
     let frame = [[0xff; 6].as_slice(), &guest.mac(), &[0x88, 0xb5], &[0x5a; 86]].concat();
     let mut pkts: Vec<Mbuf> = Vec::with_capacity(BURST);

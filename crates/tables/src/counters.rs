@@ -166,6 +166,16 @@ impl PortCounters {
     const ZERO: PortCounters =
         PortCounters { rx_packets: 0, rx_bytes: 0, tx_packets: 0, tx_bytes: 0, drops: [0; DROP_REASONS] };
 
+    fn add(&mut self, other: &PortCounters) {
+        self.rx_packets += other.rx_packets;
+        self.rx_bytes += other.rx_bytes;
+        self.tx_packets += other.tx_packets;
+        self.tx_bytes += other.tx_bytes;
+        for (sum, n) in self.drops.iter_mut().zip(&other.drops) {
+            *sum += n;
+        }
+    }
+
     /// Frames dropped, for whatever reason.
     pub fn dropped(&self) -> u64 {
         self.drops.iter().sum()
@@ -247,6 +257,8 @@ worker_counters! {
 pub struct Counters {
     /// Not tied to a port.
     pub worker: WorkerCounters,
+    /// Of all ports that are gone: what they lost stays to be seen.
+    pub removed: PortCounters,
     ports: Box<[PortCounters]>,
 }
 
@@ -260,12 +272,13 @@ impl Counters {
     /// All zero.
     pub fn new() -> Counters {
         let ports = vec![PortCounters::ZERO; MAX_PORTS].into_boxed_slice();
-        Counters { worker: WorkerCounters::default(), ports }
+        Counters { worker: WorkerCounters::default(), removed: PortCounters::ZERO, ports }
     }
 
     /// Makes this a copy of `other` without allocating.
     pub fn copy_from(&mut self, other: &Counters) {
         self.worker = other.worker;
+        self.removed = other.removed;
         self.ports.copy_from_slice(&other.ports);
     }
 
@@ -283,6 +296,12 @@ impl Counters {
     /// All ports' counters, by port number.
     pub fn ports(&self) -> &[PortCounters] {
         &self.ports
+    }
+
+    /// A port is gone: the next with its number begins at zero.
+    pub fn retire(&mut self, port: PortIdx) {
+        let gone = core::mem::take(self.port_mut(port));
+        self.removed.add(&gone);
     }
 
     /// Counts one dropped frame of `port`.
@@ -323,23 +342,15 @@ impl Counters {
         p.drops[DropReason::TxFull as usize] += packets;
     }
 
-    /// Frames of all ports dropped for `reason`.
+    /// Frames of all ports, past ones too, dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.ports.iter().map(|p| p.drops[reason as usize]).sum()
+        self.total().drops[reason as usize]
     }
 
-    /// All ports summed up.
+    /// All ports summed up, past ones too.
     pub fn total(&self) -> PortCounters {
-        let mut sum = PortCounters::ZERO;
-        for p in &self.ports {
-            sum.rx_packets += p.rx_packets;
-            sum.rx_bytes += p.rx_bytes;
-            sum.tx_packets += p.tx_packets;
-            sum.tx_bytes += p.tx_bytes;
-            for (s, d) in sum.drops.iter_mut().zip(&p.drops) {
-                *s += d;
-            }
-        }
+        let mut sum = self.removed;
+        self.ports.iter().for_each(|p| sum.add(p));
         sum
     }
 }
@@ -357,6 +368,18 @@ mod tests {
             assert!(r.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
             assert!(r.help().ends_with('.') && !r.help().starts_with(' '), "{:?}", r.help());
         }
+    }
+
+    #[test]
+    fn a_removed_port_leaves_its_counts_behind_and_its_number_free() {
+        let mut c = Counters::new();
+        c.received(PortIdx(3), 5, 300);
+        c.drop_one(PortIdx(3), DropReason::PortClosed);
+        c.retire(PortIdx(3));
+        c.received(PortIdx(3), 1, 60);
+        assert_eq!((c.port(PortIdx(3)).rx_packets, c.port(PortIdx(3)).dropped()), (1, 0));
+        assert_eq!((c.removed.rx_packets, c.removed.rx_bytes, c.total().rx_packets), (5, 300, 6));
+        assert_eq!(c.dropped(DropReason::PortClosed), 1);
     }
 
     #[test]

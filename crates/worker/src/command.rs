@@ -12,7 +12,7 @@ use godwit_wire::Instant;
 use crate::io::Io;
 use crate::pass::Pass;
 use crate::perf::{Perf, QueuePerf};
-use crate::takes::SharedTakes;
+use crate::takes::{SharedTakes, SharedUse};
 use crate::worker::{QUEUES, Work};
 
 /// The longest frame that control sends or traces, in bytes. ARP and ND packets are shorter.
@@ -49,6 +49,15 @@ pub enum TxPath<I: Io> {
     Own(I::Tx),
     /// By the worker that owns the queue.
     Relay(Relay<I::Packet>),
+    /// A queue of its own while the guest receives by it, else by the worker that owns the first.
+    Either {
+        /// The queue.
+        tx: I::Tx,
+        /// The guest receives by it.
+        used: SharedUse,
+        /// The other way.
+        relay: Relay<I::Packet>,
+    },
 }
 
 /// All counters of a worker and how it fares, copied at one point of its loop.
@@ -136,6 +145,12 @@ pub enum Command<I: Io> {
     },
     /// Send what waits for the port and give the way back; answered by [`Reply::Tx`].
     DetachTx {
+        /// The port.
+        port: PortIdx,
+    },
+    /// The port is gone, its counts join those of the others that are
+    /// ([`Counters::retire`](godwit_tables::counters::Counters::retire)).
+    RetirePort {
         /// The port.
         port: PortIdx,
     },

@@ -275,7 +275,8 @@ impl<I: Io> Slot<I> {
                 }
                 sent
             }
-            Some(TxPath::Relay(relay)) => {
+            Some(TxPath::Either { tx, used, .. }) if used.get() => tx.tx(&mut self.queue),
+            Some(TxPath::Relay(relay) | TxPath::Either { relay, .. }) => {
                 let before = self.queue.len();
                 for packet in self.queue.drain(..) {
                     if let Err(packet) = relay.push(packet) {

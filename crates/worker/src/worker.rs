@@ -245,6 +245,7 @@ impl<I: Io> Worker<I> {
                 let tx = self.outboxes.detach(port, &mut self.tables.counters);
                 self.reply(Reply::Tx { port, tx });
             }
+            Command::RetirePort { port } => self.tables.counters.retire(port),
             Command::Send { port, frame } => self.send(port, &frame),
             Command::Trace { id, port, frame } => {
                 let trace = trace::trace(&self.tables, port, frame.bytes(), now);

@@ -10,10 +10,10 @@ use godwit_tables::counters::Counters;
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole, Update, VmState, VnIdx};
 use godwit_tables::{DropReason, Tables, TablesConfig};
 use godwit_wire::{Instant, Mac, Vni};
-use godwit_worker::command::{Command, Mailbox, Order, Reply, SmallFrame, Snapshot, TxPath};
+use godwit_worker::command::{Command, Mailbox, Order, Relay, Reply, SmallFrame, Snapshot, TxPath};
 use godwit_worker::mem::{MemIo, MemQueue};
 use godwit_worker::outbox::{OUTBOX, Outboxes};
-use godwit_worker::takes::SharedTakes;
+use godwit_worker::takes::{SharedTakes, SharedUse};
 use godwit_worker::worker::{ORDERS, Worker};
 
 const VN: VnIdx = VnIdx(0);
@@ -120,6 +120,33 @@ fn a_worker_without_a_queue_relays_to_the_one_that_has_it() {
     steps(&mut second, 2);
     assert_eq!(sources(&tx), (0..16).collect::<Vec<_>>());
     assert_eq!(first.tables().counters.dropped(DropReason::TxFull), 4, "the relay is bounded");
+}
+
+#[test]
+fn r13_a_guests_further_queue_is_used_while_it_is_in_use() {
+    let ((mut first, box1), (mut second, box2)) = (worker(), worker());
+    let (rx, own, first_queue) = (attach_rx(&box2, A), MemQueue::new(64), MemQueue::new(64));
+    let relay: Relay<_> = Arc::new(ArrayQueue::new(64));
+    attach_tx(&box1, B, TxPath::Own(first_queue.clone()));
+    order(&box1, Command::ServeRelay { port: B, relay: relay.clone() });
+    let used = SharedUse::default();
+    attach_tx(&box2, B, TxPath::Either { tx: own.clone(), used: used.clone(), relay });
+    let mut n = 0;
+    let mut four = |second: &mut Worker<MemIo>, first: &mut Worker<MemIo>| {
+        (n..n + 4).for_each(|n| assert!(rx.put(frame(A, B, n))));
+        n += 4;
+        steps(second, 2);
+        steps(first, 2);
+    };
+    four(&mut second, &mut first);
+    assert_eq!((sources(&first_queue), sources(&own)), ((0..4).collect(), vec![]), "not in use yet");
+    used.set(true);
+    four(&mut second, &mut first);
+    assert_eq!((sources(&first_queue), sources(&own)), (vec![], (4..8).collect()));
+    used.set(false);
+    four(&mut second, &mut first);
+    assert_eq!((sources(&first_queue), sources(&own)), ((8..12).collect(), vec![]));
+    assert_eq!(second.tables().counters.total().dropped(), 0);
 }
 
 #[test]
