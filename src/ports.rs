@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam::queue::ArrayQueue;
 use godwit_control::{Input, PortSpec, WorkerSet};
@@ -264,8 +265,13 @@ pub fn attach(
         takes.set(Takes { checksum: true, ..Takes::NOTHING });
     }
     if let Some(takes) = takes.clone().filter(|_| guest_offloads) {
-        // Whoever comes next says anew what it takes; `Switch::poll_links` asks.
-        let forget = move |_| takes.set(Takes::NOTHING);
+        // Whoever comes next says anew what it takes; `Switch::poll_links` asks, and soon: what is sent to a guest
+        // that has stopped waits for the news (R45).
+        let changed = switch.links_changed.clone();
+        let forget = move |_| {
+            takes.set(Takes::NOTHING);
+            changed.store(true, Ordering::Release);
+        };
         port.set_link_callback(forget).map_err(|e| format!("port {:?}: {e}", wanted.name))?;
     }
     let device = Device {

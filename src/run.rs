@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use godwit_control::{Input, NvaClient, SessionConfig, SessionEvent};
@@ -17,7 +18,7 @@ use crate::switch::Switch;
 
 /// How often control looks at the workers' queues; bounds the time from a VM's announcement to its claim.
 const POLL: Duration = Duration::from_millis(1);
-/// How often it asks the devices for their links.
+/// How often it asks the devices for their links, beside what drivers tell.
 const LINKS: Duration = Duration::from_millis(100);
 /// Orders that may wait.
 const ORDERS: usize = 64;
@@ -79,6 +80,9 @@ async fn control(
             _ = poll.tick() => {}
         }
         let mut s = switch.borrow_mut();
+        if s.links_changed.swap(false, Ordering::AcqRel) {
+            s.poll_links();
+        }
         s.poll_workers();
         s.run_timers();
         let messages = s.take_to_nva();

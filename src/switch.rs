@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
@@ -50,6 +51,8 @@ pub struct Switch {
     pub clock: Since,
     /// EAL uses hugepages.
     pub hugepages: bool,
+    /// A driver said that a link changed; control looks within a millisecond.
+    pub links_changed: Arc<AtomicBool>,
     outputs: Outputs,
     /// What waits to be said to the NVA, in order; the session takes it.
     to_nva: Vec<NveToNva>,
@@ -83,6 +86,7 @@ impl Switch {
             pool,
             clock,
             hugepages,
+            links_changed: Arc::default(),
             outputs: Outputs::default(),
             to_nva: Vec::new(),
             barriers: Vec::new(),

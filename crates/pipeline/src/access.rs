@@ -431,13 +431,17 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
 }
 
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
-    /// A good frame of a port that is not activated yet: control may just be hearing of its VM (R45). A frame that
-    /// its guest left unfinished does not wait.
+    /// A good frame of a port that is not activated yet: control may just be hearing of its VM (R45). One that its
+    /// guest left unfinished becomes plain frames first: most of what a guest of virtio sends is unfinished.
     #[cold]
     fn await_opening(&mut self, packet: P) {
         if !packet.is_plain() {
-            return self.drop(packet, DropReason::PortClosed);
+            return self.parts(packet, |cx, part| cx.await_opening_in_one_piece(part));
         }
+        self.await_opening_in_one_piece(packet);
+    }
+
+    fn await_opening_in_one_piece(&mut self, packet: P) {
         match self.tables.await_opening(self.ingress, packet.data(), self.now) {
             Ok(()) => self.out.discard(packet),
             Err(reason) => self.drop(packet, reason),

@@ -1,7 +1,7 @@
 //! The first look at a frame. Nothing here has side effects: packet processing and the trace read
 //! the same functions.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use godwit_tables::DropReason;
 use godwit_wire::outer::OuterError;
@@ -140,6 +140,12 @@ pub(crate) enum From {
         /// Outer TTL as received.
         ttl: u8,
     },
+}
+
+impl From {
+    /// It had been delivered already, and its VM did not take it. Nobody remembers who sent it; it may make one
+    /// journey less than a fresh one (R46d).
+    pub const RETURNED: From = From::Overlay { sender: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ttl: 48 };
 }
 
 #[cfg(test)]

@@ -74,6 +74,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
 
     fn tell_sender(&mut self, key: Key, from: From, event: impl Fn(Key, core::net::IpAddr) -> Event) {
         if let From::Overlay { sender, .. } = from
+            && from != From::RETURNED
             && self.tables.may_report_sender(key, sender, self.now)
         {
             self.event(event(key, sender));

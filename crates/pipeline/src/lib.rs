@@ -55,7 +55,7 @@ pub use classify::DEFAULT_TTL;
 pub use trace::{Trace, trace};
 
 use godwit_tables::event::Event;
-use godwit_tables::update::{MAX_PORTS, PortIdx, PortRole};
+use godwit_tables::update::{Key, MAX_PORTS, PortIdx, PortRole};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::Instant;
 
@@ -157,6 +157,27 @@ impl Pipeline {
                 }
                 Some(PortRole::Exception { uplink }) => underlay::from_exception(&mut cx, burst, n, uplink),
                 None => cx.refuse(burst, n, DropReason::PortUnknown),
+            }
+        }
+    }
+
+    /// Sends frames another way that had been sent to `port` of the VM `key`, which runs there no longer: wherever
+    /// the tables say now (R45). Leaves `frames` empty. They count as decapsulated again when they are delivered.
+    pub fn redirect<P: Packet, O: Output<P>, S: PacketSource<P>>(
+        &mut self,
+        frames: &mut Vec<P>,
+        (port, key): (PortIdx, Key),
+        tables: &mut Tables,
+        out: &mut O,
+        src: &mut S,
+        now: Instant,
+    ) {
+        let vni = tables.vns.get(key.vn()).map(|v| v.vni);
+        let mut cx = Context::new(tables, out, src, &mut self.spare, port, now);
+        for packet in frames.drain(..) {
+            match vni {
+                Some(vni) => cx.resolve(packet, key, vni, classify::From::RETURNED),
+                None => cx.drop(packet, DropReason::UnknownVn),
             }
         }
     }

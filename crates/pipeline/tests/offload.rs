@@ -173,6 +173,22 @@ fn r8_r11_the_mtu_holds_for_each_segment() {
 }
 
 #[test]
+fn r45_what_a_guest_leaves_unfinished_before_its_port_is_open_waits_too() {
+    let mut lab = Lab::new();
+    lab.access(P1, VN, M1, Admission::Associated);
+    let sent = [udp(false, R4, 33), tcp(false, R4, 3000)];
+    lab.input_packets(P1, vec![from_guest(sent[0].clone(), CHECKSUM, 4096)]);
+    lab.input_packets(P1, vec![from_guest(sent[1].clone(), cut(MSS), 2048)]);
+    assert_eq!((lab.out.sent.len(), lab.tables.waiting()), (0, 4));
+    lab.access(P1, VN, M1, Admission::Activated);
+    lab.tick();
+    let outer = lab.to(UPLINK);
+    assert_eq!(open(outer[0]).1, &sent[0][..], "first come, first go");
+    assert_eq!(joined(outer[1..].iter().map(|f| open(f).1)), payload(3000));
+    assert_eq!(lab.tables.waiting(), 0);
+}
+
+#[test]
 fn r11_r35_what_waits_waits_finished() {
     let mut lab = Lab::new();
     lab.input_packets(P1, vec![from_guest(tcp(false, STRANGER, 6000), cut(MSS), 2048)]);

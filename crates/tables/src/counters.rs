@@ -342,6 +342,13 @@ impl Counters {
         p.drops[DropReason::TxFull as usize] += packets;
     }
 
+    /// Takes back frames that were counted as sent and go another way.
+    pub fn taken_back(&mut self, port: PortIdx, packets: u64, bytes: u64) {
+        let p = self.port_mut(port);
+        p.tx_packets = p.tx_packets.saturating_sub(packets);
+        p.tx_bytes = p.tx_bytes.saturating_sub(bytes);
+    }
+
     /// Frames of all ports, past ones too, dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.total().drops[reason as usize]

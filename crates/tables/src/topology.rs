@@ -8,7 +8,7 @@ use godwit_wire::{Instant, Span, Vni};
 use crate::TablesConfig;
 use crate::locations::Locations;
 use crate::sources::Sources;
-use crate::update::{Admission, MAX_PORTS, PortIdx, PortRole, TunnelIdx, VnIdx};
+use crate::update::{Admission, Key, MAX_PORTS, PortIdx, PortRole, TunnelIdx, VnIdx};
 
 const NO_PORT: u16 = u16::MAX;
 /// ICMP errors that a port is sent at most.
@@ -127,6 +127,14 @@ impl Ports {
             Some(PortIdx(here))
         });
         chain.filter(|&p| self.is_activated(p))
+    }
+
+    /// The first port that was made for this VM, open or not, from number `first` on. Looks at every port: not for
+    /// the packet path.
+    pub fn next_of_vm(&self, key: Key, first: u16) -> Option<PortIdx> {
+        let mut rest = self.ports.iter().zip(0..).skip(first.into());
+        let its = |role| matches!(role, Some(PortRole::Access { vn, mac, .. }) if Key::new(vn, mac) == key);
+        rest.find(|(port, _)| its(port.role)).map(|(_, n)| PortIdx(n))
     }
 
     fn is_activated(&self, port: PortIdx) -> bool {

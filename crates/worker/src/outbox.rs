@@ -7,6 +7,7 @@
 use godwit_pipeline::packet::{Packet, Takes};
 use godwit_tables::counters::Counters;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
+use godwit_wire::Mac;
 
 use crate::command::{Relay, TxPath};
 use crate::io::{Io, TxQueue};
@@ -96,6 +97,25 @@ impl<I: Io> Outboxes<I> {
         (slot.owed, slot.owed_relay) = (0, 0);
         slot.takes = None;
         slot.tx.take()
+    }
+
+    /// Moves the frames for a VM that its device has not taken to `into`, in order, as many as that has room for.
+    /// What others left in the port's relay comes along; what was handed on unfinished stays.
+    #[cold]
+    pub fn take_back(&mut self, port: PortIdx, mac: Mac, into: &mut Vec<I::Packet>, counters: &mut Counters) {
+        self.serve_relays();
+        let Some(slot) = self.slots.get_mut(usize::from(port.0)) else { return };
+        let mut room = into.capacity() - into.len();
+        let mut bytes = 0;
+        let before = into.len();
+        into.extend(slot.queue.extract_if(.., |packet| {
+            let goes = room > 0 && !packet.is_handed_on() && packet.data().starts_with(&mac.0);
+            room -= usize::from(goes);
+            bytes += if goes { packet.len() as u64 } else { 0 };
+            goes
+        }));
+        slot.owed = slot.owed.min(slot.queue.len());
+        counters.taken_back(port, (into.len() - before) as u64, bytes);
     }
 
     /// What the port's receiver takes unfinished.

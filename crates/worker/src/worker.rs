@@ -18,12 +18,12 @@ use godwit_pipeline::{Output, Pipeline, trace};
 use godwit_tables::Tables;
 use godwit_tables::counters::DropReason;
 use godwit_tables::event::Event;
-use godwit_tables::update::{PortIdx, Update};
+use godwit_tables::update::{Key, PortIdx, Update, VmState};
 use godwit_wire::Instant;
 
 use crate::command::{Command, Mailbox, Reply, SmallFrame, Snapshot};
 use crate::io::{Io, RxQueue};
-use crate::outbox::Outboxes;
+use crate::outbox::{OUTBOX, Outboxes};
 use crate::pass::{Leg, PATIENCE, Pass};
 use crate::perf::{Iteration, Perf, QueuePerf};
 
@@ -66,6 +66,8 @@ pub struct Worker<I: Io> {
     leg: Option<Leg<I>>,
     mailbox: Mailbox<I>,
     burst: Vec<I::Packet>,
+    /// Frames that were on their way to a VM that has stopped.
+    returned: Vec<I::Packet>,
     perf: Perf,
     iteration: Iteration,
     /// When the orders of the last iteration were given.
@@ -117,6 +119,7 @@ impl<I: Io> Worker<I> {
             leg: None,
             mailbox,
             burst: Vec::with_capacity(BURST),
+            returned: Vec::with_capacity(OUTBOX),
             perf: Perf::new(Instant(0)),
             iteration: Iteration::default(),
             given: [Instant(0); ORDERS],
@@ -318,6 +321,23 @@ impl<I: Io> Worker<I> {
             && self.mailbox.events.push(event).is_err()
         {
             self.tables.counters.worker.events_dropped += 1;
+        }
+        if let Update::VmSet { key, state: VmState::Paused { .. } | VmState::Departed { .. } } = update {
+            self.take_back(key, now);
+        }
+    }
+
+    /// A VM has stopped here. What its port's device had not taken by then is held, or goes after it, like what
+    /// comes from now on (R45).
+    #[cold]
+    fn take_back(&mut self, key: Key, now: Instant) {
+        let Worker { tables, pipeline, pool, outboxes, mailbox, returned, .. } = self;
+        let mut next = 0;
+        while let Some(port) = tables.ports.next_of_vm(key, next) {
+            next = port.0 + 1;
+            outboxes.take_back(port, key.mac(), returned, &mut tables.counters);
+            let mut exits = Exits { outboxes, events: &mailbox.events };
+            pipeline.redirect(returned, (port, key), tables, &mut exits, pool, now);
         }
     }
 

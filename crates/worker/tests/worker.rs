@@ -7,9 +7,9 @@ use crossbeam::queue::ArrayQueue;
 use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::packet::{Packet, Takes, Unfinished};
 use godwit_tables::counters::Counters;
-use godwit_tables::update::{Admission, Key, PortIdx, PortRole, Update, VmState, VnIdx};
+use godwit_tables::update::{Admission, HoldLimits, Key, PortIdx, PortRole, Update, VmState, VnIdx};
 use godwit_tables::{DropReason, Tables, TablesConfig};
-use godwit_wire::{Instant, Mac, Vni};
+use godwit_wire::{Instant, Mac, Span, Vni};
 use godwit_worker::command::{Command, Mailbox, Order, Relay, Reply, SmallFrame, Snapshot, TxPath};
 use godwit_worker::mem::{MemIo, MemQueue};
 use godwit_worker::outbox::{OUTBOX, Outboxes};
@@ -105,6 +105,38 @@ fn a_full_transmit_queue_delays_and_then_counts() {
     }
     assert_eq!(w.tables().counters.dropped(DropReason::TxFull), 100);
     assert_eq!(w.tables().counters.port(B).tx_packets, 20 + u64::from(total) - 100);
+}
+
+/// What A's guest did not take before it stopped goes after it, before what comes later.
+#[test]
+fn r45_what_a_vm_did_not_take_before_it_stopped_is_held() {
+    let (mut w, mailbox) = worker();
+    let (rx, stopped) = (attach_rx(&mailbox, A), MemQueue::new(3));
+    attach_tx(&mailbox, B, TxPath::Own(stopped.clone()));
+    (0..20).for_each(|n| assert!(rx.put(frame(A, B, n))));
+    // Another VM's broadcast is not B's alone.
+    let mut all = frame(A, B, 99);
+    all[..6].fill(0xff);
+    assert!(rx.put(all));
+    steps(&mut w, 2);
+    let key = Key::new(VN, mac(B));
+    let hold = HoldLimits { packets: 100, age: Span::from_ms(1000) };
+    order(&mailbox, Command::Table(Update::VmSet { key, state: VmState::Paused { hold } }));
+    (20..25).for_each(|n| assert!(rx.put(frame(A, B, n))));
+    steps(&mut w, 2);
+    let taken = stopped.len() as u64;
+    assert_eq!((w.tables().waiting(), w.tables().counters.port(B).tx_packets), (25 - taken, taken + 1));
+
+    // Called off: it goes on where it was.
+    let mut got = sources(&stopped);
+    order(&mailbox, Command::Table(Update::VmSet { key, state: VmState::Local { port: B } }));
+    for _ in 0..30 {
+        steps(&mut w, 1);
+        got.extend(sources(&stopped).into_iter().filter(|n| *n != 99));
+    }
+    assert_eq!(got, (0..25).collect::<Vec<_>>());
+    let counters = &w.tables().counters;
+    assert_eq!((counters.dropped(DropReason::TxFull), w.tables().waiting()), (0, 0));
 }
 
 #[test]
