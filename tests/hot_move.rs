@@ -45,6 +45,20 @@ fn one_worker_without_hugepages_loses_nothing() {
     nothing_lost(&["--workers", "0x1", "--hugepages", "never", "--inner", "4", "--outer", "4"], 1);
 }
 
+/// Linux under QEMU, migrated live (R11, R45): each move has QEMU's own downtime beside the silence at the peer.
+#[test]
+fn r49_a_real_guest_that_migrates_live_loses_nothing() {
+    let (output, report) =
+        lab(&["hot-move", "--guests", "qemu", "--moves", "3", "--inner", "4", "--outer", "6"]);
+    assert!(output.status.success(), "the scenario failed");
+    let run = &report["runs"][0];
+    assert_eq!((&run["lost"], &run["duplicated"], &run["tcp_alive"]), (&0.into(), &0.into(), &true.into()));
+    for moved in run["timeline"].as_array().expect("moves") {
+        assert!(moved["vm_downtime_ms"].is_number() && moved["gap_ms"].is_number(), "{moved}");
+        assert!(moved["held_old"].as_u64() > Some(0), "{moved}");
+    }
+}
+
 #[test]
 fn without_forwarding_in_flight_packets_are_lost() {
     let (_, report) = lab(&["hot-move", "--no-forward", "--inner", "4", "--outer", "4"]);

@@ -10,7 +10,7 @@ use godwit_lab::agent;
 use godwit_lab::bench::Bench;
 use godwit_lab::lab::nve::Binaries;
 use godwit_lab::lab::{Lab, cleanup, take_down};
-use godwit_lab::mover::{hot_move, timeline};
+use godwit_lab::mover::{How, hot_move, timeline};
 use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::guest::GuestTalk;
 use godwit_lab::scenario::guest_tso::GuestTso;
@@ -145,7 +145,7 @@ fn move_standing(id: &str, vm: &str, to: &str) -> Result<bool> {
     let nva = lab.nva.clone();
     let moves = nva.operator.list_moves(ListMovesRequest::default())?.moves;
     let n = 1 + moves.iter().filter(|m| m.id.starts_with("play-")).count();
-    let result = hot_move(&mut lab, vm, to, &format!("play-{n}"));
+    let result = hot_move(&mut lab, vm, to, &format!("play-{n}"), How::default());
     // Written whatever came of it: a port more or less has to be known the next time.
     lab.keep()?;
     let mut moved = result?;

@@ -14,9 +14,8 @@ use crate::agent::proto::Gap;
 use crate::clock::{ms, now_ns, wall_us};
 use crate::guest::migrate::Migration;
 use crate::guest::qemu::Nic;
-use crate::lab::guests::VhostPort;
+use crate::lab::guests::{Placed, VhostPort};
 use crate::lab::rpc::is_unreachable;
-use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, nve::Nva};
 
 /// How long each part of a move may take; the NVA may be away for a while.
@@ -42,6 +41,10 @@ pub struct Moved {
     pub parts: Vec<(&'static str, u64)>,
     /// The switch had taken everything that the guest had sent before it paused.
     pub drained: bool,
+    /// QEMU's own figures, where it was QEMU that moved the VM.
+    pub migration: Option<Migration>,
+    /// The silence at the VM's peer that belongs to the move, by the monotonic clock; for the caller to find.
+    pub gap: Option<Gap>,
     /// The NVA's record when the move was final; [`Moved::refresh`] reads it again.
     pub record: MoveRecord,
 }
@@ -61,6 +64,18 @@ impl Moved {
     /// The move was carried out, not called off.
     pub fn done(&self) -> bool {
         self.record.phase() == MovePhase::Done
+    }
+
+    /// From now on the hypervisor does this.
+    fn part(&mut self, what: &'static str) {
+        self.parts.push((what, now_ns()));
+    }
+
+    /// Waits until both NVEs are prepared; true where the move was called off instead.
+    fn prepared(&mut self, lab: &mut Lab) -> Result<bool> {
+        self.part("waiting for both NVEs to be prepared");
+        self.record = wait_phase(lab, &self.id, |p| p >= MovePhase::Prepared)?;
+        Ok(is_called_off(&self.record))
     }
 
     /// How long the guest stood still.
@@ -116,108 +131,139 @@ pub fn patiently<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Moves a running VM to another switch while its traffic runs.
+/// What is special about a move.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// The VM stands still for so long at the new host before it runs there.
+    pub pause_destination: Duration,
+    /// The hypervisor gives up when the VM has stopped at the old host; it goes on there.
+    pub abort: bool,
+}
+
+/// Moves a running VM to another switch while its traffic runs, whatever it is made of.
 ///
 /// # Errors
 /// Where a step fails; a move that the NVA calls off before the guest was paused is no error but a
 /// record that says so.
-pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
+pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str, how: How) -> Result<Moved> {
+    let mut begun = begin(lab, vm, to, id)?;
+    if let Some(placed) = lab.placed.get(vm).cloned() {
+        let (moved, port) = migrate(lab, &placed, begun, how)?;
+        if let (Some(port), Some(placed)) = (port, lab.placed.get_mut(vm)) {
+            placed.port = port;
+        }
+        return Ok(moved);
+    }
     let old = lab.vm(vm)?.attached.clone().with_context(|| format!("VM {vm} is attached nowhere"))?;
-    let order = StartMoveRequest { vm: vm.into(), to: to.into(), mode: MoveMode::Hot.into(), id: id.into() };
-    let mut parts = vec![("ordering the move", now_ns())];
-    let ordered = patiently(|| lab.nva.operator.start_move(order.clone()))?;
-    parts.push(("adding the port at the new NVE", now_ns()));
+    begun.part("adding the port at the new NVE");
     let new = lab.plug(vm, to)?;
-    parts.push(("waiting for both NVEs to be prepared", now_ns()));
-    let mut moved = Moved {
-        id: ordered.id.clone(),
-        from: old.nve.clone(),
+    if begun.prepared(lab)? {
+        lab.unplug(&new)?;
+        return Ok(begun);
+    }
+    begun.part("pausing the guest");
+    begun.drained = lab.vm(vm)?.pause()?;
+    let (from_ns, wall) = (now_ns(), wall_us());
+    begun.part("the guest's pause");
+    lab.nve(&old.nve)?
+        .admin
+        .ask(Ask::PausePort(PausePort { name: old.port.clone(), move_id: begun.id.clone() }))?;
+    if how.abort {
+        call_off(lab, &begun.id)?;
+    } else {
+        lab.vm(vm)?.attach(&new)?;
+        sleep(how.pause_destination);
+    }
+    lab.vm(vm)?.resume(false)?;
+    begun.paused = Some(Gap { from_ns, to_ns: now_ns() });
+    begun.paused_wall_us = wall;
+    begun.part("waiting for the move to be over");
+    begun.record = wait_phase(lab, &begun.id, |p| p >= MovePhase::Done)?;
+    begun.part("removing the port at the old NVE");
+    lab.unplug(if how.abort { &new } else { &old })?;
+    begun.part("");
+    Ok(begun)
+}
+
+/// Orders a move.
+fn begin(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
+    let from = lab.place_of(vm)?;
+    let order = StartMoveRequest { vm: vm.into(), to: to.into(), mode: MoveMode::Hot.into(), id: id.into() };
+    let parts = vec![("ordering the move", now_ns())];
+    let record = patiently(|| lab.nva.operator.start_move(order.clone()))?;
+    Ok(Moved {
+        id: record.id.clone(),
+        from,
         to: to.into(),
         paused: None,
         paused_wall_us: 0,
         parts,
         drained: true,
-        record: ordered,
-    };
-    moved.record = wait_phase(lab, &moved.id, |p| p >= MovePhase::Prepared)?;
-    if is_called_off(&moved.record) {
-        lab.unplug(&new)?;
-        return Ok(moved);
-    }
-
-    moved.parts.push(("pausing the guest", now_ns()));
-    moved.drained = lab.vm(vm)?.pause()?;
-    let (from_ns, wall) = (now_ns(), wall_us());
-    moved.parts.push(("the guest's pause", from_ns));
-    lab.nve(&old.nve)?
-        .admin
-        .ask(Ask::PausePort(PausePort { name: old.port.clone(), move_id: moved.id.clone() }))?;
-    let guest = lab.vm(vm)?;
-    guest.attach(&new)?;
-    guest.resume(false)?;
-    moved.paused = Some(Gap { from_ns, to_ns: now_ns() });
-    moved.paused_wall_us = wall;
-    moved.parts.push(("waiting for the move to be done", now_ns()));
-
-    moved.record = wait_phase(lab, &moved.id, |p| p >= MovePhase::Done)?;
-    moved.parts.push(("removing the port at the old NVE", now_ns()));
-    lab.unplug(&old)?;
-    moved.parts.push(("", now_ns()));
-    Ok(moved)
+        migration: None,
+        gap: None,
+        record,
+    })
 }
 
-/// Moves a real guest to another switch by QEMU's live migration, while its traffic runs. Returns its new
-/// port beside what became of the move and of the migration.
+fn call_off(lab: &Lab, id: &str) -> Result<()> {
+    patiently(|| lab.nva.operator.abort_move(MoveName { id: id.into() })).map(drop)
+}
+
+/// Moves a real guest to another switch by QEMU's live migration. Returns its new port, where it has one, beside
+/// what became of the move.
 ///
 /// Nobody tells the switches that the guest pauses: QEMU lets go of the old port when it stops the
 /// guest, and announces the guest at the new one.
-///
-/// # Errors
-/// Where a step fails, or the NVA calls the move off.
-pub fn migrate_guest(
-    lab: &mut Lab,
-    spec: &VmSpec,
-    old: &VhostPort,
-    to: &str,
-    id: &str,
-) -> Result<(Moved, Migration, VhostPort)> {
+fn migrate(lab: &mut Lab, placed: &Placed, mut begun: Moved, how: How) -> Result<(Moved, Option<VhostPort>)> {
+    let (spec, old) = (&placed.spec, &placed.port);
     let name = spec.name.as_str();
-    let order =
-        StartMoveRequest { vm: name.into(), to: to.into(), mode: MoveMode::Hot.into(), id: id.into() };
-    let mut parts = vec![("ordering the move", now_ns())];
-    let ordered = patiently(|| lab.nva.operator.start_move(order.clone()))?;
-    parts.push(("adding the port at the new NVE", now_ns()));
-    let new = lab.plug_vhost(spec, to, "")?;
-    let destination = lab.guest(name)?.prepare_destination(vec![Nic::new(&new.socket, spec.mac)])?;
-    parts.push(("waiting for both NVEs to be prepared", now_ns()));
-    let prepared = wait_phase(lab, &ordered.id, |p| p >= MovePhase::Prepared)?;
-    if is_called_off(&prepared) {
-        bail!("move {} was called off:\n{}", ordered.id, timeline(&prepared));
+    begun.part("adding the port at the new NVE");
+    let new = lab.plug_vhost(spec, &begun.to, "")?;
+    let mut destination = lab.guest(name)?.prepare_destination(vec![Nic::new(&new.socket, spec.mac)])?;
+    if begun.prepared(lab)? {
+        drop(destination);
+        lab.unplug_vhost(&new)?;
+        return Ok((begun, None));
     }
-    parts.push(("the migration", now_ns()));
-    let guest = lab.guest(name)?;
-    guest.begin_migration(&destination)?;
-    let migration = guest.finish_migration(destination)?;
-    parts.push(("waiting for the move to be done", now_ns()));
-    let record = wait_phase(lab, &ordered.id, |p| p >= MovePhase::Done)?;
-    parts.push(("removing the port at the old NVE", now_ns()));
-    lab.unplug_vhost(old)?;
-    parts.push(("", now_ns()));
+    begun.part("the migration");
+    let (stopped_us, resumed_us) = if how.abort {
+        let guest = lab.guest(name)?;
+        guest.migrate_half_way(&mut destination)?;
+        guest.cancel_migration()?;
+        let times = guest.stop_and_resume()?;
+        drop(destination);
+        call_off(lab, &begun.id)?;
+        times
+    } else {
+        if how.pause_destination > Duration::ZERO {
+            destination.hold()?;
+        }
+        let guest = lab.guest(name)?;
+        guest.begin_migration(&destination)?;
+        let migration = guest.finish_migration(destination)?;
+        let resumed_us = match migration.resumed_us {
+            Some(at) => at,
+            None => {
+                sleep(how.pause_destination);
+                guest.resume()?;
+                wall_us()
+            }
+        };
+        let stopped_us = migration.stopped_us;
+        begun.migration = Some(migration);
+        (stopped_us, resumed_us)
+    };
+    begun.part("waiting for the move to be over");
+    begun.record = wait_phase(lab, &begun.id, |p| p >= MovePhase::Done)?;
+    begun.part("removing the port at the old NVE");
+    lab.unplug_vhost(if how.abort { &new } else { old })?;
+    begun.part("");
     let (now, wall) = (now_ns(), wall_us());
     // QEMU tells by the wall clock; silences are measured by the other one.
     let at_ns = |us: u64| now.saturating_sub(wall.saturating_sub(us) * 1000);
-    let resumed_us = migration.resumed_us.unwrap_or(wall);
-    let moved = Moved {
-        id: ordered.id,
-        from: old.nve.clone(),
-        to: to.into(),
-        paused: Some(Gap { from_ns: at_ns(migration.stopped_us), to_ns: at_ns(resumed_us) }),
-        paused_wall_us: migration.stopped_us,
-        parts,
-        drained: true,
-        record,
-    };
-    Ok((moved, migration, new))
+    begun.paused = Some(Gap { from_ns: at_ns(stopped_us), to_ns: at_ns(resumed_us) });
+    begun.paused_wall_us = stopped_us;
+    Ok((begun, (!how.abort).then_some(new)))
 }
 
 fn is_called_off(record: &MoveRecord) -> bool {

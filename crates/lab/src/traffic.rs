@@ -201,12 +201,12 @@ pub struct Stream {
     pub corrupt: u64,
     /// Sending attempts that the kernel refused and that were repeated.
     pub send_retries: u64,
-    /// Median of the time from sender to receiver, in microseconds.
-    pub delay_us_p50: u64,
+    /// Median of the time from sender to receiver, in microseconds; nothing where their clocks differ.
+    pub delay_us_p50: Option<u64>,
     /// 99th percentile of it.
-    pub delay_us_p99: u64,
+    pub delay_us_p99: Option<u64>,
     /// The longest.
-    pub delay_us_max: u64,
+    pub delay_us_max: Option<u64>,
     /// The longest silence between two arrivals, in milliseconds.
     pub gap_ms_max: f64,
     /// Silences of 5 ms and more, longest first.
@@ -244,9 +244,9 @@ impl Stream {
             reordered: r.reordered,
             corrupt: r.corrupt,
             send_retries,
-            delay_us_p50: r.delay_us_p50,
-            delay_us_p99: r.delay_us_p99,
-            delay_us_max: r.delay_us_max,
+            delay_us_p50: Some(r.delay_us_p50),
+            delay_us_p99: Some(r.delay_us_p99),
+            delay_us_max: Some(r.delay_us_max),
             gap_ms_max: r.gaps.first().map_or(0.0, |g| ms(g.to_ns - g.from_ns)),
             gaps: r.gaps,
             missing: missing.map(|(&(first, last), sent_ns)| Missing { first, last, sent_ns }).collect(),

@@ -61,6 +61,28 @@ impl Guest {
     /// # Errors
     /// Where QEMU refuses.
     pub fn begin_migration(&mut self, to: &Incoming) -> Result<()> {
+        self.begin(to, false)
+    }
+
+    /// Migrates until the guest has stopped and all but the rest of its memory is carried, and not further:
+    /// [`Guest::cancel_migration`] follows, and the guest goes on where it is.
+    ///
+    /// # Errors
+    /// Where QEMU refuses, or does not come so far.
+    pub fn migrate_half_way(&mut self, to: &mut Incoming) -> Result<()> {
+        self.begin(to, true)?;
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match self.migration_state()?["status"].as_str() {
+                Some("pre-switchover") => return Ok(()),
+                Some(status @ ("completed" | "failed" | "cancelled")) => bail!("the migration has {status}"),
+                status if Instant::now() > give_up => bail!("the migration stands at {status:?}"),
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    fn begin(&mut self, to: &Incoming, stop_before_end: bool) -> Result<()> {
         // With its usual bounds QEMU spreads even a small guest's memory over seconds, and stops the guest
         // for longer than it has to.
         let limits = json!({ "max-bandwidth": 1_u64 << 32, "downtime-limit": self.downtime_limit_ms });
@@ -68,7 +90,10 @@ impl Guest {
         self.qmp.execute(
             "migrate-set-capabilities",
             json!({
-                "capabilities": [{ "capability": "events", "state": true }]
+                "capabilities": [
+                    { "capability": "events", "state": true },
+                    { "capability": "pause-before-switchover", "state": stop_before_end }
+                ]
             }),
         )?;
         let uri = format!("unix:{}", to.booting.files.migration.display());
@@ -130,6 +155,15 @@ impl Guest {
                 _ => std::thread::sleep(POLL),
             }
         }
+    }
+
+    /// When the guest last stopped here and went on, by the wall clock, in microseconds since 1970.
+    ///
+    /// # Errors
+    /// Where it did not do both.
+    pub fn stop_and_resume(&mut self) -> Result<(u64, u64)> {
+        let stopped = self.qmp.event("STOP", RESUME_PATIENCE)?.at_us;
+        Ok((stopped, self.qmp.event("RESUME", RESUME_PATIENCE)?.at_us))
     }
 
     /// QEMU's answer to `query-migrate`.

@@ -1,5 +1,6 @@
 //! Guests of QEMU in a lab: on vhost-user ports of its switches.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -9,6 +10,7 @@ use godwit_nva_api::v1::admin_request::Kind as Ask;
 use super::topology::{GUEST, GUEST_MTU};
 use super::vm::VmSpec;
 use super::{Lab, VNI, topology};
+use crate::agent::client::Agent;
 use crate::agent::proto::Announcement;
 use crate::guest::Guest;
 use crate::guest::qemu::{GuestSpec, Nic};
@@ -22,6 +24,15 @@ pub struct VhostPort {
     pub port: String,
     /// Its socket, where QEMU connects.
     pub socket: PathBuf,
+}
+
+/// A guest's VM, and the port that it is on.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Who it is.
+    pub spec: VmSpec,
+    /// Where it is.
+    pub port: VhostPort,
 }
 
 impl Lab {
@@ -78,9 +89,65 @@ impl Lab {
         let mut guest = Guest::start(machine, &self.dir, Some(&namespace))?;
         guest.configure(&interface, GUEST_MTU, &spec.ips)?;
         self.guests.insert(spec.name.clone(), guest);
+        self.placed.insert(spec.name.clone(), Placed { spec: spec.clone(), port: port.clone() });
         let what = Announcement { interface, ..announcement(spec) };
         self.wait_located(&spec.name, nve, |lab| lab.guest(&spec.name)?.agent.announce(what.clone()))?;
         Ok(port)
+    }
+
+    /// Where a guest is.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn placed(&self, name: &str) -> Result<&Placed> {
+        self.placed.get(name).with_context(|| format!("the lab has no guest {name}"))
+    }
+
+    /// The switch that a VM is attached to, whatever it is made of.
+    ///
+    /// # Errors
+    /// Where there is no such VM, or it is attached nowhere.
+    pub fn place_of(&mut self, name: &str) -> Result<String> {
+        if let Some(guest) = self.placed.get(name) {
+            return Ok(guest.port.nve.clone());
+        }
+        let attached = self.vm(name)?.attached.as_ref();
+        Ok(attached.with_context(|| format!("VM {name} is attached nowhere"))?.nve.clone())
+    }
+
+    /// A VM's address of a family, with port 0, whatever it is made of.
+    ///
+    /// # Errors
+    /// Where there is no such VM.
+    pub fn address_of(&mut self, name: &str, v6: bool) -> Result<SocketAddr> {
+        match self.placed.get(name) {
+            Some(guest) => Ok(guest.spec.address(v6, 0)),
+            None => Ok(self.vm(name)?.spec.address(v6, 0)),
+        }
+    }
+
+    /// The agents of two VMs at once, whatever they are made of.
+    ///
+    /// # Errors
+    /// Where one is missing or the function fails.
+    pub fn with_agents<T>(
+        &mut self,
+        (a, b): (&str, &str),
+        work: impl FnOnce(&mut Agent, &mut Agent) -> Result<T>,
+    ) -> Result<T> {
+        let vms = self.vms.iter_mut().map(|(name, vm)| (name, &mut vm.agent));
+        let guests = self.guests.iter_mut().map(|(name, guest)| (name, &mut guest.agent));
+        let (mut first, mut second) = (None, None);
+        for (name, agent) in vms.chain(guests) {
+            if name == a {
+                first = Some(agent);
+            } else if name == b {
+                second = Some(agent);
+            }
+        }
+        let first = first.with_context(|| format!("the lab has no VM {a}"))?;
+        let second = second.with_context(|| format!("the lab has no VM {b}"))?;
+        work(first, second)
     }
 
     /// A guest by name.

@@ -5,6 +5,7 @@
 //! told to [stay](Lab::keep).
 
 pub mod cleanup;
+pub mod delay;
 pub mod guests;
 pub mod nve;
 pub mod process;
@@ -23,7 +24,9 @@ use anyhow::{Context, Result, bail, ensure};
 use godwit_nva_api::v1;
 use godwit_nva_api::v1::admin_request::Kind as Ask;
 
-use self::nve::{Binaries, Locator, Nva, Nve, SwitchOptions};
+use self::delay::Delay;
+use self::guests::Placed;
+use self::nve::{Binaries, Locator, NVA_PORT, Nva, Nve, SwitchOptions};
 use self::rpc::Rpc;
 use self::vm::{Attachment, Vm, VmSpec};
 use crate::guest::Guest;
@@ -48,6 +51,8 @@ pub struct LabSpec {
     pub outer_v6: bool,
     /// How they are configured.
     pub options: SwitchOptions,
+    /// What lies between each of them and the NVA.
+    pub nva_delay: Option<Delay>,
 }
 
 impl LabSpec {
@@ -58,6 +63,7 @@ impl LabSpec {
             outer_v4: !outer_v6,
             outer_v6,
             options: options.clone(),
+            nva_delay: None,
         }
     }
 }
@@ -74,6 +80,8 @@ pub struct Lab {
     pub vms: BTreeMap<String, Vm>,
     /// Guests of QEMU by name.
     pub guests: BTreeMap<String, Guest>,
+    /// Where those guests are.
+    pub placed: BTreeMap<String, Placed>,
     /// Switches by name.
     pub nves: BTreeMap<String, Nve>,
     /// The directory.
@@ -129,6 +137,11 @@ impl Lab {
         let nva = Nva::start(&ns("nva"), management_ip(0), bins, &dir, &rpc)?;
         nva.operator.create_vn(v1::Vn { name: VN.into(), vni: VNI, ..Default::default() })?;
 
+        let url = match spec.nva_delay {
+            Some(delay) => delay::serve(&ns("nva"), management_ip(0), NVA_PORT, delay)?,
+            None => nva.url.clone(),
+        };
+
         let mut nves = BTreeMap::new();
         for (name, number) in spec.nves.iter().zip(1u8..) {
             let namespace = ns(name);
@@ -136,7 +149,7 @@ impl Lab {
             topology::connect_underlay(&net, &namespace, name)?;
             topology::connect_management(&net, &namespace, name, management_ip(number))?;
             let locator = Locator::numbered(number, spec.outer_v4, spec.outer_v6);
-            let place = (dir.as_path(), &rpc, nva.url.as_str());
+            let place = (dir.as_path(), &rpc, url.as_str());
             nves.insert(name.clone(), Nve::start(name, &namespace, locator, &spec.options, bins, place)?);
         }
         for nve in nves.values_mut() {
@@ -149,6 +162,7 @@ impl Lab {
             bins: bins.clone(),
             vms: BTreeMap::new(),
             guests: BTreeMap::new(),
+            placed: BTreeMap::new(),
             nves,
             nva: Arc::new(nva),
             rpc,

@@ -17,7 +17,7 @@ use crate::cmd;
 /// How long a program may take to be ready; starting a DPDK process on a busy machine takes seconds.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// The NVA's port.
-const NVA_PORT: u16 = 6640;
+pub const NVA_PORT: u16 = 6640;
 
 /// The programs under test.
 #[derive(Clone, Debug)]

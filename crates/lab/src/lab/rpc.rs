@@ -171,6 +171,8 @@ impl Operator {
         list_nves(v1::ListNvesRequest) -> v1::NveList;
         /// Orders a move.
         start_move(v1::StartMoveRequest) -> v1::MoveRecord;
+        /// Calls a move off.
+        abort_move(v1::MoveName) -> v1::MoveRecord;
         /// Shows a move.
         show_move(v1::MoveName) -> v1::MoveRecord;
         /// Lists moves.

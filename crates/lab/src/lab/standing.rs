@@ -91,6 +91,7 @@ impl Lab {
             bins: bins.clone(),
             vms,
             guests: BTreeMap::new(),
+            placed: BTreeMap::new(),
             nves,
             nva: Arc::new(nva),
             rpc,

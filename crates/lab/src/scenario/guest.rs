@@ -9,7 +9,7 @@ use crate::guest::qemu::GuestSpec;
 use crate::guest::standard_image;
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec};
-use crate::mover::migrate_guest;
+use crate::mover::{How, hot_move};
 
 /// Echo requests each way and family.
 const PINGS: u32 = 20;
@@ -47,11 +47,12 @@ fn in_lab(lab: &mut Lab) -> Result<bool> {
     let (g, p) = (VmSpec::numbered("g", 10), VmSpec::numbered("p", 20));
     let (kernel, image) = standard_image(&lab.bins.lab.clone(), &lab.dir)?;
     lab.start_vm(p.clone(), "b")?;
-    let old = lab.start_guest(&g, GuestSpec::new("g", &kernel, &image), "a", "")?;
+    lab.start_guest(&g, GuestSpec::new("g", &kernel, &image), "a", "")?;
     println!("  g is up: Linux {}", lab.guest("g")?.sh("uname -r")?.trim());
     let mut passed = echoes(lab, &g, &p)?;
 
-    let (moved, migration, _new) = migrate_guest(lab, &g, &old, "b", "guest-1")?;
+    let moved = hot_move(lab, "g", "b", "guest-1", How::default())?;
+    let migration = moved.migration.as_ref().context("the move was called off")?;
     println!(
         "  g migrated from a to b: QEMU's downtime {} ms, {} ms in all; the move is {}",
         migration.downtime_ms,

@@ -6,13 +6,21 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use godwit_nva_api::v1::MoveStepKind;
 
+use super::clocks::GuestClock;
+use super::nva_kill::{Blow, strike};
 use super::report::{self, MoveLine, Run};
-use super::{Common, Load, finish, ip_version, talk, with_agents};
+use super::{Common, Guests, Load, finish, ip_version, talk, with_agents};
+use crate::agent::proto::Gap;
+use crate::clock::ms;
+use crate::guest::qemu::{GuestSpec, QEMU};
+use crate::guest::standard_image;
+use crate::lab::delay::{Delay, duration};
 use crate::lab::nve::Binaries;
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec};
-use crate::mover::{Moved, hot_move};
-use crate::traffic::{Traffic, run};
+use crate::mover::{How, Moved, hot_move};
+use crate::random::Dice;
+use crate::traffic::{Talk, Traffic, run};
 
 /// The switches that the VM goes around.
 const ROUND: [&str; 3] = ["a", "b", "c"];
@@ -28,9 +36,12 @@ pub struct HotMove {
     common: Common,
     #[command(flatten)]
     load: Load,
-    /// How many times the VM moves in each combination
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    moves: u32,
+    /// What the VM that moves is made of
+    #[arg(long, value_enum, default_value = "netns", value_name = "KIND")]
+    guests: Guests,
+    /// How many times the VM moves in each combination [default: 5; with QEMU's guests 10]
+    #[arg(long, value_name = "N")]
+    moves: Option<u32>,
     /// Only this inner IP version
     #[arg(long, value_name = "4|6", value_parser = ip_version)]
     inner: Option<u8>,
@@ -43,6 +54,21 @@ pub struct HotMove {
     /// Switch forwarding in flight off: shows that this test can fail
     #[arg(long)]
     no_forward: bool,
+    /// The VM stands still for so long at its new host before it runs there
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = duration)]
+    pause_destination: Duration,
+    /// One move is given up when the VM has stopped, and ordered again
+    #[arg(long)]
+    abort_one: bool,
+    /// The NVA is killed at some point of each move, and started again
+    #[arg(long)]
+    kill_nva: bool,
+    /// Every message between switches and NVA takes so long: 10ms±5ms
+    #[arg(long, value_name = "TIME")]
+    nva_delay: Option<Delay>,
+    /// Seed of the points at which the NVA is killed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 impl HotMove {
@@ -52,7 +78,8 @@ impl HotMove {
     /// # Errors
     /// Where it cannot be carried out.
     pub fn run(&self) -> Result<bool> {
-        let bins = self.common.prepare(&[])?;
+        let tools: &[&str] = if self.guests == Guests::Qemu { &[QEMU, "busybox"] } else { &[] };
+        let bins = self.common.prepare(tools)?;
         let combinations = self.combinations();
         self.introduce(combinations.len());
         let (mut runs, mut hint) = (Vec::new(), String::new());
@@ -77,16 +104,36 @@ impl HotMove {
         of(self.outer).iter().flat_map(|&o| of(self.inner).into_iter().map(move |i| (i, o))).collect()
     }
 
+    fn moves(&self) -> u32 {
+        self.moves.unwrap_or(if self.guests == Guests::Qemu { 10 } else { 5 })
+    }
+
     fn introduce(&self, combinations: usize) {
-        let Load { rate, tcp_mbit, .. } = &self.load;
+        let load = self.load.spec(self.guests);
         println!("Godwit lab: hot move");
         println!(
             "  VM v moves {} times around the switches a, b, c and talks to VM p at c: {} probes a second\n  \
-             and {tcp_mbit} Mbit/s of TCP each way, for {combinations} combination(s) of IP versions.",
-            self.moves,
-            report::thousands(u64::from(*rate)),
+             and {} Mbit/s of TCP each way, for {combinations} combination(s) of IP versions.",
+            self.moves(),
+            report::thousands(u64::from(load.rate)),
+            load.tcp_rate_bit / 1_000_000,
         );
         println!("  Each switch is a process with an EAL of its own; workers {}.", self.common.workers);
+        if self.guests == Guests::Qemu {
+            println!("  v is Linux under QEMU, emulated, on vhost-user ports; QEMU migrates it live.");
+        }
+        if self.pause_destination > Duration::ZERO {
+            println!("  At each new host v stands still for {:?} before it runs.", self.pause_destination);
+        }
+        if self.abort_one {
+            println!("  One move is given up when v has stopped; v goes on where it was, and moves again.");
+        }
+        if self.kill_nva {
+            println!("  The NVA is killed during each move and started again (seed {}).", self.seed);
+        }
+        if let Some(Delay { mean, spread }) = self.nva_delay {
+            println!("  Between switches and NVA each message takes {mean:?} ± {spread:?}.");
+        }
         if self.no_forward {
             println!("  Forwarding in flight is OFF: packets must get lost, or this test proves nothing.");
         }
@@ -98,7 +145,9 @@ impl HotMove {
         let started = Instant::now();
         let mut options = self.common.switch_options();
         options.forward_in_flight = !self.no_forward;
-        let mut lab = Lab::start(&LabSpec::new(&ROUND, outer == 6, &options), bins)?;
+        let mut spec = LabSpec::new(&ROUND, outer == 6, &options);
+        spec.nva_delay = self.nva_delay;
+        let mut lab = Lab::start(&spec, bins)?;
         let result = self.in_lab(&mut lab, inner, outer, started);
         match &result {
             Ok(run) if run.is_faultless() || self.no_forward => {}
@@ -121,8 +170,8 @@ impl HotMove {
 
     fn in_lab(&self, lab: &mut Lab, inner: u8, outer: u8, started: Instant) -> Result<Run> {
         lab.start_vm(VmSpec::numbered("p", 20), "c")?;
-        lab.start_vm(VmSpec::numbered("v", 10), "a")?;
-        let traffic = talk(lab, 1, self.load.spec(), inner == 6, PAIR)?;
+        self.start_v(lab)?;
+        let traffic = talk(lab, 1, self.load.spec(self.guests), inner == 6, PAIR)?;
         let hugepages = lab.nve("a")?.admin.status()?.hugepages;
         println!(
             "      lab {} ready in {:.1} s ({})",
@@ -131,22 +180,11 @@ impl HotMove {
             if hugepages { "hugepages" } else { "no hugepages" },
         );
         with_agents(lab, PAIR, |v, p| run(p).and_then(|()| run(v)))?;
-        let half = Duration::from_secs_f64(self.duration_per_move / 2.0);
-        let mut moves = Vec::new();
-        let mut tcp_went_on = true;
-        for n in 1..=self.moves {
-            std::thread::sleep(half);
-            let (mut moved, tcp) = self.one_move(lab, n, &traffic)?;
-            tcp_went_on &= tcp;
-            std::thread::sleep(half.max(LATE_COUNTS));
-            moved.refresh(&lab.nva)?;
-            println!("      {}", MoveLine::new(n, &moved).text(Some(tcp)));
-            if !moved.drained {
-                println!("             (the old switch did not take all that v had sent before its pause)");
-            }
-            moves.push(moved);
+        let (mut moves, clock, tcp_went_on) = self.go_round(lab, &traffic)?;
+        let mut talk = finish(lab, &traffic, PAIR)?;
+        if let Some(clock) = clock {
+            by_the_machines_clock(&mut talk, &clock);
         }
-        let talk = finish(lab, &traffic, PAIR)?;
         std::thread::sleep(LATE_COUNTS);
         let nva = lab.nva.clone();
         moves.iter_mut().try_for_each(|m| m.refresh(&nva))?;
@@ -163,10 +201,78 @@ impl HotMove {
         Ok(run)
     }
 
-    fn one_move(&self, lab: &mut Lab, n: u32, traffic: &Traffic) -> Result<(Moved, bool)> {
-        let to = ROUND[n as usize % ROUND.len()];
-        let moved = hot_move(lab, PAIR.0, to, &format!("{}-move-{n}", lab.id))?;
-        if !moved.done() {
+    fn start_v(&self, lab: &mut Lab) -> Result<()> {
+        let v = VmSpec::numbered("v", 10);
+        match self.guests {
+            Guests::Netns => lab.start_vm(v, "a"),
+            Guests::Qemu => {
+                let (kernel, image) = standard_image(&lab.bins.lab.clone(), &lab.dir)?;
+                lab.start_guest(&v, GuestSpec::new("v", &kernel, &image), "a", "").map(drop)
+            }
+        }
+    }
+
+    /// All the moves; beside them v's clock, where that is not the machine's, and whether TCP was seen to go on
+    /// after each of them.
+    fn go_round(&self, lab: &mut Lab, traffic: &Traffic) -> Result<(Vec<Moved>, Option<GuestClock>, bool)> {
+        let half = Duration::from_secs_f64(self.duration_per_move / 2.0);
+        let qemu = self.guests == Guests::Qemu;
+        let mut clock = if qemu { Some(GuestClock::new(ahead(lab)?)) } else { None };
+        let (mut moves, mut dice) = (Vec::new(), Dice::new(self.seed));
+        let mut tcp_went_on = true;
+        // The one in the middle is given up and repeated; with the NVA killed, others may be called off.
+        let (mut abort, mut tries) = (self.abort_one, 0);
+        while moves.iter().filter(|m: &&Moved| m.done()).count() < self.moves() as usize {
+            tries += 1;
+            if tries > 2 * self.moves() + 2 {
+                bail!("{tries} moves were ordered, and too many of them called off");
+            }
+            std::thread::sleep(half);
+            let gives_up = abort && 2 * moves.len() >= self.moves() as usize;
+            abort &= !gives_up;
+            let (mut moved, tcp) = self.one_move(lab, tries, traffic, gives_up, &mut dice)?;
+            tcp_went_on &= tcp;
+            if let (Some(clock), Some(paused)) = (&mut clock, moved.paused) {
+                clock.stood_still(paused.from_ns, ahead(lab)?);
+            }
+            std::thread::sleep(half.max(LATE_COUNTS));
+            moved.refresh(&lab.nva)?;
+            moved.gap = silence(lab, &moved)?;
+            println!("      {}", MoveLine::new(tries, &moved).text(Some(tcp)));
+            if !moved.done() {
+                println!("             (called off: v is where it was)");
+            }
+            if !moved.drained {
+                println!("             (the old switch did not take all that v had sent before its pause)");
+            }
+            moves.push(moved);
+        }
+        Ok((moves, clock, tcp_went_on))
+    }
+
+    fn one_move(
+        &self,
+        lab: &mut Lab,
+        n: u32,
+        traffic: &Traffic,
+        gives_up: bool,
+        dice: &mut Dice,
+    ) -> Result<(Moved, bool)> {
+        let here = lab.place_of(PAIR.0)?;
+        let at = ROUND.iter().position(|r| *r == here).context("v is at none of the switches")?;
+        let to = ROUND[(at + 1) % ROUND.len()];
+        let blow = self.kill_nva.then(|| Blow::roll(dice));
+        let killer = blow.map(|blow| {
+            let nva = lab.nva.clone();
+            std::thread::spawn(move || strike(&nva, blow))
+        });
+        let how = How { pause_destination: self.pause_destination, abort: gives_up };
+        let moved = hot_move(lab, PAIR.0, to, &format!("{}-move-{n}", lab.id), how);
+        if let Some(killer) = killer {
+            killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))??;
+        }
+        let moved = moved.with_context(|| format!("move {n}, NVA: {blow:?}"))?;
+        if !moved.done() && !gives_up && !self.kill_nva {
             bail!("move {n} was called off: {}", crate::mover::timeline(&moved.record));
         }
         let tcp = with_agents(lab, PAIR, |v, p| traffic.tcp_progresses(v, p))?;
@@ -183,7 +289,10 @@ impl HotMove {
             println!("\nWithout forwarding in flight {} packets were lost, {verb}.", report::thousands(lost));
             return shown;
         }
-        let total = runs.len() as u32 * self.moves;
+        if let Some(beyond) = report::beyond_downtime(runs) {
+            println!("\n{beyond}");
+        }
+        let total = runs.len() as u32 * self.moves();
         if faultless {
             println!(
                 "\nPASSED: {total} hot moves, nothing lost, nothing duplicated, every TCP connection alive."
@@ -192,6 +301,35 @@ impl HotMove {
             println!("\nFAILED: see the lines above; each failed run says where its logs are.");
         }
         faultless
+    }
+}
+
+/// By how many nanoseconds v's clock is ahead of the machine's.
+fn ahead(lab: &mut Lab) -> Result<i64> {
+    Ok(lab.guest(PAIR.0)?.agent.clock_offset()?.0)
+}
+
+/// The silence at p around the move: the longest that v's pause was a part of.
+fn silence(lab: &mut Lab, moved: &Moved) -> Result<Option<Gap>> {
+    let Some(pause) = moved.paused else { return Ok(None) };
+    let gaps = lab.vm(PAIR.1)?.agent.probe_report(1, 0)?.gaps;
+    // What p had received by then may be a little older or newer than the pause itself.
+    let around = |g: &&Gap| g.to_ns + 1_000_000 > pause.from_ns && g.from_ns < pause.to_ns + 1_000_000;
+    Ok(gaps.iter().filter(around).max_by_key(|g| g.to_ns - g.from_ns).copied())
+}
+
+/// Turns what v's own clock says into the machine's time. How long a packet was under way cannot be told from
+/// two clocks that are some milliseconds apart: it is not told.
+fn by_the_machines_clock(talk: &mut Talk, clock: &GuestClock) {
+    for m in &mut talk.a_to_b.missing {
+        m.sent_ns = clock.machine(m.sent_ns);
+    }
+    for g in &mut talk.b_to_a.gaps {
+        *g = clock.gap(*g);
+    }
+    talk.b_to_a.gap_ms_max = talk.b_to_a.gaps.iter().map(|g| ms(g.to_ns - g.from_ns)).fold(0.0, f64::max);
+    for s in [&mut talk.a_to_b, &mut talk.b_to_a] {
+        (s.delay_us_p50, s.delay_us_p99, s.delay_us_max) = (None, None, None);
     }
 }
 

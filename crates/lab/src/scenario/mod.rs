@@ -1,6 +1,7 @@
 //! The scenarios that the lab runs, and what they have in common.
 
 pub mod bare_metal;
+mod clocks;
 pub mod guest;
 pub mod guest_tso;
 pub mod hot_move;
@@ -50,28 +51,41 @@ pub struct Common {
 /// What is sent while a scenario runs.
 #[derive(Clone, Debug, Args)]
 pub struct Load {
-    /// Probe packets a second, each way
-    #[arg(long, default_value_t = 5000, value_name = "PPS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub rate: u32,
+    /// Probe packets a second, each way [default: 5000; with QEMU's guests 2000]
+    #[arg(long, value_name = "PPS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
     /// UDP payload of a probe packet in bytes
     #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(32..=1352))]
     pub payload: u32,
     /// Every N-th probe is a packet of 1,400 bytes; 0 for none
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub big_every: u32,
-    /// TCP megabits a second, each way; 0 for no TCP
-    #[arg(long, default_value_t = 20, value_name = "MBIT")]
-    pub tcp_mbit: u32,
+    /// TCP megabits a second, each way; 0 for no TCP [default: 20; with QEMU's guests 2]
+    #[arg(long, value_name = "MBIT")]
+    pub tcp_mbit: Option<u32>,
+}
+
+/// What the VM that moves is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Guests {
+    /// A namespace with an agent; the lab plays its hypervisor
+    Netns,
+    /// Linux under QEMU, which migrates it live
+    Qemu,
 }
 
 impl Load {
-    /// As the agents have it.
-    pub fn spec(&self) -> TrafficSpec {
+    /// As the agents have it. An emulated processor sends less.
+    pub fn spec(&self, guests: Guests) -> TrafficSpec {
+        let (rate, tcp_mbit) = match guests {
+            Guests::Netns => (5000, 20),
+            Guests::Qemu => (2000, 2),
+        };
         TrafficSpec {
-            rate: self.rate,
+            rate: self.rate.unwrap_or(rate),
             payload: self.payload as usize,
             big_every: self.big_every,
-            tcp_rate_bit: u64::from(self.tcp_mbit) * 1_000_000,
+            tcp_rate_bit: u64::from(self.tcp_mbit.unwrap_or(tcp_mbit)) * 1_000_000,
         }
     }
 }
@@ -115,7 +129,7 @@ fn ip_version(text: &str) -> Result<u8, String> {
 /// # Errors
 /// Where they do not reach each other.
 pub fn talk(lab: &mut Lab, probe: u32, spec: TrafficSpec, v6: bool, (a, b): (&str, &str)) -> Result<Traffic> {
-    let addresses = (lab.vm(a)?.spec.address(v6, 0), lab.vm(b)?.spec.address(v6, 0));
+    let addresses = (lab.address_of(a, v6)?, lab.address_of(b, v6)?);
     let opened = with_agents(lab, (a, b), |x, y| {
         let mut x = End { agent: x, address: addresses.0 };
         let mut y = End { agent: y, address: addresses.1 };
@@ -130,14 +144,10 @@ pub fn talk(lab: &mut Lab, probe: u32, spec: TrafficSpec, v6: bool, (a, b): (&st
 /// Where a VM is missing or the function fails.
 pub fn with_agents<T>(
     lab: &mut Lab,
-    (a, b): (&str, &str),
+    pair: (&str, &str),
     work: impl FnOnce(&mut Agent, &mut Agent) -> Result<T>,
 ) -> Result<T> {
-    // Taken out for the while: a map lends only one of its values at a time.
-    let mut first = lab.vms.remove(a).ok_or_else(|| anyhow::anyhow!("the lab has no VM {a}"))?;
-    let result = lab.vm(b).and_then(|second| work(&mut first.agent, &mut second.agent));
-    lab.vms.insert(a.into(), first);
-    result
+    lab.with_agents(pair, work)
 }
 
 /// Ends a talk between two VMs and judges it.

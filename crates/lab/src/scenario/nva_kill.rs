@@ -11,12 +11,12 @@ use clap::Args;
 use godwit_nva_api::v1::{Entry, ListVmsRequest, VmKey, VmRecord};
 
 use super::report::{self, MoveLine};
-use super::{Common, Load, ip_version, talk, with_agents};
+use super::{Common, Guests, Load, ip_version, talk, with_agents};
 use crate::agent::proto::Request;
 use crate::lab::nve::Nva;
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec, VNI};
-use crate::mover::{Moved, hot_move};
+use crate::mover::{How, Moved, hot_move};
 use crate::random::Dice;
 use crate::traffic::{Stream, Talk, run};
 
@@ -47,10 +47,20 @@ pub struct NvaKill {
 }
 
 /// When the NVA dies and comes back in one move.
-#[derive(Clone, Copy)]
-struct Blow {
-    kill_after: Duration,
-    dead_for: Duration,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blow {
+    pub(super) kill_after: Duration,
+    pub(super) dead_for: Duration,
+}
+
+impl Blow {
+    /// The next one: some time in a move of namespaces, most of which take a tenth of a second.
+    pub(super) fn roll(dice: &mut Dice) -> Blow {
+        Blow {
+            kill_after: Duration::from_millis(dice.between(0, 110)),
+            dead_for: Duration::from_millis(dice.between(20, 600)),
+        }
+    }
 }
 
 impl NvaKill {
@@ -84,8 +94,8 @@ impl NvaKill {
             lab.start_vm(VmSpec::numbered(name, number), nve)?;
         }
         let v6 = self.inner == 6;
-        let moving = talk(lab, 1, self.load.spec(), v6, ("v", "p"))?;
-        let staying = talk(lab, 2, self.load.spec(), v6, ("q", "p"))?;
+        let moving = talk(lab, 1, self.load.spec(Guests::Netns), v6, ("v", "p"))?;
+        let staying = talk(lab, 2, self.load.spec(Guests::Netns), v6, ("q", "p"))?;
         println!("  lab {} ready", lab.id);
         for name in ["p", "q", "v"] {
             run(&mut lab.vm(name)?.agent)?;
@@ -106,16 +116,13 @@ impl NvaKill {
         let mut dice = Dice::new(self.seed);
         let mut outcomes = Vec::new();
         for n in 1..=self.moves {
-            let blow = Blow {
-                kill_after: Duration::from_millis(dice.between(0, 110)),
-                dead_for: Duration::from_millis(dice.between(20, 600)),
-            };
+            let blow = Blow::roll(&mut dice);
             let here = lab.vm("v")?.attached.clone().map(|a| a.nve).unwrap_or_default();
             let at = ROUND.iter().position(|r| *r == here).context("v is at none of the switches")?;
             let to = ROUND[(at + 1) % ROUND.len()];
             let nva = lab.nva.clone();
             let killer = thread::spawn(move || strike(&nva, blow));
-            let moved = hot_move(lab, "v", to, &format!("{}-move-{n}", lab.id));
+            let moved = hot_move(lab, "v", to, &format!("{}-move-{n}", lab.id), How::default());
             killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))??;
             let moved = moved.with_context(|| format!("move {n}, NVA killed after {:?}", blow.kill_after))?;
             let (ms, dead) = (blow.kill_after.as_millis(), blow.dead_for.as_millis());
@@ -173,7 +180,8 @@ impl NvaKill {
     }
 }
 
-fn strike(nva: &Arc<Nva>, blow: Blow) -> Result<()> {
+/// Kills the NVA and starts it again.
+pub(super) fn strike(nva: &Arc<Nva>, blow: Blow) -> Result<()> {
     thread::sleep(blow.kill_after);
     nva.kill9()?;
     thread::sleep(blow.dead_for);

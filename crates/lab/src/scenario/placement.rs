@@ -10,7 +10,7 @@ use godwit_nva_api::v1::{GetPlacement, PlacedQueue, SetPlacement};
 use serde::Serialize;
 
 use super::report::{self, thousands};
-use super::{Common, Load, finish, talk, with_agents};
+use super::{Common, Guests, Load, finish, talk, with_agents};
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec};
 use crate::traffic::{Stream, Talk, run};
@@ -61,7 +61,7 @@ impl Placement {
         println!(
             "  VMs v and p talk, {} probes a second and TCP each way, while receive queues of v's switch\n  \
              change workers {} times; its uplink has {} queue(s).\n",
-            thousands(u64::from(self.load.rate)),
+            thousands(u64::from(self.load.spec(Guests::Netns).rate)),
             self.passes,
             self.common.uplink_queues
         );
@@ -82,7 +82,7 @@ impl Placement {
         lab.start_vm(VmSpec::numbered("v", 10), "a")?;
         let workers = lab.nve("a")?.admin.status()?.workers.len();
         ensure!(workers > 1, "switch a has one worker: give it more with --workers 0-1");
-        let traffic = talk(lab, 1, self.load.spec(), false, PAIR)?;
+        let traffic = talk(lab, 1, self.load.spec(Guests::Netns), false, PAIR)?;
         with_agents(lab, PAIR, |v, p| run(p).and_then(|()| run(v)))?;
         let mut late = 0;
         for n in 0..self.passes {

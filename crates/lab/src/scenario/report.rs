@@ -90,6 +90,13 @@ pub struct MoveLine {
     pub to: String,
     /// How long the VM stood still.
     pub pause_ms: f64,
+    /// The downtime that QEMU itself tells, where QEMU moved the VM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm_downtime_ms: Option<u64>,
+    /// The silence at the peer that the move made: from the last packet of the VM before it to the first after it.
+    pub gap_ms: Option<f64>,
+    /// The move was carried out.
+    pub done: bool,
     /// From the beginning of the pause to the VM running at the new NVE.
     pub activated_ms: Option<f64>,
     /// From the beginning of the pause to the NVA's grant.
@@ -117,6 +124,9 @@ impl MoveLine {
             from: moved.from.clone(),
             to: moved.to.clone(),
             pause_ms: moved.pause_ms(),
+            vm_downtime_ms: moved.migration.as_ref().map(|m| m.downtime_ms),
+            gap_ms: moved.gap.map(|g| round(ms(g.to_ns - g.from_ns))),
+            done: moved.done(),
             activated_ms,
             granted_ms,
             done_ms,
@@ -129,7 +139,17 @@ impl MoveLine {
 
     /// The beginning of its line for people.
     pub fn brief(&self) -> String {
-        format!("move {:<2} {} → {}  paused {:>5.1} ms", self.n, self.from, self.to, self.pause_ms)
+        let downtime = self.vm_downtime_ms.map_or(String::new(), |d| format!("  QEMU's downtime {d:>3} ms"));
+        let gap = self.gap_ms.map_or(String::new(), |g| format!("  gap {g:>5.1} ms"));
+        format!(
+            "move {:<2} {} → {}  paused {:>5.1} ms{downtime}{gap}",
+            self.n, self.from, self.to, self.pause_ms
+        )
+    }
+
+    /// The silence beyond the downtime that QEMU tells.
+    pub fn beyond_downtime_ms(&self) -> Option<f64> {
+        Some(self.gap_ms? - self.vm_downtime_ms? as f64)
     }
 
     /// For people, while the scenario runs; `tcp` is whether the TCP connection beside it goes on.
@@ -225,6 +245,25 @@ fn during(moves: &[Moved], streams: [&Stream; 2], pauses: &[Gap]) -> String {
     before.map_or("before the first move".into(), |(m, n)| {
         format!("{:.0} ms after move {n} was over", ms(gap.from_ns - ended(m)))
     })
+}
+
+/// What QEMU's downtime and the moves' silences have to do with each other; nothing without QEMU.
+pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
+    let mut all: Vec<&MoveLine> = runs.iter().flat_map(|r| &r.timeline).filter(|m| m.done).collect();
+    all.retain(|m| m.beyond_downtime_ms().is_some());
+    let median = |value: fn(&MoveLine) -> Option<f64>| {
+        let mut all: Vec<f64> = all.iter().filter_map(|m| value(m)).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied()
+    };
+    let downtime = median(|m| m.vm_downtime_ms.map(|d| d as f64))?;
+    let (pause, gap) = (median(|m| Some(m.pause_ms))?, median(|m| m.gap_ms)?);
+    let (beyond, after) = (median(MoveLine::beyond_downtime_ms)?, median(|m| Some(m.gap_ms? - m.pause_ms))?);
+    Some(format!(
+        "Medians of {} migrations: QEMU's downtime {downtime:.0} ms; v stopped to v running {pause:.1} ms; silence at p\n\
+         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.",
+        all.len()
+    ))
 }
 
 fn round(ms: f64) -> f64 {
