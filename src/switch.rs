@@ -324,6 +324,7 @@ fn start_workers(
             location_capacity: config.nve.locations,
             hold_bytes: (config.nve.hold_memory_mb << 20) / cores.len(),
             vxlan_port: config.nve.vxlan_port,
+            redirect_interval: Span::from_ms(config.nve.redirect_ms),
             udp_checksum: config.nve.udp_checksum,
             // Every NVE uses the same: an inner flow keeps its source port when it is forwarded (R2).
             hash_key: HashKey::new(config.nve.flow_hash_key, !config.nve.flow_hash_key),
@@ -356,6 +357,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         arrive_hold: hold,
         vxlan_port: n.vxlan_port,
         forward_in_flight: n.forward_in_flight,
+        redirect_ival: Span::from_ms(n.redirect_ms),
         ..NveConfig::new(NveId::new(n.id.clone())?, workers)
     })
 }

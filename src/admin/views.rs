@@ -117,6 +117,9 @@ pub async fn counters(switch: &Shared, all: bool) -> Result<Answer, String> {
         }
         port_counters(&mut counters, worker, REMOVED, &snapshot.counters.removed);
     }
+    for (name, value, help) in s.nve.counts().entries() {
+        counters.push(v1::Counter { device: true, ..counter(0, "", name, false, value, help) });
+    }
     s.devices.iter().for_each(|d| device_counters(&mut counters, d));
     counters.retain(|c| all || c.value != 0);
     Ok(Answer::Counters(v1::CounterList { nve: s.config.nve.id.clone(), counters }))
@@ -194,6 +197,8 @@ fn entry(e: EntryView) -> v1::Entry {
         expires_ms: e.expires.map_or(0, |s| s.as_ms().max(1)),
         ips: e.ips.into_iter().map(ip_bytes).collect(),
         handover: Some(e.handover.into()),
+        suspect: e.suspect,
+        unconfirmed: e.unconfirmed,
     }
 }
 

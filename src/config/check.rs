@@ -108,8 +108,9 @@ impl Checker<'_> {
 
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
-        let ranges: [(&str, u64, u64, u64); 6] = [
+        let ranges: [(&str, u64, u64, u64); 7] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
+            ("nve.redirect_ms", n.redirect_ms, 10, 10_000),
             ("nve.handover_hold_packets", n.handover_hold_packets.into(), 0, 65_536),
             ("nve.handover_hold_ms", n.handover_hold_ms, 0, 10_000),
             ("nve.hold_memory_mb", n.hold_memory_mb as u64, 1, 256),
@@ -127,6 +128,10 @@ impl Checker<'_> {
         }
         if n.vxlan_port == 0 {
             return self.bad("nve.vxlan_port", "0 is no UDP port", "use 4789");
+        }
+        if n.vxlan_port == godwit_wire::peer::PORT {
+            let what = format!("{} is the port of datagrams between NVEs", n.vxlan_port);
+            return self.bad("nve.vxlan_port", what, "use 4789");
         }
         if let Some(url) = &n.nva
             && !(url.starts_with("http://") && url.len() > "http://".len())

@@ -68,6 +68,8 @@ pub struct Nve {
     pub fwd_timer_s: u64,
     /// Forward packets in flight; off only to show what is lost without it.
     pub forward_in_flight: bool,
+    /// A stale sender of one VM is told where that is at most so often, in milliseconds (R47).
+    pub redirect_ms: u64,
     /// Handover and early-arrival buffers: packets a VM and worker.
     pub handover_hold_packets: u32,
     /// Oldest age of a held packet, in milliseconds.
@@ -97,6 +99,7 @@ impl Default for Nve {
             outer: OuterChoice::Auto,
             fwd_timer_s: 60,
             forward_in_flight: true,
+            redirect_ms: 100,
             handover_hold_packets: 8192,
             handover_hold_ms: 2000,
             hold_memory_mb: 64,

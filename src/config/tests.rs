@@ -144,6 +144,13 @@ fn r43_a_forward_entry_outlives_what_others_believe() {
 }
 
 #[test]
+fn r47_redirects_come_at_a_sane_rate_and_their_port_is_their_own() {
+    let with = |line: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\n{line}"));
+    refused(&with("redirect_ms = 1"), &[], "nve.redirect_ms", "use 10 to 10000");
+    refused(&with("vxlan_port = 47890"), &[], "nve.vxlan_port", "use 4789");
+}
+
+#[test]
 fn an_mtu_that_cannot_carry_tenants_is_refused() {
     refused(&GOOD.replace("name = \"up0\"", "name = \"up0\"\nmtu = 1300"), &[], "uplink[0].mtu", "use 1350");
     refused(

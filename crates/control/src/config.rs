@@ -103,6 +103,8 @@ pub struct NveConfig {
     pub qry_retries: u32,
     /// A query that nobody answered is not asked again for so long (R42).
     pub requery: Span,
+    /// A stale sender of one VM is told where that is at most so often (R47).
+    pub redirect_ival: Span,
     /// A vanished port's VM is withdrawn after so long, unless a pause or a move explains it (R19).
     pub port_down_hold: Span,
     /// A pause or a move explains a vanished port for so long (R49).
@@ -144,6 +146,7 @@ impl NveConfig {
             qry_timeout: Span::from_ms(timing::QRY_TIMEOUT_MS),
             qry_retries: timing::QRY_RETRIES,
             requery: Span::from_ms(1_000),
+            redirect_ival: Span::from_ms(100),
             port_down_hold: Span::from_ms(3_000),
             intent_timeout: Span::from_ms(300_000),
             report_ival: Span::from_ms(60_000),

@@ -231,7 +231,8 @@ pub struct Outputs {
     pub updates: Vec<(usize, Update)>,
     /// Worker and token: when the worker has applied all updates before this, `Input::Applied`.
     pub barriers: Vec<(usize, u64)>,
-    /// Frames for uplinks and VMs' ports, untagged and without padding, at most 128 bytes: ARP, ND.
+    /// Frames for uplinks and VMs' ports, untagged and without padding, at most 256 bytes: ARP, ND, and
+    /// datagrams to other NVEs.
     pub frames: Vec<(PortIdx, Vec<u8>)>,
     /// Messages to the NVA; empty unless connected.
     pub to_nva: Vec<NveToNva>,

@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod barrier;
+mod channel;
 pub mod config;
+mod counts;
 mod heralds;
 pub mod io;
 mod mirror;
@@ -14,6 +16,7 @@ mod mobility;
 mod nve;
 mod queries;
 mod router;
+mod rumours;
 #[cfg(feature = "session")]
 pub mod session;
 mod timers;
@@ -21,6 +24,7 @@ mod underlay;
 pub mod view;
 
 pub use config::{NveConfig, OuterChoice, WorkerSet};
+pub use counts::Counts;
 pub use io::{Input, Level, Note, Outputs, PortSpec, UplinkSpec, UplinkV4, UplinkV6};
 pub use nve::Nve;
 #[cfg(feature = "session")]

@@ -57,6 +57,10 @@ pub struct EntryView {
     pub version: Version,
     /// How long the entry still lives; `None` for as long as nothing changes.
     pub expires: Option<Span>,
+    /// Another NVE says that the VM left; the directory is being asked (R39).
+    pub suspect: bool,
+    /// The locator is another NVE's word, which the directory has not confirmed (R47).
+    pub unconfirmed: bool,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
     /// What its last handover did here, all workers together.

@@ -129,6 +129,16 @@ impl Locators {
     }
 }
 
+/// A key of 256 bits that no log shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Secret(pub [u8; 32]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// An NVE as others see it: its name and where to send to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Location {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use godwit_wire::{Mac, Vni};
 
 use crate::{
-    ClaimCause, DenyReason, HandoverCounts, Location, Locators, MoveId, MoveMode, MoveStep, NveId, Version,
-    VmKey, VmRecord,
+    ClaimCause, DenyReason, HandoverCounts, Location, Locators, MoveId, MoveMode, MoveStep, NveId, Secret,
+    Version, VmKey, VmRecord,
 };
 
 /// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.
@@ -91,6 +91,26 @@ pub enum NveToNva {
         key: VmKey,
         /// The version of the location that is forwarded to.
         version: Version,
+    },
+    /// The VM is not here any more; the NVA passes it on to the other NVEs of its VN (R39).
+    Departed {
+        /// The VM.
+        key: VmKey,
+        /// Its addresses.
+        ips: Vec<IpAddr>,
+        /// The version of the location that is over.
+        version: Version,
+    },
+    /// A sender with an old location that could not be told directly, or did not listen (R47).
+    Redirect {
+        /// The VM that it sends to.
+        key: VmKey,
+        /// Where the VM is; `None`: not here, nothing more is known.
+        to: Option<Locators>,
+        /// Version of that location; zero without one.
+        version: Version,
+        /// The sender's locator.
+        sender: IpAddr,
     },
     /// Progress of a move at this NVE.
     MoveReport {
@@ -255,6 +275,35 @@ pub enum NvaToNve {
         key: VmKey,
         /// The version that the question named.
         version: Version,
+    },
+    /// An NVE says that the VM left it: who has an entry that is not newer asks again (R39).
+    Departed {
+        /// The VM.
+        key: VmKey,
+        /// The version of the location that is over.
+        version: Version,
+        /// The NVE that it left.
+        from: NveId,
+    },
+    /// An NVE says that this one sends to an old location (R47).
+    Redirect {
+        /// The VM that is sent to.
+        key: VmKey,
+        /// Where the VM is; `None`: not there, nothing more is known.
+        to: Option<Locators>,
+        /// Version of that location; zero without one.
+        version: Version,
+        /// The NVE that was sent to.
+        from: NveId,
+    },
+    /// What datagrams between NVEs are protected with from now on (R47).
+    ChannelKey {
+        /// The key's number; a key never changes under its number.
+        number: u32,
+        /// The receiver's own number under this key, which no other session ever gets.
+        sender: u32,
+        /// The key.
+        secret: Secret,
     },
     /// A message was refused; the session stays.
     Error {

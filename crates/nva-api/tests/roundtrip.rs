@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
     BindingState, ClaimCause, DenyReason, HandoverCounts, Location, Locators, MoveId, MoveMode, MovePhase,
-    MoveRecord, MoveStep, MoveStepKind, NveId, Version, VmKey, VmRecord,
+    MoveRecord, MoveStep, MoveStepKind, NveId, Secret, Version, VmKey, VmRecord,
 };
 use godwit_nva_api::prost::Message as _;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
@@ -142,6 +142,10 @@ fn up() -> impl Strategy<Value = NveToNva> {
         any::<[u8; 4]>().prop_map(|a| QueryBy::Ip(IpAddr::V4(a.into()))),
         any::<[u8; 16]>().prop_map(|a| QueryBy::Ip(IpAddr::V6(a.into()))),
     ];
+    let sender = prop_oneof![
+        any::<[u8; 4]>().prop_map(|a| IpAddr::V4(a.into())),
+        any::<[u8; 16]>().prop_map(|a| IpAddr::V6(a.into())),
+    ];
     let attachment = (key(), name(), version(), any::<bool>())
         .prop_map(|(key, port, version, active)| Attachment { key, port, version, active });
     prop_oneof![
@@ -157,6 +161,12 @@ fn up() -> impl Strategy<Value = NveToNva> {
         (key(), version()).prop_map(|(key, version)| NveToNva::Withdraw { key, version }),
         any::<u64>().prop_map(|ack_id| NveToNva::Ack { ack_id }),
         (key(), version()).prop_map(|(key, version)| NveToNva::ForwardEnding { key, version }),
+        (key(), ips4(), ips6(), version()).prop_map(|(key, v4, v6, version)| {
+            let ips = v4.into_iter().map(IpAddr::V4).chain(v6.into_iter().map(IpAddr::V6)).collect();
+            NveToNva::Departed { key, ips, version }
+        }),
+        (key(), of(locators()), version(), sender)
+            .prop_map(|(key, to, version, sender)| NveToNva::Redirect { key, to, version, sender }),
         (move_id(), key(), of(step()), of(counts()))
             .prop_map(|(id, key, step, counts)| NveToNva::MoveReport { id, key, step, counts }),
         vec(attachment, 0..4).prop_map(|attachments| NveToNva::Report { attachments }),
@@ -209,6 +219,16 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         }),
         (key(), of(record())).prop_map(|(key, record)| NvaToNve::Provision { key, record }),
         (key(), version()).prop_map(|(key, version)| NvaToNve::ForwardExtend { key, version }),
+        (key(), version(), nve()).prop_map(|(key, version, from)| NvaToNve::Departed { key, version, from }),
+        (key(), of(locators()), version(), nve()).prop_map(|(key, to, version, from)| NvaToNve::Redirect {
+            key,
+            to,
+            version,
+            from
+        }),
+        (any::<u32>(), any::<u32>(), any::<[u8; 32]>()).prop_map(|(number, sender, key)| {
+            NvaToNve::ChannelKey { number, sender, secret: Secret(key) }
+        }),
         any::<String>().prop_map(|text| NvaToNve::Error { text }),
         Just(NvaToNve::Keepalive),
     ]

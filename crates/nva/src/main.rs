@@ -1,13 +1,14 @@
 //! `godwit-nva`: the directory of a Godwit network.
 #![forbid(unsafe_code)]
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use godwit_model::Secret;
 use godwit_nva::service::Service;
 use godwit_nva::store::RedbStore;
 use godwit_nva::{Config, Directory};
@@ -65,7 +66,8 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let (store, state, epoch) = RedbStore::open(&flags.data)?;
-    let config = Config { keepalive_ms: flags.keepalive_ms, ..Config::default() };
+    let channel_secret = Some(random_secret().context("cannot read random bytes from /dev/urandom")?);
+    let config = Config { keepalive_ms: flags.keepalive_ms, channel_secret, ..Config::default() };
     let directory = Directory::restore(config, state, epoch);
     let vms = directory.status().vms;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -84,6 +86,13 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// A fresh key for datagrams between NVEs: it lives as long as this process.
+fn random_secret() -> std::io::Result<Secret> {
+    let mut bytes = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(Secret(bytes))
 }
 
 /// Ends with SIGTERM or SIGINT.

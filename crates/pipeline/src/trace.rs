@@ -302,6 +302,7 @@ impl Tracer<'_> {
             Fate::Arp(_) | Fate::Nd(_) => Verdict::Answered,
             Fate::Echo4 | Fate::Echo6 if underlay::is_valid_echo(self.frame) => Verdict::Answered,
             Fate::Echo4 | Fate::Echo6 => self.host(uplink, false),
+            Fate::Peer => Verdict::Consumed,
             Fate::Host { news } => self.host(uplink, news),
         }
     }

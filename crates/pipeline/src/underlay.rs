@@ -9,7 +9,7 @@ use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{Arp, ArpRepr};
 use godwit_wire::ndp::{self, AdvertFrame, Ndp};
 use godwit_wire::quote::parse_too_big;
-use godwit_wire::{EtherType, Ipv4, Ipv6, Mac, ethernet, icmpv4, icmpv6};
+use godwit_wire::{EtherType, Ipv4, Ipv6, Mac, ethernet, icmpv4, icmpv6, peer};
 
 use crate::classify::Addresses;
 use crate::context::Context;
@@ -77,6 +77,8 @@ pub(crate) enum Fate {
     Echo4,
     /// The same for IPv6.
     Echo6,
+    /// Control's: it looks like a datagram of another NVE to a locator of ours (R47).
+    Peer,
     /// The host's; `news`: it told of a neighbor, so the switch has used it even if no host is there.
     Host {
         /// A neighbor's answer or announcement.
@@ -99,6 +101,9 @@ pub(crate) fn inspect(frame: &[u8], uplink: &Uplink) -> (Fate, Option<News>) {
     let packet = &frame[ethernet::HEADER_LEN..];
     match a.ethertype {
         EtherType::ARP => inspect_arp(packet, a, uplink).unwrap_or(nothing),
+        EtherType::IPV4 | EtherType::IPV6 if a.dst_mac() == uplink.mac && is_peer(frame, uplink) => {
+            (Fate::Peer, None)
+        }
         EtherType::IPV4 if a.dst_mac() == uplink.mac => match Ipv4::new_checked(packet) {
             Ok(ip) if uplink.v4 == Some(ip.dst()) && is_echo4(&ip) => (Fate::Echo4, None),
             _ => nothing,
@@ -106,6 +111,10 @@ pub(crate) fn inspect(frame: &[u8], uplink: &Uplink) -> (Fate, Option<News>) {
         EtherType::IPV6 => inspect_v6(packet, a, uplink).unwrap_or(nothing),
         _ => nothing,
     }
+}
+
+fn is_peer(frame: &[u8], uplink: &Uplink) -> bool {
+    peer::parse(frame).is_ok_and(|r| uplink.is_locator(r.dst))
 }
 
 fn is_echo4(ip: &Ipv4<&[u8]>) -> bool {
@@ -191,6 +200,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 packet.truncate(len);
                 true
             }
+            Fate::Peer => return self.peer(packet),
             Fate::Host { news } => {
                 let used = news | self.path_too_big(packet.data(), uplink);
                 return self.hand_to_host(packet, uplink, used);
@@ -214,6 +224,18 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             self.event(Event::PathTooBig { local: told.local, remote: told.remote, mtu: told.mtu });
         }
         true
+    }
+
+    /// Hands a datagram of another NVE to control, which alone can open it (R47).
+    fn peer(&mut self, packet: P) {
+        let Ok(r) = peer::parse(packet.data()) else { return self.drop(packet, DropReason::Truncated) };
+        let event = Event::Peer { src: r.src, dst: r.dst, datagram: *r.datagram };
+        if !self.tables.may_report_peer(self.now) {
+            return self.drop(packet, DropReason::PeerLimit);
+        }
+        self.tables.counters.worker.peer_datagrams += 1;
+        self.event(event);
+        self.consume(packet);
     }
 
     /// What the switch has no use for is the host's, if there is one.

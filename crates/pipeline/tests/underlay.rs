@@ -7,7 +7,7 @@ use godwit_tables::DropReason;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Arp, Ck, Nd, Vxlan};
-use godwit_wire::Mac;
+use godwit_wire::{Mac, peer};
 use std::net::{IpAddr, Ipv6Addr};
 
 const HOST: Mac = mac(0xcc00);
@@ -201,4 +201,47 @@ fn r9_a_routers_word_is_passed_on_if_it_quotes_a_packet_of_ours() {
         dropped(&mut lab, UPLINK, &router_says(&other_port, 1400), DropReason::NoExceptionPort);
         assert_eq!(lab.take_events(), []);
     }
+}
+
+/// A datagram of another NVE, as it comes.
+fn datagram(src: IpAddr, dst: IpAddr) -> (peer::Datagram, Vec<u8>) {
+    let mut d = [0x77; peer::LEN];
+    d[..peer::HEAD_LEN].copy_from_slice(&peer::Head { key: 1, sender: 2, counter: 3 }.emit());
+    let mut buf = [0; peer::MAX_FRAME_LEN];
+    let n = peer::emit_frame(&mut buf, (HOP_MAC, UP_MAC), (src, dst), &d).unwrap();
+    (d, buf[..n].to_vec())
+}
+
+#[test]
+fn r47_datagrams_of_other_nves_are_controls() {
+    for (src, dst) in [(IpAddr::from(NVE_B), IpAddr::from(LOC4)), (NVE_B6.into(), LOC6.into())] {
+        let mut lab = Lab::new();
+        let (d, frame) = datagram(src, dst);
+        lab.one(UPLINK, &frames::padded(frame.clone(), 200));
+        assert_eq!(lab.take_events(), [Event::Peer { src, dst, datagram: d }]);
+        let w = &lab.tables.counters.worker;
+        assert_eq!((w.peer_datagrams, w.consumed), (1, 1));
+        // Not ours: another address of the host, another port, a bad checksum.
+        let (_, elsewhere) = datagram(src, if dst.is_ipv4() { NVE_C.into() } else { NVE_B6.into() });
+        let at = frame.len() - peer::LEN - 8;
+        let (mut port, mut sum) = (frame.clone(), frame.clone());
+        port[at + 2] ^= 1;
+        sum[at + 6] ^= 1;
+        for f in [elsewhere, port, sum] {
+            dropped(&mut lab, UPLINK, &f, DropReason::NoExceptionPort);
+        }
+        assert_eq!(lab.take_events(), []);
+    }
+}
+
+#[test]
+fn r47_a_flood_of_datagrams_does_not_fill_controls_queue() {
+    let mut lab = Lab::new();
+    let (_, frame) = datagram(NVE_B.into(), LOC4.into());
+    for _ in 0..1000 {
+        lab.one(UPLINK, &frame);
+    }
+    let let_through = lab.take_events().len() as u64;
+    assert!((256..=260).contains(&let_through), "{let_through}");
+    assert_eq!(lab.tables.counters.port(UPLINK).drops[DropReason::PeerLimit as usize], 1000 - let_through);
 }

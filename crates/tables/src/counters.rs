@@ -137,6 +137,8 @@ drop_reasons! {
     NotLocal = "not_local",
     /// Forwarded in flight too often: the outer TTL is used up (R46d).
     TtlExhausted = "ttl_exhausted",
+    /// A datagram of another NVE, or what looks like one, beyond what control is handed: a thousand a second (R47).
+    PeerLimit = "peer_limit",
     /// Underlay traffic that is not for the switch, and no exception port takes it. Usually harmless.
     NoExceptionPort = "no_exception_port",
     /// The port's transmit queue was full.
@@ -235,6 +237,8 @@ worker_counters! {
     path_too_big,
     /// Those that quote what we did not send: another locator, another VN, too little to tell (R9).
     path_too_big_unmatched,
+    /// Datagrams of other NVEs, or what looks like them, handed to control (R47).
+    peer_datagrams,
     /// ARP requests answered, the underlay's included.
     answered_arp,
     /// Neighbor solicitations answered, the underlay's included.

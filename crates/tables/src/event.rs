@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use godwit_wire::{Instant, Mac};
+use godwit_wire::{Instant, Mac, peer};
 
 use crate::update::{Key, PortIdx, VnIdx};
 
@@ -97,6 +97,16 @@ pub enum Event {
         remote: IpAddr,
         /// Bytes that pass, outer IP header included.
         mtu: u32,
+    },
+    /// A datagram of another NVE for one of our locators, or what looks like one: nothing proves it before it is
+    /// opened (R47).
+    Peer {
+        /// The sender's locator.
+        src: IpAddr,
+        /// Ours.
+        dst: IpAddr,
+        /// As it came.
+        datagram: peer::Datagram,
     },
     /// A frame from the overlay for a VM that is not here and has no forward entry (R43 F, R47).
     NotLocal {

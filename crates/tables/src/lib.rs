@@ -43,7 +43,7 @@ pub use service::Serviced;
 use arrivals::Arrivals;
 use godwit_wire::{HashKey, Instant, Span};
 use holds::{About, Holds, Origin};
-use limiter::Limiter;
+use limiter::{Limiter, Pace};
 use neighbors::{Ask, AskRefused, Asks, Neighbors};
 use topology::{Ports, Tunnels, Vns};
 use update::{Key, PortIdx, TunnelIdx, VmState};
@@ -74,6 +74,7 @@ pub struct Tables {
     asks: Asks,
     redirects: Limiter,
     news: Limiter,
+    peers: Pace,
     bounds: Bounds,
 }
 
@@ -126,6 +127,7 @@ impl Tables {
             asks: Asks::new(config),
             redirects: Limiter::new(),
             news: Limiter::new(),
+            peers: Pace::default(),
             bounds: Bounds {
                 miss_capacity: config.miss_capacity,
                 misses_per_port: config.misses_per_port,
@@ -440,6 +442,11 @@ impl Tables {
     /// A router's report on packets to `remote` may be passed on now (R9).
     pub fn may_report_path(&mut self, remote: core::net::IpAddr, now: Instant) -> bool {
         self.news.allow(limiter::tag(u64::MAX, remote), self.bounds.redirect_interval, now)
+    }
+
+    /// A datagram of another NVE may be handed to control now; nobody fills its queue with them (R47).
+    pub fn may_report_peer(&mut self, now: Instant) -> bool {
+        self.peers.allow(now)
     }
 
     /// An underlay neighbor's address may be reported now. Answers to our own questions and what

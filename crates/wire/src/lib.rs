@@ -31,6 +31,7 @@ pub mod ipv6;
 pub mod ndp;
 pub mod offload;
 pub mod outer;
+pub mod peer;
 pub mod proto;
 pub mod quote;
 pub mod tcp;

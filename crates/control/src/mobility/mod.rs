@@ -99,6 +99,8 @@ impl Ctx<'_> {
 pub(crate) enum Action {
     /// A message; void unless the NVA has welcomed us, because a new session repeats what counts.
     Send(NveToNva),
+    /// The VM is not here any more, which it was by this version (R39).
+    Departed(Version),
     /// A withdrawal, which waits for a session (R19).
     Withdraw(Version),
     /// Progress of a move, which waits for a session.
@@ -434,6 +436,7 @@ impl Vm {
             self.handover.move_id = Some(id);
         }
         self.start_forward(to, version, cx);
+        self.tell_departure(cx);
         self.close_port_it_ran_on();
         self.phase = Phase::Left;
         self.claim = None;
@@ -505,7 +508,15 @@ impl Vm {
         self.claim = None;
         if self.hosted > Version::ZERO {
             cx.note(Level::Info, format!("{} has no port any more: withdrawn ({})", self.key, self.hosted));
+            self.tell_departure(cx);
             self.withdraw(self.hosted, cx);
+        }
+    }
+
+    /// Others may have it here still (R39).
+    fn tell_departure(&self, cx: &mut Ctx<'_>) {
+        if self.hosted > Version::ZERO {
+            cx.actions.push(Action::Departed(self.hosted));
         }
     }
 

@@ -39,13 +39,8 @@ impl Nve {
                 self.underlay.learned(self.now, uplink, ip, mac, solicited);
             }
             Event::PathTooBig { local, remote, mtu } => self.path_too_big(local, remote, mtu, out),
-            Event::NotLocal { key, sender: _ } => {
-                // A stale sender's frame and no forward entry: known, there is nothing to do but to
-                // drop; unknown, we learn at least where it is (R42, R43 F).
-                if self.router.vm(key).is_none() {
-                    self.miss_mac(worker, key);
-                }
-            }
+            Event::Peer { src, dst, datagram } => self.peer_datagram(src, dst, &datagram, out),
+            Event::NotLocal { key, sender } => self.not_local(worker, key, sender, out),
             Event::StaleSender { key, sender } => self.stale_sender(key, sender, out),
             Event::Handover { key, stats } => self.handover(worker, key, stats, out),
             Event::TableFull { key } => self.table_full(key, out),
@@ -75,11 +70,11 @@ impl Nve {
         self.alarm(text, out);
     }
 
-    fn vm_key(&self, key: Key) -> Option<VmKey> {
+    pub(super) fn vm_key(&self, key: Key) -> Option<VmKey> {
         self.router.vni(key.vn()).map(|vni| VmKey { vni, mac: key.mac() })
     }
 
-    fn miss_mac(&mut self, worker: usize, key: Key) {
+    pub(super) fn miss_mac(&mut self, worker: usize, key: Key) {
         // The answer may have crossed the miss on its way: it is said again rather than asked for.
         if self.router.repeat_vm(worker, key) {
             return;
@@ -132,19 +127,23 @@ impl Nve {
         self.with_known_vm(key, out, |vm, cx| vm.announced(port, kind, ip, cx));
     }
 
-    /// Someone still sends to us what left: so it shall be for a short time only (R48).
+    /// Someone still sends to us what left: so it shall be for a short time only (R48), and it is told where to
+    /// send instead (R47).
     fn stale_sender(&mut self, key: Key, sender: IpAddr, out: &mut Outputs) {
         let Some(key) = self.vm_key(key) else { return };
         let now = self.now;
         let Some(forward) = self.vms.get_mut(&key).and_then(|vm| vm.forward.as_mut()) else { return };
         if forward.to.locators.contains(sender) {
             // The NVE that we forward to sends here: one of us is wrong (R46e).
-            self.ask(Asked::Mac(key.vni, key.mac));
-        } else if now.since(forward.since) > TRIANGLE && forward.told(sender) {
+            return self.ask(Asked::Mac(key.vni, key.mac));
+        }
+        let to = (forward.to.locators, forward.version);
+        if now.since(forward.since) > TRIANGLE && forward.told(sender) {
             let text =
                 format!("{sender} still sends packets for {key} here, which left for {}", forward.to.nve);
             self.alarm(text, out);
         }
+        self.tell_sender(key, sender, Some(to), out);
     }
 
     /// Tells the VMs that run here of addresses that have got another MAC, by gratuitous ARP or an

@@ -61,6 +61,9 @@ impl Nve {
             locator: table.and_then(tunnel_of).and_then(|t| self.router.remote(t)),
             version: record.map_or(Version::ZERO, |r| r.version),
             expires: until.filter(|t| *t != Instant::NEVER).map(|t| t.since(now)),
+            suspect: self.rumours.is_suspect(key),
+            unconfirmed: state == EntryState::Remote
+                && self.rumours.hearsay(key).is_some_and(|h| record.is_none_or(|r| h.version > r.version)),
             ips: record.into_iter().flat_map(VmRecord::ips).collect::<Vec<IpAddr>>(),
             handover: vm.map(|v| v.handover.counts()).unwrap_or_default(),
         })

@@ -10,6 +10,7 @@ mod nva;
 mod ports;
 #[cfg(test)]
 mod properties;
+mod stale;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,13 +22,16 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
 use crate::barrier::{After, Barriers};
+use crate::channel::Channel;
 use crate::config::NveConfig;
+use crate::counts::Counts;
 use crate::heralds::Heralds;
 use crate::io::{Input, Level, Outputs};
 use crate::mirror::Mirror;
 use crate::mobility::{Action, Ctx, Vm};
 use crate::queries::{Asked, Queries};
 use crate::router::Router;
+use crate::rumours::Rumours;
 use crate::timers::Timers;
 use crate::underlay::Underlay;
 
@@ -49,6 +53,8 @@ enum Timer {
     Tunnels,
     /// Full report.
     Report,
+    /// An entry that another NVE put in doubt.
+    Suspect(VmKey),
 }
 
 /// What a port is.
@@ -116,6 +122,13 @@ pub struct Nve {
     reports: VecDeque<NveToNva>,
     /// Tunnels that nothing used at the last look.
     idle_tunnels: BTreeSet<IpAddr>,
+    /// Datagrams to and from other NVEs.
+    channel: Channel,
+    /// What they say and the directory has not confirmed.
+    rumours: Rumours,
+    /// Stale senders that were told.
+    told: stale::Told,
+    counts: Counts,
     /// No second alarm on a full table before then.
     table_full_quiet: Instant,
 }
@@ -143,6 +156,10 @@ impl Nve {
             withdrawals: BTreeMap::new(),
             reports: VecDeque::new(),
             idle_tunnels: BTreeSet::new(),
+            channel: Channel::default(),
+            rumours: Rumours::default(),
+            told: stale::Told::default(),
+            counts: Counts::default(),
             table_full_quiet: Instant(0),
         }
     }
@@ -170,6 +187,11 @@ impl Nve {
     /// What it was configured with.
     pub fn config(&self) -> &NveConfig {
         &self.config
+    }
+
+    /// What it counted since its start.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The locators of its uplinks.
@@ -228,6 +250,7 @@ impl Nve {
                 Timer::Negatives => self.negatives_over(),
                 Timer::Tunnels => self.sweep_tunnels(),
                 Timer::Report => self.report(out),
+                Timer::Suspect(key) => self.suspect_due(key),
             }
         }
     }
@@ -301,6 +324,7 @@ impl Nve {
     fn perform(&mut self, key: VmKey, action: Action, out: &mut Outputs) {
         match action {
             Action::Send(message) => self.send(message, out),
+            Action::Departed(version) => self.tell_departure(key, version, out),
             Action::Withdraw(version) => self.withdraw(key, version, out),
             Action::Report { id, step, counts } => {
                 let message = NveToNva::MoveReport { id, key, step, counts };

@@ -14,6 +14,7 @@ use crate::mirror::{Offer, SnapshotEnd};
 use crate::mobility::{Phase, Vm};
 use crate::queries::Asked;
 
+use super::stale::By;
 use super::{Nve, Timer};
 
 /// A negative answer counts at least so long, or what waits for it would only be asked for again.
@@ -185,6 +186,13 @@ impl Nve {
             NvaToNve::ForwardExtend { key, version } => {
                 self.with_known_vm(key, out, |vm, cx| vm.extend_forward(version, cx));
             }
+            NvaToNve::Departed { key, version, from } => {
+                self.departed_elsewhere(key, version, By::Nve(&from), out);
+            }
+            NvaToNve::Redirect { key, to, version, from } => {
+                self.redirected(key, to, version, By::Nve(&from), out);
+            }
+            NvaToNve::ChannelKey { number, sender, secret } => self.channel.set_key(number, sender, secret),
             NvaToNve::Error { text } => out.note(Level::Warn, format!("the NVA refused a message: {text}")),
         }
     }
@@ -197,7 +205,9 @@ impl Nve {
         if active {
             self.settle_questions(&record);
         }
+        let heard = self.settle_rumours(key, Some(record.version));
         match self.mirror.offer(record) {
+            Offer::Ignored if heard => {}
             Offer::Ignored => return,
             Offer::Newer(old) => ips.extend(old.iter().flat_map(VmRecord::ips)),
             Offer::Confirmed(old) => ips.extend(old.ips()),
@@ -227,6 +237,7 @@ impl Nve {
 
     fn snapshot_end(&mut self, vni: Vni, end: SnapshotEnd, out: &mut Outputs) {
         for gone in self.mirror.end_snapshot(vni, end) {
+            self.settle_rumours(gone.key, None);
             self.directory_changed(gone.key, gone.ips().collect(), out);
         }
         self.sync_whole_vn(vni, out);
@@ -241,6 +252,7 @@ impl Nve {
             Change::Vm(record) if record.key.vni == vni => self.learn(record, out),
             Change::Removed { key, version } if key.vni == vni => {
                 if let Some(old) = self.mirror.removed(key, version) {
+                    self.settle_rumours(key, None);
                     self.directory_changed(key, old.ips().collect(), out);
                 }
             }
@@ -267,6 +279,12 @@ impl Nve {
         self.timers.set(Timer::Query(asked), None);
         if let Some(record) = record {
             self.learn(record, out);
+        }
+        if let Asked::Mac(vni, mac) = asked
+            && self.settle_rumours(VmKey { vni, mac }, None)
+        {
+            // The directory contradicts what another NVE said.
+            self.sync_vm(VmKey { vni, mac }, out);
         }
         self.negative_unless_known(asked, lifetime_ms, out);
     }

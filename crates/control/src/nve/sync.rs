@@ -85,6 +85,7 @@ impl Nve {
             self.barriers.after_applied(After::FreeVn(vn));
         }
         self.mirror.remove_vn(vni);
+        self.rumours.forget(|key| key.vni == vni);
         self.heralds.forget_vn(vni);
     }
 
@@ -185,7 +186,9 @@ impl Nve {
     fn directory_state(&mut self, key: VmKey, out: &mut Outputs) -> Option<VmState> {
         let record = self.mirror.record(key).filter(|r| r.state == BindingState::Active);
         let elsewhere = record.and_then(|r| r.location.as_ref()).filter(|l| l.nve != self.config.nve);
-        match elsewhere.map(|l| l.locators) {
+        // What another NVE said of late, if the directory has nothing as new (R47).
+        let heard = self.rumours.hearsay(key).filter(|h| record.is_none_or(|r| h.version > r.version));
+        match heard.map(|h| h.to).or(elsewhere.map(|l| l.locators)) {
             Some(locators) => match self.tunnel_to(key, locators, out) {
                 Some(tunnel) => Some(VmState::Remote { tunnel }),
                 None => self.unreachable_state(),
@@ -267,7 +270,7 @@ impl Nve {
     }
 
     /// The tunnel to a locator; it is made where there is none, and its next hop is asked for.
-    fn tunnel(&mut self, remote: IpAddr, out: &mut Outputs) -> Option<TunnelIdx> {
+    pub(super) fn tunnel(&mut self, remote: IpAddr, out: &mut Outputs) -> Option<TunnelIdx> {
         if let Some(tunnel) = self.router.tunnel(remote) {
             return Some(tunnel);
         }

@@ -117,6 +117,8 @@ impl Host {
 pub struct Lab {
     pub now: Instant,
     pub hosts: Vec<Host>,
+    /// Datagrams between NVEs on their way, with the receiver.
+    pub datagrams: VecDeque<(usize, Event)>,
     pub nva: MiniNva,
     /// Underlay neighbors answer, and workers apply barriers, at once.
     pub answer_arp: bool,
@@ -135,6 +137,7 @@ impl Lab {
         let mut lab = Lab {
             now: Instant(1_000_000_000),
             hosts: Vec::new(),
+            datagrams: VecDeque::new(),
             nva: MiniNva::new(count),
             answer_arp: true,
             apply: true,
@@ -195,11 +198,19 @@ impl Lab {
                 out.to_nva.iter().for_each(|m| println!("   {i} -> {m:?}"));
                 out.notes.iter().for_each(|n| println!("   {i} ## {n}"));
             }
+            let sent = out.frames.iter().filter_map(|(_, f)| godwit_wire::peer::parse(f).ok());
+            let sent = sent.map(|r| Event::Peer { src: r.src, dst: r.dst, datagram: *r.datagram });
+            let sent: Vec<Event> = sent.collect();
             h.frames.extend(out.frames);
             assert!(h.connected || out.to_nva.is_empty(), "said without a session: {:?}", out.to_nva);
             h.said.extend(out.to_nva.iter().cloned());
             h.outbox.extend(out.to_nva);
             h.notes.extend(out.notes);
+            for event in sent {
+                let Event::Peer { dst, .. } = event else { continue };
+                let to = (0..self.hosts.len()).find(|j| locator(*j) == dst);
+                self.datagrams.extend(to.map(|j| (j, event)));
+            }
         }
     }
 
@@ -221,6 +232,10 @@ impl Lab {
         let mut moved = false;
         for i in 0..self.hosts.len() {
             moved |= self.nva_hears(i) | self.nve_hears(i);
+        }
+        while let Some((to, event)) = self.datagrams.pop_front() {
+            self.event(to, event);
+            moved = true;
         }
         moved
     }

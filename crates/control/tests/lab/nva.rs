@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
-use godwit_model::{BindingState, DenyReason, MoveId, Version, VmKey, VmRecord};
+use godwit_model::{BindingState, DenyReason, MoveId, Secret, Version, VmKey, VmRecord};
 use godwit_wire::Vni;
 
 use super::{location, nve_id};
@@ -26,6 +26,9 @@ pub struct MiniNva {
     pub needs_forwarding: bool,
     /// What VNs are like (R31).
     pub flood_silent: bool,
+    /// The key of datagrams between NVEs (R47).
+    pub secret: Option<Secret>,
+    last_sender: u32,
     /// Say nothing on questions.
     pub mute_queries: bool,
 }
@@ -46,6 +49,8 @@ impl MiniNva {
             mute: false,
             flood_silent: false,
             needs_forwarding: false,
+            secret: None,
+            last_sender: 0,
             mute_queries: false,
         }
     }
@@ -96,7 +101,19 @@ impl MiniNva {
 
     pub fn handle(&mut self, i: usize, message: NveToNva) -> Said {
         match message {
-            NveToNva::Hello { .. } => vec![(i, NvaToNve::Welcome { epoch: self.epoch, keepalive_ms: 3000 })],
+            NveToNva::Hello { .. } => self.welcome(i),
+            NveToNva::Departed { key, version, .. } => {
+                let others = (0..self.subscribed.len()).filter(|j| *j != i);
+                let others = others.filter(|j| self.subscribed[*j].contains(&key.vni));
+                others.map(|j| (j, NvaToNve::Departed { key, version, from: nve_id(i) })).collect()
+            }
+            NveToNva::Redirect { key, to, version, sender } => {
+                let stale = (0..self.subscribed.len()).find(|j| location(*j).locators.contains(sender));
+                stale
+                    .map(|j| (j, NvaToNve::Redirect { key, to, version, from: nve_id(i) }))
+                    .into_iter()
+                    .collect()
+            }
             NveToNva::Subscribe { vni } => self.subscribe(i, vni),
             NveToNva::Unsubscribe { vni } => {
                 self.subscribed[i].remove(&vni);
@@ -126,6 +143,16 @@ impl MiniNva {
             }
             _ => Vec::new(),
         }
+    }
+
+    fn welcome(&mut self, i: usize) -> Said {
+        let mut said = vec![(i, NvaToNve::Welcome { epoch: self.epoch, keepalive_ms: 3000 })];
+        if let Some(secret) = self.secret {
+            self.last_sender += 1;
+            let key = NvaToNve::ChannelKey { number: self.epoch, sender: self.last_sender, secret };
+            said.push((i, key));
+        }
+        said
     }
 
     fn subscribe(&mut self, i: usize, vni: Vni) -> Said {

@@ -49,7 +49,7 @@ pub struct CountersArgs {
 #[derive(Serialize)]
 struct CounterView {
     nve: String,
-    /// None where the port's device counted.
+    /// None where the port's device counted, or control where there is no port either.
     worker: Option<u32>,
     port: Option<String>,
     name: String,
@@ -100,7 +100,10 @@ impl Report for Counters {
             let mut last = last.into_iter();
             t.row([
                 c.nve.clone(),
-                c.worker.map_or_else(|| "device".into(), |w| w.to_string()),
+                c.worker.map_or_else(
+                    || if c.port.is_none() { "control" } else { "device" }.into(),
+                    |w| w.to_string(),
+                ),
                 c.port.clone().unwrap_or_default(),
                 c.name.clone(),
                 if c.drop { "drop" } else { "count" }.into(),

@@ -36,6 +36,10 @@ struct EntryView {
     vni: u32,
     mac: String,
     state: String,
+    /// Another NVE says that the VM left; the NVA is being asked.
+    suspect: bool,
+    /// The locator is another NVE's word, which the NVA has not confirmed.
+    unconfirmed: bool,
     nve: Option<String>,
     locator: Option<String>,
     version: Option<String>,
@@ -56,6 +60,8 @@ impl From<v1::Entry> for EntryView {
             vni,
             mac,
             state: e.state,
+            suspect: e.suspect,
+            unconfirmed: e.unconfirmed,
             nve: text::some(&e.nve),
             locator: text::some(&e.locator),
             version: text::version(e.version.as_ref()),
@@ -70,6 +76,14 @@ impl From<v1::Entry> for EntryView {
 }
 
 impl EntryView {
+    fn state(&self) -> String {
+        match (self.unconfirmed, self.suspect) {
+            (true, _) => format!("{}, unconfirmed", self.state),
+            (false, true) => format!("{}, suspect", self.state),
+            _ => self.state.clone(),
+        }
+    }
+
     fn handover(&self) -> String {
         let counts = [
             ("held", self.held),
@@ -96,7 +110,7 @@ impl Report for EntryList {
             t.row([
                 e.vni.to_string(),
                 e.mac.clone(),
-                e.state.clone(),
+                e.state(),
                 text::or_empty(e.nve.as_ref()),
                 text::or_empty(e.locator.as_ref()),
                 text::or_empty(e.version.as_ref()),

@@ -36,6 +36,8 @@ pub enum Problem {
     MacTooLarge(u64),
     /// An address of so many bytes; the second number says which length was expected, 0 for 4 or 16.
     IpLength(usize, usize),
+    /// A key of so many bytes instead of 32.
+    KeyLength(usize),
     /// An enumerator of a newer protocol, or none.
     UnknownEnumerator(i32),
     /// A name that cannot be used.
@@ -60,6 +62,7 @@ impl fmt::Display for Problem {
             Problem::MacTooLarge(v) => write!(f, "{v:#x} does not fit in 48 bits"),
             Problem::IpLength(got, 0) => write!(f, "{got} bytes are no IP address, send 4 or 16"),
             Problem::IpLength(got, want) => write!(f, "{got} bytes where {want} are an address"),
+            Problem::KeyLength(n) => write!(f, "{n} bytes are no key, send 32"),
             Problem::UnknownEnumerator(v) => write!(f, "enumerator {v} is not known"),
             Problem::Name(e) => fmt::Display::fmt(e, f),
             Problem::MoveId => f.write_str("a move's name has 1 to 128 printable ASCII characters"),

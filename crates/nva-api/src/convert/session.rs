@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use godwit_model::Secret;
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 
 use super::record::{claim_cause, deny_reason, move_mode, version};
@@ -130,6 +131,16 @@ fn up(m: NveToNva) -> Up {
         NveToNva::ForwardEnding { key, version } => {
             Up::ForwardEnding(v1::ForwardEnding { key: Some(key.into()), version: Some(version.into()) })
         }
+        NveToNva::Departed { key, ips, version } => {
+            let (ipv4, ipv6) = split(&ips);
+            Up::Departed(v1::Departed { key: Some(key.into()), ipv4, ipv6, version: Some(version.into()) })
+        }
+        NveToNva::Redirect { key, to, version, sender } => Up::Redirect(v1::Redirect {
+            key: Some(key.into()),
+            to: to.map(Into::into),
+            version: Some(version.into()),
+            sender: ip_bytes(sender),
+        }),
         NveToNva::MoveReport { id, key, step, counts } => Up::MoveReport(v1::MoveReport {
             move_id: id.0,
             key: Some(key.into()),
@@ -183,6 +194,13 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             key: part("forward_ending.key", p.key)?,
             version: version("forward_ending.version", p.version)?,
         }),
+        Up::Departed(p) => departed(p).map_err(|e| e.within("departed")),
+        Up::Redirect(p) => Ok(NveToNva::Redirect {
+            key: part("redirect.key", p.key)?,
+            to: maybe("redirect.to", p.to)?,
+            version: version("redirect.version", p.version)?,
+            sender: ip("redirect.sender", &p.sender)?,
+        }),
         Up::MoveReport(p) => Ok(NveToNva::MoveReport {
             id: move_id("move_report.move_id", p.move_id)?,
             key: part("move_report.key", p.key)?,
@@ -217,6 +235,16 @@ fn query(p: v1::Query) -> Result<NveToNva, ConvertError> {
         None => return Err(ConvertError::new("by", Problem::Missing)),
     };
     Ok(NveToNva::Query { seq: p.seq, vni: vni("vni", p.vni)?, by })
+}
+
+fn departed(p: v1::Departed) -> Result<NveToNva, ConvertError> {
+    let v4 = addresses("ipv4", &p.ipv4, ipv4)?.into_iter().map(IpAddr::V4);
+    let v6 = addresses("ipv6", &p.ipv6, ipv6)?.into_iter().map(IpAddr::V6);
+    Ok(NveToNva::Departed {
+        key: part("key", p.key)?,
+        ips: v4.chain(v6).collect(),
+        version: version("version", p.version)?,
+    })
 }
 
 fn claim(p: v1::Claim) -> Result<NveToNva, ConvertError> {
@@ -316,6 +344,20 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::ForwardExtend { key, version } => {
             Down::ForwardExtend(v1::ForwardExtend { key: Some(key.into()), version: Some(version.into()) })
         }
+        NvaToNve::Departed { key, version, from } => Down::Departed(v1::DepartedNotice {
+            key: Some(key.into()),
+            version: Some(version.into()),
+            from: from.to_string(),
+        }),
+        NvaToNve::Redirect { key, to, version, from } => Down::Redirect(v1::RedirectNotice {
+            key: Some(key.into()),
+            to: to.map(Into::into),
+            version: Some(version.into()),
+            from: from.to_string(),
+        }),
+        NvaToNve::ChannelKey { number, sender, secret } => {
+            Down::ChannelKey(v1::ChannelKey { number, sender, key: secret.0.to_vec() })
+        }
         NvaToNve::Error { text } => Down::Error(v1::Error { text }),
         NvaToNve::Keepalive => Down::Keepalive(v1::Keepalive {}),
     }
@@ -369,6 +411,22 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             key: part("provision.key", p.key)?,
             record: maybe("provision.record", p.record)?,
         }),
+        Down::Departed(p) => Ok(NvaToNve::Departed {
+            key: part("departed.key", p.key)?,
+            version: version("departed.version", p.version)?,
+            from: nve_id("departed.from", p.from)?,
+        }),
+        Down::Redirect(p) => Ok(NvaToNve::Redirect {
+            key: part("redirect.key", p.key)?,
+            to: maybe("redirect.to", p.to)?,
+            version: version("redirect.version", p.version)?,
+            from: nve_id("redirect.from", p.from)?,
+        }),
+        Down::ChannelKey(p) => {
+            let wrong = ConvertError::new("channel_key.key", Problem::KeyLength(p.key.len()));
+            let secret = Secret(p.key.try_into().map_err(|_| wrong)?);
+            Ok(NvaToNve::ChannelKey { number: p.number, sender: p.sender, secret })
+        }
         Down::Error(p) => Ok(NvaToNve::Error { text: p.text }),
         Down::Keepalive(_) => Ok(NvaToNve::Keepalive),
         // Taken by the caller; here only so that the match stays complete.

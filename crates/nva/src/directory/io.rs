@@ -3,7 +3,7 @@
 use core::fmt;
 
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{MoveId, timing};
+use godwit_model::{MoveId, Secret, timing};
 use godwit_wire::Span;
 
 use super::refusal::Refusal;
@@ -39,6 +39,10 @@ pub struct Config {
     pub max_vns_per_nve: usize,
     /// Addresses of one VM, both families together.
     pub max_addresses: usize,
+    /// What datagrams between NVEs are protected with while this NVA runs (R47); without it they tell each
+    /// other nothing directly. Random, and another one at each start: it must not be used under the numbers of
+    /// an earlier start.
+    pub channel_secret: Option<Secret>,
 }
 
 impl Default for Config {
@@ -57,6 +61,7 @@ impl Default for Config {
             max_nves: 16_384,
             max_vns_per_nve: 65_536,
             max_addresses: 64,
+            channel_secret: None,
         }
     }
 }

@@ -15,7 +15,8 @@
 //! # Files
 //!
 //! `session` speaks with NVEs, `claim` decides who owns a VM, `publish` spreads the news and counts
-//! acknowledgements, `forward` says who still needs a forward entry, `moves` follows planned moves, `operate` obeys the operator, `tick` looks at time.
+//! acknowledgements, `forward` says who still needs a forward entry, `stale`
+//! passes on what an old NVE says, `moves` follows planned moves, `operate` obeys the operator, `tick` looks at time.
 
 mod claim;
 mod forward;
@@ -26,6 +27,7 @@ mod publish;
 mod refusal;
 mod restore;
 mod session;
+mod stale;
 mod state;
 mod tick;
 mod view;
@@ -103,6 +105,10 @@ pub struct Directory {
     /// When the awaited are said again, in order; those that are not awaited any more are skipped.
     retries: VecDeque<(Instant, u64)>,
     next_ack: u64,
+    /// The NVE that had a VM last, and the version with which it lost it: it may say so (R39).
+    former: BTreeMap<VmKey, (NveId, Version)>,
+    /// Number of the last session under the key of the NVEs' datagrams (R47).
+    last_sender: u32,
     /// When claims were granted, and on which connection, kept for a moment: see `report`.
     granted: BTreeMap<VmKey, (Instant, SessionId)>,
     last_tick: Option<Instant>,
@@ -175,6 +181,10 @@ impl Directory {
         let key = record.key;
         if let Some(old) = self.vms.remove(&key) {
             self.unindex(&old);
+            let place = |r: &VmRecord| r.location.as_ref().map(|l| l.nve.clone());
+            if let Some(nve) = place(&old).filter(|_| place(&old) != place(&record)) {
+                self.former.insert(key, (nve, old.version));
+            }
         }
         self.index(&record);
         self.persist(Write::PutVm(record.clone()));

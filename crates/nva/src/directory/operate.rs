@@ -226,6 +226,7 @@ impl Directory {
         }
         let version = self.next_version();
         self.vms.remove(&record.key);
+        self.former.remove(&record.key);
         self.unindex(&record);
         self.persist(Write::RemoveVm(record.key));
         self.log(Level::Info, format!("VM {name} ({}) is deleted, version {version}", record.key));

@@ -44,6 +44,8 @@ impl Directory {
             awaited: BTreeMap::new(),
             retries: VecDeque::new(),
             next_ack: 1,
+            former: BTreeMap::new(),
+            last_sender: 0,
             granted: BTreeMap::new(),
             last_tick: None,
             next_sweep: Instant(0),

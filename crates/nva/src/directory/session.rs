@@ -52,7 +52,7 @@ impl Directory {
         }
     }
 
-    fn error(&mut self, session: SessionId, text: String) {
+    pub(super) fn error(&mut self, session: SessionId, text: String) {
         let who = self.name_of(session);
         self.log(Level::Warn, format!("refused a message of {who}: {text}"));
         self.send(session, NvaToNve::Error { text });
@@ -94,6 +94,10 @@ impl Directory {
             NveToNva::Withdraw { key, version } => self.withdraw(&nve, key, version),
             NveToNva::Ack { ack_id } => self.ack(session, ack_id),
             NveToNva::ForwardEnding { key, version } => self.forward_ending(session, &nve, key, version),
+            NveToNva::Departed { key, ips: _, version } => self.departed(session, &nve, key, version),
+            NveToNva::Redirect { key, to, version, sender } => {
+                self.redirect(session, nve, key, to, version, sender);
+            }
             NveToNva::MoveReport { id, key: _, step, counts } => self.move_report(nve, id, step, counts),
             NveToNva::Report { attachments } => self.report(session, nve, attachments),
         }
@@ -140,6 +144,7 @@ impl Directory {
         self.send(session, NvaToNve::Welcome { epoch: self.epoch, keepalive_ms: self.config.keepalive_ms });
         if said.is_none() {
             self.log(Level::Info, format!("NVE {nve} is connected"));
+            self.give_channel_key(session);
             self.repeat_moves(session, &nve);
         }
         if moved {

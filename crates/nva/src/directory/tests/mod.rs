@@ -6,6 +6,7 @@ mod moves;
 mod operator;
 mod random;
 mod sessions;
+mod stale;
 mod updates;
 
 use std::net::{IpAddr, Ipv4Addr};

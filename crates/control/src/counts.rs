@@ -1,0 +1,51 @@
+//! What control counts, for operators.
+
+macro_rules! counts {
+    ($($(#[doc = $help:literal])+ $name:ident,)*) => {
+        /// Counters of an NVE's control, since its start.
+        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+        pub struct Counts {
+            $($(#[doc = $help])+ pub $name: u64,)*
+        }
+
+        impl Counts {
+            /// Name, value and one line of help of each counter.
+            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64, &'static str)> {
+                [$((stringify!($name), self.$name, concat!($($help),+).trim_ascii()),)*].into_iter()
+            }
+        }
+    };
+}
+
+counts! {
+    /// Stale senders told directly where a VM is, or that it is not here (R47).
+    redirects_direct,
+    /// Stale senders told by way of the NVA (R47).
+    redirects_by_nva,
+    /// Stale senders that could be told neither directly nor by way of the NVA (R47).
+    redirects_untold,
+    /// Reports of stale senders not answered: so shortly after another, or too many in all (R47).
+    redirects_withheld,
+    /// Redirects of other NVEs that led to another location, until the directory confirms it (R47).
+    redirects_used,
+    /// Redirects of other NVEs that were no news: late, or about what does not go to that NVE (R47).
+    redirects_late,
+    /// Datagrams of other NVEs that opened.
+    notices_opened,
+    /// Datagrams refused: the NVA gave no such key here (R47).
+    notices_unknown_key,
+    /// Datagrams refused: the seal was wrong (R47).
+    notices_forged,
+    /// Datagrams refused: they had come before (R47).
+    notices_replayed,
+    /// Datagrams refused: their content made no sense, or was not their sender's to say (R39, R47).
+    notices_refused,
+    /// Departures of VMs told by way of the NVA (R39).
+    departures_by_nva,
+    /// Departures of VMs told to another NVE directly, while the NVA was away (R39).
+    departures_direct,
+    /// Entries put in doubt by what another NVE said, and asked about (R39).
+    entries_suspected,
+    /// Rumours that found no room.
+    rumours_dropped,
+}

@@ -1,0 +1,81 @@
+//! What an old NVE tells others by way of the NVA.
+
+use super::*;
+use godwit_model::Secret;
+
+/// VM 1 went from A to B; C is in its VN too. With the version that A had it by.
+fn moved() -> (World, [SessionId; 3], Version) {
+    let mut w = World::new();
+    let [a, b, c] = ["a", "b", "c"].map(|n| w.join(n));
+    let had = w.take(a, 1).version;
+    w.settle(&[a, b, c]);
+    w.start(1, "b", "m1").unwrap();
+    let out = w.say(b, claim(1, Version::ZERO));
+    assert!(granted(&out, b).is_some());
+    (w, [a, b, c], had)
+}
+
+fn left(version: Version) -> NveToNva {
+    NveToNva::Departed { key: key(1), ips: vec![ip(1)], version }
+}
+
+#[test]
+fn r39_a_departure_reaches_the_other_nves_of_the_vn() {
+    let (mut w, [a, b, c], version) = moved();
+    let out = w.say(a, left(version));
+    let told = NvaToNve::Departed { key: key(1), version, from: id("a") };
+    assert_eq!(all_sent(&out), [(b, told.clone()), (c, told)]);
+    let out = w.say(b, left(w.vm(1).version));
+    assert_eq!(all_sent(&out).len(), 2, "the owner itself may say so too");
+}
+
+#[test]
+fn r39_only_the_recorded_owner_may_say_so() {
+    let (mut w, [a, _, c], version) = moved();
+    let refused = |out: &[Output], s| matches!(all_sent(out)[..], [(to, NvaToNve::Error { .. })] if to == s);
+    let out = w.say(c, left(version));
+    assert!(refused(&out, c), "{out:?}");
+    let warned = |o: &Output| matches!(o, Output::Log { level: Level::Warn, text } if text.contains("NVE c"));
+    assert!(out.iter().any(warned), "audited");
+    let newer = w.vm(1).version;
+    assert!(refused(&w.say(a, left(newer)), a), "A never had that version");
+    w.restart();
+    let a = w.join("a");
+    assert_eq!(all_sent(&w.say(a, left(version))), [], "of an earlier incarnation: nobody can tell any more");
+}
+
+#[test]
+fn r47_a_redirect_by_the_nva_reaches_the_stale_sender() {
+    let (mut w, [a, _, c], _) = moved();
+    let version = w.vm(1).version;
+    let (to, sender) = (Some(locators(2)), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)));
+    let out = w.say(a, NveToNva::Redirect { key: key(1), to, version, sender });
+    let told = NvaToNve::Redirect { key: key(1), to, version, from: id("a") };
+    assert_eq!(all_sent(&out), [(c, told)]);
+    let never = Version { seq: version.seq + 1, ..version };
+    let out = w.say(a, NveToNva::Redirect { key: key(1), to, version: never, sender });
+    assert!(matches!(all_sent(&out)[..], [(s, NvaToNve::Error { .. })] if s == a), "{out:?}");
+    let stranger = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let out =
+        w.say(a, NveToNva::Redirect { key: key(1), to: None, version: Version::ZERO, sender: stranger });
+    assert_eq!(all_sent(&out), [], "no member of the VN");
+}
+
+#[test]
+fn r47_each_session_has_a_number_of_its_own_under_the_key() {
+    let secret = Secret([7; 32]);
+    let mut w = World::with(Config { channel_secret: Some(secret), ..Config::default() });
+    let mut numbers = Vec::new();
+    for name in ["a", "b", "a"] {
+        let (session, out) = w.hello(name);
+        let of = |m| match m {
+            NvaToNve::ChannelKey { number, sender, secret: s } => Some((number, sender, s)),
+            _ => None,
+        };
+        numbers.extend(sent(&out, session).into_iter().filter_map(of));
+    }
+    assert_eq!(numbers, [(1, 1, secret), (1, 2, secret), (1, 3, secret)]);
+    let (_, out) = World::new().hello("a");
+    assert!(!all_sent(&out).iter().any(|(_, m)| matches!(m, NvaToNve::ChannelKey { .. })));
+    assert_eq!(format!("{secret:?}"), "Secret(..)", "no log shows a key");
+}
