@@ -12,6 +12,7 @@ use godwit_lab::lab::nve::Binaries;
 use godwit_lab::lab::{Lab, cleanup, take_down};
 use godwit_lab::mover::{How, hot_move, timeline};
 use godwit_lab::scenario::bare_metal::BareMetal;
+use godwit_lab::scenario::frozen::FrozenSender;
 use godwit_lab::scenario::guest::GuestTalk;
 use godwit_lab::scenario::guest_tso::GuestTso;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
@@ -35,6 +36,8 @@ enum Command {
     HotMove(HotMove),
     /// Kill the NVA in the middle of moves and start it again
     NvaKill(NvaKill),
+    /// Cut a sender off from the NVA, move its peer, and see what is lost and how it learns of it
+    FrozenSender(FrozenSender),
     /// Let receive queues change workers while two VMs talk
     Placement(Placement),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
@@ -117,6 +120,7 @@ impl Command {
         match self {
             Command::HotMove(scenario) => scenario.run(),
             Command::NvaKill(scenario) => scenario.run(),
+            Command::FrozenSender(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
