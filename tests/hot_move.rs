@@ -48,8 +48,12 @@ fn one_worker_without_hugepages_loses_nothing() {
 /// Linux under QEMU, migrated live (R11, R45): each move has QEMU's own downtime beside the silence at the peer.
 #[test]
 fn r49_a_real_guest_that_migrates_live_loses_nothing() {
-    let (output, report) =
-        lab(&["hot-move", "--guests", "qemu", "--moves", "3", "--inner", "4", "--outer", "6"]);
+    let args = ["hot-move", "--guests", "qemu", "--moves", "3", "--inner", "4", "--outer", "6"];
+    // Code 2: it could not be carried out. On a busy machine a guest sometimes comes out of an emulated migration
+    // with a kernel that panics or stands still. Whatever was lost or doubled is code 1, and not tried again.
+    let tries = (0..3).map(|_| lab(&args));
+    let run = tries.into_iter().find(|(output, _)| output.status.code() != Some(2));
+    let (output, report) = run.expect("a guest that survives its migrations");
     assert!(output.status.success(), "the scenario failed");
     let run = &report["runs"][0];
     assert_eq!((&run["lost"], &run["duplicated"], &run["tcp_alive"]), (&0.into(), &0.into(), &true.into()));
