@@ -87,6 +87,7 @@ fn moves() {
         "move show m-1 --json",
         "move show m-2",
         "move show m-3",
+        "move show m-4",
         "move abort m-2",
         "move abort m-1",
         "move watch m-1",

@@ -275,6 +275,12 @@ pub enum MoveStepKind {
     Failed,
     /// Every NVE concerned has acknowledged.
     Done,
+    /// The NVA refused the claim of an NVE that is not the move's target.
+    Denied,
+    /// The NVA restarted while the move was under way.
+    Restarted,
+    /// The VM went on before every NVE had acknowledged this move's location.
+    Overtaken,
 }
 
 /// What one NVE did with the packets of a moving VM.

@@ -95,6 +95,9 @@ fn step() -> impl Strategy<Value = MoveStep> {
         K::Aborted,
         K::Failed,
         K::Done,
+        K::Denied,
+        K::Restarted,
+        K::Overtaken,
     ];
     (any::<u64>(), of(nve()), select(kinds.to_vec()), any::<String>())
         .prop_map(|(at_us, nve, what, note)| MoveStep { at_us, nve, what, note })

@@ -2,6 +2,7 @@
 
 pub mod counters;
 pub mod entries;
+mod explain;
 pub mod move_view;
 pub mod moves;
 pub mod nva;

@@ -4,6 +4,7 @@ use godwit_nva_api::v1;
 use godwit_nva_api::v1::MoveStepKind as Step;
 use serde::Serialize;
 
+use super::explain::explain;
 use crate::context::Report;
 use crate::table::Table;
 use crate::text;
@@ -29,6 +30,8 @@ pub struct MoveView {
     pub phase: String,
     /// No step follows but late counts.
     pub is_final: bool,
+    /// How it stands or ended, why, and what came between: sentences.
+    pub explanation: Vec<String>,
     /// The version granted.
     pub version: Option<String>,
     /// When it was ordered, RFC 3339.
@@ -125,6 +128,7 @@ impl MoveView {
             mode: text::enum_name(r.mode().as_str_name(), "MOVE_MODE_"),
             phase: text::enum_name(r.phase().as_str_name(), "MOVE_PHASE_"),
             is_final: is_final(r.phase()),
+            explanation: explain(r),
             version: text::version(r.version.as_ref()),
             ordered_at: ordered.map(text::moment_us),
             ordered_at_us: ordered,
@@ -155,9 +159,13 @@ impl MoveView {
         t.text_or("no steps yet")
     }
 
-    /// The counts of each NVE and the outage, after a blank line each.
+    /// How it ended in sentences, the counts of each NVE, the outage.
     pub fn results(&self) -> String {
         let mut out = String::new();
+        for sentence in &self.explanation {
+            out += &format!("\n{sentence}");
+        }
+        out += "\n";
         if !self.counts.is_empty() {
             let mut t = Table::new(&["NVE", ">HELD", ">FLUSHED", ">FORWARDED", ">DROPPED", "FORWARDED (MS)"]);
             for c in &self.counts {

@@ -30,7 +30,7 @@ enums! {
     MovePhase, move_phase { Preparing, Prepared, Paused, Granted, Done, Aborted, Failed }
     MoveStepKind, move_step_kind {
         Ordered, Prepared, Paused, Activated, Claimed, Granted, FirstForwarded, LastForwarded,
-        Acknowledged, Aborted, Failed, Done,
+        Acknowledged, Aborted, Failed, Done, Denied, Restarted, Overtaken,
     }
     DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned }
     ClaimCause, claim_cause {

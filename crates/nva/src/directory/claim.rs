@@ -41,6 +41,7 @@ impl Directory {
         match self.judge(&nve, key, &asked.ips, asked.base) {
             Verdict::Deny(reason, text) => {
                 self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
+                self.claim_refused(key, &nve, &text);
                 let record = self.vms.get(&key).cloned();
                 self.send(session, NvaToNve::Deny { seq, key, reason, text, record });
             }
@@ -117,6 +118,11 @@ impl Directory {
         self.log(Level::Info, format!("{text}, version {}", record.version));
         self.put_vm(record.clone());
         self.granted.insert(key, (self.now, session));
+        let news = match &by {
+            Some(id) => format!("move {id} took the VM on to {nve}"),
+            None => format!("NVE {nve} took the VM over without a move"),
+        };
+        self.overtake(key, &news);
         if let Some(id) = &by {
             self.move_granted(id, record.version);
         }
@@ -158,6 +164,7 @@ impl Directory {
         record.state = BindingState::Detached;
         record.version = self.next_version();
         self.log(Level::Info, format!("VM {} ({key}) is detached, version {}", record.name, record.version));
+        self.overtake(key, &format!("the VM was detached, version {},", record.version));
         self.put_vm(record);
         self.publish(key, None);
     }

@@ -112,6 +112,8 @@ pub struct Directory {
     /// When claims were granted, and on which connection, kept for a moment: see `report`.
     granted: BTreeMap<VmKey, (Instant, SessionId)>,
     last_tick: Option<Instant>,
+    /// Wall clock at the first step of this incarnation.
+    started_us: u64,
     next_sweep: Instant,
     // The step that is being made: its time and what comes out of it.
     now: Instant,
@@ -139,6 +141,9 @@ impl Directory {
         debug_assert!(self.out.is_empty(), "the last step left outputs behind");
         self.now = now;
         self.wall_us = wall_us;
+        if self.started_us == 0 {
+            self.started_us = wall_us;
+        }
     }
 
     fn finish(&mut self) -> Vec<Output> {

@@ -29,12 +29,15 @@ pub(super) struct Move {
     pub withdrawn: Option<Version>,
     /// When patience ends; set at the next sweep after a restart.
     pub deadline: Option<Instant>,
+    /// It was under way when the NVA restarted, and its timeline does not say so yet.
+    restarted: bool,
 }
 
 impl Move {
     pub fn restored(stored: StoredMove) -> Move {
         let StoredMove { number, record } = stored;
-        Move { number, record, awaiting: BTreeMap::new(), withdrawn: None, deadline: None }
+        let restarted = !record.phase.is_final();
+        Move { number, record, awaiting: BTreeMap::new(), withdrawn: None, deadline: None, restarted }
     }
 
     pub fn stored(&self) -> StoredMove {
@@ -46,6 +49,16 @@ impl Move {
         matches!(self.record.phase, MovePhase::Preparing | MovePhase::Prepared | MovePhase::Paused)
     }
 
+    /// Who has not acknowledged the new location, as the end of a sentence.
+    fn unaware(&self) -> String {
+        let names: Vec<&str> = self.awaiting.values().map(NveId::as_str).collect();
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!(" before {} had acknowledged", names.join(", "))
+        }
+    }
+
     fn has_step(&self, nve: &NveId, what: MoveStepKind) -> bool {
         self.record.steps.iter().any(|s| s.what == what && s.nve.as_ref() == Some(nve))
     }
@@ -54,7 +67,7 @@ impl Move {
     fn add_step(&mut self, mut step: MoveStep, max: usize) {
         use MoveStepKind as K;
         if let Some(nve) = &step.nve {
-            let once = matches!(step.what, K::Prepared | K::Claimed | K::FirstForwarded);
+            let once = matches!(step.what, K::Prepared | K::Claimed | K::FirstForwarded | K::Denied);
             if once && self.has_step(nve, step.what) || self.record.steps.contains(&step) {
                 return;
             }
@@ -67,6 +80,20 @@ impl Move {
             truncate(&mut step.note);
             self.record.steps.push(step);
         }
+    }
+}
+
+/// How far a move without a grant had come, for its last step.
+fn point(m: &Move) -> String {
+    let (from, to) = (&m.record.from, &m.record.to);
+    let prepared = |nve| m.has_step(nve, MoveStepKind::Prepared);
+    match m.record.phase {
+        _ if m.has_step(to, MoveStepKind::Activated) => format!("after the VM ran at {to}, before its claim"),
+        MovePhase::Paused => format!("while the VM was paused at {from}"),
+        MovePhase::Prepared => "before the VM was paused".into(),
+        _ if !prepared(to) && !prepared(from) => "before any NVE was prepared".into(),
+        _ if !prepared(to) => format!("before {to} was prepared"),
+        _ => format!("before {from} was prepared"),
     }
 }
 
@@ -117,6 +144,7 @@ impl Directory {
         };
         let mut m = Move::restored(StoredMove { number: self.next_move, record });
         m.deadline = Some(now + self.config.intent_timeout);
+        m.restarted = false;
         self.move_numbers.insert(self.next_move, id.clone());
         self.next_move += 1;
         self.moves.insert(id.clone(), m);
@@ -209,13 +237,19 @@ impl Directory {
     /// Ends a move that has no grant.
     pub(super) fn call_off(&mut self, id: &MoveId, phase: MovePhase, reason: String) {
         let Some(m) = self.moves.get_mut(id).filter(|m| m.awaits_grant()) else { return };
+        // What the reader wants to know first: a long reason is cut at its end.
+        let mut note = format!("{}: {reason}", point(m));
         m.record.phase = phase;
         let (key, withdrawn) = (m.record.key, m.withdrawn);
         let parties = [m.record.to.clone(), m.record.from.clone()];
         let what = if phase == MovePhase::Failed { MoveStepKind::Failed } else { MoveStepKind::Aborted };
         self.open_moves.remove(id);
         self.called_off.insert(id.clone());
-        self.nva_step(id, what, reason.clone());
+        let detaches = withdrawn.is_some() && withdrawn == self.vms.get(&key).map(|r| r.version);
+        if detaches {
+            note += &format!("; {} had withdrawn the VM, which is detached now", parties[1]);
+        }
+        self.nva_step(id, what, note);
         self.save_move(id);
         self.set_moving(key, None);
         self.log(Level::Warn, format!("move {id} has ended without a grant: {reason}"));
@@ -226,7 +260,7 @@ impl Directory {
             }
         }
         // The withdrawal that had to wait for the move's end.
-        if withdrawn.is_some() && withdrawn == self.vms.get(&key).map(|r| r.version) {
+        if detaches {
             self.detach(key);
         }
     }
@@ -289,6 +323,37 @@ impl Directory {
         self.save_move(id);
     }
 
+    /// A granted move of the VM that waits for acknowledgements is overtaken; `news` says by what.
+    pub(super) fn overtake(&mut self, key: VmKey, news: &str) {
+        let open = self.open_moves.iter().filter_map(|id| self.moves.get(id));
+        let of_vm = |m: &&Move| m.record.key == key && m.record.phase == MovePhase::Granted;
+        let earlier: Vec<(MoveId, String)> =
+            open.filter(of_vm).map(|m| (m.record.id.clone(), m.unaware())).collect();
+        for (id, unaware) in earlier {
+            self.nva_step(&id, MoveStepKind::Overtaken, format!("{news}{unaware}"));
+            self.save_move(&id);
+        }
+    }
+
+    /// The claim of an NVE that is refused while a move of the VM is under way belongs into its history.
+    pub(super) fn claim_refused(&mut self, key: VmKey, nve: &NveId, why: &str) {
+        let Some(id) = self.vms.get(&key).and_then(|r| r.moving.clone()) else { return };
+        if self.moves.get(&id).is_some_and(|m| !m.has_step(nve, MoveStepKind::Denied)) {
+            self.step(&id, MoveStepKind::Denied, Some(nve.clone()), why.into());
+            self.changed(&id);
+        }
+    }
+
+    /// A move that was under way at the restart says so before anything else is added to it.
+    fn note_restart(&mut self, id: &MoveId) {
+        let Some(m) = self.moves.get_mut(id).filter(|m| m.restarted) else { return };
+        m.restarted = false;
+        let note = format!("the NVA restarted: epoch {}", self.epoch);
+        let step = MoveStep { at_us: self.started_us, nve: None, what: MoveStepKind::Restarted, note };
+        m.add_step(step, self.config.max_steps);
+        self.changed(id);
+    }
+
     /// An update of the move is settled: acknowledged, or its NVE is away and gets a snapshot later.
     pub(super) fn move_acked(&mut self, id: &MoveId, ack_id: u64, note: Option<&str>) {
         let Some(nve) = self.moves.get_mut(id).and_then(|m| m.awaiting.remove(&ack_id)) else { return };
@@ -326,6 +391,7 @@ impl Directory {
     pub(super) fn sweep_moves(&mut self) {
         let open: Vec<MoveId> = self.open_moves.iter().cloned().collect();
         for id in open {
+            self.note_restart(&id);
             let fresh = self.now + self.config.intent_timeout;
             let Some(m) = self.moves.get_mut(&id) else { continue };
             let late = *m.deadline.get_or_insert(fresh) <= self.now;
@@ -360,6 +426,7 @@ impl Directory {
         if !self.moves.contains_key(&id) {
             return self.log(Level::Debug, format!("NVE {nve} reports of move {id}, which is forgotten"));
         }
+        self.note_restart(&id);
         if let Some(counts) = counts {
             self.put_counts(&id, &nve, counts);
         }
@@ -414,6 +481,7 @@ impl Directory {
     }
 
     fn step(&mut self, id: &MoveId, what: MoveStepKind, nve: Option<NveId>, note: String) {
+        self.note_restart(id);
         let step = MoveStep { at_us: self.wall_us, nve, what, note };
         let max = self.config.max_steps;
         if let Some(m) = self.moves.get_mut(id) {

@@ -48,6 +48,7 @@ impl Directory {
             last_sender: 0,
             granted: BTreeMap::new(),
             last_tick: None,
+            started_us: 0,
             next_sweep: Instant(0),
             now: Instant(0),
             wall_us: 0,

@@ -1,6 +1,7 @@
 //! The directory's rules, one by one; names say the requirement.
 
 mod claims;
+mod explained;
 mod history;
 mod moves;
 mod operator;
