@@ -72,6 +72,8 @@ pub enum PortSpec {
 }
 
 /// Something that happened; handed to [`Nve::handle`](crate::Nve::handle).
+// It goes from hand to hand and is never stored: a box would cost an allocation a message and save nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Input {
     /// A worker's word.

@@ -408,6 +408,7 @@ pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], rout
         version: Version::ZERO,
         router,
         router_pinned: true,
+        frozen: false,
         pinned: false,
         moving: None,
     }

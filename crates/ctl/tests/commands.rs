@@ -41,6 +41,8 @@ fn vn() {
         "vn create red --vni 5004 --silent flood",
         "vn set blue --silent query --json",
         "vn set bleu --silent flood",
+        "vn set blue --unplanned accept",
+        "vn set blue",
         "vn delete green",
         "vn delete blue",
         "vn delete gren",
@@ -59,6 +61,8 @@ fn vm() {
         "vm define db --vn blue --mac 02:00:00:00:00:09 --ipv4 10.0.0.9,10.0.0.10 --ipv6 2001:db8::9 --router",
         "vm define db --vn bleu --mac 02:00:00:00:00:09",
         "vm define db --vn blue --mac 02:00:00:00:00:09 --pin rack7-vtep --json",
+        "vm clear web1",
+        "vm clear wbe1",
         "vm delete spare",
         "vm delete sparre",
     ]));

@@ -183,6 +183,8 @@ pub struct VmRecord {
     pub pinned: bool,
     /// The planned move that is under way, if any.
     pub moving: Option<MoveId>,
+    /// It went to and fro without being ordered to, and stays where it is until the operator clears it (R22).
+    pub frozen: bool,
 }
 
 impl VmRecord {
@@ -338,6 +340,20 @@ pub enum DenyReason {
     StaleVersion,
     /// Its location is pinned by the operator.
     Pinned,
+    /// Its location is frozen after too many unplanned moves (R22).
+    Frozen,
+}
+
+/// What the NVA does with a claim for a VM that lives at another NVE, where no move was ordered (R21).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum Unplanned {
+    /// The old NVE is asked whether the VM still runs there: granted if not.
+    #[default]
+    Verify,
+    /// Granted at once.
+    Accept,
+    /// Refused.
+    Deny,
 }
 
 /// What made an NVE claim a VM (R18).

@@ -112,6 +112,17 @@ pub enum NveToNva {
         /// The sender's locator.
         sender: IpAddr,
     },
+    /// Answer to `Verify` (R21).
+    Verified {
+        /// The VM.
+        key: VmKey,
+        /// The version that the question named.
+        version: Version,
+        /// It runs here: it answered, or cannot be asked. Otherwise it is gone or silent.
+        alive: bool,
+        /// How that was found, for people.
+        note: String,
+    },
     /// Progress of a move at this NVE.
     MoveReport {
         /// The move.
@@ -304,6 +315,13 @@ pub enum NvaToNve {
         sender: u32,
         /// The key.
         secret: Secret,
+    },
+    /// Another NVE claims the VM without a move: does it still run here (R21)? Answered by `Verified`.
+    Verify {
+        /// The VM.
+        key: VmKey,
+        /// The version of the location that is doubted.
+        version: Version,
     },
     /// A message was refused; the session stays.
     Error {

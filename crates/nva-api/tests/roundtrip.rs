@@ -59,9 +59,9 @@ fn ips6() -> impl Strategy<Value = Vec<Ipv6Addr>> {
 }
 
 fn record() -> impl Strategy<Value = VmRecord> {
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()));
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>());
     (name(), key(), ips4(), ips6(), of(location()), version(), flags).prop_map(
-        |(name, key, ipv4, ipv6, location, version, (router, router_pinned, pinned, moving))| {
+        |(name, key, ipv4, ipv6, location, version, (router, router_pinned, pinned, moving, frozen))| {
             let state = if location.is_some() { BindingState::Active } else { BindingState::Detached };
             VmRecord {
                 name,
@@ -75,6 +75,7 @@ fn record() -> impl Strategy<Value = VmRecord> {
                 router_pinned,
                 pinned,
                 moving,
+                frozen,
             }
         },
     )
@@ -170,6 +171,8 @@ fn up() -> impl Strategy<Value = NveToNva> {
         }),
         (key(), of(locators()), version(), sender)
             .prop_map(|(key, to, version, sender)| NveToNva::Redirect { key, to, version, sender }),
+        (key(), version(), any::<bool>(), any::<String>())
+            .prop_map(|(key, version, alive, note)| NveToNva::Verified { key, version, alive, note }),
         (move_id(), key(), of(step()), of(counts()))
             .prop_map(|(id, key, step, counts)| NveToNva::MoveReport { id, key, step, counts }),
         vec(attachment, 0..4).prop_map(|attachments| NveToNva::Report { attachments }),
@@ -185,7 +188,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         location().prop_map(Change::MemberJoined),
         nve().prop_map(Change::MemberLeft),
     ];
-    let reasons = [D::UnknownVm, D::AddressMismatch, D::OwnedElsewhere, D::StaleVersion, D::Pinned].to_vec();
+    let reasons =
+        [D::UnknownVm, D::AddressMismatch, D::OwnedElsewhere, D::StaleVersion, D::Pinned, D::Frozen].to_vec();
     let flags = any::<[bool; 3]>();
     let end = (vni(), any::<u64>(), flags, any::<u16>(), vec(location(), 0..3));
     let prepare = (move_id(), any::<bool>(), record(), location(), location());
@@ -232,6 +236,7 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         (any::<u32>(), any::<u32>(), any::<[u8; 32]>()).prop_map(|(number, sender, key)| {
             NvaToNve::ChannelKey { number, sender, secret: Secret(key) }
         }),
+        (key(), version()).prop_map(|(key, version)| NvaToNve::Verify { key, version }),
         any::<String>().prop_map(|text| NvaToNve::Error { text }),
         Just(NvaToNve::Keepalive),
     ]

@@ -363,14 +363,16 @@ fn inspect_untagged(
     if let Err(reason) = port.check_source(source, tables, now) {
         return Wish::Drop(reason);
     }
-    match a.ethertype {
+    let wish = match a.ethertype {
         EtherType::ARP => proxy::arp(frame, a, port, tables, now),
         EtherType::RARP => proxy::rarp(frame, a),
         EtherType::IPV6 if a.to_group() => proxy::nd(frame, a, port, tables, now),
         _ if a.to_group() => Wish::Flood,
         _ if a.dst == 0 => Wish::Drop(DropReason::UnknownUnicast),
         _ => Wish::Unicast(a.dst_mac()),
-    }
+    };
+    // No table has this destination, so that every frame to it comes here.
+    if wish == Wish::Unicast(Mac::PROBER) { Wish::Announce(AnnounceKind::Alive, None) } else { wish }
 }
 
 /// Everything that is not plain.

@@ -436,3 +436,17 @@ fn r13_a_full_neighbor_table_forgets_dead_negative_answers_only() {
     assert_eq!(lab.take_events(), []);
     assert_eq!(lab.tables.neighbors.len(), 51);
 }
+
+#[test]
+fn r21_an_answer_to_controls_question_is_told_and_goes_no_further() {
+    let mut lab = Lab::new();
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
+    let advert = Nd { eth: (M1, Mac::PROBER), flags: 0x60, ..Nd::announce(M1, v6(1)) };
+    for f in [frames::arp_reply(M1, v4(1), Mac::PROBER, Ipv4Addr::UNSPECIFIED), advert.frame()] {
+        lab.one(P1, &f);
+        assert_eq!(lab.take_events(), [announce(AnnounceKind::Alive, None)]);
+    }
+    assert!(lab.out.sent.is_empty());
+    let lie = frames::arp_reply(M2, v4(2), Mac::PROBER, Ipv4Addr::UNSPECIFIED);
+    dropped(&mut lab, P1, &lie, DropReason::SpoofedSource);
+}

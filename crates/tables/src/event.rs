@@ -20,6 +20,8 @@ pub enum AnnounceKind {
     Rarp,
     /// Any other frame with the VM's address as source, seen on an Associated port.
     FirstFrame,
+    /// A frame to `Mac::PROBER`: an answer to a question that control put to the VM (R21).
+    Alive,
 }
 
 /// What the handover of one VM has done in one worker so far; totals since the VM's last handover began.

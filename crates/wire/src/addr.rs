@@ -11,6 +11,8 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// ff:ff:ff:ff:ff:ff.
     pub const BROADCAST: Mac = Mac([0xff; 6]);
+    /// Source of the switch's own questions to local VMs; no VM has it (R21, R32).
+    pub const PROBER: Mac = Mac([0x02, 0x67, 0x77, 0x74, 0x00, 0x01]);
     /// 00:00:00:00:00:00, never a valid source.
     pub const ZERO: Mac = Mac([0; 6]);
 

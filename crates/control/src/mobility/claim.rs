@@ -165,6 +165,7 @@ impl Vm {
     /// The session ended: nothing is repeated until the next one.
     pub(crate) fn session_down(&mut self) {
         self.claim_next(None);
+        self.forget_check();
     }
 
     /// The claim holds; the record is in the mirror already.

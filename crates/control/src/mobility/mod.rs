@@ -23,6 +23,7 @@ mod claim;
 mod handover;
 mod moves;
 mod port;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -43,6 +44,7 @@ pub(crate) use claim::Claim;
 pub(crate) use handover::Handover;
 pub(crate) use moves::Intent;
 pub(crate) use port::AccessPort;
+use verify::Check;
 
 /// What a call may know and where it puts what is to be done.
 pub(crate) struct Ctx<'a> {
@@ -107,6 +109,8 @@ pub(crate) enum Action {
     Report { id: MoveId, step: Option<MoveStep>, counts: Option<HandoverCounts> },
     /// Tell the machine when all workers have applied what it wishes now.
     Gate { seq: u64 },
+    /// Ask the VM on a port whether it is alive, by its addresses (R21).
+    Probe { port: PortIdx, ips: Vec<IpAddr> },
     /// A line for the log.
     Note(Level, String),
 }
@@ -226,6 +230,8 @@ pub(crate) struct Vm {
     /// No second note on a refused announcement before then.
     quiet_until: Instant,
     pub(crate) handover: Handover,
+    /// The NVA wants to know whether it still runs here (R21).
+    check: Option<Check>,
 }
 
 impl Vm {
@@ -250,6 +256,7 @@ impl Vm {
             announced: None,
             quiet_until: Instant(0),
             handover: Handover::default(),
+            check: None,
         }
     }
 
@@ -322,7 +329,11 @@ impl Vm {
         let claim = self.claim.as_ref().and_then(|c| c.next);
         let forward = self.forward.as_ref().map(|f| f.ask_at.map_or(f.until, |t| t.min(f.until)));
         let intent = self.intent.as_ref().map(Intent::deadline);
-        [claim, forward, intent, self.withdraw_at, self.handover.deadline()].into_iter().flatten().min()
+        let check = self.check.as_ref().map(Check::deadline);
+        [claim, forward, intent, self.withdraw_at, self.handover.deadline(), check]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
@@ -345,6 +356,7 @@ impl Vm {
             }
         }
         self.repeat_claim(cx);
+        self.check_due(cx);
         self.handover.tick(self.key, cx);
     }
 

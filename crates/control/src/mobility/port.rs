@@ -29,7 +29,7 @@ pub(crate) fn cause_of(kind: AnnounceKind) -> ClaimCause {
         AnnounceKind::GratuitousArp => ClaimCause::GratuitousArp,
         AnnounceKind::NeighborAdvertisement { .. } => ClaimCause::NeighborAdvertisement,
         AnnounceKind::Rarp => ClaimCause::Rarp,
-        AnnounceKind::FirstFrame => ClaimCause::FirstFrame,
+        AnnounceKind::FirstFrame | AnnounceKind::Alive => ClaimCause::FirstFrame,
     }
 }
 
@@ -105,6 +105,7 @@ impl Vm {
             Phase::Left if self.ports.is_empty() && self.forward.is_none() => self.phase = Phase::Idle,
             _ => {}
         }
+        self.look_again(cx);
     }
 
     /// The port's link changed.
@@ -124,6 +125,7 @@ impl Vm {
             Phase::Paused { port: Some(on), .. } if on == port => self.arm_withdrawal(cx),
             _ => {}
         }
+        self.look_again(cx);
     }
 
     /// The hypervisor paused the VM (R45).
@@ -153,6 +155,9 @@ impl Vm {
         ip: Option<IpAddr>,
         cx: &mut Ctx<'_>,
     ) {
+        if kind == AnnounceKind::Alive {
+            return self.heard_alive(port, cx);
+        }
         let Some(p) = self.ports.get(&port).filter(|p| !p.closed && !p.explicit) else { return };
         match self.phase {
             Phase::Running { port: on } if on == port && self.spoke => return self.flag_heard(kind, ip, cx),

@@ -1,13 +1,13 @@
 //! What workers tell, and the questions that follow from it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::NveToNva;
 use godwit_model::{VmKey, VmRecord};
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
 use godwit_tables::update::{Key, PortIdx};
 use godwit_wire::arp::ArpRepr;
-use godwit_wire::ndp::{self, AdvertFrame};
+use godwit_wire::ndp::{self, AdvertFrame, SolicitFrame};
 use godwit_wire::{Mac, Span};
 
 use crate::io::{Level, Outputs};
@@ -18,6 +18,8 @@ use super::{Nve, PortKind, Timer};
 
 /// After so long a sender should have learned the new location (R48).
 const TRIANGLE: Span = Span::from_ms(5000);
+/// Link-local address that goes with `Mac::PROBER`.
+const PROBER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x0067, 0x77ff, 0xfe74, 0x0001);
 /// Gap between alarms on a full table.
 const FULL_QUIET: Span = Span::from_ms(1000);
 
@@ -125,6 +127,26 @@ impl Nve {
             return out.note(Level::Warn, format!("{mac} announced itself on the port of {key}: refused"));
         }
         self.with_known_vm(key, out, |vm, cx| vm.announced(port, kind, ip, cx));
+    }
+
+    /// Asks a local VM, by address, whether it is there: unicast, so that nobody else hears it (R21).
+    pub(super) fn probe(&self, key: VmKey, port: PortIdx, ips: &[IpAddr], out: &mut Outputs) {
+        for ip in ips {
+            let mut buf = [0; ndp::MAX_FRAME_LEN];
+            let written = match ip {
+                // Sender 0, as in a probe: it binds nothing in the VM's table.
+                IpAddr::V4(ip) => {
+                    let request = ArpRepr::request(Mac::PROBER, Ipv4Addr::UNSPECIFIED, *ip);
+                    request.emit_frame(&mut buf, key.mac, Mac::PROBER)
+                }
+                IpAddr::V6(ip) => {
+                    SolicitFrame::probe(Mac::PROBER, PROBER_V6, key.mac, *ip).emit_frame(&mut buf)
+                }
+            };
+            if let Ok(n) = written {
+                out.frames.push((port, buf[..n].to_vec()));
+            }
+        }
     }
 
     /// Someone still sends to us what left: so it shall be for a short time only (R48), and it is told where to

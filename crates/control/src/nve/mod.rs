@@ -338,6 +338,7 @@ impl Nve {
                 }
             }
             Action::Gate { seq } => self.barriers.after_applied(After::Claim { key, seq }),
+            Action::Probe { port, ips } => self.probe(key, port, &ips, out),
             Action::Note(level, text) => out.note(level, text),
         }
     }

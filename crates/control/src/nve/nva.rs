@@ -193,6 +193,14 @@ impl Nve {
                 self.redirected(key, to, version, By::Nve(&from), out);
             }
             NvaToNve::ChannelKey { number, sender, secret } => self.channel.set_key(number, sender, secret),
+            NvaToNve::Verify { key, version } => {
+                if self.vms.contains_key(&key) {
+                    self.with_vm(key, out, |vm, cx| vm.verify_asked(version, cx));
+                } else {
+                    let note = String::from("it has no port here");
+                    self.send(NveToNva::Verified { key, version, alive: false, note }, out);
+                }
+            }
             NvaToNve::Error { text } => out.note(Level::Warn, format!("the NVA refused a message: {text}")),
         }
     }

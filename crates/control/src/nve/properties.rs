@@ -56,6 +56,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         version: Version { epoch: 1, seq },
         router: false,
         router_pinned: false,
+        frozen: false,
         pinned: false,
         moving: at.is_multiple_of(2).then(|| move_id(at)),
     }

@@ -77,6 +77,7 @@ impl MiniNva {
             version,
             router: false,
             router_pinned: false,
+            frozen: false,
             pinned: false,
             moving: None,
         };

@@ -38,6 +38,12 @@ pub enum VmCommand {
         #[arg(value_parser = parse::name)]
         name: String,
     },
+    /// Let a frozen VM be claimed and moved again: one that went to and fro without orders stays where it is.
+    Clear {
+        /// Its name.
+        #[arg(value_parser = parse::name)]
+        name: String,
+    },
     /// Order a move, so that both NVEs prepare for it; pausing and starting the VM is up to its manager.
     Move(MoveArgs),
 }
@@ -124,6 +130,8 @@ struct VmView {
     /// The router flag is the operator's.
     router_pinned: bool,
     pinned: bool,
+    /// It stays where it is after too many unplanned moves.
+    frozen: bool,
     /// NVEs that hear of changes; null where it was not asked for.
     interested: Option<Vec<String>>,
     moving: Option<String>,
@@ -148,6 +156,7 @@ impl From<v1::VmRecord> for VmView {
             router_pinned: r.router_pinned,
             interested: (!r.interested.is_empty()).then_some(r.interested),
             pinned: r.pinned,
+            frozen: r.frozen,
             moving: text::some(&r.moving),
             name: r.name,
         }
@@ -160,7 +169,7 @@ impl VmView {
     }
 
     fn flags(&self) -> String {
-        let flags = [(self.router, "router"), (self.pinned, "pinned")];
+        let flags = [(self.router, "router"), (self.pinned, "pinned"), (self.frozen, "frozen")];
         let mut words: Vec<String> = flags.iter().filter(|f| f.0).map(|f| f.1.to_owned()).collect();
         words.extend(self.moving.as_ref().map(|m| format!("moving ({m})")));
         words.join(", ")
@@ -283,6 +292,12 @@ pub async fn run(command: VmCommand, ctx: &mut Context<'_>) -> Result<(), Failur
         VmCommand::Delete { name } => {
             match nva.settle(nva.client().delete_vm(v1::VmName { name: name.clone() })).await {
                 Ok(vm) => ctx.show(&Changed { verb: "deleted", vm: vm.into() }),
+                Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vm, &name)]).await),
+            }
+        }
+        VmCommand::Clear { name } => {
+            match nva.settle(nva.client().clear_vm(v1::VmName { name: name.clone() })).await {
+                Ok(vm) => ctx.show(&Changed { verb: "cleared", vm: vm.into() }),
                 Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vm, &name)]).await),
             }
         }

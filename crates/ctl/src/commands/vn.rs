@@ -32,16 +32,26 @@ pub enum VnCommand {
         /// hosts that never announce themselves.
         #[arg(long, value_enum, default_value_t = Silent::Query)]
         silent: Silent,
+        /// A claim for a VM that lives at another NVE, where no move was ordered: ask that NVE whether the VM
+        /// still runs there, grant it, or refuse it.
+        #[arg(long, value_enum, default_value_t = Unplanned::Verify)]
+        unplanned: Unplanned,
     },
     /// Change a virtual network.
-    #[command(after_help = "Example:\n  godwitctl vn set blue --silent flood")]
+    #[command(
+        after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned deny",
+        group = clap::ArgGroup::new("change").required(true).multiple(true)
+    )]
     Set {
         /// Its name.
         #[arg(value_parser = parse::name)]
         name: String,
         /// Requests for addresses that the directory does not have.
-        #[arg(long, value_enum)]
-        silent: Silent,
+        #[arg(long, value_enum, group = "change")]
+        silent: Option<Silent>,
+        /// Claims for VMs that live at another NVE, where no move was ordered.
+        #[arg(long, value_enum, group = "change")]
+        unplanned: Option<Unplanned>,
     },
     /// List the virtual networks.
     List,
@@ -62,6 +72,27 @@ pub enum Silent {
     Flood,
 }
 
+/// What becomes of a claim for a VM that lives at another NVE, where no move was ordered (R21).
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unplanned {
+    /// The other NVE is asked; granted if the VM is gone, silent for 3 s, or the NVE away.
+    Verify,
+    /// It is granted.
+    Accept,
+    /// It is refused.
+    Deny,
+}
+
+impl From<Unplanned> for v1::Unplanned {
+    fn from(u: Unplanned) -> v1::Unplanned {
+        match u {
+            Unplanned::Verify => v1::Unplanned::Verify,
+            Unplanned::Accept => v1::Unplanned::Accept,
+            Unplanned::Deny => v1::Unplanned::Deny,
+        }
+    }
+}
+
 /// A VN for output.
 #[derive(Serialize)]
 struct VnView {
@@ -72,18 +103,26 @@ struct VnView {
     transparent_vlan: bool,
     /// query or flood.
     silent: &'static str,
+    /// verify, accept or deny.
+    unplanned: &'static str,
     vms: u32,
     members: Vec<String>,
 }
 
 impl From<v1::Vn> for VnView {
     fn from(v: v1::Vn) -> VnView {
+        let unplanned = match v.unplanned() {
+            v1::Unplanned::Unspecified | v1::Unplanned::Verify => "verify",
+            v1::Unplanned::Accept => "accept",
+            v1::Unplanned::Deny => "deny",
+        };
         VnView {
             name: v.name,
             vni: v.vni,
             mtu: (v.mtu != 0).then_some(v.mtu),
             transparent_vlan: v.transparent_vlan,
             silent: if v.flood_silent { "flood" } else { "query" },
+            unplanned,
             vms: v.vms,
             members: v.members,
         }
@@ -97,7 +136,7 @@ struct VnList {
 
 impl Report for VnList {
     fn text(&self) -> String {
-        let mut t = Table::new(&["NAME", ">VNI", ">MTU", "VLAN TAGS", "SILENT", ">VMS", "NVES"]);
+        let mut t = Table::new(&["NAME", ">VNI", ">MTU", "VLAN TAGS", "SILENT", "UNPLANNED", ">VMS", "NVES"]);
         for v in &self.vns {
             t.row([
                 v.name.clone(),
@@ -105,6 +144,7 @@ impl Report for VnList {
                 v.mtu.map(|m| m.to_string()).unwrap_or_default(),
                 if v.transparent_vlan { "pass" } else { "dropped" }.into(),
                 v.silent.into(),
+                v.unplanned.into(),
                 v.vms.to_string(),
                 v.members.join(" "),
             ]);
@@ -135,17 +175,20 @@ impl Report for Changed {
 pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let nva = ctx.link.nva().await?;
     match command {
-        VnCommand::Create { name, vni, mtu, transparent_vlan, silent } => {
+        VnCommand::Create { name, vni, mtu, transparent_vlan, silent, unplanned } => {
             let flood_silent = silent == Silent::Flood;
             let mtu = mtu.unwrap_or(0);
-            let vn = v1::Vn { name, vni, mtu, transparent_vlan, flood_silent, ..v1::Vn::default() };
+            let unplanned = v1::Unplanned::from(unplanned).into();
+            let vn =
+                v1::Vn { name, vni, mtu, transparent_vlan, flood_silent, unplanned, ..v1::Vn::default() };
             let vn = nva.settle(nva.client().create_vn(vn)).await?;
             ctx.show(&Changed { verb: "created", vn: vn.into() })
         }
-        VnCommand::Set { name, silent } => {
-            let flood_silent = silent == Silent::Flood;
-            let vn = v1::Vn { name: name.clone(), flood_silent, ..v1::Vn::default() };
-            match nva.settle(nva.client().set_vn(vn)).await {
+        VnCommand::Set { name, silent, unplanned } => {
+            let flood_silent = silent.map(|s| s == Silent::Flood);
+            let unplanned = unplanned.map_or(v1::Unplanned::Unspecified, v1::Unplanned::from).into();
+            let request = v1::SetVnRequest { name: name.clone(), flood_silent, unplanned };
+            match nva.settle(nva.client().set_vn(request)).await {
                 Ok(vn) => ctx.show(&Changed { verb: "changed", vn: vn.into() }),
                 Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vn, &name)]).await),
             }

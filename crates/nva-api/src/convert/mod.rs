@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_model::{BadName, MoveId, NveId, check_name};
 use godwit_wire::{Mac, Vni};
 
-pub use record::{binding_state, claim_cause, deny_reason, move_mode, move_phase, move_step_kind};
+pub use record::{binding_state, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, unplanned};
 pub use session::{SessionDown, SessionUp};
 
 /// A message that the protocol does not allow: which field, and what is wrong with it.

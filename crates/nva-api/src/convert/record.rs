@@ -32,7 +32,8 @@ enums! {
         Ordered, Prepared, Paused, Activated, Claimed, Granted, FirstForwarded, LastForwarded,
         Acknowledged, Aborted, Failed, Done, Denied, Restarted, Overtaken,
     }
-    DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned }
+    DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen }
+    Unplanned, unplanned { Verify, Accept, Deny }
     ClaimCause, claim_cause {
         Activate, GratuitousArp, NeighborAdvertisement, Rarp, FirstFrame, Resync,
     }
@@ -120,6 +121,7 @@ impl From<model::VmRecord> for v1::VmRecord {
             pinned: m.pinned,
             moving: m.moving.map(|id| id.0).unwrap_or_default(),
             interested: Vec::new(),
+            frozen: m.frozen,
         }
     }
 }
@@ -145,6 +147,7 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
             router_pinned: p.router_pinned,
             pinned: p.pinned,
             moving: if p.moving.is_empty() { None } else { Some(move_id("moving", p.moving)?) },
+            frozen: p.frozen,
         })
     }
 }

@@ -141,6 +141,9 @@ fn up(m: NveToNva) -> Up {
             version: Some(version.into()),
             sender: ip_bytes(sender),
         }),
+        NveToNva::Verified { key, version, alive, note } => {
+            Up::Verified(v1::Verified { key: Some(key.into()), version: Some(version.into()), alive, note })
+        }
         NveToNva::MoveReport { id, key, step, counts } => Up::MoveReport(v1::MoveReport {
             move_id: id.0,
             key: Some(key.into()),
@@ -200,6 +203,12 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             to: maybe("redirect.to", p.to)?,
             version: version("redirect.version", p.version)?,
             sender: ip("redirect.sender", &p.sender)?,
+        }),
+        Up::Verified(p) => Ok(NveToNva::Verified {
+            key: part("verified.key", p.key)?,
+            version: version("verified.version", p.version)?,
+            alive: p.alive,
+            note: p.note,
         }),
         Up::MoveReport(p) => Ok(NveToNva::MoveReport {
             id: move_id("move_report.move_id", p.move_id)?,
@@ -358,6 +367,9 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::ChannelKey { number, sender, secret } => {
             Down::ChannelKey(v1::ChannelKey { number, sender, key: secret.0.to_vec() })
         }
+        NvaToNve::Verify { key, version } => {
+            Down::Verify(v1::Verify { key: Some(key.into()), version: Some(version.into()) })
+        }
         NvaToNve::Error { text } => Down::Error(v1::Error { text }),
         NvaToNve::Keepalive => Down::Keepalive(v1::Keepalive {}),
     }
@@ -427,6 +439,10 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             let secret = Secret(p.key.try_into().map_err(|_| wrong)?);
             Ok(NvaToNve::ChannelKey { number: p.number, sender: p.sender, secret })
         }
+        Down::Verify(p) => Ok(NvaToNve::Verify {
+            key: part("verify.key", p.key)?,
+            version: version("verify.version", p.version)?,
+        }),
         Down::Error(p) => Ok(NvaToNve::Error { text: p.text }),
         Down::Keepalive(_) => Ok(NvaToNve::Keepalive),
         // Taken by the caller; here only so that the match stays complete.

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{BindingState, ClaimCause, DenyReason, Location, MoveId, NveId, Version, VmKey, VmRecord};
+use godwit_model::{
+    BindingState, ClaimCause, DenyReason, Location, MoveId, NveId, Unplanned, Version, VmKey, VmRecord,
+};
 
 use super::{Directory, Level, SessionId};
 
 /// What an NVE claims.
+#[derive(Clone)]
 pub(super) struct Asked {
     pub seq: u64,
     pub key: VmKey,
@@ -31,6 +34,8 @@ enum Verdict {
     /// It becomes the owner, by this move if it was a planned one.
     Grant(Option<MoveId>),
     Deny(DenyReason, String),
+    /// Another NVE has it, which is asked whether that is still so (R21).
+    Verify,
 }
 
 impl Directory {
@@ -38,13 +43,13 @@ impl Directory {
         asked.ips.sort_unstable();
         asked.ips.dedup();
         let Asked { seq, key, cause, router, .. } = asked;
-        match self.judge(&nve, key, &asked.ips, asked.base) {
-            Verdict::Deny(reason, text) => {
-                self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
-                self.claim_refused(key, &nve, &text);
-                let record = self.vms.get(&key).cloned();
-                self.send(session, NvaToNve::Deny { seq, key, reason, text, record });
-            }
+        let verdict = self.judge(&nve, key, &asked.ips, asked.base);
+        if !matches!(verdict, Verdict::Verify) {
+            self.end_contest(&nve, key);
+        }
+        match verdict {
+            Verdict::Deny(reason, text) => self.deny(session, &nve, seq, key, reason, text, cause),
+            Verdict::Verify => self.contest(session, nve, asked),
             Verdict::Confirm => {
                 self.source_came_back(&nve, key);
                 self.router_heard(session, key, router);
@@ -91,7 +96,7 @@ impl Directory {
             Some(l) if r.pinned => {
                 Verdict::Deny(DenyReason::Pinned, format!("VM {} is pinned to NVE {}", r.name, l.nve))
             }
-            Some(l) => judge_taken(r, l, intent, nve, base),
+            Some(l) => judge_taken(r, l, intent, nve, base, self.unplanned(key)),
             None => judge_free(r, intent, nve),
         }
     }
@@ -103,7 +108,13 @@ impl Directory {
         waits.then(|| (m.record.id.clone(), m.record.from.clone(), m.record.to.clone()))
     }
 
-    fn grant(&mut self, session: SessionId, nve: NveId, asked: &Asked, by: Option<MoveId>) {
+    /// The policy of the VM's VN (R21).
+    fn unplanned(&self, key: VmKey) -> Unplanned {
+        let record = self.vns.get(&key.vni).and_then(|vn| vn.record.as_ref());
+        record.map_or(Unplanned::default(), |r| r.unplanned)
+    }
+
+    pub(super) fn grant(&mut self, session: SessionId, nve: NveId, asked: &Asked, by: Option<MoveId>) {
         let (seq, key) = (asked.seq, asked.key);
         let Some(location) = self.location_of(&nve) else { return };
         let Some(mut record) = self.vms.get(&key).cloned() else { return };
@@ -111,11 +122,22 @@ impl Directory {
         record.state = BindingState::Active;
         record.version = self.next_version();
         learn_router(&mut record, asked.router);
+        if by.is_none() && old.is_some() {
+            record.frozen |= self.count_unplanned(key);
+        }
         let text = match &old {
             Some(old) => format!("VM {} ({key}) moves from NVE {old} to {nve}", record.name),
             None => format!("VM {} ({key}) is at NVE {nve}", record.name),
         };
         self.log(Level::Info, format!("{text}, version {}", record.version));
+        if record.frozen {
+            let (n, s) = (self.config.flap_limit, self.config.flap_window.as_ms() / 1000);
+            let text = format!(
+                "ALARM: VM {} ({key}) moved {n} times within {s} s without being ordered to: frozen at NVE {nve}",
+                record.name
+            );
+            self.log(Level::Warn, text);
+        }
         self.put_vm(record.clone());
         self.granted.insert(key, (self.now, session));
         let news = match &by {
@@ -142,8 +164,9 @@ impl Directory {
             let text = format!("ignored a stale withdrawal of {key} by NVE {nve}: it holds {version}");
             return self.log(Level::Info, text);
         }
-        if r.pinned {
-            let text = format!("ignored a withdrawal of {key} by NVE {nve}: the VM is pinned there");
+        if r.pinned || r.frozen {
+            let why = if r.pinned { "pinned" } else { "frozen" };
+            let text = format!("ignored a withdrawal of {key} by NVE {nve}: the VM is {why} there");
             return self.log(Level::Info, text);
         }
         // While it moves, others keep sending to the old NVE, which holds and then forwards. Telling
@@ -178,18 +201,28 @@ impl Directory {
     }
 }
 
-/// Somebody else has it: only a planned move takes it from them (R21).
+/// Somebody else has it: a planned move takes it from them, and otherwise what the VN's policy allows (R21).
 fn judge_taken(
     r: &VmRecord,
     owner: &Location,
     intent: Option<(MoveId, NveId, NveId)>,
     nve: &NveId,
     base: Version,
+    policy: Unplanned,
 ) -> Verdict {
+    let ordered = intent.is_some();
     if let Some((id, _, to)) = intent
         && to == *nve
     {
         return Verdict::Grant(Some(id));
+    }
+    if r.frozen {
+        let text = format!(
+            "VM {} is frozen at NVE {} after too many unplanned moves; find the second one that uses its MAC, then \
+             `godwitctl vm clear {}`",
+            r.name, owner.nve, r.name
+        );
+        return Verdict::Deny(DenyReason::Frozen, text);
     }
     if base != Version::ZERO && base < r.version {
         let text = format!(
@@ -197,6 +230,11 @@ fn judge_taken(
             r.name, owner.nve, r.version
         );
         return Verdict::Deny(DenyReason::StaleVersion, text);
+    }
+    match policy {
+        Unplanned::Verify if !ordered => return Verdict::Verify,
+        Unplanned::Accept if !ordered => return Verdict::Grant(None),
+        _ => {}
     }
     let text = format!(
         "VM {} is at NVE {}; order a move (`godwitctl vm move {} --to {nve}`) or stop it there first",

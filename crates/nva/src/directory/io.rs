@@ -27,6 +27,14 @@ pub struct Config {
     pub neg_life: Span,
     /// A move without its grant ends after so long (R49).
     pub intent_timeout: Span,
+    /// So many unplanned moves of a VM within `flap_window` freeze it (R22).
+    pub flap_limit: usize,
+    /// See `flap_limit`.
+    pub flap_window: Span,
+    /// An old NVE that does not say whether a VM still runs there keeps it after so long (R21).
+    pub verify_timeout: Span,
+    /// Claims that wait for the old NVE's word at the same time (R21).
+    pub max_contests: usize,
     /// Records in one part of a snapshot.
     pub snapshot_chunk: usize,
     /// Moves that are remembered.
@@ -55,6 +63,10 @@ impl Default for Config {
             pos_life: Span::from_ms(timing::POS_LIFE_MS),
             neg_life: Span::from_ms(5_000),
             intent_timeout: Span::from_ms(300_000),
+            flap_limit: 5,
+            flap_window: Span::from_ms(180_000),
+            verify_timeout: Span::from_ms(10_000),
+            max_contests: 4_096,
             snapshot_chunk: 500,
             max_moves: 10_000,
             max_steps: 256,

@@ -14,11 +14,12 @@
 //!
 //! # Files
 //!
-//! `session` speaks with NVEs, `claim` decides who owns a VM, `publish` spreads the news and counts
-//! acknowledgements, `forward` says who still needs a forward entry, `stale`
-//! passes on what an old NVE says, `moves` follows planned moves, `operate` obeys the operator, `tick` looks at time.
+//! `session` speaks with NVEs, `claim` decides who owns a VM and `conflict` what two NVEs claim, `publish` spreads
+//! the news and counts acknowledgements, `forward` says who still needs a forward entry, `stale` passes on what an
+//! old NVE says, `moves` follows planned moves, `operate` obeys the operator, `tick` looks at time.
 
 mod claim;
+mod conflict;
 mod forward;
 mod io;
 mod moves;
@@ -40,11 +41,12 @@ use godwit_model::{Location, MoveId, NveId, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
 pub use io::{Answer, Config, Input, Level, Output, SessionId};
-pub use operate::VmDefinition;
+pub use operate::{VmDefinition, VnChanges};
 pub use refusal::{Refusal, RefusalKind};
 pub use state::{NveRecord, State, StoredMove, VnRecord, Write};
 pub use view::{NveInfo, Status, VnInfo};
 
+use conflict::Contest;
 use moves::Move;
 use publish::{Awaited, Fanout};
 use session::Session;
@@ -109,6 +111,10 @@ pub struct Directory {
     former: BTreeMap<VmKey, (NveId, Version)>,
     /// Number of the last session under the key of the NVEs' datagrams (R47).
     last_sender: u32,
+    /// Claims for VMs of other NVEs that wait for the old NVE's word (R21).
+    contests: BTreeMap<VmKey, Contest>,
+    /// Unplanned moves of late (R22).
+    flaps: BTreeMap<VmKey, Vec<Instant>>,
     /// When claims were granted, and on which connection, kept for a moment: see `report`.
     granted: BTreeMap<VmKey, (Instant, SessionId)>,
     last_tick: Option<Instant>,

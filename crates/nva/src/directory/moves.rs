@@ -171,6 +171,9 @@ impl Directory {
         if r.pinned {
             return Err(Refusal::VmPinned { vm, nve: owner });
         }
+        if r.frozen {
+            return Err(Refusal::VmFrozen { vm, nve: owner });
+        }
         if let Some((id, ..)) = self.intent(r) {
             return Err(Refusal::VmMoving { vm, id });
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::Change;
-use godwit_model::{BindingState, Location, Locators, NveId, Version, VmKey, VmRecord, check_name};
+use godwit_model::{
+    BindingState, Location, Locators, NveId, Unplanned, Version, VmKey, VmRecord, check_name,
+};
 use godwit_wire::{Instant, Mac, Vni};
 
 use super::{Answer, Directory, Level, Nve, NveInfo, NveRecord, Refusal, VnInfo, VnRecord, Write};
@@ -26,6 +28,15 @@ pub struct VmDefinition {
     pub router: bool,
     /// It is at this NVE by the operator's word; none: it is claimed.
     pub pinned: Option<NveId>,
+}
+
+/// What is to change in a VN; `None`: it stays.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct VnChanges {
+    /// Requests for addresses that the directory does not have are flooded (R31).
+    pub flood_silent: Option<bool>,
+    /// What becomes of claims without a move for VMs of other NVEs (R21).
+    pub unplanned: Option<Unplanned>,
 }
 
 impl Directory {
@@ -67,22 +78,31 @@ impl Directory {
         }
     }
 
-    /// Changes whether requests for unknown addresses are flooded in a VN (R31); its members are told.
+    /// Changes what a VN does with requests for unknown addresses (R31), which its members are told, or with
+    /// unplanned moves (R21).
     ///
     /// # Errors
     /// Where it is not there.
-    pub fn set_vn(&mut self, now: Instant, wall_us: u64, name: &str, flood_silent: bool) -> Answer<VnInfo> {
+    pub fn set_vn(&mut self, now: Instant, wall_us: u64, name: &str, to: VnChanges) -> Answer<VnInfo> {
         self.begin(now, wall_us);
         let unknown = || Refusal::UnknownVn(name.into());
         let vni = *self.vn_names.get(name).ok_or_else(unknown)?;
         let record = self.vns.get_mut(&vni).and_then(|vn| vn.record.as_mut()).ok_or_else(unknown)?;
-        if record.flood_silent != flood_silent {
-            record.flood_silent = flood_silent;
-            let record = record.clone();
+        let before = record.clone();
+        record.flood_silent = to.flood_silent.unwrap_or(record.flood_silent);
+        record.unplanned = to.unplanned.unwrap_or(record.unplanned);
+        let record = record.clone();
+        if record != before {
+            let (flood, unplanned) = (record.flood_silent, record.unplanned);
             self.persist(Write::PutVn(record));
-            let what = if flood_silent { "flooded" } else { "dropped" };
-            self.log(Level::Info, format!("VN {name}: requests for unknown addresses are {what}"));
-            self.snapshot_all(vni);
+            let what = if flood { "flooded" } else { "dropped" };
+            let text = format!(
+                "VN {name}: requests for unknown addresses are {what}, unplanned moves: {unplanned:?}"
+            );
+            self.log(Level::Info, text);
+            if flood != before.flood_silent {
+                self.snapshot_all(vni);
+            }
         }
         let info = self.vn_info(vni).ok_or_else(unknown)?;
         Ok((info, self.finish()))
@@ -137,7 +157,7 @@ impl Directory {
     fn check_definition(&self, def: &VmDefinition) -> Result<VmKey, Refusal> {
         check_name("VM", &def.name)?;
         let vni = *self.vn_names.get(&def.vn).ok_or_else(|| Refusal::UnknownVn(def.vn.clone()))?;
-        if !def.mac.is_unicast() {
+        if !def.mac.is_unicast() || def.mac == Mac::PROBER {
             return Err(Refusal::BadMac { mac: def.mac });
         }
         let key = VmKey { vni, mac: def.mac };
@@ -200,6 +220,7 @@ impl Directory {
             // What the VM said itself stays, unless the operator knows better or did so before.
             router: def.router || old.is_some_and(|r| r.router && !r.router_pinned),
             router_pinned: def.router,
+            frozen: old.is_some_and(|r| r.frozen),
             pinned: def.pinned.is_some(),
             moving: old.and_then(|r| r.moving.clone()),
         };
@@ -233,6 +254,28 @@ impl Directory {
         self.publish(record.key, None);
         if let Some(nve) = place {
             self.sync_foreign_member(&nve, record.key.vni);
+        }
+        Ok((record, self.finish()))
+    }
+
+    /// Lets a frozen VM be claimed and moved again, and forgets its unplanned moves (R22). Of one that is not
+    /// frozen only the count is forgotten.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn clear_vm(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<VmRecord> {
+        self.begin(now, wall_us);
+        let mut record = self.vm_named(name)?.clone();
+        self.flaps.remove(&record.key);
+        if record.frozen {
+            record.frozen = false;
+            record.version = self.next_version();
+            self.log(
+                Level::Info,
+                format!("VM {name} ({}) is frozen no more, version {}", record.key, record.version),
+            );
+            self.put_vm(record.clone());
+            self.publish(record.key, None);
         }
         Ok((record, self.finish()))
     }

@@ -62,6 +62,10 @@ pub enum Refusal {
     VmMoving { vm: String, id: MoveId },
     #[error("VM {vm:?} is pinned to NVE {nve} and cannot move; define it again without the pin first")]
     VmPinned { vm: String, nve: NveId },
+    #[error(
+        "VM {vm:?} is frozen at NVE {nve} after too many unplanned moves; find the second one that uses its MAC, then `godwitctl vm clear {vm}`"
+    )]
+    VmFrozen { vm: String, nve: NveId },
     #[error("VM {vm:?} is attached nowhere, so there is nothing to move: start it where it shall run")]
     VmDetached { vm: String },
     #[error("VM {vm:?} is at NVE {nve} already")]
@@ -112,6 +116,7 @@ impl Refusal {
             | R::VmActive { .. }
             | R::VmMoving { .. }
             | R::VmPinned { .. }
+            | R::VmFrozen { .. }
             | R::VmDetached { .. }
             | R::AlreadyThere { .. }
             | R::MoveGranted { .. }

@@ -46,6 +46,8 @@ impl Directory {
             next_ack: 1,
             former: BTreeMap::new(),
             last_sender: 0,
+            contests: BTreeMap::new(),
+            flaps: BTreeMap::new(),
             granted: BTreeMap::new(),
             last_tick: None,
             started_us: 0,

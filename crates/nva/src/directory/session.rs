@@ -98,6 +98,9 @@ impl Directory {
             NveToNva::Redirect { key, to, version, sender } => {
                 self.redirect(session, nve, key, to, version, sender);
             }
+            NveToNva::Verified { key, version, alive, note } => {
+                self.verified(&nve, key, version, alive, &note);
+            }
             NveToNva::MoveReport { id, key: _, step, counts } => self.move_report(nve, id, step, counts),
             NveToNva::Report { attachments } => self.report(session, nve, attachments),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use godwit_model::{Locators, MoveId, MoveRecord, NveId, VmKey, VmRecord};
+use godwit_model::{Locators, MoveId, MoveRecord, NveId, Unplanned, VmKey, VmRecord};
 use godwit_wire::Vni;
 
 /// A virtual network as the operator defined it.
@@ -18,6 +18,8 @@ pub struct VnRecord {
     pub transparent_vlan: bool,
     /// Requests for addresses that the directory does not have are flooded (R31).
     pub flood_silent: bool,
+    /// What becomes of claims without a move for VMs of other NVEs (R21).
+    pub unplanned: Unplanned,
 }
 
 /// An NVE that spoke once, or that the operator defined.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use godwit_model::{MoveId, MoveMode, NveId};
+use godwit_model::{MoveId, MoveMode, NveId, Unplanned};
 use godwit_nva_api::convert;
 use godwit_nva_api::tonic::{self, Request, Response, Status};
 use godwit_nva_api::v1::operator_server::Operator;
@@ -12,7 +12,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::actor::Handle;
-use crate::directory::{NveInfo, Refusal, VmDefinition, VnInfo, VnRecord};
+use crate::directory::{NveInfo, Refusal, VmDefinition, VnChanges, VnInfo, VnRecord};
 
 /// How long an NVE may take to answer a relayed request.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +41,7 @@ fn vn(info: VnInfo) -> v1::Vn {
         mtu: info.record.mtu.into(),
         transparent_vlan: info.record.transparent_vlan,
         flood_silent: info.record.flood_silent,
+        unplanned: v1::Unplanned::from(info.record.unplanned).into(),
         vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
         members: info.members.iter().map(NveId::to_string).collect(),
     }
@@ -59,6 +60,11 @@ fn nve(info: NveInfo) -> v1::NveInfo {
     }
 }
 
+/// `None` where the field is not set.
+fn unplanned(raw: i32) -> Result<Option<Unplanned>, Status> {
+    if raw == 0 { Ok(None) } else { convert::unplanned("unplanned", raw).map(Some).map_err(invalid) }
+}
+
 fn vn_record(p: v1::Vn) -> Result<VnRecord, Status> {
     let mtu = u16::try_from(p.mtu);
     Ok(VnRecord {
@@ -67,6 +73,7 @@ fn vn_record(p: v1::Vn) -> Result<VnRecord, Status> {
         mtu: mtu.map_err(|_| Status::invalid_argument(format!("mtu: {} is more than 9216", p.mtu)))?,
         transparent_vlan: p.transparent_vlan,
         flood_silent: p.flood_silent,
+        unplanned: unplanned(p.unplanned)?.unwrap_or_default(),
     })
 }
 
@@ -102,9 +109,10 @@ impl Operator for Operators {
         Ok(Response::new(vn(info)))
     }
 
-    async fn set_vn(&self, request: Request<v1::Vn>) -> Answered<v1::Vn> {
-        let v1::Vn { name, flood_silent, .. } = request.into_inner();
-        let info = self.handle.order(move |d, now, wall| d.set_vn(now, wall, &name, flood_silent)).await?;
+    async fn set_vn(&self, request: Request<v1::SetVnRequest>) -> Answered<v1::Vn> {
+        let v1::SetVnRequest { name, flood_silent, unplanned: policy } = request.into_inner();
+        let changes = VnChanges { flood_silent, unplanned: unplanned(policy)? };
+        let info = self.handle.order(move |d, now, wall| d.set_vn(now, wall, &name, changes)).await?;
         Ok(Response::new(vn(info)))
     }
 
@@ -141,6 +149,12 @@ impl Operator for Operators {
             Ok(v1::VmRecord { interested, ..record.into() })
         };
         Ok(Response::new(self.handle.look(look).await?))
+    }
+
+    async fn clear_vm(&self, request: Request<v1::VmName>) -> Answered<v1::VmRecord> {
+        let name = request.into_inner().name;
+        let record = self.handle.order(move |d, now, wall| d.clear_vm(now, wall, &name)).await?;
+        Ok(Response::new(record.into()))
     }
 
     async fn define_nve(&self, request: Request<v1::NveDefinition>) -> Answered<v1::NveInfo> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::VmRecord;
+use godwit_model::{Unplanned, VmRecord};
 use godwit_nva_api::convert;
 use godwit_nva_api::prost::{self, Message};
 use godwit_nva_api::{ConvertError, Problem, v1};
@@ -31,6 +31,7 @@ pub(super) fn vn(r: &VnRecord) -> Vec<u8> {
         mtu: r.mtu.into(),
         transparent_vlan: r.transparent_vlan,
         flood_silent: r.flood_silent,
+        unplanned: v1::Unplanned::from(r.unplanned).into(),
         ..Default::default()
     };
     p.encode_to_vec()
@@ -45,6 +46,12 @@ pub(super) fn vn_from(bytes: &[u8]) -> Decoded<VnRecord> {
         mtu: u16::try_from(p.mtu).map_err(|_| ConvertError { field: "vn.mtu".into(), problem: too_large })?,
         transparent_vlan: p.transparent_vlan,
         flood_silent: p.flood_silent,
+        // Unset in records of before.
+        unplanned: if p.unplanned == 0 {
+            Unplanned::Verify
+        } else {
+            convert::unplanned("vn.unplanned", p.unplanned)?
+        },
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_model::{
     BindingState, HandoverCounts, Location, Locators, MoveMode, MovePhase, MoveRecord, MoveStep,
-    MoveStepKind, Version, VmRecord,
+    MoveStepKind, Unplanned, Version, VmRecord,
 };
 use proptest::prelude::*;
 
@@ -27,6 +27,7 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         version: Version { epoch: 1, seq },
         router: seq.is_multiple_of(3),
         router_pinned: false,
+        frozen: n > 2,
         pinned: false,
         moving: seq.is_multiple_of(5).then(|| MoveId("m".into())),
     }
@@ -56,6 +57,7 @@ fn vn(n: u8, mtu: u16) -> VnRecord {
         mtu,
         transparent_vlan: n > 2,
         flood_silent: n > 3,
+        unplanned: if n > 1 { Unplanned::Accept } else { Unplanned::Verify },
     }
 }
 

@@ -151,6 +151,8 @@ impl World {
                 mtu: 0,
                 transparent_vlan: false,
                 flood_silent: false,
+                // Its guests do not answer probes.
+                unplanned: godwit_model::Unplanned::Deny,
             };
             writes.extend(directory.create_vn(self.now, self.wall_us(), vn).expect("a new VN").1);
         }

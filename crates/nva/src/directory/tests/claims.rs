@@ -73,6 +73,7 @@ fn r55_the_addresses_must_be_the_recorded_ones() {
 #[test]
 fn r21_a_vm_of_another_nve_is_denied_without_a_move() {
     let mut w = World::new();
+    w.policy(Unplanned::Deny);
     let (a, b) = (w.join("a"), w.join("b"));
     let held = w.take(a, 1);
     let out = w.say(b, claim(1, Version::ZERO));

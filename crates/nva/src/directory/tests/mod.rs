@@ -1,6 +1,7 @@
 //! The directory's rules, one by one; names say the requirement.
 
 mod claims;
+mod conflict;
 mod explained;
 mod history;
 mod moves;
@@ -15,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
     BindingState, ClaimCause, DenyReason, Locators, MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind,
-    NveId, Version, VmKey, VmRecord,
+    NveId, Unplanned, Version, VmKey, VmRecord,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -83,6 +84,7 @@ impl World {
             mtu: 1400,
             transparent_vlan: false,
             flood_silent: false,
+            unplanned: Unplanned::default(),
         };
         w.order(|d, now, wall| d.create_vn(now, wall, red)).unwrap();
         for n in 1..=3 {
@@ -213,6 +215,12 @@ impl World {
         let epoch = self.durable.epoch + 1;
         self.d = Directory::restore(self.d.config.clone(), self.durable.clone(), epoch);
         self.durable.epoch = epoch;
+    }
+
+    /// What becomes of unplanned moves in VN red.
+    pub fn policy(&mut self, unplanned: Unplanned) {
+        let to = VnChanges { unplanned: Some(unplanned), ..VnChanges::default() };
+        self.order(|d, now, wall| d.set_vn(now, wall, "red", to)).unwrap();
     }
 
     pub fn vm(&self, n: u8) -> &VmRecord {

@@ -132,7 +132,10 @@ fn r49_an_abort_before_the_grant_tells_both() {
     assert_eq!((owner(w.vm(1)), w.vm(1).moving.clone()), (Some("a"), None));
     let (_, out) = abort(&mut w, "m").unwrap();
     assert_eq!(out, [], "again is no error");
-    let out = w.say(b, claim(1, Version::ZERO));
+    let version = w.vm(1).version;
+    w.say(b, claim(1, Version::ZERO));
+    let verified = NveToNva::Verified { key: key(1), version, alive: true, note: String::new() };
+    let out = w.say(a, verified);
     assert_eq!(denied(&out, b), Some(DenyReason::OwnedElsewhere), "the intent is gone");
     w.start(1, "b", "n").unwrap();
 }

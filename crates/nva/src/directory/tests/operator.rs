@@ -7,8 +7,14 @@ fn define(w: &mut World, def: VmDefinition) -> Result<VmRecord, Refusal> {
 }
 
 fn create(w: &mut World, n: u32, name: &str) -> Result<VnInfo, Refusal> {
-    let record =
-        VnRecord { vni: vni(n), name: name.into(), mtu: 0, transparent_vlan: false, flood_silent: false };
+    let record = VnRecord {
+        vni: vni(n),
+        name: name.into(),
+        mtu: 0,
+        transparent_vlan: false,
+        flood_silent: false,
+        unplanned: Unplanned::default(),
+    };
     w.order(|d, now, wall| d.create_vn(now, wall, record)).map(|(r, _)| r)
 }
 
@@ -21,8 +27,14 @@ fn r13_names_and_numbers_of_vns_are_unique() {
     assert_eq!(create(&mut w, 16_777_215, "green"), Err(taken));
     assert!(matches!(create(&mut w, 7, "blue"), Err(Refusal::VnExists { .. })));
     assert!(matches!(create(&mut w, 7, "no good"), Err(Refusal::Name(_))));
-    let tiny =
-        VnRecord { vni: vni(8), name: "tiny".into(), mtu: 60, transparent_vlan: false, flood_silent: false };
+    let tiny = VnRecord {
+        vni: vni(8),
+        name: "tiny".into(),
+        mtu: 60,
+        transparent_vlan: false,
+        flood_silent: false,
+        unplanned: Unplanned::default(),
+    };
     assert_eq!(w.order(|d, now, wall| d.create_vn(now, wall, tiny)).err(), Some(Refusal::BadMtu(60)));
 }
 
@@ -176,14 +188,15 @@ fn r31_silent_flood_is_a_vns_option_that_its_members_are_told() {
         Some(NvaToNve::End { flood_silent, .. }) => Some(flood_silent),
         _ => None,
     };
-    let (info, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", true)).unwrap();
+    let flood = VnChanges { flood_silent: Some(true), unplanned: None };
+    let (info, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", flood)).unwrap();
     assert!(info.record.flood_silent);
     assert_eq!(flag(&out), Some(true));
-    let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", true)).unwrap();
+    let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", flood)).unwrap();
     assert_eq!(flag(&out), None, "the same again changes nothing");
     w.restart();
     assert!(w.d.vns()[0].record.flood_silent, "durable");
-    assert!(w.order(|d, now, wall| d.set_vn(now, wall, "blue", true)).is_err());
+    assert!(w.order(|d, now, wall| d.set_vn(now, wall, "blue", flood)).is_err());
 }
 
 #[test]

@@ -146,8 +146,14 @@ fn r37_a_vn_that_is_defined_later_is_said_to_its_subscribers() {
     let (d, _) = w.hello("d");
     let out = w.say(d, NveToNva::Subscribe { vni: vni(200) });
     assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: false, .. }]));
-    let blue =
-        VnRecord { vni: vni(200), name: "blue".into(), mtu: 0, transparent_vlan: true, flood_silent: false };
+    let blue = VnRecord {
+        vni: vni(200),
+        name: "blue".into(),
+        mtu: 0,
+        transparent_vlan: true,
+        flood_silent: false,
+        unplanned: Unplanned::default(),
+    };
     let (_, out) = w.order(|d, now, wall| d.create_vn(now, wall, blue)).unwrap();
     assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: true, transparent_vlan: true, .. }]));
     let (_, out) = w.order(|d, now, wall| d.delete_vn(now, wall, "blue")).unwrap();

@@ -1,0 +1,212 @@
+//! Two NVEs and one VM: claims that no move explains (R21), and VMs that go to and fro (R22).
+//!
+//! Under `unplanned = verify` a claim for a VM that lives elsewhere waits, without an answer, until the old NVE
+//! has said whether the VM still runs there. A live VM keeps its place. An old NVE that is away loses it after
+//! three missed keepalives; one that is there and says nothing keeps it.
+
+use godwit_model::message::NvaToNve;
+use godwit_model::{ClaimCause, DenyReason, Locators, NveId, Version, VmKey};
+use godwit_wire::{Instant, Span};
+
+use super::claim::Asked;
+use super::{Directory, Level, SessionId};
+
+/// A claim that waits for the old NVE's word.
+pub(super) struct Contest {
+    /// Who claims, by which connection, and what it said last.
+    nve: NveId,
+    session: SessionId,
+    asked: Asked,
+    /// Where the directory has the VM.
+    owner: NveId,
+    /// Version of that location: when it changes, the claim is looked at anew.
+    version: Version,
+    /// When the owner's patience began: with the contest, and again with each question.
+    since: Instant,
+    /// The connection on which the owner was asked.
+    on: Option<SessionId>,
+}
+
+/// What becomes of a contest when time passes.
+enum Turn {
+    Wait,
+    Ask(SessionId),
+    /// The ground changed: the claim is judged once more.
+    Again,
+    Forget,
+    Keep(String),
+    Give(String),
+}
+
+impl Directory {
+    /// A claim for a VM of another NVE begins to wait, or goes on waiting.
+    pub(super) fn contest(&mut self, session: SessionId, nve: NveId, asked: Asked) {
+        let key = asked.key;
+        let Some(r) = self.vms.get(&key) else { return };
+        let Some(owner) = r.location.as_ref().map(|l| l.nve.clone()) else { return };
+        let version = r.version;
+        let waiting = self.contests.len();
+        match self.contests.get_mut(&key).filter(|c| c.version == version) {
+            Some(c) if c.nve == nve => (c.session, c.asked) = (session, asked),
+            Some(_) => self.contest_between(session, nve, asked),
+            None if waiting >= self.config.max_contests => {
+                let text = format!("{waiting} claims wait for other NVEs' words already");
+                self.deny(session, &nve, asked.seq, key, DenyReason::OwnedElsewhere, text, asked.cause);
+            }
+            None => {
+                let text =
+                    format!("NVE {nve} claims {key}, which is at {owner}, without a move: asking {owner}");
+                self.log(Level::Warn, text);
+                let c = Contest { nve, session, asked, owner, version, since: self.now, on: None };
+                self.contests.insert(key, c);
+                self.turn(key);
+            }
+        }
+    }
+
+    /// Two claims for one VM: the newer base wins, then the lower address (R21).
+    fn contest_between(&mut self, session: SessionId, nve: NveId, asked: Asked) {
+        let key = asked.key;
+        let address = |nve: &NveId| self.nves.get(nve).map_or(Locators::default(), |n| n.record.locators);
+        let Some(c) = self.contests.get(&key) else { return };
+        let rank = |base: Version, l: Locators| (std::cmp::Reverse(base), l.v4.is_none(), l.v4, l.v6);
+        let newcomer_wins = rank(asked.base, address(&nve)) < rank(c.asked.base, address(&c.nve));
+        let Some(c) = self.contests.get_mut(&key) else { return };
+        let (winner, (session, loser, lost)) = if newcomer_wins {
+            let lost = (c.session, c.nve.clone(), c.asked.clone());
+            (c.session, c.nve, c.asked) = (session, nve.clone(), asked);
+            (nve, lost)
+        } else {
+            (c.nve.clone(), (session, nve, asked))
+        };
+        let text = format!("NVE {winner} claims {key} too, and goes before");
+        self.deny(session, &loser, lost.seq, key, DenyReason::OwnedElsewhere, text, lost.cause);
+    }
+
+    /// A verdict that needs no word of the old NVE ends the claimer's waiting.
+    pub(super) fn end_contest(&mut self, nve: &NveId, key: VmKey) {
+        if self.contests.get(&key).is_some_and(|c| c.nve == *nve) {
+            self.contests.remove(&key);
+        }
+    }
+
+    /// The old NVE has looked.
+    pub(super) fn verified(&mut self, nve: &NveId, key: VmKey, version: Version, alive: bool, note: &str) {
+        if self.contests.get(&key).is_none_or(|c| c.owner != *nve || c.version != version) {
+            return self.log(Level::Debug, format!("NVE {nve} speaks of {key}, which nobody contests"));
+        }
+        if alive {
+            self.keep(key, &format!("it runs there: {note}"));
+        } else {
+            self.give(key, &format!("NVE {nve} has it no more: {note}"));
+        }
+    }
+
+    pub(super) fn sweep_contests(&mut self) {
+        let keys: Vec<VmKey> = self.contests.keys().copied().collect();
+        for key in keys {
+            self.turn(key);
+        }
+        let (now, window) = (self.now, self.config.flap_window);
+        self.flaps.retain(|_, moves| moves.iter().any(|at| now.since(*at) < window));
+    }
+
+    fn turn(&mut self, key: VmKey) {
+        match self.next_turn(key) {
+            Turn::Wait => {}
+            Turn::Ask(session) => {
+                let Some(c) = self.contests.get_mut(&key) else { return };
+                (c.on, c.since) = (Some(session), self.now);
+                let version = c.version;
+                self.send(session, NvaToNve::Verify { key, version });
+            }
+            Turn::Again => {
+                if let Some(c) = self.contests.remove(&key) {
+                    self.claim(c.session, c.nve, c.asked);
+                }
+            }
+            Turn::Forget => drop(self.contests.remove(&key)),
+            Turn::Keep(why) => self.keep(key, &why),
+            Turn::Give(why) => self.give(key, &why),
+        }
+    }
+
+    fn next_turn(&self, key: VmKey) -> Turn {
+        let Some(c) = self.contests.get(&key) else { return Turn::Wait };
+        // A claimer that comes back claims again.
+        if self.sessions.get(&c.session).is_none_or(|s| s.nve.as_ref() != Some(&c.nve)) {
+            return Turn::Forget;
+        }
+        if self.vms.get(&key).is_none_or(|r| r.version != c.version) {
+            return Turn::Again;
+        }
+        match self.session_of(&c.owner) {
+            Some(on) if c.on != Some(on) => Turn::Ask(on),
+            Some(_) if self.now.since(c.since) >= self.config.verify_timeout => {
+                Turn::Keep(format!("NVE {} did not say whether it still runs there", c.owner))
+            }
+            Some(_) => Turn::Wait,
+            None => {
+                let heard = self.nves.get(&c.owner).and_then(|n| n.heard);
+                // Not heard since our own start: it has the time to come back.
+                let since = heard.unwrap_or(c.since);
+                if self.now.since(since) >= Span::from_ms(self.config.keepalive_ms.into()) {
+                    Turn::Give(format!("NVE {} is away", c.owner))
+                } else {
+                    Turn::Wait
+                }
+            }
+        }
+    }
+
+    /// The VM stays where it is.
+    fn keep(&mut self, key: VmKey, why: &str) {
+        let Some(c) = self.contests.remove(&key) else { return };
+        let (name, owner) = (self.vms.get(&key).map_or("", |r| &r.name), &c.owner);
+        let text = format!(
+            "VM {name} is at NVE {owner}, and {why}; order a move (`godwitctl vm move {name} --to {}`) or stop it \
+             there first",
+            c.nve
+        );
+        let Asked { seq, cause, .. } = c.asked;
+        self.deny(c.session, &c.nve, seq, key, DenyReason::OwnedElsewhere, text, cause);
+    }
+
+    /// The VM goes to who claims it.
+    fn give(&mut self, key: VmKey, why: &str) {
+        let Some(c) = self.contests.remove(&key) else { return };
+        self.log(Level::Warn, format!("NVE {} gets {key} without a move: {why}", c.nve));
+        self.grant(c.session, c.nve, &c.asked, None);
+    }
+
+    /// Counts a move that nobody ordered; true where it was one too many (R22).
+    pub(super) fn count_unplanned(&mut self, key: VmKey) -> bool {
+        let (now, window) = (self.now, self.config.flap_window);
+        let moves = self.flaps.entry(key).or_default();
+        moves.retain(|at| now.since(*at) < window);
+        moves.push(now);
+        let frozen = moves.len() >= self.config.flap_limit;
+        if frozen {
+            self.flaps.remove(&key);
+        }
+        frozen
+    }
+
+    /// What a refused claim is about is written once, here and in the message.
+    #[allow(clippy::too_many_arguments)] // The parts of one message and of its line in the log.
+    pub(super) fn deny(
+        &mut self,
+        session: SessionId,
+        nve: &NveId,
+        seq: u64,
+        key: VmKey,
+        reason: DenyReason,
+        text: String,
+        cause: ClaimCause,
+    ) {
+        self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
+        self.claim_refused(key, nve, &text);
+        let record = self.vms.get(&key).cloned();
+        self.send(session, NvaToNve::Deny { seq, key, reason, text, record });
+    }
+}
