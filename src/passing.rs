@@ -45,6 +45,11 @@ pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> Result<
         if from == to {
             return Ok(format!("worker {to} polls {name}:{queue} already"));
         }
+        if !device.postcopy && s.workers[to].at.postcopy {
+            return Err(format!(
+                "worker {to} is kept for post-copy ports (nve.postcopy_core), and {name:?} is none; name another"
+            ));
+        }
         let port = device.number;
         s.devices.begin(name)?;
         if let Err(e) = s.devices.begin_pass() {

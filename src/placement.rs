@@ -34,6 +34,8 @@ pub struct Queue {
     pub load: Option<u64>,
     /// The worker that polls it now; `None` where a worker is sought.
     pub at: Option<usize>,
+    /// Its VM's memory may be missing for a while (post-copy migration), and whoever touches it waits.
+    pub postcopy: bool,
 }
 
 /// Where a worker runs.
@@ -43,6 +45,8 @@ pub struct WorkerAt {
     pub core: usize,
     /// The core's NUMA node; `None` where the machine tells none.
     pub node: Option<u32>,
+    /// It is kept for ports whose VM's memory may be missing.
+    pub postcopy: bool,
 }
 
 /// A queue that should change workers.
@@ -58,7 +62,9 @@ pub struct Change {
 
 /// Chooses a worker for every queue that has none; the others stay. Answers in the order of `queues`.
 ///
-/// A pinned queue goes to its core. The others go, those with the highest load first, to a worker of
+/// A pinned queue goes to its core. Post-copy queues go to the worker that is kept for them, and no others
+/// do, where there is such a worker beside others: a page that is missing there stops nobody else. The
+/// others go, those with the highest load first, to a worker of
 /// their device's NUMA node where there is one; of these to the one with the least measured load, then
 /// to the one that polls the fewest queues of that port, then the fewest at all, then the lowest: a
 /// port's queues spread first, then the ports. Pins on ports that are not among `queues` don't count.
@@ -78,7 +84,14 @@ pub fn assign(queues: &[Queue], workers: &[WorkerAt], pins: &[Pin]) -> Result<Ve
             let mine = || queues.iter().zip(&at).filter(move |(_, at)| **at == Some(w)).map(|(q, _)| q);
             let load: u64 = mine().filter_map(|q| q.load).sum();
             let of_port = mine().filter(|q| q.id.port == queues[i].id.port).count();
-            (is_remote(&queues[i], workers[w]), load, of_port, mine().count(), w)
+            (
+                is_misplaced(&queues[i], workers[w]),
+                is_remote(&queues[i], workers[w]),
+                load,
+                of_port,
+                mine().count(),
+                w,
+            )
         };
         at[i] = (0..workers.len()).min_by_key(|&w| rank(w));
     }
@@ -106,7 +119,9 @@ pub fn rebalance(queues: &[Queue], workers: &[WorkerAt], pins: &[Pin]) -> Result
     while let Some(from) = (0..workers.len()).max_by_key(|&w| (load[w], std::cmp::Reverse(w))) {
         let candidates = free.iter().filter(|&&i| at[i] == from).flat_map(|&i| {
             let local = |&w: &usize| {
-                w != from && is_remote(&queues[i], workers[w]) <= is_remote(&queues[i], workers[from])
+                w != from
+                    && !is_misplaced(&queues[i], workers[w])
+                    && is_remote(&queues[i], workers[w]) <= is_remote(&queues[i], workers[from])
             };
             (0..workers.len()).filter(local).map(move |w| (i, w)).collect::<Vec<_>>()
         });
@@ -142,6 +157,11 @@ pub fn pinned(queue: &Queue, workers: &[WorkerAt], pins: &[Pin]) -> Option<usize
     workers.iter().position(|w| w.core == pin.core)
 }
 
+/// An ordinary queue at the worker that is kept for post-copy ports, or the other way round.
+pub fn is_misplaced(queue: &Queue, worker: WorkerAt) -> bool {
+    queue.postcopy != worker.postcopy
+}
+
 /// Queue and worker are known to be on different NUMA nodes.
 fn is_remote(queue: &Queue, worker: WorkerAt) -> bool {
     matches!((queue.node, worker.node), (Some(a), Some(b)) if a != b)
@@ -163,10 +183,17 @@ pub fn between<'a>(sent_by: impl Iterator<Item = &'a [usize]>, from: usize, to: 
 }
 
 /// The worker that owns transmit queue `queue` of a port with fewer transmit queues than workers: the
-/// first ones that poll it, so that a port with one queue is received and sent by the same worker.
-pub fn transmit_owners(polled_by: &[usize], tx_queues: usize, workers: usize) -> Vec<usize> {
+/// first ones that poll it, so that a port with one queue is received and sent by the same worker. The
+/// worker that is kept for post-copy ports comes last: others had to wait for it.
+pub fn transmit_owners(
+    polled_by: &[usize],
+    tx_queues: usize,
+    workers: usize,
+    kept: Option<usize>,
+) -> Vec<usize> {
     let mut owners: Vec<usize> = Vec::with_capacity(tx_queues);
-    for &w in polled_by.iter().chain(&(0..workers).collect::<Vec<_>>()) {
+    let ordinary = (0..workers).filter(|w| Some(*w) != kept);
+    for &w in polled_by.iter().chain(&ordinary.chain(kept).collect::<Vec<_>>()) {
         if owners.len() < tx_queues && !owners.contains(&w) {
             owners.push(w);
         }

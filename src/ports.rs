@@ -44,6 +44,8 @@ pub struct Device {
     pub number: PortIdx,
     /// A VM is behind it.
     pub is_access: bool,
+    /// Its VM's memory may be missing for a while.
+    pub postcopy: bool,
     /// Receive queues with the workers that poll them.
     pub polled_by: Vec<(u16, usize)>,
     /// For each worker the one that sends to the device for it: itself, or the owner of its relay.
@@ -123,7 +125,10 @@ impl Devices {
     /// All receive queues with the workers that poll them.
     pub fn queues(&self) -> Vec<Queue> {
         let queues = |d: &Device| {
-            let queue = |&(queue, w)| Queue { at: Some(w), ..queue_of(d.number, &d.name, &d.port, queue) };
+            let queue = |&(queue, w)| Queue {
+                at: Some(w),
+                ..queue_of(d.number, &d.name, &d.port, queue, d.postcopy)
+            };
             d.polled_by.iter().map(queue).collect::<Vec<_>>()
         };
         self.map.values().flat_map(queues).collect()
@@ -158,10 +163,10 @@ impl Devices {
 }
 
 /// A receive queue that nobody polls yet.
-fn queue_of(number: PortIdx, name: &str, port: &Port, queue: u16) -> Queue {
+fn queue_of(number: PortIdx, name: &str, port: &Port, queue: u16, postcopy: bool) -> Queue {
     let id = QueueId { port: number, queue };
     let node = port.numa_node().and_then(|n| n.try_into().ok());
-    Queue { id, name: name.to_owned(), node, load: None, at: None }
+    Queue { id, name: name.to_owned(), node, load: None, at: None, postcopy }
 }
 
 /// What is wanted of a device.
@@ -176,6 +181,8 @@ pub struct Wanted {
     pub mtu: u16,
     /// A VM is behind it.
     pub is_access: bool,
+    /// Its memory may be missing for a while: post-copy migration.
+    pub postcopy: bool,
     /// Outer UDP checksums are wanted of it, by the card on this condition.
     pub checksums: Option<Offloads>,
 }
@@ -231,7 +238,9 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
 fn queues_of(wanted: &Wanted, workers: usize, port: &Port) -> Result<(u16, u16), godwit_dpdk::Error> {
     if wanted.is_access && port.driver_name() == VHOST {
         let info = port.dev_info()?;
-        return Ok((info.max_rx_queues, info.max_tx_queues.clamp(1, workers as u16)));
+        // Memory that may be missing is touched by one worker only.
+        let senders = if wanted.postcopy { 1 } else { workers as u16 };
+        return Ok((info.max_rx_queues, info.max_tx_queues.clamp(1, senders)));
     }
     if port.driver_name() == "net_af_packet" {
         return Ok((port.dev_info()?.max_rx_queues, workers as u16));
@@ -258,7 +267,7 @@ pub fn attach(
     let number = switch.devices.free_number().ok_or_else(|| {
         format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name)
     })?;
-    let placed = place(switch, &wanted.name, number, &port, rx.len() as u16)?;
+    let placed = place(switch, wanted, number, &port, rx.len() as u16)?;
     let by_card = checksums.as_ref().is_some_and(Verdict::by_card);
     let takes = (guest_offloads || by_card).then(SharedTakes::default);
     if let Some(takes) = takes.as_ref().filter(|_| by_card) {
@@ -289,6 +298,7 @@ pub fn attach(
         link_up: port.link().up,
         port,
         is_access: false,
+        postcopy: wanted.postcopy,
     };
     let guests_queues = device.port.driver_name() == VHOST;
     let spec = spec(&device);
@@ -310,12 +320,13 @@ pub fn attach(
 /// Chooses the workers of a new port's receive queues, in the order of these.
 fn place(
     switch: &Switch,
-    name: &str,
+    wanted: &Wanted,
     number: PortIdx,
     port: &Port,
     queues: u16,
 ) -> Result<Vec<usize>, String> {
-    let new = (0..queues).map(|queue| queue_of(number, name, port, queue));
+    let name = wanted.name.as_str();
+    let new = (0..queues).map(|queue| queue_of(number, name, port, queue, wanted.postcopy));
     let mut all: Vec<Queue> = new.collect();
     all.extend(switch.devices.queues());
     let workers: Vec<_> = switch.workers.iter().map(|w| w.at).collect();
@@ -339,7 +350,8 @@ fn attach_tx(
 ) -> (Vec<usize>, Vec<SharedUse>) {
     let takes = || takes.cloned();
     let workers = switch.workers.len();
-    let owners = placement::transmit_owners(polled, tx.len(), workers);
+    let kept = switch.workers.iter().position(|w| w.at.postcopy);
+    let owners = placement::transmit_owners(polled, tx.len(), workers, kept);
     let relays: Vec<_> = owners.iter().map(|_| Arc::new(ArrayQueue::new(RELAY))).collect();
     let outbox = || Vec::with_capacity(OUTBOX);
     let mut sent_by: Vec<usize> = (0..workers).collect();
@@ -377,6 +389,12 @@ pub async fn add_access(switch: &Shared, config: PortConfig) -> Result<String, S
     godwit_model::check_name("port", &config.name).map_err(|e| e.to_string())?;
     {
         let mut s = switch.borrow_mut();
+        if config.postcopy && s.config.nve.postcopy_core.is_none() {
+            return Err(format!(
+                "port {:?}: no worker is kept for post-copy ports; set nve.postcopy_core and restart the switch",
+                config.name
+            ));
+        }
         let device = config.devargs.split(',').next().unwrap_or_default().to_owned();
         if let Some(d) = s.devices.by_name(&config.name) {
             return Err(format!(
@@ -401,6 +419,7 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, Stri
         rx_queues: config.rx_queues,
         mtu: config.mtu,
         is_access: true,
+        postcopy: config.postcopy,
         checksums: None,
     };
     let (workers, pool) = {

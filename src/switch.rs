@@ -336,7 +336,8 @@ fn start_workers(
         let idle_sleep = Duration::from_micros(config.nve.idle_sleep_us);
         let thread = workers::spawn(worker, Thread { number, core, clock, idle_sleep })
             .with_context(|| format!("cannot start worker {number}"))?;
-        let at = WorkerAt { core, node: cores::node(core) };
+        let postcopy = config.nve.postcopy_core == Some(core);
+        let at = WorkerAt { core, node: cores::node(core), postcopy };
         handles.push(WorkerHandle::new(at, mailbox, clock, thread));
     }
     Ok(handles)
@@ -395,6 +396,7 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
                 rx_queues: 1,
                 mtu: 0,
                 is_access: false,
+                postcopy: false,
                 checksums: None,
             };
             let opened = ports::open(&wanted, workers, pool.clone())?;
@@ -408,6 +410,7 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
         rx_queues: u.rx_queues,
         mtu: u.mtu,
         is_access: false,
+        postcopy: false,
         checksums: switch.config.nve.udp_checksum.then_some(u.offloads),
     };
     let opened = ports::open(&wanted, workers, pool)?;

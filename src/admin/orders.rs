@@ -79,6 +79,7 @@ async fn add_port(switch: &Shared, a: v1::AddPort) -> Result<Answer, String> {
         mtu: narrow("mtu", a.mtu)?,
         rx_queues: narrow("rx_queues", a.rx_queues)?.max(1),
         activate: if a.explicit_activation { Activation::Explicit } else { Activation::Auto },
+        postcopy: a.postcopy,
     };
     ports::add_access(switch, config).await.map(done)
 }

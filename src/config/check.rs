@@ -97,6 +97,16 @@ impl Checker<'_> {
             let what = format!("{} names core {core}, which is absent: {}", c.nve.workers, there());
             return self.bad("nve.workers", what, "leave absent cores out of the mask");
         }
+        if let Some(core) = c.nve.postcopy_core {
+            if !workers.contains(&core) {
+                let what = format!("core {core} has no worker; the workers' cores are {workers:?}");
+                return self.bad("nve.postcopy_core", what, "name one of them");
+            }
+            if workers.len() < 2 {
+                let what = "the only worker cannot be kept for post-copy ports";
+                return self.bad("nve.postcopy_core", what, "give nve.workers a second core");
+            }
+        }
         match c.nve.control_core {
             Some(core) if !online.contains(&core) => {
                 let what = format!("core {core} is absent: {}", there());
@@ -249,6 +259,10 @@ impl Checker<'_> {
                 let what = format!("{} in VNI {} is on port {other:?} too", p.mac, p.vni);
                 return self.bad(key("mac"), what, "give each VM an address of its own");
             }
+            if p.postcopy && c.nve.postcopy_core.is_none() {
+                let what = "no worker is kept for ports whose memory may be missing";
+                return self.bad(key("postcopy"), what, "set nve.postcopy_core to a worker's core");
+            }
             if p.mtu > room {
                 let what =
                     format!("{} does not fit: the uplinks carry tenant packets of {room} bytes", p.mtu);
@@ -291,6 +305,12 @@ impl Checker<'_> {
         let uplinks = c.uplinks.iter().map(|u| (u.name.as_str(), u.rx_queues));
         let ports = c.ports.iter().map(|p| (p.name.as_str(), p.rx_queues));
         let ports: Vec<_> = uplinks.chain(ports).chain(exceptions.iter().map(|e| (e.as_str(), 1))).collect();
+        let ordinary = |name: &str| !c.ports.iter().any(|p| p.postcopy && p.name == name);
+        let reserved = |p: &&placement::Pin| Some(p.core) == c.nve.postcopy_core && ordinary(&p.port);
+        if let Some((i, pin)) = c.nve.rxq_affinity.iter().enumerate().find(|(_, p)| reserved(p)) {
+            let what = format!("{pin}: core {} is kept for post-copy ports (nve.postcopy_core)", pin.core);
+            return self.bad(format!("nve.rxq_affinity[{i}]"), what, "pin it to another worker's core");
+        }
         let cores = cores::parse(&c.nve.workers).unwrap_or_default();
         placement::check(&c.nve.rxq_affinity, &ports, &cores).or_else(|(i, refusal)| {
             let remedy = "mend nve.rxq_affinity or --rxq-affinity; `godwitctl placement set` moves queues of ports that are added later";

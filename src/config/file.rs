@@ -41,6 +41,8 @@ pub struct Nve {
     /// Receive queues that a certain core polls, `PORT:QUEUE@CORE` each.
     #[serde(deserialize_with = "pins")]
     pub rxq_affinity: Vec<Pin>,
+    /// The worker's core that polls the ports of VMs in post-copy migration, and no others.
+    pub postcopy_core: Option<usize>,
     /// Core of the control threads; any core that has no worker by default.
     pub control_core: Option<usize>,
     /// The NVA; without one only `[[vm]]` entries are known.
@@ -86,6 +88,7 @@ impl Default for Nve {
             id: hostname(),
             workers: String::new(),
             rxq_affinity: Vec::new(),
+            postcopy_core: None,
             control_core: None,
             nva: None,
             admin_socket: None,
@@ -215,6 +218,9 @@ pub struct PortConfig {
     /// `explicit`: only an order does.
     #[serde(default)]
     pub activate: Activation,
+    /// The VM's memory may be missing for a while: the worker of `nve.postcopy_core` polls the port.
+    #[serde(default)]
+    pub postcopy: bool,
 }
 
 /// When a port carries traffic.

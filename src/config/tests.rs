@@ -76,6 +76,20 @@ fn an_uplink_can_be_given_by_flag_alone() {
 }
 
 #[test]
+fn a_worker_kept_for_post_copy_ports_is_one_of_several() {
+    let with = |workers: &str, more: &str| {
+        GOOD.replace("workers = \"0x1\"", &format!("workers = \"{workers}\"\npostcopy_core = 1{more}"))
+    };
+    let postcopy = |text: String| text.replace("vni = 100", "vni = 100\npostcopy = true");
+    let c = load_text(&postcopy(with("0x3", "")), &[]).unwrap();
+    assert!(c.ports[0].postcopy && c.nve.postcopy_core == Some(1));
+    refused(&with("0x1", ""), &[], "nve.postcopy_core", "name one of them");
+    refused(&with("0x2", ""), &[], "nve.postcopy_core", "a second core");
+    refused(&postcopy(GOOD.into()), &[], "port[0].postcopy", "set nve.postcopy_core");
+    refused(&with("0x3", "\nrxq_affinity = [\"up0:0@1\"]"), &[], "nve.rxq_affinity[0]", "another worker");
+}
+
+#[test]
 fn unknown_keys_are_refused() {
     refused(&GOOD.replace("workers", "worker"), &[], "worker", "expected one of");
     refused(&GOOD.replace("vni = 100", "vni = 100\nvlan = 7"), &[], "vlan", "expected one of");

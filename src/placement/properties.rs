@@ -14,6 +14,7 @@ fn queue(port: u16, queue: u16) -> Queue {
         node: None,
         load: None,
         at: None,
+        postcopy: false,
     }
 }
 
@@ -23,7 +24,7 @@ fn queues(port: u16, n: u16) -> Vec<Queue> {
 
 /// Workers on cores 10, 11, … of one node.
 fn workers(n: usize) -> Vec<WorkerAt> {
-    (0..n).map(|w| WorkerAt { core: 10 + w, node: Some(0) }).collect()
+    (0..n).map(|w| WorkerAt { core: 10 + w, node: Some(0), postcopy: false }).collect()
 }
 
 #[test]
@@ -46,8 +47,11 @@ fn r13_then_ports_spread() {
 #[test]
 fn r13_a_device_is_polled_on_its_own_numa_node() {
     let nodes = [0, 0, 1, 1];
-    let workers: Vec<_> =
-        nodes.iter().enumerate().map(|(i, &n)| WorkerAt { core: i, node: Some(n) }).collect();
+    let workers: Vec<_> = nodes
+        .iter()
+        .enumerate()
+        .map(|(i, &n)| WorkerAt { core: i, node: Some(n), postcopy: false })
+        .collect();
     let far = |q| Queue { node: Some(1), ..q };
     let all: Vec<Queue> = queues(0, 4).into_iter().map(far).collect();
     assert_eq!(assign(&all, &workers, &[]), Ok(vec![2, 3, 2, 3]));
@@ -79,11 +83,33 @@ fn r13_load_moves_from_the_busiest_worker() {
 }
 
 #[test]
+fn r45_a_port_whose_memory_may_stall_has_a_worker_of_its_own() {
+    let mut workers = workers(3);
+    workers[1].postcopy = true;
+    let guest = Queue { postcopy: true, ..queue(9, 0) };
+    let all: Vec<Queue> = queues(0, 4).into_iter().chain([guest.clone()]).collect();
+    assert_eq!(assign(&all, &workers, &[]), Ok(vec![0, 2, 0, 2, 1]));
+    // A rebalance respects it, however busy the others are.
+    let busy: Vec<Queue> = all
+        .iter()
+        .zip([0, 0, 0, 0, 1])
+        .map(|(q, at)| Queue { load: Some(400), at: Some(at), ..q.clone() })
+        .collect();
+    let changes = rebalance(&busy, &workers, &[]).unwrap();
+    assert!(!changes.is_empty() && changes.iter().all(|c| c.from != 1 && c.to != 1), "{changes:?}");
+    // It sends for its guests, and for others only where every worker has a queue to send by.
+    assert_eq!(transmit_owners(&[1], 1, 3, Some(1)), [1]);
+    assert_eq!(transmit_owners(&[0], 2, 3, Some(1)), [0, 2]);
+    // Without such a worker it is placed as any other.
+    assert_eq!(assign(&[guest], &self::workers(1), &[]), Ok(vec![0]));
+}
+
+#[test]
 fn the_receiver_sends() {
-    assert_eq!(transmit_owners(&[1], 1, 4), [1]);
-    assert_eq!(transmit_owners(&[1, 0, 1], 2, 4), [1, 0]);
-    assert_eq!(transmit_owners(&[2], 4, 4), [2, 0, 1, 3]);
-    assert_eq!(transmit_owners(&[0], 8, 2), [0, 1]);
+    assert_eq!(transmit_owners(&[1], 1, 4, None), [1]);
+    assert_eq!(transmit_owners(&[1, 0, 1], 2, 4, None), [1, 0]);
+    assert_eq!(transmit_owners(&[2], 4, 4, None), [2, 0, 1, 3]);
+    assert_eq!(transmit_owners(&[0], 8, 2, None), [0, 1]);
 }
 
 #[test]
@@ -106,8 +132,11 @@ fn scene() -> impl Strategy<Value = (Vec<Queue>, Vec<WorkerAt>, Vec<Pin>)> {
     let workers = prop::collection::vec(prop::option::of(0_u32..2), 1..9);
     let per_queue = prop::collection::vec((0_u64..1000, any::<u8>(), any::<bool>()), 48);
     (ports, workers, per_queue).prop_map(|(ports, nodes, per_queue)| {
-        let workers: Vec<_> =
-            nodes.iter().enumerate().map(|(i, &node)| WorkerAt { core: i * 2, node }).collect();
+        let workers: Vec<_> = nodes
+            .iter()
+            .enumerate()
+            .map(|(i, &node)| WorkerAt { core: i * 2, node, postcopy: false })
+            .collect();
         let all = ports.iter().enumerate().flat_map(|(p, &(n, node))| {
             (0..n).map(move |q| Queue { node, ..queue(p as u16, q) }).collect::<Vec<_>>()
         });

@@ -102,6 +102,10 @@ pub struct AddArgs {
     /// Stay silent until `port activate`, even if the VM sends.
     #[arg(long)]
     explicit_activation: bool,
+    /// The VM comes by post-copy migration: the worker of the switch's `postcopy_core` polls the port, so
+    /// that memory that is missing yet stops no other port. `port move` afterwards lets another worker poll it.
+    #[arg(long)]
+    postcopy: bool,
     /// Largest packet in bytes; without it the NVE's default.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
     mtu: Option<u32>,
@@ -247,6 +251,7 @@ pub async fn run(command: PortCommand, ctx: &mut Context<'_>) -> Result<(), Fail
                 rx_queues: a.rx_queues,
                 explicit_activation: a.explicit_activation,
                 mtu: a.mtu.unwrap_or(0),
+                postcopy: a.postcopy,
             });
             (a.target, ask, fallback)
         }
