@@ -359,6 +359,8 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         vxlan_port: n.vxlan_port,
         forward_in_flight: n.forward_in_flight,
         redirect_ival: Span::from_ms(n.redirect_ms),
+        scan_rate: n.scan_rate,
+        scan_tries: n.scan_tries,
         ..NveConfig::new(NveId::new(n.id.clone())?, workers)
     })
 }

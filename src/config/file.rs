@@ -72,6 +72,10 @@ pub struct Nve {
     pub forward_in_flight: bool,
     /// A stale sender of one VM is told where that is at most so often, in milliseconds (R47).
     pub redirect_ms: u64,
+    /// VMs asked a second whether they are still here when another of their VN has left (R32); 0: none.
+    pub scan_rate: u32,
+    /// Questions after which such a VM counts as silent.
+    pub scan_tries: u32,
     /// Handover and early-arrival buffers: packets a VM and worker.
     pub handover_hold_packets: u32,
     /// Oldest age of a held packet, in milliseconds.
@@ -103,6 +107,8 @@ impl Default for Nve {
             fwd_timer_s: 60,
             forward_in_flight: true,
             redirect_ms: 100,
+            scan_rate: 100,
+            scan_tries: 3,
             handover_hold_packets: 8192,
             handover_hold_ms: 2000,
             hold_memory_mb: 64,

@@ -165,6 +165,13 @@ fn r47_redirects_come_at_a_sane_rate_and_their_port_is_their_own() {
 }
 
 #[test]
+fn r32_a_scan_has_a_sane_rate_and_end() {
+    let with = |line: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\n{line}"));
+    refused(&with("scan_rate = 10001"), &[], "nve.scan_rate", "use 0 to 10000");
+    refused(&with("scan_tries = 0"), &[], "nve.scan_tries", "use 1 to 10");
+}
+
+#[test]
 fn an_mtu_that_cannot_carry_tenants_is_refused() {
     refused(&GOOD.replace("name = \"up0\"", "name = \"up0\"\nmtu = 1300"), &[], "uplink[0].mtu", "use 1350");
     refused(

@@ -105,6 +105,10 @@ pub struct NveConfig {
     pub requery: Span,
     /// A stale sender of one VM is told where that is at most so often (R47).
     pub redirect_ival: Span,
+    /// VMs of its VN that are asked a second whether they are still here when one has left (R32); 0 asks none.
+    pub scan_rate: u32,
+    /// Questions, a second apart, after which a VM counts as silent (R32).
+    pub scan_tries: u32,
     /// A vanished port's VM is withdrawn after so long, unless a pause or a move explains it (R19).
     pub port_down_hold: Span,
     /// A pause or a move explains a vanished port for so long (R49).
@@ -147,6 +151,8 @@ impl NveConfig {
             qry_retries: timing::QRY_RETRIES,
             requery: Span::from_ms(1_000),
             redirect_ival: Span::from_ms(100),
+            scan_rate: 100,
+            scan_tries: 3,
             port_down_hold: Span::from_ms(3_000),
             intent_timeout: Span::from_ms(300_000),
             report_ival: Span::from_ms(60_000),

@@ -48,4 +48,6 @@ counts! {
     entries_suspected,
     /// Rumours that found no room.
     rumours_dropped,
+    /// VMs asked whether they are still here because another left (R32).
+    scanned,
 }

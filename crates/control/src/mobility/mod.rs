@@ -23,6 +23,7 @@ mod claim;
 mod handover;
 mod moves;
 mod port;
+mod scan;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,7 @@ pub(crate) use claim::Claim;
 pub(crate) use handover::Handover;
 pub(crate) use moves::Intent;
 pub(crate) use port::AccessPort;
+use scan::Scan;
 use verify::Check;
 
 /// What a call may know and where it puts what is to be done.
@@ -103,6 +105,8 @@ pub(crate) enum Action {
     Send(NveToNva),
     /// The VM is not here any more, which it was by this version (R39).
     Departed(Version),
+    /// The VM left: the others of its VN are to be asked whether they are still here (R32).
+    ScanOthers,
     /// A withdrawal, which waits for a session (R19).
     Withdraw(Version),
     /// Progress of a move, which waits for a session.
@@ -232,6 +236,10 @@ pub(crate) struct Vm {
     pub(crate) handover: Handover,
     /// The NVA wants to know whether it still runs here (R21).
     check: Option<Check>,
+    /// It is asked because another VM left (R32).
+    scan: Option<Scan>,
+    /// When it began to run on its port.
+    running_since: Instant,
 }
 
 impl Vm {
@@ -257,6 +265,8 @@ impl Vm {
             quiet_until: Instant(0),
             handover: Handover::default(),
             check: None,
+            scan: None,
+            running_since: Instant(0),
         }
     }
 
@@ -330,7 +340,8 @@ impl Vm {
         let forward = self.forward.as_ref().map(|f| f.ask_at.map_or(f.until, |t| t.min(f.until)));
         let intent = self.intent.as_ref().map(Intent::deadline);
         let check = self.check.as_ref().map(Check::deadline);
-        [claim, forward, intent, self.withdraw_at, self.handover.deadline(), check]
+        let scan = self.scan.as_ref().map(Scan::deadline);
+        [claim, forward, intent, self.withdraw_at, self.handover.deadline(), check, scan]
             .into_iter()
             .flatten()
             .min()
@@ -357,6 +368,7 @@ impl Vm {
         }
         self.repeat_claim(cx);
         self.check_due(cx);
+        self.scan_due(cx);
         self.handover.tick(self.key, cx);
     }
 
@@ -449,6 +461,7 @@ impl Vm {
         }
         self.start_forward(to, version, cx);
         self.tell_departure(cx);
+        cx.actions.push(Action::ScanOthers);
         self.close_port_it_ran_on();
         self.phase = Phase::Left;
         self.claim = None;
@@ -522,6 +535,7 @@ impl Vm {
             cx.note(Level::Info, format!("{} has no port any more: withdrawn ({})", self.key, self.hosted));
             self.tell_departure(cx);
             self.withdraw(self.hosted, cx);
+            cx.actions.push(Action::ScanOthers);
         }
     }
 

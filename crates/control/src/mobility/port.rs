@@ -226,6 +226,9 @@ impl Vm {
         let stayed = self.confirmed && !self.spoke;
         let had_forward = self.forward.take().is_some();
         self.ran_from = cx.version();
+        if !same_port {
+            self.running_since = cx.now;
+        }
         self.phase = Phase::Running { port };
         self.withdraw_at = None;
         if let Some(p) = self.ports.get_mut(&port) {

@@ -14,7 +14,7 @@ const PATIENCE: Span = Span::from_ms(3000);
 /// Between two questions to it.
 const GAP: Span = Span::from_ms(1000);
 /// Addresses that are asked at once: one answer is enough.
-const MAX_ASKED: usize = 4;
+pub(super) const MAX_ASKED: usize = 4;
 
 /// A question of the NVA that only the VM can answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,6 +83,9 @@ impl Vm {
 
     /// The VM answered.
     pub(crate) fn heard_alive(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
+        if self.phase == (Phase::Running { port }) {
+            self.scan = None;
+        }
         if self.check.is_some() && self.asked_port() == Some(port) {
             self.answer(true, "it answered", cx);
         }

@@ -129,6 +129,22 @@ impl Nve {
         self.with_known_vm(key, out, |vm, cx| vm.announced(port, kind, ip, cx));
     }
 
+    /// A VM left: the others of its VN that run here are asked, one after the other, whether they still do (R32).
+    pub(super) fn scan_others(&mut self, left: VmKey, out: &mut Outputs) {
+        let Some(gap) = 1_000_000_000_u64.checked_div(self.config.scan_rate.into()) else { return };
+        let others: Vec<VmKey> =
+            self.vms.keys().filter(|k| k.vni == left.vni && **k != left).copied().collect();
+        for key in others {
+            let at = self.scan_paid.max(self.now);
+            let mut asked = false;
+            self.with_known_vm(key, out, |vm, cx| asked = vm.scan_from(at, cx));
+            if asked {
+                self.scan_paid = at + Span(gap);
+                self.counts.scanned += 1;
+            }
+        }
+    }
+
     /// Asks a local VM, by address, whether it is there: unicast, so that nobody else hears it (R21).
     pub(super) fn probe(&self, key: VmKey, port: PortIdx, ips: &[IpAddr], out: &mut Outputs) {
         for ip in ips {

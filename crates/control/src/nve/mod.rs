@@ -129,6 +129,8 @@ pub struct Nve {
     /// Stale senders that were told.
     told: stale::Told,
     counts: Counts,
+    /// From when on the next VM may be asked whether it is still here (R32).
+    scan_paid: Instant,
     /// No second alarm on a full table before then.
     table_full_quiet: Instant,
 }
@@ -160,6 +162,7 @@ impl Nve {
             rumours: Rumours::default(),
             told: stale::Told::default(),
             counts: Counts::default(),
+            scan_paid: Instant(0),
             table_full_quiet: Instant(0),
         }
     }
@@ -325,6 +328,7 @@ impl Nve {
         match action {
             Action::Send(message) => self.send(message, out),
             Action::Departed(version) => self.tell_departure(key, version, out),
+            Action::ScanOthers => self.scan_others(key, out),
             Action::Withdraw(version) => self.withdraw(key, version, out),
             Action::Report { id, step, counts } => {
                 let message = NveToNva::MoveReport { id, key, step, counts };

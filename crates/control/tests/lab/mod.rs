@@ -144,7 +144,8 @@ impl Lab {
             trace: false,
         };
         for i in 0..count {
-            let mut config = NveConfig::new(nve_id(i), 1);
+            // The model's VMs answer nothing by themselves.
+            let mut config = NveConfig { scan_rate: 0, ..NveConfig::new(nve_id(i), 1) };
             tweak(&mut config);
             lab.hosts.push(Host {
                 nve: Nve::new(config),

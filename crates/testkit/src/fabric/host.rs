@@ -40,6 +40,8 @@ impl Host {
         let workers = plan.workers[number];
         let mut config = NveConfig::new(names::nve(number), workers);
         config.fwd_timer = plan.fwd_timer;
+        // The guests here answer nobody's questions.
+        config.scan_rate = 0;
         let none = HoldLimits { packets: 0, age: Span::from_ms(1) };
         match plan.sabotage {
             Some(Sabotage::NoForwarding) => config.forward_in_flight = false,
