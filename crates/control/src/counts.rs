@@ -1,23 +1,9 @@
 //! What control counts, for operators.
 
-macro_rules! counts {
-    ($($(#[doc = $help:literal])+ $name:ident,)*) => {
-        /// Counters of an NVE's control, since its start.
-        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-        pub struct Counts {
-            $($(#[doc = $help])+ pub $name: u64,)*
-        }
+godwit_tables::named_counters! {
+    /// Counters of an NVE's control, since its start.
+    Counts;
 
-        impl Counts {
-            /// Name, value and one line of help of each counter.
-            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64, &'static str)> {
-                [$((stringify!($name), self.$name, concat!($($help),+).trim_ascii()),)*].into_iter()
-            }
-        }
-    };
-}
-
-counts! {
     /// Stale senders told directly where a VM is, or that it is not here (R47).
     redirects_direct,
     /// Stale senders told by way of the NVA (R47).

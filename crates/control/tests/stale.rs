@@ -97,11 +97,10 @@ fn r47_a_redirect_is_confirmed_by_a_query() {
     lab.settle();
     lab.hosts[C].inbox.clear();
     let before = queries(&lab, C);
-    if lab.hosts[C].tunnel_ip(1) == Some(locator(A)) {
-        stale(&mut lab);
-        lab.settle();
-        assert_eq!(queries(&lab, C), before + 1);
-    }
+    assert_eq!(lab.hosts[C].tunnel_ip(1), Some(locator(A)), "C has not heard of it");
+    stale(&mut lab);
+    lab.settle();
+    assert_eq!(queries(&lab, C), before + 1);
     assert_eq!(lab.hosts[C].tunnel_ip(1), Some(locator(B)));
     assert!(!lab.hosts[C].nve.entry(lab.now, vm(1)).unwrap().unconfirmed);
 }

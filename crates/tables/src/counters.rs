@@ -190,15 +190,21 @@ impl Default for PortCounters {
     }
 }
 
-macro_rules! worker_counters {
-    ($($(#[doc = $help:literal])+ $name:ident,)*) => {
-        /// Counters of one worker.
+/// Makes a struct of counters that name and explain themselves: its documentation and name, then the counters with
+/// theirs, which operators read.
+#[macro_export]
+macro_rules! named_counters {
+    (
+        $(#[doc = $what:literal])+ $set:ident;
+        $($(#[doc = $help:literal])+ $name:ident,)*
+    ) => {
+        $(#[doc = $what])+
         #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-        pub struct WorkerCounters {
+        pub struct $set {
             $($(#[doc = $help])+ pub $name: u64,)*
         }
 
-        impl WorkerCounters {
+        impl $set {
             /// Name, value and one line of help of each counter.
             pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64, &'static str)> {
                 [$((stringify!($name), self.$name, concat!($($help),+).trim_ascii()),)*].into_iter()
@@ -207,7 +213,10 @@ macro_rules! worker_counters {
     };
 }
 
-worker_counters! {
+named_counters! {
+    /// Counters of one worker.
+    WorkerCounters;
+
     /// Frames put into an outer header for the first time.
     encapsulated,
     /// Frames taken out of an outer header and delivered.
