@@ -28,6 +28,9 @@ const GUESTS: [&str; 1] = ["net_vhost"];
 /// Drivers that loop a port back on demand: what is sent is received and, with the link off, seen by nobody.
 const LOOPS: [&str; 6] = ["net_ixgbe", "net_igc", "net_txgbe", "net_ngbe", "net_cn9k", "net_cn10k"];
 
+/// Drivers whose receive function copies each frame into its buffer.
+const COPIES: [&str; 5] = ["net_vhost", "net_memif", "net_tap", "net_af_packet", "net_pcap"];
+
 /// How to set a port up.
 #[derive(Clone, Debug)]
 pub struct PortConfig {
@@ -140,10 +143,21 @@ impl DevInfo {
         LOOPS.contains(&self.driver.as_str())
     }
 
+    /// Who receives a frame has just copied it, so that its bytes are in the core's cache; otherwise the device
+    /// has put it into memory.
+    pub fn copies(&self) -> bool {
+        copies(&self.driver)
+    }
+
     /// The NIC can fill in IPv4 and UDP checksums.
     pub fn tx_checksums(&self) -> bool {
         self.tx_offloads & Offloads::get().tx_checksums == Offloads::get().tx_checksums
     }
+}
+
+/// See [`DevInfo::copies`].
+pub(crate) fn copies(driver: &str) -> bool {
+    COPIES.contains(&driver)
 }
 
 /// The largest MTU that DPDK accepts. Drivers that claim no limit often have one on the frame's length.

@@ -124,11 +124,12 @@ impl Port {
         // SAFETY: the port is configured, stopped and not controlled by anyone else.
         device.check("starting", || unsafe { dpdk_sys::rte_eth_dev_start(device.id) })?;
         control.state = State::Started { rx, tx };
+        let copies = config::copies(&device.driver);
         // SAFETY: the port runs with these queues and does not stop while a lease is out; it was stopped,
         // so no earlier handles exist.
         unsafe {
             Ok((
-                (0..rx).map(|queue| RxQueue::new(device.id, queue, Lease::new(&self.0))).collect(),
+                (0..rx).map(|queue| RxQueue::new(device.id, queue, copies, Lease::new(&self.0))).collect(),
                 (0..tx).map(|queue| TxQueue::new(device.id, queue, Lease::new(&self.0))).collect(),
             ))
         }

@@ -8,6 +8,7 @@ use crate::mbuf::{self, Mbuf};
 pub struct RxQueue {
     port: u16,
     queue: u16,
+    copies: bool,
     lease: Lease,
 }
 
@@ -22,8 +23,8 @@ pub struct TxQueue {
 impl RxQueue {
     /// # Safety
     /// The port runs as long as `lease` is held, has that queue, and no other handle of it exists.
-    pub(crate) unsafe fn new(port: u16, queue: u16, lease: Lease) -> Self {
-        Self { port, queue, lease }
+    pub(crate) unsafe fn new(port: u16, queue: u16, copies: bool, lease: Lease) -> Self {
+        Self { port, queue, copies, lease }
     }
 
     /// Appends up to `max` received frames to `out` and returns how many came.
@@ -43,6 +44,12 @@ impl RxQueue {
             out.set_len(len + got);
             got
         }
+    }
+
+    /// [`Self::rx`] copies frames, as [`crate::DevInfo::copies`] says.
+    #[inline]
+    pub fn copies(&self) -> bool {
+        self.copies
     }
 
     /// The port's id, which received buffers carry ([`Mbuf::port_id`]).

@@ -8,7 +8,7 @@ use godwit_tables::neighbors::Neighbor;
 use godwit_tables::sources;
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
 use godwit_tables::vms::{Fib, View};
-use godwit_tables::{DropReason, Tables, prefetch};
+use godwit_tables::{DropReason, Tables};
 use godwit_wire::ethernet::TAG_LEN;
 use godwit_wire::outer::Patch;
 use godwit_wire::tenant::Source;
@@ -167,11 +167,6 @@ fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burs
     let (vn, hash_key) = (u64::from(port.vn.0) << 48, cx.tables.hash_key);
     let vms = cx.tables.vms.view();
     let mut bytes = 0;
-    for packet in burst {
-        // The headers, and the headroom into which the outer header goes.
-        prefetch::read(packet.data());
-        prefetch::near(packet.data(), 64);
-    }
     for (look, packet) in looks.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;

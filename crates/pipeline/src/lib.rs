@@ -56,7 +56,7 @@ pub use trace::{Trace, trace};
 
 use godwit_tables::event::Event;
 use godwit_tables::update::{Key, MAX_PORTS, PortIdx, PortRole};
-use godwit_tables::{DropReason, Tables};
+use godwit_tables::{DropReason, Tables, prefetch};
 use godwit_wire::Instant;
 
 use bum::Destination;
@@ -179,6 +179,21 @@ impl Pipeline {
                 Some(vni) => cx.resolve(packet, key, vni, classify::From::RETURNED),
                 None => cx.drop(packet, DropReason::UnknownVn),
             }
+        }
+    }
+
+    /// Asks the cache for what [`Self::process`] will read and write of a burst that a device has put into
+    /// memory. Of one that this core has copied there all is near already, and asking would cost 3 % of its time.
+    #[inline]
+    pub fn fetch<P: Packet>(burst: &[P], ingress: PortIdx, tables: &Tables) {
+        // The headroom into which the outer header goes, or the second line, where the inner destination is.
+        let before = match tables.ports.role(ingress) {
+            Some(PortRole::Access { .. }) => 64,
+            _ => -64,
+        };
+        for packet in burst {
+            prefetch::read(packet.data());
+            prefetch::near(packet.data(), before);
         }
     }
 

@@ -3,7 +3,7 @@
 use godwit_tables::locations::Home;
 use godwit_tables::update::{Key, VnIdx};
 use godwit_tables::vms::Fib;
-use godwit_tables::{DropReason, Tables, prefetch};
+use godwit_tables::{DropReason, Tables};
 use godwit_wire::Mac;
 use godwit_wire::outer::{Outer, parse_outer};
 
@@ -156,11 +156,6 @@ fn look<P: Packet, O, S>(
     let mut bytes = 0;
     let mut last = seen.recall(cx.tables);
     let vms = cx.tables.vms.view();
-    for packet in burst {
-        // The inner destination lies on the second line.
-        prefetch::read(packet.data());
-        prefetch::near(packet.data(), -64);
-    }
     for (look, packet) in looks.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;

@@ -29,6 +29,11 @@ impl RxQueue<Mbuf> for DpdkRx {
     fn rx(&mut self, out: &mut Vec<Mbuf>, max: usize) -> usize {
         DpdkRx::rx(self, out, max)
     }
+
+    #[inline]
+    fn copies(&self) -> bool {
+        DpdkRx::copies(self)
+    }
 }
 
 impl TxQueue<Mbuf> for DpdkTx {

@@ -6,6 +6,12 @@ use godwit_pipeline::packet::{Packet, PacketSource};
 pub trait RxQueue<P>: Send {
     /// Appends up to `max` received frames to `out`, never more than its spare capacity; returns how many.
     fn rx(&mut self, out: &mut Vec<P>, max: usize) -> usize;
+
+    /// [`Self::rx`] has just read the frames that it returns: they are in the core's cache.
+    #[inline]
+    fn copies(&self) -> bool {
+        true
+    }
 }
 
 /// A transmit queue, owned by one worker at a time.

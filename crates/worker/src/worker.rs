@@ -205,6 +205,9 @@ impl<I: Io> Worker<I> {
                 continue;
             }
             busy = true;
+            if !polled.rx.copies() {
+                Pipeline::fetch(burst, polled.port, tables);
+            }
             pipeline.process(burst, polled.port, tables, &mut exits, pool, now);
             debug_assert!(burst.is_empty(), "every frame of a burst has found its end");
             polled.perf.bursts += 1;
