@@ -11,11 +11,14 @@
 //! | `ends` | the frames, and the devices between which all carry them |
 //! | `peer` | what contenders have in common; where they run |
 //! | `godwit`, `testpmd`, `ovs` | starting each, and reading its own counters |
+//! | `beside` | two rows in turn, for what is promised of their quotient |
 //! | `updates`, `directory` | locations that change under load |
+//! | `stillness` | what the machine itself does to a thread that never waits |
 //! | `memory` | hugepages |
 //! | `stats` | medians |
 //! | `report` | table and JSON |
 
+pub mod beside;
 pub mod directory;
 pub mod ends;
 pub mod godwit;
@@ -25,6 +28,7 @@ pub mod peer;
 pub mod plan;
 pub mod report;
 pub mod stats;
+pub mod stillness;
 pub mod testpmd;
 pub mod updates;
 
@@ -35,6 +39,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use self::beside::Ratio;
 use self::ends::Ends;
 use self::godwit::Godwit;
 use self::ovs::Ovs;
@@ -46,6 +51,8 @@ use crate::cmd;
 
 /// A contender that runs again needs so long until its caches are warm.
 const SETTLE: Duration = Duration::from_millis(300);
+/// Two rows are compared the better the sooner one follows the other.
+const LONGEST_OF_A_PAIR: Duration = Duration::from_millis(600);
 
 /// Measure Godwit, DPDK's own forwarding and OVS-DPDK in turn between the same ends
 #[derive(Clone, Debug, Args)]
@@ -115,14 +122,22 @@ impl Bench {
             outcomes.push(outcome);
             if let Some(path) = &self.json {
                 // After each row: a run that is broken off leaves what it has.
-                report::write_json(path, &outcomes, &self.conditions(&site))?;
+                report::write_json(path, &outcomes, &[], &self.conditions(&site))?;
             }
+        }
+        let ratios = self.pairs(&site, &rows, start)?;
+        if let Some(path) = &self.json {
+            report::write_json(path, &outcomes, &ratios, &self.conditions(&site))?;
         }
         println!("Mpps: medians of {} rounds; ratios: medians of those of a round.", self.rounds);
         println!("{}", report::table(&outcomes));
         let scalings = report::scalings(&outcomes);
         if !scalings.is_empty() {
             println!("{}", report::scalings_text(&scalings));
+        }
+        if !ratios.is_empty() {
+            println!("Two rows in turn: medians of the ratios of a round.");
+            println!("{}", report::ratios_text(&ratios));
         }
         for o in &outcomes {
             o.notes.iter().for_each(|note| println!("{}: {note}", o.row));
@@ -131,6 +146,23 @@ impl Bench {
             println!("configurations and logs: {}", site.dir.display());
         }
         Ok(outcomes.iter().all(|o| o.godwit.median().is_some()))
+    }
+
+    /// The pairs among the rows, each measured by itself.
+    fn pairs(&self, site: &Site, rows: &[Row], start: Instant) -> Result<Vec<Ratio>> {
+        let pairs = beside::pairs(rows);
+        if pairs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let other = Site::new(site.godwit.clone(), self.keep)?;
+        let window = Duration::from_millis(self.window_ms.into()).min(LONGEST_OF_A_PAIR);
+        let mut ratios = Vec::new();
+        for (n, pair) in pairs.iter().enumerate() {
+            let (of, to, seconds) = (pair.of, pair.to, start.elapsed().as_secs_f64());
+            eprintln!("[pair {}/{}, {seconds:.0} s] {of} beside {to}", n + 1, pairs.len());
+            ratios.push(beside::measure([site, &other], pair, self.rounds, window)?);
+        }
+        Ok(ratios)
     }
 
     fn updates(&self, site: &Site, rate: u32) -> Result<bool> {

@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::beside::{self, Ratio};
 use super::plan::Row;
 use super::stats::Rates;
 
@@ -26,7 +27,7 @@ pub struct Outcome {
     pub notes: Vec<String>,
 }
 
-fn rounded(value: Option<f64>) -> Option<f64> {
+pub(super) fn rounded(value: Option<f64>) -> Option<f64> {
     value.map(|v| (v * 1000.0).round() / 1000.0)
 }
 
@@ -112,14 +113,14 @@ pub struct Scaling {
 pub fn scalings(rows: &[Outcome]) -> Vec<Scaling> {
     let mut out = Vec::new();
     for o in rows.iter().filter(|o| o.row.sizes.longest() == 60) {
-        let (name, base) = reference(o.row);
+        let base = beside::reference(o.row);
         let Some(b) = rows.iter().find(|b| b.row.key() == base.key()) else { continue };
         if b.row.key() == o.row.key() {
             continue;
         }
         let ratio = |a: &Rates, b: &Rates| rounded(a.median().zip(b.median()).map(|(a, b)| a / b));
         out.push(Scaling {
-            what: format!("{} to {name}", o.row),
+            what: format!("{} to {base}", o.row),
             godwit: ratio(&o.godwit, &b.godwit),
             godwit_best: rounded(o.godwit.best().zip(b.godwit.best()).map(|(a, b)| a / b)),
             ovs: ratio(&o.ovs, &b.ovs),
@@ -127,20 +128,6 @@ pub fn scalings(rows: &[Outcome]) -> Vec<Scaling> {
         });
     }
     out
-}
-
-/// The row that another one is compared with.
-fn reference(row: Row) -> (String, Row) {
-    use super::plan::Case;
-    let mut base = row;
-    if row.workers > 1 {
-        base.workers = 1;
-    } else if row.flows != row.destinations || row.destinations != 1_000 {
-        (base.destinations, base.flows, base.nves) = (1_000, 1_000, 1);
-    } else {
-        base.case = Case::EncapV4;
-    }
-    (base.to_string(), base)
 }
 
 /// The scalings as lines.
@@ -158,6 +145,21 @@ pub fn scalings_text(all: &[Scaling]) -> String {
         ]);
     }
     for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// The pairs as lines.
+pub fn ratios_text(all: &[Ratio]) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["row", "beside", "godwit", "best", "floor", "best"]);
+    for r in all {
+        let figures = [r.godwit, r.godwit_best, r.floor, r.floor_best].map(|v| cell(v, 3));
+        table.add_row([r.of.clone(), r.to.clone()].into_iter().chain(figures));
+    }
+    for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
@@ -186,10 +188,11 @@ pub struct Conditions {
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn write_json(path: &Path, rows: &[Outcome], conditions: &Conditions) -> Result<()> {
+pub fn write_json(path: &Path, rows: &[Outcome], ratios: &[Ratio], conditions: &Conditions) -> Result<()> {
     let all = json!({
         "rows": rows.iter().map(Outcome::json).collect::<Vec<_>>(),
         "scaling": scalings(rows),
+        "in_turn": ratios,
         "conditions": conditions,
     });
     write_pretty(path, &all)

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use godwit_nva_api::v1;
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use super::godwit::Godwit;
 use super::peer::{Peer, Site};
 use super::plan::{self, Row};
 use super::stats::{Rates, median};
+use super::stillness::{self, Gaps};
 use super::{SETTLE, godwit, memory};
 
 /// Where the directories serve, in the namespace: one runs until the program ends.
@@ -92,6 +93,8 @@ pub struct Growth {
     pub slowest_mpps: Option<f64>,
     /// After.
     pub after_mpps: f64,
+    /// What the machine did to a thread on the worker's core, as long before and after together.
+    pub machine: Gaps,
 }
 
 /// What updates do to a worker under load.
@@ -113,6 +116,8 @@ pub struct Outcome {
     pub record: Record,
     /// The record of as many windows without.
     pub record_without: Record,
+    /// What the machine did to a thread on the worker's core, before and after, as long together.
+    pub machine: Gaps,
     /// The table that grew.
     pub growth: Growth,
 }
@@ -212,6 +217,10 @@ impl Run {
 /// # Errors
 /// Where the switch does not start or loses its session.
 pub fn measure(site: &Site, rate: u32, rounds: u32, window: Duration) -> Result<Outcome> {
+    // What sends the updates shall not take the worker's core.
+    stillness::stay_on(site.cores.main())?;
+    let half = window * rounds / 2;
+    let machine = alone(site, half)?;
     let mut run = Run::start(site, REPLACING)?;
     let (mut without, mut with, mut applied) = (Rates::default(), Rates::default(), Vec::new());
     // All that will move is known before: replacing is measured here, growing below.
@@ -242,7 +251,11 @@ pub fn measure(site: &Site, rate: u32, rounds: u32, window: Duration) -> Result<
     }
     let ack_us = percentiles(&mut run.acks);
     drop(run);
-    let growth = grow(&mut Run::start(site, GROWING)?, rate, window)?;
+    let machine = machine.and(alone(site, half)?);
+    let half = Duration::from_secs_f64(f64::from(GROWN) / f64::from(rate) / 2.0);
+    let still = alone(site, half)?;
+    let mut growth = grow(&mut Run::start(site, GROWING)?, rate, window)?;
+    growth.machine = still.and(alone(site, half)?);
     let [record_without, record] = records.map(|r| r.sum());
     Ok(Outcome {
         asked_per_second: rate,
@@ -253,8 +266,15 @@ pub fn measure(site: &Site, rate: u32, rounds: u32, window: Duration) -> Result<
         ack_us,
         record,
         record_without,
+        machine,
         growth,
     })
+}
+
+/// The gaps of a thread that has the worker's core for itself.
+fn alone(site: &Site, window: Duration) -> Result<Gaps> {
+    let core = *site.cores.workers(1).first().context("a machine has a core")?;
+    stillness::watch(core, site.cores.main(), window)
 }
 
 /// Records of several windows: the worst of each figure.
@@ -290,10 +310,11 @@ fn percentiles(all: &mut [Duration]) -> Option<[f64; 3]> {
 }
 
 /// From traffic's destinations to a million entries, as fast as updates come. The worker's record began when
-/// there were none.
+/// there were none but traffic's destinations.
 fn grow(run: &mut Run, rate: u32, window: Duration) -> Result<Growth> {
     let traffic = run.row.destinations;
     let before_mpps = run.godwit.measure(window)?.mpps;
+    run.godwit.perf(true)?;
     let (start, mut during) = (Instant::now(), Rates::default());
     let mut last = run.godwit.reading()?;
     let step = (rate / 4).max(1);
@@ -326,6 +347,7 @@ fn grow(run: &mut Run, rate: u32, window: Duration) -> Result<Growth> {
         during_mpps: during.median(),
         slowest_mpps,
         after_mpps,
+        machine: Gaps::default(),
     })
 }
 
@@ -339,10 +361,12 @@ impl Outcome {
             "updates by the NVA's session: {} a second sent, {} applied; {} Mpps without, {} with, ratio {}\n\
              with updates: {}\n\
              without: {}\n\
+             {}\n\
              update to acknowledgement: median {p50:.0} us, 99 % {p99:.0} us, longest {max:.0} us\n\
              growing from nothing to {} entries in {:.1} s: {:.2} Mpps before, {} during (slowest window {}), {:.2} \
              after\n\
-             while growing: {}",
+             while growing: {}\n\
+             {}",
             self.asked_per_second,
             or(self.applied_per_second, 0),
             or(self.without_mpps.median(), 2),
@@ -350,6 +374,7 @@ impl Outcome {
             or(self.with_over_without, 3),
             self.record.text(),
             self.record_without.text(),
+            self.machine.text(),
             g.entries,
             g.seconds,
             g.before_mpps,
@@ -357,6 +382,7 @@ impl Outcome {
             or(g.slowest_mpps, 2),
             g.after_mpps,
             g.record.text(),
+            g.machine.text(),
         )
     }
 }
