@@ -169,7 +169,7 @@ impl Perf {
     /// Counts the iteration that ended. `preemptions` tells how often the system has taken the core
     /// so far; it is asked for long ones only.
     #[inline]
-    pub(crate) fn iteration(&mut self, done: Iteration, ended: Instant, preemptions: impl FnOnce() -> u64) {
+    pub fn iteration(&mut self, done: Iteration, ended: Instant, preemptions: impl FnOnce() -> u64) {
         let ns = ended.0.saturating_sub(done.began.0);
         if !done.busy {
             self.idle_ns += ns;
@@ -195,10 +195,14 @@ impl Perf {
 
 /// What is noted of an iteration while it runs.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Iteration {
+pub struct Iteration {
+    /// When it began.
     pub began: Instant,
+    /// There was something to do.
     pub busy: bool,
+    /// Frames that came in.
     pub packets: u32,
+    /// Orders carried out.
     pub orders: u32,
 }
 
