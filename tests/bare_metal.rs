@@ -12,3 +12,13 @@ fn the_switch_forwards_between_cards_bound_to_vfio() {
     assert_eq!(text.matches("nic refuses the card that has an address").count(), 3);
     assert_eq!(text.matches("0000:00:11.0 is back at virtio-pci").count(), 3);
 }
+
+/// The card hands frames of more than 8,192 bytes over in pieces.
+#[test]
+fn r11_jumbo_frames_pass_between_cards_too() {
+    let (output, _) = common::lab(&["bare-metal", "--jumbo", "--uplink", "e1000e"]);
+    assert!(output.status.success(), "the scenario failed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.matches("0 malformed, 0 bad checksums").count(), 1);
+    assert!(text.contains("gathered"), "{text}");
+}

@@ -54,7 +54,7 @@ pub struct Side {
     pub udp: u64,
     /// Those with TCP inside.
     pub tcp: u64,
-    /// Those with an inner packet of 1,400 bytes.
+    /// Those with a full inner packet.
     pub full: u64,
 }
 
@@ -99,11 +99,12 @@ impl Capture {
         Ok(Capture { process, file })
     }
 
-    /// Ends the capture and reads it; `switch` tells the directions apart.
+    /// Ends the capture and reads it; `switch` tells the directions apart, and `full` is the length of a full
+    /// inner packet.
     ///
     /// # Errors
     /// Where frames are missing from it or tshark fails.
-    pub fn finish(mut self, switch: IpAddr) -> Result<Findings> {
+    pub fn finish(mut self, switch: IpAddr, full: u32) -> Result<Findings> {
         self.process.stop(Duration::from_secs(5));
         let log = self.process.tail(5);
         if let Some(n) = dropped_by_kernel(&log)
@@ -111,7 +112,7 @@ impl Capture {
         {
             bail!("the capture is incomplete: {n} packets dropped by the kernel");
         }
-        read(&self.file, switch)
+        read(&self.file, switch, full)
     }
 }
 
@@ -121,7 +122,7 @@ fn dropped_by_kernel(log: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn read(file: &Path, switch: IpAddr) -> Result<Findings> {
+fn read(file: &Path, switch: IpAddr, full: u32) -> Result<Findings> {
     let mut args: Vec<String> = vec!["-r".into(), file.display().to_string(), "-n".into()];
     for protocol in ["ip", "udp", "tcp"] {
         args.extend(["-o".into(), format!("{protocol}.check_checksum:TRUE")]);
@@ -133,14 +134,14 @@ fn read(file: &Path, switch: IpAddr) -> Result<Findings> {
     let text = cmd::run("tshark", &args).context("reading the capture")?;
     let mut findings = Findings::default();
     for line in text.lines() {
-        findings.add(line, switch);
+        findings.add(line, switch, full);
     }
     Ok(findings)
 }
 
 impl Findings {
     /// Takes one frame's fields into account.
-    fn add(&mut self, line: &str, switch: IpAddr) {
+    fn add(&mut self, line: &str, switch: IpAddr, full: u32) {
         let fields: Vec<Vec<&str>> =
             line.split('\t').map(|f| f.split(',').filter(|v| !v.is_empty()).collect()).collect();
         let field = |name: &str| {
@@ -184,7 +185,9 @@ impl Findings {
         side.inner6 += u64::from(count(true) > 0);
         side.tcp += u64::from(!field("tcp.srcport").is_empty());
         side.udp += u64::from(field("udp.srcport").len() > 1);
-        side.full += u64::from(field("ip.len").contains(&"1400") || field("ipv6.plen").contains(&"1360"));
+        let (v4, v6) = (full.to_string(), (full - 40).to_string());
+        side.full +=
+            u64::from(field("ip.len").contains(&v4.as_str()) || field("ipv6.plen").contains(&v6.as_str()));
     }
 
     /// What is wrong with it, or what should be there and isn't.
@@ -223,13 +226,15 @@ mod tests {
         f.add(
             "100\t198.18.0.1,203.0.113.10\t\t1450,1400\t\t5001\t50000\t1,1\t3\t1\t\t\t0x1\t0x1\t\t1\t1464",
             switch,
+            1400,
         );
         f.add(
             "100\t198.18.0.9\t2001:db8:64::28\t1450\t108\t\t50000,4002\t1\t3,0\t\t\t\t\t\t\t2\t162",
             switch,
+            1400,
         );
         // Not VXLAN: address resolution.
-        f.add("\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t3\t60", switch);
+        f.add("\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t3\t60", switch, 1400);
         let (s, o) = (&f.from_switch, &f.from_foreign);
         assert_eq!((s.frames, s.inner4, s.inner6, s.tcp, s.udp, s.full), (1, 1, 0, 1, 0, 1));
         assert_eq!((o.frames, o.inner4, o.inner6, o.tcp, o.udp, o.full), (1, 0, 1, 0, 1, 0));
@@ -247,10 +252,10 @@ mod tests {
                 "100\t198.18.0.9,203.0.113.40\t\t102,52\t\t5001\t5\t1,1\t3\t{status}\t\t\t{sent}\t{right}\t\t1\t116"
             )
         };
-        f.add(&frame(BAD, "0xffff", "0x0000"), switch);
+        f.add(&frame(BAD, "0xffff", "0x0000"), switch, 1400);
         assert_eq!((f.bad, f.good), (0, 3));
-        f.add(&frame(BAD, "0xffff", "0x0001"), switch);
-        f.add(&frame(BAD, "0x1234", "0x0000"), switch);
+        f.add(&frame(BAD, "0xffff", "0x0001"), switch, 1400);
+        f.add(&frame(BAD, "0x1234", "0x0000"), switch, 1400);
         assert_eq!(f.bad, 2);
     }
 

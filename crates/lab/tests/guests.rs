@@ -194,7 +194,7 @@ fn a_capture_between_two_linux_tunnels_shows_no_fault() {
         assert_eq!((talk.a_to_b.lost, talk.b_to_a.lost), (0, 0));
         assert!(talk.tcp.unwrap().alive);
     }
-    let findings = capture.finish("198.18.0.1".parse().unwrap()).unwrap();
+    let findings = capture.finish("198.18.0.1".parse().unwrap(), 1400).unwrap();
     assert_eq!(findings.complaints(), Vec::<String>::new(), "{findings:?}");
     assert!(findings.good > findings.from_switch.frames, "checksums were looked at: {findings:?}");
 }

@@ -176,14 +176,43 @@ fn look<P: Packet, O, S>(
     cx.tables.counters.received(uplink.port, looks.len() as u64, bytes);
 }
 
+/// A card that fills buffers in steps (8,192 bytes of them, and not 9,000) hands a long frame over in pieces. It is
+/// copied into one, since nothing else here reads pieces. `None`: the frame was dropped.
+fn in_one_piece<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    packet: P,
+) -> Option<P> {
+    if packet.is_plain() {
+        return Some(packet);
+    }
+    let Some(mut whole) = cx.src.alloc() else {
+        cx.drop(packet, DropReason::NoBuffer);
+        return None;
+    };
+    let Some(mut room) = whole.append(packet.len()) else {
+        cx.out.discard(whole);
+        cx.drop(packet, DropReason::NotContiguous);
+        return None;
+    };
+    for piece in packet.pieces() {
+        let (to, rest) = room.split_at_mut(piece.len().min(room.len()));
+        to.copy_from_slice(&piece[..to.len()]);
+        room = rest;
+    }
+    cx.out.discard(packet);
+    cx.tables.counters.worker.gathered += 1;
+    Some(whole)
+}
+
 /// Everything but the usual for a port here.
 #[cold]
 #[inline(never)]
 fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx: &mut Context<'_, P, O, S>,
-    mut packet: P,
+    packet: P,
     uplink: &Uplink,
 ) {
+    let Some(mut packet) = in_one_piece(cx, packet) else { return };
     let c = classify(packet.data(), packet.is_plain(), uplink, cx.tables, &mut None);
     let (vn, dst, outer) = match (c.kind, c.inner) {
         (Kind::Drop(reason), _) => return cx.drop(packet, reason),

@@ -98,8 +98,20 @@ fn only_what_is_addressed_to_us() {
     // Nor does VXLAN come by broadcast.
     let x = Vxlan { eth: (HOP_MAC, Mac::BROADCAST), ..vxlan() };
     dropped(&mut lab, UPLINK, &x.frame(&to_m1(1)), DropReason::NotOurLocator);
-    lab.input_packets(UPLINK, vec![MemPacket::new(&vxlan().frame(&to_m1(1))).in_pieces(60)]);
-    assert_eq!(lab.drops(DropReason::NotContiguous), 1);
+}
+
+#[test]
+fn r11_a_frame_that_comes_in_pieces_is_delivered_in_one() {
+    let mut lab = Lab::new();
+    let inner = to_m1(1);
+    for size in [1, 60, 64] {
+        lab.input_packets(UPLINK, vec![MemPacket::new(&vxlan().frame(&inner)).in_pieces(size)]);
+        assert_eq!(lab.only(), (P1, inner.as_slice()), "pieces of {size} bytes");
+        lab.clear();
+    }
+    assert_eq!(lab.tables.counters.worker.gathered, 3);
+    lab.input_packets(UPLINK, vec![MemPacket::new(&vxlan().frame(&inner)[..70]).in_pieces(60)]);
+    assert_eq!(lab.drops(DropReason::BadIpLength), 1, "faults are found in what was put together");
 }
 
 #[test]

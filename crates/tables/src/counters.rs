@@ -227,6 +227,8 @@ named_counters! {
     held,
     /// Held frames that went on in order.
     flushed,
+    /// Frames that an uplink handed over in pieces, copied into one.
+    gathered,
     /// Broadcast and multicast frames that were replicated.
     replicated,
     /// Copies of frames asked for, made or not.

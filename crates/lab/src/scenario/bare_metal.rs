@@ -38,9 +38,11 @@ const PORT_TAP: &str = "port0";
 /// The locators of the switch and of its peer.
 const SWITCH: u8 = 1;
 const PEER: u8 = 9;
-/// Hugepages of the machine: 128 MB for the switch, and some for what the kernel takes.
-const HUGEPAGES: u32 = 96;
 const DRIVERS: [&str; 6] = ["bus_pci", "bus_vdev", "mempool_ring", "net_e1000", "net_vmxnet3", "net_virtio"];
+/// The underlay's MTU and the tenants' with jumbo frames: 50 bytes less over IPv4.
+const JUMBO: (u32, u32) = (9_000, 8_950);
+/// Both otherwise.
+const USUAL: (u32, u32) = (1_500, GUEST_MTU);
 /// A switch starts in two seconds where its processor is emulated on an idle machine.
 const START_PATIENCE: Duration = Duration::from_secs(40);
 const SOCKET: &str = "/run/godwit.sock";
@@ -59,6 +61,9 @@ pub struct BareMetal {
     /// Probe packets a second, each way and inner family; every other one is of 1,400 bytes
     #[arg(long, default_value_t = 300, value_name = "PPS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+    /// Packets of up to 8,950 bytes over an underlay of 9,000
+    #[arg(long)]
+    jumbo: bool,
 }
 
 /// Emulated cards that DPDK has drivers for.
@@ -152,13 +157,15 @@ impl BareMetal {
 
     fn on(&self, site: &Site, uplink: Card) -> Result<Outcome> {
         let (v, x) = (VmSpec::numbered("v", 10), VmSpec::numbered("x", 40));
-        let mut machine = site.start_machine(uplink, &v, &x)?;
+        let (underlay_mtu, mtu) = self.mtus();
+        let mut machine = site.start_machine(uplink, &v, &x, underlay_mtu)?;
         println!("    Linux {}", machine.sh("uname -r")?.trim());
         let (local, remote) = (locator(PEER), locator(SWITCH));
+        cmd::ip_batch(&site.ns("wire"), &[format!("link set {UPLINK_TAP} mtu {underlay_mtu}")])?;
         topology::guest_addresses(&site.ns("wire"), UPLINK_TAP, &[local])?;
         topology::offloads_off(&site.ns("wire"), UPLINK_TAP)?;
-        vxlan_device(&site.ns("wire"), local, remote, &x, &v)?;
-        site.build_vm(&v)?;
+        vxlan_device(&site.ns("wire"), (local, remote), (&x, &v), mtu)?;
+        site.build_vm(&v, mtu)?;
         bind_cards(&mut machine)?;
         start_switch(&mut machine)?;
 
@@ -168,7 +175,7 @@ impl BareMetal {
         let talks = self.open(&v, &x, &mut agent_v, &mut agent_x)?;
         let time = Duration::from_secs_f64(self.duration);
         let [inner4, inner6] = converse(&mut agent_v, &mut agent_x, &talks, time)?;
-        let capture = capture.finish(remote)?;
+        let capture = capture.finish(remote, mtu)?;
         println!("{}", indented(&machine.sh(&format!("godwitctl --socket {SOCKET} counters"))?));
         stop_and_give_back(&mut machine)?;
         machine.shut_down()?;
@@ -178,12 +185,17 @@ impl BareMetal {
         Ok(outcome)
     }
 
+    /// Of the underlay and of the tenants.
+    fn mtus(&self) -> (u32, u32) {
+        if self.jumbo { JUMBO } else { USUAL }
+    }
+
     fn open(&self, v: &VmSpec, x: &VmSpec, agent_v: &mut Agent, agent_x: &mut Agent) -> Result<Vec<Traffic>> {
         let load = TrafficSpec { rate: self.rate, payload: 100, big_every: 2, tcp_rate_bit: 2_000_000 };
         let one = |(probe, v6): (u32, bool)| {
             let mut end_v = End { agent: &mut *agent_v, address: v.address(v6, 0) };
             let mut end_x = End { agent: &mut *agent_x, address: x.address(v6, 0) };
-            Traffic::open(probe, load, GUEST_MTU, &mut end_v, &mut end_x)
+            Traffic::open(probe, load, self.mtus().1, &mut end_v, &mut end_x)
                 .with_context(|| format!("inner IPv{}", if v6 { 6 } else { 4 }))
         };
         [(1, false), (2, true)].into_iter().map(one).collect()
@@ -221,38 +233,40 @@ impl Site {
         start_agent(name, &self.ns(namespace), &self.bins, &self.dir)
     }
 
-    fn start_machine(&self, uplink: Card, v: &VmSpec, x: &VmSpec) -> Result<Guest> {
+    fn start_machine(&self, uplink: Card, v: &VmSpec, x: &VmSpec, mtu: u32) -> Result<Guest> {
         let wire = self.ns("wire");
         let tap = |name: &str, card: Card| format!("tuntap add dev {name} mode tap{}", card.tap().0);
         let taps = [tap(UPLINK_TAP, uplink), tap(PORT_TAP, Card::Virtio)];
         cmd::ip_batch(&wire, &taps)?;
         let kernel = Kernel::get()?;
         let image = self.dir.join("machine.cpio");
-        self.image(&kernel, uplink, v, x)?.write(&image)?;
+        self.image(&kernel, &config(uplink, v, x, mtu))?.write(&image)?;
         let mut spec = GuestSpec::new("metal", &kernel.image, &image);
-        (spec.memory_mb, spec.cpus) = (768, 2);
-        spec.kernel_args = format!("intel_iommu=on iommu=pt hugepages={HUGEPAGES}");
+        // What the switch takes, and some for what the kernel takes of it.
+        let hugepages = memory_mb(mtu) / 2 + 32;
+        (spec.memory_mb, spec.cpus) = (512 + 2 * hugepages, 2);
+        spec.kernel_args = format!("intel_iommu=on iommu=pt hugepages={hugepages}");
         spec.extra = machine(uplink);
         Guest::start(spec, &self.dir, Some(&wire))
     }
 
-    fn image(&self, kernel: &Kernel, uplink: Card, v: &VmSpec, x: &VmSpec) -> Result<Image> {
+    fn image(&self, kernel: &Kernel, config: &str) -> Result<Image> {
         let mut image = Image::new(kernel, &self.bins.lab)?;
         image.program(&self.bins.godwit, "/usr/bin/godwit")?;
         image.program(&self.bins.ctl, "/usr/bin/godwitctl")?;
         image.dpdk_drivers(&self.bins.godwit, &DRIVERS)?;
         image.file("/usr/bin/nic", 0o755, NIC.as_bytes());
-        image.file("/etc/godwit.toml", 0o644, config(uplink, v, x).as_bytes());
+        image.file("/etc/godwit.toml", 0o644, config.as_bytes());
         // Emulated IOMMUs remap no interrupts, which vfio wants to be told.
         image.load(&["vfio_iommu_type1 allow_unsafe_interrupts=1", "vfio-pci", "vmxnet3"])?;
         Ok(image)
     }
 
     /// What is behind the port's card: its tap, with the VM's address, in a namespace of its own.
-    fn build_vm(&self, v: &VmSpec) -> Result<()> {
+    fn build_vm(&self, v: &VmSpec, mtu: u32) -> Result<()> {
         let (wire, vm) = (self.ns("wire"), self.ns("vm"));
         cmd::ip_batch(&wire, &[format!("link set {PORT_TAP} netns {vm}")])?;
-        cmd::ip_batch(&vm, &[format!("link set {PORT_TAP} address {} mtu {GUEST_MTU}", v.mac)])?;
+        cmd::ip_batch(&vm, &[format!("link set {PORT_TAP} address {} mtu {mtu}", v.mac)])?;
         topology::offloads_off(&vm, PORT_TAP)?;
         topology::guest_addresses(&vm, PORT_TAP, &v.ips)
     }
@@ -286,16 +300,22 @@ fn machine(uplink: Card) -> Vec<String> {
     words
 }
 
+/// What the switch takes: buffers hold a whole frame.
+fn memory_mb(underlay_mtu: u32) -> u32 {
+    if underlay_mtu > USUAL.0 { 384 } else { 128 }
+}
+
 /// The switch's configuration: two workers, no directory.
-fn config(uplink: Card, v: &VmSpec, x: &VmSpec) -> String {
+fn config(uplink: Card, v: &VmSpec, x: &VmSpec, mtu: u32) -> String {
     let ips = |vm: &VmSpec| vm.ips.iter().map(|ip| format!("\"{ip}\"")).collect::<Vec<_>>().join(", ");
     format!(
-        "[nve]\nid = \"metal\"\nworkers = \"0-1\"\nidle_sleep_us = 100\nhugepages = \"always\"\nmemory_mb = 128\n\
+        "[nve]\nid = \"metal\"\nworkers = \"0-1\"\nidle_sleep_us = 100\nhugepages = \"always\"\nmemory_mb = {}\n\
          locations = 1024\nudp_checksum = true\nadmin_socket = \"{SOCKET}\"\n\n\
-         [[uplink]]\nname = \"up0\"\ndevargs = \"{UPLINK_PCI}\"\nipv4 = \"{}/24\"\nrx_queues = {}\n\n\
+         [[uplink]]\nname = \"up0\"\ndevargs = \"{UPLINK_PCI}\"\nipv4 = \"{}/24\"\nrx_queues = {}\nmtu = {mtu}\n\n\
          [[port]]\nname = \"v\"\ndevargs = \"{PORT_PCI}\"\nvni = {VNI}\nmac = \"{}\"\nrx_queues = 2\n\
          activate = \"start\"\nips = [{}]\n\n\
          [[vm]]\nvni = {VNI}\nmac = \"{}\"\nips = [{}]\nlocator = \"{}\"\n",
+        memory_mb(mtu),
         locator(SWITCH),
         uplink.rx_queues(),
         v.mac,

@@ -98,7 +98,7 @@ impl GuestTso {
         for v6 in [false, true] {
             passed &= self.there_and_back(lab, &g, &x, v6)?;
         }
-        passed &= look_at(&capture.finish(switch)?);
+        passed &= look_at(&capture.finish(switch, GUEST_MTU)?);
         passed &= counted(lab, &["segmented", "checksums_completed"])?;
         if self.iperf > 0 {
             lab.start_guest(&h, machine.clone(), "a", "")?;

@@ -116,7 +116,7 @@ impl Interop {
         }
         let judged = converse(agent_v, &mut agent_x, &talks, Duration::from_secs_f64(self.duration))?;
         let [inner4, inner6] = judged;
-        let findings = capture.finish(switch)?;
+        let findings = capture.finish(switch, GUEST_MTU)?;
         lab.check_processes()?;
         let passed = is_whole(&inner4) && is_whole(&inner6) && findings.complaints().is_empty();
         let result = Outcome { outer, inner4, inner6, capture: findings, passed };
@@ -164,23 +164,28 @@ pub(super) fn build_foreign(
     topology::add_namespace(&ns)?;
     topology::connect_underlay(&lab.namespace("net"), &ns, FOREIGN)?;
     topology::guest_addresses(&ns, UPLINK, &[local])?;
-    vxlan_device(&ns, local, remote, x, v)?;
+    vxlan_device(&ns, (local, remote), (x, v), GUEST_MTU)?;
     start_agent(&x.name, &ns, &lab.bins, &lab.dir)
 }
 
 /// Makes Linux's own vxlan device in a namespace whose uplink has `local`: x is behind it, v behind the
-/// switch at `remote`.
+/// switch at `remote`. `mtu` is the tenants'.
 ///
 /// # Errors
 /// Where the system refuses.
-pub(super) fn vxlan_device(ns: &str, local: IpAddr, remote: IpAddr, x: &VmSpec, v: &VmSpec) -> Result<()> {
+pub(super) fn vxlan_device(
+    ns: &str,
+    (local, remote): (IpAddr, IpAddr),
+    (x, v): (&VmSpec, &VmSpec),
+    mtu: u32,
+) -> Result<()> {
     // Over IPv6 a switch sends tunnel packets without a UDP checksum (RFC 6935): Linux has to be
     // told that this is all right.
     let family = if local.is_ipv6() { "udp6zerocsumtx udp6zerocsumrx" } else { "noudpcsum" };
     cmd::ip_batch(
         ns,
         &[format!(
-            "link add {DEVICE} mtu {GUEST_MTU} address {} type vxlan id {VNI} dstport 4789 local {local} \
+            "link add {DEVICE} mtu {mtu} address {} type vxlan id {VNI} dstport 4789 local {local} \
              dev {UPLINK} ttl 64 nolearning {family}",
             x.mac
         )],
