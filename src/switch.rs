@@ -15,7 +15,7 @@ use godwit_model::message::NveToNva;
 use godwit_model::{Locators, NveId};
 use godwit_tables::update::{HoldLimits, PortIdx};
 use godwit_tables::{Tables, TablesConfig};
-use godwit_wire::{HashKey, Mac, Span};
+use godwit_wire::{HashKey, Mac, Rate, Span};
 use godwit_worker::command::{Command, Mailbox, Reply, SmallFrame};
 use godwit_worker::worker::Worker;
 use tokio::sync::oneshot;
@@ -328,6 +328,8 @@ fn start_workers(
             udp_checksum: config.nve.udp_checksum,
             // Every NVE uses the same: an inner flow keeps its source port when it is forwarded (R2).
             hash_key: HashKey::new(config.nve.flow_hash_key, !config.nve.flow_hash_key),
+            question_rate: Rate::per_second(config.nve.question_rate, config.nve.question_burst),
+            resolution_rate: Rate::per_second(config.nve.resolution_rate, config.nve.resolution_burst),
             // Nobody else needs to know this one, and tenants shall not be able to guess it.
             table_seed: [random(), random()],
             ..TablesConfig::default()
@@ -361,6 +363,8 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         redirect_ival: Span::from_ms(n.redirect_ms),
         scan_rate: n.scan_rate,
         scan_tries: n.scan_tries,
+        query_rate: Rate::per_second(n.query_rate, n.query_rate.div_ceil(10)),
+        claim_rate: Rate::per_second(n.claim_rate, n.claim_rate),
         ..NveConfig::new(NveId::new(n.id.clone())?, workers)
     })
 }

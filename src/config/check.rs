@@ -118,11 +118,17 @@ impl Checker<'_> {
 
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
-        let ranges: [(&str, u64, u64, u64); 9] = [
+        let ranges: [(&str, u64, u64, u64); 15] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
             ("nve.redirect_ms", n.redirect_ms, 10, 10_000),
             ("nve.scan_rate", n.scan_rate.into(), 0, 10_000),
             ("nve.scan_tries", n.scan_tries.into(), 1, 10),
+            ("nve.resolution_rate", n.resolution_rate.into(), 0, 1_000_000),
+            ("nve.resolution_burst", n.resolution_burst.into(), 1, 1_000_000),
+            ("nve.question_rate", n.question_rate.into(), 0, 1_000_000),
+            ("nve.question_burst", n.question_burst.into(), 1, 1_000_000),
+            ("nve.query_rate", n.query_rate.into(), 0, 1_000_000),
+            ("nve.claim_rate", n.claim_rate.into(), 0, 1_000_000),
             ("nve.handover_hold_packets", n.handover_hold_packets.into(), 0, 65_536),
             ("nve.handover_hold_ms", n.handover_hold_ms, 0, 10_000),
             ("nve.hold_memory_mb", n.hold_memory_mb as u64, 1, 256),

@@ -76,6 +76,18 @@ pub struct Nve {
     pub scan_rate: u32,
     /// Questions after which such a VM counts as silent.
     pub scan_tries: u32,
+    /// ARP, RARP and ND frames that a VM's port may send, a second and at once (R67); a rate of 0: no bound.
+    pub resolution_rate: u32,
+    /// See `resolution_rate`.
+    pub resolution_burst: u32,
+    /// Questions to the directory that one port's frames may raise, a second and at once (R67); 0: no bound.
+    pub question_rate: u32,
+    /// See `question_rate`.
+    pub question_burst: u32,
+    /// Questions that the whole switch may put to the directory for its VMs, a second (R67); 0: no bound.
+    pub query_rate: u32,
+    /// Claims that are sent for one VM, a second (R67); 0: no bound.
+    pub claim_rate: u32,
     /// Handover and early-arrival buffers: packets a VM and worker.
     pub handover_hold_packets: u32,
     /// Oldest age of a held packet, in milliseconds.
@@ -109,6 +121,12 @@ impl Default for Nve {
             redirect_ms: 100,
             scan_rate: 100,
             scan_tries: 3,
+            resolution_rate: 100,
+            resolution_burst: 200,
+            question_rate: 50,
+            question_burst: 50,
+            query_rate: 2000,
+            claim_rate: 5,
             handover_hold_packets: 8192,
             handover_hold_ms: 2000,
             hold_memory_mb: 64,

@@ -172,6 +172,13 @@ fn r32_a_scan_has_a_sane_rate_and_end() {
 }
 
 #[test]
+fn r67_rates_have_bounds() {
+    let with = |line: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\n{line}"));
+    refused(&with("resolution_rate = 1000001"), &[], "nve.resolution_rate", "use 0 to 1000000");
+    refused(&with("question_burst = 0"), &[], "nve.question_burst", "use 1 to 1000000");
+}
+
+#[test]
 fn an_mtu_that_cannot_carry_tenants_is_refused() {
     refused(&GOOD.replace("name = \"up0\"", "name = \"up0\"\nmtu = 1300"), &[], "uplink[0].mtu", "use 1350");
     refused(

@@ -2,7 +2,7 @@
 
 use godwit_model::{NveId, timing};
 use godwit_tables::update::HoldLimits;
-use godwit_wire::Span;
+use godwit_wire::{Rate, Span};
 
 /// A set of worker numbers below 64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -109,6 +109,10 @@ pub struct NveConfig {
     pub scan_rate: u32,
     /// Questions, a second apart, after which a VM counts as silent (R32).
     pub scan_tries: u32,
+    /// Questions to the directory that the workers' frames may raise, all ports together (R67).
+    pub query_rate: Rate,
+    /// Claims of one VM, repetitions of a waiting one not counted (R67).
+    pub claim_rate: Rate,
     /// A vanished port's VM is withdrawn after so long, unless a pause or a move explains it (R19).
     pub port_down_hold: Span,
     /// A pause or a move explains a vanished port for so long (R49).
@@ -153,6 +157,8 @@ impl NveConfig {
             redirect_ival: Span::from_ms(100),
             scan_rate: 100,
             scan_tries: 3,
+            query_rate: Rate::per_second(2000, 200),
+            claim_rate: Rate::per_second(5, 5),
             port_down_hold: Span::from_ms(3_000),
             intent_timeout: Span::from_ms(300_000),
             report_ival: Span::from_ms(60_000),

@@ -34,6 +34,10 @@ godwit_tables::named_counters! {
     entries_suspected,
     /// Rumours that found no room.
     rumours_dropped,
+    /// Questions of workers not put to the directory: too many in a second (R67).
+    queries_limited,
+    /// Claims put off: too many of one VM in a second (R67).
+    claims_delayed,
     /// VMs asked whether they are still here because another left (R32).
     scanned,
 }

@@ -354,6 +354,9 @@ fn inspect_untagged(
     if classify::is_link_local_reserved(a.dst) {
         return Wish::Drop(DropReason::LinkLocalReserved);
     }
+    if proxy::is_resolution(frame, a) && !tables.ports.may_resolve(port.port, now) {
+        return Wish::Drop(DropReason::ResolutionLimit);
+    }
     let source = if whole { tenant::source(frame) } else { tenant::source_of_piece(frame) };
     if let Err(reason) = port.check_source(source, tables, now) {
         return Wish::Drop(reason);
@@ -392,6 +395,11 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         packet.data_mut().copy_within(..12, TAG_LEN);
         packet.trim_front(TAG_LEN);
         wish = inspect(packet.data(), whole, port, cx.tables, cx.now);
+    }
+    if wish != Wish::Drop(DropReason::ResolutionLimit)
+        && Addresses::of(packet.data()).is_some_and(|a| proxy::is_resolution(packet.data(), a))
+    {
+        cx.tables.ports.resolved(port.port, cx.now);
     }
     match wish {
         // Requests and announcements are short.

@@ -11,7 +11,7 @@ use godwit_tables::vms::State;
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{self, Arp, ArpRepr};
 use godwit_wire::ndp::{self, Advert, AdvertFrame, Ndp, Solicit, SolicitFrame};
-use godwit_wire::{Instant, Mac, WireError, ethernet};
+use godwit_wire::{EtherType, Instant, Mac, WireError, ethernet};
 
 use crate::Output;
 use crate::access::{Port, Wish};
@@ -52,6 +52,16 @@ impl Resolution {
             Resolution::Nd(a) => a.emit_frame(buf).ok(),
             Resolution::Wait { .. } | Resolution::Flood { .. } => None,
         }
+    }
+}
+
+/// An untagged frame that resolves addresses: ARP, RARP, or neighbor discovery to a group, which are bounded for each
+/// port (R67). What is to a single host and not ARP is data to the switch.
+pub(crate) fn is_resolution(frame: &[u8], a: Addresses) -> bool {
+    match a.ethertype {
+        EtherType::ARP | EtherType::RARP => true,
+        EtherType::IPV6 => a.to_group() && ndp::looks_like(&frame[ethernet::HEADER_LEN..]),
+        _ => false,
     }
 }
 
@@ -154,7 +164,7 @@ fn resolve(ask: &Ask, tables: &Tables, now: Instant) -> Wish {
             Wish::Resolve(Resolution::Flood { ask: *ask })
         }
         Some(Err(reason)) => Wish::Drop(reason),
-        None => match tables.check_ask(ask) {
+        None => match tables.check_ask(ask, now) {
             Ok(query) => Wish::Resolve(Resolution::Wait { ask: *ask, query }),
             Err(AskRefused::Repeated) => Wish::Drop(DropReason::AskRepeated),
             Err(AskRefused::Full) => Wish::Drop(DropReason::AskLimit),
@@ -209,7 +219,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             if query {
                 self.event(Event::MissIp { vn: ask.vn, ip: ask.target, port: ask.port });
             }
-            self.tables.ask(ask);
+            self.tables.ask(ask, query, self.now);
             return self.out.discard(packet);
         }
         if let Resolution::Flood { ask } = r {

@@ -352,7 +352,7 @@ impl Tracer<'_> {
                     }
                 }
             }
-            (None, From::Local) if self.tables.may_query(self.ingress) => {
+            (None, From::Local) if self.tables.may_query(self.ingress, self.now) => {
                 self.hold(true, self.tables.miss_hold_packets(), len, Verdict::Miss)
             }
             (None, From::Local) => Verdict::Drop(DropReason::MissLimit),

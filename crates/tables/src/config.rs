@@ -1,6 +1,6 @@
 //! Bounds of a worker's tables, fixed at start.
 
-use godwit_wire::{HashKey, Span, vxlan};
+use godwit_wire::{HashKey, Rate, Span, vxlan};
 
 /// How large each table is. Everything is reserved when [`crate::Tables::new`] runs; nothing grows.
 #[derive(Clone, Debug)]
@@ -19,6 +19,10 @@ pub struct TablesConfig {
     pub miss_capacity: usize,
     /// And at most so many for one port.
     pub misses_per_port: u16,
+    /// Questions to the directory that one port's frames may raise (R67).
+    pub question_rate: Rate,
+    /// ARP, RARP and ND frames of one port that are looked at (R67).
+    pub resolution_rate: Rate,
     /// ARP and ND requests that wait for the directory.
     pub ask_capacity: usize,
     /// Of these, at most so many from one port.
@@ -55,6 +59,8 @@ impl Default for TablesConfig {
             special_capacity: 8192,
             miss_capacity: 4096,
             misses_per_port: 256,
+            question_rate: Rate::per_second(50, 50),
+            resolution_rate: Rate::per_second(100, 200),
             ask_capacity: 256,
             asks_per_port: 64,
             hold_bytes: 64 << 20,

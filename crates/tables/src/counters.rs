@@ -63,7 +63,7 @@ drop_reasons! {
     Hairpin = "hairpin",
     /// No VM has the destination address: a negative answer of the directory (R36).
     UnknownUnicast = "unknown_unicast",
-    /// No room to remember one more destination that is being asked for (R35, R67).
+    /// The port's frames raise too many questions to the directory, or there is no room to remember one more (R35, R67).
     MissLimit = "miss_limit",
     /// Larger than the path to the remote NVE carries (R8).
     TooBig = "too_big",
@@ -87,11 +87,13 @@ drop_reasons! {
     UnknownTarget = "unknown_target",
     /// An ARP or ND request for an address that nobody has, in a VN that floods these: too many (R31).
     FloodLimit = "flood_limit",
+    /// ARP, RARP or neighbor discovery of a VM beyond its port's rate (R67).
+    ResolutionLimit = "resolution_limit",
     /// Asks for an address that the asker owns itself (R28, R30).
     OwnAddress = "own_address",
     /// Asks what this port is already waiting to hear.
     AskRepeated = "ask_repeated",
-    /// Too many requests wait for an answer (R31, R67).
+    /// Too many requests wait for an answer, or the port raises too many questions to the directory (R31, R67).
     AskLimit = "ask_limit",
     /// A request waited for its answer until its time was up (R31).
     AskExpired = "ask_expired",

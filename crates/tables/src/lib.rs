@@ -41,9 +41,9 @@ pub use counters::{Counters, DropReason, PortCounters, WorkerCounters};
 pub use service::Serviced;
 
 use arrivals::Arrivals;
-use godwit_wire::{HashKey, Instant, Span};
+use godwit_wire::{Bucket, HashKey, Instant, Rate, Span};
 use holds::{About, Holds, Origin};
-use limiter::{Limiter, Pace};
+use limiter::Limiter;
 use neighbors::{Ask, AskRefused, Asks, Neighbors};
 use topology::{Ports, Tunnels, Vns};
 use update::{Key, PortIdx, TunnelIdx, VmState};
@@ -74,9 +74,12 @@ pub struct Tables {
     asks: Asks,
     redirects: Limiter,
     news: Limiter,
-    peers: Pace,
+    peers: Bucket,
     bounds: Bounds,
 }
+
+/// Datagrams of other NVEs that are handed to control (R47).
+const PEERS: Rate = Rate::per_second(1000, 256);
 
 /// What of the configuration is needed after start.
 struct Bounds {
@@ -127,7 +130,7 @@ impl Tables {
             asks: Asks::new(config),
             redirects: Limiter::new(),
             news: Limiter::new(),
-            peers: Pace::default(),
+            peers: Bucket::default(),
             bounds: Bounds {
                 miss_capacity: config.miss_capacity,
                 misses_per_port: config.misses_per_port,
@@ -202,19 +205,21 @@ impl Tables {
     /// # Errors
     /// [`DropReason::MissLimit`] where too many are under way, for all or for this port.
     pub fn begin_query(&mut self, key: Key, port: PortIdx, now: Instant) -> Result<SpecialIdx, DropReason> {
-        if !self.may_query(port) {
+        if !self.may_query(port, now) {
             return Err(DropReason::MissLimit);
         }
         let until = now + self.bounds.miss_hold_age;
         let at = self.special(key, State::Querying { port, until }).ok_or(DropReason::MissLimit)?;
         self.ports.counts(port).misses += 1;
+        self.ports.asked(port, now);
         self.counters.worker.misses += 1;
         Ok(at)
     }
 
     /// A frame of this port for an unknown destination would begin a query.
-    pub fn may_query(&self, port: PortIdx) -> bool {
-        self.vms.querying() < self.bounds.miss_capacity
+    pub fn may_query(&self, port: PortIdx, now: Instant) -> bool {
+        self.ports.may_ask(port, now)
+            && self.vms.querying() < self.bounds.miss_capacity
             && self.ports.under_way(port).0 < self.bounds.misses_per_port
             && self.vms.has_room()
     }
@@ -398,13 +403,20 @@ impl Tables {
     ///
     /// # Errors
     /// Why not.
-    pub fn check_ask(&self, ask: &Ask) -> Result<bool, AskRefused> {
+    pub fn check_ask(&self, ask: &Ask, now: Instant) -> Result<bool, AskRefused> {
         self.asks.check(ask, self.ports.under_way(ask.port).1, self.bounds.asks_per_port)?;
-        Ok(!self.asks.is_asked(ask.vn, ask.target))
+        let query = !self.asks.is_asked(ask.vn, ask.target);
+        if query && !self.ports.may_ask(ask.port, now) {
+            return Err(AskRefused::Full);
+        }
+        Ok(query)
     }
 
-    /// Lets a request wait (R31) that [`Tables::check_ask`] approved.
-    pub fn ask(&mut self, ask: Ask) {
+    /// Lets a request wait (R31) as [`Tables::check_ask`] said: `query` where the directory is asked.
+    pub fn ask(&mut self, ask: Ask, query: bool, now: Instant) {
+        if query {
+            self.ports.asked(ask.port, now);
+        }
         self.ports.counts(ask.port).asks += 1;
         self.asks.push(ask);
     }
@@ -446,7 +458,7 @@ impl Tables {
 
     /// A datagram of another NVE may be handed to control now; nobody fills its queue with them (R47).
     pub fn may_report_peer(&mut self, now: Instant) -> bool {
-        self.peers.allow(now)
+        self.peers.take(PEERS, now)
     }
 
     /// An underlay neighbor's address may be reported now. Answers to our own questions and what

@@ -15,29 +15,6 @@ pub struct Limiter {
     slots: Box<[(u64, Instant)]>,
 }
 
-/// Between two of a paced kind on average: a thousand a second.
-const PACE: Span = Span::from_ms(1);
-/// So many of a paced kind may come at once.
-const PACE_BURST: u64 = 256;
-
-/// A token bucket: a thousand a second, 256 at once.
-#[derive(Default)]
-pub(crate) struct Pace {
-    /// What was let through is paid for until then.
-    paid: Instant,
-}
-
-impl Pace {
-    pub(crate) fn allow(&mut self, now: Instant) -> bool {
-        let saved = Instant(now.0.saturating_sub(PACE_BURST * PACE.0));
-        let free = self.paid <= now;
-        if free {
-            self.paid = self.paid.max(saved) + PACE;
-        }
-        free
-    }
-}
-
 /// A number for a VM's key and a sender's locator.
 pub fn tag(key: u64, sender: IpAddr) -> u64 {
     let bits = match sender {
@@ -79,16 +56,6 @@ mod tests {
         assert!(l.allow(t, ival, Instant(1)));
         assert!(!l.allow(t, ival, Instant(1) + Span::from_ms(99)));
         assert!(l.allow(t, ival, Instant(1) + Span::from_ms(100)));
-    }
-
-    #[test]
-    fn r47_datagrams_of_others_come_at_a_bounded_rate() {
-        let (mut p, start) = (Pace::default(), Instant(10_000_000_000));
-        let mut let_through = 0;
-        for us in 0..1_000_000 {
-            let_through += u64::from(p.allow(start + Span::from_us(us)));
-        }
-        assert!((1_255..=1_258).contains(&let_through), "{let_through}");
     }
 
     #[test]

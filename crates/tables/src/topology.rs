@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use godwit_wire::outer::OuterHeader;
-use godwit_wire::{Instant, Span, Vni};
+use godwit_wire::{Bucket, Instant, Rate, Span, Vni};
 
 use crate::TablesConfig;
 use crate::locations::Locations;
@@ -20,29 +20,10 @@ const NO_VN: u32 = u32::MAX;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutOfRange;
 
-/// A burst of events of one kind that a port may raise; one more each [`Bucket::REFILL`].
-#[derive(Clone, Copy)]
-struct Bucket {
-    tokens: u8,
-    since: Instant,
-}
-
-impl Bucket {
-    const BURST: u8 = 16;
-    const REFILL: Span = Span::from_ms(5);
-    const FULL: Bucket = Bucket { tokens: Bucket::BURST, since: Instant(0) };
-
-    fn take(&mut self, now: Instant) -> bool {
-        let earned = now.since(self.since).0 / Self::REFILL.0;
-        if earned > 0 {
-            self.tokens = (u64::from(self.tokens) + earned).min(Self::BURST.into()) as u8;
-            self.since = now;
-        }
-        let allowed = self.tokens > 0;
-        self.tokens -= u8::from(allowed);
-        allowed
-    }
-}
+/// Announcements of a port that are told to control: 16 at once, one more every 5 ms.
+const ANNOUNCEMENTS: Rate = Rate::per_second(200, 16);
+/// Between two first frames of a port that are told to control.
+const FIRST_FRAMES: Span = Span::from_ms(5);
 
 /// A port.
 pub struct Port {
@@ -54,6 +35,10 @@ pub struct Port {
     /// Requests of this port that wait.
     pub(crate) asks: u16,
     announcements: Bucket,
+    /// ARP, RARP and ND frames (R67).
+    resolution: Bucket,
+    /// Questions to the directory because of this port's frames (R67).
+    questions: Bucket,
     first_frame: Instant,
     spoofed: Instant,
     /// Errors sent since then.
@@ -68,6 +53,8 @@ pub struct Ports {
     delivery: Vec<u32>,
     /// First port of each VN.
     heads: Vec<u16>,
+    resolution: Rate,
+    questions: Rate,
 }
 
 impl Ports {
@@ -77,7 +64,9 @@ impl Ports {
             next_in_vn: NO_PORT,
             misses: 0,
             asks: 0,
-            announcements: Bucket::FULL,
+            announcements: Bucket::default(),
+            resolution: Bucket::default(),
+            questions: Bucket::default(),
             first_frame: Instant(0),
             spoofed: Instant(0),
             errors: (0, Instant(0)),
@@ -87,6 +76,8 @@ impl Ports {
             ports: (0..MAX_PORTS).map(|_| vacant()).collect(),
             delivery: vec![NO_VN; MAX_PORTS],
             heads: vec![NO_PORT; config.vn_capacity],
+            resolution: config.resolution_rate,
+            questions: config.question_rate,
         }
     }
 
@@ -191,14 +182,40 @@ impl Ports {
         &mut self.ports[usize::from(port.0).min(MAX_PORTS - 1)]
     }
 
+    fn at(&self, port: PortIdx) -> &Port {
+        &self.ports[usize::from(port.0).min(MAX_PORTS - 1)]
+    }
+
     pub(crate) fn under_way(&self, port: PortIdx) -> (u16, u16) {
-        let p = &self.ports[usize::from(port.0).min(MAX_PORTS - 1)];
+        let p = self.at(port);
         (p.misses, p.asks)
     }
 
     /// A port may raise another announcement now: a burst of 16, then one every 5 ms.
     pub fn may_announce(&mut self, port: PortIdx, now: Instant) -> bool {
-        self.counts(port).announcements.take(now)
+        self.counts(port).announcements.take(ANNOUNCEMENTS, now)
+    }
+
+    /// The next ARP, RARP or ND frame of this port is looked at (R67).
+    pub fn may_resolve(&self, port: PortIdx, now: Instant) -> bool {
+        self.at(port).resolution.has(self.resolution, now)
+    }
+
+    /// One was.
+    pub fn resolved(&mut self, port: PortIdx, now: Instant) {
+        let rate = self.resolution;
+        self.counts(port).resolution.take(rate, now);
+    }
+
+    /// The directory may be asked because of a frame of this port (R67).
+    pub(crate) fn may_ask(&self, port: PortIdx, now: Instant) -> bool {
+        self.at(port).questions.has(self.questions, now)
+    }
+
+    /// It was.
+    pub(crate) fn asked(&mut self, port: PortIdx, now: Instant) {
+        let rate = self.questions;
+        self.counts(port).questions.take(rate, now);
     }
 
     /// An ICMP error may be sent to this port now: 100 in a second (R8).
@@ -226,7 +243,7 @@ impl Ports {
     /// which say more, so that ordinary frames do not silence them.
     pub fn may_report_first_frame(&mut self, port: PortIdx, now: Instant) -> bool {
         let p = self.counts(port);
-        let due = p.first_frame == Instant(0) || now.since(p.first_frame) >= Bucket::REFILL;
+        let due = p.first_frame == Instant(0) || now.since(p.first_frame) >= FIRST_FRAMES;
         if due {
             p.first_frame = now;
         }

@@ -53,6 +53,6 @@ pub use ipv6::Ipv6;
 pub use ndp::Ndp;
 pub use outer::{Family, Outer, OuterError, OuterHeader, parse_outer};
 pub use tcp::Tcp;
-pub use time::{Instant, Span};
+pub use time::{Bucket, Instant, Rate, Span};
 pub use udp::Udp;
 pub use vxlan::Vxlan;

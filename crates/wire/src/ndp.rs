@@ -159,6 +159,14 @@ pub fn parse(packet: &[u8]) -> Result<Ndp, WireError> {
     }
 }
 
+/// An IPv6 packet carries a neighbour discovery message, valid or not.
+pub fn looks_like(packet: &[u8]) -> bool {
+    let Ok(ip) = Ipv6::new_checked(packet) else { return false };
+    let Ok(upper) = ip.upper() else { return false };
+    let kind = ip.payload().get(upper.offset.saturating_sub(ipv6::HEADER_LEN));
+    upper.proto == proto::ICMPV6 && kind.is_some_and(|k| matches!(*k, ROUTER_SOLICIT..=REDIRECT))
+}
+
 fn parse_target(message: &[u8]) -> Result<Ipv6Addr, WireError> {
     if message.len() < field::OPTIONS {
         return Err(WireError::Truncated);

@@ -40,6 +40,61 @@ impl Instant {
     }
 }
 
+/// How often something may happen: a token bucket's size and how fast it fills (R67).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    /// From one token to the next; zero: no bound.
+    gap: Span,
+    /// Tokens of a full bucket but the last one, as the time in which they come.
+    slack: Span,
+}
+
+impl Rate {
+    /// No bound.
+    pub const UNLIMITED: Rate = Rate { gap: Span(0), slack: Span(0) };
+
+    /// So many a second on average, `burst` at once where nothing happened for long. A rate of 0 is
+    /// [`Rate::UNLIMITED`]; a burst of 0 counts as 1.
+    pub const fn per_second(rate: u32, burst: u32) -> Rate {
+        if rate == 0 {
+            return Rate::UNLIMITED;
+        }
+        let gap = 1_000_000_000 / rate as u64;
+        Rate { gap: Span(gap), slack: Span(gap * burst.saturating_sub(1) as u64) }
+    }
+}
+
+/// What one sender has used of a [`Rate`]. It begins full.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Bucket {
+    /// When it is full again.
+    full: Instant,
+}
+
+impl Bucket {
+    /// A token is there.
+    #[inline]
+    pub fn has(&self, rate: Rate, now: Instant) -> bool {
+        self.full <= now + rate.slack
+    }
+
+    /// Takes a token; false where there is none.
+    #[inline]
+    pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        let has = self.has(rate, now);
+        if has {
+            self.full = self.full.max(now) + rate.gap;
+        }
+        has
+    }
+
+    /// When the next token is there: `now` or later.
+    #[inline]
+    pub fn next(&self, rate: Rate, now: Instant) -> Instant {
+        now.max(self.full - rate.slack)
+    }
+}
+
 impl Add<Span> for Instant {
     type Output = Instant;
     #[inline]
@@ -53,5 +108,31 @@ impl Sub<Span> for Instant {
     #[inline]
     fn sub(self, s: Span) -> Instant {
         Instant(self.0.saturating_sub(s.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r67_a_bucket_gives_its_burst_and_then_its_rate() {
+        let rate = Rate::per_second(100, 200);
+        for start in [Instant(0), Instant(u64::MAX / 2)] {
+            let mut b = Bucket::default();
+            let taken = (0..2_000_000).filter(|&us| b.take(rate, start + Span::from_us(us))).count();
+            // 200 at once, 100 in each of two seconds but for the last one's end.
+            assert_eq!(taken, 399);
+            let now = start + Span::from_ms(2_000);
+            assert_eq!(b.next(rate, now), now, "the 400th");
+            assert!(b.take(rate, now) && !b.take(rate, now));
+            assert_eq!(b.next(rate, now), now + Span::from_ms(10));
+        }
+    }
+
+    #[test]
+    fn r67_no_rate_is_no_bound() {
+        let mut b = Bucket::default();
+        assert!((0..10_000).all(|_| b.take(Rate::per_second(0, 5), Instant(7))));
     }
 }

@@ -91,6 +91,12 @@ impl Vm {
             c.next = None;
             return;
         }
+        // A planned move is the operator's doing, and a new session the NVA's: neither is a storm (R67).
+        let planned = c.again || self.intent.as_ref().is_some_and(super::Intent::is_target);
+        if !c.sent && !planned && !self.claims.take(cx.config.claim_rate, cx.now) {
+            c.next = Some(self.claims.next(cx.config.claim_rate, cx.now));
+            return cx.actions.push(Action::ClaimDelayed);
+        }
         c.sent = true;
         c.next = Some(cx.now + c.backoff);
         c.backoff = Span(c.backoff.0.saturating_mul(2)).min(cx.config.claim_backoff_max);

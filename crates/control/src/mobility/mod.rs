@@ -35,7 +35,7 @@ use godwit_model::{
     VmKey, VmRecord, timing,
 };
 use godwit_tables::update::{Admission, PortIdx};
-use godwit_wire::Instant;
+use godwit_wire::{Bucket, Instant};
 
 use crate::config::NveConfig;
 use crate::io::Level;
@@ -113,6 +113,8 @@ pub(crate) enum Action {
     Report { id: MoveId, step: Option<MoveStep>, counts: Option<HandoverCounts> },
     /// Tell the machine when all workers have applied what it wishes now.
     Gate { seq: u64 },
+    /// A claim is put off, because there were many (R67).
+    ClaimDelayed,
     /// Ask the VM on a port whether it is alive, by its addresses (R21).
     Probe { port: PortIdx, ips: Vec<IpAddr> },
     /// A line for the log.
@@ -217,6 +219,8 @@ pub(crate) struct Vm {
     /// Version that we withdrew last; the directory's echo of it must not activate a port.
     withdrawn: Version,
     pub(crate) claim: Option<Claim>,
+    /// Claims that it was good for of late (R67).
+    claims: Bucket,
     pub(crate) intent: Option<Intent>,
     pub(crate) forward: Option<Forward>,
     /// When a vanished port ends the attachment (R19).
@@ -254,6 +258,7 @@ impl Vm {
             ran_from: Version::ZERO,
             withdrawn: Version::ZERO,
             claim: None,
+            claims: Bucket::default(),
             intent: None,
             forward: None,
             withdraw_at: None,

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use godwit_model::message::NveToNva;
 use godwit_model::{Locators, Version, VmKey};
 use godwit_tables::update::PortIdx;
-use godwit_wire::{Instant, Span};
+use godwit_wire::{Bucket, Instant, Span};
 
 use crate::barrier::{After, Barriers};
 use crate::channel::Channel;
@@ -131,6 +131,8 @@ pub struct Nve {
     counts: Counts,
     /// From when on the next VM may be asked whether it is still here (R32).
     scan_paid: Instant,
+    /// Questions that workers' frames raised (R67).
+    query_bucket: Bucket,
     /// No second alarm on a full table before then.
     table_full_quiet: Instant,
 }
@@ -163,6 +165,7 @@ impl Nve {
             told: stale::Told::default(),
             counts: Counts::default(),
             scan_paid: Instant(0),
+            query_bucket: Bucket::default(),
             table_full_quiet: Instant(0),
         }
     }
@@ -328,6 +331,7 @@ impl Nve {
         match action {
             Action::Send(message) => self.send(message, out),
             Action::Departed(version) => self.tell_departure(key, version, out),
+            Action::ClaimDelayed => self.counts.claims_delayed += 1,
             Action::ScanOthers => self.scan_others(key, out),
             Action::Withdraw(version) => self.withdraw(key, version, out),
             Action::Report { id, step, counts } => {

@@ -7,13 +7,15 @@ use godwit_model::{MoveId, NveId};
 use godwit_nva_api::tonic::Status;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
 use godwit_wire::Instant;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::directory::{Answer, Directory, Input, Level, Output, Refusal, RefusalKind, SessionId, Write};
 use crate::store::{Store, StoreError};
 
 /// Requests that may wait for the actor; more make their senders wait.
 const QUEUE: usize = 1024;
+/// Of these, one NVE's messages. However much it says, others wait for so many of them at most (R67).
+pub(super) const SHARE: usize = 32;
 /// Messages that may wait for one NVE; more end its session, and it begins anew with a snapshot.
 const OUTBOX: usize = 8192;
 /// Requests taken into one transaction.
@@ -35,10 +37,13 @@ pub(super) struct Opened {
 type Finish = Box<dyn FnOnce() + Send>;
 type Order = Box<dyn FnOnce(&mut Directory, Instant, u64) -> (Vec<Output>, Finish) + Send>;
 
+/// A place in the queue out of an NVE's share; free again when the actor has taken what it was for.
+pub(super) type Turn = OwnedSemaphorePermit;
+
 enum Request {
     Open(oneshot::Sender<Opened>),
-    Up(SessionId, SessionUp),
-    Bad(SessionId, String),
+    Up(SessionId, SessionUp, Turn),
+    Bad(SessionId, String, Turn),
     Gone(SessionId),
     Order(Order),
     Watch(MoveId, oneshot::Sender<Result<watch::Receiver<v1::MoveRecord>, Status>>),
@@ -70,13 +75,13 @@ impl Handle {
     }
 
     /// Hands on what an NVE said.
-    pub async fn up(&self, session: SessionId, message: SessionUp) -> Result<(), Status> {
-        self.request(Request::Up(session, message)).await
+    pub async fn up(&self, session: SessionId, message: SessionUp, turn: Turn) -> Result<(), Status> {
+        self.request(Request::Up(session, message, turn)).await
     }
 
     /// Hands on that an NVE said what the protocol does not have.
-    pub async fn bad(&self, session: SessionId, text: String) -> Result<(), Status> {
-        self.request(Request::Bad(session, text)).await
+    pub async fn bad(&self, session: SessionId, text: String, turn: Turn) -> Result<(), Status> {
+        self.request(Request::Bad(session, text, turn)).await
     }
 
     /// The connection is gone.
@@ -217,10 +222,12 @@ impl Actor {
     fn take(&mut self, request: Request) {
         match request {
             Request::Open(reply) => self.open(reply),
-            Request::Up(session, SessionUp::Message(message)) => {
+            Request::Up(session, SessionUp::Message(message), turn) => {
+                drop(turn);
                 self.input(Input::Message { session, message });
             }
-            Request::Up(session, SessionUp::AdminReply { id, response }) => {
+            Request::Up(session, SessionUp::AdminReply { id, response }, turn) => {
+                drop(turn);
                 self.input(Input::Other { session, error: None });
                 if self.asked.get(&id).is_some_and(|a| a.session == session)
                     && let Some(asked) = self.asked.remove(&id)
@@ -228,7 +235,10 @@ impl Actor {
                     let _ = asked.reply.send(Ok(response));
                 }
             }
-            Request::Bad(session, text) => self.input(Input::Other { session, error: Some(text) }),
+            Request::Bad(session, text, turn) => {
+                drop(turn);
+                self.input(Input::Other { session, error: Some(text) });
+            }
             Request::Gone(session) => {
                 self.forget(session);
                 self.input(Input::Disconnected { session });
@@ -369,5 +379,49 @@ fn log(level: Level, text: &str) {
         Level::Debug => tracing::debug!("{text}"),
         Level::Info => tracing::info!("{text}"),
         Level::Warn => tracing::warn!("{text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use godwit_model::message::NveToNva;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::store::MemoryStore;
+
+    fn message() -> SessionUp {
+        SessionUp::Message(NveToNva::Keepalive)
+    }
+
+    #[tokio::test]
+    async fn r67_a_storm_of_one_nve_leaves_the_queue_to_the_others() {
+        let directory = Directory::new(crate::directory::Config::default());
+        let (handle, mut actor) = Actor::new(directory, Box::new(MemoryStore::default()));
+        let storm = handle.clone();
+        tokio::spawn(async move {
+            let share = Arc::new(Semaphore::new(SHARE));
+            loop {
+                let turn = share.clone().acquire_owned().await.unwrap();
+                storm.up(SessionId(1), message(), turn).await.unwrap();
+            }
+        });
+        let share = Arc::new(Semaphore::new(SHARE));
+        for _ in 0..100 {
+            // As far as the storm gets while the actor is busy.
+            for _ in 0..10 * QUEUE {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(actor.requests.len(), SHARE);
+            let turn = share.clone().acquire_owned().await.unwrap();
+            handle.up(SessionId(2), message(), turn).await.unwrap();
+            let mut before = 0;
+            while let Ok(Request::Up(SessionId(1), ..)) = actor.requests.try_recv() {
+                before += 1;
+            }
+            assert_eq!(before, SHARE, "the other one's message comes next");
+        }
     }
 }

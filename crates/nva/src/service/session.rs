@@ -1,11 +1,14 @@
 //! NVE sessions: one bidirectional stream each.
 
+use std::sync::Arc;
+
 use godwit_nva_api::tonic::{self, Request, Response, Status, Streaming};
 use godwit_nva_api::v1::nva_session_server::NvaSession;
 use godwit_nva_api::{SessionUp, v1};
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::actor::{Handle, Opened, Outgoing};
+use super::actor::{Handle, Opened, Outgoing, SHARE};
 use crate::directory::SessionId;
 
 pub(super) struct Sessions {
@@ -45,7 +48,10 @@ impl NvaSession for Sessions {
 
 /// Hands on what the NVE says until it says no more.
 async fn read(handle: &Handle, id: SessionId, mut inbound: Streaming<v1::NveMessage>) {
+    let share = Arc::new(Semaphore::new(SHARE));
     loop {
+        // What the NVE says beyond its share waits in its own connection.
+        let Ok(turn) = share.clone().acquire_owned().await else { return };
         let message = match inbound.message().await {
             Ok(Some(message)) => message,
             Ok(None) => return,
@@ -55,8 +61,8 @@ async fn read(handle: &Handle, id: SessionId, mut inbound: Streaming<v1::NveMess
             }
         };
         let handed = match SessionUp::try_from(message) {
-            Ok(message) => handle.up(id, message).await,
-            Err(e) => handle.bad(id, e.to_string()).await,
+            Ok(message) => handle.up(id, message, turn).await,
+            Err(e) => handle.bad(id, e.to_string(), turn).await,
         };
         if handed.is_err() {
             return;

@@ -11,7 +11,7 @@ use godwit_tables::update::*;
 use godwit_tables::{DropReason, Tables, TablesConfig};
 use godwit_testkit::frames::{self, Vxlan};
 use godwit_wire::outer::{Outer, OuterHeader, parse_outer};
-use godwit_wire::{Instant, Mac, Span, Vni};
+use godwit_wire::{Instant, Mac, Rate, Span, Vni};
 
 pub const UPLINK: PortIdx = PortIdx(0);
 pub const P1: PortIdx = PortIdx(1);
@@ -111,6 +111,9 @@ pub fn config() -> TablesConfig {
         special_capacity: 64,
         miss_capacity: 32,
         misses_per_port: 16,
+        // Tests of these say so.
+        question_rate: Rate::UNLIMITED,
+        resolution_rate: Rate::UNLIMITED,
         ask_capacity: 16,
         asks_per_port: 8,
         hold_bytes: 1 << 20,

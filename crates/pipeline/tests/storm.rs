@@ -1,0 +1,101 @@
+//! Storms of ARP, ND, RARP and unknown destinations from one VM, as frames (R67).
+
+mod common;
+
+use common::*;
+use godwit_tables::event::Event;
+use godwit_tables::{DropReason, TablesConfig};
+use godwit_testkit::frames::{self, Nd};
+use godwit_wire::Span;
+
+/// The rates of a switch that nobody configured.
+fn lab() -> Lab {
+    let TablesConfig { question_rate, resolution_rate, .. } = TablesConfig::default();
+    let large =
+        TablesConfig { special_capacity: 8192, miss_capacity: 4096, misses_per_port: 256, ..config() };
+    let large = TablesConfig { ask_capacity: 256, asks_per_port: 64, ..large };
+    Lab::with(&TablesConfig { question_rate, resolution_rate, ..large })
+}
+
+fn questions(lab: &mut Lab) -> usize {
+    lab.take_events().iter().filter(|e| matches!(e, Event::MissIp { .. } | Event::MissMac { .. })).count()
+}
+
+/// So many frames a second: a hundred times what is allowed.
+const STORM: u32 = 20_000;
+
+/// The frames of `one`, [`STORM`] a second, for `ms` milliseconds; how many questions they led to.
+fn storm(lab: &mut Lab, ms: u32, one: impl Fn(u32) -> Vec<u8>) -> usize {
+    let mut asked = 0;
+    for n in 0..STORM / 1000 * ms {
+        lab.one(P1, &one(n));
+        lab.now = lab.now + Span::from_us(1_000_000 / u64::from(STORM));
+        if n % (STORM / 1000) == 0 {
+            lab.tick();
+            asked += questions(lab);
+            lab.clear();
+        }
+    }
+    asked
+}
+
+#[test]
+fn r67_a_vm_that_scans_asks_50_times_a_second_and_others_are_answered_at_once() {
+    let mut lab = lab();
+    lab.neighbor(v4(4), R4);
+    let scan = |n: u32| frames::arp_request(M1, v4(1), (0x0a01_0000 + n).into());
+    let asked = storm(&mut lab, 2000, scan);
+    assert!((100..=151).contains(&asked), "{asked}: a burst of 50, then 50 a second");
+    let looked_at = 40_000 - lab.drops(DropReason::ResolutionLimit);
+    assert!((390..=400).contains(&looked_at), "{looked_at}: 200, then 100 a second");
+    // In the midst of it another VM has its answers, and its questions go to the directory.
+    lab.one(P2, &frames::arp_request(M2, v4(2), v4(4)));
+    assert_eq!(lab.only().0, P2);
+    lab.one(P2, &frames::arp_request(M2, v4(2), v4(77)));
+    assert_eq!(questions(&mut lab), 1);
+}
+
+#[test]
+fn r67_unknown_destinations_raise_50_questions_a_second() {
+    let mut lab = lab();
+    let scan = |n: u32| numbered(M1, mac((0x10_0000 + n).into()), n);
+    let asked = storm(&mut lab, 2000, scan);
+    assert!((100..=151).contains(&asked), "{asked}");
+    assert!(lab.drops(DropReason::MissLimit) > 39_800);
+    lab.one(P2, &numbered(M2, mac(0x7777), 1));
+    assert_eq!(questions(&mut lab), 1, "the other port's share is its own");
+}
+
+#[test]
+fn r67_every_kind_of_announcement_counts_and_data_does_not() {
+    for kind in 0..4 {
+        let mut lab = lab();
+        let one = |_| match kind {
+            0 => frames::garp(M1, v4(1)),
+            1 => frames::rarp_announce(M1),
+            2 => Nd::announce(M1, v6(1)).frame(),
+            _ => Nd::solicit(M1, v6(1), v6(9)).frame(),
+        };
+        storm(&mut lab, 1000, one);
+        let looked_at = 20_000 - lab.drops(DropReason::ResolutionLimit);
+        assert!((290..=300).contains(&looked_at), "{kind}: {looked_at}");
+        // What the VM says to its peers goes on.
+        lab.clear();
+        lab.one(P1, &numbered(M1, M2, 5));
+        assert_eq!(lab.only().0, P2);
+    }
+}
+
+#[test]
+fn r67_the_trace_says_that_the_limit_is_reached() {
+    let mut lab = lab();
+    let frame = frames::garp(M1, v4(1));
+    for _ in 0..300 {
+        lab.one(P1, &frame);
+    }
+    let verdict = godwit_pipeline::trace::trace(&lab.tables, P1, &frame, lab.now).verdict();
+    assert_eq!(verdict, godwit_pipeline::trace::Verdict::Drop(DropReason::ResolutionLimit));
+    lab.wait(ms(10));
+    let verdict = godwit_pipeline::trace::trace(&lab.tables, P1, &frame, lab.now).verdict();
+    assert_eq!(verdict, godwit_pipeline::trace::Verdict::Consumed);
+}
