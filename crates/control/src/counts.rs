@@ -38,6 +38,10 @@ godwit_tables::named_counters! {
     queries_limited,
     /// Claims put off: too many of one VM in a second (R67).
     claims_delayed,
+    /// VMs that asked for their own address and were told (R27).
+    rarp_answered,
+    /// VMs that asked for their own address and were not told, because there were many (R27).
+    rarp_limited,
     /// VMs asked whether they are still here because another left (R32).
     scanned,
 }

@@ -56,6 +56,7 @@ struct VnMirror {
     mtu: u16,
     transparent_vlan: bool,
     flood_silent: bool,
+    rarp: bool,
     vms: BTreeMap<Mac, Entry>,
     by_ip: BTreeMap<IpAddr, BTreeSet<Mac>>,
     members: BTreeMap<NveId, Locators>,
@@ -70,6 +71,7 @@ impl VnMirror {
             mtu: 0,
             transparent_vlan: false,
             flood_silent: false,
+            rarp: false,
             vms: BTreeMap::new(),
             by_ip: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -103,6 +105,7 @@ pub(crate) struct SnapshotEnd {
     pub(crate) mtu: u16,
     pub(crate) transparent_vlan: bool,
     pub(crate) flood_silent: bool,
+    pub(crate) rarp: bool,
     pub(crate) members: Vec<Location>,
 }
 
@@ -151,6 +154,11 @@ impl Mirror {
     /// Requests for addresses that the directory does not have are flooded (R31).
     pub(crate) fn floods_silent(&self, vni: Vni) -> bool {
         self.vns.get(&vni).is_some_and(|v| v.flood_silent)
+    }
+
+    /// VMs that ask for their own IPv4 address are answered (R27).
+    pub(crate) fn answers_rarp(&self, vni: Vni) -> bool {
+        self.vns.get(&vni).is_some_and(|v| v.rarp)
     }
 
     /// A VM's newest record.
@@ -298,6 +306,7 @@ impl Mirror {
         vn.mtu = end.mtu;
         vn.transparent_vlan = end.transparent_vlan;
         vn.flood_silent = end.flood_silent;
+        vn.rarp = end.rarp;
         vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
         for r in &swept {
             self.removed(r.key, r.version);

@@ -341,6 +341,7 @@ fn r31_a_vns_word_on_silent_hosts_reaches_the_workers() {
         mtu: 0,
         transparent_vlan: false,
         flood_silent,
+        rarp: false,
         members: Vec::new(),
     };
     lab.input(A, Input::Nva(end(true)));

@@ -42,6 +42,7 @@ fn vn() {
         "vn set blue --silent query --json",
         "vn set bleu --silent flood",
         "vn set blue --unplanned accept",
+        "vn set blue --rarp on --json",
         "vn set blue",
         "vn delete green",
         "vn delete blue",

@@ -205,6 +205,8 @@ pub enum NvaToNve {
         transparent_vlan: bool,
         /// Requests for addresses that the directory does not have are flooded (R31).
         flood_silent: bool,
+        /// VMs that ask for their own IPv4 address by RARP are answered (R27).
+        rarp: bool,
         /// The other NVEs with members (R60).
         members: Vec<Location>,
     },

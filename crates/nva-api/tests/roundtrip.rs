@@ -190,15 +190,15 @@ fn down() -> impl Strategy<Value = NvaToNve> {
     ];
     let reasons =
         [D::UnknownVm, D::AddressMismatch, D::OwnedElsewhere, D::StaleVersion, D::Pinned, D::Frozen].to_vec();
-    let flags = any::<[bool; 3]>();
+    let flags = any::<[bool; 4]>();
     let end = (vni(), any::<u64>(), flags, any::<u16>(), vec(location(), 0..3));
     let prepare = (move_id(), any::<bool>(), record(), location(), location());
     prop_oneof![
         (any::<u32>(), any::<u32>())
             .prop_map(|(epoch, keepalive_ms)| NvaToNve::Welcome { epoch, keepalive_ms }),
         (vni(), vec(record(), 0..3)).prop_map(|(vni, vms)| NvaToNve::Snapshot { vni, vms }),
-        end.prop_map(|(vni, revision, [known, transparent_vlan, flood_silent], mtu, members)| {
-            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, members }
+        end.prop_map(|(vni, revision, [known, transparent_vlan, flood_silent, rarp], mtu, members)| {
+            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, rarp, members }
         }),
         (vni(), any::<u64>(), any::<u64>(), change)
             .prop_map(|(vni, revision, ack_id, change)| NvaToNve::Update { vni, revision, ack_id, change }),

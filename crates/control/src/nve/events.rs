@@ -137,6 +137,9 @@ impl Nve {
             return out.note(Level::Warn, format!("{mac} announced itself on the port of {key}: refused"));
         }
         self.with_known_vm(key, out, |vm, cx| vm.announced(port, kind, ip, cx));
+        if kind == AnnounceKind::Rarp {
+            self.rarp_asked(key, port, out);
+        }
     }
 
     /// A VM left: the others of its VN that run here are asked, one after the other, whether they still do (R32).

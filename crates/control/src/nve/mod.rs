@@ -10,6 +10,7 @@ mod nva;
 mod ports;
 #[cfg(test)]
 mod properties;
+mod rarp;
 mod stale;
 mod sync;
 
@@ -111,6 +112,10 @@ pub struct Nve {
     queries: Queries,
     underlay: Underlay,
     heralds: Heralds,
+    /// VMs that asked for their own address and wait for the directory, with the end of their patience (R27).
+    rarp: BTreeMap<VmKey, (PortIdx, Instant)>,
+    /// RARP replies sent: each looks for its VN's gateway.
+    rarp_replies: Bucket,
     router: Router,
     barriers: Barriers,
     timers: Timers<Timer>,
@@ -154,6 +159,8 @@ impl Nve {
             queries: Queries::default(),
             underlay: Underlay::default(),
             heralds: Heralds::default(),
+            rarp: BTreeMap::new(),
+            rarp_replies: Bucket::default(),
             barriers: Barriers::default(),
             timers: Timers::default(),
             seq: 0,

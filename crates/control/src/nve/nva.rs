@@ -141,11 +141,11 @@ impl Nve {
                     self.learn(record, out);
                 }
             }
-            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, members } => {
+            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, rarp, members } => {
                 if !known {
                     out.note(Level::Warn, format!("VN {vni} is not in the directory"));
                 }
-                let end = SnapshotEnd { revision, mtu, transparent_vlan, flood_silent, members };
+                let end = SnapshotEnd { revision, mtu, transparent_vlan, flood_silent, rarp, members };
                 self.snapshot_end(vni, end, out);
             }
             NvaToNve::Update { vni, revision, ack_id, change } => {
@@ -221,6 +221,7 @@ impl Nve {
             Offer::Confirmed(old) => ips.extend(old.ips()),
         }
         self.directory_changed(key, ips, out);
+        self.rarp_known(key, out);
     }
 
     fn directory_changed(&mut self, key: VmKey, ips: BTreeSet<IpAddr>, out: &mut Outputs) {
@@ -252,6 +253,7 @@ impl Nve {
         let keys: Vec<VmKey> = self.vms_of(vni).map(|(k, _)| *k).collect();
         for key in keys {
             self.with_known_vm(key, out, Vm::snapshot_complete);
+            self.rarp_known(key, out);
         }
     }
 

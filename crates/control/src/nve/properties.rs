@@ -127,6 +127,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 mtu: end.2,
                 transparent_vlan: end.3,
                 flood_silent: at.is_multiple_of(2),
+                rarp: at.is_multiple_of(3),
                 members,
             })
         }

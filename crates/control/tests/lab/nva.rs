@@ -26,6 +26,8 @@ pub struct MiniNva {
     pub needs_forwarding: bool,
     /// What VNs are like (R31).
     pub flood_silent: bool,
+    /// VMs' questions for their own addresses are answered (R27).
+    pub rarp: bool,
     /// The key of datagrams between NVEs (R47).
     pub secret: Option<Secret>,
     last_sender: u32,
@@ -48,6 +50,7 @@ impl MiniNva {
             accept_unplanned: false,
             mute: false,
             flood_silent: false,
+            rarp: false,
             needs_forwarding: false,
             secret: None,
             last_sender: 0,
@@ -174,6 +177,7 @@ impl MiniNva {
                 mtu: 0,
                 transparent_vlan: false,
                 flood_silent: self.flood_silent,
+                rarp: self.rarp,
                 members,
             },
         ));

@@ -36,6 +36,9 @@ pub enum VnCommand {
         /// still runs there, grant it, or refuse it.
         #[arg(long, value_enum, default_value_t = Unplanned::Verify)]
         unplanned: Unplanned,
+        /// VMs that ask for their own IPv4 address by RARP, as a machine without a disk does: answer them.
+        #[arg(long, value_enum, default_value_t = Rarp::Off)]
+        rarp: Rarp,
     },
     /// Change a virtual network.
     #[command(
@@ -52,6 +55,9 @@ pub enum VnCommand {
         /// Claims for VMs that live at another NVE, where no move was ordered.
         #[arg(long, value_enum, group = "change")]
         unplanned: Option<Unplanned>,
+        /// VMs that ask for their own IPv4 address by RARP.
+        #[arg(long, value_enum, group = "change")]
+        rarp: Option<Rarp>,
     },
     /// List the virtual networks.
     List,
@@ -83,6 +89,15 @@ pub enum Unplanned {
     Deny,
 }
 
+/// What becomes of VMs' questions for their own addresses (R27).
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rarp {
+    /// They are announcements and nothing else.
+    Off,
+    /// They are answered from the directory too.
+    On,
+}
+
 impl From<Unplanned> for v1::Unplanned {
     fn from(u: Unplanned) -> v1::Unplanned {
         match u {
@@ -105,6 +120,8 @@ struct VnView {
     silent: &'static str,
     /// verify, accept or deny.
     unplanned: &'static str,
+    /// Questions for own addresses are answered.
+    rarp: bool,
     vms: u32,
     members: Vec<String>,
 }
@@ -123,6 +140,7 @@ impl From<v1::Vn> for VnView {
             transparent_vlan: v.transparent_vlan,
             silent: if v.flood_silent { "flood" } else { "query" },
             unplanned,
+            rarp: v.rarp,
             vms: v.vms,
             members: v.members,
         }
@@ -136,7 +154,8 @@ struct VnList {
 
 impl Report for VnList {
     fn text(&self) -> String {
-        let mut t = Table::new(&["NAME", ">VNI", ">MTU", "VLAN TAGS", "SILENT", "UNPLANNED", ">VMS", "NVES"]);
+        let mut t =
+            Table::new(&["NAME", ">VNI", ">MTU", "VLAN TAGS", "SILENT", "UNPLANNED", "RARP", ">VMS", "NVES"]);
         for v in &self.vns {
             t.row([
                 v.name.clone(),
@@ -145,6 +164,7 @@ impl Report for VnList {
                 if v.transparent_vlan { "pass" } else { "dropped" }.into(),
                 v.silent.into(),
                 v.unplanned.into(),
+                if v.rarp { "on" } else { "off" }.into(),
                 v.vms.to_string(),
                 v.members.join(" "),
             ]);
@@ -175,19 +195,29 @@ impl Report for Changed {
 pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let nva = ctx.link.nva().await?;
     match command {
-        VnCommand::Create { name, vni, mtu, transparent_vlan, silent, unplanned } => {
+        VnCommand::Create { name, vni, mtu, transparent_vlan, silent, unplanned, rarp } => {
             let flood_silent = silent == Silent::Flood;
             let mtu = mtu.unwrap_or(0);
             let unplanned = v1::Unplanned::from(unplanned).into();
-            let vn =
-                v1::Vn { name, vni, mtu, transparent_vlan, flood_silent, unplanned, ..v1::Vn::default() };
+            let rarp = rarp == Rarp::On;
+            let vn = v1::Vn {
+                name,
+                vni,
+                mtu,
+                transparent_vlan,
+                flood_silent,
+                unplanned,
+                rarp,
+                ..v1::Vn::default()
+            };
             let vn = nva.settle(nva.client().create_vn(vn)).await?;
             ctx.show(&Changed { verb: "created", vn: vn.into() })
         }
-        VnCommand::Set { name, silent, unplanned } => {
+        VnCommand::Set { name, silent, unplanned, rarp } => {
             let flood_silent = silent.map(|s| s == Silent::Flood);
             let unplanned = unplanned.map_or(v1::Unplanned::Unspecified, v1::Unplanned::from).into();
-            let request = v1::SetVnRequest { name: name.clone(), flood_silent, unplanned };
+            let rarp = rarp.map(|r| r == Rarp::On);
+            let request = v1::SetVnRequest { name: name.clone(), flood_silent, unplanned, rarp };
             match nva.settle(nva.client().set_vn(request)).await {
                 Ok(vn) => ctx.show(&Changed { verb: "changed", vn: vn.into() }),
                 Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vn, &name)]).await),

@@ -308,7 +308,7 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::Snapshot { vni, vms } => {
             Down::Snapshot(v1::Snapshot { vni: vni.get(), vms: vms.into_iter().map(Into::into).collect() })
         }
-        NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, members } => {
+        NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, rarp, members } => {
             Down::End(v1::End {
                 vni: vni.get(),
                 revision,
@@ -316,6 +316,7 @@ fn down(m: NvaToNve) -> Down {
                 mtu: mtu.into(),
                 transparent_vlan,
                 flood_silent,
+                rarp,
                 members: members.into_iter().map(Into::into).collect(),
             })
         }
@@ -459,6 +460,7 @@ fn end(p: v1::End) -> Result<NvaToNve, ConvertError> {
         mtu: u16::try_from(p.mtu).map_err(|_| too_large())?,
         transparent_vlan: p.transparent_vlan,
         flood_silent: p.flood_silent,
+        rarp: p.rarp,
         members: each("members", p.members)?,
     })
 }

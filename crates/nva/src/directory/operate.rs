@@ -37,6 +37,8 @@ pub struct VnChanges {
     pub flood_silent: Option<bool>,
     /// What becomes of claims without a move for VMs of other NVEs (R21).
     pub unplanned: Option<Unplanned>,
+    /// VMs that ask for their own IPv4 address by RARP are answered (R27).
+    pub rarp: Option<bool>,
 }
 
 impl Directory {
@@ -91,16 +93,17 @@ impl Directory {
         let before = record.clone();
         record.flood_silent = to.flood_silent.unwrap_or(record.flood_silent);
         record.unplanned = to.unplanned.unwrap_or(record.unplanned);
+        record.rarp = to.rarp.unwrap_or(record.rarp);
         let record = record.clone();
         if record != before {
-            let (flood, unplanned) = (record.flood_silent, record.unplanned);
+            let (flood, unplanned, rarp) = (record.flood_silent, record.unplanned, record.rarp);
             self.persist(Write::PutVn(record));
             let what = if flood { "flooded" } else { "dropped" };
             let text = format!(
-                "VN {name}: requests for unknown addresses are {what}, unplanned moves: {unplanned:?}"
+                "VN {name}: requests for unknown addresses are {what}, unplanned moves: {unplanned:?}, RARP: {rarp}"
             );
             self.log(Level::Info, text);
-            if flood != before.flood_silent {
+            if (flood, rarp) != (before.flood_silent, before.rarp) {
                 self.snapshot_all(vni);
             }
         }

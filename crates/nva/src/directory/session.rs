@@ -303,6 +303,7 @@ impl Directory {
             mtu: record.map_or(0, |r| r.mtu),
             transparent_vlan: record.is_some_and(|r| r.transparent_vlan),
             flood_silent: record.is_some_and(|r| r.flood_silent),
+            rarp: record.is_some_and(|r| r.rarp),
             members,
         };
         self.send(session, end);

@@ -18,6 +18,8 @@ pub struct VnRecord {
     pub transparent_vlan: bool,
     /// Requests for addresses that the directory does not have are flooded (R31).
     pub flood_silent: bool,
+    /// VMs that ask for their own IPv4 address by RARP are answered (R27).
+    pub rarp: bool,
     /// What becomes of claims without a move for VMs of other NVEs (R21).
     pub unplanned: Unplanned,
 }

@@ -41,6 +41,7 @@ fn vn(info: VnInfo) -> v1::Vn {
         mtu: info.record.mtu.into(),
         transparent_vlan: info.record.transparent_vlan,
         flood_silent: info.record.flood_silent,
+        rarp: info.record.rarp,
         unplanned: v1::Unplanned::from(info.record.unplanned).into(),
         vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
         members: info.members.iter().map(NveId::to_string).collect(),
@@ -73,6 +74,7 @@ fn vn_record(p: v1::Vn) -> Result<VnRecord, Status> {
         mtu: mtu.map_err(|_| Status::invalid_argument(format!("mtu: {} is more than 9216", p.mtu)))?,
         transparent_vlan: p.transparent_vlan,
         flood_silent: p.flood_silent,
+        rarp: p.rarp,
         unplanned: unplanned(p.unplanned)?.unwrap_or_default(),
     })
 }
@@ -110,8 +112,8 @@ impl Operator for Operators {
     }
 
     async fn set_vn(&self, request: Request<v1::SetVnRequest>) -> Answered<v1::Vn> {
-        let v1::SetVnRequest { name, flood_silent, unplanned: policy } = request.into_inner();
-        let changes = VnChanges { flood_silent, unplanned: unplanned(policy)? };
+        let v1::SetVnRequest { name, flood_silent, unplanned: policy, rarp } = request.into_inner();
+        let changes = VnChanges { flood_silent, unplanned: unplanned(policy)?, rarp };
         let info = self.handle.order(move |d, now, wall| d.set_vn(now, wall, &name, changes)).await?;
         Ok(Response::new(vn(info)))
     }

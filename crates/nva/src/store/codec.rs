@@ -31,6 +31,7 @@ pub(super) fn vn(r: &VnRecord) -> Vec<u8> {
         mtu: r.mtu.into(),
         transparent_vlan: r.transparent_vlan,
         flood_silent: r.flood_silent,
+        rarp: r.rarp,
         unplanned: v1::Unplanned::from(r.unplanned).into(),
         ..Default::default()
     };
@@ -46,6 +47,7 @@ pub(super) fn vn_from(bytes: &[u8]) -> Decoded<VnRecord> {
         mtu: u16::try_from(p.mtu).map_err(|_| ConvertError { field: "vn.mtu".into(), problem: too_large })?,
         transparent_vlan: p.transparent_vlan,
         flood_silent: p.flood_silent,
+        rarp: p.rarp,
         // Unset in records of before.
         unplanned: if p.unplanned == 0 {
             Unplanned::Verify

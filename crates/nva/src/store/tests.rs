@@ -57,6 +57,7 @@ fn vn(n: u8, mtu: u16) -> VnRecord {
         mtu,
         transparent_vlan: n > 2,
         flood_silent: n > 3,
+        rarp: n > 4,
         unplanned: if n > 1 { Unplanned::Accept } else { Unplanned::Verify },
     }
 }

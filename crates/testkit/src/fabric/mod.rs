@@ -151,6 +151,7 @@ impl World {
                 mtu: 0,
                 transparent_vlan: false,
                 flood_silent: false,
+                rarp: false,
                 // Its guests do not answer probes.
                 unplanned: godwit_model::Unplanned::Deny,
             };

@@ -84,6 +84,7 @@ impl World {
             mtu: 1400,
             transparent_vlan: false,
             flood_silent: false,
+            rarp: false,
             unplanned: Unplanned::default(),
         };
         w.order(|d, now, wall| d.create_vn(now, wall, red)).unwrap();

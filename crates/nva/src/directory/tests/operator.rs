@@ -13,6 +13,7 @@ fn create(w: &mut World, n: u32, name: &str) -> Result<VnInfo, Refusal> {
         mtu: 0,
         transparent_vlan: false,
         flood_silent: false,
+        rarp: false,
         unplanned: Unplanned::default(),
     };
     w.order(|d, now, wall| d.create_vn(now, wall, record)).map(|(r, _)| r)
@@ -33,6 +34,7 @@ fn r13_names_and_numbers_of_vns_are_unique() {
         mtu: 60,
         transparent_vlan: false,
         flood_silent: false,
+        rarp: false,
         unplanned: Unplanned::default(),
     };
     assert_eq!(w.order(|d, now, wall| d.create_vn(now, wall, tiny)).err(), Some(Refusal::BadMtu(60)));
@@ -188,7 +190,7 @@ fn r31_silent_flood_is_a_vns_option_that_its_members_are_told() {
         Some(NvaToNve::End { flood_silent, .. }) => Some(flood_silent),
         _ => None,
     };
-    let flood = VnChanges { flood_silent: Some(true), unplanned: None };
+    let flood = VnChanges { flood_silent: Some(true), ..VnChanges::default() };
     let (info, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", flood)).unwrap();
     assert!(info.record.flood_silent);
     assert_eq!(flag(&out), Some(true));
@@ -197,6 +199,17 @@ fn r31_silent_flood_is_a_vns_option_that_its_members_are_told() {
     w.restart();
     assert!(w.d.vns()[0].record.flood_silent, "durable");
     assert!(w.order(|d, now, wall| d.set_vn(now, wall, "blue", flood)).is_err());
+}
+
+#[test]
+fn r27_rarp_is_a_vns_option_that_its_members_are_told() {
+    let mut w = World::new();
+    let a = w.join("a");
+    let on = VnChanges { rarp: Some(true), ..VnChanges::default() };
+    let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", on)).unwrap();
+    assert!(matches!(sent(&out, a).pop(), Some(NvaToNve::End { rarp: true, .. })));
+    w.restart();
+    assert!(w.d.vns()[0].record.rarp, "durable");
 }
 
 #[test]
