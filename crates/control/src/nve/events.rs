@@ -236,7 +236,16 @@ impl Nve {
             return;
         }
         self.table_full_quiet = self.now + FULL_QUIET;
-        let what = self.vm_key(key).map_or_else(|| format!("entry {:#x}", key.0), |k| k.to_string());
+        let what = match self.vm_key(key) {
+            Some(VmKey { vni, mac: Mac::BROADCAST }) => {
+                return self.alarm(
+                    format!("VN {vni}: a worker's replication list is full: broadcast misses some NVEs (R60)"),
+                    out,
+                );
+            }
+            Some(key) => key.to_string(),
+            None => format!("entry {:#x}", key.0),
+        };
         self.alarm(format!("a worker's table is full: {what} found no room (R13)"), out);
     }
 }
