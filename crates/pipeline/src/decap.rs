@@ -175,17 +175,20 @@ fn le64(h: &[u8], at: usize) -> u64 {
 
 const IP: usize = 14;
 
+/// The inverse of 0xffff modulo 2^64: what it multiplies into the first 2^64 / 0xffff numbers is a multiple of
+/// 0xffff, and nothing else is.
+const ONES_INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+
 #[inline(always)]
 fn usual_v4(h: &[u8; V4_LEN + 14], len: usize, own: &Own) -> Option<Usual> {
     // No fragment, whatever TTL, UDP.
     const MASK: u32 = u32::from_le_bytes([0x3f, 0xff, 0, 0xff]);
     let plain = le32(h, IP + 6) & MASK == u32::from_le_bytes([0, 0, 0, 17]);
     let dst = u64::from(le32(h, IP + 16));
-    // One's complement sums do not mind the byte order. A sum is all ones just where it is a multiple of
-    // that, and not 0, which no header with a version sums to.
-    let sum = u128::from(le64(h, IP)) + u128::from(le64(h, IP + 8)) + u128::from(dst);
-    let (sum, carry) = (sum as u64).overflowing_add((sum >> 64) as u64);
-    let sound = (sum + u64::from(carry)).is_multiple_of(0xffff);
+    // One's complement sums do not mind the byte order, nor whether words of 32 bits are added. A sum is all
+    // ones just where it is a multiple of that, and not 0, which no header with a version sums to.
+    let sum = (0..4).map(|word| u64::from(le32(h, IP + 4 * word))).sum::<u64>() + dst;
+    let sound = sum.wrapping_mul(ONES_INVERSE) <= u64::MAX / 0xffff;
     if !(plain && dst == own.v4 && sound) {
         return None;
     }

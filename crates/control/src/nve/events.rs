@@ -239,7 +239,9 @@ impl Nve {
         let what = match self.vm_key(key) {
             Some(VmKey { vni, mac: Mac::BROADCAST }) => {
                 return self.alarm(
-                    format!("VN {vni}: a worker's replication list is full: broadcast misses some NVEs (R60)"),
+                    format!(
+                        "VN {vni}: a worker's replication list is full: broadcast misses some NVEs (R60)"
+                    ),
                     out,
                 );
             }
