@@ -197,6 +197,14 @@ impl Mirror {
         fixed.map(|((_, ip), _)| *ip).chain(recorded).collect()
     }
 
+    /// The operator defined the VM as a router, in the directory or in the configuration file. What it says of itself
+    /// counts for nothing here (R66).
+    pub(crate) fn is_defined_router(&self, key: VmKey) -> bool {
+        let fixed =
+            self.static_ips.iter().any(|((vni, _), o)| (*vni, o.mac) == (key.vni, key.mac) && o.router);
+        fixed || self.record(key).is_some_and(|r| r.router && r.router_pinned)
+    }
+
     /// A VM from the configuration file: below everything that an NVA says.
     pub(crate) fn set_static(&mut self, record: VmRecord) -> Offer {
         self.statics.insert(record.key, record.clone());

@@ -85,6 +85,8 @@ pub(crate) struct Router {
     tunnels: BTreeMap<TunnelIdx, Tunnel>,
     ports: BTreeMap<PortIdx, PortRole>,
     sources: BTreeMap<PortIdx, BTreeSet<IpAddr>>,
+    /// Ports whose VMs may speak as routers (R66).
+    servers: BTreeSet<PortIdx>,
     vms: BTreeMap<Key, VmState>,
     answers: BTreeMap<(VnIdx, IpAddr), Answer>,
     updates: Vec<(usize, Update)>,
@@ -102,6 +104,7 @@ impl Router {
             tunnels: BTreeMap::new(),
             ports: BTreeMap::new(),
             sources: BTreeMap::new(),
+            servers: BTreeSet::new(),
             vms: BTreeMap::new(),
             answers: BTreeMap::new(),
             updates: Vec::new(),
@@ -224,8 +227,17 @@ impl Router {
         }
     }
 
+    /// Lets the VM of a port speak as a router and as a DHCP server, or no longer (R66).
+    pub(crate) fn set_server(&mut self, port: PortIdx, server: bool) {
+        let changed = if server { self.servers.insert(port) } else { self.servers.remove(&port) };
+        if changed {
+            self.emit(Update::ServerSet { port, server });
+        }
+    }
+
     /// Forgets a port.
     pub(crate) fn remove_port(&mut self, port: PortIdx) {
+        self.servers.remove(&port);
         self.sources.remove(&port);
         if self.ports.remove(&port).is_some() {
             self.emit(Update::PortRemove { port });
@@ -416,6 +428,7 @@ impl Router {
         for (&port, ips) in &self.sources {
             all.extend(ips.iter().map(|&ip| Update::SourceSet { port, ip }));
         }
+        all.extend(self.servers.iter().map(|&port| Update::ServerSet { port, server: true }));
         all.extend(self.vms.iter().map(|(&key, &state)| Update::VmSet { key, state }));
         all.extend(self.answers.iter().map(|(&(vn, ip), &a)| answer_update(vn, ip, a)));
         for (&vn, v) in &self.vns {

@@ -3,6 +3,7 @@
 mod lab;
 
 use godwit_control::{Input, PortSpec, WorkerSet};
+use godwit_model::message::NvaToNve;
 use godwit_tables::event::Event;
 use lab::*;
 
@@ -36,4 +37,33 @@ fn r65_a_spoofing_vm_is_named() {
     lab.add_port(A, PORT, 1);
     lab.event(A, Event::Spoofed { port: PORT });
     assert!(lab.hosts[A].notes.iter().any(|n| n.text.contains("not its own")));
+}
+
+#[test]
+fn r66_only_the_operators_word_makes_a_router() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    let told = |lab: &Lab| lab.hosts[A].tables.servers.clone();
+    let say = |lab: &mut Lab, router_pinned| {
+        let record = lab.nva.records.get_mut(&vm(1)).unwrap();
+        (record.router, record.router_pinned) = (true, router_pinned);
+        let record = record.clone();
+        lab.input(A, Input::Nva(NvaToNve::Snapshot { vni: vni(), vms: vec![record] }));
+    };
+    say(&mut lab, false);
+    assert!(told(&lab).is_empty(), "it said so itself");
+    say(&mut lab, true);
+    assert_eq!(told(&lab), [PORT].into());
+    lab.input(A, Input::PortRemoved { port: PORT });
+    assert!(told(&lab).is_empty());
+    lab.event(A, Event::NotRouter { port: PORT });
+    assert_eq!(lab.hosts[A].alarms(), 0, "a port that is gone");
+}
+
+#[test]
+fn r66_who_speaks_as_a_router_is_named() {
+    let mut lab = Lab::new(1);
+    lab.add_port(A, PORT, 1);
+    lab.event(A, Event::NotRouter { port: PORT });
+    assert!(lab.hosts[A].notes.iter().any(|n| n.text.contains("was not defined as one")));
 }

@@ -14,6 +14,7 @@ use godwit_wire::outer::Patch;
 use godwit_wire::tenant::Source;
 use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 
+use crate::bum;
 use crate::classify::{self, Addresses, From, Sender};
 use crate::context::Context;
 use crate::encap::{checksum, encapsulate};
@@ -208,7 +209,8 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
     look.exit = COLD;
     if let Some(dst) = classify::plain_unicast(frame, port.mac.to_u64()).filter(|_| open) {
         let tenant = tenant::look(frame, &tables.hash_key);
-        if port.check_source(tenant.source, tables, now).is_ok() {
+        let good = port.check_source(tenant.source, tables, now).is_ok();
+        if good && bum::check_word(tables, port.port, frame).is_ok() {
             look.set(Key(u64::from(port.vn.0) << 48 | dst), tables.vms.view(), tenant);
         }
     }
@@ -367,7 +369,11 @@ fn inspect_untagged(
         EtherType::IPV6 if a.to_group() => proxy::nd(frame, a, port, tables, now),
         _ if a.to_group() => Wish::Flood,
         _ if a.dst == 0 => Wish::Drop(DropReason::UnknownUnicast),
-        _ => Wish::Unicast(a.dst_mac()),
+        // What is to a group is checked where it is copied, when it is whole.
+        _ => match bum::check_word(tables, port.port, frame) {
+            Ok(()) => Wish::Unicast(a.dst_mac()),
+            Err(reason) => Wish::Drop(reason),
+        },
     };
     // No table has this destination, so that every frame to it comes here.
     if wish == Wish::Unicast(Mac::PROBER) { Wish::Announce(AnnounceKind::Alive, None) } else { wish }
@@ -426,6 +432,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         }
         Wish::Nothing => cx.consume(packet),
         Wish::Untag => cx.drop(packet, DropReason::VlanTag),
+        Wish::Drop(reason @ DropReason::NotRouter) => cx.not_router(packet, reason),
         Wish::Drop(reason) => {
             if reason == DropReason::SpoofedSource && cx.tables.ports.may_report_spoof(port.port, cx.now) {
                 cx.event(Event::Spoofed { port: port.port });

@@ -2,8 +2,10 @@
 
 use godwit_tables::DropReason;
 use godwit_tables::Tables;
+use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, TunnelIdx, VnIdx};
 use godwit_wire::Vni;
+use godwit_wire::guard::{self, Word};
 
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
@@ -18,15 +20,31 @@ pub(crate) enum Destination {
     Tunnel(TunnelIdx),
 }
 
+/// A VM's frame to a group may go out: what routers and DHCP servers say comes from those only (R66). The overlay's
+/// frames were looked at where they came in.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check_word(tables: &Tables, from: PortIdx, frame: &[u8]) -> Result<(), DropReason> {
+    match guard::word(frame) {
+        Some(Word::OfServer) if !tables.ports.is_server(from) => Err(DropReason::NotRouter),
+        _ => Ok(()),
+    }
+}
+
 /// Everybody in the VN but the port that the frame came from. Frames from the overlay go to local
-/// ports only (`vni` unset): split horizon (R46a).
-pub(crate) fn destinations(
-    tables: &Tables,
+/// ports only (`vni` unset): split horizon (R46a). What is for DHCP servers is shown to no VM but these, so that no
+/// other one can answer (R66).
+pub(crate) fn destinations<'a>(
+    tables: &'a Tables,
     vn: VnIdx,
     from: PortIdx,
+    frame: &[u8],
     to_tunnels: bool,
-) -> impl Iterator<Item = Destination> {
-    let ports = tables.ports.activated(vn).filter(move |&p| p != from).map(Destination::Port);
+) -> impl Iterator<Item = Destination> + use<'a> {
+    let all = guard::word(frame) != Some(Word::ToServer);
+    let hears = move |p: PortIdx| p != from && (all || tables.ports.is_server(p));
+    let ports = tables.ports.activated(vn).filter(move |&p| hears(p)).map(Destination::Port);
     let tunnels = tables.vns.replicas(vn).filter(move |_| to_tunnels).map(Destination::Tunnel);
     ports.chain(tunnels)
 }
@@ -38,10 +56,15 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         if !packet.is_plain() {
             return self.parts(packet, |cx, part| cx.flood(part, vn, vni));
         }
+        if vni.is_some()
+            && let Err(reason) = check_word(self.tables, self.ingress, packet.data())
+        {
+            return self.not_router(packet, reason);
+        }
         let mut to = core::mem::take(&mut self.spare.destinations);
         to.clear();
         let room = to.capacity();
-        to.extend(destinations(self.tables, vn, self.ingress, vni.is_some()).take(room));
+        to.extend(destinations(self.tables, vn, self.ingress, packet.data(), vni.is_some()).take(room));
         if vni.is_some() && self.tables.vns.get(vn).is_some_and(|v| v.replicas_missing) {
             // A copy that should have been made.
             self.tables.counters.worker.copies += 1;
@@ -63,6 +86,14 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             }
         }
         self.spare.destinations = to;
+    }
+
+    /// Drops what only a router may say; control hears of it once a second and port.
+    pub fn not_router(&mut self, packet: P, reason: DropReason) {
+        if self.tables.ports.may_report_spoof(self.ingress, self.now) {
+            self.event(Event::NotRouter { port: self.ingress });
+        }
+        self.drop(packet, reason);
     }
 
     fn copy(&mut self, packet: &P) -> Option<P> {

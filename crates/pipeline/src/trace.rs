@@ -16,7 +16,7 @@ use godwit_wire::ethernet::TAG_LEN;
 use godwit_wire::{EtherType, Instant, Mac, Vni, tenant};
 
 use crate::access::{self, Port, Wish};
-use crate::bum::destinations;
+use crate::bum::{check_word, destinations};
 use crate::classify::{Addresses, From, flight_ttl};
 use crate::overlay::{self, Kind};
 use crate::proxy::Resolution;
@@ -244,7 +244,7 @@ impl Tracer<'_> {
         }
         match wish {
             Wish::Unicast(to) | Wish::ToOwner(to) => self.resolve(Key::new(port.vn, to), len, From::Local),
-            Wish::Flood => self.flood(port.vn, true),
+            Wish::Flood => self.flood(port.vn, self.frame, true),
             Wish::Announce(kind, _) => {
                 self.trace.push(Step::Announces { kind });
                 Verdict::Consumed
@@ -266,14 +266,17 @@ impl Tracer<'_> {
             Resolution::Arp(reply) => (reply.spa.into(), Some(reply.sha), Verdict::Answered),
             Resolution::Nd(advert) => (advert.target.into(), advert.tlla, Verdict::Answered),
             Resolution::Wait { ask, .. } => (ask.target, None, Verdict::Waits),
-            Resolution::Flood { ask } => (ask.target, None, self.flood(ask.vn, true)),
+            Resolution::Flood { ask } => (ask.target, None, self.flood(ask.vn, self.frame, true)),
         };
         self.trace.push(Step::AsksFor { target, owner });
         verdict
     }
 
-    fn flood(&self, vn: VnIdx, to_tunnels: bool) -> Verdict {
-        match destinations(self.tables, vn, self.ingress, to_tunnels).count() {
+    fn flood(&self, vn: VnIdx, frame: &[u8], to_tunnels: bool) -> Verdict {
+        if to_tunnels && let Err(reason) = check_word(self.tables, self.ingress, frame) {
+            return Verdict::Drop(reason);
+        }
+        match destinations(self.tables, vn, self.ingress, frame, to_tunnels).count() {
             0 => Verdict::Drop(DropReason::NoReceiver),
             n => Verdict::Replicated(n),
         }
@@ -291,7 +294,8 @@ impl Tracer<'_> {
         self.trace.push(Step::Outer { sender: outer.src, ttl: outer.ttl });
         self.trace.push(Step::VnFound { vn, vni: outer.vni });
         if c.kind == Kind::Group {
-            return self.flood(vn, false);
+            let inner = self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
+            return self.flood(vn, inner, false);
         }
         let from = From::Overlay { sender: outer.src, ttl: outer.ttl };
         self.resolve(Key::new(vn, dst), outer.inner_end - outer.inner_offset, from)

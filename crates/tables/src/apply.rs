@@ -66,6 +66,7 @@ impl Tables {
                 self.ports.remove_source(port, ip);
                 Ok(())
             }
+            Update::ServerSet { port, server } => self.ports.set_server(port, server),
             Update::PortRemove { port } => self.ports.set(port, None),
             Update::TunnelSet { tunnel, uplink, remote, mtu, header } => {
                 // Frames may wait for just this.

@@ -87,6 +87,8 @@ drop_reasons! {
     UnknownTarget = "unknown_target",
     /// An ARP or ND request for an address that nobody has, in a VN that floods these: too many (R31).
     FloodLimit = "flood_limit",
+    /// A router advertisement, a redirect or an answer of DHCP, from a VM that was not defined as a router (R66).
+    NotRouter = "not_router",
     /// ARP, RARP or neighbor discovery of a VM beyond its port's rate (R67).
     ResolutionLimit = "resolution_limit",
     /// Asks for an address that the asker owns itself (R28, R30).

@@ -73,6 +73,12 @@ pub enum Event {
         /// The IP address announced.
         ip: Option<IpAddr>,
     },
+    /// A VM that was not defined as a router sent a router advertisement, a redirect or an answer of DHCP, which was
+    /// dropped (R66).
+    NotRouter {
+        /// Its port.
+        port: PortIdx,
+    },
     /// A VM's frame carried addresses that its port is not bound to; raised once a second a port
     /// at most (R65).
     Spoofed {

@@ -44,6 +44,8 @@ pub struct Port {
     /// Errors sent since then.
     errors: (u8, Instant),
     sources: Sources,
+    /// Its VM may speak as a router and as a DHCP server (R66).
+    server: bool,
 }
 
 /// All ports.
@@ -71,6 +73,7 @@ impl Ports {
             spoofed: Instant(0),
             errors: (0, Instant(0)),
             sources: Sources::NONE,
+            server: false,
         };
         Ports {
             ports: (0..MAX_PORTS).map(|_| vacant()).collect(),
@@ -91,6 +94,16 @@ impl Ports {
     #[inline]
     pub fn sources(&self, port: PortIdx) -> &Sources {
         self.ports.get(usize::from(port.0)).map_or(&Sources::NONE, |p| &p.sources)
+    }
+
+    /// The port's VM may speak as a router and as a DHCP server (R66).
+    pub fn is_server(&self, port: PortIdx) -> bool {
+        self.ports.get(usize::from(port.0)).is_some_and(|p| p.server)
+    }
+
+    pub(crate) fn set_server(&mut self, port: PortIdx, server: bool) -> Result<(), OutOfRange> {
+        self.ports.get_mut(usize::from(port.0)).ok_or(OutOfRange)?.server = server;
+        Ok(())
     }
 
     pub(crate) fn set_source(&mut self, port: PortIdx, ip: IpAddr) -> Result<(), OutOfRange> {
@@ -145,6 +158,7 @@ impl Ports {
         self.unlink(port);
         if role.is_none() {
             self.ports[at].sources = Sources::NONE;
+            self.ports[at].server = false;
         }
         self.ports[at].role = role;
         self.delivery[at] = NO_VN;

@@ -191,6 +191,13 @@ pub enum Update {
         /// The address.
         ip: IpAddr,
     },
+    /// The port's VM may speak as a router and as a DHCP server (R66). Not so until this is set.
+    ServerSet {
+        /// The port.
+        port: PortIdx,
+        /// It may.
+        server: bool,
+    },
     /// Forgets a port and its sources.
     PortRemove {
         /// The port.

@@ -24,6 +24,7 @@ pub mod ecn;
 pub mod error;
 pub mod ethernet;
 pub mod flow;
+pub mod guard;
 pub mod icmpv4;
 pub mod icmpv6;
 pub mod ipv4;

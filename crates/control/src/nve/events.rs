@@ -37,6 +37,7 @@ impl Nve {
             }
             Event::Announce { port, kind, mac, ip } => self.announced(port, kind, mac, ip, out),
             Event::Spoofed { port } => self.spoofed(port, out),
+            Event::NotRouter { port } => self.not_router(port, out),
             Event::Neighbor { uplink, ip, mac, solicited } => {
                 self.underlay.learned(self.now, uplink, ip, mac, solicited);
             }
@@ -69,6 +70,17 @@ impl Nve {
         let Some(p) = self.ports.get(&port) else { return };
         let text =
             format!("port {}: its VM sends from addresses that are not its own: dropped (R65)", p.name);
+        self.alarm(text, out);
+    }
+
+    /// Likewise.
+    fn not_router(&mut self, port: PortIdx, out: &mut Outputs) {
+        let Some(p) = self.ports.get(&port) else { return };
+        let text = format!(
+            "port {}: its VM speaks as a router or as a DHCP server and was not defined as one: dropped; \
+             `godwitctl vm define --router` allows it (R66)",
+            p.name
+        );
         self.alarm(text, out);
     }
 

@@ -176,6 +176,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         Update::VmSet { key, .. } | Update::VmRemove { key } => format!("vm {key:?}"),
         Update::PortSet { port, .. } | Update::PortRemove { port } => format!("port {port:?}"),
         Update::SourceSet { port, ip } | Update::SourceRemove { port, ip } => format!("source {port:?} {ip}"),
+        Update::ServerSet { port, .. } => format!("server {port:?}"),
         Update::VnSet { vn, .. } | Update::VnRemove { vn } => format!("vn {vn:?}"),
         Update::VnSilent { vn, .. } => format!("silent {vn:?}"),
         Update::NeighborSet { vn, ip, .. }
@@ -193,12 +194,14 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         tables.remove(&format!("twin {tunnel:?}"));
     }
     if let Update::PortRemove { port } = update {
+        tables.remove(&format!("server {port:?}"));
         // With the port go its sources.
         tables.retain(|k, _| !k.starts_with(&format!("source {port:?} ")));
     }
     match update {
         Update::VmRemove { .. }
         | Update::SourceRemove { .. }
+        | Update::ServerSet { server: false, .. }
         | Update::PortRemove { .. }
         | Update::VnRemove { .. }
         | Update::NeighborRemove { .. }

@@ -158,6 +158,7 @@ impl Nve {
             let admission = vm.admission(port);
             self.router.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
             self.router.set_sources(port, self.mirror.addresses(key));
+            self.router.set_server(port, self.mirror.is_defined_router(key));
         }
     }
 

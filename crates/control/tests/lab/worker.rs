@@ -20,6 +20,7 @@ pub struct Tables {
     pub tunnels: BTreeMap<TunnelIdx, (IpAddr, Option<(OuterHeader, u16)>)>,
     pub replicas: BTreeSet<(VnIdx, TunnelIdx)>,
     pub sources: BTreeSet<(PortIdx, IpAddr)>,
+    pub servers: BTreeSet<PortIdx>,
     pub twins: BTreeMap<TunnelIdx, TunnelIdx>,
     pub silent: BTreeMap<VnIdx, Span>,
     pub routers: BTreeSet<(VnIdx, IpAddr)>,
@@ -106,6 +107,13 @@ impl Tables {
             Update::PortRemove { port } => {
                 self.ports.remove(&port);
                 self.sources.retain(|(p, _)| *p != port);
+                self.servers.remove(&port);
+            }
+            Update::ServerSet { port, server: true } => {
+                self.servers.insert(port);
+            }
+            Update::ServerSet { port, server: false } => {
+                self.servers.remove(&port);
             }
             Update::SourceSet { port, ip } => {
                 self.sources.insert((port, ip));

@@ -71,7 +71,8 @@ pub struct DefineArgs {
     #[arg(long, value_name = "IP", value_parser = parse::ipv6, value_delimiter = ',')]
     ipv6: Vec<Ipv6Addr>,
     /// It is a router: NVEs say so when they answer neighbor solicitations for it. Without this they
-    /// say what the VM's own advertisements say.
+    /// say what the VM's own advertisements say. Only such VMs may send router advertisements,
+    /// redirects and answers of DHCP.
     #[arg(long)]
     router: bool,
     /// It lives behind this NVE, which may be a foreign one, and no claim moves it.
