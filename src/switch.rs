@@ -35,6 +35,10 @@ const BUFFER_EXTRA: usize = 512;
 /// Share of the memory that packet buffers take; the rest is for device rings and DPDK itself.
 const POOL_SHARE: f64 = 0.5;
 
+/// How long what a VM that has moved in does not take at once can wait. The old NVE, which sends what it held and
+/// what still comes to it, knows the new place within milliseconds, or as soon as the NVA is there again.
+const SETTLE: Span = Span::from_ms(1000);
+
 /// All of a running switch that control owns.
 pub struct Switch {
     /// The configuration it was started with.
@@ -325,6 +329,7 @@ fn start_workers(
             hold_bytes: (config.nve.hold_memory_mb << 20) / cores.len(),
             vxlan_port: config.nve.vxlan_port,
             redirect_interval: Span::from_ms(config.nve.redirect_ms),
+            settle: SETTLE,
             udp_checksum: config.nve.udp_checksum,
             // Every NVE uses the same: an inner flow keeps its source port when it is forwarded (R2).
             hash_key: HashKey::new(config.nve.flow_hash_key, !config.nve.flow_hash_key),

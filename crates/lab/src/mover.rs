@@ -244,7 +244,8 @@ fn migrate(lab: &mut Lab, placed: &Placed, mut begun: Moved, how: How) -> Result
         let resumed_us = match migration.resumed_us {
             Some(at) => at,
             None => {
-                sleep(how.pause_destination);
+                let stood = Duration::from_micros(wall_us().saturating_sub(migration.stopped_us));
+                sleep(how.pause_destination.saturating_sub(stood));
                 guest.resume()?;
                 wall_us()
             }

@@ -92,6 +92,11 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
         match verdict {
             None | Some(Dispatch::Hold) => self.hold(packet, at, from),
+            // What the old NVE held comes all at once, and a guest's queue is short: it waits here (R45).
+            Some(Dispatch::Deliver(port)) if self.out.is_full(port) => {
+                self.hold(packet, at, from);
+                self.tables.try_again(at);
+            }
             Some(Dispatch::Deliver(port)) => self.deliver_from(packet, key, port, from),
             Some(Dispatch::Tunnel { tunnel, in_flight: false }) => self.tunnel_first(packet, tunnel, vni),
             Some(Dispatch::Tunnel { tunnel, .. }) => match self.in_flight(packet, at, vni, tunnel, from) {
@@ -137,10 +142,16 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         Ok(())
     }
 
-    /// Sends held frames that may go, oldest first, until the budget or the buffers are used up.
+    /// Sends held frames that may go, oldest first, until the budget or the buffers are used up, or the VM's port
+    /// has enough to do: a guest's queue takes no thousands at a time.
     fn drain(&mut self, at: SpecialIdx, budget: &mut u32) {
         while *budget > 0 {
             let Some((origin, to)) = self.tables.next_held(at) else { return };
+            if let Dispatch::Deliver(port) = to
+                && self.out.is_full(port)
+            {
+                return;
+            }
             *budget -= 1;
             if let Dispatch::Drop(reason) = to {
                 self.tables.drop_held(at, origin, reason);

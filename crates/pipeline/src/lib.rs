@@ -90,6 +90,10 @@ pub trait Output<P> {
     fn takes(&self, _port: PortIdx) -> Takes {
         Takes::NOTHING
     }
+    /// The port has so much to send that held frames had better wait (R45). Asked of moving VMs' frames only.
+    fn is_full(&self, _port: PortIdx) -> bool {
+        false
+    }
     /// `packet` is done with. Override to give buffers back in bulk.
     #[inline]
     fn discard(&mut self, packet: P) {

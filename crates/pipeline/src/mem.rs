@@ -212,6 +212,8 @@ pub struct MemOutput<P> {
     pub event_room: usize,
     /// What every port takes unfinished.
     pub takes: Takes,
+    /// Frames that a port takes before it is full.
+    pub port_room: usize,
 }
 
 impl<P> Default for MemOutput<P> {
@@ -222,6 +224,7 @@ impl<P> Default for MemOutput<P> {
             discarded: 0,
             event_room: usize::MAX,
             takes: Takes::NOTHING,
+            port_room: usize::MAX,
         }
     }
 }
@@ -261,6 +264,10 @@ impl<P: Packet> Output<P> for MemOutput<P> {
 
     fn takes(&self, _port: PortIdx) -> Takes {
         self.takes
+    }
+
+    fn is_full(&self, port: PortIdx) -> bool {
+        self.port_room < usize::MAX && self.to(port).len() >= self.port_room
     }
 
     fn discard(&mut self, packet: P) {

@@ -4,9 +4,9 @@ mod common;
 
 use common::*;
 use godwit_pipeline::mem::MemPool;
-use godwit_tables::DropReason;
 use godwit_tables::event::{Event, HandoverStats};
 use godwit_tables::update::*;
+use godwit_tables::{DropReason, TablesConfig};
 use godwit_testkit::frames::Vxlan;
 use godwit_wire::{Instant, Span};
 use std::net::IpAddr;
@@ -150,6 +150,33 @@ fn r45_new_nve_delivers_what_came_early_first() {
     let stats = lab.report();
     assert_eq!((stats.held, stats.flushed, stats.forwarded, stats.waiting), (71, 71, 0, 0));
     assert_eq!(lab.tables.vms.specials(), 0);
+}
+
+#[test]
+fn r45_what_a_port_does_not_take_at_once_waits_and_keeps_its_order() {
+    let mut lab = Lab::with(&TablesConfig { settle: ms(1000), ..config() });
+    lab.vm(M1, VmState::Expected { via: Some(T4), hold: limits(4096, 2000) });
+    lab.input(UPLINK, &(0..300).map(overlay).collect::<Vec<_>>());
+    lab.vm(M1, VmState::Local { port: P1 });
+    // What the old NVE held follows, faster than the port takes it.
+    let (mut came, mut got) = (300, Vec::new());
+    for round in 0..40 {
+        lab.out.port_room = 32;
+        if round < 10 {
+            lab.input(UPLINK, &(came..came + 50).map(overlay).collect::<Vec<_>>());
+            came += 50;
+        }
+        lab.settle();
+        assert!(lab.to(P1).len() <= 32, "the port is not given more than it takes");
+        got.extend(numbers(&lab.to(P1)));
+        lab.clear();
+        lab.wait(ms(1));
+    }
+    assert_eq!(got, (0..came).collect::<Vec<_>>());
+    assert_eq!((lab.tables.waiting(), lab.tables.vms.specials()), (0, 1), "more of it may be on its way");
+    lab.wait(ms(1000));
+    lab.settle();
+    assert_eq!(lab.tables.vms.specials(), 0, "from now on it is like any other");
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl Tables {
             (Some(Fib::Special(at)), _) => {
                 self.query_over(at);
                 self.vms.enter(at, state, now);
-                let word = self.vms.collapsed(at)?;
+                let word = self.vms.collapsed(at, now)?;
                 let last = self.vms.report(at, now, true);
                 self.vms.free_special(at, Some(word));
                 last

@@ -45,6 +45,9 @@ pub struct TablesConfig {
     pub table_seed: [u64; 2],
     /// A VM's handover progress is reported at most this often.
     pub report_interval: Span,
+    /// How long a VM that has just moved in keeps its special entry, so that what its port does not take at once can
+    /// wait (R45).
+    pub settle: Span,
     /// A stale sender, or a sender for a VM not here, is reported at most this often a VM (R47).
     pub redirect_interval: Span,
 }
@@ -72,6 +75,7 @@ impl Default for TablesConfig {
             hash_key: HashKey::new(0, 0),
             table_seed: [0; 2],
             report_interval: Span::from_ms(5),
+            settle: Span(0),
             redirect_interval: Span::from_ms(100),
         }
     }

@@ -46,6 +46,11 @@ impl Tables {
         self.vms.pop_ready()
     }
 
+    /// Puts an entry whose held frames wait for their port alone into the list of those with frames to send.
+    pub fn try_again(&mut self, at: SpecialIdx) {
+        self.vms.mark_ready(at);
+    }
+
     /// Ends the sending of held frames, for now or because none is left. The entry collapses where
     /// nothing special is left of it.
     pub fn drained(&mut self, at: SpecialIdx, now: Instant) -> Serviced {
@@ -55,7 +60,7 @@ impl Tables {
         }
         let empty = self.vms.special(at).waiting() == 0;
         let event = self.vms.report(at, now, empty);
-        let Some(word) = self.vms.collapsed(at) else { return Serviced { gone: false, event } };
+        let Some(word) = self.vms.collapsed(at, now) else { return Serviced { gone: false, event } };
         self.vms.free_special(at, Some(word));
         Serviced { gone: true, event }
     }
@@ -81,12 +86,12 @@ impl Tables {
         if self.next_held(at).is_some() {
             self.vms.mark_ready(at);
         }
-        if let Some(word) = self.vms.collapsed(at) {
+        if let Some(word) = self.vms.collapsed(at, now) {
             let event = self.vms.report(at, now, true);
             self.vms.free_special(at, Some(word));
             return Serviced { gone: true, event };
         }
-        let due = self.vms.own_due(at);
+        let due = self.vms.own_due(at, now);
         self.vms.due(due);
         Serviced { gone: false, event: self.vms.report(at, now, false) }
     }

@@ -90,6 +90,8 @@ pub struct Special {
     /// Its totals changed since the last event.
     dirty: bool,
     reported: Instant,
+    /// A VM that came to its port by a handover stays special until then: frames still come in bursts.
+    settles: Instant,
     /// It stands in the list of those with frames to send.
     queued: bool,
     /// Its place in the list of entries in use; `u32::MAX` where it is free.
@@ -107,6 +109,11 @@ impl Special {
     #[inline]
     pub fn queue(&self, origin: Origin) -> &Queue {
         &self.queues[origin as usize]
+    }
+
+    /// It has come to its port by a handover, and not long ago.
+    fn is_settling(&self, now: Instant) -> bool {
+        matches!(self.state, State::Known(VmState::Local { .. })) && now < self.settles
     }
 
     /// The word that says it all once nothing is held.
@@ -162,6 +169,7 @@ pub struct Vms {
     next_due: Instant,
     limits: HoldLimits,
     report_interval: godwit_wire::Span,
+    settle: godwit_wire::Span,
     /// Where the search for a negative answer goes on.
     hand: usize,
 }
@@ -180,6 +188,7 @@ impl Vms {
             next_due: Instant::NEVER,
             limits: HoldLimits { packets: config.miss_hold_packets, age: config.miss_hold_age },
             report_interval: config.report_interval,
+            settle: config.settle,
             hand: 0,
         }
     }
@@ -254,6 +263,7 @@ impl Vms {
             handover: false,
             dirty: false,
             reported: Instant(0),
+            settles: Instant(0),
             queued: false,
             place: self.active.len() as u32,
         };
@@ -356,6 +366,7 @@ impl Vms {
                 }
             }
             VmState::Departed { .. } => s.handover = true,
+            VmState::Local { .. } if s.handover && !same => s.settles = now + self.settle,
             VmState::Local { .. } | VmState::Remote { .. } | VmState::Absent { .. } => {}
         }
         s.state = State::Known(state);
@@ -365,9 +376,9 @@ impl Vms {
     }
 
     /// `Some` word where nothing special is left of the entry.
-    pub(crate) fn collapsed(&self, at: SpecialIdx) -> Option<Fib> {
+    pub(crate) fn collapsed(&self, at: SpecialIdx, now: Instant) -> Option<Fib> {
         let s = self.special(at);
-        if s.waiting() == 0 { s.plain() } else { None }
+        if s.waiting() == 0 && !s.is_settling(now) { s.plain() } else { None }
     }
 
     /// Something is to be done at `at`.
@@ -447,10 +458,12 @@ impl Vms {
     }
 
     /// When an entry next needs a look although nothing happens to it.
-    pub(crate) fn own_due(&self, at: SpecialIdx) -> Instant {
-        match self.special(at).state {
+    pub(crate) fn own_due(&self, at: SpecialIdx, now: Instant) -> Instant {
+        let s = self.special(at);
+        match s.state {
             State::Querying { until, .. }
             | State::Known(VmState::Absent { until } | VmState::Departed { until, .. }) => until,
+            State::Known(_) if s.is_settling(now) => s.settles,
             State::Known(_) => Instant::NEVER,
         }
     }

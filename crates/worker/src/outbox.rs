@@ -16,6 +16,9 @@ use crate::takes::SharedTakes;
 /// Frames that a port's outbox holds before it must be sent.
 pub const OUTBOX: usize = 512;
 
+/// Frames that wait for a port, from which on held ones do not come on top: the rest of the outbox is for others.
+const FULL: usize = OUTBOX / 4;
+
 struct Slot<I: Io> {
     queue: Vec<I::Packet>,
     tx: Option<TxPath<I>>,
@@ -121,6 +124,17 @@ impl<I: Io> Outboxes<I> {
     /// What the port's receiver takes unfinished.
     pub fn takes(&self, port: PortIdx) -> Takes {
         self.slots.get(usize::from(port.0)).map_or(Takes::NOTHING, Slot::takes)
+    }
+
+    /// The port has so much to send that what can wait elsewhere had better do so.
+    pub fn is_full(&self, port: PortIdx) -> bool {
+        let Some(slot) = self.slots.get(usize::from(port.0)) else { return false };
+        let relayed = match &slot.tx {
+            Some(TxPath::Relay(relay)) => relay.len(),
+            Some(TxPath::Either { relay, used, .. }) if !used.get() => relay.len(),
+            _ => 0,
+        };
+        slot.queue.len() + relayed >= FULL
     }
 
     /// Puts a frame into the port's outbox.

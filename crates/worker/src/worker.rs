@@ -102,6 +102,10 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
         self.outboxes.takes(port)
     }
 
+    fn is_full(&self, port: PortIdx) -> bool {
+        self.outboxes.is_full(port)
+    }
+
     fn event(&mut self, event: Event) -> bool {
         self.events.push(event).is_ok()
     }

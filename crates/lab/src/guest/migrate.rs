@@ -119,6 +119,8 @@ impl Guest {
         // Each old one goes with its assignment; the old QEMU last.
         (self.spec, self.agent, self.qmp, self.files, self.generation) =
             (spec, agent, qmp, files, generation);
+        // There is nothing left in it that it could save.
+        self.process.kill9()?;
         self.process = process;
         let number = |key: &str| state[key].as_u64().unwrap_or(0);
         Ok(Migration {

@@ -261,7 +261,7 @@ impl HotMove {
         let here = lab.place_of(PAIR.0)?;
         let at = ROUND.iter().position(|r| *r == here).context("v is at none of the switches")?;
         let to = ROUND[(at + 1) % ROUND.len()];
-        let blow = self.kill_nva.then(|| Blow::roll(dice));
+        let blow = self.kill_nva.then(|| Blow::roll(dice, self.guests));
         let killer = blow.map(|blow| {
             let nva = lab.nva.clone();
             std::thread::spawn(move || strike(&nva, blow))

@@ -54,10 +54,12 @@ pub(super) struct Blow {
 }
 
 impl Blow {
-    /// The next one: some time in a move of namespaces, most of which take a tenth of a second.
-    pub(super) fn roll(dice: &mut Dice) -> Blow {
+    /// The next one, at some time in a move: those of namespaces mostly take a tenth of a second, those of guests a
+    /// second or two.
+    pub(super) fn roll(dice: &mut Dice, guests: Guests) -> Blow {
+        let longest = if guests == Guests::Qemu { 1500 } else { 110 };
         Blow {
-            kill_after: Duration::from_millis(dice.between(0, 110)),
+            kill_after: Duration::from_millis(dice.between(0, longest)),
             dead_for: Duration::from_millis(dice.between(20, 600)),
         }
     }
@@ -116,7 +118,7 @@ impl NvaKill {
         let mut dice = Dice::new(self.seed);
         let mut outcomes = Vec::new();
         for n in 1..=self.moves {
-            let blow = Blow::roll(&mut dice);
+            let blow = Blow::roll(&mut dice, Guests::Netns);
             let here = lab.vm("v")?.attached.clone().map(|a| a.nve).unwrap_or_default();
             let at = ROUND.iter().position(|r| *r == here).context("v is at none of the switches")?;
             let to = ROUND[(at + 1) % ROUND.len()];
