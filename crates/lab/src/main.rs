@@ -12,6 +12,7 @@ use godwit_lab::lab::nve::Binaries;
 use godwit_lab::lab::{Lab, cleanup, take_down};
 use godwit_lab::mover::{How, hot_move, timeline};
 use godwit_lab::scenario::bare_metal::BareMetal;
+use godwit_lab::scenario::compare::Compare;
 use godwit_lab::scenario::frozen::FrozenSender;
 use godwit_lab::scenario::guest::GuestTalk;
 use godwit_lab::scenario::guest_tso::GuestTso;
@@ -44,6 +45,8 @@ enum Command {
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
     Guest(GuestTalk),
+    /// Migrate the same guest over Godwit and over OVS-DPDK
+    Compare(Compare),
     /// Have Linux guests leave checksums and segmentation to the switch, and look at every frame
     GuestTso(GuestTso),
     /// Run the switch on network cards of an emulated machine, bound to vfio-pci behind its IOMMU
@@ -124,6 +127,7 @@ impl Command {
             Command::Placement(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
+            Command::Compare(scenario) => scenario.run(),
             Command::GuestTso(scenario) => scenario.run(),
             Command::BareMetal(scenario) => scenario.run(),
             Command::Bench(bench) => bench.run(),

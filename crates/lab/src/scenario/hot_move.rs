@@ -72,6 +72,25 @@ pub struct HotMove {
 }
 
 impl HotMove {
+    /// The plain scenario with a guest of QEMU.
+    pub(super) fn of_a_guest(common: Common, load: Load, moves: u32, duration_per_move: f64) -> HotMove {
+        HotMove {
+            common,
+            load,
+            guests: Guests::Qemu,
+            moves: Some(moves),
+            inner: None,
+            outer: None,
+            duration_per_move,
+            no_forward: false,
+            pause_destination: Duration::ZERO,
+            abort_one: false,
+            kill_nva: false,
+            nva_delay: None,
+            seed: 1,
+        }
+    }
+
     /// Runs the scenario and prints its report; false where the network lost, duplicated or broke
     /// anything that it should have carried.
     ///
@@ -141,7 +160,13 @@ impl HotMove {
     }
 
     /// One combination, in a lab of its own; it stays where a hint is wanted on how to use it.
-    fn combination(&self, inner: u8, outer: u8, bins: &Binaries, hint: Option<&mut String>) -> Result<Run> {
+    pub(super) fn combination(
+        &self,
+        inner: u8,
+        outer: u8,
+        bins: &Binaries,
+        hint: Option<&mut String>,
+    ) -> Result<Run> {
         let started = Instant::now();
         let mut options = self.common.switch_options();
         options.forward_in_flight = !self.no_forward;

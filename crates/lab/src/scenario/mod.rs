@@ -2,6 +2,7 @@
 
 pub mod bare_metal;
 mod clocks;
+pub mod compare;
 pub mod frozen;
 pub mod guest;
 pub mod guest_tso;

@@ -1,11 +1,12 @@
 //! OVS-DPDK as Debian has it between two guests, in directories of its own: what [`super::guest_tso`]
-//! measures beside the switch.
+//! and [`super::compare`] measure beside the switch.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use godwit_wire::Mac;
 
 use crate::cmd;
 use crate::lab::process::Process;
@@ -20,6 +21,7 @@ pub struct Ovs {
     // Ended in this order.
     _vswitchd: Process,
     _ovsdb: Process,
+    dir: PathBuf,
     /// The ports' sockets, where QEMU connects.
     pub sockets: [PathBuf; 2],
 }
@@ -73,7 +75,38 @@ impl Ovs {
         }
         let sockets = ["vm0", "vm1"].map(|port| dir.join(port));
         sockets.iter().try_for_each(|s| wait_for(s))?;
-        Ok(Ovs { _vswitchd: vswitchd, _ovsdb: ovsdb, sockets })
+        Ok(Ovs { _vswitchd: vswitchd, _ovsdb: ovsdb, dir, sockets })
+    }
+
+    /// Adds an interface of the system's to the bridge.
+    ///
+    /// # Errors
+    /// Where OVS refuses.
+    pub fn add_port(&self, interface: &str) -> Result<()> {
+        let database = format!("--db=unix:{}", self.dir.join("db.sock").display());
+        cmd::run("ovs-vsctl", &[&database, "--timeout=30", "add-port", "br0", interface]).map(drop)
+    }
+
+    /// What is for `mac` goes to both ports from now on, whatever the bridge has learned.
+    ///
+    /// # Errors
+    /// Where OVS refuses.
+    pub fn clone_to_both(&self, mac: Mac) -> Result<()> {
+        // Ports have numbers in the order in which they were added.
+        self.flow("add-flow", &format!("priority=100,dl_dst={mac},actions=output:1,output:2"))
+    }
+
+    /// The bridge's own decision again.
+    ///
+    /// # Errors
+    /// Where OVS refuses.
+    pub fn no_clones(&self, mac: Mac) -> Result<()> {
+        self.flow("del-flows", &format!("dl_dst={mac}"))
+    }
+
+    fn flow(&self, what: &str, flow: &str) -> Result<()> {
+        let bridge = format!("unix:{}", self.dir.join("br0.mgmt").display());
+        cmd::run("ovs-ofctl", &[what, &bridge, flow]).map(drop)
     }
 }
 
