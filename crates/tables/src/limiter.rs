@@ -4,15 +4,17 @@ use core::net::IpAddr;
 
 use godwit_wire::{Instant, Span};
 
-const SLOTS: usize = 256;
-/// Different things that share a slot follow each other at this distance at least, which bounds
-/// the total as well.
+const SETS: usize = 256;
+const WAYS: usize = 4;
+/// A thing that finds a set full of others waits until the oldest of them is so old, which bounds the
+/// total as well.
 const CROWDED: Span = Span::from_ms(10);
 
-/// When each of a few hundred things was last said. Two that share a slot make each other wait a
-/// little, or are said again early: harmless for what is limited here.
+/// When each of a thousand things was last said. More than four that share a set make each other wait a
+/// little, or are said again early: harmless for what is limited here. Two must not, because a set of NVEs that
+/// answers at once is usual, and a neighbor whose answer is not reported is asked again 200 ms later only.
 pub struct Limiter {
-    slots: Box<[(u64, Instant)]>,
+    sets: Box<[[(u64, Instant); WAYS]]>,
 }
 
 /// A number for a VM's key and a sender's locator.
@@ -28,17 +30,27 @@ pub fn tag(key: u64, sender: IpAddr) -> u64 {
 
 impl Limiter {
     pub(crate) fn new() -> Limiter {
-        Limiter { slots: vec![(0, Instant(0)); SLOTS].into() }
+        Limiter { sets: vec![[(0, Instant(0)); WAYS]; SETS].into() }
     }
 
     /// `tag` may be said now; if so, this counts as saying it.
     pub fn allow(&mut self, tag: u64, interval: Span, now: Instant) -> bool {
-        let slot = &mut self.slots[(tag >> 32) as usize % SLOTS];
-        let wait = if slot.0 == tag { interval } else { CROWDED };
-        if slot.1 != Instant(0) && now.since(slot.1) < wait {
+        let set = &mut self.sets[(tag >> 32) as usize % SETS];
+        let mut slot = 0;
+        for way in 0..WAYS {
+            if set[way].0 == tag {
+                slot = way;
+                break;
+            }
+            if set[way].1 < set[slot].1 {
+                slot = way;
+            }
+        }
+        let wait = if set[slot].0 == tag { interval } else { CROWDED };
+        if set[slot].1 != Instant(0) && now.since(set[slot].1) < wait {
             return false;
         }
-        *slot = (tag, now);
+        set[slot] = (tag, now);
         true
     }
 }
@@ -56,6 +68,17 @@ mod tests {
         assert!(l.allow(t, ival, Instant(1)));
         assert!(!l.allow(t, ival, Instant(1) + Span::from_ms(99)));
         assert!(l.allow(t, ival, Instant(1) + Span::from_ms(100)));
+    }
+
+    #[test]
+    fn four_that_share_a_set_are_said_at_once_and_a_fifth_a_little_later() {
+        let (mut l, ival, start) = (Limiter::new(), Span::from_ms(100), Instant(1));
+        for tag in 1..=4 {
+            assert!(l.allow(tag, ival, start), "{tag}");
+        }
+        assert!(!l.allow(5, ival, start + Span::from_ms(9)));
+        assert!(!l.allow(4, ival, start + Span::from_ms(99)));
+        assert!(l.allow(5, ival, start + Span::from_ms(99)));
     }
 
     #[test]
