@@ -10,8 +10,9 @@ use godwit_wire::{Instant, Mac, Span};
 
 use super::{MAX_IDLE_NEIGHBORS, Underlay};
 
-/// Gaps after the first questions, in milliseconds: quick ones for a packet that waits, then doubling.
-const RETRY_MS: [u64; 7] = [200, 200, 200, 1000, 2000, 4000, 8000];
+/// Gaps after the first questions, in milliseconds: quick ones for a packet that waits, then one a second
+/// (RFC 4861's RETRANS_TIMER). Longer ones would go on cutting VMs off long after an outage is over.
+const RETRY_MS: [u64; 5] = [50, 150, 300, 500, 1000];
 /// A confirmed neighbor is trusted for so long.
 const REACHABLE: Span = Span::from_ms(30_000);
 /// Gap between two probes.

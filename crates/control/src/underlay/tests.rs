@@ -73,13 +73,13 @@ fn on_link_goes_direct_and_the_rest_by_the_gateway() {
 }
 
 #[test]
-fn quick_questions_first_then_doubling_gaps() {
+fn quick_questions_first_then_one_a_second() {
     let mut u = underlay();
     u.take_frames();
     assert_eq!(u.watch(Instant(0), ip("198.18.0.7")), None);
     assert_eq!(u.take_frames().len(), 1, "asked at once");
     let gaps = run(&mut u, Instant(0), Instant(0) + Span::from_ms(30_000));
-    assert_eq!(gaps[..7], [200, 200, 200, 1000, 2000, 4000, 8000]);
+    assert_eq!(gaps[..7], [50, 150, 300, 500, 1000, 1000, 1000]);
     u.learned(Instant(0), UP, ip("198.18.0.7"), MAC, true);
     assert!(u.take_changes().contains(&ip("198.18.0.7")));
     let hop = u.hop(ip("198.18.0.7")).unwrap();
