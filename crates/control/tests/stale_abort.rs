@@ -50,6 +50,31 @@ fn r45_a_pause_for_a_newer_move_outlives_the_end_of_an_older_one() {
 }
 
 #[test]
+fn r23_a_call_off_does_not_end_a_pause_that_was_there_before_the_move() {
+    let other = PortIdx(9);
+    for (again, given_back) in [(false, false), (true, true)] {
+        let mut lab = Lab::new(2);
+        lab.run_vm(A, 1);
+        lab.settle();
+        // The VM is on its way to another port of its NVE when a move is ordered and called off.
+        lab.add_port(A, other, 1);
+        lab.input(A, Input::PausePort { port: PORT });
+        lab.order_move("m1", 1, A, B);
+        lab.settle();
+        if again {
+            lab.input(A, Input::PausePort { port: PORT });
+        }
+        let reason = "test".into();
+        lab.hosts[A].inbox.push_back(NvaToNve::MoveAbort { id: MoveId("m1".into()), key: vm(1), reason });
+        lab.settle();
+        assert_eq!(!is_paused(&lab), given_back, "{:?}", lab.hosts[A].state(1));
+        lab.input(A, Input::ActivatePort { port: other });
+        lab.settle();
+        assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: other }));
+    }
+}
+
+#[test]
 fn r45_a_pause_ends_with_its_move_once_the_snapshot_has_told() {
     let mut lab = paused_while_away();
     lab.nva.records.get_mut(&vm(1)).unwrap().moving = None;

@@ -25,6 +25,9 @@ pub(crate) struct Intent {
     port_ready: bool,
     prepared_said: bool,
     paused_said: bool,
+    /// The VM was paused before this NVE heard of the move, so not for it: as before its port changes within this
+    /// NVE (R23). To call the move off says nothing of that pause.
+    pub(crate) stood_before: bool,
     /// It is of an earlier session and was not said again in this one.
     pub(crate) unconfirmed: bool,
 }
@@ -97,6 +100,7 @@ impl Vm {
                 port_ready: role == MoveRole::Source,
                 prepared_said: false,
                 paused_said: false,
+                stood_before: matches!(self.phase, Phase::Paused { .. }),
                 unconfirmed: false,
             });
         }
@@ -186,6 +190,9 @@ impl Vm {
             return;
         }
         let Phase::Paused { port, .. } = self.phase else { return };
+        if intent.stood_before {
+            return self.arm_withdrawal(cx);
+        }
         // What is held goes to the port, if the VM is still behind one. Any other port may be a leftover
         // or wait for a later move.
         let back = port

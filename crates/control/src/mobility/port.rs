@@ -134,6 +134,7 @@ impl Vm {
             Phase::Running { port: on } if on == port => self.pause(Some(port), PauseCause::Asked, cx),
             Phase::Paused { port: on, .. } => {
                 self.phase = Phase::Paused { port: on, cause: PauseCause::Asked };
+                self.stands_for_the_move();
                 self.arm_withdrawal(cx);
             }
             _ => cx.note(Level::Warn, format!("{} does not run on that port: nothing to pause", self.key)),
@@ -248,10 +249,18 @@ impl Vm {
     /// Everything that comes for it is held from now on.
     fn pause(&mut self, port: Option<PortIdx>, cause: PauseCause, cx: &mut Ctx<'_>) {
         self.phase = Phase::Paused { port, cause };
+        self.stands_for_the_move();
         self.paused_us = cx.wall_us;
         self.handover.begin(self.intent.as_ref().map(|i| i.id.clone()));
         self.arm_withdrawal(cx);
         self.report_paused(cx);
+    }
+
+    /// A pause that is said while a move is known is that move's.
+    fn stands_for_the_move(&mut self) {
+        if let Some(intent) = &mut self.intent {
+            intent.stood_before = false;
+        }
     }
 
     /// A port that is gone or without link ends the attachment after a while; a pause that was asked
