@@ -87,7 +87,9 @@ impl Nic {
         let (mac, queues, socket) = (self.mac, self.queues, self.socket.display());
         let listen = if self.listen { ",server=on" } else { "" };
         // QEMU crashes when vhost starts under TCG with MSI-X: no vectors, no MSI-X.
-        let mut device = format!("virtio-net-pci,netdev=net{n},mac={mac},romfile=,vectors=0");
+        // An emulated guest does not get to its frames for half a second at times: QEMU's longest ring waits for it.
+        let mut device =
+            format!("virtio-net-pci,netdev=net{n},mac={mac},romfile=,vectors=0,rx_queue_size=1024");
         if queues > 1 {
             device += ",mq=on";
         }
