@@ -109,6 +109,8 @@ pub struct NveConfig {
     pub scan_rate: u32,
     /// Questions, a second apart, after which a VM counts as silent (R32).
     pub scan_tries: u32,
+    /// A VM that has come is not asked for so long: it may be probing its own addresses (RFC 5227 §2.1.1).
+    pub scan_grace: Span,
     /// Questions to the directory that the workers' frames may raise, all ports together (R67).
     pub query_rate: Rate,
     /// Claims of one VM, repetitions of a waiting one not counted (R67).
@@ -157,6 +159,7 @@ impl NveConfig {
             redirect_ival: Span::from_ms(100),
             scan_rate: 100,
             scan_tries: 3,
+            scan_grace: Span::from_ms(8000),
             query_rate: Rate::per_second(2000, 200),
             claim_rate: Rate::per_second(5, 5),
             port_down_hold: Span::from_ms(3_000),

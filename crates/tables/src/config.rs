@@ -2,9 +2,13 @@
 
 use godwit_wire::{HashKey, Rate, Span, vxlan};
 
+use crate::update::MAX_PORTS;
+
 /// How large each table is. Everything is reserved when [`crate::Tables::new`] runs; nothing grows.
 #[derive(Clone, Debug)]
 pub struct TablesConfig {
+    /// Ports; at most, and usually, [`MAX_PORTS`].
+    pub port_capacity: usize,
     /// VM locations (MACs), local and remote together (R13).
     pub location_capacity: usize,
     /// Virtual networks at a time; at most 65,535.
@@ -55,6 +59,7 @@ pub struct TablesConfig {
 impl Default for TablesConfig {
     fn default() -> Self {
         TablesConfig {
+            port_capacity: MAX_PORTS,
             location_capacity: 1 << 20,
             vn_capacity: 4096,
             tunnel_capacity: 8192,

@@ -288,28 +288,34 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// All zero.
+    /// All zero, for [`MAX_PORTS`] ports.
     pub fn new() -> Counters {
-        let ports = vec![PortCounters::ZERO; MAX_PORTS].into_boxed_slice();
+        Counters::with_ports(MAX_PORTS)
+    }
+
+    /// All zero, for `ports` ports, at least one and at most [`MAX_PORTS`].
+    pub fn with_ports(ports: usize) -> Counters {
+        let ports = vec![PortCounters::ZERO; ports.clamp(1, MAX_PORTS)].into_boxed_slice();
         Counters { worker: WorkerCounters::default(), removed: PortCounters::ZERO, ports }
     }
 
-    /// Makes this a copy of `other` without allocating.
+    /// Makes this a copy of `other`, which has as many ports, without allocating.
     pub fn copy_from(&mut self, other: &Counters) {
         self.worker = other.worker;
         self.removed = other.removed;
         self.ports.copy_from_slice(&other.ports);
     }
 
-    /// A port's counters; numbers from [`MAX_PORTS`] on share the last place.
+    /// A port's counters; numbers beyond the last port share its place.
     #[inline(always)]
     pub fn port(&self, port: PortIdx) -> &PortCounters {
-        &self.ports[usize::from(port.0).min(MAX_PORTS - 1)]
+        &self.ports[usize::from(port.0).min(self.ports.len() - 1)]
     }
 
     #[inline(always)]
     fn port_mut(&mut self, port: PortIdx) -> &mut PortCounters {
-        &mut self.ports[usize::from(port.0).min(MAX_PORTS - 1)]
+        let last = self.ports.len() - 1;
+        &mut self.ports[usize::from(port.0).min(last)]
     }
 
     /// All ports' counters, by port number.

@@ -121,7 +121,7 @@ impl Tables {
             vns: Vns::new(config),
             tunnels: Tunnels::new(config),
             neighbors: Neighbors::new(config),
-            counters: Counters::new(),
+            counters: Counters::with_ports(config.port_capacity),
             vxlan_port: config.vxlan_port,
             udp_checksum: config.udp_checksum,
             hash_key: config.hash_key,

@@ -75,9 +75,10 @@ impl Ports {
             sources: Sources::NONE,
             server: false,
         };
+        let ports = config.port_capacity.clamp(1, MAX_PORTS);
         Ports {
-            ports: (0..MAX_PORTS).map(|_| vacant()).collect(),
-            delivery: vec![NO_VN; MAX_PORTS],
+            ports: (0..ports).map(|_| vacant()).collect(),
+            delivery: vec![NO_VN; ports],
             heads: vec![NO_PORT; config.vn_capacity],
             resolution: config.resolution_rate,
             questions: config.question_rate,
@@ -193,11 +194,12 @@ impl Ports {
 
     /// Counters of what a port has under way, for the two tables that bound them.
     pub(crate) fn counts(&mut self, port: PortIdx) -> &mut Port {
-        &mut self.ports[usize::from(port.0).min(MAX_PORTS - 1)]
+        let last = self.ports.len() - 1;
+        &mut self.ports[usize::from(port.0).min(last)]
     }
 
     fn at(&self, port: PortIdx) -> &Port {
-        &self.ports[usize::from(port.0).min(MAX_PORTS - 1)]
+        &self.ports[usize::from(port.0).min(self.ports.len() - 1)]
     }
 
     pub(crate) fn under_way(&self, port: PortIdx) -> (u16, u16) {

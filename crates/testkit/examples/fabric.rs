@@ -1,5 +1,6 @@
 //! Runs schedules of a range of seeds, goes on after failures, and says which invariants failed how
-//! often: `cargo run --example fabric -- FIRST COUNT [planned|cuts|nva|anything]`.
+//! often: `cargo run --example fabric -- FIRST COUNT [planned|cuts|frozen|nva|anything]`. With a count of 1 a
+//! failure comes with its whole trace.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ fn main() {
     let class = match args.get(2).map(String::as_str) {
         Some("planned") => Some(Class::Planned),
         Some("cuts") => Some(Class::Cuts),
+        Some("frozen") => Some(Class::Frozen),
         Some("nva") => Some(Class::NvaFaults),
         Some("anything") => Some(Class::Anything),
         _ => None,
@@ -22,6 +24,7 @@ fn main() {
         let schedule = class.map_or_else(|| Schedule::random(seed), |c| Schedule::of(c, seed));
         match run(&schedule) {
             Ok(stats) => all += stats,
+            Err(f) if count == 1 => println!("{f:#}"),
             Err(f) => {
                 let kind = format!("{:?} in {:?}", f.invariant, f.schedule.class);
                 let entry = failed.entry(kind).or_insert_with(|| (0, seed, f.text.clone()));

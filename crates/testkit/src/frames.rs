@@ -171,6 +171,29 @@ pub fn arp_reply(mac: Mac, ip: Ipv4Addr, to_mac: Mac, to_ip: Ipv4Addr) -> Vec<u8
     ethernet(to_mac, mac, 0x0806, &arp.packet())
 }
 
+/// What a host with these addresses answers to a frame: to an ARP request or a neighbor solicitation for one of
+/// them, from somebody who says who it is. `None` to everything else.
+pub fn answer(frame: &[u8], mac: Mac, v4: Ipv4Addr, v6: Ipv6Addr) -> Option<Vec<u8>> {
+    let bytes4 =
+        |at: usize| frame.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(Ipv4Addr::from);
+    let bytes16 =
+        |at: usize| frame.get(at..at + 16).and_then(|b| <[u8; 16]>::try_from(b).ok()).map(Ipv6Addr::from);
+    let asker = Mac(*frame.get(6..)?.first_chunk()?);
+    match frame.get(12..14)? {
+        [8, 6] if frame.get(21) == Some(&1) && bytes4(38) == Some(v4) => {
+            let from = bytes4(28).filter(|ip| *ip != v4)?;
+            Some(arp_reply(mac, v4, asker, from))
+        }
+        [0x86, 0xdd] if frame.get(54) == Some(&135) && bytes16(62) == Some(v6) => {
+            let from = bytes16(22).filter(|ip| !ip.is_unspecified())?;
+            let mut advert = Nd::announce(mac, v6);
+            (advert.eth.1, advert.ip.1, advert.flags) = (asker, from, 0x60);
+            Some(advert.frame())
+        }
+        _ => None,
+    }
+}
+
 /// A broadcast gratuitous ARP request.
 pub fn garp(mac: Mac, ip: Ipv4Addr) -> Vec<u8> {
     arp_request(mac, ip, ip)

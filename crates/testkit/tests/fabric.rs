@@ -1,13 +1,13 @@
 //! Thousands of random schedules through the virtual fabric.
 //!
-//! `FABRIC_SCHEDULES` sets how many (10,000), `FABRIC_SEED` the one that `replay` runs.
+//! `FABRIC_SCHEDULES` sets how many (100,000), `FABRIC_SEED` the one that `replay` runs.
 
 use godwit_testkit::fabric::{Class, Failure, Invariant, Sabotage, Schedule, Stats, run};
 
 /// Schedules in all, over the tests below.
-const SCHEDULES: u64 = 10_000;
+const SCHEDULES: u64 = 100_000;
 /// Tests that share them, so that a machine's processors share the work.
-const PARTS: u64 = 4;
+const PARTS: u64 = 8;
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name} is no number: {v}")))
@@ -46,6 +46,26 @@ fn schedules_part_4() {
     part(3);
 }
 
+#[test]
+fn schedules_part_5() {
+    part(4);
+}
+
+#[test]
+fn schedules_part_6() {
+    part(5);
+}
+
+#[test]
+fn schedules_part_7() {
+    part(6);
+}
+
+#[test]
+fn schedules_part_8() {
+    part(7);
+}
+
 /// Runs one seed, or finds that it runs well.
 #[test]
 fn replay() {
@@ -79,6 +99,11 @@ fn caught(class: Class, by: Sabotage, seeds: u64) -> Failure {
 #[test]
 fn a_switch_that_does_not_forward_is_caught() {
     assert_eq!(caught(Class::Planned, Sabotage::NoForwarding, 50).invariant, Invariant::NoLoss);
+}
+
+#[test]
+fn a_switch_that_does_not_forward_for_one_that_hears_nothing_is_caught() {
+    assert_eq!(caught(Class::Frozen, Sabotage::NoForwarding, 50).invariant, Invariant::NoLoss);
 }
 
 #[test]

@@ -15,8 +15,6 @@ use crate::io::Level;
 
 /// Between two questions to one VM.
 const GAP: Span = Span::from_ms(1000);
-/// So long a VM that has come may be probing its addresses.
-const PROBING: Span = Span::from_ms(8000);
 
 /// Questions to one VM.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +34,7 @@ impl Vm {
     pub(crate) fn scan_from(&mut self, at: Instant, cx: &Ctx<'_>) -> bool {
         let wanted = self.scan.is_none() && self.scanned_port(cx).is_some();
         if wanted {
-            self.scan = Some(Scan { asked: 0, next: at.max(self.running_since + PROBING) });
+            self.scan = Some(Scan { asked: 0, next: at.max(self.running_since + cx.config.scan_grace) });
         }
         wanted
     }

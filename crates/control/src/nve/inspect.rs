@@ -69,6 +69,16 @@ impl Nve {
         })
     }
 
+    /// The version of what the directory said of a VM, zero for nothing.
+    pub fn version(&self, key: VmKey) -> Version {
+        self.mirror.record(key).map_or(Version::ZERO, |r| r.version)
+    }
+
+    /// A planned move of the VM is known here, and neither its end nor its call-off was heard of.
+    pub fn expects_move(&self, key: VmKey) -> bool {
+        self.vms.get(&key).is_some_and(|vm| vm.intent.is_some())
+    }
+
     fn where_is(&self, key: VmKey, state: EntryState) -> Option<NveId> {
         match state {
             EntryState::Local | EntryState::Paused => Some(self.config.nve.clone()),

@@ -40,8 +40,8 @@ impl Host {
         let workers = plan.workers[number];
         let mut config = NveConfig::new(names::nve(number), workers);
         config.fwd_timer = plan.fwd_timer;
-        // The guests here answer nobody's questions.
-        config.scan_rate = 0;
+        // No guest here probes its addresses.
+        config.scan_grace = Span::from_ms(100);
         let none = HoldLimits { packets: 0, age: Span::from_ms(1) };
         match plan.sabotage {
             Some(Sabotage::NoForwarding) => config.forward_in_flight = false,
@@ -96,6 +96,13 @@ impl World {
 
     pub fn is_down(&self, host: usize) -> bool {
         self.now < self.hosts[host].down_until
+    }
+
+    /// The last fault is over: every switch can be reached, once it is up.
+    pub fn pardon_hosts(&mut self) {
+        for host in &mut self.hosts {
+            host.unreachable_until = host.unreachable_until.min(self.now.max(host.down_until));
+        }
     }
 
     /// A switch dies with all that it knows and holds.

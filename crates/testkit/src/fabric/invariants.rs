@@ -118,13 +118,13 @@ impl World {
     pub fn check_versions(&mut self, host: usize) {
         for vm in 0..self.guests.len() {
             let key = self.guests[vm].key;
-            let Some(entry) = self.hosts[host].nve.entry(self.now, key) else { continue };
+            let version = self.hosts[host].nve.version(key);
             let seen = self.known.seen.entry((host, key)).or_default();
-            if entry.version < *seen && entry.version != Version::ZERO {
-                let text = format!("n{host} knew {seen} of {key} and now {}", entry.version);
+            if version < *seen && version != Version::ZERO {
+                let text = format!("n{host} knew {seen} of {key} and now {version}");
                 return self.fail(Invariant::Versions, text);
             }
-            *seen = entry.version.max(*seen);
+            *seen = version.max(*seen);
         }
     }
 
@@ -143,10 +143,10 @@ impl World {
     }
 
     fn promise_record(&mut self, record: &VmRecord) {
-        let place = record.location.as_ref().map(|l| l.nve.clone());
+        let place = record.location.as_ref().map(|l| &l.nve);
         let places = self.known.places.entry(record.key).or_default();
-        let said = places.entry(record.version).or_insert_with(|| place.clone());
-        if *said != place {
+        let said = places.entry(record.version).or_insert_with(|| place.cloned());
+        if said.as_ref() != place {
             let text = format!("{} of {} named {said:?} and now {place:?}", record.version, record.key);
             self.fail(Invariant::Versions, text);
         }
@@ -240,6 +240,9 @@ impl World {
         if !nva.connected || nva.claims_waiting > 0 || nva.queries_waiting > 0 || nva.synced < nva.vns {
             return Some(format!("n{host} stands so with the NVA: {nva:?}"));
         }
+        if let Some(n) = h.nve.neighbors().iter().find(|n| n.mac.is_none()) {
+            return Some(format!("n{host} is still asking for {}", n.ip));
+        }
         for (number, worker) in h.workers.iter().enumerate() {
             if !worker.is_idle() || worker.tables.waiting() > 0 {
                 return Some(format!("n{host}/{number} has something to do"));
@@ -257,9 +260,9 @@ impl World {
         let (owner, port) = guest.at?;
         let key = worker.key(guest.key)?;
         let newest = self.nva.directory.as_ref()?.vm(guest.key)?.version;
-        let knows = self.hosts[host].nve.entry(self.now, guest.key).map(|e| e.version);
-        if knows != Some(newest) {
-            return Some(format!("knows {knows:?} of {}, newest is {newest}", guest.key));
+        let knows = self.hosts[host].nve.version(guest.key);
+        if knows != newest {
+            return Some(format!("knows {knows} of {}, newest is {newest}", guest.key));
         }
         if owner == host {
             let to = worker.delivers(guest.key);
@@ -313,7 +316,7 @@ impl World {
     /// Where nothing fails, every guest that stayed was told what it asked for (R28): while the owner
     /// is moved, its switch goes on answering.
     fn check_questions(&mut self) {
-        if self.plan.class != Class::Planned {
+        if !matches!(self.plan.class, Class::Planned | Class::Frozen) {
             return;
         }
         let stayed = |vm: usize, at| self.guests[vm].at == at && !self.guests[vm].has_moved;

@@ -13,7 +13,7 @@
 //!
 //! | File | Is |
 //! |---|---|
-//! | `schedule` | what happens in a run |
+//! | `schedule`, `draw` | what happens in a run, and how a seed becomes one |
 //! | `world` | everything that is there, and the loop |
 //! | `host`, `worker` | a switch |
 //! | `nva`, `session` | the NVA with its store; streams to it |
@@ -22,6 +22,7 @@
 //! | `invariants` | what must hold |
 //! | `names`, `queue`, `rng`, `stats` | small things |
 
+mod draw;
 mod host;
 pub mod invariants;
 mod names;
@@ -39,7 +40,7 @@ mod world;
 use std::fmt;
 
 use godwit_nva::directory::{VmDefinition, VnRecord};
-use godwit_nva::{Config, Directory, Output};
+use godwit_nva::{Directory, Output};
 use godwit_wire::{Instant, Span};
 
 pub use invariants::Invariant;
@@ -134,6 +135,7 @@ impl World {
         self.run_until(self.traffic_until);
         self.storm_until = Instant(0);
         self.nva.pardon();
+        self.pardon_hosts();
         self.come_to_rest("after the last fault and move");
         self.probe();
         self.check_ledger();
@@ -141,7 +143,7 @@ impl World {
 
     /// The operator defines VNs and VMs, hypervisors start the VMs, everybody connects.
     fn set_up(&mut self) {
-        let mut directory = Directory::new(Config::default());
+        let mut directory = Directory::new(nva::config());
         self.nva.disk.epoch = directory.epoch();
         let mut writes = Vec::new();
         for vn in 0..self.plan.vns {
@@ -152,8 +154,7 @@ impl World {
                 transparent_vlan: false,
                 flood_silent: false,
                 rarp: false,
-                // Its guests do not answer probes.
-                unplanned: godwit_model::Unplanned::Deny,
+                unplanned: self.plan.unplanned,
             };
             writes.extend(directory.create_vn(self.now, self.wall_us(), vn).expect("a new VN").1);
         }
@@ -243,6 +244,13 @@ impl World {
         for worker in self.hosts.iter().flat_map(|h| &h.workers) {
             self.stats.frames_held += worker.tables.counters.worker.held;
             self.stats.frames_forwarded += worker.tables.counters.worker.forwarded_in_flight;
+        }
+        for host in &self.hosts {
+            let counts = host.nve.counts();
+            self.stats.scanned += counts.scanned;
+            self.stats.redirects_direct += counts.redirects_direct;
+            self.stats.redirects_by_nva += counts.redirects_by_nva;
+            self.stats.redirects_used += counts.redirects_used;
         }
         self.stats.virtual_ms = (self.now.0 - 1_000_000_000) / 1_000_000;
         self.stats

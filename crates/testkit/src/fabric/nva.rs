@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{MoveId, MoveMode};
+use godwit_model::{MoveId, MoveMode, Secret};
 use godwit_nva::{Config, Directory, Input, Output, SessionId, State, Write};
 use godwit_wire::Span;
 
@@ -80,6 +80,12 @@ impl Nva {
     pub fn pardon(&mut self) {
         self.doomed = None;
     }
+}
+
+/// The directory's settings: NVEs may tell each other where a VM is (R47), and a VM that is started elsewhere again
+/// and again is not frozen (R22), because it would never come to where it runs.
+pub(super) fn config() -> Config {
+    Config { channel_secret: Some(Secret([7; 32])), flap_limit: usize::MAX, ..Config::default() }
 }
 
 impl World {
@@ -233,6 +239,6 @@ impl World {
         let state = self.nva.disk.clone();
         self.nva.disk.epoch = epoch;
         self.note(|| format!("NVA is up in epoch {epoch}"));
-        self.nva.directory = Some(Directory::restore(Config::default(), state, epoch));
+        self.nva.directory = Some(Directory::restore(config(), state, epoch));
     }
 }

@@ -1,8 +1,7 @@
 //! What happens in one run, all of it drawn from a seed before anything runs.
 
+use godwit_model::Unplanned;
 use godwit_wire::Span;
-
-use super::rng::Rng;
 
 /// What may go wrong in a schedule, and so what it promises.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,6 +10,9 @@ pub enum Class {
     Planned,
     /// Sessions are cut and soon there again: moves still lose nothing.
     Cuts,
+    /// One switch hears nothing from the NVA all the time, and its VMs go on sending to where the others
+    /// were: what they send is forwarded and nothing is lost (R43).
+    Frozen,
     /// The NVA and the sessions with it fail: VMs that do not move lose nothing.
     NvaFaults,
     /// The underlay and the switches fail too, and VMs start elsewhere without an order: the safety
@@ -19,12 +21,13 @@ pub enum Class {
 }
 
 impl Class {
-    /// Every class.
-    pub const ALL: [Class; 4] = [Class::Planned, Class::Cuts, Class::NvaFaults, Class::Anything];
+    /// The classes, which take turns by seed.
+    pub const ALL: [Class; 5] =
+        [Class::Planned, Class::Cuts, Class::Frozen, Class::NvaFaults, Class::Anything];
 
     /// Hypervisors take their time, and holds suffice: no frame is lost.
     pub fn is_lossless(self) -> bool {
-        matches!(self, Class::Planned | Class::Cuts)
+        matches!(self, Class::Planned | Class::Cuts | Class::Frozen)
     }
 }
 
@@ -109,8 +112,14 @@ pub enum Pause {
 /// When a move is called off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Abort {
+    /// As soon as it is ordered.
+    Ordered,
+    /// With the new port there, and nobody known to be prepared.
+    Plugged,
     /// Before the VM is paused.
     Prepared,
+    /// The VM is paused, and the old switch has not heard of it.
+    Pausing,
     /// While it is paused.
     Paused,
 }
@@ -124,6 +133,8 @@ pub struct MovePlan {
     pub vm: usize,
     /// No move: the VM dies, and is started at the new switch without a word to the NVA.
     pub cold: bool,
+    /// To another port of the switch where it is, without a word to the NVA (R23).
+    pub local: bool,
     /// The new switch.
     pub to: usize,
     /// The new port is there before the order.
@@ -142,6 +153,8 @@ pub struct MovePlan {
     pub announce: Announce,
     /// From its going on to its first frame.
     pub quiet: Span,
+    /// Until then it says nothing at all, not even announcements.
+    pub silent: bool,
     /// Called off.
     pub abort: Option<Abort>,
     /// After a call-off the hypervisor activates the old port itself. A switch that never heard of the
@@ -187,6 +200,11 @@ pub struct Weather {
     pub loss: u64,
     /// Underlay frames repeated in a storm, of a thousand.
     pub repeat: u64,
+    /// Messages of sessions that are lost though the session stays, of a thousand: of those that the
+    /// protocol says again.
+    pub message_loss: u64,
+    /// Messages of sessions that come twice, of a thousand.
+    pub message_repeat: u64,
 }
 
 /// A whole run.
@@ -212,6 +230,8 @@ pub struct Schedule {
     pub faults: Vec<(Span, Fault)>,
     /// Delays.
     pub weather: Weather,
+    /// What becomes of claims that no move explains (R21).
+    pub unplanned: Unplanned,
     /// Life of a forward entry.
     pub fwd_timer: Span,
     /// How long traffic runs.
@@ -223,39 +243,12 @@ pub struct Schedule {
 impl Schedule {
     /// The schedule of a seed; the classes take turns.
     pub fn random(seed: u64) -> Schedule {
-        Schedule::of(Class::ALL[(seed % 4) as usize], seed)
+        Schedule::of(Class::ALL[(seed % Class::ALL.len() as u64) as usize], seed)
     }
 
     /// A schedule of one class.
     pub fn of(class: Class, seed: u64) -> Schedule {
-        let mut rng = Rng::new(seed);
-        let hosts = rng.between(2, 5) as usize;
-        let workers = (0..hosts).map(|_| rng.between(1, 2) as usize).collect();
-        let underlay = rng.pick(&[Underlay::V4, Underlay::V6, Underlay::Both]);
-        let vns = rng.between(1, 2) as usize;
-        let vms = draw_vms(&mut rng, hosts, vns);
-        let run = rng.ms(800, 3000);
-        let weather = draw_weather(&mut rng, class);
-        let flows = draw_flows(&mut rng, &vms);
-        let moves = draw_moves(&mut rng, class, &vms, hosts, run, &weather);
-        let faults = draw_faults(&mut rng, class, hosts, run);
-        let fwd_timer = Span::from_ms(rng.pick(&[5_000, 60_000]));
-        let sabotage = None;
-        Schedule {
-            seed,
-            class,
-            workers,
-            underlay,
-            vns,
-            vms,
-            flows,
-            moves,
-            faults,
-            weather,
-            fwd_timer,
-            run,
-            sabotage,
-        }
+        super::draw::schedule(class, seed)
     }
 
     /// The same with something broken.
@@ -269,161 +262,4 @@ impl Schedule {
     pub fn hosts(&self) -> usize {
         self.workers.len()
     }
-}
-
-/// VMs numbered from 0 in each VN: the second VN repeats the addresses of the first.
-fn draw_vms(rng: &mut Rng, hosts: usize, vns: usize) -> Vec<VmPlan> {
-    let mut vms = Vec::new();
-    for vn in 0..vns {
-        for number in 0..rng.between(2, 4) as usize {
-            vms.push(VmPlan { vn, number, home: rng.index(hosts), explicit: rng.chance(200) });
-        }
-    }
-    vms
-}
-
-/// Everybody sends to somebody, some to more.
-fn draw_flows(rng: &mut Rng, vms: &[VmPlan]) -> Vec<FlowPlan> {
-    let mut flows = Vec::new();
-    for (from, vm) in vms.iter().enumerate() {
-        for (to, peer) in vms.iter().enumerate() {
-            if to != from && peer.vn == vm.vn && rng.chance(600) {
-                let (v6, every) = (rng.chance(500), rng.ms(4, 25));
-                flows.push(FlowPlan { from, to: Some(to), v6, every });
-            }
-        }
-        if rng.chance(150) {
-            flows.push(FlowPlan { from, to: None, v6: false, every: rng.ms(50, 150) });
-        }
-    }
-    flows
-}
-
-fn draw_weather(rng: &mut Rng, class: Class) -> Weather {
-    let least = rng.between(5, 100);
-    let stormy = class == Class::Anything;
-    Weather {
-        underlay_us: (least, least + rng.pick(&[10, 200, 2000])),
-        mailbox_us: rng.pick(&[20, 200, 2000]),
-        event_us: rng.pick(&[20, 500]),
-        session_us: rng.pick(&[100, 1000, 10_000]),
-        commit_us: rng.pick(&[50, 1000, 10_000]),
-        loss: if stormy { rng.between(0, 300) } else { 0 },
-        repeat: if stormy { rng.between(0, 200) } else { 0 },
-    }
-}
-
-fn draw_moves(
-    rng: &mut Rng,
-    class: Class,
-    vms: &[VmPlan],
-    hosts: usize,
-    run: Span,
-    weather: &Weather,
-) -> Vec<MovePlan> {
-    let count = rng.between(1, 8);
-    // Some schedules move one VM over and over, and some everything at once.
-    let (favourite, window) = (rng.index(vms.len()), rng.pick(&[run.0 / 20, run.0 / 2, run.0 * 8 / 10]));
-    let keen = rng.chance(300);
-    let mut moves = Vec::new();
-    for _ in 0..count {
-        let vm = if keen { favourite } else { rng.index(vms.len()) };
-        let at = Span(rng.below(window));
-        moves.push(draw_move(rng, class, &vms[vm], vm, at, hosts, weather));
-    }
-    if rng.chance(150) && vms.len() >= 2 {
-        moves.extend(draw_swap(rng, class, vms, hosts, run, weather));
-    }
-    moves.sort_by_key(|m| m.at);
-    moves
-}
-
-/// Two VMs change places at the same time.
-fn draw_swap(
-    rng: &mut Rng,
-    class: Class,
-    vms: &[VmPlan],
-    hosts: usize,
-    run: Span,
-    weather: &Weather,
-) -> [MovePlan; 2] {
-    let (a, at) = (rng.index(vms.len()), Span(rng.below(run.0 / 2)));
-    let b = (a + 1 + rng.index(vms.len() - 1)) % vms.len();
-    let mut there = draw_move(rng, class, &vms[a], a, at, hosts, weather);
-    let mut back = draw_move(rng, class, &vms[b], b, at, hosts, weather);
-    (there.to, back.to) = (vms[b].home, vms[a].home);
-    [there, back]
-}
-
-fn draw_move(
-    rng: &mut Rng,
-    class: Class,
-    plan: &VmPlan,
-    vm: usize,
-    at: Span,
-    hosts: usize,
-    weather: &Weather,
-) -> MovePlan {
-    let calm = class.is_lossless();
-    // A hypervisor stops a VM's last device before it starts its first one elsewhere, and that takes
-    // longer than a switch needs to hear of it. No frame of the VM is under way when it pauses.
-    let least = 3000 + 3 * (weather.mailbox_us + weather.event_us);
-    let announce = match rng.below(5) {
-        _ if plan.explicit => Announce::Explicit,
-        0 => Announce::Explicit,
-        1 => Announce::Garp,
-        2 => Announce::Na,
-        3 => Announce::Rarp,
-        _ => Announce::FirstFrame,
-    };
-    // A guest that talks before its port is activated loses what it says (R15); one that waits so
-    // long does not.
-    let settled = 2000 + 2 * (weather.mailbox_us + weather.event_us);
-    MovePlan {
-        at,
-        vm,
-        cold: class == Class::Anything && rng.chance(80),
-        to: rng.index(hosts),
-        plug_first: rng.chance(300),
-        patience: if calm { Span::from_ms(5000) } else { rng.ms(0, 1500) },
-        plug_after: rng.us(100, 20_000),
-        pause: if calm { Pause::Asked } else { rng.pick(&[Pause::Asked, Pause::LinkDown, Pause::Unplugged]) },
-        pause_lag: rng.us(10, 1000),
-        blackout: rng.us(least, least + rng.clone().pick(&[1000, 50_000, 300_000])),
-        announce,
-        quiet: if calm { rng.us(settled, settled + 5000) } else { rng.us(0, 5000) },
-        abort: if rng.chance(200) { Some(rng.pick(&[Abort::Prepared, Abort::Paused])) } else { None },
-        tell_old: rng.chance(500) || class != Class::Planned,
-        unplug_after: rng.us(1000, 300_000),
-    }
-}
-
-fn draw_faults(rng: &mut Rng, class: Class, hosts: usize, run: Span) -> Vec<(Span, Fault)> {
-    if class == Class::Planned {
-        return Vec::new();
-    }
-    if class == Class::Cuts {
-        let cuts = (0..rng.between(1, 6)).map(|_| (Span(rng.below(run.0)), Fault::Cut(rng.index(hosts))));
-        let mut cuts: Vec<_> = cuts.collect();
-        cuts.sort_by_key(|f| f.0);
-        return cuts;
-    }
-    let mut faults = Vec::new();
-    for _ in 0..rng.between(1, 5) {
-        let at = Span(rng.below(run.0));
-        let down = rng.ms(10, 800);
-        let kinds = if class == Class::Anything { 7 } else { 5 };
-        let fault = match rng.below(kinds) {
-            0 => Fault::Cut(rng.index(hosts)),
-            1 => Fault::Partition(rng.index(hosts), rng.ms(50, 1500)),
-            2 => Fault::Kill(down),
-            3 => Fault::KillBeforeWrite(down),
-            4 => Fault::KillAfterWrite(down),
-            5 => Fault::Storm(rng.ms(50, 800)),
-            _ => Fault::Reboot(rng.index(hosts), rng.ms(1, 500)),
-        };
-        faults.push((at, fault));
-    }
-    faults.sort_by_key(|f| f.0);
-    faults
 }

@@ -5,20 +5,24 @@
 //! it was. What switches and NVA may rely on, and nothing else:
 //!
 //! * A guest runs once: it is paused, and the old switch told so, before it goes on elsewhere.
+//! * A guest runs for two milliseconds before it is paused again.
 //! * What a guest has sent is taken before its devices stop; what is delivered to a paused guest's old
 //!   port, until it goes on, is in its memory.
 //! * A move is ordered before the guest is paused for it, and called off only before it runs at the new
 //!   switch. Prepared is awaited with patience in schedules that promise to lose nothing.
 //! * After a call-off the old port is activated by word where the guest was paused by word, unless
 //!   nothing fails: a switch that was away may not know of the move.
+//! * A VM whose move was called off changes its port within its switch only after that switch has heard of the
+//!   call-off.
 //! * Where switches die too, nothing is begun with a VM before the directory has it where it runs.
-//! * A guest is not silent for long.
+//! * A guest is not silent for long, unless the hypervisor itself activates its port.
 
 use godwit_control::Input;
 use godwit_model::{MoveId, MovePhase};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
+use super::draw::FROZEN;
 use super::names;
 use super::nva::{Order, Request};
 use super::schedule::{Abort, Announce, Class, MovePlan, Pause};
@@ -30,6 +34,9 @@ const ANSWER: Span = Span::from_ms(400);
 const REFUSED: (Span, u32) = (Span::from_ms(25), 300);
 /// How often the script looks how far the move is.
 const LOOK: Span = Span::from_ms(5);
+/// A guest runs at least so long before it is paused: what it says first reaches its switch before the
+/// hypervisor's next word does.
+const LEAST_RUN: Span = Span::from_ms(2);
 
 /// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,15 +94,17 @@ impl World {
         let Some(n) = self.guests[vm].wanted.pop_front() else { return };
         let mut plan = self.plan.moves[n].clone();
         let old = self.guests[vm].at;
-        if old.is_some_and(|(host, _)| host == plan.to) {
-            plan.to = (plan.to + 1) % self.hosts.len();
-        }
+        plan.to = match old {
+            Some((host, _)) if plan.local => host,
+            Some((host, _)) if host == plan.to => self.another_host(host),
+            _ => plan.to,
+        };
         let script = self.scripts.len();
         let id = format!("m{n}");
         self.note(|| format!("SCRIPT {id}: vm {vm} from {old:?} to n{}: {plan:?}", plan.to));
         self.stats.moves += 1;
         self.guests[vm].script = Some(script);
-        let cold = plan.cold;
+        let (cold, local) = (plan.cold, plan.local);
         let until = Instant::NEVER;
         self.scripts.push(Script {
             plan,
@@ -109,8 +118,18 @@ impl World {
             until,
         });
         // What was said to switches on behalf of an earlier move has arrived before the VM dies.
-        let (step, after) = if cold { (Step::Die, Span::from_ms(5)) } else { (Step::Order, Span(0)) };
+        let (step, after) = match (cold, local) {
+            (true, _) => (Step::Die, Span::from_ms(5)),
+            (_, true) => (Step::Plug, Span(0)),
+            _ => (Step::Order, Span(0)),
+        };
         self.wake(script, step, after);
+    }
+
+    /// The next switch that a VM may go to.
+    fn another_host(&self, host: usize) -> usize {
+        let next = (host + 1) % self.hosts.len();
+        if self.plan.class == Class::Frozen && next == FROZEN { next + 1 } else { next }
     }
 
     /// The directory has the VM where it runs, and no move of it: a manager begins nothing else before,
@@ -166,10 +185,7 @@ impl World {
         }
         match self.scripts[script].step {
             Step::Order => self.order(script),
-            Step::Plug => {
-                self.plug_target(script);
-                self.begin_waiting(script);
-            }
+            Step::Plug => self.plug_step(script),
             Step::Await => self.look(script),
             Step::Pause => self.pause_guest(script),
             Step::TellPause => self.tell_pause(script),
@@ -192,6 +208,8 @@ impl World {
         }
         let s = &self.scripts[script];
         let (vm, to, id) = (self.guests[s.plan.vm].name.clone(), s.plan.to, s.id.clone());
+        let earlier = self.nva.settled().is_some_and(|d| !d.moves(Some(&vm), true).is_empty());
+        self.stats.moves_on += u64::from(earlier && s.tries == 0);
         self.nva_request(Request::Order { script, what: Order::Start { vm, to, id } });
         if self.scripts[script].step == Step::Order {
             self.wake(script, Step::Order, ANSWER);
@@ -205,8 +223,9 @@ impl World {
         match (s.step, answer) {
             (Step::Order, Ok(())) => {
                 let after = if s.plan.plug_first { Span(0) } else { s.plan.plug_after };
+                let off = s.plan.abort == Some(Abort::Ordered);
                 self.known.orders.insert(MoveId(id));
-                self.wake(script, Step::Plug, after);
+                self.wake(script, if off { Step::CallOff } else { Step::Plug }, after);
             }
             (Step::Order, Err(why)) => {
                 self.note(|| format!("SCRIPT {id}: refused: {why}"));
@@ -219,6 +238,31 @@ impl World {
             // The answer to an order that was given again meanwhile.
             _ => {}
         }
+    }
+
+    fn plug_step(&mut self, script: usize) {
+        let s = &self.scripts[script];
+        let (vm, local, abort) = (s.plan.vm, s.plan.local, s.plan.abort);
+        if local && self.plan.class == Class::Anything && !self.is_settled(vm) {
+            return self.wake_patiently(script, Step::Plug);
+        }
+        if local && self.guests[vm].called_off && self.has_move_at_hand(vm) {
+            return self.wake_patiently(script, Step::Plug);
+        }
+        self.plug_target(script);
+        let span = self.rng.us(0, 5000);
+        match abort {
+            _ if local => self.wake(script, Step::Pause, span),
+            Some(Abort::Plugged) => self.wake(script, Step::CallOff, span),
+            _ => self.begin_waiting(script),
+        }
+    }
+
+    /// The VM's switch has not heard of the call-off yet: it would take a pause for one of that move, and end it
+    /// with that.
+    fn has_move_at_hand(&self, vm: usize) -> bool {
+        let guest = &self.guests[vm];
+        guest.at.is_some_and(|(host, _)| self.hosts[host].nve.expects_move(guest.key))
     }
 
     fn plug_target(&mut self, script: usize) {
@@ -263,13 +307,19 @@ impl World {
 
     fn pause_guest(&mut self, script: usize) {
         let s = &self.scripts[script];
+        let earliest = self.guests[s.plan.vm].runs_since + LEAST_RUN;
+        if self.now < earliest {
+            return self.wake(script, Step::Pause, earliest.since(self.now));
+        }
         let lag = s.plan.pause_lag;
+        let off = s.plan.abort == Some(Abort::Pausing);
         let guest = &mut self.guests[s.plan.vm];
         guest.running = false;
         guest.has_moved = true;
         self.note(|| format!("SCRIPT {script}: guest pauses"));
         // What it has sent is taken before its devices stop.
-        self.wake(script, Step::TellPause, lag.max(Span::from_us(100)));
+        let step = if off { Step::CallOff } else { Step::TellPause };
+        self.wake(script, step, lag.max(Span::from_us(100)));
     }
 
     fn tell_pause(&mut self, script: usize) {
@@ -282,7 +332,7 @@ impl World {
                 Pause::Unplugged => self.unplug(host, port),
             }
         }
-        let step = if abort.is_some() { Step::CallOff } else { Step::GoOn };
+        let step = if abort == Some(Abort::Paused) { Step::CallOff } else { Step::GoOn };
         self.wake(script, step, blackout);
     }
 
@@ -291,7 +341,11 @@ impl World {
         let (plan, old, Some(port)) = (s.plan.clone(), s.old, s.new) else { return };
         self.note(|| format!("SCRIPT {script}: guest goes on at n{} port {}", plan.to, port.0));
         self.stats.moves_made += 1;
+        self.guests[plan.vm].called_off = false;
+        self.stats.moves_within += u64::from(plan.local);
         self.resume(plan.vm, plan.to, port, plan.announce, plan.quiet);
+        let guest = &mut self.guests[plan.vm];
+        guest.silent_until = if plan.silent { guest.quiet_until } else { Instant(0) };
         if let Some((host, port)) = old {
             self.after(plan.unplug_after, Event::Unplug { host, port });
         }
@@ -305,7 +359,9 @@ impl World {
         guest.at = Some((host, port));
         guest.running = true;
         guest.announce = announce;
+        guest.runs_since = self.now;
         guest.quiet_until = self.now + quiet;
+        guest.silent_until = Instant(0);
         if announce == Announce::Explicit {
             self.tell_later(host, Input::ActivatePort { port });
         }
@@ -326,6 +382,7 @@ impl World {
         let s = &self.scripts[script];
         let (plan, Some((host, port))) = (s.plan.clone(), s.old) else { return };
         self.stats.moves_called_off += 1;
+        self.guests[plan.vm].called_off = true;
         self.note(|| format!("SCRIPT {script}: guest goes on where it was"));
         if !self.guests[plan.vm].running {
             let unplugged = !self.hosts[host].ports.contains_key(&port);

@@ -45,6 +45,10 @@ stats! {
     moves,
     /// Moves after which the guest ran at the new switch.
     moves_made,
+    /// Moves between ports of one switch.
+    moves_within,
+    /// Moves of VMs whose move before was not done yet.
+    moves_on,
     /// VMs that died and were started elsewhere.
     cold_starts,
     /// Moves called off.
@@ -75,8 +79,22 @@ stats! {
     asked_of_moving,
     /// Of these, answered.
     answered,
+    /// Answers of guests that were asked for their own addresses.
+    answers_of_guests,
+    /// Guests that their switch asked because another had left.
+    scanned,
+    /// Senders with an old location that were told directly.
+    redirects_direct,
+    /// Senders with an old location that were told by way of the NVA.
+    redirects_by_nva,
+    /// Redirects that led to another location.
+    redirects_used,
     /// Messages between switches and the NVA.
     messages,
+    /// Messages lost while their session stayed.
+    messages_lost,
+    /// Messages that came twice.
+    messages_repeated,
     /// Sessions opened.
     sessions,
     /// Sessions cut.

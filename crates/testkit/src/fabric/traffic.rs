@@ -32,6 +32,12 @@ pub(super) struct Guest {
     pub running: bool,
     /// Its application is silent until then.
     pub quiet_until: Instant,
+    /// Since when it runs where it is.
+    pub runs_since: Instant,
+    /// Its last move was called off.
+    pub called_off: bool,
+    /// The whole guest is, until then.
+    pub silent_until: Instant,
     /// How it announces itself at its present place.
     pub announce: Announce,
     /// It was paused for a move at least once.
@@ -56,6 +62,9 @@ impl Guest {
             at: None,
             running: false,
             quiet_until: Instant(0),
+            runs_since: Instant(0),
+            called_off: false,
+            silent_until: Instant(0),
             announce: Announce::Explicit,
             has_moved: false,
             awaited: None,
@@ -180,6 +189,9 @@ impl World {
         if !guest.running || guest.at != Some((host, port)) {
             return;
         }
+        if self.now < guest.silent_until {
+            return self.after(CHATTER, Event::Announce { vm, host, port, round });
+        }
         let (mac, number) = (guest.key.mac, guest.number);
         let ask = || frames::arp_request(mac, names::vm_v4(number), names::vm_v4((number + 1) % 4));
         let frame = match guest.announce {
@@ -206,7 +218,7 @@ impl World {
         // One number more than there are: nobody's address.
         let target = self.rng.index(5);
         let guest = &self.guests[vm];
-        if !guest.running || target == guest.number {
+        if !guest.running || target == guest.number || self.now < guest.silent_until {
             return;
         }
         let (mac, number) = (guest.key.mac, guest.number);
@@ -268,7 +280,10 @@ impl World {
             self.stats.frames_at_dead_ports += 1;
             return;
         };
-        let Some(tag) = tag else { return self.check_answer(host, vm, frame) };
+        let Some(tag) = tag else {
+            self.guest_answers(vm, (host, port), frame);
+            return self.check_answer(host, vm, frame);
+        };
         let Some(flow) = self.flows.get_mut(usize::from(tag.flow)) else { return };
         let (from, to) = (flow.from, flow.to);
         if !flow.is_intact(tag, frame) {
@@ -287,6 +302,19 @@ impl World {
         self.stats.frames_received += 1;
         if to.is_some() {
             self.count_receipt(tag);
+        }
+    }
+
+    /// A guest that is asked for one of its addresses says so (R21, R32).
+    fn guest_answers(&mut self, vm: usize, at: (usize, PortIdx), frame: &[u8]) {
+        let guest = &self.guests[vm];
+        if !guest.running || guest.at != Some(at) || self.now < guest.silent_until {
+            return;
+        }
+        let (v4, v6) = (names::vm_v4(guest.number), names::vm_v6(guest.number));
+        if let Some(answer) = frames::answer(frame, guest.key.mac, v4, v6) {
+            self.stats.answers_of_guests += 1;
+            self.guest_puts(vm, 0, MemPacket::new(&answer));
         }
     }
 

@@ -46,6 +46,7 @@ pub(super) struct Worker {
 /// Small tables: a schedule has a handful of everything, and thousands of schedules want memory.
 fn config() -> TablesConfig {
     TablesConfig {
+        port_capacity: 64,
         location_capacity: 64,
         vn_capacity: 8,
         tunnel_capacity: 64,
@@ -55,7 +56,8 @@ fn config() -> TablesConfig {
         misses_per_port: 8,
         ask_capacity: 16,
         asks_per_port: 8,
-        hold_bytes: 1 << 20,
+        hold_bytes: 512 << 10,
+        settle: Span::from_ms(1000),
         replica_limit: 8,
         hash_key: HashKey::new(1, 2),
         ..TablesConfig::default()
@@ -130,7 +132,8 @@ impl Worker {
         if self.tables.ready() > 0 {
             return now + Span::from_us(5);
         }
-        let asks = if self.tables.asks().is_empty() { Instant::NEVER } else { now + Span::from_ms(20) };
+        let waits = !self.tables.asks().is_empty() || self.tables.has_arrivals();
+        let asks = if waits { now + Span::from_ms(20) } else { Instant::NEVER };
         self.tables.vms.next_due().max(now + Span::from_us(5)).min(asks)
     }
 

@@ -254,7 +254,7 @@ impl World {
     /// Frames between these two are promised to arrive, once each.
     pub fn is_promised(&self, from: usize, to: usize) -> bool {
         match self.plan.class {
-            Class::Planned | Class::Cuts => true,
+            Class::Planned | Class::Cuts | Class::Frozen => true,
             Class::NvaFaults => !self.guests[from].has_moved && !self.guests[to].has_moved,
             Class::Anything => false,
         }
