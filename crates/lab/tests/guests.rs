@@ -122,6 +122,26 @@ fn a_guest_moves_between_wires_over_ipv6() {
     moved_between_wires(true);
 }
 
+/// What a guest sends while it is connected is owed to neither tap, or its pause would wait for it for ever.
+#[test]
+fn a_guest_that_speaks_while_it_is_connected_can_be_paused() {
+    let Some(site) = Site::new() else { return };
+    let (mut v, mut p) = (site.vm("v", 10), site.vm("p", 20));
+    let (first, second) = (site.wire(&v, "tv1"), site.wire(&v, "tv2"));
+    v.attach(&first).unwrap();
+    p.attach(&site.wire(&p, "tp1")).unwrap();
+    let traffic = open(&mut v, &mut p, false);
+    run(&mut p.agent).unwrap();
+    run(&mut v.agent).unwrap();
+    for wire in [&second, &first] {
+        v.attach(wire).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(v.pause().unwrap(), "everything sent was taken");
+        v.resume(false).unwrap();
+    }
+    traffic.finish(&mut v.agent, &mut p.agent).unwrap();
+}
+
 #[test]
 fn what_is_not_delivered_is_found_missing() {
     let Some(site) = Site::new() else { return };

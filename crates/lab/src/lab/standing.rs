@@ -31,7 +31,8 @@ struct VmRecord {
     mac: String,
     ips: Vec<IpAddr>,
     attached: Option<Attachment>,
-    guest_sent_before: u64,
+    before: (u64, u64),
+    silent: bool,
 }
 
 impl Lab {
@@ -51,7 +52,8 @@ impl Lab {
             mac: vm.spec.mac.to_string(),
             ips: vm.spec.ips.clone(),
             attached: vm.attached.clone(),
-            guest_sent_before: vm.guest_sent_before,
+            before: vm.before,
+            silent: vm.silent,
         });
         let record =
             Record { nves: self.nves.keys().cloned().collect(), vms: vms.collect(), taps: self.taps };
@@ -81,7 +83,7 @@ impl Lab {
             let spec = VmSpec { name: r.name.clone(), mac, ips: r.ips };
             let process = Process::adopted(&format!("agent-{}", r.name), &dir);
             let mut vm = Vm::adopt(spec, &ns(&r.name), process, &dir)?;
-            (vm.attached, vm.guest_sent_before) = (r.attached, r.guest_sent_before);
+            (vm.attached, vm.before, vm.silent) = (r.attached, r.before, r.silent);
             Ok((r.name, vm))
         };
         let vms = record.vms.into_iter().map(vm).collect::<Result<_>>()?;

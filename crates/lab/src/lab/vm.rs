@@ -83,7 +83,10 @@ pub struct Vm {
     pub kernel_drops: u64,
     /// The agent's process.
     pub process: Process,
-    pub(super) guest_sent_before: u64,
+    /// Packets that the guest had sent, and that the tap had passed on, when the two were connected.
+    pub(super) before: (u64, u64),
+    /// The guest's kernel is cut off from its NIC.
+    pub(super) silent: bool,
 }
 
 impl Vm {
@@ -114,11 +117,13 @@ impl Vm {
             attached: None,
             kernel_drops: 0,
             process,
-            guest_sent_before: 0,
+            before: (0, 0),
+            silent: false,
         }
     }
 
-    /// Connects the guest's NIC to a tap instead of the present one.
+    /// Connects the guest's NIC to a tap instead of the present one. What a guest sends meanwhile is gone, as with a
+    /// cable that is pulled, and owed to neither tap.
     ///
     /// # Errors
     /// Where the system refuses.
@@ -129,11 +134,21 @@ impl Vm {
             self.kernel_drops += stats.tx_dropped + stats.rx_dropped;
             lines.push(format!("link set {} nomaster", old.tap));
         }
-        // What was sent to nowhere before is not owed to the new tap.
-        self.guest_sent_before = self.interfaces(GUEST)?.0.tx_packets;
+        // Even a guest without programs speaks, of its multicast groups: a packet between the count and the new
+        // connection would be missed on the tap for good.
+        let was_silent = self.silent;
+        self.silence(true)?;
+        let (guest, tap) = self.interfaces(&to.tap)?;
+        self.before = (guest.tx_packets, tap.tx_packets + tap.tx_dropped);
         lines.push(format!("link set {} master {GUEST}", to.tap));
         cmd::ip_batch(&self.namespace, &lines)?;
         self.attached = Some(to.clone());
+        if was_silent { Ok(()) } else { self.silence(false) }
+    }
+
+    fn silence(&mut self, silent: bool) -> Result<()> {
+        topology::silence_guest(&self.namespace, silent)?;
+        self.silent = silent;
         Ok(())
     }
 
@@ -144,7 +159,7 @@ impl Vm {
     /// Where the agent or the system refuses.
     pub fn pause(&mut self) -> Result<bool> {
         self.agent.order(&Request::Pause)?;
-        topology::silence_guest(&self.namespace, true)?;
+        self.silence(true)?;
         let Some(tap) = self.attached.as_ref().map(|a| a.tap.clone()) else { return Ok(true) };
         let give_up = Instant::now() + DRAIN_PATIENCE;
         while !self.drained(&tap)? {
@@ -159,7 +174,8 @@ impl Vm {
     /// Every frame that left the guest since the tap was attached has left the tap's queue.
     fn drained(&mut self, tap: &str) -> Result<bool> {
         let (guest, tap) = self.interfaces(tap)?;
-        Ok(tap.tx_packets + tap.tx_dropped >= guest.tx_packets - self.guest_sent_before)
+        let (sent, taken) = self.before;
+        Ok(tap.tx_packets + tap.tx_dropped - taken >= guest.tx_packets - sent)
     }
 
     fn interfaces(&mut self, other: &str) -> Result<(InterfaceStats, InterfaceStats)> {
@@ -172,7 +188,7 @@ impl Vm {
     /// # Errors
     /// Where the agent or the system refuses.
     pub fn resume(&mut self, rarp: bool) -> Result<()> {
-        topology::silence_guest(&self.namespace, false)?;
+        self.silence(false)?;
         self.announce(rarp)?;
         self.agent.order(&Request::Run)
     }
