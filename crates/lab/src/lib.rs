@@ -1,8 +1,8 @@
 //! Namespaces, switches, an NVA and VMs on one machine; runs scenarios.
 //!
 //! [`lab::Lab`] builds the network and takes it down, [`agent`] is the software in its VMs, [`guest`] makes
-//! VMs of QEMU, with a kernel of their own, [`mover`] plays the hypervisor of those that are namespaces, [`traffic`] sends and judges, [`scenario`] puts them together.
-//! [`mod@bench`] compares speeds.
+//! VMs of QEMU, with a kernel of their own, [`mover`] plays the hypervisor of those that are namespaces, [`traffic`]
+//! sends and judges, [`watch`] tells when frames arrive, [`scenario`] puts them together. [`mod@bench`] compares speeds.
 //! Integration tests use the same parts as the command `godwit-lab`.
 
 pub mod agent;
@@ -16,3 +16,4 @@ pub mod mover;
 pub mod random;
 pub mod scenario;
 pub mod traffic;
+pub mod watch;

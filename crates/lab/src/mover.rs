@@ -17,6 +17,7 @@ use crate::guest::qemu::Nic;
 use crate::lab::guests::{Placed, VhostPort};
 use crate::lab::rpc::is_unreachable;
 use crate::lab::{Lab, nve::Nva};
+use crate::scenario::gap::FrameGap;
 
 /// How long each part of a move may take; the NVA may be away for a while.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,6 +46,8 @@ pub struct Moved {
     pub migration: Option<Migration>,
     /// The silence at the VM's peer that belongs to the move, by the monotonic clock; for the caller to find.
     pub gap: Option<Gap>,
+    /// The same of all frames, taken apart; for the caller to find.
+    pub frames: Option<FrameGap>,
     /// The NVA's record when the move was final; [`Moved::refresh`] reads it again.
     pub record: MoveRecord,
 }
@@ -201,6 +204,7 @@ fn begin(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
         drained: true,
         migration: None,
         gap: None,
+        frames: None,
         record,
     })
 }

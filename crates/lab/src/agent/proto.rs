@@ -201,6 +201,13 @@ pub struct Gap {
     pub to_ns: u64,
 }
 
+impl Gap {
+    /// Its length.
+    pub fn length_ns(&self) -> u64 {
+        self.to_ns.saturating_sub(self.from_ns)
+    }
+}
+
 /// One end's view of a TCP transfer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TcpReport {

@@ -7,6 +7,7 @@ use clap::Args;
 use godwit_nva_api::v1::MoveStepKind;
 
 use super::clocks::GuestClock;
+use super::gap::FrameGap;
 use super::nva_kill::{Blow, strike};
 use super::report::{self, MoveLine, Run};
 use super::{Common, Guests, Load, finish, ip_version, talk, with_agents};
@@ -16,16 +17,20 @@ use crate::guest::qemu::{GuestSpec, QEMU};
 use crate::guest::standard_image;
 use crate::lab::delay::{Delay, duration};
 use crate::lab::nve::Binaries;
+use crate::lab::topology::GUEST;
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec};
 use crate::mover::{How, Moved, hot_move};
 use crate::random::Dice;
 use crate::traffic::{Talk, Traffic, run};
+use crate::watch::Watch;
 
 /// The switches that the VM goes around.
 const ROUND: [&str; 3] = ["a", "b", "c"];
 /// The VM that moves and the one it talks to.
 const PAIR: (&str, &str) = ("v", "p");
+/// The number of the VM that moves.
+const V: u8 = 10;
 /// NVEs report what they forwarded once more after a move's end.
 pub const LATE_COUNTS: Duration = Duration::from_millis(600);
 
@@ -205,7 +210,8 @@ impl HotMove {
             if hugepages { "hugepages" } else { "no hugepages" },
         );
         with_agents(lab, PAIR, |v, p| run(p).and_then(|()| run(v)))?;
-        let (mut moves, clock, tcp_went_on) = self.go_round(lab, &traffic)?;
+        let watch = Watch::start(&lab.namespace(PAIR.1), GUEST, VmSpec::numbered(PAIR.0, V).mac)?;
+        let (mut moves, clock, tcp_went_on) = self.go_round(lab, &traffic, &watch)?;
         let mut talk = finish(lab, &traffic, PAIR)?;
         if let Some(clock) = clock {
             by_the_machines_clock(&mut talk, &clock);
@@ -227,7 +233,7 @@ impl HotMove {
     }
 
     fn start_v(&self, lab: &mut Lab) -> Result<()> {
-        let v = VmSpec::numbered("v", 10);
+        let v = VmSpec::numbered(PAIR.0, V);
         match self.guests {
             Guests::Netns => lab.start_vm(v, "a"),
             Guests::Qemu => {
@@ -239,7 +245,12 @@ impl HotMove {
 
     /// All the moves; beside them v's clock, where that is not the machine's, and whether TCP was seen to go on
     /// after each of them.
-    fn go_round(&self, lab: &mut Lab, traffic: &Traffic) -> Result<(Vec<Moved>, Option<GuestClock>, bool)> {
+    fn go_round(
+        &self,
+        lab: &mut Lab,
+        traffic: &Traffic,
+        watch: &Watch,
+    ) -> Result<(Vec<Moved>, Option<GuestClock>, bool)> {
         let half = Duration::from_secs_f64(self.duration_per_move / 2.0);
         let qemu = self.guests == Guests::Qemu;
         let mut clock = if qemu { Some(GuestClock::new(ahead(lab)?)) } else { None };
@@ -263,6 +274,7 @@ impl HotMove {
             std::thread::sleep(half.max(LATE_COUNTS));
             moved.refresh(&lab.nva)?;
             moved.gap = silence(lab, &moved)?;
+            moved.frames = frames(watch, &moved);
             println!("      {}", MoveLine::new(tries, &moved).text(Some(tcp)));
             if !moved.done() {
                 println!("             (called off: v is where it was)");
@@ -341,6 +353,13 @@ fn silence(lab: &mut Lab, moved: &Moved) -> Result<Option<Gap>> {
     // What p had received by then may be a little older or newer than the pause itself.
     let around = |g: &&Gap| g.to_ns + 1_000_000 > pause.from_ns && g.from_ns < pause.to_ns + 1_000_000;
     Ok(gaps.iter().filter(around).max_by_key(|g| g.to_ns - g.from_ns).copied())
+}
+
+/// The silence of all of v's frames at p around the move.
+fn frames(watch: &Watch, moved: &Moved) -> Option<FrameGap> {
+    let stop_us = moved.paused?.length_ns() / 1000;
+    let quiet = watch.around(moved.paused_wall_us, moved.paused_wall_us + stop_us)?;
+    FrameGap::new(moved, quiet)
 }
 
 /// Turns what v's own clock says into the machine's time. How long a packet was under way cannot be told from

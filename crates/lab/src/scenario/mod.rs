@@ -4,6 +4,7 @@ pub mod bare_metal;
 mod clocks;
 pub mod compare;
 pub mod frozen;
+pub mod gap;
 pub mod guest;
 pub mod guest_tso;
 pub mod hot_move;

@@ -95,6 +95,12 @@ pub struct MoveLine {
     pub vm_downtime_ms: Option<u64>,
     /// The silence at the peer that the move made: from the last packet of the VM before it to the first after it.
     pub gap_ms: Option<f64>,
+    /// The silence of all of the VM's frames at its peer, whatever is in them.
+    pub frame_gap_ms: Option<f64>,
+    /// What of that the VM ran, and its new NVE heard nothing of it.
+    pub guest_silent_ms: Option<f64>,
+    /// What of that the new NVE had heard of the VM, which ran, and its peer had not.
+    pub switch_gap_ms: Option<f64>,
     /// The move was carried out.
     pub done: bool,
     /// From the beginning of the pause to the VM running at the new NVE.
@@ -126,6 +132,9 @@ impl MoveLine {
             pause_ms: moved.pause_ms(),
             vm_downtime_ms: moved.migration.as_ref().map(|m| m.downtime_ms),
             gap_ms: moved.gap.map(|g| round(ms(g.to_ns - g.from_ns))),
+            frame_gap_ms: moved.frames.map(|f| f.all_ms),
+            guest_silent_ms: moved.frames.map(|f| f.guest_silent_ms),
+            switch_gap_ms: moved.frames.map(|f| f.switch_gap_ms),
             done: moved.done(),
             activated_ms,
             granted_ms,
@@ -140,7 +149,8 @@ impl MoveLine {
     /// The beginning of its line for people.
     pub fn brief(&self) -> String {
         let downtime = self.vm_downtime_ms.map_or(String::new(), |d| format!("  QEMU's downtime {d:>3} ms"));
-        let gap = self.gap_ms.map_or(String::new(), |g| format!("  gap {g:>5.1} ms"));
+        let ours = self.switch_gap_ms.map_or(String::new(), |g| format!(" (switches {g:>4.1})"));
+        let gap = self.gap_ms.map_or(String::new(), |g| format!("  gap {g:>5.1} ms{ours}"));
         format!(
             "move {:<2} {} → {}  paused {:>5.1} ms{downtime}{gap}",
             self.n, self.from, self.to, self.pause_ms
@@ -259,9 +269,17 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
     let downtime = median(|m| m.vm_downtime_ms.map(|d| d as f64))?;
     let (pause, gap) = (median(|m| Some(m.pause_ms))?, median(|m| m.gap_ms)?);
     let (beyond, after) = (median(MoveLine::beyond_downtime_ms)?, median(|m| Some(m.gap_ms? - m.pause_ms))?);
+    let parts = match (median(|m| m.frame_gap_ms), median(|m| m.guest_silent_ms), median(|m| m.switch_gap_ms))
+    {
+        (Some(frames), Some(own), Some(switches)) => format!(
+            "\nOf v's frames of any kind p saw none for {frames:.1} ms: {own:.1} ms from v running to its first frame at the\n\
+             new NVE, which is the emulated guest's; {switches:.1} ms from there to its first one at p."
+        ),
+        _ => String::new(),
+    };
     Some(format!(
         "Medians of {} migrations: QEMU's downtime {downtime:.0} ms; v stopped to v running {pause:.1} ms; silence at p\n\
-         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.",
+         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{parts}",
         all.len()
     ))
 }

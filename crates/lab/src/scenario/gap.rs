@@ -1,0 +1,51 @@
+//! The silence that a migration makes at the VM's peer, and which part of it is whose.
+
+use godwit_nva_api::v1::MoveStepKind;
+
+use crate::mover::Moved;
+use crate::watch::Quiet;
+
+/// The silence of all frames, whatever is in them, taken apart; in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FrameGap {
+    /// From the last frame of the VM at its peer before the stop to the first one after it.
+    pub all_ms: f64,
+    /// What of it the VM ran and its new NVE heard nothing of it.
+    pub guest_silent_ms: f64,
+    /// From the new NVE's hearing of the VM, not before that runs, to its first frame at the peer. What is heard
+    /// first need not be for the peer (an announcement, a question): then the wait for the next frame is in it.
+    pub switch_gap_ms: f64,
+}
+
+impl FrameGap {
+    /// Nothing where the VM was not stopped, or was not heard at a new NVE: the move was called off.
+    pub fn new(moved: &Moved, quiet: Quiet) -> Option<FrameGap> {
+        let heard = moved.record.steps.iter().find(|s| s.what() == MoveStepKind::Activated)?.at_us;
+        let stop_us = moved.paused?.length_ns() / 1000;
+        (moved.paused_wall_us > 0).then(|| FrameGap::of(quiet, moved.paused_wall_us + stop_us, heard))
+    }
+
+    fn of(quiet: Quiet, resumed_us: u64, heard_us: u64) -> FrameGap {
+        let ready_us = heard_us.max(resumed_us);
+        let ms = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1000.0;
+        FrameGap {
+            all_ms: ms(quiet.from_us, quiet.to_us),
+            guest_silent_ms: ms(resumed_us, ready_us),
+            switch_gap_ms: ms(ready_us, quiet.to_us),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_are_told_apart() {
+        let quiet = Quiet { from_us: 1_000, to_us: 101_500 };
+        let gap = FrameGap::of(quiet, 14_000, 100_000);
+        assert_eq!((gap.all_ms, gap.guest_silent_ms, gap.switch_gap_ms), (100.5, 86.0, 1.5));
+        let gap = FrameGap::of(quiet, 100_000, 14_000);
+        assert_eq!((gap.guest_silent_ms, gap.switch_gap_ms), (0.0, 1.5), "heard before QEMU says it runs");
+    }
+}
