@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use godwit_control::Input;
-use godwit_model::MoveId;
+use godwit_model::{MoveId, OperState};
 use godwit_nva_api::v1::{self, admin_request::Kind, admin_response::Kind as Answer};
 use godwit_nva_api::v1::{AdminRequest, AdminResponse};
 use godwit_wire::{Mac, Vni};
@@ -54,6 +54,7 @@ async fn carry_out(switch: &Shared, kind: Kind) -> Result<Answer, String> {
         Kind::ActivatePort(a) => {
             access_input(switch, &a.name, "activated", |port| Input::ActivatePort { port }).await
         }
+        Kind::SetVmState(s) => vm_state(switch, s).await,
         Kind::Trace(t) => trace(switch, &t).await,
     }
 }
@@ -95,6 +96,20 @@ async fn access_input(
     switch.borrow_mut().input(input(port));
     Switch::settled(switch).await;
     Ok(done(format!("port {name} {what}")))
+}
+
+/// The VM manager's word on a port's VM (R16). With a deleted VM goes its port.
+async fn vm_state(switch: &Shared, s: v1::SetVmState) -> Result<Answer, String> {
+    let state = OperState::from_number(s.state)
+        .ok_or_else(|| format!("{} is no state of a VM; use one of {}", s.state, OperState::names()))?;
+    {
+        let switch = switch.borrow();
+        let port = switch.access_port(&s.port)?;
+        switch.nve.may_say(port, state).map_err(|e| format!("port {}: {e}", s.port))?;
+    }
+    let what = format!("has a VM that is {state}");
+    let said = access_input(switch, &s.port, &what, |port| Input::VmState { port, state }).await?;
+    if state == OperState::Deleted { ports::remove(switch, &s.port).await.map(done) } else { Ok(said) }
 }
 
 async fn trace(switch: &Shared, t: &v1::Trace) -> Result<Answer, String> {

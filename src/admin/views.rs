@@ -100,6 +100,7 @@ fn port_info(s: &Switch, p: PortView) -> v1::PortInfo {
         driver: d.map_or_else(String::new, |d| d.port.driver_name().to_owned()),
         number: p.port.0.into(),
         offloads: d.map_or_else(String::new, |d| d.offloads.clone()),
+        vm_state: p.oper.map_or_else(String::new, |o| o.to_string()),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use godwit_model::Location;
 use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_model::{Location, OperState};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, Update};
 use godwit_wire::{Mac, Vni};
@@ -121,6 +121,13 @@ pub enum Input {
     ActivatePort {
         /// The port.
         port: PortIdx,
+    },
+    /// The VM manager says how the port's VM is (R16).
+    VmState {
+        /// The port.
+        port: PortIdx,
+        /// Its state.
+        state: OperState,
     },
     /// Other workers poll the port now.
     PortWorkers {

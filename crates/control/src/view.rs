@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{HandoverCounts, NveId, Version, VmKey};
+use godwit_model::{HandoverCounts, NveId, OperState, Version, VmKey};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Mac, Span};
 
@@ -121,6 +121,8 @@ pub struct PortView {
     pub state: PortState,
     /// The link is up.
     pub link_up: bool,
+    /// What the VM manager said of its VM last (R16).
+    pub oper: Option<OperState>,
 }
 
 /// A neighbor on the underlay.

@@ -34,6 +34,14 @@ pub fn move_id(s: &str) -> Result<String, String> {
     if s.is_empty() { Err("a move's ID is not empty".into()) } else { Ok(s.to_owned()) }
 }
 
+/// A VM's state in the words of RFC 7666.
+///
+/// # Errors
+/// Names the words.
+pub fn oper_state(s: &str) -> Result<godwit_model::OperState, String> {
+    s.parse().map_err(|_| format!("use one of {}", godwit_model::OperState::names()))
+}
+
 /// A MAC address.
 ///
 /// # Errors

@@ -4,12 +4,15 @@
 #![forbid(unsafe_code)]
 
 pub mod message;
+mod oper;
 pub mod timing;
 
 use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_wire::{Mac, Vni};
+
+pub use oper::{BadOperState, OperState};
 
 /// The name of a Network Virtualization Edge, as the operator chose it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -22,6 +22,7 @@
 mod claim;
 mod handover;
 mod moves;
+mod oper;
 mod port;
 mod scan;
 mod verify;
@@ -302,7 +303,7 @@ impl Vm {
             Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } if on == port => {
                 Admission::Activated
             }
-            _ if p.closed => Admission::Closed,
+            _ if p.is_closed() => Admission::Closed,
             _ => Admission::Associated,
         }
     }
@@ -312,6 +313,8 @@ impl Vm {
         match (self.admission(port), self.phase) {
             (Admission::Activated, Phase::Paused { .. }) => PortState::Paused,
             (Admission::Activated, _) => PortState::Activated,
+            // Not there, says its manager (R16).
+            (Admission::Closed, _) if self.ports.get(&port).is_some_and(|p| p.off) => PortState::Init,
             (Admission::Closed, Phase::Refused { .. }) => PortState::Quarantined,
             (Admission::Closed, _) => PortState::Departed,
             (Admission::Associated, _) if self.provisioned => PortState::Associated,
@@ -346,7 +349,8 @@ impl Vm {
         let intent = self.intent.as_ref().map(Intent::deadline);
         let check = self.check.as_ref().map(Check::deadline);
         let scan = self.scan.as_ref().map(Scan::deadline);
-        [claim, forward, intent, self.withdraw_at, self.handover.deadline(), check, scan]
+        let crashed = self.ports.values().filter_map(|p| p.off_at).min();
+        [claim, forward, intent, self.withdraw_at, self.handover.deadline(), check, scan, crashed]
             .into_iter()
             .flatten()
             .min()
@@ -361,8 +365,12 @@ impl Vm {
             self.report_prepared(cx, "next hop not resolved yet");
         }
         if self.withdraw_at.is_some_and(|t| t <= cx.now) {
-            self.attachment_over(cx);
+            self.withdraw_at = None;
+            if matches!(self.phase, Phase::Paused { .. }) {
+                self.attachment_over("it has no port any more", cx);
+            }
         }
+        self.crash_due(cx);
         self.ask_for_extension(cx);
         if self.forward.as_ref().is_some_and(|f| f.until <= cx.now) {
             self.forward = None;
@@ -418,7 +426,9 @@ impl Vm {
             // is there is the VM's. An echo of what we withdrew does not count, and in the midst of a
             // move only the VM itself can tell where it is.
             Phase::Idle if version > self.withdrawn && self.intent.is_none() && !cx.is_moving() => {
-                if let Some(port) = self.open_port().filter(|p| !self.ports[p].explicit) {
+                if let Some(port) =
+                    self.open_port().filter(|p| !self.ports[p].explicit && !self.ports[p].is_stopped())
+                {
                     self.activate(port, ClaimCause::Resync, cx);
                 }
             }
@@ -528,16 +538,13 @@ impl Vm {
         cx.note(Level::Info, text);
     }
 
-    /// The port stayed away: the attachment ends (R19).
-    fn attachment_over(&mut self, cx: &mut Ctx<'_>) {
+    /// The port stayed away, or the VM's manager says that it does not run: the attachment ends (R19).
+    fn attachment_over(&mut self, why: &str, cx: &mut Ctx<'_>) {
         self.withdraw_at = None;
-        if !matches!(self.phase, Phase::Paused { .. }) {
-            return;
-        }
         self.phase = Phase::Idle;
         self.claim = None;
         if self.hosted > Version::ZERO {
-            cx.note(Level::Info, format!("{} has no port any more: withdrawn ({})", self.key, self.hosted));
+            cx.note(Level::Info, format!("{} is withdrawn ({}): {why}", self.key, self.hosted));
             self.tell_departure(cx);
             self.withdraw(self.hosted, cx);
             cx.actions.push(Action::ScanOthers);

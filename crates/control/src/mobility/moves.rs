@@ -197,7 +197,7 @@ impl Vm {
         // or wait for a later move.
         let back = port
             .or_else(|| self.port_that_came_back())
-            .filter(|p| self.ports.get(p).is_some_and(|p| p.link_up));
+            .filter(|p| self.ports.get(p).is_some_and(|p| p.link_up && !p.is_stopped()));
         match back {
             Some(port) => self.activate(port, godwit_model::ClaimCause::Activate, cx),
             None => {

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{ClaimCause, MoveStepKind, Version};
+use godwit_model::{ClaimCause, MoveStepKind, OperState, Version};
 
 use godwit_tables::event::AnnounceKind;
 use godwit_tables::update::PortIdx;
+use godwit_wire::Instant;
 
 use crate::io::Level;
 
@@ -21,6 +22,12 @@ pub(crate) struct AccessPort {
     /// Its VM left or was refused: not even announcements count.
     pub(crate) closed: bool,
     pub(crate) link_up: bool,
+    /// What the VM manager said last (R16).
+    pub(crate) oper: Option<OperState>,
+    /// By that word there is no VM behind it that could speak.
+    pub(crate) off: bool,
+    /// When a crash comes to that.
+    pub(crate) off_at: Option<Instant>,
 }
 
 /// How an announcement is called in a claim.
@@ -48,12 +55,12 @@ fn known_by(cause: ClaimCause) -> &'static str {
 impl Vm {
     /// The first port that could be activated.
     pub(crate) fn open_port(&self) -> Option<PortIdx> {
-        self.ports.iter().find(|(_, p)| !p.closed).map(|(port, _)| *port)
+        self.ports.iter().find(|(_, p)| !p.is_closed()).map(|(port, _)| *port)
     }
 
     /// The port that it had last, after that was away.
     pub(crate) fn port_that_came_back(&self) -> Option<PortIdx> {
-        let same = |p: &&AccessPort| !p.closed && p.name == self.last_port;
+        let same = |p: &&AccessPort| !p.is_closed() && p.name == self.last_port;
         self.ports.iter().find(|(_, p)| same(p)).map(|(port, _)| *port)
     }
 
@@ -79,7 +86,9 @@ impl Vm {
             // What it said before an earlier port went may be forgotten with the VN.
             self.provisioned = cx.record.is_some();
         }
-        self.ports.insert(port, AccessPort { name, explicit, closed: false, link_up: true });
+        let (closed, link_up, off) = (false, true, false);
+        let new = AccessPort { name, explicit, closed, link_up, oper: None, off, off_at: None };
+        self.ports.insert(port, new);
         match self.phase {
             Phase::Left => self.phase = Phase::Idle,
             // Its port came back under it (a switch or hypervisor restarted the device). Another port
@@ -127,11 +136,12 @@ impl Vm {
             return;
         }
         p.link_up = up;
+        let stopped = p.is_stopped();
         match self.phase {
             Phase::Running { port: on } if on == port && !up => {
                 self.pause(Some(port), PauseCause::LinkDown, cx);
             }
-            Phase::Paused { port: Some(on), cause: PauseCause::LinkDown } if on == port && up => {
+            Phase::Paused { port: Some(on), cause: PauseCause::LinkDown } if on == port && up && !stopped => {
                 self.activate(port, ClaimCause::Activate, cx);
             }
             Phase::Paused { port: Some(on), .. } if on == port => self.arm_withdrawal(cx),
@@ -171,7 +181,7 @@ impl Vm {
         if kind == AnnounceKind::Alive {
             return self.heard_alive(port, cx);
         }
-        let Some(p) = self.ports.get(&port).filter(|p| !p.closed && !p.explicit) else { return };
+        let Some(p) = self.ports.get(&port).filter(|p| !p.is_closed() && !p.explicit) else { return };
         match self.phase {
             Phase::Running { port: on } if on == port && self.spoke => return self.flag_heard(kind, ip, cx),
             // Frames sent before the pause still come: they do not end it.
@@ -245,7 +255,7 @@ impl Vm {
         self.phase = Phase::Running { port };
         self.withdraw_at = None;
         if let Some(p) = self.ports.get_mut(&port) {
-            p.closed = false;
+            p.runs();
         }
         if let Some(intent) = self.intent.as_ref().filter(|i| i.is_target()) {
             let id = intent.id.clone();
@@ -259,7 +269,7 @@ impl Vm {
     }
 
     /// Everything that comes for it is held from now on.
-    fn pause(&mut self, port: Option<PortIdx>, cause: PauseCause, cx: &mut Ctx<'_>) {
+    pub(super) fn pause(&mut self, port: Option<PortIdx>, cause: PauseCause, cx: &mut Ctx<'_>) {
         self.phase = Phase::Paused { port, cause };
         self.stands_for_the_move();
         self.paused_us = cx.wall_us;
@@ -279,7 +289,10 @@ impl Vm {
     /// for or a planned move explains it for longer (R19).
     pub(crate) fn arm_withdrawal(&mut self, cx: &Ctx<'_>) {
         let Phase::Paused { port, cause } = self.phase else { return };
-        let attached = port.and_then(|p| self.ports.get(&p)).is_some_and(|p| p.link_up);
+        let on = port.and_then(|p| self.ports.get(&p));
+        // Its manager says that it is there and paused, however long that is and whatever its device does.
+        let paused = on.is_some_and(|p| p.oper == Some(OperState::Paused));
+        let attached = paused || on.is_some_and(|p| p.link_up && !p.is_stopped());
         let explained = cause == PauseCause::Asked || self.intent.as_ref().is_some_and(|i| !i.is_target());
         let hold = if explained { cx.config.intent_timeout } else { cx.config.port_down_hold };
         self.withdraw_at = (!attached).then(|| cx.now + hold);

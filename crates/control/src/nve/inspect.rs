@@ -108,6 +108,7 @@ impl Nve {
                 vm: record.map(|r| r.name.clone()).unwrap_or_default(),
                 state: if key.is_some() { by_vm() } else { by_link },
                 link_up: p.link_up,
+                oper: vm.and_then(|vm| vm.ports.get(&port)).and_then(|p| p.oper),
             }
         };
         self.ports.iter().map(view).collect()

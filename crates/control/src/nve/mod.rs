@@ -227,6 +227,9 @@ impl Nve {
             Input::ActivatePort { port } => {
                 self.access_port(port, "activate", out, |vm, cx| vm.activate_asked(port, cx));
             }
+            Input::VmState { port, state } => {
+                self.access_port(port, "report on", out, |vm, cx| vm.state_said(port, state, cx));
+            }
             // All workers have everything at this stage, whoever polls a port.
             Input::PortWorkers { .. } | Input::Tick => {}
             Input::WorkerJoined { worker } => self.router.worker_joined(worker),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{Location, MoveId, VmKey};
+use godwit_model::{Location, MoveId, OperState, VmKey};
 use godwit_tables::update::{Admission, MAX_PORTS, PortIdx, PortRole};
 
 use godwit_wire::Mac;
@@ -149,6 +149,18 @@ impl Nve {
                  prepared, or see whether the NVE's session with the NVA is up"
             )),
         }
+    }
+
+    /// Whether the VM manager may say `state` of the VM behind `port` after what it said before (R16).
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn may_say(&self, port: PortIdx, state: OperState) -> Result<(), String> {
+        let Some(p) = self.ports.get(&port) else { return Err(format!("there is no port {}", port.0)) };
+        let PortKind::Access(key) = p.kind else {
+            return Err(format!("port {} is no access port: there is no VM behind it", p.name));
+        };
+        self.vms.get(&key).and_then(|vm| vm.refuses_state(port, state)).map_or(Ok(()), Err)
     }
 
     /// Hands something to the VM behind an access port.

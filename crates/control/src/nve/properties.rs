@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
-use godwit_model::{BindingState, DenyReason, Location, MoveId, MoveMode, NveId, VmRecord};
+use godwit_model::{BindingState, DenyReason, Location, MoveId, MoveMode, NveId, OperState, VmRecord};
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
 use godwit_tables::update::{Key, Update, VmState, VnIdx};
 use godwit_wire::{Mac, Vni};
@@ -166,6 +166,10 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         37 => Input::WorkerLeft { worker: 1 },
         38 => Input::WorkerJoined { worker: 1 },
         39 => nva(NvaToNve::ForwardExtend { key: vm(n), version: Version { epoch: 1, seq } }),
+        40..=42 => {
+            let state = OperState::from_number(i32::from(at) + 7 * i32::from(seq > 10) + 1);
+            Input::VmState { port, state: state.unwrap_or(OperState::Running) }
+        }
         _ => Input::Tick,
     }
 }
@@ -289,7 +293,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
 
 fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
     let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
-    (0..41u8, 0..5u8, 0..6u8, 0..22u64, ms)
+    (0..44u8, 0..5u8, 0..6u8, 0..22u64, ms)
 }
 
 fn opening() -> Vec<(u8, u8, u8, u64, u32)> {

@@ -1,6 +1,7 @@
 //! `godwitctl port`: ports of one NVE.
 
 use clap::{Args, Subcommand};
+use godwit_model::OperState;
 use godwit_nva_api::v1;
 use godwit_nva_api::v1::admin_request::Kind as Ask;
 use godwit_nva_api::v1::admin_response::Kind as Answer;
@@ -38,6 +39,8 @@ pub enum PortCommand {
     Pause(PauseArgs),
     /// Say that the port's VM runs here: the NVE delivers and claims it. After a pause: go on.
     Activate(NameArgs),
+    /// Say how the port's VM is, in the words of RFC 7666: the port follows.
+    State(StateArgs),
     /// Let another worker poll the port; no frame is lost.
     #[command(after_help = "Example:\n  godwitctl port move vm1 --worker 1 --nve nve-a")]
     Move {
@@ -59,6 +62,35 @@ pub struct NameArgs {
     /// The port.
     #[arg(value_parser = parse::name)]
     name: String,
+    #[command(flatten)]
+    target: NveArg,
+}
+
+/// Arguments of `port state`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+States and what the port is then:
+  running, suspending, shuttingdown   activated
+  paused                              activated; what arrives is held, and the VM keeps its place
+  migrating                           activated where the VM runs, associated where it comes to
+  suspended, resuming                 associated; the VM is withdrawn and keeps its addresses
+  crashed                             associated, after 30 s init; the VM is withdrawn
+  preparing, shutdown                 init; the VM is withdrawn
+  deleted                             removed
+  unknown, other                      as before, with an alarm
+
+The first word on a port may be any; then only what follows by RFC 7666, appendix A, is taken.
+
+Examples:
+  godwitctl port state vm1 suspending --nve nve-a
+  godwitctl --socket /run/godwit/admin.sock port state vm1 shutdown")]
+pub struct StateArgs {
+    /// The port.
+    #[arg(value_parser = parse::name)]
+    name: String,
+    /// The VM's state.
+    #[arg(value_name = "STATE", value_parser = parse::oper_state)]
+    state: OperState,
     #[command(flatten)]
     target: NveArg,
 }
@@ -131,6 +163,8 @@ struct PortView {
     devargs: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     offloads: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vm_state: Option<String>,
 }
 
 impl From<v1::PortInfo> for PortView {
@@ -138,6 +172,7 @@ impl From<v1::PortInfo> for PortView {
         PortView {
             vm: text::some(&p.vm),
             offloads: text::some(&p.offloads),
+            vm_state: text::some(&p.vm_state),
             vni: p.key.map(|k| k.vni),
             vm_mac: p.key.map(|k| text::mac(k.mac)),
             mac: text::mac(p.mac),
@@ -150,6 +185,16 @@ impl From<v1::PortInfo> for PortView {
             worker: p.worker,
             driver: p.driver,
             devargs: p.devargs,
+        }
+    }
+}
+
+impl PortView {
+    /// The port's state, with its VM's where the manager says more than the port shows.
+    fn state_shown(&self) -> String {
+        match self.vm_state.as_ref().filter(|s| **s != self.state) {
+            Some(vm) => format!("{} ({vm})", self.state),
+            None => self.state.clone(),
         }
     }
 }
@@ -168,7 +213,7 @@ impl Report for PortList {
             t.row([
                 p.name.clone(),
                 p.role.clone(),
-                p.state.clone(),
+                p.state_shown(),
                 if p.link_up { "up" } else { "down" }.into(),
                 text::or_empty(p.vm.as_ref()),
                 p.vni.map(|v| v.to_string()).unwrap_or_default(),
@@ -267,6 +312,10 @@ pub async fn run(command: PortCommand, ctx: &mut Context<'_>) -> Result<(), Fail
         PortCommand::Activate(NameArgs { name, target }) => {
             let fallback = format!("port {name} activated");
             (target, Ask::ActivatePort(v1::ActivatePort { name }), fallback)
+        }
+        PortCommand::State(StateArgs { name, state, target }) => {
+            let fallback = format!("port {name}: its VM is {state}");
+            (target, Ask::SetVmState(v1::SetVmState { port: name, state: state as i32 }), fallback)
         }
         PortCommand::Move { name, worker, target } => {
             let fallback = format!("port {name} moved to worker {worker}");
