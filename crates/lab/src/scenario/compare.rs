@@ -1,6 +1,5 @@
 //! The same guest, the same migrations and the same probes over Godwit's switches and over OVS-DPDK.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,25 +7,17 @@ use clap::Args;
 use serde::Serialize;
 
 use super::hot_move::{HotMove, LATE_COUNTS};
-use super::ovs_guests::{self, Ovs};
+use super::ovs_guests;
+use super::ovs_pair::{Pair, Setup};
 use super::report::{Run, thousands};
 use super::{Common, Guests, Load};
-use crate::agent::client::Agent;
-use crate::agent::proto::Announcement;
 use crate::clock::{ms, now_ns, wall_us};
-use crate::cmd;
 use crate::guest::migrate::Migration;
-use crate::guest::qemu::{GuestSpec, Nic, QEMU};
-use crate::guest::{Guest, standard_image};
+use crate::guest::qemu::QEMU;
 use crate::lab::nve::Binaries;
-use crate::lab::process::Process;
-use crate::lab::topology::{self, GUEST, GUEST_MTU};
-use crate::lab::vm::{VmSpec, start_agent};
+use crate::lab::topology::GUEST_MTU;
 use crate::lab::{Lab, LabSpec};
-use crate::traffic::{End, Traffic, run};
-
-/// OVS's end of the wire to the VM that stays.
-const PEER: &str = "p0";
+use crate::traffic::{Traffic, run};
 
 /// Options of `godwit-lab compare`.
 #[derive(Clone, Debug, Args)]
@@ -41,15 +32,6 @@ pub struct Compare {
     /// Seconds of traffic around each migration
     #[arg(long, default_value_t = 2.0, value_name = "S")]
     duration_per_move: f64,
-}
-
-/// What carries the guest's frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bridge {
-    /// Both of the guest's ports and its peer on one bridge that learns: no tunnel, its best case.
-    Learning,
-    /// The same, and while the guest migrates a flow hands what is for it to both of its ports.
-    Cloning,
 }
 
 /// What became of the guest's talk over one of them.
@@ -82,9 +64,9 @@ impl Compare {
         let common = Common { json: None, keep: false, ..self.common.clone() };
         let scenario = HotMove::of_a_guest(common, self.load.clone(), self.moves, self.duration_per_move);
         let mut rows = vec![Row::godwit(&scenario.combination(4, 4, &bins, None)?)];
-        for bridge in [Bridge::Learning, Bridge::Cloning] {
-            println!("{}", bridge.name());
-            rows.push(self.over_ovs(bridge, &bins).with_context(|| bridge.name())?);
+        for setup in Setup::ALL {
+            println!("{}", setup.name());
+            rows.push(self.over_ovs(setup, &bins).with_context(|| setup.name())?);
         }
         print!("\n{}", table(&rows));
         if let Some(path) = &self.common.json {
@@ -95,10 +77,10 @@ impl Compare {
         Ok(rows[0].lost == 0 && rows[0].duplicated == 0 && rows[0].tcp_alive)
     }
 
-    fn over_ovs(&self, bridge: Bridge, bins: &Binaries) -> Result<Row> {
+    fn over_ovs(&self, setup: Setup, bins: &Binaries) -> Result<Row> {
         // A lab without switches: for its namespaces, which go with it.
         let lab = Lab::start(&LabSpec::new(&[], false, &self.common.switch_options()), bins)?;
-        let mut pair = Pair::start(&lab, &self.common)?;
+        let mut pair = Pair::start(&lab, &self.common, setup)?;
         let load = self.load.spec(Guests::Qemu);
         let (mut at_v, mut at_p) = pair.ends();
         let traffic = Traffic::open(1, load, GUEST_MTU, &mut at_v, &mut at_p)?;
@@ -108,9 +90,9 @@ impl Compare {
         let (mut downtime_ms, mut gap_ms) = (Vec::new(), Vec::new());
         for n in 1..=self.moves {
             std::thread::sleep(half);
-            let migration = pair.migrate(bridge, n)?;
+            let migration = pair.migrate(n)?;
             std::thread::sleep(half.max(LATE_COUNTS));
-            let gap = pair.silence(&migration)?;
+            let gap = silence(&mut pair, &migration)?;
             println!(
                 "      migration {n:<2}  QEMU's downtime {:>3} ms  gap {gap:>6.1} ms",
                 migration.downtime_ms
@@ -121,7 +103,7 @@ impl Compare {
         let talk = traffic.finish(&mut pair.guest.agent, &mut pair.peer)?;
         let sum = |f: fn(&crate::traffic::Stream) -> u64| f(&talk.a_to_b) + f(&talk.b_to_a);
         Ok(Row {
-            system: bridge.name(),
+            system: setup.name(),
             migrations: self.moves,
             sent: sum(|s| s.sent),
             lost: sum(|s| s.lost),
@@ -133,82 +115,14 @@ impl Compare {
     }
 }
 
-impl Bridge {
-    fn name(self) -> &'static str {
-        match self {
-            Bridge::Learning => "OVS-DPDK, learning bridge",
-            Bridge::Cloning => "OVS-DPDK, cloning to both ports",
-        }
-    }
-}
-
-/// A guest and its peer on a bridge of OVS-DPDK. Ended in this order.
-struct Pair {
-    guest: Guest,
-    peer: Agent,
-    _agent: Process,
-    ovs: Ovs,
-    v: VmSpec,
-    p: VmSpec,
-}
-
-impl Pair {
-    fn start(lab: &Lab, common: &Common) -> Result<Pair> {
-        let (v, p) = (VmSpec::numbered("v", 10), VmSpec::numbered("p", 20));
-        let (bridge, own) = (lab.namespace("ovs"), lab.namespace("p"));
-        topology::add_namespace(&bridge)?;
-        topology::add_namespace(&own)?;
-        let wire = format!("mtu {GUEST_MTU} type veth peer name {GUEST} mtu {GUEST_MTU} netns {own}");
-        cmd::ip_batch(&bridge, &[format!("link add {PEER} {wire}"), format!("link set {PEER} up")])?;
-        cmd::ip_batch(&own, &[format!("link set {GUEST} address {}", p.mac)])?;
-        topology::guest_addresses(&own, GUEST, &p.ips)?;
-        topology::offloads_off(&own, GUEST)?;
-        topology::offloads_off(&bridge, PEER)?;
-        let ovs = Ovs::start(&bridge, &lab.dir, &common.workers, common.idle_sleep_us)?;
-        ovs.add_port(PEER)?;
-        let (agent, peer) = start_agent("p", &own, &lab.bins, &lab.dir)?;
-        let (kernel, image) = standard_image(&lab.bins.lab, &lab.dir)?;
-        let mut machine = GuestSpec::new("v", Path::new(&kernel), &image);
-        machine.nics.push(Nic::new(&ovs.sockets[0], v.mac));
-        let mut guest = Guest::start(machine, &lab.dir, Some(&bridge))?;
-        guest.configure(GUEST, GUEST_MTU, &v.ips)?;
-        let mac = v.mac.to_string();
-        guest.agent.announce(Announcement {
-            interface: GUEST.into(),
-            mac,
-            ips: v.ips.clone(),
-            rarp: false,
-        })?;
-        Ok(Pair { guest, peer, _agent: agent, ovs, v, p })
-    }
-
-    fn ends(&mut self) -> (End<'_>, End<'_>) {
-        let (at_v, at_p) = (self.v.address(false, 0), self.p.address(false, 0));
-        (End { agent: &mut self.guest.agent, address: at_v }, End { agent: &mut self.peer, address: at_p })
-    }
-
-    /// Migration number `n`: to and fro between the two ports.
-    fn migrate(&mut self, bridge: Bridge, n: u32) -> Result<Migration> {
-        let to = Nic::new(&self.ovs.sockets[n as usize % 2], self.v.mac);
-        if bridge == Bridge::Cloning {
-            self.ovs.clone_to_both(self.v.mac)?;
-        }
-        let migration = self.guest.migrate(vec![to])?;
-        if bridge == Bridge::Cloning {
-            self.ovs.no_clones(self.v.mac)?;
-        }
-        Ok(migration)
-    }
-
-    /// The longest silence at the peer that the guest's stop was a part of, in milliseconds.
-    fn silence(&mut self, migration: &Migration) -> Result<f64> {
-        let (now, wall) = (now_ns(), wall_us());
-        let at_ns = |us: u64| now.saturating_sub(wall.saturating_sub(us) * 1000);
-        let (from, to) = (at_ns(migration.stopped_us), at_ns(migration.resumed_us.unwrap_or(wall)));
-        let gaps = self.peer.probe_report(1, 0)?.gaps;
-        let around = gaps.iter().filter(|g| g.to_ns + 1_000_000 > from && g.from_ns < to + 1_000_000);
-        Ok(around.map(|g| ms(g.to_ns - g.from_ns)).fold(0.0, f64::max))
-    }
+/// The longest silence at the peer that the guest's stop was a part of, in milliseconds.
+fn silence(pair: &mut Pair, migration: &Migration) -> Result<f64> {
+    let (now, wall) = (now_ns(), wall_us());
+    let at_ns = |us: u64| now.saturating_sub(wall.saturating_sub(us) * 1000);
+    let (from, to) = (at_ns(migration.stopped_us), at_ns(migration.resumed_us.unwrap_or(wall)));
+    let gaps = pair.peer.probe_report(1, 0)?.gaps;
+    let around = gaps.iter().filter(|g| g.to_ns + 1_000_000 > from && g.from_ns < to + 1_000_000);
+    Ok(around.map(|g| ms(g.to_ns - g.from_ns)).fold(0.0, f64::max))
 }
 
 impl Row {
@@ -235,14 +149,14 @@ fn median(mut of: Vec<f64>) -> f64 {
 fn table(rows: &[Row]) -> String {
     let head = ("", "moves", "sent", "lost", "dup.", "downtime", "gap", "longest");
     let (a, b, c, d, e, f, g, h) = head;
-    let mut text = format!("{a:<32}{b:>6}{c:>10}{d:>8}{e:>6}{f:>10}{g:>9}{h:>9}  TCP\n");
+    let mut text = format!("{a:<34}{b:>6}{c:>10}{d:>8}{e:>6}{f:>10}{g:>9}{h:>9}  TCP\n");
     for r in rows {
         let downtime = median(r.downtime_ms.iter().map(|d| *d as f64).collect());
         let longest = r.gap_ms.iter().copied().fold(0.0, f64::max);
         let (sent, lost, tcp) =
             (thousands(r.sent), thousands(r.lost), if r.tcp_alive { "alive" } else { "DEAD" });
         text += &format!(
-            "{:<32}{:>6}{sent:>10}{lost:>8}{:>6}{downtime:>7.0} ms{:>6.0} ms{longest:>6.0} ms  {tcp}\n",
+            "{:<34}{:>6}{sent:>10}{lost:>8}{:>6}{downtime:>7.0} ms{:>6.0} ms{longest:>6.0} ms  {tcp}\n",
             r.system,
             r.migrations,
             r.duplicated,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::interop::{FOREIGN, FOREIGN_NUMBER, build_foreign, define_foreign, only};
-use super::ovs_guests::{self, Ovs};
+use super::ovs_guests::{self, Ovs, OvsSpec};
 use super::report::thousands;
 use super::{Common, ip_version};
 use crate::capture::{Capture, Findings};
@@ -158,7 +158,14 @@ impl GuestTso {
         ensure!(ovs_guests::is_there(), "OVS-DPDK is missing: install the package openvswitch-switch-dpdk");
         lab.guests.clear();
         let ns = lab.namespace("h");
-        let ovs = Ovs::start(&ns, &lab.dir, &self.common.workers, self.common.idle_sleep_us)?;
+        let ovs = Ovs::start(&OvsSpec {
+            name: "b",
+            namespace: &ns,
+            dir: &lab.dir,
+            cores: (&self.common.workers, self.common.idle_sleep_us),
+            guests: 2,
+            wires: &[],
+        })?;
         let start = |vm: &VmSpec, socket: &Path| -> Result<Guest> {
             let mut machine = machine.clone();
             machine.name = format!("{}-ovs", vm.name);

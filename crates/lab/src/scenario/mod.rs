@@ -11,6 +11,7 @@ pub mod hot_move;
 pub mod interop;
 pub mod nva_kill;
 pub mod ovs_guests;
+pub mod ovs_pair;
 pub mod placement;
 pub mod report;
 
