@@ -4,7 +4,7 @@
 mod lab;
 
 use godwit_control::view::EntryState;
-use godwit_control::{Input, OuterChoice, PortSpec, UplinkSpec, WorkerSet};
+use godwit_control::{Input, Level, OuterChoice, PortSpec, UplinkSpec, WorkerSet};
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{DenyReason, Locators, Version};
 use godwit_tables::event::{AnnounceKind, Event};
@@ -390,6 +390,20 @@ fn r46e_a_frame_from_where_we_forward_to_is_a_question() {
     lab.event(A, Event::StaleSender { key: key(1), sender: locator(B) });
     lab.event(A, Event::StaleSender { key: key(1), sender: locator(B) });
     assert_eq!(queries(&lab, A).len(), 1, "B sends what it should deliver: one of us is wrong");
+}
+
+#[test]
+fn r30_who_wants_anothers_address_is_named() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.run_vm(B, 2);
+    lab.settle();
+    let before = lab.hosts[A].said.len();
+    lab.event(A, Event::AddressTaken { port: PORT, ip: vm_ip(2), owner: mac(2) });
+    let named = |text: &str| ["vm1-1", "vm2", &vm_ip(2).to_string()].iter().all(|w| text.contains(w));
+    let alarms = lab.hosts[A].notes.iter().filter(|n| n.level == Level::Alarm && named(&n.text));
+    assert_eq!(alarms.count(), 1);
+    assert_eq!(lab.hosts[A].said.len(), before, "nobody claims because of it");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::neighbors::{Ask, AskRefused, Neighbor};
-use godwit_tables::update::{Key, VmState};
+use godwit_tables::update::{Key, PortIdx, VmState};
 use godwit_tables::vms::State;
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{self, Arp, ArpRepr};
@@ -51,6 +51,15 @@ impl Resolution {
             Resolution::Arp(r) => r.emit_frame(buf, r.tha, r.sha).ok(),
             Resolution::Nd(a) => a.emit_frame(buf).ok(),
             Resolution::Wait { .. } | Resolution::Flood { .. } => None,
+        }
+    }
+
+    /// The address that somebody probed for and may not have, with its owner (R30).
+    fn taken(&self) -> Option<(IpAddr, Mac)> {
+        match self {
+            Resolution::Arp(r) if r.tpa.is_unspecified() => Some((r.spa.into(), r.sha)),
+            Resolution::Nd(a) if !a.solicited => Some((a.target.into(), a.eth_src)),
+            _ => None,
         }
     }
 }
@@ -230,7 +239,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         if !fits {
             return self.drop(packet, DropReason::NoBuffer);
         }
-        self.count_answer(&r);
+        self.count_answer(self.ingress, &r);
         self.send(self.ingress, packet);
     }
 
@@ -259,7 +268,12 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         Ok(())
     }
 
-    fn count_answer(&mut self, r: &Resolution) {
+    fn count_answer(&mut self, to: PortIdx, r: &Resolution) {
+        if let Some((ip, owner)) = r.taken()
+            && self.tables.ports.may_report_taken(to, self.now)
+        {
+            self.event(Event::AddressTaken { port: to, ip, owner });
+        }
         match r {
             Resolution::Arp(_) => self.tables.counters.worker.answered_arp += 1,
             _ => self.tables.counters.worker.answered_nd += 1,
@@ -306,7 +320,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             self.out.discard(packet);
             return Err(DropReason::NoBuffer);
         }
-        self.count_answer(r);
+        self.count_answer(ask.port, r);
         self.send(ask.port, packet);
         Ok(())
     }

@@ -188,7 +188,54 @@ fn r30_probes() {
     lab.one(P1, &frames::arp_probe(M1, v4(4)));
     let want = frames::arp_reply(R4, v4(4), M1, Ipv4Addr::UNSPECIFIED);
     assert_eq!(lab.only(), (P1, want.as_slice()), "taken by another VM");
-    assert_eq!(lab.take_events(), [], "no binding comes of a probe");
+    let taken = Event::AddressTaken { port: P1, ip: v4(4).into(), owner: R4 };
+    assert_eq!(lab.take_events(), [taken], "no binding comes of a probe");
+}
+
+/// RFC 7527: a network that loops brings a VM its own probe, with the nonce that it was sent with.
+#[test]
+fn r30_a_looped_back_probe_is_nobodys_conflict() {
+    let mut lab = Lab::new();
+    lab.neighbor(v6(1), M1);
+    let nonce = vec![14, 1, 1, 2, 3, 4, 5, 6];
+    let probe = Nd { options: nonce.clone(), ..Nd::dad(M1, v6(1)) };
+    for _ in 0..3 {
+        dropped(&mut lab, P1, &probe.frame(), DropReason::OwnAddress);
+    }
+    assert_eq!(lab.take_events(), []);
+    // Back by another VM's port it is not that VM's frame.
+    dropped(&mut lab, P2, &probe.frame(), DropReason::SpoofedSource);
+    assert_eq!(lab.take_events(), [Event::Spoofed { port: P2 }]);
+    // An address that nobody is known to have: the repeated probe asks no second question.
+    let probe = Nd { options: nonce, ..Nd::dad(M1, v6(9)) };
+    lab.one(P1, &probe.frame());
+    dropped(&mut lab, P1, &probe.frame(), DropReason::AskRepeated);
+    assert_eq!(lab.take_events().len(), 1);
+}
+
+#[test]
+fn r30_who_probes_for_anothers_address_is_reported_once_a_second() {
+    let mut lab = Lab::new();
+    lab.neighbor(v6(4), R4);
+    let probe = Nd::dad(M1, v6(4)).frame();
+    let taken = Event::AddressTaken { port: P1, ip: v6(4).into(), owner: R4 };
+    for _ in 0..3 {
+        lab.one(P1, &probe);
+    }
+    assert_eq!(lab.take_events(), [taken]);
+    lab.wait(ms(1000));
+    lab.one(P1, &probe);
+    assert_eq!(lab.take_events(), [taken]);
+    // One that had to wait for the directory is reported with its answer.
+    lab.one(P2, &frames::arp_probe(M2, v4(9)));
+    lab.take_events();
+    lab.neighbor(v4(9), R4);
+    lab.tick();
+    assert_eq!(lab.take_events(), [Event::AddressTaken { port: P2, ip: v4(9).into(), owner: R4 }]);
+    // A question is no probe.
+    lab.wait(ms(1000));
+    lab.one(P1, &Nd::solicit(M1, v6(1), v6(4)).frame());
+    assert_eq!(lab.take_events(), []);
 }
 
 #[test]

@@ -85,6 +85,16 @@ pub enum Event {
         /// The port.
         port: PortIdx,
     },
+    /// A VM asked, as before it begins to use an address, whether it is free, and was told that another VM has it
+    /// (R30); raised once a second a port at most.
+    AddressTaken {
+        /// Its port.
+        port: PortIdx,
+        /// The address.
+        ip: IpAddr,
+        /// Who has it.
+        owner: Mac,
+    },
     /// The underlay's neighbor `ip` has the address `mac`, seen in ARP or ND on an uplink.
     Neighbor {
         /// The uplink.

@@ -41,11 +41,21 @@ pub struct Port {
     questions: Bucket,
     first_frame: Instant,
     spoofed: Instant,
+    taken: Instant,
     /// Errors sent since then.
     errors: (u8, Instant),
     sources: Sources,
     /// Its VM may speak as a router and as a DHCP server (R66).
     server: bool,
+}
+
+/// Whether a second has passed since `last`, which is now then.
+fn once_a_second(last: &mut Instant, now: Instant) -> bool {
+    let due = *last == Instant(0) || now.since(*last) >= Span::from_ms(1000);
+    if due {
+        *last = now;
+    }
+    due
 }
 
 /// All ports.
@@ -71,6 +81,7 @@ impl Ports {
             questions: Bucket::default(),
             first_frame: Instant(0),
             spoofed: Instant(0),
+            taken: Instant(0),
             errors: (0, Instant(0)),
             sources: Sources::NONE,
             server: false,
@@ -247,12 +258,12 @@ impl Ports {
 
     /// A spoofed frame of this port may be reported now: once a second.
     pub fn may_report_spoof(&mut self, port: PortIdx, now: Instant) -> bool {
-        let p = self.counts(port);
-        let due = p.spoofed == Instant(0) || now.since(p.spoofed) >= Span::from_ms(1000);
-        if due {
-            p.spoofed = now;
-        }
-        due
+        once_a_second(&mut self.counts(port).spoofed, now)
+    }
+
+    /// That this port's VM asked for an address of another one may be reported now: once a second.
+    pub fn may_report_taken(&mut self, port: PortIdx, now: Instant) -> bool {
+        once_a_second(&mut self.counts(port).taken, now)
     }
 
     /// An Associated port may report a first frame now: once every 5 ms. Apart from announcements,

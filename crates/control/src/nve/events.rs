@@ -38,6 +38,7 @@ impl Nve {
             Event::Announce { port, kind, mac, ip } => self.announced(port, kind, mac, ip, out),
             Event::Spoofed { port } => self.spoofed(port, out),
             Event::NotRouter { port } => self.not_router(port, out),
+            Event::AddressTaken { port, ip, owner } => self.address_taken(port, ip, owner, out),
             Event::Neighbor { uplink, ip, mac, solicited } => {
                 self.underlay.learned(self.now, uplink, ip, mac, solicited);
             }
@@ -79,6 +80,19 @@ impl Nve {
         let text = format!(
             "port {}: its VM speaks as a router or as a DHCP server and was not defined as one: dropped; \
              `godwitctl vm define --router` allows it (R66)",
+            p.name
+        );
+        self.alarm(text, out);
+    }
+
+    /// Likewise. Nothing follows from it: the VM heard that the address is taken, and nobody is moved by a probe (R30).
+    fn address_taken(&mut self, port: PortIdx, ip: IpAddr, owner: Mac, out: &mut Outputs) {
+        let Some(p) = self.ports.get(&port) else { return };
+        let PortKind::Access(VmKey { vni, .. }) = p.kind else { return };
+        let name = self.mirror.record(VmKey { vni, mac: owner }).map(|r| r.name.as_str());
+        let who = name.filter(|n| !n.is_empty()).map(|n| format!("VM {n}, ")).unwrap_or_default();
+        let text = format!(
+            "port {}: its VM wants to use {ip}, which is an address of {who}{owner}: it was told so (R30)",
             p.name
         );
         self.alarm(text, out);
