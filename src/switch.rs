@@ -331,6 +331,7 @@ fn start_workers(
             redirect_interval: Span::from_ms(config.nve.redirect_ms),
             settle: SETTLE,
             udp_checksum: config.nve.udp_checksum,
+            copy_dscp: config.nve.copy_dscp,
             // Every NVE uses the same: an inner flow keeps its source port when it is forwarded (R2).
             hash_key: HashKey::new(config.nve.flow_hash_key, !config.nve.flow_hash_key),
             question_rate: Rate::per_second(config.nve.question_rate, config.nve.question_burst),

@@ -61,6 +61,8 @@ pub struct Nve {
     pub vxlan_port: u16,
     /// Outer UDP checksums are computed by this switch (R5); VXLAN does without by default.
     pub udp_checksum: bool,
+    /// The outer header gets the inner packet's DSCP, not 0 (R6).
+    pub copy_dscp: bool,
     /// Key of the hash that spreads inner flows over outer source ports; the same at every NVE.
     pub flow_hash_key: u64,
     /// Outer family towards NVEs that have both: `auto` (that of the VM's addresses, IPv6 where it has
@@ -114,6 +116,7 @@ impl Default for Nve {
             eal: String::new(),
             vxlan_port: 4789,
             udp_checksum: false,
+            copy_dscp: false,
             flow_hash_key: 0,
             outer: OuterChoice::Auto,
             fwd_timer_s: 60,

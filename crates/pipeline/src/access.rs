@@ -17,7 +17,7 @@ use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 use crate::bum;
 use crate::classify::{self, Addresses, From, Sender};
 use crate::context::Context;
-use crate::encap::{checksum, encapsulate};
+use crate::encap::{encapsulate, finish, is_unfinished};
 use crate::offload;
 use crate::packet::{Packet, PacketSource};
 use crate::proxy::{self, Resolution};
@@ -251,13 +251,13 @@ fn apply<P: Packet, O: Output<P>, S>(
             _ => COLD,
         };
     }
-    if tables.udp_checksum && encapsulated > 0 {
+    if is_unfinished(tables) && encapsulated > 0 {
         // What leaves by an uplink was encapsulated.
         let leaves = |look: &Look| matches!(tables.ports.role(look.exit), Some(PortRole::Uplink { .. }));
         let out = &*cx.out;
         let outer = looks.iter().zip(burst).filter(|(look, _)| leaves(look));
         let outer = outer.map(|(look, p)| (p, out.takes(look.exit).checksum));
-        left = checksum(outer, tables.vxlan_port);
+        left = finish(outer, tables);
     }
     cx.tables.counters.worker.checksums_left += left;
     cx.tables.counters.worker.encapsulated += encapsulated;

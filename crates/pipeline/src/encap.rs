@@ -1,9 +1,11 @@
 //! Putting on the outer header (R1–R6, R8).
 
-use godwit_tables::DropReason;
 use godwit_tables::topology::Tunnel;
 use godwit_tables::update::TunnelIdx;
-use godwit_wire::outer::{OuterHeader, Patch, V4_LEN, V6_LEN, fill_udp_checksum, leave_udp_checksum};
+use godwit_tables::{DropReason, Tables};
+use godwit_wire::outer::{
+    OuterHeader, Patch, V4_LEN, V6_LEN, copy_dscp, fill_udp_checksum, leave_udp_checksum,
+};
 use godwit_wire::{Family, Vni, ethernet, ipv6, tenant, udp};
 
 use crate::context::Context;
@@ -40,16 +42,28 @@ pub(crate) fn encapsulate<P: Packet>(
     }
 }
 
-/// Sees to the outer UDP checksums of frames that were just encapsulated (R5): each is filled in, or left to
-/// the uplink's device where that is known to do it. Returns how many were left.
+/// Whether the configuration wants more of an outer header than [`encapsulate`] writes.
+#[inline(always)]
+pub(crate) fn is_unfinished(tables: &Tables) -> bool {
+    tables.udp_checksum | tables.copy_dscp
+}
+
+/// Finishes the outer headers of frames that were just encapsulated: the inner DSCP (R6), and UDP checksums (R5),
+/// each filled in, or left to the uplink's device where that is known to do it. Returns how many were left.
 #[cold]
 #[inline(never)]
-pub(crate) fn checksum<'a, P: Packet + 'a>(
+pub(crate) fn finish<'a, P: Packet + 'a>(
     packets: impl Iterator<Item = (&'a mut P, bool)>,
-    vxlan_port: u16,
+    tables: &Tables,
 ) -> u64 {
-    let mut left = 0;
+    let (mut left, vxlan_port) = (0, tables.vxlan_port);
     for (packet, leave) in packets {
+        if tables.copy_dscp {
+            copy_dscp(packet.data_mut());
+        }
+        if !tables.udp_checksum {
+            continue;
+        }
         if leave {
             left += u64::from(leave_checksum(packet, vxlan_port));
         } else {
@@ -89,9 +103,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         if ttl != header.ttl() {
             header.set_ttl(packet.data_mut(), ttl);
         }
-        if self.tables.udp_checksum {
+        if is_unfinished(self.tables) {
             let leave = self.out.takes(uplink).checksum;
-            let left = checksum(core::iter::once((&mut packet, leave)), self.tables.vxlan_port);
+            let left = finish(core::iter::once((&mut packet, leave)), self.tables);
             self.tables.counters.worker.checksums_left += left;
         }
         self.send(uplink, packet);

@@ -137,6 +137,42 @@ fn r6_ecn_is_copied_and_dscp_is_not() {
     assert_eq!(lab.only().1, want);
 }
 
+/// The wire says which byte it is; what else is in the header stays.
+#[test]
+fn r6_dscp_is_copied_where_that_is_wanted() {
+    for udp_checksum in [false, true] {
+        let mut lab = Lab::with(&TablesConfig { copy_dscp: true, udp_checksum, ..config() });
+        for (tos, class) in [(0xb8 | 3, 0xb8 | 3), (0x28, 0x28), (0, 0)] {
+            let mut ip = frames::V4::new(v4(1), v4(2), 17);
+            ip.tos = tos;
+            let m = frames::udp(v4(1).into(), v4(2).into(), (1, 2), b"x", frames::Ck::Good);
+            let inner = frames::ethernet(R4, M1, 0x0800, &ip.packet(&m));
+            lab.one(P1, &inner);
+            let sent = lab.only().1.to_vec();
+            let (outer, carried) = open(&sent);
+            assert_eq!((sent[15], carried), (class, inner.as_slice()), "IPv4 in IPv4");
+            assert_eq!(outer.ecn.bits(), tos & 3, "and the header's checksum holds, or it would not parse");
+            lab.clear();
+            lab.one(P1, &frames::ethernet(R6, M1, 0x0800, &ip.packet(&m)));
+            let sent = lab.only().1;
+            assert_eq!(sent[14] << 4 | sent[15] >> 4, class, "IPv4 in IPv6");
+            lab.clear();
+        }
+        // What is not IP has none.
+        lab.one(P1, &frames::ethernet(R4, M1, 0x88b5, &[0xff; 60]));
+        assert_eq!(lab.only().1[15], 0);
+        lab.clear();
+        // One that is forwarded in flight gets it again.
+        lab.vm(R4, VmState::Departed { tunnel: T6, until: lab.now + ms(1000) });
+        let mut ip = frames::V4::new(v4(2), v4(4), 17);
+        ip.tos = 0xb8;
+        let m = frames::udp(v4(2).into(), v4(4).into(), (1, 2), b"x", frames::Ck::Good);
+        lab.one(UPLINK, &vxlan().frame(&frames::ethernet(R4, R6, 0x0800, &ip.packet(&m))));
+        let sent = lab.only().1;
+        assert_eq!(sent[14] << 4 | sent[15] >> 4, 0xb8, "in flight");
+    }
+}
+
 #[test]
 fn r12_local_frames_are_delivered_as_they_are() {
     let mut lab = Lab::new();

@@ -43,6 +43,8 @@ pub struct TablesConfig {
     pub vxlan_port: u16,
     /// Outer UDP checksums are computed, not zero (R5).
     pub udp_checksum: bool,
+    /// The outer header gets the inner packet's DSCP, not 0 (R6).
+    pub copy_dscp: bool,
     /// Key of the flow hash (R2).
     pub hash_key: HashKey,
     /// Seed of the location table.
@@ -77,6 +79,7 @@ impl Default for TablesConfig {
             replica_limit: 128,
             vxlan_port: vxlan::UDP_PORT,
             udp_checksum: false,
+            copy_dscp: false,
             hash_key: HashKey::new(0, 0),
             table_seed: [0; 2],
             report_interval: Span::from_ms(5),

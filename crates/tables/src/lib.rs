@@ -67,6 +67,8 @@ pub struct Tables {
     pub vxlan_port: u16,
     /// Outer UDP checksums are computed, not zero (R5).
     pub udp_checksum: bool,
+    /// The outer header gets the inner packet's DSCP, not 0 (R6).
+    pub copy_dscp: bool,
     /// Key of the flow hash (R2).
     pub hash_key: HashKey,
     holds: Holds,
@@ -124,6 +126,7 @@ impl Tables {
             counters: Counters::with_ports(config.port_capacity),
             vxlan_port: config.vxlan_port,
             udp_checksum: config.udp_checksum,
+            copy_dscp: config.copy_dscp,
             hash_key: config.hash_key,
             holds: Holds::new(config.hold_bytes),
             arrivals: Arrivals::new(),

@@ -319,6 +319,40 @@ pub fn leave_udp_checksum(frame: &mut [u8], vxlan_port: u16) -> Result<usize, Wi
     Ok(l4.udp - L3)
 }
 
+/// Copies the DSCP of the inner packet, 0 for what is not IP, into the outer header of a frame that was just
+/// encapsulated (R6); ECN stays, and the IPv4 checksum is repaired. A frame without outer and inner header stays as it
+/// is. The inner one may have one 802.1Q tag.
+pub fn copy_dscp(frame: &mut [u8]) {
+    let v4 = match frame.get(12..14) {
+        Some([0x08, 0x00]) => true,
+        Some([0x86, 0xdd]) => false,
+        _ => return,
+    };
+    let Some(dscp) = frame.get(if v4 { V4_LEN } else { V6_LEN }..).and_then(inner_dscp) else { return };
+    let old = u16_at(frame, L3);
+    if v4 {
+        // Version, header length, and the byte of DSCP and ECN.
+        let new = old & 0xff03 | u16::from(dscp) << 2;
+        put_u16(frame, L3, new);
+        let repaired = checksum::update_u16(u16_at(frame, L3 + 10), old, new);
+        put_u16(frame, L3 + 10, repaired);
+    } else {
+        // Version, the traffic class, and the first bits of the flow label.
+        put_u16(frame, L3, old & 0xf03f | u16::from(dscp) << 6);
+    }
+}
+
+/// The DSCP of an inner frame; `None` where it is too short to have any header.
+fn inner_dscp(inner: &[u8]) -> Option<u8> {
+    let at = if inner.get(12..14)? == [0x81, 0x00] { L3 + 4 } else { L3 };
+    let [first, second, ..] = *inner.get(at..at + 20).unwrap_or_default() else { return Some(0) };
+    Some(match (u16_at(inner, at - 2), first >> 4) {
+        (0x0800, 4) => second >> 2,
+        (0x86dd, 6) => (first << 4 | second >> 4) >> 2,
+        _ => 0,
+    })
+}
+
 /// What the receiver knows of the UDP checksum of an accepted packet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum UdpChecksum {
