@@ -12,26 +12,28 @@ pub struct FrameGap {
     pub all_ms: f64,
     /// What of it the VM ran and its new NVE heard nothing of it.
     pub guest_silent_ms: f64,
-    /// From the new NVE's hearing of the VM, not before that runs, to its first frame at the peer. What is heard
-    /// first need not be for the peer (an announcement, a question): then the wait for the next frame is in it.
-    pub switch_gap_ms: f64,
+    /// From the new NVE's hearing of the VM, not before that runs, to its first frame at the peer. Nothing where an
+    /// announcement was heard first: that goes to no peer, and when the VM sent its next frame nobody can tell.
+    pub switch_gap_ms: Option<f64>,
 }
 
 impl FrameGap {
     /// Nothing where the VM was not stopped, or was not heard at a new NVE: the move was called off.
     pub fn new(moved: &Moved, quiet: Quiet) -> Option<FrameGap> {
-        let heard = moved.record.steps.iter().find(|s| s.what() == MoveStepKind::Activated)?.at_us;
+        let heard = moved.record.steps.iter().find(|s| s.what() == MoveStepKind::Activated)?;
+        let by_frame = heard.note.ends_with("first frame");
         let stop_us = moved.paused?.length_ns() / 1000;
-        (moved.paused_wall_us > 0).then(|| FrameGap::of(quiet, moved.paused_wall_us + stop_us, heard))
+        (moved.paused_wall_us > 0)
+            .then(|| FrameGap::of(quiet, moved.paused_wall_us + stop_us, heard.at_us, by_frame))
     }
 
-    fn of(quiet: Quiet, resumed_us: u64, heard_us: u64) -> FrameGap {
+    fn of(quiet: Quiet, resumed_us: u64, heard_us: u64, by_frame: bool) -> FrameGap {
         let ready_us = heard_us.max(resumed_us);
         let ms = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1000.0;
         FrameGap {
             all_ms: ms(quiet.from_us, quiet.to_us),
             guest_silent_ms: ms(resumed_us, ready_us),
-            switch_gap_ms: ms(ready_us, quiet.to_us),
+            switch_gap_ms: by_frame.then(|| ms(ready_us, quiet.to_us)),
         }
     }
 }
@@ -43,9 +45,14 @@ mod tests {
     #[test]
     fn the_parts_are_told_apart() {
         let quiet = Quiet { from_us: 1_000, to_us: 101_500 };
-        let gap = FrameGap::of(quiet, 14_000, 100_000);
-        assert_eq!((gap.all_ms, gap.guest_silent_ms, gap.switch_gap_ms), (100.5, 86.0, 1.5));
-        let gap = FrameGap::of(quiet, 100_000, 14_000);
-        assert_eq!((gap.guest_silent_ms, gap.switch_gap_ms), (0.0, 1.5), "heard before QEMU says it runs");
+        let gap = FrameGap::of(quiet, 14_000, 100_000, true);
+        assert_eq!((gap.all_ms, gap.guest_silent_ms, gap.switch_gap_ms), (100.5, 86.0, Some(1.5)));
+        let gap = FrameGap::of(quiet, 100_000, 14_000, true);
+        assert_eq!(
+            (gap.guest_silent_ms, gap.switch_gap_ms),
+            (0.0, Some(1.5)),
+            "heard before QEMU says it runs"
+        );
+        assert_eq!(FrameGap::of(quiet, 14_000, 50_000, false).switch_gap_ms, None, "an announcement");
     }
 }

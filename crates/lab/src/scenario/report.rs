@@ -99,7 +99,8 @@ pub struct MoveLine {
     pub frame_gap_ms: Option<f64>,
     /// What of that the VM ran, and its new NVE heard nothing of it.
     pub guest_silent_ms: Option<f64>,
-    /// What of that the new NVE had heard of the VM, which ran, and its peer had not.
+    /// What of that the new NVE had heard of the VM, which ran, and its peer had not. Nothing where it heard an
+    /// announcement first, which goes to no peer.
     pub switch_gap_ms: Option<f64>,
     /// The move was carried out.
     pub done: bool,
@@ -134,7 +135,7 @@ impl MoveLine {
             gap_ms: moved.gap.map(|g| round(ms(g.to_ns - g.from_ns))),
             frame_gap_ms: moved.frames.map(|f| f.all_ms),
             guest_silent_ms: moved.frames.map(|f| f.guest_silent_ms),
-            switch_gap_ms: moved.frames.map(|f| f.switch_gap_ms),
+            switch_gap_ms: moved.frames.and_then(|f| f.switch_gap_ms),
             done: moved.done(),
             activated_ms,
             granted_ms,
@@ -269,17 +270,20 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
     let downtime = median(|m| m.vm_downtime_ms.map(|d| d as f64))?;
     let (pause, gap) = (median(|m| Some(m.pause_ms))?, median(|m| m.gap_ms)?);
     let (beyond, after) = (median(MoveLine::beyond_downtime_ms)?, median(|m| Some(m.gap_ms? - m.pause_ms))?);
-    let parts = match (median(|m| m.frame_gap_ms), median(|m| m.guest_silent_ms), median(|m| m.switch_gap_ms))
-    {
-        (Some(frames), Some(own), Some(switches)) => format!(
-            "\nOf v's frames of any kind p saw none for {frames:.1} ms: {own:.1} ms from v running to its first frame at the\n\
-             new NVE, which is the emulated guest's; {switches:.1} ms from there to its first one at p."
+    let parts = match (median(|m| m.frame_gap_ms), median(|m| m.guest_silent_ms)) {
+        (Some(frames), Some(own)) => format!(
+            "\nOf v's frames of any kind p saw none for {frames:.1} ms, {own:.1} ms of them from v running to the new NVE's \
+             hearing of it."
         ),
         _ => String::new(),
     };
+    let heard = all.iter().filter(|m| m.switch_gap_ms.is_some()).count();
+    let ours = median(|m| m.switch_gap_ms).map_or(String::new(), |ours| {
+        format!("\nWhere that was by a frame ({heard} times), the frame was at p {ours:.1} ms later.")
+    });
     Some(format!(
         "Medians of {} migrations: QEMU's downtime {downtime:.0} ms; v stopped to v running {pause:.1} ms; silence at p\n\
-         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{parts}",
+         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{parts}{ours}",
         all.len()
     ))
 }
