@@ -3,12 +3,14 @@
 mod lab;
 
 use godwit_control::Input;
-use godwit_model::Version;
-use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_model::message::{Change, NvaToNve, NveToNva};
+use godwit_model::{Version, VmRecord};
 use godwit_tables::event::{AnnounceKind, Event};
+use godwit_tables::update::VmState;
 use godwit_wire::arp::{Arp, OP_REQUEST};
 use godwit_wire::ndp::{self, Ndp};
-use godwit_wire::{Mac, ethernet};
+use godwit_wire::{Instant, Mac, ethernet};
+use lab::said::{is_remote_to, other_record};
 use lab::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -93,4 +95,30 @@ fn r21_a_vm_without_a_port_is_gone_at_once() {
     lab.input(A, Input::PortLink { port: PORT, up: false });
     let version = verify(&mut lab, 1);
     assert_eq!(verdicts(&lab), [(version, false)], "no link, no VM");
+}
+
+#[test]
+fn r22_nobody_is_told_who_has_a_frozen_vms_address_and_its_owner_keeps_its_traffic() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.run_vm(1, 2);
+    lab.settle();
+    let at = (key(1).vn(), vm_ip(1));
+    for (frozen, seq) in [(true, 50), (false, 51)] {
+        let version = Version { epoch: 1, seq };
+        let record = VmRecord { frozen, ..other_record(&lab, 1, A, version) };
+        lab.nva.records.insert(vm(1), record.clone());
+        for (i, said) in lab.nva.news(vni(), &Change::Vm(record), None) {
+            lab.hosts[i].inbox.push_back(said);
+        }
+        lab.settle();
+        for i in [A, 1] {
+            let told = lab.hosts[i].tables.neighbors.get(&at).copied().flatten();
+            assert_eq!(told, (!frozen).then_some(mac(1)), "at {i}, frozen: {frozen}");
+            let silent = lab.hosts[i].tables.absent_ips.get(&at).copied();
+            assert_eq!(silent, frozen.then_some(Instant::NEVER), "asks nobody again");
+        }
+        assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+        assert!(is_remote_to(&lab, 1, 1, A));
+    }
 }

@@ -214,7 +214,11 @@ impl Nve {
     pub(super) fn sync_ip(&mut self, vni: Vni, ip: IpAddr) {
         let Some(vn) = self.router.vn(vni) else { return };
         let owner = self.mirror.owners(vni, ip).into_iter().find(|r| self.is_alive(r));
-        let owner = owner.map(|r| Answer::Owner { mac: r.key.mac, router: r.router });
+        // Two may use the address of a VM that went to and fro: nobody is told either's (R22, RFC 9161 section 3.7).
+        let owner = owner.map(|r| match r.frozen {
+            true => Answer::Absent { until: Instant::NEVER },
+            false => Answer::Owner { mac: r.key.mac, router: r.router },
+        });
         let fixed =
             || self.mirror.static_owner(vni, ip).map(|o| Answer::Owner { mac: o.mac, router: o.router });
         let absent = || {
