@@ -246,7 +246,9 @@ impl World {
         if local && self.plan.class == Class::Anything && !self.is_settled(vm) {
             return self.wake_patiently(script, Step::Plug);
         }
-        if local && self.guests[vm].called_off && self.has_move_at_hand(vm) {
+        if local
+            && self.guests[vm].called_off.is_some_and(|heard| self.now < heard || self.has_move_at_hand(vm))
+        {
             return self.wake_patiently(script, Step::Plug);
         }
         self.plug_target(script);
@@ -341,7 +343,7 @@ impl World {
         let (plan, old, Some(port)) = (s.plan.clone(), s.old, s.new) else { return };
         self.note(|| format!("SCRIPT {script}: guest goes on at n{} port {}", plan.to, port.0));
         self.stats.moves_made += 1;
-        self.guests[plan.vm].called_off = false;
+        self.guests[plan.vm].called_off = None;
         self.stats.moves_within += u64::from(plan.local);
         self.resume(plan.vm, plan.to, port, plan.announce, plan.quiet);
         let guest = &mut self.guests[plan.vm];
@@ -382,7 +384,9 @@ impl World {
         let s = &self.scripts[script];
         let (plan, Some((host, port))) = (s.plan.clone(), s.old) else { return };
         self.stats.moves_called_off += 1;
-        self.guests[plan.vm].called_off = true;
+        // What the NVA said until now is heard within this time, or not at all.
+        let heard = self.now + Span::from_us(2 * self.plan.weather.session_us + 1000);
+        self.guests[plan.vm].called_off = Some(heard);
         self.note(|| format!("SCRIPT {script}: guest goes on where it was"));
         if !self.guests[plan.vm].running {
             let unplugged = !self.hosts[host].ports.contains_key(&port);

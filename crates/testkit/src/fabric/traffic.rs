@@ -34,8 +34,8 @@ pub(super) struct Guest {
     pub quiet_until: Instant,
     /// Since when it runs where it is.
     pub runs_since: Instant,
-    /// Its last move was called off.
-    pub called_off: bool,
+    /// Its last move was called off, and its switch has heard of it by then unless its session is cut.
+    pub called_off: Option<Instant>,
     /// The whole guest is, until then.
     pub silent_until: Instant,
     /// How it announces itself at its present place.
@@ -63,7 +63,7 @@ impl Guest {
             running: false,
             quiet_until: Instant(0),
             runs_since: Instant(0),
-            called_off: false,
+            called_off: None,
             silent_until: Instant(0),
             announce: Announce::Explicit,
             has_moved: false,
