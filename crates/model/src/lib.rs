@@ -212,6 +212,8 @@ impl fmt::Display for MoveId {
 pub enum MoveMode {
     /// In running state: addresses and connections stay (R49).
     Hot,
+    /// Nobody ordered it: an NVE claimed a VM that another one had (R21).
+    Unplanned,
 }
 
 /// How far a planned move has come, in the directory's eyes.
@@ -286,6 +288,12 @@ pub enum MoveStepKind {
     Restarted,
     /// The VM went on before every NVE had acknowledged this move's location.
     Overtaken,
+    /// The NVA asked the NVE that has the VM whether it still runs there (R21).
+    Asked,
+    /// That NVE answered.
+    Answered,
+    /// The VM moved too often without an order, and stays where it is until the operator clears it (R22).
+    Frozen,
 }
 
 /// What one NVE did with the packets of a moving VM.
@@ -305,7 +313,8 @@ pub struct HandoverCounts {
     pub last_forward_us: u64,
 }
 
-/// A planned move with its timeline, as `godwitctl move show` prints it.
+/// A move with its timeline, as `godwitctl move show` prints it: an ordered one, or a claim that nobody ordered, with
+/// its verdict.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MoveRecord {
     /// Its identity.
@@ -318,7 +327,7 @@ pub struct MoveRecord {
     pub from: NveId,
     /// The new NVE.
     pub to: NveId,
-    /// Hot, for now.
+    /// Hot, or not ordered at all.
     pub mode: MoveMode,
     /// How far it is.
     pub phase: MovePhase,

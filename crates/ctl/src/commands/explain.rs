@@ -6,10 +6,15 @@ use godwit_nva_api::v1::MoveStepKind as Step;
 
 /// What the record says, one sentence each; the first says how the move stands.
 pub fn explain(r: &v1::MoveRecord) -> Vec<String> {
-    let mut told = vec![standing(r)];
     let steps = |kind| r.steps.iter().filter(move |s| s.what() == kind);
+    let unplanned = r.mode() == v1::MoveMode::Unplanned;
+    let mut told = if unplanned { nobody_ordered_it(r) } else { vec![standing(r)] };
     told.extend(steps(Step::Overtaken).map(|s| format!("It was overtaken: {}.", s.note)));
-    told.extend(steps(Step::Denied).map(|s| format!("The claim of {} was refused: {}.", s.nve, s.note)));
+    told.extend(
+        steps(Step::Denied)
+            .filter(|_| !unplanned)
+            .map(|s| format!("The claim of {} was refused: {}.", s.nve, s.note)),
+    );
     match steps(Step::Restarted).count() {
         0 => {}
         1 => told.push("The NVA restarted meanwhile; the move went on from what it had on its disk.".into()),
@@ -21,6 +26,31 @@ pub fn explain(r: &v1::MoveRecord) -> Vec<String> {
     if dropped > 0 {
         told.push(format!("{dropped} held packets were dropped."));
     }
+    told
+}
+
+/// A claim that no order explains, and what came of it (R21, R22).
+fn nobody_ordered_it(r: &v1::MoveRecord) -> Vec<String> {
+    let (vm, from, to) = (&r.vm, &r.from, &r.to);
+    let note = |kind| r.steps.iter().rev().find(|s| s.what() == kind).map(|s| s.note.as_str());
+    let why = note(Step::Claimed).map(|why| format!(": {why}")).unwrap_or_default();
+    let mut told = vec![format!("Nobody ordered it: {to} claimed {vm}, which was at {from}{why}.")];
+    match note(Step::Answered) {
+        Some(word) => told.push(format!("The NVA asked {from}, which said that {word}.")),
+        None if note(Step::Asked).is_some() => {
+            told.push(format!("The NVA asked {from}, which did not answer."))
+        }
+        None => {}
+    }
+    told.push(match r.phase() {
+        Phase::Failed => {
+            format!("The claim was refused: {}.", note(Step::Denied).unwrap_or("for no known reason"))
+        }
+        Phase::Done if note(Step::Overtaken).is_some() => format!("{to} got {vm}, which went on from there."),
+        Phase::Done => format!("{to} got {vm}, and every connected NVE of its VN knows."),
+        _ => format!("{to} got {vm}; some NVEs of its VN have not acknowledged it yet."),
+    });
+    told.extend(note(Step::Frozen).map(|why| format!("{vm} is frozen at {to}: {why}.")));
     told
 }
 
@@ -94,6 +124,41 @@ mod tests {
         assert_eq!(told, ["web1 is still at a; waits until b is prepared."]);
         let told = explain(&record(Phase::Preparing, vec![]));
         assert_eq!(told, ["web1 is still at a; waits until a and b are prepared."]);
+    }
+
+    #[test]
+    fn r21_r22_a_claim_that_nobody_ordered_says_who_was_asked_and_what_came_of_it() {
+        let unplanned =
+            |phase, steps| v1::MoveRecord { mode: v1::MoveMode::Unplanned.into(), ..record(phase, steps) };
+        let claimed = step("b", Step::Claimed, "a frame of it was heard");
+        let asked = step("", Step::Asked, "NVE a, whether it still runs there");
+        let alive = step("a", Step::Answered, "it runs here: it answered");
+        let text = "VM web1 is at NVE a, and it runs there";
+        let steps = vec![claimed.clone(), asked.clone(), alive, step("b", Step::Denied, text)];
+        assert_eq!(
+            explain(&unplanned(Phase::Failed, steps)),
+            [
+                "Nobody ordered it: b claimed web1, which was at a: a frame of it was heard.",
+                "The NVA asked a, which said that it runs here: it answered.",
+                "The claim was refused: VM web1 is at NVE a, and it runs there.",
+            ]
+        );
+        let often = "it moved 5 times within 180 s without being ordered to; `godwitctl vm clear web1` lets it move again";
+        let steps = vec![
+            claimed,
+            asked,
+            step("", Step::Granted, "version 1.9: NVE a is away"),
+            step("", Step::Frozen, often),
+        ];
+        assert_eq!(
+            explain(&unplanned(Phase::Done, steps)),
+            [
+                "Nobody ordered it: b claimed web1, which was at a: a frame of it was heard.".to_owned(),
+                "The NVA asked a, which did not answer.".into(),
+                "b got web1, and every connected NVE of its VN knows.".into(),
+                format!("web1 is frozen at b: {often}."),
+            ]
+        );
     }
 
     #[test]

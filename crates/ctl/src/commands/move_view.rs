@@ -1,4 +1,4 @@
-//! A planned move as it is printed: its timeline, its counts, its outage.
+//! A move as it is printed: its timeline, its counts, its outage.
 
 use godwit_nva_api::v1;
 use godwit_nva_api::v1::MoveStepKind as Step;
@@ -9,7 +9,7 @@ use crate::context::Report;
 use crate::table::Table;
 use crate::text;
 
-/// A planned move for output. Times in milliseconds count from its order.
+/// A move for output. Times in milliseconds count from its order, or from the claim that began it.
 #[derive(Serialize, Clone, Debug)]
 pub struct MoveView {
     /// Its identity.
@@ -143,7 +143,8 @@ impl MoveView {
     /// Who moves, from where to where, and how far it is: two lines.
     pub fn heading(&self) -> String {
         let version = self.version.as_ref().map(|v| format!(", version {v}")).unwrap_or_default();
-        let when = self.ordered_at.as_ref().map(|w| format!(", ordered {w}")).unwrap_or_default();
+        let began = if self.mode == "unplanned" { "claimed" } else { "ordered" };
+        let when = self.ordered_at.as_ref().map(|w| format!(", {began} {w}")).unwrap_or_default();
         let (id, phase, vm, vni, mac) = (&self.id, &self.phase, &self.vm, self.vni, &self.mac);
         let (mode, from, to) = (&self.mode, &self.from, &self.to);
         format!("move {id}: {phase}{version}\n{vm} (VNI {vni}, {mac}), {mode}, from {from} to {to}{when}\n")

@@ -1,4 +1,4 @@
-//! `godwitctl move`: planned moves and their timelines.
+//! `godwitctl move`: moves and their timelines.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use crate::table::Table;
 /// Pause before a lost NVA is asked again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Planned moves.
+/// Moves, ordered and not.
 #[derive(Subcommand, Clone, Debug)]
 pub enum MoveCommand {
-    /// List moves.
+    /// List moves: those that were ordered, and claims for other NVEs' VMs that nobody ordered.
     List {
         /// Only this VM's.
         #[arg(long, value_parser = parse::name)]
@@ -62,7 +62,7 @@ struct MoveList {
 
 impl Report for MoveList {
     fn text(&self) -> String {
-        let headings = ["ID", "VM", "FROM", "TO", "MODE", "PHASE", "ORDERED", ">OUTAGE (MS)"];
+        let headings = ["ID", "VM", "FROM", "TO", "MODE", "PHASE", "BEGAN", ">OUTAGE (MS)"];
         let mut t = Table::new(&headings);
         for m in &self.moves {
             t.row([

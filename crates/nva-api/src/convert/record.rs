@@ -26,11 +26,11 @@ macro_rules! enums {
 
 enums! {
     BindingState, binding_state { Detached, Active }
-    MoveMode, move_mode { Hot }
+    MoveMode, move_mode { Hot, Unplanned }
     MovePhase, move_phase { Preparing, Prepared, Paused, Granted, Done, Aborted, Failed }
     MoveStepKind, move_step_kind {
         Ordered, Prepared, Paused, Activated, Claimed, Granted, FirstForwarded, LastForwarded,
-        Acknowledged, Aborted, Failed, Done, Denied, Restarted, Overtaken,
+        Acknowledged, Aborted, Failed, Done, Denied, Restarted, Overtaken, Asked, Answered, Frozen,
     }
     DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen }
     Unplanned, unplanned { Verify, Accept, Deny }

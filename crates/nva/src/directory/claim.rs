@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, Location, MoveId, NveId, Unplanned, Version, VmKey, VmRecord,
+    BindingState, ClaimCause, DenyReason, Location, MoveId, MoveStep, MoveStepKind, NveId, Unplanned,
+    Version, VmKey, VmRecord,
 };
 
 use super::{Directory, Level, SessionId};
@@ -18,6 +19,8 @@ pub(super) struct Asked {
     pub cause: ClaimCause,
     pub base: Version,
     pub router: Option<bool>,
+    /// What was done about it so far, where another NVE is asked first (R21).
+    pub story: Vec<MoveStep>,
 }
 
 /// Takes an advertised R flag over, unless the operator has said what holds; whether it is news.
@@ -42,13 +45,13 @@ impl Directory {
     pub(super) fn claim(&mut self, session: SessionId, nve: NveId, mut asked: Asked) {
         asked.ips.sort_unstable();
         asked.ips.dedup();
-        let Asked { seq, key, cause, router, .. } = asked;
+        let Asked { seq, key, router, .. } = asked;
         let verdict = self.judge(&nve, key, &asked.ips, asked.base);
         if !matches!(verdict, Verdict::Verify) {
             self.end_contest(&nve, key);
         }
         match verdict {
-            Verdict::Deny(reason, text) => self.deny(session, &nve, seq, key, reason, text, cause),
+            Verdict::Deny(reason, text) => self.deny(session, &nve, &asked, reason, text),
             Verdict::Verify => self.contest(session, nve, asked),
             Verdict::Confirm => {
                 self.source_came_back(&nve, key);
@@ -57,7 +60,7 @@ impl Directory {
                     self.send(session, NvaToNve::Grant { seq, record });
                 }
             }
-            Verdict::Grant(by) => self.grant(session, nve, &asked, by),
+            Verdict::Grant(by) => self.grant(session, nve, &asked, by, ""),
         }
     }
 
@@ -114,7 +117,15 @@ impl Directory {
         record.map_or(Unplanned::default(), |r| r.unplanned)
     }
 
-    pub(super) fn grant(&mut self, session: SessionId, nve: NveId, asked: &Asked, by: Option<MoveId>) {
+    /// The claimer gets the VM, by this ordered move if there is one; `why`, where that is to be explained.
+    pub(super) fn grant(
+        &mut self,
+        session: SessionId,
+        nve: NveId,
+        asked: &Asked,
+        by: Option<MoveId>,
+        why: &str,
+    ) {
         let (seq, key) = (asked.seq, asked.key);
         let Some(location) = self.location_of(&nve) else { return };
         let Some(mut record) = self.vms.get(&key).cloned() else { return };
@@ -122,31 +133,33 @@ impl Directory {
         record.state = BindingState::Active;
         record.version = self.next_version();
         learn_router(&mut record, asked.router);
-        if by.is_none() && old.is_some() {
-            record.frozen |= self.count_unplanned(key);
-        }
+        let froze = by.is_none() && old.is_some() && self.count_unplanned(key);
+        record.frozen |= froze;
+        let by = by.or_else(|| self.unplanned_move(key, old.clone()?, &nve, asked));
         let text = match &old {
             Some(old) => format!("VM {} ({key}) moves from NVE {old} to {nve}", record.name),
             None => format!("VM {} ({key}) is at NVE {nve}", record.name),
         };
         self.log(Level::Info, format!("{text}, version {}", record.version));
-        if record.frozen {
-            let (n, s) = (self.config.flap_limit, self.config.flap_window.as_ms() / 1000);
-            let text = format!(
-                "ALARM: VM {} ({key}) moved {n} times within {s} s without being ordered to: frozen at NVE {nve}",
-                record.name
-            );
-            self.log(Level::Warn, text);
+        let (n, s) = (self.config.flap_limit, self.config.flap_window.as_ms() / 1000);
+        let often = format!("moved {n} times within {s} s without being ordered to");
+        if froze {
+            self.log(Level::Warn, format!("ALARM: VM {} ({key}) {often}: frozen at NVE {nve}", record.name));
         }
         self.put_vm(record.clone());
         self.granted.insert(key, (self.now, session));
         let news = match &by {
             Some(id) => format!("move {id} took the VM on to {nve}"),
-            None => format!("NVE {nve} took the VM over without a move"),
+            None => format!("NVE {nve} took the VM over"),
         };
         self.overtake(key, &news);
         if let Some(id) = &by {
-            self.move_granted(id, record.version);
+            self.move_granted(id, record.version, why);
+            if froze {
+                let clear = format!("`godwitctl vm clear {}`", record.name);
+                self.nva_step(id, MoveStepKind::Frozen, format!("it {often}; {clear} lets it move again"));
+                self.save_move(id);
+            }
         }
         // The old NVE first: what it holds shall lead, before others send to the new one (R45).
         self.publish_move(key, old, session, by.clone());

@@ -5,11 +5,14 @@
 //! three missed keepalives; one that is there and says nothing keeps it.
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{ClaimCause, DenyReason, Locators, NveId, Version, VmKey};
+use godwit_model::{DenyReason, Locators, MoveStepKind, NveId, Version, VmKey};
 use godwit_wire::{Instant, Span};
 
 use super::claim::Asked;
 use super::{Directory, Level, SessionId};
+
+/// Steps of a claim before its verdict that are kept: an owner that comes and goes is asked each time.
+const MAX_STORY: usize = 8;
 
 /// A claim that waits for the old NVE's word.
 pub(super) struct Contest {
@@ -47,13 +50,17 @@ impl Directory {
         let version = r.version;
         let waiting = self.contests.len();
         match self.contests.get_mut(&key).filter(|c| c.version == version) {
-            Some(c) if c.nve == nve => (c.session, c.asked) = (session, asked),
+            Some(c) if c.nve == nve => {
+                let story = std::mem::take(&mut c.asked.story);
+                (c.session, c.asked) = (session, Asked { story, ..asked });
+            }
             Some(_) => self.contest_between(session, nve, asked),
             None if waiting >= self.config.max_contests => {
                 let text = format!("{waiting} claims wait for other NVEs' words already");
-                self.deny(session, &nve, asked.seq, key, DenyReason::OwnedElsewhere, text, asked.cause);
+                self.deny(session, &nve, &asked, DenyReason::OwnedElsewhere, text);
             }
             None => {
+                let asked = Asked { story: vec![self.claimed_step(&nve, asked.cause)], ..asked };
                 let text =
                     format!("NVE {nve} claims {key}, which is at {owner}, without a move: asking {owner}");
                 self.log(Level::Warn, text);
@@ -80,7 +87,7 @@ impl Directory {
             (c.nve.clone(), (session, nve, asked))
         };
         let text = format!("NVE {winner} claims {key} too, and goes before");
-        self.deny(session, &loser, lost.seq, key, DenyReason::OwnedElsewhere, text, lost.cause);
+        self.deny(session, &loser, &lost, DenyReason::OwnedElsewhere, text);
     }
 
     /// A verdict that needs no word of the old NVE ends the claimer's waiting.
@@ -94,6 +101,11 @@ impl Directory {
     pub(super) fn verified(&mut self, nve: &NveId, key: VmKey, version: Version, alive: bool, note: &str) {
         if self.contests.get(&key).is_none_or(|c| c.owner != *nve || c.version != version) {
             return self.log(Level::Debug, format!("NVE {nve} speaks of {key}, which nobody contests"));
+        }
+        let word = if alive { "it runs here" } else { "it does not run here" };
+        let step = self.story_step(Some(nve), MoveStepKind::Answered, &format!("{word}: {note}"));
+        if let Some(c) = self.contests.get_mut(&key) {
+            c.asked.story.push(step);
         }
         if alive {
             self.keep(key, &format!("it runs there: {note}"));
@@ -115,8 +127,17 @@ impl Directory {
         match self.next_turn(key) {
             Turn::Wait => {}
             Turn::Ask(session) => {
+                let Some(owner) = self.contests.get(&key).map(|c| c.owner.clone()) else { return };
+                let step = self.story_step(
+                    None,
+                    MoveStepKind::Asked,
+                    &format!("NVE {owner}, whether it still runs there"),
+                );
                 let Some(c) = self.contests.get_mut(&key) else { return };
                 (c.on, c.since) = (Some(session), self.now);
+                if c.asked.story.len() < MAX_STORY {
+                    c.asked.story.push(step);
+                }
                 let version = c.version;
                 self.send(session, NvaToNve::Verify { key, version });
             }
@@ -168,15 +189,14 @@ impl Directory {
              there first",
             c.nve
         );
-        let Asked { seq, cause, .. } = c.asked;
-        self.deny(c.session, &c.nve, seq, key, DenyReason::OwnedElsewhere, text, cause);
+        self.deny(c.session, &c.nve, &c.asked, DenyReason::OwnedElsewhere, text);
     }
 
     /// The VM goes to who claims it.
     fn give(&mut self, key: VmKey, why: &str) {
         let Some(c) = self.contests.remove(&key) else { return };
         self.log(Level::Warn, format!("NVE {} gets {key} without a move: {why}", c.nve));
-        self.grant(c.session, c.nve, &c.asked, None);
+        self.grant(c.session, c.nve, &c.asked, None, why);
     }
 
     /// Counts a move that nobody ordered; true where it was one too many (R22).
@@ -193,19 +213,18 @@ impl Directory {
     }
 
     /// What a refused claim is about is written once, here and in the message.
-    #[allow(clippy::too_many_arguments)] // The parts of one message and of its line in the log.
     pub(super) fn deny(
         &mut self,
         session: SessionId,
         nve: &NveId,
-        seq: u64,
-        key: VmKey,
+        asked: &Asked,
         reason: DenyReason,
         text: String,
-        cause: ClaimCause,
     ) {
+        let Asked { seq, key, cause, .. } = *asked;
         self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
         self.claim_refused(key, nve, &text);
+        self.unplanned_refused(nve, asked, reason, &text);
         let record = self.vms.get(&key).cloned();
         self.send(session, NvaToNve::Deny { seq, key, reason, text, record });
     }

@@ -31,6 +31,7 @@ mod session;
 mod stale;
 mod state;
 mod tick;
+mod unplanned;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -98,6 +99,8 @@ pub struct Directory {
     open_moves: BTreeSet<MoveId>,
     /// Moves called off lately: an NVE that was away then is told when it is back.
     called_off: BTreeSet<MoveId>,
+    /// Refused claims that have a record of their own: whose, against which version of the location.
+    refused: BTreeMap<(VmKey, NveId), (Version, MoveId)>,
     /// Moves with steps or counts that are not persisted yet.
     unsaved_moves: BTreeSet<MoveId>,
     next_move: u64,

@@ -1,4 +1,4 @@
-//! Planned moves: intent, phases, timeline, history (R49, R57).
+//! Moves: intent, phases, timeline, history (R49, R57).
 
 use std::collections::BTreeMap;
 
@@ -34,6 +34,11 @@ pub(super) struct Move {
 }
 
 impl Move {
+    /// One that begins now.
+    pub fn new(stored: StoredMove) -> Move {
+        Move { restarted: false, ..Move::restored(stored) }
+    }
+
     pub fn restored(stored: StoredMove) -> Move {
         let StoredMove { number, record } = stored;
         let restarted = !record.phase.is_final();
@@ -142,9 +147,8 @@ impl Directory {
             steps: Vec::new(),
             counts: Vec::new(),
         };
-        let mut m = Move::restored(StoredMove { number: self.next_move, record });
+        let mut m = Move::new(StoredMove { number: self.next_move, record });
         m.deadline = Some(now + self.config.intent_timeout);
-        m.restarted = false;
         self.move_numbers.insert(self.next_move, id.clone());
         self.next_move += 1;
         self.moves.insert(id.clone(), m);
@@ -197,7 +201,7 @@ impl Directory {
     }
 
     /// Forgets the oldest finished moves beyond the bound.
-    fn make_room(&mut self) -> Result<(), Refusal> {
+    pub(super) fn make_room(&mut self) -> Result<(), Refusal> {
         if self.moves.len() < self.config.max_moves {
             return Ok(());
         }
@@ -297,6 +301,8 @@ impl Directory {
             self.send(session, NvaToNve::MoveAbort { id, key, reason });
         }
         let open = self.open_moves.iter().filter_map(|id| self.moves.get(id)).filter(concerns);
+        // Of a claim that nobody ordered there is nothing to prepare.
+        let open = open.filter(|m| m.record.mode != MoveMode::Unplanned);
         let open: Vec<(MoveId, bool)> = open.map(|m| (m.record.id.clone(), m.record.to == *nve)).collect();
         for (id, target) in open {
             self.prepare(&id, if target { MoveRole::Target } else { MoveRole::Source });
@@ -313,7 +319,7 @@ impl Directory {
     }
 
     /// The claim that a move was ordered for has its grant.
-    pub(super) fn move_granted(&mut self, id: &MoveId, version: Version) {
+    pub(super) fn move_granted(&mut self, id: &MoveId, version: Version, why: &str) {
         let deadline = self.now + self.config.intent_timeout;
         let Some(m) = self.moves.get_mut(id) else { return };
         m.record.phase = MovePhase::Granted;
@@ -322,7 +328,8 @@ impl Directory {
         m.deadline = Some(deadline);
         let to = m.record.to.clone();
         self.step(id, MoveStepKind::Claimed, Some(to), String::new());
-        self.nva_step(id, MoveStepKind::Granted, format!("version {version}"));
+        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+        self.nva_step(id, MoveStepKind::Granted, format!("version {version}{why}"));
         self.save_move(id);
     }
 
@@ -479,7 +486,7 @@ impl Directory {
         }
     }
 
-    fn nva_step(&mut self, id: &MoveId, what: MoveStepKind, note: String) {
+    pub(super) fn nva_step(&mut self, id: &MoveId, what: MoveStepKind, note: String) {
         self.step(id, what, None, note);
     }
 

@@ -38,6 +38,7 @@ impl Directory {
             move_numbers: BTreeMap::new(),
             open_moves: BTreeSet::new(),
             called_off: BTreeSet::new(),
+            refused: BTreeMap::new(),
             unsaved_moves: BTreeSet::new(),
             next_move: 1,
             fanouts: BTreeMap::new(),

@@ -89,7 +89,7 @@ impl Directory {
             NveToNva::Disassociate { key, port } => self.disassociate(session, key, &port),
             NveToNva::Query { seq, vni, by } => self.query(session, seq, vni, by),
             NveToNva::Claim { seq, key, ips, cause, base, port: _, router } => {
-                self.claim(session, nve, Asked { seq, key, ips, cause, base, router });
+                self.claim(session, nve, Asked { seq, key, ips, cause, base, router, story: Vec::new() });
             }
             NveToNva::Withdraw { key, version } => self.withdraw(&nve, key, version),
             NveToNva::Ack { ack_id } => self.ack(session, ack_id),

@@ -110,3 +110,99 @@ fn r49_a_move_whose_vm_left_again_says_so() {
     let note = note(&w, "m", K::Overtaken).unwrap();
     assert!(note.starts_with("the VM was detached, version 1."), "{note}");
 }
+
+/// The records of moves that nobody ordered, oldest first.
+fn unplanned(w: &World) -> Vec<MoveRecord> {
+    w.d.moves(None, false).into_iter().filter(|m| m.mode == MoveMode::Unplanned).cloned().collect()
+}
+
+fn kinds(m: &MoveRecord) -> Vec<(Option<&str>, K)> {
+    m.steps.iter().map(|s| (s.nve.as_ref().map(NveId::as_str), s.what)).collect()
+}
+
+/// VM 1 at a, claimed by b on the newest ground.
+fn claimed(policy: Unplanned) -> (World, SessionId, SessionId) {
+    let mut w = World::new();
+    w.policy(policy);
+    let (a, b) = (w.join("a"), w.join("b"));
+    let held = w.take(a, 1);
+    w.settle(&[a, b]);
+    w.say(b, claim(1, held.version));
+    (w, a, b)
+}
+
+#[test]
+fn r21_a_claim_that_a_live_vm_contradicts_has_a_record_of_its_own() {
+    let (mut w, a, b) = claimed(Unplanned::Verify);
+    assert!(unplanned(&w).is_empty(), "the verdict is not known");
+    let version = w.vm(1).version;
+    for _ in 0..3 {
+        w.say(a, NveToNva::Verified { key: key(1), version, alive: true, note: "it answered".into() });
+        w.say(b, claim(1, version));
+    }
+    let told = unplanned(&w);
+    let [m] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((m.from.as_str(), m.to.as_str(), m.phase, m.version), ("a", "b", MovePhase::Failed, version));
+    let steps = [(Some("b"), K::Claimed), (None, K::Asked), (Some("a"), K::Answered), (None, K::Denied)];
+    assert_eq!(kinds(m), steps);
+    assert!(w.d.moves(None, true).is_empty(), "it is over");
+}
+
+#[test]
+fn r21_a_vm_that_was_started_elsewhere_without_an_order_has_a_move_in_the_list() {
+    let (mut w, a, b) = claimed(Unplanned::Verify);
+    let version = w.vm(1).version;
+    let out = w.say(
+        a,
+        NveToNva::Verified { key: key(1), version, alive: false, note: "it has no port here".into() },
+    );
+    assert!(granted(&out, b).is_some());
+    assert!(out.iter().any(|o| matches!(o, Output::Persist(Write::PutMove(_)))), "it outlives the NVA");
+    w.settle(&[a, b]);
+    let told = unplanned(&w);
+    let [m] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((m.phase, m.version), (MovePhase::Done, w.vm(1).version));
+    let steps = kinds(m);
+    assert_eq!(
+        steps[..4],
+        [(Some("b"), K::Claimed), (None, K::Asked), (Some("a"), K::Answered), (None, K::Granted)]
+    );
+    assert_eq!(steps.last(), Some(&(None, K::Done)));
+    assert!(w.vm(1).moving.is_none());
+}
+
+#[test]
+fn r22_the_unplanned_move_that_froze_a_vm_says_so_and_so_do_refused_claims() {
+    let mut w = World::new();
+    w.policy(Unplanned::Accept);
+    let sessions = [w.join("a"), w.join("b")];
+    w.take(sessions[0], 1);
+    for n in 1..=5 {
+        w.settle(&sessions);
+        assert!(granted(&w.say(sessions[n % 2], claim(1, w.vm(1).version)), sessions[n % 2]).is_some());
+    }
+    let told = unplanned(&w);
+    assert_eq!(told.len(), 5);
+    let froze: Vec<bool> = told.iter().map(|m| m.steps.iter().any(|s| s.what == K::Frozen)).collect();
+    assert_eq!(froze, [false, false, false, false, true]);
+    assert!(denied(&w.say(sessions[0], claim(1, w.vm(1).version)), sessions[0]).is_some());
+    let last = unplanned(&w).pop().unwrap();
+    assert_eq!((last.to.as_str(), last.phase), ("a", MovePhase::Failed));
+    let why = &last.steps.last().unwrap().note;
+    assert!(why.contains("frozen at NVE b") && why.contains("vm clear"), "{why}");
+}
+
+#[test]
+fn r21_records_of_refused_claims_are_bounded_as_all_moves_are() {
+    let mut w = World::with(Config { max_moves: 4, ..Config::default() });
+    w.policy(Unplanned::Deny);
+    let (a, b) = (w.join("a"), w.join("b"));
+    for _ in 0..9 {
+        // A newer version of the location makes it another conflict.
+        let version = w.take(a, 1).version;
+        assert!(denied(&w.say(b, claim(1, version)), b).is_some());
+        w.say(a, NveToNva::Withdraw { key: key(1), version });
+    }
+    assert_eq!((unplanned(&w).len(), w.d.refused.len()), (4, 1));
+    assert_eq!(w.durable.moves.len(), 4);
+}

@@ -1,0 +1,121 @@
+//! Moves that nobody ordered, and claims for VMs of other NVEs that were refused: they have a record like an
+//! ordered move's, so that `godwitctl move list` and `move show` explain them too (R21, R22).
+//!
+//! The record begins when the verdict is known. What was done before is kept with the claim that waits for it.
+
+use godwit_model::{
+    ClaimCause, DenyReason, MoveId, MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Version,
+    VmKey,
+};
+
+use super::claim::Asked;
+use super::moves::Move;
+use super::{Directory, StoredMove};
+
+/// What a claim rests on, for people.
+fn cause_text(cause: ClaimCause) -> &'static str {
+    match cause {
+        ClaimCause::Activate => "its port was activated",
+        ClaimCause::GratuitousArp => "a gratuitous ARP was heard",
+        ClaimCause::NeighborAdvertisement => "a neighbor advertisement was heard",
+        ClaimCause::Rarp => "a RARP announcement was heard",
+        ClaimCause::FirstFrame => "a frame of it was heard",
+        ClaimCause::Resync => "it had it before the NVE or the NVA was away",
+    }
+}
+
+impl Directory {
+    /// The first step of a claim that no order explains.
+    pub(super) fn claimed_step(&self, nve: &NveId, cause: ClaimCause) -> MoveStep {
+        let note = cause_text(cause).into();
+        MoveStep { at_us: self.wall_us, nve: Some(nve.clone()), what: MoveStepKind::Claimed, note }
+    }
+
+    /// A step of the NVA, or of the NVE that answered it.
+    pub(super) fn story_step(&self, nve: Option<&NveId>, what: MoveStepKind, note: &str) -> MoveStep {
+        MoveStep { at_us: self.wall_us, nve: nve.cloned(), what, note: note.into() }
+    }
+
+    /// A VM goes from one NVE to another without an order: its record, which still waits for the grant. `None`
+    /// where every place for moves is taken by one that is not over.
+    pub(super) fn unplanned_move(
+        &mut self,
+        key: VmKey,
+        from: NveId,
+        to: &NveId,
+        asked: &Asked,
+    ) -> Option<MoveId> {
+        let id = self.unplanned_record(key, from, to, asked, MovePhase::Preparing, Version::ZERO)?;
+        let deadline = self.now + self.config.intent_timeout;
+        if let Some(m) = self.moves.get_mut(&id) {
+            m.deadline = Some(deadline);
+        }
+        self.open_moves.insert(id.clone());
+        Some(id)
+    }
+
+    /// A claim for another NVE's VM was refused, and no ordered move has it in its history. Repeated claims against
+    /// the same location add nothing.
+    pub(super) fn unplanned_refused(&mut self, nve: &NveId, asked: &Asked, reason: DenyReason, text: &str) {
+        let contested =
+            matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
+        let key = asked.key;
+        let Some(r) = self.vms.get(&key).filter(|r| contested && r.moving.is_none()) else { return };
+        let Some(from) = r.location.as_ref().map(|l| l.nve.clone()).filter(|from| from != nve) else {
+            return;
+        };
+        let version = r.version;
+        let place = (key, nve.clone());
+        let known = self.refused.get(&place).filter(|(v, id)| *v == version && self.moves.contains_key(id));
+        if known.is_some() {
+            return;
+        }
+        let Some(id) = self.unplanned_record(key, from, nve, asked, MovePhase::Failed, version) else {
+            return;
+        };
+        self.nva_step(&id, MoveStepKind::Denied, text.into());
+        self.save_move(&id);
+        if self.refused.len() >= self.config.max_moves {
+            let moves = &self.moves;
+            self.refused.retain(|_, (_, id)| moves.contains_key(id));
+        }
+        self.refused.insert(place, (version, id));
+    }
+
+    fn unplanned_record(
+        &mut self,
+        key: VmKey,
+        from: NveId,
+        to: &NveId,
+        asked: &Asked,
+        phase: MovePhase,
+        version: Version,
+    ) -> Option<MoveId> {
+        self.make_room().ok()?;
+        let id =
+            (self.next_move..).map(|n| MoveId(format!("u{n}"))).find(|id| !self.moves.contains_key(id))?;
+        let vm = self.vms.get(&key)?.name.clone();
+        let steps = if asked.story.is_empty() {
+            vec![self.claimed_step(to, asked.cause)]
+        } else {
+            asked.story.clone()
+        };
+        let record = MoveRecord {
+            id: id.clone(),
+            vm,
+            key,
+            from,
+            to: to.clone(),
+            mode: MoveMode::Unplanned,
+            phase,
+            version,
+            steps,
+            counts: Vec::new(),
+        };
+        let m = Move::new(StoredMove { number: self.next_move, record });
+        self.move_numbers.insert(self.next_move, id.clone());
+        self.next_move += 1;
+        self.moves.insert(id.clone(), m);
+        Some(id)
+    }
+}
