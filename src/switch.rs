@@ -35,9 +35,10 @@ const BUFFER_EXTRA: usize = 512;
 /// Share of the memory that packet buffers take; the rest is for device rings and DPDK itself.
 const POOL_SHARE: f64 = 0.5;
 
-/// How long what a VM that has moved in does not take at once can wait. The old NVE, which sends what it held and
-/// what still comes to it, knows the new place within milliseconds, or as soon as the NVA is there again.
-const SETTLE: Span = Span::from_ms(1000);
+/// How long what a VM that has moved in does not take at once can wait. The old NVE sends what it held when it hears
+/// of the grant, in one burst: milliseconds later as a rule, seconds where the NVA is slow or was away. Longer, the
+/// VM's frames would go the slower way for nothing.
+const SETTLE: Span = Span::from_ms(5000);
 
 /// All of a running switch that control owns.
 pub struct Switch {

@@ -57,7 +57,7 @@ fn config() -> TablesConfig {
         ask_capacity: 16,
         asks_per_port: 8,
         hold_bytes: 512 << 10,
-        settle: Span::from_ms(1000),
+        settle: Span::from_ms(5000),
         replica_limit: 8,
         hash_key: HashKey::new(1, 2),
         ..TablesConfig::default()
