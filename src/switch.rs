@@ -368,6 +368,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         vxlan_port: n.vxlan_port,
         forward_in_flight: n.forward_in_flight,
         redirect_ival: Span::from_ms(n.redirect_ms),
+        headless: Span::from_ms(n.headless_s * 1000),
         scan_rate: n.scan_rate,
         scan_tries: n.scan_tries,
         query_rate: Rate::per_second(n.query_rate, n.query_rate.div_ceil(10)),

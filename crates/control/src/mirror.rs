@@ -291,6 +291,16 @@ impl Mirror {
         }
     }
 
+    /// Forgets all records of the directory but those that `stays` names; returns them (R72).
+    pub(crate) fn forget_others(&mut self, stays: impl Fn(&VmRecord) -> bool) -> Vec<VmRecord> {
+        let all = self.vns.values().flat_map(|vn| vn.vms.values().map(|e| &e.record));
+        let gone: Vec<VmRecord> = all.filter(|r| r.version != Version::ZERO && !stays(r)).cloned().collect();
+        for r in &gone {
+            self.removed(r.key, r.version);
+        }
+        gone
+    }
+
     /// Subscribe has been said: from now on records are confirmed anew.
     pub(crate) fn begin_snapshot(&mut self, vni: Vni) {
         if let Some(vn) = self.vns.get_mut(&vni) {

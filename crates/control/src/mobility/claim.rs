@@ -160,6 +160,7 @@ impl Vm {
         if let Some(intent) = &mut self.intent {
             intent.unconfirmed = true;
         }
+        self.resume_forward(cx.now);
         self.ask_again(cx);
         let fresh = self.claim.as_ref().filter(|c| c.is_fresh()).map(|c| c.cause);
         match self.phase {
@@ -169,7 +170,8 @@ impl Vm {
     }
 
     /// The session ended: nothing is repeated until the next one.
-    pub(crate) fn session_down(&mut self) {
+    pub(crate) fn session_down(&mut self, cx: &mut Ctx<'_>) {
+        self.pause_forward(cx.now);
         self.claim_next(None);
         self.forget_check();
     }

@@ -178,6 +178,8 @@ pub(crate) struct Forward {
     ask_at: Option<Instant>,
     /// It was asked and has not answered.
     asked: bool,
+    /// The NVA is away since then: its life stands still (R72).
+    paused: Option<Instant>,
     /// Lifetimes that it was given beyond its first (R43).
     pub(crate) extensions: u8,
     /// Senders that were complained about.
@@ -195,6 +197,17 @@ impl Forward {
     fn arm_question(&mut self, now: Instant, config: &NveConfig) {
         let may = self.extensions < timing::FWD_EXTENSIONS;
         self.ask_at = may.then(|| ask_before(self.until, config).max(now));
+    }
+
+    /// When it dies, as far as that is known now.
+    fn ends(&self) -> Instant {
+        if self.paused.is_some() { Instant::NEVER } else { self.until }
+    }
+
+    /// When something is due.
+    fn deadline(&self) -> Option<Instant> {
+        let due = self.ask_at.map_or(self.until, |t| t.min(self.until));
+        self.paused.is_none().then_some(due)
     }
 
     /// The first complaint about this sender, of a bounded number.
@@ -284,8 +297,8 @@ impl Vm {
             Phase::Idle | Phase::Left | Phase::Refused { .. } => {}
         }
         // While it is only associated for its return, it still runs where it went (R46c).
-        if let Some(f) = self.forward.as_ref().filter(|f| f.until > now) {
-            return Wish::Departed { to: f.to.clone(), until: f.until };
+        if let Some(f) = self.forward.as_ref().filter(|f| f.ends() > now) {
+            return Wish::Departed { to: f.to.clone(), until: f.ends() };
         }
         match &self.intent {
             Some(intent) if intent.is_target() && self.open_port().is_some() => {
@@ -345,7 +358,7 @@ impl Vm {
     /// When time alone changes something.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let claim = self.claim.as_ref().and_then(|c| c.next);
-        let forward = self.forward.as_ref().map(|f| f.ask_at.map_or(f.until, |t| t.min(f.until)));
+        let forward = self.forward.as_ref().and_then(Forward::deadline);
         let intent = self.intent.as_ref().map(Intent::deadline);
         let check = self.check.as_ref().map(Check::deadline);
         let scan = self.scan.as_ref().map(Scan::deadline);
@@ -372,7 +385,7 @@ impl Vm {
         }
         self.crash_due(cx);
         self.ask_for_extension(cx);
-        if self.forward.as_ref().is_some_and(|f| f.until <= cx.now) {
+        if self.forward.as_ref().is_some_and(|f| f.ends() <= cx.now) {
             self.forward = None;
             self.handover.finish(self.key, cx);
             if self.ports.is_empty() && self.phase == Phase::Left {
@@ -499,19 +512,40 @@ impl Vm {
     fn start_forward(&mut self, to: Location, version: Version, cx: &Ctx<'_>) {
         let until = cx.now + cx.config.fwd_timer;
         let (since, told) = (cx.now, BTreeSet::new());
+        let paused = (!cx.online).then_some(cx.now);
         let mut forward =
-            Forward { to, version, since, until, ask_at: None, asked: false, extensions: 0, told };
+            Forward { to, version, since, until, ask_at: None, asked: false, paused, extensions: 0, told };
         forward.arm_question(cx.now, cx.config);
         self.forward = Some(forward);
     }
 
     /// Asks the NVA, if it is time, whether an interested NVE may still send here (R43).
     fn ask_for_extension(&mut self, cx: &mut Ctx<'_>) {
-        let Some(f) = self.forward.as_mut().filter(|f| f.ask_at.is_some_and(|t| t <= cx.now)) else { return };
+        let Some(f) =
+            self.forward.as_mut().filter(|f| f.paused.is_none() && f.ask_at.is_some_and(|t| t <= cx.now))
+        else {
+            return;
+        };
         f.ask_at = None;
         f.asked = cx.online;
         let version = f.version;
         cx.send(NveToNva::ForwardEnding { key: self.key, version });
+    }
+
+    /// Without the NVA nobody learns where the VM went but from us: the entry's life stands still (R72).
+    pub(crate) fn pause_forward(&mut self, now: Instant) {
+        if let Some(f) = self.forward.as_mut().filter(|f| f.until > now) {
+            f.paused.get_or_insert(now);
+        }
+    }
+
+    /// Its life goes on, by what was left of it.
+    pub(crate) fn resume_forward(&mut self, now: Instant) {
+        let Some(f) = &mut self.forward else { return };
+        if let Some(since) = f.paused.take() {
+            f.until = f.until + now.since(since);
+            f.ask_at = None;
+        }
     }
 
     /// A new session: what was asked in the last one was not answered.

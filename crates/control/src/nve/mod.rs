@@ -54,6 +54,8 @@ enum Timer {
     Tunnels,
     /// Full report.
     Report,
+    /// The NVA has been away for too long (R72).
+    Headless,
     /// An entry that another NVE put in doubt.
     Suspect(VmKey),
 }
@@ -266,6 +268,7 @@ impl Nve {
                 Timer::Negatives => self.negatives_over(),
                 Timer::Tunnels => self.sweep_tunnels(),
                 Timer::Report => self.report(out),
+                Timer::Headless => self.headless(out),
                 Timer::Suspect(key) => self.suspect_due(key),
             }
         }

@@ -33,7 +33,8 @@ impl Nve {
     }
 
     pub(super) fn nva_lost(&mut self, out: &mut Outputs) {
-        if self.session.is_up() {
+        let was_up = self.session.is_up();
+        if was_up {
             out.note(Level::Warn, String::from("the NVA is away: forwarding goes on with what is known"));
         }
         let (number, epoch) = (self.session.number, self.session.epoch);
@@ -42,7 +43,34 @@ impl Nve {
         self.timers.set(Timer::Report, None);
         let keys: Vec<VmKey> = self.vms.keys().copied().collect();
         for key in keys {
-            self.with_known_vm(key, out, |vm, _| vm.session_down());
+            self.with_known_vm(key, out, Vm::session_down);
+        }
+        // What was nowhere may be there by now, and nobody would say so (R72).
+        self.clear_negatives(out);
+        if was_up {
+            self.timers.set(Timer::Headless, Some(self.now + self.config.headless));
+        }
+    }
+
+    /// The NVA stays away: where VMs are at other NVEs is not known any more, and no forward entry waits for the
+    /// NVA's word on it (R72). What is here stays as it is.
+    pub(super) fn headless(&mut self, out: &mut Outputs) {
+        let keys: Vec<VmKey> = self.vms.keys().copied().collect();
+        for key in keys {
+            self.with_known_vm(key, out, |vm, cx| vm.resume_forward(cx.now));
+        }
+        let (us, vms) = (self.config.nve.clone(), &self.vms);
+        let gone = self
+            .mirror
+            .forget_others(|r| vms.contains_key(&r.key) || r.location.as_ref().is_some_and(|l| l.nve == us));
+        let text = format!(
+            "the NVA has been away for {} s: {} VMs at other NVEs are forgotten (R72)",
+            self.config.headless.as_ms() / 1000,
+            gone.len()
+        );
+        out.note(Level::Alarm, text);
+        for record in gone {
+            self.directory_changed(record.key, record.ips().collect(), out);
         }
     }
 
@@ -71,6 +99,7 @@ impl Nve {
         out.note(Level::Info, format!("the NVA welcomes us (epoch {epoch})"));
         self.session.epoch = epoch;
         self.session.welcomed = true;
+        self.timers.set(Timer::Headless, None);
         self.resync(out);
     }
 
