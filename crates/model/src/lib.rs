@@ -385,6 +385,20 @@ pub enum ClaimCause {
     Resync,
 }
 
+impl ClaimCause {
+    /// By what the VM made itself known, for the operator.
+    pub fn as_text(self) -> &'static str {
+        match self {
+            ClaimCause::Activate => "by order, or its port came back",
+            ClaimCause::GratuitousArp => "by a gratuitous ARP",
+            ClaimCause::NeighborAdvertisement => "by a neighbor advertisement",
+            ClaimCause::Rarp => "by a RARP",
+            ClaimCause::FirstFrame => "by its first frame",
+            ClaimCause::Resync => "was there before this session",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use core::cmp::Ordering;

@@ -12,7 +12,7 @@ const CROWDED: Span = Span::from_ms(10);
 
 /// When each of a thousand things was last said. More than four that share a set make each other wait a
 /// little, or are said again early: harmless for what is limited here. Two must not, because a set of NVEs that
-/// answers at once is usual, and a neighbor whose answer is not reported is asked again 200 ms later only.
+/// answers at once is usual, and frames wait until a neighbor whose answer is not reported was asked again.
 pub struct Limiter {
     sets: Box<[[(u64, Instant); WAYS]]>,
 }

@@ -40,18 +40,6 @@ pub(crate) fn cause_of(kind: AnnounceKind) -> ClaimCause {
     }
 }
 
-/// By what the VM made itself known, for the operator.
-fn known_by(cause: ClaimCause) -> &'static str {
-    match cause {
-        ClaimCause::Activate => "by order, or its port came back",
-        ClaimCause::GratuitousArp => "by a gratuitous ARP",
-        ClaimCause::NeighborAdvertisement => "by a neighbor advertisement",
-        ClaimCause::Rarp => "by a RARP",
-        ClaimCause::FirstFrame => "by its first frame",
-        ClaimCause::Resync => "was there before this session",
-    }
-}
-
 impl Vm {
     /// The first port that could be activated.
     pub(crate) fn open_port(&self) -> Option<PortIdx> {
@@ -259,7 +247,7 @@ impl Vm {
         }
         if let Some(intent) = self.intent.as_ref().filter(|i| i.is_target()) {
             let id = intent.id.clone();
-            let step = self.step(cx, MoveStepKind::Activated, cx.wall_us, known_by(cause));
+            let step = self.step(cx, MoveStepKind::Activated, cx.wall_us, cause.as_text());
             self.handover.move_id = Some(id.clone());
             cx.actions.push(super::Action::Report { id, step: Some(step), counts: None });
         }

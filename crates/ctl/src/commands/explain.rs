@@ -33,8 +33,8 @@ pub fn explain(r: &v1::MoveRecord) -> Vec<String> {
 fn nobody_ordered_it(r: &v1::MoveRecord) -> Vec<String> {
     let (vm, from, to) = (&r.vm, &r.from, &r.to);
     let note = |kind| r.steps.iter().rev().find(|s| s.what() == kind).map(|s| s.note.as_str());
-    let why = note(Step::Claimed).map(|why| format!(": {why}")).unwrap_or_default();
-    let mut told = vec![format!("Nobody ordered it: {to} claimed {vm}, which was at {from}{why}.")];
+    let why = note(Step::Claimed).map(|why| format!(" ({why})")).unwrap_or_default();
+    let mut told = vec![format!("Nobody ordered it: {to} claimed {vm}{why}, which was at {from}.")];
     match note(Step::Answered) {
         Some(word) => told.push(format!("The NVA asked {from}, which said that {word}.")),
         None if note(Step::Asked).is_some() => {
@@ -130,7 +130,7 @@ mod tests {
     fn r21_r22_a_claim_that_nobody_ordered_says_who_was_asked_and_what_came_of_it() {
         let unplanned =
             |phase, steps| v1::MoveRecord { mode: v1::MoveMode::Unplanned.into(), ..record(phase, steps) };
-        let claimed = step("b", Step::Claimed, "a frame of it was heard");
+        let claimed = step("b", Step::Claimed, "by its first frame");
         let asked = step("", Step::Asked, "NVE a, whether it still runs there");
         let alive = step("a", Step::Answered, "it runs here: it answered");
         let text = "VM web1 is at NVE a, and it runs there";
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(
             explain(&unplanned(Phase::Failed, steps)),
             [
-                "Nobody ordered it: b claimed web1, which was at a: a frame of it was heard.",
+                "Nobody ordered it: b claimed web1 (by its first frame), which was at a.",
                 "The NVA asked a, which said that it runs here: it answered.",
                 "The claim was refused: VM web1 is at NVE a, and it runs there.",
             ]
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(
             explain(&unplanned(Phase::Done, steps)),
             [
-                "Nobody ordered it: b claimed web1, which was at a: a frame of it was heard.".to_owned(),
+                "Nobody ordered it: b claimed web1 (by its first frame), which was at a.".to_owned(),
                 "The NVA asked a, which did not answer.".into(),
                 "b got web1, and every connected NVE of its VN knows.".into(),
                 format!("web1 is frozen at b: {often}."),

@@ -78,10 +78,14 @@ impl Directory {
         let Some(c) = self.contests.get(&key) else { return };
         let rank = |base: Version, l: Locators| (std::cmp::Reverse(base), l.v4.is_none(), l.v4, l.v6);
         let newcomer_wins = rank(asked.base, address(&nve)) < rank(c.asked.base, address(&c.nve));
+        let claimed = self.claimed_step(&nve, asked.cause);
         let Some(c) = self.contests.get_mut(&key) else { return };
         let (winner, (session, loser, lost)) = if newcomer_wins {
             let lost = (c.session, c.nve.clone(), c.asked.clone());
-            (c.session, c.nve, c.asked) = (session, nve.clone(), asked);
+            // What the owner was asked stands for the newcomer, too.
+            let asking = c.asked.story.iter().filter(|s| s.what != MoveStepKind::Claimed).cloned();
+            let story = std::iter::once(claimed).chain(asking).collect();
+            (c.session, c.nve, c.asked) = (session, nve.clone(), Asked { story, ..asked });
             (nve, lost)
         } else {
             (c.nve.clone(), (session, nve, asked))

@@ -12,26 +12,13 @@ use super::claim::Asked;
 use super::moves::Move;
 use super::{Directory, StoredMove};
 
-/// What a claim rests on, for people.
-fn cause_text(cause: ClaimCause) -> &'static str {
-    match cause {
-        ClaimCause::Activate => "its port was activated",
-        ClaimCause::GratuitousArp => "a gratuitous ARP was heard",
-        ClaimCause::NeighborAdvertisement => "a neighbor advertisement was heard",
-        ClaimCause::Rarp => "a RARP announcement was heard",
-        ClaimCause::FirstFrame => "a frame of it was heard",
-        ClaimCause::Resync => "it had it before the NVE or the NVA was away",
-    }
-}
-
 impl Directory {
     /// The first step of a claim that no order explains.
     pub(super) fn claimed_step(&self, nve: &NveId, cause: ClaimCause) -> MoveStep {
-        let note = cause_text(cause).into();
-        MoveStep { at_us: self.wall_us, nve: Some(nve.clone()), what: MoveStepKind::Claimed, note }
+        self.story_step(Some(nve), MoveStepKind::Claimed, cause.as_text())
     }
 
-    /// A step of the NVA, or of the NVE that answered it.
+    /// A step of the NVA, or of an NVE.
     pub(super) fn story_step(&self, nve: Option<&NveId>, what: MoveStepKind, note: &str) -> MoveStep {
         MoveStep { at_us: self.wall_us, nve: nve.cloned(), what, note: note.into() }
     }

@@ -84,7 +84,6 @@ fn draw_weather(rng: &mut Rng, class: Class) -> Weather {
         commit_us: rng.pick(&[50, 1000, 10_000]),
         loss: if stormy { rng.between(0, 300) } else { 0 },
         repeat: if stormy { rng.between(0, 200) } else { 0 },
-        message_loss: 0,
         message_repeat: rng.pick(&[0, 0, 100]),
     }
 }

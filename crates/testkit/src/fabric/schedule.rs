@@ -200,9 +200,6 @@ pub struct Weather {
     pub loss: u64,
     /// Underlay frames repeated in a storm, of a thousand.
     pub repeat: u64,
-    /// Messages of sessions that are lost though the session stays, of a thousand: of those that the
-    /// protocol says again.
-    pub message_loss: u64,
     /// Messages of sessions that come twice, of a thousand.
     pub message_repeat: u64,
 }

@@ -63,17 +63,11 @@ impl World {
         self.control(host, Input::NvaConnected);
     }
 
-    /// What becomes of a message though its session stays: how often it arrives. Only such as are said
-    /// again, or whose absence something later mends, are lost.
-    fn arrivals(&mut self, may_be_lost: bool) -> u32 {
-        let weather = &self.plan.weather;
-        let (loss, repeat) = (weather.message_loss, weather.message_repeat);
-        if self.now >= self.traffic_until || loss + repeat == 0 {
+    /// How often a message arrives while its session stays.
+    fn arrivals(&mut self) -> u32 {
+        let repeat = self.plan.weather.message_repeat;
+        if self.now >= self.traffic_until || repeat == 0 {
             return 1;
-        }
-        if may_be_lost && self.rng.chance(loss) {
-            self.stats.messages_lost += 1;
-            return 0;
         }
         let twice = self.rng.chance(repeat);
         self.stats.messages_repeated += u64::from(twice);
@@ -93,12 +87,8 @@ impl World {
         }
         let at = (self.now + self.rng.us(10, self.plan.weather.session_us)).max(self.conns[conn].up);
         self.conns[conn].up = at;
-        let said_again = matches!(
-            message,
-            NveToNva::Claim { .. } | NveToNva::Query { .. } | NveToNva::Ack { .. } | NveToNva::Keepalive
-        );
         // A second Hello is a second session, which the stream of one cannot carry.
-        let times = if matches!(message, NveToNva::Hello { .. }) { 1 } else { self.arrivals(said_again) };
+        let times = if matches!(message, NveToNva::Hello { .. }) { 1 } else { self.arrivals() };
         for _ in 0..times {
             self.fly(conn);
             self.queue.push(at, Event::ToNva { conn, message: Box::new(message.clone()) });
@@ -112,15 +102,7 @@ impl World {
         }
         let at = (self.now + self.rng.us(10, self.plan.weather.session_us)).max(self.conns[conn].down);
         self.conns[conn].down = at;
-        let said_again = matches!(
-            message,
-            NvaToNve::Update { .. }
-                | NvaToNve::Grant { .. }
-                | NvaToNve::Deny { .. }
-                | NvaToNve::Response { .. }
-                | NvaToNve::Keepalive
-        );
-        let times = if matches!(message, NvaToNve::Welcome { .. }) { 1 } else { self.arrivals(said_again) };
+        let times = if matches!(message, NvaToNve::Welcome { .. }) { 1 } else { self.arrivals() };
         for _ in 0..times {
             self.fly(conn);
             self.queue.push(at, Event::ToNve { conn, message: Box::new(message.clone()) });

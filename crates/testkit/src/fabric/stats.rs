@@ -91,8 +91,6 @@ stats! {
     redirects_used,
     /// Messages between switches and the NVA.
     messages,
-    /// Messages lost while their session stayed.
-    messages_lost,
     /// Messages that came twice.
     messages_repeated,
     /// Sessions opened.
