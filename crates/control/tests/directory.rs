@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use godwit_control::Input;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
-use godwit_model::{ClaimCause, Version};
+use godwit_model::{ClaimCause, DirectoryMode, Version};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VmState};
 use lab::said::{A, B, C, claims, is_remote_to, other_record, queries, warned};
@@ -100,7 +100,7 @@ fn r37_a_gap_in_the_revisions_wants_a_new_snapshot_and_the_end_sweeps() {
     }
     lab.hosts[A].said.clear();
     lab.settle();
-    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni() }));
+    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push }));
     assert_eq!(lab.hosts[A].state(2), None, "not confirmed: gone");
     assert!(!lab.hosts[A].tables.neighbors.contains_key(&(key(1).vn(), vm_ip(2))));
     assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
@@ -196,5 +196,5 @@ fn r37_the_end_of_a_snapshot_that_comes_after_the_vn_was_left_brings_nothing_bac
     assert!(lab.hosts[A].tables.vns.is_empty());
     lab.hosts[A].said.clear();
     lab.add_port(A, PORT, 1);
-    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni() }));
+    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push }));
 }

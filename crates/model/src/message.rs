@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use godwit_wire::{Mac, Vni};
 
 use crate::{
-    ClaimCause, DenyReason, HandoverCounts, Location, Locators, MoveId, MoveMode, MoveStep, NveId, Secret,
-    Version, VmKey, VmRecord,
+    ClaimCause, DenyReason, DirectoryMode, HandoverCounts, Location, Locators, MoveId, MoveMode, MoveStep,
+    NveId, Secret, Version, VmKey, VmRecord,
 };
 
 /// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.
@@ -27,6 +27,8 @@ pub enum NveToNva {
     Subscribe {
         /// The VN.
         vni: Vni,
+        /// All records of the VN, or those only that it asks for.
+        mode: DirectoryMode,
     },
     /// It has no ports in the VN any more.
     Unsubscribe {
@@ -345,6 +347,12 @@ pub enum Change {
         key: VmKey,
         /// Version of the removal.
         version: Version,
+    },
+    /// The receiver is not told of this VM's changes any more: too many others are of interest to it. What it
+    /// pulled is void, and who needs it asks again (R34).
+    Forgotten {
+        /// The VM.
+        key: VmKey,
     },
     /// An NVE has members now.
     MemberJoined(Location),

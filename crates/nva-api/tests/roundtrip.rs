@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, HandoverCounts, Location, Locators, MoveId, MoveMode, MovePhase,
-    MoveRecord, MoveStep, MoveStepKind, NveId, Secret, Version, VmKey, VmRecord,
+    BindingState, ClaimCause, DenyReason, DirectoryMode, HandoverCounts, Location, Locators, MoveId,
+    MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Secret, Version, VmKey, VmRecord,
 };
 use godwit_nva_api::prost::Message as _;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
@@ -156,7 +156,10 @@ fn up() -> impl Strategy<Value = NveToNva> {
         (nve(), locators(), any::<String>(), any::<u32>()).prop_map(
             |(nve, locators, software, last_epoch)| NveToNva::Hello { nve, locators, software, last_epoch }
         ),
-        vni().prop_map(|vni| NveToNva::Subscribe { vni }),
+        (vni(), any::<bool>()).prop_map(|(vni, pull)| {
+            let mode = if pull { DirectoryMode::Pull } else { DirectoryMode::Push };
+            NveToNva::Subscribe { vni, mode }
+        }),
         vni().prop_map(|vni| NveToNva::Unsubscribe { vni }),
         (key(), name()).prop_map(|(key, port)| NveToNva::Associate { key, port }),
         (key(), name()).prop_map(|(key, port)| NveToNva::Disassociate { key, port }),
@@ -187,6 +190,7 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         (key(), version()).prop_map(|(key, version)| Change::Removed { key, version }),
         location().prop_map(Change::MemberJoined),
         nve().prop_map(Change::MemberLeft),
+        key().prop_map(|key| Change::Forgotten { key }),
     ];
     let reasons =
         [D::UnknownVm, D::AddressMismatch, D::OwnedElsewhere, D::StaleVersion, D::Pinned, D::Frozen].to_vec();
@@ -317,7 +321,7 @@ fn a_refusal_names_the_field_and_what_is_wrong() {
     let unset = SessionUp::try_from(v1::NveMessage { kind: None }).unwrap_err();
     assert_eq!(unset.to_string(), "kind: is not set");
     assert_eq!(
-        refusal(Kind::Subscribe(v1::Subscribe { vni: 1 << 24 })),
+        refusal(Kind::Subscribe(v1::Subscribe { vni: 1 << 24, pull: false })),
         "subscribe.vni: 16777216 does not fit in 24 bits"
     );
     assert_eq!(

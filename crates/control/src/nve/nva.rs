@@ -306,6 +306,8 @@ impl Nve {
                 self.mirror.member_left(vni, &nve);
                 self.sync_replicas(vni, out);
             }
+            // Of VNs in pull mode only; this NVE has none.
+            Change::Forgotten { key: _ } => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{BindingState, Locators, VmKey, VmRecord};
+use godwit_model::{BindingState, DirectoryMode, Locators, VmKey, VmRecord};
 use godwit_tables::update::{Key, PortRole, TunnelIdx, VmState};
 use godwit_wire::outer::{OuterHeader, V4_LEN, V6_LEN};
 use godwit_wire::{Instant, Span, Vni};
@@ -66,7 +66,7 @@ impl Nve {
     pub(super) fn subscribe(&mut self, vni: Vni, out: &mut Outputs) {
         if self.session.is_up() {
             self.mirror.begin_snapshot(vni);
-            self.send(NveToNva::Subscribe { vni }, out);
+            self.send(NveToNva::Subscribe { vni, mode: DirectoryMode::Push }, out);
         }
     }
 

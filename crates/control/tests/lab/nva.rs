@@ -118,7 +118,7 @@ impl MiniNva {
                     .into_iter()
                     .collect()
             }
-            NveToNva::Subscribe { vni } => self.subscribe(i, vni),
+            NveToNva::Subscribe { vni, mode: _ } => self.subscribe(i, vni),
             NveToNva::Unsubscribe { vni } => {
                 self.subscribed[i].remove(&vni);
                 self.member_news(i, vni, Change::MemberLeft(nve_id(i)))

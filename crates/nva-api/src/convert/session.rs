@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use godwit_model::Secret;
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
+use godwit_model::{DirectoryMode, Secret};
 
 use super::record::{claim_cause, deny_reason, move_mode, version};
 use super::{
@@ -97,7 +97,9 @@ fn up(m: NveToNva) -> Up {
             software,
             last_epoch,
         }),
-        NveToNva::Subscribe { vni } => Up::Subscribe(v1::Subscribe { vni: vni.get() }),
+        NveToNva::Subscribe { vni, mode } => {
+            Up::Subscribe(v1::Subscribe { vni: vni.get(), pull: mode == DirectoryMode::Pull })
+        }
         NveToNva::Unsubscribe { vni } => Up::Unsubscribe(v1::Unsubscribe { vni: vni.get() }),
         NveToNva::Associate { key, port } => Up::Associate(v1::Associate { key: Some(key.into()), port }),
         NveToNva::Disassociate { key, port } => {
@@ -176,7 +178,10 @@ impl TryFrom<v1::NveMessage> for SessionUp {
 fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
     match kind {
         Up::Hello(p) => hello(p).map_err(|e| e.within("hello")),
-        Up::Subscribe(p) => Ok(NveToNva::Subscribe { vni: vni("subscribe.vni", p.vni)? }),
+        Up::Subscribe(p) => {
+            let mode = if p.pull { DirectoryMode::Pull } else { DirectoryMode::Push };
+            Ok(NveToNva::Subscribe { vni: vni("subscribe.vni", p.vni)?, mode })
+        }
         Up::Unsubscribe(p) => Ok(NveToNva::Unsubscribe { vni: vni("unsubscribe.vni", p.vni)? }),
         Up::Associate(p) => Ok(NveToNva::Associate {
             key: part("associate.key", p.key)?,
@@ -475,6 +480,7 @@ impl From<Change> for v1::update::Change {
             }),
             Change::MemberJoined(location) => v1::update::Change::MemberJoined(location.into()),
             Change::MemberLeft(nve) => v1::update::Change::MemberLeft(nve.to_string()),
+            Change::Forgotten { key } => v1::update::Change::Forgotten(key.into()),
         }
     }
 }
@@ -489,6 +495,7 @@ fn update(p: v1::Update) -> Result<NvaToNve, ConvertError> {
         },
         Some(v1::update::Change::MemberJoined(l)) => Change::MemberJoined(part("member_joined", Some(l))?),
         Some(v1::update::Change::MemberLeft(n)) => Change::MemberLeft(nve_id("member_left", n)?),
+        Some(v1::update::Change::Forgotten(key)) => Change::Forgotten { key: part("forgotten", Some(key))? },
     };
     Ok(NvaToNve::Update { vni: vni("vni", p.vni)?, revision: p.revision, ack_id: p.ack_id, change })
 }

@@ -39,13 +39,17 @@ impl Directory {
         let Some(n) = self.nves.get(nve).filter(|n| !n.record.foreign) else { return false };
         let session = n.session.and_then(|id| Some((id, self.sessions.get(&id)?)));
         match session.filter(|(_, s)| s.subscribed.contains_key(&r.key.vni)) {
-            Some((id, s)) => self.waits_for_fanout(id, r.key) || self.owes_ack(s, r.key),
+            Some((id, s)) if self.hears_of(id, r.key) => {
+                self.waits_for_fanout(id, r.key) || self.owes_ack(s, r.key)
+            }
+            // In pull mode, and it has not asked on this session: it may use what it was told on an earlier one.
+            Some((_, s)) => self.may_use_earlier(s) && r.version >= n.knew_below,
             None => r.version >= n.knew_below,
         }
     }
 
     fn waits_for_fanout(&self, session: SessionId, key: VmKey) -> bool {
-        self.fanouts.get(&key).is_some_and(|f| !f.told.contains(&session))
+        self.fanouts.get(&key).is_some_and(|f| !f.told.contains(&session)) && self.hears_of(session, key)
     }
 
     fn owes_ack(&self, s: &Session, key: VmKey) -> bool {
@@ -59,11 +63,12 @@ impl Directory {
         let all = Version { epoch: self.epoch, seq: self.seq + 1 };
         let owed = s.unacked.iter().filter_map(|id| self.awaited.get(id));
         let owed = owed.filter_map(|a| news(&a.message)).map(|(_, version)| version);
-        let untold = self.fanouts.iter().filter(|(_, f)| !f.told.contains(&session));
-        let untold = untold.filter_map(|(key, _)| self.vms.get(key)).map(|r| r.version);
-        // What it did not subscribe to again it knows from an earlier session.
+        let untold = self.fanouts.keys().filter(|key| self.waits_for_fanout(session, **key));
+        let untold = untold.filter_map(|key| self.vms.get(key)).map(|r| r.version);
+        // What it did not subscribe to again, or in pull mode did not ask for again, it knows from an earlier session.
         let nve = s.nve.as_ref().and_then(|nve| self.nves.get(nve));
-        let earlier = nve.filter(|n| n.record.vnis.iter().any(|vni| !s.subscribed.contains_key(vni)));
+        let away = |n: &super::Nve| n.record.vnis.iter().any(|vni| !s.subscribed.contains_key(vni));
+        let earlier = nve.filter(|n| away(n) || self.may_use_earlier(s));
         owed.chain(untold).chain(earlier.map(|n| n.knew_below)).min().unwrap_or(all).min(all)
     }
 }

@@ -45,6 +45,8 @@ pub struct Config {
     pub max_nves: usize,
     /// VNs that one NVE may be a member of.
     pub max_vns_per_nve: usize,
+    /// VMs that one NVE in pull mode is told the changes of; beyond that it is to forget the oldest (R38).
+    pub max_interests: usize,
     /// Addresses of one VM, both families together.
     pub max_addresses: usize,
     /// What datagrams between NVEs are protected with while this NVA runs (R47); without it they tell each
@@ -72,6 +74,7 @@ impl Default for Config {
             max_steps: 256,
             max_nves: 16_384,
             max_vns_per_nve: 65_536,
+            max_interests: 262_144,
             max_addresses: 64,
             channel_secret: None,
         }

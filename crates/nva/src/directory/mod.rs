@@ -15,12 +15,13 @@
 //! # Files
 //!
 //! `session` speaks with NVEs, `claim` decides who owns a VM and `conflict` what two NVEs claim, `publish` spreads
-//! the news and counts acknowledgements, `forward` says who still needs a forward entry, `stale` passes on what an
+//! the news and counts acknowledgements, `interest` knows who hears of a VM, `forward` says who still needs a forward entry, `stale` passes on what an
 //! old NVE says, `moves` follows planned moves, `operate` obeys the operator, `tick` looks at time.
 
 mod claim;
 mod conflict;
 mod forward;
+mod interest;
 mod io;
 mod moves;
 mod operate;
@@ -197,6 +198,7 @@ impl Directory {
             self.unindex(&old);
             let place = |r: &VmRecord| r.location.as_ref().map(|l| l.nve.clone());
             if let Some(nve) = place(&old).filter(|_| place(&old) != place(&record)) {
+                self.note_former(&nve, key);
                 self.former.insert(key, (nve, old.version));
             }
         }

@@ -32,7 +32,7 @@ pub(super) struct Awaited {
 }
 
 impl Directory {
-    /// Tells every subscriber of the VN the VM's record, or that it is gone.
+    /// Tells every subscriber of the VN that hears of it the VM's record, or that it is gone.
     pub(super) fn publish(&mut self, key: VmKey, except: Option<SessionId>) {
         let overtaken = self.fanouts.remove(&key);
         self.tell_all(key, &except.into_iter().collect(), None);
@@ -57,7 +57,7 @@ impl Directory {
         let overtaken = self.fanouts.remove(&key);
         let mut told = BTreeSet::from([claimer]);
         let old = old.and_then(|nve| self.session_of(&nve));
-        let old = old.filter(|s| self.is_subscribed(*s, key.vni) && *s != claimer);
+        let old = old.filter(|s| self.hears_of(*s, key) && *s != claimer);
         if let Some(old) = old {
             let after = self.tell(old, key, by.clone());
             told.insert(old);
@@ -69,13 +69,8 @@ impl Directory {
         self.overtaken(overtaken);
     }
 
-    fn is_subscribed(&self, session: SessionId, vni: Vni) -> bool {
-        self.sessions.get(&session).is_some_and(|s| s.subscribed.contains_key(&vni))
-    }
-
     fn tell_all(&mut self, key: VmKey, except: &BTreeSet<SessionId>, by: Option<MoveId>) {
-        let subscribers = self.vns.get(&key.vni).map(|v| v.subscribers.clone()).unwrap_or_default();
-        for session in subscribers.difference(except) {
+        for session in self.hearers(key).difference(except) {
             self.tell(*session, key, by.clone());
         }
         // Ports in a VN without a subscription: their NVE would not hear of it otherwise.
@@ -111,14 +106,15 @@ impl Directory {
         }
     }
 
-    fn update(&mut self, session: SessionId, vni: Vni, change: Change, by: Option<MoveId>) -> u64 {
+    pub(super) fn update(&mut self, session: SessionId, vni: Vni, change: Change, by: Option<MoveId>) -> u64 {
         let Some(s) = self.sessions.get_mut(&session) else { return 0 };
-        let Some(revision) = s.subscribed.get_mut(&vni) else { return 0 };
-        *revision += 1;
+        let Some(sub) = s.subscribed.get_mut(&vni) else { return 0 };
+        sub.revision += 1;
+        let revision = sub.revision;
         let ack_id = self.next_ack;
         self.next_ack += 1;
         s.unacked.insert(ack_id);
-        let message = NvaToNve::Update { vni, revision: *revision, ack_id, change };
+        let message = NvaToNve::Update { vni, revision, ack_id, change };
         if let (Some(id), Some(nve)) = (&by, s.nve.clone())
             && let Some(m) = self.moves.get_mut(id)
         {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva, QueryBy};
-use godwit_model::{BindingState, Locators, NveId, Version, VmKey};
+use godwit_model::{BindingState, DirectoryMode, Locators, NveId, Version, VmKey};
 use godwit_wire::{Instant, Span, Vni};
 
 use super::claim::Asked;
+use super::interest::{Interests, Subscription};
 use super::{Directory, Level, Nve, NveRecord, Output, SessionId, Write};
 
 /// A VM granted so recently may be missing in a report that is still under way.
@@ -16,11 +17,15 @@ const REPORT_GRACE: Span = Span::from_ms(2000);
 pub(super) struct Session {
     /// Who speaks; none before Hello.
     pub nve: Option<NveId>,
+    /// When it began.
+    pub since: Instant,
     /// When it was last heard, and last spoken to.
     pub heard: Instant,
     pub sent: Instant,
-    /// For each VN the number of its updates so far on this connection.
-    pub subscribed: BTreeMap<Vni, u64>,
+    /// The VNs that it takes part in.
+    pub subscribed: BTreeMap<Vni, Subscription>,
+    /// Of VNs in pull mode: VMs whose changes it is told.
+    pub interests: Interests,
     /// Its ports by VM.
     pub ports: BTreeMap<VmKey, BTreeSet<String>>,
     /// Updates that it has not acknowledged.
@@ -33,9 +38,11 @@ impl Directory {
     pub(super) fn connected(&mut self, session: SessionId) {
         let s = Session {
             nve: None,
+            since: self.now,
             heard: self.now,
             sent: self.now,
             subscribed: BTreeMap::new(),
+            interests: Interests::default(),
             ports: BTreeMap::new(),
             unacked: BTreeSet::new(),
             dirty: false,
@@ -83,7 +90,7 @@ impl Directory {
     fn spoken(&mut self, session: SessionId, nve: NveId, message: NveToNva) {
         match message {
             NveToNva::Hello { .. } | NveToNva::Keepalive => {}
-            NveToNva::Subscribe { vni } => self.subscribe(session, nve, vni),
+            NveToNva::Subscribe { vni, mode } => self.subscribe(session, nve, vni, mode),
             NveToNva::Unsubscribe { vni } => self.unsubscribe(session, &nve, vni),
             NveToNva::Associate { key, port } => self.associate(session, &nve, key, port),
             NveToNva::Disassociate { key, port } => self.disassociate(session, key, &port),
@@ -216,7 +223,7 @@ impl Directory {
         self.forget_acks(session, s.unacked);
     }
 
-    fn subscribe(&mut self, session: SessionId, nve: NveId, vni: Vni) {
+    fn subscribe(&mut self, session: SessionId, nve: NveId, vni: Vni, mode: DirectoryMode) {
         let Some(n) = self.nves.get_mut(&nve) else { return };
         let joins = !n.record.vnis.contains(&vni);
         if joins && n.record.vnis.len() >= self.config.max_vns_per_nve {
@@ -225,7 +232,11 @@ impl Directory {
         }
         n.record.vnis.insert(vni);
         if let Some(s) = self.sessions.get_mut(&session) {
-            s.subscribed.entry(vni).or_insert(0);
+            let sub = s.subscribed.entry(vni).or_default();
+            if sub.mode != mode {
+                s.interests.forget_vn(vni);
+                sub.mode = mode;
+            }
         }
         let vn = self.vns.entry(vni).or_default();
         vn.subscribers.insert(session);
@@ -248,6 +259,7 @@ impl Directory {
     fn unsubscribe(&mut self, session: SessionId, nve: &NveId, vni: Vni) {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.subscribed.remove(&vni);
+            s.interests.forget_vn(vni);
         }
         if let Some(vn) = self.vns.get_mut(&vni) {
             vn.subscribers.remove(&session);
@@ -283,12 +295,17 @@ impl Directory {
         }
     }
 
-    /// All records of a VN, its properties and its members (R37).
+    /// All records of a VN, or in pull mode those that the session hears of, its properties and its members (R37).
     pub(super) fn snapshot(&mut self, session: SessionId, vni: Vni) {
         let Some(s) = self.sessions.get(&session) else { return };
-        let Some(revision) = s.subscribed.get(&vni).copied() else { return };
+        let Some(Subscription { revision, mode }) = s.subscribed.get(&vni).copied() else { return };
         let nve = s.nve.clone();
-        let records: Vec<_> = self.vms_of(vni).cloned().collect();
+        let records: Vec<_> = match mode {
+            DirectoryMode::Push => self.vms_of(vni).cloned().collect(),
+            DirectoryMode::Pull => {
+                self.heard_of(session, vni).iter().filter_map(|key| self.vms.get(key)).cloned().collect()
+            }
+        };
         for part in records.chunks(self.config.snapshot_chunk.max(1)) {
             self.send(session, NvaToNve::Snapshot { vni, vms: part.to_vec() });
         }
@@ -350,6 +367,9 @@ impl Directory {
         };
         let record = mac.and_then(|mac| self.vms.get(&VmKey { vni, mac })).cloned();
         let life = if record.is_some() { self.config.pos_life } else { self.config.neg_life };
+        if let Some(mac) = mac {
+            self.note_interest(session, VmKey { vni, mac }, life);
+        }
         self.send(session, NvaToNve::Response { seq, record, lifetime_ms: life.as_ms() });
     }
 

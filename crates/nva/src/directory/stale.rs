@@ -34,8 +34,7 @@ impl Directory {
                 format!("NVE {nve} is not the recorded owner of {key}: its departure is not passed on");
             return self.error(session, text);
         }
-        let others = self.vns.get(&key.vni).into_iter().flat_map(|vn| &vn.subscribers);
-        let others: Vec<SessionId> = others.copied().filter(|s| *s != session).collect();
+        let others: Vec<SessionId> = self.hearers(key).into_iter().filter(|s| *s != session).collect();
         self.log(Level::Debug, format!("NVE {nve} says that {key} left it: {} NVEs are told", others.len()));
         for other in others {
             self.send(other, NvaToNve::Departed { key, version, from: nve.clone() });

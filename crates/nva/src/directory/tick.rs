@@ -27,6 +27,7 @@ impl Directory {
             self.next_sweep = now + SWEEP;
             self.sweep_sessions();
             self.sweep_moves();
+            self.sweep_interests();
             self.sweep_contests();
             self.granted.retain(|_, (at, _)| now.since(*at) < RECENT);
             self.save_moves();

@@ -102,12 +102,12 @@ impl Directory {
     }
 
     /// The NVEs that hear of changes to a VM's record: those with a session and a part in its VN, by
-    /// subscription or by a port for the VM (R33).
+    /// subscription or by a port for the VM; in pull mode those that asked for it of late (R33).
     pub fn interested(&self, key: VmKey) -> Vec<NveId> {
-        let of_vn = self.vns.get(&key.vni).into_iter().flat_map(|v| &v.subscribers);
-        let sessions = of_vn.chain(self.associated.get(&key).into_iter().flatten());
+        let ports = self.associated.get(&key).into_iter().flatten().copied();
+        let sessions = self.hearers(key).into_iter().chain(ports);
         let mut nves: Vec<NveId> =
-            sessions.filter_map(|s| self.sessions.get(s)).filter_map(|s| s.nve.clone()).collect();
+            sessions.filter_map(|s| self.sessions.get(&s)).filter_map(|s| s.nve.clone()).collect();
         nves.sort();
         nves.dedup();
         nves

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{ClaimCause, Locators, NveId, Version, VmKey, VmRecord};
+use godwit_model::{ClaimCause, DirectoryMode, Locators, NveId, Version, VmKey, VmRecord};
 use godwit_nva::service::Service;
 use godwit_nva::store::MemoryStore;
 use godwit_nva::{Config, Directory};
@@ -105,7 +105,7 @@ impl Nve {
                 _ => None,
             })
             .await?;
-        nve.say(NveToNva::Subscribe { vni: Vni::from_low24(100) }).await;
+        nve.say(NveToNva::Subscribe { vni: Vni::from_low24(100), mode: DirectoryMode::Push }).await;
         nve.until(|m| matches!(m, NvaToNve::End { .. }).then_some(())).await?;
         Ok(nve)
     }

@@ -6,6 +6,7 @@ mod explained;
 mod history;
 mod moves;
 mod operator;
+mod pull;
 mod random;
 mod sessions;
 mod stale;
@@ -15,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, Locators, MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind,
-    NveId, Unplanned, Version, VmKey, VmRecord,
+    BindingState, ClaimCause, DenyReason, DirectoryMode, Locators, MoveMode, MovePhase, MoveRecord, MoveStep,
+    MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -156,7 +157,7 @@ impl World {
     /// A session that is subscribed to VN red.
     pub fn join(&mut self, name: &str) -> SessionId {
         let (session, _) = self.hello(name);
-        self.say(session, NveToNva::Subscribe { vni: vni(100) });
+        self.say(session, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
         session
     }
 

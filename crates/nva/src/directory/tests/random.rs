@@ -168,7 +168,7 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
             t.sessions.insert(n, session);
             out
         }
-        Op::Subscribe(n) => say(w, t, n, NveToNva::Subscribe { vni: vni(100) }),
+        Op::Subscribe(n) => say(w, t, n, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push }),
         Op::Unsubscribe(n) => say(w, t, n, NveToNva::Unsubscribe { vni: vni(100) }),
         Op::Disconnect(n) => match t.sessions.remove(&n) {
             Some(session) => w.input(Input::Disconnected { session }),

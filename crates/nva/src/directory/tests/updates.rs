@@ -104,7 +104,7 @@ fn r38_an_ack_ends_the_repeats_and_may_come_twice() {
 fn r37_a_snapshot_comes_in_parts_and_updates_count_on() {
     let mut w = World::with(Config { snapshot_chunk: 2, ..Config::default() });
     let (c, _) = w.hello("c");
-    let out = w.say(c, NveToNva::Subscribe { vni: vni(100) });
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
     let messages = sent(&out, c);
     let sizes: Vec<usize> = messages
         .iter()
@@ -126,7 +126,7 @@ fn r37_a_snapshot_comes_in_parts_and_updates_count_on() {
             expected = expected.max(revision);
         }
     }
-    let out = w.say(c, NveToNva::Subscribe { vni: vni(100) });
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
     let Some(NvaToNve::End { revision, .. }) = sent(&out, c).pop() else { panic!("no End") };
     assert_eq!(revision, expected, "a snapshot is as new as the last update");
 }
@@ -135,7 +135,7 @@ fn r37_a_snapshot_comes_in_parts_and_updates_count_on() {
 fn r37_only_subscribers_of_the_vn_hear_of_it() {
     let mut w = World::new();
     let (a, (d, _)) = (w.join("a"), w.hello("d"));
-    w.say(d, NveToNva::Subscribe { vni: vni(200) });
+    w.say(d, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push });
     let out = w.say(a, claim(1, Version::ZERO));
     assert_eq!(sent(&out, d), []);
 }
@@ -144,7 +144,7 @@ fn r37_only_subscribers_of_the_vn_hear_of_it() {
 fn r37_a_vn_that_is_defined_later_is_said_to_its_subscribers() {
     let mut w = World::new();
     let (d, _) = w.hello("d");
-    let out = w.say(d, NveToNva::Subscribe { vni: vni(200) });
+    let out = w.say(d, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push });
     assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: false, .. }]));
     let blue = VnRecord {
         vni: vni(200),
@@ -166,14 +166,14 @@ fn r60_members_come_and_go() {
     let mut w = World::new();
     let a = w.join("a");
     let (b, _) = w.hello("b");
-    let out = w.say(b, NveToNva::Subscribe { vni: vni(100) });
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
     let Some(NvaToNve::End { members, .. }) = sent(&out, b).pop() else { panic!("no End") };
     assert_eq!(members.iter().map(|l| l.nve.as_str()).collect::<Vec<_>>(), ["a"], "not itself");
     let joined = sent(&out, a);
     assert!(
         matches!(&joined[..], [NvaToNve::Update { change: Change::MemberJoined(l), .. }] if l.nve == id("b"))
     );
-    let out = w.say(b, NveToNva::Subscribe { vni: vni(100) });
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
     assert_eq!(sent(&out, a), [], "it is one already");
     let out = w.say(b, NveToNva::Unsubscribe { vni: vni(100) });
     let left = sent(&out, a);
@@ -189,7 +189,7 @@ fn r60_a_disconnected_nve_stays_a_member_also_over_a_restart() {
     assert_eq!(owner(w.vm(1)), Some("a"), "and keeps its VMs");
     for _ in 0..2 {
         let (c, _) = w.hello("c");
-        let out = w.say(c, NveToNva::Subscribe { vni: vni(100) });
+        let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
         let Some(NvaToNve::End { members, .. }) = sent(&out, c).pop() else { panic!("no End") };
         assert_eq!(members.iter().map(|l| l.nve.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         w.restart();
@@ -208,7 +208,7 @@ fn r60_a_foreign_nve_is_a_member_while_a_vm_is_pinned_to_it() {
     assert_eq!(owner(&updated(&out, a)[0]), Some("tor"));
     w.restart();
     let (c, _) = w.hello("c");
-    let out = w.say(c, NveToNva::Subscribe { vni: vni(100) });
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
     let Some(NvaToNve::End { members, .. }) = sent(&out, c).pop() else { panic!("no End") };
     assert!(members.iter().any(|l| l.nve == id("tor")));
     let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(1))).unwrap();
@@ -273,7 +273,7 @@ fn r43_an_nve_that_is_away_may_still_send_to_the_old_one() {
     assert!(extended(&mut w, a, version), "C left before the move");
     let (c, _) = w.hello("c");
     assert!(extended(&mut w, a, version), "C is back and has not subscribed");
-    w.say(c, NveToNva::Subscribe { vni: vni(100) });
+    w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
     assert!(!extended(&mut w, a, version), "its snapshot has the new location");
     w.restart();
     let (a, _) = w.hello("a");

@@ -1,0 +1,172 @@
+//! Who hears of a VM: in push mode every subscriber of its VN, in pull mode those who asked for it of late (R37,
+//! R38, R40), and those who have a part in it anyhow.
+//!
+//! An interest is remembered from the answer on until the answer's life and the update windows are over. The NVE
+//! counts that life from its question, so what it still uses is always of interest here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use godwit_model::message::Change;
+use godwit_model::{DirectoryMode, NveId, VmKey, timing};
+use godwit_wire::{Instant, Mac, Span, Vni};
+
+use super::{Directory, Level, Session, SessionId};
+
+/// A subscription of a VN.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Subscription {
+    /// The number of updates so far on this connection.
+    pub revision: u64,
+    pub mode: DirectoryMode,
+}
+
+/// What one session was told in pull mode and may still use.
+#[derive(Default)]
+pub(super) struct Interests {
+    ends: BTreeMap<VmKey, Instant>,
+    by_end: BTreeSet<(Instant, VmKey)>,
+}
+
+impl Interests {
+    /// Until `end` at least.
+    fn extend(&mut self, key: VmKey, end: Instant) {
+        let old = self.ends.get(&key).copied();
+        if old.is_some_and(|old| old >= end) {
+            return;
+        }
+        if let Some(old) = old {
+            self.by_end.remove(&(old, key));
+        }
+        self.ends.insert(key, end);
+        self.by_end.insert((end, key));
+    }
+
+    fn has(&self, key: VmKey) -> bool {
+        self.ends.contains_key(&key)
+    }
+
+    /// The one that ends first, if there are more than `max`.
+    fn beyond(&mut self, max: usize) -> Option<VmKey> {
+        let (_, key) = if self.ends.len() > max { self.by_end.pop_first()? } else { return None };
+        self.ends.remove(&key);
+        Some(key)
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((_, key)) = self.by_end.first().copied().filter(|(end, _)| *end <= now) {
+            self.by_end.pop_first();
+            self.ends.remove(&key);
+        }
+    }
+
+    fn of_vn(&self, vni: Vni) -> impl Iterator<Item = VmKey> + '_ {
+        self.ends.range(VmKey { vni, mac: Mac::ZERO }..=VmKey { vni, mac: Mac::BROADCAST }).map(|(k, _)| *k)
+    }
+
+    /// The VN is not pulled any more.
+    pub fn forget_vn(&mut self, vni: Vni) {
+        self.ends.retain(|key, _| key.vni != vni);
+        self.by_end.retain(|(_, key)| key.vni != vni);
+    }
+}
+
+impl Session {
+    /// How it takes part in a VN; `None`: not at all.
+    pub(super) fn mode(&self, vni: Vni) -> Option<DirectoryMode> {
+        self.subscribed.get(&vni).map(|s| s.mode)
+    }
+
+    /// It pulls some VN.
+    fn pulls(&self) -> bool {
+        self.subscribed.values().any(|s| s.mode == DirectoryMode::Pull)
+    }
+}
+
+impl Directory {
+    /// After an answer of this life an NVE is told of changes for so long: its question may have been under way
+    /// for as long as questions are repeated, and an update for as long as updates are.
+    fn interest_of(&self, life: Span) -> Span {
+        let query = Span::from_ms(timing::QRY_TIMEOUT_MS * (u64::from(timing::QRY_RETRIES) + 1));
+        let updates = Span(self.config.upd_timeout.0 * (u64::from(self.config.upd_retries) + 1));
+        Span(life.0 + query.0 + updates.0 + self.config.upd_delay.0)
+    }
+
+    /// The session was told of a VM, or that there is none: it hears of changes while it may use that (R38). Too
+    /// many, and the oldest is called in, so that nobody goes on with what he is not told of.
+    pub(super) fn note_interest(&mut self, session: SessionId, key: VmKey, life: Span) {
+        let end = self.now + self.interest_of(life);
+        let max = self.config.max_interests;
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        if s.mode(key.vni) != Some(DirectoryMode::Pull) {
+            return;
+        }
+        s.interests.extend(key, end);
+        let called_in = s.interests.beyond(max);
+        if let Some(key) = called_in {
+            let who = self.name_of(session);
+            self.log(
+                Level::Debug,
+                format!("{who} uses more than {max} VMs of VNs in pull mode: it is to ask again for {key}"),
+            );
+            self.update(session, key.vni, Change::Forgotten { key }, None);
+        }
+    }
+
+    /// The NVE lost the VM and may have to forward for it: it hears where the VM goes next (R43).
+    pub(super) fn note_former(&mut self, nve: &NveId, key: VmKey) {
+        if let Some(session) = self.session_of(nve) {
+            self.note_interest(session, key, self.config.pos_life);
+        }
+    }
+
+    /// The session is told of changes of this VM.
+    pub(super) fn hears_of(&self, session: SessionId, key: VmKey) -> bool {
+        let Some(s) = self.sessions.get(&session) else { return false };
+        match s.mode(key.vni) {
+            None => false,
+            Some(DirectoryMode::Push) => true,
+            Some(DirectoryMode::Pull) => s.interests.has(key) || self.has_part(session, s, key),
+        }
+    }
+
+    /// It has the VM, a port for it, or a part in its move.
+    fn has_part(&self, session: SessionId, s: &Session, key: VmKey) -> bool {
+        if self.associated.get(&key).is_some_and(|a| a.contains(&session)) {
+            return true;
+        }
+        let (Some(r), Some(nve)) = (self.vms.get(&key), &s.nve) else { return false };
+        let moves = || {
+            let m = self.moves.get(r.moving.as_ref()?)?;
+            Some(m.record.from == *nve || m.record.to == *nve)
+        };
+        r.location.as_ref().is_some_and(|l| l.nve == *nve) || moves().unwrap_or(false)
+    }
+
+    /// The subscribers of the VM's VN that are told of its changes.
+    pub(super) fn hearers(&self, key: VmKey) -> BTreeSet<SessionId> {
+        let all = self.vns.get(&key.vni).into_iter().flat_map(|v| &v.subscribers);
+        all.copied().filter(|s| self.hears_of(*s, key)).collect()
+    }
+
+    /// What a session in pull mode is told of a VN at its subscription: what it hears of anyhow.
+    pub(super) fn heard_of(&self, session: SessionId, vni: Vni) -> BTreeSet<VmKey> {
+        let Some(s) = self.sessions.get(&session) else { return BTreeSet::new() };
+        let vms = s.nve.as_ref().and_then(|nve| self.nves.get(nve)).map(|n| &n.vms);
+        let moving = self.open_moves.iter().filter_map(|id| self.moves.get(id)).map(|m| m.record.key);
+        let parts = vms.into_iter().flatten().chain(s.ports.keys()).copied().chain(moving);
+        let parts = parts.filter(|key| key.vni == vni && self.has_part(session, s, *key));
+        parts.chain(s.interests.of_vn(vni)).collect()
+    }
+
+    /// A session that pulls may use, for so long after its beginning, what it was told on an earlier one.
+    pub(super) fn may_use_earlier(&self, s: &Session) -> bool {
+        s.pulls() && self.now.since(s.since) < self.interest_of(self.config.pos_life)
+    }
+
+    pub(super) fn sweep_interests(&mut self) {
+        let now = self.now;
+        for s in self.sessions.values_mut() {
+            s.interests.expire(now);
+        }
+    }
+}
