@@ -446,20 +446,20 @@ impl Vns {
     }
 }
 
-/// A tunnel to one remote locator.
+/// A tunnel to one remote locator. All that a frame over IPv4 needs lies in its first cache line.
 #[derive(Clone, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct Tunnel {
-    /// Outer header; `None` while the next hop does not answer.
-    pub header: Option<OuterHeader>,
+    /// Where IPv4 packets go instead; `u32::MAX`: nowhere else.
+    twin: u32,
     /// The uplink it leaves through.
     pub uplink: PortIdx,
     /// Largest inner frame that fits, Ethernet header included, in bytes (R8).
     pub inner_max: u16,
+    /// Outer header; `None` while the next hop does not answer.
+    pub header: Option<OuterHeader>,
     /// Largest outer IP packet, in bytes.
     pub mtu: u16,
-    /// Where IPv4 packets go instead; `u32::MAX`: nowhere else.
-    twin: u32,
     /// The remote locator; `None` where there is no such tunnel.
     pub remote: Option<IpAddr>,
 }

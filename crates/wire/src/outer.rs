@@ -46,14 +46,17 @@ impl Family {
 }
 
 /// A prebuilt outer header towards one remote locator.
+///
+/// What [`OuterHeader::write_v4`] reads are its first 54 bytes: with the few that a tunnel has to say beside
+/// them it fits in one cache line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct OuterHeader {
-    bytes: [u8; 72],
     /// IPv4: the header's sum without the fields that `write` patches, bytes as they lie on the wire.
     partial_sum: u16,
-    len: u8,
-    ttl: u8,
     family: Family,
+    ttl: u8,
+    bytes: [u8; 72],
 }
 
 impl OuterHeader {
@@ -86,7 +89,7 @@ impl OuterHeader {
         let partial_sum = fold(sum(&bytes[L3..V4_UDP])).swap_bytes();
         put_u16(&mut bytes, V4_UDP + 2, udp_port);
         bytes[V4_UDP + udp::HEADER_LEN] = vxlan::FLAG_I;
-        OuterHeader { bytes, partial_sum, len: V4_LEN as u8, ttl, family: Family::V4 }
+        OuterHeader { partial_sum, family: Family::V4, ttl, bytes }
     }
 
     /// Outer IPv6: no extension header, DSCP 0 (R4, R6). `ttl` is the default hop limit of the
@@ -114,7 +117,7 @@ impl OuterHeader {
         debug_assert_eq!(written, Ok(ipv6::HEADER_LEN));
         put_u16(&mut bytes, V6_UDP + 2, udp_port);
         bytes[V6_UDP + udp::HEADER_LEN] = vxlan::FLAG_I;
-        OuterHeader { bytes, partial_sum: 0, len: V6_LEN as u8, ttl, family: Family::V6 }
+        OuterHeader { partial_sum: 0, family: Family::V6, ttl, bytes }
     }
 
     /// The family, and with it the overhead.
@@ -127,7 +130,7 @@ impl OuterHeader {
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a header is never empty")]
     pub const fn len(&self) -> usize {
-        self.len as usize
+        self.family.overhead()
     }
 
     /// The TTL or hop limit given at construction.
