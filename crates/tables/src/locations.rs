@@ -15,6 +15,9 @@
 //! `LOAD` splits `SPLITS` buckets until their number has doubled, so none takes long. It never
 //! shrinks. Until all homes are in use, entries that find their buckets full go into the part behind.
 //!
+//! A bit a bucket says that a key has gone on from it. Of a large table it costs a second cache's time to
+//! look at, and saves asking memory for the next bucket when the key has not been found, while everything waits.
+//!
 //! A zero value marks an empty slot. Its key is zero too, so that no lookup finds what was there:
 //! key 0 is therefore none that can be inserted.
 
@@ -37,6 +40,9 @@ const LOAD: usize = 24;
 const SPLITS: usize = 4;
 /// Entries that one split moves at most. With the keys spread by a secret seed there are two on average.
 const MOVED: usize = 64;
+
+/// Buckets with homes from which on they do not lie in a core's own caches, so that [`Spilled`] is looked at: 1 MiB.
+const FAR: u32 = 1 << 14;
 
 type Bucket = [u64; WORDS];
 
@@ -78,10 +84,25 @@ impl Homes {
     }
 }
 
+/// From which buckets a key has gone on, of those that are its home. A bucket with room has no such key; a full one may
+/// be said to have one that is there no longer.
+struct Spilled(Vec<u64>);
+
+impl Spilled {
+    fn set(&mut self, at: u32) {
+        self.0[at as usize / 64] |= 1 << (at % 64);
+    }
+
+    fn clear(&mut self, at: u32) {
+        self.0[at as usize / 64] &= !(1 << (at % 64));
+    }
+}
+
 /// The table as a burst reads it: what it takes to find its memory is worked out once.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     buckets: &'a [Bucket],
+    spilled: &'a [u64],
     homes: Homes,
     last: u32,
 }
@@ -98,10 +119,16 @@ impl View<'_> {
         &self.buckets[at as usize]
     }
 
-    /// Asks the cache for a key's home bucket.
+    /// Asks the cache for a key's home bucket, and for the next one if keys have gone on to it.
     #[inline(always)]
     pub fn prefetch(&self, home: Home) {
-        prefetch::read(self.bucket(home.0));
+        let bucket = self.bucket(home.0);
+        prefetch::read(bucket);
+        if self.homes.mask >= FAR {
+            // No branch: the same line again costs nothing.
+            let further = self.spilled[home.0 as usize / 64] >> (home.0 % 64) & 1;
+            prefetch::near(bucket, -(further as isize * 64));
+        }
     }
 
     /// The value of `key`, whose home was computed (and prefetched) before.
@@ -138,6 +165,7 @@ pub struct Locations {
     /// The last bucket; their number is a power of two.
     last: u32,
     homes: Homes,
+    spilled: Spilled,
     len: usize,
     capacity: usize,
 }
@@ -162,7 +190,8 @@ impl Locations {
         let seed = [seed[0] ^ 0x9e37_79b9_7f4a_7c15, (seed[1] ^ 0xd6e8_feb8_6659_fd93) | 1];
         let count = buckets.min(fewest) as u32;
         let homes = Homes { seed, count, mask: count - 1 };
-        Locations { words, first, last: buckets as u32 - 1, homes, len: 0, capacity }
+        let spilled = Spilled(vec![0; buckets.div_ceil(64)]);
+        Locations { words, first, last: buckets as u32 - 1, homes, spilled, len: 0, capacity }
     }
 
     /// Entries in the table.
@@ -185,19 +214,20 @@ impl Locations {
 
     /// Address space taken, in bytes; the part that was touched is resident.
     pub fn bytes(&self) -> usize {
-        self.words.len() * 8
+        (self.words.len() + self.spilled.0.len()) * 8
     }
 
     /// Makes all of it resident.
     pub fn bring_in(&mut self) {
         pages::touch(&mut self.words);
+        pages::touch(&mut self.spilled.0);
     }
 
     /// The table as a burst reads it.
     #[inline(always)]
     pub fn view(&self) -> View<'_> {
         let (buckets, _) = self.words[self.first..].as_chunks();
-        View { buckets, homes: self.homes, last: self.last }
+        View { buckets, spilled: &self.spilled.0, homes: self.homes, last: self.last }
     }
 
     #[inline(always)]
@@ -247,8 +277,7 @@ impl Locations {
         if self.len == self.capacity {
             return Err(Full);
         }
-        self.put(at, way, key, value.get());
-        self.len += 1;
+        self.add(at, way, key, value.get());
         self.grow();
         Ok(None)
     }
@@ -316,6 +345,15 @@ impl Locations {
                 None => at = self.after(at),
             }
         };
+        self.add(at, way, key, value);
+    }
+
+    /// Puts a key that is not in the table into the first room on its way.
+    fn add(&mut self, at: u32, way: usize, key: u64, value: u64) {
+        let home = self.homes.of(key).0;
+        if at != home {
+            self.spilled.set(home);
+        }
         self.put(at, way, key, value);
         self.len += 1;
     }
@@ -360,7 +398,7 @@ impl Locations {
             at = self.after(at);
             if at == gap {
                 // Every other bucket is full; nothing passed this one that did not come round.
-                return;
+                break;
             }
             let b = *self.bucket(at);
             let was_full = room_in(&b).is_none();
@@ -370,9 +408,10 @@ impl Locations {
                 (gap, way) = (at, from);
             }
             if !was_full {
-                return;
+                break;
             }
         }
+        self.spilled.clear(gap);
     }
 
     /// On the way from its home to `at`, where it is, `key` came by `gap`.
@@ -427,6 +466,12 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
+    impl Locations {
+        fn spilled(&self, at: u32) -> bool {
+            self.spilled.0[at as usize / 64] >> (at % 64) & 1 == 1
+        }
+    }
+
     fn nz(v: u64) -> NonZeroU64 {
         NonZeroU64::new(v).unwrap()
     }
@@ -437,9 +482,11 @@ mod tests {
         for at in 0..=t.last {
             let b = *t.bucket(at);
             assert!((0..WAYS).all(|w| (b[w] == 0) == (b[WAYS + w] == 0)), "an empty slot has key 0");
+            assert!(room_in(&b).is_none() || !t.spilled(at), "nothing goes on from bucket {at}");
             for w in (0..WAYS).filter(|&w| b[WAYS + w] != 0) {
                 count += 1;
                 let mut on_the_way = t.homes.of(b[w]).0;
+                assert!(on_the_way == at || t.spilled(on_the_way), "{:#x} went on unnoticed", b[w]);
                 while on_the_way != at {
                     assert!(room_in(t.bucket(on_the_way)).is_none(), "a gap before {:#x}", b[w]);
                     on_the_way = t.after(on_the_way);
