@@ -178,7 +178,7 @@ pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str, how: How) -> Result
         sleep(how.pause_destination);
     }
     lab.vm(vm)?.resume(false)?;
-    begun.paused = Some(Gap { from_ns, to_ns: now_ns() });
+    begun.paused = Some(Gap::between(from_ns, now_ns()));
     begun.paused_wall_us = wall;
     begun.part("waiting for the move to be over");
     begun.record = wait_phase(lab, &begun.id, |p| p >= MovePhase::Done)?;
@@ -266,7 +266,7 @@ fn migrate(lab: &mut Lab, placed: &Placed, mut begun: Moved, how: How) -> Result
     let (now, wall) = (now_ns(), wall_us());
     // QEMU tells by the wall clock; silences are measured by the other one.
     let at_ns = |us: u64| now.saturating_sub(wall.saturating_sub(us) * 1000);
-    begun.paused = Some(Gap { from_ns: at_ns(stopped_us), to_ns: at_ns(resumed_us) });
+    begun.paused = Some(Gap::between(at_ns(stopped_us), at_ns(resumed_us)));
     begun.paused_wall_us = stopped_us;
     Ok((begun, (!how.abort).then_some(new)))
 }

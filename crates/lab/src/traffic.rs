@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn pauses_are_taken_out_of_silences() {
-        let gap = |from: u64, to: u64| Gap { from_ns: from * 1_000_000, to_ns: to * 1_000_000 };
+        let gap = |from: u64, to: u64| Gap::between(from * 1_000_000, to * 1_000_000);
         let report = ProbeReport { gaps: vec![gap(100, 150), gap(300, 312)], ..Default::default() };
         let stream = Stream::new(0, 0, report, |_| Ok(Vec::new())).unwrap();
         assert_eq!(stream.gap_ms_max, 50.0);

@@ -105,7 +105,7 @@ fn moved_between_wires(v6: bool) {
             "{stream:?}"
         );
         assert!(stream.gap_ms_max >= 50.0, "the pause shows: {stream:?}");
-        assert!(stream.gap_ms_beyond(&[Gap { from_ns, to_ns }]) < stream.gap_ms_max - 49.0);
+        assert!(stream.gap_ms_beyond(&[Gap::between(from_ns, to_ns)]) < stream.gap_ms_max - 49.0);
     }
     let tcp = talk.tcp.unwrap();
     assert!(tcp.alive && tcp.bytes > 1_000_000, "{tcp:?}");

@@ -199,9 +199,18 @@ pub struct Gap {
     pub from_ns: u64,
     /// The arrival after.
     pub to_ns: u64,
+    /// What lay between the sendings of the packets that arrived before and after, by the sender's own clock, which
+    /// stands still while it is stopped; nothing of a silence that is not between packets.
+    #[serde(default)]
+    pub sender_ns: Option<u64>,
 }
 
 impl Gap {
+    /// From one time to another.
+    pub fn between(from_ns: u64, to_ns: u64) -> Gap {
+        Gap { from_ns, to_ns, sender_ns: None }
+    }
+
     /// Its length.
     pub fn length_ns(&self) -> u64 {
         self.to_ns.saturating_sub(self.from_ns)

@@ -16,7 +16,8 @@ pub struct Tracker {
     duplicated: u64,
     reordered: u64,
     highest: Option<u64>,
-    last_arrival_ns: Option<u64>,
+    /// When the last packet came, and when it was sent.
+    last_ns: Option<(u64, u64)>,
     gaps: Vec<Gap>,
     delays: Delays,
 }
@@ -24,12 +25,13 @@ pub struct Tracker {
 impl Tracker {
     /// Packet `seq`, sent at `sent_ns`, arrived at `now_ns`.
     pub fn arrived(&mut self, seq: u64, sent_ns: u64, now_ns: u64) {
-        if let Some(last) = self.last_arrival_ns
+        if let Some((last, sent)) = self.last_ns
             && now_ns.saturating_sub(last) >= GAP_MIN_NS
         {
-            self.keep_gap(Gap { from_ns: last, to_ns: now_ns });
+            let sender_ns = Some(sent_ns.saturating_sub(sent));
+            self.keep_gap(Gap { from_ns: last, to_ns: now_ns, sender_ns });
         }
-        self.last_arrival_ns = Some(now_ns);
+        self.last_ns = Some((now_ns, sent_ns));
         if !self.mark(seq) {
             self.duplicated += 1;
             return;

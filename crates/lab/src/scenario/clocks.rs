@@ -31,7 +31,7 @@ impl GuestClock {
 
     /// A silence of the guest's, by the machine's clock.
     pub(super) fn gap(&self, gap: Gap) -> Gap {
-        Gap { from_ns: self.machine(gap.from_ns), to_ns: self.machine(gap.to_ns) }
+        Gap { from_ns: self.machine(gap.from_ns), to_ns: self.machine(gap.to_ns), ..gap }
     }
 }
 
@@ -46,7 +46,7 @@ mod tests {
         clock.stood_still(5_000, 700);
         assert_eq!(clock.machine(5_900), 4_900);
         assert_eq!(clock.machine(6_100), 5_400);
-        let gap = clock.gap(Gap { from_ns: 5_990, to_ns: 6_020 });
+        let gap = clock.gap(Gap::between(5_990, 6_020));
         assert_eq!((gap.from_ns, gap.to_ns), (4_990, 5_320));
     }
 }

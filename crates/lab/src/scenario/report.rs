@@ -95,6 +95,11 @@ pub struct MoveLine {
     pub vm_downtime_ms: Option<u64>,
     /// The silence at the peer that the move made: from the last packet of the VM before it to the first after it.
     pub gap_ms: Option<f64>,
+    /// What of that the VM ran and sent nothing, by its own clock, which stands still with it.
+    pub sender_idle_ms: Option<f64>,
+    /// What of that is left without the VM's stop and what it sent nothing by itself: the network's part. Below 0
+    /// where the packet after was faster than the one before.
+    pub network_gap_ms: Option<f64>,
     /// The silence of all of the VM's frames at its peer, whatever is in them.
     pub frame_gap_ms: Option<f64>,
     /// What of that the VM ran, and its new NVE heard nothing of it.
@@ -126,6 +131,8 @@ impl MoveLine {
         let (old, new) = (moved.carried(true), moved.carried(false));
         let [activated_ms, granted_ms, done_ms] =
             SHOWN_STEPS.map(|(kind, _): (MoveStepKind, _)| moved.ms_to(kind));
+        // Where the sender's clock goes on while it is stopped, it has no time of its own to tell.
+        let idle = moved.gap.filter(|_| moved.migration.is_some()).and_then(|g| g.sender_ns).map(ms);
         MoveLine {
             n,
             from: moved.from.clone(),
@@ -133,6 +140,8 @@ impl MoveLine {
             pause_ms: moved.pause_ms(),
             vm_downtime_ms: moved.migration.as_ref().map(|m| m.downtime_ms),
             gap_ms: moved.gap.map(|g| round(ms(g.to_ns - g.from_ns))),
+            sender_idle_ms: idle.map(round),
+            network_gap_ms: moved.gap.zip(idle).map(|(g, i)| round(ms(g.length_ns()) - moved.pause_ms() - i)),
             frame_gap_ms: moved.frames.map(|f| f.all_ms),
             guest_silent_ms: moved.frames.map(|f| f.guest_silent_ms),
             switch_gap_ms: moved.frames.and_then(|f| f.switch_gap_ms),
@@ -150,7 +159,7 @@ impl MoveLine {
     /// The beginning of its line for people.
     pub fn brief(&self) -> String {
         let downtime = self.vm_downtime_ms.map_or(String::new(), |d| format!("  QEMU's downtime {d:>3} ms"));
-        let ours = self.switch_gap_ms.map_or(String::new(), |g| format!(" (switches {g:>4.1})"));
+        let ours = self.network_gap_ms.map_or(String::new(), |g| format!(" (network {g:>4.1})"));
         let gap = self.gap_ms.map_or(String::new(), |g| format!("  gap {g:>5.1} ms{ours}"));
         format!(
             "move {:<2} {} → {}  paused {:>5.1} ms{downtime}{gap}",
@@ -277,13 +286,20 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
         ),
         _ => String::new(),
     };
+    let network = match (median(|m| m.sender_idle_ms), median(|m| m.network_gap_ms)) {
+        (Some(idle), Some(network)) => format!(
+            "\nBy its own clock, which stands still with it, v sent no probe for {idle:.1} ms of that; stop and idleness taken \
+             out, {network:.1} ms are left, which are the network's."
+        ),
+        _ => String::new(),
+    };
     let heard = all.iter().filter(|m| m.switch_gap_ms.is_some()).count();
     let ours = median(|m| m.switch_gap_ms).map_or(String::new(), |ours| {
         format!("\nWhere that was by a frame ({heard} times), the frame was at p {ours:.1} ms later.")
     });
     Some(format!(
         "Medians of {} migrations: QEMU's downtime {downtime:.0} ms; v stopped to v running {pause:.1} ms; silence at p\n\
-         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{parts}{ours}",
+         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{network}{parts}{ours}",
         all.len()
     ))
 }
@@ -517,8 +533,7 @@ mod tests {
 
     #[test]
     fn losses_are_placed_in_time() {
-        let pauses =
-            [Gap { from_ns: 1_000_000, to_ns: 9_000_000 }, Gap { from_ns: 90_000_000, to_ns: 99_000_000 }];
+        let pauses = [Gap::between(1_000_000, 9_000_000), Gap::between(90_000_000, 99_000_000)];
         let text = describe(&Missing { first: 5, last: 7, sent_ns: 92_000_000 }, &pauses);
         assert!(
             text.contains("#5..7 (3 packets)") && text.contains("2.0 ms after v paused for move 2"),
