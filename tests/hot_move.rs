@@ -95,3 +95,22 @@ fn without_forwarding_in_flight_packets_are_lost() {
     assert!(lost > Some(0), "lost {lost:?}: the test could not fail");
     assert_ne!(report["runs"][0]["sent"], Value::Null);
 }
+
+/// The guest runs at its new host while its memory is still at the old one: the worker that polls its port waits for
+/// pages, and it alone.
+#[test]
+fn r45_a_real_guest_that_migrates_by_post_copy_loses_nothing() {
+    let args = ["--guests", "qemu", "--postcopy", "--moves", "2", "--inner", "4", "--outer", "4"];
+    // At this rate a ring of the guest's holds what comes in two seconds.
+    let (output, report) = lab(&[&["hot-move", "--rate", "500"], &args[..]].concat());
+    assert!(output.status.success(), "the scenario failed");
+    let run = &report["runs"][0];
+    assert_eq!((&run["lost"], &run["duplicated"], &run["tcp_alive"]), (&0.into(), &0.into(), &true.into()));
+    for moved in run["timeline"].as_array().expect("moves") {
+        assert!(moved["postcopy_requests"].as_u64() > Some(0), "pages were missing: {moved}");
+        let polls_v = |l: &Value| l["polls_v"] == true;
+        let workers = moved["longest_iterations"].as_array().expect("workers");
+        assert_eq!(workers.iter().filter(|l| polls_v(l)).count(), 1, "one worker polls v: {moved}");
+        assert_eq!(workers.len(), 2, "and the other one does not: {moved}");
+    }
+}

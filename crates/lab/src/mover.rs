@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use godwit_nva_api::v1::admin_request::Kind as Ask;
 use godwit_nva_api::v1::{
-    MoveMode, MoveName, MovePhase, MoveRecord, MoveStepKind, PausePort, StartMoveRequest,
+    MoveMode, MoveName, MovePhase, MoveRecord, MoveStepKind, PausePort, StartMoveRequest, WorkerPerf,
 };
+use serde::Serialize;
 
 use crate::agent::proto::Gap;
 use crate::clock::{ms, now_ns, wall_us};
@@ -44,12 +45,25 @@ pub struct Moved {
     pub drained: bool,
     /// QEMU's own figures, where it was QEMU that moved the VM.
     pub migration: Option<Migration>,
+    /// The longest iteration of each worker of the new switch during a post-copy migration, by core.
+    pub longest: Vec<Longest>,
     /// The silence at the VM's peer that belongs to the move, by the monotonic clock; for the caller to find.
     pub gap: Option<Gap>,
     /// The same of all frames, taken apart; for the caller to find.
     pub frames: Option<FrameGap>,
     /// The NVA's record when the move was final; [`Moved::refresh`] reads it again.
     pub record: MoveRecord,
+}
+
+/// The longest iteration of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Longest {
+    /// The worker's core.
+    pub core: u32,
+    /// It polls the VM's port.
+    pub polls_v: bool,
+    /// In milliseconds; a preemption counts.
+    pub ms: f64,
 }
 
 /// What the NVEs of a move held and forwarded.
@@ -141,6 +155,8 @@ pub struct How {
     pub pause_destination: Duration,
     /// The hypervisor gives up when the VM has stopped at the old host; it goes on there.
     pub abort: bool,
+    /// The VM runs at the new host while most of its memory is still at the old one; QEMU's guests only.
+    pub postcopy: bool,
 }
 
 /// Moves a running VM to another switch while its traffic runs, whatever it is made of.
@@ -203,6 +219,7 @@ fn begin(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
         parts,
         drained: true,
         migration: None,
+        longest: Vec::new(),
         gap: None,
         frames: None,
         record,
@@ -222,7 +239,7 @@ fn migrate(lab: &mut Lab, placed: &Placed, mut begun: Moved, how: How) -> Result
     let (spec, old) = (&placed.spec, &placed.port);
     let name = spec.name.as_str();
     begun.part("adding the port at the new NVE");
-    let new = lab.plug_vhost(spec, &begun.to, "")?;
+    let new = lab.plug_vhost(spec, &begun.to, "", how.postcopy)?;
     let mut destination = lab.guest(name)?.prepare_destination(vec![Nic::new(&new.socket, spec.mac)])?;
     if begun.prepared(lab)? {
         drop(destination);
@@ -242,15 +259,23 @@ fn migrate(lab: &mut Lab, placed: &Placed, mut begun: Moved, how: How) -> Result
         if how.pause_destination > Duration::ZERO {
             destination.hold()?;
         }
-        let guest = lab.guest(name)?;
-        guest.begin_migration(&destination)?;
-        let migration = guest.finish_migration(destination)?;
+        if how.postcopy {
+            lab.nve(&begun.to)?.admin.perf(true)?;
+            let guest = lab.guest(name)?;
+            guest.begin_postcopy(&mut destination)?;
+        } else {
+            lab.guest(name)?.begin_migration(&destination)?;
+        }
+        let migration = lab.guest(name)?.finish_migration(destination)?;
+        if how.postcopy {
+            begun.longest = longest(lab, &new)?;
+        }
         let resumed_us = match migration.resumed_us {
             Some(at) => at,
             None => {
                 let stood = Duration::from_micros(wall_us().saturating_sub(migration.stopped_us));
                 sleep(how.pause_destination.saturating_sub(stood));
-                guest.resume()?;
+                lab.guest(name)?.resume()?;
                 wall_us()
             }
         };
@@ -269,6 +294,16 @@ fn migrate(lab: &mut Lab, placed: &Placed, mut begun: Moved, how: How) -> Result
     begun.paused = Some(Gap::between(at_ns(stopped_us), at_ns(resumed_us)));
     begun.paused_wall_us = stopped_us;
     Ok((begun, (!how.abort).then_some(new)))
+}
+
+/// How long each worker of a port's switch was in one iteration at most.
+fn longest(lab: &mut Lab, port: &VhostPort) -> Result<Vec<Longest>> {
+    let of = |w: &WorkerPerf| Longest {
+        core: w.core,
+        polls_v: w.queues.iter().any(|q| q.port == port.port),
+        ms: w.iterations.as_ref().map_or(0.0, |d| ms(d.max_ns)),
+    };
+    Ok(lab.nve(&port.nve)?.admin.perf(false)?.iter().map(of).collect())
 }
 
 fn is_called_off(record: &MoveRecord) -> bool {

@@ -93,10 +93,13 @@ impl<I: Io> Outboxes<I> {
         self.flush(counters);
         self.serving.retain(|p| *p != port);
         let slot = self.slots.get_mut(usize::from(port.0))?;
-        slot.serves = None;
-        let bytes = slot.queue.iter().map(|p| p.len() as u64).sum();
-        counters.not_sent(port, slot.queue.len() as u64, bytes);
-        slot.queue = Vec::new();
+        let queue = core::mem::take(&mut slot.queue);
+        let relay = slot.serves.take();
+        for packet in
+            queue.into_iter().chain(relay.iter().flat_map(|relay| core::iter::from_fn(|| relay.pop())))
+        {
+            counters.not_sent(port, 1, packet.len() as u64);
+        }
         (slot.owed, slot.owed_relay) = (0, 0);
         slot.takes = None;
         slot.tx.take()
@@ -160,7 +163,7 @@ impl<I: Io> Outboxes<I> {
     #[inline]
     pub fn send_all(&mut self, port: PortIdx, packets: &mut Vec<I::Packet>) {
         match self.slots.get_mut(usize::from(port.0)) {
-            Some(slot) if packets.len() <= slot.queue.capacity() - slot.queue.len() => {
+            Some(slot) if packets.len() <= slot.room() => {
                 slot.queue.append(packets);
                 if !slot.listed {
                     slot.listed = true;
@@ -180,23 +183,26 @@ impl<I: Io> Outboxes<I> {
             self.busy.push(port);
         }
         let (_, most) = packets.size_hint();
-        if most.is_some_and(|n| n <= slot.queue.capacity() - slot.queue.len()) {
+        if most.is_some_and(|n| n <= slot.room()) {
             slot.queue.extend(packets);
         } else {
             packets.for_each(|packet| self.send(port, packet));
         }
     }
 
-    /// Moves what other workers left for the ports that this one serves into their outboxes.
+    /// Moves what other workers left for the ports that this one serves into their outboxes, as much as those have
+    /// room for: what waits in the relay keeps the others from sending what had better wait with them (R45).
     /// Returns whether there was anything.
     pub fn serve_relays(&mut self) -> bool {
         let mut any = false;
         for i in 0..self.serving.len() {
             let port = self.serving[i];
-            let relay = self.slots.get(usize::from(port.0)).and_then(|s| s.serves.clone());
-            let Some(relay) = relay else { continue };
+            let slot = self.slots.get(usize::from(port.0));
+            let Some((relay, room)) = slot.and_then(|s| Some((s.serves.clone()?, s.room()))) else {
+                continue;
+            };
             let mut n = 0;
-            while n < OUTBOX
+            while n < room
                 && let Some(packet) = relay.pop()
             {
                 n += 1;
@@ -264,6 +270,10 @@ impl<I: Io> Slot<I> {
     #[cold]
     fn make_room(&mut self) {
         self.transmit();
+    }
+
+    fn room(&self) -> usize {
+        self.queue.capacity() - self.queue.len()
     }
 
     fn takes(&self) -> Takes {

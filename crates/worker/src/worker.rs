@@ -36,6 +36,9 @@ pub const ORDERS: usize = 32;
 /// Receive queues that a worker polls at most.
 pub const QUEUES: usize = 256;
 
+/// How many times an outbox's worth of frames is taken back from a VM that stopped: with what waits in a relay.
+const TAKEN_BACK: usize = 16;
+
 /// One iteration in so many is timed queue by queue.
 const TIMED: u64 = 16;
 
@@ -342,9 +345,15 @@ impl<I: Io> Worker<I> {
         let mut next = 0;
         while let Some(port) = tables.ports.next_of_vm(key, next) {
             next = port.0 + 1;
-            outboxes.take_back(port, key.mac(), returned, &mut tables.counters);
-            let mut exits = Exits { outboxes, events: &mailbox.events };
-            pipeline.redirect(returned, (port, key), tables, &mut exits, pool, now);
+            // What other workers left may be more than goes at once.
+            for _ in 0..TAKEN_BACK {
+                outboxes.take_back(port, key.mac(), returned, &mut tables.counters);
+                if returned.is_empty() {
+                    break;
+                }
+                let mut exits = Exits { outboxes, events: &mailbox.events };
+                pipeline.redirect(returned, (port, key), tables, &mut exits, pool, now);
+            }
         }
     }
 

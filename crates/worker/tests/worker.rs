@@ -154,6 +154,42 @@ fn a_worker_without_a_queue_relays_to_the_one_that_has_it() {
     assert_eq!(first.tables().counters.dropped(DropReason::TxFull), 4, "the relay is bounded");
 }
 
+/// The other worker must see that a VM takes nothing, so that what is held for it stays there.
+#[test]
+fn r45_what_a_device_does_not_take_stays_in_the_relay() {
+    let ((mut first, box1), (mut second, box2)) = (worker(), worker());
+    let (rx, tx) = (attach_rx(&box1, A), MemQueue::new(8));
+    let relay: Relay<_> = Arc::new(ArrayQueue::new(4096));
+    attach_tx(&box1, B, TxPath::Relay(relay.clone()));
+    attach_tx(&box2, B, TxPath::Own(tx.clone()));
+    order(&box2, Command::ServeRelay { port: B, relay: relay.clone() });
+    let total = 8 + OUTBOX as u16 + 1000;
+    for n in 0..total {
+        assert!(rx.put(frame(A, B, n)));
+        steps(&mut first, 1);
+        steps(&mut second, 1);
+    }
+    assert_eq!(relay.len(), 1000);
+    let mut got = sources(&tx);
+    while got.len() < usize::from(total) {
+        steps(&mut second, 1);
+        got.extend(sources(&tx));
+    }
+    assert_eq!(got, (0..total).collect::<Vec<_>>(), "in order");
+    assert_eq!(second.tables().counters.dropped(DropReason::TxFull), 0);
+
+    // A port that goes takes with it what still waits, and that is counted.
+    (0..total).for_each(|n| {
+        assert!(rx.put(frame(A, B, n)));
+        steps(&mut first, 1);
+    });
+    steps(&mut second, 2);
+    order(&box2, Command::DetachTx { port: B });
+    steps(&mut second, 1);
+    let sent = sources(&tx).len() as u64;
+    assert_eq!(second.tables().counters.dropped(DropReason::TxFull), u64::from(total) - sent);
+}
+
 #[test]
 fn r13_a_guests_further_queue_is_used_while_it_is_in_use() {
     let ((mut first, box1), (mut second, box2)) = (worker(), worker());

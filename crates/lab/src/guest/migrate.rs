@@ -15,6 +15,11 @@ use crate::agent::client::Agent;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the guest may take to run at its new place, once all of it is there.
 const RESUME_PATIENCE: Duration = Duration::from_secs(10);
+/// What a migration that ends as post-copy carries before the guest goes on at its new place: for so long, at so many
+/// bytes a second. Both are small, so that most of the memory is missing there at first.
+const BEFORE_POSTCOPY: (Duration, u64) = (Duration::from_millis(300), 16 << 20);
+/// Bytes a second of it that come unasked afterwards.
+const POSTCOPY_BANDWIDTH: u64 = 128 << 20;
 /// How often QEMU is asked how far it is.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -33,6 +38,8 @@ pub struct Migration {
     pub total_ms: u64,
     /// Bytes carried.
     pub bytes: u64,
+    /// Pages that were missing at the new place and asked for, where the migration ended as post-copy.
+    pub postcopy_requests: Option<u64>,
     /// When the guest stopped at its old place, by the wall clock, in microseconds since 1970.
     pub stopped_us: u64,
     /// When it went on at its new place; nothing where it waits there for [`Guest::resume`].
@@ -62,6 +69,26 @@ impl Guest {
     /// Where QEMU refuses.
     pub fn begin_migration(&mut self, to: &Incoming) -> Result<()> {
         self.begin(to, false)
+    }
+
+    /// Begins to migrate and lets the guest go on at its new place while most of its memory is still at the old one:
+    /// whoever touches a page there that is missing, guest or switch, waits for it. Follow with
+    /// [`Guest::finish_migration`]; there is no way back.
+    ///
+    /// # Errors
+    /// Where QEMU refuses: it says what the host or the switch lacks.
+    pub fn begin_postcopy(&mut self, to: &mut Incoming) -> Result<()> {
+        let able = json!({ "capabilities": [{ "capability": "postcopy-ram", "state": true }, { "capability": "postcopy-preempt", "state": true }] });
+        to.qmp.execute("migrate-set-capabilities", able.clone()).context("at the new place")?;
+        self.qmp.execute("migrate-set-capabilities", able)?;
+        let (before, bandwidth) = BEFORE_POSTCOPY;
+        let limits = json!({ "max-bandwidth": bandwidth, "max-postcopy-bandwidth": POSTCOPY_BANDWIDTH });
+        self.qmp.execute("migrate-set-parameters", limits)?;
+        self.send_to(to)?;
+        std::thread::sleep(before);
+        let state = self.migration_state()?;
+        ensure!(state["status"] == "active", "the migration stands at {} too soon", state["status"]);
+        self.qmp.execute("migrate-start-postcopy", json!({})).map(drop)
     }
 
     /// Migrates until the guest has stopped and all but the rest of its memory is carried, and not further:
@@ -96,6 +123,10 @@ impl Guest {
                 ]
             }),
         )?;
+        self.send_to(to)
+    }
+
+    fn send_to(&mut self, to: &Incoming) -> Result<()> {
         let uri = format!("unix:{}", to.booting.files.migration.display());
         self.qmp.execute("migrate", json!({ "uri": uri })).map(drop)
     }
@@ -127,6 +158,7 @@ impl Guest {
             downtime_ms: number("downtime"),
             total_ms: number("total-time"),
             bytes: state["ram"]["transferred"].as_u64().unwrap_or(0),
+            postcopy_requests: state["ram"]["postcopy-requests"].as_u64().filter(|&n| n > 0),
             stopped_us,
             resumed_us,
         })

@@ -37,21 +37,31 @@ pub struct Placed {
 
 impl Lab {
     /// Adds a vhost-user port for a VM at a switch. `options` are further arguments of DPDK's driver:
-    /// `queues=2,tso=1`, or nothing.
+    /// `queues=2,tso=1`, or nothing. With `postcopy` the VM's memory may be missing for a while.
     ///
     /// # Errors
     /// Where the switch refuses.
-    pub fn plug_vhost(&mut self, spec: &VmSpec, nve: &str, options: &str) -> Result<VhostPort> {
+    pub fn plug_vhost(
+        &mut self,
+        spec: &VmSpec,
+        nve: &str,
+        options: &str,
+        postcopy: bool,
+    ) -> Result<VhostPort> {
         self.taps += 1;
         let number = self.taps;
         let port = format!("{}-{number}", spec.name);
         let socket = self.dir.join(format!("{port}.vhost"));
-        let options = if options.is_empty() { String::new() } else { format!(",{options}") };
+        let mut options = if options.is_empty() { String::new() } else { format!(",{options}") };
+        if postcopy {
+            options += ",postcopy-support=1";
+        }
         self.nve(nve)?.admin.ask(Ask::AddPort(v1::AddPort {
             name: port.clone(),
             devargs: format!("net_vhost{number},iface={}{options}", socket.display()),
             vni: VNI,
             mac: spec.mac.to_u64(),
+            postcopy,
             ..Default::default()
         }))?;
         Ok(VhostPort { nve: nve.into(), port, socket })
@@ -81,7 +91,7 @@ impl Lab {
         self.define_vm(spec, "")?;
         let namespace = self.namespace(&spec.name);
         topology::add_namespace(&namespace)?;
-        let port = self.plug_vhost(spec, nve, options)?;
+        let port = self.plug_vhost(spec, nve, options, false)?;
         machine.name = spec.name.clone();
         machine.nics.push(Nic::new(&port.socket, spec.mac));
         let interface = format!("eth{}", machine.nics.len() - 1);

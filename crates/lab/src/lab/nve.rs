@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use godwit_nva_api::v1;
 
 use super::process::Process;
@@ -91,6 +91,20 @@ pub struct SwitchOptions {
     pub idle_sleep_us: u32,
     /// Queues of each uplink.
     pub uplink_queues: u32,
+    /// The worker core that is kept for the ports of VMs in post-copy migration.
+    pub postcopy_core: Option<usize>,
+}
+
+impl SwitchOptions {
+    /// Two workers, of which the second is kept for the ports of VMs in post-copy migration.
+    ///
+    /// # Errors
+    /// Where the machine has one core only.
+    pub fn keep_for_postcopy(&mut self) -> Result<()> {
+        ensure!(control_core() > 0, "a worker of its own for post-copy ports needs a second core");
+        (self.workers, self.postcopy_core) = ("0x3".into(), Some(1));
+        Ok(())
+    }
 }
 
 impl Default for SwitchOptions {
@@ -101,6 +115,7 @@ impl Default for SwitchOptions {
             forward_in_flight: true,
             idle_sleep_us: 50,
             uplink_queues: 1,
+            postcopy_core: None,
         }
     }
 }
@@ -208,13 +223,15 @@ impl Nve {
 
 /// A switch's configuration file.
 fn config_text(name: &str, loc: Locator, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {
-    let SwitchOptions { workers, hugepages, forward_in_flight, idle_sleep_us, uplink_queues } = options;
+    let SwitchOptions { workers, hugepages, forward_in_flight, idle_sleep_us, uplink_queues, postcopy_core } =
+        options;
+    let kept = postcopy_core.map_or(String::new(), |core| format!("postcopy_core = {core}\n"));
     // What an old NVE held for a second arrives within milliseconds, while the worker here waits for its core: a ring
     // of 4,096 frames lost a few hundred of 5,000 at every second move, and the kernel tells nobody.
     let mut text = format!(
         "[nve]\nid = \"{name}\"\nworkers = \"{workers}\"\ncontrol_core = {}\nnva = \"{nva_url}\"\n\
          admin_socket = \"{}\"\nidle_sleep_us = {idle_sleep_us}\nhugepages = \"{}\"\nmemory_mb = 128\n\
-         forward_in_flight = {forward_in_flight}\n\n\
+         forward_in_flight = {forward_in_flight}\n{kept}\n\
          [[uplink]]\nname = \"{UPLINK}\"\n\
          devargs = \"net_af_packet0,iface={UPLINK},qpairs={uplink_queues},framecnt=16384\"\n",
         control_core(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use godwit_nva_api::v1::MoveStepKind;
 
@@ -62,6 +62,10 @@ pub struct HotMove {
     /// The VM stands still for so long at its new host before it runs there
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = duration)]
     pause_destination: Duration,
+    /// v runs at its new host while most of its memory is still at the old one: each switch has a worker of its own for
+    /// such ports
+    #[arg(long, conflicts_with_all = ["pause_destination", "abort_one"])]
+    postcopy: bool,
     /// One move is given up when the VM has stopped, and ordered again
     #[arg(long)]
     abort_one: bool,
@@ -89,6 +93,7 @@ impl HotMove {
             duration_per_move,
             no_forward: false,
             pause_destination: Duration::ZERO,
+            postcopy: false,
             abort_one: false,
             kill_nva: false,
             nva_delay: None,
@@ -103,6 +108,10 @@ impl HotMove {
     /// Where it cannot be carried out.
     pub fn run(&self) -> Result<bool> {
         let tools: &[&str] = if self.guests == Guests::Qemu { &[QEMU, "busybox"] } else { &[] };
+        ensure!(
+            !self.postcopy || self.guests == Guests::Qemu,
+            "--postcopy needs --guests qemu: a namespace has no memory"
+        );
         let bins = self.common.prepare(tools)?;
         let combinations = self.combinations();
         self.introduce(combinations.len());
@@ -149,6 +158,9 @@ impl HotMove {
         if self.pause_destination > Duration::ZERO {
             println!("  At each new host v stands still for {:?} before it runs.", self.pause_destination);
         }
+        if self.postcopy {
+            println!("  Migrations end as post-copy: v runs at its new host before its memory is there.");
+        }
         if self.abort_one {
             println!("  One move is given up when v has stopped; v goes on where it was, and moves again.");
         }
@@ -175,6 +187,9 @@ impl HotMove {
         let started = Instant::now();
         let mut options = self.common.switch_options();
         options.forward_in_flight = !self.no_forward;
+        if self.postcopy {
+            options.keep_for_postcopy()?;
+        }
         let mut spec = LabSpec::new(&ROUND, outer == 6, &options);
         spec.nva_delay = self.nva_delay;
         let mut lab = Lab::start(&spec, bins)?;
@@ -303,7 +318,7 @@ impl HotMove {
             let nva = lab.nva.clone();
             std::thread::spawn(move || strike(&nva, blow))
         });
-        let how = How { pause_destination: self.pause_destination, abort: gives_up };
+        let how = How { pause_destination: self.pause_destination, abort: gives_up, postcopy: self.postcopy };
         let moved = hot_move(lab, PAIR.0, to, &format!("{}-move-{n}", lab.id), how);
         if let Some(killer) = killer {
             killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))??;

@@ -103,6 +103,7 @@ impl Common {
             forward_in_flight: true,
             idle_sleep_us: self.idle_sleep_us,
             uplink_queues: self.uplink_queues,
+            postcopy_core: None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::agent::proto::Gap;
 use crate::clock::ms;
 use crate::lab::Lab;
 use crate::lab::process::tail;
-use crate::mover::Moved;
+use crate::mover::{Longest, Moved};
 use crate::traffic::{Missing, Stream, Talk};
 
 /// One combination of IP versions. The fields up to `tcp_alive` are the report's contract; the
@@ -107,6 +107,12 @@ pub struct MoveLine {
     /// What of that the new NVE had heard of the VM, which ran, and its peer had not. Nothing where it heard an
     /// announcement first, which goes to no peer.
     pub switch_gap_ms: Option<f64>,
+    /// Pages that were missing at the new host and asked for, where the migration ended as post-copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postcopy_requests: Option<u64>,
+    /// The longest iteration of each worker of the new switch, during such a migration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub longest_iterations: Vec<Longest>,
     /// The move was carried out.
     pub done: bool,
     /// From the beginning of the pause to the VM running at the new NVE.
@@ -131,8 +137,10 @@ impl MoveLine {
         let (old, new) = (moved.carried(true), moved.carried(false));
         let [activated_ms, granted_ms, done_ms] =
             SHOWN_STEPS.map(|(kind, _): (MoveStepKind, _)| moved.ms_to(kind));
-        // Where the sender's clock goes on while it is stopped, it has no time of its own to tell.
-        let idle = moved.gap.filter(|_| moved.migration.is_some()).and_then(|g| g.sender_ns).map(ms);
+        // Only a guest's clock stands still with it. In post-copy its kernel may wait for a page that it sends from,
+        // which is neither idle nor the network's.
+        let whole = moved.migration.as_ref().filter(|m| m.postcopy_requests.is_none());
+        let idle = moved.gap.filter(|_| whole.is_some()).and_then(|g| g.sender_ns).map(ms);
         MoveLine {
             n,
             from: moved.from.clone(),
@@ -145,6 +153,8 @@ impl MoveLine {
             frame_gap_ms: moved.frames.map(|f| f.all_ms),
             guest_silent_ms: moved.frames.map(|f| f.guest_silent_ms),
             switch_gap_ms: moved.frames.and_then(|f| f.switch_gap_ms),
+            postcopy_requests: moved.migration.as_ref().and_then(|m| m.postcopy_requests),
+            longest_iterations: moved.longest.clone(),
             done: moved.done(),
             activated_ms,
             granted_ms,
@@ -182,8 +192,13 @@ impl MoveLine {
                 format!("  {name} {}", at.map_or("     ?  ".into(), |t| format!("{t:>5.1} ms")))
             })
             .collect();
+        let missing = self.postcopy_requests.map_or(String::new(), |pages| {
+            let of = |v: bool| self.longest_iterations.iter().filter(move |l| l.polls_v == v).map(|l| l.ms);
+            let (own, others) = (of(true).fold(0.0, f64::max), of(false).fold(0.0, f64::max));
+            format!("  pages asked for {pages:>5}, longest iteration {own:.1} ms, of others' worker {others:.1} ms")
+        });
         format!(
-            "{}{steps}  held {:>4}+{:<4} forwarded {:>4}{}",
+            "{}{steps}  held {:>4}+{:<4} forwarded {:>4}{missing}{}",
             self.brief(),
             self.held_old,
             self.held_new,
