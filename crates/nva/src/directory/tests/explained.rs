@@ -148,6 +148,28 @@ fn r21_a_claim_that_a_live_vm_contradicts_has_a_record_of_its_own() {
     assert!(w.d.moves(None, true).is_empty(), "it is over");
 }
 
+/// Two claim a third one's VM, and the second goes before: what the owner was asked for the first one's sake it
+/// answers the second, whose record has both.
+#[test]
+fn r21_a_second_claimers_record_has_what_the_owner_was_asked() {
+    let mut w = World::new();
+    w.policy(Unplanned::Verify);
+    let (a, b, c) = (w.join("a"), w.join("b"), w.join("c"));
+    let version = w.take(a, 1).version;
+    w.settle(&[a, b, c]);
+    w.say(c, claim(1, version));
+    assert!(denied(&w.say(b, claim(1, version)), c).is_some(), "b has the lower address");
+    let answer = NveToNva::Verified { key: key(1), version, alive: false, note: "no port".into() };
+    assert!(granted(&w.say(a, answer), b).is_some());
+
+    let told = unplanned(&w);
+    let [lost, won] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(kinds(lost), [(Some("c"), K::Claimed), (None, K::Asked), (None, K::Denied)]);
+    assert!(lost.steps[2].note.contains("NVE b claims"), "{}", lost.steps[2].note);
+    let steps = [(Some("b"), K::Claimed), (None, K::Asked), (Some("a"), K::Answered), (None, K::Granted)];
+    assert_eq!(kinds(won)[..4], steps);
+}
+
 #[test]
 fn r21_a_vm_that_was_started_elsewhere_without_an_order_has_a_move_in_the_list() {
     let (mut w, a, b) = claimed(Unplanned::Verify);
