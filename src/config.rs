@@ -4,7 +4,9 @@ mod check;
 mod file;
 mod flags;
 
-pub use file::{Activation, Config, Hugepages, Offloads, OuterChoice, PortConfig, UplinkConfig, VmConfig};
+pub use file::{
+    Activation, Config, DirectoryKind, Hugepages, Offloads, OuterChoice, PortConfig, UplinkConfig, VmConfig,
+};
 pub use flags::Flags;
 
 use std::path::{Path, PathBuf};

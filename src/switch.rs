@@ -1,6 +1,7 @@
 //! The switch: the ONE place where devices, tables, queues, workers and control are wired.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -15,12 +16,12 @@ use godwit_model::message::NveToNva;
 use godwit_model::{Locators, NveId};
 use godwit_tables::update::{HoldLimits, PortIdx};
 use godwit_tables::{Tables, TablesConfig};
-use godwit_wire::{HashKey, Mac, Rate, Span};
+use godwit_wire::{HashKey, Mac, Rate, Span, Vni};
 use godwit_worker::command::{Command, Mailbox, Reply, SmallFrame};
 use godwit_worker::worker::Worker;
 use tokio::sync::oneshot;
 
-use crate::config::{Config, Hugepages, OuterChoice, UplinkConfig};
+use crate::config::{Config, DirectoryKind, Hugepages, OuterChoice, UplinkConfig};
 use crate::placement::WorkerAt;
 use crate::ports::{self, Devices, Wanted};
 use crate::workers::{self, Since, Thread, WorkerHandle};
@@ -352,6 +353,10 @@ fn start_workers(
     Ok(handles)
 }
 
+fn pulled(config: &Config) -> BTreeSet<Vni> {
+    config.vns.iter().filter(|v| v.directory == DirectoryKind::Pull).map(|v| v.vni).collect()
+}
+
 fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
     let n = &config.nve;
     let hold = HoldLimits { packets: n.handover_hold_packets, age: Span::from_ms(n.handover_hold_ms) };
@@ -369,6 +374,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         forward_in_flight: n.forward_in_flight,
         redirect_ival: Span::from_ms(n.redirect_ms),
         headless: Span::from_ms(n.headless_s * 1000),
+        pull: pulled(config),
         scan_rate: n.scan_rate,
         scan_tries: n.scan_tries,
         query_rate: Rate::per_second(n.query_rate, n.query_rate.div_ceil(10)),

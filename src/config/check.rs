@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Config, ConfigError, UplinkConfig, VmConfig};
+use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig};
 use crate::{cores, placement};
 
 /// The smallest tenant MTU that is worth starting for: every IPv6 link carries 1,280 bytes (RFC 8200).
@@ -31,6 +31,7 @@ pub fn check(c: &Config, origin: &str, online: &[usize]) -> Result<(), ConfigErr
     k.uplinks(c)?;
     k.ports(c)?;
     k.pins(c)?;
+    k.vns(c)?;
     k.statics(c)
 }
 
@@ -325,6 +326,20 @@ impl Checker<'_> {
             let remedy = "mend nve.rxq_affinity or --rxq-affinity; `godwitctl placement set` moves queues of ports that are added later";
             self.bad(format!("nve.rxq_affinity[{i}]"), refusal.to_string(), remedy)
         })
+    }
+
+    fn vns(&self, c: &Config) -> Result<(), ConfigError> {
+        for (i, v) in c.vns.iter().enumerate() {
+            if c.vns[..i].iter().any(|earlier| earlier.vni == v.vni) {
+                let what = format!("VN {} has a table already", v.vni);
+                return self.bad(format!("vn[{i}].vni"), what, "keep one of them");
+            }
+            if v.directory == DirectoryKind::Pull && c.nve.nva.is_none() {
+                let what = "there is no NVA to pull from";
+                return self.bad(format!("vn[{i}].directory"), what, "set nve.nva, or leave directory out");
+            }
+        }
+        Ok(())
     }
 
     fn statics(&self, c: &Config) -> Result<(), ConfigError> {

@@ -22,6 +22,9 @@ pub struct Config {
     /// Ports of VMs that are there from the start.
     #[serde(rename = "port")]
     pub ports: Vec<PortConfig>,
+    /// Settings of VNs.
+    #[serde(rename = "vn")]
+    pub vns: Vec<VnConfig>,
     /// VMs at other NVEs that are known without a directory.
     #[serde(rename = "vm")]
     pub vms: Vec<VmConfig>,
@@ -264,6 +267,29 @@ pub enum Activation {
     Start,
     /// By order only.
     Explicit,
+}
+
+/// Table `[[vn]]`: what this switch does in a VN; it takes part in it while a port does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VnConfig {
+    /// The VN, by its identifier.
+    #[serde(deserialize_with = "vni")]
+    pub vni: Vni,
+    /// Whether the NVA sends all records of the VN, or is asked for those that are needed (R34, R37, R40).
+    #[serde(default)]
+    pub directory: DirectoryKind,
+}
+
+/// How records come from the NVA, in the words of RFC 8171.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DirectoryKind {
+    /// All of them, with every change.
+    #[default]
+    Push,
+    /// Those that were asked for, while they are used.
+    Pull,
 }
 
 /// Table `[[vm]]`: a VM at another NVE, or behind a port of this one.

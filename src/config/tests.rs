@@ -148,6 +148,17 @@ fn a_static_vm_is_at_a_locator_or_behind_a_port() {
 }
 
 #[test]
+fn r37_a_vn_is_pushed_or_pulled() {
+    let vn = "[[vn]]\nvni = 100\n";
+    let config = load_text(&format!("{GOOD}{vn}directory = \"pull\"\n[[vn]]\nvni = 101\n"), &[]).unwrap();
+    let kinds: Vec<DirectoryKind> = config.vns.iter().map(|v| v.directory).collect();
+    assert_eq!(kinds, [DirectoryKind::Pull, DirectoryKind::Push]);
+    refused(&format!("{GOOD}{vn}{vn}"), &[], "vn[1].vni", "keep one");
+    let alone = GOOD.replace("nva = \"http://198.18.255.1:6640\"\n", "");
+    refused(&format!("{alone}{vn}directory = \"pull\"\n"), &[], "vn[0].directory", "set nve.nva");
+}
+
+#[test]
 fn r43_a_forward_entry_outlives_what_others_believe() {
     refused(
         &GOOD.replace("id = \"a\"", "id = \"a\"\nfwd_timer_s = 5"),

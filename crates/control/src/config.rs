@@ -1,8 +1,10 @@
 //! What an NVE's control is told once, at its start.
 
+use std::collections::BTreeSet;
+
 use godwit_model::{NveId, timing};
 use godwit_tables::update::HoldLimits;
-use godwit_wire::{Rate, Span};
+use godwit_wire::{Rate, Span, Vni};
 
 /// A set of worker numbers below 64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -97,6 +99,8 @@ pub struct NveConfig {
     pub arrive_hold: HoldLimits,
     /// Life of a negative answer (R36), where the NVA's own is longer or none came.
     pub neg_life: Span,
+    /// VNs whose records are pulled, and not pushed (R34, R40).
+    pub pull: BTreeSet<Vni>,
     /// A query is repeated after so long (R34).
     pub qry_timeout: Span,
     /// So many repetitions of a query with the same number (R34).
@@ -155,6 +159,7 @@ impl NveConfig {
             handover_hold: hold,
             arrive_hold: hold,
             neg_life: Span::from_ms(5_000),
+            pull: BTreeSet::new(),
             qry_timeout: Span::from_ms(timing::QRY_TIMEOUT_MS),
             qry_retries: timing::QRY_RETRIES,
             requery: Span::from_ms(1_000),

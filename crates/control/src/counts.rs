@@ -32,6 +32,10 @@ godwit_tables::named_counters! {
     departures_direct,
     /// Entries put in doubt by what another NVE said, and asked about (R39).
     entries_suspected,
+    /// Pulled entries asked about again because they were in use (R40).
+    entries_refreshed,
+    /// Pulled entries forgotten because nobody used them, or nobody answered (R40).
+    entries_aged,
     /// Rumours that found no room.
     rumours_dropped,
     /// Questions of workers not put to the directory: too many in a second (R67).

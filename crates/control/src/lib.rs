@@ -11,6 +11,7 @@ pub mod config;
 mod counts;
 mod heralds;
 pub mod io;
+mod lives;
 mod mirror;
 mod mobility;
 mod nve;

@@ -311,8 +311,9 @@ impl Mirror {
         }
     }
 
-    /// The snapshot is complete: what it did not confirm goes (R37). Returns those records.
-    pub(crate) fn end_snapshot(&mut self, vni: Vni, end: SnapshotEnd) -> Vec<VmRecord> {
+    /// The snapshot is complete: what it did not confirm goes (R37), unless it was not to name all (`pulled`). Returns
+    /// those records.
+    pub(crate) fn end_snapshot(&mut self, vni: Vni, end: SnapshotEnd, pulled: bool) -> Vec<VmRecord> {
         let Some(vn) = self.vns.get_mut(&vni) else { return Vec::new() };
         let swept = if vn.sync == Sync::Snapshot {
             let gone = vn.vms.values().filter(|e| !e.confirmed && e.record.version != Version::ZERO);
@@ -326,7 +327,7 @@ impl Mirror {
         vn.flood_silent = end.flood_silent;
         vn.rarp = end.rarp;
         vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
-        for r in &swept {
+        for r in swept.iter().filter(|_| !pulled) {
             self.removed(r.key, r.version);
         }
         swept

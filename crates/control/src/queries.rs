@@ -36,6 +36,8 @@ impl Asked {
 #[derive(Debug)]
 struct Query {
     seq: u64,
+    /// When it first went out, in this session.
+    since: Instant,
     /// Times it went out.
     tries: u32,
     /// Nobody answered; it rests until `next`.
@@ -67,7 +69,7 @@ impl Queries {
         }
         *seq += 1;
         self.by_seq.insert(*seq, asked);
-        let q = Query { seq: *seq, tries: 0, given_up: false, wanted: false, next: now };
+        let q = Query { seq: *seq, since: now, tries: 0, given_up: false, wanted: false, next: now };
         self.by_key.insert(asked, q);
         Some(now)
     }
@@ -89,13 +91,16 @@ impl Queries {
             self.by_seq.remove(&q.seq);
             *seq += 1;
             self.by_seq.insert(*seq, asked);
-            *q = Query { seq: *seq, tries: 0, given_up: false, wanted: false, next: now };
+            *q = Query { seq: *seq, since: now, tries: 0, given_up: false, wanted: false, next: now };
         }
         if q.tries > config.qry_retries {
             // A late answer is still welcome: the number stays known while it rests (R42: 1/s).
             q.given_up = true;
             q.next = now + config.requery;
             return (None, Some(q.next));
+        }
+        if q.tries == 0 {
+            q.since = now;
         }
         q.tries += 1;
         q.wanted = false;
@@ -120,9 +125,10 @@ impl Queries {
         Some(asked)
     }
 
-    /// What was asked with this number.
-    pub(crate) fn asked(&self, seq: u64) -> Option<Asked> {
-        self.by_seq.get(&seq).copied()
+    /// What was asked with this number, and when first.
+    pub(crate) fn asked(&self, seq: u64) -> Option<(Asked, Instant)> {
+        let asked = self.by_seq.get(&seq).copied()?;
+        Some((asked, self.by_key.get(&asked)?.since))
     }
 
     /// Nobody needs to know any more.

@@ -275,6 +275,13 @@ impl Router {
         }
     }
 
+    /// Has an entry that is watched watched once more, in case that a worker's word of its use was lost (R40).
+    pub(crate) fn watch_again(&mut self, key: Key) {
+        if let Some(state @ VmState::Ageing { .. }) = self.vm(key) {
+            self.emit(Update::VmSet { key, state });
+        }
+    }
+
     /// Tells a worker once more what it should know; false: nothing is known.
     pub(crate) fn repeat_vm(&mut self, worker: usize, key: Key) -> bool {
         let state = self.vms.get(&key).copied().filter(|s| !matches!(s, VmState::Absent { .. }));
@@ -448,7 +455,9 @@ impl Router {
 /// The tunnel that an entry names.
 pub(crate) fn tunnel_of(state: VmState) -> Option<TunnelIdx> {
     match state {
-        VmState::Remote { tunnel } | VmState::Departed { tunnel, .. } => Some(tunnel),
+        VmState::Remote { tunnel } | VmState::Ageing { tunnel } | VmState::Departed { tunnel, .. } => {
+            Some(tunnel)
+        }
         VmState::Expected { via, .. } => via,
         VmState::Local { .. } | VmState::Paused { .. } | VmState::Absent { .. } => None,
     }

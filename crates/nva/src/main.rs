@@ -9,9 +9,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use godwit_model::Secret;
+use godwit_model::timing::POS_LIFE_MS;
 use godwit_nva::service::Service;
 use godwit_nva::store::RedbStore;
 use godwit_nva::{Config, Directory};
+use godwit_wire::Span;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The directory (NVA) of a Godwit network: knows which VM is at which NVE, and tells all who need it.
@@ -41,6 +43,16 @@ struct Flags {
     #[arg(long, value_name = "MS", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(300..=60_000))]
     keepalive_ms: u32,
 
+    /// Life of an answer to a switch that pulls a VN, in milliseconds (R40); 0: it is used once and not kept.
+    ///
+    /// At most 30,000, for which every switch keeps the forward entries of VMs that left it.
+    #[arg(long, value_name = "MS", default_value_t = POS_LIFE_MS, value_parser = clap::value_parser!(u64).range(0..=POS_LIFE_MS))]
+    pos_life_ms: u64,
+
+    /// VMs that one switch may pull at a time; beyond that the oldest is to be asked for again.
+    #[arg(long, value_name = "N", default_value_t = Config::default().max_interests)]
+    max_interests: usize,
+
     /// What to log to stderr, as in `debug` or `godwit_nva=debug`.
     #[arg(long, value_name = "FILTER", env = "GODWIT_LOG", default_value = "info")]
     log: String,
@@ -67,7 +79,13 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         .init();
     let (store, state, epoch) = RedbStore::open(&flags.data)?;
     let channel_secret = Some(random_secret().context("cannot read random bytes from /dev/urandom")?);
-    let config = Config { keepalive_ms: flags.keepalive_ms, channel_secret, ..Config::default() };
+    let config = Config {
+        keepalive_ms: flags.keepalive_ms,
+        pos_life: Span::from_ms(flags.pos_life_ms),
+        max_interests: flags.max_interests,
+        channel_secret,
+        ..Config::default()
+    };
     let directory = Directory::restore(config, state, epoch);
     let vms = directory.status().vms;
     let runtime = tokio::runtime::Builder::new_current_thread()

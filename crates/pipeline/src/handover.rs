@@ -40,8 +40,15 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 Ok(at) => self.hold(packet, at, from),
                 Err(reason) => self.drop(packet, reason),
             },
+            (Some(Fib::Ageing(tunnel)), From::Local) => {
+                self.tables.vms.used(key, tunnel);
+                self.event(Event::InUse { key });
+                self.resolve(packet, key, vni, from);
+            }
             (None, From::Local) => self.miss(packet, key),
-            (None | Some(Fib::Remote(_)), From::Overlay { .. }) => self.not_here(packet, key, from),
+            (None | Some(Fib::Remote(_) | Fib::Ageing(_)), From::Overlay { .. }) => {
+                self.not_here(packet, key, from)
+            }
         }
     }
 

@@ -326,7 +326,7 @@ impl Tracer<'_> {
         self.trace.push(Step::FibHit { key, found: self.found(fib) });
         match (fib, from) {
             (Some(Fib::Local(port)), _) => self.deliver(port, key.vn()),
-            (Some(Fib::Remote(first)), From::Local) => {
+            (Some(Fib::Remote(first) | Fib::Ageing(first)), From::Local) => {
                 // A frame waits for the tunnel that its entry names, whatever its twin does.
                 let ready = self.tables.tunnels.ready(first).is_some();
                 let tunnel = if ready { self.tables.tunnels.for_frame(first, self.v4) } else { first };
@@ -360,7 +360,9 @@ impl Tracer<'_> {
                 self.hold(true, self.tables.miss_hold_packets(), len, Verdict::Miss)
             }
             (None, From::Local) => Verdict::Drop(DropReason::MissLimit),
-            (None | Some(Fib::Remote(_)), From::Overlay { .. }) => Verdict::Drop(DropReason::NotLocal),
+            (None | Some(Fib::Remote(_) | Fib::Ageing(_)), From::Overlay { .. }) => {
+                Verdict::Drop(DropReason::NotLocal)
+            }
         }
     }
 
@@ -369,6 +371,7 @@ impl Tracer<'_> {
             None => Found::Missing,
             Some(Fib::Local(port)) => Found::Known(VmState::Local { port }, 0),
             Some(Fib::Remote(tunnel)) => Found::Known(VmState::Remote { tunnel }, 0),
+            Some(Fib::Ageing(tunnel)) => Found::Known(VmState::Ageing { tunnel }, 0),
             Some(Fib::Special(at)) => {
                 let s = self.tables.vms.special(at);
                 match s.state {

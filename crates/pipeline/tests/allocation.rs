@@ -105,6 +105,7 @@ fn updates(now: Instant) -> Vec<Update> {
         let k = key(mac(0x100 + n));
         for state in [
             VmState::Remote { tunnel: T4 },
+            VmState::Ageing { tunnel: T4 },
             VmState::Paused { hold: limits(4, 100) },
             VmState::Departed { tunnel: T6, until },
             VmState::Absent { until },

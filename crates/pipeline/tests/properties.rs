@@ -100,6 +100,7 @@ fn vm_state() -> impl Strategy<Value = VmState> {
     let until = (0u64..60).prop_map(|t| godwit_wire::Instant(1_000_000_000) + ms(t));
     prop_oneof![
         tunnel.clone().prop_map(|tunnel| VmState::Remote { tunnel }),
+        tunnel.clone().prop_map(|tunnel| VmState::Ageing { tunnel }),
         proptest::sample::select(&[P1, P2, P3, UPLINK, PortIdx(33), PortIdx(5000)][..])
             .prop_map(|port| VmState::Local { port }),
         (proptest::option::of(tunnel.clone()), hold.clone())
@@ -341,6 +342,8 @@ fn the_trace_knows_each_state() {
         VmState::Local { port: PortIdx(33) },
         VmState::Remote { tunnel: T4 },
         VmState::Remote { tunnel: PENDING },
+        VmState::Ageing { tunnel: T4 },
+        VmState::Ageing { tunnel: PENDING },
         VmState::Expected { via: None, hold },
         VmState::Expected { via: Some(T6), hold },
         VmState::Paused { hold },

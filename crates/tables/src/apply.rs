@@ -102,6 +102,7 @@ impl Tables {
         let plain = match state {
             VmState::Local { port } => Some(Fib::Local(port)),
             VmState::Remote { tunnel } => Some(Fib::Remote(tunnel)),
+            VmState::Ageing { tunnel } => Some(Fib::Ageing(tunnel)),
             _ => None,
         };
         match (self.vms.get(key), plain) {
@@ -138,7 +139,7 @@ impl Tables {
                 self.forget(at, DropReason::HoldAborted);
                 last
             }
-            Fib::Local(_) | Fib::Remote(_) => {
+            Fib::Local(_) | Fib::Remote(_) | Fib::Ageing(_) => {
                 self.vms.remove_plain(key);
                 self.uncount_vm(key);
                 None

@@ -148,6 +148,11 @@ pub enum Event {
         /// Totals.
         stats: HandoverStats,
     },
+    /// A frame went to a VM whose entry is `Ageing` (R40).
+    InUse {
+        /// VN and MAC.
+        key: Key,
+    },
     /// A table is full; the update for `key` was refused (R13).
     TableFull {
         /// The entry that found no room.

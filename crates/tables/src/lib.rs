@@ -176,13 +176,17 @@ impl Tables {
             (State::Querying { .. }, Origin::Local) => Dispatch::Hold,
             (State::Querying { .. }, Origin::Overlay) => Dispatch::Drop(DropReason::NotLocal),
             (State::Known(VmState::Local { port }), _) => Dispatch::Deliver(port),
-            (State::Known(VmState::Remote { tunnel: t }), Origin::Local) => tunnel(t, false),
+            (State::Known(VmState::Remote { tunnel: t } | VmState::Ageing { tunnel: t }), Origin::Local) => {
+                tunnel(t, false)
+            }
             // Held while the VM was expected here, and now it runs elsewhere: no forward entry
             // allows to send it back to the overlay (R46a, R46b).
-            (State::Known(VmState::Remote { .. }), Origin::Overlay) if flushing => {
+            (State::Known(VmState::Remote { .. } | VmState::Ageing { .. }), Origin::Overlay) if flushing => {
                 Dispatch::Drop(DropReason::HoldAborted)
             }
-            (State::Known(VmState::Remote { .. }), Origin::Overlay) => Dispatch::Drop(DropReason::NotLocal),
+            (State::Known(VmState::Remote { .. } | VmState::Ageing { .. }), Origin::Overlay) => {
+                Dispatch::Drop(DropReason::NotLocal)
+            }
             (State::Known(VmState::Expected { via: Some(t), .. }), Origin::Local) => tunnel(t, false),
             (State::Known(VmState::Expected { .. } | VmState::Paused { .. }), _) => Dispatch::Hold,
             (State::Known(VmState::Departed { tunnel: t, .. }), _) => tunnel(t, origin == Origin::Overlay),

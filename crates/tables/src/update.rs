@@ -71,6 +71,12 @@ pub enum VmState {
         /// The NVE's tunnel.
         tunnel: TunnelIdx,
     },
+    /// As `Remote`, and its life nears its end: the first frame from a local port makes it `Remote` and is told to
+    /// control, which asks the directory again (R40).
+    Ageing {
+        /// The NVE's tunnel.
+        tunnel: TunnelIdx,
+    },
     /// Activated on a port of this NVE: everything is delivered there.
     Local {
         /// Its port.

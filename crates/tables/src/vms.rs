@@ -29,11 +29,14 @@ pub enum Fib {
     Remote(TunnelIdx),
     /// See the special entry.
     Special(SpecialIdx),
+    /// Send through this tunnel, and say that it is in use (R40). The packet path's straight lines do not know it.
+    Ageing(TunnelIdx),
 }
 
 const LOCAL: u64 = 1;
 const REMOTE: u64 = 2;
 const SPECIAL: u64 = 3;
+const AGEING: u64 = 4;
 
 impl Fib {
     #[inline(always)]
@@ -42,6 +45,7 @@ impl Fib {
             Fib::Local(p) => (LOCAL, u32::from(p.0)),
             Fib::Remote(t) => (REMOTE, t.0),
             Fib::Special(s) => (SPECIAL, s.0),
+            Fib::Ageing(t) => (AGEING, t.0),
         };
         NonZeroU64::MIN.saturating_add((kind << 32 | u64::from(index)) - 1)
     }
@@ -52,6 +56,7 @@ impl Fib {
         match word.get() >> 32 {
             LOCAL => Fib::Local(PortIdx(index as u16)),
             REMOTE => Fib::Remote(TunnelIdx(index)),
+            AGEING => Fib::Ageing(TunnelIdx(index)),
             _ => Fib::Special(SpecialIdx(index)),
         }
     }
@@ -121,6 +126,7 @@ impl Special {
         match self.state {
             State::Known(VmState::Local { port }) => Some(Fib::Local(port)),
             State::Known(VmState::Remote { tunnel }) => Some(Fib::Remote(tunnel)),
+            State::Known(VmState::Ageing { tunnel }) => Some(Fib::Ageing(tunnel)),
             _ => None,
         }
     }
@@ -339,6 +345,12 @@ impl Vms {
         }
     }
 
+    /// A frame used an entry that was watched: it is plain again.
+    pub fn used(&mut self, key: Key, tunnel: TunnelIdx) {
+        // The key is in the table, so this replaces and cannot fail.
+        let _ = self.set_plain(key, Fib::Remote(tunnel));
+    }
+
     /// Removes a key that has a plain word.
     pub(crate) fn remove_plain(&mut self, key: Key) -> bool {
         self.fib.remove(key.0).is_some()
@@ -367,7 +379,10 @@ impl Vms {
             }
             VmState::Departed { .. } => s.handover = true,
             VmState::Local { .. } if s.handover && !same => s.settles = now + self.settle,
-            VmState::Local { .. } | VmState::Remote { .. } | VmState::Absent { .. } => {}
+            VmState::Local { .. }
+            | VmState::Remote { .. }
+            | VmState::Ageing { .. }
+            | VmState::Absent { .. } => {}
         }
         s.state = State::Known(state);
         self.querying -= usize::from(querying);

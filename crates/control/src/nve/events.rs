@@ -32,7 +32,7 @@ impl Nve {
                     return;
                 }
                 if let Some(vni) = self.router.vni(vn) {
-                    self.ask_for_worker(Asked::Ip(vni, ip));
+                    self.ask_within_bounds(Asked::Ip(vni, ip));
                 }
             }
             Event::Announce { port, kind, mac, ip } => self.announced(port, kind, mac, ip, out),
@@ -48,6 +48,7 @@ impl Nve {
             Event::StaleSender { key, sender } => self.stale_sender(key, sender, out),
             Event::Handover { key, stats } => self.handover(worker, key, stats, out),
             Event::TableFull { key } => self.table_full(key, out),
+            Event::InUse { key } => self.in_use(key, out),
         }
     }
 
@@ -108,13 +109,13 @@ impl Nve {
             return;
         }
         if let Some(VmKey { vni, mac }) = self.vm_key(key) {
-            self.ask_for_worker(Asked::Mac(vni, mac));
+            self.ask_within_bounds(Asked::Mac(vni, mac));
         }
     }
 
     /// Puts a question that VMs' frames raised, unless those are too many for the directory (R67): the frames wait
     /// as long as for an answer that does not come.
-    fn ask_for_worker(&mut self, asked: Asked) {
+    pub(super) fn ask_within_bounds(&mut self, asked: Asked) {
         if self.queries.is_waiting(asked) || self.query_bucket.take(self.config.query_rate, self.now) {
             self.ask(asked);
         } else {

@@ -41,7 +41,7 @@ impl Nve {
             return None;
         }
         let state = match table {
-            Some(VmState::Remote { .. }) => EntryState::Remote,
+            Some(VmState::Remote { .. } | VmState::Ageing { .. }) => EntryState::Remote,
             Some(VmState::Local { .. }) => EntryState::Local,
             Some(VmState::Expected { .. }) => EntryState::Expected,
             Some(VmState::Paused { .. }) => EntryState::Paused,
@@ -51,6 +51,7 @@ impl Nve {
         };
         let until = match table {
             Some(VmState::Departed { until, .. } | VmState::Absent { until }) => Some(until),
+            Some(VmState::Remote { .. } | VmState::Ageing { .. }) => self.life_end(key),
             _ => None,
         };
         Some(EntryView {

@@ -4,6 +4,7 @@
 //! then what the workers should have follows from the whole of what we know (`sync`), and the router
 //! sends the difference. So an input that comes twice, or after a reconnect, changes nothing.
 
+mod ageing;
 mod events;
 mod inspect;
 mod nva;
@@ -28,6 +29,7 @@ use crate::config::NveConfig;
 use crate::counts::Counts;
 use crate::heralds::Heralds;
 use crate::io::{Input, Level, Outputs};
+use crate::lives::Lives;
 use crate::mirror::Mirror;
 use crate::mobility::{Action, Ctx, Vm};
 use crate::queries::{Asked, Queries};
@@ -58,6 +60,8 @@ enum Timer {
     Headless,
     /// An entry that another NVE put in doubt.
     Suspect(VmKey),
+    /// The next stage of a pulled record's life (R40).
+    Life(VmKey),
 }
 
 /// What a port is.
@@ -112,6 +116,8 @@ pub struct Nve {
     intents: BTreeSet<VmKey>,
     mirror: Mirror,
     queries: Queries,
+    /// Lives of pulled records (R40).
+    lives: Lives,
     underlay: Underlay,
     heralds: Heralds,
     /// VMs that asked for their own address and wait for the directory, with the end of their patience (R27).
@@ -159,6 +165,7 @@ impl Nve {
             intents: BTreeSet::new(),
             mirror: Mirror::default(),
             queries: Queries::default(),
+            lives: Lives::default(),
             underlay: Underlay::default(),
             heralds: Heralds::default(),
             rarp: BTreeMap::new(),
@@ -270,6 +277,7 @@ impl Nve {
                 Timer::Report => self.report(out),
                 Timer::Headless => self.headless(out),
                 Timer::Suspect(key) => self.suspect_due(key),
+                Timer::Life(key) => self.life_due(key, out),
             }
         }
     }
@@ -384,6 +392,7 @@ impl Nve {
         } else {
             self.intents.remove(&key);
         }
+        self.follow_life(key);
         if !self.vms.get(&key).is_some_and(Vm::needs_vn) {
             self.drop_vn_if_unneeded(key.vni, out);
         }

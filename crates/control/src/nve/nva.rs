@@ -106,13 +106,17 @@ impl Nve {
     /// Says everything that the NVA should know, and asks for everything that we should (R73).
     fn resync(&mut self, out: &mut Outputs) {
         self.clear_negatives(out);
-        let vnis: Vec<Vni> = self.mirror.vns().collect();
-        for vni in vnis {
+        let (pulled, pushed): (Vec<Vni>, Vec<Vni>) = self.mirror.vns().partition(|vni| self.is_pulled(*vni));
+        for vni in pushed {
             self.subscribe(vni, out);
         }
         let keys: Vec<VmKey> = self.vms.keys().copied().collect();
         for key in keys {
             self.with_known_vm(key, out, Vm::session_up);
+        }
+        // The NVA knows our ports by now, and names the VMs that they are for.
+        for vni in pulled {
+            self.subscribe(vni, out);
         }
         for (key, version) in core::mem::take(&mut self.withdrawals) {
             // It may have come back meanwhile.
@@ -253,11 +257,12 @@ impl Nve {
         self.rarp_known(key, out);
     }
 
-    fn directory_changed(&mut self, key: VmKey, ips: BTreeSet<IpAddr>, out: &mut Outputs) {
+    pub(super) fn directory_changed(&mut self, key: VmKey, ips: BTreeSet<IpAddr>, out: &mut Outputs) {
         if self.vms.contains_key(&key) {
             self.with_vm(key, out, Vm::directory_changed);
         } else {
             self.sync_vm(key, out);
+            self.follow_life(key);
         }
         for ip in ips {
             self.sync_ip(key.vni, ip);
@@ -274,9 +279,16 @@ impl Nve {
     }
 
     fn snapshot_end(&mut self, vni: Vni, end: SnapshotEnd, out: &mut Outputs) {
-        for gone in self.mirror.end_snapshot(vni, end) {
-            self.settle_rumours(gone.key, None);
-            self.directory_changed(gone.key, gone.ips().collect(), out);
+        let pulled = self.is_pulled(vni);
+        let unconfirmed = self.mirror.end_snapshot(vni, end, pulled);
+        if pulled {
+            let keys: Vec<VmKey> = unconfirmed.iter().map(|r| r.key).collect();
+            self.doubt_pulled(vni, &keys, out);
+        } else {
+            for gone in unconfirmed {
+                self.settle_rumours(gone.key, None);
+                self.directory_changed(gone.key, gone.ips().collect(), out);
+            }
         }
         self.sync_whole_vn(vni, out);
         let keys: Vec<VmKey> = self.vms_of(vni).map(|(k, _)| *k).collect();
@@ -306,20 +318,24 @@ impl Nve {
                 self.mirror.member_left(vni, &nve);
                 self.sync_replicas(vni, out);
             }
-            // Of VNs in pull mode only; this NVE has none.
-            Change::Forgotten { key: _ } => {}
+            Change::Forgotten { key } => self.pulled_is_untold(key, out),
         }
     }
 
     fn response(&mut self, seq: u64, record: Option<VmRecord>, lifetime_ms: u64, out: &mut Outputs) {
-        let Some(asked) = self.queries.asked(seq) else { return };
+        let Some((asked, since)) = self.queries.asked(seq) else { return };
         if record.as_ref().is_some_and(|r| !answers(asked, r)) {
             return out.note(Level::Warn, format!("the NVA answered {asked:?} with another VM: ignored"));
         }
         self.queries.answered(seq);
         self.timers.set(Timer::Query(asked), None);
-        if let Some(record) = record {
-            self.learn(record, out);
+        match (record, asked) {
+            (Some(record), _) => {
+                self.renew_life(record.key, since, lifetime_ms);
+                self.learn(record, out);
+            }
+            (None, Asked::Mac(vni, mac)) => self.pulled_is_gone(VmKey { vni, mac }, out),
+            (None, Asked::Ip(vni, ip)) => self.doubt_owners(vni, ip),
         }
         if let Asked::Mac(vni, mac) = asked
             && self.settle_rumours(VmKey { vni, mac }, None)

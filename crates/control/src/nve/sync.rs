@@ -66,7 +66,8 @@ impl Nve {
     pub(super) fn subscribe(&mut self, vni: Vni, out: &mut Outputs) {
         if self.session.is_up() {
             self.mirror.begin_snapshot(vni);
-            self.send(NveToNva::Subscribe { vni, mode: DirectoryMode::Push }, out);
+            let mode = if self.is_pulled(vni) { DirectoryMode::Pull } else { DirectoryMode::Push };
+            self.send(NveToNva::Subscribe { vni, mode }, out);
         }
     }
 
@@ -85,6 +86,10 @@ impl Nve {
             self.barriers.after_applied(After::FreeVn(vn));
         }
         self.mirror.remove_vn(vni);
+        let aged: Vec<VmKey> = self.lives.of_vn(vni).collect();
+        for key in aged {
+            self.follow_life(key);
+        }
         self.rumours.forget(|key| key.vni == vni);
         self.heralds.forget_vn(vni);
     }
@@ -191,6 +196,7 @@ impl Nve {
         let heard = self.rumours.hearsay(key).filter(|h| record.is_none_or(|r| h.version > r.version));
         match heard.map(|h| h.to).or(elsewhere.map(|l| l.locators)) {
             Some(locators) => match self.tunnel_to(key, locators, out) {
+                Some(tunnel) if self.lives.is_watched(key) => Some(VmState::Ageing { tunnel }),
                 Some(tunnel) => Some(VmState::Remote { tunnel }),
                 None => self.unreachable_state(),
             },

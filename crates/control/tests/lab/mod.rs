@@ -102,7 +102,9 @@ impl Host {
 
     pub fn tunnel_ip(&self, n: u8) -> Option<IpAddr> {
         let t = match self.state(n)? {
-            VmState::Remote { tunnel } | VmState::Departed { tunnel, .. } => tunnel,
+            VmState::Remote { tunnel } | VmState::Ageing { tunnel } | VmState::Departed { tunnel, .. } => {
+                tunnel
+            }
             VmState::Expected { via, .. } => via?,
             _ => return None,
         };

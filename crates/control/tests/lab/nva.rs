@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
-use godwit_model::{BindingState, DenyReason, MoveId, Secret, Version, VmKey, VmRecord};
+use godwit_model::{BindingState, DenyReason, DirectoryMode, MoveId, Secret, Version, VmKey, VmRecord};
 use godwit_wire::Vni;
 
 use super::{location, nve_id};
@@ -33,6 +33,11 @@ pub struct MiniNva {
     last_sender: u32,
     /// Say nothing on questions.
     pub mute_queries: bool,
+    /// Life of an answer, in milliseconds (R40).
+    pub life_ms: u64,
+    /// VNs that NVEs pull, and what each may still use of them: those who asked, and never forgotten here.
+    pulled: BTreeSet<(usize, Vni)>,
+    pub interests: BTreeSet<(usize, VmKey)>,
 }
 
 type Said = Vec<(usize, NvaToNve)>;
@@ -55,6 +60,9 @@ impl MiniNva {
             secret: None,
             last_sender: 0,
             mute_queries: false,
+            life_ms: 30_000,
+            pulled: BTreeSet::new(),
+            interests: BTreeSet::new(),
         }
     }
 
@@ -95,6 +103,8 @@ impl MiniNva {
 
     pub fn lost(&mut self, i: usize) {
         self.subscribed[i].clear();
+        self.pulled.retain(|(j, _)| *j != i);
+        self.interests.retain(|(j, _)| *j != i);
     }
 
     /// The NVA starts anew with what it stored.
@@ -118,12 +128,18 @@ impl MiniNva {
                     .into_iter()
                     .collect()
             }
-            NveToNva::Subscribe { vni, mode: _ } => self.subscribe(i, vni),
+            NveToNva::Subscribe { vni, mode } => {
+                if mode == DirectoryMode::Pull {
+                    self.pulled.insert((i, vni));
+                }
+                self.subscribe(i, vni)
+            }
             NveToNva::Unsubscribe { vni } => {
                 self.subscribed[i].remove(&vni);
                 self.member_news(i, vni, Change::MemberLeft(nve_id(i)))
             }
             NveToNva::Associate { key, .. } => {
+                self.interests.insert((i, key));
                 vec![(i, NvaToNve::Provision { key, record: self.records.get(&key).cloned() })]
             }
             NveToNva::Claim { seq, key, base, .. } if !self.mute => self.claim(i, seq, key, base),
@@ -139,7 +155,8 @@ impl MiniNva {
                             QueryBy::Ip(ip) => r.ips().any(|i| i == ip),
                         }
                 });
-                vec![(i, NvaToNve::Response { seq, record: record.cloned(), lifetime_ms: 30_000 })]
+                self.interests.extend(record.map(|r| (i, r.key)));
+                vec![(i, NvaToNve::Response { seq, record: record.cloned(), lifetime_ms: self.life_ms })]
             }
             NveToNva::Ack { ack_id } => {
                 self.acks.push((i, ack_id));
@@ -165,7 +182,8 @@ impl MiniNva {
         let joined = self.subscribed[i].insert(vni);
         let mut said =
             if joined { self.member_news(i, vni, Change::MemberJoined(location(i))) } else { Vec::new() };
-        let vms = self.records.values().filter(|r| r.key.vni == vni).cloned().collect();
+        let told = |r: &&VmRecord| r.key.vni == vni && self.tells(i, r.key);
+        let vms = self.records.values().filter(told).cloned().collect();
         said.push((i, NvaToNve::Snapshot { vni, vms }));
         let revision = self.revisions.get(&vni).copied().unwrap_or(0);
         said.push((
@@ -184,12 +202,25 @@ impl MiniNva {
         said
     }
 
+    fn tells(&self, i: usize, key: VmKey) -> bool {
+        !self.pulled.contains(&(i, key.vni)) || self.interests.contains(&(i, key))
+    }
+
     fn member_news(&mut self, about: usize, vni: Vni, change: Change) -> Said {
         self.news(vni, &change, Some(about))
     }
 
     /// An update to all subscribers but `except`, acknowledged.
     pub fn news(&mut self, vni: Vni, change: &Change, except: Option<usize>) -> Said {
+        let about = match change {
+            Change::Vm(r) => Some(r.key),
+            Change::Removed { key, .. } | Change::Forgotten { key } => Some(*key),
+            Change::MemberJoined(_) | Change::MemberLeft(_) => None,
+        };
+        if let Some(key) = about.filter(|_| !self.pulled.is_empty()) {
+            let told: Vec<usize> = (0..self.subscribed.len()).filter(|i| self.tells(*i, key)).collect();
+            return self.news_to(&told, vni, change);
+        }
         let revision = self.revisions.entry(vni).or_insert(0);
         *revision += 1;
         let revision = *revision;
@@ -202,6 +233,17 @@ impl MiniNva {
                 let ack_id = self.next_ack;
                 said.push((i, NvaToNve::Update { vni, revision, ack_id, change: change.clone() }));
             }
+        }
+        said
+    }
+
+    /// Where some pull, revisions are each one's own; 0 is never missed.
+    fn news_to(&mut self, told: &[usize], vni: Vni, change: &Change) -> Said {
+        let mut said = Vec::new();
+        for &i in told.iter().filter(|i| self.subscribed[**i].contains(&vni)) {
+            self.next_ack += 1;
+            let ack_id = self.next_ack;
+            said.push((i, NvaToNve::Update { vni, revision: 0, ack_id, change: change.clone() }));
         }
         said
     }
@@ -226,6 +268,7 @@ impl MiniNva {
         let record =
             VmRecord { location: Some(location(i)), state: BindingState::Active, version, moving: None, ..r };
         self.records.insert(key, record.clone());
+        self.interests.insert((i, key));
         let mut said = vec![(i, NvaToNve::Grant { seq, record: record.clone() })];
         said.extend(self.news(key.vni, &Change::Vm(record), None));
         said

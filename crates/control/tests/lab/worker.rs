@@ -38,7 +38,9 @@ impl Tables {
 
     fn tunnel_of(state: VmState) -> Option<TunnelIdx> {
         match state {
-            VmState::Remote { tunnel } | VmState::Departed { tunnel, .. } => Some(tunnel),
+            VmState::Remote { tunnel } | VmState::Ageing { tunnel } | VmState::Departed { tunnel, .. } => {
+                Some(tunnel)
+            }
             VmState::Expected { via, .. } => via,
             _ => None,
         }

@@ -124,6 +124,8 @@ struct VnView {
     rarp: bool,
     vms: u32,
     members: Vec<String>,
+    /// Members that ask for the records that they need.
+    pulling: Vec<String>,
 }
 
 impl From<v1::Vn> for VnView {
@@ -143,7 +145,15 @@ impl From<v1::Vn> for VnView {
             rarp: v.rarp,
             vms: v.vms,
             members: v.members,
+            pulling: v.pulling,
         }
+    }
+}
+
+impl VnView {
+    fn nves(&self) -> String {
+        let name = |n: &String| if self.pulling.contains(n) { format!("{n} (pulls)") } else { n.clone() };
+        self.members.iter().map(name).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -166,7 +176,7 @@ impl Report for VnList {
                 v.unplanned.into(),
                 if v.rarp { "on" } else { "off" }.into(),
                 v.vms.to_string(),
-                v.members.join(" "),
+                v.nves(),
             ]);
         }
         t.text_or("no VNs; `godwitctl vn create` makes one")

@@ -1,6 +1,6 @@
 //! Looking at the directory without changing it.
 
-use godwit_model::{MoveId, MoveRecord, NveId, VmKey, VmRecord};
+use godwit_model::{DirectoryMode, MoveId, MoveRecord, NveId, VmKey, VmRecord};
 use godwit_wire::{Instant, Vni};
 
 use super::moves::Move;
@@ -15,6 +15,8 @@ pub struct VnInfo {
     pub vms: usize,
     /// NVEs with members.
     pub members: Vec<NveId>,
+    /// Those of them that ask for the records that they need (R34).
+    pub pulling: Vec<NveId>,
 }
 
 /// An NVE as the operator sees it.
@@ -84,7 +86,14 @@ impl Directory {
     pub(super) fn vn_info(&self, vni: Vni) -> Option<VnInfo> {
         let vn = self.vns.get(&vni)?;
         let record = vn.record.clone()?;
-        Some(VnInfo { record, vms: self.vms_of(vni).count(), members: vn.members.iter().cloned().collect() })
+        let sessions = vn.subscribers.iter().filter_map(|s| self.sessions.get(s));
+        let pulls = sessions.filter(|s| s.mode(vni) == Some(DirectoryMode::Pull));
+        Some(VnInfo {
+            record,
+            vms: self.vms_of(vni).count(),
+            members: vn.members.iter().cloned().collect(),
+            pulling: pulls.filter_map(|s| s.nve.clone()).collect(),
+        })
     }
 
     /// A VM's record by its key.

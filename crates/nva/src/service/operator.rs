@@ -45,6 +45,7 @@ fn vn(info: VnInfo) -> v1::Vn {
         unplanned: v1::Unplanned::from(info.record.unplanned).into(),
         vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
         members: info.members.iter().map(NveId::to_string).collect(),
+        pulling: info.pulling.iter().map(NveId::to_string).collect(),
     }
 }
 

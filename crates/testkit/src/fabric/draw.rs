@@ -1,5 +1,7 @@
 //! How a seed becomes a schedule.
 
+use std::collections::BTreeSet;
+
 use godwit_model::Unplanned;
 use godwit_wire::Span;
 
@@ -26,6 +28,7 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
     // The shortest ones end in the midst of traffic; who still needs them has them extended.
     let fwd_timer = Span::from_ms(rng.pick(&[500, 1000, 5_000, 60_000]));
     let unplanned = rng.pick(&[Unplanned::Verify, Unplanned::Accept, Unplanned::Deny]);
+    let (pulls, pos_life) = draw_pulls(&mut rng, class, hosts, vns);
     let sabotage = None;
     Schedule {
         seed,
@@ -40,6 +43,8 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
         weather,
         unplanned,
         fwd_timer,
+        pulls,
+        pos_life,
         run,
         sabotage,
     }
@@ -181,6 +186,16 @@ impl Place<'_> {
             unplug_after: rng.us(1000, 300_000),
         }
     }
+}
+
+/// Half of the schedules have switches that pull. Where the NVA may be away for long, a switch does not know who it
+/// never asked for, and that loses frames rightly; so there only where losses are not counted.
+fn draw_pulls(rng: &mut Rng, class: Class, hosts: usize, vns: usize) -> (Vec<BTreeSet<usize>>, Span) {
+    // The shortest lives end many times in a run.
+    let pos_life = Span::from_ms(rng.pick(&[200, 700, 3000, 30_000]));
+    let some = rng.chance(500) && matches!(class, Class::Planned | Class::Cuts | Class::Anything);
+    let draw = |_| (0..vns).filter(|_| some && rng.chance(600)).collect();
+    ((0..hosts).map(draw).collect(), pos_life)
 }
 
 /// The switch that hears nothing in [`Class::Frozen`].

@@ -40,6 +40,7 @@ impl Host {
         let workers = plan.workers[number];
         let mut config = NveConfig::new(names::nve(number), workers);
         config.fwd_timer = plan.fwd_timer;
+        config.pull = plan.pulls[number].iter().map(|vn| names::vni(*vn)).collect();
         // No guest here probes its addresses.
         config.scan_grace = Span::from_ms(100);
         let none = HoldLimits { packets: 0, age: Span::from_ms(1) };

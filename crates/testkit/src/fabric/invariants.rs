@@ -261,6 +261,11 @@ impl World {
         let key = worker.key(guest.key)?;
         let newest = self.nva.directory.as_ref()?.vm(guest.key)?.version;
         let knows = self.hosts[host].nve.version(guest.key);
+        // What is pulled is known to those who use it; what is watched is asked about when it is used (R40).
+        let pulled = owner != host && self.plan.pulls[host].contains(&guest.vn);
+        if pulled && (knows == Version::ZERO || matches!(worker.tables.vms.get(key), Some(Fib::Ageing(_)))) {
+            return None;
+        }
         if knows != newest {
             return Some(format!("knows {knows} of {}, newest is {newest}", guest.key));
         }
@@ -269,7 +274,7 @@ impl World {
             return (to != Some(port)).then(|| format!("delivers {} to {to:?}, not {port:?}", guest.key));
         }
         let tunnel = match worker.tables.vms.get(key) {
-            Some(Fib::Remote(tunnel)) => Some(tunnel),
+            Some(Fib::Remote(tunnel) | Fib::Ageing(tunnel)) => Some(tunnel),
             Some(Fib::Special(at)) => match worker.tables.vms.special(at).state {
                 State::Known(VmState::Departed { tunnel, .. }) => Some(tunnel),
                 _ => None,

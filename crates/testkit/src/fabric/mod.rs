@@ -39,8 +39,11 @@ mod world;
 
 use std::fmt;
 
+use godwit_control::Input;
 use godwit_nva::directory::{VmDefinition, VnRecord};
 use godwit_nva::{Directory, Output};
+use godwit_tables::event::Event::InUse;
+use godwit_tables::vms::Fib;
 use godwit_wire::{Instant, Span};
 
 pub use invariants::Invariant;
@@ -143,7 +146,7 @@ impl World {
 
     /// The operator defines VNs and VMs, hypervisors start the VMs, everybody connects.
     fn set_up(&mut self) {
-        let mut directory = Directory::new(nva::config());
+        let mut directory = Directory::new(nva::config(self.plan.pos_life));
         self.nva.disk.epoch = directory.epoch();
         let mut writes = Vec::new();
         for vn in 0..self.plan.vns {
@@ -232,10 +235,31 @@ impl World {
         if self.violation.is_some() {
             return;
         }
+        self.use_what_ages();
         for flow in 0..self.flows.len() {
             if !self.flows[flow].periodic {
                 self.send_one(flow);
             }
+        }
+        self.run_until(self.now + PROBE);
+    }
+
+    /// What was pulled and has not been used since a reconnect may be wrong, and whoever uses it first finds out
+    /// (R40). That is not the probe: its frames would be lost where nobody forwards any more.
+    fn use_what_ages(&mut self) {
+        let mut used = Vec::new();
+        for (number, host) in self.hosts.iter().enumerate() {
+            for (worker, w) in host.workers.iter().enumerate() {
+                let keys = self.guests.iter().filter_map(|g| w.key(g.key));
+                let ageing = keys.filter(|key| matches!(w.tables.vms.get(*key), Some(Fib::Ageing(_))));
+                used.extend(ageing.map(|key| (number, worker, key)));
+            }
+        }
+        if used.is_empty() {
+            return;
+        }
+        for (host, worker, key) in used {
+            self.control(host, Input::Worker { worker, event: InUse { key } });
         }
         self.run_until(self.now + PROBE);
     }
@@ -251,6 +275,8 @@ impl World {
             self.stats.redirects_direct += counts.redirects_direct;
             self.stats.redirects_by_nva += counts.redirects_by_nva;
             self.stats.redirects_used += counts.redirects_used;
+            self.stats.entries_refreshed += counts.entries_refreshed;
+            self.stats.entries_aged += counts.entries_aged;
         }
         self.stats.virtual_ms = (self.now.0 - 1_000_000_000) / 1_000_000;
         self.stats

@@ -1,5 +1,7 @@
 //! What happens in one run, all of it drawn from a seed before anything runs.
 
+use std::collections::BTreeSet;
+
 use godwit_model::Unplanned;
 use godwit_wire::Span;
 
@@ -231,6 +233,10 @@ pub struct Schedule {
     pub unplanned: Unplanned,
     /// Life of a forward entry.
     pub fwd_timer: Span,
+    /// Switches, each with the VNs that it pulls (R34).
+    pub pulls: Vec<BTreeSet<usize>>,
+    /// Life of an answer to those (R40).
+    pub pos_life: Span,
     /// How long traffic runs.
     pub run: Span,
     /// What is broken on purpose.

@@ -89,6 +89,10 @@ stats! {
     redirects_by_nva,
     /// Redirects that led to another location.
     redirects_used,
+    /// Pulled entries asked about again because they were in use.
+    entries_refreshed,
+    /// Pulled entries forgotten because nobody used them.
+    entries_aged,
     /// Messages between switches and the NVA.
     messages,
     /// Messages that came twice.

@@ -151,7 +151,7 @@ impl Worker {
                 State::Known(VmState::Local { port }) => Some(port),
                 _ => None,
             },
-            Fib::Remote(_) => None,
+            Fib::Remote(_) | Fib::Ageing(_) => None,
         }
     }
 

@@ -1,0 +1,219 @@
+//! Records that were pulled: used ones are asked about again before their life is over, unused ones die (R40).
+//!
+//! When four fifths of a life are over, the workers are told to watch the entry: the first frame for it raises one
+//! event, and frames go on. That event leads to a question, whose answer begins a new life. What nobody used is
+//! forgotten at its end, and the next frame is a miss. While there is no session nothing can be asked, and what is
+//! known stays as long as the rest (R72); with the next session all of it is watched.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use godwit_model::{VmKey, VmRecord, timing};
+use godwit_tables::update::Key;
+use godwit_wire::{Instant, Span, Vni};
+
+use crate::io::Outputs;
+use crate::lives::{Life, Stage};
+use crate::mobility::Vm;
+use crate::queries::Asked;
+
+use super::{Nve, Timer};
+
+/// No answer lives longer, whatever the NVA says: forward entries are kept for this (R43).
+const LONGEST: Span = Span::from_ms(timing::POS_LIFE_MS);
+/// An answer that is not to be cached serves so long: what waits for it has to be sent.
+const ONCE: Span = Span::from_ms(500);
+/// After a reconnect an entry whose life is over serves so long, if its NVA cannot answer sooner.
+const GRACE: Span = Span::from_ms(1000);
+/// A question that finds no room is put again after so long.
+const RETRY: Span = Span::from_ms(100);
+
+impl Nve {
+    pub(super) fn is_pulled(&self, vni: Vni) -> bool {
+        self.config.pull.contains(&vni)
+    }
+
+    /// The directory answered a question that was first put at `asked` (R34). Life counts from then: the NVA's
+    /// promise to tell of changes lasts longer.
+    pub(super) fn renew_life(&mut self, key: VmKey, asked: Instant, lifetime_ms: u64) {
+        if !self.is_pulled(key.vni) {
+            return;
+        }
+        let life = Span::from_ms(lifetime_ms).min(LONGEST);
+        let end = (asked + life).max(self.now + ONCE);
+        if lifetime_ms == 0 {
+            return self.enter_stage(key, Life { end, stage: Stage::Over }, end);
+        }
+        // Not all at the same time, when many were asked for at the same time.
+        let early = life.0 / 10 * u64::from(spread(self.config.nve.as_str(), key)) / 256;
+        let watch = asked + Span(life.0 / 5 * 4 - early);
+        self.enter_stage(key, Life { end, stage: Stage::Fresh }, watch.min(end));
+    }
+
+    fn enter_stage(&mut self, key: VmKey, life: Life, next: Instant) {
+        self.lives.set(key, life);
+        self.timers.set(Timer::Life(key), Some(next));
+    }
+
+    /// A record changed: one of ours, or one that the directory dropped, does not age. One that came unasked is
+    /// asked for, so that the NVA knows that we have it.
+    pub(super) fn follow_life(&mut self, key: VmKey) {
+        if !self.is_pulled(key.vni) {
+            return;
+        }
+        match self.mirror.record(key).filter(|r| !self.is_lasting(r)) {
+            None => {
+                self.lives.forget(key);
+                self.timers.set(Timer::Life(key), None);
+            }
+            Some(_) if self.lives.get(key).is_some() => {}
+            Some(_) => {
+                self.lives.set(key, Life { end: self.now + LONGEST, stage: Stage::Wanted });
+                self.refresh(key);
+            }
+        }
+    }
+
+    /// Of the configuration file, or of a VM here, of which the NVA tells us anyhow.
+    fn is_lasting(&self, r: &VmRecord) -> bool {
+        let here = r.location.as_ref().is_some_and(|l| l.nve == self.config.nve);
+        r.version == godwit_model::Version::ZERO || here || self.is_hosted(r.key)
+    }
+
+    fn is_hosted(&self, key: VmKey) -> bool {
+        self.vms.get(&key).is_some_and(Vm::is_hosted)
+    }
+
+    /// The next stage of a life is due.
+    pub(super) fn life_due(&mut self, key: VmKey, out: &mut Outputs) {
+        let Some(life) = self.lives.get(key) else { return };
+        if self.is_hosted(key) {
+            return self.lives.forget(key);
+        }
+        if life.end <= self.now {
+            return self.life_over(key, life, out);
+        }
+        match life.stage {
+            Stage::Fresh if !self.session.is_up() => self.timers.set(Timer::Life(key), Some(life.end)),
+            // What has a part here is needed whether frames are sent to it or not.
+            Stage::Fresh if self.vms.contains_key(&key) => self.want(key, life),
+            Stage::Fresh => self.watch(key, life, out),
+            Stage::Watched => {
+                // A worker's word may have been lost.
+                if let Some(vn) = self.router.vn(key.vni) {
+                    self.router.watch_again(Key::new(vn, key.mac));
+                }
+                self.timers.set(Timer::Life(key), Some(life.end));
+            }
+            Stage::Wanted => self.refresh(key),
+            Stage::Over => {}
+        }
+    }
+
+    fn watch(&mut self, key: VmKey, life: Life, out: &mut Outputs) {
+        let half = Span(life.end.since(self.now).0 / 2);
+        self.enter_stage(key, Life { stage: Stage::Watched, ..life }, self.now + half);
+        self.sync_vm(key, out);
+    }
+
+    fn want(&mut self, key: VmKey, life: Life) {
+        self.lives.set(key, Life { stage: Stage::Wanted, ..life });
+        self.refresh(key);
+    }
+
+    /// A worker sent a frame by an entry that is watched.
+    pub(super) fn in_use(&mut self, key: Key, out: &mut Outputs) {
+        let Some(key) = self.vm_key(key) else { return };
+        let Some(life) = self.lives.get(key).filter(|l| l.stage == Stage::Watched) else { return };
+        self.counts.entries_refreshed += 1;
+        self.want(key, life);
+        self.sync_vm(key, out);
+    }
+
+    /// Asks for a record that we have, within the bounds of what may be asked (R67), again and again until there is
+    /// an answer or its life is over.
+    fn refresh(&mut self, key: VmKey) {
+        let Some(life) = self.lives.get(key) else { return };
+        let asked = Asked::Mac(key.vni, key.mac);
+        self.ask_within_bounds(asked);
+        let wait = if self.queries.is_waiting(asked) { self.config.requery } else { RETRY };
+        self.timers.set(Timer::Life(key), Some((self.now + wait).min(life.end)));
+    }
+
+    /// Nobody used it, or nobody answered.
+    fn life_over(&mut self, key: VmKey, life: Life, out: &mut Outputs) {
+        if !self.session.is_up() {
+            self.lives.set(key, Life { stage: Stage::Over, ..life });
+        } else if self.vms.contains_key(&key) {
+            // It has a part here, such as a forward entry that must hear where it goes next.
+            self.want(key, Life { end: self.now + LONGEST, ..life });
+        } else {
+            self.counts.entries_aged += 1;
+            self.forget_pulled(key, out);
+        }
+    }
+
+    fn forget_pulled(&mut self, key: VmKey, out: &mut Outputs) {
+        self.lives.forget(key);
+        self.timers.set(Timer::Life(key), None);
+        let Some(version) = self.mirror.record(key).map(|r| r.version) else { return };
+        if let Some(old) = self.mirror.removed(key, version) {
+            self.settle_rumours(key, None);
+            self.directory_changed(key, old.ips().collect(), out);
+        }
+    }
+
+    /// The directory has no such VM: what was pulled is void.
+    pub(super) fn pulled_is_gone(&mut self, key: VmKey, out: &mut Outputs) {
+        if self.lives.get(key).is_some() {
+            self.forget_pulled(key, out);
+        }
+    }
+
+    /// The NVA tells us no more of this VM, because there are too many that it would have to tell us of.
+    pub(super) fn pulled_is_untold(&mut self, key: VmKey, out: &mut Outputs) {
+        match self.lives.get(key) {
+            Some(life) if self.vms.contains_key(&key) => self.want(key, life),
+            Some(_) => self.forget_pulled(key, out),
+            None => {}
+        }
+    }
+
+    /// A session has begun, or updates were missed: whatever the NVA did not confirm may have changed. Who uses it
+    /// asks; what nobody uses goes at the end of its life.
+    pub(super) fn doubt_pulled(&mut self, vni: Vni, unconfirmed: &[VmKey], out: &mut Outputs) {
+        let mut keys: BTreeSet<VmKey> = self.lives.of_vn(vni).collect();
+        keys.extend(unconfirmed);
+        for key in keys {
+            if self.is_hosted(key) {
+                continue;
+            }
+            let end = self.lives.get(key).map_or(self.now, |l| l.end).max(self.now + GRACE);
+            let life = Life { end, stage: Stage::Watched };
+            if self.vms.contains_key(&key) { self.want(key, life) } else { self.watch(key, life, out) }
+        }
+    }
+
+    /// When a pulled record's life ends, for people.
+    pub(super) fn life_end(&self, key: VmKey) -> Option<Instant> {
+        self.lives.get(key).map(|l| l.end)
+    }
+
+    /// The owner of an address is not in the directory any more: who we think has it is asked for.
+    pub(super) fn doubt_owners(&mut self, vni: Vni, ip: IpAddr) {
+        let owners: Vec<VmKey> = self.mirror.owners(vni, ip).iter().map(|r| r.key).collect();
+        for key in owners {
+            if let Some(life) = self.lives.get(key) {
+                self.want(key, life);
+            }
+        }
+    }
+}
+
+/// Another number for each NVE and VM, and the same each time.
+fn spread(nve: &str, key: VmKey) -> u8 {
+    let bytes = nve.bytes().chain(key.mac.0).chain(key.vni.get().to_be_bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    (hash >> 24) as u8
+}
