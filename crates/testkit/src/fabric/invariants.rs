@@ -240,6 +240,10 @@ impl World {
         if !nva.connected || nva.claims_waiting > 0 || nva.queries_waiting > 0 || nva.synced < nva.vns {
             return Some(format!("n{host} stands so with the NVA: {nva:?}"));
         }
+        // Who pulls has to ask, and a session that fell silent answers nothing until that is noticed.
+        if !self.plan.pulls[host].is_empty() && h.conn.is_none_or(|conn| self.conns[conn].cut) {
+            return Some(format!("n{host} has not noticed that its session is gone"));
+        }
         if let Some(n) = h.nve.neighbors().iter().find(|n| n.mac.is_none()) {
             return Some(format!("n{host} is still asking for {}", n.ip));
         }
