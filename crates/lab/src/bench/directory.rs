@@ -1,8 +1,8 @@
-//! A directory that does nothing but send updates: the other end of the switch's session with its NVA,
-//! so that updates come the way they come in operation.
+//! A directory that sends updates and answers questions out of a [`Book`]: the other end of the switch's session
+//! with its NVA, so that both come the way they come in operation, and are counted where they arrive.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,8 +25,25 @@ use super::ends::LOCAL_IP;
 const QUEUE: usize = 4096;
 /// Longer silence than any measurement lasts.
 const KEEPALIVE_MS: u32 = 60_000;
+/// Life of an answer, as the NVA's.
+const LIFETIME_100MS: u32 = 300;
 
 type Outgoing = Result<v1::NvaMessage, Status>;
+
+/// What the directory knows besides what it is told to send.
+#[derive(Clone, Copy)]
+pub struct Book {
+    /// The address of a VM that the switch claims, by its MAC: what it may send from (R65).
+    pub here: fn(u64) -> Ipv4Addr,
+    /// The answer to a question; without one, questions are neither answered nor kept.
+    pub answer: Option<fn(&v1::Query) -> Option<v1::VmRecord>>,
+}
+
+impl Default for Book {
+    fn default() -> Book {
+        Book { here: |_| LOCAL_IP, answer: None }
+    }
+}
 
 /// What the service and its owner share.
 #[derive(Default)]
@@ -39,6 +56,8 @@ struct Shared {
     revision: AtomicU64,
     /// When the switch acknowledged what.
     acks: Mutex<Vec<(u64, Instant)>>,
+    /// What it asked, and when that came; its own limits bound how much that is (R67).
+    questions: Mutex<Vec<(v1::Query, Instant)>>,
 }
 
 /// The directory's owner's side.
@@ -51,9 +70,9 @@ impl Directory {
     ///
     /// # Errors
     /// Where it cannot listen there.
-    pub fn serve(namespace: &str, address: SocketAddr) -> Result<Directory> {
+    pub fn serve(namespace: &str, address: SocketAddr, book: Book) -> Result<Directory> {
         let shared = Arc::new(Shared::default());
-        let (service, path) = (Service(shared.clone()), format!("/run/netns/{namespace}"));
+        let (service, path) = (Service(shared.clone(), book), format!("/run/netns/{namespace}"));
         let (tell, told) = mpsc::channel();
         thread::Builder::new().name("directory".into()).spawn(move || {
             let serve = || -> Result<()> {
@@ -95,12 +114,17 @@ impl Directory {
         std::mem::take(&mut *self.shared.acks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Questions since the last call, and when they came.
+    pub fn take_questions(&self) -> Vec<(v1::Query, Instant)> {
+        std::mem::take(&mut *self.shared.questions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn way(&self) -> Option<tokio::sync::mpsc::Sender<Outgoing>> {
         self.shared.way.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-struct Service(Arc<Shared>);
+struct Service(Arc<Shared>, Book);
 
 #[tonic::async_trait]
 impl NvaSession for Service {
@@ -111,12 +135,12 @@ impl NvaSession for Service {
         request: Request<Streaming<v1::NveMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (way, outbox) = tokio::sync::mpsc::channel(QUEUE);
-        let shared = self.0.clone();
+        let (shared, book) = (self.0.clone(), self.1);
         let mut inbound = request.into_inner();
         tokio::spawn(async move {
             while let Ok(Some(message)) = inbound.message().await {
                 if let Some(kind) = message.kind {
-                    heard(&shared, &way, kind).await;
+                    heard(&shared, book, &way, kind).await;
                 }
             }
         });
@@ -124,8 +148,8 @@ impl NvaSession for Service {
     }
 }
 
-/// Answers what the switch must have an answer to, to take part in a VN with one VM of its own.
-async fn heard(shared: &Shared, way: &tokio::sync::mpsc::Sender<Outgoing>, kind: Up) {
+/// Answers what the switch must have an answer to, to take part in a VN with VMs of its own.
+async fn heard(shared: &Shared, book: Book, way: &tokio::sync::mpsc::Sender<Outgoing>, kind: Up) {
     let answer = match kind {
         Up::Ack(ack) => {
             let mut acks = shared.acks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,12 +165,18 @@ async fn heard(shared: &Shared, way: &tokio::sync::mpsc::Sender<Outgoing>, kind:
             let revision = shared.revision.load(Ordering::SeqCst);
             Down::End(v1::End { vni: s.vni, revision, known: true, ..v1::End::default() })
         }
+        Up::Query(q) => {
+            let Some(answer) = book.answer else { return };
+            let (seq, record) = (q.seq, answer(&q));
+            shared.questions.lock().unwrap_or_else(PoisonError::into_inner).push((q, Instant::now()));
+            Down::Response(v1::Response { seq, record, lifetime_100ms: LIFETIME_100MS })
+        }
         Up::Claim(c) => {
+            let mac = c.key.as_ref().map_or(0, |k| k.mac);
             let record = v1::VmRecord {
                 name: "here".into(),
                 key: c.key,
-                // What it sends from (R65).
-                ipv4: vec![LOCAL_IP.octets().to_vec()],
+                ipv4: vec![(book.here)(mac).octets().to_vec()],
                 state: v1::BindingState::Active.into(),
                 version: Some(v1::Version { epoch: 1, seq: 1 }),
                 location: shared.switch.lock().unwrap_or_else(PoisonError::into_inner).clone(),

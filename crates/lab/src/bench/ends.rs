@@ -63,18 +63,25 @@ impl Ends {
     }
 }
 
-/// Writes a row's frames as a capture, one after the other: a million need not fit into memory.
+/// Writes a row's frames as a capture.
 ///
 /// # Errors
 /// Where the file cannot be written.
 pub fn write(row: Row, path: &Path) -> Result<()> {
+    write_frames(path, shuffled(row.frames()).into_iter().map(|n| frame(&row, n)))
+}
+
+/// Writes a capture, one frame after the other: a million need not fit into memory.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_frames(path: &Path, frames: impl Iterator<Item = Vec<u8>>) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = BufWriter::new(File::create(path)?);
         // Microseconds, little-endian, version 2.4, Ethernet.
         file.write_all(&0xa1b2_c3d4_u32.to_le_bytes())?;
         file.write_all(&[2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0])?;
-        for n in shuffled(row.frames()) {
-            let frame = frame(&row, n);
+        for frame in frames {
             file.write_all(&[0; 8])?;
             file.write_all(&(frame.len() as u32).to_le_bytes())?;
             file.write_all(&(frame.len() as u32).to_le_bytes())?;
@@ -86,7 +93,7 @@ pub fn write(row: Row, path: &Path) -> Result<()> {
 }
 
 /// 0 to `n` in an order that is always the same and that no cache foresees.
-fn shuffled(n: u32) -> Vec<u32> {
+pub fn shuffled(n: u32) -> Vec<u32> {
     let mut all: Vec<u32> = (0..n).collect();
     let mut dice = Dice::new(7);
     for i in (1..all.len()).rev() {
@@ -95,7 +102,8 @@ fn shuffled(n: u32) -> Vec<u32> {
     all
 }
 
-fn nth(mac: Mac, n: u32) -> Mac {
+/// The `n`-th address after this one.
+pub fn nth(mac: Mac, n: u32) -> Mac {
     Mac::from_u64(mac.to_u64() + u64::from(n))
 }
 

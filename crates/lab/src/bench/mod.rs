@@ -13,6 +13,7 @@
 //! | `godwit`, `testpmd`, `ovs` | starting each, and reading its own counters |
 //! | `beside` | two rows in turn, for what is promised of their quotient |
 //! | `updates`, `directory` | locations that change under load |
+//! | `storm` | a VM that scans beside VMs that do not |
 //! | `stillness` | what the machine itself does to a thread that never waits |
 //! | `memory` | hugepages |
 //! | `stats` | medians |
@@ -29,6 +30,7 @@ pub mod plan;
 pub mod report;
 pub mod stats;
 pub mod stillness;
+pub mod storm;
 pub mod testpmd;
 pub mod updates;
 
@@ -77,6 +79,10 @@ pub struct Bench {
     /// that grows to a million entries
     #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "100000", value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
     pub updates: Option<u32>,
+    /// Instead of rows, a VM that scans at full speed beside one that sends to VMs it knows and one that
+    /// resolves addresses by the directory
+    #[arg(long, conflicts_with_all = ["updates", "cases", "pcap", "quick"])]
+    pub storm: bool,
     /// Only write the frames of the one row that --case names to this file
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
@@ -95,7 +101,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Measures; false where a row has no figure for Godwit.
+    /// Measures; false where a row has no figure for Godwit, or a scan is not bounded.
     ///
     /// # Errors
     /// Where nothing can be measured at all.
@@ -113,6 +119,9 @@ impl Bench {
         let site = Site::new(self.find_godwit()?, self.keep)?;
         if let Some(rate) = self.updates {
             return self.updates(&site, rate);
+        }
+        if self.storm {
+            return self.storm(&site);
         }
         let (mut outcomes, start) = (Vec::new(), Instant::now());
         for (n, row) in rows.iter().enumerate() {
@@ -173,6 +182,15 @@ impl Bench {
             report::write_updates(path, &outcome, &self.conditions(site))?;
         }
         Ok(true)
+    }
+
+    fn storm(&self, site: &Site) -> Result<bool> {
+        let outcome = storm::measure(site, self.rounds, Duration::from_millis(self.window_ms.into()))?;
+        println!("{}", outcome.text());
+        if let Some(path) = &self.json {
+            report::write_storm(path, &outcome, &self.conditions(site))?;
+        }
+        Ok(outcome.holds())
     }
 
     fn rows(&self) -> Result<Vec<Row>> {

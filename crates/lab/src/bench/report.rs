@@ -206,6 +206,14 @@ pub fn write_updates(path: &Path, outcome: &super::updates::Outcome, conditions:
     write_pretty(path, &json!({ "updates": outcome, "conditions": conditions }))
 }
 
+/// Writes what a scan did as JSON.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_storm(path: &Path, outcome: &super::storm::Outcome, conditions: &Conditions) -> Result<()> {
+    write_pretty(path, &json!({ "storm": outcome, "conditions": conditions }))
+}
+
 fn write_pretty(path: &Path, value: &Value) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');

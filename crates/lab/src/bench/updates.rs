@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use godwit_nva_api::v1;
 use serde::Serialize;
 
-use super::directory::Directory;
+use super::directory::{Book, Directory};
 use super::ends::{Ends, REMOTE_VM, VNI};
 use super::godwit::Godwit;
 use super::peer::{Peer, Site};
@@ -138,7 +138,7 @@ impl Run {
         row.nves = 256;
         let ends = Ends::new(row, &site.dir)?;
         memory::reserve(godwit::memory_mb(&ends))?;
-        let directory = Directory::serve(&site.namespace, address.parse()?)?;
+        let directory = Directory::serve(&site.namespace, address.parse()?, Book::default())?;
         let godwit = Godwit::start_listening(site, &ends, &format!("http://{address}"))?;
         let mut run = Run {
             directory,

@@ -1,0 +1,50 @@
+//! A VM scans a /8 at full speed, by ARP and by unknown MAC addresses: what of it reaches the directory, and whether
+//! another VM of the worker is still answered (R67). How fast is measured by `scripts/bench --storm`.
+
+mod common;
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The hugepages that were set aside before the benchmark wanted more.
+struct Hugepages(Option<String>);
+
+impl Hugepages {
+    const FILE: &str = "/proc/sys/vm/nr_hugepages";
+
+    fn remember() -> Hugepages {
+        Hugepages(std::fs::read_to_string(Self::FILE).ok())
+    }
+}
+
+impl Drop for Hugepages {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = std::fs::write(Self::FILE, before);
+        }
+    }
+}
+
+#[test]
+fn r67_a_scan_is_50_questions_a_second_to_the_directory_and_others_are_answered() {
+    let _restored = Hugepages::remember();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let json = folder.path().join("storm.json");
+    let mut lab = Command::new(common::program("godwit-lab"));
+    lab.args(["bench", "--storm", "--rounds", "2", "--window-ms", "1000", "--json"]).arg(&json);
+    assert!(lab.status().expect("the lab runs").success(), "not bounded");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("a report")).expect("JSON");
+    let beside = report["storm"]["beside"].as_array().expect("neighbors");
+    assert_eq!(beside.len(), 4);
+    for b in beside {
+        let (name, asked) = (b["neighbor"].as_str().unwrap_or_default(), b["questions_per_second"].as_f64());
+        // In a window of a second one question more may fall on either end.
+        let expected = if ["arp-scan", "unknown-macs"].contains(&name) { 1.0..=52.0 } else { 0.0..=0.0 };
+        assert!(asked.is_some_and(|n| expected.contains(&n)), "{name}: {asked:?} questions a second");
+        assert_eq!(b["unanswered"], 0, "{name}: of {} resolutions", b["resolutions"]);
+        assert!(b["resolutions"].as_u64() >= Some(2), "{name}");
+        let sent = b["steady_mpps"].as_array().expect("rates");
+        assert!(sent.iter().all(|r| r.as_f64() > Some(0.0)), "{name}: {sent:?}");
+    }
+}
