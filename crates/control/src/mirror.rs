@@ -344,6 +344,12 @@ impl Mirror {
         true
     }
 
+    /// A snapshot that was not asked for is newer than what came before it: updates were lost on the way, and what it
+    /// does not name may be gone (R38).
+    pub(crate) fn has_missed(&self, vni: Vni, end: u64) -> bool {
+        self.vns.get(&vni).is_some_and(|vn| matches!(vn.sync, Sync::Done(have) if end > have))
+    }
+
     /// An NVE has members in the VN.
     pub(crate) fn member_joined(&mut self, vni: Vni, location: Location) {
         if let Some(vn) = self.vns.get_mut(&vni) {
@@ -372,10 +378,13 @@ impl Mirror {
         }
     }
 
-    /// The VM attaches here: it is not absent (R36).
+    /// The VM attaches here, or what was said of it is void: neither it nor its addresses are absent (R36).
     pub(crate) fn clear_absent(&mut self, key: VmKey) {
         if let Some(vn) = self.vns.get_mut(&key.vni) {
             vn.absent.remove(&key.mac);
+            for ip in vn.vms.get(&key.mac).into_iter().flat_map(|e| e.record.ips()) {
+                vn.absent_ip.remove(&ip);
+            }
         }
     }
 

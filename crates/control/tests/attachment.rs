@@ -70,6 +70,20 @@ fn r24_an_announcement_with_an_address_that_is_not_the_vms_is_refused() {
     assert!(warned(&lab, A, "not its address") && warned(&lab, A, "on the port of"));
 }
 
+/// R18 allows 100 ms from the announcement to the directory: nothing but the way between them takes time.
+#[test]
+fn r18_an_announcement_is_in_the_directory_without_waiting_for_any_timer() {
+    let mut lab = Lab::new(2);
+    lab.nva.define(vm(1), vm_ip(1));
+    lab.add_port(B, PORT, 1);
+    lab.settle();
+    let heard = lab.now;
+    lab.announce(B, PORT, 1);
+    assert_eq!(claims(&lab, B).len(), 1, "with the event itself");
+    while lab.nva_hears(B) {}
+    assert_eq!((lab.nva.records[&vm(1)].location.clone(), lab.now), (Some(location(B)), heard));
+}
+
 #[test]
 fn r18_an_explicit_port_waits_for_its_order() {
     let mut lab = Lab::new(1);

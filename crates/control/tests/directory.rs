@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use godwit_control::Input;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
-use godwit_model::{ClaimCause, DirectoryMode, Version};
+use godwit_model::{BindingState, ClaimCause, DirectoryMode, Version};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VmState};
 use lab::said::{A, B, C, claims, is_remote_to, other_record, queries, warned};
@@ -67,6 +67,28 @@ fn r34_a_lost_answer_is_asked_for_again_with_its_number() {
 }
 
 #[test]
+fn r34_an_answer_that_is_lost_twice_comes_within_300_ms() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    // In the directory, and the push of it did not come.
+    lab.nva.define(vm(50), vm_ip(50));
+    let r = lab.nva.records.get_mut(&vm(50)).unwrap();
+    (r.location, r.state) = (Some(location(B)), BindingState::Active);
+    lab.nva.mute_queries = true;
+    for _ in 0..10 {
+        lab.event(A, Event::MissMac { key: key(50), port: PORT });
+    }
+    lab.pass(150);
+    assert_eq!(queries(&lab, A).len(), 2, "asked twice, answered never");
+    lab.nva.mute_queries = false;
+    lab.pass(150);
+    assert!(is_remote_to(&lab, A, 50, B));
+    let asked = queries(&lab, A);
+    assert_eq!(asked.len(), 3);
+    assert!(asked.iter().all(|seq| *seq == asked[0]), "the same question");
+}
+
+#[test]
 fn r31_a_miss_on_an_address_finds_its_owner_and_its_location() {
     let mut lab = Lab::new(2);
     lab.run_vm(A, 1);
@@ -104,6 +126,43 @@ fn r37_a_gap_in_the_revisions_wants_a_new_snapshot_and_the_end_sweeps() {
     assert_eq!(lab.hosts[A].state(2), None, "not confirmed: gone");
     assert!(!lab.hosts[A].tables.neighbors.contains_key(&(key(1).vn(), vm_ip(2))));
     assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+}
+
+/// The NVA sends a snapshot by itself where nobody acknowledges.
+#[test]
+fn r38_a_snapshot_that_is_ahead_of_the_updates_is_asked_for_again_and_sweeps() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.run_vm(B, 2);
+    let gone = lab.nva.records.remove(&vm(2)).unwrap();
+    let change = Change::Removed { key: vm(2), version: gone.version };
+    let lost = lab.nva.news(vni(), &change, None);
+    let revision = lost.iter().find_map(|(i, m)| match m {
+        NvaToNve::Update { revision, .. } if *i == A => Some(*revision),
+        _ => None,
+    });
+    let (mtu, members) = (0, vec![location(B)]);
+    let (transparent_vlan, flood_silent, rarp, known) = (false, false, false, true);
+    let end = |revision| NvaToNve::End {
+        vni: vni(),
+        revision,
+        known,
+        mtu,
+        transparent_vlan,
+        flood_silent,
+        rarp,
+        members: members.clone(),
+    };
+    lab.hosts[A].said.clear();
+    lab.input(A, Input::Nva(end(revision.unwrap() - 1)));
+    lab.settle();
+    assert_eq!(lab.hosts[A].said, [], "as new as what is known");
+    assert!(is_remote_to(&lab, A, 2, B));
+    lab.input(A, Input::Nva(end(revision.unwrap())));
+    lab.settle();
+    let subscribe = NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push };
+    assert_eq!(lab.hosts[A].said.iter().filter(|m| **m == subscribe).count(), 1);
+    assert_eq!(lab.hosts[A].state(2), None, "what the lost update said");
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 mod lab;
 
+use std::collections::BTreeSet;
+
 use godwit_control::NveConfig;
 use godwit_model::DirectoryMode;
 use godwit_model::message::{Change, NveToNva, QueryBy};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VmState};
-use godwit_wire::Mac;
+use godwit_wire::{Mac, Rate};
 use lab::said::{A, B, C};
 use lab::{Lab, key, location, mac, vm, vm_ip, vni};
 
@@ -209,6 +211,78 @@ fn r38_what_the_nva_does_not_tell_of_any_more_is_void() {
     lab.settle();
     assert_eq!((lab.hosts[C].state(1), owner(&lab)), (None, None));
     assert!(matches!(lab.hosts[A].state(1), Some(VmState::Local { .. })), "who has it keeps it");
+}
+
+/// R36: nobody would say that it is there now.
+#[test]
+fn r38_an_absence_that_the_nva_does_not_tell_of_any_more_is_asked_about_again() {
+    let (vn, ip) = (key(9).vn(), vm_ip(9));
+    for miss in [Event::MissMac { key: key(9), port: PortIdx(2) }, Event::MissIp { vn, ip, port: PortIdx(2) }]
+    {
+        let mut lab = two();
+        lab.nva.define(vm(9), ip);
+        lab.event(C, miss);
+        lab.pass(0);
+        lab.settle();
+        let absent = |lab: &Lab| {
+            let tables = &lab.hosts[C].tables;
+            matches!(lab.hosts[C].state(9), Some(VmState::Absent { .. }))
+                || tables.absent_ips.contains_key(&(vn, ip))
+        };
+        assert!(absent(&lab), "it is nowhere");
+        for (i, message) in lab.nva.news(vni(), &Change::Forgotten { key: vm(9) }, None) {
+            lab.hosts[i].inbox.push_back(message);
+        }
+        lab.settle();
+        assert!(!absent(&lab));
+    }
+}
+
+#[test]
+fn r40_a_life_of_next_to_nothing_leads_to_few_questions() {
+    let mut lab = two();
+    lab.nva.life_ms = 1;
+    for _ in 0..1000 {
+        send(&mut lab);
+        assert!(goes_to(&lab, A));
+        lab.pass(1);
+    }
+    assert!((2..=4).contains(&questions(&lab)), "{} in a second", questions(&lab));
+}
+
+#[test]
+fn r40_r67_what_is_used_takes_turns_and_lives_on_as_far_as_questions_go() {
+    let mut lab = two_with(|c| c.query_rate = Rate::per_second(20, 2));
+    let all = 10..110;
+    for n in all.clone() {
+        lab.nva.define(vm(n), vm_ip(n));
+        let r = lab.nva.records.get_mut(&vm(n)).unwrap();
+        (r.location, r.state) = (Some(location(A)), godwit_model::BindingState::Active);
+        lab.event(C, Event::MissMac { key: key(n), port: PortIdx(2) });
+        lab.pass(50);
+    }
+    // A reconnect: everything is used at once and wants to be asked about. 20 a second get through 100 in 5 s.
+    lab.disconnect(C);
+    lab.connect(C);
+    lab.settle();
+    let asked = |lab: &Lab| {
+        let numbers = lab.hosts[C].said.iter().filter_map(|m| match m {
+            NveToNva::Query { seq, .. } => Some(*seq),
+            _ => None,
+        });
+        numbers.collect::<BTreeSet<u64>>().len()
+    };
+    let before = asked(&lab);
+    for n in all.clone() {
+        let Some(VmState::Ageing { tunnel }) = lab.hosts[C].state(n) else { panic!("{n} is not watched") };
+        lab.hosts[C].tables.vms.insert(key(n), VmState::Remote { tunnel });
+        lab.event(C, Event::InUse { key: key(n) });
+    }
+    lab.pass(1_000);
+    assert!((15..=22).contains(&(asked(&lab) - before)), "{} in a second", asked(&lab) - before);
+    lab.pass(4_500);
+    assert_eq!(asked(&lab) - before, 100, "each once");
+    assert!(all.clone().all(|n| matches!(lab.hosts[C].state(n), Some(VmState::Remote { .. }))));
 }
 
 #[test]

@@ -83,3 +83,19 @@ fn r27_an_unknown_vm_gets_no_answer_and_a_silent_nva_is_waited_for() {
     let asked = lab.hosts[A].said.iter().filter(|m| matches!(m, NveToNva::Query { .. })).count();
     assert_eq!(asked, 1);
 }
+
+#[test]
+fn r27_while_the_nva_is_silent_there_is_no_answer_and_half_a_second_later_neither() {
+    for (later, answered) in [(400, 1), (600, 0)] {
+        let mut lab = lab(true);
+        lab.nva.define(vm(1), vm_ip(1));
+        lab.disconnect(A);
+        lab.add_port(A, PORT, 1);
+        ask(&mut lab, A, 1);
+        lab.pass(later);
+        assert!(replies(&lab, A, 1).is_empty());
+        lab.connect(A);
+        lab.settle();
+        assert_eq!(replies(&lab, A, 1).len(), answered, "the NVA is back after {later} ms");
+    }
+}

@@ -16,7 +16,7 @@ Examples:
   godwitctl vm move web1 --to nve-b --wait
   godwitctl move show m-1
   godwitctl counters --drops
-  godwitctl --socket /run/godwit/admin.sock port list
+  godwitctl --socket /run/godwit/nve-a.sock port list
   godwitctl trace --nve nve-a --port vm1 --dst 02:00:00:00:00:02 --ipv4-src 10.0.0.1 --ipv4-dst 10.0.0.2
 
 Exit codes: 0 done, 1 refused, 2 wrong usage, 3 NVA or NVE unreachable.";

@@ -5,6 +5,7 @@ mod common;
 use std::net::IpAddr;
 
 use common::*;
+use godwit_tables::event::Event;
 use godwit_tables::update::*;
 use godwit_tables::{DropReason, TablesConfig};
 use godwit_testkit::frames;
@@ -151,6 +152,30 @@ fn r41_nothing_of_a_stale_vm_leaves_and_its_neighbors_reach_it_at_its_new_nve() 
     let (outer, inner) = open(frame);
     assert_eq!((port, outer.dst, outer.ttl), (UPLINK, NVE_B.into(), 64));
     assert_eq!(number(inner), 3);
+}
+
+#[test]
+fn r34_ten_thousand_frames_a_second_to_one_unknown_are_one_question() {
+    let mut lab = Lab::new();
+    for n in 0..4_990 {
+        lab.one(P1, &numbered(M1, STRANGER, n));
+        lab.wait(godwit_wire::Span::from_us(100));
+        lab.tick();
+    }
+    assert_eq!(lab.take_events(), [Event::MissMac { key: key(STRANGER), port: P1 }], "until it is given up");
+    assert_eq!(lab.drops(DropReason::HoldOverflow), 4_990 - 16);
+}
+
+#[test]
+fn r35_a_full_memory_drops_what_arrives_and_asks_all_the_same() {
+    let mut lab = Lab::with(&TablesConfig { hold_bytes: 8192, ..config() });
+    for n in 0..16 {
+        lab.one(P1, &numbered(M1, mac(0x1000 + n), 1));
+        lab.one(P1, &numbered(M1, mac(0x1000 + n), 2));
+    }
+    assert!(lab.drops(DropReason::HoldMemory) > 0);
+    let asked = lab.take_events();
+    assert_eq!(asked.len(), 16, "{asked:?}");
 }
 
 #[test]

@@ -288,6 +288,27 @@ fn r29_what_the_proxy_must_not_answer_goes_to_the_owner() {
     assert_eq!(open(lab.only().1).1, send.frame(), "unicast to the owner, to nobody else");
 }
 
+/// Whoever looks whether a neighbor is reachable has to learn that it is not.
+#[test]
+fn r29_nobody_answers_unreachability_detection_for_a_dead_vm() {
+    let mut lab = Lab::new();
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
+    lab.neighbor(v6(4), R4);
+    let nud = Nd { eth: (M1, R4), ip: (v6(1), v6(4)), ..Nd::solicit(M1, v6(1), v6(4)) }.frame();
+    // Its NVE does not know of its death yet: the question goes there, and comes to nothing.
+    lab.one(P1, &nud);
+    assert_eq!(open(lab.only().1).1, nud);
+    assert!(lab.to(P1).is_empty());
+    lab.clear();
+    // The directory knows: its address is nobody's any more.
+    let until = lab.now + ms(5000);
+    lab.vm(R4, VmState::Absent { until });
+    dropped(&mut lab, P1, &nud, DropReason::UnknownUnicast);
+    lab.apply(Update::NeighborAbsent { vn: VN, ip: v6(4).into(), until });
+    dropped(&mut lab, P1, &Nd::solicit(M1, v6(1), v6(4)).frame(), DropReason::UnknownTarget);
+    assert!(lab.out.sent.is_empty(), "neither answered nor flooded");
+}
+
 #[test]
 fn r30_duplicate_address_detection() {
     let mut lab = Lab::new();

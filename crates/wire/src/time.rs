@@ -62,6 +62,11 @@ impl Rate {
         let gap = 1_000_000_000 / rate as u64;
         Rate { gap: Span(gap), slack: Span(gap * burst.saturating_sub(1) as u64) }
     }
+
+    /// From one token to the next; zero: no bound.
+    pub const fn gap(&self) -> Span {
+        self.gap
+    }
 }
 
 /// What one sender has used of a [`Rate`]. It begins full.

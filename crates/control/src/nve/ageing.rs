@@ -25,7 +25,7 @@ const LONGEST: Span = Span::from_ms(timing::POS_LIFE_MS);
 const ONCE: Span = Span::from_ms(500);
 /// After a reconnect an entry whose life is over serves so long, if its NVA cannot answer sooner.
 const GRACE: Span = Span::from_ms(1000);
-/// A question that finds no room is put again after so long.
+/// A question that may not be put is put again after so long, or when those that came before have had their turn.
 const RETRY: Span = Span::from_ms(100);
 
 impl Nve {
@@ -47,6 +47,8 @@ impl Nve {
         // Not all at the same time, when many were asked for at the same time.
         let early = life.0 / 10 * u64::from(spread(self.config.nve.as_str(), key)) / 256;
         let watch = asked + Span(life.0 / 5 * 4 - early);
+        // A life of next to nothing does not lead to a question after the other.
+        let watch = watch.max(self.now + Span(ONCE.0 / 5 * 4));
         self.enter_stage(key, Life { end, stage: Stage::Fresh }, watch.min(end));
     }
 
@@ -135,9 +137,19 @@ impl Nve {
     fn refresh(&mut self, key: VmKey) {
         let Some(life) = self.lives.get(key) else { return };
         let asked = Asked::Mac(key.vni, key.mac);
-        self.ask_within_bounds(asked);
-        let wait = if self.queries.is_waiting(asked) { self.config.requery } else { RETRY };
-        self.timers.set(Timer::Life(key), Some((self.now + wait).min(life.end)));
+        let put = self.may_ask(asked) && self.queries.is_waiting(asked);
+        let next = if put { self.now + self.config.requery } else { self.next_turn(life.end) };
+        self.timers.set(Timer::Life(key), Some(next.min(life.end)));
+    }
+
+    /// When a question may be put that found too many others before it: one after the other, so that thousands that
+    /// wait do not all try again all the time. Whose turn comes after the end of its life has none.
+    fn next_turn(&mut self, end: Instant) -> Instant {
+        let turn = (self.refresh_turn + self.config.query_rate.gap()).max(self.now + RETRY);
+        if turn < end {
+            self.refresh_turn = turn;
+        }
+        turn
     }
 
     /// Nobody used it, or nobody answered.
@@ -172,10 +184,15 @@ impl Nve {
 
     /// The NVA tells us no more of this VM, because there are too many that it would have to tell us of.
     pub(super) fn pulled_is_untold(&mut self, key: VmKey, out: &mut Outputs) {
+        if !self.is_pulled(key.vni) {
+            return;
+        }
+        // Nor would it tell us that what was absent is there (R36).
+        self.mirror.clear_absent(key);
         match self.lives.get(key) {
             Some(life) if self.vms.contains_key(&key) => self.want(key, life),
             Some(_) => self.forget_pulled(key, out),
-            None => {}
+            None => self.sync_vm(key, out),
         }
     }
 

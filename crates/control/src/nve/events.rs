@@ -115,12 +115,19 @@ impl Nve {
 
     /// Puts a question that VMs' frames raised, unless those are too many for the directory (R67): the frames wait
     /// as long as for an answer that does not come.
-    pub(super) fn ask_within_bounds(&mut self, asked: Asked) {
-        if self.queries.is_waiting(asked) || self.query_bucket.take(self.config.query_rate, self.now) {
-            self.ask(asked);
-        } else {
+    fn ask_within_bounds(&mut self, asked: Asked) {
+        if !self.may_ask(asked) {
             self.counts.queries_limited += 1;
         }
+    }
+
+    /// Puts a question, or finds that there are too many; one that waits already counts as put.
+    pub(super) fn may_ask(&mut self, asked: Asked) -> bool {
+        let may = self.queries.is_waiting(asked) || self.query_bucket.take(self.config.query_rate, self.now);
+        if may {
+            self.ask(asked);
+        }
+        may
     }
 
     /// Puts a question, unless it waits already (R34).

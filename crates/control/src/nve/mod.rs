@@ -146,6 +146,8 @@ pub struct Nve {
     scan_paid: Instant,
     /// Questions that workers' frames raised (R67).
     query_bucket: Bucket,
+    /// When the last of the questions comes that renew a pulled entry and had to wait for their turn (R67).
+    refresh_turn: Instant,
     /// No second alarm on a full table before then.
     table_full_quiet: Instant,
 }
@@ -182,6 +184,7 @@ impl Nve {
             counts: Counts::default(),
             scan_paid: Instant(0),
             query_bucket: Bucket::default(),
+            refresh_turn: Instant(0),
             table_full_quiet: Instant(0),
         }
     }

@@ -279,6 +279,7 @@ impl Nve {
     }
 
     fn snapshot_end(&mut self, vni: Vni, end: SnapshotEnd, out: &mut Outputs) {
+        let missed = self.mirror.has_missed(vni, end.revision);
         let pulled = self.is_pulled(vni);
         let unconfirmed = self.mirror.end_snapshot(vni, end, pulled);
         if pulled {
@@ -295,6 +296,10 @@ impl Nve {
         for key in keys {
             self.with_known_vm(key, out, Vm::snapshot_complete);
             self.rarp_known(key, out);
+        }
+        if missed {
+            out.note(Level::Info, format!("VN {vni}: updates were lost: new snapshot"));
+            self.subscribe(vni, out);
         }
     }
 

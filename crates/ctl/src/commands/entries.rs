@@ -18,7 +18,7 @@ use crate::{parse, suggest, text};
 #[command(after_help = "\
 Examples:
   godwitctl entries --nve nve-a --vn blue
-  godwitctl --socket /run/godwit/admin.sock entries --vn 5001
+  godwitctl --socket /run/godwit/nve-a.sock entries --vn 5001
 
 States: remote, local, expected (a move to here), paused (held here), departed (forwarded to its new
 NVE until the entry ends), absent (a negative answer), querying.")]

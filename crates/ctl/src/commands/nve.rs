@@ -22,7 +22,7 @@ pub enum NveCommand {
     List,
     /// Show one NVE: its session, workers and underlay neighbors.
     #[command(
-        after_help = "Examples:\n  godwitctl nve show nve-a\n  godwitctl --socket /run/godwit/admin.sock nve show"
+        after_help = "Examples:\n  godwitctl nve show nve-a\n  godwitctl --socket /run/godwit/nve-a.sock nve show"
     )]
     Show {
         /// Its name; left out with --socket.

@@ -27,7 +27,7 @@ pub struct NveArg {
 pub enum PortCommand {
     /// List the ports and the VMs behind them.
     #[command(
-        after_help = "Examples:\n  godwitctl port list --nve nve-a\n  godwitctl --socket /run/godwit/admin.sock port list"
+        after_help = "Examples:\n  godwitctl port list --nve nve-a\n  godwitctl --socket /run/godwit/nve-a.sock port list"
     )]
     List(NveArg),
     /// Add an access port while traffic runs.
@@ -83,7 +83,7 @@ The first word on a port may be any; then only what follows by RFC 7666, appendi
 
 Examples:
   godwitctl port state vm1 suspending --nve nve-a
-  godwitctl --socket /run/godwit/admin.sock port state vm1 shutdown")]
+  godwitctl --socket /run/godwit/nve-a.sock port state vm1 shutdown")]
 pub struct StateArgs {
     /// The port.
     #[arg(value_parser = parse::name)]

@@ -367,10 +367,11 @@ impl Directory {
         };
         let record = mac.and_then(|mac| self.vms.get(&VmKey { vni, mac })).cloned();
         let life = if record.is_some() { self.config.pos_life } else { self.config.neg_life };
+        self.send(session, NvaToNve::Response { seq, record, lifetime_ms: life.as_ms() });
+        // After the answer, because where there are too many this one may be the one that is called in.
         if let Some(mac) = mac {
             self.note_interest(session, VmKey { vni, mac }, life);
         }
-        self.send(session, NvaToNve::Response { seq, record, lifetime_ms: life.as_ms() });
     }
 
     /// Compares what the NVE has with what the directory has, and mends the difference by version (R17).

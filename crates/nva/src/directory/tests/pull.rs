@@ -121,6 +121,21 @@ fn r38_beyond_the_bound_the_oldest_interest_is_called_in() {
 }
 
 #[test]
+fn r38_what_is_called_in_at_once_is_called_in_after_its_answer() {
+    let mut w = World::with(Config { max_interests: 1, ..Config::default() });
+    let c = pull(&mut w, "c");
+    ask(&mut w, c, mac(1));
+    // An absence lives shorter, so that it is the one to go.
+    let out = w.say(c, NveToNva::Query { seq: 9, vni: vni(100), by: mac(77) });
+    let said = sent(&out, c);
+    let [NvaToNve::Response { record: None, .. }, NvaToNve::Update { change, .. }] = &said[..] else {
+        panic!("{said:?}")
+    };
+    assert_eq!(*change, Change::Forgotten { key: key(77) });
+    assert_eq!(w.d.interested(key(1)), [id("c")]);
+}
+
+#[test]
 fn r38_an_nve_hears_of_its_own_vms_of_those_that_left_it_and_of_its_ports() {
     let mut w = World::new();
     let (a, b, c) = (pull(&mut w, "a"), pull(&mut w, "b"), pull(&mut w, "c"));
