@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use godwit_control::NveConfig;
 use godwit_model::DirectoryMode;
 use godwit_model::message::{Change, NveToNva, QueryBy};
-use godwit_tables::event::Event;
+use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, VmState};
 use godwit_wire::{Mac, Rate};
 use lab::said::{A, B, C};
@@ -84,6 +84,25 @@ fn r37_a_pulled_vn_brings_no_records_and_says_so_at_its_subscription() {
     assert_eq!((lab.hosts[C].state(1), owner(&lab)), (None, None));
     assert_eq!(lab.hosts[C].state(2), Some(VmState::Local { port: PortIdx(2) }));
     assert_eq!(lab.hosts[C].tables.replicas.len(), 1, "R60: broadcast goes to A");
+}
+
+/// The snapshot does not name it, because the NVA hears of the port after the subscription.
+#[test]
+fn r18_r37_a_vm_that_speaks_before_the_nva_has_heard_of_its_port_claims_with_its_addresses() {
+    let mut lab = Lab::with(1, |c| c.pull = [vni()].into());
+    lab.nva.define(vm(1), vm_ip(1));
+    lab.add_port(A, PortIdx(1), 1);
+    lab.event(A, Event::Announce { port: PortIdx(1), kind: AnnounceKind::Rarp, mac: mac(1), ip: None });
+    lab.settle();
+    let claims = lab::said::claims(&lab, A);
+    assert_eq!(claims.len(), 1);
+    assert_eq!(claims[0].2, [vm_ip(1)], "a claim with others would be refused (R55)");
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PortIdx(1) }));
+    // One that the directory does not have is claimed as well, and refused there.
+    lab.add_port(A, PortIdx(2), 2);
+    lab.event(A, Event::Announce { port: PortIdx(2), kind: AnnounceKind::Rarp, mac: mac(2), ip: None });
+    lab.settle();
+    assert_eq!(lab::said::claims(&lab, A).len(), 2);
 }
 
 #[test]

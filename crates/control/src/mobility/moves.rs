@@ -211,8 +211,9 @@ impl Vm {
     }
 
     /// The VN's snapshot is complete. A move of an earlier session that the NVA did not name again,
-    /// neither by order nor in the record, is over.
-    pub(crate) fn snapshot_complete(&mut self, cx: &mut Ctx<'_>) {
+    /// neither by order nor in the record, is over. Where it was not to name `all`, a VM that it does not name may
+    /// be in the directory: the answer to its port's Associate says so.
+    pub(crate) fn snapshot_complete(&mut self, all: bool, cx: &mut Ctx<'_>) {
         let moving = cx.record.and_then(|r| r.moving.as_ref());
         let stale =
             self.intent.as_ref().filter(|i| i.unconfirmed && moving != Some(&i.id)).map(|i| i.id.clone());
@@ -229,7 +230,9 @@ impl Vm {
             self.withdraw_at = None;
             self.reopen_ports();
         }
-        self.provision(cx);
+        if all || cx.record.is_some() {
+            self.provision(cx);
+        }
     }
 
     /// Nobody said how the move ended: as if it had been called off (R49).

@@ -294,7 +294,7 @@ impl Nve {
         self.sync_whole_vn(vni, out);
         let keys: Vec<VmKey> = self.vms_of(vni).map(|(k, _)| *k).collect();
         for key in keys {
-            self.with_known_vm(key, out, Vm::snapshot_complete);
+            self.with_known_vm(key, out, |vm, cx| vm.snapshot_complete(!pulled, cx));
             self.rarp_known(key, out);
         }
         if missed {
