@@ -107,6 +107,11 @@ fn a_switch_that_does_not_forward_for_one_that_hears_nothing_is_caught() {
 }
 
 #[test]
+fn r48_a_detour_that_does_not_end_is_caught() {
+    assert_eq!(caught(Class::Frozen, Sabotage::NoRedirects, 50).invariant, Invariant::NoTriangle);
+}
+
+#[test]
 fn a_switch_that_does_not_hold_for_a_paused_vm_is_caught() {
     assert_eq!(caught(Class::Planned, Sabotage::NoHandoverHold, 50).invariant, Invariant::NoLoss);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use godwit_control::{Input, Level, Nve, NveConfig, Outputs, PortSpec, WorkerSet};
+use godwit_tables::event::Event as WorkerEvent;
 use godwit_tables::update::{HoldLimits, PortIdx, Update, VmState};
 use godwit_wire::{Instant, Span};
 
@@ -270,6 +271,9 @@ impl World {
         let events = take_events(w);
         let mut sent = std::mem::take(&mut w.out.sent);
         for word in events {
+            if let WorkerEvent::Handover { stats, .. } = &word {
+                self.check_forwarding(host, stats);
+            }
             let at = self.now + self.rng.us(1, self.plan.weather.event_us);
             let w = &mut self.hosts[host].workers[worker];
             w.last_event = w.last_event.max(at);

@@ -15,6 +15,8 @@
 //!   underlay repeated it.
 //! * [`Invariant::NoLoop`]: a frame is put into an outer header at most four times (R46d), three
 //!   where nothing fails. A broadcast goes to each other switch once.
+//! * [`Invariant::NoTriangle`]: where nothing fails, the old switch of a move has nothing to forward any
+//!   more [`IN_FLIGHT`] after it forwarded the first frame (R48).
 //! * [`Invariant::Session`]: nothing is said without a session.
 //! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
 //!
@@ -35,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use godwit_model::message::{Change, NvaToNve};
 use godwit_model::{BindingState, MoveId, NveId, Version, VmKey, VmRecord};
+use godwit_tables::event::HandoverStats;
 use godwit_tables::update::{Key, VmState};
 use godwit_tables::vms::{Fib, State};
 use godwit_wire::{Mac, Span};
@@ -49,6 +52,9 @@ use super::world::World;
 /// A switch that fell silent is noticed after 3 s, connects at the latest 2 s later, and repeats an
 /// unanswered claim at the latest after 5 s.
 pub const PATIENCE: Span = Span::from_ms(15_000);
+
+/// So long a switch forwards for a VM that moved, where everybody hears of the move (R48).
+pub const IN_FLIGHT: Span = Span::from_ms(1_000);
 
 /// What was violated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +77,8 @@ pub enum Invariant {
     NoLoss,
     /// A frame went round.
     NoLoop,
+    /// A switch forwarded for long, though everybody could know better.
+    NoTriangle,
     /// Something was said without a session.
     Session,
     /// A queue grew without bound.
@@ -90,6 +98,17 @@ pub(super) struct Known {
     seen: BTreeMap<(usize, VmKey), Version>,
     /// Moves that were taken.
     pub orders: BTreeSet<MoveId>,
+}
+
+impl World {
+    /// A switch's worker tells what it forwarded for a VM that has left (R48).
+    pub(super) fn check_forwarding(&mut self, host: usize, stats: &HandoverStats) {
+        let lasted = stats.last_forward.since(stats.first_forward);
+        if matches!(self.plan.class, Class::Planned | Class::Frozen) && lasted > IN_FLIGHT {
+            let text = format!("n{host} goes on forwarding for {} ms: {stats:?}", lasted.as_ms());
+            self.fail(Invariant::NoTriangle, text);
+        }
+    }
 }
 
 impl Known {

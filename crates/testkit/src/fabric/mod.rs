@@ -146,7 +146,7 @@ impl World {
 
     /// The operator defines VNs and VMs, hypervisors start the VMs, everybody connects.
     fn set_up(&mut self) {
-        let mut directory = Directory::new(nva::config(self.plan.pos_life));
+        let mut directory = Directory::new(nva::config(&self.plan));
         self.nva.disk.epoch = directory.epoch();
         let mut writes = Vec::new();
         for vn in 0..self.plan.vns {

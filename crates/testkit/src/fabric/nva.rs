@@ -13,7 +13,7 @@ use godwit_wire::Span;
 
 use super::invariants::Invariant;
 use super::names;
-use super::schedule::Sabotage;
+use super::schedule::{Sabotage, Schedule};
 use super::world::{Event, World};
 
 /// Something to be done by the directory.
@@ -84,8 +84,9 @@ impl Nva {
 
 /// The directory's settings: NVEs may tell each other where a VM is (R47), and a VM that is started elsewhere again
 /// and again is not frozen (R22), because it would never come to where it runs.
-pub(super) fn config(pos_life: Span) -> Config {
-    Config { channel_secret: Some(Secret([7; 32])), flap_limit: usize::MAX, pos_life, ..Config::default() }
+pub(super) fn config(plan: &Schedule) -> Config {
+    let channel_secret = (plan.sabotage != Some(Sabotage::NoRedirects)).then_some(Secret([7; 32]));
+    Config { channel_secret, flap_limit: usize::MAX, pos_life: plan.pos_life, ..Config::default() }
 }
 
 impl World {
@@ -239,6 +240,6 @@ impl World {
         let state = self.nva.disk.clone();
         self.nva.disk.epoch = epoch;
         self.note(|| format!("NVA is up in epoch {epoch}"));
-        self.nva.directory = Some(Directory::restore(config(self.plan.pos_life), state, epoch));
+        self.nva.directory = Some(Directory::restore(config(&self.plan), state, epoch));
     }
 }

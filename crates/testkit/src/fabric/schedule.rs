@@ -53,6 +53,8 @@ pub enum Sabotage {
     NoHandoverHold,
     /// New NVEs do not hold packets that arrive early (R45).
     NoArriveHold,
+    /// NVEs have no key to tell stale senders where a VM is (R47).
+    NoRedirects,
     /// The NVA sends before its store has written, and a crash loses what was not written.
     ForgetfulStore,
     /// The underlay delivers some frames twice, in a schedule that promises otherwise.
