@@ -59,6 +59,8 @@ struct NveView {
     name: String,
     session: &'static str,
     connected: bool,
+    /// It left updates unacknowledged (R38).
+    dirty: bool,
     foreign: bool,
     ipv4: Option<String>,
     ipv6: Option<String>,
@@ -71,6 +73,7 @@ struct NveView {
 impl From<v1::NveInfo> for NveView {
     fn from(n: v1::NveInfo) -> NveView {
         let session = match (n.connected, n.foreign) {
+            (true, _) if n.dirty => "dirty",
             (true, _) => "connected",
             (false, true) => "foreign",
             (false, false) => "lost",
@@ -80,6 +83,7 @@ impl From<v1::NveInfo> for NveView {
             name: n.name,
             session,
             connected: n.connected,
+            dirty: n.dirty,
             foreign: n.foreign,
             ipv4: text::locator(&locators.v4),
             ipv6: text::locator(&locators.v6),

@@ -59,6 +59,7 @@ fn nve(info: NveInfo) -> v1::NveInfo {
         vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
         vnis: info.vnis.iter().map(|v| v.get()).collect(),
         silent_ms: info.silent_ms,
+        dirty: info.dirty,
     }
 }
 
