@@ -36,9 +36,9 @@ const BUFFER_EXTRA: usize = 512;
 /// Share of the memory that packet buffers take; the rest is for device rings and DPDK itself.
 const POOL_SHARE: f64 = 0.5;
 
-/// How long what a VM that has moved in does not take at once can wait. The old NVE sends what it held when it hears
-/// of the grant, in one burst: milliseconds later as a rule, seconds where the NVA is slow or was away. Longer, the
-/// VM's frames would go the slower way for nothing.
+/// How long after its activation, and again after the grant, what a VM that has moved in does not take at once can
+/// wait. The old NVE sends what it held when it hears of the grant, in one burst. Longer, the VM's frames would go
+/// the slower way for nothing.
 const SETTLE: Span = Span::from_ms(5000);
 
 /// All of a running switch that control owns.
@@ -332,6 +332,7 @@ fn start_workers(
             vxlan_port: config.nve.vxlan_port,
             redirect_interval: Span::from_ms(config.nve.redirect_ms),
             settle: SETTLE,
+            miss_hold_packets: config.nve.miss_hold_packets,
             udp_checksum: config.nve.udp_checksum,
             copy_dscp: config.nve.copy_dscp,
             // Every NVE uses the same: an inner flow keeps its source port when it is forwarded (R2).

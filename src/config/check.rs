@@ -119,7 +119,7 @@ impl Checker<'_> {
 
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
-        let ranges: [(&str, u64, u64, u64); 16] = [
+        let ranges: [(&str, u64, u64, u64); 17] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
             ("nve.redirect_ms", n.redirect_ms, 10, 10_000),
             ("nve.headless_s", n.headless_s, 0, 86_400),
@@ -131,6 +131,7 @@ impl Checker<'_> {
             ("nve.question_burst", n.question_burst.into(), 1, 1_000_000),
             ("nve.query_rate", n.query_rate.into(), 0, 1_000_000),
             ("nve.claim_rate", n.claim_rate.into(), 0, 1_000_000),
+            ("nve.miss_hold_packets", n.miss_hold_packets.into(), 1, 256),
             ("nve.handover_hold_packets", n.handover_hold_packets.into(), 0, 65_536),
             ("nve.handover_hold_ms", n.handover_hold_ms, 0, 10_000),
             ("nve.hold_memory_mb", n.hold_memory_mb as u64, 1, 256),

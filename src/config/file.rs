@@ -95,6 +95,8 @@ pub struct Nve {
     pub query_rate: u32,
     /// Claims that are sent for one VM, a second (R67); 0: no bound.
     pub claim_rate: u32,
+    /// Packets that wait for one unknown destination, a worker (R35).
+    pub miss_hold_packets: u32,
     /// Handover and early-arrival buffers: packets a VM and worker.
     pub handover_hold_packets: u32,
     /// Oldest age of a held packet, in milliseconds.
@@ -136,6 +138,7 @@ impl Default for Nve {
             question_burst: 50,
             query_rate: 2000,
             claim_rate: 5,
+            miss_hold_packets: 16,
             handover_hold_packets: 8192,
             handover_hold_ms: 2000,
             hold_memory_mb: 64,

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_tables::update::{HoldLimits, Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -266,6 +266,13 @@ impl Router {
             None => self.emit(Update::VmRemove { key }),
         }
         self.count_use(old.and_then(tunnel_of), -1);
+    }
+
+    /// A VM of this NVE has come by a move, as the directory knows now.
+    pub(crate) fn settle_vm(&mut self, key: Key, hold: HoldLimits) {
+        if matches!(self.vms.get(&key), Some(VmState::Local { .. })) {
+            self.emit(Update::VmSettle { key, hold });
+        }
     }
 
     /// The workers have forgotten a negative entry by themselves.

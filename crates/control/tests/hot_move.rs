@@ -120,6 +120,29 @@ fn r46_local_delivery_and_the_end_of_the_forward_entry_precede_the_claim() {
 }
 
 #[test]
+fn r45_workers_hear_of_the_grant_however_late_it_comes() {
+    let mut lab = v_at_a();
+    lab.add_port(B, PORT, 1);
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    lab.nva.mute = true;
+    lab.announce(B, PORT, 1);
+    lab.pass(20_000);
+    assert_eq!(lab.hosts[B].state(1), Some(VmState::Local { port: PORT }));
+    assert!(!lab.hosts[B].tables.settled.contains(&key(1)), "what A holds has not been let go");
+    lab.nva.mute = false;
+    lab.pass(20_000);
+    assert!(is_departed_to(&lab, A, B));
+    assert!(lab.hosts[B].tables.settled.contains(&key(1)));
+    // A new session claims again what runs here: nothing comes of that.
+    lab.hosts[B].tables.settled.clear();
+    lab.disconnect(B);
+    lab.connect(B);
+    lab.settle();
+    assert!(!lab.hosts[B].tables.settled.contains(&key(1)));
+}
+
+#[test]
 fn r43_a_second_move_retargets_the_forward_entry_and_keeps_its_deadline() {
     let mut lab = v_at_a();
     lab.add_port(B, PORT, 1);

@@ -74,6 +74,27 @@ fn r23_a_call_off_does_not_end_a_pause_that_was_there_before_the_move() {
     }
 }
 
+/// Seed 281748: who calls a move off lets the VM run again and orders the next move at once; the old NVE hears of
+/// the pause for that first, and of the call-off later.
+#[test]
+fn r45_a_call_off_does_not_end_the_pause_for_the_move_after_it() {
+    let mut lab = Lab::new(3);
+    lab.run_vm(A, 1);
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    lab.input(A, Input::PausePort { port: PORT });
+    lab.input(A, Input::ActivatePort { port: PORT });
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+    lab.input(A, Input::PausePort { port: PORT });
+    let reason = "called off by the operator".into();
+    lab.hosts[A].inbox.push_back(NvaToNve::MoveAbort { id: MoveId("m1".into()), key: vm(1), reason });
+    lab.settle();
+    assert!(is_paused(&lab), "{:?}", lab.hosts[A].state(1));
+    lab.order_move("m2", 1, A, B);
+    lab.settle();
+    assert!(is_paused(&lab), "{:?}", lab.hosts[A].state(1));
+}
+
 #[test]
 fn r45_a_pause_ends_with_its_move_once_the_snapshot_has_told() {
     let mut lab = paused_while_away();

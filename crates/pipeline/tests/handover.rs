@@ -180,6 +180,54 @@ fn r45_what_a_port_does_not_take_at_once_waits_and_keeps_its_order() {
 }
 
 #[test]
+fn r45_what_the_old_nve_sends_after_a_late_grant_waits_for_the_port_too() {
+    let mut lab = Lab::with(&TablesConfig { settle: ms(1000), ..config() });
+    lab.vm(M1, expected(Some(T4)));
+    lab.vm(M1, VmState::Local { port: P1 });
+    // The NVA is away for longer than a VM that has been activated counts as new.
+    lab.wait(ms(1000));
+    lab.settle();
+    assert_eq!(lab.tables.vms.specials(), 0);
+    let hold = limits(4096, 2000);
+    lab.apply(Update::VmSettle { key: key(M1), hold });
+    lab.apply(Update::VmSettle { key: key(R4), hold });
+    assert_eq!(lab.tables.vms.specials(), 1, "a VM of another NVE is as before");
+    let mut got = Vec::new();
+    lab.out.port_room = 32;
+    lab.input(UPLINK, &(0..300).map(overlay).collect::<Vec<_>>());
+    while lab.tables.waiting() > 0 || !lab.to(P1).is_empty() {
+        lab.settle();
+        got.extend(numbers(&lab.to(P1)));
+        lab.clear();
+        lab.out.port_room = 32;
+        lab.wait(ms(1));
+    }
+    assert_eq!(got, (0..300).collect::<Vec<_>>());
+    lab.wait(ms(1000));
+    lab.settle();
+    assert_eq!(lab.tables.vms.specials(), 0, "it does not count as new for ever");
+}
+
+#[test]
+fn r35_what_a_vm_that_has_just_moved_here_says_to_whom_it_must_be_asked_for_waits_like_a_handover() {
+    let mut lab = Lab::with(&TablesConfig { settle: ms(1000), ..config() });
+    let say = |from: u32, to: u32| (from..to).map(|n| numbered(M1, STRANGER, n)).collect::<Vec<_>>();
+    lab.vm(M1, expected(Some(T4)));
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.input(P1, &say(0, 90));
+    assert_eq!(lab.tables.waiting(), 90);
+    lab.vm(STRANGER, VmState::Remote { tunnel: T4 });
+    lab.settle();
+    assert_eq!(numbers(&lab.to(UPLINK)), (0..90).collect::<Vec<_>>());
+    lab.apply(Update::VmRemove { key: key(STRANGER) });
+    lab.clear();
+    lab.wait(ms(1000));
+    lab.settle();
+    lab.input(P1, &say(90, 180));
+    assert_eq!(lab.tables.waiting(), 16, "later it is like any other");
+}
+
+#[test]
 fn r45_expected_with_no_place_to_go_holds_local_frames_too() {
     let mut lab = Lab::new();
     lab.vm(M1, expected(None));

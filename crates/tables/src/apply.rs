@@ -5,7 +5,7 @@ use godwit_wire::{Instant, Mac};
 use crate::event::Event;
 use crate::neighbors::Neighbor;
 use crate::topology::OutOfRange;
-use crate::update::{Key, Update, VmState, VnIdx};
+use crate::update::{HoldLimits, Key, Update, VmState, VnIdx};
 use crate::vms::{Fib, State};
 use crate::{DropReason, Tables};
 
@@ -20,6 +20,7 @@ impl Tables {
         self.counters.worker.updates += 1;
         match update {
             Update::VmSet { key, state } => self.set_vm(key, state, now),
+            Update::VmSettle { key, hold } => self.settle_vm(key, hold, now),
             Update::VmRemove { key } => self.remove_vm(key, now),
             Update::NeighborSet { vn, ip, mac, router } => {
                 self.set_neighbor(vn, ip, Neighbor::Known { mac, router }, mac, now)
@@ -129,6 +130,17 @@ impl Tables {
                 None => self.refused(Err(OutOfRange), Some(key)),
             },
         }
+    }
+
+    fn settle_vm(&mut self, key: Key, hold: HoldLimits, now: Instant) -> Option<Event> {
+        let at = match self.vms.get(key)? {
+            Fib::Special(at) => at,
+            // Where there is no room it is delivered as before, and what its port does not take is dropped.
+            Fib::Local(port) => self.special(key, State::Known(VmState::Local { port }))?,
+            Fib::Remote(_) | Fib::Ageing(_) => return None,
+        };
+        self.vms.begin_settling(at, hold, now);
+        None
     }
 
     fn remove_vm(&mut self, key: Key, now: Instant) -> Option<Event> {

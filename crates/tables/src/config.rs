@@ -33,7 +33,7 @@ pub struct TablesConfig {
     pub asks_per_port: u16,
     /// Memory for held frames, in bytes, bookkeeping included (R45).
     pub hold_bytes: usize,
-    /// Frames held for one unknown destination; the oldest goes first (R35).
+    /// Frames held for one unknown destination; the oldest goes first (R35). More for a VM that has just moved here.
     pub miss_hold_packets: u32,
     /// How long a frame or a request waits for the directory (R31, R35).
     pub miss_hold_age: Span,

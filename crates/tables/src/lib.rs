@@ -46,7 +46,7 @@ use holds::{About, Holds, Origin};
 use limiter::Limiter;
 use neighbors::{Ask, AskRefused, Asks, Neighbors};
 use topology::{Ports, Tunnels, Vns};
-use update::{Key, PortIdx, TunnelIdx, VmState};
+use update::{Key, PortIdx, PortRole, TunnelIdx, VmState};
 use vms::{Special, SpecialIdx, State, Vms};
 
 /// All state of one worker.
@@ -216,11 +216,24 @@ impl Tables {
             return Err(DropReason::MissLimit);
         }
         let until = now + self.bounds.miss_hold_age;
+        let hold = self.hold_of_question(port, now);
         let at = self.special(key, State::Querying { port, until }).ok_or(DropReason::MissLimit)?;
+        self.vms.special_mut(at).limits.packets = hold;
         self.ports.counts(port).misses += 1;
         self.ports.asked(port, now);
         self.counters.worker.misses += 1;
         Ok(at)
+    }
+
+    /// Frames that may wait for an answer that `port` asks for (R35). More than else where its VM has just moved
+    /// here: it says at once what it could not say on the way, to peers that this NVE need not know yet (R45).
+    fn hold_of_question(&self, port: PortIdx, now: Instant) -> u32 {
+        let usual = self.miss_hold_packets();
+        let Some(&PortRole::Access { vn, mac, .. }) = self.ports.role(port) else { return usual };
+        match self.vms.special_of(Key::new(vn, mac)) {
+            Some(vm) if vm.is_settling(now) => usual.max(vm.limits.packets),
+            _ => usual,
+        }
     }
 
     /// A frame of this port for an unknown destination would begin a query.
@@ -307,7 +320,7 @@ impl Tables {
         }
     }
 
-    /// Frames held for one unknown destination at most (R35).
+    /// Frames held for one unknown destination at most, if no VM that has just moved here asked for it (R35).
     pub fn miss_hold_packets(&self) -> u32 {
         self.vms.default_limits().packets
     }

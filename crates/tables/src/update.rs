@@ -216,6 +216,14 @@ pub enum Update {
         /// What to do with its frames.
         state: VmState,
     },
+    /// The directory has just learnt that a VM of this NVE has moved here: what its old NVE held for it comes
+    /// now, all at once, and waits where its port does not take it (R45). Nothing happens to other keys.
+    VmSettle {
+        /// VN and MAC.
+        key: Key,
+        /// Bounds of what may wait.
+        hold: HoldLimits,
+    },
     /// Forgets a VM; what is held for it is dropped as `HoldAborted`.
     VmRemove {
         /// VN and MAC.

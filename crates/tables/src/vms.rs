@@ -95,7 +95,7 @@ pub struct Special {
     /// Its totals changed since the last event.
     dirty: bool,
     reported: Instant,
-    /// A VM that came to its port by a handover stays special until then: frames still come in bursts.
+    /// A VM that has come to its port by a handover stays special until then: frames still come and go in bursts.
     settles: Instant,
     /// It stands in the list of those with frames to send.
     queued: bool,
@@ -117,7 +117,7 @@ impl Special {
     }
 
     /// It has come to its port by a handover, and not long ago.
-    fn is_settling(&self, now: Instant) -> bool {
+    pub(crate) fn is_settling(&self, now: Instant) -> bool {
         matches!(self.state, State::Known(VmState::Local { .. })) && now < self.settles
     }
 
@@ -388,6 +388,16 @@ impl Vms {
         self.querying -= usize::from(querying);
         self.mark_ready(at);
         self.due(now);
+    }
+
+    /// From now on, and for a while, a VM that runs here is one that has just come (R45).
+    pub(crate) fn begin_settling(&mut self, at: SpecialIdx, hold: HoldLimits, now: Instant) {
+        let s = &mut self.specials[at.0 as usize];
+        if matches!(s.state, State::Known(VmState::Local { .. })) {
+            s.settles = now + self.settle;
+            s.limits = hold;
+            self.due(now);
+        }
     }
 
     /// `Some` word where nothing special is left of the entry.

@@ -191,8 +191,10 @@ impl Vm {
         }
         self.hosted = self.hosted.max(version);
         self.confirmed = true;
-        if self.claim.as_ref().is_some_and(|c| c.seq == seq) {
-            self.claim = None;
+        if let Some(claim) = self.claim.take_if(|c| c.seq == seq) {
+            if claim.is_fresh() {
+                cx.actions.push(Action::Settle);
+            }
             cx.note(Level::Info, format!("{} is granted to this NVE ({version})", self.key));
             if self.intent.as_ref().is_some_and(super::Intent::is_target) {
                 self.intent = None;

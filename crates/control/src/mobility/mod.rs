@@ -114,6 +114,8 @@ pub(crate) enum Action {
     Report { id: MoveId, step: Option<MoveStep>, counts: Option<HandoverCounts> },
     /// Tell the machine when all workers have applied what it wishes now.
     Gate { seq: u64 },
+    /// What the old NVE held for the VM comes from now on (R45).
+    Settle,
     /// A claim is put off, because there were many (R67).
     ClaimDelayed,
     /// Ask the VM on a port whether it is alive, by its addresses (R21).

@@ -28,6 +28,9 @@ pub(crate) struct Intent {
     /// The VM was paused before this NVE heard of the move, so not for it: as before its port changes within this
     /// NVE (R23). To call the move off says nothing of that pause.
     pub(crate) stood_before: bool,
+    /// After a pause for the move an order let the VM run here again: so the order giver has given the move up, of
+    /// which the NVA may not have told us yet. A pause that follows is for something else.
+    pub(crate) resumed: bool,
     /// It is of an earlier session and was not said again in this one.
     pub(crate) unconfirmed: bool,
 }
@@ -101,6 +104,7 @@ impl Vm {
                 prepared_said: false,
                 paused_said: false,
                 stood_before: matches!(self.phase, Phase::Paused { .. }),
+                resumed: false,
                 unconfirmed: false,
             });
         }

@@ -233,6 +233,10 @@ impl Vm {
             Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } => on == port,
             _ => false,
         };
+        let paused = matches!(self.phase, Phase::Paused { .. });
+        if let Some(intent) = self.intent.as_mut().filter(|i| !i.is_target() && paused) {
+            intent.resumed |= cause == ClaimCause::Activate && !intent.stood_before;
+        }
         self.confirmed = same_port && self.hosted > Version::ZERO && cx.here() == Some(self.hosted);
         let stayed = self.confirmed && !self.spoke;
         let had_forward = self.forward.take().is_some();
@@ -266,10 +270,10 @@ impl Vm {
         self.report_paused(cx);
     }
 
-    /// A pause that is said while a move is known is that move's.
+    /// A pause that is said while a move is known is that move's, unless the VM has been let run again since.
     fn stands_for_the_move(&mut self) {
         if let Some(intent) = &mut self.intent {
-            intent.stood_before = false;
+            intent.stood_before = intent.resumed;
         }
     }
 

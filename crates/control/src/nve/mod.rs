@@ -369,6 +369,7 @@ impl Nve {
                     self.reports.push_back(message);
                 }
             }
+            Action::Settle => self.settle(key),
             Action::Gate { seq } => self.barriers.after_applied(After::Claim { key, seq }),
             Action::Probe { port, ips } => self.probe(key, port, &ips, out),
             Action::Note(level, text) => out.note(level, text),

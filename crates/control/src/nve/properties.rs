@@ -177,6 +177,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
 /// The parts of a worker's tables that matter here.
 fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
     let put = match update {
+        Update::VmSettle { .. } => return,
         Update::VmSet { key, .. } | Update::VmRemove { key } => format!("vm {key:?}"),
         Update::PortSet { port, .. } | Update::PortRemove { port } => format!("port {port:?}"),
         Update::SourceSet { port, ip } | Update::SourceRemove { port, ip } => format!("source {port:?} {ip}"),

@@ -167,6 +167,13 @@ impl Nve {
         }
     }
 
+    /// The old NVE hears of the grant when we do, and sends what it held.
+    pub(super) fn settle(&mut self, key: VmKey) {
+        if let Some(vn) = self.router.vn(key.vni) {
+            self.router.settle_vm(Key::new(vn, key.mac), self.config.arrive_hold);
+        }
+    }
+
     fn vm_state(&mut self, key: VmKey, out: &mut Outputs) -> Option<VmState> {
         let record = self.mirror.record(key);
         let wish =

@@ -15,6 +15,8 @@ pub struct Tables {
     pub vns: BTreeMap<VnIdx, (u32, u16)>,
     pub ports: BTreeMap<PortIdx, PortRole>,
     pub vms: BTreeMap<Key, VmState>,
+    /// VMs that were said to have moved here.
+    pub settled: BTreeSet<Key>,
     pub neighbors: BTreeMap<(VnIdx, IpAddr), Option<Mac>>,
     pub absent_ips: BTreeMap<(VnIdx, IpAddr), Instant>,
     pub tunnels: BTreeMap<TunnelIdx, (IpAddr, Option<(OuterHeader, u16)>)>,
@@ -125,6 +127,9 @@ impl Tables {
             }
             Update::VmSet { key, state } => {
                 self.vms.insert(key, state);
+            }
+            Update::VmSettle { key, .. } => {
+                self.settled.insert(key);
             }
             Update::VmRemove { key } => {
                 self.vms.remove(&key);

@@ -97,7 +97,8 @@ impl Directory {
         let end = self.now + self.interest_of(life);
         let max = self.config.max_interests;
         let Some(s) = self.sessions.get_mut(&session) else { return };
-        if s.mode(key.vni) != Some(DirectoryMode::Pull) {
+        // What it is told before it subscribes is part of the snapshot then, if it pulls.
+        if s.mode(key.vni) == Some(DirectoryMode::Push) {
             return;
         }
         s.interests.extend(key, end);

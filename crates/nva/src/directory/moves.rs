@@ -287,7 +287,9 @@ impl Directory {
             return;
         };
         let (Some(from), Some(to)) = (self.location_of(&r.from), self.location_of(&r.to)) else { return };
-        let mode = r.mode;
+        let (key, mode) = (r.key, r.mode);
+        // It may be told before it subscribes, and the move be over by then (R38).
+        self.note_interest(session, key, self.config.pos_life);
         self.send(session, NvaToNve::MovePrepare { id: id.clone(), role, record, from, to, mode });
     }
 

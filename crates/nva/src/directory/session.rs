@@ -232,10 +232,9 @@ impl Directory {
         }
         n.record.vnis.insert(vni);
         if let Some(s) = self.sessions.get_mut(&session) {
-            let sub = s.subscribed.entry(vni).or_default();
-            if sub.mode != mode {
+            s.subscribed.entry(vni).or_default().mode = mode;
+            if mode == DirectoryMode::Push {
                 s.interests.forget_vn(vni);
-                sub.mode = mode;
             }
         }
         let vn = self.vns.entry(vni).or_default();

@@ -58,6 +58,8 @@ fn config() -> TablesConfig {
         asks_per_port: 8,
         hold_bytes: 512 << 10,
         settle: Span::from_ms(5000),
+        // Large enough for what a VM sends while its switch's session is cut and made again.
+        miss_hold_packets: 256,
         replica_limit: 8,
         hash_key: HashKey::new(1, 2),
         ..TablesConfig::default()

@@ -1,6 +1,6 @@
 //! VNs that an NVE pulls: what it hears of, and for how long.
 
-use godwit_model::message::QueryBy;
+use godwit_model::message::{MoveRole, QueryBy};
 
 use super::*;
 
@@ -82,6 +82,27 @@ fn r34_an_address_is_as_good_as_a_mac_and_absence_is_remembered_too() {
     assert_eq!(updated(&out, c).len(), 1, "R36: news end a negative answer");
     let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(77))).unwrap();
     assert_eq!(updated(&out, c).len(), 1);
+}
+
+#[test]
+fn r38_who_was_told_of_a_move_before_it_subscribed_hears_how_it_went() {
+    let mut w = World::new();
+    let (a, b) = (w.join("a"), w.join("b"));
+    w.take(a, 1);
+    w.start(1, "b", "m1").unwrap();
+    w.input(Input::Disconnected { session: a });
+    let (a, out) = w.hello("a");
+    let prepared = |m: &NvaToNve| matches!(m, NvaToNve::MovePrepare { role: MoveRole::Source, .. });
+    assert!(sent(&out, a).iter().any(prepared), "{out:?}");
+    // The move ends before it subscribes.
+    let version = w.vm(1).version;
+    let out = w.say(b, claim(1, version));
+    let newest = granted(&out, b).unwrap();
+    let told: Vec<VmRecord> = subscribe(&mut w, a)
+        .into_iter()
+        .flat_map(|m| if let NvaToNve::Snapshot { vms, .. } = m { vms } else { Vec::new() })
+        .collect();
+    assert_eq!(told.iter().map(|r| r.version).collect::<Vec<_>>(), [newest.version]);
 }
 
 #[test]
