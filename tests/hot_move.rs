@@ -114,3 +114,10 @@ fn r45_a_real_guest_that_migrates_by_post_copy_loses_nothing() {
         assert_eq!(workers.len(), 2, "and the other one does not: {moved}");
     }
 }
+
+/// Switches that know only whom they asked for, and forget it within a second: records that are in use are asked for
+/// again and again, and no frame waits for that (R37, R40).
+#[test]
+fn r40_switches_that_pull_their_records_lose_nothing() {
+    nothing_lost(&["--pull", "--inner", "4", "--outer", "6"], 1);
+}

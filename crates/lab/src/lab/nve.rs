@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use godwit_nva_api::v1;
 
+use super::VNI;
 use super::process::Process;
 use super::rpc::{Admin, Operator, Rpc};
 use super::topology::UPLINK;
@@ -93,6 +94,8 @@ pub struct SwitchOptions {
     pub uplink_queues: u32,
     /// The worker core that is kept for the ports of VMs in post-copy migration.
     pub postcopy_core: Option<usize>,
+    /// Records are pulled when they are needed, instead of pushed beforehand (R34, R40).
+    pub pull: bool,
 }
 
 impl SwitchOptions {
@@ -116,6 +119,7 @@ impl Default for SwitchOptions {
             idle_sleep_us: 50,
             uplink_queues: 1,
             postcopy_core: None,
+            pull: false,
         }
     }
 }
@@ -223,8 +227,15 @@ impl Nve {
 
 /// A switch's configuration file.
 fn config_text(name: &str, loc: Locator, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {
-    let SwitchOptions { workers, hugepages, forward_in_flight, idle_sleep_us, uplink_queues, postcopy_core } =
-        options;
+    let SwitchOptions {
+        workers,
+        hugepages,
+        forward_in_flight,
+        idle_sleep_us,
+        uplink_queues,
+        postcopy_core,
+        pull,
+    } = options;
     let kept = postcopy_core.map_or(String::new(), |core| format!("postcopy_core = {core}\n"));
     // What an old NVE held for a second arrives within milliseconds, while the worker here waits for its core: a ring
     // of 4,096 frames lost a few hundred of 5,000 at every second move, and the kernel tells nobody.
@@ -244,6 +255,9 @@ fn config_text(name: &str, loc: Locator, options: &SwitchOptions, socket: &Path,
     if let Some(ip) = loc.v6 {
         text += &format!("ipv6 = \"{ip}/64\"\n");
     }
+    if *pull {
+        text += &format!("\n[[vn]]\nvni = {VNI}\ndirectory = \"pull\"\n");
+    }
     text
 }
 
@@ -262,16 +276,25 @@ pub struct Nva {
     ip: IpAddr,
     dir: PathBuf,
     binary: PathBuf,
+    flags: Vec<String>,
     process: Mutex<Option<Process>>,
 }
 
 impl Nva {
-    /// Starts it in a namespace that has `ip`, and waits until it answers.
+    /// Starts it in a namespace that has `ip`, with further flags, and waits until it answers.
     ///
     /// # Errors
     /// Where it does not; the error has the end of its log.
-    pub fn start(namespace: &str, ip: IpAddr, bins: &Binaries, dir: &Path, rpc: &Rpc) -> Result<Nva> {
-        let nva = Nva::adopt(namespace, ip, bins, dir, rpc)?;
+    pub fn start(
+        namespace: &str,
+        ip: IpAddr,
+        bins: &Binaries,
+        dir: &Path,
+        rpc: &Rpc,
+        flags: &[&str],
+    ) -> Result<Nva> {
+        let mut nva = Nva::adopt(namespace, ip, bins, dir, rpc)?;
+        nva.flags = flags.iter().map(|f| (*f).to_owned()).collect();
         nva.launch()?;
         nva.wait_ready()?;
         Ok(nva)
@@ -290,6 +313,7 @@ impl Nva {
             ip,
             dir: dir.into(),
             binary: bins.nva.clone(),
+            flags: Vec::new(),
             process: Mutex::new(None),
         })
     }
@@ -305,6 +329,7 @@ impl Nva {
     pub fn launch(&self) -> Result<()> {
         let mut command = cmd::in_namespace(&self.namespace, &self.binary);
         command.args(["--listen", &format!("{}:{NVA_PORT}", self.ip), "--data"]).arg(self.dir.join("nva"));
+        command.args(&self.flags);
         *self.slot() = Some(Process::start("godwit-nva", command, &self.dir)?);
         Ok(())
     }

@@ -66,6 +66,9 @@ pub struct HotMove {
     /// such ports
     #[arg(long, conflicts_with_all = ["pause_destination", "abort_one"])]
     postcopy: bool,
+    /// Switches pull records when they need them, instead of having them pushed
+    #[arg(long)]
+    pull: bool,
     /// One move is given up when the VM has stopped, and ordered again
     #[arg(long)]
     abort_one: bool,
@@ -94,6 +97,7 @@ impl HotMove {
             no_forward: false,
             pause_destination: Duration::ZERO,
             postcopy: false,
+            pull: false,
             abort_one: false,
             kill_nva: false,
             nva_delay: None,
@@ -158,6 +162,9 @@ impl HotMove {
         if self.pause_destination > Duration::ZERO {
             println!("  At each new host v stands still for {:?} before it runs.", self.pause_destination);
         }
+        if self.pull {
+            println!("  The switches pull the VN's records when they need them.");
+        }
         if self.postcopy {
             println!("  Migrations end as post-copy: v runs at its new host before its memory is there.");
         }
@@ -187,6 +194,7 @@ impl HotMove {
         let started = Instant::now();
         let mut options = self.common.switch_options();
         options.forward_in_flight = !self.no_forward;
+        options.pull = self.pull;
         if self.postcopy {
             options.keep_for_postcopy()?;
         }

@@ -104,6 +104,7 @@ impl Common {
             idle_sleep_us: self.idle_sleep_us,
             uplink_queues: self.uplink_queues,
             postcopy_core: None,
+            pull: false,
         }
     }
 
