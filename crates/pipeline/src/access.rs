@@ -21,7 +21,7 @@ use crate::encap::{encapsulate, finish, is_unfinished};
 use crate::offload;
 use crate::packet::{Packet, PacketSource};
 use crate::proxy::{self, Resolution};
-use crate::run::{self, COLD, Exit};
+use crate::run::{self, COLD, Exit, UNKNOWN};
 use crate::{MAX_BURST, Output};
 
 /// What the passes remember of a frame.
@@ -248,6 +248,8 @@ fn apply<P: Packet, O: Output<P>, S>(
                 None => COLD,
             },
             Some(Fib::Local(to)) if to != port.port && tables.ports.serves(to, port.vn) => to,
+            // The cold path knows these two, which no table has.
+            None if look.key.mac() != Mac::PROBER && look.key.mac() != Mac::ZERO => UNKNOWN,
             _ => COLD,
         };
     }

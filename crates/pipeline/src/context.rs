@@ -60,6 +60,14 @@ impl<'a, P: Packet, O: Output<P>, S: PacketSource<P>> Context<'a, P, O, S> {
         self.out.discard(packet);
     }
 
+    /// Drops frames of the burst that have the same fault.
+    pub fn drop_run(&mut self, packets: impl ExactSizeIterator<Item = P>, reason: DropReason) {
+        self.tables.counters.drop_many(self.ingress, reason, packets.len() as u64);
+        for packet in packets {
+            self.out.discard(packet);
+        }
+    }
+
     /// A frame ends here as it should.
     #[cold]
     pub fn consume(&mut self, packet: P) {

@@ -2,6 +2,7 @@
 
 use std::vec::Drain;
 
+use godwit_tables::DropReason;
 use godwit_tables::update::PortIdx;
 
 use crate::Output;
@@ -13,6 +14,10 @@ pub(crate) type Exit = PortIdx;
 
 /// The passes left the frame as it was: it goes the long way. No port has this number.
 pub(crate) const COLD: Exit = PortIdx(u16::MAX);
+
+/// Likewise, because nobody knows where its destination is: the directory can be asked, if the port still may. No port
+/// has this number either.
+pub(crate) const UNKNOWN: Exit = PortIdx(u16::MAX - 1);
 
 /// What the passes have to say of a frame at their end.
 pub(crate) trait Done: Copy {
@@ -49,7 +54,7 @@ fn one_exit<D: Done>(done: &[D]) -> Option<(Exit, u64)> {
         others |= d.exit().0 ^ exit.0;
         bytes += u64::from(d.len());
     }
-    (others == 0 && exit != COLD).then_some((exit, bytes))
+    (others == 0 && exit.0 < UNKNOWN.0).then_some((exit, bytes))
 }
 
 #[inline(never)]
@@ -60,9 +65,12 @@ fn emit_runs<P: Packet, O: Output<P>, S: PacketSource<P>, D: Done>(
     mut cold: impl FnMut(&mut Context<'_, P, O, S>, P),
 ) {
     let mut rest = done;
+    // If it may not, no frame of this burst asks, and so none has to wait for what another one asked. A VM that sends
+    // to nobody at full speed would otherwise cost its neighbors more than one that is served (R67).
+    let may_ask = cx.tables.may_query(cx.ingress, cx.now);
     while let Some(first) = rest.first() {
         let exit = first.exit();
-        if exit == COLD {
+        if exit == COLD || exit == UNKNOWN && may_ask {
             if let Some(packet) = frames.next() {
                 cold(cx, packet);
             }
@@ -75,8 +83,12 @@ fn emit_runs<P: Packet, O: Output<P>, S: PacketSource<P>, D: Done>(
             bytes += u64::from(next.len());
             run += 1;
         }
+        rest = &rest[run..];
+        if exit == UNKNOWN {
+            cx.drop_run(frames.by_ref().take(run), DropReason::MissLimit);
+            continue;
+        }
         cx.tables.counters.sent_many(exit, run as u64, bytes);
         cx.out.send_run(exit, frames.by_ref().take(run));
-        rest = &rest[run..];
     }
 }

@@ -6,7 +6,7 @@ use common::*;
 use godwit_tables::event::Event;
 use godwit_tables::{DropReason, TablesConfig};
 use godwit_testkit::frames::{self, Nd};
-use godwit_wire::Span;
+use godwit_wire::{Mac, Span};
 
 /// The rates of a switch that nobody configured.
 fn lab() -> Lab {
@@ -98,4 +98,34 @@ fn r67_the_trace_says_that_the_limit_is_reached() {
     lab.wait(ms(10));
     let verdict = godwit_pipeline::trace::trace(&lab.tables, P1, &frame, lab.now).verdict();
     assert_eq!(verdict, godwit_pipeline::trace::Verdict::Consumed);
+}
+
+#[test]
+fn r67_who_may_not_ask_any_more_has_his_frames_dropped_at_once_and_those_for_known_vms_go() {
+    let mut lab = lab();
+    let unknown = |n: u64| mac(0x10_0000 + n);
+    lab.input(P1, &(0..60).map(|n| numbered(M1, unknown(n.into()), n)).collect::<Vec<_>>());
+    assert_eq!((questions(&mut lab), lab.drops(DropReason::MissLimit)), (50, 10), "a burst of 50");
+    lab.clear();
+    // What was asked for is held, what is known goes, in order; what cannot be asked for is dropped.
+    let to = [unknown(3), R4, unknown(99), unknown(98), R4, Mac::ZERO, unknown(3), unknown(99), M2];
+    let burst: Vec<_> = (100..).zip(to).map(|(n, to)| numbered(M1, to, n)).collect();
+    let held = lab.tables.waiting();
+    lab.input(P1, &burst);
+    assert_eq!(questions(&mut lab), 0);
+    assert_eq!((lab.tables.waiting() - held, lab.drops(DropReason::MissLimit)), (2, 13));
+    assert_eq!(lab.drops(DropReason::UnknownUnicast), 1);
+    assert_eq!((numbers(&lab.to(UPLINK)), numbers(&lab.to(P2))), (vec![101, 104], vec![108]));
+}
+
+#[test]
+fn r67_the_last_question_of_a_burst_keeps_the_frames_after_it() {
+    let mut lab = lab();
+    let unknown = |n: u32| mac(0x10_0000 + u64::from(n));
+    lab.input(P1, &(0..49).map(|n| numbered(M1, unknown(n), n)).collect::<Vec<_>>());
+    let to = [7777, 8888, 7777, 7777, 8888];
+    let burst: Vec<_> = (100..).zip(to).map(|(n, to)| numbered(M1, unknown(to), n)).collect();
+    let held = lab.tables.waiting();
+    lab.input(P1, &burst);
+    assert_eq!((lab.tables.waiting() - held, lab.drops(DropReason::MissLimit)), (3, 2));
 }

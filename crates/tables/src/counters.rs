@@ -332,7 +332,13 @@ impl Counters {
     /// Counts one dropped frame of `port`.
     #[inline]
     pub fn drop_one(&mut self, port: PortIdx, reason: DropReason) {
-        self.port_mut(port).drops[reason as usize] += 1;
+        self.drop_many(port, reason, 1);
+    }
+
+    /// Counts dropped frames of `port`.
+    #[inline]
+    pub fn drop_many(&mut self, port: PortIdx, reason: DropReason, packets: u64) {
+        self.port_mut(port).drops[reason as usize] += packets;
     }
 
     /// Counts frames that came in.

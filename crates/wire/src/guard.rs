@@ -11,7 +11,7 @@ const REDIRECT: u8 = 137;
 /// UDP ports of DHCP servers, for IPv4 and for IPv6.
 const SERVERS: [u16; 2] = [67, 547];
 /// UDP ports of DHCP clients.
-const CLIENTS: [u16; 2] = [68, 546];
+pub(crate) const CLIENTS: [u16; 2] = [68, 546];
 
 /// Whose business a frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
