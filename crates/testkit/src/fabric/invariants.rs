@@ -284,9 +284,11 @@ impl World {
         let key = worker.key(guest.key)?;
         let newest = self.nva.directory.as_ref()?.vm(guest.key)?.version;
         let knows = self.hosts[host].nve.version(guest.key);
-        // What is pulled is known to those who use it; what is watched is asked about when it is used (R40).
+        // What is pulled is known to those who use it; what is watched, or has no entry because it ran nowhere when it
+        // was last heard of, is asked about when it is used (R40).
         let pulled = owner != host && self.plan.pulls[host].contains(&guest.vn);
-        if pulled && (knows == Version::ZERO || matches!(worker.tables.vms.get(key), Some(Fib::Ageing(_)))) {
+        let asks_first = matches!(worker.tables.vms.get(key), None | Some(Fib::Ageing(_)));
+        if pulled && (knows == Version::ZERO || asks_first) {
             return None;
         }
         if knows != newest {
