@@ -6,7 +6,7 @@ mod lab;
 use godwit_control::Input;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, VmState};
-use lab::{Lab, locator, mac, vm};
+use lab::{Lab, key, locator, mac, vm};
 use proptest::prelude::*;
 
 const HOSTS: usize = 3;
@@ -20,6 +20,11 @@ enum Op {
         to: usize,
         paused: bool,
         ordered: bool,
+    },
+    /// A frame for a VM that its switch does not know, or that it is to tell of.
+    Use {
+        i: usize,
+        n: u8,
     },
     /// A VM's announcement once more.
     Announce {
@@ -45,6 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => (1..=VMS, 0..HOSTS, any::<bool>(), prop::bool::weighted(0.9))
             .prop_map(|(n, to, paused, ordered)| Op::Move { n, to, paused, ordered }),
+        1 => (0..HOSTS, 1..=VMS).prop_map(|(i, n)| Op::Use { i, n }),
         1 => (1..=VMS).prop_map(|n| Op::Announce { n }),
         4 => (0..HOSTS, 1..6usize).prop_map(|(i, count)| Op::Deliver { i, count }),
         1 => (0..HOSTS).prop_map(|i| Op::Disconnect { i }),
@@ -92,6 +98,7 @@ fn act(lab: &mut Lab, world: &mut World, serial: &mut u16, op: Op) {
             deliver(lab, from, 2);
             lab.input(from, Input::PortRemoved { port: old });
         }
+        Op::Use { i, n } => use_vm(lab, i, n),
         Op::Announce { n } => {
             let (i, port) = world[usize::from(n) - 1];
             announce(lab, i, port, n);
@@ -127,6 +134,31 @@ fn heal(lab: &mut Lab, world: &World) {
     }
 }
 
+/// A frame from switch `i` for a VM.
+fn use_vm(lab: &mut Lab, i: usize, n: u8) {
+    match lab.hosts[i].state(n) {
+        None if !lab.hosts[i].tables.vns.is_empty() => {
+            lab.event(i, Event::MissMac { key: key(n), port: PortIdx(1) });
+        }
+        Some(VmState::Ageing { tunnel }) => {
+            lab.hosts[i].tables.vms.insert(key(n), VmState::Remote { tunnel });
+            lab.event(i, Event::InUse { key: key(n) });
+        }
+        _ => {}
+    }
+}
+
+/// Every VM talks to every other one that its switch pulled: what was watched since a reconnect is asked about (R40).
+fn use_what_ages(lab: &mut Lab) {
+    for i in 0..HOSTS {
+        for n in 1..=VMS {
+            use_vm(lab, i, n);
+        }
+    }
+    lab.pass(0);
+    lab.settle();
+}
+
 fn check(lab: &Lab, world: &World) {
     for (n, (at, port)) in (1..).zip(*world) {
         let record = &lab.nva.records[&vm(n)];
@@ -136,7 +168,10 @@ fn check(lab: &Lab, world: &World) {
             if lab.hosts[i].nve.nva().vns == 0 {
                 continue;
             }
+            let pulls = !lab.hosts[i].nve.config().pull.is_empty();
             match lab.hosts[i].state(n) {
+                // Nobody has used it.
+                None | Some(VmState::Absent { .. }) if pulls => {}
                 Some(VmState::Remote { .. } | VmState::Departed { .. }) => {
                     assert_eq!(lab.hosts[i].tunnel_ip(n), Some(locator(at)), "vm{n} seen from {i}");
                 }
@@ -146,23 +181,41 @@ fn check(lab: &Lab, world: &World) {
     }
 }
 
+/// VMs of three switches under these orders; the switches of `pulls` pull the VN.
+fn converges(ops: Vec<Op>, pulls: [bool; HOSTS]) {
+    let mut lab = Lab::with(HOSTS, |c| {
+        if (0..HOSTS).any(|i| pulls[i] && c.nve == lab::nve_id(i)) {
+            c.pull = [lab::vni()].into();
+        }
+    });
+    lab.nva.accept_unplanned = true;
+    let mut world: World = [(0, PortIdx(1)); VMS as usize];
+    for n in 1..=VMS {
+        lab.run_vm(0, n);
+        world[usize::from(n) - 1] = (0, PortIdx(u16::from(n)));
+    }
+    let mut serial = 0;
+    for op in ops {
+        act(&mut lab, &mut world, &mut serial, op);
+    }
+    heal(&mut lab, &world);
+    use_what_ages(&mut lab);
+    check(&lab, &world);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn r73_everything_converges_whatever_got_lost(ops in prop::collection::vec(op(), 1..40)) {
-        let mut lab = Lab::new(HOSTS);
-        lab.nva.accept_unplanned = true;
-        let mut world: World = [(0, PortIdx(1)); VMS as usize];
-        for n in 1..=VMS {
-            lab.run_vm(0, n);
-            world[usize::from(n) - 1] = (0, PortIdx(u16::from(n)));
-        }
-        let mut serial = 0;
-        for op in ops {
-            act(&mut lab, &mut world, &mut serial, op);
-        }
-        heal(&mut lab, &world);
-        check(&lab, &world);
+        converges(ops, [false; HOSTS]);
+    }
+
+    #[test]
+    fn r73_r40_everything_converges_where_switches_pull(
+        ops in prop::collection::vec(op(), 1..40),
+        pulls in any::<[bool; HOSTS]>(),
+    ) {
+        converges(ops, pulls);
     }
 }

@@ -142,6 +142,13 @@ impl MiniNva {
                 self.interests.insert((i, key));
                 vec![(i, NvaToNve::Provision { key, record: self.records.get(&key).cloned() })]
             }
+            // What it has not heard of as a port: a VM that is held for although its port is gone.
+            NveToNva::Report { attachments } => {
+                let new = attachments.into_iter().filter(|a| self.interests.insert((i, a.key)));
+                let new: Vec<VmKey> = new.map(|a| a.key).collect();
+                let told = |key| (i, NvaToNve::Provision { key, record: self.records.get(&key).cloned() });
+                new.into_iter().map(told).collect()
+            }
             NveToNva::Claim { seq, key, base, .. } if !self.mute => self.claim(i, seq, key, base),
             NveToNva::ForwardEnding { key, version } if self.needs_forwarding => {
                 vec![(i, NvaToNve::ForwardExtend { key, version })]
