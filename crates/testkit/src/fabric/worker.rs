@@ -56,8 +56,6 @@ fn config() -> TablesConfig {
         misses_per_port: 8,
         ask_capacity: 16,
         asks_per_port: 8,
-        // A question waits for a session that was cut to come back, and who pulls has the first frames wait for it.
-        miss_hold_packets: 256,
         hold_bytes: 512 << 10,
         settle: Span::from_ms(5000),
         // Large enough for what a VM sends while its switch's session is cut and made again.
