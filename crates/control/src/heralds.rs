@@ -3,8 +3,8 @@
 //! Guests keep what they resolved for minutes. An address that goes to another VM by the directory's
 //! word would stay unreachable for them for so long, since nothing of it passes their ports.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -22,6 +22,8 @@ const FRAME_GAP: Span = Span::from_ms(1);
 pub(crate) struct Heralds {
     /// The last owner of an address that nobody has now.
     former: BTreeMap<(Vni, IpAddr), Mac>,
+    /// The same by owner.
+    had: BTreeSet<(Vni, Mac, IpAddr)>,
     waiting: VecDeque<(Vni, IpAddr)>,
     /// Frames up to now are paid for until then.
     paid_until: Instant,
@@ -34,11 +36,13 @@ impl Heralds {
     pub(crate) fn changed(&mut self, vni: Vni, ip: IpAddr, old: Option<Mac>, new: Option<Mac>) -> bool {
         let Some(new) = new else {
             if let Some(old) = old.filter(|_| self.former.len() < MAX_FORMER) {
+                self.forget_former(vni, ip);
                 self.former.insert((vni, ip), old);
+                self.had.insert((vni, old, ip));
             }
             return false;
         };
-        let before = self.former.remove(&(vni, ip)).or(old);
+        let before = self.forget_former(vni, ip).or(old);
         if before.is_none_or(|mac| mac == new) || self.waiting.contains(&(vni, ip)) {
             return false;
         }
@@ -48,6 +52,18 @@ impl Heralds {
         }
         self.waiting.push_back((vni, ip));
         true
+    }
+
+    fn forget_former(&mut self, vni: Vni, ip: IpAddr) -> Option<Mac> {
+        let former = self.former.remove(&(vni, ip))?;
+        self.had.remove(&(vni, former, ip));
+        Some(former)
+    }
+
+    /// The addresses that `mac` had, and nobody has now.
+    pub(crate) fn had(&self, vni: Vni, mac: Mac) -> Vec<IpAddr> {
+        let from = (vni, mac, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        self.had.range(from..).take_while(|(v, m, _)| (*v, *m) == (vni, mac)).map(|(.., ip)| *ip).collect()
     }
 
     /// The next change to be told, if it is time; what it cost is said with [`Heralds::told`].
@@ -78,6 +94,7 @@ impl Heralds {
     /// Nobody here has a part in the VN any more.
     pub(crate) fn forget_vn(&mut self, vni: Vni) {
         self.former.retain(|(v, _), _| *v != vni);
+        self.had.retain(|(v, ..)| *v != vni);
         self.waiting.retain(|(v, _)| *v != vni);
     }
 }

@@ -14,6 +14,7 @@ pub mod io;
 mod lives;
 mod mirror;
 mod mobility;
+mod negatives;
 mod nve;
 mod queries;
 mod router;

@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use godwit_model::{BindingState, Location, Locators, NveId, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
-/// Negative answers that a VN keeps of each kind; further ones are used once and not kept.
+use crate::negatives::Negatives;
+
+/// Negative answers that a VN keeps of each kind.
 const MAX_NEGATIVES: usize = 16_384;
 
 /// Whether a record changed what we know.
@@ -60,8 +62,8 @@ struct VnMirror {
     vms: BTreeMap<Mac, Entry>,
     by_ip: BTreeMap<IpAddr, BTreeSet<Mac>>,
     members: BTreeMap<NveId, Locators>,
-    absent: BTreeMap<Mac, Instant>,
-    absent_ip: BTreeMap<IpAddr, Instant>,
+    absent: Negatives<Mac>,
+    absent_ip: Negatives<IpAddr>,
 }
 
 impl VnMirror {
@@ -75,8 +77,8 @@ impl VnMirror {
             vms: BTreeMap::new(),
             by_ip: BTreeMap::new(),
             members: BTreeMap::new(),
-            absent: BTreeMap::new(),
-            absent_ip: BTreeMap::new(),
+            absent: Negatives::new(MAX_NEGATIVES),
+            absent_ip: Negatives::new(MAX_NEGATIVES),
         }
     }
 
@@ -253,9 +255,9 @@ impl Mirror {
                 }
             }
         }
-        vn.absent.remove(&mac);
+        vn.absent.remove(mac);
         for ip in record.ips() {
-            vn.absent_ip.remove(&ip);
+            vn.absent_ip.remove(ip);
         }
         let old = vn.vms.remove(&mac).map(|e| e.record);
         if let Some(old) = &old {
@@ -364,38 +366,35 @@ impl Mirror {
         }
     }
 
-    /// A negative answer on a MAC.
-    pub(crate) fn set_absent(&mut self, key: VmKey, until: Instant) {
-        if let Some(vn) = self.vns.get_mut(&key.vni).filter(|v| v.absent.len() < MAX_NEGATIVES) {
-            vn.absent.insert(key.mac, until);
-        }
+    /// A negative answer on a MAC; returns another one that had to go for it.
+    pub(crate) fn set_absent(&mut self, key: VmKey, until: Instant) -> Option<VmKey> {
+        let evicted = self.vns.get_mut(&key.vni)?.absent.insert(key.mac, until)?;
+        Some(VmKey { mac: evicted, ..key })
     }
 
-    /// A negative answer on an address.
-    pub(crate) fn set_absent_ip(&mut self, vni: Vni, ip: IpAddr, until: Instant) {
-        if let Some(vn) = self.vns.get_mut(&vni).filter(|v| v.absent_ip.len() < MAX_NEGATIVES) {
-            vn.absent_ip.insert(ip, until);
-        }
+    /// A negative answer on an address; returns another one that had to go for it.
+    pub(crate) fn set_absent_ip(&mut self, vni: Vni, ip: IpAddr, until: Instant) -> Option<IpAddr> {
+        self.vns.get_mut(&vni)?.absent_ip.insert(ip, until)
     }
 
     /// The VM attaches here, or what was said of it is void: neither it nor its addresses are absent (R36).
     pub(crate) fn clear_absent(&mut self, key: VmKey) {
         if let Some(vn) = self.vns.get_mut(&key.vni) {
-            vn.absent.remove(&key.mac);
+            vn.absent.remove(key.mac);
             for ip in vn.vms.get(&key.mac).into_iter().flat_map(|e| e.record.ips()) {
-                vn.absent_ip.remove(&ip);
+                vn.absent_ip.remove(ip);
             }
         }
     }
 
     /// End of a negative answer on a MAC.
     pub(crate) fn absent(&self, key: VmKey) -> Option<Instant> {
-        self.vns.get(&key.vni)?.absent.get(&key.mac).copied()
+        self.vns.get(&key.vni)?.absent.get(key.mac)
     }
 
     /// End of a negative answer on an address.
     pub(crate) fn absent_ip(&self, vni: Vni, ip: IpAddr) -> Option<Instant> {
-        self.vns.get(&vni)?.absent_ip.get(&ip).copied()
+        self.vns.get(&vni)?.absent_ip.get(ip)
     }
 
     /// Negative answers whose life is over are forgotten; `Instant::NEVER` takes all (R36). Returns
@@ -403,27 +402,15 @@ impl Mirror {
     pub(crate) fn expire_negatives(&mut self, now: Instant) -> (Vec<VmKey>, Vec<(Vni, IpAddr)>) {
         let (mut keys, mut ips) = (Vec::new(), Vec::new());
         for (&vni, vn) in &mut self.vns {
-            vn.absent.retain(|&mac, until| {
-                let over = *until <= now;
-                if over {
-                    keys.push(VmKey { vni, mac });
-                }
-                !over
-            });
-            vn.absent_ip.retain(|&ip, until| {
-                let over = *until <= now;
-                if over {
-                    ips.push((vni, ip));
-                }
-                !over
-            });
+            keys.extend(vn.absent.expire(now).into_iter().map(|mac| VmKey { vni, mac }));
+            ips.extend(vn.absent_ip.expire(now).into_iter().map(|ip| (vni, ip)));
         }
         (keys, ips)
     }
 
     /// MACs with a negative answer in a VN, for people.
     pub(crate) fn absents(&self, vni: Vni) -> Vec<(Mac, Instant)> {
-        self.vns.get(&vni).map_or_else(Vec::new, |v| v.absent.iter().map(|(m, t)| (*m, *t)).collect())
+        self.vns.get(&vni).map_or_else(Vec::new, |v| v.absent.iter().collect())
     }
 }
 

@@ -196,6 +196,33 @@ fn r40_an_answer_that_it_is_not_there_any_more_removes_it() {
     assert_eq!(owner(&lab), None);
 }
 
+/// Nobody would tell: the NVA tells of what was asked for, and the new owner was not.
+#[test]
+fn r24_who_got_the_address_of_an_entry_that_aged_out_is_told_to_local_vms() {
+    for is_gone in [true, false] {
+        let mut lab = two();
+        send(&mut lab);
+        lab.pass(31_000);
+        assert_eq!((lab.hosts[C].state(1), owner(&lab)), (None, None), "aged out");
+        if is_gone {
+            lab.nva.records.remove(&vm(1));
+        } else {
+            lab.nva.records.get_mut(&vm(1)).unwrap().ipv4.clear();
+        }
+        lab.nva.define(vm(3), vm_ip(1));
+        let record = lab::said::other_record(&lab, 3, B, lab.nva.records[&vm(3)].version);
+        lab.nva.records.insert(vm(3), record);
+        lab.hosts[C].frames.clear();
+        // VM 2 has resolved the address long ago.
+        send(&mut lab);
+        assert_eq!(owner(&lab), Some(mac(3)));
+        let told: Vec<_> = lab.hosts[C].frames.iter().filter(|(port, _)| *port == PortIdx(2)).collect();
+        assert_eq!(told.len(), 1);
+        let arp = godwit_wire::arp::Arp::new_checked(&told[0].1[14..]).unwrap();
+        assert!(arp.is_gratuitous(mac(3)) && vm_ip(1) == arp.spa());
+    }
+}
+
 #[test]
 fn r34_a_lifetime_of_zero_serves_what_waits_and_no_more() {
     let mut lab = two();

@@ -11,7 +11,7 @@ use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, PortRole, VmState};
 use godwit_wire::outer::Family;
 use godwit_wire::{Instant, Mac};
-use lab::said::{A, B, C, claims, is_remote_to, other_record, queries};
+use lab::said::{A, B, C, claims, is_remote_to, other_record, queries, warned};
 use lab::{Lab, PORT, UPLINK, access, key, location, locator, mac, nve_id, vm, vm_ip, vni};
 
 #[test]
@@ -193,6 +193,22 @@ fn r46_r48_a_sender_that_does_not_learn_is_named() {
         lab.event(A, stale(locator(C)));
     }
     assert_eq!(lab.hosts[A].alarms(), 1);
+}
+
+#[test]
+fn r46_who_sends_packets_round_is_named() {
+    let mut lab = Lab::new(3);
+    lab.run_vm(A, 1);
+    lab.run_vm(B, 2);
+    lab.run_vm(C, 3);
+    let (sender, to) = (locator(B), locator(C));
+    // Also where no forward entry is left that would name the VM's new NVE.
+    lab.event(A, Event::TtlExhausted { key: key(9), sender, to });
+    assert_eq!(lab.hosts[A].alarms(), 1);
+    for who in [format!("{} ({sender})", nve_id(B)), format!("{} ({to})", nve_id(C)), vm(9).to_string()] {
+        assert!(warned(&lab, A, &who), "{who}: {:?}", lab.hosts[A].notes);
+    }
+    assert_eq!(queries(&lab, A).len(), 1, "if it is us, the directory says so");
 }
 
 #[test]

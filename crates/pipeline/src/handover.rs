@@ -1,6 +1,8 @@
 //! VMs with a special entry: being asked for, moving in, pausing, moving out (R35, R41–R46). Holds,
 //! drains and forwards in flight; and the tick that does what time asks for.
 
+use core::net::IpAddr;
+
 use godwit_tables::event::Event;
 use godwit_tables::holds::{About, Origin};
 use godwit_tables::update::{Key, TunnelIdx};
@@ -11,6 +13,7 @@ use godwit_wire::Vni;
 use crate::classify::{From, flight_ttl};
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
+use crate::too_big::Came;
 use crate::{DEFAULT_TTL, DRAIN_BUDGET, Output};
 
 impl From {
@@ -18,6 +21,14 @@ impl From {
         match self {
             From::Local => Origin::Local,
             From::Overlay { .. } => Origin::Overlay,
+        }
+    }
+
+    /// The NVE that sent it here.
+    fn sender(self) -> Option<IpAddr> {
+        match self {
+            From::Overlay { sender, .. } => Some(sender),
+            From::Local => None,
         }
     }
 }
@@ -79,7 +90,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         self.drop(packet, DropReason::NotLocal);
     }
 
-    fn tell_sender(&mut self, key: Key, from: From, event: impl Fn(Key, core::net::IpAddr) -> Event) {
+    fn tell_sender(&mut self, key: Key, from: From, event: impl Fn(Key, IpAddr) -> Event) {
         if let From::Overlay { sender, .. } = from
             && from != From::RETURNED
             && self.tables.may_report_sender(key, sender, self.now)
@@ -108,7 +119,11 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             Some(Dispatch::Tunnel { tunnel, in_flight: false }) => self.tunnel_first(packet, tunnel, vni),
             Some(Dispatch::Tunnel { tunnel, .. }) => match self.in_flight(packet, at, vni, tunnel, from) {
                 Ok(()) => {}
-                Err((packet, reason)) => self.drop(packet, reason),
+                Err((packet, reason)) => {
+                    let came = Came { by: self.ingress, vn: key.vn(), sender: from.sender() };
+                    self.tell_if_too_big(&packet, reason, tunnel, came);
+                    self.drop(packet, reason);
+                }
             },
             Some(Dispatch::Drop(DropReason::NotLocal)) => self.not_here(packet, key, from),
             Some(Dispatch::Drop(reason)) => self.drop(packet, reason),
@@ -143,10 +158,24 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         // Also where the TTL is used up: that is the sender whose entry closes a loop.
         let key = self.tables.vms.special(at).key;
         self.tell_sender(key, from, |key, sender| Event::StaleSender { key, sender });
-        let Some(ttl) = ttl else { return Err((packet, DropReason::TtlExhausted)) };
+        let Some(ttl) = ttl else {
+            self.tell_loop(key, from, tunnel);
+            return Err((packet, DropReason::TtlExhausted));
+        };
         self.tunnel(packet, tunnel, vni, ttl)?;
         self.tables.forwarded(at, self.now);
         Ok(())
+    }
+
+    /// Frames for `key` go round, and these are two of the NVEs that send them on (R46).
+    #[cold]
+    fn tell_loop(&mut self, key: Key, from: From, tunnel: TunnelIdx) {
+        if let From::Overlay { sender, .. } = from
+            && let Some(to) = self.tables.tunnels.get(tunnel).and_then(|t| t.remote)
+            && self.tables.may_report_loop(key, sender, self.now)
+        {
+            self.event(Event::TtlExhausted { key, sender, to });
+        }
     }
 
     /// Sends held frames that may go, oldest first, until the budget or the buffers are used up, or the VM's port
@@ -175,10 +204,22 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             match sent {
                 Ok(()) => self.tables.flushed(at, self.now),
                 Err((packet, reason)) => {
+                    if let Dispatch::Tunnel { tunnel, .. } = to {
+                        let sender = (about.origin == Origin::Overlay).then_some(about.sender);
+                        let vn = self.tables.vms.special(at).key.vn();
+                        let came = Came { by: about.ingress, vn, sender };
+                        self.tell_if_too_big(&packet, reason, tunnel, came);
+                    }
                     self.out.discard(packet);
                     self.tables.lost(at, about.ingress, reason, self.now);
                 }
             }
+        }
+    }
+
+    fn tell_if_too_big(&mut self, packet: &P, reason: DropReason, tunnel: TunnelIdx, came: Came) {
+        if reason == DropReason::TooBig {
+            self.too_big_on_its_way(packet, tunnel, came);
         }
     }
 

@@ -1,7 +1,10 @@
-//! Frames that do not fit the way to their VM: the sender is told how much does (R8).
+//! Frames that do not fit the way to their VM: the sender is told how much does (R8, R44).
+
+use core::net::IpAddr;
 
 use godwit_tables::DropReason;
-use godwit_tables::update::{PortRole, TunnelIdx};
+use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VnIdx};
+use godwit_tables::vms::Fib;
 use godwit_wire::ethernet::{self, Ethernet};
 use godwit_wire::icmpv4;
 use godwit_wire::icmpv6;
@@ -9,9 +12,9 @@ use godwit_wire::ipv4::Ipv4;
 use godwit_wire::ipv6::Ipv6;
 use godwit_wire::{EtherType, tenant};
 
-use crate::Output;
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
+use crate::{DEFAULT_TTL, Output};
 
 /// Every IPv6 link carries packets of this size, and no host takes a smaller one for an answer (RFC 8200
 /// section 5).
@@ -63,25 +66,69 @@ fn error(frame: &[u8], inner_max: usize, buf: &mut [u8; MAX_ANSWER]) -> Option<u
     Some(tags + len.ok()?)
 }
 
+/// How a frame that cannot go on came here.
+#[derive(Clone, Copy)]
+pub(crate) struct Came {
+    /// The port that is charged for the answer: of the VM that sent it, or the uplink.
+    pub by: PortIdx,
+    /// Its VN.
+    pub vn: VnIdx,
+    /// The NVE that sent it here, if one did.
+    pub sender: Option<IpAddr>,
+}
+
+/// Where an answer goes.
+enum Back {
+    Port(PortIdx),
+    Tunnel(TunnelIdx),
+}
+
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Drops a frame that is larger than `to` carries, and tells its sender, if that is a VM here that has not
     /// been told too often of late.
     #[cold]
     #[inline(never)]
     pub fn too_big(&mut self, packet: P, to: TunnelIdx) {
-        self.tell_too_big(&packet, to);
+        if let Some(PortRole::Access { vn, .. }) = self.tables.ports.role(self.ingress) {
+            let (by, vn) = (self.ingress, *vn);
+            self.tell_too_big(&packet, to, by, vn, |_| Some(Back::Port(by)));
+        }
         self.drop(packet, DropReason::TooBig);
     }
 
-    fn tell_too_big(&mut self, packet: &P, to: TunnelIdx) -> Option<()> {
-        // Frames that were held go out without a port that they came in on.
-        let Some(PortRole::Access { .. }) = self.tables.ports.role(self.ingress) else { return None };
+    /// Tells the sender of a frame that was held, or that is in flight, that it is larger than `to` carries: by
+    /// the way to where the sender is now, or back to the NVE that sent the frame (R44).
+    #[cold]
+    #[inline(never)]
+    pub fn too_big_on_its_way(&mut self, packet: &P, to: TunnelIdx, came: Came) {
+        self.tell_too_big(packet, to, came.by, came.vn, |cx| cx.way_back(packet, came));
+    }
+
+    /// The frame's own VM may be anywhere by now, and other VMs may have its port.
+    fn way_back(&self, packet: &P, came: Came) -> Option<Back> {
+        let mac = Ethernet::new_checked(packet.data()).ok()?.src();
+        match self.tables.vms.get(Key::new(came.vn, mac)) {
+            Some(Fib::Local(port)) if self.tables.ports.serves(port, came.vn) => Some(Back::Port(port)),
+            Some(Fib::Remote(tunnel) | Fib::Ageing(tunnel)) => Some(Back::Tunnel(tunnel)),
+            _ => self.tables.tunnels.towards(came.sender?).map(Back::Tunnel),
+        }
+    }
+
+    fn tell_too_big(
+        &mut self,
+        packet: &P,
+        to: TunnelIdx,
+        by: PortIdx,
+        vn: VnIdx,
+        back: impl Fn(&Self) -> Option<Back>,
+    ) -> Option<()> {
         let frame = packet.data();
         let is_v4 = tenant::look(frame, &self.tables.hash_key).is_v4();
         let (tunnel, _) = self.tables.tunnels.ready_for_frame(to, is_v4)?;
         let mut buf = [0; MAX_ANSWER];
         let len = error(frame, tunnel.inner_max.into(), &mut buf)?;
-        if !self.tables.ports.may_send_error(self.ingress, self.now) {
+        let back = back(self)?;
+        if !self.tables.ports.may_send_error(by, self.now) {
             return None;
         }
         let mut answer = self.src.alloc()?;
@@ -89,9 +136,22 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             self.out.discard(answer);
             return None;
         }
+        match back {
+            Back::Port(port) => self.send(port, answer),
+            Back::Tunnel(tunnel) => {
+                let vni = self.tables.vns.get(vn).map(|v| v.vni);
+                let sent = match vni {
+                    Some(vni) => self.tunnel(answer, tunnel, vni, DEFAULT_TTL),
+                    None => Err((answer, DropReason::UnknownVn)),
+                };
+                if let Err((answer, _)) = sent {
+                    self.out.discard(answer);
+                    return None;
+                }
+            }
+        }
         self.tables.counters.worker.told_too_big += 1;
         self.tables.counters.worker.copies += 1;
-        self.send(self.ingress, answer);
         Some(())
     }
 }

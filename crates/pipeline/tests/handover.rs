@@ -429,6 +429,13 @@ fn r46_a_ring_of_stale_forward_entries_ends() {
         nve.one(UPLINK, &frame);
         if nve.out.sent.is_empty() {
             assert_eq!(nve.drops(DropReason::TtlExhausted), 1);
+            let news = Event::TtlExhausted { key: key(M1), sender: NVE_C.into(), to: NVE_B.into() };
+            assert!(nve.take_events().contains(&news), "both of its neighbors in the ring are named");
+            nve.one(UPLINK, &frame);
+            assert!(!nve.take_events().contains(&news), "once a second");
+            nve.wait(ms(1000));
+            nve.one(UPLINK, &frame);
+            assert!(nve.take_events().contains(&news));
             break;
         }
         // The underlay carries it to the next NVE, which has the same addresses in this lab.

@@ -140,6 +140,16 @@ pub enum Event {
         /// The sender's locator.
         sender: IpAddr,
     },
+    /// A frame in flight was dropped, because its outer TTL allows no further journey: its NVEs send it round
+    /// (R46d). Raised once a second a VM and sender at most.
+    TtlExhausted {
+        /// VN and MAC.
+        key: Key,
+        /// The NVE that sent it here.
+        sender: IpAddr,
+        /// The NVE that it would have gone to.
+        to: IpAddr,
+    },
     /// Progress of a VM's handover in this worker; raised when counts changed, at most every few
     /// milliseconds a VM, and when a hold runs empty.
     Handover {

@@ -471,6 +471,11 @@ impl Tables {
         self.redirects.allow(limiter::tag(key.0, sender), self.bounds.redirect_interval, now)
     }
 
+    /// That frames of `sender` for `key` go round may be reported now (R46d).
+    pub fn may_report_loop(&mut self, key: Key, sender: core::net::IpAddr, now: Instant) -> bool {
+        self.news.allow(limiter::tag(!key.0, sender), Span::from_ms(1000), now)
+    }
+
     /// A router's report on packets to `remote` may be passed on now (R9).
     pub fn may_report_path(&mut self, remote: core::net::IpAddr, now: Instant) -> bool {
         self.news.allow(limiter::tag(u64::MAX, remote), self.bounds.redirect_interval, now)

@@ -486,6 +486,12 @@ impl Tunnels {
         self.tunnels.get(tunnel.0 as usize).filter(|t| t.remote.is_some())
     }
 
+    /// The tunnel to a locator, if there is one that is ready. Looks at every tunnel: not for the packet path.
+    pub fn towards(&self, remote: IpAddr) -> Option<TunnelIdx> {
+        let found = self.tunnels.iter().position(|t| t.remote == Some(remote) && t.header.is_some());
+        found.map(|at| TunnelIdx(at as u32))
+    }
+
     /// The tunnel that a frame goes through: the twin for IPv4 packets, where there is one and it is
     /// ready (R4).
     pub fn for_frame(&self, tunnel: TunnelIdx, is_v4: bool) -> TunnelIdx {

@@ -46,6 +46,7 @@ impl Nve {
             Event::Peer { src, dst, datagram } => self.peer_datagram(src, dst, &datagram, out),
             Event::NotLocal { key, sender } => self.not_local(worker, key, sender, out),
             Event::StaleSender { key, sender } => self.stale_sender(key, sender, out),
+            Event::TtlExhausted { key, sender, to } => self.goes_round(key, sender, to, out),
             Event::Handover { key, stats } => self.handover(worker, key, stats, out),
             Event::TableFull { key } => self.table_full(key, out),
             Event::InUse { key } => self.in_use(key, out),
@@ -115,7 +116,7 @@ impl Nve {
 
     /// Puts a question that VMs' frames raised, unless those are too many for the directory (R67): the frames wait
     /// as long as for an answer that does not come.
-    fn ask_within_bounds(&mut self, asked: Asked) {
+    pub(super) fn ask_within_bounds(&mut self, asked: Asked) {
         if !self.may_ask(asked) {
             self.counts.queries_limited += 1;
         }
@@ -229,6 +230,27 @@ impl Nve {
             self.alarm(text, out);
         }
         self.tell_sender(key, sender, Some(to), out);
+    }
+
+    /// Frames for a VM were sent on until their outer TTL was used up: two NVEs at least are wrong about where it
+    /// is (R46). The workers bound how often they say it.
+    fn goes_round(&mut self, key: Key, sender: IpAddr, to: IpAddr, out: &mut Outputs) {
+        let Some(key) = self.vm_key(key) else { return };
+        let members = self.mirror.members(key.vni, &self.config.nve);
+        let named = |ip: IpAddr| match members.iter().find(|(_, locators)| locators.contains(ip)) {
+            Some((nve, _)) => format!("{nve} ({ip})"),
+            None => ip.to_string(),
+        };
+        let text = format!(
+            "packets for {key} go round: {} sends them here, from here they go to {}, and their outer TTL is used \
+             up: dropped; `godwitctl entries --nve NVE --vn {}` shows what each of them believes (R46)",
+            named(sender),
+            named(to),
+            key.vni
+        );
+        self.alarm(text, out);
+        // If it is us, the directory says so.
+        self.ask(Asked::Mac(key.vni, key.mac));
     }
 
     /// Tells the VMs that run here of addresses that have got another MAC, by gratuitous ARP or an

@@ -349,6 +349,20 @@ impl Nve {
             self.sync_vm(VmKey { vni, mac }, out);
         }
         self.negative_unless_known(asked, lifetime_ms, out);
+        self.ask_about_former_addresses(asked);
+    }
+
+    /// In a pulled VN nobody tells that an address has got another owner once the former one's record has aged out.
+    /// Local VMs that know the former one still send to it: what it had and has no more is asked about, so that they
+    /// are told (R24).
+    fn ask_about_former_addresses(&mut self, asked: Asked) {
+        let Asked::Mac(vni, mac) = asked else { return };
+        if !self.is_pulled(vni) {
+            return;
+        }
+        for ip in self.heralds.had(vni, mac) {
+            self.ask_within_bounds(Asked::Ip(vni, ip));
+        }
     }
 
     /// What was asked for and is nowhere, or nowhere that frames could go, is absent for a while
@@ -359,12 +373,16 @@ impl Nve {
         let Some(vn) = self.router.vn(asked.vni()) else { return };
         match asked {
             Asked::Mac(vni, mac) if self.router.vm(Key::new(vn, mac)).is_none() => {
-                self.mirror.set_absent(VmKey { vni, mac }, until);
-                self.sync_vm(VmKey { vni, mac }, out);
+                let evicted = self.mirror.set_absent(VmKey { vni, mac }, until);
+                for key in evicted.into_iter().chain([VmKey { vni, mac }]) {
+                    self.sync_vm(key, out);
+                }
             }
             Asked::Ip(vni, ip) if !self.router.has_answer(vn, ip) => {
-                self.mirror.set_absent_ip(vni, ip, until);
-                self.sync_ip(vni, ip);
+                let evicted = self.mirror.set_absent_ip(vni, ip, until);
+                for ip in evicted.into_iter().chain([ip]) {
+                    self.sync_ip(vni, ip);
+                }
             }
             Asked::Mac(..) | Asked::Ip(..) => return,
         }
