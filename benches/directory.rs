@@ -99,6 +99,7 @@ impl Bench {
                 ipv6: vec![],
                 router: false,
                 pinned: None,
+                policy: None,
             };
             self.directory.define_vm(self.now, WALL_US, vm).expect("a new VM");
         }

@@ -433,6 +433,7 @@ pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], rout
         router,
         router_pinned: true,
         frozen: false,
+        policy: None,
         pinned: false,
         moving: None,
     }

@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use godwit_model::Policy;
 use godwit_tables::update::{HoldLimits, Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
 use godwit_wire::outer::OuterHeader;
-use godwit_wire::{Instant, Mac, Span, Vni};
+use godwit_wire::{Instant, Mac, Rate, Span, Vni};
 
 use crate::config::WorkerSet;
 
@@ -87,6 +88,8 @@ pub(crate) struct Router {
     sources: BTreeMap<PortIdx, BTreeSet<IpAddr>>,
     /// Ports whose VMs may speak as routers (R66).
     servers: BTreeSet<PortIdx>,
+    /// What the VMs of ports may send and get (R23).
+    policies: BTreeMap<PortIdx, Policy>,
     vms: BTreeMap<Key, VmState>,
     answers: BTreeMap<(VnIdx, IpAddr), Answer>,
     updates: Vec<(usize, Update)>,
@@ -105,6 +108,7 @@ impl Router {
             ports: BTreeMap::new(),
             sources: BTreeMap::new(),
             servers: BTreeSet::new(),
+            policies: BTreeMap::new(),
             vms: BTreeMap::new(),
             answers: BTreeMap::new(),
             updates: Vec::new(),
@@ -235,8 +239,26 @@ impl Router {
         }
     }
 
+    /// Sets the policy of a port's VM (R23); to be told before the port opens.
+    pub(crate) fn set_policy(&mut self, port: PortIdx, policy: Option<&Policy>) {
+        if self.policies.get(&port) == policy {
+            return;
+        }
+        match policy {
+            Some(policy) => {
+                self.policies.insert(port, policy.clone());
+                policy_updates(port, policy).for_each(|update| self.emit(update));
+            }
+            None => {
+                self.policies.remove(&port);
+                self.emit(Update::PolicyClear { port });
+            }
+        }
+    }
+
     /// Forgets a port.
     pub(crate) fn remove_port(&mut self, port: PortIdx) {
+        self.policies.remove(&port);
         self.servers.remove(&port);
         self.sources.remove(&port);
         if self.ports.remove(&port).is_some() {
@@ -443,6 +465,7 @@ impl Router {
             all.extend(ips.iter().map(|&ip| Update::SourceSet { port, ip }));
         }
         all.extend(self.servers.iter().map(|&port| Update::ServerSet { port, server: true }));
+        all.extend(self.policies.iter().flat_map(|(&port, policy)| policy_updates(port, policy)));
         all.extend(self.vms.iter().map(|(&key, &state)| Update::VmSet { key, state }));
         all.extend(self.answers.iter().map(|(&(vn, ip), &a)| answer_update(vn, ip, a)));
         for (&vn, v) in &self.vns {
@@ -457,6 +480,13 @@ impl Router {
         self.workers = self.workers.without(worker);
         self.share_flood_gaps();
     }
+}
+
+/// The rules, and what brings them into force.
+fn policy_updates(port: PortIdx, policy: &Policy) -> impl Iterator<Item = Update> {
+    let rules = policy.rules.iter().zip(0..).map(move |(&rule, at)| Update::PolicyRule { port, at, rule });
+    let (count, rate) = (policy.rules.len() as u8, Rate::per_second(policy.rate, policy.burst));
+    rules.chain([Update::PolicySet { port, rules: count, default: policy.default, rate }])
 }
 
 /// The tunnel that an entry names.

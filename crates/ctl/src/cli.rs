@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{counters, entries, moves, nva, nve, perf, placement, port, trace, vm, vn};
+use crate::commands::{counters, entries, moves, nva, nve, perf, placement, policy, port, trace, vm, vn};
 use crate::parse;
 
 const EXAMPLES: &str = "\
@@ -73,6 +73,9 @@ pub enum Command {
     /// VMs: where they are, and moving them.
     #[command(subcommand)]
     Vm(vm::VmCommand),
+    /// Policies: what VMs may send and receive, wherever they run.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Planned moves and their timelines.
     #[command(subcommand)]
     Move(moves::MoveCommand),

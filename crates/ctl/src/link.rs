@@ -177,6 +177,14 @@ impl Nva {
         Ok(self.settle(self.client().list_vns(v1::ListVnsRequest {})).await?.vns)
     }
 
+    /// All policies.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn policies(&self) -> Result<Vec<v1::Policy>, Failure> {
+        Ok(self.settle(self.client().list_policies(v1::ListPoliciesRequest {})).await?.policies)
+    }
+
     /// The VMs of a VN, or all where `vn` is empty.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ pub enum Named {
     Nve,
     /// A planned move.
     Move,
+    /// A policy.
+    Policy,
 }
 
 impl Named {
@@ -24,6 +26,7 @@ impl Named {
             Named::Vm => "VM",
             Named::Nve => "NVE",
             Named::Move => "move",
+            Named::Policy => "policy",
         }
     }
 
@@ -33,6 +36,7 @@ impl Named {
             Named::Vm => "godwitctl vm list",
             Named::Nve => "godwitctl nve list",
             Named::Move => "godwitctl move list",
+            Named::Policy => "godwitctl policy list",
         }
     }
 
@@ -41,6 +45,7 @@ impl Named {
             Named::Vn => nva.vns().await?.into_iter().map(|v| v.name).collect(),
             Named::Vm => nva.vms("").await?.into_iter().map(|v| v.name).collect(),
             Named::Nve => nva.nves().await?.into_iter().map(|v| v.name).collect(),
+            Named::Policy => nva.policies().await?.into_iter().map(|p| p.name).collect(),
             Named::Move => nva.moves("", false).await?.into_iter().map(|v| v.id).collect(),
         })
     }

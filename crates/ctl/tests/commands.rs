@@ -70,6 +70,25 @@ fn vm() {
 }
 
 #[test]
+fn policy() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "policy list",
+        "policy list --json",
+        "policy show web",
+        "policy show slow --json",
+        "policy show wbe",
+        "policy define no-mail",
+        "policy define slow --default deny --rate 55 --json",
+        "policy define slow --rate 0",
+        "policy define slow --burst 5",
+        "policy remove slow",
+        "policy remove web",
+        "vm define db --vn blue --mac 02:00:00:00:00:09 --policy web --json",
+    ]));
+}
+
+#[test]
 fn vm_move() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[

@@ -5,6 +5,7 @@
 
 pub mod message;
 mod oper;
+mod policy;
 pub mod timing;
 
 use core::fmt;
@@ -13,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_wire::{Mac, Vni};
 
 pub use oper::{BadOperState, OperState};
+pub use policy::{BadPolicy, BadRule, Policy, parse_rule};
 
 /// The name of a Network Virtualization Edge, as the operator chose it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -186,6 +188,8 @@ pub struct VmRecord {
     pub pinned: bool,
     /// The planned move that is under way, if any.
     pub moving: Option<MoveId>,
+    /// What it may send and receive, wherever it runs (R23): the name of a [`Policy`].
+    pub policy: Option<String>,
     /// It went to and fro without being ordered to, and stays where it is until the operator clears it (R22).
     pub frozen: bool,
 }

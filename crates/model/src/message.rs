@@ -6,7 +6,7 @@ use godwit_wire::{Mac, Vni};
 
 use crate::{
     ClaimCause, DenyReason, DirectoryMode, HandoverCounts, Location, Locators, MoveId, MoveMode, MoveStep,
-    NveId, Secret, Version, VmKey, VmRecord,
+    NveId, Policy, Secret, Version, VmKey, VmRecord,
 };
 
 /// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.
@@ -275,6 +275,15 @@ pub enum NvaToNve {
         key: VmKey,
         /// Why.
         reason: String,
+    },
+    /// Policies, before the records that name them (R23).
+    Policies {
+        /// What was told before counts no more: these are the first of all that there are.
+        reset: bool,
+        /// New or changed ones.
+        policies: Vec<Policy>,
+        /// Names of those that are gone.
+        gone: Vec<String>,
     },
     /// What the directory has on an associated VM; `None`: nothing.
     Provision {

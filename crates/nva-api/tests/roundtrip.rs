@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
     BindingState, ClaimCause, DenyReason, DirectoryMode, HandoverCounts, Location, Locators, MoveId,
-    MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Secret, Version, VmKey, VmRecord,
+    MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Version, VmKey, VmRecord,
 };
 use godwit_nva_api::prost::Message as _;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
+use godwit_wire::policy::Verdict;
 use godwit_wire::{Mac, Vni};
 use proptest::collection::{btree_set, vec};
 use proptest::option::of;
@@ -59,9 +60,17 @@ fn ips6() -> impl Strategy<Value = Vec<Ipv6Addr>> {
 }
 
 fn record() -> impl Strategy<Value = VmRecord> {
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>(), of(name()));
     (name(), key(), ips4(), ips6(), of(location()), version(), flags).prop_map(
-        |(name, key, ipv4, ipv6, location, version, (router, router_pinned, pinned, moving, frozen))| {
+        |(
+            name,
+            key,
+            ipv4,
+            ipv6,
+            location,
+            version,
+            (router, router_pinned, pinned, moving, frozen, policy),
+        )| {
             let state = if location.is_some() { BindingState::Active } else { BindingState::Detached };
             VmRecord {
                 name,
@@ -76,9 +85,23 @@ fn record() -> impl Strategy<Value = VmRecord> {
                 pinned,
                 moving,
                 frozen,
+                policy,
             }
         },
     )
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let rules = [
+        "allow in",
+        "deny out tcp 10.0.0.0/8 port 1-9",
+        "deny in udp 2001:db8::/32 remote-port 53",
+        "allow out 47",
+    ];
+    let rule = select(rules.to_vec()).prop_map(|r| godwit_model::parse_rule(r).unwrap());
+    let default = select(vec![Verdict::Allow, Verdict::Deny]);
+    (name(), vec(rule, 0..4), default, any::<u32>(), 1..u32::MAX)
+        .prop_map(|(name, rules, default, rate, burst)| Policy { name, rules, default, rate, burst })
 }
 
 fn step() -> impl Strategy<Value = MoveStep> {
@@ -229,6 +252,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
             reason
         }),
         (key(), of(record())).prop_map(|(key, record)| NvaToNve::Provision { key, record }),
+        (any::<bool>(), vec(policy(), 0..3), vec(name(), 0..3))
+            .prop_map(|(reset, policies, gone)| NvaToNve::Policies { reset, policies, gone }),
         (key(), version()).prop_map(|(key, version)| NvaToNve::ForwardExtend { key, version }),
         (key(), version(), nve()).prop_map(|(key, version, from)| NvaToNve::Departed { key, version, from }),
         (key(), of(locators()), version(), nve()).prop_map(|(key, to, version, from)| NvaToNve::Redirect {

@@ -27,6 +27,7 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const VNS: TableDefinition<u32, Bytes> = TableDefinition::new("vns");
 /// By VNI and MAC.
 const VMS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("vms");
+const POLICIES: TableDefinition<&str, Bytes> = TableDefinition::new("policies");
 const NVES: TableDefinition<&str, Bytes> = TableDefinition::new("nves");
 const MOVES: TableDefinition<&str, Bytes> = TableDefinition::new("moves");
 
@@ -120,6 +121,11 @@ impl RedbStore {
             let r = codec::vm_from(value.value()).map_err(|e| self.broken(e))?;
             state.vms.insert(r.key, r);
         }
+        for row in txn.open_table(POLICIES).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (_, value) = row.map_err(|e| self.broken(e))?;
+            let p = codec::policy_from(value.value()).map_err(|e| self.broken(e))?;
+            state.policies.insert(p.name.clone(), p);
+        }
         for row in txn.open_table(NVES).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
             let (_, value) = row.map_err(|e| self.broken(e))?;
             let r = codec::nve_from(value.value()).map_err(|e| self.broken(e))?;
@@ -164,6 +170,7 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
     let mut meta = txn.open_table(META)?;
     let mut vns = txn.open_table(VNS)?;
     let mut vms = txn.open_table(VMS)?;
+    let mut policies = txn.open_table(POLICIES)?;
     let mut nves = txn.open_table(NVES)?;
     let mut moves = txn.open_table(MOVES)?;
     for write in writes {
@@ -173,6 +180,8 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
             Write::RemoveVn(vni) => drop(vns.remove(vn_key(*vni))?),
             Write::PutVm(r) => drop(vms.insert(vm_key(r.key), &codec::vm(r)[..])?),
             Write::RemoveVm(key) => drop(vms.remove(vm_key(*key))?),
+            Write::PutPolicy(p) => drop(policies.insert(p.name.as_str(), &codec::policy(p)[..])?),
+            Write::RemovePolicy(name) => drop(policies.remove(name.as_str())?),
             Write::PutNve(r) => drop(nves.insert(r.id.as_str(), &codec::nve(r)[..])?),
             Write::RemoveNve(id) => drop(nves.remove(NveId::as_str(id))?),
             Write::PutMove(m) => drop(moves.insert(m.record.id.0.as_str(), &codec::stored_move(m)[..])?),

@@ -79,6 +79,8 @@ pub(crate) struct Port {
     behind: bool,
     /// The IP source that frames usually have (R65).
     usual: sources::Usual,
+    /// Its VM's policy has a say (R23).
+    filtered: bool,
 }
 
 impl Port {
@@ -95,6 +97,7 @@ impl Port {
             transparent: v.transparent_vlan,
             behind: false,
             usual,
+            filtered: tables.ports.is_filtered(port),
         })
     }
 
@@ -162,9 +165,9 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 /// Pass one: headers, keys, prefetch of locations.
 #[inline(always)]
 fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &[P], port: &Port) {
-    // A port that is not open has no usual frames.
-    let open = port.admission == Admission::Activated;
-    let own = if open { Sender::of(port.mac) } else { Sender::NOBODY };
+    // A port that is not open has no usual frames, and one with a policy has each of them looked at.
+    let usual = port.admission == Admission::Activated && !port.filtered;
+    let own = if usual { Sender::of(port.mac) } else { Sender::NOBODY };
     let (vn, hash_key) = (u64::from(port.vn.0) << 48, cx.tables.hash_key);
     let vms = cx.tables.vms.view();
     let mut bytes = 0;
@@ -210,7 +213,8 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
     if let Some(dst) = classify::plain_unicast(frame, port.mac.to_u64()).filter(|_| open) {
         let tenant = tenant::look(frame, &tables.hash_key);
         let good = port.check_source(tenant.source, tables, now).is_ok();
-        if good && bum::check_word(tables, port.port, frame).is_ok() {
+        let free = !port.filtered || tables.ports.sends_freely(port.port, frame);
+        if good && free && bum::check_word(tables, port.port, frame).is_ok() {
             look.set(Key(u64::from(port.vn.0) << 48 | dst), tables.vms.view(), tenant);
         }
     }
@@ -412,12 +416,16 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     match wish {
         // Requests and announcements are short.
         Wish::Announce(..) | Wish::Resolve(_) if !whole => cx.drop(packet, DropReason::NotContiguous),
-        Wish::Unicast(to) => cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local),
+        Wish::Unicast(to) => cx.within_policy(packet, port, |cx, packet| {
+            cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
+        }),
         Wish::ToOwner(to) => {
             packet.data_mut()[..6].copy_from_slice(&to.0);
             cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
         }
-        Wish::Flood => cx.flood(packet, port.vn, Some(port.vni)),
+        Wish::Flood => {
+            cx.within_policy(packet, port, |cx, packet| cx.flood(packet, port.vn, Some(port.vni)));
+        }
         Wish::Announce(kind, ip) => {
             if cx.tables.ports.may_announce(port.port, cx.now) {
                 cx.event(Event::Announce { port: port.port, kind, mac: port.mac, ip });
@@ -445,6 +453,19 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
 }
 
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
+    /// Does `then` with what a VM sends, as far as its policy lets it (R23): a policy looks at packets as they leave.
+    fn within_policy(&mut self, packet: P, port: &Port, then: impl Fn(&mut Self, P)) {
+        if !port.filtered {
+            return then(self, packet);
+        }
+        let one = |cx: &mut Self, packet: P| match cx.tables.ports.may_send(port.port, packet.data(), cx.now)
+        {
+            Ok(()) => then(cx, packet),
+            Err(reason) => cx.drop(packet, reason),
+        };
+        if packet.is_plain() { one(self, packet) } else { self.parts(packet, one) }
+    }
+
     /// A good frame of a port that is not activated yet: control may just be hearing of its VM (R45). One that its
     /// guest left unfinished becomes plain frames first: most of what a guest of virtio sends is unfinished.
     #[cold]

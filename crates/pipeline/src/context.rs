@@ -45,10 +45,23 @@ impl<'a, P: Packet, O: Output<P>, S: PacketSource<P>> Context<'a, P, O, S> {
     /// Delivers a frame to a VM's port, if that still serves the VN.
     #[inline(always)]
     pub fn deliver(&mut self, port: PortIdx, vn: VnIdx, packet: P) {
-        if self.tables.ports.serves(port, vn) {
-            self.send(port, packet);
-        } else {
-            self.drop(packet, DropReason::PortGone);
+        match self.may_enter(port, vn, &packet) {
+            Ok(()) => self.send(port, packet),
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    /// A frame may go to a VM's port: that serves the VN, and its VM's policy allows the frame (R23).
+    ///
+    /// # Errors
+    /// Why not.
+    #[inline(always)]
+    pub fn may_enter(&self, port: PortIdx, vn: VnIdx, packet: &P) -> Result<(), DropReason> {
+        let ports = &self.tables.ports;
+        match ports.serves(port, vn) {
+            true => Ok(()),
+            false if ports.leads_to(port, vn) => ports.may_get(port, packet.data()),
+            false => Err(DropReason::PortGone),
         }
     }
 

@@ -64,7 +64,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     }
 
     pub fn deliver_from(&mut self, packet: P, key: Key, port: godwit_tables::update::PortIdx, from: From) {
-        if port == self.ingress && self.tables.ports.serves(port, key.vn()) {
+        if port == self.ingress && self.tables.ports.leads_to(port, key.vn()) {
             return self.drop(packet, DropReason::Hairpin);
         }
         if from.origin() == Origin::Overlay {
@@ -233,8 +233,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         let key = self.tables.vms.special(at).key;
         match to {
             Dispatch::Deliver(port) => {
-                if !self.tables.ports.serves(port, key.vn()) {
-                    return Err((packet, DropReason::PortGone));
+                if let Err(reason) = self.may_enter(port, key.vn(), &packet) {
+                    return Err((packet, reason));
                 }
                 if about.origin == Origin::Overlay {
                     self.tables.counters.worker.decapsulated += 1;

@@ -105,7 +105,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     #[cold]
     #[inline(never)]
     pub fn resolve_parts(&mut self, mut packet: P, key: Key, vni: Vni, from: From) {
+        // A policy looks at packets, not at what will become some.
         if let Some(Fib::Local(port)) = self.tables.vms.get(key)
+            && !self.tables.ports.is_filtered(port)
             && let Some(told) = self.as_it_is(&packet, port)
         {
             packet.hand_on(told);

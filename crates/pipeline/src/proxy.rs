@@ -310,7 +310,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
 
     /// Sends an answer in a buffer of its own.
     fn answer_late(&mut self, ask: &Ask, r: &Resolution) -> Result<(), DropReason> {
-        if !self.tables.ports.serves(ask.port, ask.vn) {
+        if !self.tables.ports.leads_to(ask.port, ask.vn) {
             return Err(DropReason::PortGone);
         }
         let mut buf = [0; MAX_ANSWER];

@@ -108,7 +108,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     fn way_back(&self, packet: &P, came: Came) -> Option<Back> {
         let mac = Ethernet::new_checked(packet.data()).ok()?.src();
         match self.tables.vms.get(Key::new(came.vn, mac)) {
-            Some(Fib::Local(port)) if self.tables.ports.serves(port, came.vn) => Some(Back::Port(port)),
+            Some(Fib::Local(port)) if self.tables.ports.leads_to(port, came.vn) => Some(Back::Port(port)),
             Some(Fib::Remote(tunnel) | Fib::Ageing(tunnel)) => Some(Back::Tunnel(tunnel)),
             _ => self.tables.tunnels.towards(came.sender?).map(Back::Tunnel),
         }

@@ -9,10 +9,12 @@ use core::net::IpAddr;
 
 use godwit_tables::event::AnnounceKind;
 use godwit_tables::holds::Origin;
+use godwit_tables::policies::Judged;
 use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
 use godwit_tables::vms::{Fib, State};
 use godwit_tables::{Dispatch, DropReason, Tables};
 use godwit_wire::ethernet::TAG_LEN;
+use godwit_wire::policy::{self, Direction};
 use godwit_wire::{EtherType, Instant, Mac, Vni, tenant};
 
 use crate::access::{self, Port, Wish};
@@ -23,7 +25,7 @@ use crate::proxy::Resolution;
 use crate::underlay::{self, Fate, Uplink};
 
 /// The most steps that a trace takes.
-pub const MAX_STEPS: usize = 12;
+pub const MAX_STEPS: usize = 14;
 
 /// What the forwarding table says of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +101,13 @@ pub enum Step {
         vn: VnIdx,
         /// Its identifier.
         vni: Vni,
+    },
+    /// A policy was asked (R23).
+    Policy {
+        /// The port whose VM has it.
+        port: PortIdx,
+        /// What it says.
+        judged: Judged,
     },
     /// The source is the port's VM (R65).
     SourceAccepted {
@@ -176,7 +185,8 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
     let role = tables.ports.role(ingress).copied();
     let first = Step::Ingress { port: ingress, role };
     let trace = Trace { steps: [first; MAX_STEPS], len: 1 };
-    let mut t = Tracer { tables, ingress, frame, now, v4: false, trace };
+    let inner = (0, frame.len());
+    let mut t = Tracer { tables, ingress, frame, now, v4: false, inner, trace };
     let verdict = match role {
         None => Verdict::Drop(DropReason::PortUnknown),
         Some(PortRole::Access { vn, mac, admission }) => {
@@ -207,6 +217,8 @@ struct Tracer<'a> {
     now: Instant,
     /// The tenant's frame is an IPv4 packet (R4).
     v4: bool,
+    /// Where in `frame` the tenant's begins and ends.
+    inner: (usize, usize),
     trace: Trace,
 }
 
@@ -242,6 +254,11 @@ impl Tracer<'_> {
             let mac = Addresses::of(self.frame).map_or(port.mac, Addresses::src_mac);
             self.trace.push(Step::SourceAccepted { mac });
         }
+        if matches!(wish, Wish::Unicast(_) | Wish::Flood)
+            && let Err(reason) = self.policy(port.port, Direction::Out)
+        {
+            return Verdict::Drop(reason);
+        }
         match wish {
             Wish::Unicast(to) | Wish::ToOwner(to) => self.resolve(Key::new(port.vn, to), len, From::Local),
             Wish::Flood => self.flood(port.vn, self.frame, true),
@@ -258,6 +275,17 @@ impl Tracer<'_> {
             Wish::Resolve(r) => self.asks(&r),
             Wish::Untag => Verdict::Drop(DropReason::VlanTag),
             Wish::Drop(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    /// What the policy of a port's VM says of the frame. Whether its rate is used up is not to be seen here.
+    fn policy(&mut self, port: PortIdx, direction: Direction) -> Result<(), DropReason> {
+        let frame = self.frame.get(self.inner.0..self.inner.1).unwrap_or_default();
+        let Some(judged) = self.tables.ports.judge(port, frame, direction) else { return Ok(()) };
+        self.trace.push(Step::Policy { port, judged });
+        match judged.verdict {
+            policy::Verdict::Allow => Ok(()),
+            policy::Verdict::Deny => Err(DropReason::PolicyDenied),
         }
     }
 
@@ -290,6 +318,7 @@ impl Tracer<'_> {
             (_, Some(inner)) => inner,
             (_, None) => return self.underlay(uplink),
         };
+        self.inner = (outer.inner_offset, outer.inner_end);
         self.v4 = self.frame.get(outer.inner_offset..outer.inner_end).is_some_and(is_v4);
         self.trace.push(Step::Outer { sender: outer.src, ttl: outer.ttl });
         self.trace.push(Step::VnFound { vn, vni: outer.vni });
@@ -396,11 +425,11 @@ impl Tracer<'_> {
         self.tables.room_to_hold(querying, packets, len).map_or_else(Verdict::Drop, |()| held)
     }
 
-    fn deliver(&self, port: PortIdx, vn: VnIdx) -> Verdict {
-        match self.tables.ports.serves(port, vn) {
+    fn deliver(&mut self, port: PortIdx, vn: VnIdx) -> Verdict {
+        match self.tables.ports.leads_to(port, vn) {
             false => Verdict::Drop(DropReason::PortGone),
             true if port == self.ingress => Verdict::Drop(DropReason::Hairpin),
-            true => Verdict::Send { port },
+            true => self.policy(port, Direction::In).map_or_else(Verdict::Drop, |()| Verdict::Send { port }),
         }
     }
 
@@ -447,6 +476,12 @@ impl fmt::Display for Step {
             }
             Step::Outer { sender, ttl } => write!(f, "VXLAN from NVE {sender}, TTL {ttl} (R1, R3, R4)"),
             Step::VnFound { vn, vni } => write!(f, "VN {}: VNI {vni} (R13)", vn.0),
+            Step::Policy { port, judged: Judged { verdict, rule: Some(rule) } } => {
+                write!(f, "policy of port {}: {verdict}, by the rule `{rule}` (R23)", port.0)
+            }
+            Step::Policy { port, judged: Judged { verdict, rule: None } } => {
+                write!(f, "policy of port {}: {verdict}, by its default (R23)", port.0)
+            }
             Step::SourceAccepted { mac } => write!(f, "source {mac} is the port's VM (R65)"),
             Step::Untagged => write!(f, "802.1Q tag taken off (R10)"),
             Step::Announces { kind } => write!(f, "announces its VM: {kind:?} (R18, R24-R26)"),

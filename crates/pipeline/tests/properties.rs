@@ -10,7 +10,8 @@ use godwit_pipeline::trace::{Trace, Verdict, trace};
 use godwit_tables::counters::DropReason;
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Nd, Vxlan};
-use godwit_wire::{Mac, Vni};
+use godwit_wire::policy::{self, Direction, Prefix, Rule};
+use godwit_wire::{Mac, Rate, Vni};
 use proptest::prelude::*;
 
 const MACS: [Mac; 7] = [M1, M2, R4, R6, STRANGER, Mac::BROADCAST, mac(0x50)];
@@ -127,7 +128,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => proptest::collection::vec(arrival(), 1..6).prop_map(Op::Frames),
         4 => (mac.clone(), prop_oneof![4 => Just(VN), 1 => Just(OTHER_VN)], vm_state())
             .prop_map(|(m, v, s)| Op::Vm(m, v, s)),
-        2 => (0u8..24, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
+        2 => (0u8..29, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
         2 => (0u64..30).prop_map(Op::Wait),
         2 => Just(Op::Tick),
         1 => (0usize..20).prop_map(Op::Buffers),
@@ -158,8 +159,27 @@ impl Lab {
             22 => self.apply(Update::TunnelTwin { tunnel, twin: Some(TunnelIdx((tunnel.0 + 1) % 4)) }),
             23 => self.apply(Update::TunnelTwin { tunnel, twin: None }),
             20 => self.apply(Update::ReplicaRemove { vn: VN, tunnel }),
+            24 | 25 => self.stage(if n < 4 { P1 } else { P2 }, n),
+            26 | 27 => self.enforce(if n < 4 { P1 } else { P2 }, n),
+            28 => self.apply(Update::PolicyClear { port: if n < 4 { P1 } else { P2 } }),
             _ => self.set_uplink((n & 1 == 0).then_some(EXCEPTION)),
         }
+    }
+
+    fn stage(&mut self, port: PortIdx, n: u8) {
+        let rule = Rule {
+            verdict: if n & 1 == 0 { policy::Verdict::Deny } else { policy::Verdict::Allow },
+            direction: if n & 2 == 0 { Direction::Out } else { Direction::In },
+            remote: Prefix::new(v4(1 + (n & 1)).into(), 32).filter(|_| n & 4 == 0),
+            ..Rule::ANY
+        };
+        self.apply(Update::PolicyRule { port, at: n % 2, rule });
+    }
+
+    /// Without a rate: a trace cannot tell whether it is used up.
+    fn enforce(&mut self, port: PortIdx, n: u8) {
+        let default = if n & 1 == 0 { policy::Verdict::Deny } else { policy::Verdict::Allow };
+        self.apply(Update::PolicySet { port, rules: n % 3, default, rate: Rate::UNLIMITED });
     }
 
     fn run(&mut self, op: Op) {

@@ -68,6 +68,14 @@ impl Tables {
                 Ok(())
             }
             Update::ServerSet { port, server } => self.ports.set_server(port, server),
+            Update::PolicyRule { port, at, rule } => self.ports.stage_rule(port, at, rule),
+            Update::PolicySet { port, rules, default, rate } => {
+                self.ports.enforce_policy(port, rules, default, rate)
+            }
+            Update::PolicyClear { port } => {
+                self.ports.clear_policy(port);
+                Ok(())
+            }
             Update::PortRemove { port } => self.ports.set(port, None),
             Update::TunnelSet { tunnel, uplink, remote, mtu, header } => {
                 // Frames may wait for just this.

@@ -89,6 +89,10 @@ drop_reasons! {
     FloodLimit = "flood_limit",
     /// A router advertisement, a redirect or an answer of DHCP, from a VM that was not defined as a router (R66).
     NotRouter = "not_router",
+    /// The policy of the VM that sends, or of the one that it is for, denies it (R23).
+    PolicyDenied = "policy_denied",
+    /// Beyond the rate that its VM's policy allows it to send (R23).
+    PolicyRate = "policy_rate",
     /// ARP, RARP or neighbor discovery of a VM beyond its port's rate (R67).
     ResolutionLimit = "resolution_limit",
     /// Asks for an address that the asker owns itself (R28, R30).

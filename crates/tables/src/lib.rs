@@ -29,6 +29,7 @@ pub mod limiter;
 pub mod locations;
 pub mod neighbors;
 mod pages;
+pub mod policies;
 pub mod prefetch;
 mod service;
 pub mod sources;

@@ -3,18 +3,22 @@
 use core::net::IpAddr;
 
 use godwit_wire::outer::OuterHeader;
+use godwit_wire::policy::{Direction, Rule, Verdict};
 use godwit_wire::{Bucket, Instant, Rate, Span, Vni};
 
-use crate::TablesConfig;
 use crate::locations::Locations;
+use crate::policies::{Judged, Policies};
 use crate::sources::Sources;
 use crate::update::{Admission, Key, MAX_PORTS, PortIdx, PortRole, TunnelIdx, VnIdx};
+use crate::{DropReason, TablesConfig};
 
 const NO_PORT: u16 = u16::MAX;
 /// ICMP errors that a port is sent at most.
 const ERRORS_A_SECOND: u8 = 100;
 /// In [`Ports::delivery`]: no VM's port.
 const NO_VN: u32 = u32::MAX;
+/// In [`Ports::delivery`]: what goes there is looked at first. No VN's number has this bit.
+const FILTERED: u32 = 1 << 31;
 
 /// An index is beyond what the tables were built for, or a list is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,8 +65,9 @@ fn once_a_second(last: &mut Instant, now: Instant) -> bool {
 /// All ports.
 pub struct Ports {
     ports: Vec<Port>,
-    /// The VN that a VM's port serves, in one word, for delivery.
+    /// The VN that a VM's port serves, in one word, for delivery; with [`FILTERED`] where a policy has a say.
     delivery: Vec<u32>,
+    policies: Policies,
     /// First port of each VN.
     heads: Vec<u16>,
     resolution: Rate,
@@ -90,6 +95,7 @@ impl Ports {
         Ports {
             ports: (0..ports).map(|_| vacant()).collect(),
             delivery: vec![NO_VN; ports],
+            policies: Policies::new(ports),
             heads: vec![NO_PORT; config.vn_capacity],
             resolution: config.resolution_rate,
             questions: config.question_rate,
@@ -128,10 +134,78 @@ impl Ports {
         }
     }
 
-    /// The port is a VM's, in this VN: a stale entry never leads into another VN (R13).
+    /// The port is a VM's, in this VN (a stale entry never leads into another VN, R13), and takes everything.
     #[inline(always)]
     pub fn serves(&self, port: PortIdx, vn: VnIdx) -> bool {
         self.delivery.get(usize::from(port.0)) == Some(&u32::from(vn.0))
+    }
+
+    /// The port is a VM's, in this VN; a policy may have a say in what goes there.
+    pub fn leads_to(&self, port: PortIdx, vn: VnIdx) -> bool {
+        let word = self.delivery.get(usize::from(port.0));
+        word.is_some_and(|w| *w != NO_VN && w & !FILTERED == u32::from(vn.0))
+    }
+
+    /// A policy has a say in what the port's VM sends and gets (R23).
+    pub fn is_filtered(&self, port: PortIdx) -> bool {
+        self.policies.is_set(usize::from(port.0))
+    }
+
+    /// What the policy of the port's VM says of a frame, if it says anything.
+    pub fn judge(&self, port: PortIdx, frame: &[u8], direction: Direction) -> Option<Judged> {
+        self.policies.judge(usize::from(port.0), frame, direction)
+    }
+
+    /// The policy of the port's VM lets it send a frame now; this counts as sending it (R23).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_send(&mut self, port: PortIdx, frame: &[u8], now: Instant) -> Result<(), DropReason> {
+        self.policies.send(usize::from(port.0), frame, now)
+    }
+
+    /// It lets it send the frame however many it sends.
+    pub fn sends_freely(&self, port: PortIdx, frame: &[u8]) -> bool {
+        self.policies.sends_freely(usize::from(port.0), frame)
+    }
+
+    /// The policy of the port's VM lets it get a frame (R23).
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_get(&self, port: PortIdx, frame: &[u8]) -> Result<(), DropReason> {
+        self.policies.receive(usize::from(port.0), frame)
+    }
+
+    pub(crate) fn stage_rule(&mut self, port: PortIdx, at: u8, rule: Rule) -> Result<(), OutOfRange> {
+        self.policies.stage(usize::from(port.0), at, rule)
+    }
+
+    pub(crate) fn enforce_policy(
+        &mut self,
+        port: PortIdx,
+        rules: u8,
+        default: Verdict,
+        rate: Rate,
+    ) -> Result<(), OutOfRange> {
+        let at = usize::from(port.0);
+        self.policies.enforce(at, rules, default, rate)?;
+        self.mark(at);
+        Ok(())
+    }
+
+    pub(crate) fn clear_policy(&mut self, port: PortIdx) {
+        let at = usize::from(port.0);
+        self.policies.clear(at);
+        self.mark(at);
+    }
+
+    /// Delivery goes the straight way only where no policy has a say.
+    fn mark(&mut self, at: usize) {
+        let filtered = self.policies.is_set(at);
+        if let Some(word) = self.delivery.get_mut(at).filter(|w| **w != NO_VN) {
+            *word = *word & !FILTERED | if filtered { FILTERED } else { 0 };
+        }
     }
 
     /// The activated VM ports of a VN.
@@ -171,6 +245,7 @@ impl Ports {
         if role.is_none() {
             self.ports[at].sources = Sources::NONE;
             self.ports[at].server = false;
+            self.policies.clear(at);
         }
         self.ports[at].role = role;
         self.delivery[at] = NO_VN;
@@ -179,6 +254,7 @@ impl Ports {
             let head = &mut self.heads[usize::from(vn.0)];
             self.ports[at].next_in_vn = core::mem::replace(head, port.0);
         }
+        self.mark(at);
         Ok(())
     }
 

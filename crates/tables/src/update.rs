@@ -7,7 +7,8 @@
 use core::net::IpAddr;
 
 use godwit_wire::outer::OuterHeader;
-use godwit_wire::{Instant, Mac, Span, Vni};
+use godwit_wire::policy::{Rule, Verdict};
+use godwit_wire::{Instant, Mac, Rate, Span, Vni};
 
 /// A worker's dense number of a virtual network; control gives it out, at most 65,535 at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -204,7 +205,33 @@ pub enum Update {
         /// It may.
         server: bool,
     },
-    /// Forgets a port and its sources.
+    /// One rule of the policy that `PolicySet` brings into force (R23).
+    PolicyRule {
+        /// The port.
+        port: PortIdx,
+        /// Its place, from 0.
+        at: u8,
+        /// The rule.
+        rule: Rule,
+    },
+    /// The first `rules` rules that `PolicyRule` brought are in force for what the port's VM sends and gets, all
+    /// together (R23).
+    PolicySet {
+        /// The port.
+        port: PortIdx,
+        /// How many.
+        rules: u8,
+        /// What becomes of frames that none matches.
+        default: Verdict,
+        /// What the VM may send.
+        rate: Rate,
+    },
+    /// The port's VM has no policy.
+    PolicyClear {
+        /// The port.
+        port: PortIdx,
+    },
+    /// Forgets a port, its sources and its policy.
     PortRemove {
         /// The port.
         port: PortIdx,

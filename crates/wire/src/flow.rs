@@ -3,6 +3,8 @@
 //! The hash runs once on every frame that a VM sends, so it is a few wide multiplies and no table:
 //! two for IPv4 and non-IP frames, four for IPv6, of which two run side by side.
 
+use core::net::IpAddr;
+
 use crate::bytes::{array, u16_at, u32_at};
 use crate::ethernet::{EtherType, Ethernet};
 use crate::ipv4::Ipv4;
@@ -121,6 +123,19 @@ impl FlowKey {
     #[inline]
     pub const fn ports(&self) -> (u16, u16) {
         ((self.rest >> 16) as u16, self.rest as u16)
+    }
+
+    /// Source and destination; `None` for [`FlowKind::Mac`].
+    pub fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
+        let [a, b, c, d] = self.addr;
+        let v6 = |high, low| IpAddr::V6((u128::from(high) << 64 | u128::from(low)).into());
+        match self.kind() {
+            FlowKind::Mac => None,
+            FlowKind::V4 | FlowKind::V4Ports => {
+                Some((IpAddr::V4(((a >> 32) as u32).into()), IpAddr::V4((a as u32).into())))
+            }
+            FlowKind::V6 | FlowKind::V6Ports => Some((v6(a, b), v6(c, d))),
+        }
     }
 
     /// The keyed hash of this flow.

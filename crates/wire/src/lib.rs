@@ -33,6 +33,7 @@ pub mod ndp;
 pub mod offload;
 pub mod outer;
 pub mod peer;
+pub mod policy;
 pub mod proto;
 pub mod quote;
 pub mod tcp;

@@ -58,6 +58,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) online: bool,
     /// The newest record of this VM.
     pub(crate) record: Option<&'a VmRecord>,
+    /// It names a policy that is not here (R23).
+    pub(crate) missing_policy: bool,
     /// Number of the last claim or query.
     pub(crate) seq: &'a mut u64,
     pub(crate) actions: &'a mut Vec<Action>,
@@ -260,6 +262,8 @@ pub(crate) struct Vm {
     scan: Option<Scan>,
     /// When it began to run on its port.
     running_since: Instant,
+    /// It would run on a port, had its policy come (R23).
+    waits: Option<(PortIdx, ClaimCause)>,
 }
 
 impl Vm {
@@ -288,6 +292,7 @@ impl Vm {
             check: None,
             scan: None,
             running_since: Instant(0),
+            waits: None,
         }
     }
 

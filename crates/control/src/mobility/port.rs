@@ -216,6 +216,9 @@ impl Vm {
     /// Local delivery starts; the claim follows (R18). Deleting the forward entry and delivering
     /// locally is one and the same table entry, so nothing can loop between them (R46c).
     pub(crate) fn activate(&mut self, port: PortIdx, cause: ClaimCause, cx: &mut Ctx<'_>) {
+        if self.awaits_policy(port, cause, cx) {
+            return;
+        }
         if let Phase::Running { port: old } = self.phase {
             // Moved between ports of this NVE (R23).
             if let Some(p) = self.ports.get_mut(&old).filter(|_| old != port) {
@@ -257,6 +260,41 @@ impl Vm {
         }
         if !stayed {
             self.start_claim(cause, had_forward, cx);
+        }
+    }
+
+    /// A port opens with everything that its VM's record asks for, or not at all (R15, R23). One that is open already
+    /// has a policy in force.
+    fn awaits_policy(&mut self, port: PortIdx, cause: ClaimCause, cx: &mut Ctx<'_>) -> bool {
+        let open = match self.phase {
+            Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } => on == port,
+            _ => false,
+        };
+        if open || !cx.missing_policy {
+            self.waits = None;
+            return false;
+        }
+        // Said once, however often it speaks.
+        if self.waits.replace((port, cause)).is_none_or(|(before, _)| before != port) {
+            let name = self.ports.get(&port).map_or("", |p| p.name.as_str());
+            let policy = cx.record.and_then(|r| r.policy.as_deref()).unwrap_or_default();
+            cx.note(
+                Level::Alarm,
+                format!(
+                    "port {name}: the policy {policy} of {} is not here: the port stays closed until the NVA tells it \
+                     (R23)",
+                    self.key
+                ),
+            );
+        }
+        true
+    }
+
+    /// The policy of its record is here.
+    pub(crate) fn policy_came(&mut self, cx: &mut Ctx<'_>) {
+        let Some((port, cause)) = self.waits.take() else { return };
+        if self.ports.get(&port).is_some_and(|p| !p.is_closed()) {
+            self.activate(port, cause, cx);
         }
     }
 

@@ -8,6 +8,7 @@ mod ageing;
 mod events;
 mod inspect;
 mod nva;
+mod policy;
 mod ports;
 #[cfg(test)]
 mod properties;
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{Locators, Version, VmKey};
+use godwit_model::{Locators, Policy, Version, VmKey};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Instant, Span};
 
@@ -120,6 +121,8 @@ pub struct Nve {
     lives: Lives,
     underlay: Underlay,
     heralds: Heralds,
+    /// Policies that the NVA has told (R23).
+    policies: BTreeMap<String, Policy>,
     /// VMs that asked for their own address and wait for the directory, with the end of their patience (R27).
     rarp: BTreeMap<VmKey, (PortIdx, Instant)>,
     /// RARP replies sent: each looks for its VN's gateway.
@@ -170,6 +173,7 @@ impl Nve {
             lives: Lives::default(),
             underlay: Underlay::default(),
             heralds: Heralds::default(),
+            policies: BTreeMap::new(),
             rarp: BTreeMap::new(),
             rarp_replies: Bucket::default(),
             barriers: Barriers::default(),
@@ -331,6 +335,7 @@ impl Nve {
             config: &self.config,
             online: self.session.is_up(),
             record: self.mirror.record(key),
+            missing_policy: matches!(self.policy_of(key), policy::Wanted::Missing(_)),
             seq: &mut self.seq,
             actions: &mut actions,
         };

@@ -7,6 +7,7 @@ use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{BindingState, DenyReason, Location, MoveId, MoveMode, NveId, OperState, VmRecord};
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
 use godwit_tables::update::{Key, Update, VmState, VnIdx};
+use godwit_wire::policy::{Rule, Verdict};
 use godwit_wire::{Mac, Vni};
 use proptest::prelude::*;
 
@@ -57,6 +58,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         router: false,
         router_pinned: false,
         frozen: false,
+        policy: (n % 3 == 2).then(|| format!("policy{}", at % 2)),
         pinned: false,
         moving: at.is_multiple_of(2).then(|| move_id(at)),
     }
@@ -170,18 +172,34 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
             let state = OperState::from_number(i32::from(at) + 7 * i32::from(seq > 10) + 1);
             Input::VmState { port, state: state.unwrap_or(OperState::Running) }
         }
+        43 => nva(policies(n, at)),
         _ => Input::Tick,
     }
+}
+
+fn policies(n: u8, at: u8) -> NvaToNve {
+    let name = |n: u8| format!("policy{}", n % 2);
+    let policy = Policy {
+        name: name(n),
+        rules: vec![Rule::ANY; at.into()],
+        default: Verdict::Deny,
+        rate: at.into(),
+        burst: 1,
+    };
+    let gone = at.is_multiple_of(3).then(|| name(n + 1)).into_iter().collect();
+    NvaToNve::Policies { reset: at.is_multiple_of(4), policies: vec![policy], gone }
 }
 
 /// The parts of a worker's tables that matter here.
 fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
     let put = match update {
-        Update::VmSettle { .. } => return,
+        // Staged ones of before may be left.
+        Update::VmSettle { .. } | Update::PolicyRule { .. } => return,
         Update::VmSet { key, .. } | Update::VmRemove { key } => format!("vm {key:?}"),
         Update::PortSet { port, .. } | Update::PortRemove { port } => format!("port {port:?}"),
         Update::SourceSet { port, ip } | Update::SourceRemove { port, ip } => format!("source {port:?} {ip}"),
         Update::ServerSet { port, .. } => format!("server {port:?}"),
+        Update::PolicySet { port, .. } | Update::PolicyClear { port } => format!("policy {port:?}"),
         Update::VnSet { vn, .. } | Update::VnRemove { vn } => format!("vn {vn:?}"),
         Update::VnSilent { vn, .. } => format!("silent {vn:?}"),
         Update::NeighborSet { vn, ip, .. }
@@ -200,6 +218,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
     }
     if let Update::PortRemove { port } = update {
         tables.remove(&format!("server {port:?}"));
+        tables.remove(&format!("policy {port:?}"));
         // With the port go its sources.
         tables.retain(|k, _| !k.starts_with(&format!("source {port:?} ")));
     }
@@ -207,6 +226,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         Update::VmRemove { .. }
         | Update::SourceRemove { .. }
         | Update::ServerSet { server: false, .. }
+        | Update::PolicyClear { .. }
         | Update::PortRemove { .. }
         | Update::VnRemove { .. }
         | Update::NeighborRemove { .. }
@@ -294,7 +314,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
 
 fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
     let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
-    (0..44u8, 0..5u8, 0..6u8, 0..22u64, ms)
+    (0..45u8, 0..5u8, 0..6u8, 0..22u64, ms)
 }
 
 fn opening() -> Vec<(u8, u8, u8, u64, u32)> {

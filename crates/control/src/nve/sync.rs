@@ -153,6 +153,7 @@ impl Nve {
         if matches!(state, Some(VmState::Absent { until: Instant::NEVER })) && self.router.vm(at) != state {
             self.alarm(format!("{key}: its NVE has no underlay family in common with this one (R4)"), out);
         }
+        self.sync_policy(key);
         self.router.set_vm(at, state);
         let ips: Vec<IpAddr> = self.mirror.record(key).into_iter().flat_map(VmRecord::ips).collect();
         for ip in ips {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
-use godwit_model::{BindingState, DenyReason, DirectoryMode, MoveId, Secret, Version, VmKey, VmRecord};
+use godwit_model::{
+    BindingState, DenyReason, DirectoryMode, MoveId, Policy, Secret, Version, VmKey, VmRecord,
+};
 use godwit_wire::Vni;
 
 use super::{location, nve_id};
@@ -38,6 +40,8 @@ pub struct MiniNva {
     /// VNs that NVEs pull, and what each may still use of them: those who asked, and never forgotten here.
     pulled: BTreeSet<(usize, Vni)>,
     pub interests: BTreeSet<(usize, VmKey)>,
+    /// Told at each welcome (R23).
+    pub policies: Vec<Policy>,
 }
 
 type Said = Vec<(usize, NvaToNve)>;
@@ -63,6 +67,7 @@ impl MiniNva {
             life_ms: 30_000,
             pulled: BTreeSet::new(),
             interests: BTreeSet::new(),
+            policies: Vec::new(),
         }
     }
 
@@ -89,6 +94,7 @@ impl MiniNva {
             router: false,
             router_pinned: false,
             frozen: false,
+            policy: None,
             pinned: false,
             moving: None,
         };
@@ -175,6 +181,8 @@ impl MiniNva {
 
     fn welcome(&mut self, i: usize) -> Said {
         let mut said = vec![(i, NvaToNve::Welcome { epoch: self.epoch, keepalive_ms: 3000 })];
+        let policies = self.policies.clone();
+        said.push((i, NvaToNve::Policies { reset: true, policies, gone: Vec::new() }));
         if let Some(secret) = self.secret {
             self.last_sender += 1;
             let key = NvaToNve::ChannelKey { number: self.epoch, sender: self.last_sender, secret };

@@ -8,6 +8,7 @@ use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, Update, VmState, 
 use godwit_wire::arp::{self, Arp};
 use godwit_wire::ethernet;
 use godwit_wire::outer::OuterHeader;
+use godwit_wire::policy::{Rule, Verdict};
 use godwit_wire::{Instant, Mac, Span};
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -23,6 +24,9 @@ pub struct Tables {
     pub replicas: BTreeSet<(VnIdx, TunnelIdx)>,
     pub sources: BTreeSet<(PortIdx, IpAddr)>,
     pub servers: BTreeSet<PortIdx>,
+    /// Rules that are in force, and the default.
+    pub policies: BTreeMap<PortIdx, (Vec<Rule>, Verdict)>,
+    staged: BTreeMap<(PortIdx, u8), Rule>,
     pub twins: BTreeMap<TunnelIdx, TunnelIdx>,
     pub silent: BTreeMap<VnIdx, Span>,
     pub routers: BTreeSet<(VnIdx, IpAddr)>,
@@ -71,6 +75,10 @@ impl Tables {
                 let there = |t: TunnelIdx| self.tunnels.contains_key(&t);
                 assert!(there(tunnel) && twin.is_none_or(there), "{update:?}: no such tunnel");
             }
+            Update::PolicySet { port, rules, .. } => {
+                let staged = (0..rules).all(|at| self.staged.contains_key(&(port, at)));
+                assert!(staged && self.ports.contains_key(&port), "{update:?}: no such rules or port");
+            }
             Update::SourceSet { port, .. } => {
                 assert!(self.ports.contains_key(&port), "{update:?}: no such port");
             }
@@ -112,6 +120,18 @@ impl Tables {
                 self.ports.remove(&port);
                 self.sources.retain(|(p, _)| *p != port);
                 self.servers.remove(&port);
+                self.policies.remove(&port);
+                self.staged.retain(|(p, _), _| *p != port);
+            }
+            Update::PolicyRule { port, at, rule } => {
+                self.staged.insert((port, at), rule);
+            }
+            Update::PolicySet { port, rules, default, .. } => {
+                let rules = (0..rules).map(|at| self.staged[&(port, at)]).collect();
+                self.policies.insert(port, (rules, default));
+            }
+            Update::PolicyClear { port } => {
+                self.policies.remove(&port);
             }
             Update::ServerSet { port, server: true } => {
                 self.servers.insert(port);

@@ -9,6 +9,7 @@ pub mod nva;
 pub mod nve;
 pub mod perf;
 pub mod placement;
+pub mod policy;
 pub mod port;
 pub mod trace;
 pub mod vm;
@@ -30,6 +31,7 @@ pub async fn run(command: Command, ctx: &mut Context<'_>) -> Result<(), Failure>
         Command::Nve(c) => nve::run(c, ctx).await,
         Command::Vn(c) => vn::run(c, ctx).await,
         Command::Vm(c) => vm::run(c, ctx).await,
+        Command::Policy(c) => policy::run(c, ctx).await,
         Command::Move(c) => moves::run(c, ctx).await,
         Command::Port(c) => port::run(c, ctx).await,
         Command::Counters(a) => counters::run(&a, ctx).await,

@@ -78,6 +78,9 @@ pub struct DefineArgs {
     /// It lives behind this NVE, which may be a foreign one, and no claim moves it.
     #[arg(long, value_name = "NVE", value_parser = parse::name)]
     pin: Option<String>,
+    /// What it may send and receive; without this it has no policy. `godwitctl policy define` makes one.
+    #[arg(long, value_name = "NAME", value_parser = parse::name)]
+    policy: Option<String>,
 }
 
 /// Arguments of `vm move`.
@@ -136,6 +139,8 @@ struct VmView {
     /// NVEs that hear of changes; null where it was not asked for.
     interested: Option<Vec<String>>,
     moving: Option<String>,
+    /// What it may send and receive; null: no policy.
+    policy: Option<String>,
 }
 
 impl From<v1::VmRecord> for VmView {
@@ -159,6 +164,7 @@ impl From<v1::VmRecord> for VmView {
             pinned: r.pinned,
             frozen: r.frozen,
             moving: text::some(&r.moving),
+            policy: text::some(&r.policy),
             name: r.name,
         }
     }
@@ -190,6 +196,7 @@ impl Report for VmView {
             ("NVE", nve.unwrap_or_default()),
             ("version", text::or_empty(self.version.as_ref())),
             ("told", self.interested.as_ref().map(|n| n.join(" ")).unwrap_or_default()),
+            ("policy", text::or_empty(self.policy.as_ref())),
             ("flags", self.flags()),
         ])
     }
@@ -242,11 +249,13 @@ async fn define(nva: &Nva, a: DefineArgs) -> Result<Changed, Failure> {
         ipv6: a.ipv6.iter().map(|ip| ip.octets().to_vec()).collect(),
         router: a.router,
         pinned_nve: a.pin.clone().unwrap_or_default(),
+        policy: a.policy.clone().unwrap_or_default(),
     };
     match nva.settle(nva.client().define_vm(request)).await {
         Ok(vm) => Ok(Changed { verb: "defined", vm: vm.into() }),
         Err(f) => {
             let mut used = vec![(Named::Vn, a.vn.as_str())];
+            used.extend(a.policy.as_deref().map(|policy| (Named::Policy, policy)));
             used.extend(a.pin.as_deref().map(|nve| (Named::Nve, nve)));
             Err(suggest::explain(nva, f, &used).await)
         }

@@ -227,6 +227,7 @@ impl Lab {
             ipv6: bytes(true),
             router: false,
             pinned_nve: pinned.into(),
+            policy: String::new(),
         };
         self.nva.operator.define_vm(request).map(drop)
     }

@@ -9,7 +9,7 @@ mod session;
 use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use godwit_model::{BadName, MoveId, NveId, check_name};
+use godwit_model::{BadName, BadPolicy, BadRule, MoveId, NveId, check_name};
 use godwit_wire::{Mac, Vni};
 
 pub use record::{binding_state, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, unplanned};
@@ -52,6 +52,10 @@ pub enum Problem {
     TooLarge(u64, u64),
     /// A protocol version other than ours.
     Protocol(u32),
+    /// A rule of a policy that cannot be read.
+    Rule(BadRule),
+    /// A policy that cannot be used.
+    Policy(BadPolicy),
 }
 
 impl fmt::Display for Problem {
@@ -69,6 +73,8 @@ impl fmt::Display for Problem {
             Problem::NoLocator => f.write_str("neither an IPv4 nor an IPv6 locator is set"),
             Problem::StateAndLocation => f.write_str("an active VM has a location and a detached one none"),
             Problem::TooLarge(got, max) => write!(f, "{got} is more than {max}"),
+            Problem::Rule(e) => fmt::Display::fmt(e, f),
+            Problem::Policy(e) => fmt::Display::fmt(e, f),
             Problem::Protocol(v) => {
                 write!(f, "protocol {v} is not spoken here, only {}: update the older side", crate::PROTOCOL)
             }

@@ -1,6 +1,7 @@
 //! Records: VMs, locations, versions, moves.
 
 use godwit_model as model;
+use godwit_wire::policy::{Rule, Verdict};
 
 use super::{ConvertError, Problem, addresses, each, ipv4, ipv6, mac, move_id, name, nve_id, part, vni};
 use crate::v1;
@@ -122,6 +123,7 @@ impl From<model::VmRecord> for v1::VmRecord {
             moving: m.moving.map(|id| id.0).unwrap_or_default(),
             interested: Vec::new(),
             frozen: m.frozen,
+            policy: m.policy.unwrap_or_default(),
         }
     }
 }
@@ -148,7 +150,39 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
             pinned: p.pinned,
             moving: if p.moving.is_empty() { None } else { Some(move_id("moving", p.moving)?) },
             frozen: p.frozen,
+            policy: if p.policy.is_empty() { None } else { Some(name("policy", "policy", p.policy)?) },
         })
+    }
+}
+
+impl From<model::Policy> for v1::Policy {
+    fn from(m: model::Policy) -> v1::Policy {
+        v1::Policy {
+            name: m.name,
+            rules: m.rules.iter().map(Rule::to_string).collect(),
+            default_deny: m.default == Verdict::Deny,
+            rate: m.rate,
+            burst: m.burst,
+        }
+    }
+}
+
+impl TryFrom<v1::Policy> for model::Policy {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::Policy) -> Result<model::Policy, ConvertError> {
+        let rules = p.rules.iter().map(|r| model::parse_rule(r));
+        let policy = model::Policy {
+            name: p.name,
+            rules: rules
+                .collect::<Result<_, _>>()
+                .map_err(|e| ConvertError::new("rules", Problem::Rule(e)))?,
+            default: if p.default_deny { Verdict::Deny } else { Verdict::Allow },
+            rate: p.rate,
+            burst: p.burst,
+        };
+        policy.check().map_err(|e| ConvertError::new("policy", Problem::Policy(e)))?;
+        Ok(policy)
     }
 }
 

@@ -356,6 +356,10 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::Provision { key, record } => {
             Down::Provision(v1::Provision { key: Some(key.into()), record: record.map(Into::into) })
         }
+        NvaToNve::Policies { reset, policies, gone } => {
+            let policies = policies.into_iter().map(Into::into).collect();
+            Down::Policies(v1::Policies { reset, policies, gone })
+        }
         NvaToNve::ForwardExtend { key, version } => {
             Down::ForwardExtend(v1::ForwardExtend { key: Some(key.into()), version: Some(version.into()) })
         }
@@ -428,6 +432,11 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
         Down::Provision(p) => Ok(NvaToNve::Provision {
             key: part("provision.key", p.key)?,
             record: maybe("provision.record", p.record)?,
+        }),
+        Down::Policies(p) => Ok(NvaToNve::Policies {
+            reset: p.reset,
+            policies: each("policies.policies", p.policies)?,
+            gone: p.gone,
         }),
         Down::Departed(p) => Ok(NvaToNve::Departed {
             key: part("departed.key", p.key)?,

@@ -47,6 +47,8 @@ pub struct Config {
     pub max_vns_per_nve: usize,
     /// VMs that one NVE in pull mode is told the changes of; beyond that it is to forget the oldest (R38).
     pub max_interests: usize,
+    /// Policies that the directory takes.
+    pub max_policies: usize,
     /// Addresses of one VM, both families together.
     pub max_addresses: usize,
     /// What datagrams between NVEs are protected with while this NVA runs (R47); without it they tell each
@@ -75,6 +77,7 @@ impl Default for Config {
             max_nves: 16_384,
             max_vns_per_nve: 65_536,
             max_interests: 262_144,
+            max_policies: 1_024,
             max_addresses: 64,
             channel_secret: None,
         }

@@ -16,7 +16,8 @@
 //!
 //! `session` speaks with NVEs, `claim` decides who owns a VM and `conflict` what two NVEs claim, `publish` spreads
 //! the news and counts acknowledgements, `interest` knows who hears of a VM, `forward` says who still needs a forward entry, `stale` passes on what an
-//! old NVE says, `moves` follows planned moves, `operate` obeys the operator, `tick` looks at time.
+//! old NVE says, `moves` follows planned moves, `operate` obeys the operator, `policies` spreads what
+//! VMs may send, `tick` looks at time.
 
 mod claim;
 mod conflict;
@@ -25,6 +26,7 @@ mod interest;
 mod io;
 mod moves;
 mod operate;
+mod policies;
 mod publish;
 mod refusal;
 mod restore;
@@ -39,7 +41,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{Location, MoveId, NveId, Version, VmKey, VmRecord};
+use godwit_model::{Location, MoveId, NveId, Policy, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
 pub use io::{Answer, Config, Input, Level, Output, SessionId};
@@ -90,6 +92,7 @@ pub struct Directory {
     vms: BTreeMap<VmKey, VmRecord>,
     vm_names: BTreeMap<String, VmKey>,
     ips: BTreeMap<(Vni, IpAddr), Mac>,
+    policies: BTreeMap<String, Policy>,
     nves: BTreeMap<NveId, Nve>,
     sessions: BTreeMap<SessionId, Session>,
     /// Sessions with a port for a VM, whether active or not (R15).

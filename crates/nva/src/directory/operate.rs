@@ -28,6 +28,8 @@ pub struct VmDefinition {
     pub router: bool,
     /// It is at this NVE by the operator's word; none: it is claimed.
     pub pinned: Option<NveId>,
+    /// The policy of what it may send and receive (R23).
+    pub policy: Option<String>,
 }
 
 /// What is to change in a VN; `None`: it stays.
@@ -134,7 +136,7 @@ impl Directory {
         Ok((info, self.finish()))
     }
 
-    /// Defines a VM, or changes the addresses, the router flag or the pin of one that is there.
+    /// Defines a VM, or changes the addresses, the router flag, the pin or the policy of one that is there.
     ///
     /// # Errors
     /// Where a name or an address is taken or of no use, or the VM cannot be changed now.
@@ -169,6 +171,9 @@ impl Directory {
         }
         if let Some(r) = self.vms.get(&key).filter(|r| r.name != def.name) {
             return Err(Refusal::MacTaken { mac: def.mac, vn: def.vn.clone(), name: r.name.clone() });
+        }
+        if let Some(policy) = &def.policy {
+            self.policy(policy)?;
         }
         let got = def.ipv4.len() + def.ipv6.len();
         if got > self.config.max_addresses {
@@ -225,6 +230,7 @@ impl Directory {
             router_pinned: def.router,
             frozen: old.is_some_and(|r| r.frozen),
             pinned: def.pinned.is_some(),
+            policy: def.policy.clone(),
             moving: old.and_then(|r| r.moving.clone()),
         };
         // Both NVEs were told its addresses for a move that is under way.

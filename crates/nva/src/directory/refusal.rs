@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{BadName, MoveId, MovePhase, NveId};
+use godwit_model::{BadName, BadPolicy, MoveId, MovePhase, NveId};
 use godwit_wire::{Mac, Vni};
 
 /// The class of a refusal, for programs; gRPC has a status for each.
@@ -34,6 +34,14 @@ pub enum Refusal {
     UnknownNve(String),
     #[error("there is no move {0:?}; `godwitctl move list` shows those that are remembered")]
     UnknownMove(String),
+    #[error(
+        "there is no policy {0:?}; `godwitctl policy list` shows those that are, `policy define` makes one"
+    )]
+    UnknownPolicy(String),
+    #[error("policy {name:?} is that of {vms} VMs; define these with another one or none first")]
+    PolicyUsed { name: String, vms: usize },
+    #[error(transparent)]
+    Policy(#[from] BadPolicy),
     #[error(transparent)]
     Name(#[from] BadName),
     #[error("VN {name:?} is there with VNI {vni} and other settings; delete it first or choose another name")]
@@ -97,7 +105,11 @@ impl Refusal {
     pub fn kind(&self) -> RefusalKind {
         use Refusal as R;
         match self {
-            R::UnknownVn(_) | R::UnknownVm(_) | R::UnknownNve(_) | R::UnknownMove(_) => RefusalKind::NotFound,
+            R::UnknownVn(_)
+            | R::UnknownVm(_)
+            | R::UnknownNve(_)
+            | R::UnknownMove(_)
+            | R::UnknownPolicy(_) => RefusalKind::NotFound,
             R::VnExists { .. }
             | R::VniTaken { .. }
             | R::VmExists { .. }
@@ -106,6 +118,7 @@ impl Refusal {
             | R::MoveIdTaken { .. }
             | R::NveSpeaks { .. } => RefusalKind::Exists,
             R::Name(_)
+            | R::Policy(_)
             | R::BadMtu(_)
             | R::BadMac { .. }
             | R::BadIp(_)
@@ -113,6 +126,7 @@ impl Refusal {
             | R::BadMoveId(_)
             | R::NoLocator => RefusalKind::Invalid,
             R::VnHasVms { .. }
+            | R::PolicyUsed { .. }
             | R::VmActive { .. }
             | R::VmMoving { .. }
             | R::VmPinned { .. }

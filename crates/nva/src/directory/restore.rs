@@ -31,6 +31,7 @@ impl Directory {
             vms: BTreeMap::new(),
             vm_names: BTreeMap::new(),
             ips: BTreeMap::new(),
+            policies: state.policies.clone(),
             nves: BTreeMap::new(),
             sessions: BTreeMap::new(),
             associated: BTreeMap::new(),
@@ -109,6 +110,7 @@ impl Directory {
             seq: self.seq,
             vns: self.vns.iter().filter_map(|(vni, v)| Some((*vni, v.record.clone()?))).collect(),
             vms: self.vms.clone(),
+            policies: self.policies.clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
             moves: self.moves.iter().map(|(id, m)| (id.clone(), m.stored())).collect(),
         }

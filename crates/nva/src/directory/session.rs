@@ -152,6 +152,7 @@ impl Directory {
         }
         let moved = self.enter(session, &nve, locators, software);
         self.send(session, NvaToNve::Welcome { epoch: self.epoch, keepalive_ms: self.config.keepalive_ms });
+        self.tell_policies(session);
         if said.is_none() {
             self.log(Level::Info, format!("NVE {nve} is connected"));
             self.give_channel_key(session);

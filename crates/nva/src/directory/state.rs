@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use godwit_model::{Locators, MoveId, MoveRecord, NveId, Unplanned, VmKey, VmRecord};
+use godwit_model::{Locators, MoveId, MoveRecord, NveId, Policy, Unplanned, VmKey, VmRecord};
 use godwit_wire::Vni;
 
 /// A virtual network as the operator defined it.
@@ -61,6 +61,10 @@ pub enum Write {
     PutVm(VmRecord),
     /// The VM is gone.
     RemoveVm(VmKey),
+    /// New or changed policy.
+    PutPolicy(Policy),
+    /// The policy is gone.
+    RemovePolicy(String),
     /// New or changed NVE.
     PutNve(NveRecord),
     /// The NVE is gone.
@@ -82,6 +86,8 @@ pub struct State {
     pub vns: BTreeMap<Vni, VnRecord>,
     /// VMs.
     pub vms: BTreeMap<VmKey, VmRecord>,
+    /// Policies.
+    pub policies: BTreeMap<String, Policy>,
     /// NVEs.
     pub nves: BTreeMap<NveId, NveRecord>,
     /// Moves.
@@ -104,6 +110,12 @@ impl State {
             }
             Write::RemoveVm(key) => {
                 self.vms.remove(key);
+            }
+            Write::PutPolicy(p) => {
+                self.policies.insert(p.name.clone(), p.clone());
+            }
+            Write::RemovePolicy(name) => {
+                self.policies.remove(name);
             }
             Write::PutNve(r) => {
                 self.nves.insert(r.id.clone(), r.clone());

@@ -92,6 +92,7 @@ fn definition(p: v1::DefineVmRequest) -> Result<VmDefinition, ConvertError> {
         ipv6: p.ipv6.iter().map(|b| convert::ipv6("ipv6", b)).collect::<Result<_, _>>()?,
         router: p.router,
         pinned,
+        policy: some(p.policy),
     })
 }
 
@@ -159,6 +160,30 @@ impl Operator for Operators {
         let name = request.into_inner().name;
         let record = self.handle.order(move |d, now, wall| d.clear_vm(now, wall, &name)).await?;
         Ok(Response::new(record.into()))
+    }
+
+    async fn define_policy(&self, request: Request<v1::Policy>) -> Answered<v1::Policy> {
+        let policy = request.into_inner().try_into().map_err(invalid)?;
+        let policy = self.handle.order(move |d, now, wall| d.define_policy(now, wall, policy)).await?;
+        Ok(Response::new(policy.into()))
+    }
+
+    async fn remove_policy(&self, request: Request<v1::PolicyName>) -> Answered<v1::Policy> {
+        let name = request.into_inner().name;
+        let policy = self.handle.order(move |d, now, wall| d.remove_policy(now, wall, &name)).await?;
+        Ok(Response::new(policy.into()))
+    }
+
+    async fn show_policy(&self, request: Request<v1::PolicyName>) -> Answered<v1::Policy> {
+        let name = request.into_inner().name;
+        let policy = self.handle.look(move |d, _| d.policy(&name).cloned()).await?;
+        Ok(Response::new(policy.into()))
+    }
+
+    async fn list_policies(&self, _: Request<v1::ListPoliciesRequest>) -> Answered<v1::PolicyList> {
+        let all =
+            |d: &crate::Directory, _| Ok(d.policies().into_iter().cloned().map(v1::Policy::from).collect());
+        Ok(Response::new(v1::PolicyList { policies: self.handle.look(all).await? }))
     }
 
     async fn define_nve(&self, request: Request<v1::NveDefinition>) -> Answered<v1::NveInfo> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::{Unplanned, VmRecord};
+use godwit_model::{Policy, Unplanned, VmRecord};
 use godwit_nva_api::convert;
 use godwit_nva_api::prost::{self, Message};
 use godwit_nva_api::{ConvertError, Problem, v1};
@@ -63,6 +63,14 @@ pub(super) fn vm(r: &VmRecord) -> Vec<u8> {
 
 pub(super) fn vm_from(bytes: &[u8]) -> Decoded<VmRecord> {
     Ok(v1::VmRecord::decode(bytes)?.try_into()?)
+}
+
+pub(super) fn policy(p: &Policy) -> Vec<u8> {
+    v1::Policy::from(p.clone()).encode_to_vec()
+}
+
+pub(super) fn policy_from(bytes: &[u8]) -> Decoded<Policy> {
+    Ok(v1::Policy::decode(bytes)?.try_into()?)
 }
 
 pub(super) fn nve(r: &NveRecord) -> Vec<u8> {

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_model::{
     BindingState, HandoverCounts, Location, Locators, MoveMode, MovePhase, MoveRecord, MoveStep,
-    MoveStepKind, Unplanned, Version, VmRecord,
+    MoveStepKind, Policy, Unplanned, Version, VmRecord, parse_rule,
 };
+use godwit_wire::policy::Verdict;
 use proptest::prelude::*;
 
 use super::*;
@@ -28,6 +29,7 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         router: seq.is_multiple_of(3),
         router_pinned: false,
         frozen: n > 2,
+        policy: (n > 1).then(|| "web".into()),
         pinned: false,
         moving: seq.is_multiple_of(5).then(|| MoveId("m".into())),
     }
@@ -72,11 +74,19 @@ fn nve(n: u8, foreign: bool) -> NveRecord {
     }
 }
 
+fn policy(n: u8, rate: u16) -> Policy {
+    let rule = parse_rule("deny out tcp 10.0.0.0/8 port 1-9").unwrap();
+    let (default, burst) = (if n > 1 { Verdict::Deny } else { Verdict::Allow }, 1);
+    Policy { name: format!("p{n}"), rules: vec![rule; n.into()], default, rate: rate.into(), burst }
+}
+
 fn write() -> impl Strategy<Value = Write> {
     let n = 0..4u8;
     prop_oneof![
         any::<u16>().prop_map(|s| Write::Seq(s.into())),
         (n.clone(), any::<u16>()).prop_map(|(n, mtu)| Write::PutVn(vn(n, mtu))),
+        (n.clone(), any::<u16>()).prop_map(|(n, rate)| Write::PutPolicy(policy(n, rate))),
+        n.clone().prop_map(|n| Write::RemovePolicy(policy(n, 1).name)),
         n.clone().prop_map(|n| Write::RemoveVn(vn(n, 0).vni)),
         (n.clone(), any::<u64>()).prop_map(|(n, s)| Write::PutVm(vm(n, s))),
         n.clone().prop_map(|n| Write::RemoveVm(vm(n, 0).key)),

@@ -170,6 +170,7 @@ impl World {
                 ipv6: vec![names::vm_v6(guest.number)],
                 router: false,
                 pinned: None,
+                policy: None,
             };
             writes.extend(directory.define_vm(self.now, self.wall_us(), definition).expect("a new VM").1);
         }

@@ -6,6 +6,7 @@ mod explained;
 mod history;
 mod moves;
 mod operator;
+mod policies;
 mod pull;
 mod random;
 mod sessions;
@@ -61,6 +62,7 @@ pub(super) fn definition(n: u8) -> VmDefinition {
         ipv6: vec![],
         router: false,
         pinned: None,
+        policy: None,
     }
 }
 

@@ -32,7 +32,8 @@ fn provisions(outputs: &[Output], to: SessionId) -> Vec<Option<VmRecord>> {
 fn r33_a_hello_is_welcomed_with_the_epoch() {
     let mut w = World::new();
     let (a, out) = w.hello("a");
-    assert_eq!(sent(&out, a), [NvaToNve::Welcome { epoch: 1, keepalive_ms: 3000 }]);
+    let policies = NvaToNve::Policies { reset: true, policies: vec![], gone: vec![] };
+    assert_eq!(sent(&out, a), [NvaToNve::Welcome { epoch: 1, keepalive_ms: 3000 }, policies]);
     assert_eq!(w.durable.nves[&id("a")].locators, locators(1));
 }
 
@@ -57,7 +58,7 @@ fn r33_a_session_is_of_one_nve() {
     let out = w.say(a, hello("b"));
     assert_eq!(errors(&out, a), 1);
     let out = w.say(a, hello("a"));
-    assert!(matches!(sent(&out, a)[..], [NvaToNve::Welcome { .. }]), "said twice is welcomed twice");
+    assert!(matches!(sent(&out, a)[..], [NvaToNve::Welcome { .. }, _]), "said twice is welcomed twice");
     w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99))).unwrap();
     let s = w.connect();
     let out = w.say(s, hello("tor"));

@@ -1,0 +1,90 @@
+//! Policies: what VMs may send and receive, wherever they run (R23, R33).
+//!
+//! They are few and small, so every NVE is told all of them, before any record that names one. Thus an NVE that is
+//! to run a VM has its policy when it hears of the VM.
+
+use godwit_model::Policy;
+use godwit_model::message::NvaToNve;
+use godwit_wire::Instant;
+
+use super::{Answer, Directory, Level, Refusal, SessionId, Write};
+
+/// Policies in one message.
+const CHUNK: usize = 64;
+
+impl Directory {
+    /// Makes a policy, or gives one that is there other rules; the VMs that have it follow at once.
+    ///
+    /// # Errors
+    /// Where it cannot be used, or there are too many.
+    pub fn define_policy(&mut self, now: Instant, wall_us: u64, policy: Policy) -> Answer<Policy> {
+        self.begin(now, wall_us);
+        policy.check()?;
+        let before = self.policies.get(&policy.name);
+        if before == Some(&policy) {
+            return Ok((policy, Vec::new()));
+        }
+        if before.is_none() && self.policies.len() >= self.config.max_policies {
+            return Err(Refusal::Full { what: "policies", max: self.config.max_policies });
+        }
+        self.policies.insert(policy.name.clone(), policy.clone());
+        self.persist(Write::PutPolicy(policy.clone()));
+        self.log(Level::Info, format!("policy {} has {} rules", policy.name, policy.rules.len()));
+        let news = NvaToNve::Policies { reset: false, policies: vec![policy.clone()], gone: Vec::new() };
+        self.tell_every_nve(&news);
+        Ok((policy, self.finish()))
+    }
+
+    /// Removes a policy that no VM has.
+    ///
+    /// # Errors
+    /// Where it is not there, or a VM has it.
+    pub fn remove_policy(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<Policy> {
+        self.begin(now, wall_us);
+        let policy = self.policy(name)?.clone();
+        let vms = self.vms.values().filter(|r| r.policy.as_deref() == Some(name)).count();
+        if vms > 0 {
+            return Err(Refusal::PolicyUsed { name: name.into(), vms });
+        }
+        self.policies.remove(name);
+        self.persist(Write::RemovePolicy(name.into()));
+        self.log(Level::Info, format!("policy {name} is removed"));
+        self.tell_every_nve(&NvaToNve::Policies {
+            reset: false,
+            policies: Vec::new(),
+            gone: vec![name.into()],
+        });
+        Ok((policy, self.finish()))
+    }
+
+    /// A policy by its name.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn policy(&self, name: &str) -> Result<&Policy, Refusal> {
+        self.policies.get(name).ok_or_else(|| Refusal::UnknownPolicy(name.into()))
+    }
+
+    /// All policies, by name.
+    pub fn policies(&self) -> Vec<&Policy> {
+        self.policies.values().collect()
+    }
+
+    /// A session begins: its NVE is told all of them.
+    pub(super) fn tell_policies(&mut self, session: SessionId) {
+        let all: Vec<Policy> = self.policies.values().cloned().collect();
+        // One message also where there are none: the NVE may have some of before.
+        let count = all.len().div_ceil(CHUNK).max(1);
+        for at in 0..count {
+            let policies = all.iter().skip(at * CHUNK).take(CHUNK).cloned().collect();
+            self.send(session, NvaToNve::Policies { reset: at == 0, policies, gone: Vec::new() });
+        }
+    }
+
+    fn tell_every_nve(&mut self, news: &NvaToNve) {
+        let sessions: Vec<SessionId> = self.nves.values().filter_map(|n| n.session).collect();
+        for session in sessions {
+            self.send(session, news.clone());
+        }
+    }
+}
