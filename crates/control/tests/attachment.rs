@@ -4,7 +4,7 @@ mod lab;
 
 use godwit_control::view::PortState;
 use godwit_control::{Input, PortSpec, WorkerSet};
-use godwit_model::message::NveToNva;
+use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{BindingState, ClaimCause, Version};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{Admission, PortIdx, VmState};
@@ -251,6 +251,22 @@ fn r23_a_move_between_ports_of_one_nve_keeps_the_location_and_tunnels_nothing() 
     lab.input(A, Input::PortRemoved { port: PORT });
     lab.pass(10_000);
     assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: second }));
+}
+
+#[test]
+fn r73_what_the_directory_said_before_it_heard_of_a_port_does_not_open_it() {
+    let mut lab = Lab::new(1);
+    lab.run_vm(A, 1);
+    lab.input(A, Input::PortRemoved { port: PORT });
+    lab.pass(4_000);
+    let second = PortIdx(9);
+    lab.add_port(A, second, 1);
+    // On its way since before the withdrawal.
+    let old = lab::said::other_record(&lab, 1, A, Version { epoch: 1, seq: 1000 });
+    lab.input(A, Input::Nva(NvaToNve::Snapshot { vni: vni(), vms: vec![old.clone()] }));
+    assert_eq!(admission(&lab, A, second), Some(Admission::Associated), "the VM may run elsewhere by now");
+    lab.input(A, Input::Nva(NvaToNve::Provision { key: vm(1), record: Some(old) }));
+    assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: second }), "the answer to the port");
 }
 
 #[test]

@@ -345,6 +345,13 @@ fn r25_the_r_flag_of_an_advertisement_is_claimed_and_its_change_too() {
         lab.settle();
     }
     assert_eq!(flags(&lab), [Some(true), Some(false)], "once a second at most");
+    // By its link-local address, which no directory lists.
+    lab.pass(1_100);
+    let kind = AnnounceKind::NeighborAdvertisement { router: false };
+    lab.event(A, Event::Announce { port: PORT, kind, mac: mac(1), ip: Some("fe80::1".parse().unwrap()) });
+    lab.settle();
+    assert_eq!(flags(&lab).last(), Some(&Some(false)));
+    assert_eq!(flags(&lab).len(), 3);
 }
 
 #[test]

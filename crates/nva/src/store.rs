@@ -28,6 +28,8 @@ const VNS: TableDefinition<u32, Bytes> = TableDefinition::new("vns");
 /// By VNI and MAC.
 const VMS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("vms");
 const POLICIES: TableDefinition<&str, Bytes> = TableDefinition::new("policies");
+/// By VNI and MAC; times as 64-bit numbers, high byte first.
+const FLAPS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("flaps");
 const NVES: TableDefinition<&str, Bytes> = TableDefinition::new("nves");
 const MOVES: TableDefinition<&str, Bytes> = TableDefinition::new("moves");
 
@@ -126,6 +128,11 @@ impl RedbStore {
             let p = codec::policy_from(value.value()).map_err(|e| self.broken(e))?;
             state.policies.insert(p.name.clone(), p);
         }
+        for row in txn.open_table(FLAPS).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (key, value) = row.map_err(|e| self.broken(e))?;
+            let (key, times) = codec::flaps_from(key.value(), value.value()).map_err(|e| self.broken(e))?;
+            state.flaps.insert(key, times);
+        }
         for row in txn.open_table(NVES).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
             let (_, value) = row.map_err(|e| self.broken(e))?;
             let r = codec::nve_from(value.value()).map_err(|e| self.broken(e))?;
@@ -171,6 +178,7 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
     let mut vns = txn.open_table(VNS)?;
     let mut vms = txn.open_table(VMS)?;
     let mut policies = txn.open_table(POLICIES)?;
+    let mut flaps = txn.open_table(FLAPS)?;
     let mut nves = txn.open_table(NVES)?;
     let mut moves = txn.open_table(MOVES)?;
     for write in writes {
@@ -182,6 +190,8 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
             Write::RemoveVm(key) => drop(vms.remove(vm_key(*key))?),
             Write::PutPolicy(p) => drop(policies.insert(p.name.as_str(), &codec::policy(p)[..])?),
             Write::RemovePolicy(name) => drop(policies.remove(name.as_str())?),
+            Write::PutFlaps(key, times) => drop(flaps.insert(vm_key(*key), &codec::flaps(times)[..])?),
+            Write::RemoveFlaps(key) => drop(flaps.remove(vm_key(*key))?),
             Write::PutNve(r) => drop(nves.insert(r.id.as_str(), &codec::nve(r)[..])?),
             Write::RemoveNve(id) => drop(nves.remove(NveId::as_str(id))?),
             Write::PutMove(m) => drop(moves.insert(m.record.id.0.as_str(), &codec::stored_move(m)[..])?),

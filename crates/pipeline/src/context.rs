@@ -97,11 +97,11 @@ impl<'a, P: Packet, O: Output<P>, S: PacketSource<P>> Context<'a, P, O, S> {
         }
     }
 
-    /// Tells control.
+    /// Tells control; false where it has too much to hear, which is counted.
     #[cold]
-    pub fn event(&mut self, event: Event) {
-        if !self.out.event(event) {
-            self.tables.counters.worker.events_dropped += 1;
-        }
+    pub fn event(&mut self, event: Event) -> bool {
+        let heard = self.out.event(event);
+        self.tables.counters.worker.events_dropped += u64::from(!heard);
+        heard
     }
 }

@@ -44,22 +44,29 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         match (self.tables.vms.get(key), from) {
             (Some(Fib::Local(port)), _) => self.deliver_from(packet, key, port, from),
             (Some(Fib::Special(at)), _) => self.special(packet, key, vni, at, from),
-            (Some(Fib::Remote(tunnel)), From::Local) if self.tables.tunnels.ready(tunnel).is_some() => {
-                self.tunnel_first(packet, tunnel, vni);
-            }
-            (Some(Fib::Remote(tunnel)), From::Local) => match self.tables.await_tunnel(key, tunnel) {
-                Ok(at) => self.hold(packet, at, from),
-                Err(reason) => self.drop(packet, reason),
-            },
+            (Some(Fib::Remote(tunnel)), From::Local) => self.send_elsewhere(packet, key, vni, tunnel),
             (Some(Fib::Ageing(tunnel)), From::Local) => {
-                self.tables.vms.used(key, tunnel);
-                self.event(Event::InUse { key });
-                self.resolve(packet, key, vni, from);
+                // What control has not heard is said with the next frame: unheard, the entry would die in use.
+                if self.event(Event::InUse { key }) {
+                    self.tables.vms.used(key, tunnel);
+                }
+                self.send_elsewhere(packet, key, vni, tunnel);
             }
             (None, From::Local) => self.miss(packet, key),
             (None | Some(Fib::Remote(_) | Fib::Ageing(_)), From::Overlay { .. }) => {
                 self.not_here(packet, key, from)
             }
+        }
+    }
+
+    /// Through the tunnel, or into a hold until it is ready.
+    fn send_elsewhere(&mut self, packet: P, key: Key, vni: Vni, tunnel: TunnelIdx) {
+        if self.tables.tunnels.ready(tunnel).is_some() {
+            return self.tunnel_first(packet, tunnel, vni);
+        }
+        match self.tables.await_tunnel(key, tunnel) {
+            Ok(at) => self.hold(packet, at, From::Local),
+            Err(reason) => self.drop(packet, reason),
         }
     }
 

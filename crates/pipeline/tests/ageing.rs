@@ -26,6 +26,20 @@ fn r40_the_first_frame_raises_one_event_and_all_frames_go_on() {
 }
 
 #[test]
+fn r40_a_use_that_control_could_not_hear_of_is_told_with_the_next_frame() {
+    let mut lab = Lab::new();
+    lab.vm(R4, ageing());
+    lab.out.event_room = 0;
+    lab.input(P1, &(1..=3).map(|n| numbered(M1, R4, n)).collect::<Vec<_>>());
+    assert_eq!(numbers(&lab.to(UPLINK)), [1, 2, 3], "and frames go on");
+    assert_eq!(lab.tables.counters.worker.events_dropped, 3);
+    lab.out.event_room = usize::MAX;
+    lab.input(P1, &[numbered(M1, R4, 4), numbered(M1, R4, 5)]);
+    assert_eq!(lab.take_events(), [Event::InUse { key: key(R4) }]);
+    assert_eq!(numbers(&lab.to(UPLINK)), [1, 2, 3, 4, 5]);
+}
+
+#[test]
 fn r40_a_busy_entry_loses_and_holds_nothing_over_many_lives() {
     let mut lab = Lab::new();
     for life in 0..50 {

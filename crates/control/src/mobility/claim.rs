@@ -131,6 +131,12 @@ impl Vm {
         });
     }
 
+    /// The directory's answer to a port of the VM.
+    pub(crate) fn port_answered(&mut self, cx: &mut Ctx<'_>) {
+        self.answered = true;
+        self.provision(cx);
+    }
+
     /// The directory has spoken on the VM: deferred claims go out, unless the address that was
     /// announced meanwhile is not the VM's (R24).
     pub(crate) fn provision(&mut self, cx: &mut Ctx<'_>) {
@@ -154,6 +160,7 @@ impl Vm {
     /// A new session: everything that runs here is said again (R73). A paused VM is only reported,
     /// because its new NVE may be claiming it.
     pub(crate) fn session_up(&mut self, cx: &mut Ctx<'_>) {
+        self.answered = true;
         for p in self.ports.values() {
             cx.actions.push(Action::Send(NveToNva::Associate { key: self.key, port: p.name.clone() }));
         }

@@ -230,6 +230,9 @@ pub(crate) struct Vm {
     pub(crate) phase: Phase,
     /// The directory has spoken on this VM since its port came, or in this session.
     pub(crate) provisioned: bool,
+    /// The directory has answered since a port came to it in this session. What it said before it heard of the port may
+    /// be older than our report that the VM is not here.
+    answered: bool,
     /// Version of our own last hosting; zero for never.
     pub(crate) hosted: Version,
     /// Version of the record that the last activation rested on.
@@ -274,6 +277,7 @@ impl Vm {
             last_port: String::new(),
             phase: Phase::Idle,
             provisioned: false,
+            answered: true,
             hosted: Version::ZERO,
             ran_from: Version::ZERO,
             withdrawn: Version::ZERO,
@@ -445,7 +449,9 @@ impl Vm {
             // Control started anew under a running VM, or the operator pinned it here: the port that
             // is there is the VM's. An echo of what we withdrew does not count, and in the midst of a
             // move only the VM itself can tell where it is.
-            Phase::Idle if version > self.withdrawn && self.intent.is_none() && !cx.is_moving() => {
+            Phase::Idle
+                if self.answered && version > self.withdrawn && self.intent.is_none() && !cx.is_moving() =>
+            {
                 if let Some(port) =
                     self.open_port().filter(|p| !self.ports[p].explicit && !self.ports[p].is_stopped())
                 {

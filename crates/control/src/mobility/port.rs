@@ -73,6 +73,7 @@ impl Vm {
         if self.ports.is_empty() {
             // What it said before an earlier port went may be forgotten with the VN.
             self.provisioned = cx.record.is_some();
+            self.answered = !cx.online;
         }
         let (closed, link_up, off) = (false, true, false);
         let new = AccessPort { name, explicit, closed, link_up, oper: None, off, off_at: None };
@@ -196,7 +197,9 @@ impl Vm {
     fn flag_heard(&mut self, kind: AnnounceKind, ip: Option<IpAddr>, cx: &mut Ctx<'_>) {
         let AnnounceKind::NeighborAdvertisement { router } = kind else { return };
         let Some(r) = cx.record else { return };
-        let own = ip.is_some_and(|ip| r.ips().any(|i| i == ip));
+        // Link-local ones are in no directory, and the port is the VM's whatever it calls itself (R65).
+        let unlisted = |ip| matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
+        let own = ip.is_some_and(|ip| unlisted(ip) || r.ips().any(|i| i == ip));
         let known = r.router_pinned || r.router == router;
         if !own || known || self.claim.is_some() || cx.now < self.quiet_until {
             return;

@@ -215,7 +215,7 @@ impl Nve {
                 if let Some(record) = record.filter(|r| r.key == key) {
                     self.learn(record, out);
                 }
-                self.with_known_vm(key, out, Vm::provision);
+                self.with_known_vm(key, out, Vm::port_answered);
             }
             NvaToNve::ForwardExtend { key, version } => {
                 self.with_known_vm(key, out, |vm, cx| vm.extend_forward(version, cx));

@@ -9,7 +9,7 @@ use godwit_model::{DenyReason, Locators, MoveStepKind, NveId, Version, VmKey};
 use godwit_wire::{Instant, Span};
 
 use super::claim::Asked;
-use super::{Directory, Level, SessionId};
+use super::{Directory, Level, SessionId, Write};
 
 /// Steps of a claim before its verdict that are kept: an owner that comes and goes is asked each time.
 const MAX_STORY: usize = 8;
@@ -123,8 +123,7 @@ impl Directory {
         for key in keys {
             self.turn(key);
         }
-        let (now, window) = (self.now, self.config.flap_window);
-        self.flaps.retain(|_, moves| moves.iter().any(|at| now.since(*at) < window));
+        self.sweep_unplanned();
     }
 
     fn turn(&mut self, key: VmKey) {
@@ -203,17 +202,39 @@ impl Directory {
         self.grant(c.session, c.nve, &c.asked, None, why);
     }
 
-    /// Counts a move that nobody ordered; true where it was one too many (R22).
+    /// Counts a move that nobody ordered; true where it was one too many (R22). By the wall clock, so that a restart
+    /// of the NVA changes nothing: one that is set back counts more than there were of late, and the operator can
+    /// clear what was frozen for it; one that is set forward forgets.
     pub(super) fn count_unplanned(&mut self, key: VmKey) -> bool {
-        let (now, window) = (self.now, self.config.flap_window);
-        let moves = self.flaps.entry(key).or_default();
-        moves.retain(|at| now.since(*at) < window);
+        let (now, window) = (self.wall_us, self.config.flap_window);
+        let mut moves = self.flaps.remove(&key).unwrap_or_default();
+        moves.retain(|at| is_within(*at, now, window));
         moves.push(now);
         let frozen = moves.len() >= self.config.flap_limit;
         if frozen {
-            self.flaps.remove(&key);
+            self.persist(Write::RemoveFlaps(key));
+        } else {
+            self.persist(Write::PutFlaps(key, moves.clone()));
+            self.flaps.insert(key, moves);
         }
         frozen
+    }
+
+    /// The unplanned moves of a VM count no more.
+    pub(super) fn forget_unplanned(&mut self, key: VmKey) {
+        if self.flaps.remove(&key).is_some() {
+            self.persist(Write::RemoveFlaps(key));
+        }
+    }
+
+    /// Forgets unplanned moves that were too long ago to count.
+    fn sweep_unplanned(&mut self) {
+        let (now, window) = (self.wall_us, self.config.flap_window);
+        let counts = |moves: &[u64]| moves.iter().any(|at| is_within(*at, now, window));
+        let over: Vec<VmKey> = self.flaps.iter().filter(|(_, m)| !counts(m)).map(|(key, _)| *key).collect();
+        for key in over {
+            self.forget_unplanned(key);
+        }
     }
 
     /// What a refused claim is about is written once, here and in the message.
@@ -232,4 +253,9 @@ impl Directory {
         let record = self.vms.get(&key).cloned();
         self.send(session, NvaToNve::Deny { seq, key, reason, text, record });
     }
+}
+
+/// `at` is less than `window` before `now`, or after it; both in microseconds.
+fn is_within(at: u64, now: u64, window: Span) -> bool {
+    now.saturating_sub(at) < window.0 / 1000
 }

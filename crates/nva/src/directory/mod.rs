@@ -120,8 +120,8 @@ pub struct Directory {
     last_sender: u32,
     /// Claims for VMs of other NVEs that wait for the old NVE's word (R21).
     contests: BTreeMap<VmKey, Contest>,
-    /// Unplanned moves of late (R22).
-    flaps: BTreeMap<VmKey, Vec<Instant>>,
+    /// When VMs moved of late without being ordered to (R22), in microseconds since 1970: that outlives a restart.
+    flaps: BTreeMap<VmKey, Vec<u64>>,
     /// When claims were granted, and on which connection, kept for a moment: see `report`.
     granted: BTreeMap<VmKey, (Instant, SessionId)>,
     last_tick: Option<Instant>,

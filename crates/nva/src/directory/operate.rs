@@ -257,6 +257,7 @@ impl Directory {
         let version = self.next_version();
         self.vms.remove(&record.key);
         self.former.remove(&record.key);
+        self.forget_unplanned(record.key);
         self.unindex(&record);
         self.persist(Write::RemoveVm(record.key));
         self.log(Level::Info, format!("VM {name} ({}) is deleted, version {version}", record.key));
@@ -275,7 +276,7 @@ impl Directory {
     pub fn clear_vm(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<VmRecord> {
         self.begin(now, wall_us);
         let mut record = self.vm_named(name)?.clone();
-        self.flaps.remove(&record.key);
+        self.forget_unplanned(record.key);
         if record.frozen {
             record.frozen = false;
             record.version = self.next_version();

@@ -49,7 +49,7 @@ impl Directory {
             former: BTreeMap::new(),
             last_sender: 0,
             contests: BTreeMap::new(),
-            flaps: BTreeMap::new(),
+            flaps: state.flaps.clone(),
             granted: BTreeMap::new(),
             last_tick: None,
             started_us: 0,
@@ -111,6 +111,7 @@ impl Directory {
             vns: self.vns.iter().filter_map(|(vni, v)| Some((*vni, v.record.clone()?))).collect(),
             vms: self.vms.clone(),
             policies: self.policies.clone(),
+            flaps: self.flaps.clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
             moves: self.moves.iter().map(|(id, m)| (id.clone(), m.stored())).collect(),
         }

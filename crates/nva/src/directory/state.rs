@@ -65,6 +65,10 @@ pub enum Write {
     PutPolicy(Policy),
     /// The policy is gone.
     RemovePolicy(String),
+    /// When a VM moved of late without being ordered to, in microseconds since 1970 (R22).
+    PutFlaps(VmKey, Vec<u64>),
+    /// That does not count any more.
+    RemoveFlaps(VmKey),
     /// New or changed NVE.
     PutNve(NveRecord),
     /// The NVE is gone.
@@ -88,6 +92,8 @@ pub struct State {
     pub vms: BTreeMap<VmKey, VmRecord>,
     /// Policies.
     pub policies: BTreeMap<String, Policy>,
+    /// When VMs moved of late without being ordered to, in microseconds since 1970 (R22).
+    pub flaps: BTreeMap<VmKey, Vec<u64>>,
     /// NVEs.
     pub nves: BTreeMap<NveId, NveRecord>,
     /// Moves.
@@ -116,6 +122,12 @@ impl State {
             }
             Write::RemovePolicy(name) => {
                 self.policies.remove(name);
+            }
+            Write::PutFlaps(key, times) => {
+                self.flaps.insert(*key, times.clone());
+            }
+            Write::RemoveFlaps(key) => {
+                self.flaps.remove(key);
             }
             Write::PutNve(r) => {
                 self.nves.insert(r.id.clone(), r.clone());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::{Policy, Unplanned, VmRecord};
+use godwit_model::{Policy, Unplanned, VmKey, VmRecord};
 use godwit_nva_api::convert;
 use godwit_nva_api::prost::{self, Message};
 use godwit_nva_api::{ConvertError, Problem, v1};
@@ -71,6 +71,16 @@ pub(super) fn policy(p: &Policy) -> Vec<u8> {
 
 pub(super) fn policy_from(bytes: &[u8]) -> Decoded<Policy> {
     Ok(v1::Policy::decode(bytes)?.try_into()?)
+}
+
+pub(super) fn flaps(times: &[u64]) -> Vec<u8> {
+    times.iter().flat_map(|t| t.to_be_bytes()).collect()
+}
+
+pub(super) fn flaps_from((vni, mac): (u32, u64), bytes: &[u8]) -> Decoded<(VmKey, Vec<u64>)> {
+    let key = VmKey { vni: convert::vni("flaps.vni", vni)?, mac: convert::mac("flaps.mac", mac)? };
+    let (times, _) = bytes.as_chunks();
+    Ok((key, times.iter().map(|t| u64::from_be_bytes(*t)).collect()))
 }
 
 pub(super) fn nve(r: &NveRecord) -> Vec<u8> {

@@ -87,6 +87,8 @@ fn write() -> impl Strategy<Value = Write> {
         (n.clone(), any::<u16>()).prop_map(|(n, mtu)| Write::PutVn(vn(n, mtu))),
         (n.clone(), any::<u16>()).prop_map(|(n, rate)| Write::PutPolicy(policy(n, rate))),
         n.clone().prop_map(|n| Write::RemovePolicy(policy(n, 1).name)),
+        (n.clone(), any::<[u64; 3]>()).prop_map(|(n, times)| Write::PutFlaps(vm(n, 0).key, times.to_vec())),
+        n.clone().prop_map(|n| Write::RemoveFlaps(vm(n, 0).key)),
         n.clone().prop_map(|n| Write::RemoveVn(vn(n, 0).vni)),
         (n.clone(), any::<u64>()).prop_map(|(n, s)| Write::PutVm(vm(n, s))),
         n.clone().prop_map(|n| Write::RemoveVm(vm(n, 0).key)),

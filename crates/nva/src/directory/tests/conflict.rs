@@ -177,6 +177,29 @@ fn r22_five_ping_pongs_freeze_and_the_operator_clears() {
 }
 
 #[test]
+fn r22_a_restart_of_the_nva_forgets_no_unplanned_move() {
+    let mut w = World::new();
+    w.policy(Unplanned::Accept);
+    ping_pong(&mut w, 4);
+    w.restart();
+    let [_a, b] = ["a", "b"].map(|nve| w.join(nve));
+    let base = w.vm(1).version;
+    let out = w.say(b, claim(1, base));
+    assert!(granted(&out, b).unwrap().frozen, "the fifth");
+    assert!(w.durable.flaps.is_empty(), "nothing is kept of what was frozen");
+}
+
+#[test]
+fn r22_unplanned_moves_of_long_ago_are_forgotten_on_disk_too() {
+    let mut w = World::new();
+    w.policy(Unplanned::Accept);
+    ping_pong(&mut w, 2);
+    assert_eq!(w.durable.flaps.len(), 1);
+    w.pass(181_000);
+    assert!(w.durable.flaps.is_empty());
+}
+
+#[test]
 fn r22_a_frozen_vm_is_not_withdrawn() {
     let mut w = World::new();
     w.policy(Unplanned::Accept);
