@@ -99,3 +99,31 @@ fn ports_come_change_workers_and_go() {
     let (ok, text) = ctl(folder.path(), &["port", "remove", "up0"]);
     assert!(!ok && text.contains("uplinks stay"), "{text}");
 }
+
+/// R16: what the VM manager says of a VM, with a real port: it stays through a suspension and goes with its VM.
+#[test]
+fn r16_the_port_of_a_deleted_vm_goes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, _peer) = wire();
+    let _switch = start(&a, folder.path());
+    let add =
+        ["port", "add", "v", "--devargs", "net_tap1,iface=tv1", "--vni", "100", "--mac", "02:00:00:00:00:01"];
+    let (ok, text) = ctl(folder.path(), &add);
+    assert!(ok, "{text}");
+    let say = |state| ctl(folder.path(), &["port", "state", "v", state]);
+    for state in ["running", "suspending", "suspended", "resuming", "running", "shuttingdown"] {
+        let (ok, text) = say(state);
+        assert!(ok, "{state}: {text}");
+    }
+    let (ok, text) = say("deleted");
+    assert!(!ok && text.contains("shutdown"), "RFC 7666 has no way there but by a shutdown: {text}");
+    a.run(&["ip", "link", "show", "tv1"]);
+    assert!(say("shutdown").0 && say("deleted").0);
+    assert!(a.try_run(&["ip", "link", "show", "tv1"]).is_none(), "the tap went with the port");
+    let (ok, text) = ctl(folder.path(), &["port", "list"]);
+    assert!(ok && !text.contains("tv1"), "{text}");
+    // Whoever comes next on a port of that name is another VM.
+    let (ok, text) = ctl(folder.path(), &add);
+    assert!(ok, "{text}");
+    assert!(say("running").0);
+}

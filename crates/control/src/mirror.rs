@@ -5,9 +5,9 @@
 //! is decided elsewhere; every method says which keys and addresses it touched.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use godwit_model::{BindingState, Location, Locators, NveId, Version, VmKey, VmRecord};
+use godwit_model::{BindingState, Gateway, Location, Locators, NveId, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
 use crate::negatives::Negatives;
@@ -59,6 +59,9 @@ struct VnMirror {
     transparent_vlan: bool,
     flood_silent: bool,
     rarp: bool,
+    gateway: Option<Gateway>,
+    /// Of the records here, those of routers that the operator defined.
+    routers: BTreeMap<Mac, Ipv4Addr>,
     vms: BTreeMap<Mac, Entry>,
     by_ip: BTreeMap<IpAddr, BTreeSet<Mac>>,
     members: BTreeMap<NveId, Locators>,
@@ -74,6 +77,8 @@ impl VnMirror {
             transparent_vlan: false,
             flood_silent: false,
             rarp: false,
+            gateway: None,
+            routers: BTreeMap::new(),
             vms: BTreeMap::new(),
             by_ip: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -86,9 +91,13 @@ impl VnMirror {
         for ip in record.ips() {
             self.by_ip.entry(ip).or_default().insert(record.key.mac);
         }
+        if let Some(g) = Gateway::of(record) {
+            self.routers.insert(g.mac, g.ip);
+        }
     }
 
     fn unindex(&mut self, record: &VmRecord) {
+        self.routers.remove(&record.key.mac);
         for ip in record.ips() {
             if let Some(macs) = self.by_ip.get_mut(&ip) {
                 macs.remove(&record.key.mac);
@@ -108,6 +117,7 @@ pub(crate) struct SnapshotEnd {
     pub(crate) transparent_vlan: bool,
     pub(crate) flood_silent: bool,
     pub(crate) rarp: bool,
+    pub(crate) gateway: Option<Gateway>,
     pub(crate) members: Vec<Location>,
 }
 
@@ -161,6 +171,12 @@ impl Mirror {
     /// VMs that ask for their own IPv4 address are answered (R27).
     pub(crate) fn answers_rarp(&self, vni: Vni) -> bool {
         self.vns.get(&vni).is_some_and(|v| v.rarp)
+    }
+
+    /// The router in whose name they are answered: one whose record is here, or the one that the directory named.
+    pub(crate) fn gateway(&self, vni: Vni) -> Option<Gateway> {
+        let vn = self.vns.get(&vni)?;
+        vn.gateway.or_else(|| vn.routers.first_key_value().map(|(mac, ip)| Gateway { mac: *mac, ip: *ip }))
     }
 
     /// A VM's newest record.
@@ -328,6 +344,7 @@ impl Mirror {
         vn.transparent_vlan = end.transparent_vlan;
         vn.flood_silent = end.flood_silent;
         vn.rarp = end.rarp;
+        vn.gateway = end.gateway;
         vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
         for r in swept.iter().filter(|_| !pulled) {
             self.removed(r.key, r.version);

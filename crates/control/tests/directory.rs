@@ -151,6 +151,7 @@ fn r38_a_snapshot_that_is_ahead_of_the_updates_is_asked_for_again_and_sweeps() {
         transparent_vlan,
         flood_silent,
         rarp,
+        gateway: None,
         members: members.clone(),
     };
     lab.hosts[A].said.clear();

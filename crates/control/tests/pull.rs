@@ -5,8 +5,8 @@ mod lab;
 use std::collections::BTreeSet;
 
 use godwit_control::NveConfig;
-use godwit_model::DirectoryMode;
 use godwit_model::message::{Change, NveToNva, QueryBy};
+use godwit_model::{BindingState, DirectoryMode};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, VmState};
 use godwit_wire::{Mac, Rate};
@@ -433,4 +433,27 @@ fn r40_many_entries_do_not_ask_at_the_same_moment() {
     }
     assert_eq!(steps.last(), Some(&100));
     assert!(steps.windows(2).all(|w| w[1] - w[0] <= 30), "{steps:?}");
+}
+
+#[test]
+fn r36_news_of_who_got_an_absent_address_end_the_answer_and_are_asked_about_further_on() {
+    let mut lab = two();
+    let (vn, absent) = (key(1).vn(), vm_ip(9));
+    lab.event(C, Event::MissIp { vn, ip: absent, port: PortIdx(2) });
+    lab.pass(0);
+    lab.settle();
+    assert!(lab.hosts[C].tables.absent_ips.contains_key(&(vn, absent)));
+    lab.nva.define(vm(9), absent);
+    let r = lab.nva.records.get_mut(&vm(9)).unwrap();
+    (r.state, r.location) = (BindingState::Active, Some(location(A)));
+    let news = Change::Vm(r.clone());
+    lab.nva.interests.insert((C, vm(9)));
+    for (i, message) in lab.nva.news(vni(), &news, None) {
+        lab.hosts[i].inbox.push_back(message);
+    }
+    lab.settle();
+    assert_eq!(lab.hosts[C].tables.neighbors.get(&(vn, absent)), Some(&Some(mac(9))));
+    assert!(!lab.hosts[C].tables.absent_ips.contains_key(&(vn, absent)));
+    let asks = |m: &NveToNva| matches!(m, NveToNva::Query { by: QueryBy::Mac(m), .. } if *m == mac(9));
+    assert!(lab.hosts[C].said.iter().any(asks), "so that its changes are told too");
 }

@@ -2,6 +2,7 @@
 
 mod lab;
 
+use godwit_model::Gateway;
 use godwit_model::message::NveToNva;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::PortIdx;
@@ -52,14 +53,35 @@ fn r27_a_vm_at_a_new_nve_gets_its_former_address() {
 fn r27_the_reply_comes_in_the_name_of_the_gateway() {
     let mut lab = lab(true);
     lab.nva.define(vm(254), vm_ip(254));
-    lab.nva.records.get_mut(&vm(254)).unwrap().router = true;
+    let r = lab.nva.records.get_mut(&vm(254)).unwrap();
+    (r.router, r.router_pinned) = (true, true);
+    // This one says of itself that it is a router.
+    lab.nva.define(vm(2), vm_ip(2));
+    lab.nva.records.get_mut(&vm(2)).unwrap().router = true;
     lab.nva.define(vm(1), vm_ip(1));
     lab.add_port(A, PORT, 1);
     lab.settle();
     ask(&mut lab, A, 1);
-    let [reply] = &replies(&lab, A, 1)[..] else { panic!("no reply") };
+    assert_in_the_name_of_254(&lab);
+}
+
+fn assert_in_the_name_of_254(lab: &Lab) {
+    let [reply] = &replies(lab, A, 1)[..] else { panic!("no reply") };
     assert_eq!((&reply[6..12], &reply[22..28]), (&mac(254).0[..], &mac(254).0[..]));
     assert_eq!(reply[28..32], [10, 0, 0, 254]);
+}
+
+/// Where records are pulled, nobody here has asked for the router's.
+#[test]
+fn r27_in_a_pulled_vn_too_the_reply_comes_in_the_name_of_the_gateway() {
+    let mut lab = Lab::with(1, |c| c.pull = [vni()].into());
+    lab.nva.rarp = true;
+    lab.nva.gateway = Some(Gateway { mac: mac(254), ip: [10, 0, 0, 254].into() });
+    lab.nva.define(vm(1), vm_ip(1));
+    lab.add_port(A, PORT, 1);
+    lab.settle();
+    ask(&mut lab, A, 1);
+    assert_in_the_name_of_254(&lab);
 }
 
 #[test]

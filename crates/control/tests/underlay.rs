@@ -367,6 +367,7 @@ fn r31_a_vns_word_on_silent_hosts_reaches_the_workers() {
         transparent_vlan: false,
         flood_silent,
         rarp: false,
+        gateway: None,
         members: Vec::new(),
     };
     lab.input(A, Input::Nva(end(true)));

@@ -21,6 +21,7 @@ use godwit_lab::scenario::interop::Interop;
 use godwit_lab::scenario::nva_kill::NvaKill;
 use godwit_lab::scenario::placement::Placement;
 use godwit_lab::scenario::report::MoveLine;
+use godwit_lab::scenario::split_brain::SplitBrain;
 use godwit_nva_api::v1::ListMovesRequest;
 
 /// A data center on one machine: switches, an NVA and VMs in network namespaces
@@ -39,6 +40,8 @@ enum Command {
     NvaKill(NvaKill),
     /// Cut a sender off from the NVA, move its peer, and see what is lost and how it learns of it
     FrozenSender(FrozenSender),
+    /// Let the same VM come up at two switches, while the first lives and when it hangs
+    SplitBrain(SplitBrain),
     /// Let receive queues change workers while two VMs talk
     Placement(Placement),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
@@ -124,6 +127,7 @@ impl Command {
             Command::HotMove(scenario) => scenario.run(),
             Command::NvaKill(scenario) => scenario.run(),
             Command::FrozenSender(scenario) => scenario.run(),
+            Command::SplitBrain(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),

@@ -153,6 +153,24 @@ pub struct Location {
     pub locators: Locators,
 }
 
+/// The router of a VN, in whose name VMs without a disk are answered (R27).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gateway {
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its first IPv4 address.
+    pub ip: Ipv4Addr,
+}
+
+impl Gateway {
+    /// What the record says, if it is of a router that the operator defined. What a VM says of itself makes none.
+    #[must_use]
+    pub fn of(record: &VmRecord) -> Option<Gateway> {
+        let ip = *record.ipv4.first()?;
+        (record.router && record.router_pinned).then_some(Gateway { mac: record.key.mac, ip })
+    }
+}
+
 /// Where the directory stands with a VM's interface.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BindingState {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use godwit_wire::{Mac, Vni};
 
 use crate::{
-    ClaimCause, DenyReason, DirectoryMode, HandoverCounts, Location, Locators, MoveId, MoveMode, MoveStep,
-    NveId, Policy, Secret, Version, VmKey, VmRecord,
+    ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts, Location, Locators, MoveId, MoveMode,
+    MoveStep, NveId, Policy, Secret, Version, VmKey, VmRecord,
 };
 
 /// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.
@@ -209,6 +209,9 @@ pub enum NvaToNve {
         flood_silent: bool,
         /// VMs that ask for their own IPv4 address by RARP are answered (R27).
         rarp: bool,
+        /// The router in whose name they are answered, where the receiver pulls the VN and does not hear of it
+        /// otherwise (R27).
+        gateway: Option<Gateway>,
         /// The other NVEs with members (R60).
         members: Vec<Location>,
     },

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, DirectoryMode, HandoverCounts, Location, Locators, MoveId,
+    BindingState, ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts, Location, Locators, MoveId,
     MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Version, VmKey, VmRecord,
 };
 use godwit_nva_api::prost::Message as _;
@@ -218,14 +218,27 @@ fn down() -> impl Strategy<Value = NvaToNve> {
     let reasons =
         [D::UnknownVm, D::AddressMismatch, D::OwnedElsewhere, D::StaleVersion, D::Pinned, D::Frozen].to_vec();
     let flags = any::<[bool; 4]>();
-    let end = (vni(), any::<u64>(), flags, any::<u16>(), vec(location(), 0..3));
+    let gateway =
+        (any::<[u8; 6]>(), any::<[u8; 4]>()).prop_map(|(mac, ip)| Gateway { mac: Mac(mac), ip: ip.into() });
+    let end = (vni(), any::<u64>(), flags, any::<u16>(), vec(location(), 0..3), of(gateway));
     let prepare = (move_id(), any::<bool>(), record(), location(), location());
     prop_oneof![
         (any::<u32>(), any::<u32>())
             .prop_map(|(epoch, keepalive_ms)| NvaToNve::Welcome { epoch, keepalive_ms }),
         (vni(), vec(record(), 0..3)).prop_map(|(vni, vms)| NvaToNve::Snapshot { vni, vms }),
-        end.prop_map(|(vni, revision, [known, transparent_vlan, flood_silent, rarp], mtu, members)| {
-            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, rarp, members }
+        end.prop_map(|(vni, revision, flags, mtu, members, gateway)| {
+            let [known, transparent_vlan, flood_silent, rarp] = flags;
+            NvaToNve::End {
+                vni,
+                revision,
+                known,
+                mtu,
+                transparent_vlan,
+                flood_silent,
+                rarp,
+                gateway,
+                members,
+            }
         }),
         (vni(), any::<u64>(), any::<u64>(), change)
             .prop_map(|(vni, revision, ack_id, change)| NvaToNve::Update { vni, revision, ack_id, change }),

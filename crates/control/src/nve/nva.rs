@@ -174,11 +174,22 @@ impl Nve {
                     self.learn(record, out);
                 }
             }
-            NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, rarp, members } => {
+            NvaToNve::End {
+                vni,
+                revision,
+                known,
+                mtu,
+                transparent_vlan,
+                flood_silent,
+                rarp,
+                gateway,
+                members,
+            } => {
                 if !known {
                     out.note(Level::Warn, format!("VN {vni} is not in the directory"));
                 }
-                let end = SnapshotEnd { revision, mtu, transparent_vlan, flood_silent, rarp, members };
+                let end =
+                    SnapshotEnd { revision, mtu, transparent_vlan, flood_silent, rarp, gateway, members };
                 self.snapshot_end(vni, end, out);
             }
             NvaToNve::Update { vni, revision, ack_id, change } => {

@@ -130,6 +130,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 transparent_vlan: end.3,
                 flood_silent: at.is_multiple_of(2),
                 rarp: at.is_multiple_of(3),
+                gateway: None,
                 members,
             })
         }

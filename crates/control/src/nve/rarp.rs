@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use godwit_model::VmKey;
+use godwit_model::{Gateway, VmKey};
 use godwit_tables::update::PortIdx;
 use godwit_wire::arp::{self, ArpRepr};
 use godwit_wire::{Mac, Rate, Span};
@@ -17,17 +17,19 @@ use super::{Nve, PortKind};
 
 /// So long a request waits for the directory; the VM asks again.
 const PATIENCE: Span = Span::from_ms(500);
-/// Replies of this NVE, to all VMs together: each looks for the VN's gateway.
+/// Replies of this NVE, to all VMs together.
 const REPLIES: Rate = Rate::per_second(100, 50);
 
 impl Nve {
     /// The VM on a port asked, or its hypervisor announced it.
     pub(super) fn rarp_asked(&mut self, key: VmKey, port: PortIdx, out: &mut Outputs) {
-        if self.mirror.absent(key).is_some_and(|until| until > self.now) {
+        // One that has a record and runs nowhere is absent for those who send to it, and may ask all the same.
+        let recorded = self.mirror.record(key).is_some();
+        if !recorded && self.mirror.absent(key).is_some_and(|until| until > self.now) {
             return;
         }
         self.rarp.insert(key, (port, self.now + PATIENCE));
-        if self.mirror.record(key).is_none() && self.mirror.answers_rarp(key.vni) {
+        if !recorded && self.mirror.answers_rarp(key.vni) {
             self.ask(Asked::Mac(key.vni, key.mac));
         }
         self.rarp_known(key, out);
@@ -50,10 +52,10 @@ impl Nve {
             self.counts.rarp_limited += 1;
             return;
         }
-        let gateway = self.mirror.records(key.vni).filter(|r| r.router && r.key != key);
-        let gateway = gateway.filter_map(|r| Some((r.key.mac, *r.ipv4.first()?))).next();
         // Without a router in the VN the switch speaks for itself, which has no address there.
-        let (sha, spa) = gateway.unwrap_or((Mac::PROBER, Ipv4Addr::UNSPECIFIED));
+        let nobody = Gateway { mac: Mac::PROBER, ip: Ipv4Addr::UNSPECIFIED };
+        let gateway = self.mirror.gateway(key.vni).filter(|g| g.mac != key.mac).unwrap_or(nobody);
+        let (sha, spa) = (gateway.mac, gateway.ip);
         let reply = ArpRepr { op: arp::OP_RARP_REPLY, sha, spa, tha: key.mac, tpa };
         let mut buf = [0; arp::FRAME_LEN];
         if reply.emit_frame(&mut buf, key.mac, sha).is_ok() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    BindingState, DenyReason, DirectoryMode, MoveId, Policy, Secret, Version, VmKey, VmRecord,
+    BindingState, DenyReason, DirectoryMode, Gateway, MoveId, Policy, Secret, Version, VmKey, VmRecord,
 };
 use godwit_wire::Vni;
 
@@ -30,6 +30,7 @@ pub struct MiniNva {
     pub flood_silent: bool,
     /// VMs' questions for their own addresses are answered (R27).
     pub rarp: bool,
+    pub gateway: Option<Gateway>,
     /// The key of datagrams between NVEs (R47).
     pub secret: Option<Secret>,
     last_sender: u32,
@@ -60,6 +61,7 @@ impl MiniNva {
             mute: false,
             flood_silent: false,
             rarp: false,
+            gateway: None,
             needs_forwarding: false,
             secret: None,
             last_sender: 0,
@@ -211,6 +213,7 @@ impl MiniNva {
                 transparent_vlan: false,
                 flood_silent: self.flood_silent,
                 rarp: self.rarp,
+                gateway: self.gateway,
                 members,
             },
         ));

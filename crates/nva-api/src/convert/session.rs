@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
-use godwit_model::{DirectoryMode, Secret};
+use godwit_model::{DirectoryMode, Gateway, Secret};
 
 use super::record::{claim_cause, deny_reason, move_mode, version};
 use super::{
@@ -313,18 +313,27 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::Snapshot { vni, vms } => {
             Down::Snapshot(v1::Snapshot { vni: vni.get(), vms: vms.into_iter().map(Into::into).collect() })
         }
-        NvaToNve::End { vni, revision, known, mtu, transparent_vlan, flood_silent, rarp, members } => {
-            Down::End(v1::End {
-                vni: vni.get(),
-                revision,
-                known,
-                mtu: mtu.into(),
-                transparent_vlan,
-                flood_silent,
-                rarp,
-                members: members.into_iter().map(Into::into).collect(),
-            })
-        }
+        NvaToNve::End {
+            vni,
+            revision,
+            known,
+            mtu,
+            transparent_vlan,
+            flood_silent,
+            rarp,
+            gateway,
+            members,
+        } => Down::End(v1::End {
+            vni: vni.get(),
+            revision,
+            known,
+            mtu: mtu.into(),
+            transparent_vlan,
+            flood_silent,
+            rarp,
+            gateway: gateway.map(|g| v1::Gateway { mac: g.mac.to_u64(), ipv4: g.ip.octets().into() }),
+            members: members.into_iter().map(Into::into).collect(),
+        }),
         NvaToNve::Update { vni, revision, ack_id, change } => {
             Down::Update(v1::Update { vni: vni.get(), revision, ack_id, change: Some(change.into()) })
         }
@@ -465,6 +474,10 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
     }
 }
 
+fn gateway(p: v1::Gateway) -> Result<Gateway, ConvertError> {
+    Ok(Gateway { mac: mac("gateway.mac", p.mac)?, ip: ipv4("gateway.ipv4", &p.ipv4)? })
+}
+
 fn end(p: v1::End) -> Result<NvaToNve, ConvertError> {
     let too_large = || ConvertError::new("mtu", Problem::TooLarge(p.mtu.into(), u16::MAX.into()));
     Ok(NvaToNve::End {
@@ -475,6 +488,7 @@ fn end(p: v1::End) -> Result<NvaToNve, ConvertError> {
         transparent_vlan: p.transparent_vlan,
         flood_silent: p.flood_silent,
         rarp: p.rarp,
+        gateway: p.gateway.map(gateway).transpose()?,
         members: each("members", p.members)?,
     })
 }

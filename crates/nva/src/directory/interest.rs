@@ -5,9 +5,10 @@
 //! counts that life from its question, so what it still uses is always of interest here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::Change;
-use godwit_model::{DirectoryMode, NveId, VmKey, timing};
+use godwit_model::{DirectoryMode, NveId, VmKey, VmRecord, timing};
 use godwit_wire::{Instant, Mac, Span, Vni};
 
 use super::{Directory, Level, Session, SessionId};
@@ -20,16 +21,21 @@ pub(super) struct Subscription {
     pub mode: DirectoryMode,
 }
 
-/// What one session was told in pull mode and may still use.
-#[derive(Default)]
-pub(super) struct Interests {
-    ends: BTreeMap<VmKey, Instant>,
-    by_end: BTreeSet<(Instant, VmKey)>,
+/// What is remembered until a time.
+struct Until<K> {
+    ends: BTreeMap<K, Instant>,
+    by_end: BTreeSet<(Instant, K)>,
 }
 
-impl Interests {
+impl<K> Default for Until<K> {
+    fn default() -> Until<K> {
+        Until { ends: BTreeMap::new(), by_end: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Copy> Until<K> {
     /// Until `end` at least.
-    fn extend(&mut self, key: VmKey, end: Instant) {
+    fn extend(&mut self, key: K, end: Instant) {
         let old = self.ends.get(&key).copied();
         if old.is_some_and(|old| old >= end) {
             return;
@@ -41,12 +47,12 @@ impl Interests {
         self.by_end.insert((end, key));
     }
 
-    fn has(&self, key: VmKey) -> bool {
+    fn has(&self, key: K) -> bool {
         self.ends.contains_key(&key)
     }
 
     /// The one that ends first, if there are more than `max`.
-    fn beyond(&mut self, max: usize) -> Option<VmKey> {
+    fn beyond(&mut self, max: usize) -> Option<K> {
         let (_, key) = if self.ends.len() > max { self.by_end.pop_first()? } else { return None };
         self.ends.remove(&key);
         Some(key)
@@ -59,14 +65,42 @@ impl Interests {
         }
     }
 
+    fn retain(&mut self, stays: impl Fn(&K) -> bool) {
+        self.ends.retain(|key, _| stays(key));
+        self.by_end.retain(|(_, key)| stays(key));
+    }
+}
+
+/// What one session was told in pull mode and may still use.
+#[derive(Default)]
+pub(super) struct Interests {
+    vms: Until<VmKey>,
+    /// Addresses that no VM had.
+    absent: Until<(Vni, IpAddr)>,
+}
+
+impl Interests {
     fn of_vn(&self, vni: Vni) -> impl Iterator<Item = VmKey> + '_ {
-        self.ends.range(VmKey { vni, mac: Mac::ZERO }..=VmKey { vni, mac: Mac::BROADCAST }).map(|(k, _)| *k)
+        self.vms
+            .ends
+            .range(VmKey { vni, mac: Mac::ZERO }..=VmKey { vni, mac: Mac::BROADCAST })
+            .map(|(k, _)| *k)
+    }
+
+    fn absent_of_vn(&self, vni: Vni) -> impl Iterator<Item = IpAddr> + '_ {
+        let from = (vni, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        self.absent.ends.range(from..).map(|(k, _)| *k).take_while(move |(v, _)| *v == vni).map(|(_, ip)| ip)
+    }
+
+    /// It was told that nobody has an address which this VM has got.
+    fn misses_address_of(&self, record: &VmRecord) -> bool {
+        !self.absent.ends.is_empty() && record.ips().any(|ip| self.absent.has((record.key.vni, ip)))
     }
 
     /// The VN is not pulled any more.
     pub fn forget_vn(&mut self, vni: Vni) {
-        self.ends.retain(|key, _| key.vni != vni);
-        self.by_end.retain(|(_, key)| key.vni != vni);
+        self.vms.retain(|key| key.vni != vni);
+        self.absent.retain(|(v, _)| *v != vni);
     }
 }
 
@@ -101,8 +135,8 @@ impl Directory {
         if s.mode(key.vni) == Some(DirectoryMode::Push) {
             return;
         }
-        s.interests.extend(key, end);
-        let called_in = s.interests.beyond(max);
+        s.interests.vms.extend(key, end);
+        let called_in = s.interests.vms.beyond(max);
         if let Some(key) = called_in {
             let who = self.name_of(session);
             self.log(
@@ -110,6 +144,25 @@ impl Directory {
                 format!("{who} uses more than {max} VMs of VNs in pull mode: it is to ask again for {key}"),
             );
             self.update(session, key.vni, Change::Forgotten { key }, None);
+        }
+    }
+
+    /// The session was told that no VM has an address: for so long it hears of one that gets it (R36). Of too many the
+    /// first is forgotten; what was said of it ends by itself, and soon.
+    pub(super) fn note_absent(&mut self, session: SessionId, vni: Vni, ip: IpAddr, life: Span) {
+        let end = self.now + self.interest_of(life);
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        if s.mode(vni) != Some(DirectoryMode::Push) {
+            s.interests.absent.extend((vni, ip), end);
+            s.interests.absent.beyond(self.config.max_interests);
+        }
+    }
+
+    /// The VM is told of for the first time to a session that missed one of its addresses: what follows is told too.
+    pub(super) fn note_news(&mut self, session: SessionId, key: VmKey) {
+        let missed = |s: &Session| self.vms.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
+        if self.sessions.get(&session).is_some_and(missed) {
+            self.note_interest(session, key, self.config.pos_life);
         }
     }
 
@@ -126,7 +179,10 @@ impl Directory {
         match s.mode(key.vni) {
             None => false,
             Some(DirectoryMode::Push) => true,
-            Some(DirectoryMode::Pull) => s.interests.has(key) || self.has_part(session, s, key),
+            Some(DirectoryMode::Pull) => {
+                let missed = || self.vms.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
+                s.interests.vms.has(key) || self.has_part(session, s, key) || missed()
+            }
         }
     }
 
@@ -156,7 +212,9 @@ impl Directory {
         let moving = self.open_moves.iter().filter_map(|id| self.moves.get(id)).map(|m| m.record.key);
         let parts = vms.into_iter().flatten().chain(s.ports.keys()).copied().chain(moving);
         let parts = parts.filter(|key| key.vni == vni && self.has_part(session, s, *key));
-        parts.chain(s.interests.of_vn(vni)).collect()
+        let missed = s.interests.absent_of_vn(vni).filter_map(|ip| self.ips.get(&(vni, ip)));
+        let missed = missed.map(|mac| VmKey { vni, mac: *mac });
+        parts.chain(s.interests.of_vn(vni)).chain(missed).collect()
     }
 
     /// A session that pulls may use, for so long after its beginning, what it was told on an earlier one.
@@ -167,7 +225,8 @@ impl Directory {
     pub(super) fn sweep_interests(&mut self) {
         let now = self.now;
         for s in self.sessions.values_mut() {
-            s.interests.expire(now);
+            s.interests.vms.expire(now);
+            s.interests.absent.expire(now);
         }
     }
 }

@@ -38,10 +38,10 @@ mod unplanned;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{Location, MoveId, NveId, Policy, Version, VmKey, VmRecord};
+use godwit_model::{Gateway, Location, MoveId, NveId, Policy, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
 pub use io::{Answer, Config, Input, Level, Output, SessionId};
@@ -63,6 +63,8 @@ struct Vn {
     members: BTreeSet<NveId>,
     /// Connections that get updates.
     subscribers: BTreeSet<SessionId>,
+    /// VMs that the operator defined as routers, with their first IPv4 addresses (R27).
+    gateways: BTreeMap<Mac, Ipv4Addr>,
 }
 
 struct Nve {
@@ -215,6 +217,9 @@ impl Directory {
             self.ips.insert((r.key.vni, ip), r.key.mac);
         }
         self.vm_names.insert(r.name.clone(), r.key);
+        if let (Some(g), Some(vn)) = (Gateway::of(r), self.vns.get_mut(&r.key.vni)) {
+            vn.gateways.insert(g.mac, g.ip);
+        }
         if let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
             nve.vms.insert(r.key);
         }
@@ -225,6 +230,9 @@ impl Directory {
             self.ips.remove(&(r.key.vni, ip));
         }
         self.vm_names.remove(&r.name);
+        if let Some(vn) = self.vns.get_mut(&r.key.vni) {
+            vn.gateways.remove(&r.key.mac);
+        }
         if let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
             nve.vms.remove(&r.key);
         }

@@ -5,11 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::Change;
 use godwit_model::{
-    BindingState, Location, Locators, NveId, Unplanned, Version, VmKey, VmRecord, check_name,
+    BindingState, DirectoryMode, Gateway, Location, Locators, NveId, Unplanned, Version, VmKey, VmRecord,
+    check_name,
 };
 use godwit_wire::{Instant, Mac, Vni};
 
-use super::{Answer, Directory, Level, Nve, NveInfo, NveRecord, Refusal, VnInfo, VnRecord, Write};
+use super::{
+    Answer, Directory, Level, Nve, NveInfo, NveRecord, Refusal, SessionId, Vn, VnInfo, VnRecord, Write,
+};
 
 /// A VM as an operator defines it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,11 +78,39 @@ impl Directory {
 
     /// Subscribers learn that the VN is there, or is not any more.
     fn snapshot_all(&mut self, vni: Vni) {
-        let subscribers = self.vns.get(&vni).map(|v| v.subscribers.clone()).unwrap_or_default();
-        for session in subscribers {
+        self.snapshot_to(vni, |_| true);
+    }
+
+    fn snapshot_to(&mut self, vni: Vni, mode: impl Fn(DirectoryMode) -> bool) {
+        let all = self.vns.get(&vni).map(|v| v.subscribers.clone()).unwrap_or_default();
+        let mode_of = |s: &SessionId| self.sessions.get(s).and_then(|s| s.mode(vni));
+        let those: Vec<_> = all.into_iter().filter(|s| mode_of(s).is_some_and(&mode)).collect();
+        for session in those {
             self.settle_by_snapshot(session, vni);
             self.snapshot(session, vni);
         }
+    }
+
+    /// The router of a VN in whose name VMs are answered (R27): the first by MAC, where they are answered at all.
+    fn gateway(&self, vn: &Vn) -> Option<Gateway> {
+        let (mac, ip) = vn.gateways.first_key_value()?;
+        vn.record.as_ref().filter(|r| r.rarp).map(|_| Gateway { mac: *mac, ip: *ip })
+    }
+
+    /// What a subscriber is told of it: who is pushed all records finds it there.
+    pub(super) fn told_gateway(&self, vn: &Vn, mode: DirectoryMode) -> Option<Gateway> {
+        self.gateway(vn).filter(|_| mode == DirectoryMode::Pull)
+    }
+
+    /// Tells those who pull a VN that it has another router than `before`.
+    fn follow_gateway(&mut self, vni: Vni, before: Option<Gateway>) {
+        if self.gateway_of(vni) != before {
+            self.snapshot_to(vni, |mode| mode == DirectoryMode::Pull);
+        }
+    }
+
+    fn gateway_of(&self, vni: Vni) -> Option<Gateway> {
+        self.vns.get(&vni).and_then(|vn| self.gateway(vn))
     }
 
     /// Changes what a VN does with requests for unknown addresses (R31), which its members are told, or with
@@ -150,8 +181,10 @@ impl Directory {
         }
         let record = VmRecord { version: self.next_version(), ..record };
         self.log(Level::Info, format!("VM {} ({key}) is defined, version {}", record.name, record.version));
+        let gateway = self.gateway_of(key.vni);
         self.put_vm(record.clone());
         self.publish(key, None);
+        self.follow_gateway(key.vni, gateway);
         let places = [old.and_then(|r| r.location), record.location.clone()];
         for nve in places.into_iter().flatten().map(|l| l.nve) {
             self.sync_foreign_member(&nve, key.vni);
@@ -258,10 +291,12 @@ impl Directory {
         self.vms.remove(&record.key);
         self.former.remove(&record.key);
         self.forget_unplanned(record.key);
+        let gateway = self.gateway_of(record.key.vni);
         self.unindex(&record);
         self.persist(Write::RemoveVm(record.key));
         self.log(Level::Info, format!("VM {name} ({}) is deleted, version {version}", record.key));
         self.publish(record.key, None);
+        self.follow_gateway(record.key.vni, gateway);
         if let Some(nve) = place {
             self.sync_foreign_member(&nve, record.key.vni);
         }

@@ -93,7 +93,9 @@ impl Directory {
                 Change::Removed { key, version: godwit_model::Version { epoch: self.epoch, seq: self.seq } }
             }
         };
-        self.update(session, key.vni, change, by)
+        let ack_id = self.update(session, key.vni, change, by);
+        self.note_news(session, key);
+        ack_id
     }
 
     /// One change that is not about a VM, to every subscriber but one.

@@ -321,6 +321,7 @@ impl Directory {
             transparent_vlan: record.is_some_and(|r| r.transparent_vlan),
             flood_silent: record.is_some_and(|r| r.flood_silent),
             rarp: record.is_some_and(|r| r.rarp),
+            gateway: vn.and_then(|v| self.told_gateway(v, mode)),
             members,
         };
         self.send(session, end);
@@ -369,8 +370,10 @@ impl Directory {
         let life = if record.is_some() { self.config.pos_life } else { self.config.neg_life };
         self.send(session, NvaToNve::Response { seq, record, lifetime_ms: life.as_ms() });
         // After the answer, because where there are too many this one may be the one that is called in.
-        if let Some(mac) = mac {
-            self.note_interest(session, VmKey { vni, mac }, life);
+        match (mac, by) {
+            (Some(mac), _) => self.note_interest(session, VmKey { vni, mac }, life),
+            (None, QueryBy::Ip(ip)) => self.note_absent(session, vni, ip, life),
+            (None, QueryBy::Mac(_)) => {}
         }
     }
 

@@ -229,3 +229,71 @@ fn r37_a_vn_may_change_its_mode() {
     assert!(matches!(&sent(&out, c)[..], [NvaToNve::Snapshot { vms, .. }, _] if vms.len() == 3));
     assert!(matches!(&subscribe(&mut w, c)[..], [NvaToNve::End { .. }]), "it begins anew");
 }
+
+#[test]
+fn r36_who_was_told_that_an_address_is_absent_hears_of_the_vm_that_gets_it() {
+    let mut w = World::new();
+    let (c, d) = (pull(&mut w, "c"), pull(&mut w, "d"));
+    assert_eq!(ask(&mut w, c, QueryBy::Ip(ip(77))), (None, 5000));
+    w.pass(10);
+    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(77))).unwrap();
+    assert_eq!((updated(&out, c).len(), updated(&out, d).len()), (1, 0), "who did not ask is not told");
+    w.ack(c, &out);
+    // Having been told, it is told what follows.
+    assert_eq!(w.d.interested(key(77)), [id("c")]);
+    live(&mut w, &[c, d], 8_000);
+    assert_eq!(w.d.interested(key(77)), [id("c")]);
+    let a = w.join("a");
+    let out = w.say(a, claim(77, Version::ZERO));
+    assert_eq!(updated(&out, c).len(), 1);
+}
+
+#[test]
+fn r36_an_absence_is_of_interest_as_long_as_its_answer_and_the_windows() {
+    for (later, told) in [(5_800, 1), (6_200, 0)] {
+        let mut w = World::new();
+        let c = pull(&mut w, "c");
+        ask(&mut w, c, QueryBy::Ip(ip(77)));
+        live(&mut w, &[c], later);
+        let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(77))).unwrap();
+        assert_eq!(updated(&out, c).len(), told, "after {later} ms");
+    }
+}
+
+#[test]
+fn r36_a_new_snapshot_names_who_got_an_absent_address() {
+    let mut w = World::new();
+    let c = pull(&mut w, "c");
+    ask(&mut w, c, QueryBy::Ip(ip(77)));
+    // The update is lost.
+    w.order(|d, now, wall| d.define_vm(now, wall, definition(77))).unwrap();
+    let said = subscribe(&mut w, c);
+    let [NvaToNve::Snapshot { vms, .. }, NvaToNve::End { .. }] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(vms.iter().map(|r| r.key).collect::<Vec<_>>(), [key(77)]);
+}
+
+#[test]
+fn r27_who_pulls_is_told_of_the_router_in_whose_name_it_answers() {
+    let mut w = World::new();
+    let (a, c) = (w.join("a"), pull(&mut w, "c"));
+    let gateways = |out: &[Output], s| {
+        let ends = sent(out, s).into_iter();
+        ends.filter_map(|m| if let NvaToNve::End { gateway, .. } = m { Some(gateway) } else { None })
+            .collect::<Vec<_>>()
+    };
+    let router = |n, router| VmDefinition { router, ..definition(n) };
+    let of = |n: u8| Some(Gateway { mac: key(n).mac, ip: definition(n).ipv4[0] });
+    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, router(78, true))).unwrap();
+    assert_eq!(gateways(&out, c), [], "nobody is answered in this VN");
+    let on = VnChanges { rarp: Some(true), ..VnChanges::default() };
+    let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", on)).unwrap();
+    assert_eq!((gateways(&out, c), gateways(&out, a)), (vec![of(78)], vec![None]));
+    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, router(77, true))).unwrap();
+    assert_eq!((gateways(&out, c), gateways(&out, a)), (vec![of(77)], vec![]));
+    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, router(79, true))).unwrap();
+    assert_eq!(gateways(&out, c), [], "the first by MAC it stays");
+    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, router(77, false))).unwrap();
+    assert_eq!(gateways(&out, c), [of(78)]);
+    let (_, out) = w.order(|d, now, wall| d.delete_vm(now, wall, &definition(78).name)).unwrap();
+    assert_eq!(gateways(&out, c), [of(79)]);
+}
