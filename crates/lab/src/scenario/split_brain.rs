@@ -22,9 +22,11 @@ use crate::lab::{Lab, LabSpec};
 use crate::mover::timeline;
 use crate::traffic::{Talk, run};
 
-/// v runs at a; its second self, s, comes up at b, where the VM runs that v talks to.
+/// v runs at a, and talks to p at c.
 const PAIR: (&str, &str) = ("v", "p");
-const SECOND: &str = "s";
+/// Its second self comes up at b, and talks to q at c.
+const SECOND_PAIR: (&str, &str) = ("s", "q");
+const SECOND: &str = SECOND_PAIR.0;
 /// A verdict comes within this time: an answer at once, or three seconds of silence.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -46,7 +48,7 @@ struct Outcome {
     talk: Talk,
     /// From its announcement to its grant, once v hung, in milliseconds.
     granted_ms: f64,
-    /// What it and p sent each other then.
+    /// What it and q sent each other then.
     after: Talk,
     passed: bool,
 }
@@ -60,11 +62,12 @@ impl SplitBrain {
         let bins = self.common.prepare(&[QEMU, "busybox"])?;
         println!("Godwit lab: split brain");
         println!(
-            "  VM v, Linux under QEMU at switch a, and VM p at switch b send each other {} probes a second.\n  \
+            "  VM v, Linux under QEMU at switch a, and VM p at switch c send each other {} probes a second.\n  \
              A second v comes up at b: first while v lives, then when v's kernel has panicked.\n",
             thousands(u64::from(self.load.spec(Guests::Qemu).rate)),
         );
-        let mut lab = Lab::start(&LabSpec::new(&["a", "b"], false, &self.common.switch_options()), &bins)?;
+        let mut lab =
+            Lab::start(&LabSpec::new(&["a", "b", "c"], false, &self.common.switch_options()), &bins)?;
         let result = self.in_lab(&mut lab, &bins);
         if !matches!(&result, Ok(r) if r.passed) {
             lab.keep_logs();
@@ -78,7 +81,8 @@ impl SplitBrain {
 
     fn in_lab(&self, lab: &mut Lab, bins: &Binaries) -> Result<Outcome> {
         let v = VmSpec::numbered(PAIR.0, 10);
-        lab.start_vm(VmSpec::numbered(PAIR.1, 20), "b")?;
+        lab.start_vm(VmSpec::numbered(PAIR.1, 20), "c")?;
+        lab.start_vm(VmSpec::numbered(SECOND_PAIR.1, 21), "c")?;
         let (kernel, image) = standard_image(&lab.bins.lab.clone(), &lab.dir)?;
         lab.start_guest(&v, GuestSpec::new(PAIR.0, &kernel, &image), "a", "")?;
         let second = VmSpec { name: SECOND.into(), ..v };
@@ -95,15 +99,15 @@ impl SplitBrain {
         let place = location(lab)?;
         let talk_of_two = finish(lab, &traffic, PAIR)?;
         lab.unplug(&port)?;
+        lab.vm(SECOND)?.attached = None;
 
         hang(lab)?;
         let (_, granted, granted_ms) = second_comes(lab)?;
         println!("  When v hangs:\n{}", timeline(&granted));
-        let pair = (SECOND, PAIR.1);
-        let traffic = talk(lab, 2, spec, false, pair)?;
-        with_agents(lab, pair, |s, p| run(p).and_then(|()| run(s)))?;
+        let traffic = talk(lab, 1, spec, false, SECOND_PAIR)?;
+        with_agents(lab, SECOND_PAIR, |s, q| run(q).and_then(|()| run(s)))?;
         sleep(Duration::from_secs(1));
-        let after = finish(lab, &traffic, pair)?;
+        let after = finish(lab, &traffic, SECOND_PAIR)?;
         lab.check_processes()?;
 
         let judged = place == "a"
@@ -174,7 +178,7 @@ fn print_result(o: &Outcome) {
     };
     println!("  refused after {:.0} ms; v and p meanwhile:", o.refused_ms);
     line("v", &o.talk);
-    println!("  granted after {:.0} ms; the second v and p then:", o.granted_ms);
+    println!("  granted after {:.0} ms; the second v and q then:", o.granted_ms);
     line("v", &o.after);
     println!("\n{}", if o.passed { "PASSED" } else { "FAILED" });
 }
