@@ -163,7 +163,9 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 }
 
 /// Pass one: headers, keys, prefetch of locations.
-#[inline(always)]
+///
+/// A function of its own: one call a burst, and registers for what the loop needs instead of for all of a worker's step.
+#[inline(never)]
 fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &[P], port: &Port) {
     // A port that is not open has no usual frames, and one with a policy has each of them looked at.
     let usual = port.admission == Admission::Activated && !port.filtered;
@@ -222,7 +224,7 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
 
 /// Pass two, the straight lines: to another NVE and to another port here. Whatever has no exit after
 /// it is unchanged and goes the long way.
-#[inline(always)]
+#[inline(never)]
 fn apply<P: Packet, O: Output<P>, S>(
     cx: &mut Context<'_, P, O, S>,
     looks: &mut [Look],

@@ -124,7 +124,7 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 }
 
 /// Pass two: the straight line to a port here. Whatever has no exit after it goes the long way.
-#[inline(always)]
+#[inline(never)]
 fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &mut [P]) {
     let mut decapsulated = 0;
     let tables = &*cx.tables;
@@ -144,7 +144,9 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
 }
 
 /// Pass one: headers, keys, prefetch of locations.
-#[inline(always)]
+///
+/// A function of its own: one call a burst, and registers for what the loop needs instead of for all of a worker's step.
+#[inline(never)]
 fn look<P: Packet, O, S>(
     cx: &mut Context<'_, P, O, S>,
     looks: &mut [Look],
