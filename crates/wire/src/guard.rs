@@ -1,7 +1,7 @@
 //! What only routers and DHCP servers say, and what is only for DHCP servers (R66).
 
 use crate::bytes::u16_at;
-use crate::ethernet::{EtherType, HEADER_LEN, TAG_LEN};
+use crate::ethernet::{EtherType, Ethernet};
 use crate::ipv4::Ipv4;
 use crate::ipv6::{self, Ipv6};
 use crate::proto;
@@ -22,17 +22,12 @@ pub enum Word {
     ToServer,
 }
 
-/// Looks at an Ethernet frame, through one 802.1Q tag. Never fails; `None` for everything else.
+/// Looks at an Ethernet frame, through its tags. Never fails; `None` for everything else.
 pub fn word(frame: &[u8]) -> Option<Word> {
-    let first = u16_at(frame.get(..HEADER_LEN)?, HEADER_LEN - 2);
-    let (ethertype, at) = if EtherType(first).is_tag() {
-        (u16_at(frame.get(..HEADER_LEN + TAG_LEN)?, HEADER_LEN + TAG_LEN - 2), HEADER_LEN + TAG_LEN)
-    } else {
-        (first, HEADER_LEN)
-    };
-    match EtherType(ethertype) {
-        EtherType::IPV4 => v4(&frame[at..]),
-        EtherType::IPV6 => v6(&frame[at..]),
+    let eth = Ethernet::new_checked(frame).ok()?;
+    match eth.ethertype() {
+        EtherType::IPV4 => v4(eth.payload()),
+        EtherType::IPV6 => v6(eth.payload()),
         _ => None,
     }
 }
@@ -45,7 +40,8 @@ fn v4(packet: &[u8]) -> Option<Word> {
 
 fn v6(packet: &[u8]) -> Option<Word> {
     let ip = Ipv6::new_checked(packet).ok()?;
-    let upper = ip.upper().ok()?;
+    // Later fragments begin with neither a type nor ports.
+    let upper = ip.upper().ok().filter(|u| u.fragment.is_none_or(|f| f.offset == 0))?;
     let message = ip.payload().get(upper.offset.checked_sub(ipv6::HEADER_LEN)?..)?;
     match upper.proto {
         proto::ICMPV6 if matches!(message.first(), Some(&(ROUTER_ADVERT | REDIRECT))) => Some(Word::OfServer),
@@ -68,6 +64,7 @@ fn udp(message: &[u8], family: usize) -> Option<Word> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ethernet::HEADER_LEN;
 
     /// An IPv4 frame to a UDP port, 4 bytes of UDP.
     fn v4_to(port: u16) -> Vec<u8> {
@@ -87,8 +84,24 @@ mod tests {
         let mut tagged = v4_to(68);
         tagged.splice(12..12, [0x81, 0, 0, 7]);
         assert_eq!(word(&tagged), Some(Word::OfServer));
+        tagged.splice(12..12, [0x88, 0xa8, 0, 9]);
+        assert_eq!(word(&tagged), Some(Word::OfServer));
         for n in 0..tagged.len() {
             assert_eq!(word(&tagged[..n]), None, "{n} bytes");
         }
+    }
+
+    #[test]
+    fn r66_later_fragments_say_nothing() {
+        // The fragment header names UDP, and what follows it looks like ports to a first fragment.
+        let fragment = |offset: u8| {
+            let mut f = vec![0; HEADER_LEN + 40 + 8 + 8];
+            f[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+            (f[19], f[20], f[54], f[57]) = (16, proto::FRAGMENT, proto::UDP, offset);
+            f[64..66].copy_from_slice(&546u16.to_be_bytes());
+            f
+        };
+        assert_eq!(word(&fragment(1)), Some(Word::OfServer), "the first of several");
+        assert_eq!(word(&fragment(8)), None);
     }
 }

@@ -126,20 +126,21 @@ impl Advert {
 ///
 /// # Errors
 /// [`WireError::NotThis`] for packets that are no neighbour discovery; [`WireError::Fragment`] for
-/// fragmented ICMPv6, forbidden here by RFC 6980; otherwise the first check that failed.
+/// the first fragment of one that is, which RFC 6980 forbids; otherwise the first check that failed.
 pub fn parse(packet: &[u8]) -> Result<Ndp, WireError> {
     let ip = Ipv6::new_checked(packet)?;
     let upper = ip.upper()?;
-    if upper.proto != proto::ICMPV6 {
+    // What later fragments begin with is anything but a type.
+    if upper.proto != proto::ICMPV6 || upper.fragment.is_some_and(|f| f.offset != 0) {
         return Err(WireError::NotThis);
-    }
-    if upper.fragment.is_some() {
-        return Err(WireError::Fragment);
     }
     let message = &ip.payload()[upper.offset - ipv6::HEADER_LEN..];
     let icmp = Icmpv6::new_checked(message)?;
     if !matches!(icmp.kind(), ROUTER_SOLICIT..=REDIRECT) {
         return Err(WireError::NotThis);
+    }
+    if upper.fragment.is_some() {
+        return Err(WireError::Fragment);
     }
     if ip.hop_limit() != 255 {
         return Err(WireError::BadHopLimit);
@@ -159,12 +160,28 @@ pub fn parse(packet: &[u8]) -> Result<Ndp, WireError> {
     }
 }
 
-/// An IPv6 packet carries a neighbour discovery message, valid or not.
+/// The type of the neighbour discovery message, valid or not, that an IPv6 packet carries.
+///
+/// # Errors
+/// [`WireError::TooDeep`] where so many extension headers come before it that nobody here looks behind them,
+/// which a receiver may do; [`WireError::NotThis`] for everything else.
+pub fn kind(packet: &[u8]) -> Result<u8, WireError> {
+    let ip = Ipv6::new_checked(packet).map_err(|_| WireError::NotThis)?;
+    let upper = match ip.upper() {
+        Ok(upper) => upper,
+        Err(WireError::TooDeep) => return Err(WireError::TooDeep),
+        Err(_) => return Err(WireError::NotThis),
+    };
+    let begins = upper.proto == proto::ICMPV6 && upper.fragment.is_none_or(|f| f.offset == 0);
+    match ip.payload().get(upper.offset - ipv6::HEADER_LEN) {
+        Some(&kind @ ROUTER_SOLICIT..=REDIRECT) if begins => Ok(kind),
+        _ => Err(WireError::NotThis),
+    }
+}
+
+/// An IPv6 packet carries a neighbour discovery message, valid or not, or hides what it carries: see [`kind`].
 pub fn looks_like(packet: &[u8]) -> bool {
-    let Ok(ip) = Ipv6::new_checked(packet) else { return false };
-    let Ok(upper) = ip.upper() else { return false };
-    let kind = ip.payload().get(upper.offset.saturating_sub(ipv6::HEADER_LEN));
-    upper.proto == proto::ICMPV6 && kind.is_some_and(|k| matches!(*k, ROUTER_SOLICIT..=REDIRECT))
+    kind(packet) != Err(WireError::NotThis)
 }
 
 fn parse_target(message: &[u8]) -> Result<Ipv6Addr, WireError> {

@@ -111,6 +111,7 @@ fn invalid_discovery_is_refused_with_a_reason() {
         (Nd { options: [2, 2].into_iter().chain([0; 14]).collect(), ..nd.clone() }, WireError::BadLength),
         (Nd { options: [77, 1, 0, 0, 0, 0, 0, 0].repeat(17), ..nd.clone() }, WireError::TooDeep),
         (Nd { kind: 128, ..nd.clone() }, WireError::NotThis),
+        (Nd { kind: 128, hop_limit: 64, ..nd.clone() }, WireError::NotThis),
         (Nd { options: frames::mac_option(1, M1), ..Nd::dad(M1, A6) }, WireError::BadField),
         (Nd { ip: (Ipv6Addr::UNSPECIFIED, A6), ..Nd::dad(M1, A6) }, WireError::BadField),
     ];
@@ -150,4 +151,27 @@ fn duplicate_address_detection_is_answered_to_all_nodes() {
     assert_eq!(out[..len], Nd::announce(M2, A6).frame());
     let short = AdvertFrame::unsolicited(M2, A6, false).emit_frame(&mut out[..len - 1]);
     assert_eq!(short, Err(WireError::NoSpace));
+}
+
+#[test]
+fn r66_discovery_is_known_behind_extension_headers_and_hidden_behind_too_many() {
+    let message = Nd::announce(M1, A6).frame()[54..].to_vec();
+    let packet = |next: u8, extensions: Vec<u8>| {
+        frames::V6 { next, hop_limit: 255, extensions, ..frames::V6::new(A6, B6, 58) }.packet(&message)
+    };
+    let options =
+        |n: usize| [[60, 0, 1, 4, 0, 0, 0, 0].repeat(n - 1), vec![58, 0, 1, 4, 0, 0, 0, 0]].concat();
+    assert_eq!(ndp::kind(&packet(58, Vec::new())), Ok(ndp::NEIGHBOR_ADVERT));
+    assert_eq!(ndp::kind(&packet(60, options(7))), Ok(ndp::NEIGHBOR_ADVERT));
+    assert_eq!(ndp::kind(&packet(60, options(9))), Err(WireError::TooDeep));
+    assert!(ndp::looks_like(&packet(60, options(9))));
+    // The first fragment begins with the type, and may not be one (RFC 6980); a later one begins with anything.
+    let fragment = |offset: u8| packet(44, vec![58, 0, 0, offset | 1, 0, 0, 0, 9]);
+    assert_eq!(ndp::kind(&fragment(0)), Ok(ndp::NEIGHBOR_ADVERT));
+    assert_eq!(ndp::parse(&fragment(0)), Err(WireError::Fragment));
+    assert_eq!(ndp::kind(&fragment(8)), Err(WireError::NotThis));
+    assert_eq!(ndp::parse(&fragment(8)), Err(WireError::NotThis));
+    for cut in 0..64 {
+        assert!(!ndp::looks_like(&packet(58, Vec::new())[..cut]), "{cut} bytes");
+    }
 }
