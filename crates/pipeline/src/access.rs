@@ -9,7 +9,7 @@ use godwit_tables::sources;
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
 use godwit_tables::vms::{Fib, View};
 use godwit_tables::{DropReason, Tables};
-use godwit_wire::ethernet::TAG_LEN;
+use godwit_wire::ethernet::{Ethernet, TAG_LEN};
 use godwit_wire::outer::Patch;
 use godwit_wire::tenant::Source;
 use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
@@ -214,7 +214,7 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
     look.exit = COLD;
     if let Some(dst) = classify::plain_unicast(frame, port.mac.to_u64()).filter(|_| open) {
         let tenant = tenant::look(frame, &tables.hash_key);
-        let good = port.check_source(tenant.source, tables, now).is_ok();
+        let good = port.check_source(tenant.source, tables, now).is_ok() && !proxy::is_resolution(frame);
         let free = !port.filtered || tables.ports.sends_freely(port.port, frame);
         if good && free && bum::check_word(tables, port.port, frame).is_ok() {
             look.set(Key(u64::from(port.vn.0) << 48 | dst), tables.vms.view(), tenant);
@@ -304,7 +304,7 @@ pub(crate) fn inspect(frame: &[u8], whole: bool, port: &Port, tables: &Tables, n
     if a.ethertype.is_tag() && !port.transparent {
         return untag(frame, a.ethertype);
     }
-    let wish = inspect_untagged(frame, a, whole, port, tables, now);
+    let wish = inspect_as_kept(frame, a, whole, port, tables, now);
     match (port.admission, wish) {
         (Admission::Activated, wish) => wish,
         // A good question shows that the VM is alive, even one that has no answer.
@@ -338,7 +338,7 @@ fn inspect_behind(
         return untag(frame, a.ethertype);
     }
     let port = Port { mac: a.src_mac(), behind: true, ..*port };
-    match inspect_untagged(frame, a, whole, &port, tables, now) {
+    match inspect_as_kept(frame, a, whole, &port, tables, now) {
         Wish::Announce(..) => Wish::Nothing,
         wish => wish,
     }
@@ -353,7 +353,8 @@ fn untag(frame: &[u8], ethertype: EtherType) -> Wish {
     }
 }
 
-fn inspect_untagged(
+/// A frame that has no tags, or keeps them: all checks are of what lies behind them (R10, R65–R67).
+fn inspect_as_kept(
     frame: &[u8],
     a: Addresses,
     whole: bool,
@@ -364,17 +365,25 @@ fn inspect_untagged(
     if classify::is_link_local_reserved(a.dst) {
         return Wish::Drop(DropReason::LinkLocalReserved);
     }
-    if proxy::is_resolution(frame, a) && !tables.ports.may_resolve(port.port, now) {
+    let Ok(eth) = Ethernet::new_checked(frame) else { return Wish::Drop(DropReason::Truncated) };
+    // Nobody looks behind a third tag here, and its reader may.
+    if eth.ethertype().is_tag() {
+        return Wish::Drop(DropReason::VlanTag);
+    }
+    if proxy::is_resolution(frame) && !tables.ports.may_resolve(port.port, now) {
         return Wish::Drop(DropReason::ResolutionLimit);
     }
     let source = if whole { tenant::source(frame) } else { tenant::source_of_piece(frame) };
     if let Err(reason) = port.check_source(source, tables, now) {
         return Wish::Drop(reason);
     }
+    if let Err(reason) = proxy::check(&eth, port, tables, now) {
+        return Wish::Drop(reason);
+    }
     let wish = match a.ethertype {
-        EtherType::ARP => proxy::arp(frame, a, port, tables, now),
-        EtherType::RARP => proxy::rarp(frame, a),
-        EtherType::IPV6 if a.to_group() => proxy::nd(frame, a, port, tables, now),
+        EtherType::ARP => proxy::arp(eth.payload(), a, port, tables, now),
+        EtherType::RARP => proxy::rarp(eth.payload(), a),
+        EtherType::IPV6 if a.to_group() => proxy::nd(eth.payload(), port, tables, now),
         _ if a.to_group() => Wish::Flood,
         _ if a.dst == 0 => Wish::Drop(DropReason::UnknownUnicast),
         // What is to a group is checked where it is copied, when it is whole.
@@ -410,14 +419,17 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         packet.trim_front(TAG_LEN);
         wish = inspect(packet.data(), whole, port, cx.tables, cx.now);
     }
-    if wish != Wish::Drop(DropReason::ResolutionLimit)
-        && Addresses::of(packet.data()).is_some_and(|a| proxy::is_resolution(packet.data(), a))
-    {
+    if wish != Wish::Drop(DropReason::ResolutionLimit) && proxy::is_resolution(packet.data()) {
         cx.tables.ports.resolved(port.port, cx.now);
     }
     match wish {
         // Requests and announcements are short.
         Wish::Announce(..) | Wish::Resolve(_) if !whole => cx.drop(packet, DropReason::NotContiguous),
+        // What lies in pieces has not been seen in full: once it lies in one, it may turn out to say what it must not
+        // (R66). What is to be cut is TCP, which says nothing of the kind.
+        Wish::Unicast(_) | Wish::Flood if !whole && packet.asks().segment == 0 => {
+            cx.parts(packet, |cx, part| apply_cold(cx, part, port));
+        }
         Wish::Unicast(to) => cx.within_policy(packet, port, |cx, packet| {
             cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
         }),

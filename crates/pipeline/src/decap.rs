@@ -9,6 +9,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_tables::update::VnIdx;
 use godwit_tables::{DropReason, Tables};
+use godwit_wire::ethernet::Ethernet;
 use godwit_wire::outer::{Outer, V4_LEN, V6_LEN};
 use godwit_wire::{Ecn, EtherType, Mac, Vni, ecn};
 
@@ -59,6 +60,10 @@ pub(crate) fn look_inside(
     }
     if a.ethertype.is_tag() && !vn.transparent {
         return Err(DropReason::InnerVlan);
+    }
+    if Ethernet::new_checked(inner).is_err() {
+        // Half a tag: nobody knows what the frame is (R10).
+        return Err(DropReason::InnerTruncated);
     }
     // Only an outer congestion mark can be impossible to pass on (RFC 6040 figure 4).
     if outer.ecn == Ecn::Ce && Ecn::of_frame(inner) == Some(Ecn::NotEct) {

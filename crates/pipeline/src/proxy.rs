@@ -1,6 +1,10 @@
 //! ARP and ND in the overlay (R24–R26, R28–R31): announcements are told to control and go no
 //! further; requests are answered from the tables, or wait until the directory answers. Neither is
 //! flooded, but for requests that the directory has no answer to, in VNs made for silent hosts.
+//!
+//! What they say of their sender is checked wherever they stand: to a group or to a single host, and behind
+//! the tags that a transparent VN keeps ([`check`], R65, R66). Tagged ones are then carried like data, since the
+//! directory knows no addresses of single VLANs.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,8 +14,9 @@ use godwit_tables::update::{Key, PortIdx, VmState};
 use godwit_tables::vms::State;
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{self, Arp, ArpRepr};
+use godwit_wire::ethernet::Ethernet;
 use godwit_wire::ndp::{self, Advert, AdvertFrame, Ndp, Solicit, SolicitFrame};
-use godwit_wire::{EtherType, Instant, Mac, WireError, ethernet};
+use godwit_wire::{EtherType, Instant, Mac, WireError};
 
 use crate::Output;
 use crate::access::{Port, Wish};
@@ -64,28 +69,66 @@ impl Resolution {
     }
 }
 
-/// An untagged frame that resolves addresses: ARP, RARP, or neighbor discovery to a group, which are bounded for each
-/// port (R67). What is to a single host and not ARP is data to the switch.
-pub(crate) fn is_resolution(frame: &[u8], a: Addresses) -> bool {
-    match a.ethertype {
+/// A frame that resolves addresses, behind tags or not: ARP, RARP or neighbor discovery, which are bounded for each
+/// port (R67). Asking one neighbor whether it is there, and its answer, count as well.
+pub(crate) fn is_resolution(frame: &[u8]) -> bool {
+    let Ok(eth) = Ethernet::new_checked(frame) else { return false };
+    match eth.ethertype() {
         EtherType::ARP | EtherType::RARP => true,
-        EtherType::IPV6 => a.to_group() && ndp::looks_like(&frame[ethernet::HEADER_LEN..]),
+        EtherType::IPV6 => ndp::looks_like(eth.payload()),
         _ => false,
     }
 }
 
-/// An ARP frame from a VM, its Ethernet source checked.
-pub(crate) fn arp(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
-    let Ok(arp) = Arp::new_checked(&frame[ethernet::HEADER_LEN..]) else {
-        return Wish::Drop(DropReason::ArpMalformed);
+/// What a frame from a VM says of its sender's addresses is its sender's to say (R65, R66): its readers would
+/// believe it. Its Ethernet and IP source have been checked.
+///
+/// # Errors
+/// Why it is dropped; the reason of its kind for what cannot be read.
+pub(crate) fn check(
+    eth: &Ethernet<&[u8]>,
+    port: &Port,
+    tables: &Tables,
+    now: Instant,
+) -> Result<(), DropReason> {
+    let own = match eth.ethertype() {
+        EtherType::ARP => {
+            let arp = Arp::new_checked(eth.payload()).map_err(|_| DropReason::ArpMalformed)?;
+            arp.sha() == eth.src() && port.may_use(arp.spa().into(), tables, now)
+        }
+        EtherType::RARP => {
+            let arp = Arp::new_checked(eth.payload()).map_err(|_| DropReason::ArpMalformed)?;
+            // Answers are not for VMs to give (R27).
+            if arp.op() != arp::OP_RARP_REQUEST {
+                return Err(DropReason::ArpMalformed);
+            }
+            arp.sha() == eth.src() && arp.tha() == eth.src()
+        }
+        EtherType::IPV6 => return check_nd(eth, port, tables, now),
+        _ => return Ok(()),
     };
-    // An announcement or an answer with another sender address would be believed by its readers.
-    if arp.sha() != a.src_mac() {
-        return Wish::Drop(DropReason::SpoofedSource);
+    if own { Ok(()) } else { Err(DropReason::SpoofedSource) }
+}
+
+/// Solicitations and advertisements; whose the other messages are, [`crate::bum::check_word`] knows. SEND's options
+/// exempt none: a reader without SEND passes over them.
+fn check_nd(eth: &Ethernet<&[u8]>, port: &Port, tables: &Tables, now: Instant) -> Result<(), DropReason> {
+    match ndp::kind(eth.payload()) {
+        Ok(ndp::NEIGHBOR_SOLICIT | ndp::NEIGHBOR_ADVERT) | Err(WireError::TooDeep) => {}
+        _ => return Ok(()),
     }
-    if !port.may_use(arp.spa().into(), tables, now) {
-        return Wish::Drop(DropReason::SpoofedSource);
-    }
+    let (mac, target) = match ndp::parse(eth.payload()) {
+        Ok(Ndp::Solicit(s)) => (s.slla, None),
+        Ok(Ndp::Advert(a)) => (a.tlla, Some(a.target.into())),
+        _ => return Err(DropReason::NdMalformed),
+    };
+    let own = mac.is_none_or(|m| m == eth.src()) && target.is_none_or(|ip| port.may_use(ip, tables, now));
+    if own { Ok(()) } else { Err(DropReason::SpoofedSource) }
+}
+
+/// An untagged ARP packet from a VM, checked.
+pub(crate) fn arp(packet: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    let Ok(arp) = Arp::new_checked(packet) else { return Wish::Drop(DropReason::ArpMalformed) };
     if !a.to_group() {
         // To the owner itself: to see whether it is alive, or to answer it (R28).
         return if a.dst == 0 { Wish::Drop(DropReason::ArpMalformed) } else { Wish::Unicast(a.dst_mac()) };
@@ -103,34 +146,26 @@ pub(crate) fn arp(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now:
     }
 }
 
-/// A RARP frame from a VM, its Ethernet source checked: an announcement or nothing (R26).
-pub(crate) fn rarp(frame: &[u8], a: Addresses) -> Wish {
-    let Ok(arp) = Arp::new_checked(&frame[ethernet::HEADER_LEN..]) else {
-        return Wish::Drop(DropReason::ArpMalformed);
-    };
-    if arp.sha() != a.src_mac() || (arp.op() == arp::OP_RARP_REQUEST && arp.tha() != a.src_mac()) {
-        return Wish::Drop(DropReason::SpoofedSource);
-    }
+/// A RARP packet from a VM, checked: an announcement or nothing (R26).
+pub(crate) fn rarp(packet: &[u8], a: Addresses) -> Wish {
+    let Ok(arp) = Arp::new_checked(packet) else { return Wish::Drop(DropReason::ArpMalformed) };
     if a.dst_mac() == Mac::BROADCAST && arp.is_rarp_announce(a.src_mac()) {
         return Wish::Announce(AnnounceKind::Rarp, None);
     }
     Wish::Drop(DropReason::ArpMalformed)
 }
 
-/// An IPv6 frame from a VM to a group, its Ethernet source checked.
-pub(crate) fn nd(frame: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
-    match ndp::parse(&frame[ethernet::HEADER_LEN..]) {
-        Ok(Ndp::Solicit(s)) => solicit(&s, a, port, tables, now),
-        Ok(Ndp::Advert(adv)) => advert(&adv, a, port, tables, now),
+/// An untagged IPv6 packet from a VM to a group, checked.
+pub(crate) fn nd(packet: &[u8], port: &Port, tables: &Tables, now: Instant) -> Wish {
+    match ndp::parse(packet) {
+        Ok(Ndp::Solicit(s)) => solicit(&s, port, tables, now),
+        Ok(Ndp::Advert(adv)) => advert(&adv, port, tables, now),
         Ok(Ndp::RouterSolicit | Ndp::RouterAdvert | Ndp::Redirect) | Err(WireError::NotThis) => Wish::Flood,
         Err(_) => Wish::Drop(DropReason::NdMalformed),
     }
 }
 
-fn solicit(s: &Solicit, a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
-    if s.slla.is_some_and(|m| m != a.src_mac()) {
-        return Wish::Drop(DropReason::SpoofedSource);
-    }
+fn solicit(s: &Solicit, port: &Port, tables: &Tables, now: Instant) -> Wish {
     let target = s.target.into();
     if s.other_options
         && let Some(Neighbor::Known { mac, .. }) = tables.neighbors.get(port.vn, target, now)
@@ -142,17 +177,11 @@ fn solicit(s: &Solicit, a: Addresses, port: &Port, tables: &Tables, now: Instant
     resolve(&ask_of(port, target, s.src.into(), tables, now), tables, now)
 }
 
-fn advert(adv: &Advert, a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
-    if adv.tlla.is_some_and(|m| m != a.src_mac()) {
-        return Wish::Drop(DropReason::SpoofedSource);
-    }
+fn advert(adv: &Advert, port: &Port, tables: &Tables, now: Instant) -> Wish {
     if !adv.is_unsolicited_announce() {
         return Wish::Drop(DropReason::NdMalformed);
     }
     let target = adv.target.into();
-    if !port.may_use(target, tables, now) {
-        return Wish::Drop(DropReason::SpoofedSource);
-    }
     let other = |n| matches!(n, Neighbor::Known { mac, .. } if mac != port.mac);
     if !adv.overrides && tables.neighbors.get(port.vn, target, now).is_some_and(other) {
         // Without the O flag it must not replace what is known (R25).

@@ -64,6 +64,41 @@ fn r10_tags_from_the_overlay_are_dropped_by_default_and_kept_in_a_transparent_vn
 }
 
 #[test]
+fn r10_half_a_tag_is_dropped_in_transparent_vns_too() {
+    let mut lab = Lab::new();
+    lab.vn(VN, vni(), true);
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
+    for group in [false, true] {
+        let to = |single: Mac| if group { Mac::BROADCAST } else { single };
+        let [out, back] = [(M1, to(R4)), (R4, to(M1))].map(|(from, to)| {
+            let one = frames::tagged(&frames::ethernet(to, from, 0x1234, &[]), 0x8100, 7);
+            (frames::tagged(&one, 0x88a8, 9), one)
+        });
+        // 14 to 17 bytes of a frame with one tag, to 21 of one with two.
+        let cut = |f: &(Vec<u8>, Vec<u8>)| -> Vec<Vec<u8>> {
+            let whole = (14..18).map(|n| f.1[..n].to_vec());
+            whole.chain((14..22).map(|n| f.0[..n].to_vec())).collect()
+        };
+        for half in cut(&out) {
+            dropped(&mut lab, P1, &half, DropReason::Truncated);
+        }
+        for half in cut(&back) {
+            dropped(&mut lab, UPLINK, &vxlan().frame(&half), DropReason::InnerTruncated);
+        }
+        for whole in [&out.0, &out.1] {
+            lab.one(P1, whole);
+            assert_eq!(open(lab.to(UPLINK)[0]).1, whole);
+            lab.clear();
+        }
+        for whole in [&back.0, &back.1] {
+            lab.one(UPLINK, &vxlan().frame(whole));
+            assert_eq!(lab.to(P1), [&whole[..]]);
+            lab.clear();
+        }
+    }
+}
+
+#[test]
 fn r15_an_associated_vm_is_neither_answered_nor_delivered_to_and_an_activated_one_is_both() {
     let mut lab = Lab::new();
     let asked = frames::padded(frames::arp_request(M1, v4(1), v4(4)), 60);

@@ -30,12 +30,18 @@ fn vm_frame() -> impl Strategy<Value = Vec<u8>> {
         2 => frames::arp_probe(m, v4(b)),
         _ => frames::rarp_announce(m),
     });
-    let nd = (any_mac(), small.clone(), small, 0usize..4).prop_map(|(m, a, b, kind)| match kind {
-        0 => Nd::solicit(m, v6(a.into()), v6(b.into())).frame(),
-        1 => Nd::announce(m, v6(a.into())).frame(),
-        2 => Nd::dad(m, v6(b.into())).frame(),
-        _ => Nd { kind: 133, ..Nd::solicit(m, v6(a.into()), v6(b.into())) }.frame(),
-    });
+    let nd =
+        (any_mac(), any_mac(), small.clone(), small, 0usize..6).prop_map(|(m, to, a, b, kind)| match kind {
+            0 => Nd::solicit(m, v6(a.into()), v6(b.into())).frame(),
+            1 => Nd::announce(m, v6(a.into())).frame(),
+            2 => Nd::dad(m, v6(b.into())).frame(),
+            3 => Nd { eth: (m, to), ..Nd::solicit(m, v6(a.into()), v6(b.into())) }.frame(),
+            4 => {
+                let ip = (v6(a.into()), v6(b.into()));
+                Nd { eth: (m, to), ip, flags: 0x60, ..Nd::announce(m, v6(a.into())) }.frame()
+            }
+            _ => Nd { kind: 133, ..Nd::solicit(m, v6(a.into()), v6(b.into())) }.frame(),
+        });
     let data =
         (any_mac(), any_mac(), any::<u32>(), any::<bool>(), 0usize..1700).prop_map(|(s, d, n, six, len)| {
             let payload = vec![n as u8; len];
@@ -128,7 +134,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => proptest::collection::vec(arrival(), 1..6).prop_map(Op::Frames),
         4 => (mac.clone(), prop_oneof![4 => Just(VN), 1 => Just(OTHER_VN)], vm_state())
             .prop_map(|(m, v, s)| Op::Vm(m, v, s)),
-        2 => (0u8..29, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
+        2 => (0u8..30, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
         2 => (0u64..30).prop_map(Op::Wait),
         2 => Just(Op::Tick),
         1 => (0usize..20).prop_map(Op::Buffers),
@@ -161,6 +167,7 @@ impl Lab {
             20 => self.apply(Update::ReplicaRemove { vn: VN, tunnel }),
             24 | 25 => self.stage(if n < 4 { P1 } else { P2 }, n),
             26 | 27 => self.enforce(if n < 4 { P1 } else { P2 }, n),
+            29 => self.apply(Update::SourceSet { port: P1, ip: v6(n.into()).into() }),
             28 => self.apply(Update::PolicyClear { port: if n < 4 { P1 } else { P2 } }),
             _ => self.set_uplink((n & 1 == 0).then_some(EXCEPTION)),
         }

@@ -509,7 +509,8 @@ fn r13_a_full_neighbor_table_forgets_dead_negative_answers_only() {
 fn r21_an_answer_to_controls_question_is_told_and_goes_no_further() {
     let mut lab = Lab::new();
     lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
-    let advert = Nd { eth: (M1, Mac::PROBER), flags: 0x60, ..Nd::announce(M1, v6(1)) };
+    let to = (v6(1), "fe80::67:77ff:fe74:1".parse().unwrap());
+    let advert = Nd { eth: (M1, Mac::PROBER), ip: to, flags: 0x60, ..Nd::announce(M1, v6(1)) };
     for f in [frames::arp_reply(M1, v4(1), Mac::PROBER, Ipv4Addr::UNSPECIFIED), advert.frame()] {
         lab.one(P1, &f);
         assert_eq!(lab.take_events(), [announce(AnnounceKind::Alive, None)]);

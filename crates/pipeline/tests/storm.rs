@@ -86,6 +86,54 @@ fn r67_every_kind_of_announcement_counts_and_data_does_not() {
     }
 }
 
+/// Of 250 at once the first 200 are looked at, and the trace says so of the next.
+#[track_caller]
+fn counts(lab: &mut Lab, frame: &[u8]) {
+    lab.input(P1, &vec![frame.to_vec(); 250]);
+    assert_eq!(lab.drops(DropReason::ResolutionLimit), 50);
+    let verdict = godwit_pipeline::trace::trace(&lab.tables, P1, frame, lab.now).verdict();
+    assert_eq!(verdict, godwit_pipeline::trace::Verdict::Drop(DropReason::ResolutionLimit));
+}
+
+/// M1 asks R4 whether it is there, and answers that it is there itself.
+fn to_one() -> [Vec<u8>; 2] {
+    let to_r4 = |nd: Nd| Nd { eth: (M1, R4), ip: (v6(1), v6(4)), ..nd }.frame();
+    [to_r4(Nd::solicit(M1, v6(1), v6(4))), to_r4(Nd { flags: 0x60, ..Nd::announce(M1, v6(1)) })]
+}
+
+#[test]
+fn r67_asking_one_neighbor_whether_it_is_there_counts() {
+    for frame in to_one() {
+        let mut lab = lab();
+        counts(&mut lab, &frame);
+        assert_eq!(lab.to(UPLINK).len(), 200);
+    }
+    let mut lab = lab();
+    let ping = frames::ping((M1, v6(1).into()), (R4, v6(4).into()), 1, b"x");
+    lab.input(P1, &vec![ping; 250]);
+    assert_eq!(lab.to(UPLINK).len(), 250, "other ICMP is data");
+}
+
+#[test]
+fn r67_tagged_resolution_counts() {
+    let [asks, answers] = to_one();
+    for frame in [
+        frames::arp_request(M1, v4(1), v4(4)),
+        frames::arp_reply(M1, v4(1), R4, v4(4)),
+        frames::rarp_announce(M1),
+        Nd::solicit(M1, v6(1), v6(4)).frame(),
+        asks,
+        answers,
+    ] {
+        let one = frames::tagged(&frame, 0x8100, 7);
+        for tagged in [frames::tagged(&one, 0x88a8, 9), one] {
+            let mut lab = lab();
+            lab.vn(VN, vni(), true);
+            counts(&mut lab, &tagged);
+        }
+    }
+}
+
 #[test]
 fn r67_the_trace_says_that_the_limit_is_reached() {
     let mut lab = lab();

@@ -55,7 +55,7 @@ drop_reasons! {
     SpoofedSource = "spoofed_source",
     /// An IP packet of a VM whose header cannot be read, on a port bound to addresses (R65).
     InnerMalformed = "inner_malformed",
-    /// A frame tagged more than once for a VN that strips one tag (R10).
+    /// A frame with more tags than its VN takes: one where it strips them, two where it keeps them (R10).
     VlanTag = "vlan_tag",
     /// Destination is a link-local reserved group (01:80:c2:00:00:0x), which bridges never forward.
     LinkLocalReserved = "link_local_reserved",
@@ -133,7 +133,7 @@ drop_reasons! {
     VxlanNoVniFlag = "vxlan_no_vni_flag",
     /// No VN here has the packet's VNI (R1).
     UnknownVni = "unknown_vni",
-    /// Less than an Ethernet header inside the VXLAN packet (R1).
+    /// Less than an Ethernet header inside the VXLAN packet (R1), or one that ends within its tags (R10).
     InnerTruncated = "inner_truncated",
     /// The inner source address is a group (R1).
     InnerMulticastSource = "inner_multicast_source",
