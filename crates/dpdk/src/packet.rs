@@ -66,6 +66,11 @@ impl Packet for Mbuf {
         Mbuf::is_plain(self)
     }
 
+    #[inline]
+    fn is_contiguous(&self) -> bool {
+        Mbuf::is_contiguous(self)
+    }
+
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.segments()
     }

@@ -107,6 +107,11 @@ pub trait Packet {
     fn is_plain(&self) -> bool {
         true
     }
+    /// The frame lies in one piece, whatever it asks for.
+    #[inline]
+    fn is_contiguous(&self) -> bool {
+        true
+    }
     /// All pieces in order.
     #[inline]
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {

@@ -27,6 +27,7 @@ struct More {
     /// The pieces that follow the first.
     others: Vec<Vec<u8>>,
     asks: Asks,
+    doubted: bool,
     handed_on: Option<Unfinished>,
 }
 
@@ -57,6 +58,13 @@ impl MemPacket {
     #[must_use]
     pub fn asking(mut self, asks: Asks) -> MemPacket {
         self.more().asks = asks;
+        self
+    }
+
+    /// A card calls its TCP or UDP checksum wrong.
+    #[must_use]
+    pub fn doubted(mut self) -> MemPacket {
+        self.more().doubted = true;
         self
     }
 
@@ -139,7 +147,12 @@ impl Packet for MemPacket {
 
     #[inline]
     fn is_plain(&self) -> bool {
-        self.more.as_ref().is_none_or(|m| m.others.is_empty() && m.asks == Asks::NOTHING)
+        self.more.as_ref().is_none_or(|m| m.others.is_empty() && m.asks == Asks::NOTHING && !m.doubted)
+    }
+
+    #[inline]
+    fn is_contiguous(&self) -> bool {
+        self.others().is_empty()
     }
 
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
@@ -153,6 +166,7 @@ impl Packet for MemPacket {
     fn finished(&mut self) {
         if let Some(more) = &mut self.more {
             more.asks = Asks::NOTHING;
+            more.doubted = false;
         }
     }
 

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use godwit_pipeline::mem::MemPacket;
+use godwit_pipeline::packet::Packet;
 use godwit_tables::DropReason;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;
@@ -112,6 +113,35 @@ fn r11_a_frame_that_comes_in_pieces_is_delivered_in_one() {
     assert_eq!(lab.tables.counters.worker.gathered, 3);
     lab.input_packets(UPLINK, vec![MemPacket::new(&vxlan().frame(&inner)[..70]).in_pieces(60)]);
     assert_eq!(lab.drops(DropReason::BadIpLength), 1, "faults are found in what was put together");
+}
+
+#[test]
+fn r11_a_cards_doubt_of_a_checksum_costs_an_uplinks_frames_nothing() {
+    // One of the usual shape, one that takes the long way, one to a group, one with the outer checksum.
+    let frames = [
+        vxlan().frame(&to_m1(1)),
+        Vxlan { tos: 1, ..vxlan() }.frame(&frames::udp_frame(
+            (R4, v4(4).into(), 1),
+            (M1, v4(1).into(), 2),
+            b"x",
+        )),
+        vxlan().frame(&numbered(R4, Mac::BROADCAST, 2)),
+        Vxlan { udp_checksum: Ck::Good, ..vxlan() }.frame(&to_m1(3)),
+    ];
+    for f in frames {
+        let (mut sure, mut doubted) = (Lab::new(), Lab::new());
+        sure.one(UPLINK, &f);
+        doubted.input_packets(UPLINK, vec![MemPacket::new(&f).doubted()]);
+        assert!(!sure.out.sent.is_empty());
+        assert_eq!(sure.out.sent, doubted.out.sent);
+        assert_eq!(sure.tables.counters.worker, doubted.tables.counters.worker);
+        assert_eq!(sure.pool.taken(), doubted.pool.taken(), "no buffer is taken for it");
+        assert_eq!(doubted.tables.counters.worker.gathered, 0);
+    }
+    // The straight way leaves the doubt where it is; only the long way forgets it.
+    let mut lab = Lab::new();
+    lab.input_packets(UPLINK, vec![MemPacket::new(&vxlan().frame(&to_m1(1))).doubted()]);
+    assert!(!lab.out.sent[0].1.is_plain());
 }
 
 #[test]
