@@ -122,6 +122,47 @@ fn r8_another_vm_that_has_the_port_of_a_held_frames_sender_is_told_nothing() {
 }
 
 #[test]
+fn r8_nobody_is_told_about_multicast() {
+    let mut lab = lab();
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
+    let len = usize::from(MTU);
+    let four = |to: Mac, ip: [u8; 4]| {
+        let ip = frames::V4 { frag: 0x4000, ..frames::V4::new(v4(2), ip.into(), 17) };
+        frames::ethernet(to, M2, 0x0800, &ip.packet(&vec![0; len]))
+    };
+    let six = |to: Mac, ip: &str| {
+        frames::udp_frame((M2, v6(2).into(), 1), (to, ip.parse().unwrap(), 2), &vec![0; len])
+    };
+    let group = Mac([0x01, 0, 0x5e, 1, 2, 3]);
+    let to_nobody_alone = [
+        four(group, [239, 1, 2, 3]),
+        four(Mac::BROADCAST, [255; 4]),
+        six(Mac([0x33, 0x33, 0, 0, 0, 0x77]), "ff05::77"),
+        // The packet is for a group and the frame for one host, or the other way round.
+        four(R4, [239, 1, 2, 3]),
+        four(R4, [255; 4]),
+        six(R4, "ff05::77"),
+        four(group, [10, 0, 0, 4]),
+    ];
+    for f in &to_nobody_alone {
+        let before = lab.drops(DropReason::TooBig);
+        lab.one(P2, f);
+        assert_eq!((lab.drops(DropReason::TooBig), lab.to(P2).len()), (before + 1, 0));
+    }
+    lab.one(P2, &four(R4, [10, 0, 0, 4]));
+    assert_eq!(lab.to(P2).len(), 1, "about the same to one host its sender hears");
+    // In flight and held it is the same.
+    departed(&mut lab);
+    lab.clear();
+    for f in [four(M1, [239, 1, 2, 3]), six(M1, "ff05::77")] {
+        lab.one(P2, &f);
+        lab.one(UPLINK, &vxlan().frame(&f));
+    }
+    assert!(lab.out.sent.is_empty());
+    assert_eq!(lab.tables.counters.worker.told_too_big, 1);
+}
+
+#[test]
 fn r8_an_uplinks_frames_lead_to_100_errors_a_second() {
     let mut lab = lab();
     departed(&mut lab);
