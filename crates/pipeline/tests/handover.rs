@@ -484,6 +484,26 @@ fn r47_stale_senders_are_reported_now_and_then() {
 }
 
 #[test]
+fn r47_100_000_packets_a_second_are_ten_reports() {
+    let mut lab = Lab::new();
+    lab.departed(T4);
+    let (mut reports, mut forwarded) = (0, Vec::new());
+    // Fifty frames each half millisecond.
+    for burst in 0..2_000 {
+        lab.input(UPLINK, &(burst * 50..burst * 50 + 50).map(overlay).collect::<Vec<_>>());
+        lab.tick();
+        forwarded.extend(numbers(&lab.to(UPLINK)));
+        let events = lab.take_events();
+        reports += events.iter().filter(|e| matches!(e, Event::StaleSender { .. })).count();
+        lab.clear();
+        lab.wait(Span::from_us(500));
+    }
+    assert_eq!(reports, 10, "one each `redirect_ms`");
+    assert_eq!(forwarded, (0..100_000).collect::<Vec<_>>(), "and each frame goes on, in order");
+    assert_eq!(lab.tables.counters.total().dropped(), 0);
+}
+
+#[test]
 fn a_departed_vms_tunnel_may_not_be_ready() {
     let mut lab = Lab::new();
     lab.vm(M1, paused());
