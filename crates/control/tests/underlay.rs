@@ -81,6 +81,49 @@ fn r8_the_tenant_mtu_is_what_the_uplink_carries() {
     assert_eq!(lab.hosts[A].tables.vns.values().next().unwrap().1, 1500, "underlay 1550, outer IPv4");
 }
 
+/// The MTU of host `i`'s way to a locator, as its worker has it.
+fn tunnel_mtu(lab: &Lab, i: usize, to: usize) -> Option<u16> {
+    let mut ways = lab.hosts[i].tables.tunnels.values().filter(|(remote, _)| *remote == locator(to));
+    ways.next().and_then(|(_, way)| way.map(|(_, mtu)| mtu))
+}
+
+#[test]
+fn r9_a_routers_word_narrows_the_tunnel_to_that_nve_only() {
+    let mut lab = Lab::new(3);
+    (0..3).for_each(|i| lab.run_vm(i, i as u8 + 1));
+    let mtus = |lab: &Lab| [B, C].map(|to| tunnel_mtu(lab, A, to));
+    let told = |local, remote, mtu| Event::PathTooBig { local, remote, mtu };
+    let ignored = |lab: &Lab| lab.hosts[A].notes.iter().filter(|n| n.text.contains("ignored")).count();
+    assert_eq!(mtus(&lab), [Some(1550); 2]);
+    // Forged: an NVE that is none of ours, a locator that is not ours, a value that no router may name.
+    let stranger = "198.18.0.77".parse().unwrap();
+    let forged = [
+        told(locator(A), stranger, 1400),
+        told(stranger, locator(B), 1400),
+        told(locator(A), locator(B), 1279),
+        told(locator(A), locator(B), 70_000),
+    ];
+    let before = lab.hosts[A].tables.clone();
+    for (n, event) in forged.into_iter().enumerate() {
+        lab.event(A, event);
+        assert_eq!((&lab.hosts[A].tables, ignored(&lab)), (&before, n + 1), "{event:?}");
+    }
+    lab.event(A, told(locator(A), locator(B), 1400));
+    assert_eq!(mtus(&lab), [Some(1400), Some(1550)]);
+    assert_eq!(
+        [tunnel_mtu(&lab, B, A), tunnel_mtu(&lab, C, B)],
+        [Some(1550); 2],
+        "others have their own ways"
+    );
+    lab.event(A, told(locator(A), locator(B), 1500));
+    assert_eq!(mtus(&lab), [Some(1400), Some(1550)], "not raised so soon");
+    lab.pass(599_999);
+    assert_eq!(mtus(&lab), [Some(1400), Some(1550)]);
+    lab.pass(1);
+    assert_eq!(mtus(&lab), [Some(1550); 2], "ten minutes later a larger one is tried again");
+    assert_eq!(ignored(&lab), forged.len() + 1);
+}
+
 #[test]
 fn a_tunnel_is_pending_until_its_next_hop_answers() {
     let mut lab = Lab::new(2);
