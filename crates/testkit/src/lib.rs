@@ -5,3 +5,4 @@ pub mod fabric;
 pub mod frames;
 pub mod fuzzing;
 pub mod pcap;
+pub mod tshark;

@@ -1,10 +1,9 @@
 //! What VMs announce, what the switch answers, and what NVEs tell each other, read by tshark, which nobody here wrote.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::process::Command;
 
 use godwit_testkit::frames::{self, Arp, Nd};
-use godwit_testkit::pcap;
+use godwit_testkit::tshark::{Which, read};
 use godwit_wire::arp::{self, ArpRepr};
 use godwit_wire::ndp::{self, AdvertFrame};
 use godwit_wire::peer::{self, MAX_FRAME_LEN};
@@ -14,32 +13,6 @@ const M: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const GW: Mac = Mac([2, 0, 0, 0, 0, 0xfe]);
 const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-
-/// The fields of each frame, joined by blanks; one that is not there leaves its place empty.
-fn read(name: &str, frames: &[Vec<u8>], fields: &str) -> Vec<String> {
-    let path = std::env::temp_dir().join(format!("godwit-{name}-{}.pcap", std::process::id()));
-    pcap::save(&path, frames).unwrap();
-    let checks = [
-        "-o",
-        "ip.check_checksum:TRUE",
-        "-o",
-        "udp.check_checksum:TRUE",
-        "-T",
-        "fields",
-        "-E",
-        "separator= ",
-    ];
-    let mut tshark = Command::new("tshark");
-    tshark.arg("-r").arg(&path).args(checks);
-    for f in fields.split(' ').chain(["_ws.malformed"]) {
-        tshark.args(["-e", f]);
-    }
-    let out = tshark.output();
-    std::fs::remove_file(&path).unwrap();
-    let out = out.expect("tshark is needed: apt-get install tshark");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap().lines().map(|l| l.trim_end().to_owned()).collect()
-}
 
 fn emitted(repr: ArpRepr, dst: Mac) -> Vec<u8> {
     let mut buf = [0; arp::FRAME_LEN];
@@ -69,7 +42,7 @@ fn r24_r26_r27_r28_arp_and_rarp() {
                   arp.dst.proto_ipv4";
     let (m, gw, all) = ("02:00:00:00:00:01", "02:00:00:00:00:fe", "ff:ff:ff:ff:ff:ff");
     let none = "00:00:00:00:00:00";
-    let lines = read("arp", &frames, fields);
+    let lines = read(&frames, Which::All, fields);
     let want = [
         format!("{all} 0x0806 1 1 {m} 10.0.0.1 {none} 10.0.0.1"),
         format!("{all} 0x0806 2 1 {m} 10.0.0.1 {m} 10.0.0.1"),
@@ -92,7 +65,7 @@ fn r25_unsolicited_advertisements_to_both_groups() {
     let n = AdvertFrame::unsolicited(M, IP6, true).emit_frame(&mut buf).unwrap();
     let fields = "eth.dst ipv6.dst ipv6.hlim icmpv6.type icmpv6.checksum.status icmpv6.nd.na.target_address \
                   icmpv6.opt.linkaddr";
-    let lines = read("na", &[to_all.frame(), to_group.frame(), buf[..n].to_vec()], fields);
+    let lines = read(&[to_all.frame(), to_group.frame(), buf[..n].to_vec()], Which::All, fields);
     let end = "255 136 1 2001:db8::1 02:00:00:00:00:01";
     let all = format!("33:33:00:00:00:01 ff02::1 {end}");
     assert_eq!(lines, [all.clone(), format!("33:33:ff:00:00:01 ff02::1:ff00:1 {end}"), all]);
@@ -111,7 +84,7 @@ fn r47_redirects_are_plain_udp_outside() {
     let v6 = frame(IP6.into(), "2001:db8::2".parse().unwrap());
     let fields =
         "eth.dst ip.dst ipv6.dst ip.checksum.status udp.srcport udp.dstport udp.length udp.checksum.status";
-    let lines = read("peer", &[v4, v6], fields);
+    let lines = read(&[v4, v6], Which::All, fields);
     let gw = "02:00:00:00:00:fe";
     let end = "47890 47890 88 1";
     assert_eq!(lines, [format!("{gw} 198.18.0.2  1 {end}"), format!("{gw}  2001:db8::2  {end}")]);
