@@ -10,9 +10,10 @@ use godwit_tables::update::{Admission, Key, PortIdx, PortRole, TunnelIdx, Update
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::outer::{OuterHeader, parse_outer};
 use godwit_wire::{Instant, Mac, Vni};
-use godwit_worker::command::{Command, Mailbox, Order, TxPath};
+use godwit_worker::command::{Command, Mailbox, Order, Reply, Snapshot, TxPath};
 use godwit_worker::mem::{MemIo, MemQueue};
 use godwit_worker::outbox::OUTBOX;
+use godwit_worker::perf::Histogram;
 use godwit_worker::worker::Worker;
 
 const UPDATES: u32 = 100_000;
@@ -85,49 +86,127 @@ fn check(out: &[MemQueue; 2]) -> HashMap<usize, u64> {
     counts
 }
 
+/// A worker with a VM's port and both uplinks.
+struct Bench {
+    mailbox: Mailbox<MemIo>,
+    worker: Worker<MemIo>,
+    access: MemQueue,
+    out: [MemQueue; 2],
+    sent: u64,
+    left: HashMap<usize, u64>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let mailbox = Mailbox::<MemIo>::new(4096, 64);
+        let tables =
+            Tables::new(&TablesConfig { location_capacity: 64, hold_bytes: 1 << 20, ..Default::default() });
+        let worker = Worker::new(tables, MemPool::endless(), mailbox.clone());
+        let access = MemQueue::new(64);
+        let out = [MemQueue::new(1 << 16), MemQueue::new(1 << 16)];
+        set_up(&mailbox, &access, &out);
+        Bench { mailbox, worker, access, out, sent: 0, left: HashMap::new() }
+    }
+
+    /// A frame comes in, an iteration goes by, and what leaves is looked at.
+    fn step(&mut self, frame: &[u8], now: Instant) {
+        self.sent += u64::from(self.access.put(frame.to_vec()));
+        self.worker.step(now);
+        for (n, count) in check(&self.out) {
+            *self.left.entry(n).or_default() += count;
+        }
+    }
+
+    /// Runs until all updates are given and taken, and what is on its way has left.
+    fn run(&mut self, frame: &[u8], done: &AtomicBool, now: impl Fn() -> Instant) {
+        while !done.load(Ordering::Acquire) || !self.mailbox.commands.is_empty() {
+            self.step(frame, now());
+        }
+        for _ in 0..100 {
+            self.worker.step(now());
+        }
+        for (n, count) in check(&self.out) {
+            *self.left.entry(n).or_default() += count;
+        }
+    }
+
+    /// All updates have taken effect, none was lost beside traffic and no frame beside updates, and the last word
+    /// holds.
+    fn assert_complete(&mut self, frame: &[u8], now: Instant) {
+        // Seven came before: the VN, three ports, two tunnels, the first location.
+        assert_eq!(self.worker.tables().counters.worker.updates, u64::from(UPDATES) + 7);
+        assert_eq!(self.left.values().sum::<u64>(), self.sent, "nothing is lost beside updates");
+        assert!(self.access.put(frame.to_vec()));
+        self.worker.step(now);
+        assert_eq!(check(&self.out).get(&((UPDATES as usize - 1) % 2)), Some(&1));
+    }
+
+    /// How long updates waited until they were in effect.
+    fn waited(&mut self, now: Instant) -> Histogram {
+        give(&self.mailbox, now, Command::Snapshot(Snapshot::empty()));
+        self.worker.step(now);
+        let Some(Reply::Snapshot(s)) = self.mailbox.replies.pop() else { panic!("no snapshot") };
+        s.perf.mailbox
+    }
+}
+
+fn frame() -> Vec<u8> {
+    let (from, to) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    godwit_testkit::frames::udp_frame((VM, IpAddr::from(from), 1), (PEER, IpAddr::from(to), 2), b"payload")
+}
+
+/// Gives every update to every worker, as control does.
+fn give_all(mailboxes: &[Mailbox<MemIo>], done: &AtomicBool, now: impl Fn() -> Instant) {
+    for i in 0..UPDATES {
+        for mailbox in mailboxes {
+            give(mailbox, now(), Command::Table(moved_to(i as usize % 2)));
+        }
+    }
+    done.store(true, Ordering::Release);
+}
+
 #[test]
 fn r14_100_000_updates_beside_traffic_tear_no_entry_and_none_is_lost() {
-    let mailbox = Mailbox::<MemIo>::new(4096, 64);
-    let tables =
-        Tables::new(&TablesConfig { location_capacity: 64, hold_bytes: 1 << 20, ..Default::default() });
-    let mut worker = Worker::new(tables, MemPool::endless(), mailbox.clone());
-    let access = MemQueue::new(64);
-    let out = [MemQueue::new(1 << 16), MemQueue::new(1 << 16)];
-    set_up(&mailbox, &access, &out);
-    let (start, done) = (Clock::now(), AtomicBool::new(false));
+    let mut bench = Bench::new();
+    let (start, done, frame) = (Clock::now(), AtomicBool::new(false), frame());
     let now = || Instant(1_000 + start.elapsed().as_nanos() as u64);
-    let inner = godwit_testkit::frames::udp_frame(
-        (VM, IpAddr::from([10, 0, 0, 1]), 1),
-        (PEER, IpAddr::from([10, 0, 0, 2]), 2),
-        b"payload",
-    );
-    let (mut sent, mut left) = (0, HashMap::<usize, u64>::new());
+    let mailboxes = [bench.mailbox.clone()];
     std::thread::scope(|s| {
-        s.spawn(|| {
-            for i in 0..UPDATES {
-                give(&mailbox, now(), Command::Table(moved_to(i as usize % 2)));
-            }
-            done.store(true, Ordering::Release);
-        });
-        while !done.load(Ordering::Acquire) || !mailbox.commands.is_empty() {
-            sent += u64::from(access.put(inner.clone()));
-            worker.step(now());
-            for (n, count) in check(&out) {
-                *left.entry(n).or_default() += count;
-            }
-        }
+        s.spawn(|| give_all(&mailboxes, &done, now));
+        bench.run(&frame, &done, now);
     });
-    for _ in 0..100 {
-        worker.step(now());
+    bench.assert_complete(&frame, now());
+}
+
+#[test]
+fn r14_two_workers_get_every_update_and_neither_tears_an_entry() {
+    let mut benches = [Bench::new(), Bench::new()];
+    let (start, done, frame) = (Clock::now(), AtomicBool::new(false), frame());
+    let now = || Instant(1_000 + start.elapsed().as_nanos() as u64);
+    let mailboxes = benches.each_ref().map(|b| b.mailbox.clone());
+    std::thread::scope(|s| {
+        for bench in &mut benches {
+            let (frame, done) = (&frame, &done);
+            s.spawn(move || bench.run(frame, done, now));
+        }
+        give_all(&mailboxes, &done, now);
+    });
+    let took = start.elapsed();
+    for (n, bench) in benches.iter_mut().enumerate() {
+        bench.assert_complete(&frame, now());
+        let (waited, left) = (bench.waited(now()), &bench.left);
+        // The setting up, too; each order's wait is written down when its iteration ends.
+        assert!(waited.count() >= u64::from(UPDATES), "every update's way to its effect is recorded");
+        let us = |share| waited.quantile(share) as f64 / 1000.0;
+        // How long depends on the machine and on who else runs there.
+        println!(
+            "worker {n}: {} updates in {took:?}, in effect after {:.1} us (half), {:.1} us (99 of 100), {:.1} us \
+             (all); frames by tunnel: {left:?}",
+            waited.count(),
+            us(0.5),
+            us(0.99),
+            us(1.0),
+        );
+        assert!((0..2).all(|tunnel| left.get(&tunnel).is_some_and(|n| *n > 0)), "both in use: {left:?}");
     }
-    for (n, count) in check(&out) {
-        *left.entry(n).or_default() += count;
-    }
-    // Seven came before: the VN, three ports, two tunnels, the first location.
-    assert_eq!(worker.tables().counters.worker.updates, u64::from(UPDATES) + 7);
-    assert_eq!(left.values().sum::<u64>(), sent, "nothing is lost beside updates");
-    // The last word holds.
-    assert!(access.put(inner));
-    worker.step(now());
-    assert_eq!(check(&out).get(&((UPDATES as usize - 1) % 2)), Some(&1));
 }
