@@ -90,6 +90,25 @@ fn r28_who_asks_before_during_and_after_a_move_is_answered_for_the_right_owner()
     assert!(all.answered > all.asked / 2, "repeated requests count once: {all}");
 }
 
+#[test]
+fn r49_two_vms_that_change_places_lose_nothing() {
+    // The invariants look for each frame, and at the end for one owner of each VM, where it runs.
+    let mut all = Stats::default();
+    for seed in 0..50 {
+        match run(&Schedule::swap(seed)) {
+            Ok(stats) => all += stats,
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    assert_eq!((all.schedules, all.moves, all.moves_made), (50, 100, 100), "{all}");
+    assert_eq!((all.moves_called_off, all.moves_unprepared, all.cold_starts), (0, 0, 0), "{all}");
+    assert!(all.frames_held > 1_000 && all.frames_forwarded > 200, "in the midst of traffic: {all}");
+    for by in [Sabotage::NoForwarding, Sabotage::NoHandoverHold] {
+        let found = (0..50).find_map(|seed| run(&Schedule::swap(seed).broken(by)).err());
+        assert_eq!(found.map(|f| f.invariant), Some(Invariant::NoLoss), "{by:?}");
+    }
+}
+
 /// Runs schedules until one fails; fails itself where none does.
 fn caught(class: Class, by: Sabotage, seeds: u64) -> Failure {
     let found = (0..seeds).find_map(|seed| run(&Schedule::of(class, seed).broken(by)).err());

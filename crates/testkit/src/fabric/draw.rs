@@ -50,6 +50,38 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
     }
 }
 
+/// A schedule in which nothing fails and nothing moves but two VMs of one VN, which change places at the same time
+/// while they send to each other.
+pub(super) fn swap(seed: u64) -> Schedule {
+    let mut plan = schedule(Class::Planned, seed);
+    // Of its own, so that the rest is as the seed has it.
+    let mut rng = Rng::new(!seed);
+    let hosts = plan.hosts();
+    // The first two are of one VN.
+    if plan.vms[1].home == plan.vms[0].home {
+        plan.vms[1].home = (plan.vms[0].home + 1) % hosts;
+    }
+    let place = Place { class: Class::Planned, vms: &plan.vms, hosts, run: plan.run, weather: &plan.weather };
+    let at = Span(rng.below(plan.run.0 / 2));
+    let change = |rng: &mut Rng, vm: usize, to: usize| MovePlan {
+        vm,
+        to: plan.vms[to].home,
+        cold: false,
+        local: false,
+        abort: None,
+        ..place.draw(rng, vm, at)
+    };
+    let moves = vec![change(&mut rng, 0, 1), change(&mut rng, 1, 0)];
+    plan.moves = moves;
+    for (from, to) in [(0, 1), (1, 0)] {
+        plan.flows.retain(|f| (f.from, f.to) != (from, Some(to)));
+        for v6 in [false, true] {
+            plan.flows.push(FlowPlan { from, to: Some(to), v6, every: rng.ms(4, 10) });
+        }
+    }
+    plan
+}
+
 /// VMs numbered from 0 in each VN: the second VN repeats the addresses of the first.
 fn draw_vms(rng: &mut Rng, hosts: usize, vns: usize) -> Vec<VmPlan> {
     let mut vms = Vec::new();

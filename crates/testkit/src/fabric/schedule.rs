@@ -256,6 +256,11 @@ impl Schedule {
         super::draw::schedule(class, seed)
     }
 
+    /// Nothing fails, and two VMs change places at the same time, once.
+    pub fn swap(seed: u64) -> Schedule {
+        super::draw::swap(seed)
+    }
+
     /// The same with something broken.
     #[must_use]
     pub fn broken(mut self, by: Sabotage) -> Schedule {
