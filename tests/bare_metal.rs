@@ -11,6 +11,12 @@ fn the_switch_forwards_between_cards_bound_to_vfio() {
     assert_eq!(text.matches("0 malformed, 0 bad checksums").count(), 3, "each card was the uplink once");
     assert_eq!(text.matches("nic refuses the card that has an address").count(), 3);
     assert_eq!(text.matches("0000:00:11.0 is back at virtio-pci").count(), 3);
+    // The VM's card each time, and the uplink where that is virtio-net, too.
+    let spread = |port: &str| {
+        let line = format!("received by {port} at workers 0 and 1: ");
+        text.lines().filter(|l| l.contains(&line) && l.ends_with(": every queue carries traffic")).count()
+    };
+    assert_eq!((spread("v"), spread("up0")), (3, 1));
 }
 
 /// The card hands frames of more than 8,192 bytes over in pieces.

@@ -35,6 +35,9 @@ const PORT_PCI: &str = "0000:00:11.0";
 /// The ends of their wires.
 const UPLINK_TAP: &str = topology::UPLINK;
 const PORT_TAP: &str = "port0";
+/// What the switch calls them.
+const UPLINK_NAME: &str = "up0";
+const PORT_NAME: &str = "v";
 /// The locators of the switch and of its peer.
 const SWITCH: u8 = 1;
 const PEER: u8 = 9;
@@ -46,6 +49,12 @@ const USUAL: (u32, u32) = (1_500, GUEST_MTU);
 /// A switch starts in two seconds where its processor is emulated on an idle machine.
 const START_PATIENCE: Duration = Duration::from_secs(40);
 const SOCKET: &str = "/run/godwit.sock";
+/// Flows beside the two that are judged by every packet: so many that chance gives each queue some of them.
+const MORE_FLOWS: u32 = 14;
+/// Packets a second of each, each way.
+const MORE_RATE: u32 = 20;
+/// The switch's workers, each with a receive queue of each card that has several.
+const WORKERS: u64 = 2;
 
 /// Options of `godwit-lab bare-metal`.
 #[derive(Clone, Debug, Args)]
@@ -110,6 +119,11 @@ impl Card {
             Card::E1000e => 1,
         }
     }
+
+    /// Every receive queue gets frames: QEMU gives all of vmxnet3's to its first one.
+    fn fills_all_queues(self) -> bool {
+        self == Card::Virtio
+    }
 }
 
 /// What was found with one card.
@@ -119,7 +133,35 @@ struct Outcome {
     inner4: Talk,
     inner6: Talk,
     capture: Findings,
+    queues: Vec<Received>,
     passed: bool,
+}
+
+/// What each worker took from a card's receive queue of its own.
+#[derive(Debug, Serialize)]
+struct Received {
+    port: &'static str,
+    /// The card has a queue for each worker, and fills them all.
+    spreads: bool,
+    packets: Vec<u64>,
+}
+
+impl Received {
+    fn is_right(&self) -> bool {
+        !self.spreads || self.packets.iter().all(|n| *n > 0)
+    }
+
+    fn text(&self) -> String {
+        let each: Vec<String> = self.packets.iter().map(|n| thousands(*n)).collect();
+        let all = if !self.spreads {
+            ""
+        } else if self.is_right() {
+            ": every queue carries traffic"
+        } else {
+            ": A QUEUE CARRIES NOTHING"
+        };
+        format!("received by {} at workers 0 and 1: {}{all}", self.port, each.join(" and "))
+    }
 }
 
 impl BareMetal {
@@ -177,10 +219,14 @@ impl BareMetal {
         let [inner4, inner6] = converse(&mut agent_v, &mut agent_x, &talks, time)?;
         let capture = capture.finish(remote, mtu)?;
         println!("{}", indented(&machine.sh(&format!("godwitctl --socket {SOCKET} counters"))?));
+        let queues = received(&mut machine, uplink)?;
         stop_and_give_back(&mut machine)?;
         machine.shut_down()?;
-        let passed = is_whole(&inner4) && is_whole(&inner6) && capture.complaints().is_empty();
-        let outcome = Outcome { uplink, inner4, inner6, capture, passed };
+        let passed = is_whole(&inner4)
+            && is_whole(&inner6)
+            && capture.complaints().is_empty()
+            && queues.iter().all(Received::is_right);
+        let outcome = Outcome { uplink, inner4, inner6, capture, queues, passed };
         print_outcome(&outcome);
         Ok(outcome)
     }
@@ -192,13 +238,16 @@ impl BareMetal {
 
     fn open(&self, v: &VmSpec, x: &VmSpec, agent_v: &mut Agent, agent_x: &mut Agent) -> Result<Vec<Traffic>> {
         let load = TrafficSpec { rate: self.rate, payload: 100, big_every: 2, tcp_rate_bit: 2_000_000 };
-        let one = |(probe, v6): (u32, bool)| {
+        let more = TrafficSpec { rate: MORE_RATE, payload: 100, big_every: 0, tcp_rate_bit: 0 };
+        let one = |(probe, v6, load): (u32, bool, TrafficSpec)| {
             let mut end_v = End { agent: &mut *agent_v, address: v.address(v6, 0) };
             let mut end_x = End { agent: &mut *agent_x, address: x.address(v6, 0) };
             Traffic::open(probe, load, self.mtus().1, &mut end_v, &mut end_x)
-                .with_context(|| format!("inner IPv{}", if v6 { 6 } else { 4 }))
+                .with_context(|| format!("flow {probe}, inner IPv{}", if v6 { 6 } else { 4 }))
         };
-        [(1, false), (2, true)].into_iter().map(one).collect()
+        let judged = [(1, false, load), (2, true, load)];
+        let others = (0..MORE_FLOWS).map(|n| (n + 3, n % 2 == 1, more));
+        judged.into_iter().chain(others).map(one).collect()
     }
 }
 
@@ -311,8 +360,8 @@ fn config(uplink: Card, v: &VmSpec, x: &VmSpec, mtu: u32) -> String {
     format!(
         "[nve]\nid = \"metal\"\nworkers = \"0-1\"\nidle_sleep_us = 100\nhugepages = \"always\"\nmemory_mb = {}\n\
          locations = 1024\nudp_checksum = true\nadmin_socket = \"{SOCKET}\"\n\n\
-         [[uplink]]\nname = \"up0\"\ndevargs = \"{UPLINK_PCI}\"\nipv4 = \"{}/24\"\nrx_queues = {}\nmtu = {mtu}\n\n\
-         [[port]]\nname = \"v\"\ndevargs = \"{PORT_PCI}\"\nvni = {VNI}\nmac = \"{}\"\nrx_queues = 2\n\
+         [[uplink]]\nname = \"{UPLINK_NAME}\"\ndevargs = \"{UPLINK_PCI}\"\nipv4 = \"{}/24\"\nrx_queues = {}\nmtu = {mtu}\n\n\
+         [[port]]\nname = \"{PORT_NAME}\"\ndevargs = \"{PORT_PCI}\"\nvni = {VNI}\nmac = \"{}\"\nrx_queues = 2\n\
          activate = \"start\"\nips = [{}]\n\n\
          [[vm]]\nvni = {VNI}\nmac = \"{}\"\nips = [{}]\nlocator = \"{}\"\n",
         memory_mb(mtu),
@@ -338,6 +387,26 @@ fn bind_cards(machine: &mut Guest) -> Result<()> {
     machine.sh(&format!("nic bind {UPLINK_PCI} {PORT_PCI}"))?;
     println!("{}", indented(&machine.sh("nic status")?));
     Ok(())
+}
+
+/// What each worker received from each card, by the switch's own command.
+fn received(machine: &mut Guest, uplink: Card) -> Result<Vec<Received>> {
+    let text = machine.sh(&format!("godwitctl --socket {SOCKET} --json counters"))?;
+    let json: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("counters: {text}"))?;
+    let all = json["counters"].as_array().context("counters")?;
+    let at = |port: &str, worker: u64| {
+        let own = |c: &&serde_json::Value| {
+            c["port"] == port && c["name"] == "rx_packets" && c["worker"].as_u64() == Some(worker)
+        };
+        // Those that stand at zero are not listed.
+        all.iter().find(own).and_then(|c| c["value"].as_u64()).unwrap_or(0)
+    };
+    let of = |port, card: Card| Received {
+        port,
+        spreads: card.fills_all_queues(),
+        packets: (0..WORKERS).map(|worker| at(port, worker)).collect(),
+    };
+    Ok(vec![of(UPLINK_NAME, uplink), of(PORT_NAME, Card::Virtio)])
 }
 
 fn start_switch(machine: &mut Guest) -> Result<()> {
@@ -391,5 +460,6 @@ fn print_outcome(o: &Outcome) {
         c.malformed,
         c.bad
     );
+    o.queues.iter().for_each(|q| println!("    {}", q.text()));
     c.complaints().iter().for_each(|complaint| println!("    complaint: {complaint}"));
 }
