@@ -155,20 +155,16 @@ fn compared(mut all: Vec<Beside>) -> Vec<Beside> {
 }
 
 impl Beside {
-    /// What R67 bounds whatever the machine: the scan's questions at the directory, and nobody else's unanswered.
-    fn is_bounded(&self, seconds: f64) -> bool {
-        let storm = self.neighbor.is_storm();
-        let asked = self.questions_per_second;
-        let bounded = !storm || (asked > 0.0 && asked <= QUESTIONS + EDGES / seconds);
-        bounded && self.unanswered == 0 && self.resolutions > 0
-    }
-
-    /// What R67 promises of a scan, and is not so.
+    /// What R67 promises, and is not so.
     fn complaints(&self, seconds: f64) -> Vec<String> {
-        if !self.neighbor.is_storm() {
-            return Vec::new();
-        }
         let mut all = Vec::new();
+        if self.resolutions == 0 || self.unanswered > 0 {
+            let (lost, put) = (self.unanswered, self.resolutions);
+            all.push(format!("{lost} of others' {put} questions were never answered"));
+        }
+        if !self.neighbor.is_storm() {
+            return all;
+        }
         if self.questions_per_second > QUESTIONS + EDGES / seconds {
             all.push(format!(
                 "{:.1} of its questions a second reached the directory",
@@ -178,24 +174,34 @@ impl Beside {
         if self.questions_per_second <= 0.0 {
             all.push("not one of its questions reached the directory".into());
         }
-        match self.resolution_ms {
-            Some([_, p99, _]) if p99 < RESOLUTION_MS && self.unanswered == 0 => {}
-            _ => all.push(format!(
-                "others' questions took {RESOLUTION_MS} ms or more, {} no end",
-                self.unanswered
-            )),
+        if let Some([_, p99, _]) = self.resolution_ms.filter(|[_, p99, _]| *p99 >= RESOLUTION_MS) {
+            all.push(format!(
+                "others' questions took {p99:.1} ms at the 99th percentile, and not below {RESOLUTION_MS}"
+            ));
         }
-        if self.over_ordinary.is_none_or(|r| r < KEPT) {
-            all.push(format!("others kept less than {KEPT} of their throughput"));
+        match self.over_ordinary {
+            Some(kept) if kept < KEPT => {
+                all.push(format!("others kept {kept:.3} of their throughput, and not {KEPT}"));
+            }
+            None => all.push("what others kept of their throughput is not known".into()),
+            Some(_) => {}
         }
         all
     }
 }
 
 impl Outcome {
-    /// What is promised whatever the machine is so; times and rates are figures.
+    /// What R67 promises, and is not so, by neighbor. Times and throughput need a machine that does nothing else.
+    pub fn complaints(&self) -> Vec<String> {
+        let of = |b: &Beside| -> Vec<String> {
+            b.complaints(self.seconds).iter().map(|c| format!("{}: {c}", b.neighbor.name())).collect()
+        };
+        self.beside.iter().flat_map(of).collect()
+    }
+
+    /// All that R67 promises of a scan is so.
     pub fn holds(&self) -> bool {
-        self.beside.iter().all(|b| b.is_bounded(self.seconds))
+        self.complaints().is_empty()
     }
 
     /// As people read it.
@@ -220,11 +226,54 @@ impl Outcome {
                 b.unanswered,
             );
         }
-        for b in &self.beside {
-            for complaint in b.complaints(self.seconds) {
-                text += &format!("{}: {complaint}\n", b.neighbor.name());
-            }
+        match self.complaints().as_slice() {
+            [] => text += "PASSED: all that R67 promises of a scan is so\n",
+            all => text += &format!("FAILED: R67 does not hold:\n{}\n", all.join("\n")),
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storm() -> Outcome {
+        let all = Neighbor::ALL.map(|neighbor| Beside {
+            neighbor,
+            steady_mpps: Rates(vec![2.0]),
+            over_ordinary: None,
+            neighbor_mpps: Rates(vec![2.0]),
+            ticks: [None; 2],
+            questions_per_second: if neighbor.is_storm() { 50.0 } else { 0.0 },
+            resolution_ms: Some([1.0, 8.0, 30.0]),
+            resolutions: 50,
+            unanswered: 0,
+        });
+        Outcome { beside: compared(all.into()), seconds: 1.0 }
+    }
+
+    #[test]
+    fn r67_a_scan_that_costs_others_too_much_fails_and_says_what_it_cost() {
+        assert!(storm().holds());
+        let breaks: [(fn(&mut Beside), &str); 6] = [
+            (
+                |b| b.over_ordinary = Some(0.94),
+                "arp-scan: others kept 0.940 of their throughput, and not 0.95",
+            ),
+            (|b| b.over_ordinary = None, "not known"),
+            (|b| b.resolution_ms = Some([1.0, 20.0, 30.0]), "took 20.0 ms at the 99th percentile"),
+            (|b| b.questions_per_second = 53.0, "53.0 of its questions a second reached the directory"),
+            (|b| b.questions_per_second = 0.0, "not one of its questions"),
+            (|b| b.unanswered = 1, "1 of others' 50 questions were never answered"),
+        ];
+        for (make_bad, complaint) in breaks {
+            let mut outcome = storm();
+            make_bad(&mut outcome.beside[2]);
+            assert!(!outcome.holds(), "{complaint}");
+            let text = outcome.text();
+            assert!(text.contains("FAILED: R67 does not hold:\n") && text.contains(complaint), "{text}");
+        }
+        assert!(storm().text().ends_with("PASSED: all that R67 promises of a scan is so\n"));
     }
 }
