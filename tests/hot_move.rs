@@ -88,6 +88,47 @@ fn unusual(args: &[&str], moves: u64) {
     assert_eq!(run["moves"], moves, "carried out; one that is called off comes on top");
 }
 
+/// What an operator is told of moves that were carried out and of one that was called off, by his own program (R75);
+/// and what went on in flight is whole on the wire, as tshark sees it (R44).
+#[test]
+fn r44_r75_in_flight_frames_are_whole_and_move_show_tells_what_happened() {
+    let how = ["--abort-one", "--capture", "--moves", "3", "--rate", "2000", "--big-every", "2"];
+    let args = ["hot-move", "--inner", "4", "--outer", "6", "--duration-per-move", "1.2"];
+    let (output, report) = lab(&[&args[..], &how].concat());
+    assert!(output.status.success(), "the scenario failed");
+    let run = &report["runs"][0];
+    let seen = &run["relayed"];
+    assert!(seen["frames"].as_u64() > Some(0) && seen["good"].as_u64() > seen["frames"].as_u64(), "{seen}");
+    let faults = ["malformed", "bad", "other_vn"].map(|kind| seen[kind].as_u64());
+    assert_eq!(faults, [Some(0); 3], "{seen}");
+
+    let moves = run["timeline"].as_array().expect("moves");
+    assert_eq!(moves.iter().filter(|m| m["done"] == false).count(), 1, "one was called off");
+    for m in moves {
+        let text = |key: &str| m[key].as_str().expect("text");
+        let (from, to, shown) = (text("from"), text("to"), text("shown"));
+        let says = |what: &str| assert!(shown.contains(what), "{what}: {shown}");
+        let outage = shown.lines().find_map(|l| l.strip_prefix("outage: "));
+        if m["done"] == true {
+            says(&format!("\nv was moved to {to}, and every connected NVE of its VN knows.\n"));
+            let parts: Vec<&str> = outage.expect("an outage").split(", ").collect();
+            let spans = [" ms paused to activated", " ms activated to granted", " ms in all"];
+            let times: Vec<f64> = parts
+                .iter()
+                .zip(spans)
+                .map(|(part, span)| part.strip_suffix(span).and_then(|n| n.parse().ok()).expect(span))
+                .collect();
+            assert_eq!(times.len(), 3, "{parts:?}");
+            assert!(times.iter().all(|t| *t >= 0.0) && (times[0] + times[1] - times[2]).abs() < 0.01);
+        } else {
+            says(&format!(
+                "\nCalled off while the VM was paused at {from}: called off by the operator; {to} did not get v.\n"
+            ));
+            assert_eq!(outage, None, "it was away from nowhere: {shown}");
+        }
+    }
+}
+
 #[test]
 fn without_forwarding_in_flight_packets_are_lost() {
     let (_, report) = lab(&["hot-move", "--no-forward", "--inner", "4", "--outer", "4"]);

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::cmd;
+use crate::lab::VNI;
 use crate::lab::process::{Process, tail};
 
 /// What is read of each frame, in this order.
@@ -77,6 +78,26 @@ pub struct Findings {
     pub faulty: Vec<u64>,
 }
 
+/// What a capture showed of frames that a switch sent and no VM of its own: it put them into an outer header anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Relayed {
+    /// Such frames.
+    pub frames: u64,
+    /// Those of another VN.
+    pub other_vn: u64,
+    /// Those that tshark cannot make sense of.
+    pub malformed: u64,
+    /// Their bad or illegal checksums, outer and inner.
+    pub bad: u64,
+    /// Their checksums found right.
+    pub good: u64,
+    /// Numbers of the first ones with fault, in the capture file.
+    pub faulty: Vec<u64>,
+}
+
+/// What tshark says of one frame.
+struct Fields<'a>(Vec<Vec<&'a str>>);
+
 impl Capture {
     /// Captures an interface of a namespace into `capture.pcap` of `dir`.
     ///
@@ -104,7 +125,24 @@ impl Capture {
     ///
     /// # Errors
     /// Where frames are missing from it or tshark fails.
-    pub fn finish(mut self, switch: IpAddr, full: u32) -> Result<Findings> {
+    pub fn finish(self, switch: IpAddr, full: u32) -> Result<Findings> {
+        let mut findings = Findings::default();
+        self.end()?.lines().for_each(|line| findings.add(line, switch, full));
+        Ok(findings)
+    }
+
+    /// Ends the capture and reads what `switch` sent of a VM with this address, which is at another switch.
+    ///
+    /// # Errors
+    /// See [`Capture::finish`].
+    pub fn relayed(self, switch: IpAddr, vm: IpAddr) -> Result<Relayed> {
+        let mut relayed = Relayed::default();
+        self.end()?.lines().for_each(|line| relayed.add(line, switch, vm));
+        Ok(relayed)
+    }
+
+    /// Ends the capture; a line of fields for each of its frames.
+    fn end(mut self) -> Result<String> {
         self.process.stop(Duration::from_secs(5));
         let log = self.process.tail(5);
         if let Some(n) = dropped_by_kernel(&log)
@@ -112,7 +150,7 @@ impl Capture {
         {
             bail!("the capture is incomplete: {n} packets dropped by the kernel");
         }
-        read(&self.file, switch, full)
+        read(&self.file)
     }
 }
 
@@ -122,7 +160,7 @@ fn dropped_by_kernel(log: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn read(file: &Path, switch: IpAddr, full: u32) -> Result<Findings> {
+fn read(file: &Path) -> Result<String> {
     let mut args: Vec<String> = vec!["-r".into(), file.display().to_string(), "-n".into()];
     for protocol in ["ip", "udp", "tcp"] {
         args.extend(["-o".into(), format!("{protocol}.check_checksum:TRUE")]);
@@ -131,24 +169,23 @@ fn read(file: &Path, switch: IpAddr, full: u32) -> Result<Findings> {
     args.extend(["-o", "udp.ignore_ipv6_zero_checksum:TRUE", "-d", "udp.port==4789,vxlan"].map(String::from));
     args.extend(["-T", "fields", "-E", "separator=/t", "-E", "occurrence=a"].map(String::from));
     args.extend(FIELDS.iter().flat_map(|f| ["-e".to_owned(), (*f).to_owned()]));
-    let text = cmd::run("tshark", &args).context("reading the capture")?;
-    let mut findings = Findings::default();
-    for line in text.lines() {
-        findings.add(line, switch, full);
-    }
-    Ok(findings)
+    cmd::run("tshark", &args).context("reading the capture")
 }
 
-impl Findings {
-    /// Takes one frame's fields into account.
-    fn add(&mut self, line: &str, switch: IpAddr, full: u32) {
-        let fields: Vec<Vec<&str>> =
-            line.split('\t').map(|f| f.split(',').filter(|v| !v.is_empty()).collect()).collect();
-        let field = |name: &str| {
-            let at = FIELDS.iter().position(|f| *f == name);
-            at.and_then(|i| fields.get(i)).map(Vec::as_slice).unwrap_or_default()
-        };
-        let statuses = FIELDS.iter().filter(|f| f.ends_with("checksum.status")).flat_map(|f| field(f));
+impl<'a> Fields<'a> {
+    fn new(line: &'a str) -> Fields<'a> {
+        Fields(line.split('\t').map(|f| f.split(',').filter(|v| !v.is_empty()).collect()).collect())
+    }
+
+    /// All values of a field, from the outside.
+    fn of(&self, name: &str) -> &[&'a str] {
+        let at = FIELDS.iter().position(|f| *f == name);
+        at.and_then(|i| self.0.get(i)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// How many of its checksums are bad or illegal, and how many are right.
+    fn checksums(&self) -> (u64, u64) {
+        let statuses = FIELDS.iter().filter(|f| f.ends_with("checksum.status")).flat_map(|f| self.of(f));
         let (mut bad, mut good) = (0, 0);
         for status in statuses {
             bad += u64::from([BAD, ILLEGAL].contains(status));
@@ -156,31 +193,82 @@ impl Findings {
         }
         // A TCP checksum of 0 is as good as one of all ones, which Linux sends in its place: both are the same
         // number in ones' complement. tshark calls it bad; it is to be expected once in 65,536 segments.
-        let other_zero = field("tcp.checksum.status") == [BAD]
-            && field("tcp.checksum") == ["0xffff"]
-            && field("tcp.checksum_calculated") == ["0x0000"];
-        if other_zero {
-            (bad, good) = (bad - 1, good + 1);
+        let other_zero = self.of("tcp.checksum.status") == [BAD]
+            && self.of("tcp.checksum") == ["0xffff"]
+            && self.of("tcp.checksum_calculated") == ["0x0000"];
+        if other_zero { (bad - 1, good + 1) } else { (bad, good) }
+    }
+
+    fn is_malformed(&self) -> bool {
+        !self.of("_ws.malformed").is_empty()
+    }
+
+    fn number(&self) -> Option<u64> {
+        self.of("frame.number").first().and_then(|n| n.parse().ok())
+    }
+
+    /// The sources of a family; header by header from the outside.
+    fn sources(&self, v6: bool) -> &[&'a str] {
+        self.of(if v6 { "ipv6.src" } else { "ip.src" })
+    }
+
+    /// The tunnel's source is this address.
+    fn is_from(&self, switch: IpAddr) -> bool {
+        self.sources(switch.is_ipv6()).first().and_then(|s| s.parse().ok()) == Some(switch)
+    }
+
+    /// The sources inside the tunnel, whose own address is of this switch's family.
+    fn inner_sources(&self, v6: bool, switch: IpAddr) -> &[&'a str] {
+        let all = self.sources(v6);
+        all.get(usize::from(switch.is_ipv6() == v6)..).unwrap_or_default()
+    }
+}
+
+impl Relayed {
+    /// Takes one frame's fields into account.
+    fn add(&mut self, line: &str, switch: IpAddr, vm: IpAddr) {
+        let fields = Fields::new(line);
+        let inside = fields.inner_sources(vm.is_ipv6(), switch).iter().any(|s| s.parse() == Ok(vm));
+        let vni = fields.of("vxlan.vni");
+        if vni.is_empty() || !fields.is_from(switch) || !inside {
+            return;
         }
-        let malformed = u64::from(!field("_ws.malformed").is_empty());
+        let ((bad, good), malformed) = (fields.checksums(), u64::from(fields.is_malformed()));
+        let other_vn = u64::from(vni != [VNI.to_string().as_str()]);
+        self.frames += 1;
+        self.other_vn += other_vn;
+        self.malformed += malformed;
+        (self.bad, self.good) = (self.bad + bad, self.good + good);
+        if bad + malformed + other_vn > 0 && self.faulty.len() < 10 {
+            self.faulty.extend(fields.number());
+        }
+    }
+
+    /// There were some, and none has a fault.
+    pub fn is_right(&self) -> bool {
+        self.frames > 0 && self.good > 0 && self.other_vn + self.malformed + self.bad == 0
+    }
+}
+
+impl Findings {
+    /// Takes one frame's fields into account.
+    fn add(&mut self, line: &str, switch: IpAddr, full: u32) {
+        let fields = Fields::new(line);
+        let field = |name: &str| fields.of(name);
+        let ((bad, good), malformed) = (fields.checksums(), u64::from(fields.is_malformed()));
         (self.bad, self.good, self.malformed) =
             (self.bad + bad, self.good + good, self.malformed + malformed);
         if bad + malformed > 0 && self.faulty.len() < 10 {
-            self.faulty.extend(field("frame.number").iter().filter_map(|n| n.parse::<u64>().ok()));
+            self.faulty.extend(fields.number());
         }
         if field("vxlan.vni").is_empty() {
             return;
         }
         let len = field("frame.len").first().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX);
         self.longest = self.longest.max(len);
-        let sources = [field("ip.src"), field("ipv6.src")];
-        // Header by header from the outside: the first source is the tunnel's.
-        let outer = sources[usize::from(switch.is_ipv6())].first().copied().unwrap_or_default();
-        let from_switch = outer.parse() == Ok(switch);
-        let side = if from_switch { &mut self.from_switch } else { &mut self.from_foreign };
+        let side = if fields.is_from(switch) { &mut self.from_switch } else { &mut self.from_foreign };
         side.frames += 1;
-        // Of the outer family there is one source more than inside.
-        let count = |v6: bool| sources[usize::from(v6)].len() - usize::from(switch.is_ipv6() == v6);
+        let count = |v6: bool| fields.inner_sources(v6, switch).len();
         side.inner4 += u64::from(count(false) > 0);
         side.inner6 += u64::from(count(true) > 0);
         side.tcp += u64::from(!field("tcp.srcport").is_empty());
@@ -241,6 +329,34 @@ mod tests {
         assert_eq!((f.bad, f.good, f.malformed), (1, 4, 0));
         assert_eq!((f.faulty.as_slice(), f.longest), ([2].as_slice(), 1464));
         assert!(!f.complaints().is_empty());
+    }
+
+    #[test]
+    fn frames_of_another_switchs_vm_are_relayed_ones() {
+        let (switch, vm): (IpAddr, IpAddr) = ("198.18.0.1".parse().unwrap(), "203.0.113.20".parse().unwrap());
+        let mut r = Relayed::default();
+        let frame = |vni, outer: &str, inner: &str, status, malformed, n| {
+            format!(
+                "{vni}\t{outer},{inner}\t\t102,52\t\t\t5,5\t1,1\t3,{status}\t\t\t\t\t\t{malformed}\t{n}\t116"
+            )
+        };
+        r.add(&frame(100, "198.18.0.1", "203.0.113.20", GOOD, "", 1), switch, vm);
+        // What the VM's own switch sent, and what a VM of this switch did.
+        r.add(&frame(100, "198.18.0.3", "203.0.113.20", BAD, "", 2), switch, vm);
+        r.add(&frame(100, "198.18.0.1", "203.0.113.10", BAD, "", 3), switch, vm);
+        assert_eq!((r.frames, r.good, r.faulty.len()), (1, 3, 0));
+        assert!(r.is_right());
+        for (vni, status, malformed) in [(100, BAD, ""), (101, GOOD, ""), (100, GOOD, "1")] {
+            let mut r = r.clone();
+            r.add(&frame(vni, "198.18.0.1", "203.0.113.20", status, malformed, 9), switch, vm);
+            assert!(!r.is_right() && r.faulty == [9]);
+        }
+        assert!(!Relayed::default().is_right(), "nothing seen is nothing shown");
+        // An outer header of the other family.
+        let outer6 = "2001:db8:18::1".parse().unwrap();
+        let line = "100\t203.0.113.20\t2001:db8:18::1\t52\t\t\t5,5\t1\t3,1\t\t\t\t\t\t\t4\t136";
+        r.add(line, outer6, vm);
+        assert_eq!(r.frames, 2);
     }
 
     #[test]

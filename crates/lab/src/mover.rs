@@ -53,6 +53,8 @@ pub struct Moved {
     pub frames: Option<FrameGap>,
     /// The NVA's record when the move was final; [`Moved::refresh`] reads it again.
     pub record: MoveRecord,
+    /// What `godwitctl move show` says of it, for the caller to ask.
+    pub shown: String,
 }
 
 /// The longest iteration of a worker.
@@ -223,6 +225,7 @@ fn begin(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
         gap: None,
         frames: None,
         record,
+        shown: String::new(),
     })
 }
 
@@ -240,7 +243,10 @@ fn migrate(lab: &mut Lab, placed: &Placed, mut begun: Moved, how: How) -> Result
     let name = spec.name.as_str();
     begun.part("adding the port at the new NVE");
     let new = lab.plug_vhost(spec, &begun.to, "", how.postcopy)?;
-    let mut destination = lab.guest(name)?.prepare_destination(vec![Nic::new(&new.socket, spec.mac)])?;
+    let guest = lab.guest(name)?;
+    // The same card at another socket.
+    let nics = guest.spec.nics.iter().map(|nic| Nic { socket: new.socket.clone(), ..nic.clone() }).collect();
+    let mut destination = guest.prepare_destination(nics)?;
     if begun.prepared(lab)? {
         drop(destination);
         lab.unplug_vhost(&new)?;

@@ -218,6 +218,18 @@ impl Lab {
     /// # Errors
     /// Where the NVA refuses.
     pub fn define_vm(&self, spec: &VmSpec, pinned: &str) -> Result<()> {
+        self.define(spec, pinned, false)
+    }
+
+    /// Defines a VM at the NVA, or changes its definition, as a router or not.
+    ///
+    /// # Errors
+    /// Where the NVA refuses.
+    pub fn define_router(&self, spec: &VmSpec, router: bool) -> Result<()> {
+        self.define(spec, "", router)
+    }
+
+    fn define(&self, spec: &VmSpec, pinned: &str, router: bool) -> Result<()> {
         let bytes = |v6: bool| spec.ips.iter().filter(|ip| ip.is_ipv6() == v6).map(octets).collect();
         let request = v1::DefineVmRequest {
             name: spec.name.clone(),
@@ -225,7 +237,7 @@ impl Lab {
             mac: spec.mac.to_u64(),
             ipv4: bytes(false),
             ipv6: bytes(true),
-            router: false,
+            router,
             pinned_nve: pinned.into(),
             policy: String::new(),
         };
@@ -295,6 +307,16 @@ impl Lab {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// What `godwitctl` prints when an operator calls it beside the NVA with these arguments.
+    ///
+    /// # Errors
+    /// Where it fails; the error has what it said.
+    pub fn ctl(&self, args: &[&str]) -> Result<String> {
+        let mut all = vec!["--nva", &self.nva.url];
+        all.extend(args);
+        crate::cmd::run_in(&self.namespace("nva"), &self.bins.ctl.to_string_lossy(), &all)
     }
 
     /// Fails where one of the lab's programs has ended by itself.

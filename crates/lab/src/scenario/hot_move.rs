@@ -8,15 +8,17 @@ use godwit_nva_api::v1::MoveStepKind;
 
 use super::clocks::GuestClock;
 use super::gap::FrameGap;
+use super::interop::only;
 use super::nva_kill::{Blow, strike};
 use super::report::{self, MoveLine, Run};
 use super::{Common, Guests, Load, finish, ip_version, talk, with_agents};
 use crate::agent::proto::Gap;
+use crate::capture::Capture;
 use crate::clock::ms;
 use crate::guest::qemu::{GuestSpec, QEMU};
 use crate::guest::standard_image;
 use crate::lab::delay::{Delay, duration};
-use crate::lab::nve::Binaries;
+use crate::lab::nve::{Binaries, Locator};
 use crate::lab::topology::GUEST;
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec};
@@ -78,6 +80,9 @@ pub struct HotMove {
     /// Every message between switches and NVA takes so long: 10ms±5ms
     #[arg(long, value_name = "TIME")]
     nva_delay: Option<Delay>,
+    /// Capture the first switch's wire and let tshark look at every frame that it forwards in flight
+    #[arg(long)]
+    capture: bool,
     /// Seed of the points at which the NVA is killed
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -101,6 +106,7 @@ impl HotMove {
             abort_one: false,
             kill_nva: false,
             nva_delay: None,
+            capture: false,
             seed: 1,
         }
     }
@@ -111,12 +117,15 @@ impl HotMove {
     /// # Errors
     /// Where it cannot be carried out.
     pub fn run(&self) -> Result<bool> {
-        let tools: &[&str] = if self.guests == Guests::Qemu { &[QEMU, "busybox"] } else { &[] };
+        let mut tools = if self.guests == Guests::Qemu { vec![QEMU, "busybox"] } else { Vec::new() };
+        if self.capture {
+            tools.extend(["tcpdump", "tshark"]);
+        }
         ensure!(
             !self.postcopy || self.guests == Guests::Qemu,
             "--postcopy needs --guests qemu: a namespace has no memory"
         );
-        let bins = self.common.prepare(tools)?;
+        let bins = self.common.prepare(&tools)?;
         let combinations = self.combinations();
         self.introduce(combinations.len());
         let (mut runs, mut hint) = (Vec::new(), String::new());
@@ -234,14 +243,23 @@ impl HotMove {
         );
         with_agents(lab, PAIR, |v, p| run(p).and_then(|()| run(v)))?;
         let watch = Watch::start(&lab.namespace(PAIR.1), GUEST, VmSpec::numbered(PAIR.0, V).mac)?;
+        let wire = format!("u-{}", ROUND[0]);
+        let capture = self.capture.then(|| Capture::start(&lab.namespace("net"), &wire, &lab.dir));
+        let capture = capture.transpose()?;
         let (mut moves, clock, tcp_went_on) = self.go_round(lab, &traffic, &watch)?;
         let mut talk = finish(lab, &traffic, PAIR)?;
+        let first = only(Locator::numbered(1, outer == 4, outer == 6));
+        let of_p = lab.address_of(PAIR.1, inner == 6)?.ip();
+        let relayed = capture.map(|c| c.relayed(first, of_p)).transpose()?;
         if let Some(clock) = clock {
             by_the_machines_clock(&mut talk, &clock);
         }
         std::thread::sleep(LATE_COUNTS);
         let nva = lab.nva.clone();
-        moves.iter_mut().try_for_each(|m| m.refresh(&nva))?;
+        for m in &mut moves {
+            m.refresh(&nva)?;
+            m.shown = lab.ctl(&["move", "show", &m.id])?;
+        }
         lab.check_processes()?;
         let mut kernel_drops = 0;
         for vm in lab.vms.values_mut() {
@@ -252,6 +270,19 @@ impl HotMove {
         run.workers = self.common.workers.clone();
         run.forward_in_flight = !self.no_forward;
         println!("      {}", run.summary());
+        if let Some(r) = &relayed {
+            println!(
+                "      tshark: {} frames forwarded in flight by {}, {} malformed, {} bad checksums and {} good ones, \
+                 {} of another VN",
+                report::thousands(r.frames),
+                ROUND[0],
+                r.malformed,
+                r.bad,
+                report::thousands(r.good),
+                r.other_vn
+            );
+        }
+        run.relayed = relayed;
         Ok(run)
     }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::hot_move::SHOWN_STEPS;
 use crate::agent::proto::Gap;
+use crate::capture::Relayed;
 use crate::clock::ms;
 use crate::lab::Lab;
 use crate::lab::process::tail;
@@ -75,6 +76,9 @@ pub struct Run {
     pub workers: String,
     /// Forwarding in flight was on.
     pub forward_in_flight: bool,
+    /// What the first switch forwarded in flight as tshark sees it on its wire, where that was captured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relayed: Option<Relayed>,
     #[serde(skip)]
     pauses: Vec<Gap>,
 }
@@ -129,6 +133,8 @@ pub struct MoveLine {
     pub forwarded_old: u64,
     /// Packets that the new NVE forwarded.
     pub forwarded_new: u64,
+    /// What `godwitctl move show` says of the move.
+    pub shown: String,
 }
 
 impl MoveLine {
@@ -163,6 +169,7 @@ impl MoveLine {
             held_new: new.held,
             forwarded_old: old.forwarded,
             forwarded_new: new.forwarded,
+            shown: moved.shown.clone(),
         }
     }
 
@@ -244,13 +251,15 @@ impl Run {
             hugepages: false,
             workers: String::new(),
             forward_in_flight: true,
+            relayed: None,
             pauses,
         }
     }
 
-    /// Nothing lost, duplicated or damaged, and TCP alive.
+    /// Nothing lost, duplicated or damaged, TCP alive, and no fault seen on the wire where that was looked at.
     pub fn is_faultless(&self) -> bool {
-        self.lost == 0 && self.duplicated == 0 && self.corrupt == 0 && self.tcp_alive
+        let seen = self.relayed.as_ref().is_none_or(Relayed::is_right);
+        self.lost == 0 && self.duplicated == 0 && self.corrupt == 0 && self.tcp_alive && seen
     }
 
     /// One line for people.

@@ -108,6 +108,9 @@ impl SplitBrain {
         with_agents(lab, SECOND_PAIR, |s, q| run(q).and_then(|()| run(s)))?;
         sleep(Duration::from_secs(1));
         let after = finish(lab, &traffic, SECOND_PAIR)?;
+        for record in [&refused, &granted] {
+            println!("  godwitctl move show {}:\n{}", record.id, lab.ctl(&["move", "show", &record.id])?);
+        }
         lab.check_processes()?;
 
         let judged = place == "a"
