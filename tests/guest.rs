@@ -11,3 +11,17 @@ fn a_real_guest_talks_and_migrates() {
     assert_eq!(text.matches(": 20 of 20 echoes").count(), 8, "each way and family, before and after");
     assert!(text.contains("the move is MOVE_PHASE_DONE"));
 }
+
+/// A guest that never says a word: the order by which QEMU has it announced comes to the switch through DPDK's vhost
+/// library as a RARP at the head of what it polls, and that alone claims the VM, at first and after a migration (R26).
+#[test]
+fn r26_what_qemu_and_dpdk_announce_moves_a_real_guest() {
+    let (output, _) = common::lab(&["guest", "--silent"]);
+    assert!(output.status.success(), "the scenario failed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("g is up and says nothing: the directory has it nowhere"));
+    assert!(text.contains("QEMU announces it: the directory has it at a"));
+    assert!(text.contains("it ran at b by a RARP; the move is MOVE_PHASE_DONE"));
+    assert_eq!(text.matches("five rounds are one version").count(), 2);
+    assert_eq!(text.matches(": 20 of 20 echoes").count(), 2);
+}

@@ -165,6 +165,16 @@ impl Guest {
         self.sh(&line).map(drop)
     }
 
+    /// Has QEMU announce the guest's network cards, as it does after a migration: five rounds, 50 ms after the first
+    /// one and ever later.
+    ///
+    /// # Errors
+    /// Where QEMU refuses.
+    pub fn announced_by_qemu(&mut self) -> Result<()> {
+        let rounds = json!({ "initial": 50, "max": 550, "rounds": 5, "step": 100 });
+        self.qmp.execute("announce-self", rounds).map(drop)
+    }
+
     /// Stops the guest's processors at once, as a hypervisor does.
     ///
     /// # Errors
