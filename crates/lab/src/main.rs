@@ -21,6 +21,7 @@ use godwit_lab::scenario::interop::Interop;
 use godwit_lab::scenario::nva_kill::NvaKill;
 use godwit_lab::scenario::placement::Placement;
 use godwit_lab::scenario::report::MoveLine;
+use godwit_lab::scenario::router_role::RouterRole;
 use godwit_lab::scenario::split_brain::SplitBrain;
 use godwit_nva_api::v1::ListMovesRequest;
 
@@ -42,6 +43,8 @@ enum Command {
     FrozenSender(FrozenSender),
     /// Let the same VM come up at two switches, while the first lives and when it hangs
     SplitBrain(SplitBrain),
+    /// Let a Linux host learn its default route from a router at another switch, and see what keeps and ends it
+    RouterRole(RouterRole),
     /// Let receive queues change workers while two VMs talk
     Placement(Placement),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
@@ -128,6 +131,7 @@ impl Command {
             Command::NvaKill(scenario) => scenario.run(),
             Command::FrozenSender(scenario) => scenario.run(),
             Command::SplitBrain(scenario) => scenario.run(),
+            Command::RouterRole(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),

@@ -96,7 +96,8 @@ fn neighbor_advertisement(mac: [u8; 6], ip: Ipv6Addr) -> Vec<u8> {
     f
 }
 
-fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16) -> Vec<u8> {
+/// The beginning of a frame.
+pub(crate) fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16) -> Vec<u8> {
     let mut f = Vec::with_capacity(96);
     f.extend(to);
     f.extend(from);
@@ -105,7 +106,7 @@ fn ethernet(to: [u8; 6], from: [u8; 6], ethertype: u16) -> Vec<u8> {
 }
 
 /// RFC 4443 section 2.3, over the pseudo-header and a message of even length.
-fn icmpv6_checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
+pub(crate) fn icmpv6_checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
     let pseudo_tail = [message.len() as u32, 58].map(u32::to_be_bytes);
     let bytes = from.octets().into_iter().chain(to.octets()).chain(pseudo_tail.into_iter().flatten());
     let all: Vec<u8> = bytes.chain(message.iter().copied()).collect();

@@ -14,6 +14,7 @@ pub mod ovs_guests;
 pub mod ovs_pair;
 pub mod placement;
 pub mod report;
+pub mod router_role;
 pub mod split_brain;
 
 use std::path::PathBuf;
