@@ -256,7 +256,8 @@ mod tests {
     #[test]
     fn r67_a_scan_that_costs_others_too_much_fails_and_says_what_it_cost() {
         assert!(storm().holds());
-        let breaks: [(fn(&mut Beside), &str); 6] = [
+        type Break = fn(&mut Beside);
+        let breaks: [(Break, &str); 6] = [
             (
                 |b| b.over_ordinary = Some(0.94),
                 "arp-scan: others kept 0.940 of their throughput, and not 0.95",
