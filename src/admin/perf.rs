@@ -6,6 +6,7 @@ use std::rc::Rc;
 use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 use godwit_wire::Instant;
 use godwit_worker::command::{Command, Snapshot};
+use godwit_worker::passes::{Stage, Ticks};
 use godwit_worker::perf::Histogram;
 
 use super::views;
@@ -53,7 +54,17 @@ fn worker(s: &Switch, number: usize, w: &Snapshot, now: Instant) -> v1::WorkerPe
         queues: queues.collect(),
         long: long.collect(),
         long_count: w.perf.long_count,
+        stages: stages(w.passes),
     }
+}
+
+/// Empty where this build does not measure them.
+fn stages(ticks: Ticks) -> Vec<v1::StageTicks> {
+    if ticks.iter().all(|&t| t == 0) {
+        return Vec::new();
+    }
+    let named = Stage::ALL.into_iter().zip(ticks);
+    named.map(|(stage, ticks)| v1::StageTicks { name: stage.name().to_owned(), ticks }).collect()
 }
 
 fn durations(h: &Histogram) -> v1::Durations {

@@ -22,7 +22,7 @@ use crate::offload;
 use crate::packet::{Packet, PacketSource};
 use crate::proxy::{self, Resolution};
 use crate::run::{self, COLD, Exit, UNKNOWN};
-use crate::{MAX_BURST, Output};
+use crate::{MAX_BURST, Output, Pass};
 
 /// What the passes remember of a frame.
 #[derive(Clone, Copy)]
@@ -158,8 +158,11 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     }
     let looks = &mut looks[..n.min(MAX_BURST)];
     look(cx, looks, &burst[..n], &port);
+    cx.out.ended(Pass::Look);
     apply(cx, looks, &mut burst[..n], &port);
+    cx.out.ended(Pass::Apply);
     run::emit(cx, looks, burst, |cx, packet| apply_cold(cx, packet, &port));
+    cx.out.ended(Pass::Emit);
 }
 
 /// Pass one: headers, keys, prefetch of locations.

@@ -69,6 +69,17 @@ pub const MAX_BURST: usize = 64;
 /// Held frames that one call of [`Pipeline::tick`] sends at most.
 pub const DRAIN_BUDGET: u32 = 64;
 
+/// A pass over a burst.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pass {
+    /// Headers, keys, prefetch of locations.
+    Look,
+    /// Locations, outer headers.
+    Apply,
+    /// Frames leave, or go the long way.
+    Emit,
+}
+
 /// Where verdicts go. The worker gathers frames by port and sends them together.
 pub trait Output<P> {
     /// `packet` leaves through `port`. The pipeline has counted it as sent; an output that cannot
@@ -94,6 +105,9 @@ pub trait Output<P> {
     fn is_full(&self, _port: PortIdx) -> bool {
         false
     }
+    /// A pass is over: for who measures them.
+    #[inline(always)]
+    fn ended(&mut self, _pass: Pass) {}
     /// `packet` is done with. Override to give buffers back in bulk.
     #[inline]
     fn discard(&mut self, packet: P) {

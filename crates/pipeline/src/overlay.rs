@@ -13,7 +13,7 @@ use crate::decap::{LastVn, Seen, decapsulate, find_vn, look_inside, usual};
 use crate::packet::{Packet, PacketSource};
 use crate::run::{self, COLD, Exit};
 use crate::underlay::Uplink;
-use crate::{MAX_BURST, Output};
+use crate::{MAX_BURST, Output, Pass};
 
 /// What a frame from an uplink is.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -119,8 +119,11 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 ) {
     let looks = &mut looks[..n.min(MAX_BURST)];
     look(cx, looks, &burst[..n], uplink, seen);
+    cx.out.ended(Pass::Look);
     apply(cx, looks, &mut burst[..n]);
+    cx.out.ended(Pass::Apply);
     run::emit(cx, looks, burst, |cx, packet| apply_cold(cx, packet, uplink));
+    cx.out.ended(Pass::Emit);
 }
 
 /// Pass two: the straight line to a port here. Whatever has no exit after it goes the long way.

@@ -11,6 +11,7 @@ use godwit_wire::Instant;
 
 use crate::io::Io;
 use crate::pass::Pass;
+use crate::passes::Ticks;
 use crate::perf::{Perf, QueuePerf};
 use crate::takes::{SharedTakes, SharedUse};
 use crate::worker::{QUEUES, Work};
@@ -76,6 +77,8 @@ pub struct Snapshot {
     pub perf: Perf,
     /// What each receive queue brought: port, number at the port.
     pub queues: Vec<(PortIdx, u16, QueuePerf)>,
+    /// What each pass took.
+    pub passes: Ticks,
 }
 
 impl Snapshot {
@@ -90,6 +93,7 @@ impl Snapshot {
             perf: Perf::new(Instant(0)),
             // The worker fills it without asking for memory.
             queues: Vec::with_capacity(QUEUES),
+            passes: Ticks::default(),
         })
     }
 }

@@ -11,6 +11,7 @@ pub mod io;
 pub mod mem;
 pub mod outbox;
 pub mod pass;
+pub mod passes;
 pub mod perf;
 pub mod takes;
 pub mod worker;

@@ -14,7 +14,7 @@
 
 use crossbeam::queue::ArrayQueue;
 use godwit_pipeline::packet::{Packet, PacketSource, Takes};
-use godwit_pipeline::{Output, Pipeline, trace};
+use godwit_pipeline::{Output, Pass as PassOver, Pipeline, trace};
 use godwit_tables::Tables;
 use godwit_tables::counters::DropReason;
 use godwit_tables::event::Event;
@@ -25,6 +25,7 @@ use crate::command::{Command, Mailbox, Reply, SmallFrame, Snapshot};
 use crate::io::{Io, RxQueue};
 use crate::outbox::{OUTBOX, Outboxes};
 use crate::pass::{Leg, PATIENCE, Pass};
+use crate::passes::{Meter, Stage};
 use crate::perf::{Iteration, Perf, QueuePerf};
 
 /// Frames taken from a queue at a time.
@@ -72,6 +73,7 @@ pub struct Worker<I: Io> {
     /// Frames that were on their way to a VM that has stopped.
     returned: Vec<I::Packet>,
     perf: Perf,
+    meter: Meter,
     iteration: Iteration,
     /// When the orders of the last iteration were given.
     given: [Instant; ORDERS],
@@ -83,6 +85,7 @@ pub struct Worker<I: Io> {
 struct Exits<'a, I: Io> {
     outboxes: &'a mut Outboxes<I>,
     events: &'a ArrayQueue<Event>,
+    meter: &'a mut Meter,
 }
 
 impl<I: Io> Output<I::Packet> for Exits<'_, I> {
@@ -112,6 +115,11 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
     fn event(&mut self, event: Event) -> bool {
         self.events.push(event).is_ok()
     }
+
+    #[inline(always)]
+    fn ended(&mut self, pass: PassOver) {
+        self.meter.ended::<I>(pass.into());
+    }
 }
 
 impl<I: Io> Worker<I> {
@@ -128,6 +136,7 @@ impl<I: Io> Worker<I> {
             burst: Vec::with_capacity(BURST),
             returned: Vec::with_capacity(OUTBOX),
             perf: Perf::new(Instant(0)),
+            meter: Meter::default(),
             iteration: Iteration::default(),
             given: [Instant(0); ORDERS],
             work: Work::default(),
@@ -144,10 +153,14 @@ impl<I: Io> Worker<I> {
     pub fn step(&mut self, now: Instant) -> bool {
         self.account(now);
         let mut busy = self.orders(now);
+        self.meter.ended::<I>(Stage::Loop);
         busy |= self.receive(now);
         busy |= self.outboxes.serve_relays();
         self.tick(now);
+        self.meter.ended::<I>(Stage::Loop);
         busy |= self.outboxes.flush(&mut self.tables.counters);
+        self.meter.ended::<I>(Stage::Send);
+        self.meter.close(busy);
         if self.leg.is_some() {
             self.pass_on(now);
         }
@@ -200,8 +213,10 @@ impl<I: Io> Worker<I> {
     }
 
     fn receive(&mut self, now: Instant) -> bool {
-        let Worker { tables, pipeline, pool, queues, outboxes, mailbox, burst, iteration, work, .. } = self;
-        let mut exits = Exits { outboxes, events: &mailbox.events };
+        let Worker {
+            tables, pipeline, pool, queues, outboxes, mailbox, burst, iteration, work, meter, ..
+        } = self;
+        let mut exits = Exits { outboxes, events: &mailbox.events, meter };
         let mut busy = false;
         // Reading the counter costs a frame's processing: one iteration in some is timed.
         let timed = work.iterations.is_multiple_of(TIMED);
@@ -212,6 +227,7 @@ impl<I: Io> Worker<I> {
                 continue;
             }
             busy = true;
+            exits.meter.ended::<I>(Stage::Receive);
             if !polled.rx.copies() {
                 Pipeline::fetch(burst, polled.port, tables);
             }
@@ -232,8 +248,8 @@ impl<I: Io> Worker<I> {
     }
 
     fn tick(&mut self, now: Instant) {
-        let Worker { tables, pipeline, pool, outboxes, mailbox, .. } = self;
-        let mut exits = Exits { outboxes, events: &mailbox.events };
+        let Worker { tables, pipeline, pool, outboxes, mailbox, meter, .. } = self;
+        let mut exits = Exits { outboxes, events: &mailbox.events, meter };
         pipeline.tick(tables, &mut exits, pool, now);
     }
 
@@ -270,6 +286,7 @@ impl<I: Io> Worker<I> {
             }
             Command::ResetPerf => {
                 self.perf.reset(now);
+                self.meter.reset();
                 self.queues.iter_mut().for_each(|q| q.perf = QueuePerf::default());
             }
             Command::Barrier { token } => self.reply(Reply::Reached { token }),
@@ -341,7 +358,7 @@ impl<I: Io> Worker<I> {
     /// comes from now on (R45).
     #[cold]
     fn take_back(&mut self, key: Key, now: Instant) {
-        let Worker { tables, pipeline, pool, outboxes, mailbox, returned, .. } = self;
+        let Worker { tables, pipeline, pool, outboxes, mailbox, returned, meter, .. } = self;
         let mut next = 0;
         while let Some(port) = tables.ports.next_of_vm(key, next) {
             next = port.0 + 1;
@@ -351,7 +368,7 @@ impl<I: Io> Worker<I> {
                 if returned.is_empty() {
                     break;
                 }
-                let mut exits = Exits { outboxes, events: &mailbox.events };
+                let mut exits = Exits { outboxes, events: &mailbox.events, meter };
                 pipeline.redirect(returned, (port, key), tables, &mut exits, pool, now);
             }
         }
@@ -377,6 +394,7 @@ impl<I: Io> Worker<I> {
         snapshot.held = self.tables.waiting();
         snapshot.queued = self.outboxes.waiting() as u64;
         snapshot.perf.clone_from(&self.perf);
+        snapshot.passes = self.meter.ticks();
         snapshot.queues.clear();
         let room = snapshot.queues.capacity();
         snapshot.queues.extend(self.queues.iter().take(room).map(|q| (q.port, q.queue, q.perf)));

@@ -20,6 +20,7 @@ Examples:
   godwitctl perf --nve nve-a --reset   the same, and begin the record anew
 
 CYCLES are of the time stamp counter, for receiving and processing a frame; sending is not in them.
+A build for benchmarks (cargo build --features passes) says what each pass over a burst costs.
 A worker that is alone on its core and idle is busy polling: BUSY counts iterations with work only.
 MAILBOX is the time from an update's being sent to a worker until it surely had effect.
 PREEMPTED says that the system took the core away: isolate it (isolcpus, nohz_full).")]
@@ -46,6 +47,8 @@ struct WorkerView {
     iterations_us: Spread,
     mailbox_us: Spread,
     queues: Vec<QueueView>,
+    /// Cycles a packet by pass over a burst; empty in builds that do not measure it.
+    stages: Vec<StageView>,
     long_iterations: u64,
     long: Vec<LongView>,
 }
@@ -67,6 +70,13 @@ struct QueueView {
     packets: u64,
     packets_per_burst: f64,
     cycles_per_packet: f64,
+}
+
+#[derive(Serialize)]
+struct StageView {
+    stage: String,
+    cycles_per_packet: f64,
+    share: f64,
 }
 
 #[derive(Serialize)]
@@ -92,6 +102,18 @@ fn spread(d: Option<v1::Durations>) -> Spread {
     Spread { count: d.count, p50: us(d.p50_ns), p99: us(d.p99_ns), max: us(d.max_ns), buckets }
 }
 
+/// The passes over bursts, for each packet that came in.
+fn stages(w: &v1::WorkerPerf) -> Vec<StageView> {
+    let packets = w.queues.iter().map(|q| q.packets).sum();
+    let all = w.stages.iter().map(|s| s.ticks).sum();
+    let one = |s: &v1::StageTicks| StageView {
+        stage: s.name.clone(),
+        cycles_per_packet: ratio(s.ticks, packets),
+        share: ratio(s.ticks, all),
+    };
+    w.stages.iter().map(one).collect()
+}
+
 fn view(report: v1::PerfReport) -> PerfView {
     let queue = |q: v1::QueuePerf| QueueView {
         packets_per_burst: ratio(q.packets, q.bursts),
@@ -108,6 +130,7 @@ fn view(report: v1::PerfReport) -> PerfView {
         preempted: l.preempted,
     };
     let worker = |w: v1::WorkerPerf| WorkerView {
+        stages: stages(&w),
         worker: w.worker,
         core: w.core,
         span_s: w.span_ns as f64 / 1e9,
@@ -125,6 +148,7 @@ impl Report for PerfView {
     fn text(&self) -> String {
         let mut text = self.workers_table() + "\n" + &self.queues_table();
         for w in &self.workers {
+            text += &w.stages_table();
             text += &w.histogram();
             text += &w.long_table();
         }
@@ -186,6 +210,21 @@ impl PerfView {
 }
 
 impl WorkerView {
+    fn stages_table(&self) -> String {
+        if self.stages.is_empty() {
+            return String::new();
+        }
+        let mut t = Table::new(&["PASS", ">CYCLES A PACKET", ">SHARE"]);
+        for s in &self.stages {
+            t.row([
+                s.stage.clone(),
+                format!("{:.1}", s.cycles_per_packet),
+                format!("{:.1} %", s.share * 100.0),
+            ]);
+        }
+        format!("\npasses of worker {}\n{}", self.worker, t.text())
+    }
+
     /// Busy iterations by doublings of their length, as bars.
     fn histogram(&self) -> String {
         let all = &self.iterations_us;

@@ -14,6 +14,7 @@
 //! | `beside` | two rows in turn, for what is promised of their quotient |
 //! | `updates`, `directory` | locations that change under load |
 //! | `storm` | a VM that scans beside VMs that do not |
+//! | `passes` | what each pass over a burst costs |
 //! | `stillness` | what the machine itself does to a thread that never waits |
 //! | `memory` | hugepages |
 //! | `stats` | medians |
@@ -25,6 +26,7 @@ pub mod ends;
 pub mod godwit;
 pub mod memory;
 pub mod ovs;
+pub mod passes;
 pub mod peer;
 pub mod plan;
 pub mod report;
@@ -83,6 +85,10 @@ pub struct Bench {
     /// resolves addresses by the directory
     #[arg(long, conflicts_with_all = ["updates", "cases", "pcap", "quick"])]
     pub storm: bool,
+    /// Instead of comparing rows, what each pass over a burst costs in them; wants a switch that was built to
+    /// measure that (cargo build --release --features passes)
+    #[arg(long, conflicts_with_all = ["updates", "storm", "pcap"])]
+    pub passes: bool,
     /// Only write the frames of the one row that --case names to this file
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
@@ -122,6 +128,9 @@ impl Bench {
         }
         if self.storm {
             return self.storm(&site);
+        }
+        if self.passes {
+            return self.passes(&site, &rows);
         }
         let (mut outcomes, start) = (Vec::new(), Instant::now());
         for (n, row) in rows.iter().enumerate() {
@@ -180,6 +189,16 @@ impl Bench {
         println!("{}", outcome.text());
         if let Some(path) = &self.json {
             report::write_updates(path, &outcome, &self.conditions(site))?;
+        }
+        Ok(true)
+    }
+
+    fn passes(&self, site: &Site, rows: &[Row]) -> Result<bool> {
+        let window = Duration::from_millis(self.window_ms.into());
+        let outcomes = passes::measure(site, rows, self.rounds, window)?;
+        println!("{}", passes::text(&outcomes));
+        if let Some(path) = &self.json {
+            passes::write(path, &outcomes, &self.conditions(site))?;
         }
         Ok(true)
     }

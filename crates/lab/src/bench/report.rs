@@ -214,7 +214,11 @@ pub fn write_storm(path: &Path, outcome: &super::storm::Outcome, conditions: &Co
     write_pretty(path, &json!({ "storm": outcome, "conditions": conditions }))
 }
 
-fn write_pretty(path: &Path, value: &Value) -> Result<()> {
+/// Writes `value` so that people can read it, too.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_pretty(path: &Path, value: &Value) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
