@@ -12,7 +12,7 @@ GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump)
 # To run real guests in it. Their kernel is fetched and unpacked by the lab itself, never installed.
 GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static)
 # To run the whole test suite.
-GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping)
+GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping lua5.4)
 # To compare speeds: dpdk-testpmd is in dpdk-dev, stdbuf in coreutils.
 GODWIT_BENCH_PACKAGES=(dpdk dpdk-dev openvswitch-switch-dpdk)
 

@@ -1,7 +1,9 @@
 -- What Pktgen-DPDK does for scripts/pktgen/run: the search for the rate without loss (RFC 2544, 26.1),
 -- latency and its variation, or a steady load during which somebody moves VMs.
 --
--- Everything comes by the environment, and each result goes as a line of JSON to GODWIT_RESULTS.
+-- Everything comes by the environment, and each result goes as a line of JSON to GODWIT_RESULTS. A line
+-- with "failed" says that there is no result, and why; scripts/pktgen/run ends with an error then.
+-- scripts/pktgen/check.lua runs this file over a model of Pktgen.
 
 local function setting(name, default)
     local value = os.getenv("GODWIT_" .. name)
@@ -15,8 +17,10 @@ local repeats = setting("REPEATS", 20)
 local resolution = setting("RESOLUTION", 0.1)
 local highest = setting("RATE", 100)
 local name = setting("NAME", "")
--- Length of a frame without FCS, for frames that Pktgen makes.
+-- Mean length of a frame on the sender's link, without FCS.
 local bytes = setting("BYTES", 60)
+-- Speed of the sender's link in Mbit/s, where its driver does not say or says what is not so (memif).
+local link = setting("LINK", 0)
 local results = setting("RESULTS", "/dev/stdout")
 local samples_file = setting("SAMPLES", "/tmp/godwit-pktgen.samples")
 
@@ -24,10 +28,21 @@ local samples_file = setting("SAMPLES", "/tmp/godwit-pktgen.samples")
 local SEND, RECEIVE = "0", "1"
 -- Frames under way arrive within this time, in milliseconds (RFC 2544 asks for 2 s).
 local SETTLE = 2000
--- Latency probes a second.
+-- Latency probes a second, at most.
 local PROBES = 1000
+-- Samples of one trial. Pktgen keeps a few more than 50,000 a queue, and refuses to be asked for more with a
+-- line in its log only.
+local SAMPLES = 50000
+-- What a frame takes of the link besides its bytes: FCS, preamble, gap.
+local WIRE = 4 + 8 + 12
+-- A generator that sends less than this share of what was asked of it has not been the load it is taken for.
+local SHORT = 0.98
+-- A trial whose probes are lost in greater number has not been measured.
+local PROBES_BACK = 0.5
 -- Each search ends after so many trials.
 local TRIALS = 20
+
+local failed = false
 
 local function tell(format, ...)
     local file = assert(io.open(results, "a"))
@@ -35,24 +50,52 @@ local function tell(format, ...)
     file:close()
 end
 
+local function fail(format, ...)
+    failed = true
+    tell('{"name":"%s","failed":"%s"}', name, string.format(format, ...))
+end
+
 local function counts(port)
     return pktgen.portStats(port, "port")[tonumber(port)]
 end
 
--- The run is void where the generator's own clock or its sending cannot be trusted (R76).
-local function void(sent, began, asked)
-    local errors = sent.oerrors or 0
-    local took = os.difftime(os.time(), began)
-    if errors > 0 then return string.format("the generator could not send %d frames", errors) end
+-- Mbit/s of the sender's link, or nil.
+local function speed()
+    if link > 0 then return link end
+    local said = pktgen.linkState(SEND)
+    -- As in <UP-10000-FD>.
+    local found = tonumber(string.match(tostring(said and said[tonumber(SEND)]), "UP%-(%d+)"))
+    -- A driver that does not know says 0, or the largest number that there is.
+    if found == nil or found == 0 or found > 4000000 then return nil end
+    return found
+end
+
+local mbits = nil
+
+-- Frames a second that `rate` percent of the link are.
+local function wanted(rate)
+    return rate / 100 * mbits * 1e6 / ((bytes + WIRE) * 8)
+end
+
+-- Why a trial is void where the generator's own clock or its sending cannot be trusted (R76), and whether a
+-- lower rate may do better.
+local function void(sent, took, asked, rate)
+    local frames, errors = sent.opackets or 0, sent.oerrors or 0
     -- os.time counts whole seconds.
     if math.abs(took - asked) > 2 then
-        return string.format("%d s by the clock where %d were asked for", took, asked)
+        return string.format("%d s by the clock where %d were asked for", took, asked), false
     end
-    if (sent.opackets or 0) == 0 then return "the generator sent nothing" end
+    if frames == 0 then return "the generator sent nothing", false end
+    if errors > 0 then return string.format("the generator could not send %d frames", errors), true end
+    if frames < SHORT * wanted(rate) * asked then
+        return string.format("the generator sent %.1f %% of what was asked of it",
+            100 * frames / (wanted(rate) * asked)), true
+    end
     return nil
 end
 
--- Sends at `rate` percent of the link. Returns frames sent and received, or why the trial is void.
+-- Sends at `rate` percent of the link for `time` seconds. Returns frames sent and received; or nil, why the trial
+-- is void, and whether a lower rate may do better.
 local function trial(rate, time)
     pktgen.clr()
     pktgen.set(SEND, "rate", rate)
@@ -60,35 +103,42 @@ local function trial(rate, time)
     pktgen.start(SEND)
     pktgen.delay(time * 1000)
     pktgen.stop(SEND)
-    local ended = os.time()
+    local took = os.difftime(os.time(), began)
     pktgen.delay(SETTLE)
     local sent, received = counts(SEND), counts(RECEIVE)
-    local why = void(sent, began + (os.time() - ended), time)
-    if why then return nil, nil, why end
-    return sent.opackets, received.ipackets, nil
+    local why, lower = void(sent, took, time, rate)
+    if why then return nil, why, lower end
+    return sent.opackets, received.ipackets
 end
 
--- The highest rate at which every frame that was sent arrived.
+-- The highest rate at which every frame that was sent arrived. A rate that the generator does not reach is no
+-- rate of the switch: the search goes on below it, and the result says by whom it is limited.
 local function throughput()
     local low, high, rate = 0, highest, highest
-    local best_frames = 0
+    local frames, limit = nil, "asked"
     for _ = 1, TRIALS do
-        local sent, received, why = trial(rate, seconds)
-        if why then
-            tell('{"name":"%s","rate_percent":%.3f,"void":"%s"}', name, rate, why)
-            return
-        end
-        tell('{"name":"%s","trial":true,"rate_percent":%.3f,"sent":%d,"received":%d}', name, rate, sent, received)
-        if received >= sent then
-            low, best_frames = rate, received
+        local sent, received, lower = trial(rate, seconds)
+        if sent == nil then
+            tell('{"name":"%s","trial":true,"rate_percent":%.3f,"void":"%s"}', name, rate, received)
+            if not lower then return fail("%s", received) end
+            high, limit = rate, "generator"
         else
-            high = rate
+            tell('{"name":"%s","trial":true,"rate_percent":%.3f,"sent":%d,"received":%d}',
+                name, rate, sent, received)
+            if received >= sent then
+                low, frames = rate, sent
+            else
+                high, limit = rate, "switch"
+            end
         end
         if high - low <= resolution or low >= highest then break end
         rate = (low + high) / 2
     end
-    tell('{"name":"%s","zero_loss_percent":%.3f,"zero_loss_mpps":%.4f,"seconds":%d}',
-        name, low, best_frames / seconds / 1e6, seconds)
+    if frames == nil then
+        return fail("no rate without loss was found: at %.3f %% the %s is still at its limit", high, limit)
+    end
+    tell('{"name":"%s","zero_loss_percent":%.3f,"zero_loss_mpps":%.4f,"seconds":%d,"limited_by":"%s"}',
+        name, low, frames / seconds / 1e6, seconds, limit)
 end
 
 -- Latencies in nanoseconds, sorted, from the sampler's file: a heading, then one a line.
@@ -109,8 +159,12 @@ local function at(sorted, share)
     return sorted[math.max(1, math.ceil(share * #sorted))]
 end
 
--- Latency at the rate that was given, and its variation: the 99.9th percentile less the minimum (R76).
+-- Latency at the rate that was given, and its variation: the 99.9th percentile less the minimum (R76). Pktgen
+-- gives its probes a length of their own, the shortest; `bytes` are those of the frames they travel among.
 local function latency()
+    local probes = math.max(1, math.min(PROBES, math.floor(SAMPLES / seconds)))
+    local expected = probes * seconds
+    if expected > SAMPLES then return fail("%d s are too long: there is room for %d samples", seconds, SAMPLES) end
     -- From the sending port's VM to the first VM elsewhere.
     pktgen.set_mac(SEND, "src", "02:10:00:00:00:01")
     pktgen.set_mac(SEND, "dst", "02:20:00:00:00:00")
@@ -118,40 +172,50 @@ local function latency()
     pktgen.set_ipaddr(SEND, "dst", "10.128.0.0")
     pktgen.set_proto(SEND, "udp")
     pktgen.set(SEND, "size", bytes + 4)
+    -- Microseconds from probe to probe; left alone it is ten thousand.
+    pktgen.latency(SEND, "rate", math.ceil(1e6 / probes))
     pktgen.latency(SEND, "enable")
     pktgen.latency(RECEIVE, "enable")
+    local good = 0
     for n = 1, repeats do
         os.remove(samples_file)
         pktgen.clr()
         pktgen.set(SEND, "rate", highest)
-        pktgen.latsampler_params(RECEIVE, "simple", PROBES * seconds, PROBES, samples_file)
+        pktgen.latsampler_params(RECEIVE, "simple", expected, probes, samples_file)
         local began = os.time()
         pktgen.start(SEND)
         pktgen.latsampler(RECEIVE, "enable")
         pktgen.delay(seconds * 1000)
         pktgen.latsampler(RECEIVE, "disable")
         pktgen.stop(SEND)
-        local why = void(counts(SEND), began, seconds)
+        local took = os.difftime(os.time(), began)
+        local why = void(counts(SEND), took, seconds, highest)
         local all = samples()
-        if why == nil and #all == 0 then why = "no probe came back as it was sent" end
+        if why == nil and #all == 0 then
+            why = "no probe came back as it was sent, or Pktgen's sampler refused its orders (see its log)"
+        elseif why == nil and #all < PROBES_BACK * expected then
+            why = string.format("%d of %d probes came back", #all, expected)
+        end
         if why then
             tell('{"name":"%s","trial":%d,"void":"%s"}', name, n, why)
         else
-            tell('{"name":"%s","trial":%d,"rate_percent":%.3f,"probes":%d,"min_us":%.3f,"p50_us":%.3f,'
-                .. '"p99_us":%.3f,"p999_us":%.3f,"max_us":%.3f,"pdv_us":%.3f}',
-                name, n, highest, #all, all[1] / 1e3, at(all, 0.5) / 1e3, at(all, 0.99) / 1e3,
+            good = good + 1
+            tell('{"name":"%s","trial":%d,"rate_percent":%.3f,"background_bytes":%d,"probes":%d,"min_us":%.3f,'
+                .. '"p50_us":%.3f,"p99_us":%.3f,"p999_us":%.3f,"max_us":%.3f,"pdv_us":%.3f}',
+                name, n, highest, bytes, #all, all[1] / 1e3, at(all, 0.5) / 1e3, at(all, 0.99) / 1e3,
                 at(all, 0.999) / 1e3, all[#all] / 1e3, (at(all, 0.999) - all[1]) / 1e3)
         end
         pktgen.delay(SETTLE)
     end
+    if good == 0 then fail("all %d trials are void", repeats) end
 end
 
 -- A steady load; what is lost is lost to what happened meanwhile.
 local function load()
     tell('{"name":"%s","ready":true}', name)
-    local sent, received, why = trial(highest, seconds)
-    if why then
-        tell('{"name":"%s","void":"%s"}', name, why)
+    local sent, received = trial(highest, seconds)
+    if sent == nil then
+        fail("%s", received)
     else
         tell('{"name":"%s","rate_percent":%.3f,"seconds":%d,"sent":%d,"received":%d,"lost":%d}',
             name, highest, seconds, sent, received, sent - received)
@@ -161,11 +225,16 @@ end
 pktgen.screen("off")
 pktgen.set(SEND, "count", 0)
 pktgen.delay(1000)
-if mode == "throughput" then
+mbits = speed()
+if mbits == nil then
+    fail("the speed of the sender's link is unknown: give it with --link")
+elseif mode == "throughput" then
     throughput()
 elseif mode == "latency" then
     latency()
 else
     load()
 end
+-- All is said: a line that is missing means that the script was broken off.
+tell('{"name":"%s","done":%s}', name, failed and "false" or "true")
 pktgen.quit()
