@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -19,6 +19,8 @@ pub const VNI: u32 = 100;
 pub const LOCAL_VM: Mac = Mac([0x02, 0x10, 0, 0, 0, 0x01]);
 /// Its address.
 pub const LOCAL_IP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+/// Its address of IPv6.
+pub const LOCAL_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1);
 /// The first VM elsewhere.
 pub const REMOTE_VM: Mac = Mac([0x02, 0x20, 0, 0, 0, 0]);
 /// The next hop to every other NVE.
@@ -63,12 +65,16 @@ impl Ends {
     }
 }
 
-/// Writes a row's frames as a capture.
+/// Writes a row's frames as a capture, and answers with the mean of their lengths, in bytes, outer headers
+/// included.
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn write(row: Row, path: &Path) -> Result<()> {
-    write_frames(path, shuffled(row.frames()).into_iter().map(|n| frame(&row, n)))
+pub fn write(row: Row, path: &Path) -> Result<f64> {
+    let mut bytes = 0;
+    let frames = shuffled(row.frames()).into_iter().map(|n| frame(&row, n)).inspect(|f| bytes += f.len());
+    write_frames(path, frames)?;
+    Ok(bytes as f64 / f64::from(row.frames()))
 }
 
 /// Writes a capture, one frame after the other: a million need not fit into memory.
@@ -107,19 +113,59 @@ pub fn nth(mac: Mac, n: u32) -> Mac {
     Mac::from_u64(mac.to_u64() + u64::from(n))
 }
 
+/// Scatters numbers of 40 bits: two of them never become the same one.
+fn scattered(n: u64) -> u64 {
+    const MASK: u64 = (1 << 40) - 1;
+    let mixed = (n ^ 0x5_0000_2711).wrapping_mul(0x9e_3779_b97f) & MASK;
+    ((mixed ^ mixed >> 21).wrapping_mul(0xc2_b2ae_3d27) & MASK) ^ 0x17
+}
+
+/// The address of the `n`-th VM elsewhere.
+pub fn remote_vm(row: &Row, n: u32) -> Mac {
+    if row.random { Mac::from_u64(2 << 40 | scattered(u64::from(n) + 1)) } else { nth(REMOTE_VM, n) }
+}
+
+/// The address of the `n`-th VM behind the port; the first is the port's own.
+pub fn local_vm(row: &Row, n: u32) -> Mac {
+    let random = row.random && n > 0;
+    // Beyond those elsewhere, of which there are fewer than 2^32.
+    if random { Mac::from_u64(2 << 40 | scattered(1 << 32 | u64::from(n))) } else { nth(LOCAL_VM, n) }
+}
+
+/// UDP ports of a flow, source and destination (RFC 4814, 4.5 for the random ones).
+fn ports(row: &Row, flow: u32) -> (u16, u16) {
+    if row.random {
+        let mut dice = Dice::new(u64::from(flow) << 8 | 76);
+        let mut port = |low: u64, high: u64| dice.between(low, high + 1) as u16;
+        return (port(1024, 65_535), port(1, 49_151));
+    }
+    (1024 + (flow / row.destinations % 60_000) as u16, 5678)
+}
+
 /// Frame number `n`: every destination and every flow comes equally often.
 fn frame(row: &Row, n: u32) -> Vec<u8> {
     let flow = n % row.flows;
     let vm = flow % row.destinations;
-    let port = 1024 + (flow / row.destinations % 60_000) as u16;
-    let near = |n: u32| IpAddr::from(Ipv4Addr::from_bits(LOCAL_IP.to_bits() + n));
-    let far = |n: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a80_0000 + n));
-    let payload = vec![0; row.sizes.of(n as usize) - 14 - 20 - 8];
+    let (source, destination) = ports(row, flow);
+    let near = |n: u32| -> IpAddr {
+        if row.inner_v6 {
+            return Ipv6Addr::from_bits(LOCAL_IP6.to_bits() + u128::from(n)).into();
+        }
+        Ipv4Addr::from_bits(LOCAL_IP.to_bits() + n).into()
+    };
+    let far = |n: u32| -> IpAddr {
+        if row.inner_v6 {
+            return Ipv6Addr::from_bits(0x2001_0db8_000b << 80 | u128::from(n)).into();
+        }
+        Ipv4Addr::from_bits(0x0a80_0000 + n).into()
+    };
+    let ip_header = if row.inner_v6 { 40 } else { 20 };
+    let payload = vec![0; row.sizes.of(n as usize) - 14 - ip_header - 8];
     if row.case.is_encap() {
-        let (from, to) = ((LOCAL_VM, near(0), port), (nth(REMOTE_VM, vm), far(vm), 5678));
+        let (from, to) = ((LOCAL_VM, near(0), source), (remote_vm(row, vm), far(vm), destination));
         return frames::udp_frame(from, to, &payload);
     }
-    let (from, to) = ((nth(REMOTE_VM, vm), far(vm), port), (nth(LOCAL_VM, vm), near(vm), 5678));
+    let (from, to) = ((remote_vm(row, vm), far(vm), source), (local_vm(row, vm), near(vm), destination));
     let outer_eth = (NEXT_HOP, PCAP_MAC);
     let mut outer = Vxlan::new(outer_eth, (row.case.remote(0), row.case.locator()), Vni::from_low24(VNI));
     outer.ports.0 = 49_152 + (flow % 16_384) as u16;
@@ -152,5 +198,60 @@ mod tests {
             let row = plan::select(&[], &format!("{}/60/1000", case.name())).unwrap()[0];
             assert_eq!(frame(&row, 17).len(), 60 + case.overhead());
         }
+    }
+
+    #[test]
+    fn r76_random_rows_have_macs_and_ports_that_do_not_count_upwards() {
+        let row = plan::select(&[], "encap-v4/60/1000/flows=4000/random").unwrap()[0];
+        let all: Vec<Vec<u8>> = (0..row.frames()).map(|n| frame(&row, n)).collect();
+        assert_eq!(all[17], frame(&row, 17), "the same each time");
+        let macs: BTreeSet<&[u8]> = all.iter().map(|f| &f[..6]).collect();
+        assert_eq!(macs.len(), 1000);
+        assert!(macs.iter().all(|m| m[0] == 2), "of one VM each, of nobody's register");
+        assert!(macs.iter().map(|m| m[1]).collect::<BTreeSet<_>>().len() > 200, "in all bytes");
+        let port = |f: &[u8], at: usize| u16::from_be_bytes([f[at], f[at + 1]]);
+        let sources: Vec<u16> = all.iter().map(|f| port(f, 34)).collect();
+        let destinations: Vec<u16> = all.iter().map(|f| port(f, 36)).collect();
+        assert!(sources.iter().all(|p| *p >= 1024) && sources.iter().any(|p| *p > 60_000));
+        assert!(destinations.iter().all(|p| (1..=49_151).contains(p)));
+        assert!(destinations.iter().any(|p| *p < 1024) && destinations.iter().any(|p| *p > 48_000));
+        assert!(all.iter().all(|f| f[6..12] == LOCAL_VM.0), "R65: all from the port's VM");
+    }
+
+    #[test]
+    fn r76_no_two_vms_have_one_address() {
+        let row = plan::select(&[], "decap-v4/60/100000/random").unwrap()[0];
+        let mut macs: BTreeSet<Mac> = (0..row.destinations).map(|n| local_vm(&row, n)).collect();
+        macs.extend((0..row.destinations).map(|n| remote_vm(&row, n)));
+        macs.extend([NEXT_HOP, PCAP_MAC]);
+        assert_eq!(macs.len(), 2 * row.destinations as usize + 2);
+        assert_eq!(local_vm(&row, 0), LOCAL_VM);
+    }
+
+    #[test]
+    fn r76_inner_frames_may_be_of_ipv6_and_long() {
+        for (name, len) in [("encap-v4/62/10/inner=6", 62), ("decap-v6/9212/10/inner=6", 9212 + 70)] {
+            let row = plan::select(&[], name).unwrap()[0];
+            let frame = frame(&row, 3);
+            assert_eq!(frame.len(), len);
+            let inner = &frame[frame.len() - row.sizes.longest()..];
+            assert_eq!((&inner[12..14], inner[14] >> 4), ([0x86, 0xdd].as_slice(), 6));
+        }
+    }
+
+    #[test]
+    fn frames_of_ordinary_rows_are_as_they_always_were() {
+        // Figures of different commits are of the same frames.
+        let row = plan::select(&[], "encap-v4/60/1000").unwrap()[0];
+        let text = "0220000000070210000000010800450000 2e00000000401166370a0100010a800007 0400162e001a";
+        let wanted: Vec<u8> = text.split(' ').flat_map(hex).collect();
+        assert_eq!(frame(&row, 2007)[..wanted.len()], wanted);
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        text.as_bytes()
+            .chunks(2)
+            .map(|c| u8::from_str_radix(std::str::from_utf8(c).unwrap(), 16).unwrap())
+            .collect()
     }
 }

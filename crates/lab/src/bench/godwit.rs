@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use godwit_nva_api::v1::{self, Counter};
 
-use super::ends::{Ends, LOCAL_IP, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
+use super::ends::{self, Ends, LOCAL_IP, LOCAL_IP6, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
 use super::peer::{Measured, Peer, Site};
 use super::plan::Row;
 use crate::cmd;
@@ -67,7 +67,7 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
          {family} = \"{locator}/{prefix}\"\n\
          [[neighbor]]\nuplink = \"up\"\nip = \"{remote}\"\nmac = \"{NEXT_HOP}\"\ncount = {nves}\n\
          [[port]]\nname = \"vm\"\ndevargs = \"{port}\"\nrx_queues = {port_queues}\nvni = {VNI}\n\
-         mac = \"{LOCAL_VM}\"\nips = [\"{LOCAL_IP}\"]\nactivate = \"start\"\n",
+         mac = \"{LOCAL_VM}\"\nips = [\"{ip}\"]\nactivate = \"start\"\n",
         cores = cores.join(","),
         main = site.cores.main(),
         memory = memory_mb(ends),
@@ -76,11 +76,14 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
         locator = case.locator(),
         prefix = case.prefix(),
         remote = case.remote(0),
+        ip = if ends.row.inner_v6 { LOCAL_IP6.to_string() } else { LOCAL_IP.to_string() },
     )?;
     if nva.is_some() {
         return Ok(text);
     }
-    if encap {
+    if ends.row.random {
+        scattered_vms(&mut text, &ends.row)?;
+    } else if encap {
         let remote = case.remote(0);
         write!(
             text,
@@ -93,6 +96,20 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
         write!(text, "[[vm]]\nvni = {VNI}\nmac = \"{mac}\"\ncount = {}\nport = \"vm\"\n", destinations - 1)?;
     }
     Ok(text)
+}
+
+/// VMs whose addresses do not follow each other: one entry each.
+fn scattered_vms(text: &mut String, row: &Row) -> Result<()> {
+    // The first behind the port is the port's own.
+    for n in if row.case.is_encap() { 0..row.destinations } else { 1..row.destinations } {
+        if row.case.is_encap() {
+            let (mac, locator) = (ends::remote_vm(row, n), row.case.remote(n % row.nves));
+            writeln!(text, "[[vm]]\nvni = {VNI}\nmac = \"{mac}\"\nlocator = \"{locator}\"")?;
+        } else {
+            writeln!(text, "[[vm]]\nvni = {VNI}\nmac = \"{}\"\nport = \"vm\"", ends::local_vm(row, n))?;
+        }
+    }
+    Ok(())
 }
 
 impl Godwit {

@@ -73,8 +73,9 @@ pub struct Bench {
     /// Length of each window, in milliseconds
     #[arg(long, default_value_t = 2000, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub window_ms: u32,
-    /// Only these rows, `CASE[/BYTES|imix[/DESTINATIONS[/flows=N][/nves=N][/workers=N]]]`, such as encap-v4
-    /// or decap-v6/60/1000; several times or with commas
+    /// Only these rows,
+    /// `CASE[/BYTES|imix|rfc2544[/DESTINATIONS[/flows=N][/nves=N][/workers=N][/inner=6][/random]]]`, such as
+    /// encap-v4 or decap-v6/60/1000; several times or with commas
     #[arg(long = "case", value_name = "ROW", value_delimiter = ',')]
     pub cases: Vec<String>,
     /// Instead of rows, so many location updates a second against a worker under full load, and a table
@@ -119,7 +120,8 @@ impl Bench {
         }
         if let Some(path) = &self.pcap {
             ensure!(rows.len() == 1, "--pcap wants --case with one row; there are {}", rows.len());
-            ends::write(rows[0], path)?;
+            let mean = ends::write(rows[0], path)?;
+            println!("{} frames, {mean:.2} bytes in the mean", rows[0].frames());
             return Ok(true);
         }
         let site = Site::new(self.find_godwit()?, self.keep)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::ends::{Ends, LOCAL_VM, NEXT_HOP, PCAP_MAC, REMOTE_VM, VNI};
+use super::ends::{self, Ends, NEXT_HOP, PCAP_MAC, VNI};
 use super::peer::{Measured, Peer, Site};
 use crate::cmd;
 use crate::lab::process::Process;
@@ -196,8 +196,7 @@ fn rules(ends: &Ends) -> Result<String> {
     let field = if row.case.is_v6() { "tun_ipv6_dst" } else { "tun_dst" };
     let mut text = String::new();
     for n in 0..row.destinations {
-        let first = if row.case.is_encap() { REMOTE_VM } else { LOCAL_VM };
-        let mac = godwit_wire::Mac::from_u64(first.to_u64() + u64::from(n));
+        let mac = if row.case.is_encap() { ends::remote_vm(&row, n) } else { ends::local_vm(&row, n) };
         if row.case.is_encap() {
             let remote = row.case.remote(n % row.nves);
             writeln!(

@@ -139,15 +139,41 @@ pub struct Row {
     pub nves: u32,
     /// Worker threads, with one receive queue each.
     pub workers: usize,
+    /// The tenant's frames are of IPv6.
+    pub inner_v6: bool,
+    /// VMs have pseudorandom MAC addresses and flows pseudorandom ports (RFC 4814, R76), the same each time;
+    /// otherwise both count upwards.
+    pub random: bool,
 }
+
+/// RFC 2544's frame sizes and the jumbo ones (R76), which count the FCS.
+const RFC2544: [usize; 11] = [64, 128, 256, 512, 1024, 1280, 1518, 2048, 4096, 8192, 9216];
+/// The FCS, which lengths here do not count.
+const FCS: usize = 4;
+/// The longest frame that can be measured, without FCS: one more than RFC 2544's sizes ask for would do, too,
+/// but not with outer headers within the uplink's largest MTU.
+const LONGEST: usize = 9216;
+/// The shortest frames of each inner family: Ethernet's, and the headers of IPv6 and UDP.
+const SHORTEST: usize = 60;
+const SHORTEST_V6: usize = 14 + 40 + 8;
+/// Destinations with addresses of their own in the configuration, one entry each, at most.
+const MOST_RANDOM: u32 = 100_000;
 
 /// Frames in the shortest capture: more than any switch has under way, and many bursts.
 const FRAMES: u32 = 4096;
 
 impl Row {
     fn new(case: Case, bytes: usize, destinations: u32) -> Row {
-        let nves = if destinations >= 1_000_000 { 256 } else { 1 };
-        Row { case, sizes: Sizes::Fixed(bytes), destinations, flows: destinations, nves, workers: 1 }
+        Row {
+            case,
+            sizes: Sizes::Fixed(bytes),
+            destinations,
+            flows: destinations,
+            nves: usual_nves(destinations),
+            workers: 1,
+            inner_v6: false,
+            random: false,
+        }
     }
 
     /// Frames of the capture that each queue plays over and over.
@@ -166,21 +192,47 @@ impl Row {
         (self.longest() - 14).next_multiple_of(100).max(1600)
     }
 
-    /// Two rows that measure the same.
-    pub fn key(&self) -> (&'static str, String, u32, u32, usize) {
-        (self.case.name(), self.sizes.to_string(), self.destinations, self.flows, self.workers)
+    /// The shortest frame that has room for the row's headers.
+    fn shortest(&self) -> usize {
+        if self.inner_v6 { SHORTEST_V6 } else { SHORTEST }
     }
+
+    /// Why there cannot be such a row.
+    fn check(&self) -> Result<()> {
+        let (short, shortest) = (self.sizes.of(0), self.shortest());
+        if short < shortest {
+            bail!("{self}: frames of {short} bytes have no room for the headers; {shortest} is the least");
+        }
+        if self.random && self.destinations > MOST_RANDOM {
+            bail!("{self}: there can be {MOST_RANDOM} destinations with random addresses");
+        }
+        Ok(())
+    }
+}
+
+/// NVEs that so many destinations are spread over unless a row says otherwise.
+fn usual_nves(destinations: u32) -> u32 {
+    if destinations >= 1_000_000 { 256 } else { 1 }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { case, sizes, destinations, flows, workers, .. } = self;
+        let Row { case, sizes, destinations, flows, nves, workers, inner_v6, random } = self;
         write!(f, "{}/{sizes}/{destinations}", case.name())?;
         if flows != destinations {
             write!(f, "/flows={flows}")?;
         }
+        if *nves != usual_nves(*destinations) {
+            write!(f, "/nves={nves}")?;
+        }
         if *workers != 1 {
             write!(f, "/workers={workers}")?;
+        }
+        if *inner_v6 {
+            f.write_str("/inner=6")?;
+        }
+        if *random {
+            f.write_str("/random")?;
         }
         Ok(())
     }
@@ -221,8 +273,10 @@ pub fn full(cores: usize) -> Vec<Row> {
     rows
 }
 
-/// A row by its name, as [`Row`] displays it: `encap-v4/60/1000[/flows=N][/workers=N]`. A name
-/// without destinations, or of the case alone, selects all such rows of `all`.
+/// A row by its name, as [`Row`] displays it:
+/// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random]`. A name without destinations, or of
+/// the case alone, selects all such rows of `all`; `rfc2544` instead of a length is a row for each of RFC
+/// 2544's frame sizes and the jumbo ones, less the FCS.
 ///
 /// # Errors
 /// Where it names nothing.
@@ -242,23 +296,36 @@ pub fn select(all: &[Row], name: &str) -> Result<Vec<Row>> {
             _ => bail!("{text:?} in {name:?} is no {what}"),
         }
     };
-    let sizes = match sizes {
-        "imix" => Sizes::Imix,
+    let all_sizes = match sizes {
+        "imix" => vec![Sizes::Imix],
+        "rfc2544" => RFC2544.iter().map(|size| Sizes::Fixed(size - FCS)).collect(),
         bytes => match number("frame length", bytes)? as usize {
-            bytes @ 60..=9000 => Sizes::Fixed(bytes),
-            bytes => bail!("frames of {bytes} bytes in {name:?}: 60 to 9000 can be measured"),
+            bytes @ SHORTEST..=LONGEST => vec![Sizes::Fixed(bytes)],
+            bytes => bail!("frames of {bytes} bytes in {name:?}: {SHORTEST} to {LONGEST} can be measured"),
         },
     };
-    let mut row = Row { sizes, ..Row::new(case, 60, number("number of destinations", destinations)?) };
+    let mut row = Row::new(case, SHORTEST, number("number of destinations", destinations)?);
     for part in parts {
         match part.split_once('=') {
             Some(("flows", n)) => row.flows = number("number of flows", n)?,
             Some(("nves", n)) => row.nves = number("number of NVEs", n)?,
             Some(("workers", n)) => row.workers = number("number of workers", n)? as usize,
-            _ => bail!("{part:?} in {name:?}: there are flows=N, nves=N and workers=N"),
+            Some(("inner", "4")) => row.inner_v6 = false,
+            Some(("inner", "6")) => row.inner_v6 = true,
+            None if part == "random" => row.random = true,
+            _ => bail!(
+                "{part:?} in {name:?}: there are flows=N, nves=N, workers=N, inner=4, inner=6 and random"
+            ),
         }
     }
-    Ok(vec![row])
+    let sized = |of: Sizes| match of {
+        // The shortest of a series is as short as it can be.
+        Sizes::Fixed(bytes) if sizes == "rfc2544" => Sizes::Fixed(bytes.max(row.shortest())),
+        other => other,
+    };
+    let rows: Vec<Row> = all_sizes.into_iter().map(|of| Row { sizes: sized(of), ..row }).collect();
+    rows.iter().try_for_each(Row::check)?;
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -271,8 +338,28 @@ mod tests {
         for row in &rows {
             assert_eq!(select(&rows, &row.to_string()).unwrap(), [*row], "{row}");
         }
-        let keys: std::collections::BTreeSet<_> = rows.iter().map(Row::key).collect();
-        assert_eq!(keys.len(), rows.len(), "no row twice");
+        let names: std::collections::BTreeSet<_> = rows.iter().map(Row::to_string).collect();
+        assert_eq!(names.len(), rows.len(), "no row twice");
+        assert!(rows.iter().all(|r| !r.random && !r.inner_v6), "they are as they were");
+        let name = "decap-v6/124/64/flows=1000/nves=16/workers=2/inner=6/random";
+        assert_eq!(select(&rows, name).unwrap()[0].to_string(), name);
+    }
+
+    #[test]
+    fn r76_there_is_a_row_for_each_of_rfc_2544s_sizes() {
+        let lengths = |name: &str| -> Vec<usize> {
+            select(&[], name).unwrap().iter().map(|row| row.sizes.longest()).collect()
+        };
+        let all = [60, 124, 252, 508, 1020, 1276, 1514, 2044, 4092, 8188, 9212];
+        assert_eq!(lengths("encap-v4/rfc2544/1000"), all);
+        // IPv6's header needs two bytes more.
+        assert_eq!(lengths("decap-v6/rfc2544/1/inner=6")[..2], [62, 124]);
+        // Each by itself, whether the FCS counts or not.
+        for size in RFC2544 {
+            assert_eq!(lengths(&format!("encap-v6/{size}/1")), [size]);
+            assert_eq!(lengths(&format!("encap-v6/{}/1", size - FCS)), [size - FCS]);
+        }
+        assert!(select(&[], "encap-v6/9216/1").unwrap()[0].underlay_mtu() <= 9600, "an uplink takes it");
     }
 
     #[test]
@@ -283,6 +370,9 @@ mod tests {
         assert!(select(&rows, "encap-v4/60").unwrap().iter().all(|r| r.sizes == Sizes::Fixed(60)));
         for bad in ["encap", "encap-v4/59/1", "encap-v4/60/0", "encap-v4/60/1/queues=2", "encap-v4/60/x"] {
             assert!(select(&rows, bad).is_err(), "{bad}");
+        }
+        for bad in ["9217/1", "60/1/inner=6", "imix/1/inner=6", "60/1/inner=5", "60/1000000/random"] {
+            assert!(select(&rows, &format!("encap-v4/{bad}")).is_err(), "{bad}");
         }
     }
 

@@ -114,8 +114,8 @@ pub fn scalings(rows: &[Outcome]) -> Vec<Scaling> {
     let mut out = Vec::new();
     for o in rows.iter().filter(|o| o.row.sizes.longest() == 60) {
         let base = beside::reference(o.row);
-        let Some(b) = rows.iter().find(|b| b.row.key() == base.key()) else { continue };
-        if b.row.key() == o.row.key() {
+        let Some(b) = rows.iter().find(|b| b.row == base) else { continue };
+        if b.row == o.row {
             continue;
         }
         let ratio = |a: &Rates, b: &Rates| rounded(a.median().zip(b.median()).map(|(a, b)| a / b));
