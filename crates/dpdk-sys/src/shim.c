@@ -46,7 +46,6 @@ SAME(pool, pool);
 SAME(tx_offload, tx_offload);
 _Static_assert(sizeof(struct godwit_mbuf) <= sizeof(struct rte_mbuf), "the view fits the buffer header");
 
-_Static_assert(GODWIT_MBUF_RX_RSS_HASH == RTE_MBUF_F_RX_RSS_HASH, "flag value");
 _Static_assert(GODWIT_MBUF_BUFFER_FLAGS == (RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_INDIRECT), "flag value");
 _Static_assert(GODWIT_MBUF_RX_L4_CKSUM_BAD == RTE_MBUF_F_RX_L4_CKSUM_BAD, "flag value");
 _Static_assert(GODWIT_MBUF_RX_L4_CKSUM_NONE == RTE_MBUF_F_RX_L4_CKSUM_NONE, "flag value");
@@ -58,12 +57,10 @@ _Static_assert(GODWIT_MBUF_TX_IP_CKSUM == RTE_MBUF_F_TX_IP_CKSUM, "flag value");
 _Static_assert(GODWIT_MBUF_TX_IPV4 == RTE_MBUF_F_TX_IPV4, "flag value");
 _Static_assert(GODWIT_MBUF_TX_IPV6 == RTE_MBUF_F_TX_IPV6, "flag value");
 
-const uint64_t GODWIT_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 const uint64_t GODWIT_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
 const uint64_t GODWIT_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 const uint64_t GODWIT_RX_OFFLOAD_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
 const uint64_t GODWIT_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
-const uint64_t GODWIT_TX_OFFLOAD_IPV4_CKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
 const uint64_t GODWIT_TX_OFFLOAD_UDP_CKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
 const uint64_t GODWIT_TX_OFFLOAD_TCP_CKSUM = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
 const uint64_t GODWIT_RSS_IP_UDP_TCP = RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP;

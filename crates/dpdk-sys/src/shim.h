@@ -93,7 +93,6 @@ struct godwit_stats {
 };
 
 /* Buffer flags. Constants, for the packet path's sake; shim.c asserts that they are DPDK's. */
-#define GODWIT_MBUF_RX_RSS_HASH 0x2ULL
 /* RTE_MBUF_F_EXTERNAL and RTE_MBUF_F_INDIRECT: whose memory the buffer is. */
 #define GODWIT_MBUF_BUFFER_FLAGS 0x6000000000000000ULL
 /* The received frame's TCP or UDP checksum: both bits, it is not there yet; the first alone, it is wrong. */
@@ -108,12 +107,10 @@ struct godwit_stats {
 #define GODWIT_MBUF_TX_IPV6 0x100000000000000ULL
 
 /* Values of macros that bindgen cannot evaluate. */
-extern const uint64_t GODWIT_RX_OFFLOAD_RSS_HASH;
 extern const uint64_t GODWIT_RX_OFFLOAD_SCATTER;
 extern const uint64_t GODWIT_RX_OFFLOAD_UDP_CKSUM;
 extern const uint64_t GODWIT_RX_OFFLOAD_TCP_CKSUM;
 extern const uint64_t GODWIT_TX_OFFLOAD_MULTI_SEGS;
-extern const uint64_t GODWIT_TX_OFFLOAD_IPV4_CKSUM;
 extern const uint64_t GODWIT_TX_OFFLOAD_UDP_CKSUM;
 extern const uint64_t GODWIT_TX_OFFLOAD_TCP_CKSUM;
 extern const uint64_t GODWIT_RSS_IP_UDP_TCP;

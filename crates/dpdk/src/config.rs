@@ -44,11 +44,12 @@ pub struct PortConfig {
     pub tx_desc: u16,
     /// The largest IP packet in bytes; `None` leaves the device's own.
     pub mtu: Option<u16>,
-    /// Spread flows over the receive queues by IP addresses and ports, and hand out the hash.
+    /// Spread flows over the receive queues by IP addresses and ports. The hash itself is not asked for: nobody
+    /// uses it, and a device that need not write it has less to do for each frame.
     pub rss: bool,
     /// Receive frames for all addresses.
     pub promiscuous: bool,
-    /// Have the NIC fill in IPv4 and UDP checksums of frames that ask for it by their flags.
+    /// Have the NIC fill in UDP checksums of frames that ask for it by their flags.
     pub tx_checksums: bool,
     /// Loop the port back: what is sent is received. For drivers with [`DevInfo::loops`]; others ignore it.
     pub loopback: bool,
@@ -149,7 +150,8 @@ impl DevInfo {
         copies(&self.driver)
     }
 
-    /// The NIC can fill in IPv4 and UDP checksums.
+    /// The NIC can fill in UDP checksums. Of IPv4's own nothing is asked: that is two additions for the switch,
+    /// and there are devices (virtio's) that do the one and not the other.
     pub fn tx_checksums(&self) -> bool {
         self.tx_offloads & Offloads::get().tx_checksums == Offloads::get().tx_checksums
     }
@@ -186,11 +188,9 @@ pub struct ConfigReport {
     pub mtu: u16,
     /// Flows are spread over the receive queues.
     pub rss: bool,
-    /// Received frames carry their hash.
-    pub rss_hash: bool,
     /// All addresses are received.
     pub promiscuous: bool,
-    /// The NIC fills in checksums.
+    /// The NIC fills in UDP checksums.
     pub tx_checksums: bool,
     /// Frames come and may go unfinished.
     pub guest_offloads: bool,
@@ -201,7 +201,6 @@ pub struct ConfigReport {
 /// DPDK's offload bits.
 #[derive(Clone, Copy)]
 struct Offloads {
-    rss_hash: u64,
     scatter: u64,
     tx_checksums: u64,
     guest_rx: u64,
@@ -214,9 +213,8 @@ impl Offloads {
         // SAFETY: constants of the shim, never written.
         unsafe {
             Self {
-                rss_hash: dpdk_sys::GODWIT_RX_OFFLOAD_RSS_HASH,
                 scatter: dpdk_sys::GODWIT_RX_OFFLOAD_SCATTER,
-                tx_checksums: dpdk_sys::GODWIT_TX_OFFLOAD_IPV4_CKSUM | dpdk_sys::GODWIT_TX_OFFLOAD_UDP_CKSUM,
+                tx_checksums: dpdk_sys::GODWIT_TX_OFFLOAD_UDP_CKSUM,
                 guest_rx: dpdk_sys::GODWIT_RX_OFFLOAD_UDP_CKSUM | dpdk_sys::GODWIT_RX_OFFLOAD_TCP_CKSUM,
                 guest_tx: dpdk_sys::GODWIT_TX_OFFLOAD_MULTI_SEGS
                     | dpdk_sys::GODWIT_TX_OFFLOAD_UDP_CKSUM
@@ -247,10 +245,7 @@ pub(crate) fn plan(info: &DevInfo, asked: &PortConfig, data_room: u16) -> (godwi
     if asked.rss {
         conf.rss_types = info.rss_types & offloads.rss_types;
         report.rss = conf.rss_types != 0;
-        if report.rss {
-            conf.rx_offloads |= info.rx_offloads & offloads.rss_hash;
-            report.rss_hash = conf.rx_offloads & offloads.rss_hash != 0;
-        } else {
+        if !report.rss {
             report.notes.push(format!("{} has no RSS over IP, UDP or TCP", info.driver));
         }
     }
@@ -259,7 +254,7 @@ pub(crate) fn plan(info: &DevInfo, asked: &PortConfig, data_room: u16) -> (godwi
         if report.tx_checksums {
             conf.tx_offloads |= offloads.tx_checksums;
         } else {
-            report.notes.push(format!("{} does not fill in IPv4 and UDP checksums", info.driver));
+            report.notes.push(format!("{} does not fill in UDP checksums", info.driver));
         }
     }
     if asked.guest_offloads && GUESTS.contains(&info.driver.as_str()) {
@@ -309,4 +304,60 @@ fn plan_mtu(info: &DevInfo, asked: Option<u16>, notes: &mut Vec<String>) -> u16 
         notes.push(format!("an MTU of {asked} bytes asked for, {} takes {got}", info.driver));
     }
     got
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Eal, EalConfig, HugePages};
+
+    /// `RTE_ETH_TX_OFFLOAD_IPV4_CKSUM`, `_UDP_CKSUM`, `_TCP_CKSUM`.
+    const IPV4: u64 = 1 << 1;
+    const UDP: u64 = 1 << 2;
+    const TCP: u64 = 1 << 3;
+    /// `RTE_ETH_RX_OFFLOAD_RSS_HASH`.
+    const RSS_HASH: u64 = 1 << 19;
+
+    fn device(tx_offloads: u64) -> DevInfo {
+        DevInfo {
+            driver: "net_virtio".into(),
+            if_index: None,
+            min_mtu: 68,
+            max_mtu: 9000,
+            max_rx_queues: 4,
+            max_tx_queues: 4,
+            rx_desc: (32, 4096),
+            tx_desc: (32, 4096),
+            reta_size: 128,
+            rx_offloads: RSS_HASH,
+            tx_offloads,
+            rss_types: u64::MAX,
+            link_events: false,
+            removal_events: false,
+        }
+    }
+
+    #[test]
+    fn r5_a_device_needs_the_udp_checksum_alone_and_is_asked_for_nothing_else() {
+        let config = EalConfig { memory_mb: 64, huge: HugePages::Never, ..EalConfig::default() };
+        let _eal = Eal::init(config).expect("EAL starts");
+        let pool = Mempool::new("plan", 255, 0, 2048, None).expect("a pool");
+        let asked = PortConfig { tx_checksums: true, rss: true, rx_queues: 4, ..PortConfig::new(pool) };
+        for offered in [UDP | TCP, UDP, IPV4 | UDP | TCP] {
+            let (conf, report) = plan(&device(offered), &asked, 2048);
+            assert!(report.tx_checksums && device(offered).tx_checksums());
+            assert_eq!(conf.tx_offloads, UDP, "offered {offered:#x}");
+            assert_eq!(report.notes, [""; 0]);
+            // Flows are spread, and no hash is written that nobody reads.
+            assert!(report.rss && conf.rss_types != 0);
+            assert_eq!(conf.rx_offloads, 0);
+        }
+        for offered in [0, IPV4, IPV4 | TCP] {
+            let (conf, report) = plan(&device(offered), &asked, 2048);
+            assert!(!report.tx_checksums && conf.tx_offloads == 0);
+            assert_eq!(report.notes, ["net_virtio does not fill in UDP checksums"]);
+        }
+        let (conf, _) = plan(&device(UDP), &PortConfig { tx_checksums: false, ..asked }, 2048);
+        assert_eq!(conf.tx_offloads, 0, "nobody asked");
+    }
 }

@@ -34,8 +34,6 @@ const L3_LEN_AT: u32 = 7;
 const L4_LEN_AT: u32 = 16;
 const SEGMENT_AT: u32 = 24;
 
-const RX_RSS_HASH: u64 = dpdk_sys::GODWIT_MBUF_RX_RSS_HASH as u64;
-
 /// A packet buffer and its only owner; dropped, it goes back to its pool.
 ///
 /// A frame that a driver had to spread over several segments ([`Mbuf::is_contiguous`] is `false`) shows
@@ -292,13 +290,6 @@ impl Mbuf {
         true
     }
 
-    /// The receiving NIC's hash over the flow, where it computed one.
-    #[inline]
-    pub fn rss_hash(&self) -> Option<u32> {
-        let h = self.header();
-        (h.ol_flags & RX_RSS_HASH != 0).then_some(h.rss)
-    }
-
     /// The id of the port that received the frame.
     #[inline]
     pub fn port_id(&self) -> u16 {
@@ -507,7 +498,6 @@ mod tests {
             assert_eq!(m.header().ol_flags & BUFFER_FLAGS, 0);
             m.set_offload_flags(TX_IPV4 | TX_IP_CKSUM);
             assert_eq!(m.offload_flags(), TX_IPV4 | TX_IP_CKSUM);
-            assert_eq!(m.rss_hash(), None);
         });
     }
 }

@@ -24,6 +24,7 @@ pub struct Mempool {
     pool: NonNull<dpdk_sys::rte_mempool>,
     name: String,
     size: u32,
+    node: Option<u32>,
 }
 
 // SAFETY: rte_mempool is made for concurrent use: its ring is multi-producer and multi-consumer, and
@@ -65,7 +66,8 @@ impl Mempool {
             let remedy = create_remedy(errno);
             return Err(Error::Mempool { name: name.into(), count, data_room: room, errno, said, remedy });
         };
-        Ok(Arc::new(Self { pool, name: name.into(), size: count }))
+        let node = socket.and_then(|s| s.try_into().ok());
+        Ok(Arc::new(Self { pool, name: name.into(), size: count, node }))
     }
 
     /// An empty buffer with [`HEADROOM`] bytes before its data, or `None` where the pool is empty.
@@ -118,6 +120,11 @@ impl Mempool {
     /// How many buffers it has in all.
     pub fn size(&self) -> u32 {
         self.size
+    }
+
+    /// The NUMA node that it was made on; `None` where none was asked for.
+    pub fn numa_node(&self) -> Option<u32> {
+        self.node
     }
 
     /// Bytes a buffer holds after its headroom.

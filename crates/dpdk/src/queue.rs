@@ -93,6 +93,10 @@ impl TxQueue {
 
     /// Checks and adapts frames that carry offload flags, as some drivers need before [`Self::tx`].
     /// Returns how many from the front may be sent; the next one may not.
+    ///
+    /// What drivers adapt is the checksum's field, which they want to hold the pseudo-header's sum. The
+    /// switch puts it there when it leaves a checksum to a device (R5), and saves itself this second look at
+    /// each frame; so this is for frames of other origin.
     #[inline]
     pub fn prepare(&mut self, pkts: &mut [Mbuf]) -> usize {
         let n = pkts.len().min(usize::from(u16::MAX)) as u16;

@@ -151,6 +151,15 @@ fn r11_what_a_guest_leaves_undone_comes_and_is_handed_on() {
     let got = receive(&mut guests[0], "and goes to the first guest");
     assert_eq!(got.asks(), Asks { checksum: true, segment: 0 });
     assert!(untouched(&bytes(&got), &frame, 40));
+    // What the driver would prepare is the pseudo-header's sum; where it is there already, nothing is left to do,
+    // so that nobody need ask (R5).
+    let sum = [0x14, 0x24];
+    let mut burst =
+        [of(&pool, &frame, SMALL), of(&pool, &[&frame[..40], &sum, &frame[42..]].concat(), SMALL)];
+    assert_eq!(guests[0].tx.prepare(&mut burst), 2);
+    assert_eq!(burst[0].data(), burst[1].data());
+    assert_eq!(burst[1].data()[40..42], sum);
+    drop(burst);
     // A complete one asks for nothing.
     let mut plain = pool.alloc().expect("a buffer");
     assert!(plain.set(&frame));
