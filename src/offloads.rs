@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use godwit_dpdk::{DevInfo, Mbuf, Mempool, Port, PortConfig, RxQueue, TxQueue};
+use godwit_dpdk::{Mbuf, Mempool, Port, PortConfig, RxQueue, TxQueue};
 use godwit_pipeline::packet::Unfinished;
 use godwit_wire::outer::{OuterHeader, Patch, fill_udp_checksum, leave_udp_checksum};
 use godwit_wire::{Ecn, FlowHash, Mac, Vni};
@@ -104,25 +104,80 @@ fn judge<E>(asked: Offloads, reported: bool, test: impl FnOnce() -> Result<Proof
 /// What DPDK said.
 pub fn decide(asked: Offloads, port: &mut Port, pool: &Arc<Mempool>) -> Result<Verdict, godwit_dpdk::Error> {
     let info = port.dev_info()?;
-    judge(asked, info.tx_checksums(), || test(port, &info, pool))
+    judge(asked, info.tx_checksums(), || {
+        if !info.loops() {
+            return Ok(Proof::NoLoop);
+        }
+        let frames = frames(Mac(port.mac()));
+        test(&mut Looped::new(port, pool), &frames, PATIENCE)
+    })
 }
 
-fn test(port: &mut Port, info: &DevInfo, pool: &Arc<Mempool>) -> Result<Proof, godwit_dpdk::Error> {
-    if !info.loops() {
-        return Ok(Proof::NoLoop);
+/// A card that is looped back, as the test sees it.
+trait Card {
+    type Error;
+
+    /// Sets it up, looped back, and starts it; false where it has no queue to send or receive by.
+    fn start(&mut self) -> Result<bool, Self::Error>;
+
+    /// Sends a frame with the order to fill its checksum in. False where it cannot at the moment.
+    fn send(&mut self, frame: &TestFrame) -> bool;
+
+    /// Hands on what has come.
+    fn receive(&mut self, seen: &mut Seen<'_>);
+
+    /// Stops it, so that it can be set up for what it is for.
+    fn stop(&mut self) -> Result<(), Self::Error>;
+}
+
+/// A port of DPDK's.
+struct Looped<'a> {
+    port: &'a mut Port,
+    pool: &'a Arc<Mempool>,
+    queues: Option<(RxQueue, TxQueue)>,
+    back: Vec<Mbuf>,
+}
+
+impl<'a> Looped<'a> {
+    fn new(port: &'a mut Port, pool: &'a Arc<Mempool>) -> Looped<'a> {
+        Looped { port, pool, queues: None, back: Vec::with_capacity(64) }
     }
-    let config = PortConfig { tx_checksums: true, loopback: true, ..PortConfig::new(pool.clone()) };
-    if !port.configure(config)?.tx_checksums {
-        return Ok(Proof::NoLoop);
+}
+
+impl Card for Looped<'_> {
+    type Error = godwit_dpdk::Error;
+
+    fn start(&mut self) -> Result<bool, godwit_dpdk::Error> {
+        let config = PortConfig { tx_checksums: true, loopback: true, ..PortConfig::new(self.pool.clone()) };
+        self.port.configure(config)?;
+        let (rx, tx) = self.port.start()?;
+        self.queues = rx.into_iter().next().zip(tx.into_iter().next());
+        Ok(self.queues.is_some())
     }
-    let frames = frames(Mac(port.mac()));
-    let (mut rx, mut tx) = port.start()?;
-    let proof = match (rx.first_mut(), tx.first_mut()) {
-        (Some(rx), Some(tx)) => exchange(rx, tx, pool, &frames),
-        _ => Proof::NoLoop,
-    };
-    drop((rx, tx));
-    port.stop()?;
+
+    fn send(&mut self, frame: &TestFrame) -> bool {
+        let Some((_, tx)) = &mut self.queues else { return false };
+        let Some(mbuf) = marked(self.pool, frame) else { return false };
+        tx.tx(&mut vec![mbuf]) == 1
+    }
+
+    fn receive(&mut self, seen: &mut Seen<'_>) {
+        let Some((rx, _)) = &mut self.queues else { return };
+        rx.rx(&mut self.back, 32);
+        self.back.drain(..).for_each(|mbuf| seen.frame(mbuf.data()));
+    }
+
+    fn stop(&mut self) -> Result<(), godwit_dpdk::Error> {
+        self.queues = None;
+        self.port.stop()
+    }
+}
+
+/// Puts a card to the test.
+fn test<C: Card>(card: &mut C, frames: &[TestFrame], patience: Duration) -> Result<Proof, C::Error> {
+    let started = card.start()?;
+    let proof = if started { exchange(card, frames, patience) } else { Proof::NoLoop };
+    card.stop()?;
     Ok(proof)
 }
 
@@ -164,15 +219,14 @@ fn frame(header: &OuterHeader, inner_len: usize, zero: bool, number: u32) -> Opt
     Some(TestFrame { blank, l3_len, right })
 }
 
-fn exchange(rx: &mut RxQueue, tx: &mut TxQueue, pool: &Arc<Mempool>, frames: &[TestFrame]) -> Proof {
-    let mut out: Vec<Mbuf> = frames.iter().filter_map(|f| marked(pool, f)).collect();
-    let mut back: Vec<Mbuf> = Vec::with_capacity(64);
+/// Sends all frames and waits for them to come back, as long as `patience` lasts.
+fn exchange(card: &mut impl Card, frames: &[TestFrame], patience: Duration) -> Proof {
+    let mut unsent = frames.iter().peekable();
     let mut seen = Seen::new(frames);
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + patience;
     while Instant::now() < give_up && !seen.is_over() {
-        tx.tx(&mut out);
-        rx.rx(&mut back, 32);
-        back.drain(..).for_each(|mbuf| seen.frame(mbuf.data()));
+        while unsent.next_if(|f| card.send(f)).is_some() {}
+        card.receive(&mut seen);
         std::thread::sleep(Duration::from_millis(1));
     }
     seen.proof()
@@ -231,6 +285,8 @@ fn same_but_for_checksum(got: &[u8], frame: &TestFrame) -> bool {
     got.len() == frame.right.len() && ends(got) == ends(&frame.right)
 }
 
+#[cfg(test)]
+mod cards;
 #[cfg(test)]
 mod tests {
     use super::*;
