@@ -4,6 +4,7 @@
 mod admin;
 mod config;
 mod cores;
+mod numa;
 mod offloads;
 mod passing;
 mod placement;

@@ -23,8 +23,8 @@ use godwit_worker::takes::{SharedTakes, SharedUse};
 use crate::config::{Activation, Offloads, PortConfig};
 use crate::offloads::{self, Verdict};
 use crate::placement::{self, Queue, QueueId};
-use crate::statics;
-use crate::switch::Switch;
+use crate::switch::{Switch, is_pci};
+use crate::{numa, statics};
 
 type Shared = Rc<RefCell<Switch>>;
 
@@ -268,6 +268,7 @@ pub fn attach(
         format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name)
     })?;
     let placed = place(switch, wanted, number, &port, rx.len() as u16)?;
+    warn_of_distance(switch, wanted, &port, &placed);
     let by_card = checksums.as_ref().is_some_and(Verdict::by_card);
     let takes = (guest_offloads || by_card).then(SharedTakes::default);
     if let Some(takes) = takes.as_ref().filter(|_| by_card) {
@@ -335,6 +336,15 @@ fn place(
         placement::assign(&all, &workers, &pins).map_err(|e| format!("nve.rxq_affinity: {e}"))?;
     placed.truncate(queues.into());
     Ok(placed)
+}
+
+/// Tells of a card whose frames cross between NUMA nodes. A virtual device may name a node, which means nothing.
+fn warn_of_distance(switch: &Switch, wanted: &Wanted, port: &Port, placed: &[usize]) {
+    let card = port.numa_node().filter(|_| is_pci(&wanted.devargs)).and_then(|n| n.try_into().ok());
+    let polled: Vec<_> = placed.iter().map(|&w| switch.workers[w].at).map(|at| (at.core, at.node)).collect();
+    for sentence in numa::misplaced(card, &polled, switch.pool.numa_node()) {
+        tracing::warn!(port = %wanted.name, "{sentence}");
+    }
 }
 
 /// Gives every worker a way to the port: transmit queues to as many as there are, relays to the rest, and both to

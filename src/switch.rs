@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,7 +26,7 @@ use crate::config::{Config, DirectoryKind, Hugepages, OuterChoice, UplinkConfig}
 use crate::placement::WorkerAt;
 use crate::ports::{self, Devices, Wanted};
 use crate::workers::{self, Since, Thread, WorkerHandle};
-use crate::{cores, statics};
+use crate::{cores, numa, statics};
 
 /// Bytes of a packet buffer behind its headroom, at least: a 1,550-byte outer packet with room to spare.
 const DATA_ROOM: usize = 2048;
@@ -79,7 +80,7 @@ impl Switch {
         core_affinity::set_for_current(core_affinity::CoreId { id: control_core });
         let room = data_room(&config);
         let buffers = (config.nve.memory_mb as f64 * 1048576.0 * POOL_SHARE) as usize / (room + BUFFER_EXTRA);
-        let pool = Mempool::new("godwit", buffers as u32, 256, room as u16, None)
+        let pool = packet_buffers(&config, &worker_cores, buffers as u32, room as u16)
             .context("cannot make the packet buffers; raise nve.memory_mb or free hugepages")?;
         let clock = Since::now_is_zero();
         let workers = start_workers(&config, &worker_cores, &pool, clock)?;
@@ -291,10 +292,33 @@ fn control_core(config: &Config, workers: &[usize]) -> usize {
     config.nve.control_core.or_else(free).unwrap_or(workers[0])
 }
 
-fn start_eal(config: &Config, control_core: usize) -> anyhow::Result<Eal> {
+/// The configured devices that are PCI cards.
+fn cards(config: &Config) -> Vec<String> {
     let uplinks = config.uplinks.iter().flat_map(|u| std::iter::once(&u.devargs).chain(&u.exception));
     let devices = uplinks.chain(config.ports.iter().map(|p| &p.devargs));
-    let pci: Vec<String> = devices.filter(|d| is_pci(d)).cloned().collect();
+    devices.filter(|d| is_pci(d)).cloned().collect()
+}
+
+/// Packet buffers on the node of cards and workers; on any where that one has no memory for them.
+fn packet_buffers(
+    config: &Config,
+    worker_cores: &[usize],
+    count: u32,
+    room: u16,
+) -> Result<Arc<Mempool>, godwit_dpdk::Error> {
+    let workers: Vec<_> = worker_cores.iter().map(|core| cores::node(*core)).collect();
+    let cards: Vec<_> = cards(config).iter().map(|c| numa::of_card(c, Path::new("/sys"))).collect();
+    let make =
+        |node: Option<u32>| Mempool::new("godwit", count, 256, room, node.and_then(|n| n.try_into().ok()));
+    let node = numa::of_buffers(&workers, &cards);
+    make(node).or_else(|e| {
+        let Some(node) = node else { return Err(e) };
+        tracing::warn!("no packet buffers on NUMA node {node}, so on any: {e}");
+        make(None)
+    })
+}
+
+fn start_eal(config: &Config, control_core: usize) -> anyhow::Result<Eal> {
     let eal = EalConfig {
         main_core: Some(control_core),
         memory_mb: config.nve.memory_mb as u32,
@@ -305,14 +329,14 @@ fn start_eal(config: &Config, control_core: usize) -> anyhow::Result<Eal> {
         },
         extra_args: config.nve.eal.clone(),
         // With an empty list EAL takes no device at its start, and ports can still be added later.
-        pci: Pci::Listed(pci),
+        pci: Pci::Listed(cards(config)),
         ..EalConfig::default()
     };
     Eal::init(eal).context("cannot start DPDK")
 }
 
 /// Whether devargs begin with a PCI address, `0000:03:00.0` or `03:00.0`.
-fn is_pci(devargs: &str) -> bool {
+pub fn is_pci(devargs: &str) -> bool {
     let address = devargs.split(',').next().unwrap_or_default();
     address.contains(':') && address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
 }

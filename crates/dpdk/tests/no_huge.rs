@@ -29,6 +29,13 @@ fn ordinary_pages_serve_where_hugepages_lack() {
     drop(held);
     assert_eq!(pool.in_use(), 0);
 
+    // A node that this machine does not have gives no memory, and leaves the name free (R13).
+    Mempool::new("far", 1023, 32, 2048, Some(7)).expect_err("no such node");
+    let anywhere = Mempool::new("far", 1023, 32, 2048, None).expect("a pool on any node");
+    assert_eq!((anywhere.numa_node(), anywhere.available()), (None, 1023));
+    let near = Mempool::new("near", 1023, 32, 2048, Some(0)).expect("a pool on the first node");
+    assert_eq!(near.numa_node(), Some(0));
+
     let port = Port::probe("net_null3").expect("the one that EAL made");
     assert!(matches!(Port::probe("net_null3,no-rx=0"), Err(Error::PortClaimed { .. })));
     port.close().expect("unplugged");
