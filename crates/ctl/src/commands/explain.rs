@@ -38,7 +38,8 @@ fn nobody_ordered_it(r: &v1::MoveRecord) -> Vec<String> {
     match note(Step::Answered) {
         Some(word) => told.push(format!("The NVA asked {from}, which said that {word}.")),
         None if note(Step::Asked).is_some() => {
-            told.push(format!("The NVA asked {from}, which did not answer."))
+            // Perhaps it did later: whoever is away is not waited for, nor is anybody once the claim is refused.
+            told.push(format!("The NVA asked {from}, which had not answered when the claim was decided."))
         }
         None => {}
     }
@@ -46,7 +47,8 @@ fn nobody_ordered_it(r: &v1::MoveRecord) -> Vec<String> {
         Phase::Failed => {
             format!("The claim was refused: {}.", note(Step::Denied).unwrap_or("for no known reason"))
         }
-        Phase::Done if note(Step::Overtaken).is_some() => format!("{to} got {vm}, which went on from there."),
+        // By what follows: the VM may have gone on, or may have been stopped.
+        Phase::Done if note(Step::Overtaken).is_some() => format!("{to} got {vm}."),
         Phase::Done => format!("{to} got {vm}, and every connected NVE of its VN knows."),
         _ => format!("{to} got {vm}; some NVEs of its VN have not acknowledged it yet."),
     });
@@ -60,9 +62,8 @@ fn standing(r: &v1::MoveRecord) -> String {
     match r.phase() {
         Phase::Done => match last(Step::Done) {
             Some(note) if !note.is_empty() => format!("{vm} was moved to {to}; the move ended {note}."),
-            _ if last(Step::Overtaken).is_some() => {
-                format!("{vm} was moved to {to}, and went on from there.")
-            }
+            // By what follows: the VM may have gone on, or may have been stopped.
+            _ if last(Step::Overtaken).is_some() => format!("{vm} was moved to {to}."),
             _ => format!("{vm} was moved to {to}, and every connected NVE of its VN knows."),
         },
         Phase::Aborted => {
@@ -128,8 +129,6 @@ mod tests {
 
     #[test]
     fn r21_r22_a_claim_that_nobody_ordered_says_who_was_asked_and_what_came_of_it() {
-        let unplanned =
-            |phase, steps| v1::MoveRecord { mode: v1::MoveMode::Unplanned.into(), ..record(phase, steps) };
         let claimed = step("b", Step::Claimed, "by its first frame");
         let asked = step("", Step::Asked, "NVE a, whether it still runs there");
         let alive = step("a", Step::Answered, "it runs here: it answered");
@@ -154,11 +153,45 @@ mod tests {
             explain(&unplanned(Phase::Done, steps)),
             [
                 "Nobody ordered it: b claimed web1 (by its first frame), which was at a.".to_owned(),
-                "The NVA asked a, which did not answer.".into(),
+                "The NVA asked a, which had not answered when the claim was decided.".into(),
                 "b got web1, and every connected NVE of its VN knows.".into(),
                 format!("web1 is frozen at b: {often}."),
             ]
         );
+    }
+
+    fn unplanned(phase: Phase, steps: Vec<v1::MoveStep>) -> v1::MoveRecord {
+        v1::MoveRecord { mode: v1::MoveMode::Unplanned.into(), ..record(phase, steps) }
+    }
+
+    /// The steps that the NVA keeps of a claim that gave way to a second one: the owner may well answer later, and
+    /// what it says is in the second one's record.
+    #[test]
+    fn r21_a_claim_refused_before_the_owner_answered_says_so() {
+        let why = "NVE c claims VM 100/02:00:00:00:00:01 too, and goes before";
+        let steps = vec![
+            step("b", Step::Claimed, "by its first frame"),
+            step("", Step::Asked, "NVE a, whether it still runs there"),
+            step("", Step::Denied, why),
+        ];
+        assert_eq!(
+            explain(&unplanned(Phase::Failed, steps)),
+            [
+                "Nobody ordered it: b claimed web1 (by its first frame), which was at a.".to_owned(),
+                "The NVA asked a, which had not answered when the claim was decided.".into(),
+                format!("The claim was refused: {why}."),
+            ]
+        );
+    }
+
+    #[test]
+    fn r49_a_move_whose_vm_was_detached_does_not_say_it_went_on() {
+        let gone = "the VM was detached, version 1.9, before c had acknowledged";
+        let steps = || vec![step("", Step::Overtaken, gone), step("", Step::Done, "")];
+        let told = explain(&record(Phase::Done, steps()));
+        assert_eq!(told, ["web1 was moved to b.".to_owned(), format!("It was overtaken: {gone}.")]);
+        let told = explain(&unplanned(Phase::Done, steps()));
+        assert_eq!(told[1..], ["b got web1.".to_owned(), format!("It was overtaken: {gone}.")]);
     }
 
     #[test]
@@ -172,7 +205,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "web1 was moved to b, and went on from there.",
+                "web1 was moved to b.",
                 "It was overtaken: move n took the VM on to c.",
                 "The claim of c was refused: VM web1 is at NVE a.",
                 "The NVA restarted meanwhile; the move went on from what it had on its disk.",
