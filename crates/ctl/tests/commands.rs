@@ -64,6 +64,10 @@ fn vm() {
         "vm define db --vn blue --mac 02:00:00:00:00:09 --pin rack7-vtep --json",
         "vm clear web1",
         "vm clear wbe1",
+        "vm departed web1",
+        "vm departed web1 --nve nve-b --json",
+        "vm departed web1 --nve nve-a",
+        "vm departed wbe1",
         "vm delete spare",
         "vm delete sparre",
     ]));

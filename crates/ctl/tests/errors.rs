@@ -89,6 +89,7 @@ fn help_has_examples() {
         "--help",
         "vm define --help",
         "vm move --help",
+        "vm departed --help",
         "move show --help",
         "counters --help",
         "trace --help",

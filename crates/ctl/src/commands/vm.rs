@@ -44,6 +44,8 @@ pub enum VmCommand {
         #[arg(value_parser = parse::name)]
         name: String,
     },
+    /// Say that a VM has left an NVE, as its manager knows: the other NVEs ask the directory once more.
+    Departed(DepartedArgs),
     /// Order a move, so that both NVEs prepare for it; pausing and starting the VM is up to its manager.
     Move(MoveArgs),
 }
@@ -108,6 +110,24 @@ pub struct MoveArgs {
     /// Wait until it is done, and print its timeline.
     #[arg(long)]
     wait: bool,
+}
+
+/// Arguments of `vm departed`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  godwitctl vm departed web1
+  godwitctl vm departed web1 --nve nve-a
+
+A hint: the location stays until that NVE withdraws the VM or another one claims it. Meanwhile others
+go on sending by what they have.")]
+pub struct DepartedArgs {
+    /// The VM.
+    #[arg(value_parser = parse::name)]
+    name: String,
+    /// The NVE that it left, which has it or had it last; without this the one that the directory has it at.
+    #[arg(long, value_name = "NVE", value_parser = parse::name)]
+    nve: Option<String>,
 }
 
 /// How a VM moves.
@@ -240,6 +260,33 @@ impl Report for Changed {
     }
 }
 
+#[derive(Serialize)]
+struct Departed {
+    vm: String,
+    /// What it left.
+    nve: String,
+    /// Other NVEs that were told.
+    told: u32,
+}
+
+impl Report for Departed {
+    fn text(&self) -> String {
+        format!("VM {} has left {}; NVEs told: {}\n", self.vm, self.nve, self.told)
+    }
+}
+
+async fn departed(nva: &Nva, a: DepartedArgs) -> Result<Departed, Failure> {
+    let request = v1::VmDepartedRequest { name: a.name.clone(), nve: a.nve.clone().unwrap_or_default() };
+    match nva.settle(nva.client().vm_departed(request)).await {
+        Ok(v1::VmDepartedReply { nve, told }) => Ok(Departed { vm: a.name, nve, told }),
+        Err(f) => {
+            let mut used = vec![(Named::Vm, a.name.as_str())];
+            used.extend(a.nve.as_deref().map(|nve| (Named::Nve, nve)));
+            Err(suggest::explain(nva, f, &used).await)
+        }
+    }
+}
+
 async fn define(nva: &Nva, a: DefineArgs) -> Result<Changed, Failure> {
     let request = v1::DefineVmRequest {
         name: a.name,
@@ -311,6 +358,7 @@ pub async fn run(command: VmCommand, ctx: &mut Context<'_>) -> Result<(), Failur
                 Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vm, &name)]).await),
             }
         }
+        VmCommand::Departed(args) => ctx.show(&departed(&nva, args).await?),
         VmCommand::Move(args) => order_move(&nva, args, ctx).await,
     }
 }

@@ -47,6 +47,7 @@ use godwit_wire::{Instant, Mac, Vni};
 pub use io::{Answer, Config, Input, Level, Output, SessionId};
 pub use operate::{VmDefinition, VnChanges};
 pub use refusal::{Refusal, RefusalKind};
+pub use stale::Departure;
 pub use state::{NveRecord, State, StoredMove, VnRecord, Write};
 pub use view::{NveInfo, Status, VnInfo};
 

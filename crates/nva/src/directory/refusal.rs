@@ -76,6 +76,10 @@ pub enum Refusal {
     VmFrozen { vm: String, nve: NveId },
     #[error("VM {vm:?} is attached nowhere, so there is nothing to move: start it where it shall run")]
     VmDetached { vm: String },
+    #[error("VM {vm:?} is attached nowhere, so there is nothing to leave; name the NVE it left with --nve")]
+    DepartsFromNowhere { vm: String },
+    #[error("NVE {nve} is not the recorded owner of VM {vm:?}, which is {at}: its departure is not passed on")]
+    NotOwner { vm: String, nve: NveId, at: String },
     #[error("VM {vm:?} is at NVE {nve} already")]
     AlreadyThere { vm: String, nve: NveId },
     #[error("NVE {nve} is not connected; start godwit there and look at its --nva, then try again")]
@@ -132,6 +136,8 @@ impl Refusal {
             | R::VmPinned { .. }
             | R::VmFrozen { .. }
             | R::VmDetached { .. }
+            | R::DepartsFromNowhere { .. }
+            | R::NotOwner { .. }
             | R::AlreadyThere { .. }
             | R::MoveGranted { .. }
             | R::MoveEnded { .. }

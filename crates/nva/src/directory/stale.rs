@@ -7,8 +7,18 @@ use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
 use godwit_model::{Locators, NveId, Version, VmKey};
+use godwit_wire::Instant;
 
-use super::{Directory, Level, SessionId};
+use super::{Directory, Level, Output, Refusal, SessionId};
+
+/// A departure that was passed on by a VM manager's word (R39).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Departure {
+    /// The NVE that the VM left.
+    pub nve: NveId,
+    /// The other NVEs of the VN that were told; the rest learn it by their snapshots.
+    pub told: usize,
+}
 
 impl Directory {
     /// The key that protects datagrams between NVEs, with the session's own number under it. Numbers are not
@@ -34,10 +44,61 @@ impl Directory {
                 format!("NVE {nve} is not the recorded owner of {key}: its departure is not passed on");
             return self.error(session, text);
         }
-        let others: Vec<SessionId> = self.hearers(key).into_iter().filter(|s| *s != session).collect();
-        self.log(Level::Debug, format!("NVE {nve} says that {key} left it: {} NVEs are told", others.len()));
-        for other in others {
-            self.send(other, NvaToNve::Departed { key, version, from: nve.clone() });
+        let told = self.pass_departure_on(nve, key, version);
+        self.log(Level::Debug, format!("NVE {nve} says that {key} left it: {told} NVEs are told"));
+    }
+
+    /// Tells everybody who hears of the VM but the NVE that it left; how many those are.
+    fn pass_departure_on(&mut self, nve: &NveId, key: VmKey, version: Version) -> usize {
+        let own = self.session_of(nve);
+        let others: Vec<SessionId> = self.hearers(key).into_iter().filter(|s| Some(*s) != own).collect();
+        for other in &others {
+            self.send(*other, NvaToNve::Departed { key, version, from: nve.clone() });
+        }
+        others.len()
+    }
+
+    /// A VM manager says that a VM left an NVE, or for none the one that the directory has it at: the others of the
+    /// VN hear of it as from the NVE itself (R39). It is a hint, too: the location stays until the NVE withdraws the
+    /// VM or another one claims it. The outputs are to be let out even where it is refused: they say so in the log.
+    ///
+    /// # Errors
+    /// Where the VM is not there, or is attached nowhere and no NVE is named, or the NVE neither has it nor had it
+    /// last.
+    pub fn vm_departed(
+        &mut self,
+        now: Instant,
+        wall_us: u64,
+        name: &str,
+        nve: Option<&NveId>,
+    ) -> (Result<Departure, Refusal>, Vec<Output>) {
+        self.begin(now, wall_us);
+        let answer = self.who_had(name, nve).map(|(nve, key, version)| {
+            let told = self.pass_departure_on(&nve, key, version);
+            let text = format!("the operator says that VM {name} ({key}) left NVE {nve}: {told} NVEs are told");
+            self.log(Level::Info, text);
+            Departure { nve, told }
+        });
+        if let Err(refusal) = &answer {
+            self.log(Level::Warn, format!("refused a departure by the operator's word: {refusal}"));
+        }
+        (answer, self.finish())
+    }
+
+    /// The NVE that a VM may have left, and the version by which it had it.
+    fn who_had(&self, name: &str, nve: Option<&NveId>) -> Result<(NveId, VmKey, Version), Refusal> {
+        let r = self.vm_named(name)?;
+        let owner = r.location.as_ref().map(|l| &l.nve);
+        match (owner, nve, self.former.get(&r.key)) {
+            (None, None, _) => Err(Refusal::DepartsFromNowhere { vm: name.into() }),
+            (Some(owner), None, _) => Ok((owner.clone(), r.key, r.version)),
+            (Some(owner), Some(nve), _) if owner == nve => Ok((owner.clone(), r.key, r.version)),
+            (_, Some(nve), Some((former, version))) if former == nve => Ok((nve.clone(), r.key, *version)),
+            (owner, Some(nve), _) => Err(Refusal::NotOwner {
+                vm: name.into(),
+                nve: nve.clone(),
+                at: owner.map_or("attached nowhere".into(), |owner| format!("at NVE {owner}")),
+            }),
         }
     }
 

@@ -128,7 +128,7 @@ impl Handle {
 }
 
 /// A refusal in the words of gRPC.
-fn status(refusal: &Refusal) -> Status {
+pub(super) fn status(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
     match refusal.kind() {
         RefusalKind::NotFound => Status::not_found(text),

@@ -11,7 +11,7 @@ use godwit_nva_api::{ConvertError, v1};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
-use super::actor::Handle;
+use super::actor::{Handle, status};
 use crate::directory::{NveInfo, Refusal, VmDefinition, VnChanges, VnInfo, VnRecord};
 
 /// How long an NVE may take to answer a relayed request.
@@ -160,6 +160,19 @@ impl Operator for Operators {
         let name = request.into_inner().name;
         let record = self.handle.order(move |d, now, wall| d.clear_vm(now, wall, &name)).await?;
         Ok(Response::new(record.into()))
+    }
+
+    async fn vm_departed(
+        &self,
+        request: Request<v1::VmDepartedRequest>,
+    ) -> Answered<v1::VmDepartedReply> {
+        let v1::VmDepartedRequest { name, nve } = request.into_inner();
+        let nve = some(nve).map(|nve| convert::nve_id("nve", nve)).transpose().map_err(invalid)?;
+        let pass_on =
+            move |d: &mut crate::Directory, now, wall| Ok(d.vm_departed(now, wall, &name, nve.as_ref()));
+        let departure = self.handle.order(pass_on).await?.map_err(|r| status(&r))?;
+        let told = u32::try_from(departure.told).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::VmDepartedReply { nve: departure.nve.to_string(), told }))
     }
 
     async fn define_policy(&self, request: Request<v1::Policy>) -> Answered<v1::Policy> {

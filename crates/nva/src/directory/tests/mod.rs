@@ -125,6 +125,16 @@ impl World {
         Ok((value, self.persist(outputs)))
     }
 
+    /// An order whose outputs are let out even where it is refused.
+    pub fn order_always<T>(
+        &mut self,
+        f: impl FnOnce(&mut Directory, Instant, u64) -> (T, Vec<Output>),
+    ) -> (T, Vec<Output>) {
+        let wall = self.wall_us();
+        let (value, outputs) = f(&mut self.d, self.now, wall);
+        (value, self.persist(outputs))
+    }
+
     /// Lets time pass in ticks of 10 ms.
     pub fn pass(&mut self, ms: u64) -> Vec<Output> {
         let mut all = Vec::new();
