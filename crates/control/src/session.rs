@@ -1,12 +1,14 @@
 //! The NVA client: keeps one stream to an NVA open and carries messages both ways.
 //!
 //! It knows nothing of what the messages mean. [`NvaClient`] belongs to the loop that owns the
-//! [`Nve`](crate::Nve); a task beside it does the network's part. Three rules:
+//! [`Nve`](crate::Nve); a task beside it does the network's part. Four rules:
 //!
 //! * Nothing crosses sessions. What the owner said before it heard that a session was lost is never
 //!   sent on the next one: messages carry the number of the session that they were meant for.
 //! * Nothing blocks the owner. A full queue means that the NVA does not listen: the session is given
 //!   up, and the next one begins with everything said again.
+//! * What is told goes before what is asked (R67): questions wait for all else that the owner has said. Each kind
+//!   keeps its order; a question is as good later, since its answer is what the directory has by then.
 //! * Nothing ends it but its drop. Whatever goes wrong is a lost session and another attempt, soon at
 //!   first, because an NVA that restarts must not keep a data center waiting.
 
@@ -87,6 +89,7 @@ pub enum SessionEvent {
 #[derive(Debug)]
 pub struct NvaClient {
     up: mpsc::Sender<(u64, SessionUp)>,
+    questions: mpsc::Sender<(u64, SessionUp)>,
     down: mpsc::Receiver<(u64, SessionEvent)>,
     /// The session that the owner has heard of last; 0 while there is none.
     session: u64,
@@ -97,11 +100,13 @@ pub struct NvaClient {
 impl NvaClient {
     /// Starts to connect. Must be called within a tokio runtime with time and I/O.
     pub fn spawn(config: SessionConfig) -> NvaClient {
-        let (up, from_owner) = mpsc::channel(config.queue.max(1));
+        let (up, told) = mpsc::channel(config.queue.max(1));
+        let (questions, asked) = mpsc::channel(config.queue.max(1));
+        let from_owner = FromOwner { told, asked };
         let (to_owner, down) = mpsc::channel(config.queue.max(1));
         let overflow = Arc::new(Overflow::default());
         let network = Network { config, from_owner, to_owner, overflow: overflow.clone(), session: 0 };
-        NvaClient { up, down, session: 0, overflow, task: tokio::spawn(network.run()) }
+        NvaClient { up, questions, down, session: 0, overflow, task: tokio::spawn(network.run()) }
     }
 
     /// What comes next. Cancel-safe.
@@ -140,7 +145,9 @@ impl NvaClient {
     }
 
     fn push(&mut self, what: SessionUp) {
-        if self.session != 0 && self.up.try_send((self.session, what)).is_err() {
+        let is_question = matches!(what, SessionUp::Message(NveToNva::Query { .. }));
+        let queue = if is_question { &self.questions } else { &self.up };
+        if self.session != 0 && queue.try_send((self.session, what)).is_err() {
             // The stream has a hole from here on: nothing may follow in it.
             self.overflow.session.store(self.session, Ordering::Relaxed);
             self.overflow.wake.notify_one();
@@ -162,13 +169,30 @@ struct Overflow {
     wake: Notify,
 }
 
+/// What the owner has said and the stream has not taken yet, with the sessions that it was meant for.
+struct FromOwner {
+    told: mpsc::Receiver<(u64, SessionUp)>,
+    asked: mpsc::Receiver<(u64, SessionUp)>,
+}
+
+impl FromOwner {
+    /// The next message; `None`: the owner is gone. Cancel-safe.
+    async fn recv(&mut self) -> Option<(u64, SessionUp)> {
+        tokio::select! {
+            biased;
+            told = self.told.recv() => told,
+            Some(asked) = self.asked.recv() => Some(asked),
+        }
+    }
+}
+
 /// The owner is gone.
 struct Gone;
 
 /// The network's part.
 struct Network {
     config: SessionConfig,
-    from_owner: mpsc::Receiver<(u64, SessionUp)>,
+    from_owner: FromOwner,
     to_owner: mpsc::Sender<(u64, SessionEvent)>,
     overflow: Arc<Overflow>,
     /// Counts streams from 1.
@@ -318,7 +342,7 @@ async fn next(incoming: &mut Option<Streaming<NvaMessage>>) -> Result<Option<Nva
 /// The owner's next message, taken only when the stream has room for it, so that none is lost when
 /// something else happens first.
 async fn next_up<'a>(
-    from_owner: &mut mpsc::Receiver<(u64, SessionUp)>,
+    from_owner: &mut FromOwner,
     to_net: &'a mpsc::Sender<NveMessage>,
 ) -> Option<(mpsc::Permit<'a, NveMessage>, u64, SessionUp)> {
     let permit = to_net.reserve().await.ok()?;
@@ -331,4 +355,36 @@ fn jittered(gap: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish();
     let half = gap / 2;
     half + half.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_model::message::QueryBy;
+    use godwit_wire::{Mac, Vni};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn r67_what_is_told_goes_before_what_is_asked() {
+        let ((up, told), (questions, asked)) = (mpsc::channel(8), mpsc::channel(8));
+        let (_to_owner, down) = mpsc::channel(8);
+        let (overflow, task) = (Arc::default(), tokio::spawn(async {}));
+        let mut client = NvaClient { up, questions, down, session: 1, overflow, task };
+        let query = |seq| NveToNva::Query { seq, vni: Vni::from_low24(7), by: QueryBy::Mac(Mac::ZERO) };
+        for message in
+            [query(1), NveToNva::Keepalive, query(2), NveToNva::Unsubscribe { vni: Vni::from_low24(7) }]
+        {
+            client.send(message);
+        }
+        let mut from_owner = FromOwner { told, asked };
+        let mut sent = Vec::new();
+        for _ in 0..4 {
+            let Some((1, SessionUp::Message(message))) = from_owner.recv().await else { panic!("{sent:?}") };
+            sent.push(message);
+        }
+        let told = [NveToNva::Keepalive, NveToNva::Unsubscribe { vni: Vni::from_low24(7) }];
+        assert_eq!((&sent[..2], &sent[2..]), (&told[..], &[query(1), query(2)][..]));
+        drop(client);
+        assert!(from_owner.recv().await.is_none(), "the owner is gone");
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use godwit_model::message::NveToNva;
 use godwit_model::{MoveId, NveId};
 use godwit_nva_api::tonic::Status;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
@@ -18,7 +19,7 @@ const QUEUE: usize = 1024;
 pub(super) const SHARE: usize = 32;
 /// Messages that may wait for one NVE; more end its session, and it begins anew with a snapshot.
 const OUTBOX: usize = 8192;
-/// Requests taken into one transaction.
+/// Requests taken into one transaction, beside questions.
 const BATCH: usize = 256;
 /// Interval of the directory's ticks.
 const TICK: Duration = Duration::from_millis(10);
@@ -48,6 +49,13 @@ enum Request {
     Order(Order),
     Watch(MoveId, oneshot::Sender<Result<watch::Receiver<v1::MoveRecord>, Status>>),
     Ask(NveId, v1::AdminRequest, oneshot::Sender<Result<v1::AdminResponse, Status>>),
+}
+
+impl Request {
+    /// It changes nothing that anybody is told of, and waits for all that does (R67).
+    fn is_question(&self) -> bool {
+        matches!(self, Request::Up(_, SessionUp::Message(NveToNva::Query { .. }), _))
+    }
 }
 
 /// The way to the actor.
@@ -208,14 +216,23 @@ impl Actor {
         }
     }
 
-    /// Takes a request and those that wait behind it.
+    /// Takes a request and those that wait behind it: first what changes something, then the questions (R67). Each
+    /// kind keeps its order. A question that something overtakes is answered with what is newer.
     fn batch(&mut self, first: Request) {
-        self.take(first);
-        for _ in 1..BATCH {
-            match self.requests.try_recv() {
-                Ok(request) => self.take(request),
-                Err(_) => break,
+        let (mut questions, mut taken) = (Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(request) = next {
+            if request.is_question() {
+                questions.push(request);
+            } else {
+                self.take(request);
+                taken += 1;
             }
+            let more = taken < BATCH && taken + questions.len() < QUEUE;
+            next = if more { self.requests.try_recv().ok() } else { None };
+        }
+        for question in questions {
+            self.take(question);
         }
     }
 
@@ -386,10 +403,13 @@ fn log(level: Level, text: &str) {
 mod tests {
     use std::sync::Arc;
 
-    use godwit_model::message::NveToNva;
+    use godwit_model::message::{NvaToNve, QueryBy};
+    use godwit_model::{ClaimCause, DirectoryMode, Locators, Version, VmKey};
+    use godwit_wire::{Mac, Vni};
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::directory::{VmDefinition, VnRecord};
     use crate::store::MemoryStore;
 
     fn message() -> SessionUp {
@@ -423,5 +443,89 @@ mod tests {
             }
             assert_eq!(before, SHARE, "the other one's message comes next");
         }
+    }
+
+    /// An actor with VM 7/02:00:00:00:00:01 and an NVE in its VN.
+    fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
+        let (handle, mut actor) =
+            Actor::new(Directory::new(crate::directory::Config::default()), Box::new(MemoryStore::default()));
+        let (session, vni, mac) = (SessionId(1), Vni::from_low24(7), Mac([2, 0, 0, 0, 0, 1]));
+        let (now, wall) = actor.time();
+        let vn = VnRecord {
+            vni,
+            name: "red".into(),
+            mtu: 0,
+            transparent_vlan: false,
+            flood_silent: false,
+            rarp: false,
+            unplanned: Default::default(),
+        };
+        actor.directory.create_vn(now, wall, vn).unwrap();
+        let vm = VmDefinition {
+            name: "vm".into(),
+            vn: "red".into(),
+            mac,
+            ipv4: vec![],
+            ipv6: vec![],
+            router: false,
+            pinned: None,
+            policy: None,
+        };
+        actor.directory.define_vm(now, wall, vm).unwrap();
+        actor.input(Input::Connected { session });
+        let locators = Locators { v4: Some([10, 0, 0, 1].into()), v6: None };
+        let (nve, software) = (NveId::new("a").unwrap(), String::new());
+        for message in [
+            NveToNva::Hello { nve, locators, software, last_epoch: 0 },
+            NveToNva::Subscribe { vni, mode: DirectoryMode::Pull },
+        ] {
+            actor.input(Input::Message { session, message });
+        }
+        actor.outputs.clear();
+        (handle, actor, session, VmKey { vni, mac })
+    }
+
+    #[tokio::test]
+    async fn r67_a_claim_goes_before_the_queries_of_its_own_nve() {
+        let (handle, mut actor, session, key) = with_a_vm();
+        let share = Arc::new(Semaphore::new(SHARE));
+        let say = async |message| {
+            let turn = share.clone().acquire_owned().await.unwrap();
+            handle.up(session, SessionUp::Message(message), turn).await.unwrap();
+        };
+        let query = |seq| NveToNva::Query { seq, vni: key.vni, by: QueryBy::Mac(key.mac) };
+        for seq in 1..=20 {
+            say(query(seq)).await;
+        }
+        let port = String::from("p1");
+        let (ips, cause, router) = (vec![], ClaimCause::GratuitousArp, None);
+        say(NveToNva::Claim { seq: 100, key, ips, cause, base: Version::ZERO, port, router }).await;
+        say(query(21)).await;
+        let defined = actor.directory.vm(key).unwrap().version;
+        let granted = Version { seq: defined.seq + 1, ..defined };
+        say(NveToNva::Withdraw { key, version: granted }).await;
+        let first = actor.requests.try_recv().unwrap();
+        actor.batch(first);
+
+        let said: Vec<NvaToNve> = actor
+            .outputs
+            .iter()
+            .filter_map(|o| match o {
+                Output::Send { message, .. } => Some(message.clone()),
+                _ => None,
+            })
+            .collect();
+        assert!(matches!(&said[0], NvaToNve::Grant { seq: 100, .. }), "{said:?}");
+        let answers: Vec<(u64, Version)> = said
+            .iter()
+            .filter_map(|m| match m {
+                NvaToNve::Response { seq, record, .. } => Some((*seq, record.as_ref().unwrap().version)),
+                _ => None,
+            })
+            .collect();
+        let detached = actor.directory.vm(key).unwrap();
+        assert!(detached.location.is_none(), "the withdrawal came after the claim that it is about");
+        let newest: Vec<(u64, Version)> = (1..=21).map(|seq| (seq, detached.version)).collect();
+        assert_eq!(answers, newest, "in their order, with what is newest");
     }
 }
