@@ -65,6 +65,8 @@ struct VnMirror {
     vms: BTreeMap<Mac, Entry>,
     by_ip: BTreeMap<IpAddr, BTreeSet<Mac>>,
     members: BTreeMap<NveId, Locators>,
+    /// Those of them that only forward for VMs that left them (R17).
+    lingering: BTreeSet<NveId>,
     absent: Negatives<Mac>,
     absent_ip: Negatives<IpAddr>,
 }
@@ -82,6 +84,7 @@ impl VnMirror {
             vms: BTreeMap::new(),
             by_ip: BTreeMap::new(),
             members: BTreeMap::new(),
+            lingering: BTreeSet::new(),
             absent: Negatives::new(MAX_NEGATIVES),
             absent_ip: Negatives::new(MAX_NEGATIVES),
         }
@@ -119,6 +122,7 @@ pub(crate) struct SnapshotEnd {
     pub(crate) rarp: bool,
     pub(crate) gateway: Option<Gateway>,
     pub(crate) members: Vec<Location>,
+    pub(crate) lingering: Vec<NveId>,
 }
 
 /// The directory's mirror.
@@ -150,6 +154,11 @@ impl Mirror {
     /// The mirrored VNs.
     pub(crate) fn vns(&self) -> impl Iterator<Item = Vni> + '_ {
         self.vns.keys().copied()
+    }
+
+    /// It was asked for in this session.
+    pub(crate) fn is_subscribed(&self, vni: Vni) -> bool {
+        self.vns.get(&vni).is_some_and(|vn| vn.sync != Sync::Off)
     }
 
     /// So many VNs are mirrored, and of so many the snapshot is complete.
@@ -241,7 +250,16 @@ impl Mirror {
         self.static_ips.insert((vni, ip), owner);
     }
 
-    /// Other NVEs with members in the VN, those of the configuration file included (R60).
+    /// Other NVEs that get copies of broadcasts: all but those that only forward for VMs that left them (R17, R60).
+    pub(crate) fn replicas(&self, vni: Vni, us: &NveId) -> BTreeMap<NveId, Locators> {
+        let mut all = self.members(vni, us);
+        if let Some(vn) = self.vns.get(&vni) {
+            all.retain(|nve, _| !vn.lingering.contains(nve));
+        }
+        all
+    }
+
+    /// Other NVEs that take part in the VN, those of the configuration file included (R60).
     pub(crate) fn members(&self, vni: Vni, us: &NveId) -> BTreeMap<NveId, Locators> {
         let fixed = self.statics.values().filter(|r| r.key.vni == vni).filter_map(|r| r.location.clone());
         let mut all: BTreeMap<NveId, Locators> = fixed.map(|l| (l.nve, l.locators)).collect();
@@ -346,6 +364,7 @@ impl Mirror {
         vn.rarp = end.rarp;
         vn.gateway = end.gateway;
         vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
+        vn.lingering = end.lingering.into_iter().collect();
         for r in swept.iter().filter(|_| !pulled) {
             self.removed(r.key, r.version);
         }
@@ -372,13 +391,23 @@ impl Mirror {
     /// An NVE has members in the VN.
     pub(crate) fn member_joined(&mut self, vni: Vni, location: Location) {
         if let Some(vn) = self.vns.get_mut(&vni) {
+            vn.lingering.remove(&location.nve);
             vn.members.insert(location.nve, location.locators);
         }
     }
 
-    /// An NVE has none any more.
+    /// An NVE only forwards for VMs that left it (R17).
+    pub(crate) fn member_lingers(&mut self, vni: Vni, location: Location) {
+        if let Some(vn) = self.vns.get_mut(&vni) {
+            vn.lingering.insert(location.nve.clone());
+            vn.members.insert(location.nve, location.locators);
+        }
+    }
+
+    /// An NVE has no part any more.
     pub(crate) fn member_left(&mut self, vni: Vni, nve: &NveId) {
         if let Some(vn) = self.vns.get_mut(&vni) {
+            vn.lingering.remove(nve);
             vn.members.remove(nve);
         }
     }

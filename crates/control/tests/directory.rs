@@ -10,7 +10,7 @@ use godwit_model::{BindingState, ClaimCause, DirectoryMode, Version};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VmState};
 use lab::said::{A, B, C, claims, is_remote_to, other_record, queries, warned};
-use lab::{Lab, PORT, key, location, mac, vm, vm_ip, vni};
+use lab::{Lab, PORT, key, location, locator, mac, vm, vm_ip, vni};
 
 #[test]
 fn r20_updates_seven_nine_eight_leave_nine() {
@@ -128,6 +128,30 @@ fn r37_a_gap_in_the_revisions_wants_a_new_snapshot_and_the_end_sweeps() {
     assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
 }
 
+/// Of three changes the first two are lost on the way.
+#[test]
+fn r38_two_lost_updates_and_the_third_counts() {
+    let mut lab = Lab::new(3);
+    lab.run_vm(A, 1);
+    lab.run_vm(C, 3);
+    for (n, place) in [B, A, B].into_iter().enumerate() {
+        let r = lab.nva.records.get_mut(&vm(1)).unwrap();
+        (r.version.seq, r.location) = (r.version.seq + 1, Some(location(place)));
+        let change = Change::Vm(r.clone());
+        for (i, message) in lab.nva.news(vni(), &change, None) {
+            if n == 2 && i == C {
+                lab.hosts[C].inbox.push_back(message);
+            }
+        }
+    }
+    lab.nve_hears(C);
+    assert!(is_remote_to(&lab, C, 1, B), "at once");
+    lab.settle();
+    assert!(is_remote_to(&lab, C, 1, B));
+    let subscribe = NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push };
+    assert_eq!(lab.hosts[C].said.iter().filter(|m| **m == subscribe).count(), 2, "what else was lost");
+}
+
 /// The NVA sends a snapshot by itself where nobody acknowledges.
 #[test]
 fn r38_a_snapshot_that_is_ahead_of_the_updates_is_asked_for_again_and_sweeps() {
@@ -153,6 +177,7 @@ fn r38_a_snapshot_that_is_ahead_of_the_updates_is_asked_for_again_and_sweeps() {
         rarp,
         gateway: None,
         members: members.clone(),
+        lingering: Vec::new(),
     };
     lab.hosts[A].said.clear();
     lab.input(A, Input::Nva(end(revision.unwrap() - 1)));
@@ -176,6 +201,56 @@ fn r60_copies_go_to_each_member_once() {
     lab.input(B, Input::PortRemoved { port: PortIdx(2) });
     lab.pass(3_500);
     assert_eq!(lab.hosts[A].tables.replicas.len(), 1);
+}
+
+/// VM 1 goes from A to B, and A has no other port in the VN: until its forward entry ends it sends for it, is known
+/// as a sender, and gets no copies.
+#[test]
+fn r17_an_nve_that_only_forwards_gets_no_broadcast() {
+    let mut lab = Lab::new(3);
+    lab.run_vm(A, 1);
+    lab.run_vm(C, 3);
+    lab.add_port(B, PortIdx(9), 1);
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    let copies = |lab: &Lab, i: usize| {
+        let tables = &lab.hosts[i].tables;
+        let to = |j: &usize| tables.replicas.iter().any(|(_, t)| tables.tunnels[t].0 == locator(*j));
+        [A, B, C].into_iter().filter(to).collect::<Vec<_>>()
+    };
+    assert_eq!(copies(&lab, C), [A, B]);
+    lab.announce(B, PortIdx(9), 1);
+    lab.settle();
+    lab.input(A, Input::PortRemoved { port: PORT });
+    lab.settle();
+    assert!(matches!(lab.hosts[A].state(1), Some(VmState::Departed { .. })), "it forwards");
+    assert_eq!((copies(&lab, B), copies(&lab, C)), (vec![C], vec![B]));
+    assert_eq!(copies(&lab, A), [B, C], "what it sends in the VN it sends to all");
+    let linger = |lingers| NveToNva::Linger { vni: vni(), lingers };
+    let said = |lab: &Lab, m: NveToNva| lab.hosts[A].said.iter().filter(|s| **s == m).count();
+    assert_eq!((said(&lab, linger(true)), said(&lab, linger(false))), (1, 0));
+
+    // A new session hears of it too, and so does who subscribes now.
+    lab.disconnect(A);
+    lab.connect(A);
+    lab.settle();
+    assert_eq!((said(&lab, linger(true)), copies(&lab, C)), (2, vec![B]));
+    lab.disconnect(C);
+    lab.connect(C);
+    lab.settle();
+    assert_eq!(copies(&lab, C), [B]);
+
+    // With a port it takes part again.
+    lab.add_port(A, PORT, 2);
+    lab.settle();
+    assert_eq!((said(&lab, linger(false)), copies(&lab, C)), (1, vec![A, B]));
+    lab.input(A, Input::PortRemoved { port: PORT });
+    lab.settle();
+    assert_eq!(copies(&lab, C), [B]);
+    lab.pass(10_000);
+    assert_eq!(said(&lab, NveToNva::Unsubscribe { vni: vni() }), 1, "the forward entry has ended");
+    assert!(lab.hosts[A].tables.vns.is_empty());
+    assert_eq!(copies(&lab, C), [B]);
 }
 
 #[test]

@@ -412,6 +412,7 @@ fn r31_a_vns_word_on_silent_hosts_reaches_the_workers() {
         rarp: false,
         gateway: None,
         members: Vec::new(),
+        lingering: Vec::new(),
     };
     lab.input(A, Input::Nva(end(true)));
     let gap = lab.hosts[A].tables.silent[&key(1).vn()];

@@ -35,6 +35,14 @@ pub enum NveToNva {
         /// The VN.
         vni: Vni,
     },
+    /// It has no port in a VN that it subscribed to, but still forwards for VMs that left it; or it has one again
+    /// (R17). Each Subscribe of a new session says that it does not linger.
+    Linger {
+        /// The VN.
+        vni: Vni,
+        /// It only forwards.
+        lingers: bool,
+    },
     /// A port for the VM is there and silent (R15).
     Associate {
         /// The VM.
@@ -212,8 +220,10 @@ pub enum NvaToNve {
         /// The router in whose name they are answered, where the receiver pulls the VN and does not hear of it
         /// otherwise (R27).
         gateway: Option<Gateway>,
-        /// The other NVEs with members (R60).
+        /// The other NVEs that take part (R60).
         members: Vec<Location>,
+        /// Those of them that only forward for VMs that left them: no copies go there (R17).
+        lingering: Vec<NveId>,
     },
     /// A change in a subscribed VN.
     Update {
@@ -368,6 +378,8 @@ pub enum Change {
     },
     /// An NVE has members now.
     MemberJoined(Location),
-    /// An NVE has none any more.
+    /// An NVE only forwards for VMs that left it: no copies go there (R17).
+    MemberLingers(Location),
+    /// An NVE has no part any more.
     MemberLeft(NveId),
 }

@@ -184,6 +184,7 @@ fn up() -> impl Strategy<Value = NveToNva> {
             NveToNva::Subscribe { vni, mode }
         }),
         vni().prop_map(|vni| NveToNva::Unsubscribe { vni }),
+        (vni(), any::<bool>()).prop_map(|(vni, lingers)| NveToNva::Linger { vni, lingers }),
         (key(), name()).prop_map(|(key, port)| NveToNva::Associate { key, port }),
         (key(), name()).prop_map(|(key, port)| NveToNva::Disassociate { key, port }),
         (any::<u64>(), vni(), by).prop_map(|(seq, vni, by)| NveToNva::Query { seq, vni, by }),
@@ -212,6 +213,7 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         record().prop_map(Change::Vm),
         (key(), version()).prop_map(|(key, version)| Change::Removed { key, version }),
         location().prop_map(Change::MemberJoined),
+        location().prop_map(Change::MemberLingers),
         nve().prop_map(Change::MemberLeft),
         key().prop_map(|key| Change::Forgotten { key }),
     ];
@@ -220,13 +222,14 @@ fn down() -> impl Strategy<Value = NvaToNve> {
     let flags = any::<[bool; 4]>();
     let gateway =
         (any::<[u8; 6]>(), any::<[u8; 4]>()).prop_map(|(mac, ip)| Gateway { mac: Mac(mac), ip: ip.into() });
-    let end = (vni(), any::<u64>(), flags, any::<u16>(), vec(location(), 0..3), of(gateway));
+    let members = (vec(location(), 0..3), vec(nve(), 0..3));
+    let end = (vni(), any::<u64>(), flags, any::<u16>(), members, of(gateway));
     let prepare = (move_id(), any::<bool>(), record(), location(), location());
     prop_oneof![
         (any::<u32>(), any::<u32>())
             .prop_map(|(epoch, keepalive_ms)| NvaToNve::Welcome { epoch, keepalive_ms }),
         (vni(), vec(record(), 0..3)).prop_map(|(vni, vms)| NvaToNve::Snapshot { vni, vms }),
-        end.prop_map(|(vni, revision, flags, mtu, members, gateway)| {
+        end.prop_map(|(vni, revision, flags, mtu, (members, lingering), gateway)| {
             let [known, transparent_vlan, flood_silent, rarp] = flags;
             NvaToNve::End {
                 vni,
@@ -238,6 +241,7 @@ fn down() -> impl Strategy<Value = NvaToNve> {
                 rarp,
                 gateway,
                 members,
+                lingering,
             }
         }),
         (vni(), any::<u64>(), any::<u64>(), change)

@@ -351,9 +351,14 @@ impl Vm {
         matches!(self.phase, Phase::Running { .. } | Phase::Paused { .. })
     }
 
+    /// Ports or holds of it are there.
+    pub(crate) fn is_present(&self) -> bool {
+        !self.ports.is_empty() || self.is_hosted()
+    }
+
     /// Its VN is needed: ports, holds or a forward entry are there.
     pub(crate) fn needs_vn(&self) -> bool {
-        !self.ports.is_empty() || self.is_hosted() || self.forward.is_some()
+        self.is_present() || self.forward.is_some()
     }
 
     /// Nothing about it needs to be remembered.

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use godwit_model::message::NveToNva;
 use godwit_model::{Locators, Policy, Version, VmKey};
 use godwit_tables::update::PortIdx;
-use godwit_wire::{Bucket, Instant, Span};
+use godwit_wire::{Bucket, Instant, Span, Vni};
 
 use crate::barrier::{After, Barriers};
 use crate::channel::Channel;
@@ -115,6 +115,8 @@ pub struct Nve {
     behind: BTreeMap<VmKey, PortIdx>,
     /// VMs with a planned move.
     intents: BTreeSet<VmKey>,
+    /// VNs without a port here, in which VMs that left are forwarded for (R17).
+    lingering: BTreeSet<Vni>,
     mirror: Mirror,
     queries: Queries,
     /// Lives of pulled records (R40).
@@ -168,6 +170,7 @@ impl Nve {
             vms: BTreeMap::new(),
             behind: BTreeMap::new(),
             intents: BTreeSet::new(),
+            lingering: BTreeSet::new(),
             mirror: Mirror::default(),
             queries: Queries::default(),
             lives: Lives::default(),
@@ -402,7 +405,7 @@ impl Nve {
             self.intents.remove(&key);
         }
         self.follow_life(key);
-        if !self.vms.get(&key).is_some_and(Vm::needs_vn) {
+        if !self.vms.get(&key).is_some_and(Vm::is_present) {
             self.drop_vn_if_unneeded(key.vni, out);
         }
     }

@@ -184,12 +184,21 @@ impl Nve {
                 rarp,
                 gateway,
                 members,
+                lingering,
             } => {
                 if !known {
                     out.note(Level::Warn, format!("VN {vni} is not in the directory"));
                 }
-                let end =
-                    SnapshotEnd { revision, mtu, transparent_vlan, flood_silent, rarp, gateway, members };
+                let end = SnapshotEnd {
+                    revision,
+                    mtu,
+                    transparent_vlan,
+                    flood_silent,
+                    rarp,
+                    gateway,
+                    members,
+                    lingering,
+                };
                 self.snapshot_end(vni, end, out);
             }
             NvaToNve::Update { vni, revision, ack_id, change } => {
@@ -329,6 +338,10 @@ impl Nve {
             }
             Change::MemberJoined(location) => {
                 self.mirror.member_joined(vni, location);
+                self.sync_replicas(vni, out);
+            }
+            Change::MemberLingers(location) => {
+                self.mirror.member_lingers(vni, location);
                 self.sync_replicas(vni, out);
             }
             Change::MemberLeft(nve) => {

@@ -132,6 +132,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 rarp: at.is_multiple_of(3),
                 gateway: None,
                 members,
+                lingering: Vec::new(),
             })
         }
         22..=25 => {

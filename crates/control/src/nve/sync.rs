@@ -50,6 +50,9 @@ impl Nve {
     /// Begins to take part in a VN.
     pub(super) fn ensure_vn(&mut self, vni: Vni, out: &mut Outputs) {
         if self.router.vn(vni).is_some() {
+            if self.lingering.remove(&vni) {
+                self.send(NveToNva::Linger { vni, lingers: false }, out);
+            }
             return;
         }
         let (mtu, transparent) = (self.tenant_mtu(0), false);
@@ -68,16 +71,28 @@ impl Nve {
             self.mirror.begin_snapshot(vni);
             let mode = if self.is_pulled(vni) { DirectoryMode::Pull } else { DirectoryMode::Push };
             self.send(NveToNva::Subscribe { vni, mode }, out);
+            if self.lingering.contains(&vni) {
+                self.send(NveToNva::Linger { vni, lingers: true }, out);
+            }
         }
     }
 
-    /// Ends taking part in a VN once no port, hold or forward entry of it is left (R17).
+    /// Ends taking part in a VN once no port, hold or forward entry of it is left, and lingers in it while only
+    /// forward entries are: this NVE sends for it and gets no copies (R17).
     pub(super) fn drop_vn_if_unneeded(&mut self, vni: Vni, out: &mut Outputs) {
         let has_port = |p: &Port| matches!(p.kind, PortKind::Access(key) if key.vni == vni);
-        let needed = self.vms_of(vni).any(|(_, vm)| vm.needs_vn()) || self.ports.values().any(has_port);
-        if needed || self.router.vn(vni).is_none() {
+        if self.router.vn(vni).is_none() || self.ports.values().any(has_port) {
             return;
         }
+        if self.vms_of(vni).any(|(_, vm)| vm.needs_vn()) {
+            let lingers = !self.vms_of(vni).any(|(_, vm)| vm.is_present());
+            // Otherwise the subscription says so.
+            if lingers && self.lingering.insert(vni) && self.mirror.is_subscribed(vni) {
+                self.send(NveToNva::Linger { vni, lingers: true }, out);
+            }
+            return;
+        }
+        self.lingering.remove(&vni);
         self.send(NveToNva::Unsubscribe { vni }, out);
         for asked in self.queries.forget_vn(vni) {
             self.timers.set(Timer::Query(asked), None);
@@ -258,7 +273,7 @@ impl Nve {
     pub(super) fn sync_replicas(&mut self, vni: Vni, out: &mut Outputs) {
         let Some(vn) = self.router.vn(vni) else { return };
         let mut tunnels = BTreeSet::new();
-        for (nve, locators) in self.mirror.members(vni, &self.config.nve) {
+        for (nve, locators) in self.mirror.replicas(vni, &self.config.nve) {
             match choose_remote(self.underlay.locators(), locators, self.config.outer, None) {
                 Some(remote) => tunnels.extend(self.tunnel_pair(remote, locators, out)),
                 None => out.note(Level::Warn, format!("VN {vni}: no underlay family in common with {nve}")),

@@ -16,6 +16,8 @@ pub struct MiniNva {
     seq: u64,
     pub records: BTreeMap<VmKey, VmRecord>,
     subscribed: Vec<BTreeSet<Vni>>,
+    /// NVEs that only forward in a VN (R17).
+    lingering: BTreeSet<(usize, Vni)>,
     revisions: BTreeMap<Vni, u64>,
     next_ack: u64,
     /// Acknowledgements by NVE, in order.
@@ -53,6 +55,7 @@ impl MiniNva {
             epoch: 1,
             seq: 0,
             records: BTreeMap::new(),
+            lingering: BTreeSet::new(),
             subscribed: vec![BTreeSet::new(); count],
             revisions: BTreeMap::new(),
             next_ack: 0,
@@ -144,7 +147,17 @@ impl MiniNva {
             }
             NveToNva::Unsubscribe { vni } => {
                 self.subscribed[i].remove(&vni);
+                self.lingering.remove(&(i, vni));
                 self.member_news(i, vni, Change::MemberLeft(nve_id(i)))
+            }
+            NveToNva::Linger { vni, lingers: true } => {
+                self.lingering.insert((i, vni));
+                self.member_news(i, vni, Change::MemberLingers(location(i)))
+            }
+            NveToNva::Linger { vni, lingers: false } => {
+                self.lingering.remove(&(i, vni));
+                let joined = Change::MemberJoined(location(i));
+                self.news(vni, &joined, None)
             }
             NveToNva::Associate { key, .. } => {
                 self.interests.insert((i, key));
@@ -195,7 +208,10 @@ impl MiniNva {
 
     fn subscribe(&mut self, i: usize, vni: Vni) -> Said {
         let members = (0..self.subscribed.len()).filter(|j| *j != i && self.subscribed[*j].contains(&vni));
-        let members = members.map(location).collect();
+        let members: Vec<usize> = members.collect();
+        let lingering = members.iter().filter(|j| self.lingering.contains(&(**j, vni)));
+        let lingering = lingering.map(|j| nve_id(*j)).collect();
+        let members = members.into_iter().map(location).collect();
         let joined = self.subscribed[i].insert(vni);
         let mut said =
             if joined { self.member_news(i, vni, Change::MemberJoined(location(i))) } else { Vec::new() };
@@ -215,6 +231,7 @@ impl MiniNva {
                 rarp: self.rarp,
                 gateway: self.gateway,
                 members,
+                lingering,
             },
         ));
         said
@@ -233,7 +250,7 @@ impl MiniNva {
         let about = match change {
             Change::Vm(r) => Some(r.key),
             Change::Removed { key, .. } | Change::Forgotten { key } => Some(*key),
-            Change::MemberJoined(_) | Change::MemberLeft(_) => None,
+            Change::MemberJoined(_) | Change::MemberLingers(_) | Change::MemberLeft(_) => None,
         };
         if let Some(key) = about.filter(|_| !self.pulled.is_empty()) {
             let told: Vec<usize> = (0..self.subscribed.len()).filter(|i| self.tells(*i, key)).collect();

@@ -101,6 +101,7 @@ fn up(m: NveToNva) -> Up {
             Up::Subscribe(v1::Subscribe { vni: vni.get(), pull: mode == DirectoryMode::Pull })
         }
         NveToNva::Unsubscribe { vni } => Up::Unsubscribe(v1::Unsubscribe { vni: vni.get() }),
+        NveToNva::Linger { vni, lingers } => Up::Linger(v1::Linger { vni: vni.get(), lingers }),
         NveToNva::Associate { key, port } => Up::Associate(v1::Associate { key: Some(key.into()), port }),
         NveToNva::Disassociate { key, port } => {
             Up::Disassociate(v1::Disassociate { key: Some(key.into()), port })
@@ -183,6 +184,7 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             Ok(NveToNva::Subscribe { vni: vni("subscribe.vni", p.vni)?, mode })
         }
         Up::Unsubscribe(p) => Ok(NveToNva::Unsubscribe { vni: vni("unsubscribe.vni", p.vni)? }),
+        Up::Linger(p) => Ok(NveToNva::Linger { vni: vni("linger.vni", p.vni)?, lingers: p.lingers }),
         Up::Associate(p) => Ok(NveToNva::Associate {
             key: part("associate.key", p.key)?,
             port: name("associate.port", "port", p.port)?,
@@ -323,6 +325,7 @@ fn down(m: NvaToNve) -> Down {
             rarp,
             gateway,
             members,
+            lingering,
         } => Down::End(v1::End {
             vni: vni.get(),
             revision,
@@ -333,9 +336,17 @@ fn down(m: NvaToNve) -> Down {
             rarp,
             gateway: gateway.map(|g| v1::Gateway { mac: g.mac.to_u64(), ipv4: g.ip.octets().into() }),
             members: members.into_iter().map(Into::into).collect(),
+            lingering: lingering.iter().map(ToString::to_string).collect(),
         }),
         NvaToNve::Update { vni, revision, ack_id, change } => {
-            Down::Update(v1::Update { vni: vni.get(), revision, ack_id, change: Some(change.into()) })
+            let lingers = matches!(change, Change::MemberLingers(_));
+            Down::Update(v1::Update {
+                vni: vni.get(),
+                revision,
+                ack_id,
+                change: Some(change.into()),
+                lingers,
+            })
         }
         NvaToNve::Response { seq, record, lifetime_ms } => Down::Response(v1::Response {
             seq,
@@ -490,6 +501,7 @@ fn end(p: v1::End) -> Result<NvaToNve, ConvertError> {
         rarp: p.rarp,
         gateway: p.gateway.map(gateway).transpose()?,
         members: each("members", p.members)?,
+        lingering: p.lingering.into_iter().map(|n| nve_id("lingering", n)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -501,7 +513,9 @@ impl From<Change> for v1::update::Change {
                 key: Some(key.into()),
                 version: Some(version.into()),
             }),
-            Change::MemberJoined(location) => v1::update::Change::MemberJoined(location.into()),
+            Change::MemberJoined(location) | Change::MemberLingers(location) => {
+                v1::update::Change::MemberJoined(location.into())
+            }
             Change::MemberLeft(nve) => v1::update::Change::MemberLeft(nve.to_string()),
             Change::Forgotten { key } => v1::update::Change::Forgotten(key.into()),
         }
@@ -516,7 +530,10 @@ fn update(p: v1::Update) -> Result<NvaToNve, ConvertError> {
             key: part("removed.key", r.key)?,
             version: version("removed.version", r.version)?,
         },
-        Some(v1::update::Change::MemberJoined(l)) => Change::MemberJoined(part("member_joined", Some(l))?),
+        Some(v1::update::Change::MemberJoined(l)) => {
+            let location = part("member_joined", Some(l))?;
+            if p.lingers { Change::MemberLingers(location) } else { Change::MemberJoined(location) }
+        }
         Some(v1::update::Change::MemberLeft(n)) => Change::MemberLeft(nve_id("member_left", n)?),
         Some(v1::update::Change::Forgotten(key)) => Change::Forgotten { key: part("forgotten", Some(key))? },
     };

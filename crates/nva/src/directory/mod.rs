@@ -60,8 +60,10 @@ use session::Session;
 #[derive(Default)]
 struct Vn {
     record: Option<VnRecord>,
-    /// NVEs that others replicate to (R60).
+    /// NVEs that take part (R60).
     members: BTreeSet<NveId>,
+    /// Those of them that only forward for VMs that left them: others do not replicate to them (R17).
+    lingering: BTreeSet<NveId>,
     /// Connections that get updates.
     subscribers: BTreeSet<SessionId>,
     /// VMs that the operator defined as routers, with their first IPv4 addresses (R27).
@@ -75,13 +77,22 @@ struct Nve {
     heard: Option<Instant>,
     /// VMs whose location it is.
     vms: BTreeSet<VmKey>,
+    /// Its last session ended while it was dirty (R38).
+    dirty: bool,
     /// It knew everything below this version when its last session ended; zero after a restart.
     knew_below: Version,
 }
 
 impl Nve {
     fn new(record: NveRecord) -> Nve {
-        Nve { record, session: None, heard: None, vms: BTreeSet::new(), knew_below: Version::ZERO }
+        Nve {
+            record,
+            session: None,
+            heard: None,
+            vms: BTreeSet::new(),
+            dirty: false,
+            knew_below: Version::ZERO,
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Session {
     pub sent: Instant,
     /// The VNs that it takes part in.
     pub subscribed: BTreeMap<Vni, Subscription>,
+    /// Those of them in which it has no port any more, by its word (R17).
+    pub lingering: BTreeSet<Vni>,
     /// Of VNs in pull mode: VMs whose changes it is told.
     pub interests: Interests,
     /// Its ports by VM.
@@ -42,6 +44,7 @@ impl Directory {
             heard: self.now,
             sent: self.now,
             subscribed: BTreeMap::new(),
+            lingering: BTreeSet::new(),
             interests: Interests::default(),
             ports: BTreeMap::new(),
             unacked: BTreeSet::new(),
@@ -92,6 +95,7 @@ impl Directory {
             NveToNva::Hello { .. } | NveToNva::Keepalive => {}
             NveToNva::Subscribe { vni, mode } => self.subscribe(session, nve, vni, mode),
             NveToNva::Unsubscribe { vni } => self.unsubscribe(session, &nve, vni),
+            NveToNva::Linger { vni, lingers } => self.linger(session, &nve, vni, lingers),
             NveToNva::Associate { key, port } => self.associate(session, &nve, key, port),
             NveToNva::Disassociate { key, port } => self.disassociate(session, key, &port),
             NveToNva::Query { seq, vni, by } => self.query(session, seq, vni, by),
@@ -216,6 +220,7 @@ impl Directory {
             if let Some(n) = self.nves.get_mut(&nve).filter(|n| n.session == Some(session)) {
                 n.session = None;
                 n.heard = Some(s.heard);
+                n.dirty = s.dirty;
                 n.knew_below = knew_below;
             }
             self.log(Level::Info, format!("NVE {nve} is disconnected"));
@@ -232,17 +237,23 @@ impl Directory {
             return self.error(session, text);
         }
         n.record.vnis.insert(vni);
+        let mut lingers = false;
         if let Some(s) = self.sessions.get_mut(&session) {
             s.subscribed.entry(vni).or_default().mode = mode;
             if mode == DirectoryMode::Push {
                 s.interests.forget_vn(vni);
             }
+            lingers = s.lingering.contains(&vni);
         }
         let vn = self.vns.entry(vni).or_default();
         vn.subscribers.insert(session);
         vn.members.insert(nve.clone());
+        // What it said on an earlier connection may be over.
+        let returns = !lingers && vn.lingering.remove(&nve);
         if joins {
             self.save_nve(&nve);
+        }
+        if joins || returns {
             self.announce_member(session, &nve, vni);
         }
         // Asked again after a gap: what was under way is part of the snapshot.
@@ -251,14 +262,42 @@ impl Directory {
     }
 
     fn announce_member(&mut self, session: SessionId, nve: &NveId, vni: Vni) {
-        if let Some(location) = self.location_of(nve) {
-            self.update_all(vni, Change::MemberJoined(location), Some(session));
+        if let Some(news) = self.membership(nve, vni) {
+            self.update_all(vni, news, Some(session));
+        }
+    }
+
+    /// How the NVE takes part in the VN, as news for the others.
+    fn membership(&self, nve: &NveId, vni: Vni) -> Option<Change> {
+        let location = self.location_of(nve)?;
+        let lingers = self.vns.get(&vni).is_some_and(|vn| vn.lingering.contains(nve));
+        Some(if lingers { Change::MemberLingers(location) } else { Change::MemberJoined(location) })
+    }
+
+    /// The NVE has no port in the VN any more but still forwards, or it has one again: it is told all the same, and
+    /// others replicate to it or do not (R17).
+    fn linger(&mut self, session: SessionId, nve: &NveId, vni: Vni, lingers: bool) {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        if !s.subscribed.contains_key(&vni) {
+            return self.error(session, format!("VN {vni} is not subscribed to, so nobody lingers in it"));
+        }
+        let Some(vn) = self.vns.get_mut(&vni) else { return };
+        let changed = if lingers {
+            s.lingering.insert(vni);
+            vn.lingering.insert(nve.clone())
+        } else {
+            s.lingering.remove(&vni);
+            vn.lingering.remove(nve)
+        };
+        if changed {
+            self.announce_member(session, nve, vni);
         }
     }
 
     fn unsubscribe(&mut self, session: SessionId, nve: &NveId, vni: Vni) {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.subscribed.remove(&vni);
+            s.lingering.remove(&vni);
             s.interests.forget_vn(vni);
         }
         if let Some(vn) = self.vns.get_mut(&vni) {
@@ -280,6 +319,7 @@ impl Directory {
 
     pub(super) fn drop_member(&mut self, nve: &NveId, vni: Vni) {
         let Some(vn) = self.vns.get_mut(&vni) else { return };
+        vn.lingering.remove(nve);
         if vn.members.remove(nve) {
             self.update_all(vni, Change::MemberLeft(nve.clone()), None);
         }
@@ -311,7 +351,9 @@ impl Directory {
         }
         let vn = self.vns.get(&vni);
         let members = vn.into_iter().flat_map(|v| &v.members).filter(|m| Some(*m) != nve.as_ref());
-        let members = members.filter_map(|m| self.location_of(m)).collect();
+        let members: Vec<_> = members.filter_map(|m| self.location_of(m)).collect();
+        let lingers = |m: &NveId| vn.is_some_and(|v| v.lingering.contains(m));
+        let lingering = members.iter().map(|l| l.nve.clone()).filter(lingers).collect();
         let record = vn.and_then(|v| v.record.as_ref());
         let end = NvaToNve::End {
             vni,
@@ -323,6 +365,7 @@ impl Directory {
             rarp: record.is_some_and(|r| r.rarp),
             gateway: vn.and_then(|v| self.told_gateway(v, mode)),
             members,
+            lingering,
         };
         self.send(session, end);
     }
@@ -468,8 +511,8 @@ impl Directory {
         }
         let own = self.session_of(nve);
         for vni in member_of {
-            if let Some(location) = self.location_of(nve) {
-                self.update_all(vni, Change::MemberJoined(location), own);
+            if let Some(news) = self.membership(nve, vni) {
+                self.update_all(vni, news, own);
             }
         }
     }

@@ -26,7 +26,7 @@ pub struct NveInfo {
     pub record: NveRecord,
     /// It has a session.
     pub connected: bool,
-    /// It left updates unacknowledged since its last acknowledgement (R38).
+    /// It left updates unacknowledged since its last acknowledgement, and has not connected anew (R38).
     pub dirty: bool,
     /// VMs located at it.
     pub vms: usize,
@@ -144,7 +144,7 @@ impl Directory {
         Some(NveInfo {
             record: n.record.clone(),
             connected: session.is_some(),
-            dirty: session.is_some_and(|s| s.dirty),
+            dirty: session.map_or(n.dirty, |s| s.dirty),
             vms: n.vms.len(),
             vnis: memberships(n),
             silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),

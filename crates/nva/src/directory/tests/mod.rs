@@ -17,8 +17,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, DirectoryMode, Locators, MoveMode, MovePhase, MoveRecord, MoveStep,
-    MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord,
+    BindingState, ClaimCause, DenyReason, DirectoryMode, Location, Locators, MoveMode, MovePhase, MoveRecord,
+    MoveStep, MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 

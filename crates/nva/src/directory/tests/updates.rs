@@ -81,11 +81,67 @@ fn r38_an_update_is_said_again_and_then_the_nve_is_dirty() {
         }
     }
     assert_eq!((repeats, snapshots), (3, 1));
-    let dirty = |w: &World| w.d.nves(w.now).into_iter().find(|n| n.record.id == id("c")).unwrap().dirty;
-    assert!(dirty(&w));
+    assert!(is_dirty(&w, "c"));
     w.say(c, NveToNva::Ack { ack_id: w.d.next_ack - 1 });
-    assert!(!dirty(&w), "a late Ack counts");
+    assert!(!is_dirty(&w, "c"), "a late Ack counts");
     assert!(w.d.is_quiet());
+}
+
+fn is_dirty(w: &World, nve: &str) -> bool {
+    w.d.nves(w.now).into_iter().find(|n| n.record.id == id(nve)).unwrap().dirty
+}
+
+#[test]
+fn r38_two_lost_the_third_counts() {
+    let mut w = World::new();
+    let (a, c) = (w.join("a"), w.join("c"));
+    w.settle(&[a, c]);
+    let first = updated(&w.say(a, claim(1, Version::ZERO)), c);
+    assert_eq!(first.len(), 1, "lost");
+    let lost = |w: &mut World| loop {
+        let out = w.pass(10);
+        if !updated(&out, c).is_empty() {
+            break out;
+        }
+    };
+    lost(&mut w);
+    let third = lost(&mut w);
+    assert_eq!(updated(&third, c), first, "the same word");
+    w.ack(c, &third);
+    assert!(w.d.is_quiet() && !is_dirty(&w, "c"));
+    assert_eq!(sent(&w.pass(600), c), [], "no repetition, no snapshot");
+}
+
+#[test]
+fn r38_dirty_until_it_reconnects() {
+    let mut w = World::new();
+    let (a, c) = (w.join("a"), w.join("c"));
+    w.settle(&[a, c]);
+    let old = w.take(a, 1);
+    // Nothing that C is told arrives, the snapshot neither.
+    w.pass(600);
+    assert!(is_dirty(&w, "c"));
+    w.say(a, NveToNva::Withdraw { key: key(1), version: old.version });
+    w.take(a, 1);
+    w.pass(600);
+    assert!(is_dirty(&w, "c"));
+    w.input(Input::Disconnected { session: c });
+    assert!(is_dirty(&w, "c"), "while it is away");
+
+    let (c, _) = w.hello("c");
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let told: Vec<VmRecord> = sent(&out, c)
+        .into_iter()
+        .flat_map(|m| match m {
+            NvaToNve::Snapshot { vms, .. } => vms,
+            _ => vec![],
+        })
+        .collect();
+    assert!(told.contains(w.vm(1)), "what it missed: {told:?}");
+    assert!(!is_dirty(&w, "c"));
+    w.settle(&[a, c]);
+    assert_eq!(updated(&w.pass(600), c), [], "nothing is owed to it");
+    assert!(!is_dirty(&w, "c"));
 }
 
 #[test]
@@ -178,6 +234,58 @@ fn r60_members_come_and_go() {
     let out = w.say(b, NveToNva::Unsubscribe { vni: vni(100) });
     let left = sent(&out, a);
     assert!(matches!(&left[..], [NvaToNve::Update { change: Change::MemberLeft(n), .. }] if *n == id("b")));
+}
+
+/// Who takes part in VN red by what a new subscriber is told, and who of them lingers.
+fn members(w: &mut World) -> (Vec<String>, Vec<String>) {
+    let (d, _) = w.hello("d");
+    let out = w.say(d, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let Some(NvaToNve::End { members, lingering, .. }) = sent(&out, d).pop() else { panic!("no End") };
+    w.say(d, NveToNva::Unsubscribe { vni: vni(100) });
+    let lingering = lingering.iter().map(NveId::to_string).collect();
+    (members.iter().map(|l| l.nve.to_string()).collect(), lingering)
+}
+
+#[test]
+fn r17_an_nve_that_only_forwards_gets_no_broadcast() {
+    let mut w = World::new();
+    let (a, b) = (w.join("a"), w.join("b"));
+    let linger = |lingers| NveToNva::Linger { vni: vni(100), lingers };
+    let told = |out: &[Output], to| {
+        let of = sent(out, to).into_iter().filter_map(|m| match m {
+            NvaToNve::Update { change, .. } => Some(change),
+            _ => None,
+        });
+        of.collect::<Vec<_>>()
+    };
+    let (at_b, names) = (Location { nve: id("b"), locators: locators(2) }, |n: &[&str]| {
+        n.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()
+    });
+    let out = w.say(b, linger(true));
+    assert_eq!(told(&out, a), [Change::MemberLingers(at_b.clone())]);
+    assert_eq!(w.say(b, linger(true)), [], "once");
+    assert_eq!(members(&mut w), (names(&["a", "b"]), names(&["b"])), "known as a sender, not replicated to");
+    w.settle(&[a, b]);
+    assert_eq!(updated(&w.say(a, claim(1, Version::ZERO)), b).len(), 1, "it hears of everything");
+    w.settle(&[a, b]);
+    // A gap in the updates: it still lingers.
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    assert_eq!(told(&out, a), []);
+    let out = w.say(b, linger(false));
+    assert_eq!(told(&out, a), [Change::MemberJoined(at_b.clone())], "it has a port again");
+    w.say(b, linger(true));
+
+    // What is there after a restart of the NVE it says itself.
+    let (b, _) = w.hello("b");
+    assert_eq!(members(&mut w).1, names(&["b"]), "while it is away");
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    assert_eq!(told(&out, a), [Change::MemberJoined(at_b)]);
+    w.say(b, linger(true));
+    let out = w.say(b, NveToNva::Unsubscribe { vni: vni(100) });
+    assert_eq!(told(&out, a), [Change::MemberLeft(id("b"))]);
+    assert_eq!(members(&mut w), (names(&["a"]), names(&[])));
+    let out = w.say(b, linger(true));
+    assert!(matches!(sent(&out, b)[..], [NvaToNve::Error { .. }]), "it has no part in it: {out:?}");
 }
 
 #[test]
