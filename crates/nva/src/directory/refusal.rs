@@ -78,7 +78,9 @@ pub enum Refusal {
     VmDetached { vm: String },
     #[error("VM {vm:?} is attached nowhere, so there is nothing to leave; name the NVE it left with --nve")]
     DepartsFromNowhere { vm: String },
-    #[error("NVE {nve} is not the recorded owner of VM {vm:?}, which is {at}: its departure is not passed on")]
+    #[error(
+        "NVE {nve} is not the recorded owner of VM {vm:?}, which is {at}: its departure is not passed on"
+    )]
     NotOwner { vm: String, nve: NveId, at: String },
     #[error("VM {vm:?} is at NVE {nve} already")]
     AlreadyThere { vm: String, nve: NveId },

@@ -75,7 +75,8 @@ impl Directory {
         self.begin(now, wall_us);
         let answer = self.who_had(name, nve).map(|(nve, key, version)| {
             let told = self.pass_departure_on(&nve, key, version);
-            let text = format!("the operator says that VM {name} ({key}) left NVE {nve}: {told} NVEs are told");
+            let text =
+                format!("the operator says that VM {name} ({key}) left NVE {nve}: {told} NVEs are told");
             self.log(Level::Info, text);
             Departure { nve, told }
         });

@@ -162,10 +162,7 @@ impl Operator for Operators {
         Ok(Response::new(record.into()))
     }
 
-    async fn vm_departed(
-        &self,
-        request: Request<v1::VmDepartedRequest>,
-    ) -> Answered<v1::VmDepartedReply> {
+    async fn vm_departed(&self, request: Request<v1::VmDepartedRequest>) -> Answered<v1::VmDepartedReply> {
         let v1::VmDepartedRequest { name, nve } = request.into_inner();
         let nve = some(nve).map(|nve| convert::nve_id("nve", nve)).transpose().map_err(invalid)?;
         let pass_on =

