@@ -104,7 +104,7 @@ impl Directory {
         let way = self.way().context("the switch has no session")?;
         let revision = self.shared.revision.fetch_add(1, Ordering::SeqCst) + 1;
         let change = Some(v1::update::Change::Vm(record));
-        let update = Down::Update(v1::Update { vni, revision, ack_id, change });
+        let update = Down::Update(v1::Update { vni, revision, ack_id, change, lingers: false });
         let message = v1::NvaMessage { kind: Some(update) };
         way.blocking_send(Ok(message)).ok().context("the switch ended its session")
     }
