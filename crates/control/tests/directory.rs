@@ -247,7 +247,7 @@ fn r17_an_nve_that_only_forwards_gets_no_broadcast() {
     lab.input(A, Input::PortRemoved { port: PORT });
     lab.settle();
     assert_eq!(copies(&lab, C), [B]);
-    lab.pass(10_000);
+    lab.pass(62_000);
     assert_eq!(said(&lab, NveToNva::Unsubscribe { vni: vni() }), 1, "the forward entry has ended");
     assert!(lab.hosts[A].tables.vns.is_empty());
     assert_eq!(copies(&lab, C), [B]);
