@@ -313,7 +313,7 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
     let network = match (median(|m| m.sender_idle_ms), median(|m| m.network_gap_ms)) {
         (Some(idle), Some(network)) => format!(
             "\nBy its own clock, which stands still with it, v sent no probe for {idle:.1} ms of that; stop and idleness taken \
-             out, {network:.1} ms are left, which are the network's."
+             out, {network:.1} ms\nare left: the network's, and those of v's kernel, which is emulated and has to be translated anew, too."
         ),
         _ => String::new(),
     };
