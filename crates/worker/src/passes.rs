@@ -1,13 +1,13 @@
 //! Where the cycles of a burst go, pass by pass: for builds with the feature `passes`, which benchmarks make.
 //!
-//! Reading the counter costs as much as a frame does. So the switch as it ships has none of this: there [`Meter`] has
-//! no size, and what it is told compiles to nothing.
+//! Reading the counter costs as much as a frame does. So the switch as it ships has none of this: its [`Meter`] is
+//! [`NoMeter`], which has no size, and what it is told compiles to nothing.
 
 use godwit_pipeline::Pass;
 
 use crate::io::Io;
 
-/// A part of the loop. Their ticks add up to all of a worker's time.
+/// A part of the loop. Their ticks add up to all of a worker's busy iterations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
     /// Polling a queue that brought frames, and those before it that brought none.
@@ -55,23 +55,30 @@ impl From<Pass> for Stage {
 /// Ticks of [`Stage::ALL`], in busy iterations; all zero in a build without the feature.
 pub type Ticks = [u64; Stage::ALL.len()];
 
-/// Splits time among the stages: each is told to have ended, and gets what passed since the one before.
+/// What a worker of this build has.
 #[cfg(feature = "passes")]
+pub type Meter = TickMeter;
+
+/// What a worker of this build has.
+#[cfg(not(feature = "passes"))]
+pub type Meter = NoMeter;
+
+/// Splits time among the stages: each is told to have ended, and gets what passed since the one before.
 #[derive(Debug, Default)]
-pub struct Meter {
-    last: u64,
+pub struct TickMeter {
+    /// The last reading; before the first there is nothing to count from.
+    last: Option<u64>,
     current: Ticks,
     ticks: Ticks,
 }
 
-#[cfg(feature = "passes")]
-impl Meter {
+impl TickMeter {
     /// `stage` has ended.
     #[inline]
     pub fn ended<I: Io>(&mut self, stage: Stage) {
         let now = I::ticks();
-        self.current[stage as usize] += now.wrapping_sub(self.last);
-        self.last = now;
+        let before = self.last.replace(now).unwrap_or(now);
+        self.current[stage as usize] += now.wrapping_sub(before);
     }
 
     /// An iteration is over. What an idle one took is nobody's.
@@ -95,12 +102,10 @@ impl Meter {
 }
 
 /// Stands in for the meter in the switch as it ships.
-#[cfg(not(feature = "passes"))]
 #[derive(Debug, Default)]
-pub struct Meter {}
+pub struct NoMeter {}
 
-#[cfg(not(feature = "passes"))]
-impl Meter {
+impl NoMeter {
     /// Nothing.
     #[inline(always)]
     pub fn ended<I: Io>(&mut self, _: Stage) {}
@@ -120,7 +125,12 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::{AtomicU64, Ordering};
+
+    use godwit_pipeline::mem::{MemPacket, MemPool};
+
     use super::*;
+    use crate::mem::MemQueue;
 
     #[test]
     fn stages_stand_at_their_places() {
@@ -135,42 +145,36 @@ mod tests {
         assert_eq!(size_of::<Meter>(), 0);
     }
 
-    #[cfg(feature = "passes")]
-    mod with_a_clock {
-        use core::sync::atomic::{AtomicU64, Ordering};
+    /// Each reading is 10 ticks after the one before; the first is far from zero, as a machine's is.
+    static NOW: AtomicU64 = AtomicU64::new(1_000_000);
 
-        use godwit_pipeline::mem::{MemPacket, MemPool};
+    struct Clocked;
 
-        use super::*;
-        use crate::mem::MemQueue;
+    impl Io for Clocked {
+        type Packet = MemPacket;
+        type Rx = MemQueue;
+        type Tx = MemQueue;
+        type Pool = MemPool;
 
-        static NOW: AtomicU64 = AtomicU64::new(1000);
-
-        struct Clocked;
-
-        impl Io for Clocked {
-            type Packet = MemPacket;
-            type Rx = MemQueue;
-            type Tx = MemQueue;
-            type Pool = MemPool;
-
-            fn ticks() -> u64 {
-                NOW.fetch_add(10, Ordering::Relaxed) + 10
-            }
+        fn ticks() -> u64 {
+            NOW.fetch_add(10, Ordering::Relaxed)
         }
+    }
 
-        #[test]
-        fn busy_iterations_are_split_and_idle_ones_are_not_counted() {
-            let mut m = Meter { last: 1000, ..Meter::default() };
-            m.ended::<Clocked>(Stage::Loop);
-            m.close(false);
-            m.ended::<Clocked>(Stage::Receive);
-            m.ended::<Clocked>(Stage::Look);
-            m.ended::<Clocked>(Stage::Receive);
-            m.close(true);
-            assert_eq!(m.ticks(), [20, 10, 0, 0, 0, 0]);
-            m.reset();
-            assert_eq!(m.ticks(), Ticks::default());
-        }
+    #[test]
+    fn busy_iterations_are_split_and_idle_ones_are_not_counted() {
+        let mut m = TickMeter::default();
+        m.ended::<Clocked>(Stage::Loop);
+        m.close(true);
+        assert_eq!(m.ticks(), Ticks::default(), "the first reading begins");
+        m.ended::<Clocked>(Stage::Loop);
+        m.close(false);
+        m.ended::<Clocked>(Stage::Receive);
+        m.ended::<Clocked>(Stage::Look);
+        m.ended::<Clocked>(Stage::Receive);
+        m.close(true);
+        assert_eq!(m.ticks(), [20, 10, 0, 0, 0, 0]);
+        m.reset();
+        assert_eq!(m.ticks(), Ticks::default());
     }
 }

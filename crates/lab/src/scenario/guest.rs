@@ -161,6 +161,7 @@ fn echoes_of_family(lab: &mut Lab, g: &VmSpec, p: &VmSpec, v6: bool) -> Result<b
     let mut all = true;
     let (at_g, at_p) = (g.address(v6, 0).ip(), p.address(v6, 0).ip());
     let family = if v6 { "-6" } else { "-4" };
+    // Ping fails where echoes are missing; they are counted below, and said.
     let from_g = format!("ping {family} -c {PINGS} -i 0.05 -W 5 {at_p} || true");
     let out_g = lab.guest("g")?.sh(&from_g)?;
     let namespace = lab.namespace("p");
