@@ -42,6 +42,7 @@ fn worker(s: &Switch, number: usize, w: &Snapshot, now: Instant) -> v1::WorkerPe
         packets: l.packets.into(),
         orders: l.orders.into(),
         preempted: l.preempted,
+        away_ns: l.away_ns,
     });
     v1::WorkerPerf {
         worker: number as u32,
@@ -54,6 +55,7 @@ fn worker(s: &Switch, number: usize, w: &Snapshot, now: Instant) -> v1::WorkerPe
         queues: queues.collect(),
         long: long.collect(),
         long_count: w.perf.long_count,
+        long_own_count: w.perf.long_own_count,
         stages: stages(w.passes),
     }
 }

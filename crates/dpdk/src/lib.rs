@@ -37,5 +37,5 @@ pub use packet::Pool;
 pub use port::Port;
 pub use query::Stats;
 pub use queue::{RxQueue, TxQueue};
-pub use thread::{ThreadRegistration, preemptions};
+pub use thread::{ThreadRegistration, on_core_ns, preemptions};
 pub use time::{tsc, tsc_hz};

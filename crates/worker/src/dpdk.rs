@@ -3,6 +3,7 @@
 use godwit_dpdk::{Mbuf, Pool, RxQueue as DpdkRx, TxQueue as DpdkTx};
 
 use crate::io::{Io, RxQueue, TxQueue};
+use crate::perf::CoreUse;
 
 /// DPDK's queues.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ impl Io for DpdkIo {
         godwit_dpdk::tsc()
     }
 
-    fn preemptions() -> u64 {
-        godwit_dpdk::preemptions()
+    fn core_use() -> CoreUse {
+        CoreUse { preemptions: godwit_dpdk::preemptions(), on_core_ns: godwit_dpdk::on_core_ns() }
     }
 }
 

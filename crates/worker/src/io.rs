@@ -2,6 +2,8 @@
 
 use godwit_pipeline::packet::{Packet, PacketSource};
 
+use crate::perf::CoreUse;
+
 /// A receive queue, owned by one worker at a time.
 pub trait RxQueue<P>: Send {
     /// Appends up to `max` received frames to `out`, never more than its spare capacity; returns how many.
@@ -35,8 +37,8 @@ pub trait Io: 'static {
     fn ticks() -> u64 {
         0
     }
-    /// How often the system has taken the core from the calling thread; 0 where it cannot be told.
-    fn preemptions() -> u64 {
-        0
+    /// What the system says of the calling thread; nothing where it cannot be told.
+    fn core_use() -> CoreUse {
+        CoreUse::default()
     }
 }

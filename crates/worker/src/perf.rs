@@ -8,6 +8,13 @@ use godwit_wire::Instant;
 /// An iteration longer than this is written down, in nanoseconds.
 pub const LONG_NS: u64 = 200_000;
 
+/// How old the mark may be from which a long iteration's absence is told, in nanoseconds: what was away
+/// between them counts as the iteration's, and a mark costs a system call.
+const MARK_NS: u64 = 1_000_000;
+
+/// An idle iteration as long as this slept or was away, in nanoseconds.
+const ASLEEP_NS: u64 = 20_000;
+
 /// Long iterations that are remembered; the oldest goes first.
 pub const LONG_KEPT: usize = 32;
 
@@ -117,8 +124,43 @@ pub struct Long {
     pub packets: u32,
     /// Orders carried out in it.
     pub orders: u32,
+    /// How long of it the core did something else, in nanoseconds: ran another thread, or, where a hypervisor
+    /// says so, another machine. Up to a millisecond's other absences before it, each too short to be long, may be in it.
+    pub away_ns: u64,
     /// How often the system took the core away during it or since the long one before.
     pub preempted: u64,
+}
+
+impl Long {
+    /// What the worker itself took, in nanoseconds.
+    pub fn own_ns(&self) -> u64 {
+        self.ns - self.away_ns
+    }
+}
+
+/// What the system says of the calling thread.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CoreUse {
+    /// How often it took the core away so far.
+    pub preemptions: u64,
+    /// For how long the thread had a core so far, in nanoseconds; what a hypervisor took is not in it, where that
+    /// is told. Nothing where the system does not say.
+    pub on_core_ns: Option<u64>,
+}
+
+/// A moment from which absences are told.
+#[derive(Clone, Copy, Default, Debug)]
+struct Mark {
+    at: Instant,
+    on_core_ns: Option<u64>,
+}
+
+impl Mark {
+    /// How long the thread has been away since, in nanoseconds; 0 where nobody knows.
+    fn away_ns(self, now: Instant, on_core_ns: Option<u64>) -> u64 {
+        let Some((was, is)) = self.on_core_ns.zip(on_core_ns) else { return 0 };
+        now.0.saturating_sub(self.at.0).saturating_sub(is.saturating_sub(was))
+    }
 }
 
 /// A worker's record since its start or the last reset.
@@ -136,8 +178,11 @@ pub struct Perf {
     pub mailbox: Histogram,
     /// Long iterations in all.
     pub long_count: u64,
+    /// Those that would have been long without the worker's absence, too.
+    pub long_own_count: u64,
     long: [Long; LONG_KEPT],
     preempted: u64,
+    mark: Mark,
 }
 
 impl Perf {
@@ -150,14 +195,16 @@ impl Perf {
             iterations: Histogram::default(),
             mailbox: Histogram::default(),
             long_count: 0,
+            long_own_count: 0,
             long: [Long::default(); LONG_KEPT],
             preempted: 0,
+            mark: Mark::default(),
         }
     }
 
     /// Begins anew.
     pub fn reset(&mut self, now: Instant) {
-        *self = Perf { preempted: self.preempted, ..Perf::new(now) };
+        *self = Perf { preempted: self.preempted, mark: self.mark, ..Perf::new(now) };
     }
 
     /// The long iterations that are remembered, the newest first.
@@ -166,30 +213,43 @@ impl Perf {
         (0..n.min(LONG_KEPT)).map(move |i| self.long[(n - 1 - i) % LONG_KEPT])
     }
 
-    /// Counts the iteration that ended. `preemptions` tells how often the system has taken the core
-    /// so far; it is asked for long ones only.
+    /// Counts the iteration that ended. `core_use` is asked about once a millisecond, and for long ones.
     #[inline]
-    pub fn iteration(&mut self, done: Iteration, ended: Instant, preemptions: impl FnOnce() -> u64) {
+    pub fn iteration(&mut self, done: Iteration, ended: Instant, core_use: impl FnOnce() -> CoreUse) {
         let ns = ended.0.saturating_sub(done.began.0);
-        if !done.busy {
+        if done.busy {
+            self.busy_ns += ns;
+            self.iterations.record(ns);
+            if ns > LONG_NS {
+                return self.remember(done, ended, core_use());
+            }
+        } else {
             self.idle_ns += ns;
-            return;
         }
-        self.busy_ns += ns;
-        self.iterations.record(ns);
-        if ns > LONG_NS {
-            self.remember(done, ns, preemptions());
+        if ended.0.saturating_sub(self.mark.at.0) > MARK_NS || !done.busy && ns > ASLEEP_NS {
+            self.mark(ended, core_use());
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn remember(&mut self, done: Iteration, ns: u64, preemptions: u64) {
-        let preempted = preemptions.saturating_sub(self.preempted);
-        self.preempted = preemptions;
+    fn mark(&mut self, now: Instant, core_use: CoreUse) {
+        self.mark = Mark { at: now, on_core_ns: core_use.on_core_ns };
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remember(&mut self, done: Iteration, ended: Instant, core_use: CoreUse) {
+        let preempted = core_use.preemptions.saturating_sub(self.preempted);
+        self.preempted = core_use.preemptions;
         let Iteration { began: at, packets, orders, .. } = done;
-        self.long[self.long_count as usize % LONG_KEPT] = Long { at, ns, packets, orders, preempted };
+        let ns = ended.0 - at.0;
+        let away_ns = self.mark.away_ns(ended, core_use.on_core_ns).min(ns);
+        let long = Long { at, ns, packets, orders, away_ns, preempted };
+        self.long[self.long_count as usize % LONG_KEPT] = long;
         self.long_count += 1;
+        self.long_own_count += u64::from(long.own_ns() > LONG_NS);
+        self.mark(ended, core_use);
     }
 }
 
@@ -228,12 +288,14 @@ mod tests {
         for n in 0..40u64 {
             let began = Instant(n * 1_000_000);
             let done = Iteration { began, busy: true, packets: n as u32, orders: 0 };
-            p.iteration(done, Instant(began.0 + LONG_NS + 1 + n), || n);
+            let core_use = CoreUse { preemptions: n, on_core_ns: None };
+            p.iteration(done, Instant(began.0 + LONG_NS + 1 + n), || core_use);
         }
         let kept: Vec<u32> = p.long().map(|l| l.packets).collect();
         assert_eq!(kept, (8..40).rev().collect::<Vec<u32>>());
         assert_eq!((p.long_count, p.long().next().unwrap().preempted), (40, 1));
         assert_eq!(p.iterations.count(), 40);
+        assert_eq!(p.long_own_count, 40, "nobody says that the worker was away");
         p.reset(Instant(7));
         assert_eq!((p.long_count, p.long().count(), p.since), (0, 0, Instant(7)));
     }
@@ -241,8 +303,36 @@ mod tests {
     #[test]
     fn idle_time_is_no_iteration() {
         let mut p = Perf::new(Instant(0));
-        p.iteration(Iteration::default(), Instant(5_000_000), || panic!("idle iterations are never long"));
-        assert_eq!((p.idle_ns, p.busy_ns, p.iterations.count()), (5_000_000, 0, 0));
+        p.iteration(Iteration::default(), Instant(5_000_000), CoreUse::default);
+        assert_eq!((p.idle_ns, p.busy_ns, p.iterations.count(), p.long_count), (5_000_000, 0, 0, 0));
+    }
+
+    /// A thread's life in microseconds: each iteration with its length, its absence and whether it was busy.
+    fn live(lives: &[(u64, u64, bool)]) -> Perf {
+        let mut p = Perf::new(Instant(0));
+        let (mut now, mut on_core) = (0, 0);
+        for &(long, away, busy) in lives {
+            let done = Iteration { began: Instant(now), busy, packets: 1, orders: 0 };
+            now += long * 1000;
+            on_core += (long - away) * 1000;
+            p.iteration(done, Instant(now), || CoreUse { preemptions: 0, on_core_ns: Some(on_core) });
+        }
+        p
+    }
+
+    #[test]
+    fn what_the_worker_itself_took_is_told_from_its_absence() {
+        let own = |p: &Perf| (p.long_count, p.long_own_count, p.long().next().map(|l| l.own_ns() / 1000));
+        // Sleeps before it are not its absence, nor is the one before that was long, too.
+        let sleeps = [(100, 95, false), (150, 140, false), (30, 0, true)];
+        assert_eq!(own(&live(&[&sleeps[..], &[(250, 0, true)]].concat())), (1, 1, Some(250)));
+        assert_eq!(own(&live(&[&sleeps[..], &[(250, 240, true)]].concat())), (1, 0, Some(10)));
+        assert_eq!(own(&live(&[(5_000, 0, true), (3_000, 2_950, true), (300, 0, true)])), (3, 2, Some(300)));
+        // Iterations of 10 us for 5 ms: what was away more than a mark ago is not the last one's.
+        let mut many = vec![(10, 0, true); 500];
+        many[100] = (190, 180, true);
+        many.push((400, 5, true));
+        assert_eq!(own(&live(&many)), (1, 1, Some(395)));
     }
 
     proptest! {

@@ -176,7 +176,7 @@ impl<I: Io> Worker<I> {
         if self.iteration.began == Instant(0) {
             self.perf.since = now;
         } else {
-            self.perf.iteration(self.iteration, now, I::preemptions);
+            self.perf.iteration(self.iteration, now, I::core_use);
             for given in &self.given[..self.iteration.orders as usize] {
                 self.perf.mailbox.record(now.0.saturating_sub(given.0));
             }

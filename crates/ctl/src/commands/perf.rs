@@ -23,7 +23,9 @@ CYCLES are of the time stamp counter, for receiving and processing a frame; send
 A build for benchmarks (cargo build --features passes) says what each pass over a burst costs.
 A worker that is alone on its core and idle is busy polling: BUSY counts iterations with work only.
 MAILBOX is the time from an update's being sent to a worker until it surely had effect.
-PREEMPTED says that the system took the core away: isolate it (isolcpus, nohz_full).")]
+OWN is what is left of a long iteration without the time in which the core did something else: ran another
+thread, or, where a hypervisor says so, another machine. PREEMPTED says how often the system took the core
+away: isolate it (isolcpus, nohz_full). Many long ones with little of their own: somebody else is at fault.")]
 pub struct PerfArgs {
     #[command(flatten)]
     target: NveArg,
@@ -50,6 +52,8 @@ struct WorkerView {
     /// Cycles a packet by pass over a burst; empty in builds that do not measure it.
     stages: Vec<StageView>,
     long_iterations: u64,
+    /// Those that would have been long without the worker's absence, too.
+    long_own_iterations: u64,
     long: Vec<LongView>,
 }
 
@@ -83,6 +87,8 @@ struct StageView {
 struct LongView {
     ago_s: f64,
     us: f64,
+    /// Without the time in which the core did something else.
+    own_us: f64,
     packets: u64,
     orders: u64,
     preempted: u64,
@@ -125,6 +131,7 @@ fn view(report: v1::PerfReport) -> PerfView {
     let long = |l: v1::LongIteration| LongView {
         ago_s: l.ago_ns as f64 / 1e9,
         us: us(l.ns),
+        own_us: us(l.ns.saturating_sub(l.away_ns)),
         packets: l.packets,
         orders: l.orders,
         preempted: l.preempted,
@@ -139,6 +146,7 @@ fn view(report: v1::PerfReport) -> PerfView {
         mailbox_us: spread(w.mailbox),
         queues: w.queues.into_iter().map(queue).collect(),
         long_iterations: w.long_count,
+        long_own_iterations: w.long_own_count,
         long: w.long.into_iter().map(long).collect(),
     };
     PerfView { nve: report.nve, workers: report.workers.into_iter().map(worker).collect() }
@@ -254,20 +262,22 @@ impl WorkerView {
         if self.long.is_empty() {
             return String::new();
         }
-        let mut t = Table::new(&[">AGO", ">LONG", ">PACKETS", ">ORDERS", ">PREEMPTED"]);
+        let mut t = Table::new(&[">AGO", ">LONG", ">OWN", ">PACKETS", ">ORDERS", ">PREEMPTED"]);
         for l in &self.long {
             t.row([
                 format!("{:.1} s", l.ago_s),
                 format!("{:.0} us", l.us),
+                format!("{:.0} us", l.own_us),
                 l.packets.to_string(),
                 l.orders.to_string(),
                 l.preempted.to_string(),
             ]);
         }
         format!(
-            "\nthe newest long iterations of worker {}, of {}\n{}",
+            "\nthe newest long iterations of worker {}, of {}, {} of them by its own work\n{}",
             self.worker,
             self.long_iterations,
+            self.long_own_iterations,
             t.text()
         )
     }

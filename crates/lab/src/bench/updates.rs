@@ -41,11 +41,11 @@ pub struct Record {
     pub iteration_us: [f64; 3],
     /// Iterations of more than 200 us.
     pub long: u64,
-    /// Those of the last 32 of them in which the system did not take the core away: by the switch itself, or
-    /// by what the system does not count, such as a hypervisor.
-    pub long_unexplained: u64,
-    /// The longest of these, in microseconds.
-    pub longest_unexplained_us: f64,
+    /// Those that would have been long without the worker's absence, too: by the switch itself, or by what
+    /// neither system nor hypervisor counts.
+    pub long_own: u64,
+    /// The most that the worker itself took in one of the last 32 of a window, in microseconds.
+    pub longest_own_us: f64,
 }
 
 impl Record {
@@ -54,13 +54,13 @@ impl Record {
             let d = d.clone().unwrap_or_default();
             [d.p50_ns, d.p99_ns, d.max_ns].map(|ns| ns as f64 / 1e3)
         };
-        let unexplained = || w.long.iter().filter(|l| l.preempted == 0).map(|l| l.ns);
+        let own = w.long.iter().map(|l| l.ns.saturating_sub(l.away_ns));
         Record {
             effect_us: us(&w.mailbox),
             iteration_us: us(&w.iterations),
             long: w.long_count,
-            long_unexplained: unexplained().count() as u64,
-            longest_unexplained_us: unexplained().max().unwrap_or(0) as f64 / 1e3,
+            long_own: w.long_own_count,
+            longest_own_us: own.max().unwrap_or(0) as f64 / 1e3,
         }
     }
 
@@ -69,9 +69,9 @@ impl Record {
         let [i50, i99, imax] = self.iteration_us;
         format!(
             "update to effect: median {p50:.0} us, 99 % {p99:.0} us, longest {max:.0} us; \
-             iterations: median {i50:.1} us, 99 % {i99:.1} us, longest {imax:.0} us, {} over 200 us, of the last \
-             32 of these {} without a preemption (longest {:.0} us)",
-            self.long, self.long_unexplained, self.longest_unexplained_us
+             iterations: median {i50:.1} us, 99 % {i99:.1} us, longest {imax:.0} us, {} over 200 us, {} of \
+             these by the worker's own work (longest {:.0} us of it)",
+            self.long, self.long_own, self.longest_own_us
         )
     }
 }
@@ -296,8 +296,8 @@ impl Parts {
                 worst(|r| r.iteration_us[2]),
             ],
             long: self.0.iter().map(|r| r.long).sum(),
-            long_unexplained: self.0.iter().map(|r| r.long_unexplained).sum(),
-            longest_unexplained_us: worst(|r| r.longest_unexplained_us),
+            long_own: self.0.iter().map(|r| r.long_own).sum(),
+            longest_own_us: worst(|r| r.longest_own_us),
         }
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::processor::Processor;
 use super::qemu::Nic;
 use super::qmp::Qmp;
 use super::{Booting, Guest};
@@ -27,6 +28,7 @@ const POLL: Duration = Duration::from_millis(5);
 pub struct Incoming {
     booting: Booting,
     qmp: Qmp,
+    processor: Option<Processor>,
 }
 
 /// How a migration went, in QEMU's own words.
@@ -58,8 +60,9 @@ impl Guest {
         spec.nics = nics;
         let (dir, namespace) = (&self.dir, self.namespace.as_deref());
         let mut booting = Booting::launch(spec, dir, namespace, self.generation + 1, true)?;
-        let qmp = booting.control()?;
-        Ok(Incoming { booting, qmp })
+        let mut qmp = booting.control()?;
+        let processor = watch_processor(&mut qmp)?;
+        Ok(Incoming { booting, qmp, processor })
     }
 
     /// Begins to migrate; the guest goes on meanwhile. Follow with [`Guest::finish_migration`] or
@@ -137,7 +140,7 @@ impl Guest {
     /// # Errors
     /// Where the migration fails: the guest is at its old place then, and runs if it can.
     pub fn finish_migration(&mut self, to: Incoming) -> Result<Migration> {
-        let Incoming { mut booting, mut qmp } = to;
+        let Incoming { mut booting, mut qmp, processor } = to;
         let state =
             self.wait_migrated(&mut booting).with_context(|| format!("migrating {}", self.spec.name))?;
         let stopped_us = self.qmp.event("STOP", RESUME_PATIENCE)?.at_us;
@@ -150,6 +153,7 @@ impl Guest {
         // Each old one goes with its assignment; the old QEMU last.
         (self.spec, self.agent, self.qmp, self.files, self.generation) =
             (spec, agent, qmp, files, generation);
+        self.processor = processor;
         // There is nothing left in it that it could save.
         self.process.kill9()?;
         self.process = process;
@@ -224,6 +228,19 @@ impl Guest {
                 _ => std::thread::sleep(POLL),
             }
         }
+    }
+}
+
+/// Watches the processor of a guest that is to come, if it has but one.
+fn watch_processor(qmp: &mut Qmp) -> Result<Option<Processor>> {
+    let all = qmp.execute("query-cpus-fast", json!({}))?;
+    match all.as_array().map(Vec::as_slice) {
+        Some([one]) => {
+            let thread =
+                one["thread-id"].as_u64().context("QEMU does not say which thread its processor is")?;
+            Processor::watch(thread).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

@@ -3,12 +3,13 @@
 //!
 //! QEMU emulates the processor (TCG), so that this works inside any virtual machine; a guest is up in
 //! a few seconds. [`kernel`] has the kernel, [`image`] builds the root file system, [`qemu`] the command
-//! line, [`qmp`] speaks with QEMU; [`Guest`] is one that runs, and [`migrate`] moves it.
+//! line, [`qmp`] speaks with QEMU; [`Guest`] is one that runs, [`migrate`] moves it, and [`processor`] says how busy it is then.
 
 pub mod cpio;
 pub mod image;
 pub mod kernel;
 pub mod migrate;
+pub mod processor;
 pub mod qemu;
 pub mod qmp;
 
@@ -21,6 +22,7 @@ use serde_json::json;
 
 use self::image::Image;
 use self::kernel::Kernel;
+use self::processor::Processor;
 use self::qemu::{Files, GuestSpec};
 use self::qmp::Qmp;
 use crate::agent::client::Agent;
@@ -62,6 +64,8 @@ pub struct Guest {
     /// A migration stops the guest once QEMU expects to carry the rest in so many milliseconds; a guest
     /// that writes its memory faster than that never gets there.
     pub downtime_limit_ms: u32,
+    /// What its processor did since it came to its present place by a migration; a guest with several is not watched.
+    pub processor: Option<Processor>,
     dir: PathBuf,
     namespace: Option<String>,
     generation: u32,
@@ -118,7 +122,18 @@ impl Booting {
             format!("guest {}; its console:\n{}", self.spec.name, tail(&self.files.console, 25))
         })?;
         let Booting { spec, process, files, dir, namespace, generation } = self;
-        Ok(Guest { spec, agent, qmp, process, files, downtime_limit_ms: 20, dir, namespace, generation })
+        Ok(Guest {
+            spec,
+            agent,
+            qmp,
+            process,
+            files,
+            downtime_limit_ms: 20,
+            processor: None,
+            dir,
+            namespace,
+            generation,
+        })
     }
 }
 

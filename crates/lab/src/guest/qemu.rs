@@ -204,9 +204,11 @@ fn arguments(spec: &GuestSpec, files: &Files) -> Vec<OsString> {
     // A panic ends the guest, and with -no-reboot QEMU, instead of a wait for nothing. The kernel's check
     // of the timer counts its own instructions, and gives up where a busy machine holds QEMU up.
     words.push(
-        format!("console=ttyS0 loglevel=4 panic=-1 tsc=reliable no_timer_check {kernel_args}")
-            .trim_end()
-            .into(),
+        format!(
+            "console=ttyS0 loglevel=4 panic=-1 tsc=reliable no_timer_check mitigations=off {kernel_args}"
+        )
+        .trim_end()
+        .into(),
     );
     words
 }

@@ -2,6 +2,7 @@
 
 use godwit_nva_api::v1::MoveStepKind;
 
+use crate::guest::processor::{Processor, Work};
 use crate::mover::Moved;
 use crate::watch::Quiet;
 
@@ -15,25 +16,29 @@ pub struct FrameGap {
     /// From the new NVE's hearing of the VM, not before that runs, to its first frame at the peer. Nothing where an
     /// announcement was heard first: that goes to no peer, and when the VM sent its next frame nobody can tell.
     pub switch_gap_ms: Option<f64>,
+    /// What the VM's processor did from its first moment at the new NVE to that first frame, where that is known.
+    pub work: Option<Work>,
 }
 
 impl FrameGap {
     /// Nothing where the VM was not stopped, or was not heard at a new NVE: the move was called off.
-    pub fn new(moved: &Moved, quiet: Quiet) -> Option<FrameGap> {
+    pub fn new(moved: &Moved, quiet: Quiet, processor: Option<&Processor>) -> Option<FrameGap> {
         let heard = moved.record.steps.iter().find(|s| s.what() == MoveStepKind::Activated)?;
         let by_frame = heard.note.ends_with("first frame");
         let stop_us = moved.paused?.length_ns() / 1000;
-        (moved.paused_wall_us > 0)
-            .then(|| FrameGap::of(quiet, moved.paused_wall_us + stop_us, heard.at_us, by_frame))
+        let resumed_us = moved.paused_wall_us + stop_us;
+        let work = processor.and_then(|p| p.between(resumed_us.min(quiet.to_us), quiet.to_us));
+        (moved.paused_wall_us > 0).then(|| FrameGap::of(quiet, resumed_us, heard.at_us, by_frame, work))
     }
 
-    fn of(quiet: Quiet, resumed_us: u64, heard_us: u64, by_frame: bool) -> FrameGap {
+    fn of(quiet: Quiet, resumed_us: u64, heard_us: u64, by_frame: bool, work: Option<Work>) -> FrameGap {
         let ready_us = heard_us.max(resumed_us);
         let ms = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1000.0;
         FrameGap {
             all_ms: ms(quiet.from_us, quiet.to_us),
             guest_silent_ms: ms(resumed_us, ready_us),
             switch_gap_ms: by_frame.then(|| ms(ready_us, quiet.to_us)),
+            work,
         }
     }
 }
@@ -45,14 +50,14 @@ mod tests {
     #[test]
     fn the_parts_are_told_apart() {
         let quiet = Quiet { from_us: 1_000, to_us: 101_500 };
-        let gap = FrameGap::of(quiet, 14_000, 100_000, true);
+        let gap = FrameGap::of(quiet, 14_000, 100_000, true, None);
         assert_eq!((gap.all_ms, gap.guest_silent_ms, gap.switch_gap_ms), (100.5, 86.0, Some(1.5)));
-        let gap = FrameGap::of(quiet, 100_000, 14_000, true);
+        let gap = FrameGap::of(quiet, 100_000, 14_000, true, None);
         assert_eq!(
             (gap.guest_silent_ms, gap.switch_gap_ms),
             (0.0, Some(1.5)),
             "heard before QEMU says it runs"
         );
-        assert_eq!(FrameGap::of(quiet, 14_000, 50_000, false).switch_gap_ms, None, "an announcement");
+        assert_eq!(FrameGap::of(quiet, 14_000, 50_000, false, None).switch_gap_ms, None, "an announcement");
     }
 }

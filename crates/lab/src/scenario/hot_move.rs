@@ -328,7 +328,7 @@ impl HotMove {
             std::thread::sleep(half.max(LATE_COUNTS));
             moved.refresh(&lab.nva)?;
             moved.gap = silence(lab, &moved)?;
-            moved.frames = frames(watch, &moved);
+            moved.frames = frames(lab, watch, &moved);
             println!("      {}", MoveLine::new(tries, &moved).text(Some(tcp)));
             if !moved.done() {
                 println!("             (called off: v is where it was)");
@@ -410,10 +410,12 @@ fn silence(lab: &mut Lab, moved: &Moved) -> Result<Option<Gap>> {
 }
 
 /// The silence of all of v's frames at p around the move.
-fn frames(watch: &Watch, moved: &Moved) -> Option<FrameGap> {
+fn frames(lab: &Lab, watch: &Watch, moved: &Moved) -> Option<FrameGap> {
     let stop_us = moved.paused?.length_ns() / 1000;
     let quiet = watch.around(moved.paused_wall_us, moved.paused_wall_us + stop_us)?;
-    FrameGap::new(moved, quiet)
+    // A namespace has no processor of its own.
+    let processor = lab.guests.get(PAIR.0).and_then(|v| v.processor.as_ref());
+    FrameGap::new(moved, quiet, processor)
 }
 
 /// Turns what v's own clock says into the machine's time. How long a packet was under way cannot be told from

@@ -111,6 +111,12 @@ pub struct MoveLine {
     /// What of that the new NVE had heard of the VM, which ran, and its peer had not. Nothing where it heard an
     /// announcement first, which goes to no peer.
     pub switch_gap_ms: Option<f64>,
+    /// Until that first frame, from when the VM ran at its new place: its processor, an emulated one, ran for so long,
+    pub processor_ran_ms: Option<f64>,
+    /// it waited so long for one of the machine's cores,
+    pub processor_waited_ms: Option<f64>,
+    /// and so long it had nothing to do.
+    pub processor_asleep_ms: Option<f64>,
     /// Pages that were missing at the new host and asked for, where the migration ended as post-copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postcopy_requests: Option<u64>,
@@ -147,6 +153,7 @@ impl MoveLine {
         // which is neither idle nor the network's.
         let whole = moved.migration.as_ref().filter(|m| m.postcopy_requests.is_none());
         let idle = moved.gap.filter(|_| whole.is_some()).and_then(|g| g.sender_ns).map(ms);
+        let work = moved.frames.and_then(|f| f.work);
         MoveLine {
             n,
             from: moved.from.clone(),
@@ -159,6 +166,9 @@ impl MoveLine {
             frame_gap_ms: moved.frames.map(|f| f.all_ms),
             guest_silent_ms: moved.frames.map(|f| f.guest_silent_ms),
             switch_gap_ms: moved.frames.and_then(|f| f.switch_gap_ms),
+            processor_ran_ms: work.map(|w| round(w.ran_ms)),
+            processor_waited_ms: work.map(|w| round(w.waited_ms)),
+            processor_asleep_ms: work.map(|w| round(w.asleep_ms)),
             postcopy_requests: moved.migration.as_ref().and_then(|m| m.postcopy_requests),
             longest_iterations: moved.longest.clone(),
             done: moved.done(),
@@ -317,13 +327,22 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
         ),
         _ => String::new(),
     };
+    let work: [fn(&MoveLine) -> Option<f64>; 3] =
+        [|m| m.processor_ran_ms, |m| m.processor_waited_ms, |m| m.processor_asleep_ms];
+    let work = match work.map(median) {
+        [Some(ran), Some(waited), Some(asleep)] => format!(
+            "\nFrom v running to that first frame its processor, which is emulated, ran for {ran:.1} ms and waited {waited:.1} ms for one \
+             of this machine's\ncores; for {asleep:.1} ms it had nothing to do."
+        ),
+        _ => String::new(),
+    };
     let heard = all.iter().filter(|m| m.switch_gap_ms.is_some()).count();
     let ours = median(|m| m.switch_gap_ms).map_or(String::new(), |ours| {
-        format!("\nWhere that was by a frame ({heard} times), the frame was at p {ours:.1} ms later.")
+        format!("\nWhere its NVE heard it by a frame ({heard} times), the frame was at p {ours:.1} ms later.")
     });
     Some(format!(
         "Medians of {} migrations: QEMU's downtime {downtime:.0} ms; v stopped to v running {pause:.1} ms; silence at p\n\
-         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{network}{parts}{ours}",
+         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{network}{parts}{work}{ours}",
         all.len()
     ))
 }
