@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_wire::{Mac, Vni};
 
 pub use oper::{BadOperState, OperState};
-pub use policy::{BadPolicy, BadRule, Policy, parse_rule};
+pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
 
 /// The name of a Network Virtualization Edge, as the operator chose it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -10,7 +10,7 @@ use godwit_model::{
 use godwit_nva_api::prost::Message as _;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
 use godwit_wire::policy::Verdict;
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Dscp, Mac, Vni};
 use proptest::collection::{btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -100,8 +100,9 @@ fn policy() -> impl Strategy<Value = Policy> {
     ];
     let rule = select(rules.to_vec()).prop_map(|r| godwit_model::parse_rule(r).unwrap());
     let default = select(vec![Verdict::Allow, Verdict::Deny]);
-    (name(), vec(rule, 0..4), default, any::<u32>(), 1..u32::MAX)
-        .prop_map(|(name, rules, default, rate, burst)| Policy { name, rules, default, rate, burst })
+    let dscp = of(0..64u8).prop_map(|n| n.and_then(Dscp::new));
+    (name(), vec(rule, 0..4), default, any::<u32>(), 1..u32::MAX, dscp)
+        .prop_map(|(name, rules, default, rate, burst, dscp)| Policy { name, rules, default, rate, burst, dscp })
 }
 
 fn step() -> impl Strategy<Value = MoveStep> {

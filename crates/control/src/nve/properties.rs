@@ -8,7 +8,7 @@ use godwit_model::{BindingState, DenyReason, Location, MoveId, MoveMode, NveId, 
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
 use godwit_tables::update::{Key, Update, VmState, VnIdx};
 use godwit_wire::policy::{Rule, Verdict};
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Dscp, Mac, Vni};
 use proptest::prelude::*;
 
 use crate::config::WorkerSet;
@@ -187,6 +187,7 @@ fn policies(n: u8, at: u8) -> NvaToNve {
         default: Verdict::Deny,
         rate: at.into(),
         burst: 1,
+        dscp: Dscp::new(n),
     };
     let gone = at.is_multiple_of(3).then(|| name(n + 1)).into_iter().collect();
     NvaToNve::Policies { reset: at.is_multiple_of(4), policies: vec![policy], gone }
