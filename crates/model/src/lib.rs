@@ -202,6 +202,9 @@ pub struct VmRecord {
     pub router: bool,
     /// `router` is the operator's word, which no advertisement changes.
     pub router_pinned: bool,
+    /// Of `ipv6`, in order, what it last advertised with the O flag clear, as anycast addresses are (RFC 4861 section
+    /// 7.2.7, R25). Answers in its name do not depend on this (R29).
+    pub no_override: Vec<Ipv6Addr>,
     /// Its location is the operator's word (a foreign NVE without a session) and no claim moves it.
     pub pinned: bool,
     /// The planned move that is under way, if any.

@@ -57,6 +57,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         version: Version { epoch: 1, seq },
         router: false,
         router_pinned: false,
+        no_override: Vec::new(),
         frozen: false,
         policy: (n % 3 == 2).then(|| format!("policy{}", at % 2)),
         pinned: false,

@@ -125,6 +125,7 @@ impl From<model::VmRecord> for v1::VmRecord {
             interested: Vec::new(),
             frozen: m.frozen,
             policy: m.policy.unwrap_or_default(),
+            no_override: m.no_override.iter().map(|a| a.octets().to_vec()).collect(),
         }
     }
 }
@@ -148,6 +149,7 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
             version: version("version", p.version)?,
             router: p.router,
             router_pinned: p.router_pinned,
+            no_override: addresses("no_override", &p.no_override, ipv6)?,
             pinned: p.pinned,
             moving: if p.moving.is_empty() { None } else { Some(move_id("moving", p.moving)?) },
             frozen: p.frozen,

@@ -29,6 +29,7 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         version: Version { epoch: 1, seq },
         router: seq.is_multiple_of(3),
         router_pinned: false,
+        no_override: if n > 1 { vec![Ipv6Addr::LOCALHOST] } else { vec![] },
         frozen: n > 2,
         policy: (n > 1).then(|| "web".into()),
         pinned: false,
