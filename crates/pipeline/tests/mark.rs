@@ -32,6 +32,9 @@ impl Lab {
     }
 }
 
+/// From a VM to another, with a type of service or traffic class.
+type Shape = fn(Mac, Mac, u8) -> Vec<u8>;
+
 /// UDP over IPv4 with this type of service.
 fn v4_frame(src: Mac, dst: Mac, tos: u8) -> Vec<u8> {
     let mut ip = frames::V4::new(v4(1), v4(2), 17);
@@ -53,7 +56,7 @@ fn v6_frame(src: Mac, dst: Mac, class: u8) -> Vec<u8> {
 #[test]
 fn r23_golden_the_mark_is_outside_ecn_stays_and_the_inside_too() {
     let mut lab = Lab::new();
-    let shapes: [fn(Mac, Mac, u8) -> Vec<u8>; 2] = [v4_frame, v6_frame];
+    let shapes: [Shape; 2] = [v4_frame, v6_frame];
     for dscp in 0..64u8 {
         lab.mark(P1, Some(dscp));
         for (to, remote) in [(R4, NVE_B.into()), (R6, NVE_B6.into())] {
