@@ -128,7 +128,16 @@ impl Bench {
     fn claim(&mut self, n: u64, session: SessionId, base: Version) {
         let ips = vec![IpAddr::V4(ip(n))];
         let (cause, port) = (ClaimCause::GratuitousArp, String::from("p1"));
-        let claim = NveToNva::Claim { seq: n + 1, key: key(n), ips, cause, base, port, router: None };
+        let claim = NveToNva::Claim {
+            seq: n + 1,
+            key: key(n),
+            ips,
+            cause,
+            base,
+            port,
+            router: None,
+            overrides: Default::default(),
+        };
         let outputs = self.say(session, claim);
         let granted = |o: &Output| matches!(o, Output::Send { message: NvaToNve::Grant { .. }, .. });
         assert!(outputs.iter().any(granted), "VM {n} is granted: {outputs:?}");

@@ -101,7 +101,7 @@ fn outer(n: u32, v6: bool) -> Vec<u8> {
     };
     let mut frame = vec![0; header.len()];
     let vni = Vni::from_low24(VNI);
-    let patch = Patch { vni, hash: FlowHash::with(50_000, 1), ecn: godwit_wire::Ecn::NotEct };
+    let patch = Patch { vni, hash: FlowHash::with(50_000, 1), class: godwit_wire::Ecn::NotEct.into() };
     header.write(&mut frame, inner.len(), 64, patch);
     frame.extend(inner);
     frame

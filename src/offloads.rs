@@ -202,7 +202,8 @@ fn frames(mac: Mac) -> Vec<TestFrame> {
 
 fn frame(header: &OuterHeader, inner_len: usize, zero: bool, number: u32) -> Option<TestFrame> {
     let mut right = vec![0; header.len()];
-    let patch = Patch { vni: Vni::from_low24(number), hash: FlowHash(number.into()), ecn: Ecn::NotEct };
+    let patch =
+        Patch { vni: Vni::from_low24(number), hash: FlowHash(number.into()), class: Ecn::NotEct.into() };
     header.write(&mut right, inner_len, header.ttl(), patch);
     right.extend((0..inner_len).map(|i| (i * 7 + number as usize) as u8));
     let udp = header.len() - 16;

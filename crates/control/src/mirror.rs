@@ -478,6 +478,7 @@ pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], rout
         version: Version::ZERO,
         router,
         router_pinned: true,
+        no_override: Vec::new(),
         frozen: false,
         policy: None,
         pinned: false,

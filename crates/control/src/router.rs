@@ -486,7 +486,8 @@ impl Router {
 fn policy_updates(port: PortIdx, policy: &Policy) -> impl Iterator<Item = Update> {
     let rules = policy.rules.iter().zip(0..).map(move |(&rule, at)| Update::PolicyRule { port, at, rule });
     let (count, rate) = (policy.rules.len() as u8, Rate::per_second(policy.rate, policy.burst));
-    rules.chain([Update::PolicySet { port, rules: count, default: policy.default, rate }])
+    let (default, dscp) = (policy.default, policy.dscp);
+    rules.chain([Update::PolicySet { port, rules: count, default, rate, dscp }])
 }
 
 /// The tunnel that an entry names.

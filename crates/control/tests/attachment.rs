@@ -34,7 +34,7 @@ fn r18_r24_r25_r26_every_announcement_claims_with_its_cause_and_all_addresses() 
     for (kind, ip, cause) in [
         (AnnounceKind::GratuitousArp, Some(vm_ip(1)), ClaimCause::GratuitousArp),
         (
-            AnnounceKind::NeighborAdvertisement { router: false },
+            AnnounceKind::NeighborAdvertisement { router: false, overrides: true },
             Some(vm_ip(1)),
             ClaimCause::NeighborAdvertisement,
         ),

@@ -30,7 +30,7 @@ fn r55_a_claim_after_a_reconnect_has_all_addresses() {
     // The second one comes while nobody can answer for the VM.
     lab.disconnect(B);
     lab.add_port(B, SECOND, 1);
-    let kind = AnnounceKind::NeighborAdvertisement { router: false };
+    let kind = AnnounceKind::NeighborAdvertisement { router: false, overrides: true };
     lab.event(B, Event::Announce { port: SECOND, kind, mac: lab::mac(1), ip: Some(second) });
     lab.connect(B);
     lab.settle();

@@ -6,13 +6,14 @@ use godwit_control::{Input, WorkerSet};
 use godwit_model::message::NvaToNve;
 use godwit_model::{Policy, parse_rule};
 use godwit_tables::update::{Admission, PortIdx, VmState};
+use godwit_wire::Dscp;
 use godwit_wire::policy::{Rule, Verdict};
 use lab::said::{A, B, admission, claims, warned};
 use lab::{Lab, PORT, vm, vm_ip};
 
 fn policy(name: &str, rules: &[&str]) -> Policy {
     let rules = rules.iter().map(|r| parse_rule(r).unwrap()).collect();
-    Policy { name: name.into(), rules, default: Verdict::Allow, rate: 0, burst: 0 }
+    Policy { name: name.into(), rules, default: Verdict::Allow, rate: 0, burst: 0, dscp: None }
 }
 
 fn told(policies: &[Policy]) -> Input {
@@ -20,13 +21,18 @@ fn told(policies: &[Policy]) -> Input {
 }
 
 fn rules(lab: &Lab, i: usize, port: PortIdx) -> Option<Vec<Rule>> {
-    lab.hosts[i].tables.policies.get(&port).map(|(rules, _)| rules.clone())
+    lab.hosts[i].tables.policies.get(&port).map(|(rules, ..)| rules.clone())
+}
+
+fn dscp(lab: &Lab, i: usize, port: PortIdx) -> Option<Dscp> {
+    lab.hosts[i].tables.policies.get(&port).and_then(|(.., dscp)| *dscp)
 }
 
 /// VM 1 with the policy `web`, which both NVEs have been told, at A.
 fn web() -> (Lab, Policy) {
     let mut lab = Lab::new(2);
-    let web = policy("web", &["deny out tcp remote-port 25", "deny in udp"]);
+    let web =
+        Policy { dscp: Dscp::new(46), ..policy("web", &["deny out tcp remote-port 25", "deny in udp"]) };
     for i in [A, B] {
         lab.input(i, told(std::slice::from_ref(&web)));
     }
@@ -68,6 +74,32 @@ fn r23_the_policy_is_at_the_next_port_of_the_same_nve_and_at_the_next_nve() {
     lab.announce(B, PORT, 1);
     lab.settle();
     assert_eq!(lab.hosts[B].state(1), Some(VmState::Local { port: PORT }));
+}
+
+#[test]
+fn r23_the_mark_goes_with_the_vm_and_changes_at_once() {
+    let (mut lab, web) = web();
+    let (ef, second) = (web.dscp, PortIdx(9));
+    assert_eq!((ef.is_some(), dscp(&lab, A, PORT)), (true, ef), "before the port opens");
+    lab.announce(A, PORT, 1);
+    lab.settle();
+    lab.add_port(A, second, 1);
+    lab.settle();
+    assert_eq!(dscp(&lab, A, second), ef, "another port of the same NVE");
+    lab.announce(A, second, 1);
+    lab.settle();
+    lab.add_port(B, PORT, 1);
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    assert_eq!(dscp(&lab, B, PORT), ef, "the next NVE, before the VM runs there");
+    lab.announce(B, PORT, 1);
+    lab.settle();
+    assert_eq!(lab.hosts[B].state(1), Some(VmState::Local { port: PORT }));
+    // Nothing but the mark is another one, then there is none.
+    for new in [Dscp::new(0), Dscp::new(10), None] {
+        lab.input(B, told(&[Policy { dscp: new, ..web.clone() }]));
+        assert_eq!((dscp(&lab, B, PORT), rules(&lab, B, PORT)), (new, Some(web.rules.clone())));
+    }
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn r32_questions_to_those_who_stay_are_sound() {
     lab.settle();
     to_vms(&mut lab, A);
     let ip = Some(IpAddr::from(v6(1)));
-    let kind = AnnounceKind::NeighborAdvertisement { router: false };
+    let kind = AnnounceKind::NeighborAdvertisement { router: false, overrides: true };
     lab.event(B, Event::Announce { port: PortIdx(1), kind, mac: mac(1), ip });
     lab.settle();
     lab.pass(100);

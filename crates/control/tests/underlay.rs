@@ -3,6 +3,8 @@
 
 mod lab;
 
+use std::net::Ipv6Addr;
+
 use godwit_control::view::EntryState;
 use godwit_control::{Input, Level, OuterChoice, PortSpec, UplinkSpec, WorkerSet};
 use godwit_model::message::{NvaToNve, NveToNva};
@@ -358,6 +360,46 @@ fn r24_local_vms_are_told_when_an_address_has_got_another_mac() {
 }
 
 #[test]
+fn r25_the_o_flag_of_an_advertisement_is_claimed_and_its_change_too() {
+    let mut lab = Lab::new(2);
+    let (one, link_local): (Ipv6Addr, Ipv6Addr) =
+        ("2001:db8::1".parse().unwrap(), "fe80::1".parse().unwrap());
+    lab.nva.define(vm(1), one.into());
+    lab.add_port(A, PORT, 1);
+    lab.settle();
+    let flags = |lab: &Lab| -> Vec<Vec<(Ipv6Addr, bool)>> {
+        let heard = |m: &NveToNva| match m {
+            NveToNva::Claim { overrides, .. } => {
+                Some(overrides.iter().map(|(ip, set)| (*ip, *set)).collect())
+            }
+            _ => None,
+        };
+        lab.hosts[A].said.iter().filter_map(heard).collect()
+    };
+    let advert = |ip: Ipv6Addr, overrides| {
+        let kind = AnnounceKind::NeighborAdvertisement { router: false, overrides };
+        Event::Announce { port: PORT, kind, mac: mac(1), ip: Some(ip.into()) }
+    };
+    lab.event(A, advert(one, false));
+    lab.settle();
+    assert_eq!(flags(&lab), [vec![(one, false)]]);
+    lab.nva.records.get_mut(&vm(1)).unwrap().no_override = vec![one];
+    let record = lab.nva.records[&vm(1)].clone();
+    lab.input(A, Input::Nva(NvaToNve::Provision { key: vm(1), record: Some(record) }));
+    for ip in [one, one, link_local, "2001:db8::9".parse().unwrap()] {
+        lab.pass(1_100);
+        lab.event(A, advert(ip, ip != one));
+        lab.settle();
+    }
+    assert_eq!(flags(&lab).len(), 1, "known, or of an address that no directory lists, or of another's");
+    for _ in 0..5 {
+        lab.event(A, advert(one, true));
+        lab.settle();
+    }
+    assert_eq!(flags(&lab)[1..], [vec![(one, true)]], "once a second at most");
+}
+
+#[test]
 fn r25_the_r_flag_of_an_advertisement_is_claimed_and_its_change_too() {
     let mut lab = Lab::new(2);
     lab.nva.define(vm(1), "2001:db8::1".parse().unwrap());
@@ -369,7 +411,7 @@ fn r25_the_r_flag_of_an_advertisement_is_claimed_and_its_change_too() {
         lab.hosts[A].said.iter().filter_map(flag).collect()
     };
     let advert = |router| {
-        let kind = AnnounceKind::NeighborAdvertisement { router };
+        let kind = AnnounceKind::NeighborAdvertisement { router, overrides: true };
         Event::Announce { port: PORT, kind, mac: mac(1), ip }
     };
     lab.event(A, advert(true));
@@ -390,7 +432,7 @@ fn r25_the_r_flag_of_an_advertisement_is_claimed_and_its_change_too() {
     assert_eq!(flags(&lab), [Some(true), Some(false)], "once a second at most");
     // By its link-local address, which no directory lists.
     lab.pass(1_100);
-    let kind = AnnounceKind::NeighborAdvertisement { router: false };
+    let kind = AnnounceKind::NeighborAdvertisement { router: false, overrides: true };
     lab.event(A, Event::Announce { port: PORT, kind, mac: mac(1), ip: Some("fe80::1".parse().unwrap()) });
     lab.settle();
     assert_eq!(flags(&lab).last(), Some(&Some(false)));

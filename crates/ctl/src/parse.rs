@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Dscp, Mac, Vni};
 
 /// A name of an NVE, VN, VM or port.
 ///
@@ -14,6 +14,14 @@ pub fn name(s: &str) -> Result<String, String> {
         "use 1 to 63 of the characters A-Z a-z 0-9 . _ - and begin with a letter or digit".to_owned()
     })?;
     Ok(s.to_owned())
+}
+
+/// A DSCP: a number or a name.
+///
+/// # Errors
+/// Says how one is written.
+pub fn dscp(s: &str) -> Result<Dscp, String> {
+    godwit_model::parse_dscp(s).map_err(|e| e.to_string())
 }
 
 /// A receive queue, `PORT:QUEUE`.

@@ -93,6 +93,20 @@ fn policy() {
 }
 
 #[test]
+fn r23_policy_dscp() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "policy define voice --dscp EF",
+        "policy define video --dscp af41 --json",
+        "policy define other --dscp 63",
+        "policy define plain --dscp 0",
+        "policy show slow",
+        "policy define voice --dscp 64",
+        "policy define voice --dscp AF44",
+    ]));
+}
+
+#[test]
 fn vm_move() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_wire::{Mac, Vni};
 
 pub use oper::{BadOperState, OperState};
-pub use policy::{BadPolicy, BadRule, Policy, parse_rule};
+pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
 
 /// The name of a Network Virtualization Edge, as the operator chose it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -202,6 +202,9 @@ pub struct VmRecord {
     pub router: bool,
     /// `router` is the operator's word, which no advertisement changes.
     pub router_pinned: bool,
+    /// Of `ipv6`, in order, what it last advertised with the O flag clear, as anycast addresses are (RFC 4861 section
+    /// 7.2.7, R25). Answers in its name do not depend on this (R29).
+    pub no_override: Vec<Ipv6Addr>,
     /// Its location is the operator's word (a foreign NVE without a session) and no claim moves it.
     pub pinned: bool,
     /// The planned move that is under way, if any.

@@ -1,6 +1,7 @@
 //! The NVE-NVA messages in the words of this crate; `proto/godwit/v1/session.proto` is their wire form.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 use godwit_wire::{Mac, Vni};
 
@@ -82,6 +83,8 @@ pub enum NveToNva {
         port: String,
         /// The R flag of an advertisement that the VM itself sent on this port (R25); `None`: not heard.
         router: Option<bool>,
+        /// The O flags of its advertisements, by the address that they were for (R25).
+        overrides: BTreeMap<Ipv6Addr, bool>,
     },
     /// The VM left; compare-and-delete by version (R19).
     Withdraw {

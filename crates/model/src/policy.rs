@@ -4,7 +4,7 @@ use core::fmt;
 use core::net::IpAddr;
 
 use godwit_wire::policy::{Direction, MAX_RULES, NAMES, PortRange, Prefix, Rule, Verdict};
-use godwit_wire::proto;
+use godwit_wire::{Dscp, dscp, proto};
 
 use crate::{BadName, check_name};
 
@@ -24,6 +24,9 @@ pub struct Policy {
     pub rate: u32,
     /// Packets that it may send at once after a silence.
     pub burst: u32,
+    /// Outer DSCP of what it sends to other NVEs, for the underlay's queues; the VM's own packets stay as they are
+    /// (R6). `None`: as without a policy.
+    pub dscp: Option<Dscp>,
 }
 
 /// A policy that cannot be used; says why.
@@ -130,6 +133,21 @@ pub fn parse_rule(s: &str) -> Result<Rule, BadRule> {
     check(rule, s)
 }
 
+/// A DSCP that cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("`{0}` is no DSCP: it is a number from 0 to 63, or a name such as EF, AF41, CS5, VA or LE")]
+pub struct BadDscp(pub String);
+
+/// Reads a DSCP as its `Display` writes it: a name in upper or lower case, or a number.
+///
+/// # Errors
+/// How one is written.
+pub fn parse_dscp(s: &str) -> Result<Dscp, BadDscp> {
+    let named = dscp::NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(s)).map(|(_, n)| *n);
+    let number = named.or_else(|| s.parse().ok());
+    number.and_then(Dscp::new).ok_or_else(|| BadDscp(s.into()))
+}
+
 /// Refuses what could never match.
 fn check(rule: Rule, s: &str) -> Result<Rule, BadRule> {
     let ports = rule.port.is_some() || rule.remote_port.is_some();
@@ -219,6 +237,26 @@ mod tests {
     }
 
     #[test]
+    fn r23_a_dscp_is_a_name_or_a_number() {
+        for (text, number, said) in [
+            ("EF", 46, "EF"),
+            ("af41", 34, "AF41"),
+            ("Cs5", 40, "CS5"),
+            ("46", 46, "EF"),
+            ("63", 63, "63"),
+            ("0", 0, "CS0"),
+        ] {
+            let dscp = parse_dscp(text).expect(text);
+            assert_eq!((dscp.get(), dscp.to_string().as_str()), (number, said));
+            assert_eq!(parse_dscp(said), Ok(dscp), "read as it is written");
+        }
+        for bad in ["64", "-1", "AF44", "CS8", "", "0x2e", "256"] {
+            let said = parse_dscp(bad).expect_err(bad).to_string();
+            assert!(said.contains(&format!("`{bad}`")) && said.contains("0 to 63"), "{said}");
+        }
+    }
+
+    #[test]
     fn r23_a_policy_that_cannot_be_used_is_refused() {
         let good = Policy {
             name: "web".into(),
@@ -226,6 +264,7 @@ mod tests {
             default: Verdict::Deny,
             rate: 0,
             burst: 0,
+            dscp: None,
         };
         assert_eq!(good.check(), Ok(()));
         let long = Policy { rules: vec![Rule::ANY; 65], ..good.clone() };

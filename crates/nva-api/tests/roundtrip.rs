@@ -10,7 +10,7 @@ use godwit_model::{
 use godwit_nva_api::prost::Message as _;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
 use godwit_wire::policy::Verdict;
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Dscp, Mac, Vni};
 use proptest::collection::{btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -60,7 +60,8 @@ fn ips6() -> impl Strategy<Value = Vec<Ipv6Addr>> {
 }
 
 fn record() -> impl Strategy<Value = VmRecord> {
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>(), of(name()));
+    let flags =
+        (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>(), of(name()), ips6());
     (name(), key(), ips4(), ips6(), of(location()), version(), flags).prop_map(
         |(
             name,
@@ -69,7 +70,7 @@ fn record() -> impl Strategy<Value = VmRecord> {
             ipv6,
             location,
             version,
-            (router, router_pinned, pinned, moving, frozen, policy),
+            (router, router_pinned, pinned, moving, frozen, policy, no_override),
         )| {
             let state = if location.is_some() { BindingState::Active } else { BindingState::Detached };
             VmRecord {
@@ -86,6 +87,7 @@ fn record() -> impl Strategy<Value = VmRecord> {
                 moving,
                 frozen,
                 policy,
+                no_override,
             }
         },
     )
@@ -100,8 +102,10 @@ fn policy() -> impl Strategy<Value = Policy> {
     ];
     let rule = select(rules.to_vec()).prop_map(|r| godwit_model::parse_rule(r).unwrap());
     let default = select(vec![Verdict::Allow, Verdict::Deny]);
-    (name(), vec(rule, 0..4), default, any::<u32>(), 1..u32::MAX)
-        .prop_map(|(name, rules, default, rate, burst)| Policy { name, rules, default, rate, burst })
+    let dscp = of(0..64u8).prop_map(|n| n.and_then(Dscp::new));
+    (name(), vec(rule, 0..4), default, any::<u32>(), 1..u32::MAX, dscp).prop_map(
+        |(name, rules, default, rate, burst, dscp)| Policy { name, rules, default, rate, burst, dscp },
+    )
 }
 
 fn step() -> impl Strategy<Value = MoveStep> {
@@ -156,11 +160,14 @@ fn move_record() -> impl Strategy<Value = MoveRecord> {
 fn claim() -> impl Strategy<Value = NveToNva> {
     use ClaimCause as C;
     let causes = [C::Activate, C::GratuitousArp, C::NeighborAdvertisement, C::Rarp, C::FirstFrame, C::Resync];
-    (any::<u64>(), key(), ips4(), ips6(), select(causes.to_vec()), version(), name(), of(any::<bool>()))
-        .prop_map(|(seq, key, v4, v6, cause, base, port, router)| {
+    let flags = (of(any::<bool>()), ips6(), any::<bool>());
+    (any::<u64>(), key(), ips4(), ips6(), select(causes.to_vec()), version(), name(), flags).prop_map(
+        |(seq, key, v4, v6, cause, base, port, (router, heard, set))| {
+            let overrides = heard.into_iter().map(|ip| (ip, set)).collect();
             let ips = v4.into_iter().map(IpAddr::V4).chain(v6.into_iter().map(IpAddr::V6)).collect();
-            NveToNva::Claim { seq, key, ips, cause, base, port, router }
-        })
+            NveToNva::Claim { seq, key, ips, cause, base, port, router, overrides }
+        },
+    )
 }
 
 fn up() -> impl Strategy<Value = NveToNva> {

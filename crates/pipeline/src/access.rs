@@ -12,7 +12,7 @@ use godwit_tables::{DropReason, Tables};
 use godwit_wire::ethernet::{Ethernet, TAG_LEN};
 use godwit_wire::outer::Patch;
 use godwit_wire::tenant::Source;
-use godwit_wire::{Ecn, EtherType, FlowHash, Instant, Mac, Vni, tenant};
+use godwit_wire::{Class, Dscp, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 
 use crate::bum;
 use crate::classify::{self, Addresses, From, Sender};
@@ -35,7 +35,8 @@ pub(crate) struct Look {
     /// Where it goes: not [`COLD`] before the second pass means that the frame needs nothing but its
     /// destination's location.
     exit: Exit,
-    ecn: Ecn,
+    /// The outer header's: the frame's ECN, and the DSCP of its VM's policy (R6, R23).
+    class: Class,
     /// An IPv4 packet: over a dual-stack underlay it goes over IPv4 (R4).
     v4: bool,
 }
@@ -48,7 +49,7 @@ impl Default for Look {
             home: Home::default(),
             len: 0,
             exit: COLD,
-            ecn: Ecn::NotEct,
+            class: Class::default(),
             v4: false,
         }
     }
@@ -81,6 +82,8 @@ pub(crate) struct Port {
     usual: sources::Usual,
     /// Its VM's policy has a say (R23).
     filtered: bool,
+    /// And marks what it sends.
+    dscp: Option<Dscp>,
 }
 
 impl Port {
@@ -88,6 +91,7 @@ impl Port {
     pub fn of(tables: &Tables, port: PortIdx, vn: VnIdx, mac: Mac, admission: Admission) -> Option<Port> {
         let v = tables.vns.get(vn)?;
         let usual = tables.ports.sources(port).usual();
+        let filtered = tables.ports.is_filtered(port);
         Some(Port {
             port,
             vn,
@@ -97,7 +101,8 @@ impl Port {
             transparent: v.transparent_vlan,
             behind: false,
             usual,
-            filtered: tables.ports.is_filtered(port),
+            filtered,
+            dscp: if filtered { tables.ports.dscp(port) } else { None },
         })
     }
 
@@ -201,7 +206,7 @@ impl Look {
         vms.prefetch(self.home);
         self.key = key;
         self.hash = tenant.hash;
-        self.ecn = tenant.ecn;
+        self.class = tenant.ecn.into();
         self.v4 = tenant.is_v4();
         self.exit = PortIdx(0);
     }
@@ -221,6 +226,7 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
         let free = !port.filtered || tables.ports.sends_freely(port.port, frame);
         if good && free && bum::check_word(tables, port.port, frame).is_ok() {
             look.set(Key(u64::from(port.vn.0) << 48 | dst), tables.vms.view(), tenant);
+            look.class = Class::new(port.dscp, tenant.ecn);
         }
     }
 }
@@ -244,7 +250,7 @@ fn apply<P: Packet, O: Output<P>, S>(
         look.exit = match vms.get_at(look.home, look.key) {
             Some(Fib::Remote(to)) => match tables.tunnels.ready_for_frame(to, look.v4) {
                 Some((tunnel, header)) => {
-                    let patch = Patch { vni: port.vni, hash: look.hash, ecn: look.ecn };
+                    let patch = Patch { vni: port.vni, hash: look.hash, class: look.class };
                     match encapsulate(packet, tunnel, header, patch) {
                         Ok(grown) => {
                             look.len += grown as u32;
@@ -268,7 +274,7 @@ fn apply<P: Packet, O: Output<P>, S>(
         let out = &*cx.out;
         let outer = looks.iter().zip(burst).filter(|(look, _)| leaves(look));
         let outer = outer.map(|(look, p)| (p, out.takes(look.exit).checksum));
-        left = finish(outer, tables);
+        left = finish(outer, port.dscp.is_some(), tables);
     }
     cx.tables.counters.worker.checksums_left += left;
     cx.tables.counters.worker.encapsulated += encapsulated;

@@ -110,7 +110,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             (Destination::Port(port), _) => self.deliver(port, vn, packet),
             (Destination::Tunnel(tunnel), Some(vni)) => {
                 // A tunnel whose next hop does not answer loses broadcast, as a wire would.
-                match self.tunnel(packet, tunnel, vni, DEFAULT_TTL) {
+                let mark = self.tables.ports.dscp(self.ingress);
+                match self.tunnel(packet, tunnel, vni, (DEFAULT_TTL, mark)) {
                     Ok(()) => self.tables.counters.worker.encapsulated += 1,
                     Err((packet, reason)) => self.drop(packet, reason),
                 }

@@ -4,8 +4,8 @@
 use core::net::{IpAddr, Ipv4Addr};
 
 use godwit_tables::DropReason;
-use godwit_wire::outer::OuterError;
-use godwit_wire::{EtherType, Mac};
+use godwit_wire::outer::{Outer, OuterError};
+use godwit_wire::{Dscp, EtherType, Mac};
 
 /// TTL or hop limit of a first encapsulation (R3, R4).
 pub const DEFAULT_TTL: u8 = 64;
@@ -139,13 +139,22 @@ pub(crate) enum From {
         sender: IpAddr,
         /// Outer TTL as received.
         ttl: u8,
+        /// Outer DSCP as received, if it says anything: it goes along when the frame is sent on (R23).
+        dscp: Option<Dscp>,
     },
 }
 
 impl From {
     /// It had been delivered already, and its VM did not take it. Nobody remembers who sent it; it may make one
     /// journey less than a fresh one (R46d).
-    pub const RETURNED: From = From::Overlay { sender: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ttl: 48 };
+    pub const RETURNED: From =
+        From::Overlay { sender: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ttl: 48, dscp: None };
+
+    /// From the NVE that put this header on.
+    pub fn outer(outer: &Outer) -> From {
+        let dscp = Some(outer.dscp).filter(|dscp| dscp.get() != 0);
+        From::Overlay { sender: outer.src, ttl: outer.ttl, dscp }
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::{
     OuterHeader, Patch, V4_LEN, V6_LEN, copy_dscp, fill_udp_checksum, leave_udp_checksum,
 };
-use godwit_wire::{Family, Vni, ethernet, ipv6, tenant, udp};
+use godwit_wire::{Class, Dscp, Family, Vni, ethernet, ipv6, tenant, udp};
 
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource, Unfinished};
@@ -48,17 +48,19 @@ pub(crate) fn is_unfinished(tables: &Tables) -> bool {
     tables.udp_checksum | tables.copy_dscp
 }
 
-/// Finishes the outer headers of frames that were just encapsulated: the inner DSCP (R6), and UDP checksums (R5),
-/// each filled in, or left to the uplink's device where that is known to do it. Returns how many were left.
+/// Finishes the outer headers of frames that were just encapsulated: the inner DSCP (R6), unless they are `marked`
+/// with another (R23), and UDP checksums (R5), each filled in, or left to the uplink's device where that is known to
+/// do it. Returns how many were left.
 #[cold]
 #[inline(never)]
 pub(crate) fn finish<'a, P: Packet + 'a>(
     packets: impl Iterator<Item = (&'a mut P, bool)>,
+    marked: bool,
     tables: &Tables,
 ) -> u64 {
     let (mut left, vxlan_port) = (0, tables.vxlan_port);
     for (packet, leave) in packets {
-        if tables.copy_dscp {
+        if tables.copy_dscp && !marked {
             copy_dscp(packet.data_mut());
         }
         if !tables.udp_checksum {
@@ -88,15 +90,22 @@ fn leave_checksum<P: Packet>(packet: &mut P, vxlan_port: u16) -> bool {
 }
 
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
-    /// Encapsulates and sends, or says why not and gives the packet back. For the cold paths.
+    /// Encapsulates with this outer TTL and, where it is marked, this DSCP (R23), and sends; or says why not and gives
+    /// the packet back. For the cold paths.
     #[inline(never)]
-    pub fn tunnel(&mut self, mut packet: P, to: TunnelIdx, vni: Vni, ttl: u8) -> Result<(), (P, DropReason)> {
+    pub fn tunnel(
+        &mut self,
+        mut packet: P,
+        to: TunnelIdx,
+        vni: Vni,
+        (ttl, dscp): (u8, Option<Dscp>),
+    ) -> Result<(), (P, DropReason)> {
         let look = tenant::look(packet.data(), &self.tables.hash_key);
         let Some((tunnel, header)) = self.tables.tunnels.ready_for_frame(to, look.is_v4()) else {
             return Err((packet, DropReason::NoTunnel));
         };
         let uplink = tunnel.uplink;
-        let patch = Patch { vni, hash: look.hash, ecn: look.ecn };
+        let patch = Patch { vni, hash: look.hash, class: Class::new(dscp, look.ecn) };
         if let Err(reason) = encapsulate(&mut packet, tunnel, header, patch) {
             return Err((packet, reason));
         }
@@ -105,16 +114,17 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
         if is_unfinished(self.tables) {
             let leave = self.out.takes(uplink).checksum;
-            let left = finish(core::iter::once((&mut packet, leave)), self.tables);
+            let left = finish(core::iter::once((&mut packet, leave)), dscp.is_some(), self.tables);
             self.tables.counters.worker.checksums_left += left;
         }
         self.send(uplink, packet);
         Ok(())
     }
 
-    /// Encapsulates and sends a frame for the first time; counts it either way.
+    /// Encapsulates and sends a frame of the burst for the first time; counts it either way.
     pub fn tunnel_first(&mut self, packet: P, to: TunnelIdx, vni: Vni) {
-        match self.tunnel(packet, to, vni, DEFAULT_TTL) {
+        let mark = self.tables.ports.dscp(self.ingress);
+        match self.tunnel(packet, to, vni, (DEFAULT_TTL, mark)) {
             Ok(()) => self.tables.counters.worker.encapsulated += 1,
             Err((packet, DropReason::TooBig)) => self.too_big(packet, to),
             Err((packet, reason)) => self.drop(packet, reason),

@@ -140,8 +140,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// The frame waits; its buffer does not (R45).
     fn hold(&mut self, packet: P, at: SpecialIdx, from: From) {
         let about = match from {
-            From::Local => About::local(self.now, self.ingress),
-            From::Overlay { sender, ttl } => About::overlay(self.now, self.ingress, sender, ttl),
+            From::Local => About::local(self.now, self.ingress, self.tables.ports.dscp(self.ingress)),
+            From::Overlay { sender, ttl, dscp } => About::overlay(self.now, self.ingress, sender, ttl, dscp),
         };
         match self.tables.hold(at, packet.data(), about) {
             Ok(()) => self.out.discard(packet),
@@ -158,9 +158,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         tunnel: TunnelIdx,
         from: From,
     ) -> Result<(), (P, DropReason)> {
-        let ttl = match from {
-            From::Overlay { ttl, .. } => flight_ttl(ttl),
-            From::Local => Some(DEFAULT_TTL),
+        let (ttl, dscp) = match from {
+            From::Overlay { ttl, dscp, .. } => (flight_ttl(ttl), dscp),
+            From::Local => (Some(DEFAULT_TTL), self.tables.ports.dscp(self.ingress)),
         };
         // Also where the TTL is used up: that is the sender whose entry closes a loop.
         let key = self.tables.vms.special(at).key;
@@ -169,7 +169,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             self.tell_loop(key, from, tunnel);
             return Err((packet, DropReason::TtlExhausted));
         };
-        self.tunnel(packet, tunnel, vni, ttl)?;
+        self.tunnel(packet, tunnel, vni, (ttl, dscp))?;
         self.tables.forwarded(at, self.now);
         Ok(())
     }
@@ -254,10 +254,10 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                     return Err((packet, DropReason::UnknownVn));
                 };
                 if in_flight {
-                    let from = From::Overlay { sender: about.sender, ttl: about.ttl };
+                    let from = From::Overlay { sender: about.sender, ttl: about.ttl, dscp: about.dscp };
                     return self.in_flight(packet, at, vni, tunnel, from);
                 }
-                self.tunnel(packet, tunnel, vni, DEFAULT_TTL)?;
+                self.tunnel(packet, tunnel, vni, (DEFAULT_TTL, about.dscp))?;
                 self.tables.counters.worker.encapsulated += 1;
                 Ok(())
             }

@@ -232,6 +232,5 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         cx.tables.counters.worker.decapsulated += 1;
         return cx.flood(packet, vn, None);
     }
-    let from = From::Overlay { sender: outer.src, ttl: outer.ttl };
-    cx.resolve(packet, Key::new(vn, dst), outer.vni, from);
+    cx.resolve(packet, Key::new(vn, dst), outer.vni, From::outer(&outer));
 }

@@ -187,7 +187,8 @@ fn advert(adv: &Advert, port: &Port, tables: &Tables, now: Instant) -> Wish {
         // Without the O flag it must not replace what is known (R25).
         return Wish::Nothing;
     }
-    Wish::Announce(AnnounceKind::NeighborAdvertisement { router: adv.router }, Some(target))
+    let (router, overrides) = (adv.router, adv.overrides);
+    Wish::Announce(AnnounceKind::NeighborAdvertisement { router, overrides }, Some(target))
 }
 
 fn ask_of(port: &Port, target: IpAddr, ip: IpAddr, tables: &Tables, now: Instant) -> Ask {

@@ -141,7 +141,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             Back::Tunnel(tunnel) => {
                 let vni = self.tables.vns.get(vn).map(|v| v.vni);
                 let sent = match vni {
-                    Some(vni) => self.tunnel(answer, tunnel, vni, DEFAULT_TTL),
+                    Some(vni) => self.tunnel(answer, tunnel, vni, (DEFAULT_TTL, None)),
                     None => Err((answer, DropReason::UnknownVn)),
                 };
                 if let Err((answer, _)) = sent {

@@ -15,7 +15,7 @@ use godwit_tables::vms::{Fib, State};
 use godwit_tables::{Dispatch, DropReason, Tables};
 use godwit_wire::ethernet::TAG_LEN;
 use godwit_wire::policy::{self, Direction};
-use godwit_wire::{EtherType, Instant, Mac, Vni, tenant};
+use godwit_wire::{Dscp, EtherType, Instant, Mac, Vni, tenant};
 
 use crate::access::{self, Port, Wish};
 use crate::bum::{check_word, destinations};
@@ -101,6 +101,11 @@ pub enum Step {
         vn: VnIdx,
         /// Its identifier.
         vni: Vni,
+    },
+    /// What goes to another NVE has this outer DSCP, by its VM's policy, or as it came (R23).
+    Marked {
+        /// The code point.
+        dscp: Dscp,
     },
     /// A policy was asked (R23).
     Policy {
@@ -326,8 +331,7 @@ impl Tracer<'_> {
             let inner = self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
             return self.flood(vn, inner, false);
         }
-        let from = From::Overlay { sender: outer.src, ttl: outer.ttl };
-        self.resolve(Key::new(vn, dst), outer.inner_end - outer.inner_offset, from)
+        self.resolve(Key::new(vn, dst), outer.inner_end - outer.inner_offset, From::outer(&outer))
     }
 
     fn underlay(&self, uplink: &Uplink) -> Verdict {
@@ -362,7 +366,7 @@ impl Tracer<'_> {
                 self.tunnel(tunnel);
                 match self.tables.tunnels.get(tunnel) {
                     None => Verdict::Drop(DropReason::NoTunnel),
-                    Some(t) if t.header.is_some() => self.encapsulate(tunnel, len, false),
+                    Some(t) if t.header.is_some() => self.encapsulate(tunnel, len, false, from),
                     Some(_) => self.hold(false, self.tables.miss_hold_packets(), len, Verdict::Held),
                 }
             }
@@ -380,7 +384,7 @@ impl Tracer<'_> {
                             From::Overlay { ttl, .. } if flight_ttl(ttl).is_none() => {
                                 Verdict::Drop(DropReason::TtlExhausted)
                             }
-                            _ => self.encapsulate(tunnel, len, in_flight),
+                            _ => self.encapsulate(tunnel, len, in_flight, from),
                         }
                     }
                 }
@@ -433,7 +437,14 @@ impl Tracer<'_> {
         }
     }
 
-    fn encapsulate(&self, tunnel: TunnelIdx, len: usize, in_flight: bool) -> Verdict {
+    fn encapsulate(&mut self, tunnel: TunnelIdx, len: usize, in_flight: bool, from: From) -> Verdict {
+        let mark = match from {
+            From::Local => self.tables.ports.dscp(self.ingress),
+            From::Overlay { dscp, .. } => dscp,
+        };
+        if let Some(dscp) = mark {
+            self.trace.push(Step::Marked { dscp });
+        }
         match self.tables.tunnels.get(tunnel) {
             Some(t) if len > usize::from(t.inner_max) => Verdict::Drop(DropReason::TooBig),
             Some(t) => match t.remote {
@@ -476,6 +487,7 @@ impl fmt::Display for Step {
             }
             Step::Outer { sender, ttl } => write!(f, "VXLAN from NVE {sender}, TTL {ttl} (R1, R3, R4)"),
             Step::VnFound { vn, vni } => write!(f, "VN {}: VNI {vni} (R13)", vn.0),
+            Step::Marked { dscp } => write!(f, "outer DSCP {dscp} (R23)"),
             Step::Policy { port, judged: Judged { verdict, rule: Some(rule) } } => {
                 write!(f, "policy of port {}: {verdict}, by the rule `{rule}` (R23)", port.0)
             }

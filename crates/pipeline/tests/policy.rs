@@ -26,7 +26,7 @@ impl Lab {
         for (rule, at) in rules.iter().zip(0..) {
             self.apply(Update::PolicyRule { port, at, rule: *rule });
         }
-        self.apply(Update::PolicySet { port, rules: rules.len() as u8, default, rate });
+        self.apply(Update::PolicySet { port, rules: rules.len() as u8, default, rate, dscp: None });
     }
 }
 
@@ -126,6 +126,10 @@ fn r23_a_vm_sends_no_more_packets_than_its_policy_lets_it() {
     lab.input(P1, &vec![udp(M1, R4, (1, 2)); 64]);
     assert_eq!(lab.to(UPLINK).len(), 5);
     lab.clear();
+    lab.policy(P1, &[], Verdict::Allow, Rate::UNLIMITED);
+    lab.input(P1, &vec![udp(M1, R4, (1, 2)); 64]);
+    assert_eq!(lab.to(UPLINK).len(), 64, "without a rate at once");
+    lab.clear();
     lab.input(P2, &vec![udp(M2, M1, (1, 2)); 64]);
     assert_eq!(lab.to(P1).len(), 64, "what it gets is others' to send");
 }
@@ -137,7 +141,8 @@ fn r23_a_policy_changes_as_a_whole_and_ends_with_its_port() {
     lab.policy(P1, &[], Verdict::Deny, Rate::UNLIMITED);
     lab.apply(Update::PolicyRule { port: P1, at: 0, rule: rule(Verdict::Allow, Direction::Out, None) });
     dropped(&mut lab, P1, &frame, DropReason::PolicyDenied);
-    lab.apply(Update::PolicySet { port: P1, rules: 1, default: Verdict::Deny, rate: Rate::UNLIMITED });
+    let rate = Rate::UNLIMITED;
+    lab.apply(Update::PolicySet { port: P1, rules: 1, default: Verdict::Deny, rate, dscp: None });
     lab.one(P1, &frame);
     assert_eq!(lab.to(UPLINK).len(), 1);
     lab.policy(P1, &[], Verdict::Deny, Rate::UNLIMITED);

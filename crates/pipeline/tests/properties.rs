@@ -11,7 +11,7 @@ use godwit_tables::counters::DropReason;
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Nd, Vxlan};
 use godwit_wire::policy::{self, Direction, Prefix, Rule};
-use godwit_wire::{Mac, Rate, Vni};
+use godwit_wire::{Dscp, Mac, Rate, Vni};
 use proptest::prelude::*;
 
 const MACS: [Mac; 7] = [M1, M2, R4, R6, STRANGER, Mac::BROADCAST, mac(0x50)];
@@ -186,7 +186,13 @@ impl Lab {
     /// Without a rate: a trace cannot tell whether it is used up.
     fn enforce(&mut self, port: PortIdx, n: u8) {
         let default = if n & 1 == 0 { policy::Verdict::Deny } else { policy::Verdict::Allow };
-        self.apply(Update::PolicySet { port, rules: n % 3, default, rate: Rate::UNLIMITED });
+        self.apply(Update::PolicySet {
+            port,
+            rules: n % 3,
+            default,
+            rate: Rate::UNLIMITED,
+            dscp: Dscp::new(n),
+        });
     }
 
     fn run(&mut self, op: Op) {

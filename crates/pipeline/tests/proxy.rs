@@ -53,12 +53,15 @@ fn r25_unsolicited_advertisement_to_either_group() {
     let to_group = Nd { eth: (M1, frames::group_mac(group)), ip: (v6(1), group), ..to_all.clone() };
     for f in [to_all.frame(), to_group.frame()] {
         lab.one(P1, &f);
-        let kind = AnnounceKind::NeighborAdvertisement { router: false };
+        let kind = AnnounceKind::NeighborAdvertisement { router: false, overrides: true };
         assert_eq!(lab.take_events(), [announce(kind, Some(v6(1).into()))]);
     }
     lab.one(P1, &Nd { flags: 0xa0, ..to_all.clone() }.frame());
-    let kind = AnnounceKind::NeighborAdvertisement { router: true };
+    let kind = AnnounceKind::NeighborAdvertisement { router: true, overrides: true };
     assert_eq!(lab.take_events(), [announce(kind, Some(v6(1).into()))], "its R flag is told");
+    lab.one(P1, &Nd { flags: 0, ..to_all.clone() }.frame());
+    let kind = AnnounceKind::NeighborAdvertisement { router: false, overrides: false };
+    assert_eq!(lab.take_events(), [announce(kind, Some(v6(1).into()))], "and its O flag");
     assert!(lab.out.sent.is_empty());
     for bad in [
         Nd { hop_limit: 254, ..to_all.clone() },

@@ -69,8 +69,8 @@ impl Tables {
             }
             Update::ServerSet { port, server } => self.ports.set_server(port, server),
             Update::PolicyRule { port, at, rule } => self.ports.stage_rule(port, at, rule),
-            Update::PolicySet { port, rules, default, rate } => {
-                self.ports.enforce_policy(port, rules, default, rate)
+            Update::PolicySet { port, rules, default, rate, dscp } => {
+                self.ports.enforce_policy(port, rules, default, rate, dscp)
             }
             Update::PolicyClear { port } => {
                 self.ports.clear_policy(port);

@@ -70,7 +70,7 @@ impl Tables {
             self.arrivals.waiting.len() - 1
         });
         let queue = &mut self.arrivals.waiting[at].1;
-        self.holds.push(queue, frame, About::local(now, port)).map_err(|_| DropReason::HoldMemory)?;
+        self.holds.push(queue, frame, About::local(now, port, None)).map_err(|_| DropReason::HoldMemory)?;
         self.counters.worker.held += 1;
         Ok(())
     }

@@ -15,6 +15,8 @@ pub enum AnnounceKind {
     NeighborAdvertisement {
         /// Its R flag: the VM is a router.
         router: bool,
+        /// Its O flag: not so for anycast addresses.
+        overrides: bool,
     },
     /// A hypervisor's RARP announcement (R26).
     Rarp,

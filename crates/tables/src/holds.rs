@@ -7,7 +7,7 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
-use godwit_wire::Instant;
+use godwit_wire::{Dscp, Instant};
 
 use crate::update::PortIdx;
 
@@ -39,18 +39,20 @@ pub struct About {
     pub ttl: u8,
     /// The locator of the NVE that sent it; of no meaning for frames from a local port.
     pub sender: IpAddr,
+    /// The outer DSCP that it is to have, by its VM's policy, or that it came with (R23).
+    pub dscp: Option<Dscp>,
 }
 
 impl About {
     /// For a frame from a local port.
-    pub fn local(arrived: Instant, ingress: PortIdx) -> About {
+    pub fn local(arrived: Instant, ingress: PortIdx, dscp: Option<Dscp>) -> About {
         let sender = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        About { arrived, ingress, origin: Origin::Local, ttl: 0, sender }
+        About { arrived, ingress, origin: Origin::Local, ttl: 0, sender, dscp }
     }
 
     /// For a frame that another NVE sent.
-    pub fn overlay(arrived: Instant, ingress: PortIdx, sender: IpAddr, ttl: u8) -> About {
-        About { arrived, ingress, origin: Origin::Overlay, ttl, sender }
+    pub fn overlay(arrived: Instant, ingress: PortIdx, sender: IpAddr, ttl: u8, dscp: Option<Dscp>) -> About {
+        About { arrived, ingress, origin: Origin::Overlay, ttl, sender, dscp }
     }
 }
 
@@ -254,7 +256,7 @@ mod tests {
     use std::collections::VecDeque;
 
     fn about(n: u64) -> About {
-        About::local(Instant(n), PortIdx(n as u16))
+        About::local(Instant(n), PortIdx(n as u16), Dscp::new(n as u8))
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Rules come one by one and are in force together: a frame meets the old policy or the new one, never a mixture.
 
 use godwit_wire::policy::{self, Direction, MAX_RULES, Rule, Traffic, Verdict};
-use godwit_wire::{Bucket, Instant, Rate};
+use godwit_wire::{Bucket, Dscp, Instant, Rate};
 
 use crate::DropReason;
 use crate::topology::OutOfRange;
@@ -20,6 +20,7 @@ struct PortPolicy {
     default: Verdict,
     rate: Rate,
     bucket: Bucket,
+    dscp: Option<Dscp>,
 }
 
 /// All ports' policies. A port without one has no place here.
@@ -57,6 +58,11 @@ impl Policies {
         self.of(port).is_some_and(|p| p.in_force)
     }
 
+    /// What the port's VM sends is marked with this.
+    pub(crate) fn dscp(&self, port: usize) -> Option<Dscp> {
+        self.of(port)?.dscp
+    }
+
     fn slot(&mut self, port: usize) -> Result<&mut PortPolicy, OutOfRange> {
         let place = *self.places.get(port).ok_or(OutOfRange)?;
         if place != NONE {
@@ -70,6 +76,7 @@ impl Policies {
             default: Verdict::Allow,
             rate: Rate::UNLIMITED,
             bucket: Bucket::default(),
+            dscp: None,
         };
         // There are as many places as ports, all of them reserved.
         let place = match self.free.pop() {
@@ -99,14 +106,19 @@ impl Policies {
         count: u8,
         default: Verdict,
         rate: Rate,
+        dscp: Option<Dscp>,
     ) -> Result<(), OutOfRange> {
         if usize::from(count) > MAX_RULES {
             return Err(OutOfRange);
         }
         let slot = self.slot(port)?;
+        if slot.rate != rate {
+            // What was used of the old rate says nothing of the new one.
+            slot.bucket = Bucket::default();
+        }
         slot.rules = slot.staged;
         slot.in_force = true;
-        (slot.count, slot.default, slot.rate) = (count, default, rate);
+        (slot.count, slot.default, slot.rate, slot.dscp) = (count, default, rate, dscp);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{Direction, Rule, Verdict};
-use godwit_wire::{Bucket, Instant, Rate, Span, Vni};
+use godwit_wire::{Bucket, Dscp, Instant, Rate, Span, Vni};
 
 use crate::locations::Locations;
 use crate::policies::{Judged, Policies};
@@ -151,6 +151,11 @@ impl Ports {
         self.policies.is_set(usize::from(port.0))
     }
 
+    /// The outer DSCP that the policy of the port's VM gives to what it sends to other NVEs (R23).
+    pub fn dscp(&self, port: PortIdx) -> Option<Dscp> {
+        self.policies.dscp(usize::from(port.0))
+    }
+
     /// What the policy of the port's VM says of a frame, if it says anything.
     pub fn judge(&self, port: PortIdx, frame: &[u8], direction: Direction) -> Option<Judged> {
         self.policies.judge(usize::from(port.0), frame, direction)
@@ -187,9 +192,10 @@ impl Ports {
         rules: u8,
         default: Verdict,
         rate: Rate,
+        dscp: Option<Dscp>,
     ) -> Result<(), OutOfRange> {
         let at = usize::from(port.0);
-        self.policies.enforce(at, rules, default, rate)?;
+        self.policies.enforce(at, rules, default, rate, dscp)?;
         self.mark(at);
         Ok(())
     }

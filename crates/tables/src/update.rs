@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{Rule, Verdict};
-use godwit_wire::{Instant, Mac, Rate, Span, Vni};
+use godwit_wire::{Dscp, Instant, Mac, Rate, Span, Vni};
 
 /// A worker's dense number of a virtual network; control gives it out, at most 65,535 at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -225,6 +225,8 @@ pub enum Update {
         default: Verdict,
         /// What the VM may send.
         rate: Rate,
+        /// Outer DSCP of what it sends to other NVEs; `None`: as of VMs without a policy (R6).
+        dscp: Option<Dscp>,
     },
     /// The port's VM has no policy.
     PolicyClear {

@@ -5,7 +5,7 @@ use crate::frames;
 use godwit_wire::ethernet::{self, EtherType, Ethernet};
 use godwit_wire::outer::Patch;
 use godwit_wire::{Arp, Ecn, Family, FlowHash, HashKey, Icmpv4, Icmpv6, Ipv4, Ipv6, Mac, Ndp, Tcp, Udp};
-use godwit_wire::{OuterHeader, Vni, arp, ecn, flow, icmpv4, icmpv6, ndp, offload, outer, quote};
+use godwit_wire::{Class, OuterHeader, Vni, arp, ecn, flow, icmpv4, icmpv6, ndp, offload, outer, quote};
 use std::net::IpAddr;
 
 const PORT: u16 = 4789;
@@ -36,7 +36,8 @@ fn reencapsulate(o: &outer::Outer, inner: &[u8]) {
     };
     assert_eq!(header.family(), o.family);
     let mut out = vec![0xaa; header.len()];
-    let patch = Patch { vni: o.vni, hash: FlowHash::with(o.src_port, 7), ecn: o.ecn };
+    let patch =
+        Patch { vni: o.vni, hash: FlowHash::with(o.src_port, 7), class: Class::new(Some(o.dscp), o.ecn) };
     header.write(&mut out, inner.len(), o.ttl, patch);
     out.extend(inner);
     let again = outer::parse_outer(&out, PORT).expect("own headers parse");

@@ -20,6 +20,7 @@ pub mod addr;
 pub mod arp;
 mod bytes;
 pub mod checksum;
+pub mod dscp;
 pub mod ecn;
 pub mod error;
 pub mod ethernet;
@@ -44,6 +45,7 @@ pub mod vxlan;
 
 pub use addr::{Mac, ParseAddrError, Vni};
 pub use arp::Arp;
+pub use dscp::{Class, Dscp};
 pub use ecn::Ecn;
 pub use error::WireError;
 pub use ethernet::{EtherType, Ethernet};

@@ -4,6 +4,7 @@
 use crate::addr::{Mac, Vni};
 use crate::bytes::{array, put, put_u16, put_u32, u16_at, u32_at, v4_at, v6_at};
 use crate::checksum::{self, fold, pseudo_v4, pseudo_v6, sum, udp_field};
+use crate::dscp::{Class, Dscp};
 use crate::ecn::Ecn;
 use crate::error::WireError;
 use crate::ethernet::{self, EtherType};
@@ -162,7 +163,7 @@ impl OuterHeader {
     }
 
     /// Writes the header in front of an inner frame of `inner_len` bytes: lengths, IPv4 checksum,
-    /// TTL, ECN, source port, flow label (IPv6 only) and VNI patched in. The UDP checksum is 0
+    /// TTL, DSCP, ECN, source port, flow label (IPv6 only) and VNI patched in. The UDP checksum is 0
     /// (R5); see [`fill_udp_checksum`] for the optional full one.
     ///
     /// `inner_len` must be at most [`MAX_INNER`]: larger ones are a caller's bug that a debug
@@ -211,13 +212,13 @@ impl OuterHeader {
         debug_assert!(inner_len <= MAX_INNER && self.family == Family::V4);
         let udp_len = (inner_len + udp::HEADER_LEN + vxlan::HEADER_LEN) as u16;
         let total = (udp_len + ipv4::HEADER_LEN as u16).swap_bytes();
-        let ecn = u16::from(patch.ecn.bits()) << 8;
+        let class = u16::from(patch.class.bits()) << 8;
         // One's complement sums do not mind the byte order, so they are taken as the bytes lie.
-        let sum = !add(add(self.partial_sum, ecn), total);
+        let sum = !add(add(self.partial_sum, class), total);
         put::<16>(dst, 0, array(&self.bytes, 0));
         put::<16>(dst, 16, array(&self.bytes, 16));
         put::<2>(dst, 32, array(&self.bytes, 32));
-        put(dst, L3, (u32::from(total) << 16 | u32::from(ecn) | 0x45).to_le_bytes());
+        put(dst, L3, (u32::from(total) << 16 | u32::from(class) | 0x45).to_le_bytes());
         put(dst, L3 + 10, sum.to_le_bytes());
         put(dst, V4_UDP, self.udp(V4_UDP, patch.src_port(), udp_len));
         put(dst, V4_UDP + udp::HEADER_LEN, vxlan(patch.vni));
@@ -232,7 +233,7 @@ impl OuterHeader {
         put::<16>(dst, 16, array(&self.bytes, 16));
         put::<16>(dst, 32, array(&self.bytes, 32));
         put::<6>(dst, 48, array(&self.bytes, 48));
-        let class = u32::from(patch.ecn.bits()) << 20;
+        let class = u32::from(patch.class.bits()) << 20;
         put_u32(dst, L3, 6 << 28 | class | patch.flow_label());
         put_u16(dst, L3 + 4, udp_len);
         put(dst, V6_UDP, self.udp(V6_UDP, patch.src_port(), udp_len));
@@ -256,8 +257,8 @@ pub struct Patch {
     pub vni: Vni,
     /// Gives the UDP source port (R2) and the flow label (R4).
     pub hash: FlowHash,
-    /// Outer ECN (R6).
-    pub ecn: Ecn,
+    /// Outer DSCP and ECN (R6, R23).
+    pub class: Class,
 }
 
 impl Patch {
@@ -376,6 +377,8 @@ pub struct Outer {
     pub dst: IpAddr,
     /// TTL or hop limit as received, in hops.
     pub ttl: u8,
+    /// Outer DSCP as received (R6).
+    pub dscp: Dscp,
     /// Outer ECN, to be merged by [`crate::ecn::apply_to_frame`].
     pub ecn: Ecn,
     /// The virtual network.
@@ -468,7 +471,7 @@ struct L4 {
     src: IpAddr,
     dst: IpAddr,
     ttl: u8,
-    ecn: Ecn,
+    class: u8,
     udp: usize,
     end: usize,
 }
@@ -524,7 +527,8 @@ pub fn parse_outer(frame: &[u8], vxlan_port: u16) -> Result<Outer, OuterError> {
         src: l4.src,
         dst: l4.dst,
         ttl: l4.ttl,
-        ecn: l4.ecn,
+        dscp: Dscp::of_class(l4.class),
+        ecn: Ecn::from_bits(l4.class),
         vni: Vni::from_low24(u32_at(frame, vx + 4) >> 8),
         src_port: u16_at(frame, l4.udp),
         inner_offset,
@@ -574,7 +578,7 @@ fn locate_v4(frame: &[u8]) -> Result<L4, OuterError> {
         src: ip.src().into(),
         dst: ip.dst().into(),
         ttl: ip.ttl(),
-        ecn: ip.ecn(),
+        class: ip.tos(),
         udp: L3 + ip.header_len(),
         end: L3 + ip.total_len(),
     })
@@ -598,7 +602,7 @@ fn locate_v6(frame: &[u8]) -> Result<L4, OuterError> {
         src: ip.src().into(),
         dst: ip.dst().into(),
         ttl: ip.hop_limit(),
-        ecn: ip.ecn(),
+        class: ip.traffic_class(),
         udp: L3 + upper.offset,
         end: L3 + ip.total_len(),
     })

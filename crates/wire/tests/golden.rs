@@ -126,7 +126,7 @@ fn outer_v4_parses_and_is_written_the_same() {
 
     let h = OuterHeader::v4(U1, U2, [192, 0, 2, 1].into(), [192, 0, 2, 2].into(), 4789, 255);
     let mut out = [0; 50];
-    let patch = Patch { vni: vni(), hash: FlowHash::with(50000, 0), ecn: Ecn::for_encap(&f[50..]) };
+    let patch = Patch { vni: vni(), hash: FlowHash::with(50000, 0), class: Ecn::for_encap(&f[50..]).into() };
     h.write(&mut out, f.len() - 50, 64, patch);
     assert_eq!(out, f[..50]);
 }
@@ -142,7 +142,7 @@ fn outer_v6_with_checksum_parses_and_is_written_the_same() {
     let (a, b) = ("fd00::1".parse().expect("address"), "fd00::2".parse().expect("address"));
     let h = OuterHeader::v6(U1, U2, a, b, 4789, 64);
     let mut out = f.clone();
-    let patch = Patch { vni: vni(), hash: FlowHash::with(50000, 0x54321), ecn: Ecn::NotEct };
+    let patch = Patch { vni: vni(), hash: FlowHash::with(50000, 0x54321), class: Ecn::NotEct.into() };
     h.write(&mut out[..70], f.len() - 70, 64, patch);
     assert_eq!(out[60..62], [0, 0], "no checksum by default");
     outer::fill_udp_checksum(&mut out, 4789).expect("VXLAN");

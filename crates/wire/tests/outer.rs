@@ -2,7 +2,7 @@
 
 use godwit_testkit::frames::{self, Ck, V4, V6, Vxlan};
 use godwit_wire::outer::{Outer, OuterError, Patch, UdpChecksum, parse_outer};
-use godwit_wire::{Ecn, Family, FlowHash, Mac, OuterHeader, Vni};
+use godwit_wire::{Class, Dscp, Ecn, Family, FlowHash, Mac, OuterHeader, Vni};
 use std::net::{IpAddr, Ipv6Addr};
 
 const U1: Mac = Mac([2, 0, 0, 0, 1, 1]);
@@ -189,11 +189,13 @@ fn version_must_fit_the_ethertype() {
 
 #[test]
 fn the_written_header_is_the_naive_one() {
-    for ecn in [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce] {
+    let ecns = [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce];
+    let classes = ecns.into_iter().flat_map(|ecn| (0..64).map(move |n| Class::new(Dscp::new(n), ecn)));
+    for class in classes {
         for ttl in [1, 48, 64, 255] {
             for family in [Family::V4, Family::V6] {
                 let mut v = vxlan(family);
-                (v.tos, v.ttl, v.label, v.ports.0) = (ecn.bits(), ttl, 0xfedcb, 65535);
+                (v.tos, v.ttl, v.label, v.ports.0) = (class.bits(), ttl, 0xfedcb, 65535);
                 let expected = v.frame(&inner());
                 let header = match v.ip {
                     (IpAddr::V4(s), IpAddr::V4(d)) => OuterHeader::v4(U1, U2, s, d, 4789, 64),
@@ -203,7 +205,7 @@ fn the_written_header_is_the_naive_one() {
                 assert_eq!((header.src_ip(), header.dst_ip()), v.ip);
                 assert_eq!((header.dst_mac(), header.ttl()), (U2, 64));
                 let mut out = vec![0xaa; header.len()];
-                let patch = Patch { vni: v.vni, hash: FlowHash::with(65535, 0xfedcb), ecn };
+                let patch = Patch { vni: v.vni, hash: FlowHash::with(65535, 0xfedcb), class };
                 header.write(&mut out, inner().len(), ttl, patch);
                 assert_eq!(out, expected[..header.len()]);
             }

@@ -254,7 +254,7 @@ proptest! {
         let vni = Vni::new(v).expect("24 bits");
         let sport = sport | 0xc000;
         let mut out = vec![0xaa; header.len()];
-        let patch = Patch { vni, hash: FlowHash::with(sport, label), ecn: Ecn::from_bits(e) };
+        let patch = Patch { vni, hash: FlowHash::with(sport, label), class: Ecn::from_bits(e).into() };
         header.write(&mut out, inner.len(), ttl, patch);
         out.extend(&inner);
         let mut naive = frames::Vxlan::new((m1, m2), (src, dst), vni);

@@ -105,8 +105,8 @@ impl Vm {
             None => self.announced.into_iter().collect(),
         };
         let (seq, cause) = (c.seq, c.cause);
-        let router = self.router;
-        cx.send(NveToNva::Claim { seq, key: self.key, ips, cause, base, port: name, router });
+        let (router, overrides) = (self.router, self.overrides.clone());
+        cx.send(NveToNva::Claim { seq, key: self.key, ips, cause, base, port: name, router, overrides });
     }
 
     pub(crate) fn repeat_claim(&mut self, cx: &mut Ctx<'_>) {

@@ -28,7 +28,7 @@ mod scan;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use godwit_model::message::NveToNva;
 use godwit_model::{
@@ -254,6 +254,8 @@ pub(crate) struct Vm {
     confirmed: bool,
     /// The R flag of its last advertisement here (R25).
     pub(crate) router: Option<bool>,
+    /// The O flags of its advertisements here, by address; none of addresses that its record has not (R25).
+    overrides: BTreeMap<Ipv6Addr, bool>,
     /// Address of an announcement that came before the directory spoke.
     announced: Option<IpAddr>,
     /// No second note on a refused announcement before then.
@@ -290,6 +292,7 @@ impl Vm {
             spoke: false,
             confirmed: false,
             router: None,
+            overrides: BTreeMap::new(),
             announced: None,
             quiet_until: Instant(0),
             handover: Handover::default(),

@@ -186,26 +186,43 @@ impl Vm {
             return self.refuse_announcement(if usual { Level::Debug } else { Level::Warn }, text, cx);
         }
         self.announced = ip;
-        if let AnnounceKind::NeighborAdvertisement { router } = kind {
-            self.router = Some(router);
+        if let AnnounceKind::NeighborAdvertisement { router, overrides } = kind {
+            self.keep_flags(router, overrides, ip, cx);
         }
         self.activate(port, cause_of(kind), cx);
     }
 
-    /// A VM that runs here advertised itself again: a changed R flag goes to the directory, once a
+    /// What the VM's advertisement for `ip` says goes along with its next claim (R25).
+    fn keep_flags(&mut self, router: bool, overrides: bool, ip: Option<IpAddr>, cx: &Ctx<'_>) {
+        self.router = Some(router);
+        let Some(r) = cx.record else { return };
+        self.overrides.retain(|ip, _| r.ipv6.contains(ip));
+        if let Some(IpAddr::V6(ip)) = ip
+            && r.ipv6.contains(&ip)
+        {
+            self.overrides.insert(ip, overrides);
+        }
+    }
+
+    /// A VM that runs here advertised itself again: a changed flag goes to the directory, once a
     /// second at most (R25).
     fn flag_heard(&mut self, kind: AnnounceKind, ip: Option<IpAddr>, cx: &mut Ctx<'_>) {
-        let AnnounceKind::NeighborAdvertisement { router } = kind else { return };
+        let AnnounceKind::NeighborAdvertisement { router, overrides } = kind else { return };
         let Some(r) = cx.record else { return };
         // Link-local ones are in no directory, and the port is the VM's whatever it calls itself (R65).
         let unlisted = |ip| matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
         let own = ip.is_some_and(|ip| unlisted(ip) || r.ips().any(|i| i == ip));
-        let known = r.router_pinned || r.router == router;
+        let router_known = r.router_pinned || r.router == router;
+        let overrides_known = match ip {
+            Some(IpAddr::V6(ip)) if r.ipv6.contains(&ip) => r.no_override.contains(&ip) != overrides,
+            _ => true,
+        };
+        let known = router_known && overrides_known;
         if !own || known || self.claim.is_some() || cx.now < self.quiet_until {
             return;
         }
         self.quiet_until = cx.now + godwit_wire::Span::from_ms(1000);
-        self.router = Some(router);
+        self.keep_flags(router, overrides, ip, cx);
         self.start_claim(ClaimCause::NeighborAdvertisement, false, cx);
     }
 

@@ -8,7 +8,7 @@ use godwit_model::{BindingState, DenyReason, Location, MoveId, MoveMode, NveId, 
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
 use godwit_tables::update::{Key, Update, VmState, VnIdx};
 use godwit_wire::policy::{Rule, Verdict};
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Dscp, Mac, Vni};
 use proptest::prelude::*;
 
 use crate::config::WorkerSet;
@@ -57,6 +57,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         version: Version { epoch: 1, seq },
         router: false,
         router_pinned: false,
+        no_override: Vec::new(),
         frozen: false,
         policy: (n % 3 == 2).then(|| format!("policy{}", at % 2)),
         pinned: false,
@@ -187,6 +188,7 @@ fn policies(n: u8, at: u8) -> NvaToNve {
         default: Verdict::Deny,
         rate: at.into(),
         burst: 1,
+        dscp: Dscp::new(n),
     };
     let gone = at.is_multiple_of(3).then(|| name(n + 1)).into_iter().collect();
     NvaToNve::Policies { reset: at.is_multiple_of(4), policies: vec![policy], gone }

@@ -98,6 +98,7 @@ impl MiniNva {
             version,
             router: false,
             router_pinned: false,
+            no_override: Vec::new(),
             frozen: false,
             policy: None,
             pinned: false,

@@ -9,7 +9,7 @@ use godwit_wire::arp::{self, Arp};
 use godwit_wire::ethernet;
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{Rule, Verdict};
-use godwit_wire::{Instant, Mac, Span};
+use godwit_wire::{Dscp, Instant, Mac, Span};
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Tables {
@@ -24,8 +24,8 @@ pub struct Tables {
     pub replicas: BTreeSet<(VnIdx, TunnelIdx)>,
     pub sources: BTreeSet<(PortIdx, IpAddr)>,
     pub servers: BTreeSet<PortIdx>,
-    /// Rules that are in force, and the default.
-    pub policies: BTreeMap<PortIdx, (Vec<Rule>, Verdict)>,
+    /// Rules that are in force, the default, and the DSCP.
+    pub policies: BTreeMap<PortIdx, (Vec<Rule>, Verdict, Option<Dscp>)>,
     staged: BTreeMap<(PortIdx, u8), Rule>,
     pub twins: BTreeMap<TunnelIdx, TunnelIdx>,
     pub silent: BTreeMap<VnIdx, Span>,
@@ -126,9 +126,9 @@ impl Tables {
             Update::PolicyRule { port, at, rule } => {
                 self.staged.insert((port, at), rule);
             }
-            Update::PolicySet { port, rules, default, .. } => {
+            Update::PolicySet { port, rules, default, dscp, .. } => {
                 let rules = (0..rules).map(|at| self.staged[&(port, at)]).collect();
-                self.policies.insert(port, (rules, default));
+                self.policies.insert(port, (rules, default, dscp));
             }
             Update::PolicyClear { port } => {
                 self.policies.remove(&port);

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use godwit_model::parse_rule;
 use godwit_nva_api::v1;
+use godwit_wire::Dscp;
 use serde::Serialize;
 
 use crate::context::{Context, Report};
@@ -47,6 +48,7 @@ Examples:
   godwitctl policy define web --default deny --rule 'allow in tcp port 443' --rule 'allow out tcp port 443' \\
       --rule 'allow out udp 10.0.0.53 remote-port 53' --rule 'allow in udp 10.0.0.53 remote-port 53'
   godwitctl policy define slow --rate 10000 --burst 200
+  godwitctl policy define voice --dscp EF
   godwitctl vm define web1 --vn blue --mac 02:00:00:00:00:01 --ipv4 10.0.0.1 --policy web")]
 pub struct DefineArgs {
     /// Its name.
@@ -64,6 +66,10 @@ pub struct DefineArgs {
     /// Packets that it may send at once after a silence; without it a tenth of a second's.
     #[arg(long, value_name = "PACKETS", requires = "rate", value_parser = clap::value_parser!(u32).range(1..))]
     burst: Option<u32>,
+    /// Outer DSCP of what a VM sends to other NVEs, for the underlay's queues: 0 to 63, or a name such as EF, AF41,
+    /// CS5. The VM's own packets stay as they are. Without it, as of VMs without a policy.
+    #[arg(long, value_name = "DSCP", value_parser = parse::dscp)]
+    dscp: Option<Dscp>,
 }
 
 /// What becomes of packets that no rule matches.
@@ -90,6 +96,8 @@ struct PolicyView {
     /// Null: no bound.
     rate: Option<u32>,
     burst: Option<u32>,
+    /// 0 to 63; null: no mark.
+    dscp: Option<u32>,
 }
 
 impl From<v1::Policy> for PolicyView {
@@ -99,6 +107,7 @@ impl From<v1::Policy> for PolicyView {
             default: if p.default_deny { "deny" } else { "allow" },
             rate: bound(p.rate),
             burst: bound(p.burst),
+            dscp: p.dscp,
             name: p.name,
             rules: p.rules,
         }
@@ -112,6 +121,13 @@ impl PolicyView {
             _ => String::new(),
         }
     }
+
+    /// The name and the number, or the number where there is no name.
+    fn mark(&self) -> String {
+        let Some(number) = self.dscp else { return String::new() };
+        let name = u8::try_from(number).ok().and_then(Dscp::new).and_then(Dscp::name);
+        name.map_or_else(|| number.to_string(), |name| format!("{name} ({number})"))
+    }
 }
 
 impl Report for PolicyView {
@@ -120,6 +136,7 @@ impl Report for PolicyView {
         lines.extend(self.rules.iter().map(|r| ("rule", r.clone())));
         lines.push(("default", self.default.into()));
         lines.push(("sends", self.limit()));
+        lines.push(("DSCP", self.mark()));
         facts(&lines)
     }
 }
@@ -131,9 +148,9 @@ struct PolicyList {
 
 impl Report for PolicyList {
     fn text(&self) -> String {
-        let mut t = Table::new(&["NAME", ">RULES", "DEFAULT", "SENDS"]);
+        let mut t = Table::new(&["NAME", ">RULES", "DEFAULT", "SENDS", "DSCP"]);
         for p in &self.policies {
-            t.row([p.name.clone(), p.rules.len().to_string(), p.default.into(), p.limit()]);
+            t.row([p.name.clone(), p.rules.len().to_string(), p.default.into(), p.limit(), p.mark()]);
         }
         t.text_or("no policies; `godwitctl policy define` makes one")
     }
@@ -150,7 +167,8 @@ struct Changed {
 impl Report for Changed {
     fn text(&self) -> String {
         let (name, rules) = (&self.policy.name, self.policy.rules.len());
-        format!("policy {name} {} ({rules} rules, default {})\n", self.verb, self.policy.default)
+        let mark = self.policy.dscp.map(|_| format!(", DSCP {}", self.policy.mark())).unwrap_or_default();
+        format!("policy {name} {} ({rules} rules, default {}{mark})\n", self.verb, self.policy.default)
     }
 }
 
@@ -162,6 +180,7 @@ fn request(a: DefineArgs) -> v1::Policy {
         default_deny: a.default == Default::Deny,
         rate,
         burst: a.burst.unwrap_or_else(|| rate.div_ceil(10)),
+        dscp: a.dscp.map(|dscp| dscp.get().into()),
     }
 }
 

@@ -153,6 +153,8 @@ struct VmView {
     router: bool,
     /// The router flag is the operator's.
     router_pinned: bool,
+    /// Addresses that it advertised with the O flag clear, as anycast addresses are.
+    no_override: Vec<String>,
     pinned: bool,
     /// It stays where it is after too many unplanned moves.
     frozen: bool,
@@ -180,6 +182,7 @@ impl From<v1::VmRecord> for VmView {
             version: text::version(r.version.as_ref()),
             router: r.router,
             router_pinned: r.router_pinned,
+            no_override: text::ips(&r.no_override),
             interested: (!r.interested.is_empty()).then_some(r.interested),
             pinned: r.pinned,
             frozen: r.frozen,
@@ -198,6 +201,9 @@ impl VmView {
     fn flags(&self) -> String {
         let flags = [(self.router, "router"), (self.pinned, "pinned"), (self.frozen, "frozen")];
         let mut words: Vec<String> = flags.iter().filter(|f| f.0).map(|f| f.1.to_owned()).collect();
+        if !self.no_override.is_empty() {
+            words.push(format!("no override ({})", self.no_override.join(" ")));
+        }
         words.extend(self.moving.as_ref().map(|m| format!("moving ({m})")));
         words.join(", ")
     }

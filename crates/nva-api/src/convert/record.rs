@@ -1,6 +1,7 @@
 //! Records: VMs, locations, versions, moves.
 
 use godwit_model as model;
+use godwit_wire::Dscp;
 use godwit_wire::policy::{Rule, Verdict};
 
 use super::{ConvertError, Problem, addresses, each, ipv4, ipv6, mac, move_id, name, nve_id, part, vni};
@@ -124,6 +125,7 @@ impl From<model::VmRecord> for v1::VmRecord {
             interested: Vec::new(),
             frozen: m.frozen,
             policy: m.policy.unwrap_or_default(),
+            no_override: m.no_override.iter().map(|a| a.octets().to_vec()).collect(),
         }
     }
 }
@@ -147,6 +149,7 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
             version: version("version", p.version)?,
             router: p.router,
             router_pinned: p.router_pinned,
+            no_override: addresses("no_override", &p.no_override, ipv6)?,
             pinned: p.pinned,
             moving: if p.moving.is_empty() { None } else { Some(move_id("moving", p.moving)?) },
             frozen: p.frozen,
@@ -163,6 +166,7 @@ impl From<model::Policy> for v1::Policy {
             default_deny: m.default == Verdict::Deny,
             rate: m.rate,
             burst: m.burst,
+            dscp: m.dscp.map(|dscp| dscp.get().into()),
         }
     }
 }
@@ -180,10 +184,16 @@ impl TryFrom<v1::Policy> for model::Policy {
             default: if p.default_deny { Verdict::Deny } else { Verdict::Allow },
             rate: p.rate,
             burst: p.burst,
+            dscp: p.dscp.map(dscp).transpose()?,
         };
         policy.check().map_err(|e| ConvertError::new("policy", Problem::Policy(e)))?;
         Ok(policy)
     }
+}
+
+fn dscp(number: u32) -> Result<Dscp, ConvertError> {
+    let dscp = u8::try_from(number).ok().and_then(Dscp::new);
+    dscp.ok_or_else(|| ConvertError::new("dscp", Problem::TooLarge(number.into(), 63)))
 }
 
 impl From<model::MoveStep> for v1::MoveStep {

@@ -1,6 +1,6 @@
 //! Messages of the NVE-NVA session.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{DirectoryMode, Gateway, Secret};
@@ -113,7 +113,7 @@ fn up(m: NveToNva) -> Up {
             };
             Up::Query(v1::Query { seq, vni: vni.get(), by: Some(by) })
         }
-        NveToNva::Claim { seq, key, ips, cause, base, port, router } => {
+        NveToNva::Claim { seq, key, ips, cause, base, port, router, overrides } => {
             let (ipv4, ipv6) = split(&ips);
             let cause = v1::ClaimCause::from(cause).into();
             Up::Claim(v1::Claim {
@@ -125,6 +125,7 @@ fn up(m: NveToNva) -> Up {
                 base: Some(base.into()),
                 port,
                 router,
+                overrides: overrides.into_iter().map(override_flag).collect(),
             })
         }
         NveToNva::Withdraw { key, version } => {
@@ -274,7 +275,16 @@ fn claim(p: v1::Claim) -> Result<NveToNva, ConvertError> {
         base: version("base", p.base)?,
         port: name("port", "port", p.port)?,
         router: p.router,
+        overrides: p
+            .overrides
+            .iter()
+            .map(|o| Ok((ipv6("overrides", &o.ipv6)?, o.set)))
+            .collect::<Result<_, ConvertError>>()?,
     })
+}
+
+fn override_flag((ip, set): (Ipv6Addr, bool)) -> v1::OverrideFlag {
+    v1::OverrideFlag { ipv6: ip.octets().to_vec(), set }
 }
 
 impl From<Attachment> for v1::Attachment {

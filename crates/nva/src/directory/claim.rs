@@ -1,6 +1,7 @@
 //! Who owns a VM: claims by compare-and-set, withdrawals by compare-and-delete (R18, R19, R21, R55).
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 use godwit_model::message::NvaToNve;
 use godwit_model::{
@@ -10,6 +11,15 @@ use godwit_model::{
 
 use super::{Directory, Level, SessionId};
 
+/// What a VM's own advertisements said (R25).
+#[derive(Clone)]
+pub(super) struct Flags {
+    /// The R flag; `None`: not heard.
+    pub router: Option<bool>,
+    /// The O flags of the addresses that were heard of.
+    pub overrides: BTreeMap<Ipv6Addr, bool>,
+}
+
 /// What an NVE claims.
 #[derive(Clone)]
 pub(super) struct Asked {
@@ -18,16 +28,20 @@ pub(super) struct Asked {
     pub ips: Vec<IpAddr>,
     pub cause: ClaimCause,
     pub base: Version,
-    pub router: Option<bool>,
+    pub flags: Flags,
     /// What was done about it so far, where another NVE is asked first (R21).
     pub story: Vec<MoveStep>,
 }
 
-/// Takes an advertised R flag over, unless the operator has said what holds; whether it is news.
-fn learn_router(record: &mut VmRecord, router: Option<bool>) -> bool {
-    let news = router.filter(|r| !record.router_pinned && *r != record.router);
-    record.router = news.unwrap_or(record.router);
-    news.is_some()
+/// Takes the advertised flags over, the R flag unless the operator has said what holds; whether there is news.
+fn learn(record: &mut VmRecord, flags: &Flags) -> bool {
+    let router = flags.router.filter(|r| !record.router_pinned && *r != record.router);
+    record.router = router.unwrap_or(record.router);
+    let cleared = |ip: &Ipv6Addr| flags.overrides.get(ip).map_or(record.no_override.contains(ip), |set| !set);
+    let no_override: Vec<_> = record.ipv6.iter().copied().filter(cleared).collect();
+    let news = router.is_some() || no_override != record.no_override;
+    record.no_override = no_override;
+    news
 }
 
 /// What a claim comes to.
@@ -45,7 +59,7 @@ impl Directory {
     pub(super) fn claim(&mut self, session: SessionId, nve: NveId, mut asked: Asked) {
         asked.ips.sort_unstable();
         asked.ips.dedup();
-        let Asked { seq, key, router, .. } = asked;
+        let Asked { seq, key, .. } = asked;
         let verdict = self.judge(&nve, key, &asked.ips, asked.base);
         if !matches!(verdict, Verdict::Verify) {
             self.end_contest(&nve, key);
@@ -55,7 +69,7 @@ impl Directory {
             Verdict::Verify => self.contest(session, nve, asked),
             Verdict::Confirm => {
                 self.source_came_back(&nve, key);
-                self.router_heard(session, key, router);
+                self.flags_heard(session, key, &asked.flags);
                 if let Some(record) = self.vms.get(&key).cloned() {
                     self.send(session, NvaToNve::Grant { seq, record });
                 }
@@ -64,16 +78,26 @@ impl Directory {
         }
     }
 
-    /// The owner's own advertisement says that it is a router, or none (R25). A new version, so that
-    /// no older word undoes it; the location stays.
-    fn router_heard(&mut self, session: SessionId, key: VmKey, router: Option<bool>) {
+    /// The owner's own advertisement says that it is a router, or none, or that an address is to override what is
+    /// known, or not (R25). A new version, so that no older word undoes it; the location stays.
+    fn flags_heard(&mut self, session: SessionId, key: VmKey, flags: &Flags) {
         let Some(mut record) = self.vms.get(&key).cloned() else { return };
-        if !learn_router(&mut record, router) {
+        let was_router = record.router;
+        if !learn(&mut record, flags) {
             return;
         }
         record.version = self.next_version();
-        let what = if record.router { "a router" } else { "no router" };
-        self.log(Level::Info, format!("VM {} ({key}) says that it is {what}", record.name));
+        let what = match (record.router == was_router, record.router) {
+            (true, _) => {
+                format!(
+                    "advertises without the O flag: {}",
+                    list(record.no_override.iter().copied().map(IpAddr::V6))
+                )
+            }
+            (false, true) => "says that it is a router".into(),
+            (false, false) => "says that it is no router".into(),
+        };
+        self.log(Level::Info, format!("VM {} ({key}) {what}", record.name));
         self.put_vm(record);
         self.publish(key, Some(session));
     }
@@ -132,7 +156,7 @@ impl Directory {
         let old = record.location.replace(location).map(|l| l.nve);
         record.state = BindingState::Active;
         record.version = self.next_version();
-        learn_router(&mut record, asked.router);
+        learn(&mut record, &asked.flags);
         let froze = by.is_none() && old.is_some() && self.count_unplanned(key);
         record.frozen |= froze;
         let by = by.or_else(|| self.unplanned_move(key, old.clone()?, &nve, asked));

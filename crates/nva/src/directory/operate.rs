@@ -250,6 +250,8 @@ impl Directory {
         let mut ipv6 = def.ipv6.clone();
         ipv6.sort_unstable();
         ipv6.dedup();
+        let learned = old.into_iter().flat_map(|r| &r.no_override).copied();
+        let no_override = learned.filter(|ip| ipv6.contains(ip)).collect();
         let record = VmRecord {
             name: def.name.clone(),
             key,
@@ -261,6 +263,7 @@ impl Directory {
             // What the VM said itself stays, unless the operator knows better or did so before.
             router: def.router || old.is_some_and(|r| r.router && !r.router_pinned),
             router_pinned: def.router,
+            no_override,
             frozen: old.is_some_and(|r| r.frozen),
             pinned: def.pinned.is_some(),
             policy: def.policy.clone(),

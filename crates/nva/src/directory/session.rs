@@ -6,7 +6,7 @@ use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{BindingState, DirectoryMode, Locators, NveId, Version, VmKey};
 use godwit_wire::{Instant, Span, Vni};
 
-use super::claim::Asked;
+use super::claim::{Asked, Flags};
 use super::interest::{Interests, Subscription};
 use super::{Directory, Level, Nve, NveRecord, Output, SessionId, Write};
 
@@ -99,8 +99,9 @@ impl Directory {
             NveToNva::Associate { key, port } => self.associate(session, &nve, key, port),
             NveToNva::Disassociate { key, port } => self.disassociate(session, key, &port),
             NveToNva::Query { seq, vni, by } => self.query(session, seq, vni, by),
-            NveToNva::Claim { seq, key, ips, cause, base, port: _, router } => {
-                self.claim(session, nve, Asked { seq, key, ips, cause, base, router, story: Vec::new() });
+            NveToNva::Claim { seq, key, ips, cause, base, port: _, router, overrides } => {
+                let flags = Flags { router, overrides };
+                self.claim(session, nve, Asked { seq, key, ips, cause, base, flags, story: Vec::new() });
             }
             NveToNva::Withdraw { key, version } => self.withdraw(&nve, key, version),
             NveToNva::Ack { ack_id } => self.ack(session, ack_id),

@@ -499,7 +499,17 @@ mod tests {
         }
         let port = String::from("p1");
         let (ips, cause, router) = (vec![], ClaimCause::GratuitousArp, None);
-        say(NveToNva::Claim { seq: 100, key, ips, cause, base: Version::ZERO, port, router }).await;
+        say(NveToNva::Claim {
+            seq: 100,
+            key,
+            ips,
+            cause,
+            base: Version::ZERO,
+            port,
+            router,
+            overrides: Default::default(),
+        })
+        .await;
         say(query(21)).await;
         let defined = actor.directory.vm(key).unwrap().version;
         let granted = Version { seq: defined.seq + 1, ..defined };

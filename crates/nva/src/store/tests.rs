@@ -7,6 +7,7 @@ use godwit_model::{
     BindingState, HandoverCounts, Location, Locators, MoveMode, MovePhase, MoveRecord, MoveStep,
     MoveStepKind, Policy, Unplanned, Version, VmRecord, parse_rule,
 };
+use godwit_wire::Dscp;
 use godwit_wire::policy::Verdict;
 use proptest::prelude::*;
 
@@ -28,6 +29,7 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         version: Version { epoch: 1, seq },
         router: seq.is_multiple_of(3),
         router_pinned: false,
+        no_override: if n > 1 { vec![Ipv6Addr::LOCALHOST] } else { vec![] },
         frozen: n > 2,
         policy: (n > 1).then(|| "web".into()),
         pinned: false,
@@ -77,7 +79,8 @@ fn nve(n: u8, foreign: bool) -> NveRecord {
 fn policy(n: u8, rate: u16) -> Policy {
     let rule = parse_rule("deny out tcp 10.0.0.0/8 port 1-9").unwrap();
     let (default, burst) = (if n > 1 { Verdict::Deny } else { Verdict::Allow }, 1);
-    Policy { name: format!("p{n}"), rules: vec![rule; n.into()], default, rate: rate.into(), burst }
+    let (name, rules, dscp) = (format!("p{n}"), vec![rule; n.into()], Dscp::new(rate as u8 % 70));
+    Policy { name, rules, default, rate: rate.into(), burst, dscp }
 }
 
 fn write() -> impl Strategy<Value = Write> {

@@ -142,7 +142,17 @@ impl Nve {
     pub async fn claim(&mut self, n: u16, base: Version) -> Result<VmRecord, Status> {
         let ips = vec![IpAddr::V4(ip(n))];
         let (cause, port) = (ClaimCause::FirstFrame, "p1".to_owned());
-        self.say(NveToNva::Claim { seq: n.into(), key: key(n), ips, cause, base, port, router: None }).await;
+        self.say(NveToNva::Claim {
+            seq: n.into(),
+            key: key(n),
+            ips,
+            cause,
+            base,
+            port,
+            router: None,
+            overrides: Default::default(),
+        })
+        .await;
         let answer = self.until(|m| match m {
             NvaToNve::Grant { record, .. } if record.key == key(n) => Some(Ok(record.clone())),
             NvaToNve::Deny { text, key: k, .. } if *k == key(n) => Some(Err(text.clone())),

@@ -11,7 +11,7 @@ use godwit_tables::update::*;
 use godwit_tables::{DropReason, Tables, TablesConfig};
 use godwit_testkit::frames::{self, Vxlan};
 use godwit_wire::outer::{Outer, OuterHeader, parse_outer};
-use godwit_wire::{Instant, Mac, Rate, Span, Vni};
+use godwit_wire::{HashKey, Instant, Mac, Rate, Span, Vni, flow};
 
 pub const UPLINK: PortIdx = PortIdx(0);
 pub const P1: PortIdx = PortIdx(1);
@@ -90,6 +90,17 @@ pub fn number(frame: &[u8]) -> u32 {
 
 pub fn numbers(frames: &[&[u8]]) -> Vec<u32> {
     frames.iter().map(|f| number(f)).collect()
+}
+
+/// The packet that encapsulation must give, built by the test kit alone.
+pub fn golden(inner: &[u8], remote: IpAddr, tos: u8) -> Vec<u8> {
+    let own = if remote.is_ipv4() { LOC4.into() } else { LOC6.into() };
+    let hash = flow::flow_hash(inner, &HashKey::new(0, 0));
+    let mut x = Vxlan::new((UP_MAC, HOP_MAC), (own, remote), vni());
+    x.ports = (hash.src_port(), 4789);
+    x.label = hash.flow_label();
+    x.tos = tos;
+    x.frame(inner)
 }
 
 /// What another NVE sends to us.

@@ -55,7 +55,16 @@ fn r55_the_addresses_must_be_the_recorded_ones() {
     let cause = ClaimCause::Activate;
     for ips in [vec![], vec![ip(2)], vec![ip(1), ip(9)]] {
         let base = Version::ZERO;
-        let m = NveToNva::Claim { seq: 1, key: key(1), ips, cause, base, port: "p1".into(), router: None };
+        let m = NveToNva::Claim {
+            seq: 1,
+            key: key(1),
+            ips,
+            cause,
+            base,
+            port: "p1".into(),
+            router: None,
+            overrides: Default::default(),
+        };
         let out = w.say(a, m);
         assert_eq!(denied(&out, a), Some(DenyReason::AddressMismatch));
     }
@@ -67,6 +76,7 @@ fn r55_the_addresses_must_be_the_recorded_ones() {
         base: Version::ZERO,
         port: "p1".into(),
         router: None,
+        overrides: Default::default(),
     };
     let out = w.say(a, m);
     assert!(granted(&out, a).is_some(), "neither order nor doubles matter");
@@ -199,7 +209,7 @@ fn claim_of_router(n: u8, router: Option<bool>) -> NveToNva {
     match claim(n, Version::ZERO) {
         NveToNva::Claim { seq, key, ips, base, port, .. } => {
             let cause = ClaimCause::NeighborAdvertisement;
-            NveToNva::Claim { seq, key, ips, cause, base, port, router }
+            NveToNva::Claim { seq, key, ips, cause, base, port, router, overrides: Default::default() }
         }
         other => other,
     }
@@ -223,6 +233,41 @@ fn r25_the_r_flag_is_learned_from_the_vm_itself() {
     assert!(kept.router, "a definition that says nothing leaves what was learned");
 }
 
+/// VM 1 has two IPv6 addresses of which one is an anycast address.
+#[test]
+fn r25_the_o_flag_is_learned_for_each_address() {
+    let mut w = World::new();
+    let (a, c) = (w.join("a"), w.join("c"));
+    let (one, two) = (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
+    let both = VmDefinition { ipv6: vec![one, two], ..definition(1) };
+    w.order(|d, now, wall| d.define_vm(now, wall, both.clone())).unwrap();
+    let ips = w.vm(1).ips().collect::<Vec<_>>();
+    let says = |w: &mut World, heard: &[(Ipv6Addr, bool)]| {
+        let (overrides, ips) = (heard.iter().copied().collect(), ips.clone());
+        let (seq, cause, port) = (7, ClaimCause::NeighborAdvertisement, "p1".to_owned());
+        let base = Version::ZERO;
+        w.say(a, NveToNva::Claim { seq, key: key(1), ips, cause, base, port, router: None, overrides })
+    };
+    let first = granted(&says(&mut w, &[(one, true), (two, false)]), a).unwrap();
+    assert_eq!(first.no_override, [two]);
+    let again = granted(&says(&mut w, &[(two, false)]), a).unwrap();
+    assert_eq!(again.version, first.version, "nothing new");
+    assert_eq!(granted(&says(&mut w, &[]), a).unwrap(), first, "not heard is no word");
+    let stranger = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9);
+    assert_eq!(granted(&says(&mut w, &[(stranger, false)]), a).unwrap(), first, "nor is another's address");
+    let out = says(&mut w, &[(two, true), (one, false)]);
+    let other = granted(&out, a).unwrap();
+    assert!(other.no_override == [one] && other.version > first.version);
+    assert_eq!(updated(&out, c), [other], "all are told");
+    let restored = Directory::restore(Config::default(), w.durable.clone(), 2);
+    assert_eq!(restored.state().vms[&key(1)].no_override, [one], "durable");
+    let (kept, _) = w.order(|d, now, wall| d.define_vm(now, wall, both.clone())).unwrap();
+    assert_eq!(kept.no_override, [one], "a definition leaves what was learned");
+    let without = VmDefinition { ipv6: vec![two], ..definition(1) };
+    let (less, _) = w.order(|d, now, wall| d.define_vm(now, wall, without)).unwrap();
+    assert!(less.no_override.is_empty(), "of addresses that it has");
+}
+
 #[test]
 fn r25_the_operators_word_stands() {
     let mut w = World::new();
@@ -244,7 +289,16 @@ fn r26_five_rounds_of_a_rarp_are_one_version() {
     let (a, b, c) = (w.join("a"), w.join("b"), w.join("c"));
     let ips = vec![ip(1), IpAddr::V6(v6)];
     let (cause, port, base) = (ClaimCause::GratuitousArp, "p1".to_owned(), Version::ZERO);
-    let m = NveToNva::Claim { seq: 7, key: key(1), ips: ips.clone(), cause, base, port, router: None };
+    let m = NveToNva::Claim {
+        seq: 7,
+        key: key(1),
+        ips: ips.clone(),
+        cause,
+        base,
+        port,
+        router: None,
+        overrides: Default::default(),
+    };
     assert!(granted(&w.say(a, m), a).is_some());
     w.settle(&[a, b, c]);
     w.start(1, "b", "m").unwrap();
@@ -253,7 +307,16 @@ fn r26_five_rounds_of_a_rarp_are_one_version() {
     for seq in 0..5 {
         // Each round may come as a claim of its own: an NVE that restarts in between says it again.
         let (cause, port, base) = (ClaimCause::Rarp, "p1".to_owned(), before);
-        let m = NveToNva::Claim { seq, key: key(1), ips: ips.clone(), cause, base, port, router: None };
+        let m = NveToNva::Claim {
+            seq,
+            key: key(1),
+            ips: ips.clone(),
+            cause,
+            base,
+            port,
+            router: None,
+            overrides: Default::default(),
+        };
         let out = w.say(b, m);
         versions.insert(granted(&out, b).unwrap().version);
         let mut out = [out, w.pass(50 + 100 * seq)].concat();

@@ -68,7 +68,16 @@ pub(super) fn definition(n: u8) -> VmDefinition {
 
 pub(super) fn claim(n: u8, base: Version) -> NveToNva {
     let (cause, port) = (ClaimCause::GratuitousArp, "p1".to_owned());
-    NveToNva::Claim { seq: 7, key: key(n), ips: vec![ip(n)], cause, base, port, router: None }
+    NveToNva::Claim {
+        seq: 7,
+        key: key(n),
+        ips: vec![ip(n)],
+        cause,
+        base,
+        port,
+        router: None,
+        overrides: Default::default(),
+    }
 }
 
 impl World {

@@ -1,13 +1,14 @@
 //! Policies of VMs: who is told of them, and what is refused (R23, R33).
 
 use godwit_model::{Policy, parse_rule};
+use godwit_wire::Dscp;
 use godwit_wire::policy::Verdict;
 
 use super::*;
 
 fn policy(name: &str, rules: &[&str]) -> Policy {
     let rules = rules.iter().map(|r| parse_rule(r).unwrap()).collect();
-    Policy { name: name.into(), rules, default: Verdict::Allow, rate: 0, burst: 0 }
+    Policy { name: name.into(), rules, default: Verdict::Allow, rate: 0, burst: 0, dscp: None }
 }
 
 fn define(w: &mut World, p: &Policy) -> Result<Vec<Output>, Refusal> {
@@ -79,4 +80,19 @@ fn r23_policies_are_durable_and_bounded() {
     assert_eq!(w.durable.policies, w.d.state().policies);
     let restored = Directory::restore(Config::default(), w.durable.clone(), 2);
     assert_eq!(restored.policies(), [&policy("a", &["deny in"])]);
+}
+
+/// A policy whose mark alone changes is another one.
+#[test]
+fn r23_the_mark_of_a_policy_is_told_and_durable() {
+    let mut w = World::new();
+    let (a, _) = w.hello("a");
+    for dscp in [Dscp::new(46), Dscp::new(0), None, Dscp::new(34)] {
+        let marked = Policy { dscp, ..policy("voice", &[]) };
+        let out = define(&mut w, &marked).unwrap();
+        let news = NvaToNve::Policies { reset: false, policies: vec![marked.clone()], gone: vec![] };
+        assert_eq!(sent(&out, a), [news]);
+        let restored = Directory::restore(Config::default(), w.durable.clone(), 2);
+        assert_eq!(restored.policies(), [&marked]);
+    }
 }
