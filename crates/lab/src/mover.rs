@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::agent::proto::Gap;
 use crate::clock::{ms, now_ns, wall_us};
 use crate::guest::migrate::Migration;
+use crate::guest::processor::{Processor, Work};
 use crate::guest::qemu::Nic;
 use crate::lab::guests::{Placed, VhostPort};
 use crate::lab::rpc::is_unreachable;
@@ -49,6 +50,8 @@ pub struct Moved {
     pub longest: Vec<Longest>,
     /// The silence at the VM's peer that belongs to the move, by the monotonic clock; for the caller to find.
     pub gap: Option<Gap>,
+    /// What the VM's processor did from its first moment at the new NVE to the end of that; for the caller to find.
+    pub work: Option<Work>,
     /// The same of all frames, taken apart; for the caller to find.
     pub frames: Option<FrameGap>,
     /// The NVA's record when the move was final; [`Moved::refresh`] reads it again.
@@ -100,6 +103,15 @@ impl Moved {
     /// How long the guest stood still.
     pub fn pause_ms(&self) -> f64 {
         self.paused.map_or(0.0, |p| ms(p.to_ns - p.from_ns))
+    }
+
+    /// What the VM's processor did from its first moment at the new NVE to the end of the silence at the peer.
+    pub fn work_in_gap(&self, processor: &Processor) -> Option<Work> {
+        let (paused, gap) = (self.paused?, self.gap?);
+        // Its books are kept by the wall clock.
+        let wall_us = |ns: u64| self.paused_wall_us + ns.saturating_sub(paused.from_ns) / 1000;
+        let (resumed, end) = (wall_us(paused.to_ns), wall_us(gap.to_ns));
+        processor.between(resumed.min(end), end)
     }
 
     /// From the pause to the first step of this kind, in milliseconds.
@@ -223,6 +235,7 @@ fn begin(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
         migration: None,
         longest: Vec::new(),
         gap: None,
+        work: None,
         frames: None,
         record,
         shown: String::new(),

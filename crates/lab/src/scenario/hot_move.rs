@@ -15,6 +15,7 @@ use super::{Common, Guests, Load, finish, ip_version, talk, with_agents};
 use crate::agent::proto::Gap;
 use crate::capture::Capture;
 use crate::clock::ms;
+use crate::guest::processor::Processor;
 use crate::guest::qemu::{GuestSpec, QEMU};
 use crate::guest::standard_image;
 use crate::lab::delay::{Delay, duration};
@@ -328,7 +329,10 @@ impl HotMove {
             std::thread::sleep(half.max(LATE_COUNTS));
             moved.refresh(&lab.nva)?;
             moved.gap = silence(lab, &moved)?;
-            moved.frames = frames(lab, watch, &moved);
+            // A namespace has no processor of its own.
+            let processor = lab.guests.get(PAIR.0).and_then(|v| v.processor.as_ref());
+            moved.work = processor.and_then(|p| moved.work_in_gap(p));
+            moved.frames = frames(processor, watch, &moved);
             println!("      {}", MoveLine::new(tries, &moved).text(Some(tcp)));
             if !moved.done() {
                 println!("             (called off: v is where it was)");
@@ -410,11 +414,9 @@ fn silence(lab: &mut Lab, moved: &Moved) -> Result<Option<Gap>> {
 }
 
 /// The silence of all of v's frames at p around the move.
-fn frames(lab: &Lab, watch: &Watch, moved: &Moved) -> Option<FrameGap> {
+fn frames(processor: Option<&Processor>, watch: &Watch, moved: &Moved) -> Option<FrameGap> {
     let stop_us = moved.paused?.length_ns() / 1000;
     let quiet = watch.around(moved.paused_wall_us, moved.paused_wall_us + stop_us)?;
-    // A namespace has no processor of its own.
-    let processor = lab.guests.get(PAIR.0).and_then(|v| v.processor.as_ref());
     FrameGap::new(moved, quiet, processor)
 }
 

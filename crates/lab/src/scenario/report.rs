@@ -104,6 +104,11 @@ pub struct MoveLine {
     /// What of that is left without the VM's stop and what it sent nothing by itself: the network's part. Below 0
     /// where the packet after was faster than the one before.
     pub network_gap_ms: Option<f64>,
+    /// What this machine's cores cost: how long in the silence, from when the VM ran at its new place, its emulated
+    /// processor ran, or waited for a core.
+    pub cores_ms: Option<f64>,
+    /// By how much the silence is longer than QEMU's downtime and that together.
+    pub beyond_cores_ms: Option<f64>,
     /// The silence of all of the VM's frames at its peer, whatever is in them.
     pub frame_gap_ms: Option<f64>,
     /// What of that the VM ran, and its new NVE heard nothing of it.
@@ -154,15 +159,21 @@ impl MoveLine {
         let whole = moved.migration.as_ref().filter(|m| m.postcopy_requests.is_none());
         let idle = moved.gap.filter(|_| whole.is_some()).and_then(|g| g.sender_ns).map(ms);
         let work = moved.frames.and_then(|f| f.work);
+        let gap_ms = moved.gap.map(|g| round(ms(g.to_ns - g.from_ns)));
+        let vm_downtime_ms = moved.migration.as_ref().map(|m| m.downtime_ms);
+        let cores_ms = moved.work.map(|w| round(w.ran_ms + w.waited_ms));
         MoveLine {
             n,
             from: moved.from.clone(),
             to: moved.to.clone(),
             pause_ms: moved.pause_ms(),
-            vm_downtime_ms: moved.migration.as_ref().map(|m| m.downtime_ms),
-            gap_ms: moved.gap.map(|g| round(ms(g.to_ns - g.from_ns))),
+            vm_downtime_ms,
+            gap_ms,
             sender_idle_ms: idle.map(round),
             network_gap_ms: moved.gap.zip(idle).map(|(g, i)| round(ms(g.length_ns()) - moved.pause_ms() - i)),
+            cores_ms,
+            beyond_cores_ms: vm_downtime_ms
+                .and_then(|downtime| Some(round(gap_ms? - downtime as f64 - cores_ms?))),
             frame_gap_ms: moved.frames.map(|f| f.all_ms),
             guest_silent_ms: moved.frames.map(|f| f.guest_silent_ms),
             switch_gap_ms: moved.frames.and_then(|f| f.switch_gap_ms),
@@ -313,6 +324,13 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
     let downtime = median(|m| m.vm_downtime_ms.map(|d| d as f64))?;
     let (pause, gap) = (median(|m| Some(m.pause_ms))?, median(|m| m.gap_ms)?);
     let (beyond, after) = (median(MoveLine::beyond_downtime_ms)?, median(|m| Some(m.gap_ms? - m.pause_ms))?);
+    let cores = match (median(|m| m.cores_ms), median(|m| m.beyond_cores_ms)) {
+        (Some(cores), Some(left)) => format!(
+            "\nThis machine's cores cost {cores:.1} ms of that: so long v's processor, which is emulated and translates everything anew,\n\
+             ran or waited for a core before p heard of v. The silence is {left:.1} ms longer than the downtime and that together."
+        ),
+        _ => String::new(),
+    };
     let parts = match (median(|m| m.frame_gap_ms), median(|m| m.guest_silent_ms)) {
         (Some(frames), Some(own)) => format!(
             "\nOf v's frames of any kind p saw none for {frames:.1} ms, {own:.1} ms of them from v running to the new NVE's \
@@ -331,8 +349,8 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
         [|m| m.processor_ran_ms, |m| m.processor_waited_ms, |m| m.processor_asleep_ms];
     let work = match work.map(median) {
         [Some(ran), Some(waited), Some(asleep)] => format!(
-            "\nFrom v running to that first frame its processor, which is emulated, ran for {ran:.1} ms and waited {waited:.1} ms for one \
-             of this machine's\ncores; for {asleep:.1} ms it had nothing to do."
+            "\nFrom v running to that first frame its processor ran for {ran:.1} ms and waited {waited:.1} ms for a core; for {asleep:.1} ms it had \
+             nothing to do."
         ),
         _ => String::new(),
     };
@@ -342,7 +360,7 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
     });
     Some(format!(
         "Medians of {} migrations: QEMU's downtime {downtime:.0} ms; v stopped to v running {pause:.1} ms; silence at p\n\
-         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{network}{parts}{work}{ours}",
+         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{cores}{network}{parts}{work}{ours}",
         all.len()
     ))
 }
