@@ -88,9 +88,8 @@ impl Guest {
         let limits = json!({ "max-bandwidth": bandwidth, "max-postcopy-bandwidth": POSTCOPY_BANDWIDTH });
         self.qmp.execute("migrate-set-parameters", limits)?;
         self.send_to(to)?;
+        self.wait_for("active")?;
         std::thread::sleep(before);
-        let state = self.migration_state()?;
-        ensure!(state["status"] == "active", "the migration stands at {} too soon", state["status"]);
         self.qmp.execute("migrate-start-postcopy", json!({})).map(drop)
     }
 
@@ -101,10 +100,15 @@ impl Guest {
     /// Where QEMU refuses, or does not come so far.
     pub fn migrate_half_way(&mut self, to: &mut Incoming) -> Result<()> {
         self.begin(to, true)?;
+        self.wait_for("pre-switchover")
+    }
+
+    /// Waits until the migration has come so far; a busy machine takes its time.
+    fn wait_for(&mut self, stage: &str) -> Result<()> {
         let give_up = Instant::now() + PATIENCE;
         loop {
             match self.migration_state()?["status"].as_str() {
-                Some("pre-switchover") => return Ok(()),
+                Some(status) if status == stage => return Ok(()),
                 Some(status @ ("completed" | "failed" | "cancelled")) => bail!("the migration has {status}"),
                 status if Instant::now() > give_up => bail!("the migration stands at {status:?}"),
                 _ => std::thread::sleep(Duration::from_millis(1)),
