@@ -203,6 +203,7 @@ fn arguments(spec: &GuestSpec, files: &Files) -> Vec<OsString> {
     words.push("-append".into());
     // A panic ends the guest, and with -no-reboot QEMU, instead of a wait for nothing. The kernel's check
     // of the timer counts its own instructions, and gives up where a busy machine holds QEMU up.
+    // What guards against a real processor's leaks is only more to translate for an emulated one.
     words.push(
         format!(
             "console=ttyS0 loglevel=4 panic=-1 tsc=reliable no_timer_check mitigations=off {kernel_args}"
