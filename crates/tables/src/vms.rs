@@ -209,6 +209,13 @@ impl Vms {
         View(self.fib.view())
     }
 
+    /// Asks memory for what is known of a key.
+    #[inline]
+    pub fn fetch(&self, key: Key) {
+        let view = self.view();
+        view.prefetch(view.home(key));
+    }
+
     /// What is known of a key.
     #[inline]
     pub fn get(&self, key: Key) -> Option<Fib> {

@@ -10,6 +10,7 @@ use godwit_tables::update::{PortIdx, Update};
 use godwit_wire::Instant;
 
 use crate::io::Io;
+use crate::orders::Orders;
 use crate::pass::Pass;
 use crate::passes::Ticks;
 use crate::perf::{Perf, QueuePerf};
@@ -236,7 +237,7 @@ pub enum Reply<I: Io> {
 /// Control's ends of one worker's queues.
 pub struct Mailbox<I: Io> {
     /// Orders; bounded, drained a few an iteration.
-    pub commands: Arc<ArrayQueue<Order<I>>>,
+    pub commands: Arc<Orders<I>>,
     /// Answers; bounded, never dropped.
     pub replies: Arc<ArrayQueue<Reply<I>>>,
     /// What the worker noticed; bounded, the newest is dropped and counted where it is full.
@@ -257,7 +258,7 @@ impl<I: Io> Mailbox<I> {
     /// With room for so many orders (and answers) and events.
     pub fn new(commands: usize, events: usize) -> Mailbox<I> {
         Mailbox {
-            commands: Arc::new(ArrayQueue::new(commands)),
+            commands: Arc::new(Orders::new(commands)),
             replies: Arc::new(ArrayQueue::new(commands)),
             events: Arc::new(ArrayQueue::new(events)),
         }

@@ -1,7 +1,7 @@
 //! The poll-mode loop of a pinned core, its mailbox, outboxes and counters.
 //!
 //! A worker owns its tables outright. Control reaches it by one bounded lock-free queue of
-//! [`command::Command`]s and hears of it by two: [`command::Reply`]s, never lost, and events, of which
+//! [`command::Command`]s ([`orders::Orders`]) and hears of it by two: [`command::Reply`]s, never lost, and events, of which
 //! the newest is dropped and counted when their queue is full.
 
 pub mod command;
@@ -9,6 +9,7 @@ pub mod command;
 pub mod dpdk;
 pub mod io;
 pub mod mem;
+pub mod orders;
 pub mod outbox;
 pub mod pass;
 pub mod passes;

@@ -23,6 +23,7 @@ use godwit_wire::Instant;
 
 use crate::command::{Command, Mailbox, Reply, SmallFrame, Snapshot};
 use crate::io::{Io, RxQueue};
+use crate::orders::Entry;
 use crate::outbox::{OUTBOX, Outboxes};
 use crate::pass::{Leg, PATIENCE, Pass};
 use crate::passes::{Meter, Stage};
@@ -33,6 +34,10 @@ pub const BURST: usize = 64;
 
 /// Orders carried out in one iteration.
 pub const ORDERS: usize = 32;
+
+/// Under load the mailbox is looked into once in so many frames: each look takes a line from the other core's cache,
+/// and orders that are taken together wait for memory together. Short frames are so many in some 20 us.
+pub const LOOK: u32 = 8 * BURST as u32;
 
 /// Receive queues that a worker polls at most.
 pub const QUEUES: usize = 256;
@@ -75,8 +80,12 @@ pub struct Worker<I: Io> {
     perf: Perf,
     meter: Meter,
     iteration: Iteration,
-    /// When the orders of the last iteration were given.
-    given: [Instant; ORDERS],
+    /// The orders of the last iteration in which there were any.
+    taken: [Entry; ORDERS],
+    /// Frames of the iteration before.
+    iteration_before: u32,
+    /// Frames since the mailbox was looked into.
+    unlooked: u32,
     work: Work,
     stopping: bool,
 }
@@ -138,7 +147,9 @@ impl<I: Io> Worker<I> {
             perf: Perf::new(Instant(0)),
             meter: Meter::default(),
             iteration: Iteration::default(),
-            given: [Instant(0); ORDERS],
+            taken: [Entry::NONE; ORDERS],
+            iteration_before: 0,
+            unlooked: 0,
             work: Work::default(),
             stopping: false,
         }
@@ -177,10 +188,12 @@ impl<I: Io> Worker<I> {
             self.perf.since = now;
         } else {
             self.perf.iteration(self.iteration, now, I::core_use);
-            for given in &self.given[..self.iteration.orders as usize] {
-                self.perf.mailbox.record(now.0.saturating_sub(given.0));
+            for order in &self.taken[..self.iteration.orders as usize] {
+                self.perf.mailbox.record(now.0.saturating_sub(order.at.0));
             }
         }
+        self.iteration_before = self.iteration.packets;
+        self.unlooked = self.unlooked.saturating_add(self.iteration.packets);
         self.iteration = Iteration { began: now, ..Iteration::default() };
     }
 
@@ -195,21 +208,39 @@ impl<I: Io> Worker<I> {
     }
 
     fn orders(&mut self, now: Instant) -> bool {
+        if self.unlooked < LOOK && self.iteration_before >= BURST as u32 {
+            return false;
+        }
+        self.unlooked = 0;
         // Taking from an empty queue costs a memory fence, every iteration.
         if self.mailbox.commands.is_empty() {
             return false;
         }
-        for n in 0..ORDERS {
-            // Every order makes at most one reply: with no room for one, orders wait.
-            if self.mailbox.replies.is_full() {
-                return n > 0;
+        // Every order makes at most one reply: with no room for one, orders wait. Control only makes more room.
+        let replies = &self.mailbox.replies;
+        let room = replies.capacity() - replies.len();
+        let mut n = 0;
+        while n < ORDERS.min(room) {
+            let Some(entry) = self.mailbox.commands.next() else { break };
+            // All the locations are asked of memory before the first is written.
+            if let Some(key) = entry.what.key() {
+                self.tables.vms.fetch(key);
             }
-            let Some(order) = self.mailbox.commands.pop() else { return n > 0 };
-            self.given[n] = order.at;
-            self.iteration.orders += 1;
-            self.carry_out(order.command, now);
+            self.taken[n] = entry;
+            n += 1;
         }
-        true
+        self.iteration.orders = n as u32;
+        for i in 0..n {
+            match self.taken[i].what.update() {
+                Some(update) => self.apply(update, now),
+                None => {
+                    if let Some(command) = self.mailbox.commands.rest() {
+                        self.carry_out(command, now);
+                    }
+                }
+            }
+        }
+        n > 0
     }
 
     fn receive(&mut self, now: Instant) -> bool {

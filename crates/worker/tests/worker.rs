@@ -14,7 +14,7 @@ use godwit_worker::command::{Command, Mailbox, Order, Relay, Reply, SmallFrame, 
 use godwit_worker::mem::{MemIo, MemQueue};
 use godwit_worker::outbox::{OUTBOX, Outboxes};
 use godwit_worker::takes::{SharedTakes, SharedUse};
-use godwit_worker::worker::{ORDERS, Worker};
+use godwit_worker::worker::{BURST, LOOK, ORDERS, Worker};
 
 const VN: VnIdx = VnIdx(0);
 const A: PortIdx = PortIdx(1);
@@ -269,6 +269,37 @@ fn orders_are_bounded_an_iteration_and_wait_for_room_for_answers() {
         .collect();
     assert_eq!(tokens, (0..200).collect::<Vec<_>>());
     steps(&mut w, 1);
+}
+
+#[test]
+fn r14_under_load_an_order_waits_for_a_few_bursts_and_else_not_at_all() {
+    let (mut w, mailbox) = worker();
+    let rx = attach_rx(&mailbox, A);
+    attach_tx(&mailbox, B, TxPath::Own(MemQueue::new(1 << 16)));
+    steps(&mut w, 1);
+    let reached = |mailbox: &Mailbox<MemIo>| {
+        std::iter::from_fn(|| mailbox.replies.pop())
+            .filter_map(|r| if let Reply::Reached { token } = r { Some(token) } else { None })
+            .collect::<Vec<_>>()
+    };
+    let bound = u64::from(LOOK).div_ceil(BURST as u64);
+    for step in 0..100 {
+        (0..BURST).for_each(|n| assert!(rx.put(frame(A, B, n as u16))));
+        order(&mailbox, Command::Barrier { token: step });
+        w.step(Instant(1_000 + step));
+        for token in reached(&mailbox) {
+            assert!(step - token < bound, "given before step {token}, carried out in step {step}");
+        }
+    }
+    // The worker does not know before it has looked that the load has ended.
+    steps(&mut w, 2);
+    assert_eq!(mailbox.commands.len(), 0);
+    for step in 100..110 {
+        (1..BURST).for_each(|n| assert!(rx.put(frame(A, B, n as u16))));
+        order(&mailbox, Command::Barrier { token: step });
+        w.step(Instant(2_000 + step));
+        assert_eq!(reached(&mailbox).last(), Some(&step));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! What the machine itself does to a thread that never waits: a loop that only reads the clock, on the worker's
-//! core, while another one keeps the main core busy as control does. A gap in which the thread had its core all the
-//! time, by its own account, is the hardware's or a hypervisor's that does not tell; a worker has as many of these
-//! without being to blame.
+//! What the machine itself does to a thread that never waits: a loop that writes here and there in memory as a worker
+//! does and reads the clock, on the worker's core, while another one keeps the main core busy as control does. A gap in
+//! which the thread had its core all the time, by its own account, is the hardware's or a hypervisor's that does not
+//! tell, which may fetch a page of the machine's memory just then; a worker has as many of these without being to blame.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,6 +14,12 @@ use serde::Serialize;
 
 /// A gap is what a worker's iteration is written down for.
 const LONG: Duration = Duration::from_micros(200);
+
+/// What the loop writes in: as much as a queue's buffers and a hundred thousand locations take.
+const MEMORY: usize = 16 << 20;
+
+/// Lines that it writes between two looks at the clock, a burst's worth.
+const LINES: usize = 64;
 
 /// How old the mark may be from which a gap's absence is told.
 const MARK: Duration = Duration::from_millis(1);
@@ -29,51 +35,67 @@ pub struct Gaps {
     pub long_own: u64,
     /// The most that the thread itself took in a gap, in microseconds.
     pub longest_own_us: f64,
+    /// Those of `long_own`, stretch by stretch.
+    pub long_own_by_window: Vec<u64>,
 }
 
 impl Gaps {
     /// Both stretches together.
     #[must_use]
     pub fn and(self, other: Gaps) -> Gaps {
+        let mut by_window = self.long_own_by_window;
+        by_window.extend(other.long_own_by_window);
         Gaps {
             seconds: self.seconds + other.seconds,
             long: self.long + other.long,
             long_own: self.long_own + other.long_own,
             longest_own_us: self.longest_own_us.max(other.longest_own_us),
+            long_own_by_window: by_window,
         }
     }
 
     /// As people read it.
     pub fn text(&self) -> String {
         format!(
-            "a loop that only reads the clock, on the same core for {:.1} s beside another on the main core: {} gaps over 200 us, {} with \
-             the core its own (longest {:.0} us)",
-            self.seconds, self.long, self.long_own, self.longest_own_us
+            "a loop that writes in memory, on the same core for {:.1} s beside another on the main core: {} gaps over \
+             200 us, {} with the core its own (longest {:.0} us), by window: {}",
+            self.seconds,
+            self.long,
+            self.long_own,
+            self.longest_own_us,
+            listed(&self.long_own_by_window)
         )
     }
 }
 
-/// Reads the clock on `core` for as long as `window`, and on `other` too.
+/// Counts, as people read them.
+pub fn listed(counts: &[u64]) -> String {
+    counts.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs the loop on `core` for as long as `window`, and on `other` too.
 ///
 /// # Errors
 /// Where a core is not to be had.
 pub fn watch(core: usize, other: usize, window: Duration) -> Result<Gaps> {
-    let both = [core, other].map(|core| read_the_clock(core, window));
+    let both = [core, other].map(|core| write_and_read_the_clock(core, window));
     let join = |thread: JoinHandle<Result<Gaps>>| match thread.join() {
         Ok(gaps) => gaps,
-        Err(_) => Err(anyhow!("a loop that reads the clock panicked")),
+        Err(_) => Err(anyhow!("a loop that writes in memory panicked")),
     };
     let [gaps, partner] = both.map(join);
     partner?;
     gaps
 }
 
-fn read_the_clock(core: usize, window: Duration) -> JoinHandle<Result<Gaps>> {
+fn write_and_read_the_clock(core: usize, window: Duration) -> JoinHandle<Result<Gaps>> {
     std::thread::spawn(move || {
         stay_on(core)?;
+        let mut memory = Memory::new();
         let start = Instant::now();
         let (mut gaps, mut last, mut mark) = (Gaps::default(), start, Mark::now()?);
         while last - start < window {
+            memory.burst();
             let now = Instant::now();
             let gap = now - last;
             last = now;
@@ -90,8 +112,32 @@ fn read_the_clock(core: usize, window: Duration) -> JoinHandle<Result<Gaps>> {
             }
         }
         gaps.seconds = (last - start).as_secs_f64();
+        gaps.long_own_by_window = vec![gaps.long_own];
         Ok(gaps)
     })
+}
+
+/// What the loop writes in, and where it writes next.
+struct Memory {
+    words: Vec<u64>,
+    next: u64,
+}
+
+impl Memory {
+    fn new() -> Memory {
+        // Not zeros, which the system would not put into pages before they are written.
+        Memory { words: vec![1; MEMORY / size_of::<u64>()], next: 0x9e37_79b9_7f4a_7c15 }
+    }
+
+    fn burst(&mut self) {
+        for _ in 0..LINES {
+            self.next ^= self.next << 13;
+            self.next ^= self.next >> 7;
+            self.next ^= self.next << 17;
+            let at = self.next as usize % self.words.len();
+            self.words[at] = self.words[at].wrapping_add(self.next);
+        }
+    }
 }
 
 /// Keeps the calling thread, and those and the programs that it will start, on one core, unless they choose

@@ -46,6 +46,9 @@ pub struct Record {
     pub long_own: u64,
     /// The most that the worker itself took in one of the last 32 of a window, in microseconds.
     pub longest_own_us: f64,
+    /// Those of `long_own`, window by window: what the switch itself does comes back in each, what the machine does
+    /// comes and goes.
+    pub long_own_by_window: Vec<u64>,
 }
 
 impl Record {
@@ -61,6 +64,7 @@ impl Record {
             long: w.long_count,
             long_own: w.long_own_count,
             longest_own_us: own.max().unwrap_or(0) as f64 / 1e3,
+            long_own_by_window: vec![w.long_own_count],
         }
     }
 
@@ -70,8 +74,11 @@ impl Record {
         format!(
             "update to effect: median {p50:.0} us, 99 % {p99:.0} us, longest {max:.0} us; \
              iterations: median {i50:.1} us, 99 % {i99:.1} us, longest {imax:.0} us, {} over 200 us, {} of \
-             these by the worker's own work (longest {:.0} us of it)",
-            self.long, self.long_own, self.longest_own_us
+             these by the worker's own work (longest {:.0} us of it), by window: {}",
+            self.long,
+            self.long_own,
+            self.longest_own_us,
+            stillness::listed(&self.long_own_by_window)
         )
     }
 }
@@ -116,7 +123,7 @@ pub struct Outcome {
     pub record: Record,
     /// The record of as many windows without.
     pub record_without: Record,
-    /// What the machine did to a thread on the worker's core, before and after, as long together.
+    /// What the machine did to a thread on the worker's core in as many windows among them, the switch stopped.
     pub machine: Gaps,
     /// The table that grew.
     pub growth: Growth,
@@ -212,63 +219,96 @@ impl Run {
     }
 }
 
-/// Measures `rounds` windows with and without updates, then lets the table grow.
+/// Measures `rounds` windows with and without updates and of what the machine does, then lets the table grow.
 ///
 /// # Errors
 /// Where the switch does not start or loses its session.
 pub fn measure(site: &Site, rate: u32, rounds: u32, window: Duration) -> Result<Outcome> {
     // What sends the updates shall not take the worker's core.
     stillness::stay_on(site.cores.main())?;
-    let half = window * rounds / 2;
-    let machine = alone(site, half)?;
     let mut run = Run::start(site, REPLACING)?;
-    let (mut without, mut with, mut applied) = (Rates::default(), Rates::default(), Vec::new());
     // All that will move is known before: replacing is measured here, growing below.
     let end = Instant::now() + Duration::from_secs_f64(f64::from(MOVING) / f64::from(rate));
     run.stream(rate, MOVING, end)?;
     run.settle_acks();
     run.acks.clear();
-    let mut records = [Parts::default(), Parts::default()];
-    for round in 0..rounds {
-        for on in [round % 2 == 0, round % 2 != 0] {
+    let mut seen = Seen::default();
+    for round in 0..rounds as usize {
+        let mut windows = [Window::With, Window::Without, Window::Machine];
+        windows.rotate_left(round % 3);
+        for of in windows {
             std::thread::sleep(SETTLE);
             run.godwit.perf(true)?;
-            if !on {
-                without.0.push(run.godwit.measure(window)?.mpps);
-                records[0].add(run.godwit.perf(false)?);
-                continue;
-            }
-            let before = run.godwit.reading()?;
-            run.stream(rate, MOVING, Instant::now() + window)?;
-            let after = run.godwit.reading()?;
-            let seconds = (after.at - before.at).as_secs_f64();
-            with.0.push((after.sent - before.sent) as f64 / seconds / 1e6);
-            applied.push((after.updates - before.updates) as f64 / seconds);
-            records[1].add(run.godwit.perf(false)?);
-            std::thread::sleep(SETTLE);
-            run.settle_acks();
+            seen.window(&mut run, site, of, rate, window)?;
         }
     }
     let ack_us = percentiles(&mut run.acks);
     drop(run);
-    let machine = machine.and(alone(site, half)?);
     let half = Duration::from_secs_f64(f64::from(GROWN) / f64::from(rate) / 2.0);
     let still = alone(site, half)?;
     let mut growth = grow(&mut Run::start(site, GROWING)?, rate, window)?;
     growth.machine = still.and(alone(site, half)?);
-    let [record_without, record] = records.map(|r| r.sum());
     Ok(Outcome {
         asked_per_second: rate,
-        applied_per_second: median(&applied),
-        with_over_without: with.ratio(&without),
-        without_mpps: without,
-        with_mpps: with,
+        applied_per_second: median(&seen.applied),
+        with_over_without: seen.with.ratio(&seen.without),
+        without_mpps: seen.without,
+        with_mpps: seen.with,
         ack_us,
-        record,
-        record_without,
-        machine,
+        record: seen.record_with.sum(),
+        record_without: seen.record_without.sum(),
+        machine: seen.machine,
         growth,
     })
+}
+
+/// What a window is for.
+#[derive(Clone, Copy)]
+enum Window {
+    With,
+    Without,
+    Machine,
+}
+
+/// What the windows showed so far.
+#[derive(Default)]
+struct Seen {
+    without: Rates,
+    with: Rates,
+    applied: Vec<f64>,
+    record_without: Parts,
+    record_with: Parts,
+    machine: Gaps,
+}
+
+impl Seen {
+    /// One window; the worker's record began with it.
+    fn window(&mut self, run: &mut Run, site: &Site, of: Window, rate: u32, window: Duration) -> Result<()> {
+        match of {
+            Window::Without => {
+                self.without.0.push(run.godwit.measure(window)?.mpps);
+                self.record_without.add(run.godwit.perf(false)?);
+            }
+            Window::With => {
+                let before = run.godwit.reading()?;
+                run.stream(rate, MOVING, Instant::now() + window)?;
+                let after = run.godwit.reading()?;
+                let seconds = (after.at - before.at).as_secs_f64();
+                self.with.0.push((after.sent - before.sent) as f64 / seconds / 1e6);
+                self.applied.push((after.updates - before.updates) as f64 / seconds);
+                self.record_with.add(run.godwit.perf(false)?);
+                std::thread::sleep(SETTLE);
+                run.settle_acks();
+            }
+            Window::Machine => {
+                run.godwit.run(false)?;
+                let gaps = alone(site, window);
+                run.godwit.run(true)?;
+                self.machine = std::mem::take(&mut self.machine).and(gaps?);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The gaps of a thread that has the worker's core for itself.
@@ -298,6 +338,7 @@ impl Parts {
             long: self.0.iter().map(|r| r.long).sum(),
             long_own: self.0.iter().map(|r| r.long_own).sum(),
             longest_own_us: worst(|r| r.longest_own_us),
+            long_own_by_window: self.0.iter().map(|r| r.long_own).collect(),
         }
     }
 }
