@@ -25,3 +25,18 @@ fn r26_what_qemu_and_dpdk_announce_moves_a_real_guest() {
     assert_eq!(text.matches("five rounds are one version").count(), 2);
     assert_eq!(text.matches(": 20 of 20 echoes").count(), 2);
 }
+
+/// Two processors, each with a queue pair of its own: both send by it, each to another worker, here and after a
+/// migration (R11, R13).
+#[test]
+fn r13_a_real_guest_with_two_queue_pairs_sends_by_both_and_migrates() {
+    let (output, _) = common::lab(&["guest", "--queues", "2", "--workers", "0x3", "--uplink-queues", "2"]);
+    assert!(output.status.success(), "the scenario failed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        text.matches(": 20 of 20 echoes").count(),
+        12,
+        "each way, family and processor, before and after"
+    );
+    assert!(text.contains("the move is MOVE_PHASE_DONE"));
+}

@@ -255,7 +255,8 @@ fn migrate(lab: &mut Lab, placed: &Placed, mut begun: Moved, how: How) -> Result
     let (spec, old) = (&placed.spec, &placed.port);
     let name = spec.name.as_str();
     begun.part("adding the port at the new NVE");
-    let new = lab.plug_vhost(spec, &begun.to, "", how.postcopy)?;
+    let queues = lab.guest(name)?.spec.nics.iter().map(|nic| nic.queues).max().unwrap_or(1);
+    let new = lab.plug_vhost(spec, &begun.to, queues, how.postcopy)?;
     let guest = lab.guest(name)?;
     // The same card at another socket.
     let nics = guest.spec.nics.iter().map(|nic| Nic { socket: new.socket.clone(), ..nic.clone() }).collect();

@@ -36,31 +36,26 @@ pub struct Placed {
 }
 
 impl Lab {
-    /// Adds a vhost-user port for a VM at a switch. `options` are further arguments of DPDK's driver:
-    /// `queues=2,tso=1`, or nothing. With `postcopy` the VM's memory may be missing for a while.
+    /// Adds a vhost-user port with so many queue pairs for a VM at a switch. With `postcopy` the VM's memory may be
+    /// missing for a while.
     ///
     /// # Errors
     /// Where the switch refuses.
-    pub fn plug_vhost(
-        &mut self,
-        spec: &VmSpec,
-        nve: &str,
-        options: &str,
-        postcopy: bool,
-    ) -> Result<VhostPort> {
+    pub fn plug_vhost(&mut self, spec: &VmSpec, nve: &str, queues: u16, postcopy: bool) -> Result<VhostPort> {
         self.taps += 1;
         let number = self.taps;
         let port = format!("{}-{number}", spec.name);
         let socket = self.dir.join(format!("{port}.vhost"));
-        let mut options = if options.is_empty() { String::new() } else { format!(",{options}") };
-        if postcopy {
-            options += ",postcopy-support=1";
-        }
+        let postcopy_support = if postcopy { ",postcopy-support=1" } else { "" };
         self.nve(nve)?.admin.ask(Ask::AddPort(v1::AddPort {
             name: port.clone(),
-            devargs: format!("net_vhost{number},iface={}{options}", socket.display()),
+            devargs: format!(
+                "net_vhost{number},iface={},queues={queues}{postcopy_support}",
+                socket.display()
+            ),
             vni: VNI,
             mac: spec.mac.to_u64(),
+            rx_queues: queues.into(),
             postcopy,
             ..Default::default()
         }))?;
@@ -77,7 +72,7 @@ impl Lab {
     }
 
     /// Defines a VM at the NVA and starts it as a guest of QEMU at a switch: `machine` with one more card
-    /// that is the VM's, on a port with `options`. Waits until the directory has it there.
+    /// that is the VM's, with so many queue pairs. Waits until the directory has it there.
     ///
     /// # Errors
     /// Where any step fails.
@@ -86,14 +81,14 @@ impl Lab {
         spec: &VmSpec,
         mut machine: GuestSpec,
         nve: &str,
-        options: &str,
+        queues: u16,
     ) -> Result<VhostPort> {
         self.define_vm(spec, "")?;
         let namespace = self.namespace(&spec.name);
         topology::add_namespace(&namespace)?;
-        let port = self.plug_vhost(spec, nve, options, false)?;
+        let port = self.plug_vhost(spec, nve, queues, false)?;
         machine.name = spec.name.clone();
-        machine.nics.push(Nic::new(&port.socket, spec.mac));
+        machine.nics.push(Nic { queues, ..Nic::new(&port.socket, spec.mac) });
         let interface = format!("eth{}", machine.nics.len() - 1);
         // In a namespace of the lab, so that it ends with it whatever happens.
         let mut guest = Guest::start(machine, &self.dir, Some(&namespace))?;

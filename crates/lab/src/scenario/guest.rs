@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use godwit_nva_api::v1::{MoveStepKind, Version, VmName};
+use godwit_nva_api::v1::{self, MoveStepKind, Version, VmName};
 
 use super::Common;
 use crate::guest::qemu::{GuestSpec, Nic};
@@ -35,6 +35,9 @@ pub struct GuestTalk {
     /// The guest's own kernel says nothing: QEMU and DPDK announce it, at first and after the migration
     #[arg(long)]
     silent: bool,
+    /// Processors of the guest, and queue pairs of its card, a pair for each
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4), conflicts_with = "silent")]
+    queues: u16,
 }
 
 impl GuestTalk {
@@ -48,7 +51,7 @@ impl GuestTalk {
             "Godwit lab: a real guest\n  g, Linux under QEMU on a vhost-user port of switch a, and p at switch b\n"
         );
         let mut lab = Lab::start(&LabSpec::new(&["a", "b"], false, &self.common.switch_options()), &bins)?;
-        let result = if self.silent { silent_in_lab(&mut lab) } else { in_lab(&mut lab) };
+        let result = if self.silent { silent_in_lab(&mut lab) } else { in_lab(&mut lab, self.queues) };
         if !matches!(result, Ok(true)) {
             lab.keep_logs();
             println!("{}", super::report::diagnosis(&mut lab));
@@ -59,13 +62,14 @@ impl GuestTalk {
     }
 }
 
-fn in_lab(lab: &mut Lab) -> Result<bool> {
+fn in_lab(lab: &mut Lab, queues: u16) -> Result<bool> {
     let (g, p) = (VmSpec::numbered("g", 10), VmSpec::numbered("p", 20));
     let (kernel, image) = standard_image(&lab.bins.lab.clone(), &lab.dir)?;
     lab.start_vm(p.clone(), "b")?;
-    lab.start_guest(&g, GuestSpec::new("g", &kernel, &image), "a", "")?;
+    let machine = GuestSpec { cpus: queues.into(), ..GuestSpec::new("g", &kernel, &image) };
+    lab.start_guest(&g, machine, "a", queues)?;
     println!("  g is up: Linux {}", lab.guest("g")?.sh("uname -r")?.trim());
-    let mut passed = echoes(lab, &g, &p)?;
+    let mut passed = echoes(lab, &g, &p)? && by_every_queue(lab, &p, "a", queues)?;
 
     let moved = hot_move(lab, "g", "b", "guest-1", How::default())?;
     let migration = moved.migration.as_ref().context("the move was called off")?;
@@ -76,7 +80,7 @@ fn in_lab(lab: &mut Lab) -> Result<bool> {
         moved.record.phase().as_str_name()
     );
     passed &= moved.done();
-    passed &= echoes(lab, &g, &p)?;
+    passed &= echoes(lab, &g, &p)? && by_every_queue(lab, &p, "b", queues)?;
     lab.check_processes()?;
     let guest = lab.guests.remove("g").context("the guest is gone")?;
     guest.shut_down()?;
@@ -118,7 +122,7 @@ fn start_silent(lab: &mut Lab, g: &VmSpec, mut machine: GuestSpec) -> Result<()>
     lab.define_vm(g, "")?;
     let namespace = lab.namespace(&g.name);
     topology::add_namespace(&namespace)?;
-    let port = lab.plug_vhost(g, "a", "", false)?;
+    let port = lab.plug_vhost(g, "a", 1, false)?;
     let card = Nic { properties: "guest_announce=off".into(), ..Nic::new(&port.socket, g.mac) };
     machine.nics.push(card);
     let mut guest = Guest::start(machine, &lab.dir, Some(&namespace))?;
@@ -174,6 +178,35 @@ fn echoes_of_family(lab: &mut Lab, g: &VmSpec, p: &VmSpec, v6: bool) -> Result<b
             println!("{out}");
             all = false;
         }
+    }
+    Ok(all)
+}
+
+/// Each processor of the guest sends by the queue of its own: true if echoes came back to all of them, and the switch
+/// where the guest is received frames of each queue.
+fn by_every_queue(lab: &mut Lab, p: &VmSpec, nve: &str, queues: u16) -> Result<bool> {
+    if queues == 1 {
+        return Ok(true);
+    }
+    lab.nve(nve)?.admin.perf(true)?;
+    let mut all = true;
+    for processor in 0..queues {
+        let ping =
+            format!("taskset {:x} ping -c {PINGS} -i 0.05 -W 5 {}", 1 << processor, p.address(false, 0).ip());
+        let came = received(&lab.guest("g")?.sh(&format!("{ping} || true"))?);
+        println!("    g's processor {processor} to p: {came} of {PINGS} echoes");
+        all &= came == PINGS;
+    }
+    let port = lab.placed("g")?.port.port.clone();
+    let workers = lab.nve(nve)?.admin.perf(false)?;
+    for queue in 0..queues {
+        let of_queue = |w: &v1::WorkerPerf| {
+            w.queues.iter().filter(|q| q.port == port && q.queue == u32::from(queue)).map(|q| q.packets).sum()
+        };
+        let by_worker: Vec<u64> = workers.iter().map(of_queue).collect();
+        let frames: u64 = by_worker.iter().sum();
+        println!("    {nve} received {frames} frames of g's queue {queue}, by worker: {by_worker:?}");
+        all &= frames >= u64::from(PINGS);
     }
     Ok(all)
 }

@@ -88,7 +88,7 @@ impl GuestTso {
         let machine = machine(lab)?;
         let foreign = Locator::numbered(FOREIGN_NUMBER, outer == 4, outer == 6);
         define_foreign(lab, foreign, &x)?;
-        lab.start_guest(&g, machine.clone(), "a", "")?;
+        lab.start_guest(&g, machine.clone(), "a", 1)?;
         let switch = only(Locator::numbered(1, outer == 4, outer == 6));
         let _foreign = build_foreign(lab, only(foreign), switch, &x, &g)?;
         let capture = Capture::start(&lab.namespace("net"), &format!("u-{FOREIGN}"), &lab.dir)?;
@@ -101,7 +101,7 @@ impl GuestTso {
         passed &= look_at(&capture.finish(switch, GUEST_MTU)?);
         passed &= counted(lab, &["segmented", "checksums_completed"])?;
         if self.iperf > 0 {
-            lab.start_guest(&h, machine.clone(), "a", "")?;
+            lab.start_guest(&h, machine.clone(), "a", 1)?;
             for v6 in [false, true] {
                 self.iperf(lab, &h, v6)?;
             }

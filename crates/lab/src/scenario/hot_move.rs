@@ -293,7 +293,7 @@ impl HotMove {
             Guests::Netns => lab.start_vm(v, "a"),
             Guests::Qemu => {
                 let (kernel, image) = standard_image(&lab.bins.lab.clone(), &lab.dir)?;
-                lab.start_guest(&v, GuestSpec::new("v", &kernel, &image), "a", "").map(drop)
+                lab.start_guest(&v, GuestSpec::new("v", &kernel, &image), "a", 1).map(drop)
             }
         }
     }

@@ -84,7 +84,7 @@ impl SplitBrain {
         lab.start_vm(VmSpec::numbered(PAIR.1, 20), "c")?;
         lab.start_vm(VmSpec::numbered(SECOND_PAIR.1, 21), "c")?;
         let (kernel, image) = standard_image(&lab.bins.lab.clone(), &lab.dir)?;
-        lab.start_guest(&v, GuestSpec::new(PAIR.0, &kernel, &image), "a", "")?;
+        lab.start_guest(&v, GuestSpec::new(PAIR.0, &kernel, &image), "a", 1)?;
         let second = VmSpec { name: SECOND.into(), ..v };
         let second = Vm::start(second, &lab.namespace(SECOND), bins, &lab.dir)?;
         lab.vms.insert(SECOND.into(), second);
