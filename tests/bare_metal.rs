@@ -1,11 +1,11 @@
 //! The switch on PCI cards behind an IOMMU, bound to vfio-pci by `scripts/nic`: an emulated machine for
 //! each card that is the uplink, Linux's own vxlan device on its wire, tshark looking at every frame.
 
-mod common;
+use crate::common::lab;
 
 #[test]
 fn the_switch_forwards_between_cards_bound_to_vfio() {
-    let (output, _) = common::lab(&["bare-metal"]);
+    let (output, _) = lab(&["bare-metal"]);
     assert!(output.status.success(), "the scenario failed");
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text.matches("0 malformed, 0 bad checksums").count(), 3, "each card was the uplink once");
@@ -22,7 +22,7 @@ fn the_switch_forwards_between_cards_bound_to_vfio() {
 /// The card hands frames of more than 8,192 bytes over in pieces.
 #[test]
 fn r11_jumbo_frames_pass_between_cards_too() {
-    let (output, _) = common::lab(&["bare-metal", "--jumbo", "--uplink", "e1000e"]);
+    let (output, _) = lab(&["bare-metal", "--jumbo", "--uplink", "e1000e"]);
     assert!(output.status.success(), "the scenario failed");
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text.matches("0 malformed, 0 bad checksums").count(), 1);

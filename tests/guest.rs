@@ -1,11 +1,11 @@
 //! A Linux guest under QEMU on a vhost-user port (R11): it talks through VXLAN to a VM at another switch,
 //! both ways and over both families, is migrated there by QEMU (R49), and still talks.
 
-mod common;
+use crate::common::lab;
 
 #[test]
 fn a_real_guest_talks_and_migrates() {
-    let (output, _) = common::lab(&["guest"]);
+    let (output, _) = lab(&["guest"]);
     assert!(output.status.success(), "the scenario failed");
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text.matches(": 20 of 20 echoes").count(), 8, "each way and family, before and after");
@@ -16,7 +16,7 @@ fn a_real_guest_talks_and_migrates() {
 /// library as a RARP at the head of what it polls, and that alone claims the VM, at first and after a migration (R26).
 #[test]
 fn r26_what_qemu_and_dpdk_announce_moves_a_real_guest() {
-    let (output, _) = common::lab(&["guest", "--silent"]);
+    let (output, _) = lab(&["guest", "--silent"]);
     assert!(output.status.success(), "the scenario failed");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("g is up and says nothing: the directory has it nowhere"));

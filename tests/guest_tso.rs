@@ -2,11 +2,11 @@
 //! vxlan device and back, compared byte for byte, every frame looked at by tshark; then between two guests
 //! of one switch, where frames stay whole.
 
-mod common;
+use crate::common::lab;
 
 #[test]
 fn r11_64_kib_writes_of_a_real_guest_arrive_and_no_frame_is_too_long() {
-    let (output, _) = common::lab(&["guest-tso", "--iperf", "1"]);
+    let (output, _) = lab(&["guest-tso", "--iperf", "1"]);
     assert!(output.status.success(), "the scenario failed");
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text.matches("SHA-256 the same").count(), 4, "both outer and both inner families");

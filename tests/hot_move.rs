@@ -1,9 +1,7 @@
 //! A VM moves between real switch processes under traffic (R43–R46, R49): nothing lost, nothing
 //! duplicated, connections alive; and the same test fails where forwarding in flight is off.
 
-mod common;
-
-use common::lab;
+use crate::common::lab;
 use serde_json::Value;
 
 #[track_caller]

@@ -1,10 +1,10 @@
 //! kill -9 of the NVA in the middle of moves, then restart (R19–R21, R37): one owner each, directory
 //! and switches agree, traffic of unmoved VMs loses nothing.
 
-mod common;
+use crate::common::lab;
 
 #[test]
 fn moves_survive_the_nvas_death() {
-    let (output, _) = common::lab(&["nva-kill"]);
+    let (output, _) = lab(&["nva-kill"]);
     assert!(output.status.success(), "the scenario failed");
 }

@@ -1,9 +1,8 @@
 //! Outer UDP checksums left to the uplink's device, as far as that can be had without a card: DPDK's tap
 //! fills them in, and Linux, at the other end, drops whatever has a wrong one.
 
-mod common;
-
-use common::net::{Namespace, ctl, start, wait};
+use crate::common::alone;
+use crate::common::net::{Namespace, ctl, start, wait};
 
 const VM_MAC: &str = "02:00:00:00:00:01";
 
@@ -14,6 +13,7 @@ fn station(ns: &Namespace, device: &str, n: u8) {
 
 #[test]
 fn r5_linux_accepts_checksums_that_the_device_filled_in() {
+    let _alone = alone();
     for (mode, word) in [("on", "by the card"), ("auto", "in software, the driver has no loopback")] {
         let folder = tempfile::tempdir().expect("a folder");
         let (a, peer, vm) = (Namespace::new("oa"), Namespace::new("op"), Namespace::new("ov"));

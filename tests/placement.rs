@@ -1,11 +1,11 @@
 //! Receive queues change workers while two VMs talk through two switches: nothing is lost, doubled or
 //! overtaken (R2, R13), with a transmit queue for each worker and with one that they share.
 
-mod common;
+use crate::common::lab;
 
 fn passes(uplink_queues: &str) {
     let (output, _) =
-        common::lab(&["placement", "--workers", "0-1", "--passes", "40", "--uplink-queues", uplink_queues]);
+        lab(&["placement", "--workers", "0-1", "--passes", "40", "--uplink-queues", uplink_queues]);
     assert!(output.status.success(), "the scenario failed");
 }
 

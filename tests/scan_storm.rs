@@ -2,11 +2,11 @@
 //! another VM of the worker is still answered, and how soon (R67). `scripts/bench --storm` fails where the 99th percentile
 //! or what others keep of their throughput is not what R67 promises, which takes a machine that does nothing else.
 
-mod common;
-
 use std::process::Command;
 
 use serde_json::Value;
+
+use crate::common::{alone, program};
 
 /// The hugepages that were set aside before the benchmark wanted more.
 struct Hugepages(Option<String>);
@@ -29,10 +29,11 @@ impl Drop for Hugepages {
 
 #[test]
 fn r67_a_scan_is_50_questions_a_second_to_the_directory_and_others_are_answered() {
+    let _alone = alone();
     let _restored = Hugepages::remember();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let json = folder.path().join("storm.json");
-    let mut lab = Command::new(common::program("godwit-lab"));
+    let mut lab = Command::new(program("godwit-lab"));
     lab.args(["bench", "--storm", "--rounds", "2", "--window-ms", "1000", "--json"]).arg(&json);
     // 1: something of R67 is not so. Beside other tests times and throughput may not be; what must be is looked at below.
     let ended = lab.status().expect("the lab runs").code();

@@ -1,11 +1,11 @@
 //! The same VM at two switches, with a real guest (R21): a live one keeps its place and its traffic, a hung one loses
 //! its place after three seconds.
 
-mod common;
+use crate::common::lab;
 
 #[test]
 fn r21_r75_a_live_guest_keeps_its_place_and_a_hung_one_loses_it_and_move_show_says_why() {
-    let (output, _) = common::lab(&["split-brain"]);
+    let (output, _) = lab(&["split-brain"]);
     assert!(output.status.success(), "the scenario found fault");
     let text = String::from_utf8_lossy(&output.stdout);
     let shown: Vec<&str> = text.split("godwitctl move show ").skip(1).collect();

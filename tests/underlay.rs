@@ -2,11 +2,10 @@
 //! solicitations and echo requests for its locators, and hands everything else to the exception
 //! port; ports come, change workers and go by orders to the admin socket.
 
-mod common;
-
 use std::path::Path;
 
-use common::net::{Namespace, Switch, ctl, run};
+use crate::common::alone;
+use crate::common::net::{self, Namespace, Switch, ctl, run};
 
 fn start(ns: &Namespace, folder: &Path) -> Switch {
     let text = format!(
@@ -16,7 +15,7 @@ fn start(ns: &Namespace, folder: &Path) -> Switch {
          ipv4 = \"198.18.0.1/24\"\nipv6 = \"2001:db8:18::1/64\"\nexception = \"net_tap9,iface=exc0\"\n",
         folder.join("a.sock").display()
     );
-    common::net::start(ns, folder, &text)
+    net::start(ns, folder, &text)
 }
 
 /// Two namespaces with a veth pair between them; the switch will own `up0` in the first.
@@ -35,6 +34,7 @@ fn wire() -> (Namespace, Namespace) {
 
 #[test]
 fn locators_answer_and_the_rest_goes_to_the_exception_port() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let (a, peer) = wire();
     let _switch = start(&a, folder.path());
@@ -74,6 +74,7 @@ fn placement_is_shown_and_set(folder: &Path) {
 
 #[test]
 fn ports_come_change_workers_and_go() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let (a, _peer) = wire();
     let _switch = start(&a, folder.path());
@@ -103,6 +104,7 @@ fn ports_come_change_workers_and_go() {
 /// R16: what the VM manager says of a VM, with a real port: it stays through a suspension and goes with its VM.
 #[test]
 fn r16_the_port_of_a_deleted_vm_goes() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let (a, _peer) = wire();
     let _switch = start(&a, folder.path());

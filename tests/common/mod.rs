@@ -1,13 +1,10 @@
 //! What the tests of whole processes share: finding the programs, running them, reading their JSON.
 
-// Each test file uses a part of this.
-#![allow(dead_code)]
-
 pub mod net;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The program `name`, from `GODWIT_BIN_DIR` or else built beside the switch under test.
 pub fn program(name: &str) -> PathBuf {
@@ -35,8 +32,15 @@ fn build_beside() -> PathBuf {
     folder
 }
 
+/// The machine, for one test after the other: nextest sees to that by itself, `cargo test` starts threads.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs a lab scenario and returns what it printed and, where it writes one, its JSON report.
 pub fn lab(args: &[&str]) -> (Output, serde_json::Value) {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let json = folder.path().join("report.json");
     let mut lab = Command::new(program("godwit-lab"));

@@ -1,15 +1,13 @@
 //! The rules of ports, announcements and claims: one test a rule, named after its requirement.
 
-mod lab;
-
+use crate::lab::said::{A, B, admission, claims, is_remote_to, warned, withdrawals};
+use crate::lab::{self, Lab, PORT, key, location, locator, mac, vm, vm_ip, vni};
 use godwit_control::view::PortState;
 use godwit_control::{Input, PortSpec, WorkerSet};
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{BindingState, ClaimCause, Version};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{Admission, PortIdx, VmState};
-use lab::said::{A, B, admission, claims, is_remote_to, warned, withdrawals};
-use lab::{Lab, PORT, key, location, locator, mac, vm, vm_ip, vni};
 
 #[test]
 fn r15_init_associated_activated() {

@@ -1,7 +1,7 @@
 //! Another NVE claims a VM that lives here, and no move explains it.
 
-mod lab;
-
+use crate::lab::said::{is_remote_to, other_record};
+use crate::lab::*;
 use godwit_control::Input;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{Version, VmRecord};
@@ -10,8 +10,6 @@ use godwit_tables::update::VmState;
 use godwit_wire::arp::{Arp, OP_REQUEST};
 use godwit_wire::ndp::{self, Ndp};
 use godwit_wire::{Instant, Mac, ethernet};
-use lab::said::{is_remote_to, other_record};
-use lab::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const A: usize = 0;

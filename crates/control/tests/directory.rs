@@ -1,16 +1,14 @@
 //! The rules of what the directory says and is asked: one test a rule, named after its requirement.
 
-mod lab;
-
 use std::net::Ipv4Addr;
 
+use crate::lab::said::{A, B, C, claims, is_remote_to, other_record, queries, warned};
+use crate::lab::{Lab, PORT, key, location, locator, mac, vm, vm_ip, vni};
 use godwit_control::Input;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{BindingState, ClaimCause, DirectoryMode, Version};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VmState};
-use lab::said::{A, B, C, claims, is_remote_to, other_record, queries, warned};
-use lab::{Lab, PORT, key, location, locator, mac, vm, vm_ip, vni};
 
 #[test]
 fn r20_updates_seven_nine_eight_leave_nine() {

@@ -1,12 +1,10 @@
 //! Many moves under lost sessions and restarted directories, from random orders: when the dust has
 //! settled, every NVE knows where every VM is.
 
-mod lab;
-
+use crate::lab::{self, Lab, key, locator, mac, vm};
 use godwit_control::Input;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, VmState};
-use lab::{Lab, key, locator, mac, vm};
 use proptest::prelude::*;
 
 const HOSTS: usize = 3;

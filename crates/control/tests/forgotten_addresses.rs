@@ -1,12 +1,10 @@
 //! A VM's addresses, forgotten with its VN between two ports: seed 7030 of the simulation.
 
-mod lab;
-
+use crate::lab::{self, Lab, PORT, vm, vm_ip};
 use godwit_control::Input;
 use godwit_model::message::NveToNva;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::PortIdx;
-use lab::{Lab, PORT, vm, vm_ip};
 use std::net::{IpAddr, Ipv6Addr};
 
 const A: usize = 0;

@@ -1,14 +1,12 @@
 //! What an NVE does while the NVA is away (R72).
 
-mod lab;
-
+use crate::lab::said::{A, B, C, is_remote_to};
+use crate::lab::{Lab, PORT, key, mac, vm_ip};
 use godwit_control::{Input, Level};
 use godwit_model::message::NveToNva;
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VmState};
 use godwit_wire::{Instant, Mac, Span};
-use lab::said::{A, B, C, is_remote_to};
-use lab::{Lab, PORT, key, mac, vm_ip};
 
 /// VM 1 at A, VM 2 at C.
 fn two() -> Lab {

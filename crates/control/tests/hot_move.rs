@@ -1,14 +1,12 @@
 //! The hot move's order, among two and three NVEs (R42 to R49).
 
-mod lab;
-
+use crate::lab::{self, Lab, PORT, key, locator, mac, vm, vm_ip};
 use godwit_control::Input;
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{MoveId, MoveStepKind, Version};
 use godwit_tables::event::{Event, HandoverStats};
 use godwit_tables::update::{Admission, PortIdx, PortRole, VmState};
 use godwit_wire::Instant;
-use lab::{Lab, PORT, key, locator, mac, vm, vm_ip};
 
 const A: usize = 0;
 const B: usize = 1;

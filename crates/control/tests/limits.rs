@@ -1,15 +1,13 @@
 //! Bounds on what an NVE asks of the directory and claims from it (R67).
 
-mod lab;
-
 use std::collections::BTreeSet;
 
+use crate::lab::*;
 use godwit_control::Input;
 use godwit_model::message::NveToNva;
 use godwit_tables::event::Event;
 use godwit_tables::update::Key;
 use godwit_wire::{Mac, Rate, Span};
-use lab::*;
 
 const A: usize = 0;
 

@@ -1,15 +1,13 @@
 //! Policies follow their VMs: a port opens with its VM's policy, or not at all (R15, R23).
 
-mod lab;
-
+use crate::lab::said::{A, B, admission, claims, warned};
+use crate::lab::{Lab, PORT, vm, vm_ip};
 use godwit_control::{Input, WorkerSet};
 use godwit_model::message::NvaToNve;
 use godwit_model::{Policy, parse_rule};
 use godwit_tables::update::{Admission, PortIdx, VmState};
 use godwit_wire::Dscp;
 use godwit_wire::policy::{Rule, Verdict};
-use lab::said::{A, B, admission, claims, warned};
-use lab::{Lab, PORT, vm, vm_ip};
 
 fn policy(name: &str, rules: &[&str]) -> Policy {
     let rules = rules.iter().map(|r| parse_rule(r).unwrap()).collect();

@@ -1,17 +1,15 @@
 //! VNs in pull mode: what is asked for, how long it counts, and what ends it (R34, R37, R40, R72).
 
-mod lab;
-
 use std::collections::BTreeSet;
 
+use crate::lab::said::{A, B, C};
+use crate::lab::{self, Lab, key, location, mac, vm, vm_ip, vni};
 use godwit_control::NveConfig;
 use godwit_model::message::{Change, NveToNva, QueryBy};
 use godwit_model::{BindingState, DirectoryMode};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, VmState};
 use godwit_wire::{Mac, Rate};
-use lab::said::{A, B, C};
-use lab::{Lab, key, location, mac, vm, vm_ip, vni};
 
 /// VM 1 at A, VM 2 at C; C pulls, or all of them do.
 fn two_with(tweak: impl Fn(&mut NveConfig)) -> Lab {

@@ -1,12 +1,10 @@
 //! A VM without a disk asks for its own address (R27).
 
-mod lab;
-
+use crate::lab::*;
 use godwit_model::Gateway;
 use godwit_model::message::NveToNva;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::PortIdx;
-use lab::*;
 
 const A: usize = 0;
 const B: usize = 1;

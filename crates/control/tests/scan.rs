@@ -1,9 +1,8 @@
 //! A VM has left: are the others of its VN still here (R32)?
 
-mod lab;
-
 use std::collections::BTreeMap;
 
+use crate::lab::*;
 use godwit_control::Input;
 use godwit_model::VmKey;
 use godwit_model::message::NveToNva;
@@ -11,7 +10,6 @@ use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, VmState};
 use godwit_wire::arp::{Arp, OP_REQUEST};
 use godwit_wire::{Mac, ethernet};
-use lab::*;
 use std::net::{IpAddr, Ipv4Addr};
 
 const A: usize = 0;

@@ -1,11 +1,9 @@
 //! A VM that comes back and makes itself known twice: seeds 173 and 1544 of the simulation.
 
-mod lab;
-
+use crate::lab::{Lab, PORT};
 use godwit_control::Input;
 use godwit_model::message::NveToNva;
 use godwit_tables::update::{PortIdx, VmState};
-use lab::{Lab, PORT};
 
 const A: usize = 0;
 const B: usize = 1;

@@ -1,11 +1,9 @@
 //! The addresses that a port's VM may send from (R65).
 
-mod lab;
-
+use crate::lab::*;
 use godwit_control::{Input, PortSpec, WorkerSet};
 use godwit_model::message::NvaToNve;
 use godwit_tables::event::Event;
-use lab::*;
 
 const A: usize = 0;
 

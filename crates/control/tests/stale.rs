@@ -1,14 +1,12 @@
 //! What the old NVE of a VM owes those who still send to it: redirects (R47) and word of the departure (R39).
 
-mod lab;
-
+use crate::lab::*;
 use godwit_control::Counts;
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{Secret, Version};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VmState};
 use godwit_wire::peer;
-use lab::*;
 
 const A: usize = 0;
 const B: usize = 1;

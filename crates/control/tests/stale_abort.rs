@@ -1,13 +1,11 @@
 //! A move called off while its old NVE was away, told when that NVE is back: seeds 5351, 5386 and
 //! 15543 of the simulation.
 
-mod lab;
-
+use crate::lab::{Lab, PORT, vm};
 use godwit_control::Input;
 use godwit_model::MoveId;
 use godwit_model::message::NvaToNve;
 use godwit_tables::update::{PortIdx, VmState};
-use lab::{Lab, PORT, vm};
 
 const A: usize = 0;
 const B: usize = 1;

@@ -1,18 +1,16 @@
 //! What control sends to VMs, read by tshark, which nobody here wrote.
 
-mod lab;
-
 use std::net::{IpAddr, Ipv6Addr};
 use std::slice::from_ref;
 
+use crate::lab::said::{A, B, other_record};
+use crate::lab::{self, Lab, UPLINK, mac, vm};
 use godwit_control::Input;
 use godwit_model::Version;
 use godwit_model::message::NvaToNve;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::PortIdx;
 use godwit_testkit::tshark::{Which, read};
-use lab::said::{A, B, other_record};
-use lab::{Lab, UPLINK, mac, vm};
 
 /// VMs have an address of each family.
 fn v6(n: u8) -> Ipv6Addr {

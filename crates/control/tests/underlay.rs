@@ -1,10 +1,10 @@
 //! The rules of uplinks, tunnels and workers, and what else control keeps right: one test a rule, named
 //! after its requirement.
 
-mod lab;
-
 use std::net::Ipv6Addr;
 
+use crate::lab::said::{A, B, C, claims, is_remote_to, other_record, queries, warned};
+use crate::lab::{self, Lab, PORT, UPLINK, access, key, location, locator, mac, nve_id, vm, vm_ip, vni};
 use godwit_control::view::EntryState;
 use godwit_control::{Input, Level, OuterChoice, PortSpec, UplinkSpec, WorkerSet};
 use godwit_model::message::{NvaToNve, NveToNva};
@@ -13,8 +13,6 @@ use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, PortRole, VmState};
 use godwit_wire::outer::Family;
 use godwit_wire::{Instant, Mac};
-use lab::said::{A, B, C, claims, is_remote_to, other_record, queries, warned};
-use lab::{Lab, PORT, UPLINK, access, key, location, locator, mac, nve_id, vm, vm_ip, vni};
 
 #[test]
 fn r4_without_any_uplink_nothing_is_said_of_families_yet() {

@@ -1,7 +1,7 @@
 //! What a VM manager says of its VMs, and what becomes of their ports and bindings (R16).
 
-mod lab;
-
+use crate::lab::said::{A, B, admission, claims, is_remote_to, withdrawals};
+use crate::lab::{Lab, PORT, vm, vm_ip};
 use godwit_control::Input;
 use godwit_control::view::PortState;
 use godwit_model::OperState::{
@@ -10,8 +10,6 @@ use godwit_model::OperState::{
 };
 use godwit_model::{BindingState, MoveId};
 use godwit_tables::update::{Admission, PortIdx, VmState};
-use lab::said::{A, B, admission, claims, is_remote_to, withdrawals};
-use lab::{Lab, PORT, vm, vm_ip};
 
 fn say(lab: &mut Lab, i: usize, state: OperState) {
     lab.input(i, Input::VmState { port: PORT, state });

@@ -2,10 +2,7 @@
 //!
 //! The expected transcripts are in `snapshots/`; `INSTA_UPDATE=always` rewrites them.
 
-#[allow(dead_code, reason = "each test binary uses its part")]
-mod fixture;
-
-use fixture::Fixture;
+use crate::fixture::Fixture;
 
 #[test]
 fn nva() {

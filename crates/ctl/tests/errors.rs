@@ -1,9 +1,6 @@
 //! Error paths: exit code, and what stderr says. Each says one or two lines and names thing and remedy.
 
-#[allow(dead_code, reason = "each test binary uses its part")]
-mod fixture;
-
-use fixture::{Fixture, Outcome, binary};
+use crate::fixture::{Fixture, Outcome, binary};
 
 fn run(args: &str) -> Outcome {
     Outcome::of(&binary().args(args.split_whitespace()).output().unwrap())

@@ -1,10 +1,8 @@
 //! Acceptance tests of the requirement catalogue that need more than one state of a VM, with its numbers.
 
-mod common;
-
 use std::net::IpAddr;
 
-use common::*;
+use crate::common::*;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;
 use godwit_tables::{DropReason, TablesConfig};

@@ -1,8 +1,6 @@
 //! Frames from VMs: encapsulation, local delivery, port admission, tags, misses.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
 use godwit_pipeline::packet::Takes;
 use godwit_tables::event::{AnnounceKind, Event};

@@ -1,8 +1,6 @@
 //! Entries whose life nears its end: used ones are told of, and no frame notices (R40).
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;
 

@@ -1,8 +1,6 @@
 //! Who may speak as a router and as a DHCP server (R66).
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_tables::DropReason;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;

@@ -1,8 +1,6 @@
 //! VMs that move: hold, flush, forward in flight, abort, and the loops that must not be.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::MemPool;
 use godwit_tables::event::{Event, HandoverStats};
 use godwit_tables::update::*;

@@ -1,10 +1,8 @@
 //! Two VNs that use the same addresses, and a million frames (R13).
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr};
 
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
 use godwit_pipeline::packet::Packet;
 use godwit_tables::update::*;

@@ -1,8 +1,6 @@
 //! The outer DSCP that a policy gives to what its VM sends (R23), beside ECN and all else of the outer header (R6).
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
 use godwit_pipeline::packet::Asks;
 use godwit_pipeline::trace;

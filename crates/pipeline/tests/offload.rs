@@ -1,8 +1,6 @@
 //! Frames that guests leave unfinished (R11).
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::packet::{Asks, Packet, Takes};
 use godwit_tables::DropReason;

@@ -1,8 +1,6 @@
 //! Frames from uplinks: decapsulation and everything that can be wrong with them.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
 use godwit_pipeline::packet::Packet;
 use godwit_tables::DropReason;

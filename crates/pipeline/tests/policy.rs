@@ -1,8 +1,6 @@
 //! Policies: what a VM may send and get, wherever frames come from and however they wait (R23).
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_pipeline::trace;
 use godwit_tables::DropReason;
 use godwit_tables::update::*;

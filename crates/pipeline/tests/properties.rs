@@ -2,9 +2,7 @@
 //! buffer is accounted for (the lab checks the balance after each step), and the trace tells before
 //! what processing does after.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::MemPool;
 use godwit_pipeline::trace::{Trace, Verdict, trace};
 use godwit_tables::counters::DropReason;

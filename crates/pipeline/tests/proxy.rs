@@ -1,8 +1,6 @@
 //! ARP and ND in the overlay, and broadcast.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::MemPool;
 use godwit_tables::DropReason;
 use godwit_tables::event::{AnnounceKind, Event};

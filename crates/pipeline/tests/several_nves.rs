@@ -1,10 +1,8 @@
 //! Frames that cross several NVEs: what the one sends is what the next one gets, byte by byte.
 
-mod common;
-
 use std::net::{IpAddr, Ipv6Addr};
 
-use common::*;
+use crate::common::*;
 use godwit_tables::DropReason;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;

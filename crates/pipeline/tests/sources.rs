@@ -1,8 +1,6 @@
 //! Who may send from which addresses (R65).
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
 use godwit_pipeline::trace::{Verdict, trace};
 use godwit_tables::DropReason;

@@ -1,8 +1,6 @@
 //! Storms of ARP, ND, RARP and unknown destinations from one VM, as frames (R67).
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_tables::event::Event;
 use godwit_tables::{DropReason, TablesConfig};
 use godwit_testkit::frames::{self, Nd};

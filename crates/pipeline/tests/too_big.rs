@@ -1,10 +1,8 @@
 //! Frames that become too big on their way to a VM that moved: their senders are told (R8, R44).
 
-mod common;
-
 use std::net::IpAddr;
 
-use common::*;
+use crate::common::*;
 use godwit_pipeline::mem::MemPool;
 use godwit_tables::DropReason;
 use godwit_tables::update::*;

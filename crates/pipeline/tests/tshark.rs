@@ -1,11 +1,9 @@
 //! What the pipeline makes, read by tshark, which nobody here wrote.
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::slice::from_ref;
 
-use common::*;
+use crate::common::*;
 use godwit_tables::TablesConfig;
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Nd, Vxlan};

@@ -1,8 +1,6 @@
 //! The underlay's own traffic, and the exception port.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use godwit_tables::DropReason;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;

@@ -1,6 +1,5 @@
 //! A lab of NVEs around a directory that fits on a page: messages arrive in order, when the test
 //! says so. Each NVE's worker is a model that applies updates and checks that they make sense.
-#![allow(dead_code, reason = "each test binary uses its part of the lab")]
 
 pub mod nva;
 pub mod said;

@@ -1,0 +1,1 @@
+//! Nothing: the benchmarks beside this file stand by themselves, and a package needs a library or a program.

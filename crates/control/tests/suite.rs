@@ -1,0 +1,23 @@
+//! All integration tests in one binary: each binary of its own would compile and link the same again.
+
+mod attachment;
+mod conflict;
+mod directory;
+mod fabric;
+mod forgotten_addresses;
+mod headless;
+mod hot_move;
+mod lab;
+mod limits;
+mod policy;
+mod pull;
+mod rarp;
+mod scan;
+mod second_word;
+mod session;
+mod sources;
+mod stale;
+mod stale_abort;
+mod tshark;
+mod underlay;
+mod vm_state;

@@ -1,0 +1,12 @@
+//! All integration tests in one binary: each binary of its own would compile and link the same again.
+
+mod ecn;
+mod flow;
+mod fuzz_smoke;
+mod golden;
+mod headers;
+mod offload;
+mod outer;
+mod properties;
+mod resolution;
+mod tshark;

@@ -1,0 +1,16 @@
+//! All tests of whole processes in one binary: each binary of its own would compile and link the same again.
+
+mod bare_metal;
+mod common;
+mod frozen_sender;
+mod guest;
+mod guest_tso;
+mod hot_move;
+mod interop;
+mod nva_kill;
+mod offloads;
+mod placement;
+mod router_role;
+mod scan_storm;
+mod split_brain;
+mod underlay;
