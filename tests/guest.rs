@@ -30,7 +30,7 @@ fn r26_what_qemu_and_dpdk_announce_moves_a_real_guest() {
 /// migration (R11, R13).
 #[test]
 fn r13_a_real_guest_with_two_queue_pairs_sends_by_both_and_migrates() {
-    let (output, _) = common::lab(&["guest", "--queues", "2", "--workers", "0x3", "--uplink-queues", "2"]);
+    let (output, _) = lab(&["guest", "--queues", "2", "--workers", "0x3", "--uplink-queues", "2"]);
     assert!(output.status.success(), "the scenario failed");
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(
