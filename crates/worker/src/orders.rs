@@ -3,7 +3,7 @@
 //! By far the most orders say where a VM is. Such an order fits into an entry of less than a cache line, which a worker
 //! reads from the other core's cache; a [`Command`] has room for a whole frame and takes five. So there are two queues:
 //! one of entries, which keeps the order, and one of what doesn't fit into them. The worker takes several entries at a
-//! time ([`Orders::take`]), for their locations to be asked of memory together.
+//! time, for their locations to be asked of memory together.
 
 use core::net::IpAddr;
 
