@@ -29,6 +29,8 @@ const GROWING: &str = "127.0.0.1:6642";
 const MOVING: u32 = 100_000;
 /// Entries that the table grows to.
 const GROWN: u32 = 1_000_000;
+/// What a worker's iteration is written down for, in nanoseconds.
+const LONG_NS: u64 = 200_000;
 /// Updates are sent in so many portions a second, each with an acknowledgement asked for.
 const PORTIONS: u32 = 1000;
 
@@ -49,6 +51,8 @@ pub struct Record {
     /// Those of `long_own`, window by window: what the switch itself does comes back in each, what the machine does
     /// comes and goes.
     pub long_own_by_window: Vec<u64>,
+    /// Orders in those of the last 32 of a window: what an iteration does besides a burst of frames.
+    pub long_own_orders: Vec<u64>,
 }
 
 impl Record {
@@ -58,6 +62,7 @@ impl Record {
             [d.p50_ns, d.p99_ns, d.max_ns].map(|ns| ns as f64 / 1e3)
         };
         let own = w.long.iter().map(|l| l.ns.saturating_sub(l.away_ns));
+        let orders = w.long.iter().zip(own.clone()).filter(|(_, own)| *own > LONG_NS).map(|(l, _)| l.orders);
         Record {
             effect_us: us(&w.mailbox),
             iteration_us: us(&w.iterations),
@@ -65,6 +70,7 @@ impl Record {
             long_own: w.long_own_count,
             longest_own_us: own.max().unwrap_or(0) as f64 / 1e3,
             long_own_by_window: vec![w.long_own_count],
+            long_own_orders: orders.collect(),
         }
     }
 
@@ -74,11 +80,12 @@ impl Record {
         format!(
             "update to effect: median {p50:.0} us, 99 % {p99:.0} us, longest {max:.0} us; \
              iterations: median {i50:.1} us, 99 % {i99:.1} us, longest {imax:.0} us, {} over 200 us, {} of \
-             these by the worker's own work (longest {:.0} us of it), by window: {}",
+             these by the worker's own work (longest {:.0} us of it), by window: {}; orders in them: {}",
             self.long,
             self.long_own,
             self.longest_own_us,
-            stillness::listed(&self.long_own_by_window)
+            stillness::listed(&self.long_own_by_window),
+            stillness::listed(&self.long_own_orders)
         )
     }
 }
@@ -339,6 +346,7 @@ impl Parts {
             long_own: self.0.iter().map(|r| r.long_own).sum(),
             longest_own_us: worst(|r| r.longest_own_us),
             long_own_by_window: self.0.iter().map(|r| r.long_own).collect(),
+            long_own_orders: self.0.iter().flat_map(|r| r.long_own_orders.iter().copied()).collect(),
         }
     }
 }
