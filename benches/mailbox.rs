@@ -111,7 +111,7 @@ impl Traffic {
 }
 
 /// A worker's loop for as long as it takes `wanted` updates from another core, `take` returning how many it took. The
-/// time spent in `take` and `look` alone, by the clock read around each: also where nothing was there.
+/// time spent in `take` alone, by the clock read around each call: also where nothing was there.
 fn beside_traffic(wanted: u64, send: impl Fn(u64) -> bool + Sync, mut take: impl FnMut() -> u64) -> Duration {
     let mut traffic = Traffic { buffers: vec![[1; 32]; BUFFERS], at: 0 };
     let done = AtomicBool::new(false);

@@ -38,5 +38,10 @@ fn r13_a_real_guest_with_two_queue_pairs_sends_by_both_and_migrates() {
         12,
         "each way, family and processor, before and after"
     );
+    for (queue, worker) in [(0, ", 0]"), (1, "by worker: [0, ")] {
+        let of_queue = format!("frames of g's queue {queue}, ");
+        let alone = text.lines().filter(|l| l.contains(&of_queue) && l.contains(worker)).count();
+        assert_eq!(alone, 2, "each queue is polled by a worker of its own, before and after");
+    }
     assert!(text.contains("the move is MOVE_PHASE_DONE"));
 }

@@ -283,14 +283,18 @@ fn r14_under_load_an_order_waits_for_a_few_bursts_and_else_not_at_all() {
             .collect::<Vec<_>>()
     };
     let bound = u64::from(LOOK).div_ceil(BURST as u64);
+    let (mut waiting, mut looks) = (0, 0);
     for step in 0..100 {
         (0..BURST).for_each(|n| assert!(rx.put(frame(A, B, n as u16))));
         order(&mailbox, Command::Barrier { token: step });
         w.step(Instant(1_000 + step));
-        for token in reached(&mailbox) {
-            assert!(step - token < bound, "given before step {token}, carried out in step {step}");
-        }
+        let now = reached(&mailbox);
+        assert_eq!(now, (waiting..waiting + now.len() as u64).collect::<Vec<_>>());
+        looks += u64::from(!now.is_empty());
+        waiting += now.len() as u64;
+        assert!(step + 1 - waiting < bound, "after step {step} order {waiting} still waits");
     }
+    assert!(looks <= 100 / bound + 1, "{looks} looks into the mailbox beside 100 full bursts");
     // The worker does not know before it has looked that the load has ended.
     steps(&mut w, 2);
     assert_eq!(mailbox.commands.len(), 0);

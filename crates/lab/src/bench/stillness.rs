@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 /// A gap is what a worker's iteration is written down for.
-const LONG: Duration = Duration::from_micros(200);
+pub const LONG: Duration = Duration::from_micros(200);
 
 /// What the loop writes in: as much as a queue's buffers and a hundred thousand locations take.
 const MEMORY: usize = 16 << 20;

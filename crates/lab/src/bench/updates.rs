@@ -29,8 +29,6 @@ const GROWING: &str = "127.0.0.1:6642";
 const MOVING: u32 = 100_000;
 /// Entries that the table grows to.
 const GROWN: u32 = 1_000_000;
-/// What a worker's iteration is written down for, in nanoseconds.
-const LONG_NS: u64 = 200_000;
 /// Updates are sent in so many portions a second, each with an acknowledgement asked for.
 const PORTIONS: u32 = 1000;
 
@@ -62,7 +60,12 @@ impl Record {
             [d.p50_ns, d.p99_ns, d.max_ns].map(|ns| ns as f64 / 1e3)
         };
         let own = w.long.iter().map(|l| l.ns.saturating_sub(l.away_ns));
-        let orders = w.long.iter().zip(own.clone()).filter(|(_, own)| *own > LONG_NS).map(|(l, _)| l.orders);
+        let orders = w
+            .long
+            .iter()
+            .zip(own.clone())
+            .filter(|(_, own)| u128::from(*own) > stillness::LONG.as_nanos())
+            .map(|(l, _)| l.orders);
         Record {
             effect_us: us(&w.mailbox),
             iteration_us: us(&w.iterations),
