@@ -136,6 +136,6 @@ install_quietly() {
 build_release() {
     need_space 3
     say "building (the first time takes some minutes)"
-    (cd "$GODWIT_ROOT" && cargo build --release -p godwit -p godwit-nva -p godwit-ctl -p godwit-lab) ||
+    (cd "$GODWIT_ROOT" && cargo build --release -p godwit -p godwit-nva -p godwit-ctl -p godwit-lab -p godwit-replay) ||
         die "the build failed: see above"
 }

@@ -29,7 +29,7 @@ const GUESTS: [&str; 1] = ["net_vhost"];
 const LOOPS: [&str; 6] = ["net_ixgbe", "net_igc", "net_txgbe", "net_ngbe", "net_cn9k", "net_cn10k"];
 
 /// Drivers whose receive function copies each frame into its buffer.
-const COPIES: [&str; 5] = ["net_vhost", "net_memif", "net_tap", "net_af_packet", "net_pcap"];
+const COPIES: [&str; 6] = ["net_vhost", "net_memif", "net_tap", "net_af_packet", "net_pcap", "net_null"];
 
 /// How to set a port up.
 #[derive(Clone, Debug)]

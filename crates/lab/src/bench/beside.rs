@@ -74,7 +74,7 @@ pub fn pairs(rows: &[Row]) -> Vec<Pair> {
 /// # Errors
 /// Where one of the four does not start, or ends.
 pub fn measure(sites: [&Site; 2], pair: &Pair, rounds: u32, window: Duration) -> Result<Ratio> {
-    let ends = [Ends::new(pair.of, &sites[0].dir)?, Ends::new(pair.to, &sites[1].dir)?];
+    let ends = [Ends::new(pair.of, sites[0])?, Ends::new(pair.to, sites[1])?];
     memory::reserve(ends.iter().map(|e| godwit::memory_mb(e) + testpmd::memory_mb(e)).sum())?;
     let mut peers: Vec<Box<dyn Peer>> = Vec::new();
     for (site, ends) in sites.iter().zip(&ends) {

@@ -1,15 +1,21 @@
-//! The two ends that every contender gets: a capture that `net_pcap` plays without end
-//! (`infinite_rx`), and `net_null` that takes everything and sends nothing (`no-rx`).
+//! The two ends that every contender gets: a device that plays a capture without end, and `net_null` that takes
+//! everything and sends nothing (`no-rx`).
+//!
+//! What plays is `net_null` with `godwit-replay` loaded before the contender's own libraries, or DPDK's `net_pcap`
+//! (`infinite_rx`), which has a buffer of 2 KiB for each frame and reads them in turn: with a long capture its reading is
+//! most of what is measured then.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use godwit_testkit::frames::{self, Vxlan};
 use godwit_wire::{Mac, Vni};
 
+use super::peer::Site;
 use super::plan::Row;
 use crate::random::Dice;
 
@@ -25,32 +31,83 @@ pub const LOCAL_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1)
 pub const REMOTE_VM: Mac = Mac([0x02, 0x20, 0, 0, 0, 0]);
 /// The next hop to every other NVE.
 pub const NEXT_HOP: Mac = Mac([0x02, 0, 0, 0, 0x01, 0x02]);
-/// What the first `net_pcap` of a process says its address is.
-pub const PCAP_MAC: Mac = Mac([0x02, 0x70, 0x63, 0x61, 0x70, 0]);
+/// What the first `net_pcap` of a process says its address is, and the player says, too.
+pub const PLAYER_MAC: Mac = Mac([0x02, 0x70, 0x63, 0x61, 0x70, 0]);
+
+/// What plays the capture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Player {
+    /// net_null, whose buffers are filled from frames that lie close together
+    Replay,
+    /// net_pcap with infinite_rx, which reads each frame from a buffer of its own
+    Pcap,
+}
+
+impl Player {
+    /// Its name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Player::Replay => "replay",
+            Player::Pcap => "pcap",
+        }
+    }
+
+    /// The device, as DPDK calls it.
+    pub fn device(self) -> &'static str {
+        match self {
+            Player::Replay => "net_null0",
+            Player::Pcap => "net_pcap0",
+        }
+    }
+}
 
 /// The ends of one row.
 pub struct Ends {
     /// The row.
     pub row: Row,
+    /// What plays the capture.
+    pub player: Player,
     /// The capture.
-    pub pcap: PathBuf,
+    pcap: PathBuf,
+    /// The library that a program has to load before its own, to play it.
+    preload: Option<PathBuf>,
 }
 
 impl Ends {
-    /// Writes the row's capture into `dir`.
+    /// Writes the row's capture into the site's folder.
     ///
     /// # Errors
-    /// Where the file cannot be written.
-    pub fn new(row: Row, dir: &Path) -> Result<Ends> {
-        let pcap = dir.join("frames.pcap");
+    /// Where the file cannot be written, or there is nothing to play it.
+    pub fn new(row: Row, site: &Site) -> Result<Ends> {
+        let (pcap, player) = (site.dir.join("frames.pcap"), site.player);
+        let preload = match player {
+            Player::Replay => Some(replay_library()?),
+            Player::Pcap => None,
+        };
         write(row, &pcap)?;
-        Ok(Ends { row, pcap })
+        Ok(Ends { row, player, pcap, preload })
     }
 
     /// The source, with a receive queue for each worker.
     pub fn source(&self) -> String {
-        let queue = format!(",rx_pcap={}", self.pcap.display());
-        format!("net_pcap0{},infinite_rx=1", queue.repeat(self.row.workers))
+        match self.player {
+            Player::Replay => self.player.device().to_owned(),
+            Player::Pcap => {
+                let queue = format!(",rx_pcap={}", self.pcap.display());
+                format!("{}{},infinite_rx=1", self.player.device(), queue.repeat(self.row.workers))
+            }
+        }
+    }
+
+    /// What has to be in a contender's environment.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let Some(library) = &self.preload else { return Vec::new() };
+        vec![
+            ("LD_PRELOAD", library.display().to_string()),
+            ("GODWIT_REPLAY_CAPTURE", self.pcap.display().to_string()),
+            ("GODWIT_REPLAY_DEVICE", self.player.device().to_owned()),
+            ("GODWIT_REPLAY_MAC", PLAYER_MAC.to_string()),
+        ]
     }
 
     /// The sink.
@@ -58,11 +115,26 @@ impl Ends {
         "net_null1,no-rx=1"
     }
 
-    /// Buffers that the capture takes in each process that plays it, with as many under way as any
-    /// queue holds.
-    pub fn buffers(&self) -> usize {
-        self.row.frames() as usize * self.row.workers + 32_768
+    /// Buffers that the capture itself takes in each process that plays it.
+    pub fn captured(&self) -> usize {
+        match self.player {
+            Player::Replay => 0,
+            Player::Pcap => self.row.frames() as usize * self.row.workers,
+        }
     }
+
+    /// Those, with as many under way as any queue holds.
+    pub fn buffers(&self) -> usize {
+        self.captured() + 32_768
+    }
+}
+
+/// Where the player is: beside this program, as cargo leaves both.
+fn replay_library() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("where am I?")?.with_file_name("libgodwit_replay.so");
+    let built = "build it (cargo build --release -p godwit-replay), or have net_pcap play (--ends pcap)";
+    ensure!(path.is_file(), "{} is not there: {built}", path.display());
+    Ok(path)
 }
 
 /// Writes a row's frames as a capture, and answers with the mean of their lengths, in bytes, outer headers
@@ -166,7 +238,7 @@ fn frame(row: &Row, n: u32) -> Vec<u8> {
         return frames::udp_frame(from, to, &payload);
     }
     let (from, to) = ((remote_vm(row, vm), far(vm), source), (local_vm(row, vm), near(vm), destination));
-    let outer_eth = (NEXT_HOP, PCAP_MAC);
+    let outer_eth = (NEXT_HOP, PLAYER_MAC);
     let mut outer = Vxlan::new(outer_eth, (row.case.remote(0), row.case.locator()), Vni::from_low24(VNI));
     outer.ports.0 = 49_152 + (flow % 16_384) as u16;
     outer.frame(&frames::udp_frame(from, to, &payload))
@@ -223,7 +295,7 @@ mod tests {
         let row = plan::select(&[], "decap-v4/60/100000/random").unwrap()[0];
         let mut macs: BTreeSet<Mac> = (0..row.destinations).map(|n| local_vm(&row, n)).collect();
         macs.extend((0..row.destinations).map(|n| remote_vm(&row, n)));
-        macs.extend([NEXT_HOP, PCAP_MAC]);
+        macs.extend([NEXT_HOP, PLAYER_MAC]);
         assert_eq!(macs.len(), 2 * row.destinations as usize + 2);
         assert_eq!(local_vm(&row, 0), LOCAL_VM);
     }

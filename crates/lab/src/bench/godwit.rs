@@ -135,7 +135,7 @@ impl Godwit {
         let file = site.dir.join("godwit.toml");
         fs::write(&file, config(site, ends, nva)?).with_context(|| format!("writing {}", file.display()))?;
         let mut command = cmd::in_namespace(&site.namespace, &site.godwit);
-        command.arg("--config").arg(&file).env("GODWIT_LOG", "warn");
+        command.arg("--config").arg(&file).env("GODWIT_LOG", "warn").envs(ends.environment());
         let process = Process::start("godwit", command, &site.dir)?;
         let admin = site.rpc.admin(&site.dir.join("godwit.sock"))?;
         let out = if ends.row.case.is_encap() { "up" } else { "vm" };

@@ -44,7 +44,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use self::beside::Ratio;
-use self::ends::Ends;
+use self::ends::{Ends, Player};
 use self::godwit::Godwit;
 use self::ovs::Ovs;
 use self::peer::{Peer, Site};
@@ -96,6 +96,9 @@ pub struct Bench {
     /// Say which rows there are
     #[arg(long)]
     pub list: bool,
+    /// What plays the captures of rows and updates to all contenders
+    #[arg(long, value_enum, value_name = "PLAYER", default_value_t = Player::Replay)]
+    pub ends: Player,
     /// Without OVS-DPDK
     #[arg(long)]
     pub no_ovs: bool,
@@ -124,7 +127,7 @@ impl Bench {
             println!("{} frames, {mean:.2} bytes in the mean", rows[0].frames());
             return Ok(true);
         }
-        let site = Site::new(self.find_godwit()?, self.keep)?;
+        let site = Site::new(self.find_godwit()?, self.ends, self.keep)?;
         if let Some(rate) = self.updates {
             return self.updates(&site, rate);
         }
@@ -149,7 +152,12 @@ impl Bench {
         if let Some(path) = &self.json {
             report::write_json(path, &outcomes, &ratios, &self.conditions(&site))?;
         }
-        println!("Mpps: medians of {} rounds; ratios: medians of those of a round.", self.rounds);
+        println!(
+            "Mpps: medians of {} rounds; ratios: medians of those of a round. Captures played by {} ({}).",
+            self.rounds,
+            self.ends.device(),
+            self.ends.name()
+        );
         println!("{}", report::table(&outcomes));
         let scalings = report::scalings(&outcomes);
         if !scalings.is_empty() {
@@ -174,7 +182,7 @@ impl Bench {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        let other = Site::new(site.godwit.clone(), self.keep)?;
+        let other = Site::new(site.godwit.clone(), site.player, self.keep)?;
         let window = Duration::from_millis(self.window_ms.into()).min(LONGEST_OF_A_PAIR);
         let mut ratios = Vec::new();
         for (n, pair) in pairs.iter().enumerate() {
@@ -241,7 +249,7 @@ impl Bench {
     /// One row: all contenders, round by round.
     fn measure(&self, site: &Site, row: Row) -> Result<Outcome> {
         let mut outcome = Outcome::new(row);
-        let ends = Ends::new(row, &site.dir)?;
+        let ends = Ends::new(row, site)?;
         let with_ovs = match ovs::cannot(&ends) {
             _ if self.no_ovs => false,
             Some(why) => {
@@ -308,6 +316,7 @@ impl Bench {
             dpdk: dpdk.map_or_else(|_| String::new(), first_line),
             cpu: cpu.map_or_else(String::new, |(_, name)| name.to_owned()),
             cores: site.cores.0.len(),
+            ends: self.ends.name(),
             rounds: self.rounds as usize,
             seconds: f64::from(self.window_ms) / 1000.0,
         }

@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::ends::{self, Ends, NEXT_HOP, PCAP_MAC, VNI};
+use super::ends::{self, Ends, NEXT_HOP, PLAYER_MAC, VNI};
 use super::peer::{Measured, Peer, Site};
 use crate::cmd;
 use crate::lab::process::Process;
 
 const VSWITCHD: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
-/// Most buffers that OVS gives ports of one MTU; a longer capture cannot be played to it.
+/// Most buffers that OVS gives ports of one MTU; a capture that takes more cannot be played to it.
 const MAX_BUFFERS: usize = 262_144;
+/// Most rules that it is given.
+const MAX_RULES: u32 = 100_000;
 /// MiB that such a pool takes, and some for OVS itself.
 const MEMORY_MB: usize = 1024;
 /// How long its daemons may take to start.
@@ -40,10 +42,13 @@ pub fn memory_mb(ends: &Ends) -> usize {
 
 /// Why OVS has no such row.
 pub fn cannot(ends: &Ends) -> Option<String> {
-    let (frames, row) = (ends.row.frames() as usize * ends.row.workers, ends.row);
-    (frames + 16_384 > MAX_BUFFERS).then(|| {
-        format!("OVS gives its ports {MAX_BUFFERS} buffers; {row} needs {frames} for the capture alone")
-    })
+    let (frames, row) = (ends.captured(), ends.row);
+    if frames + 16_384 > MAX_BUFFERS {
+        let why = format!("OVS gives its ports {MAX_BUFFERS} buffers; {row} needs {frames} for the capture");
+        return Some(format!("{why} alone"));
+    }
+    let why = || format!("OVS is given {MAX_RULES} rules at most, and {row} is one a destination");
+    (row.destinations > MAX_RULES).then(why)
 }
 
 impl Ovs {
@@ -71,6 +76,9 @@ impl Ovs {
             for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
                 command.env(variable, &dir);
             }
+            if name == "vswitchd" {
+                command.envs(ends.environment());
+            }
             Process::start(name, command, &site.dir)
         };
         let socket = format!("unix:{}/db.sock", dir.display());
@@ -96,8 +104,8 @@ impl Ovs {
     fn bridges(&self, site: &Site, ends: &Ends, db: &str) -> Result<()> {
         let (row, ns) = (ends.row, site.namespace.as_str());
         let (remote, locator) = (row.case.remote(0), row.case.locator());
-        let (phy, acc) =
-            if row.case.is_encap() { ("net_null1", "net_pcap0") } else { ("net_pcap0", "net_null1") };
+        let player = ends.player.device();
+        let (phy, acc) = if row.case.is_encap() { ("net_null1", player) } else { (player, "net_null1") };
         let vsctl = |line: &str| {
             let mut args = vec![format!("--db={db}"), c("--timeout=30")];
             args.extend(line.split_whitespace().map(c));
@@ -111,7 +119,7 @@ impl Ovs {
             ))
         };
         let queues = |device: &str| match row.workers {
-            n if n > 1 && device == "net_pcap0" => {
+            n if n > 1 && device == player => {
                 let cores = site.cores.workers(n).iter().enumerate();
                 let pins: Vec<String> = cores.map(|(queue, core)| format!("{queue}:{core}")).collect();
                 format!("options:n_rxq={n} other_config:pmd-rxq-affinity=\"{}\"", pins.join(","))
@@ -119,7 +127,7 @@ impl Ovs {
             _ => String::new(),
         };
         vsctl(&format!(
-            "add-br br-phy -- set bridge br-phy datapath_type=netdev other_config:hwaddr={PCAP_MAC}"
+            "add-br br-phy -- set bridge br-phy datapath_type=netdev other_config:hwaddr={PLAYER_MAC}"
         ))?;
         vsctl("add-br br-int -- set bridge br-int datapath_type=netdev")?;
         let nodad = if row.case.is_v6() { "nodad" } else { "" };

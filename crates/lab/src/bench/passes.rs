@@ -45,7 +45,7 @@ pub fn measure(site: &Site, rows: &[Row], rounds: u32, window: Duration) -> Resu
 }
 
 fn measure_row(site: &Site, row: Row, rounds: u32, window: Duration) -> Result<Outcome> {
-    let ends = Ends::new(row, &site.dir)?;
+    let ends = Ends::new(row, site)?;
     memory::reserve(godwit::memory_mb(&ends))?;
     let mut switch = Godwit::start(site, &ends)?;
     sleep(SETTLE);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::ends::Player;
 use crate::cmd;
 use crate::lab::cleanup;
 use crate::lab::rpc::Rpc;
@@ -80,6 +81,8 @@ pub struct Site {
     pub cores: Cores,
     /// The switch under test.
     pub godwit: PathBuf,
+    /// What plays captures to them.
+    pub player: Player,
     /// Leave the folder behind.
     pub keep: bool,
 }
@@ -89,14 +92,14 @@ impl Site {
     ///
     /// # Errors
     /// Where that is not possible.
-    pub fn new(godwit: PathBuf, keep: bool) -> Result<Site> {
+    pub fn new(godwit: PathBuf, player: Player, keep: bool) -> Result<Site> {
         let id = cleanup::claim()?;
         let namespace = format!("{}bench", cleanup::prefix(&id));
         cmd::run("ip", &["netns", "add", &namespace])?;
         cmd::run("ip", &["-n", &namespace, "link", "set", "lo", "up"])?;
         let rpc = Rpc::start(&namespace)?;
         let dir = cleanup::directory(&id);
-        Ok(Site { id, dir, namespace, rpc, cores: Cores::online()?, godwit, keep })
+        Ok(Site { id, dir, namespace, rpc, cores: Cores::online()?, godwit, player, keep })
     }
 }
 

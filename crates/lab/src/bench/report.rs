@@ -178,6 +178,8 @@ pub struct Conditions {
     pub cpu: String,
     /// Online cores.
     pub cores: usize,
+    /// What played the captures.
+    pub ends: &'static str,
     /// Alternations.
     pub rounds: usize,
     /// Seconds of each window.

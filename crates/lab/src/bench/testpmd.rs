@@ -54,6 +54,7 @@ impl Testpmd {
         // Line by line, whoever reads; the program itself would wait until a buffer is full.
         let mut command = cmd::in_namespace(&site.namespace, "stdbuf");
         command
+            .envs(ends.environment())
             .args(["-oL", "dpdk-testpmd", "--lcores", &lcores, "--no-pci", "--in-memory"])
             .args(["-m", &memory_mb(ends).to_string()])
             .arg(format!("--vdev={}", ends.source()))

@@ -153,7 +153,7 @@ impl Run {
     fn start(site: &Site, address: &str) -> Result<Run> {
         let mut row = plan::select(&[], "encap-v4/60/1000")?[0];
         row.nves = 256;
-        let ends = Ends::new(row, &site.dir)?;
+        let ends = Ends::new(row, site)?;
         memory::reserve(godwit::memory_mb(&ends))?;
         let directory = Directory::serve(&site.namespace, address.parse()?, Book::default())?;
         let godwit = Godwit::start_listening(site, &ends, &format!("http://{address}"))?;

@@ -1,0 +1,73 @@
+//! What the environment asks for.
+
+use std::env;
+use std::fs;
+use std::sync::OnceLock;
+
+use crate::capture::Capture;
+
+/// Name of the variable with the path of the capture that is played. Without it nothing is done.
+pub const CAPTURE: &str = "GODWIT_REPLAY_CAPTURE";
+/// Name of the variable with the device that plays it, such as `net_null0`.
+pub const DEVICE: &str = "GODWIT_REPLAY_DEVICE";
+/// Name of the variable with the MAC address that the device says it has, such as `02:00:00:00:00:01`;
+/// without it the device has its own.
+pub const MAC: &str = "GODWIT_REPLAY_MAC";
+
+/// What is asked for.
+pub struct Settings {
+    /// What is played.
+    pub capture: Capture,
+    /// By which device.
+    pub device: String,
+    /// What it says its address is.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// What the environment asked for when it was looked at first; `None` if for nothing.
+///
+/// # Errors
+/// Which variable is wrong, and why.
+pub fn get() -> Result<Option<&'static Settings>, &'static str> {
+    static ONCE: OnceLock<Result<Option<Settings>, String>> = OnceLock::new();
+    let settings = ONCE.get_or_init(|| read(|name| env::var(name).ok()));
+    settings.as_ref().map(Option::as_ref).map_err(String::as_str)
+}
+
+fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Settings>, String> {
+    let Some(path) = variable(CAPTURE) else { return Ok(None) };
+    let bytes = fs::read(&path).map_err(|e| format!("{CAPTURE}: {path}: {e}"))?;
+    let capture = Capture::parse(&bytes).map_err(|why| format!("{CAPTURE}: {path}: {why}"))?;
+    let device =
+        variable(DEVICE).ok_or_else(|| format!("{DEVICE} is to name the device that plays {path}"))?;
+    let mac = match variable(MAC) {
+        None => None,
+        Some(text) => Some(mac(&text).ok_or_else(|| format!("{MAC}: {text:?} is no MAC address"))?),
+    };
+    Ok(Some(Settings { capture, device, mac }))
+}
+
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let parts: Option<Vec<u8>> = text.split(':').map(|p| u8::from_str_radix(p, 16).ok()).collect();
+    parts?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_named() {
+        let with = |list: &[(&'static str, &'static str)]| {
+            let list = list.to_vec();
+            read(move |name| list.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        };
+        assert!(with(&[(DEVICE, "net_null0")]).unwrap().is_none(), "nothing is asked for");
+        let why = with(&[(CAPTURE, "/nowhere/at/all")]).err().unwrap();
+        assert!(why.starts_with("GODWIT_REPLAY_CAPTURE: /nowhere/at/all: "), "{why}");
+        let why = with(&[(CAPTURE, "/dev/null")]).err().unwrap();
+        assert!(why.contains("no little-endian pcap"), "{why}");
+        assert_eq!(mac("02:70:63:61:70:00"), Some([2, 0x70, 0x63, 0x61, 0x70, 0]));
+        assert_eq!((mac("02:70:63:61:70"), mac("02:70:63:61:70:zz")), (None, None));
+    }
+}
