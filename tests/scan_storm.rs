@@ -6,26 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::{alone, program};
-
-/// The hugepages that were set aside before the benchmark wanted more.
-struct Hugepages(Option<String>);
-
-impl Hugepages {
-    const FILE: &str = "/proc/sys/vm/nr_hugepages";
-
-    fn remember() -> Hugepages {
-        Hugepages(std::fs::read_to_string(Self::FILE).ok())
-    }
-}
-
-impl Drop for Hugepages {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = std::fs::write(Self::FILE, before);
-        }
-    }
-}
+use crate::common::{Hugepages, alone, program};
 
 #[test]
 fn r67_a_scan_is_50_questions_a_second_to_the_directory_and_others_are_answered() {

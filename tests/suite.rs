@@ -1,6 +1,7 @@
 //! All tests of whole processes in one binary: each binary of its own would compile and link the same again.
 
 mod bare_metal;
+mod bench_rows;
 mod common;
 mod frozen_sender;
 mod guest;

@@ -21,9 +21,10 @@ pub fn program(name: &str) -> PathBuf {
 fn build_beside() -> PathBuf {
     let own = PathBuf::from(env!("CARGO_BIN_EXE_godwit"));
     let folder = own.parent().expect("a program lies in a folder").to_path_buf();
-    let packages = ["-p", "godwit", "-p", "godwit-nva", "-p", "godwit-ctl", "-p", "godwit-lab"];
+    let packages =
+        ["godwit", "godwit-nva", "godwit-ctl", "godwit-lab", "godwit-replay"].map(|p| ["-p", p]).concat();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.arg("build").args(packages).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.arg("build").args(&packages).current_dir(env!("CARGO_MANIFEST_DIR"));
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
@@ -36,6 +37,26 @@ fn build_beside() -> PathBuf {
 pub fn alone() -> MutexGuard<'static, ()> {
     static MACHINE: Mutex<()> = Mutex::new(());
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The hugepages that were set aside before a benchmark wants more.
+pub struct Hugepages(Option<String>);
+
+impl Hugepages {
+    const FILE: &str = "/proc/sys/vm/nr_hugepages";
+
+    /// Those that there are now; they are restored when this is dropped.
+    pub fn remember() -> Hugepages {
+        Hugepages(std::fs::read_to_string(Self::FILE).ok())
+    }
+}
+
+impl Drop for Hugepages {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = std::fs::write(Self::FILE, before);
+        }
+    }
 }
 
 /// Runs a lab scenario and returns what it printed and, where it writes one, its JSON report.

@@ -18,6 +18,6 @@
 //! | `preload` | the functions of DPDK that are stepped in front of |
 
 pub mod capture;
-mod preload;
+pub mod preload;
 pub mod queue;
 pub mod settings;
