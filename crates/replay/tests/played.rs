@@ -3,6 +3,7 @@
 
 use std::ffi::c_int;
 use std::fs;
+use std::hint::black_box;
 use std::sync::Arc;
 
 use godwit_dpdk::{Eal, EalConfig, Mbuf, Mempool, Port, PortConfig, RxQueue};
@@ -62,7 +63,7 @@ fn each_queue_of_the_device_plays_the_capture_over_and_over_and_no_other_does() 
         std::env::set_var(settings::DEVICE, "net_null0");
         std::env::set_var(settings::MAC, "02:00:00:00:00:17");
     }
-    assert!(START as usize != 0);
+    black_box(START);
     let _eal = Eal::init(EalConfig { memory_mb: 64, ..EalConfig::default() }).expect("EAL starts");
     let pool = Mempool::new("test", 4095, 128, 2048, None).expect("a pool");
     let wanted: Vec<Vec<u8>> = (0..200).map(|i| frame(i % 7)).collect();
@@ -73,10 +74,8 @@ fn each_queue_of_the_device_plays_the_capture_over_and_over_and_no_other_does() 
         assert_eq!(received(rx, wanted.len()), wanted);
     }
     let others = received(&mut other_queues[0], 64);
-    assert!(
-        others.iter().all(|f| f.len() == 64 && *f != frame(0)),
-        "net_null's own frames, as it makes them"
-    );
+    // None of the capture's is of that length.
+    assert!(others.iter().all(|f| f.len() == 64), "net_null's own frames, as it makes them");
     assert_eq!(port.mac(), MAC);
     assert_ne!(other.mac(), MAC);
 

@@ -84,7 +84,7 @@ pub struct Bench {
     pub updates: Option<u32>,
     /// Instead of rows, a VM that scans at full speed beside one that sends to VMs it knows and one that
     /// resolves addresses by the directory
-    #[arg(long, conflicts_with_all = ["updates", "cases", "pcap", "quick"])]
+    #[arg(long, conflicts_with_all = ["updates", "cases", "pcap", "quick", "ends"])]
     pub storm: bool,
     /// Instead of comparing rows, what each pass over a burst costs in them; wants a switch that was built to
     /// measure that (cargo build --release --features passes)
@@ -96,7 +96,7 @@ pub struct Bench {
     /// Say which rows there are
     #[arg(long)]
     pub list: bool,
-    /// What plays the captures of rows and updates to all contenders
+    /// What plays the captures of rows and updates to all contenders; a scan always has net_pcap
     #[arg(long, value_enum, value_name = "PLAYER", default_value_t = Player::Replay)]
     pub ends: Player,
     /// Without OVS-DPDK
@@ -316,7 +316,7 @@ impl Bench {
             dpdk: dpdk.map_or_else(|_| String::new(), first_line),
             cpu: cpu.map_or_else(String::new, |(_, name)| name.to_owned()),
             cores: site.cores.0.len(),
-            ends: self.ends.name(),
+            ends: if self.storm { Player::Pcap } else { self.ends }.name(),
             rounds: self.rounds as usize,
             seconds: f64::from(self.window_ms) / 1000.0,
         }

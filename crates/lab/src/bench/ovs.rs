@@ -17,7 +17,7 @@ const VSWITCHD: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 /// Most buffers that OVS gives ports of one MTU; a capture that takes more cannot be played to it.
 const MAX_BUFFERS: usize = 262_144;
-/// Most rules that it is given.
+/// Most rules that it is given; how long it would take to have more ready was not tried.
 const MAX_RULES: u32 = 100_000;
 /// MiB that such a pool takes, and some for OVS itself.
 const MEMORY_MB: usize = 1024;
@@ -76,9 +76,7 @@ impl Ovs {
             for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
                 command.env(variable, &dir);
             }
-            if name == "vswitchd" {
-                command.envs(ends.environment());
-            }
+            command.envs(ends.environment());
             Process::start(name, command, &site.dir)
         };
         let socket = format!("unix:{}/db.sock", dir.display());
