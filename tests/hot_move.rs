@@ -66,7 +66,12 @@ fn r45_a_vm_that_stands_still_for_a_second_at_its_new_host_loses_nothing() {
 /// The same with Linux under QEMU, whose queue takes 256 frames: what was held comes no faster than it is taken.
 #[test]
 fn r45_a_real_guest_that_stands_still_for_a_second_loses_nothing() {
-    unusual(&["--guests", "qemu", "--pause-destination", "1s", "--moves", "2"], 2);
+    let run = unusual(&["--guests", "qemu", "--pause-destination", "1s", "--moves", "2"], 2);
+    // What the switch writes into a guest it reports, so that it comes along (R49). One that does not report leaves
+    // pages behind in each migration; QEMU by itself, one in hundreds of them.
+    let moves = run["timeline"].as_array().expect("moves");
+    let left = moves.iter().map(|m| m["differing_pages"].as_array().expect("compared").len()).sum::<usize>();
+    assert!(left <= 1, "{left} pages of v were left behind: {run}");
 }
 
 /// One move is called off when the VM has stopped (R49), the NVA dies in each and comes back (R72, R73), and every
@@ -77,13 +82,14 @@ fn r49_r72_moves_called_off_and_an_nva_that_is_far_away_and_dies_lose_nothing() 
 }
 
 #[track_caller]
-fn unusual(args: &[&str], moves: u64) {
+fn unusual(args: &[&str], moves: u64) -> Value {
     let fixed = ["hot-move", "--inner", "6", "--outer", "4", "--duration-per-move", "1.2"];
     let (output, report) = lab(&[&fixed, args].concat());
     assert!(output.status.success(), "the scenario failed");
     let run = &report["runs"][0];
     assert_eq!((&run["lost"], &run["duplicated"], &run["tcp_alive"]), (&0.into(), &0.into(), &true.into()));
     assert_eq!(run["moves"], moves, "carried out; one that is called off comes on top");
+    run.clone()
 }
 
 /// What an operator is told of moves that were carried out and of one that was called off, by his own program (R75);

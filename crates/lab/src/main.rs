@@ -15,6 +15,7 @@ use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::compare::Compare;
 use godwit_lab::scenario::frozen::FrozenSender;
 use godwit_lab::scenario::guest::GuestTalk;
+use godwit_lab::scenario::guest_memory::GuestMemory;
 use godwit_lab::scenario::guest_tso::GuestTso;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
@@ -51,6 +52,8 @@ enum Command {
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
     Guest(GuestTalk),
+    /// Migrate a Linux guest without any switch, again and again, and compare its memory at both ends
+    GuestMemory(GuestMemory),
     /// Migrate the same guest over Godwit and over OVS-DPDK
     Compare(Compare),
     /// Have Linux guests leave checksums and segmentation to the switch, and look at every frame
@@ -135,6 +138,7 @@ impl Command {
             Command::Placement(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
+            Command::GuestMemory(scenario) => scenario.run(),
             Command::Compare(scenario) => scenario.run(),
             Command::GuestTso(scenario) => scenario.run(),
             Command::BareMetal(scenario) => scenario.run(),

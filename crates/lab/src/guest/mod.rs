@@ -3,11 +3,13 @@
 //!
 //! QEMU emulates the processor (TCG), so that this works inside any virtual machine; a guest is up in
 //! a few seconds. [`kernel`] has the kernel, [`image`] builds the root file system, [`qemu`] the command
-//! line, [`qmp`] speaks with QEMU; [`Guest`] is one that runs, [`migrate`] moves it, and [`processor`] says how busy it is then.
+//! line, [`qmp`] speaks with QEMU; [`Guest`] is one that runs, [`migrate`] moves it, [`memory`] sees
+//! whether all of it came, and [`processor`] says how busy it is then.
 
 pub mod cpio;
 pub mod image;
 pub mod kernel;
+pub mod memory;
 pub mod migrate;
 pub mod processor;
 pub mod qemu;

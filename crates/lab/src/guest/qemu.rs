@@ -12,6 +12,9 @@ use crate::cmd;
 /// The program; packages of other systems call it the same.
 pub const QEMU: &str = "qemu-system-x86_64";
 
+/// What QEMU calls the file that a guest's memory is in.
+pub const MEMORY_FILE: &str = "memory-backend-memfd";
+
 /// A machine to be.
 #[derive(Clone, Debug)]
 pub struct GuestSpec {
@@ -201,12 +204,12 @@ fn arguments(spec: &GuestSpec, files: &Files) -> Vec<OsString> {
     words.extend(spec.extra.iter().map(OsString::from));
     words.extend(["-kernel".into(), spec.kernel.clone().into(), "-initrd".into(), spec.image.clone().into()]);
     words.push("-append".into());
-    // A panic ends the guest, and with -no-reboot QEMU, instead of a wait for nothing. The kernel's check
+    // A kernel that errs panics, and a panic ends the guest, and with -no-reboot QEMU: no wait for nothing. Its check
     // of the timer counts its own instructions, and gives up where a busy machine holds QEMU up.
     // What guards against a real processor's leaks is only more to translate for an emulated one.
     words.push(
         format!(
-            "console=ttyS0 loglevel=4 panic=-1 tsc=reliable no_timer_check mitigations=off {kernel_args}"
+            "console=ttyS0 loglevel=4 oops=panic panic=-1 tsc=reliable no_timer_check mitigations=off {kernel_args}"
         )
         .trim_end()
         .into(),

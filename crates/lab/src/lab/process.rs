@@ -80,6 +80,11 @@ impl Process {
         Ok(self.child.as_mut().map(Child::try_wait).transpose()?.flatten().is_some())
     }
 
+    /// Its number in the system; nothing where another program started it.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Ends it at once, as `kill -9` does.
     ///
     /// # Errors

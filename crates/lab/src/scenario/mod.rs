@@ -6,6 +6,7 @@ pub mod compare;
 pub mod frozen;
 pub mod gap;
 pub mod guest;
+pub mod guest_memory;
 pub mod guest_tso;
 pub mod hot_move;
 pub mod interop;

@@ -122,6 +122,9 @@ pub struct MoveLine {
     pub processor_waited_ms: Option<f64>,
     /// and so long it had nothing to do.
     pub processor_asleep_ms: Option<f64>,
+    /// The pages of the VM's memory that are not the same at both hosts, where it waits at the new one before it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differing_pages: Option<Vec<u64>>,
     /// Pages that were missing at the new host and asked for, where the migration ended as post-copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postcopy_requests: Option<u64>,
@@ -180,6 +183,7 @@ impl MoveLine {
             processor_ran_ms: work.map(|w| round(w.ran_ms)),
             processor_waited_ms: work.map(|w| round(w.waited_ms)),
             processor_asleep_ms: work.map(|w| round(w.asleep_ms)),
+            differing_pages: moved.migration.as_ref().and_then(|m| m.differing_pages.clone()),
             postcopy_requests: moved.migration.as_ref().and_then(|m| m.postcopy_requests),
             longest_iterations: moved.longest.clone(),
             done: moved.done(),
@@ -225,8 +229,12 @@ impl MoveLine {
             let (own, others) = (of(true).fold(0.0, f64::max), of(false).fold(0.0, f64::max));
             format!("  pages asked for {pages:>5}, longest iteration {own:.1} ms, of others' worker {others:.1} ms")
         });
+        let memory = self.differing_pages.as_ref().map_or(String::new(), |pages| match pages.len() {
+            0 => "  memory the same".into(),
+            n => format!("  {n} PAGES LEFT BEHIND"),
+        });
         format!(
-            "{}{steps}  held {:>4}+{:<4} forwarded {:>4}{missing}{}",
+            "{}{steps}  held {:>4}+{:<4} forwarded {:>4}{missing}{memory}{}",
             self.brief(),
             self.held_old,
             self.held_new,
@@ -505,7 +513,8 @@ pub fn diagnosis(lab: &mut Lab) -> String {
         }
     }
     for log in lab.logs() {
-        let end = tail(&log, 8);
+        // A kernel that dies says why first, and then where it was, at length.
+        let end = tail(&log, if log.extension().is_some_and(|e| e == "console") { 60 } else { 8 });
         if !end.is_empty() {
             let _ = writeln!(text, "    the end of {}:\n{end}", log.display());
         }
