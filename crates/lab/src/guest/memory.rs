@@ -4,21 +4,48 @@
 //! an emulated processor writes QEMU has to notice itself. Whatever one of the two misses stays behind, and the guest
 //! finds old contents: far from here, and perhaps much later. So it is looked for where it happens.
 //!
-//! It does happen: a kernel was seen one of whose threads had the stack pointer of one sleep and the stack of another,
-//! and no switch writes either. By its sources QEMU (7.2 to 10.0) forgets that a page was written, as its migration
-//! asks, and then has the processor report the next write to it; a processor that has just reported one, and is about to
-//! note that it need not again, may do so after that. It reports none then until its translation buffer is emptied, and
-//! what it writes until then stays behind if it is the last that is written to that page.
+//! It was seen: a kernel one of whose threads had the stack pointer of one sleep and the stack of another. No switch
+//! writes either, nor can it make QEMU forget what a processor wrote; so QEMU missed one. Its sources (7.2 to 10.0) leave
+//! room for that: its processor looks whether a page is known as written, and a moment later notes that it need not
+//! report writes to it; a migration that begins to ask anew in between is not heard.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
+use serde::Serialize;
 
 /// Bytes of a page, for which QEMU keeps books.
 pub const PAGE: usize = 4096;
+/// Bytes of a page that a [`Difference`] shows.
+const SHOWN: usize = 32;
 /// What a read takes at a time.
 const CHUNK: usize = 1 << 20;
+
+/// A page whose contents are not the same at both ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its number: its first byte's address in the memory, divided by [`PAGE`].
+    pub page: u64,
+    /// The first byte in it that differs.
+    pub at: usize,
+    /// How many do.
+    pub bytes: usize,
+    /// 32 bytes from the eight on that the first one is among, in hexadecimal, at the old place
+    pub old: String,
+    /// and at the new one.
+    pub new: String,
+}
+
+impl Difference {
+    fn of(page: u64, old: &[u8], new: &[u8]) -> Option<Difference> {
+        let at = old.iter().zip(new).position(|(a, b)| a != b)?;
+        let bytes = old.iter().zip(new).filter(|(a, b)| a != b).count();
+        let shown = at & !7..old.len().min((at & !7) + SHOWN);
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
+        Some(Difference { page, at, bytes, old: hex(&old[shown.clone()]), new: hex(&new[shown]) })
+    }
+}
 
 /// The guest's memory in a QEMU that has it in a file without a name, which the switch shares.
 pub struct Memory {
@@ -45,26 +72,28 @@ impl Memory {
         Ok(Memory { file, length })
     }
 
-    /// The numbers of the pages whose contents are not the same in both; neither may be running.
+    /// The pages whose contents are not the same in both, this one the old; neither may be running.
     ///
     /// # Errors
     /// Where one cannot be read, or they are of different lengths.
-    pub fn differing_pages(&self, other: &Memory) -> Result<Vec<u64>> {
-        ensure!(self.length == other.length, "{} bytes here and {} there", self.length, other.length);
+    pub fn differences(&self, new: &Memory) -> Result<Vec<Difference>> {
+        ensure!(
+            self.length == new.length,
+            "{} bytes at the old place and {} at the new",
+            self.length,
+            new.length
+        );
         let (mut here, mut there) = (vec![0; CHUNK], vec![0; CHUNK]);
-        let mut pages = Vec::new();
+        let mut all = Vec::new();
         for at in (0..self.length).step_by(CHUNK) {
             let length = CHUNK.min((self.length - at) as usize);
             let (here, there) = (&mut here[..length], &mut there[..length]);
             self.file.read_exact_at(here, at)?;
-            other.file.read_exact_at(there, at)?;
-            if here != there {
-                let first = at / PAGE as u64;
-                let differing = here.chunks(PAGE).zip(there.chunks(PAGE)).enumerate();
-                pages.extend(differing.filter(|(_, (a, b))| a != b).map(|(n, _)| first + n as u64));
-            }
+            new.file.read_exact_at(there, at)?;
+            let pages = here.chunks(PAGE).zip(there.chunks(PAGE)).zip(at / PAGE as u64..);
+            all.extend(pages.filter_map(|((old, new), page)| Difference::of(page, old, new)));
         }
-        Ok(pages)
+        Ok(all)
     }
 }
 
@@ -90,21 +119,26 @@ mod tests {
         let length = 2 * CHUNK + 3 * PAGE;
         let bytes: Vec<u8> = (0..length).map(|n| (n / 7) as u8).collect();
         let mut changed = bytes.clone();
-        for at in [0, 5 * PAGE + 4095, CHUNK, 2 * CHUNK + 2 * PAGE + 17] {
+        for at in [0, 5 * PAGE + 4095, CHUNK, CHUNK + 9, 2 * CHUNK + 2 * PAGE + 17] {
             changed[at] ^= 1;
         }
         let (_a, here) = memory("compared-here", &bytes);
         let (_b, there) = memory("compared-there", &changed);
-        assert_eq!(here.differing_pages(&there).unwrap(), [0, 5, 256, 514]);
-        assert_eq!(here.differing_pages(&here).unwrap(), [0; 0]);
+        let found = here.differences(&there).unwrap();
+        let places: Vec<_> = found.iter().map(|d| (d.page, d.at, d.bytes)).collect();
+        assert_eq!(places, [(0, 0, 1), (5, 4095, 1), (256, 0, 2), (514, 17, 1)]);
+        assert_eq!(here.differences(&here).unwrap(), []);
+        // From a multiple of eight on, and not beyond the page.
+        assert_eq!((found[0].old.len(), found[1].old.len(), found[3].old.len()), (64, 16, 64));
+        assert_eq!((&found[0].old[..4], &found[0].new[..4]), ("0000", "0100"));
     }
 
     #[test]
     fn memories_of_different_lengths_and_names_nobody_has_are_errors() {
         let (_a, long) = memory("compared-long", &[1; 2 * PAGE]);
         let (_b, short) = memory("compared-short", &[1; PAGE]);
-        let text = long.differing_pages(&short).unwrap_err().to_string();
-        assert!(text.contains("8192 bytes here and 4096 there"), "{text}");
+        let text = long.differences(&short).unwrap_err().to_string();
+        assert!(text.contains("8192 bytes at the old place and 4096 at the new"), "{text}");
         let text = Memory::of(std::process::id(), "nobody").err().unwrap().to_string();
         assert!(text.contains("no memory called nobody"), "{text}");
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::memory::Memory;
+use super::memory::{Difference, Memory};
 use super::processor::Processor;
 use super::qemu::{MEMORY_FILE, Nic};
 use super::qmp::Qmp;
@@ -50,7 +50,7 @@ pub struct Migration {
     pub resumed_us: Option<u64>,
     /// The pages of its memory whose contents are not the same at both places; nothing where it went on at once, and
     /// changed them.
-    pub differing_pages: Option<Vec<u64>>,
+    pub differences: Option<Vec<Difference>>,
 }
 
 impl Guest {
@@ -157,8 +157,8 @@ impl Guest {
             true => Some(qmp.event("RESUME", RESUME_PATIENCE)?.at_us),
             false => None,
         };
-        let differing_pages =
-            resumed_us.is_none().then(|| differing_pages(&self.process, &booting.process)).transpose()?;
+        let differences =
+            resumed_us.is_none().then(|| differences(&self.process, &booting.process)).transpose()?;
         let agent = Agent::connect(&booting.files.agent, RESUME_PATIENCE)?;
         let Booting { spec, process, files, generation, .. } = booting;
         // Each old one goes with its assignment; the old QEMU last.
@@ -176,7 +176,7 @@ impl Guest {
             postcopy_requests: state["ram"]["postcopy-requests"].as_u64().filter(|&n| n > 0),
             stopped_us,
             resumed_us,
-            differing_pages,
+            differences,
         })
     }
 
@@ -244,9 +244,9 @@ impl Guest {
 }
 
 /// The pages that are not the same in both QEMUs, in neither of which the guest runs.
-fn differing_pages(old: &Process, new: &Process) -> Result<Vec<u64>> {
+fn differences(old: &Process, new: &Process) -> Result<Vec<Difference>> {
     let memory = |process: &Process| Memory::of(process.id().context("QEMU is not ours")?, MEMORY_FILE);
-    memory(old)?.differing_pages(&memory(new)?).context("comparing the guest's memory at both places")
+    memory(old)?.differences(&memory(new)?).context("comparing the guest's memory at both places")
 }
 
 /// Watches the processor of a guest that is to come, if it has but one.

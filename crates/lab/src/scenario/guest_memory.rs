@@ -11,15 +11,15 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use crate::guest::memory::Difference;
 use crate::guest::qemu::GuestSpec;
 use crate::guest::{Guest, standard_image};
 use crate::lab::{cleanup, topology};
 
-/// What the guest does meanwhile: it writes its memory in small pieces, so that at any time some page is about to be
-/// written again, and has timers and processes that wake each other, as traffic has.
-const WORK: &str = "head -c 8M /dev/zero >/written; \
-                    (while :; do dd if=/dev/zero of=/written bs=64 count=131072 conv=notrunc; done) >/dev/null 2>&1 & \
-                    (while :; do usleep 700; echo; done | while read -r line; do :; done) >/dev/null 2>&1 &";
+/// What the guest does meanwhile: a process waits for what does not come, two milliseconds at a time, as a thread does
+/// that sends by a timer. It is alone: a processor that goes to another one forgets which pages it need not report.
+const WORK: &str = "mkfifo /never; \
+                    (exec 3<>/never; while :; do read -t 0.002 -u 3 line; done) >/dev/null 2>&1 &";
 /// How long it does that before it migrates again.
 const BETWEEN: Duration = Duration::from_millis(100);
 /// How often what is under way says how far it is.
@@ -42,7 +42,7 @@ struct Report {
     migrations: u32,
     /// The pages that were left behind, by the number of the migration.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    differing_pages: BTreeMap<u32, Vec<u64>>,
+    differences: BTreeMap<u32, Vec<Difference>>,
 }
 
 impl GuestMemory {
@@ -69,8 +69,8 @@ impl GuestMemory {
         result.with_context(|| {
             format!("migration {}; logs in {}", report.migrations + 1, cleanup::directory(&id).display())
         })?;
-        let left: usize = report.differing_pages.values().map(Vec::len).sum();
-        let with = report.differing_pages.len();
+        let left: usize = report.differences.values().map(Vec::len).sum();
+        let with = report.differences.len();
         println!(
             "\n{}",
             if left == 0 {
@@ -101,11 +101,11 @@ fn migrations(moves: u32, id: &str, report: &mut Report) -> Result<()> {
         destination.hold()?;
         guest.begin_migration(&destination)?;
         let migration = guest.finish_migration(destination)?;
-        let pages = migration.differing_pages.context("the guest ran before its memory was compared")?;
+        let found = migration.differences.context("the guest ran before its memory was compared")?;
         guest.resume()?;
-        if !pages.is_empty() {
-            println!("  migration {n}: left behind {}", numbers(&pages));
-            report.differing_pages.insert(n, pages);
+        if !found.is_empty() {
+            println!("  migration {n}: left behind {}", numbers(&found));
+            report.differences.insert(n, found);
         }
         ensure!(guest.sh("echo here")?.trim() == "here", "v says something else than it should");
         report.migrations = n;
@@ -118,8 +118,8 @@ fn migrations(moves: u32, id: &str, report: &mut Report) -> Result<()> {
 }
 
 /// The first of the pages, for people.
-fn numbers(pages: &[u64]) -> String {
-    let first: Vec<String> = pages.iter().take(8).map(|page| format!("{page:#x}")).collect();
-    let more = if pages.len() > first.len() { " and more" } else { "" };
-    format!("{} pages: {}{more}", pages.len(), first.join(" "))
+fn numbers(found: &[Difference]) -> String {
+    let first = found.iter().take(8).map(|d| format!(" {:#x} ({} bytes from {})", d.page, d.bytes, d.at));
+    let more = if found.len() > 8 { " and more" } else { "" };
+    format!("{} pages:{}{more}", found.len(), first.collect::<String>())
 }

@@ -13,6 +13,7 @@ use super::hot_move::SHOWN_STEPS;
 use crate::agent::proto::Gap;
 use crate::capture::Relayed;
 use crate::clock::ms;
+use crate::guest::memory::Difference;
 use crate::lab::Lab;
 use crate::lab::process::tail;
 use crate::mover::{Longest, Moved};
@@ -124,7 +125,7 @@ pub struct MoveLine {
     pub processor_asleep_ms: Option<f64>,
     /// The pages of the VM's memory that are not the same at both hosts, where it waits at the new one before it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub differing_pages: Option<Vec<u64>>,
+    pub differences: Option<Vec<Difference>>,
     /// Pages that were missing at the new host and asked for, where the migration ended as post-copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postcopy_requests: Option<u64>,
@@ -183,7 +184,7 @@ impl MoveLine {
             processor_ran_ms: work.map(|w| round(w.ran_ms)),
             processor_waited_ms: work.map(|w| round(w.waited_ms)),
             processor_asleep_ms: work.map(|w| round(w.asleep_ms)),
-            differing_pages: moved.migration.as_ref().and_then(|m| m.differing_pages.clone()),
+            differences: moved.migration.as_ref().and_then(|m| m.differences.clone()),
             postcopy_requests: moved.migration.as_ref().and_then(|m| m.postcopy_requests),
             longest_iterations: moved.longest.clone(),
             done: moved.done(),
@@ -229,7 +230,7 @@ impl MoveLine {
             let (own, others) = (of(true).fold(0.0, f64::max), of(false).fold(0.0, f64::max));
             format!("  pages asked for {pages:>5}, longest iteration {own:.1} ms, of others' worker {others:.1} ms")
         });
-        let memory = self.differing_pages.as_ref().map_or(String::new(), |pages| match pages.len() {
+        let memory = self.differences.as_ref().map_or(String::new(), |pages| match pages.len() {
             0 => "  memory the same".into(),
             n => format!("  {n} PAGES LEFT BEHIND"),
         });
