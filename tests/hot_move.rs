@@ -16,6 +16,8 @@ fn nothing_lost(args: &[&str], runs: usize) {
         assert_eq!(run["tcp_alive"], true, "{run}");
         assert_eq!(run["moves"], 5, "{run}");
         assert_eq!(run["sent"], run["received"], "{run}");
+        assert!(run["forwarded_by_switches"].as_u64() > Some(0), "{run}");
+        assert_eq!(run["forwarded_late"], 0, "R48: senders know where v is a second after its move: {run}");
         assert!(run["held"].as_u64() > Some(0) && run["forwarded"].as_u64() > Some(0), "{run}");
         for key in ["inner", "outer", "reordered", "gap_ms_max"] {
             assert!(run[key].is_number(), "{key} in {run}");

@@ -58,6 +58,18 @@ fn r34_a_lost_answer_is_asked_for_again_with_its_number() {
     assert!(asked.iter().all(|s| *s == asked[0]));
     lab.input(A, Input::Nva(NvaToNve::Response { seq: 999, record: None, lifetime_ms: 1000 }));
     assert_eq!(lab.hosts[A].state(50), None, "an unasked answer counts for nothing");
+    // Nor does one that nobody asked for, whatever it says, or one to this question that is of another VM.
+    let mut says = |seq, n| {
+        lab.nva.define(vm(n), vm_ip(n));
+        let r = lab.nva.records.get_mut(&vm(n)).unwrap();
+        (r.location, r.state) = (Some(location(B)), BindingState::Active);
+        let record = Some(r.clone());
+        lab.input(A, Input::Nva(NvaToNve::Response { seq, record, lifetime_ms: 1000 }));
+        assert_eq!((lab.hosts[A].state(50), lab.hosts[A].state(n)), (None, None), "{seq} {n}");
+    };
+    says(999, 50);
+    says(999, 51);
+    says(asked[0], 51);
     lab.event(A, Event::MissMac { key: key(50), port: PORT });
     assert_eq!(queries(&lab, A).len(), 4, "R42: no more than once a second");
     lab.pass(1_000);

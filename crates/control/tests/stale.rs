@@ -1,7 +1,7 @@
 //! What the old NVE of a VM owes those who still send to it: redirects (R47) and word of the departure (R39).
 
 use crate::lab::*;
-use godwit_control::Counts;
+use godwit_control::{Counts, Input};
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{Secret, Version};
 use godwit_tables::event::Event;
@@ -150,10 +150,7 @@ fn r47_only_the_nve_that_we_send_to_redirects_and_only_to_newer_places() {
     let newer = Version { seq: version.seq + 5, ..version };
     let say = |lab: &mut Lab, from: usize, to: usize, version| {
         let to = Some(location(to).locators);
-        lab.input(
-            C,
-            godwit_control::Input::Nva(NvaToNve::Redirect { key: vm(1), to, version, from: nve_id(from) }),
-        );
+        lab.input(C, Input::Nva(NvaToNve::Redirect { key: vm(1), to, version, from: nve_id(from) }));
     };
     say(&mut lab, B, B, newer);
     say(&mut lab, A, B, version);
@@ -201,11 +198,37 @@ fn r43_after_the_forward_entry_a_stale_sender_is_redirected_all_the_same() {
     assert_eq!(lab.hosts[C].tunnel_ip(1), Some(locator(B)));
     // A VM that A knows nothing of: not here, and the directory is asked.
     lab.nva.mute_queries = true;
-    lab.event(A, Event::NotLocal { key: key(77), sender: locator(C) });
+    let before = queries(&lab, A);
+    for _ in 0..3 {
+        lab.event(A, Event::NotLocal { key: key(77), sender: locator(C) });
+    }
     lab.settle();
+    assert_eq!(queries(&lab, A), before + 1, "one question");
     assert_eq!(counts(&lab, C).redirects_late, 1, "C does not send it there, as far as it knows");
     lab.event(A, Event::NotLocal { key: key(2), sender: locator(C) });
     assert_eq!(counts(&lab, A).redirects_direct, 2, "what is here after all is not denied");
+}
+
+/// It is not here, and where it is A does not know either: C doubts what it has, once, and goes on meanwhile.
+#[test]
+fn r47_a_sender_that_hears_that_a_vm_is_not_here_doubts_what_it_knows() {
+    let mut lab = begin();
+    lab.disconnect(C);
+    lab.input(A, Input::PortRemoved { port: PORT });
+    lab.pass(3_100);
+    assert_eq!(lab.hosts[A].state(1), None, "withdrawn");
+    let entry = |lab: &Lab| lab.hosts[C].nve.entry(lab.now, vm(1)).unwrap();
+    assert!(!entry(&lab).suspect);
+    lab.event(A, Event::NotLocal { key: key(1), sender: locator(C) });
+    lab.settle();
+    assert_eq!(counts(&lab, A).redirects_direct, 1);
+    assert!(entry(&lab).suspect, "{:?}", entry(&lab));
+    assert_eq!(lab.hosts[C].tunnel_ip(1), Some(locator(A)), "traffic goes on");
+    assert_eq!((counts(&lab, C).redirects_used, counts(&lab, C).redirects_late), (0, 0));
+    // Its directory knows more.
+    lab.connect(C);
+    lab.settle();
+    assert_eq!(lab.hosts[C].tunnel_ip(1), None);
 }
 
 #[test]
@@ -226,7 +249,7 @@ fn r39_a_departure_puts_older_entries_in_doubt_and_each_nve_asks_once() {
         let before = queries(&lab, i);
         let told = NvaToNve::Departed { key: vm(1), version, from: nve_id(A) };
         for _ in 0..3 {
-            lab.input(i, godwit_control::Input::Nva(told.clone()));
+            lab.input(i, Input::Nva(told.clone()));
         }
         let entry = lab.hosts[i].nve.entry(lab.now, vm(1)).unwrap();
         assert!(entry.suspect, "{entry:?}");
@@ -245,10 +268,7 @@ fn r39_newer_entries_survive_and_only_the_owner_may_say_so() {
     move_to_b(&mut lab);
     let before = queries(&lab, C);
     let say = |lab: &mut Lab, from: usize, version| {
-        lab.input(
-            C,
-            godwit_control::Input::Nva(NvaToNve::Departed { key: vm(1), version, from: nve_id(from) }),
-        );
+        lab.input(C, Input::Nva(NvaToNve::Departed { key: vm(1), version, from: nve_id(from) }));
         lab.pass(60);
     };
     say(&mut lab, A, old);

@@ -299,6 +299,8 @@ pub(crate) enum Wish {
     Nothing,
     /// Waits for the port to be activated; the port's VM shows that it is alive (R18).
     FirstFrame,
+    /// Waits for the port to be activated, and says nothing of its VM (R30).
+    Probe,
     /// Dropped.
     Drop(DropReason),
 }
@@ -316,12 +318,15 @@ pub(crate) fn inspect(frame: &[u8], whole: bool, port: &Port, tables: &Tables, n
     let wish = inspect_as_kept(frame, a, whole, port, tables, now);
     match (port.admission, wish) {
         (Admission::Activated, wish) => wish,
+        // Malformed and spoofed frames prove nothing, and probes are not to.
+        (_, Wish::Announce(..)) => wish,
+        (_, Wish::Drop(_)) if proxy::is_probe(frame) => wish,
+        (_, _) if proxy::is_probe(frame) => Wish::Probe,
         // A good question shows that the VM is alive, even one that has no answer.
         (_, Wish::Drop(DropReason::UnknownTarget | DropReason::AskRepeated | DropReason::AskLimit)) => {
             Wish::FirstFrame
         }
-        // Malformed and spoofed frames prove nothing.
-        (_, Wish::Announce(..) | Wish::Drop(_)) => wish,
+        (_, Wish::Drop(_)) => wish,
         _ => Wish::FirstFrame,
     }
 }
@@ -463,6 +468,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
             }
             cx.await_opening(packet);
         }
+        Wish::Probe => cx.await_opening(packet),
         Wish::Nothing => cx.consume(packet),
         Wish::Untag => cx.drop(packet, DropReason::VlanTag),
         Wish::Drop(reason @ DropReason::NotRouter) => cx.not_router(packet, reason),

@@ -11,7 +11,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::neighbors::{Ask, AskRefused, Neighbor};
 use godwit_tables::update::{Key, PortIdx, VmState};
-use godwit_tables::vms::State;
+use godwit_tables::vms::{Fib, State};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{self, Arp, ArpRepr};
 use godwit_wire::ethernet::Ethernet;
@@ -76,6 +76,16 @@ pub(crate) fn is_resolution(frame: &[u8]) -> bool {
     match eth.ethertype() {
         EtherType::ARP | EtherType::RARP => true,
         EtherType::IPV6 => ndp::looks_like(eth.payload()),
+        _ => false,
+    }
+}
+
+/// A frame that only looks whether an address is free: what comes of it is no claim, of that address or of any (R30).
+pub(crate) fn is_probe(frame: &[u8]) -> bool {
+    let Ok(eth) = Ethernet::new_checked(frame) else { return false };
+    match eth.ethertype() {
+        EtherType::ARP => Arp::new_checked(eth.payload()).is_ok_and(|arp| arp.spa().is_unspecified()),
+        EtherType::IPV6 => matches!(ndp::parse(eth.payload()), Ok(Ndp::Solicit(s)) if s.is_dad()),
         _ => false,
     }
 }
@@ -167,14 +177,16 @@ pub(crate) fn nd(packet: &[u8], port: &Port, tables: &Tables, now: Instant) -> W
 
 fn solicit(s: &Solicit, port: &Port, tables: &Tables, now: Instant) -> Wish {
     let target = s.target.into();
-    if s.other_options
+    // An option that we cannot speak for, SEND's for instance: the owner must see it (R29). A probe is answered here
+    // whatever is in it: its owner's answer would be to all, and be taken for an announcement (R30).
+    let only_owner = s.other_options && !s.is_dad();
+    if only_owner
         && let Some(Neighbor::Known { mac, .. }) = tables.neighbors.get(port.vn, target, now)
         && mac != port.mac
     {
-        // An option that we cannot speak for, SEND's for instance: the owner must see it (R29).
         return Wish::ToOwner(mac);
     }
-    resolve(&ask_of(port, target, s.src.into(), tables, now), tables, now)
+    resolve(&Ask { only_owner, ..ask_of(port, target, s.src.into(), tables, now) }, tables, now)
 }
 
 fn advert(adv: &Advert, port: &Port, tables: &Tables, now: Instant) -> Wish {
@@ -192,7 +204,8 @@ fn advert(adv: &Advert, port: &Port, tables: &Tables, now: Instant) -> Wish {
 }
 
 fn ask_of(port: &Port, target: IpAddr, ip: IpAddr, tables: &Tables, now: Instant) -> Ask {
-    Ask { vn: port.vn, target, port: port.port, mac: port.mac, ip, expires: tables.ask_expires(now) }
+    let expires = tables.ask_expires(now);
+    Ask { vn: port.vn, target, port: port.port, mac: port.mac, ip, only_owner: false, expires }
 }
 
 /// Answers a request, lets it wait, or drops it.
@@ -217,11 +230,13 @@ fn answer(ask: &Ask, tables: &Tables, now: Instant) -> Option<Result<Resolution,
         Neighbor::Known { mac, router } => (mac, router),
         Neighbor::Absent { .. } => return Some(Err(DropReason::UnknownTarget)),
     };
-    // A VM that probes for its own address, on its old or its new server, must hear nothing (R30).
-    if owner == ask.mac {
+    // A VM that probes for its own address, on its old or its new server, must hear nothing (R30); and one at the same
+    // port hears the owner itself (R28).
+    let key = Key::new(ask.vn, owner);
+    if owner == ask.mac || tables.vms.get(key) == Some(Fib::Local(ask.port)) {
         return Some(Err(DropReason::OwnAddress));
     }
-    let state = tables.vms.special_of(Key::new(ask.vn, owner)).map(|s| s.state);
+    let state = tables.vms.special_of(key).map(|s| s.state);
     if let Some(State::Known(VmState::Absent { .. })) = state {
         return Some(Err(DropReason::UnknownTarget));
     }
@@ -318,8 +333,12 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 Some(verdict) => {
                     self.tables.take_ask(at);
                     let done = match verdict {
+                        Ok(_) if ask.only_owner => Err(DropReason::AskOwner),
                         Ok(r) => self.answer_late(&ask, &r),
-                        Err(DropReason::UnknownTarget) if asks_silent(&ask, self.tables, self.now) => {
+                        // Made anew, it would lack what only its sender can write.
+                        Err(DropReason::UnknownTarget)
+                            if !ask.only_owner && asks_silent(&ask, self.tables, self.now) =>
+                        {
                             self.ask_silent_late(&ask)
                         }
                         Err(reason) => Err(reason),

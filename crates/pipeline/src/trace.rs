@@ -272,8 +272,10 @@ impl Tracer<'_> {
                 Verdict::Consumed
             }
             Wish::Nothing => Verdict::Consumed,
-            Wish::FirstFrame => {
-                self.trace.push(Step::Announces { kind: AnnounceKind::FirstFrame });
+            Wish::FirstFrame | Wish::Probe => {
+                if wish == Wish::FirstFrame {
+                    self.trace.push(Step::Announces { kind: AnnounceKind::FirstFrame });
+                }
                 let room = self.tables.room_for_arrival(self.ingress, self.frame.len());
                 room.map_or_else(Verdict::Drop, |()| Verdict::Held)
             }

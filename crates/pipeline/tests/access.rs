@@ -480,6 +480,24 @@ fn r8_who_sends_too_much_is_told_what_passes() {
     assert_eq!((lab.tables.counters.worker.told_too_big, lab.drops(DropReason::TooBig)), (4, 4));
 }
 
+/// Every IPv6 link carries 1,280 bytes, and a host takes no word for less. What is between goes nowhere: an underlay of
+/// less than 1,350 bytes is none for IPv6 inside.
+#[test]
+fn r8_ipv6_is_never_told_of_less_than_1280() {
+    let mut lab = Lab::new();
+    lab.tunnel_of_mtu(T4, NVE_B.into(), 1300);
+    lab.one(P1, &unfragmentable(R4, 1251));
+    assert_eq!(told(lab.to(P1)[0], (R4, v4(2).into())).2, 1250);
+    lab.clear();
+    for length in [1251, 1280, 1281] {
+        let six = frames::udp_frame((M1, v6(1).into(), 1), (R4, v6(2).into(), 2), &vec![0; length - 48]);
+        lab.one(P1, &six);
+        let (kind, code, mtu, _) = told(lab.to(P1)[0], (R4, v6(2).into()));
+        assert_eq!((kind, code, mtu), (2, 0, 1280), "{length}");
+        lab.clear();
+    }
+}
+
 #[test]
 fn r8_a_kept_tag_comes_back_with_the_error() {
     let mut lab = Lab::new();

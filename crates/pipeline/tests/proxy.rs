@@ -6,7 +6,7 @@ use godwit_tables::DropReason;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Arp, Ck, Nd};
-use godwit_wire::Mac;
+use godwit_wire::{Instant, Mac};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -158,6 +158,23 @@ fn r28_unicast_arp_goes_to_the_owner() {
     dropped(&mut lab, P1, &lie, DropReason::SpoofedSource);
 }
 
+/// Two hosts behind one port hear each other by themselves.
+#[test]
+fn r28_nobody_answers_for_an_owner_at_the_asking_port() {
+    let mut lab = Lab::new();
+    let (x, y) = (mac(0x51), mac(0x52));
+    for (host, ip) in [(x, 0x51), (y, 0x52)] {
+        lab.apply(Update::VmSet { key: key(host), state: VmState::Local { port: P1 } });
+        lab.neighbor(v4(ip), host);
+        lab.neighbor(v6(ip.into()), host);
+    }
+    dropped(&mut lab, P1, &frames::arp_request(x, v4(0x51), v4(0x52)), DropReason::OwnAddress);
+    dropped(&mut lab, P1, &Nd::solicit(x, v6(0x51), v6(0x52)).frame(), DropReason::OwnAddress);
+    // Whoever asks at another port is answered.
+    lab.one(P2, &frames::arp_request(M2, v4(2), v4(0x52)));
+    assert_eq!(lab.only(), (P2, frames::arp_reply(y, v4(0x52), M2, v4(2)).as_slice()));
+}
+
 #[test]
 fn r28_malformed_arp() {
     let mut lab = Lab::new();
@@ -289,6 +306,39 @@ fn r29_what_the_proxy_must_not_answer_goes_to_the_owner() {
     assert_eq!(open(lab.only().1).1, send.frame(), "unicast to the owner, to nobody else");
 }
 
+/// 11 is SEND's CGA, 200 nobody's.
+#[test]
+fn r29_what_only_the_owner_may_answer_is_not_answered_when_the_directory_has_told_who_that_is() {
+    let mut lab = Lab::new();
+    lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
+    for (ip, option) in [(v6(8), 11), (v6(9), 200)] {
+        let mut frame = Nd::solicit(M1, v6(1), ip);
+        frame.options.extend([option, 1, 0, 0, 0, 0, 0, 0]);
+        lab.one(P1, &frame.frame());
+        assert_eq!(lab.take_events(), [Event::MissIp { vn: VN, ip: ip.into(), port: P1 }]);
+        lab.neighbor(ip, R4);
+        let before = lab.drops(DropReason::AskOwner);
+        lab.tick();
+        assert!(lab.out.sent.is_empty(), "nobody speaks for the owner");
+        assert_eq!(lab.drops(DropReason::AskOwner), before + 1);
+        // The host asks again.
+        lab.one(P1, &frame.frame());
+        frame.eth.1 = R4;
+        assert_eq!(open(lab.only().1).1, frame.frame(), "as it was, to the owner alone");
+        lab.clear();
+    }
+    // One that the directory does not have is not made anew for silent hosts, without what it had.
+    let until = Instant::NEVER;
+    lab.apply(Update::VnSilent { vn: VN, flood_gap: Some(ms(100)) });
+    let mut frame = Nd::solicit(M1, v6(1), v6(7));
+    frame.options.extend([11, 1, 0, 0, 0, 0, 0, 0]);
+    lab.one(P1, &frame.frame());
+    lab.apply(Update::NeighborAbsent { vn: VN, ip: v6(7).into(), until });
+    lab.tick();
+    assert!(lab.out.sent.is_empty());
+    assert_eq!(lab.drops(DropReason::UnknownTarget), 1);
+}
+
 /// Whoever looks whether a neighbor is reachable has to learn that it is not.
 #[test]
 fn r29_nobody_answers_unreachability_detection_for_a_dead_vm() {
@@ -321,6 +371,51 @@ fn r30_duplicate_address_detection() {
     lab.one(P1, &Nd::dad(M1, v6(4)).frame());
     let want = Nd::announce(R4, v6(4));
     assert_eq!(lab.only(), (P1, want.frame().as_slice()), "to all nodes, S = 0");
+    lab.clear();
+    // Whatever else is in the probe, SEND's CGA for one: its owner's answer would be taken for an announcement.
+    let mut send = Nd::dad(M1, v6(4));
+    send.options.extend([11, 1, 0, 0, 0, 0, 0, 0]);
+    lab.take_events();
+    lab.wait(ms(1000));
+    lab.one(P1, &send.frame());
+    assert_eq!(lab.only(), (P1, want.frame().as_slice()));
+    assert_eq!(lab.take_events(), [Event::AddressTaken { port: P1, ip: v6(4).into(), owner: R4 }]);
+}
+
+/// A VM that starts anew at B probes before it announces itself, while the directory has it at A: silence, and no
+/// claim comes of it, of whatever the probe is for.
+#[test]
+fn r30_a_probe_at_a_port_that_is_not_open_yet_claims_nothing() {
+    let mut lab = Lab::new();
+    lab.access(P1, VN, M1, Admission::Associated);
+    lab.vm(M1, VmState::Remote { tunnel: T4 });
+    lab.neighbor(v4(1), M1);
+    lab.neighbor(v6(1), M1);
+    for own in [frames::arp_probe(M1, v4(1)), Nd::dad(M1, v6(1)).frame()] {
+        dropped(&mut lab, P1, &own, DropReason::OwnAddress);
+    }
+    // Others' addresses, known, absent and not known: what is asked waits for the port to open.
+    lab.neighbor(v4(4), R4);
+    lab.neighbor(v6(4), R4);
+    lab.apply(Update::NeighborAbsent { vn: VN, ip: v4(8).into(), until: Instant::NEVER });
+    let to_one = arp_frame(R4, M1, 0x0806, Arp { sha: M1, tpa: v4(4), ..Arp::default() });
+    let others = [
+        frames::arp_probe(M1, v4(4)),
+        Nd::dad(M1, v6(4)).frame(),
+        frames::arp_probe(M1, v4(9)),
+        Nd::dad(M1, v6(9)).frame(),
+        to_one,
+    ];
+    for probe in &others {
+        lab.one(P1, probe);
+        assert!(lab.out.sent.is_empty());
+    }
+    dropped(&mut lab, P1, &frames::arp_probe(M1, v4(8)), DropReason::UnknownTarget);
+    assert_eq!(lab.tables.waiting(), others.len() as u64);
+    assert_eq!(lab.take_events(), [], "neither a claim nor a question");
+    // What is no probe does claim.
+    lab.one(P1, &frames::arp_request(M1, v4(1), v4(4)));
+    assert_eq!(lab.take_events(), [announce(AnnounceKind::FirstFrame, None)]);
 }
 
 #[test]

@@ -95,7 +95,7 @@ drop_reasons! {
     PolicyRate = "policy_rate",
     /// ARP, RARP or neighbor discovery of a VM beyond its port's rate (R67).
     ResolutionLimit = "resolution_limit",
-    /// Asks for an address that the asker owns itself (R28, R30).
+    /// Asks for an address that the asker owns itself, or another VM at the same port (R28, R30).
     OwnAddress = "own_address",
     /// Asks what this port is already waiting to hear.
     AskRepeated = "ask_repeated",
@@ -103,6 +103,9 @@ drop_reasons! {
     AskLimit = "ask_limit",
     /// A request waited for its answer until its time was up (R31).
     AskExpired = "ask_expired",
+    /// A solicitation that only its target may answer, which nobody here knew where to find: the host asks again, and
+    /// then it gets there (R29).
+    AskOwner = "ask_owner",
     /// Broadcast or multicast, and nobody else is in the VN.
     NoReceiver = "no_receiver",
     /// A VN's replication list is full, so a copy was not made (R60).

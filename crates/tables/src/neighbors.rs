@@ -114,6 +114,9 @@ pub struct Ask {
     pub mac: Mac,
     /// The asker's address; unspecified for a probe (R30).
     pub ip: IpAddr,
+    /// Only the owner may answer: the question has an option that nobody else can speak for (R29). The directory is
+    /// asked all the same, so that the host's next one finds the owner.
+    pub only_owner: bool,
     /// When it has waited long enough.
     pub expires: Instant,
 }

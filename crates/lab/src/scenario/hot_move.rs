@@ -37,6 +37,13 @@ const V: u8 = 10;
 /// NVEs report what they forwarded once more after a move's end.
 pub const LATE_COUNTS: Duration = Duration::from_millis(600);
 
+/// The counter of frames that go on to where their VM is now.
+const FORWARDED: &str = "forwarded_in_flight";
+/// After a move's end senders know where the VM is.
+const SETTLED: Duration = Duration::from_secs(1);
+/// For so long the switches are then watched.
+const LATE: Duration = Duration::from_millis(300);
+
 /// Options of `godwit-lab hot-move`.
 #[derive(Clone, Debug, Args)]
 pub struct HotMove {
@@ -248,6 +255,7 @@ impl HotMove {
         let capture = self.capture.then(|| Capture::start(&lab.namespace("net"), &wire, &lab.dir));
         let capture = capture.transpose()?;
         let (mut moves, clock, tcp_went_on) = self.go_round(lab, &traffic, &watch)?;
+        let (forwarded_by_switches, forwarded_late) = forwarded_late(lab)?;
         let mut talk = finish(lab, &traffic, PAIR)?;
         let first = only(Locator::numbered(1, outer == 4, outer == 6));
         let of_p = lab.address_of(PAIR.1, inner == 6)?.ip();
@@ -270,6 +278,7 @@ impl HotMove {
         (run.lab, run.hugepages, run.kernel_drops) = (lab.id.clone(), hugepages, kernel_drops);
         run.workers = self.common.workers.clone();
         run.forward_in_flight = !self.no_forward;
+        (run.forwarded_by_switches, run.forwarded_late) = (forwarded_by_switches, forwarded_late);
         println!("      {}", run.summary());
         if let Some(r) = &relayed {
             println!(
@@ -397,6 +406,20 @@ impl HotMove {
         }
         faultless
     }
+}
+
+/// What all switches have forwarded in flight a second after the last move, and what they do in a while from then on,
+/// under traffic: nothing, since whoever sends to v has heard by then where it is (R48).
+fn forwarded_late(lab: &Lab) -> Result<(u64, u64)> {
+    let forwarded = || -> Result<u64> {
+        let all = lab.nves.values().map(|nve| nve.admin.counters());
+        let all = all.collect::<Result<Vec<_>>>()?;
+        Ok(all.iter().flatten().filter(|c| c.name == FORWARDED).map(|c| c.value).sum())
+    };
+    std::thread::sleep(SETTLED);
+    let before = forwarded()?;
+    std::thread::sleep(LATE);
+    Ok((before, forwarded()? - before))
 }
 
 /// By how many nanoseconds v's clock is ahead of the machine's.

@@ -77,6 +77,10 @@ pub struct Run {
     pub workers: String,
     /// Forwarding in flight was on.
     pub forward_in_flight: bool,
+    /// What all switches count as forwarded in flight, a second after the last move.
+    pub forwarded_by_switches: u64,
+    /// What they forward in the 0.3 s from then on, under traffic (R48).
+    pub forwarded_late: u64,
     /// What the first switch forwarded in flight as tshark sees it on its wire, where that was captured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relayed: Option<Relayed>,
@@ -110,6 +114,9 @@ pub struct MoveLine {
     pub cores_ms: Option<f64>,
     /// By how much the silence is longer than QEMU's downtime and that together.
     pub beyond_cores_ms: Option<f64>,
+    /// By how much it is longer than the VM's stop, until it ran at its new place, and that together: QEMU's downtime
+    /// ends when all is sent, before the new QEMU has read it.
+    pub beyond_stop_and_cores_ms: Option<f64>,
     /// The silence of all of the VM's frames at its peer, whatever is in them.
     pub frame_gap_ms: Option<f64>,
     /// What of that the VM ran, and its new NVE heard nothing of it.
@@ -176,6 +183,7 @@ impl MoveLine {
             sender_idle_ms: idle.map(round),
             network_gap_ms: moved.gap.zip(idle).map(|(g, i)| round(ms(g.length_ns()) - moved.pause_ms() - i)),
             cores_ms,
+            beyond_stop_and_cores_ms: gap_ms.zip(cores_ms).map(|(g, c)| round(g - moved.pause_ms() - c)),
             beyond_cores_ms: vm_downtime_ms
                 .and_then(|downtime| Some(round(gap_ms? - downtime as f64 - cores_ms?))),
             frame_gap_ms: moved.frames.map(|f| f.all_ms),
@@ -281,6 +289,8 @@ impl Run {
             hugepages: false,
             workers: String::new(),
             forward_in_flight: true,
+            forwarded_by_switches: 0,
+            forwarded_late: 0,
             relayed: None,
             pauses,
         }
@@ -333,10 +343,13 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
     let downtime = median(|m| m.vm_downtime_ms.map(|d| d as f64))?;
     let (pause, gap) = (median(|m| Some(m.pause_ms))?, median(|m| m.gap_ms)?);
     let (beyond, after) = (median(MoveLine::beyond_downtime_ms)?, median(|m| Some(m.gap_ms? - m.pause_ms))?);
-    let cores = match (median(|m| m.cores_ms), median(|m| m.beyond_cores_ms)) {
-        (Some(cores), Some(left)) => format!(
+    let values: [fn(&MoveLine) -> Option<f64>; 3] =
+        [|m| m.cores_ms, |m| m.beyond_cores_ms, |m| m.beyond_stop_and_cores_ms];
+    let cores = match values.map(median) {
+        [Some(cores), Some(left), Some(rest)] => format!(
             "\nThis machine's cores cost {cores:.1} ms of that: so long v's processor, which is emulated and translates everything anew,\n\
-             ran or waited for a core before p heard of v. The silence is {left:.1} ms longer than the downtime and that together."
+             ran or waited for a core before p heard of v. The silence is {left:.1} ms longer than the downtime and that together,\n\
+             {rest:.1} ms longer than the stop and that."
         ),
         _ => String::new(),
     };

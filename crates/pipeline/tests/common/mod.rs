@@ -204,11 +204,15 @@ impl Lab {
     }
 
     pub fn tunnel(&mut self, tunnel: TunnelIdx, remote: IpAddr) {
+        self.tunnel_of_mtu(tunnel, remote, MTU);
+    }
+
+    pub fn tunnel_of_mtu(&mut self, tunnel: TunnelIdx, remote: IpAddr, mtu: u16) {
         let header = match remote {
             IpAddr::V4(r) => OuterHeader::v4(UP_MAC, HOP_MAC, LOC4, r, 4789, 64),
             IpAddr::V6(r) => OuterHeader::v6(UP_MAC, HOP_MAC, LOC6, r, 4789, 64),
         };
-        self.apply(Update::TunnelSet { tunnel, uplink: UPLINK, remote, mtu: MTU, header });
+        self.apply(Update::TunnelSet { tunnel, uplink: UPLINK, remote, mtu, header });
     }
 
     pub fn apply(&mut self, update: Update) {
