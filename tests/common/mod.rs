@@ -66,7 +66,8 @@ pub fn lab(args: &[&str]) -> (Output, serde_json::Value) {
     let json = folder.path().join("report.json");
     let mut lab = Command::new(program("godwit-lab"));
     lab.args(args);
-    if args.first() == Some(&"hot-move") {
+    // The scenarios whose reports tests read.
+    if matches!(args.first(), Some(&("hot-move" | "guest-memory"))) {
         lab.arg("--json").arg(&json);
     }
     let output = lab.output().expect("the lab runs");
