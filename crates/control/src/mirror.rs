@@ -478,6 +478,8 @@ pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], rout
         version: Version::ZERO,
         router,
         router_pinned: true,
+        allowed: Default::default(),
+        bound: Default::default(),
         no_override: Vec::new(),
         frozen: false,
         policy: None,

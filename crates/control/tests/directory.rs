@@ -185,6 +185,7 @@ fn r38_a_snapshot_that_is_ahead_of_the_updates_is_asked_for_again_and_sweeps() {
         transparent_vlan,
         flood_silent,
         rarp,
+        learning: Default::default(),
         gateway: None,
         members: members.clone(),
         lingering: Vec::new(),

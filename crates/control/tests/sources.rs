@@ -3,7 +3,7 @@
 use crate::lab::*;
 use godwit_control::{Input, PortSpec, WorkerSet};
 use godwit_model::message::NvaToNve;
-use godwit_tables::event::Event;
+use godwit_tables::event::{Event, Refused};
 
 const A: usize = 0;
 
@@ -33,7 +33,7 @@ fn r65_without_a_directory_the_configuration_file_binds() {
 fn r65_a_spoofing_vm_is_named() {
     let mut lab = Lab::new(1);
     lab.add_port(A, PORT, 1);
-    lab.event(A, Event::Spoofed { port: PORT });
+    lab.event(A, Event::Spoofed { port: PORT, mac: mac(1), ip: None, why: Refused::Address });
     assert!(lab.hosts[A].notes.iter().any(|n| n.text.contains("not its own")));
 }
 

@@ -450,6 +450,7 @@ fn r31_a_vns_word_on_silent_hosts_reaches_the_workers() {
         transparent_vlan: false,
         flood_silent,
         rarp: false,
+        learning: Default::default(),
         gateway: None,
         members: Vec::new(),
         lingering: Vec::new(),

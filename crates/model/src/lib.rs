@@ -3,6 +3,7 @@
 //! No I/O and no protocol: `godwit-nva-api` turns these into protobuf and back.
 #![forbid(unsafe_code)]
 
+mod addressing;
 pub mod message;
 mod oper;
 mod policy;
@@ -13,6 +14,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_wire::{Mac, Vni};
 
+pub use addressing::{
+    Allowed, BadLearning, Bound, BoundIp, BoundKind, LEARNED_DEFAULT, LEARNED_MAX, Learning, LearningOf,
+    MAX_BOUND, MAX_MACS, MAX_PREFIXES,
+};
 pub use oper::{BadOperState, OperState};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
 
@@ -213,10 +218,45 @@ pub struct VmRecord {
     pub policy: Option<String>,
     /// It went to and fro without being ordered to, and stays where it is until the operator clears it (R22).
     pub frozen: bool,
+    /// What the operator allows it beside `ipv4` and `ipv6` (R92 to R94).
+    pub allowed: Allowed,
+    /// What it has by its own word; empty where nothing was heard of it (R92, R93).
+    pub bound: Bound,
 }
 
 impl VmRecord {
-    /// All its addresses, IPv4 first.
+    /// Every address that leads to it, each with the MAC that answers for it: recorded ones with its own, then bound
+    /// ones.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Mac)> + '_ {
+        let recorded = self.ips().map(|ip| (ip, self.key.mac));
+        recorded.chain(self.bound.ips.iter().map(|b| (b.ip, b.mac)))
+    }
+
+    /// The MAC that answers for an address of it.
+    pub fn mac_of(&self, ip: IpAddr) -> Option<Mac> {
+        self.addresses().find(|(own, _)| *own == ip).map(|(_, mac)| mac)
+    }
+
+    /// Every MAC whose frames are for it: its own, nested ones, and the virtual ones that it has.
+    pub fn macs(&self) -> impl Iterator<Item = Mac> + '_ {
+        let nested = self.allowed.nested.iter().copied();
+        core::iter::once(self.key.mac).chain(nested).chain(self.bound.macs.iter().copied())
+    }
+
+    /// Whose word binds addresses of the family of `ip` to `mac`, which is one of its own, nested or virtual ones;
+    /// `vn` is what its VN says (R93).
+    pub fn learning(&self, vn: LearningOf, mac: Mac, ip: IpAddr) -> Learning {
+        let is_ipv4 = ip.is_ipv4();
+        let default = Learning::Learned(LEARNED_DEFAULT);
+        if matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local()) || mac != self.key.mac {
+            return self.allowed.learning.family(is_ipv4).filter(|l| l.room() > 0).unwrap_or(default);
+        }
+        let recorded = if is_ipv4 { !self.ipv4.is_empty() } else { !self.ipv6.is_empty() };
+        let said = self.allowed.learning.family(is_ipv4).or(vn.family(is_ipv4));
+        said.unwrap_or(if recorded { Learning::Recorded } else { default })
+    }
+
+    /// The recorded addresses, IPv4 first: those that its definition lists.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.ipv4.iter().copied().map(IpAddr::V4).chain(self.ipv6.iter().copied().map(IpAddr::V6))
     }
@@ -379,6 +419,21 @@ pub enum DenyReason {
     Pinned,
     /// Its location is frozen after too many unplanned moves (R22).
     Frozen,
+}
+
+/// Why an address is not bound to a VM; the text beside it is for people, the kind for programs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BindRefusal {
+    /// The directory has no such VM.
+    UnknownVm,
+    /// The VM is not at the NVE that asks.
+    NotHere,
+    /// Neither its record nor its VN lets it bind this by its own word.
+    NotAllowed,
+    /// It has bound as many as it may.
+    Full,
+    /// It is another VM's.
+    Taken,
 }
 
 /// What the NVA does with a claim for a VM that lives at another NVE, where no move was ordered (R21).

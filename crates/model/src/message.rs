@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use godwit_wire::{Mac, Vni};
 
 use crate::{
-    ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts, Location, Locators, MoveId, MoveMode,
-    MoveStep, NveId, Policy, Secret, Version, VmKey, VmRecord,
+    BindRefusal, ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts, LearningOf, Location,
+    Locators, MoveId, MoveMode, MoveStep, NveId, Policy, Secret, Version, VmKey, VmRecord,
 };
 
 /// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.
@@ -125,6 +125,30 @@ pub enum NveToNva {
         /// The sender's locator.
         sender: IpAddr,
     },
+    /// The VM spoke of an address or a MAC as its own that its record does not have yet, on its port here (R92, R93);
+    /// repeated with the same `seq` until answered.
+    Bind {
+        /// Number of the request.
+        seq: u64,
+        /// The VM.
+        key: VmKey,
+        /// The MAC that it spoke from: its own, a nested or a virtual one.
+        mac: Mac,
+        /// The address; `None`: it is of the virtual MAC alone.
+        ip: Option<IpAddr>,
+        /// By an announcement (ARP, neighbor advertisement), which takes a virtual address from another VM; not by a
+        /// mere source address.
+        announced: bool,
+        /// Milliseconds since it spoke, so that of two announcements the later one counts, whichever comes first.
+        age_ms: u32,
+    },
+    /// A bound address was not answered for when it was asked (R93).
+    Unbind {
+        /// The VM.
+        key: VmKey,
+        /// The address.
+        ip: IpAddr,
+    },
     /// Answer to `Verify` (R21).
     Verified {
         /// The VM.
@@ -223,6 +247,8 @@ pub enum NvaToNve {
         /// The router in whose name they are answered, where the receiver pulls the VN and does not hear of it
         /// otherwise (R27).
         gateway: Option<Gateway>,
+        /// Whose word binds addresses to its VMs, where a VM's record does not say (R93).
+        learning: LearningOf,
         /// The other NVEs that take part (R60).
         members: Vec<Location>,
         /// Those of them that only forward for VMs that left them: no copies go there (R17).
@@ -344,6 +370,36 @@ pub enum NvaToNve {
         sender: u32,
         /// The key.
         secret: Secret,
+    },
+    /// Answer to `Bind`: it is bound, as the record says.
+    Bound {
+        /// The request's number.
+        seq: u64,
+        /// The record.
+        record: VmRecord,
+    },
+    /// Answer to `Bind`: it is not bound.
+    BindRefused {
+        /// The request's number.
+        seq: u64,
+        /// The VM.
+        key: VmKey,
+        /// The MAC that was named.
+        mac: Mac,
+        /// The address that was named.
+        ip: Option<IpAddr>,
+        /// Why, for programs.
+        reason: BindRefusal,
+        /// Why, and what would allow it, for people.
+        text: String,
+    },
+    /// Another VM uses an address that this one has by its own word: is it still in use here? If not, `Unbind`
+    /// follows (R93).
+    VerifyIp {
+        /// The VM that has it.
+        key: VmKey,
+        /// The address.
+        ip: IpAddr,
     },
     /// Another NVE claims the VM without a move: does it still run here (R21)? Answered by `Verified`.
     Verify {

@@ -3,8 +3,8 @@
 use core::fmt;
 use core::net::IpAddr;
 
-use godwit_wire::policy::{Direction, MAX_RULES, NAMES, PortRange, Prefix, Rule, Verdict};
-use godwit_wire::{Dscp, dscp, proto};
+use godwit_wire::policy::{Direction, MAX_RULES, NAMES, PortRange, Rule, Verdict};
+use godwit_wire::{Dscp, Prefix, dscp, proto};
 
 use crate::{BadName, check_name};
 

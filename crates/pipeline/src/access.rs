@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use godwit_tables::event::{AnnounceKind, Event};
+use godwit_tables::event::{AnnounceKind, Event, Refused};
 use godwit_tables::locations::Home;
 use godwit_tables::neighbors::Neighbor;
 use godwit_tables::sources;
@@ -474,7 +474,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         Wish::Drop(reason @ DropReason::NotRouter) => cx.not_router(packet, reason),
         Wish::Drop(reason) => {
             if reason == DropReason::SpoofedSource && cx.tables.ports.may_report_spoof(port.port, cx.now) {
-                cx.event(Event::Spoofed { port: port.port });
+                cx.event(Event::Spoofed { port: port.port, mac: port.mac, ip: None, why: Refused::Address });
             }
             cx.drop(packet, reason);
         }

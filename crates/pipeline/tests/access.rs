@@ -3,7 +3,7 @@
 use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
 use godwit_pipeline::packet::Takes;
-use godwit_tables::event::{AnnounceKind, Event};
+use godwit_tables::event::{AnnounceKind, Event, Refused};
 use godwit_tables::update::*;
 use godwit_tables::{DropReason, TablesConfig};
 use godwit_testkit::frames;
@@ -256,7 +256,7 @@ fn r15_r18_associated_port_reports_and_forwards_nothing() {
     let kind = AnnounceKind::GratuitousArp;
     assert_eq!(lab.take_events(), [Event::Announce { port: P1, kind, mac: M1, ip: Some(v4(1).into()) }]);
     dropped(&mut lab, P1, &numbered(M2, M1, 4), DropReason::SpoofedSource);
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1 }]);
+    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }]);
 }
 
 /// The frame is neither sent nor dropped.
@@ -320,7 +320,11 @@ fn r65_other_sources_go_nowhere() {
     dropped(&mut lab, P1, &numbered(M2, R4, 1), DropReason::SpoofedSource);
     dropped(&mut lab, P1, &numbered(Mac([3, 0, 0, 0, 0, 1]), R4, 1), DropReason::SpoofedSource);
     dropped(&mut lab, P1, &numbered(M2, STRANGER, 1), DropReason::SpoofedSource);
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1 }], "no query, and one word a second");
+    assert_eq!(
+        lab.take_events(),
+        [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }],
+        "no query, and one word a second"
+    );
 }
 
 #[test]

@@ -5,8 +5,8 @@ use godwit_pipeline::trace;
 use godwit_tables::DropReason;
 use godwit_tables::update::*;
 use godwit_testkit::frames;
-use godwit_wire::policy::{Direction, PortRange, Prefix, Rule, Verdict};
-use godwit_wire::{Mac, Rate, proto};
+use godwit_wire::policy::{Direction, PortRange, Rule, Verdict};
+use godwit_wire::{Mac, Prefix, Rate, proto};
 
 fn rule(verdict: Verdict, direction: Direction, remote_port: Option<u16>) -> Rule {
     let range = |p| PortRange::new(p, p).expect("a range");

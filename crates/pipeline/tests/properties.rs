@@ -8,8 +8,8 @@ use godwit_pipeline::trace::{Trace, Verdict, trace};
 use godwit_tables::counters::DropReason;
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Nd, Vxlan};
-use godwit_wire::policy::{self, Direction, Prefix, Rule};
-use godwit_wire::{Dscp, Mac, Rate, Vni};
+use godwit_wire::policy::{self, Direction, Rule};
+use godwit_wire::{Dscp, Mac, Prefix, Rate, Vni};
 use proptest::prelude::*;
 
 const MACS: [Mac; 7] = [M1, M2, R4, R6, STRANGER, Mac::BROADCAST, mac(0x50)];

@@ -4,7 +4,7 @@ use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
 use godwit_pipeline::trace::{Verdict, trace};
 use godwit_tables::DropReason;
-use godwit_tables::event::Event;
+use godwit_tables::event::{Event, Refused};
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Arp, Ck, Nd};
 use godwit_wire::Mac;
@@ -60,10 +60,18 @@ fn r65_five_ways_to_spoof_lead_nowhere() {
     for f in spoofs {
         dropped(&mut lab, P1, &f, DropReason::SpoofedSource);
     }
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1 }], "no claim, no query, one alarm");
+    assert_eq!(
+        lab.take_events(),
+        [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }],
+        "no claim, no query, one alarm"
+    );
     lab.wait(ms(1000));
     lab.one(P1, &udp_from(M1, v4(2).into()));
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1 }], "and another after a second");
+    assert_eq!(
+        lab.take_events(),
+        [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }],
+        "and another after a second"
+    );
 }
 
 #[test]
@@ -138,7 +146,10 @@ fn r66_a_unicast_advertisement_for_anothers_address_goes_nowhere() {
             ] {
                 refused(&mut lab, &lie.frame(), DropReason::SpoofedSource);
             }
-            assert_eq!(lab.take_events(), [Event::Spoofed { port: P1 }]);
+            assert_eq!(
+                lab.take_events(),
+                [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }]
+            );
         }
     }
 }
@@ -208,7 +219,7 @@ fn r66_a_unicast_arp_reply_for_anothers_address_goes_nowhere() {
     let mut other_mac = frames::arp_reply(M1, v4(1), R4, v4(4));
     other_mac[22..28].copy_from_slice(&M2.0);
     refused(&mut lab, &other_mac, DropReason::SpoofedSource);
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1 }]);
+    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }]);
 }
 
 #[test]
@@ -216,7 +227,10 @@ fn r66_a_lie_opens_no_port_and_does_not_wait_for_one() {
     let mut lab = bound();
     lab.access(P1, VN, M1, Admission::Associated);
     refused(&mut lab, &advert(R4, v6(9), Some(M1), 0x60).frame(), DropReason::SpoofedSource);
-    assert_eq!((lab.take_events(), lab.tables.waiting()), (vec![Event::Spoofed { port: P1 }], 0));
+    assert_eq!(
+        (lab.take_events(), lab.tables.waiting()),
+        (vec![Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }], 0)
+    );
     lab.one(P1, &advert(R4, v6(1), Some(M1), 0x60).frame());
     assert_eq!(lab.tables.waiting(), 1);
     // What waits is looked at when it goes, with what the port is bound to then.
@@ -288,7 +302,11 @@ fn r65_a_tag_hides_no_arp_sender() {
     for lie in lies.iter().flat_map(|f| tagged(f)) {
         refused(&mut lab, &lie, DropReason::SpoofedSource);
     }
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1 }], "no claim, no query");
+    assert_eq!(
+        lab.take_events(),
+        [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }],
+        "no claim, no query"
+    );
     let mut answer = rarp(M1, M1);
     answer[21] = 4;
     for bad in [&frames::arp_request(M1, v4(1), v4(4))[..40], &rarp(M1, M1)[..40], &answer] {

@@ -26,6 +26,21 @@ pub enum AnnounceKind {
     Alive,
 }
 
+/// Why a frame's addresses were refused (R65).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The MAC is none of the VM's.
+    Mac,
+    /// The address is none of the VM's, and it may bind none by its own word.
+    Address,
+    /// It has bound as many as it may by its own word (R93).
+    Full,
+    /// The address is another VM's.
+    Taken,
+    /// It may announce the address (R92) but has not done so.
+    NotAnnounced,
+}
+
 /// What the handover of one VM has done in one worker so far; totals since the VM's last handover began.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct HandoverStats {
@@ -86,6 +101,25 @@ pub enum Event {
     Spoofed {
         /// The port.
         port: PortIdx,
+        /// The frame's source MAC.
+        mac: Mac,
+        /// The source address that it carried (of ARP and ND: the sender's or target's), if the MAC was good.
+        ip: Option<IpAddr>,
+        /// Why it was refused.
+        why: Refused,
+    },
+    /// A VM uses an address that its port is not bound to and that it may bind by its own word (R92, R93), or speaks
+    /// from a virtual MAC that it does not have (R92). The frame went on. Raised again once a second at most while the
+    /// VM goes on and control has not set or removed the source.
+    SourceSeen {
+        /// The port.
+        port: PortIdx,
+        /// The frame's source MAC.
+        mac: Mac,
+        /// The address; `None`: it is of the virtual MAC alone.
+        ip: Option<IpAddr>,
+        /// By ARP or a neighbor advertisement for itself.
+        announced: bool,
     },
     /// A VM asked, as before it begins to use an address, whether it is free, and was told that another VM has it
     /// (R30); raised once a second a port at most.

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{Rule, Verdict};
-use godwit_wire::{Dscp, Instant, Mac, Rate, Span, Vni};
+use godwit_wire::{Dscp, Instant, Mac, Prefix, Rate, Span, Vni};
 
 /// A worker's dense number of a virtual network; control gives it out, at most 65,535 at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -156,6 +156,38 @@ pub enum PortRole {
     },
 }
 
+/// Which source addresses of one family the VM of a port may have (R65, R93).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SourceRule {
+    /// Every one: nobody said what the VM has. Only without a directory.
+    Any,
+    /// Those that are set, and new ones while there is room: they are used at once and told to control.
+    Listed {
+        /// How many more may be new; 0: none.
+        room: u8,
+    },
+}
+
+/// The rules of a port's sources (R65, R93). `Any` until they are set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourceRules {
+    /// IPv4.
+    pub v4: SourceRule,
+    /// IPv6, link-local addresses excepted.
+    pub v6: SourceRule,
+    /// IPv6 link-local addresses.
+    pub link_local: SourceRule,
+}
+
+/// Why a prefix is a port's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PrefixKind {
+    /// The port's VM routes for it: its addresses are good sources (R94).
+    Routed,
+    /// The port's VM shares it with others: an address of it becomes a good source when the VM announces it (R92).
+    Shared,
+}
+
 /// A change to the tables; see each variant for what it replaces.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Update {
@@ -183,8 +215,49 @@ pub enum Update {
         /// Its role.
         role: PortRole,
     },
-    /// The port's VM may send from this address; with the first one, from no other but those that
-    /// are set (R65).
+    /// Which sources the port's VM may have beside those that are set (R65, R93).
+    SourceRulesSet {
+        /// The port.
+        port: PortIdx,
+        /// The rules.
+        rules: SourceRules,
+    },
+    /// Frames from this MAC are of the port's VM, too: a nested or a virtual one (R92, R94). Frames to it go where its
+    /// own VM entry says.
+    MacSet {
+        /// The port.
+        port: PortIdx,
+        /// The MAC.
+        mac: Mac,
+        /// Virtual: other VMs may have it, and a frame from it here while its entry leads elsewhere is told to control.
+        shared: bool,
+    },
+    /// The opposite of `MacSet`.
+    MacRemove {
+        /// The port.
+        port: PortIdx,
+        /// The MAC.
+        mac: Mac,
+    },
+    /// Sources in this prefix are good, or may become so (R92, R94).
+    PrefixSet {
+        /// The port.
+        port: PortIdx,
+        /// The prefix.
+        prefix: Prefix,
+        /// Why.
+        kind: PrefixKind,
+    },
+    /// The opposite of `PrefixSet`.
+    PrefixRemove {
+        /// The port.
+        port: PortIdx,
+        /// The prefix.
+        prefix: Prefix,
+        /// As it was set.
+        kind: PrefixKind,
+    },
+    /// The port's VM may send from this address (R65).
     SourceSet {
         /// The port.
         port: PortIdx,
@@ -198,7 +271,8 @@ pub enum Update {
         /// The address.
         ip: IpAddr,
     },
-    /// The port's VM may speak as a router and as a DHCP server (R66). Not so until this is set.
+    /// The port's VM may speak as a router and as a DHCP server (R66), and forwards from every address that is not
+    /// known to be another VM's (R94). Not so until this is set.
     ServerSet {
         /// The port.
         port: PortIdx,

@@ -14,6 +14,7 @@ use core::net::IpAddr;
 use crate::ethernet::{EtherType, Ethernet};
 use crate::flow::{FlowKey, FlowKind};
 use crate::ipv6::Ipv6;
+use crate::prefix::Prefix;
 use crate::proto;
 
 /// Rules that a policy has at most.
@@ -39,13 +40,6 @@ pub enum Verdict {
     Allow,
     /// It is dropped.
     Deny,
-}
-
-/// The addresses that begin with the same bits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Prefix {
-    addr: IpAddr,
-    len: u8,
 }
 
 /// Ports from the first to the last, both among them.
@@ -168,40 +162,6 @@ pub fn verdict(rules: &[Rule], default: Verdict, traffic: &Traffic) -> (Verdict,
     }
 }
 
-impl Prefix {
-    /// The addresses whose first `len` bits are those of `addr`; the other bits of `addr` must be 0.
-    ///
-    /// `None` where there are no so many bits, or others are set.
-    pub fn new(addr: IpAddr, len: u8) -> Option<Prefix> {
-        let bits = if addr.is_ipv4() { 32 } else { 128 };
-        let prefix = Prefix { addr, len };
-        (len <= bits && prefix.head(addr) == aligned(addr)).then_some(prefix)
-    }
-
-    /// It is of IPv4 addresses.
-    pub fn is_ipv4(&self) -> bool {
-        self.addr.is_ipv4()
-    }
-
-    /// The bits that count.
-    fn head(&self, ip: IpAddr) -> u128 {
-        if self.len == 0 { 0 } else { aligned(ip) & u128::MAX << (128 - u32::from(self.len.min(128))) }
-    }
-
-    /// `ip` is one of them.
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        ip.is_ipv4() == self.addr.is_ipv4() && self.head(ip) == aligned(self.addr)
-    }
-}
-
-/// The address in the highest bits.
-fn aligned(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
-        IpAddr::V6(a) => a.to_bits(),
-    }
-}
-
 impl PortRange {
     /// `None` where the last is before the first.
     pub fn new(first: u16, last: u16) -> Option<PortRange> {
@@ -222,12 +182,6 @@ pub const NAMES: [(&str, u8); 5] = [
     ("icmp", proto::ICMP),
     ("icmp6", proto::ICMPV6),
 ];
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.len)
-    }
-}
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -259,7 +213,7 @@ impl fmt::Display for Rule {
             (_, Some((name, _))) => write!(f, " {name}")?,
             (Some(n), None) => write!(f, " {n}")?,
         }
-        self.remote.map_or(Ok(()), |r| write!(f, " {r}"))?;
+        self.remote.map_or(Ok(()), |r| write!(f, " {}/{}", r.addr(), r.prefix_len()))?;
         self.port.map_or(Ok(()), |r| write!(f, " port {r}"))?;
         self.remote_port.map_or(Ok(()), |r| write!(f, " remote-port {r}"))
     }

@@ -36,7 +36,8 @@ impl Nve {
                 }
             }
             Event::Announce { port, kind, mac, ip } => self.announced(port, kind, mac, ip, out),
-            Event::Spoofed { port } => self.spoofed(port, out),
+            Event::SourceSeen { .. } => {}
+            Event::Spoofed { port, .. } => self.spoofed(port, out),
             Event::NotRouter { port } => self.not_router(port, out),
             Event::AddressTaken { port, ip, owner } => self.address_taken(port, ip, owner, out),
             Event::Neighbor { uplink, ip, mac, solicited } => {

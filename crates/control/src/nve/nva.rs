@@ -183,6 +183,7 @@ impl Nve {
                 flood_silent,
                 rarp,
                 gateway,
+                learning: _,
                 members,
                 lingering,
             } => {
@@ -247,6 +248,7 @@ impl Nve {
                 self.redirected(key, to, version, By::Nve(&from), out);
             }
             NvaToNve::ChannelKey { number, sender, secret } => self.channel.set_key(number, sender, secret),
+            NvaToNve::Bound { .. } | NvaToNve::BindRefused { .. } | NvaToNve::VerifyIp { .. } => {}
             NvaToNve::Verify { key, version } => {
                 if self.vms.contains_key(&key) {
                     self.with_vm(key, out, |vm, cx| vm.verify_asked(version, cx));

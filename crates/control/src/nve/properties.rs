@@ -57,6 +57,8 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         version: Version { epoch: 1, seq },
         router: false,
         router_pinned: false,
+        allowed: Default::default(),
+        bound: Default::default(),
         no_override: Vec::new(),
         frozen: false,
         policy: (n % 3 == 2).then(|| format!("policy{}", at % 2)),
@@ -131,6 +133,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 transparent_vlan: end.3,
                 flood_silent: at.is_multiple_of(2),
                 rarp: at.is_multiple_of(3),
+                learning: Default::default(),
                 gateway: None,
                 members,
                 lingering: Vec::new(),
@@ -202,6 +205,13 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         Update::VmSet { key, .. } | Update::VmRemove { key } => format!("vm {key:?}"),
         Update::PortSet { port, .. } | Update::PortRemove { port } => format!("port {port:?}"),
         Update::SourceSet { port, ip } | Update::SourceRemove { port, ip } => format!("source {port:?} {ip}"),
+        Update::SourceRulesSet { port, .. } => format!("source {port:?} rules"),
+        Update::MacSet { port, mac, .. } | Update::MacRemove { port, mac } => {
+            format!("source {port:?} {mac}")
+        }
+        Update::PrefixSet { port, prefix, kind } | Update::PrefixRemove { port, prefix, kind } => {
+            format!("source {port:?} {prefix} {kind:?}")
+        }
         Update::ServerSet { port, .. } => format!("server {port:?}"),
         Update::PolicySet { port, .. } | Update::PolicyClear { port } => format!("policy {port:?}"),
         Update::VnSet { vn, .. } | Update::VnRemove { vn } => format!("vn {vn:?}"),
@@ -229,6 +239,8 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
     match update {
         Update::VmRemove { .. }
         | Update::SourceRemove { .. }
+        | Update::MacRemove { .. }
+        | Update::PrefixRemove { .. }
         | Update::ServerSet { server: false, .. }
         | Update::PolicyClear { .. }
         | Update::PortRemove { .. }

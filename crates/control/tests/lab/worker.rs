@@ -102,6 +102,11 @@ impl Tables {
 
     pub fn apply(&mut self, update: Update) {
         match update {
+            Update::SourceRulesSet { .. }
+            | Update::MacSet { .. }
+            | Update::MacRemove { .. }
+            | Update::PrefixSet { .. }
+            | Update::PrefixRemove { .. } => {}
             Update::VnSet { vn, vni, mtu, .. } => {
                 self.vns.insert(vn, (vni.get(), mtu));
             }

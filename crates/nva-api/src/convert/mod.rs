@@ -3,6 +3,7 @@
 //! Towards protobuf conversions cannot fail and are `From`. From protobuf they are `TryFrom` with a
 //! [`ConvertError`] that names the field; they never panic, whatever the peer sent.
 
+mod addressing;
 mod record;
 mod session;
 
@@ -12,7 +13,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_model::{BadName, BadPolicy, BadRule, MoveId, NveId, check_name};
 use godwit_wire::{Mac, Vni};
 
-pub use record::{binding_state, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, unplanned};
+pub use record::{
+    bind_refusal, binding_state, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, unplanned,
+};
 pub use session::{SessionDown, SessionUp};
 
 /// A message that the protocol does not allow: which field, and what is wrong with it.
@@ -52,6 +55,8 @@ pub enum Problem {
     TooLarge(u64, u64),
     /// A protocol version other than ours.
     Protocol(u32),
+    /// A text that is no prefix.
+    Prefix(String),
     /// A rule of a policy that cannot be read.
     Rule(BadRule),
     /// A policy that cannot be used.
@@ -73,6 +78,7 @@ impl fmt::Display for Problem {
             Problem::NoLocator => f.write_str("neither an IPv4 nor an IPv6 locator is set"),
             Problem::StateAndLocation => f.write_str("an active VM has a location and a detached one none"),
             Problem::TooLarge(got, max) => write!(f, "{got} is more than {max}"),
+            Problem::Prefix(text) => write!(f, "{text:?} is no prefix: write ADDRESS or ADDRESS/LENGTH"),
             Problem::Rule(e) => fmt::Display::fmt(e, f),
             Problem::Policy(e) => fmt::Display::fmt(e, f),
             Problem::Protocol(v) => {

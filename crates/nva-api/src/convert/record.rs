@@ -36,6 +36,7 @@ enums! {
     }
     DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen }
     Unplanned, unplanned { Verify, Accept, Deny }
+    BindRefusal, bind_refusal { UnknownVm, NotHere, NotAllowed, Full, Taken }
     ClaimCause, claim_cause {
         Activate, GratuitousArp, NeighborAdvertisement, Rarp, FirstFrame, Resync,
     }
@@ -126,6 +127,9 @@ impl From<model::VmRecord> for v1::VmRecord {
             frozen: m.frozen,
             policy: m.policy.unwrap_or_default(),
             no_override: m.no_override.iter().map(|a| a.octets().to_vec()).collect(),
+            allowed: (!m.allowed.is_empty()).then(|| m.allowed.into()),
+            bound_ips: m.bound.ips.into_iter().map(Into::into).collect(),
+            bound_macs: m.bound.macs.iter().map(|m| m.to_u64()).collect(),
         }
     }
 }
@@ -154,6 +158,11 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
             moving: if p.moving.is_empty() { None } else { Some(move_id("moving", p.moving)?) },
             frozen: p.frozen,
             policy: if p.policy.is_empty() { None } else { Some(name("policy", "policy", p.policy)?) },
+            allowed: super::maybe("allowed", p.allowed)?.unwrap_or_default(),
+            bound: model::Bound {
+                ips: super::addressing::bound_ips(p.bound_ips)?,
+                macs: super::addressing::macs("bound_macs", &p.bound_macs)?,
+            },
         })
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{DirectoryMode, Gateway, Secret};
 
-use super::record::{claim_cause, deny_reason, move_mode, version};
+use super::record::{bind_refusal, claim_cause, deny_reason, move_mode, version};
 use super::{
     ConvertError, Problem, addresses, each, ip, ip_bytes, ipv4, ipv6, mac, maybe, move_id, name, nve_id,
     part, vni,
@@ -145,6 +145,15 @@ fn up(m: NveToNva) -> Up {
             version: Some(version.into()),
             sender: ip_bytes(sender),
         }),
+        NveToNva::Bind { seq, key, mac, ip, announced, age_ms } => Up::Bind(v1::Bind {
+            seq,
+            key: Some(key.into()),
+            mac: mac.to_u64(),
+            ip: ip.map(ip_bytes).unwrap_or_default(),
+            announced,
+            age_ms,
+        }),
+        NveToNva::Unbind { key, ip } => Up::Unbind(v1::Unbind { key: Some(key.into()), ip: ip_bytes(ip) }),
         NveToNva::Verified { key, version, alive, note } => {
             Up::Verified(v1::Verified { key: Some(key.into()), version: Some(version.into()), alive, note })
         }
@@ -212,6 +221,17 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             version: version("redirect.version", p.version)?,
             sender: ip("redirect.sender", &p.sender)?,
         }),
+        Up::Bind(p) => Ok(NveToNva::Bind {
+            seq: p.seq,
+            key: part("bind.key", p.key)?,
+            mac: mac("bind.mac", p.mac)?,
+            ip: maybe_ip("bind.ip", &p.ip)?,
+            announced: p.announced,
+            age_ms: p.age_ms,
+        }),
+        Up::Unbind(p) => {
+            Ok(NveToNva::Unbind { key: part("unbind.key", p.key)?, ip: ip("unbind.ip", &p.ip)? })
+        }
         Up::Verified(p) => Ok(NveToNva::Verified {
             key: part("verified.key", p.key)?,
             version: version("verified.version", p.version)?,
@@ -243,6 +263,11 @@ fn hello(p: v1::Hello) -> Result<NveToNva, ConvertError> {
 
 fn protocol(v: u32) -> Result<(), ConvertError> {
     if v == crate::PROTOCOL { Ok(()) } else { Err(ConvertError::new("protocol", Problem::Protocol(v))) }
+}
+
+/// Empty where there is none.
+fn maybe_ip(field: &str, raw: &[u8]) -> Result<Option<IpAddr>, ConvertError> {
+    if raw.is_empty() { Ok(None) } else { ip(field, raw).map(Some) }
 }
 
 fn query(p: v1::Query) -> Result<NveToNva, ConvertError> {
@@ -334,6 +359,7 @@ fn down(m: NvaToNve) -> Down {
             flood_silent,
             rarp,
             gateway,
+            learning,
             members,
             lingering,
         } => Down::End(v1::End {
@@ -345,6 +371,7 @@ fn down(m: NvaToNve) -> Down {
             flood_silent,
             rarp,
             gateway: gateway.map(|g| v1::Gateway { mac: g.mac.to_u64(), ipv4: g.ip.octets().into() }),
+            learning: Some(learning.into()),
             members: members.into_iter().map(Into::into).collect(),
             lingering: lingering.iter().map(ToString::to_string).collect(),
         }),
@@ -406,6 +433,18 @@ fn down(m: NvaToNve) -> Down {
         }),
         NvaToNve::ChannelKey { number, sender, secret } => {
             Down::ChannelKey(v1::ChannelKey { number, sender, key: secret.0.to_vec() })
+        }
+        NvaToNve::Bound { seq, record } => Down::Bound(v1::Bound { seq, record: Some(record.into()) }),
+        NvaToNve::BindRefused { seq, key, mac, ip, reason, text } => Down::BindRefused(v1::BindRefused {
+            seq,
+            key: Some(key.into()),
+            mac: mac.to_u64(),
+            ip: ip.map(ip_bytes).unwrap_or_default(),
+            reason: v1::BindRefusal::from(reason).into(),
+            text,
+        }),
+        NvaToNve::VerifyIp { key, ip } => {
+            Down::VerifyIp(v1::VerifyIp { key: Some(key.into()), ip: ip_bytes(ip) })
         }
         NvaToNve::Verify { key, version } => {
             Down::Verify(v1::Verify { key: Some(key.into()), version: Some(version.into()) })
@@ -484,6 +523,18 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             let secret = Secret(p.key.try_into().map_err(|_| wrong)?);
             Ok(NvaToNve::ChannelKey { number: p.number, sender: p.sender, secret })
         }
+        Down::Bound(p) => Ok(NvaToNve::Bound { seq: p.seq, record: part("bound.record", p.record)? }),
+        Down::BindRefused(p) => Ok(NvaToNve::BindRefused {
+            seq: p.seq,
+            key: part("bind_refused.key", p.key)?,
+            mac: mac("bind_refused.mac", p.mac)?,
+            ip: maybe_ip("bind_refused.ip", &p.ip)?,
+            reason: bind_refusal("bind_refused.reason", p.reason)?,
+            text: p.text,
+        }),
+        Down::VerifyIp(p) => {
+            Ok(NvaToNve::VerifyIp { key: part("verify_ip.key", p.key)?, ip: ip("verify_ip.ip", &p.ip)? })
+        }
         Down::Verify(p) => Ok(NvaToNve::Verify {
             key: part("verify.key", p.key)?,
             version: version("verify.version", p.version)?,
@@ -510,6 +561,7 @@ fn end(p: v1::End) -> Result<NvaToNve, ConvertError> {
         flood_silent: p.flood_silent,
         rarp: p.rarp,
         gateway: p.gateway.map(gateway).transpose()?,
+        learning: maybe("learning", p.learning)?.unwrap_or_default(),
         members: each("members", p.members)?,
         lingering: p.lingering.into_iter().map(|n| nve_id("lingering", n)).collect::<Result<_, _>>()?,
     })

@@ -268,6 +268,8 @@ impl Directory {
             pinned: def.pinned.is_some(),
             policy: def.policy.clone(),
             moving: old.and_then(|r| r.moving.clone()),
+            allowed: old.map(|r| r.allowed.clone()).unwrap_or_default(),
+            bound: old.map(|r| r.bound.clone()).unwrap_or_default(),
         };
         // Both NVEs were told its addresses for a move that is under way.
         match old.filter(|o| **o != record).and_then(|o| self.intent(o)) {

@@ -103,6 +103,7 @@ impl Directory {
                 let flags = Flags { router, overrides };
                 self.claim(session, nve, Asked { seq, key, ips, cause, base, flags, story: Vec::new() });
             }
+            NveToNva::Bind { .. } | NveToNva::Unbind { .. } => {}
             NveToNva::Withdraw { key, version } => self.withdraw(&nve, key, version),
             NveToNva::Ack { ack_id } => self.ack(session, ack_id),
             NveToNva::ForwardEnding { key, version } => self.forward_ending(session, &nve, key, version),
@@ -365,6 +366,7 @@ impl Directory {
             flood_silent: record.is_some_and(|r| r.flood_silent),
             rarp: record.is_some_and(|r| r.rarp),
             gateway: vn.and_then(|v| self.told_gateway(v, mode)),
+            learning: record.map(|r| r.learning).unwrap_or_default(),
             members,
             lingering,
         };

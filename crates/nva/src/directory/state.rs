@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use godwit_model::{Locators, MoveId, MoveRecord, NveId, Policy, Unplanned, VmKey, VmRecord};
+use godwit_model::{LearningOf, Locators, MoveId, MoveRecord, NveId, Policy, Unplanned, VmKey, VmRecord};
 use godwit_wire::Vni;
 
 /// A virtual network as the operator defined it.
@@ -20,6 +20,8 @@ pub struct VnRecord {
     pub flood_silent: bool,
     /// VMs that ask for their own IPv4 address by RARP are answered (R27).
     pub rarp: bool,
+    /// Whose word binds addresses to its VMs, where a VM's definition does not say (R93).
+    pub learning: LearningOf,
     /// What becomes of claims without a move for VMs of other NVEs (R21).
     pub unplanned: Unplanned,
 }

@@ -458,6 +458,7 @@ mod tests {
             transparent_vlan: false,
             flood_silent: false,
             rarp: false,
+            learning: Default::default(),
             unplanned: Default::default(),
         };
         actor.directory.create_vn(now, wall, vn).unwrap();

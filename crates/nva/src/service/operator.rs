@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use godwit_model::{MoveId, MoveMode, NveId, Unplanned};
+use godwit_model::{LearningOf, MoveId, MoveMode, NveId, Unplanned};
 use godwit_nva_api::convert;
 use godwit_nva_api::tonic::{self, Request, Response, Status};
 use godwit_nva_api::v1::operator_server::Operator;
@@ -42,6 +42,7 @@ fn vn(info: VnInfo) -> v1::Vn {
         transparent_vlan: info.record.transparent_vlan,
         flood_silent: info.record.flood_silent,
         rarp: info.record.rarp,
+        learning: Some(info.record.learning.into()),
         unplanned: v1::Unplanned::from(info.record.unplanned).into(),
         vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
         members: info.members.iter().map(NveId::to_string).collect(),
@@ -77,6 +78,7 @@ fn vn_record(p: v1::Vn) -> Result<VnRecord, Status> {
         transparent_vlan: p.transparent_vlan,
         flood_silent: p.flood_silent,
         rarp: p.rarp,
+        learning: p.learning.map(LearningOf::try_from).transpose().map_err(invalid)?.unwrap_or_default(),
         unplanned: unplanned(p.unplanned)?.unwrap_or_default(),
     })
 }

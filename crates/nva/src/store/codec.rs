@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::{Policy, Unplanned, VmKey, VmRecord};
+use godwit_model::{LearningOf, Policy, Unplanned, VmKey, VmRecord};
 use godwit_nva_api::convert;
 use godwit_nva_api::prost::{self, Message};
 use godwit_nva_api::{ConvertError, Problem, v1};
@@ -32,6 +32,7 @@ pub(super) fn vn(r: &VnRecord) -> Vec<u8> {
         transparent_vlan: r.transparent_vlan,
         flood_silent: r.flood_silent,
         rarp: r.rarp,
+        learning: Some(r.learning.into()),
         unplanned: v1::Unplanned::from(r.unplanned).into(),
         ..Default::default()
     };
@@ -48,6 +49,7 @@ pub(super) fn vn_from(bytes: &[u8]) -> Decoded<VnRecord> {
         transparent_vlan: p.transparent_vlan,
         flood_silent: p.flood_silent,
         rarp: p.rarp,
+        learning: p.learning.map(LearningOf::try_from).transpose()?.unwrap_or_default(),
         // Unset in records of before.
         unplanned: if p.unplanned == 0 {
             Unplanned::Verify

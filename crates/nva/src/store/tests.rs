@@ -29,6 +29,8 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         version: Version { epoch: 1, seq },
         router: seq.is_multiple_of(3),
         router_pinned: false,
+        allowed: Default::default(),
+        bound: Default::default(),
         no_override: if n > 1 { vec![Ipv6Addr::LOCALHOST] } else { vec![] },
         frozen: n > 2,
         policy: (n > 1).then(|| "web".into()),
@@ -62,6 +64,7 @@ fn vn(n: u8, mtu: u16) -> VnRecord {
         transparent_vlan: n > 2,
         flood_silent: n > 3,
         rarp: n > 4,
+        learning: Default::default(),
         unplanned: if n > 1 { Unplanned::Accept } else { Unplanned::Verify },
     }
 }

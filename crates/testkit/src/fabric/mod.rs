@@ -159,6 +159,7 @@ impl World {
                 transparent_vlan: false,
                 flood_silent: false,
                 rarp: false,
+                learning: Default::default(),
                 unplanned: self.plan.unplanned,
             };
             writes.extend(directory.create_vn(self.now, self.wall_us(), vn).expect("a new VN").1);

@@ -97,6 +97,7 @@ impl World {
             transparent_vlan: false,
             flood_silent: false,
             rarp: false,
+            learning: Default::default(),
             unplanned: Unplanned::default(),
         };
         w.order(|d, now, wall| d.create_vn(now, wall, red)).unwrap();

@@ -14,6 +14,7 @@ fn create(w: &mut World, n: u32, name: &str) -> Result<VnInfo, Refusal> {
         transparent_vlan: false,
         flood_silent: false,
         rarp: false,
+        learning: Default::default(),
         unplanned: Unplanned::default(),
     };
     w.order(|d, now, wall| d.create_vn(now, wall, record)).map(|(r, _)| r)
@@ -35,6 +36,7 @@ fn r13_names_and_numbers_of_vns_are_unique() {
         transparent_vlan: false,
         flood_silent: false,
         rarp: false,
+        learning: Default::default(),
         unplanned: Unplanned::default(),
     };
     assert_eq!(w.order(|d, now, wall| d.create_vn(now, wall, tiny)).err(), Some(Refusal::BadMtu(60)));

@@ -209,6 +209,7 @@ fn r37_a_vn_that_is_defined_later_is_said_to_its_subscribers() {
         transparent_vlan: true,
         flood_silent: false,
         rarp: false,
+        learning: Default::default(),
         unplanned: Unplanned::default(),
     };
     let (_, out) = w.order(|d, now, wall| d.create_vn(now, wall, blue)).unwrap();

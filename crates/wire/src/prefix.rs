@@ -1,0 +1,131 @@
+//! Address prefixes of both families.
+
+use core::fmt;
+use core::net::IpAddr;
+
+/// The addresses that begin with the same bits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Prefix {
+    addr: IpAddr,
+    len: u8,
+}
+
+impl Prefix {
+    /// The addresses whose first `len` bits are those of `addr`; the other bits of `addr` must be 0.
+    ///
+    /// `None` where there are no so many bits, or others are set.
+    pub fn new(addr: IpAddr, len: u8) -> Option<Prefix> {
+        let prefix = Prefix { addr, len };
+        (len <= prefix.bits() && prefix.head(addr) == aligned(addr)).then_some(prefix)
+    }
+
+    /// The prefix of one address: /32 or /128.
+    pub fn host(addr: IpAddr) -> Prefix {
+        let len = if addr.is_ipv4() { 32 } else { 128 };
+        Prefix { addr, len }
+    }
+
+    /// Its lowest address.
+    pub fn addr(&self) -> IpAddr {
+        self.addr
+    }
+
+    /// Bits that its addresses share.
+    pub fn prefix_len(&self) -> u8 {
+        self.len
+    }
+
+    /// It has one address only.
+    pub fn is_host(&self) -> bool {
+        self.len == self.bits()
+    }
+
+    /// It is of IPv4 addresses.
+    pub fn is_ipv4(&self) -> bool {
+        self.addr.is_ipv4()
+    }
+
+    /// Bits of an address of its family.
+    fn bits(&self) -> u8 {
+        if self.is_ipv4() { 32 } else { 128 }
+    }
+
+    /// The bits that count.
+    fn head(&self, ip: IpAddr) -> u128 {
+        if self.len == 0 { 0 } else { aligned(ip) & u128::MAX << (128 - u32::from(self.len.min(128))) }
+    }
+
+    /// `ip` is one of its addresses.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        ip.is_ipv4() == self.addr.is_ipv4() && self.head(ip) == aligned(self.addr)
+    }
+
+    /// They have an address in common.
+    pub fn overlaps(&self, other: &Prefix) -> bool {
+        self.contains(other.addr) || other.contains(self.addr)
+    }
+}
+
+/// An address alone where it is a whole one.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_host() { write!(f, "{}", self.addr) } else { write!(f, "{}/{}", self.addr, self.len) }
+    }
+}
+
+/// A text that is no prefix; says what is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadPrefix;
+
+impl fmt::Display for BadPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a prefix: write ADDRESS or ADDRESS/LENGTH, with all bits beyond LENGTH clear")
+    }
+}
+
+impl core::error::Error for BadPrefix {}
+
+impl core::str::FromStr for Prefix {
+    type Err = BadPrefix;
+
+    fn from_str(text: &str) -> Result<Prefix, BadPrefix> {
+        let (addr, len) = match text.split_once('/') {
+            Some((addr, len)) => (addr, Some(len.parse().map_err(|_| BadPrefix)?)),
+            None => (text, None),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| BadPrefix)?;
+        len.map_or(Some(Prefix::host(addr)), |len| Prefix::new(addr, len)).ok_or(BadPrefix)
+    }
+}
+
+/// The address in the highest bits.
+fn aligned(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
+        IpAddr::V6(a) => a.to_bits(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Prefix;
+
+    #[test]
+    fn prefixes_are_read_and_written() {
+        for good in ["10.0.0.0/8", "10.0.0.1", "2001:db8::/32", "2001:db8::1", "0.0.0.0/0", "::/0"] {
+            assert_eq!(good.parse::<Prefix>().unwrap().to_string(), good);
+        }
+        assert_eq!("10.0.0.1/32".parse::<Prefix>().unwrap().to_string(), "10.0.0.1");
+        for bad in ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "2001:db8::1/64", "10.0.0.0/8/8", "x/8"] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes_overlap_where_one_contains_the_other() {
+        let p = |s: &str| s.parse::<Prefix>().unwrap();
+        assert!(p("10.0.0.0/8").overlaps(&p("10.1.0.0/16")) && p("10.1.0.0/16").overlaps(&p("10.0.0.0/8")));
+        assert!(!p("10.0.0.0/16").overlaps(&p("10.1.0.0/16")));
+        assert!(!p("0.0.0.0/0").overlaps(&p("::/0")), "families are apart");
+    }
+}
