@@ -419,6 +419,7 @@ pub enum NvaToNve {
 
 /// A change in a VN.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(clippy::large_enum_variant)] // Most are the large one.
 pub enum Change {
     /// A new or changed record.
     Vm(VmRecord),

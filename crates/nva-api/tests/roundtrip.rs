@@ -4,13 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts, Location, Locators, MoveId,
-    MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Version, VmKey, VmRecord,
+    Allowed, BindRefusal, BindingState, Bound, BoundIp, ClaimCause, DenyReason, DirectoryMode, Gateway,
+    HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId, MoveMode, MovePhase,
+    MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Version, VmKey, VmRecord,
 };
 use godwit_nva_api::prost::Message as _;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
 use godwit_wire::policy::Verdict;
-use godwit_wire::{Dscp, Mac, Vni};
+use godwit_wire::{Dscp, Mac, Prefix, Vni};
 use proptest::collection::{btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -59,10 +60,65 @@ fn ips6() -> impl Strategy<Value = Vec<Ipv6Addr>> {
     btree_set(any::<[u8; 16]>().prop_map(Ipv6Addr::from), 0..3).prop_map(|s| s.into_iter().collect())
 }
 
+fn mac() -> impl Strategy<Value = Mac> {
+    any::<[u8; 6]>().prop_map(Mac)
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        any::<[u8; 4]>().prop_map(|a| IpAddr::V4(a.into())),
+        any::<[u8; 16]>().prop_map(|a| IpAddr::V6(a.into())),
+    ]
+}
+
+fn learning() -> impl Strategy<Value = LearningOf> {
+    let one =
+        || of((0..=LEARNED_MAX).prop_map(|n| if n == 0 { Learning::Recorded } else { Learning::Learned(n) }));
+    (one(), one()).prop_map(|(v4, v6)| LearningOf { v4, v6 })
+}
+
+fn macs() -> impl Strategy<Value = Vec<Mac>> {
+    btree_set(mac(), 0..3).prop_map(|s| s.into_iter().collect())
+}
+
+fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
+    let one = (ip(), any::<u8>()).prop_map(|(ip, len)| {
+        let bits = if ip.is_ipv4() { 32 } else { 128 };
+        let clear = u32::from(bits - len % (bits + 1));
+        let ip = match ip {
+            IpAddr::V4(a) => {
+                Ipv4Addr::from_bits(u32::MAX.checked_shl(clear).unwrap_or(0) & a.to_bits()).into()
+            }
+            IpAddr::V6(a) => {
+                Ipv6Addr::from_bits(u128::MAX.checked_shl(clear).unwrap_or(0) & a.to_bits()).into()
+            }
+        };
+        Prefix::new(ip, len % (bits + 1)).unwrap()
+    });
+    btree_set(one, 0..3).prop_map(|s| s.into_iter().collect())
+}
+
+fn allowed() -> impl Strategy<Value = Allowed> {
+    (learning(), prefixes(), macs(), prefixes(), macs()).prop_map(
+        |(learning, virtual_ips, virtual_macs, routes, nested)| Allowed {
+            learning,
+            virtual_ips,
+            virtual_macs,
+            routes,
+            nested,
+        },
+    )
+}
+
+fn bound() -> impl Strategy<Value = Bound> {
+    let one = (ip(), mac(), any::<bool>()).prop_map(|(ip, mac, is_virtual)| BoundIp { ip, mac, is_virtual });
+    (btree_set(one, 0..4), macs()).prop_map(|(ips, macs)| Bound { ips: ips.into_iter().collect(), macs })
+}
+
 fn record() -> impl Strategy<Value = VmRecord> {
     let flags =
         (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>(), of(name()), ips6());
-    (name(), key(), ips4(), ips6(), of(location()), version(), flags).prop_map(
+    (name(), key(), ips4(), ips6(), of(location()), version(), flags, (allowed(), bound())).prop_map(
         |(
             name,
             key,
@@ -71,6 +127,7 @@ fn record() -> impl Strategy<Value = VmRecord> {
             location,
             version,
             (router, router_pinned, pinned, moving, frozen, policy, no_override),
+            (allowed, bound),
         )| {
             let state = if location.is_some() { BindingState::Active } else { BindingState::Detached };
             VmRecord {
@@ -88,6 +145,8 @@ fn record() -> impl Strategy<Value = VmRecord> {
                 frozen,
                 policy,
                 no_override,
+                allowed,
+                bound,
             }
         },
     )
@@ -171,15 +230,7 @@ fn claim() -> impl Strategy<Value = NveToNva> {
 }
 
 fn up() -> impl Strategy<Value = NveToNva> {
-    let by = prop_oneof![
-        any::<[u8; 6]>().prop_map(|m| QueryBy::Mac(Mac(m))),
-        any::<[u8; 4]>().prop_map(|a| QueryBy::Ip(IpAddr::V4(a.into()))),
-        any::<[u8; 16]>().prop_map(|a| QueryBy::Ip(IpAddr::V6(a.into()))),
-    ];
-    let sender = prop_oneof![
-        any::<[u8; 4]>().prop_map(|a| IpAddr::V4(a.into())),
-        any::<[u8; 16]>().prop_map(|a| IpAddr::V6(a.into())),
-    ];
+    let by = prop_oneof![mac().prop_map(QueryBy::Mac), ip().prop_map(QueryBy::Ip)];
     let attachment = (key(), name(), version(), any::<bool>())
         .prop_map(|(key, port, version, active)| Attachment { key, port, version, active });
     prop_oneof![
@@ -203,8 +254,16 @@ fn up() -> impl Strategy<Value = NveToNva> {
             let ips = v4.into_iter().map(IpAddr::V4).chain(v6.into_iter().map(IpAddr::V6)).collect();
             NveToNva::Departed { key, ips, version }
         }),
-        (key(), of(locators()), version(), sender)
-            .prop_map(|(key, to, version, sender)| NveToNva::Redirect { key, to, version, sender }),
+        (key(), of(locators()), version(), ip()).prop_map(|(key, to, version, sender)| NveToNva::Redirect {
+            key,
+            to,
+            version,
+            sender
+        }),
+        (any::<u64>(), key(), mac(), of(ip()), any::<bool>(), any::<u32>()).prop_map(
+            |(seq, key, mac, ip, announced, age_ms)| NveToNva::Bind { seq, key, mac, ip, announced, age_ms }
+        ),
+        (key(), ip()).prop_map(|(key, ip)| NveToNva::Unbind { key, ip }),
         (key(), version(), any::<bool>(), any::<String>())
             .prop_map(|(key, version, alive, note)| NveToNva::Verified { key, version, alive, note }),
         (move_id(), key(), of(step()), of(counts()))
@@ -226,17 +285,20 @@ fn down() -> impl Strategy<Value = NvaToNve> {
     ];
     let reasons =
         [D::UnknownVm, D::AddressMismatch, D::OwnedElsewhere, D::StaleVersion, D::Pinned, D::Frozen].to_vec();
+    use BindRefusal as B;
+    let refusals = [B::UnknownVm, B::NotHere, B::NotAllowed, B::Full, B::Taken].to_vec();
+    let refused = (any::<u64>(), key(), mac(), of(ip()), select(refusals), any::<String>());
     let flags = any::<[bool; 4]>();
     let gateway =
         (any::<[u8; 6]>(), any::<[u8; 4]>()).prop_map(|(mac, ip)| Gateway { mac: Mac(mac), ip: ip.into() });
     let members = (vec(location(), 0..3), vec(nve(), 0..3));
-    let end = (vni(), any::<u64>(), flags, any::<u16>(), members, of(gateway));
+    let end = (vni(), any::<u64>(), flags, any::<u16>(), members, of(gateway), learning());
     let prepare = (move_id(), any::<bool>(), record(), location(), location());
     prop_oneof![
         (any::<u32>(), any::<u32>())
             .prop_map(|(epoch, keepalive_ms)| NvaToNve::Welcome { epoch, keepalive_ms }),
         (vni(), vec(record(), 0..3)).prop_map(|(vni, vms)| NvaToNve::Snapshot { vni, vms }),
-        end.prop_map(|(vni, revision, flags, mtu, (members, lingering), gateway)| {
+        end.prop_map(|(vni, revision, flags, mtu, (members, lingering), gateway, learning)| {
             let [known, transparent_vlan, flood_silent, rarp] = flags;
             NvaToNve::End {
                 vni,
@@ -247,6 +309,7 @@ fn down() -> impl Strategy<Value = NvaToNve> {
                 flood_silent,
                 rarp,
                 gateway,
+                learning,
                 members,
                 lingering,
             }
@@ -290,6 +353,16 @@ fn down() -> impl Strategy<Value = NvaToNve> {
             NvaToNve::ChannelKey { number, sender, secret: Secret(key) }
         }),
         (key(), version()).prop_map(|(key, version)| NvaToNve::Verify { key, version }),
+        (any::<u64>(), record()).prop_map(|(seq, record)| NvaToNve::Bound { seq, record }),
+        refused.prop_map(|(seq, key, mac, ip, reason, text)| NvaToNve::BindRefused {
+            seq,
+            key,
+            mac,
+            ip,
+            reason,
+            text
+        }),
+        (key(), ip()).prop_map(|(key, ip)| NvaToNve::VerifyIp { key, ip }),
         any::<String>().prop_map(|text| NvaToNve::Error { text }),
         Just(NvaToNve::Keepalive),
     ]
@@ -356,51 +429,6 @@ fn convert_all(bytes: &[u8]) {
     if let Ok(p) = v1::MoveRecord::decode(bytes) {
         let _ = MoveRecord::try_from(p);
     }
-}
-
-fn refusal(m: v1::nve_message::Kind) -> String {
-    SessionUp::try_from(v1::NveMessage { kind: Some(m) }).unwrap_err().to_string()
-}
-
-#[test]
-fn a_refusal_names_the_field_and_what_is_wrong() {
-    use v1::nve_message::Kind;
-    let key = |vni, mac| Some(v1::VmKey { vni, mac });
-    let version = Some(v1::Version { epoch: 1, seq: 1 });
-    let unset = SessionUp::try_from(v1::NveMessage { kind: None }).unwrap_err();
-    assert_eq!(unset.to_string(), "kind: is not set");
-    assert_eq!(
-        refusal(Kind::Subscribe(v1::Subscribe { vni: 1 << 24, pull: false })),
-        "subscribe.vni: 16777216 does not fit in 24 bits"
-    );
-    assert_eq!(
-        refusal(Kind::Withdraw(v1::Withdraw { key: key(1, 1 << 48), version })),
-        "withdraw.key.mac: 0x1000000000000 does not fit in 48 bits"
-    );
-    assert_eq!(
-        refusal(Kind::Withdraw(v1::Withdraw { key: key(1, 1), version: None })),
-        "withdraw.version: is not set"
-    );
-    let claim = v1::Claim { key: key(1, 1), base: version, port: "p1".into(), ..Default::default() };
-    assert_eq!(refusal(Kind::Claim(claim.clone())), "claim.cause: enumerator 0 is not known");
-    let short = v1::Claim { cause: 1, ipv4: vec![vec![1, 2, 3]], ..claim };
-    assert_eq!(refusal(Kind::Claim(short)), "claim.ipv4: 3 bytes where 4 are an address");
-    let by = Some(v1::query::By::Ip(vec![0; 5]));
-    assert_eq!(
-        refusal(Kind::Query(v1::Query { seq: 1, vni: 1, by })),
-        "query.ip: 5 bytes are no IP address, send 4 or 16"
-    );
-    let mut hello = v1::Hello { protocol: 1, nve: "a".into(), ..Default::default() };
-    assert_eq!(refusal(Kind::Hello(hello.clone())), "hello.locators: is not set");
-    hello.locators = Some(v1::Locators::default());
-    assert_eq!(
-        refusal(Kind::Hello(hello.clone())),
-        "hello.locators.v4: neither an IPv4 nor an IPv6 locator is set"
-    );
-    hello.nve = "no spaces".into();
-    assert!(refusal(Kind::Hello(hello.clone())).starts_with("hello.nve: NVE name \"no spaces\""));
-    hello.protocol = 2;
-    assert!(refusal(Kind::Hello(hello)).starts_with("hello.protocol: protocol 2 is not spoken"));
 }
 
 #[test]
