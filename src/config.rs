@@ -1,6 +1,7 @@
 //! The switch's configuration: a TOML file, overridden by flags, checked whole before anything starts.
 
 mod check;
+mod devices;
 mod file;
 mod flags;
 

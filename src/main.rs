@@ -4,6 +4,7 @@
 mod admin;
 mod config;
 mod cores;
+mod devices;
 mod numa;
 mod offloads;
 mod passing;

@@ -50,8 +50,8 @@ pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> Result<
                 "worker {to} is kept for post-copy ports (nve.postcopy_core), and {name:?} is none; name another"
             ));
         }
-        let port = device.number;
-        s.devices.begin(name)?;
+        let (port, devargs) = (device.number, device.devargs.clone());
+        s.devices.begin(name, &devargs)?;
         if let Err(e) = s.devices.begin_pass() {
             s.devices.end(name);
             return Err(e);
@@ -149,7 +149,7 @@ async fn end(
     stranded.or_else(|| batons.iter().find_map(|baton| baton.pop()))
 }
 
-impl crate::ports::Devices {
+impl crate::devices::Devices {
     /// Writes down who polls a queue; answers with all workers that poll the port.
     fn polled(&mut self, port: PortIdx, queue: u16, worker: usize) -> WorkerSet {
         let Some(device) = self.iter_mut().find(|d| d.number == port) else { return WorkerSet::EMPTY };

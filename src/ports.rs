@@ -5,7 +5,6 @@
 //! worker before the next.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +20,9 @@ use godwit_worker::outbox::OUTBOX;
 use godwit_worker::takes::{SharedTakes, SharedUse};
 
 use crate::config::{Activation, Offloads, PortConfig};
+use crate::devices::{Device, queue_of};
 use crate::offloads::{self, Verdict};
-use crate::placement::{self, Queue, QueueId};
+use crate::placement::{self, Queue};
 use crate::switch::{Switch, is_pci};
 use crate::{numa, statics};
 
@@ -33,141 +33,6 @@ const VHOST: &str = "net_vhost";
 
 /// Frames that other workers may leave for a port between two iterations of the one that sends them.
 const RELAY: usize = 4096;
-
-/// A device that serves a port.
-pub struct Device {
-    /// Its name.
-    pub name: String,
-    /// What was asked of DPDK.
-    pub devargs: String,
-    /// Its number.
-    pub number: PortIdx,
-    /// A VM is behind it.
-    pub is_access: bool,
-    /// Its VM's memory may be missing for a while.
-    pub postcopy: bool,
-    /// Receive queues with the workers that poll them.
-    pub polled_by: Vec<(u16, usize)>,
-    /// For each worker the one that sends to the device for it: itself, or the owner of its relay.
-    pub sent_by: Vec<usize>,
-    /// The device's own address.
-    pub mac: Mac,
-    /// Largest IP packet.
-    pub mtu: u16,
-    /// For each transmit queue of a guest's port but the first: the guest receives by it.
-    pub in_use: Vec<SharedUse>,
-    /// What the guest behind it takes unfinished, or the uplink's card; `None` where there is neither.
-    pub takes: Option<SharedTakes>,
-    /// What the card computes, for the operator; empty where nothing was asked of it.
-    pub offloads: String,
-    /// The device itself.
-    pub port: Port,
-    /// The link as last seen.
-    pub link_up: bool,
-    /// The device's word on its link counts. That of a tap doesn't: its driver looks the interface up
-    /// by name in the switch's own network namespace, and finds it gone once it was given to a guest's.
-    pub link_counts: bool,
-}
-
-impl Device {
-    /// Notes which queues the guest receives by; none while there is no guest.
-    pub fn follow_guest(&self, present: bool) {
-        if self.in_use.is_empty() {
-            return;
-        }
-        for (queue, used) in self.port.guest_queue_changes() {
-            if let Some(shared) = usize::from(queue).checked_sub(1).and_then(|at| self.in_use.get(at)) {
-                shared.set(used);
-                tracing::debug!(port = %self.name, queue, used, "the guest changed its queues");
-            }
-        }
-        if !present {
-            self.in_use.iter().for_each(|shared| shared.set(false));
-        }
-    }
-}
-
-/// All devices by number.
-#[derive(Default)]
-pub struct Devices {
-    map: BTreeMap<PortIdx, Device>,
-    /// Names that are being added or removed.
-    busy: Vec<String>,
-    /// A receive queue is on its way between workers.
-    passing: bool,
-}
-
-impl Devices {
-    /// The device of that name.
-    pub fn by_name(&self, name: &str) -> Option<&Device> {
-        self.map.values().find(|d| d.name == name)
-    }
-
-    /// All, by number.
-    pub fn iter(&self) -> impl Iterator<Item = &Device> {
-        self.map.values()
-    }
-
-    /// All, by number, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Device> {
-        self.map.values_mut()
-    }
-
-    /// The device with that number.
-    pub fn get(&self, number: PortIdx) -> Option<&Device> {
-        self.map.get(&number)
-    }
-
-    fn free_number(&self) -> Option<PortIdx> {
-        (0..MAX_PORTS as u16).map(PortIdx).find(|n| !self.map.contains_key(n))
-    }
-
-    /// All receive queues with the workers that poll them.
-    pub fn queues(&self) -> Vec<Queue> {
-        let queues = |d: &Device| {
-            let queue = |&(queue, w)| Queue {
-                at: Some(w),
-                ..queue_of(d.number, &d.name, &d.port, queue, d.postcopy)
-            };
-            d.polled_by.iter().map(queue).collect::<Vec<_>>()
-        };
-        self.map.values().flat_map(queues).collect()
-    }
-
-    /// Claims a name for a change that takes several steps.
-    pub fn begin(&mut self, name: &str) -> Result<(), String> {
-        if self.busy.iter().any(|b| b == name) {
-            return Err(format!("port {name:?} is being added or removed right now; try again"));
-        }
-        self.busy.push(name.to_owned());
-        Ok(())
-    }
-
-    pub fn end(&mut self, name: &str) {
-        self.busy.retain(|b| b != name);
-    }
-
-    /// Claims the way between workers, which one queue takes at a time.
-    pub fn begin_pass(&mut self) -> Result<(), String> {
-        if self.passing {
-            return Err("another receive queue is changing workers right now; try again".into());
-        }
-        self.passing = true;
-        Ok(())
-    }
-
-    /// Gives it free.
-    pub fn end_pass(&mut self) {
-        self.passing = false;
-    }
-}
-
-/// A receive queue that nobody polls yet.
-fn queue_of(number: PortIdx, name: &str, port: &Port, queue: u16, postcopy: bool) -> Queue {
-    let id = QueueId { port: number, queue };
-    let node = port.numa_node().and_then(|n| n.try_into().ok());
-    Queue { id, name: name.to_owned(), node, load: None, at: None, postcopy }
-}
 
 /// What is wanted of a device.
 pub struct Wanted {
@@ -405,17 +270,15 @@ pub async fn add_access(switch: &Shared, config: PortConfig) -> Result<String, S
                 config.name
             ));
         }
-        let device = config.devargs.split(',').next().unwrap_or_default().to_owned();
         if let Some(d) = s.devices.by_name(&config.name) {
             return Err(format!(
                 "port {:?} is there already, on {}; remove it or use another name",
                 d.name, d.devargs
             ));
         }
-        if let Some(d) = s.devices.iter().find(|d| d.devargs.split(',').next() == Some(device.as_str())) {
-            return Err(format!("{device} serves port {:?} already; name another device", d.name));
-        }
-        s.devices.begin(&config.name)?;
+        let refused = |e| format!("port {:?}: {e}", config.name);
+        s.devices.refuse_taken(&config.devargs).map_err(refused)?;
+        s.devices.begin(&config.name, &config.devargs)?;
     }
     let result = add_opened(switch, &config).await;
     switch.borrow_mut().devices.end(&config.name);
@@ -466,16 +329,24 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, Stri
 /// An unknown name, an uplink, or a device that does not close.
 pub async fn remove(switch: &Shared, name: &str) -> Result<String, String> {
     let number = switch.borrow().access_port(name)?;
-    switch.borrow_mut().devices.begin(name)?;
-    let result = detach(switch, number).await;
+    {
+        let mut s = switch.borrow_mut();
+        let devargs = s.devices.get(number).map(|d| d.devargs.clone()).unwrap_or_default();
+        s.devices.begin(name, &devargs)?;
+    }
+    let result = close(switch, name, number).await;
     switch.borrow_mut().devices.end(name);
-    let device = result?;
+    result?;
+    tracing::info!(port = name, "port removed");
+    Ok(format!("port {name} removed"))
+}
+
+async fn close(switch: &Shared, name: &str, number: PortIdx) -> Result<(), String> {
+    let device = detach(switch, number).await?;
     tokio::task::spawn_blocking(move || device.port.close())
         .await
         .map_err(|e| format!("closing port {name:?} failed: {e}"))?
-        .map_err(|e| format!("port {name:?}: {e}"))?;
-    tracing::info!(port = name, "port removed");
-    Ok(format!("port {name} removed"))
+        .map_err(|e| format!("port {name:?}: {e}"))
 }
 
 async fn detach(switch: &Shared, port: PortIdx) -> Result<Device, String> {

@@ -1,7 +1,6 @@
 //! The control loop: everything that happens to the switch after its start comes by here.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,11 +27,7 @@ const ORDERS: usize = 64;
 /// # Errors
 /// What kept it from starting.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let socket_path = config
-        .nve
-        .admin_socket
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(format!("/run/godwit/{}.sock", config.nve.id)));
+    let socket_path = config.nve.admin_socket();
     let (order_tx, order_rx) = mpsc::channel(ORDERS);
     // The socket comes first: a second switch of this name must not get as far as the devices.
     let socket = admin::serve(&socket_path, order_tx)?;

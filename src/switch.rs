@@ -23,8 +23,9 @@ use godwit_worker::worker::Worker;
 use tokio::sync::oneshot;
 
 use crate::config::{Config, DirectoryKind, Hugepages, OuterChoice, UplinkConfig};
+use crate::devices::Devices;
 use crate::placement::WorkerAt;
-use crate::ports::{self, Devices, Wanted};
+use crate::ports::{self, Wanted};
 use crate::workers::{self, Since, Thread, WorkerHandle};
 use crate::{cores, numa, statics};
 
@@ -101,7 +102,11 @@ impl Switch {
             config,
         };
         let switch = Rc::new(RefCell::new(switch));
-        add_configured_ports(&switch).await?;
+        if let Err(e) = add_configured_ports(&switch).await {
+            // The workers let go of their queues, so that the devices that are there close, and their sockets with them.
+            Switch::stop(switch).await;
+            return Err(e);
+        }
         Ok(switch)
     }
 
@@ -415,11 +420,17 @@ async fn add_configured_ports(switch: &Rc<RefCell<Switch>>) -> anyhow::Result<()
     }
     statics::add(&mut switch.borrow_mut(), &config);
     let pump = tokio::task::spawn_local(pump_forever(switch.clone()));
+    let mut added = Ok(String::new());
     for port in &config.ports {
-        ports::add_access(switch, port.clone()).await.map_err(|e| anyhow!(e))?;
+        added = ports::add_access(switch, port.clone()).await;
+        if added.is_err() {
+            break;
+        }
     }
     pump.abort();
-    Ok(())
+    // It has a hold on the switch until it has ended.
+    let _ = pump.await;
+    added.map(|_| ()).map_err(|e| anyhow!(e))
 }
 
 /// Keeps answers flowing while ports are added before the control loop runs.

@@ -13,5 +13,6 @@ mod offloads;
 mod placement;
 mod router_role;
 mod scan_storm;
+mod sockets;
 mod split_brain;
 mod underlay;

@@ -3,7 +3,8 @@
 --
 -- The model keeps Pktgen's own limits as its sources have them (pktgen-latency.h, pktgen-cmds.c): 10,000 us from
 -- probe to probe unless told otherwise, a cap on samples beyond which an order is dropped, orders to a sampler
--- that runs dropped too, probes of one length.
+-- that runs dropped too, probes of one length that come on top of the rate, rates from 0.01 to 100 percent of the
+-- speed that Pktgen takes the link for.
 
 local folder = assert(arg[1], "where may files be written?")
 local here = string.match(arg[0], "^(.*)/") or "."
@@ -43,9 +44,10 @@ local function parse(line)
     return out
 end
 
--- A model of Pktgen. `world`: mbits of the link; lossless, percent up to which the switch loses nothing; most,
--- percent that the generator reaches; errors, frames it cannot send; slow, by how much its delay takes longer;
--- latency(n), nanoseconds of the n-th probe; probes_lost, a share.
+-- A model of Pktgen. `world`: mbits of the link; believed, what Pktgen takes it for where that is another figure;
+-- lossless, percent of the link up to which the switch loses nothing; most, percent of the link that the generator
+-- reaches; eager, by how much it sends more than it was told; errors, frames it cannot send; slow, by how much its
+-- delay takes longer; latency(n), nanoseconds of the n-th probe; probes_lost, a share.
 local function model(world)
     local m = { now = 1000, quit = false, ordered = {} }
     local rate, size, running = 100, world.bytes, false
@@ -59,9 +61,12 @@ local function model(world)
     local function pass(ms)
         m.now = m.now + ms / 1000 * (world.slow or 1)
         if not running then return end
-        local reached = math.min(rate, world.most or 100)
+        -- In percent of the link as it is.
+        local told = rate * (world.believed or world.mbits) / world.mbits * (world.eager or 1)
+        local reached = math.min(told, world.most or 100)
         local frames = math.floor(reached / 100 * world.mbits * 1e6 / ((size + 24) * 8) * ms / 1000)
-        stats[0].opackets = stats[0].opackets + frames
+        local sent_probes = enabled["0"] and math.floor(ms * 1000 / interval) or 0
+        stats[0].opackets = stats[0].opackets + frames + sent_probes
         stats[0].oerrors = world.errors or 0
         local lost = 0
         if reached > world.lossless then lost = 1 + math.floor(frames * (reached - world.lossless) / reached) end
@@ -80,7 +85,7 @@ local function model(world)
         delay = pass,
         set = function(port, what, value)
             check("orders go to the sending port", port == "0")
-            if what == "rate" then rate = value end
+            if what == "rate" then rate = value == 0 and 0.01 or math.min(value, 100) end
             if what == "size" then size = value - 4 end
             m.ordered[what] = value
         end,
@@ -89,7 +94,9 @@ local function model(world)
         set_proto = function() end,
         start = function(port) running = port == "0" end,
         stop = function() running = false end,
-        linkState = function() return { [0] = world.state or string.format("<UP-%d-FD>", world.mbits) } end,
+        linkState = function()
+            return { [0] = world.state or string.format("<UP-%d-FD>", world.believed or world.mbits) }
+        end,
         portStats = function(port, kind)
             check("statistics are those since clr", kind == "port")
             return { [tonumber(port)] = stats[tonumber(port)] }
@@ -196,14 +203,41 @@ function tests.r76_a_clock_that_errs_voids_the_run()
 end
 
 function tests.r76_a_link_of_unknown_speed_is_asked_for()
-    local silent = { mbits = 10000, bytes = 60, lossless = 100, state = "<UP-4294967295-FD>" }
+    local silent = { mbits = 10000, believed = 4294967295, bytes = 60, lossless = 100 }
     local _, failed = run(silent, {})
     check("without a speed there is no rate", string.find(failed or "", "--link", 1, true))
     local lines, now = run(silent, { LINK = 10000 })
     check("given, it does", now == nil and last(lines).zero_loss_percent == 100)
-    local down = { mbits = 10000, bytes = 60, lossless = 100, state = "<--Down-->" }
-    _, failed = run(down, {})
-    check("a link that is down has none", failed ~= nil)
+    for _, state in ipairs({ "<--Down-->", "<UP-0-FD>" }) do
+        _, failed = run({ mbits = 10000, bytes = 60, lossless = 100, state = state }, { LINK = 10000 })
+        check("Pktgen sends no share of nothing", string.find(failed or "", "sees no speed", 1, true))
+    end
+end
+
+function tests.r76_the_rate_is_a_share_of_the_link_that_was_given()
+    -- As a memif port: it says 100 Gbit/s.
+    local memif = { mbits = 1000, believed = 100000, bytes = 60, lossless = 30 }
+    local lines, failed, ordered = run(memif, { LINK = 1000, RATE = 3.125, SECONDS = 10 })
+    check("it succeeds", failed == nil and last(lines).zero_loss_percent == 3.125)
+    check("46,502 frames a second", lines[1].sent == 465029 and lines[1].sent == lines[1].received)
+    check("of Pktgen's link that is less", math.abs(ordered.rate - 0.03125) < 1e-9)
+    lines = run(memif, { LINK = 1000 })
+    check("the search is in percent of it, too", math.abs(last(lines).zero_loss_percent - 30) < 0.1)
+    lines = run({ mbits = 25000, believed = 10000, bytes = 1514, lossless = 100, most = 40 }, { LINK = 25000 })
+    check("more than Pktgen's link is not sent", string.find(lines[1].void, "one of 10000 Mbit/s", 1, true))
+    check("but as much is", math.abs(last(lines).zero_loss_percent - 40) < 0.1)
+    check("and that was the generator", last(lines).limited_by == "generator")
+end
+
+function tests.r76_a_generator_that_sends_more_than_asked_proves_nothing_either()
+    local lines, failed = run({ mbits = 1000, bytes = 60, lossless = 100, most = 100, eager = 28 }, { RATE = 3.125 })
+    check("every trial is void", failed ~= nil and last(lines).zero_loss_percent == nil)
+    check("and says by how much", lines[1].void == "the generator sent 2800.0 % of what was asked of it")
+    local world = { mbits = 10000, bytes = 60, lossless = 100, latency = function() return 1000 end, eager = 1.05 }
+    lines, failed = run(world, { MODE = "latency", SECONDS = 10, REPEATS = 2, RATE = 10 })
+    check("latency likewise", failed == "all 2 trials are void")
+    _, failed = run(world, { MODE = "moves", SECONDS = 10, RATE = 10 })
+    check("and a steady load", string.find(failed or "", "105.0 %", 1, true))
 end
 
 -- A thousand probes: 1 us, 2 us, ... each once, in an order that is not theirs.

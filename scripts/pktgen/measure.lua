@@ -35,8 +35,8 @@ local PROBES = 1000
 local SAMPLES = 50000
 -- What a frame takes of the link besides its bytes: FCS, preamble, gap.
 local WIRE = 4 + 8 + 12
--- A generator that sends less than this share of what was asked of it has not been the load it is taken for.
-local SHORT = 0.98
+-- A generator that sends less or more than these shares of what was asked of it has not been the load it is taken for.
+local SHORT, LONG = 0.98, 1.02
 -- A trial whose probes are lost in greater number has not been measured.
 local PROBES_BACK = 0.5
 -- Each search ends after so many trials.
@@ -59,27 +59,53 @@ local function counts(port)
     return pktgen.portStats(port, "port")[tonumber(port)]
 end
 
--- Mbit/s of the sender's link, or nil.
-local function speed()
-    if link > 0 then return link end
+-- Mbit/s that Pktgen takes the sender's link for, or nil: the rates that it is told are shares of that, whatever the
+-- link is.
+local function believed_speed()
     local said = pktgen.linkState(SEND)
     -- As in <UP-10000-FD>.
     local found = tonumber(string.match(tostring(said and said[tonumber(SEND)]), "UP%-(%d+)"))
-    -- A driver that does not know says 0, or the largest number that there is.
-    if found == nil or found == 0 or found > 4000000 then return nil end
-    return found
+    return found ~= 0 and found or nil
 end
 
-local mbits = nil
+-- Mbit/s of the sender's link as it is and as Pktgen takes it.
+local mbits, believed = nil, nil
+
+-- Learns both. Returns nil, or why there is no rate to send at.
+local function learn_speed()
+    believed = believed_speed()
+    if believed == nil then
+        return "Pktgen sees no speed of the sender's link: is its other end up, and does its driver say one?"
+    end
+    if link > 0 then
+        mbits = link
+    elseif believed > 4000000 then
+        -- A driver that does not know says the largest number that there is.
+        return "the speed of the sender's link is unknown: give it with --link"
+    else
+        mbits = believed
+    end
+    return nil
+end
 
 -- Frames a second that `rate` percent of the link are.
 local function wanted(rate)
     return rate / 100 * mbits * 1e6 / ((bytes + WIRE) * 8)
 end
 
+-- Tells Pktgen to send at `rate` percent of the link. Returns nil, or why it cannot.
+local function order(rate)
+    local share = rate * mbits / believed
+    if share > 100 then
+        return string.format("Pktgen takes the link for one of %d Mbit/s and sends no more than that", believed)
+    end
+    pktgen.set(SEND, "rate", share)
+    return nil
+end
+
 -- Why a trial is void where the generator's own clock or its sending cannot be trusted (R76), and whether a
--- lower rate may do better.
-local function void(sent, took, asked, rate)
+-- lower rate may do better. `probes` are frames that come on top of the rate.
+local function void(sent, took, asked, rate, probes)
     local frames, errors = sent.opackets or 0, sent.oerrors or 0
     -- os.time counts whole seconds.
     if math.abs(took - asked) > 2 then
@@ -87,9 +113,9 @@ local function void(sent, took, asked, rate)
     end
     if frames == 0 then return "the generator sent nothing", false end
     if errors > 0 then return string.format("the generator could not send %d frames", errors), true end
-    if frames < SHORT * wanted(rate) * asked then
-        return string.format("the generator sent %.1f %% of what was asked of it",
-            100 * frames / (wanted(rate) * asked)), true
+    local load = wanted(rate) * asked
+    if frames < SHORT * load or frames > LONG * load + probes then
+        return string.format("the generator sent %.1f %% of what was asked of it", 100 * frames / load), true
     end
     return nil
 end
@@ -98,7 +124,8 @@ end
 -- is void, and whether a lower rate may do better.
 local function trial(rate, time)
     pktgen.clr()
-    pktgen.set(SEND, "rate", rate)
+    local cannot = order(rate)
+    if cannot then return nil, cannot, true end
     local began = os.time()
     pktgen.start(SEND)
     pktgen.delay(time * 1000)
@@ -106,7 +133,7 @@ local function trial(rate, time)
     local took = os.difftime(os.time(), began)
     pktgen.delay(SETTLE)
     local sent, received = counts(SEND), counts(RECEIVE)
-    local why, lower = void(sent, took, time, rate)
+    local why, lower = void(sent, took, time, rate, 0)
     if why then return nil, why, lower end
     return sent.opackets, received.ipackets
 end
@@ -180,7 +207,8 @@ local function latency()
     for n = 1, repeats do
         os.remove(samples_file)
         pktgen.clr()
-        pktgen.set(SEND, "rate", highest)
+        local cannot = order(highest)
+        if cannot then return fail("%s", cannot) end
         pktgen.latsampler_params(RECEIVE, "simple", expected, probes, samples_file)
         local began = os.time()
         pktgen.start(SEND)
@@ -189,7 +217,7 @@ local function latency()
         pktgen.latsampler(RECEIVE, "disable")
         pktgen.stop(SEND)
         local took = os.difftime(os.time(), began)
-        local why = void(counts(SEND), took, seconds, highest)
+        local why = void(counts(SEND), took, seconds, highest, expected)
         local all = samples()
         if why == nil and #all == 0 then
             why = "no probe came back as it was sent, or Pktgen's sampler refused its orders (see its log)"
@@ -225,9 +253,9 @@ end
 pktgen.screen("off")
 pktgen.set(SEND, "count", 0)
 pktgen.delay(1000)
-mbits = speed()
-if mbits == nil then
-    fail("the speed of the sender's link is unknown: give it with --link")
+local unknown = learn_speed()
+if unknown then
+    fail("%s", unknown)
 elseif mode == "throughput" then
     throughput()
 elseif mode == "latency" then

@@ -11,7 +11,7 @@ use godwit_tables::counters::{DropReason, PortCounters};
 use godwit_wire::Vni;
 use godwit_worker::command::{Command, Reply, Snapshot};
 
-use crate::ports::Device;
+use crate::devices::Device;
 use crate::switch::Switch;
 
 type Shared = Rc<RefCell<Switch>>;

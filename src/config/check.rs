@@ -17,7 +17,7 @@ const OVERHEAD_V6: u16 = 70;
 /// which queries and updates are repeated (R43). Whole seconds, as the key has them.
 const FWD_TIMER_MIN_S: u64 = godwit_model::timing::min_fwd_timer_ms().div_ceil(1000);
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     origin: &'a str,
 }
 
@@ -29,7 +29,8 @@ pub fn check(c: &Config, origin: &str, online: &[usize]) -> Result<(), ConfigErr
     k.cores(c, online)?;
     k.limits(c)?;
     k.uplinks(c)?;
-    k.ports(c)?;
+    k.devices(c)?;
+    k.attachments(c)?;
     k.pins(c)?;
     k.vns(c)?;
     k.statics(c)
@@ -42,7 +43,7 @@ pub fn tenant_mtu(u: &UplinkConfig) -> u16 {
 }
 
 impl Checker<'_> {
-    fn bad<T>(
+    pub(super) fn bad<T>(
         &self,
         key: impl Into<String>,
         what: impl Into<String>,
@@ -223,35 +224,6 @@ impl Checker<'_> {
 
     fn queues(&self, key: &str, n: u16) -> Result<(), ConfigError> {
         if (1..=64).contains(&n) { Ok(()) } else { self.bad(key, format!("{n} queues"), "use 1 to 64") }
-    }
-
-    fn ports(&self, c: &Config) -> Result<(), ConfigError> {
-        let mut devices: BTreeMap<&str, String> = BTreeMap::new();
-        let uplinks = c.uplinks.iter().enumerate().flat_map(|(i, u)| {
-            let own = (u.devargs.as_str(), format!("uplink[{i}].devargs"));
-            let exc = u.exception.as_deref().map(|e| (e, format!("uplink[{i}].exception")));
-            std::iter::once(own).chain(exc)
-        });
-        let ports =
-            c.ports.iter().enumerate().map(|(i, p)| (p.devargs.as_str(), format!("port[{i}].devargs")));
-        for (devargs, key) in uplinks.chain(ports) {
-            let device = devargs.split(',').next().unwrap_or_default().trim();
-            if device.is_empty() {
-                return self.bad(
-                    key,
-                    "no device",
-                    "give a PCI address or devargs such as net_vhost0,iface=PATH",
-                );
-            }
-            if let Some(other) = devices.insert(device, key.clone()) {
-                return self.bad(
-                    key,
-                    format!("{device} is also {other}"),
-                    "a device serves one port: name another",
-                );
-            }
-        }
-        self.attachments(c)
     }
 
     fn attachments(&self, c: &Config) -> Result<(), ConfigError> {

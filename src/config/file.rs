@@ -147,6 +147,13 @@ impl Default for Nve {
     }
 }
 
+impl Nve {
+    /// Path of the admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.admin_socket.clone().unwrap_or_else(|| PathBuf::from(format!("/run/godwit/{}.sock", self.id)))
+    }
+}
+
 fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()

@@ -52,8 +52,19 @@ pub fn run(program: &str, args: &[&str]) {
 /// The switch in its namespace; ended with the value.
 pub struct Switch(Child);
 
+impl Switch {
+    /// Ends it without a chance to clean up.
+    pub fn kill(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+}
+
 impl Drop for Switch {
     fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
         // The child is ip, which has become the switch by exec.
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::config::DevInfo;
 use crate::error::{Errno, Error, Result, Said};
 use crate::link::Watch;
+use crate::vhost::VhostSocket;
 use crate::{eal, log};
 
 /// The ids of the ports that a [`Device`] stands for. Held while devices are plugged in or out.
@@ -69,6 +70,7 @@ impl Device {
         let (mut found, _) = log::capture(|| find(&c_devargs));
         let mut said = Said::default();
         if found.is_empty() {
+            make_way(devargs)?;
             // SAFETY: EAL runs, the text is terminated, and the lock keeps hot-plugging to one thread.
             let (rc, why) = log::capture(|| unsafe { dpdk_sys::rte_dev_probe(c_devargs.as_ptr()) });
             if rc < 0 {
@@ -238,6 +240,28 @@ impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.name)
     }
+}
+
+/// Devices that this DPDK build has room for.
+pub fn max_devices() -> usize {
+    // SAFETY: a constant of the shim.
+    unsafe { dpdk_sys::GODWIT_MAX_PORTS as usize }
+}
+
+/// Refuses what DPDK would refuse without saying why, or would take and not serve, and removes a stale socket.
+fn make_way(devargs: &str) -> Result<()> {
+    let room = max_devices();
+    // SAFETY: reads a table of DPDK's; any number may be asked for.
+    if (0..room).all(|id| unsafe { dpdk_sys::rte_eth_dev_is_valid_port(id as u16) } != 0) {
+        return Err(Error::NoRoom { devargs: devargs.into(), room });
+    }
+    let failed = |why| Error::Socket { devargs: devargs.into(), why };
+    if let Some(socket) = VhostSocket::parse(devargs).map_err(failed)?
+        && socket.clear_the_way().map_err(failed)?
+    {
+        tracing::info!("{}: replaced a socket that nobody listened at any more", socket.path().display());
+    }
+    Ok(())
 }
 
 /// The ids of the ports of a device; empty where it is not plugged in.

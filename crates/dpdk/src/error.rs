@@ -3,6 +3,8 @@
 use std::ffi::CStr;
 use std::fmt;
 
+use crate::vhost::SocketError;
+
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -126,6 +128,25 @@ pub enum Error {
         said: Said,
         /// What to do.
         remedy: &'static str,
+    },
+    /// DPDK has no room for another device.
+    #[error(
+        "device `{devargs}` could not be plugged in: this DPDK build has room for {room} devices \
+         (RTE_MAX_ETHPORTS) and all are taken. Remove a port, or build DPDK with more"
+    )]
+    NoRoom {
+        /// The device and its arguments.
+        devargs: String,
+        /// Devices that there is room for.
+        room: usize,
+    },
+    /// The arguments or the socket of a vhost-user device cannot be used. Nothing was touched.
+    #[error("device `{devargs}`: {why}")]
+    Socket {
+        /// The device and its arguments.
+        devargs: String,
+        /// What is wrong, and what to do.
+        why: SocketError,
     },
     /// The device is there and has no Ethernet port.
     #[error(

@@ -26,8 +26,10 @@ mod query;
 mod queue;
 mod thread;
 mod time;
+mod vhost;
 
 pub use config::{ConfigReport, DevInfo, PortConfig};
+pub use device::max_devices;
 pub use eal::{Eal, EalConfig, HugePages, LogLevel, Pci, version};
 pub use error::{Errno, Error, Result};
 pub use link::{Link, LinkEvent};
@@ -39,3 +41,4 @@ pub use query::Stats;
 pub use queue::{RxQueue, TxQueue};
 pub use thread::{ThreadRegistration, on_core_ns, preemptions};
 pub use time::{tsc, tsc_hz};
+pub use vhost::{MAX_SOCKET_PATH, MAX_VHOST_QUEUES, SocketError, VhostSocket, canonical_socket};

@@ -1,0 +1,164 @@
+//! The devices of a running switch: by number and by name, and which of them are on their way in or out.
+
+use std::collections::BTreeMap;
+
+use godwit_dpdk::{Port, VhostSocket};
+use godwit_tables::update::{MAX_PORTS, PortIdx};
+use godwit_wire::Mac;
+use godwit_worker::takes::{SharedTakes, SharedUse};
+
+use crate::placement::{Queue, QueueId};
+
+/// A device that serves a port.
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// What was asked of DPDK.
+    pub devargs: String,
+    /// Its number.
+    pub number: PortIdx,
+    /// A VM is behind it.
+    pub is_access: bool,
+    /// Its VM's memory may be missing for a while.
+    pub postcopy: bool,
+    /// Receive queues with the workers that poll them.
+    pub polled_by: Vec<(u16, usize)>,
+    /// For each worker the one that sends to the device for it: itself, or the owner of its relay.
+    pub sent_by: Vec<usize>,
+    /// The device's own address.
+    pub mac: Mac,
+    /// Largest IP packet.
+    pub mtu: u16,
+    /// For each transmit queue of a guest's port but the first: the guest receives by it.
+    pub in_use: Vec<SharedUse>,
+    /// What the guest behind it takes unfinished, or the uplink's card; `None` where there is neither.
+    pub takes: Option<SharedTakes>,
+    /// What the card computes, for the operator; empty where nothing was asked of it.
+    pub offloads: String,
+    /// The device itself.
+    pub port: Port,
+    /// The link as last seen.
+    pub link_up: bool,
+    /// The device's word on its link counts. That of a tap doesn't: its driver looks the interface up
+    /// by name in the switch's own network namespace, and finds it gone once it was given to a guest's.
+    pub link_counts: bool,
+}
+
+impl Device {
+    /// Notes which queues the guest receives by; none while there is no guest.
+    pub fn follow_guest(&self, present: bool) {
+        if self.in_use.is_empty() {
+            return;
+        }
+        for (queue, used) in self.port.guest_queue_changes() {
+            if let Some(shared) = usize::from(queue).checked_sub(1).and_then(|at| self.in_use.get(at)) {
+                shared.set(used);
+                tracing::debug!(port = %self.name, queue, used, "the guest changed its queues");
+            }
+        }
+        if !present {
+            self.in_use.iter().for_each(|shared| shared.set(false));
+        }
+    }
+}
+
+/// All devices by number.
+#[derive(Default)]
+pub struct Devices {
+    pub(crate) map: BTreeMap<PortIdx, Device>,
+    /// Names that are being added or removed, with the arguments of their devices.
+    busy: Vec<(String, String)>,
+    /// A receive queue is on its way between workers.
+    passing: bool,
+}
+
+impl Devices {
+    /// The device of that name.
+    pub fn by_name(&self, name: &str) -> Option<&Device> {
+        self.map.values().find(|d| d.name == name)
+    }
+
+    /// All, by number.
+    pub fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.map.values()
+    }
+
+    /// All, by number, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Device> {
+        self.map.values_mut()
+    }
+
+    /// The device with that number.
+    pub fn get(&self, number: PortIdx) -> Option<&Device> {
+        self.map.get(&number)
+    }
+
+    pub(crate) fn free_number(&self) -> Option<PortIdx> {
+        (0..MAX_PORTS as u16).map(PortIdx).find(|n| !self.map.contains_key(n))
+    }
+
+    /// All receive queues with the workers that poll them.
+    pub fn queues(&self) -> Vec<Queue> {
+        let queues = |d: &Device| {
+            let queue = |&(queue, w)| Queue {
+                at: Some(w),
+                ..queue_of(d.number, &d.name, &d.port, queue, d.postcopy)
+            };
+            d.polled_by.iter().map(queue).collect::<Vec<_>>()
+        };
+        self.map.values().flat_map(queues).collect()
+    }
+
+    /// Claims a name and its device for a change that takes several steps.
+    pub fn begin(&mut self, name: &str, devargs: &str) -> Result<(), String> {
+        if self.busy.iter().any(|(busy, _)| busy == name) {
+            return Err(format!("port {name:?} is being added or removed right now; try again"));
+        }
+        self.busy.push((name.to_owned(), devargs.to_owned()));
+        Ok(())
+    }
+
+    pub fn end(&mut self, name: &str) {
+        self.busy.retain(|(busy, _)| busy != name);
+    }
+
+    /// Refuses a device that another port has, or whose socket another port has, be it on its way in or out.
+    pub(crate) fn refuse_taken(&self, devargs: &str) -> Result<(), String> {
+        let device = |devargs: &str| devargs.split(',').next().map(|d| d.trim().to_owned());
+        let socket = |devargs: &str| VhostSocket::parse(devargs).map(|s| s.map(|s| s.canonical()));
+        let (wanted, path) = (device(devargs), socket(devargs).map_err(|e| e.to_string())?);
+        let there = self.map.values().map(|d| (&d.name, &d.devargs));
+        for (name, taken) in there.chain(self.busy.iter().map(|(name, devargs)| (name, devargs))) {
+            if device(taken) == wanted {
+                let wanted = wanted.unwrap_or_default();
+                return Err(format!("{wanted} serves port {name:?} already; name another device"));
+            }
+            if let Some(path) = path.as_ref().filter(|p| socket(taken).ok().flatten().as_ref() == Some(p)) {
+                let path = path.display();
+                return Err(format!("iface={path} is the socket of port {name:?}; name another path"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims the way between workers, which one queue takes at a time.
+    pub fn begin_pass(&mut self) -> Result<(), String> {
+        if self.passing {
+            return Err("another receive queue is changing workers right now; try again".into());
+        }
+        self.passing = true;
+        Ok(())
+    }
+
+    /// Gives it free.
+    pub fn end_pass(&mut self) {
+        self.passing = false;
+    }
+}
+
+/// A receive queue that nobody polls yet.
+pub(crate) fn queue_of(number: PortIdx, name: &str, port: &Port, queue: u16, postcopy: bool) -> Queue {
+    let id = QueueId { port: number, queue };
+    let node = port.numa_node().and_then(|n| n.try_into().ok());
+    Queue { id, name: name.to_owned(), node, load: None, at: None, postcopy }
+}
