@@ -26,10 +26,12 @@ local samples_file = setting("SAMPLES", "/tmp/godwit-pktgen.samples")
 
 -- Port numbers of Pktgen.
 local SEND, RECEIVE = "0", "1"
--- Frames under way arrive within this time, in milliseconds (RFC 2544 asks for 2 s).
-local SETTLE = 2000
+-- Frames under way arrive within this time, in seconds (RFC 2544 asks for 2).
+local SETTLE = 2
 -- Latency probes a second, at most.
 local PROBES = 1000
+-- Those of a release whose interval cannot be set.
+local OLD_PROBES = 100
 -- Samples of one trial. Pktgen keeps a few more than 50,000 a queue, and refuses to be asked for more with a
 -- line in its log only.
 local SAMPLES = 50000
@@ -53,6 +55,26 @@ end
 local function fail(format, ...)
     failed = true
     tell('{"name":"%s","failed":"%s"}', name, string.format(format, ...))
+end
+
+-- Seconds since the machine's start, to the hundredth.
+local function now()
+    local file = assert(io.open("/proc/uptime", "r"))
+    local seconds_up = assert(file:read("n"), "/proc/uptime has no number")
+    file:close()
+    return seconds_up
+end
+
+-- Lets `time` seconds pass by the machine's clock, and returns how many they were. Pktgen's own delay is a sum of
+-- short ones, each of which takes longer where the display shares its core.
+local function wait(time)
+    local began = now()
+    local left = time
+    while left > 0 do
+        pktgen.delay(math.max(1, math.floor(math.min(left, 0.1) * 1000)))
+        left = time - (now() - began)
+    end
+    return now() - began
 end
 
 local function counts(port)
@@ -103,57 +125,65 @@ local function order(rate)
     return nil
 end
 
--- Why a trial is void where the generator's own clock or its sending cannot be trusted (R76), and whether a
--- lower rate may do better. `probes` are frames that come on top of the rate.
+-- Why a trial is void where the generator's time or its sending cannot be trusted (R76), and whether a lower rate
+-- may do better. `probes` are frames that come on top of the rate.
 local function void(sent, took, asked, rate, probes)
     local frames, errors = sent.opackets or 0, sent.oerrors or 0
-    -- os.time counts whole seconds.
-    if math.abs(took - asked) > 2 then
-        return string.format("%d s by the clock where %d were asked for", took, asked), false
+    if math.abs(took - asked) > 1 then
+        return string.format("%.1f s by the clock where %d were asked for", took, asked), false
     end
     if frames == 0 then return "the generator sent nothing", false end
     if errors > 0 then return string.format("the generator could not send %d frames", errors), true end
-    local load = wanted(rate) * asked
+    local load = wanted(rate) * took
     if frames < SHORT * load or frames > LONG * load + probes then
         return string.format("the generator sent %.1f %% of what was asked of it", 100 * frames / load), true
     end
     return nil
 end
 
--- Sends at `rate` percent of the link for `time` seconds. Returns frames sent and received; or nil, why the trial
+-- Sends at `rate` percent of the link for `time` seconds. Returns frames sent and received, and seconds; or nil, why the trial
 -- is void, and whether a lower rate may do better.
 local function trial(rate, time)
     pktgen.clr()
     local cannot = order(rate)
     if cannot then return nil, cannot, true end
-    local began = os.time()
     pktgen.start(SEND)
-    pktgen.delay(time * 1000)
+    local took = wait(time)
     pktgen.stop(SEND)
-    local took = os.difftime(os.time(), began)
-    pktgen.delay(SETTLE)
+    wait(SETTLE)
     local sent, received = counts(SEND), counts(RECEIVE)
     local why, lower = void(sent, took, time, rate, 0)
     if why then return nil, why, lower end
-    return sent.opackets, received.ipackets
+    return sent.opackets, received.ipackets, took
+end
+
+-- Frames before the first trial: switches learn from them, and Pktgen, which catches up with what it missed while
+-- it was not sending, comes into its pace.
+local function warm_up()
+    if order(highest) then return end
+    pktgen.start(SEND)
+    wait(SETTLE)
+    pktgen.stop(SEND)
+    wait(SETTLE)
 end
 
 -- The highest rate at which every frame that was sent arrived. A rate that the generator does not reach is no
 -- rate of the switch: the search goes on below it, and the result says by whom it is limited.
 local function throughput()
     local low, high, rate = 0, highest, highest
-    local frames, limit = nil, "asked"
+    local mpps, limit = nil, "asked"
+    warm_up()
     for _ = 1, TRIALS do
-        local sent, received, lower = trial(rate, seconds)
+        local sent, received, last = trial(rate, seconds)
         if sent == nil then
             tell('{"name":"%s","trial":true,"rate_percent":%.3f,"void":"%s"}', name, rate, received)
-            if not lower then return fail("%s", received) end
+            if not last then return fail("%s", received) end
             high, limit = rate, "generator"
         else
             tell('{"name":"%s","trial":true,"rate_percent":%.3f,"sent":%d,"received":%d}',
                 name, rate, sent, received)
             if received >= sent then
-                low, frames = rate, sent
+                low, mpps = rate, sent / last / 1e6
             else
                 high, limit = rate, "switch"
             end
@@ -161,11 +191,11 @@ local function throughput()
         if high - low <= resolution or low >= highest then break end
         rate = (low + high) / 2
     end
-    if frames == nil then
+    if mpps == nil then
         return fail("no rate without loss was found: at %.3f %% the %s is still at its limit", high, limit)
     end
     tell('{"name":"%s","zero_loss_percent":%.3f,"zero_loss_mpps":%.4f,"seconds":%d,"limited_by":"%s"}',
-        name, low, frames / seconds / 1e6, seconds, limit)
+        name, low, mpps, seconds, limit)
 end
 
 -- Latencies in nanoseconds, sorted, from the sampler's file: a heading, then one a line.
@@ -190,6 +220,10 @@ end
 -- gives its probes a length of their own, the shortest; `bytes` are those of the frames they travel among.
 local function latency()
     local probes = math.max(1, math.min(PROBES, math.floor(SAMPLES / seconds)))
+    -- Microseconds from probe to probe. Older releases do not take the order and send one in ten milliseconds.
+    if not pcall(pktgen.latency, SEND, "rate", math.ceil(1e6 / probes)) then
+        probes = math.min(probes, OLD_PROBES)
+    end
     local expected = probes * seconds
     if expected > SAMPLES then return fail("%d s are too long: there is room for %d samples", seconds, SAMPLES) end
     -- From the sending port's VM to the first VM elsewhere.
@@ -199,24 +233,21 @@ local function latency()
     pktgen.set_ipaddr(SEND, "dst", "10.128.0.0")
     pktgen.set_proto(SEND, "udp")
     pktgen.set(SEND, "size", bytes + 4)
-    -- Microseconds from probe to probe; left alone it is ten thousand.
-    pktgen.latency(SEND, "rate", math.ceil(1e6 / probes))
     pktgen.latency(SEND, "enable")
     pktgen.latency(RECEIVE, "enable")
     local good = 0
+    warm_up()
     for n = 1, repeats do
         os.remove(samples_file)
         pktgen.clr()
         local cannot = order(highest)
         if cannot then return fail("%s", cannot) end
         pktgen.latsampler_params(RECEIVE, "simple", expected, probes, samples_file)
-        local began = os.time()
         pktgen.start(SEND)
         pktgen.latsampler(RECEIVE, "enable")
-        pktgen.delay(seconds * 1000)
+        local took = wait(seconds)
         pktgen.latsampler(RECEIVE, "disable")
         pktgen.stop(SEND)
-        local took = os.difftime(os.time(), began)
         local why = void(counts(SEND), took, seconds, highest, expected)
         local all = samples()
         if why == nil and #all == 0 then
@@ -233,13 +264,14 @@ local function latency()
                 name, n, highest, bytes, #all, all[1] / 1e3, at(all, 0.5) / 1e3, at(all, 0.99) / 1e3,
                 at(all, 0.999) / 1e3, all[#all] / 1e3, (at(all, 0.999) - all[1]) / 1e3)
         end
-        pktgen.delay(SETTLE)
+        wait(SETTLE)
     end
     if good == 0 then fail("all %d trials are void", repeats) end
 end
 
 -- A steady load; what is lost is lost to what happened meanwhile.
 local function load()
+    warm_up()
     tell('{"name":"%s","ready":true}', name)
     local sent, received = trial(highest, seconds)
     if sent == nil then
@@ -250,19 +282,25 @@ local function load()
     end
 end
 
-pktgen.screen("off")
-pktgen.set(SEND, "count", 0)
-pktgen.delay(1000)
-local unknown = learn_speed()
-if unknown then
-    fail("%s", unknown)
-elseif mode == "throughput" then
-    throughput()
-elseif mode == "latency" then
-    latency()
-else
-    load()
+local function main()
+    pktgen.screen("off")
+    pktgen.set(SEND, "count", 0)
+    pktgen.delay(1000)
+    local unknown = learn_speed()
+    if unknown then
+        fail("%s", unknown)
+    elseif mode == "throughput" then
+        throughput()
+    elseif mode == "latency" then
+        latency()
+    else
+        load()
+    end
 end
+
+-- A mistake in here would leave Pktgen waiting for orders for ever.
+local good, why = pcall(main)
+if not good then fail("%s", (string.gsub(tostring(why), '["\\%c]', "'"))) end
 -- All is said: a line that is missing means that the script was broken off.
 tell('{"name":"%s","done":%s}', name, failed and "false" or "true")
 pktgen.quit()
