@@ -60,6 +60,8 @@ fn tables(vms: u32, v6: bool, local: bool) -> Tables {
         mac: UPLINK_MAC,
         v4: Some(OURS4),
         v6: Some(OURS6),
+        link_v4: None,
+        link_v6: None,
         v6_link_local: None,
         exception: None,
     };

@@ -5,6 +5,7 @@
 pub mod orders;
 mod perf;
 mod placement;
+mod underlay;
 mod views;
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};

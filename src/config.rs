@@ -4,11 +4,14 @@ mod check;
 mod devices;
 mod file;
 mod flags;
+mod underlay;
 
 pub use file::{
-    Activation, Config, DirectoryKind, Hugepages, Offloads, OuterChoice, PortConfig, UplinkConfig, VmConfig,
+    Activation, Config, DirectoryKind, Hugepages, Offloads, OuterChoice, PortConfig, Prefix, UplinkConfig,
+    VmConfig,
 };
 pub use flags::Flags;
+pub use underlay::{RouteSource, UnderlayConfig, kernel_interface, uplink_of};
 
 use std::path::{Path, PathBuf};
 
@@ -66,9 +69,14 @@ pub fn summary(c: &Config) -> String {
     for u in &c.uplinks {
         let locators: Vec<String> =
             u.ipv4.map(|p| p.to_string()).into_iter().chain(u.ipv6.map(|p| p.to_string())).collect();
-        let tenant = check::tenant_mtu(u);
-        out +=
-            &format!("\n  uplink {} on {}: {}, tenant MTU {tenant}", u.name, u.devargs, locators.join(", "));
+        let (tenant, own) = (check::tenant_mtu(c, u), locators.join(", "));
+        let own = if own.is_empty() { "no address of its own".into() } else { own };
+        out += &format!("\n  uplink {} on {}: {own}, tenant MTU {tenant}", u.name, u.devargs);
+    }
+    let loopback = [c.underlay.locator4.map(|a| a.to_string()), c.underlay.locator6.map(|a| a.to_string())];
+    let loopback: Vec<String> = loopback.into_iter().flatten().collect();
+    if !loopback.is_empty() {
+        out += &format!("\n  locator of all uplinks: {}", loopback.join(", "));
     }
     for p in &c.ports {
         out += &format!("\n  port {} on {}: VNI {}, {}", p.name, p.devargs, p.vni, p.mac);

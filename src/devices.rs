@@ -1,6 +1,7 @@
 //! The devices of a running switch: by number and by name, and which of them are on their way in or out.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use godwit_dpdk::{Port, VhostSocket};
 use godwit_tables::update::{MAX_PORTS, PortIdx};
@@ -8,6 +9,7 @@ use godwit_wire::Mac;
 use godwit_worker::takes::{SharedTakes, SharedUse};
 
 use crate::placement::{Queue, QueueId};
+use crate::underlay;
 
 /// A device that serves a port.
 pub struct Device {
@@ -42,9 +44,17 @@ pub struct Device {
     /// The device's word on its link counts. That of a tap doesn't: its driver looks the interface up
     /// by name in the switch's own network namespace, and finds it gone once it was given to a guest's.
     pub link_counts: bool,
+    /// The kernel's interface behind a device whose driver says nothing of the link.
+    pub kernel_link: Option<String>,
 }
 
 impl Device {
+    /// The link as it is now: by the driver's word, and by the kernel's where the driver has none.
+    pub fn look_at_link(&mut self) -> bool {
+        let carrier = self.kernel_link.as_deref().and_then(|name| underlay::carrier(Path::new("/sys"), name));
+        self.port.link().up && carrier != Some(false)
+    }
+
     /// Notes which queues the guest receives by; none while there is no guest.
     pub fn follow_guest(&self, present: bool) {
         if self.in_use.is_empty() {

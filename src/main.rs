@@ -5,6 +5,7 @@ mod admin;
 mod config;
 mod cores;
 mod devices;
+mod kernel;
 mod numa;
 mod offloads;
 mod passing;
@@ -13,6 +14,7 @@ mod ports;
 mod run;
 mod statics;
 mod switch;
+mod underlay;
 mod workers;
 
 use std::io::IsTerminal;

@@ -24,7 +24,7 @@ use crate::devices::{Device, queue_of};
 use crate::offloads::{self, Verdict};
 use crate::placement::{self, Queue};
 use crate::switch::{Switch, is_pci};
-use crate::{numa, statics};
+use crate::{numa, statics, underlay};
 
 type Shared = Rc<RefCell<Switch>>;
 
@@ -59,6 +59,13 @@ pub struct Opened {
     tx: Vec<TxQueue>,
     guest_offloads: bool,
     checksums: Option<Verdict>,
+}
+
+impl Opened {
+    /// The device's own address.
+    pub fn mac(&self) -> Mac {
+        Mac(self.port.mac())
+    }
 }
 
 /// Probes, configures and starts a device. Takes milliseconds; call it off the control thread.
@@ -161,6 +168,7 @@ pub fn attach(
         mac: Mac(port.mac()),
         mtu: port.mtu(),
         link_counts: port.driver_name() != "net_tap",
+        kernel_link: underlay::kernel_link(port.driver_name(), &wanted.devargs),
         link_up: port.link().up,
         port,
         is_access: false,

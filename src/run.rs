@@ -13,7 +13,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::admin::{self, Order, orders};
 use crate::config::Config;
+use crate::kernel::{Table, Watch};
 use crate::switch::Switch;
+use crate::underlay;
 
 /// How often control looks at the workers' queues; bounds the time from a VM's announcement to its claim.
 const POLL: Duration = Duration::from_millis(1);
@@ -35,7 +37,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let switch = Switch::start(config).await?;
     let client = nva.map(|url| NvaClient::spawn(SessionConfig::new(url)));
     tracing::info!(nve = %switch.borrow().config.nve.id, socket = %socket_path.display(), "ready");
-    control(&switch, client, order_rx).await?;
+    let kernel = underlay::watch_kernel(&switch.borrow())?;
+    control(&switch, client, kernel, order_rx).await?;
     tracing::info!("stopping");
     Switch::stop(switch).await;
     drop(socket);
@@ -51,6 +54,7 @@ fn every(period: Duration) -> Interval {
 async fn control(
     switch: &Rc<RefCell<Switch>>,
     mut client: Option<NvaClient>,
+    mut kernel: Option<Watch>,
     mut orders: mpsc::Receiver<Order>,
 ) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -69,6 +73,7 @@ async fn control(
                 }
             }
             Some(order) = orders.recv() => take_order(switch, order),
+            table = next_routes(&mut kernel) => underlay::take_kernel(&mut switch.borrow_mut(), table),
             _ = links.tick() => switch.borrow_mut().poll_links(),
             // After what is rare and short: an NVA with much to say keeps no operator waiting.
             event = next_event(&mut client), if !behind => on_session(switch, &reply_tx, event),
@@ -91,6 +96,14 @@ async fn control(
 async fn next_event(client: &mut Option<NvaClient>) -> SessionEvent {
     match client {
         Some(client) => client.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the kernel's routes to change; forever where nobody watches them.
+async fn next_routes(kernel: &mut Option<Watch>) -> Table {
+    match kernel {
+        Some(kernel) => kernel.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -27,7 +27,7 @@ use crate::devices::Devices;
 use crate::placement::WorkerAt;
 use crate::ports::{self, Wanted};
 use crate::workers::{self, Since, Thread, WorkerHandle};
-use crate::{cores, numa, statics};
+use crate::{cores, numa, statics, underlay};
 
 /// Bytes of a packet buffer behind its headroom, at least: a 1,550-byte outer packet with room to spare.
 const DATA_ROOM: usize = 2048;
@@ -61,6 +61,8 @@ pub struct Switch {
     pub hugepages: bool,
     /// A driver said that a link changed; control looks within a millisecond.
     pub links_changed: Arc<AtomicBool>,
+    /// The kernel's routes that are not in use, and why.
+    pub ignored_routes: Vec<crate::kernel::Ignored>,
     outputs: Outputs,
     /// What waits to be said to the NVA, in order; the session takes it.
     to_nva: Vec<NveToNva>,
@@ -95,6 +97,7 @@ impl Switch {
             clock,
             hugepages,
             links_changed: Arc::default(),
+            ignored_routes: Vec::new(),
             outputs: Outputs::default(),
             to_nva: Vec::new(),
             barriers: Vec::new(),
@@ -193,7 +196,7 @@ impl Switch {
         }
         let mut changed = Vec::new();
         for d in self.devices.iter_mut().filter(|d| d.link_counts) {
-            let up = d.port.link().up;
+            let up = d.look_at_link();
             d.follow_guest(up);
             if up != d.link_up {
                 d.link_up = up;
@@ -392,6 +395,8 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
     let hold = HoldLimits { packets: n.handover_hold_packets, age: Span::from_ms(n.handover_hold_ms) };
     Ok(NveConfig {
         software: format!("godwit {}", crate::VERSION),
+        locators: Locators { v4: config.underlay.locator4, v6: config.underlay.locator6 },
+        liveness: underlay::liveness(&config.underlay),
         outer: match n.outer {
             OuterChoice::Auto => godwit_control::OuterChoice::Auto,
             OuterChoice::V4 => godwit_control::OuterChoice::V4,
@@ -418,6 +423,7 @@ async fn add_configured_ports(switch: &Rc<RefCell<Switch>>) -> anyhow::Result<()
     for uplink in &config.uplinks {
         add_uplink(&mut switch.borrow_mut(), uplink).map_err(|e| anyhow!(e))?;
     }
+    underlay::add_routes(&mut switch.borrow_mut()).map_err(|e| anyhow!(e))?;
     statics::add(&mut switch.borrow_mut(), &config);
     let pump = tokio::task::spawn_local(pump_forever(switch.clone()));
     let mut added = Ok(String::new());
@@ -443,23 +449,6 @@ async fn pump_forever(switch: Rc<RefCell<Switch>>) {
 
 fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
     let (workers, pool) = (switch.workers.len(), switch.pool.clone());
-    let exception = match &u.exception {
-        None => None,
-        Some(devargs) => {
-            let wanted = Wanted {
-                name: format!("{}.exception", u.name),
-                devargs: devargs.clone(),
-                rx_queues: 1,
-                mtu: 0,
-                is_access: false,
-                postcopy: false,
-                checksums: None,
-            };
-            let opened = ports::open(&wanted, workers, pool.clone())?;
-            // The uplink's number is not known yet; it is told below.
-            Some(ports::attach(switch, &wanted, opened, |d| PortSpec::Exception { uplink: d.number })?)
-        }
-    };
     let wanted = Wanted {
         name: u.name.clone(),
         devargs: u.devargs.clone(),
@@ -469,9 +458,33 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
         postcopy: false,
         checksums: switch.config.nve.udp_checksum.then_some(u.offloads),
     };
-    let opened = ports::open(&wanted, workers, pool)?;
-    let number = ports::attach(switch, &wanted, opened, |d| {
-        PortSpec::Uplink(uplink_spec(u, d.mac, u.mtu.min(d.mtu), exception))
+    let opened = ports::open(&wanted, workers, pool.clone())?;
+    // The host's side has the uplink's address: what others send to it comes in here, and is looked at if it is ours.
+    let mac = opened.mac();
+    let (wanted_uplink, opened_uplink) = (wanted, opened);
+    let exception = match &u.exception {
+        None => None,
+        Some(devargs) => {
+            let wanted = Wanted {
+                name: format!("{}.exception", u.name),
+                devargs: underlay::with_mac(devargs, mac),
+                rx_queues: 1,
+                mtu: 0,
+                is_access: false,
+                postcopy: false,
+                checksums: None,
+            };
+            let opened = ports::open(&wanted, workers, pool)?;
+            underlay::check_mac(&wanted.name, opened.mac(), mac);
+            // The uplink's number is not known yet; it is told below.
+            Some(ports::attach(switch, &wanted, opened, |d| PortSpec::Exception { uplink: d.number })?)
+        }
+    };
+    let link_local = switch.config.underlay.has_locator() && u.ipv6.is_none();
+    let number = ports::attach(switch, &wanted_uplink, opened_uplink, |d| {
+        let spec = uplink_spec(u, d.mac, u.mtu.min(d.mtu), exception);
+        // Without an address of its own it asks from this one, and answers for it.
+        PortSpec::Uplink(UplinkSpec { v6_link_local: link_local.then(|| d.mac.link_local()), ..spec })
     })?;
     if let Some(port) = exception {
         let name = format!("{}.exception", u.name);

@@ -36,6 +36,7 @@ async fn carry_out(switch: &Shared, kind: Kind) -> Result<Answer, String> {
         Kind::ListPorts(_) => Ok(views::ports(&switch.borrow())),
         Kind::GetCounters(c) => views::counters(switch, c.all).await,
         Kind::GetPerf(p) => perf::perf(switch, p.reset).await,
+        Kind::GetUnderlay(_) => Ok(super::underlay::report(&switch.borrow())),
         Kind::ListEntries(e) => views::entries(&switch.borrow(), e.vni),
         Kind::AddPort(a) => add_port(switch, a).await,
         Kind::RemovePort(r) => ports::remove(switch, &r.name).await.map(done),
@@ -122,7 +123,7 @@ async fn trace(switch: &Shared, t: &v1::Trace) -> Result<Answer, String> {
         (worker, s.workers[worker].ask(Command::Trace { id: 0, port: number, frame }))
     };
     match reply.await {
-        Ok(Reply::Trace { trace, .. }) => Ok(Answer::Trace(views::trace(worker, &trace))),
+        Ok(Reply::Trace { trace, .. }) => Ok(Answer::Trace(views::trace(&switch.borrow(), worker, &trace))),
         _ => Err(format!("worker {worker} did not answer; it is stopping")),
     }
 }

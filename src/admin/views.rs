@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use godwit_control::view::{EntryView, PortView};
 use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
-use godwit_pipeline::trace::Trace;
+use godwit_pipeline::trace::{Step, Trace};
 use godwit_tables::counters::{DropReason, PortCounters};
 use godwit_wire::Vni;
 use godwit_worker::command::{Command, Reply, Snapshot};
@@ -200,6 +200,7 @@ fn entry(e: EntryView) -> v1::Entry {
         handover: Some(e.handover.into()),
         suspect: e.suspect,
         unconfirmed: e.unconfirmed,
+        next_hops: e.hops.iter().map(super::underlay::name).collect(),
     }
 }
 
@@ -211,10 +212,19 @@ fn ip_bytes(ip: IpAddr) -> Vec<u8> {
 }
 
 /// What would happen to a frame, in words.
-pub fn trace(worker: usize, trace: &Trace) -> v1::TraceResult {
+pub fn trace(s: &Switch, worker: usize, trace: &Trace) -> v1::TraceResult {
+    // Workers know next hops by their MACs only.
+    let words = |step: &Step| match *step {
+        Step::Tunnel { hop: Some((uplink, mac)), .. } => {
+            let neighbors = s.nve.neighbors();
+            let known = neighbors.iter().find(|n| n.uplink == uplink && n.mac == Some(mac));
+            format!("{step}{}", known.map_or(String::new(), |n| format!(", {} on {}", n.ip, n.uplink_name)))
+        }
+        _ => step.to_string(),
+    };
     v1::TraceResult {
         worker: worker as u32,
-        steps: trace.steps().iter().map(|s| s.to_string()).collect(),
+        steps: trace.steps().iter().map(words).collect(),
         verdict: trace.verdict().to_string(),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::underlay;
 use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig};
 use crate::{cores, placement};
 
@@ -29,6 +30,9 @@ pub fn check(c: &Config, origin: &str, online: &[usize]) -> Result<(), ConfigErr
     k.cores(c, online)?;
     k.limits(c)?;
     k.uplinks(c)?;
+    if let Some((key, what, remedy)) = underlay::mistake(c) {
+        return k.bad(key, what, &remedy);
+    }
     k.devices(c)?;
     k.attachments(c)?;
     k.pins(c)?;
@@ -36,9 +40,10 @@ pub fn check(c: &Config, origin: &str, online: &[usize]) -> Result<(), ConfigErr
     k.statics(c)
 }
 
-/// Largest tenant IP packet that an uplink carries, by its own families, in bytes (R8).
-pub fn tenant_mtu(u: &UplinkConfig) -> u16 {
-    let overhead = if u.ipv6.is_some() { OVERHEAD_V6 } else { OVERHEAD_V4 };
+/// Largest tenant IP packet that an uplink carries, by the families of its locators, in bytes (R8).
+pub fn tenant_mtu(c: &Config, u: &UplinkConfig) -> u16 {
+    let over_v6 = if c.underlay.has_locator() { c.underlay.locator6.is_some() } else { u.ipv6.is_some() };
+    let overhead = if over_v6 { OVERHEAD_V6 } else { OVERHEAD_V4 };
     u.mtu.saturating_sub(overhead)
 }
 
@@ -170,8 +175,12 @@ impl Checker<'_> {
         let mut locators: BTreeMap<IpAddr, String> = BTreeMap::new();
         for (i, u) in c.uplinks.iter().enumerate() {
             let key = |k: &str| format!("uplink[{i}].{k}");
-            if u.ipv4.is_none() && u.ipv6.is_none() {
-                return self.bad(key("ipv4"), "the uplink carries no locator", "set ipv4 or ipv6 or both");
+            if u.ipv4.is_none() && u.ipv6.is_none() && !c.underlay.has_locator() {
+                return self.bad(
+                    key("ipv4"),
+                    "the uplink carries no locator",
+                    "set ipv4 or ipv6 or both, or underlay.locator4",
+                );
             }
             let v4 = u.ipv4.map(|p| (IpAddr::V4(p.addr), p.len));
             let v6 = u.ipv6.map(|p| (IpAddr::V6(p.addr), p.len));
@@ -185,9 +194,10 @@ impl Checker<'_> {
             }
             self.gateway(&key("gateway4"), u.gateway4.map(IpAddr::V4), v4)?;
             self.gateway(&key("gateway6"), u.gateway6.map(IpAddr::V6), v6)?;
-            if tenant_mtu(u) < MIN_TENANT_MTU || u.mtu > 9600 {
-                let what = format!("{} leaves {} bytes for tenants' packets", u.mtu, tenant_mtu(u));
-                let remedy = format!("use {} to 9600", MIN_TENANT_MTU + u.mtu - tenant_mtu(u));
+            let tenant = tenant_mtu(c, u);
+            if tenant < MIN_TENANT_MTU || u.mtu > 9600 {
+                let what = format!("{} leaves {tenant} bytes for tenants' packets", u.mtu);
+                let remedy = format!("use {} to 9600", MIN_TENANT_MTU + u.mtu - tenant);
                 return self.bad(key("mtu"), what, &remedy);
             }
             self.queues(&key("rx_queues"), u.rx_queues)?;
@@ -227,7 +237,7 @@ impl Checker<'_> {
     }
 
     fn attachments(&self, c: &Config) -> Result<(), ConfigError> {
-        let room = c.uplinks.iter().map(tenant_mtu).min().unwrap_or(u16::MAX);
+        let room = c.uplinks.iter().map(|u| tenant_mtu(c, u)).min().unwrap_or(u16::MAX);
         let mut seen = BTreeMap::new();
         for (i, p) in c.ports.iter().enumerate() {
             let key = |k: &str| format!("port[{i}].{k}");
@@ -376,7 +386,7 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-fn host_bits(ip: IpAddr, len: u8) -> u128 {
+pub fn host_bits(ip: IpAddr, len: u8) -> u128 {
     bits(ip).checked_shl(len.into()).unwrap_or(0)
 }
 

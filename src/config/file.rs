@@ -8,6 +8,7 @@ use std::str::FromStr;
 use godwit_wire::{Mac, Vni};
 use serde::{Deserialize, Deserializer};
 
+use super::underlay::{RouteConfig, UnderlayConfig};
 use crate::placement::Pin;
 
 /// The whole file.
@@ -19,6 +20,11 @@ pub struct Config {
     /// Underlay ports.
     #[serde(rename = "uplink")]
     pub uplinks: Vec<UplinkConfig>,
+    /// Locators of a loopback, and how next hops are found.
+    pub underlay: UnderlayConfig,
+    /// Routes on the underlay.
+    #[serde(rename = "route")]
+    pub routes: Vec<RouteConfig>,
     /// Ports of VMs that are there from the start.
     #[serde(rename = "port")]
     pub ports: Vec<PortConfig>,
@@ -204,9 +210,9 @@ pub struct UplinkConfig {
     pub name: String,
     /// DPDK device: a PCI address or vdev arguments.
     pub devargs: String,
-    /// IPv4 locator with the length of its prefix.
+    /// IPv4 address with the length of its prefix; the locator, unless `[underlay]` has one.
     pub ipv4: Option<Prefix<Ipv4Addr>>,
-    /// IPv6 locator with the length of its prefix.
+    /// IPv6 address with the length of its prefix; the locator, unless `[underlay]` has one.
     pub ipv6: Option<Prefix<Ipv6Addr>>,
     /// Next hop to IPv4 locators outside the prefix.
     pub gateway4: Option<Ipv4Addr>,
@@ -214,6 +220,8 @@ pub struct UplinkConfig {
     pub gateway6: Option<Ipv6Addr>,
     /// DPDK device that gets the underlay's own traffic, a `net_tap` say.
     pub exception: Option<String>,
+    /// The kernel's interface of that device, where its arguments do not name it.
+    pub exception_interface: Option<String>,
     /// Whether the device computes outer UDP checksums, where these are wanted (R5).
     #[serde(default)]
     pub offloads: Offloads,

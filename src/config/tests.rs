@@ -125,6 +125,76 @@ fn overlapping_locators_are_refused() {
     refused(&format!("{GOOD}{second}"), &[], "uplink[1].ipv4", "overlaps that of uplink[0].ipv4");
 }
 
+const FABRIC: &str = r#"
+[nve]
+id = "a"
+workers = "0x1"
+[underlay]
+locator4 = "192.0.2.1"
+locator6 = "2001:db8::1"
+[[uplink]]
+name = "up0"
+devargs = "net_af_packet0,iface=up0"
+exception = "net_tap0,iface=fab0"
+ipv4 = "10.0.1.1/31"
+[[uplink]]
+name = "up1"
+devargs = "net_af_packet1,iface=up1"
+[[route]]
+to = "0.0.0.0/0"
+via = ["10.0.1.0", "fe80::1%up1"]
+"#;
+
+#[test]
+fn r95_a_loopback_locator_needs_no_addresses_of_uplinks() {
+    let c = load_text(FABRIC, &[]).unwrap();
+    assert_eq!(c.routes[0].via.len(), 2);
+    assert_eq!(kernel_interface(&c.uplinks[0]), Some("fab0"));
+    let text = summary(&c);
+    for part in ["locator of all uplinks: 192.0.2.1, 2001:db8::1", "no address of its own, tenant MTU 1430"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let by_kernel = FABRIC.replace("locator6", "routes = \"kernel\"\nlocator6");
+    assert_eq!(load_text(&by_kernel, &[]).unwrap().underlay.routes, RouteSource::Kernel);
+}
+
+#[test]
+fn r95_routes_to_nowhere_are_refused() {
+    let with = |from: &str, to: &str| FABRIC.replace(from, to);
+    refused(
+        &with("\"10.0.1.0\", ", "\"10.0.9.0\", "),
+        &[],
+        "route[0].via[0]: 10.0.9.0 leads nowhere",
+        "ADDRESS%UPLINK",
+    );
+    refused(&with("%up1", "%up7"), &[], "there is no uplink \"up7\"", "name one of up0, up1");
+    refused(&with("%up1", ""), &[], "route[0].via[1]: fe80::1 is on every link", "fe80::1%UPLINK");
+    refused(&with("\"10.0.1.0\", \"fe80::1%up1\"", ""), &[], "route[0].via", "name a next hop");
+    refused(&with("10.0.1.0", "10.0.1.1"), &[], "uplink \"up0\" itself", "name the router");
+    refused(&with("10.0.1.0", "ten"), &[], "no next hop", "fe80::1%up0");
+    refused(&with("0.0.0.0/0", "10.0.0.1/8"), &[], "route[0].to", "first address");
+    refused(&with("0.0.0.0/0", "::/0"), &[], "route[0].via[0]", "name an IPv6 address");
+    let twice = format!("{FABRIC}[[route]]\nto = \"0.0.0.0/0\"\nvia = [\"10.0.1.0\"]\n");
+    refused(&twice, &[], "route[1].to: 0.0.0.0/0 is that of route[0]", "all its next hops");
+    refused(&with("locator4 = \"192.0.2.1\"\n", ""), &[], "route[0].to", "set one, or drop the route");
+}
+
+#[test]
+fn r95_locators_that_cannot_be_are_refused() {
+    let with = |from: &str, to: &str| FABRIC.replace(from, to);
+    refused(&with("192.0.2.1", "10.0.1.0"), &[], "underlay.locator4", "outside of all links");
+    refused(&with("192.0.2.1", "127.0.0.1"), &[], "underlay.locator4", "address of your own");
+    refused(&with("\"2001:db8::1\"", "\"fe80::7\""), &[], "underlay.locator6", "address of your own");
+    let kernel = with("[underlay]", "[underlay]\nroutes = \"kernel\"");
+    refused(
+        &kernel.replace("exception = \"net_tap0,iface=fab0\"\n", ""),
+        &[],
+        "underlay.routes",
+        "net_tapN,iface=NAME",
+    );
+    refused(&with("[underlay]", "[underlay]\nprobe_ms = 5"), &[], "underlay.probe_ms", "use 100 to 60000");
+}
+
 #[test]
 fn a_port_twice_is_refused() {
     let again = GOOD.split_once("[[port]]").unwrap().1;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::{NveId, timing};
+use godwit_model::{Locators, NveId, timing};
 use godwit_tables::update::HoldLimits;
 use godwit_wire::{Rate, Span, Vni};
 
@@ -78,6 +78,24 @@ pub enum OuterChoice {
     V6,
 }
 
+/// How next hops are watched that have others beside them (R95), by ARP and neighbor solicitations: one that is
+/// silent is out of use within `interval + tries * wait` after its last answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Liveness {
+    /// From an answer to the next question.
+    pub interval: Span,
+    /// Questions without an answer after which it is out of use.
+    pub tries: u32,
+    /// How long each of them waits for its answer.
+    pub wait: Span,
+}
+
+impl Default for Liveness {
+    fn default() -> Liveness {
+        Liveness { interval: Span::from_ms(1000), tries: 3, wait: Span::from_ms(300) }
+    }
+}
+
 /// Parameters of one NVE's control; [`NveConfig::new`] gives the defaults of the requirement
 /// catalogue's parameter table.
 #[derive(Clone, PartialEq, Debug)]
@@ -90,6 +108,11 @@ pub struct NveConfig {
     pub workers: WorkerSet,
     /// Choice of the outer family (R4).
     pub outer: OuterChoice,
+    /// Locators of a loopback, which all uplinks lead to; where there are none, the uplinks' addresses are the
+    /// locators (R95).
+    pub locators: Locators,
+    /// How next hops are watched that have others beside them (R95).
+    pub liveness: Liveness,
     /// Life of a forward entry after the VM left (R43); one that is still needed gets up to
     /// `timing::FWD_EXTENSIONS` more of them from the NVA.
     pub fwd_timer: Span,
@@ -155,6 +178,8 @@ impl NveConfig {
             software: String::from("godwit"),
             workers: WorkerSet::first(workers),
             outer: OuterChoice::Auto,
+            locators: Locators::default(),
+            liveness: Liveness::default(),
             fwd_timer: Span::from_ms(60_000),
             handover_hold: hold,
             arrive_hold: hold,

@@ -11,10 +11,10 @@ use godwit_wire::{Mac, Vni};
 
 use crate::config::WorkerSet;
 
-/// A locator with what is needed to reach others from it.
+/// An uplink's address with what is needed to reach others from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UplinkV4 {
-    /// The locator.
+    /// The address.
     pub addr: Ipv4Addr,
     /// Length of the on-link prefix in bits, at most 32.
     pub prefix_len: u8,
@@ -22,10 +22,10 @@ pub struct UplinkV4 {
     pub gateway: Option<Ipv4Addr>,
 }
 
-/// A locator with what is needed to reach others from it.
+/// An uplink's address with what is needed to reach others from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UplinkV6 {
-    /// The locator.
+    /// The address.
     pub addr: Ipv6Addr,
     /// Length of the on-link prefix in bits, at most 128.
     pub prefix_len: u8,
@@ -38,7 +38,7 @@ pub struct UplinkV6 {
 pub struct UplinkSpec {
     /// The port's own address.
     pub mac: Mac,
-    /// IPv4 side.
+    /// IPv4 side; its address is the locator, unless the NVE has locators of its own (R95).
     pub v4: Option<UplinkV4>,
     /// IPv6 side.
     pub v6: Option<UplinkV6>,
@@ -48,6 +48,36 @@ pub struct UplinkSpec {
     pub mtu: u16,
     /// Port that gets the underlay's traffic which is not for the switch.
     pub exception: Option<PortIdx>,
+}
+
+/// Who says how a locator is reached (R95).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RouteOrigin {
+    /// The configuration.
+    Fixed,
+    /// The kernel, whose routing daemon speaks with the underlay.
+    Kernel,
+}
+
+/// A route on the underlay (R95). With the uplinks' own prefixes and gateways the longest prefix counts; among
+/// equals an uplink's prefix, then the configuration's route, the kernel's, a gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Any address of the prefix.
+    pub to: IpAddr,
+    /// Length of the prefix in bits.
+    pub len: u8,
+    /// Where it leads, each with the same right. None: nowhere, so what matches it is not sent by a shorter one.
+    pub hops: Vec<RouteHop>,
+}
+
+/// A next hop of a [`Route`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RouteHop {
+    /// The uplink that it is on.
+    pub uplink: PortIdx,
+    /// Its address, of either family (RFC 8950); `None`: the destination itself is on the link.
+    pub ip: Option<IpAddr>,
 }
 
 /// What a new port is for.
@@ -179,6 +209,13 @@ pub enum Input {
         mac: Mac,
         /// The owner is a router.
         router: bool,
+    },
+    /// All routes of one origin; replaces those that it gave before (R95).
+    Routes {
+        /// Whose.
+        origin: RouteOrigin,
+        /// The routes.
+        routes: Vec<Route>,
     },
     /// An underlay neighbor from a configuration file; it is not asked for and not probed.
     UnderlayNeighbor {

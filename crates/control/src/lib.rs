@@ -25,9 +25,11 @@ mod timers;
 mod underlay;
 pub mod view;
 
-pub use config::{NveConfig, OuterChoice, WorkerSet};
+pub use config::{Liveness, NveConfig, OuterChoice, WorkerSet};
 pub use counts::Counts;
-pub use io::{Input, Level, Note, Outputs, PortSpec, UplinkSpec, UplinkV4, UplinkV6};
+pub use io::{
+    Input, Level, Note, Outputs, PortSpec, Route, RouteHop, RouteOrigin, UplinkSpec, UplinkV4, UplinkV6,
+};
 pub use nve::Nve;
 #[cfg(feature = "session")]
 pub use session::{NvaClient, SessionConfig, SessionEvent};

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::Policy;
-use godwit_tables::update::{HoldLimits, Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_tables::update::{HoldLimits, Key, PortIdx, PortRole, Shares, TunnelIdx, Update, VmState, VnIdx};
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::{Instant, Mac, Rate, Span, Vni};
 
@@ -25,6 +25,15 @@ const SILENT_GAP_MS: u64 = 100;
 pub(crate) enum Answer {
     Owner { mac: Mac, router: bool },
     Absent { until: Instant },
+}
+
+/// All ways of a tunnel (R95): none while no next hop answers, one for all flows, or several that share them.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub(crate) struct TunnelWays {
+    /// Each with its place, which it keeps while it is there.
+    pub(crate) ways: Vec<(u8, TunnelWay)>,
+    /// By which place each share of the flows goes, where there are several.
+    pub(crate) shares: Option<Shares>,
 }
 
 /// A resolved tunnel.
@@ -47,7 +56,7 @@ struct Vn {
 #[derive(Debug)]
 struct Tunnel {
     remote: IpAddr,
-    way: Option<TunnelWay>,
+    ways: TunnelWays,
     /// Where its IPv4 packets go (R4).
     twin: Option<TunnelIdx>,
     /// VM entries, replication lists and tunnels that name it.
@@ -391,20 +400,20 @@ impl Router {
     }
 
     /// Adds a tunnel; `None`: all numbers are in use.
-    pub(crate) fn add_tunnel(&mut self, remote: IpAddr, way: Option<TunnelWay>) -> Option<TunnelIdx> {
+    pub(crate) fn add_tunnel(&mut self, remote: IpAddr, ways: TunnelWays) -> Option<TunnelIdx> {
         let tunnel = TunnelIdx(self.tunnel_numbers.take(u32::MAX)?);
         self.by_remote.insert(remote, tunnel);
-        self.tunnels.insert(tunnel, Tunnel { remote, way, twin: None, users: 0 });
-        self.emit(tunnel_update(tunnel, remote, way));
+        way_updates(tunnel, remote, None, &ways).into_iter().for_each(|u| self.emit(u));
+        self.tunnels.insert(tunnel, Tunnel { remote, ways, twin: None, users: 0 });
         Some(tunnel)
     }
 
-    /// A tunnel's next hop was resolved, changed or got lost.
-    pub(crate) fn set_way(&mut self, tunnel: TunnelIdx, way: Option<TunnelWay>) {
-        let Some(t) = self.tunnels.get_mut(&tunnel).filter(|t| t.way != way) else { return };
-        t.way = way;
-        let update = tunnel_update(tunnel, t.remote, way);
-        self.emit(update);
+    /// A tunnel's next hops were resolved, changed or got lost.
+    pub(crate) fn set_ways(&mut self, tunnel: TunnelIdx, ways: TunnelWays) {
+        let Some(t) = self.tunnels.get_mut(&tunnel).filter(|t| t.ways != ways) else { return };
+        let updates = way_updates(tunnel, t.remote, Some(&t.ways), &ways);
+        t.ways = ways;
+        updates.into_iter().for_each(|u| self.emit(u));
     }
 
     /// Sets where the IPv4 packets for a tunnel go (R4).
@@ -456,7 +465,7 @@ impl Router {
         for (&vn, v) in &self.vns {
             all.push(Update::VnSet { vn, vni: v.vni, mtu: v.mtu, transparent_vlan: v.transparent_vlan });
         }
-        all.extend(self.tunnels.iter().map(|(&idx, t)| tunnel_update(idx, t.remote, t.way)));
+        all.extend(self.tunnels.iter().flat_map(|(&idx, t)| way_updates(idx, t.remote, None, &t.ways)));
         for (&tunnel, t) in self.tunnels.iter().filter(|(_, t)| t.twin.is_some()) {
             all.push(Update::TunnelTwin { tunnel, twin: t.twin });
         }
@@ -501,11 +510,33 @@ pub(crate) fn tunnel_of(state: VmState) -> Option<TunnelIdx> {
     }
 }
 
-fn tunnel_update(tunnel: TunnelIdx, remote: IpAddr, way: Option<TunnelWay>) -> Update {
-    match way {
-        Some(w) => Update::TunnelSet { tunnel, uplink: w.uplink, remote, mtu: w.mtu, header: w.header },
-        None => Update::TunnelPending { tunnel, remote },
+/// What leads a worker from a tunnel's old ways, if it knows any, to the new ones. No flow is sent by a way that
+/// is in neither: a way is told before a share names it, and taken back after.
+fn way_updates(tunnel: TunnelIdx, remote: IpAddr, old: Option<&TunnelWays>, new: &TunnelWays) -> Vec<Update> {
+    let Some(&(_, first)) = new.ways.first() else { return vec![Update::TunnelPending { tunnel, remote }] };
+    let set =
+        |w: TunnelWay| Update::TunnelSet { tunnel, uplink: w.uplink, remote, mtu: w.mtu, header: w.header };
+    let known = old.and_then(|o| o.ways.first()).map(|(_, w)| *w);
+    let told = old.filter(|o| o.shares.is_some());
+    // Without any way so far, frames may wait for the first.
+    let mut updates = Vec::new();
+    if known.is_none() {
+        updates.push(set(first));
     }
+    if new.shares.is_some() {
+        let fresh = new.ways.iter().filter(|w| !told.is_some_and(|o| o.ways.contains(w)));
+        updates.extend(fresh.map(|&(at, w)| {
+            let TunnelWay { uplink, mtu, header } = w;
+            Update::TunnelWay { tunnel, at, uplink, mtu, header }
+        }));
+    }
+    if known.is_some_and(|k| k != first) {
+        updates.push(set(first));
+    }
+    if new.shares != told.and_then(|o| o.shares) {
+        updates.push(Update::TunnelSpread { tunnel, shares: new.shares });
+    }
+    updates
 }
 
 fn answer_update(vn: VnIdx, ip: IpAddr, answer: Answer) -> Update {

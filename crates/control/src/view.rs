@@ -63,6 +63,8 @@ pub struct EntryView {
     pub unconfirmed: bool,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
+    /// Next hops by which its locator is reached.
+    pub hops: Vec<HopView>,
     /// What its last handover did here, all workers together.
     pub handover: HandoverCounts,
 }
@@ -123,6 +125,45 @@ pub struct PortView {
     pub link_up: bool,
     /// What the VM manager said of its VM last (R16).
     pub oper: Option<OperState>,
+}
+
+/// A next hop on the underlay (R95).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HopView {
+    /// Its address; `None`: the destination itself.
+    pub ip: Option<IpAddr>,
+    /// The uplink's name.
+    pub uplink: String,
+    /// As for a [`NeighborView`], `no link`, or empty where nothing is sent by it.
+    pub state: &'static str,
+    /// Its MAC, where known.
+    pub mac: Option<Mac>,
+    /// Of a locator's flows, so many in [`SHARES`](godwit_tables::update::SHARES) go by it.
+    pub shares: usize,
+}
+
+/// A route on the underlay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RouteView {
+    /// The prefix.
+    pub to: IpAddr,
+    /// Its length in bits.
+    pub len: u8,
+    /// The kernel says so, and not the configuration.
+    pub kernel: bool,
+    /// Where it leads.
+    pub hops: Vec<HopView>,
+}
+
+/// A locator that is sent to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RemoteView {
+    /// The locator.
+    pub locator: IpAddr,
+    /// Largest outer IP packet, in bytes; `None` while no next hop answers.
+    pub mtu: Option<u16>,
+    /// By which next hops.
+    pub hops: Vec<HopView>,
 }
 
 /// A neighbor on the underlay.

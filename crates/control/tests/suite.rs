@@ -9,6 +9,7 @@ mod headless;
 mod hot_move;
 mod lab;
 mod limits;
+mod next_hops;
 mod policy;
 mod pull;
 mod rarp;

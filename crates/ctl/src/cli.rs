@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{counters, entries, moves, nva, nve, perf, placement, policy, port, trace, vm, vn};
+use crate::commands::{
+    counters, entries, moves, nva, nve, perf, placement, policy, port, trace, underlay, vm, vn,
+};
 use crate::parse;
 
 const EXAMPLES: &str = "\
@@ -89,6 +91,8 @@ pub enum Command {
     /// Which worker of an NVE polls which receive queue.
     #[command(subcommand)]
     Placement(placement::PlacementCommand),
+    /// One NVE's underlay: routes, next hops with their state, and the ways to other NVEs.
+    Underlay(underlay::UnderlayArgs),
     /// What one NVE knows of VMs: locations, forward entries, negative answers.
     Entries(entries::EntriesArgs),
     /// Follow a described frame through an NVE's tables: what would happen to it, and why.

@@ -196,6 +196,16 @@ fn placement() {
 }
 
 #[test]
+fn r95_underlay() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "underlay --nve nve-a",
+        "underlay --socket SOCKET --json",
+        "underlay",
+    ]));
+}
+
+#[test]
 fn entries() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[

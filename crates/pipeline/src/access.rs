@@ -248,7 +248,7 @@ fn apply<P: Packet, O: Output<P>, S>(
             continue;
         }
         look.exit = match vms.get_at(look.home, look.key) {
-            Some(Fib::Remote(to)) => match tables.tunnels.ready_for_frame(to, look.v4) {
+            Some(Fib::Remote(to)) => match tables.tunnels.ready_for_frame(to, look.v4, look.hash) {
                 Some((tunnel, header)) => {
                     let patch = Patch { vni: port.vni, hash: look.hash, class: look.class };
                     match encapsulate(packet, tunnel, header, patch) {

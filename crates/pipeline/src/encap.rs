@@ -1,6 +1,6 @@
 //! Putting on the outer header (R1–R6, R8).
 
-use godwit_tables::topology::Tunnel;
+use godwit_tables::tunnels::Tunnel;
 use godwit_tables::update::TunnelIdx;
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::{
@@ -101,7 +101,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         (ttl, dscp): (u8, Option<Dscp>),
     ) -> Result<(), (P, DropReason)> {
         let look = tenant::look(packet.data(), &self.tables.hash_key);
-        let Some((tunnel, header)) = self.tables.tunnels.ready_for_frame(to, look.is_v4()) else {
+        let Some((tunnel, header)) = self.tables.tunnels.ready_for_frame(to, look.is_v4(), look.hash) else {
             return Err((packet, DropReason::NoTunnel));
         };
         let uplink = tunnel.uplink;

@@ -123,8 +123,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         back: impl Fn(&Self) -> Option<Back>,
     ) -> Option<()> {
         let frame = packet.data();
-        let is_v4 = tenant::look(frame, &self.tables.hash_key).is_v4();
-        let (tunnel, _) = self.tables.tunnels.ready_for_frame(to, is_v4)?;
+        let look = tenant::look(frame, &self.tables.hash_key);
+        let (tunnel, _) = self.tables.tunnels.ready_for_frame(to, look.is_v4(), look.hash)?;
         let mut buf = [0; MAX_ANSWER];
         let len = error(frame, tunnel.inner_max.into(), &mut buf)?;
         let back = back(self)?;

@@ -10,12 +10,13 @@ use core::net::IpAddr;
 use godwit_tables::event::AnnounceKind;
 use godwit_tables::holds::Origin;
 use godwit_tables::policies::Judged;
+use godwit_tables::tunnels::Tunnel;
 use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
 use godwit_tables::vms::{Fib, State};
 use godwit_tables::{Dispatch, DropReason, Tables};
 use godwit_wire::ethernet::TAG_LEN;
 use godwit_wire::policy::{self, Direction};
-use godwit_wire::{Dscp, EtherType, Instant, Mac, Vni, tenant};
+use godwit_wire::{Dscp, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 
 use crate::access::{self, Port, Wish};
 use crate::bum::{check_word, destinations};
@@ -146,10 +147,11 @@ pub enum Step {
         tunnel: TunnelIdx,
         /// The remote locator, if the tunnel exists.
         remote: Option<IpAddr>,
+        /// The uplink and the next hop's MAC, those of the frame's flow where the tunnel has several ways (R95);
+        /// `None` where the next hop does not answer.
+        hop: Option<(PortIdx, Mac)>,
         /// Largest outer packet, in bytes.
         mtu: u16,
-        /// The next hop answers.
-        ready: bool,
     },
     /// The end.
     Verdict(Verdict),
@@ -191,7 +193,7 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
     let first = Step::Ingress { port: ingress, role };
     let trace = Trace { steps: [first; MAX_STEPS], len: 1 };
     let inner = (0, frame.len());
-    let mut t = Tracer { tables, ingress, frame, now, v4: false, inner, trace };
+    let mut t = Tracer { tables, ingress, frame, now, v4: false, hash: FlowHash(0), inner, trace };
     let verdict = match role {
         None => Verdict::Drop(DropReason::PortUnknown),
         Some(PortRole::Access { vn, mac, admission }) => {
@@ -211,10 +213,6 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
     t.trace
 }
 
-fn is_v4(frame: &[u8]) -> bool {
-    matches!(tenant::source(frame), tenant::Source::V4(_))
-}
-
 struct Tracer<'a> {
     tables: &'a Tables,
     ingress: PortIdx,
@@ -222,12 +220,20 @@ struct Tracer<'a> {
     now: Instant,
     /// The tenant's frame is an IPv4 packet (R4).
     v4: bool,
+    /// The hash of its flow (R2).
+    hash: FlowHash,
     /// Where in `frame` the tenant's begins and ends.
     inner: (usize, usize),
     trace: Trace,
 }
 
-impl Tracer<'_> {
+impl<'a> Tracer<'a> {
+    /// Notes what the tenant's frame is.
+    fn see(&mut self, frame: &[u8]) {
+        let look = tenant::look(frame, &self.tables.hash_key);
+        (self.v4, self.hash) = (look.is_v4(), look.hash);
+    }
+
     fn parsed(&mut self, frame: &[u8]) {
         if let Some(a) = Addresses::of(frame) {
             self.trace.push(Step::Parsed { dst: a.dst_mac(), src: a.src_mac(), ethertype: a.ethertype });
@@ -237,7 +243,7 @@ impl Tracer<'_> {
     fn follow_vm(&mut self, port: &Port) -> Verdict {
         self.parsed(self.frame);
         self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
-        self.v4 = is_v4(self.frame);
+        self.see(self.frame);
         let wish = access::inspect(self.frame, true, port, self.tables, self.now);
         if wish != Wish::Untag {
             return self.wish(wish, port, self.frame.len());
@@ -249,7 +255,7 @@ impl Tracer<'_> {
         let len = (self.frame.len() - TAG_LEN).min(bare.len());
         bare[..12].copy_from_slice(&self.frame[..12]);
         bare[12..len].copy_from_slice(&self.frame[12 + TAG_LEN..len + TAG_LEN]);
-        self.v4 = is_v4(&bare[..len]);
+        self.see(&bare[..len]);
         let wish = access::inspect(&bare[..len], true, port, self.tables, self.now);
         self.wish(wish, port, self.frame.len() - TAG_LEN)
     }
@@ -326,7 +332,7 @@ impl Tracer<'_> {
             (_, None) => return self.underlay(uplink),
         };
         self.inner = (outer.inner_offset, outer.inner_end);
-        self.v4 = self.frame.get(outer.inner_offset..outer.inner_end).is_some_and(is_v4);
+        self.see(self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default());
         self.trace.push(Step::Outer { sender: outer.src, ttl: outer.ttl });
         self.trace.push(Step::VnFound { vn, vni: outer.vni });
         if c.kind == Kind::Group {
@@ -364,11 +370,11 @@ impl Tracer<'_> {
             (Some(Fib::Remote(first) | Fib::Ageing(first)), From::Local) => {
                 // A frame waits for the tunnel that its entry names, whatever its twin does.
                 let ready = self.tables.tunnels.ready(first).is_some();
-                let tunnel = if ready { self.tables.tunnels.for_frame(first, self.v4) } else { first };
-                self.tunnel(tunnel);
-                match self.tables.tunnels.get(tunnel) {
+                let way = if ready { self.way(first) } else { (first, self.tables.tunnels.get(first)) };
+                self.tunnel(way);
+                match way.1 {
                     None => Verdict::Drop(DropReason::NoTunnel),
-                    Some(t) if t.header.is_some() => self.encapsulate(tunnel, len, false, from),
+                    Some(t) if t.header.is_some() => self.encapsulate(Some(t), len, false, from),
                     Some(_) => self.hold(false, self.tables.miss_hold_packets(), len, Verdict::Held),
                 }
             }
@@ -380,13 +386,13 @@ impl Tracer<'_> {
                     Dispatch::Hold => self.hold(querying, s.limits.packets, len, Verdict::Held),
                     Dispatch::Drop(reason) => Verdict::Drop(reason),
                     Dispatch::Tunnel { tunnel, in_flight } => {
-                        let tunnel = self.tables.tunnels.for_frame(tunnel, self.v4);
-                        self.tunnel(tunnel);
+                        let way = self.way(tunnel);
+                        self.tunnel(way);
                         match from {
                             From::Overlay { ttl, .. } if flight_ttl(ttl).is_none() => {
                                 Verdict::Drop(DropReason::TtlExhausted)
                             }
-                            _ => self.encapsulate(tunnel, len, in_flight, from),
+                            _ => self.encapsulate(way.1, len, in_flight, from),
                         }
                     }
                 }
@@ -417,13 +423,20 @@ impl Tracer<'_> {
         }
     }
 
-    fn tunnel(&mut self, tunnel: TunnelIdx) {
-        let t = self.tables.tunnels.get(tunnel);
+    /// The tunnel that the tenant's frame goes through, and its flow's way.
+    fn way(&self, tunnel: TunnelIdx) -> (TunnelIdx, Option<&'a Tunnel>) {
+        match self.tables.tunnels.for_frame(tunnel, self.v4, self.hash) {
+            Some((tunnel, t)) => (tunnel, t.remote.is_some().then_some(t)),
+            None => (tunnel, None),
+        }
+    }
+
+    fn tunnel(&mut self, (tunnel, t): (TunnelIdx, Option<&Tunnel>)) {
         self.trace.push(Step::Tunnel {
             tunnel,
             remote: t.and_then(|t| t.remote),
             mtu: t.map_or(0, |t| t.mtu),
-            ready: t.is_some_and(|t| t.header.is_some()),
+            hop: t.and_then(|t| Some((t.uplink, t.header.as_ref()?.dst_mac()))),
         });
     }
 
@@ -439,7 +452,7 @@ impl Tracer<'_> {
         }
     }
 
-    fn encapsulate(&mut self, tunnel: TunnelIdx, len: usize, in_flight: bool, from: From) -> Verdict {
+    fn encapsulate(&mut self, tunnel: Option<&Tunnel>, len: usize, in_flight: bool, from: From) -> Verdict {
         let mark = match from {
             From::Local => self.tables.ports.dscp(self.ingress),
             From::Overlay { dscp, .. } => dscp,
@@ -447,7 +460,7 @@ impl Tracer<'_> {
         if let Some(dscp) = mark {
             self.trace.push(Step::Marked { dscp });
         }
-        match self.tables.tunnels.get(tunnel) {
+        match tunnel {
             Some(t) if len > usize::from(t.inner_max) => Verdict::Drop(DropReason::TooBig),
             Some(t) => match t.remote {
                 Some(remote) => Verdict::Encapsulated { remote, in_flight },
@@ -515,9 +528,12 @@ impl fmt::Display for Step {
                 }
             }
             Step::Tunnel { tunnel, remote: None, .. } => write!(f, "tunnel {}: does not exist", tunnel.0),
-            Step::Tunnel { tunnel, remote: Some(remote), mtu, ready } => {
-                let hop = if ready { "ready" } else { "its next hop does not answer yet" };
-                write!(f, "tunnel {}: to NVE {remote}, MTU {mtu} (R8), {hop}", tunnel.0)
+            Step::Tunnel { tunnel, remote: Some(remote), mtu, hop } => {
+                write!(f, "tunnel {}: to NVE {remote}, MTU {mtu} (R8), ", tunnel.0)?;
+                match hop {
+                    Some((uplink, mac)) => write!(f, "by port {} to the next hop {mac}", uplink.0),
+                    None => write!(f, "its next hop does not answer yet"),
+                }
             }
             Step::Verdict(verdict) => verdict.fmt(f),
         }

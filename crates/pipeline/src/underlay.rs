@@ -24,6 +24,8 @@ pub(crate) struct Uplink {
     pub mac: Mac,
     v4: Option<Ipv4Addr>,
     v6: Option<Ipv6Addr>,
+    link_v4: Option<Ipv4Addr>,
+    link_v6: Option<Ipv6Addr>,
     link_local: Option<Ipv6Addr>,
     exception: Option<PortIdx>,
 }
@@ -33,10 +35,19 @@ impl Uplink {
     #[inline]
     pub fn of(port: PortIdx, role: &Option<PortRole>) -> Uplink {
         match *role {
-            Some(PortRole::Uplink { mac, v4, v6, v6_link_local, exception }) => {
-                Uplink { port, mac, v4, v6, link_local: v6_link_local, exception }
+            Some(PortRole::Uplink { mac, v4, v6, link_v4, link_v6, v6_link_local, exception }) => {
+                Uplink { port, mac, v4, v6, link_v4, link_v6, link_local: v6_link_local, exception }
             }
-            _ => Uplink { port, mac: Mac::ZERO, v4: None, v6: None, link_local: None, exception: None },
+            _ => Uplink {
+                port,
+                mac: Mac::ZERO,
+                v4: None,
+                v6: None,
+                link_v4: None,
+                link_v6: None,
+                link_local: None,
+                exception: None,
+            },
         }
     }
 
@@ -62,7 +73,11 @@ impl Uplink {
 
     /// The switch answers for this address.
     fn answers_for(&self, a: Ipv6Addr) -> bool {
-        self.v6 == Some(a) || self.link_local == Some(a)
+        [self.v6, self.link_v6, self.link_local].contains(&Some(a))
+    }
+
+    fn answers_for_v4(&self, a: Ipv4Addr) -> bool {
+        [self.v4, self.link_v4].contains(&Some(a))
     }
 }
 
@@ -105,7 +120,7 @@ pub(crate) fn inspect(frame: &[u8], uplink: &Uplink) -> (Fate, Option<News>) {
             (Fate::Peer, None)
         }
         EtherType::IPV4 if a.dst_mac() == uplink.mac => match Ipv4::new_checked(packet) {
-            Ok(ip) if uplink.v4 == Some(ip.dst()) && is_echo4(&ip) => (Fate::Echo4, None),
+            Ok(ip) if uplink.answers_for_v4(ip.dst()) && is_echo4(&ip) => (Fate::Echo4, None),
             _ => nothing,
         },
         EtherType::IPV6 => inspect_v6(packet, a, uplink).unwrap_or(nothing),
@@ -129,10 +144,10 @@ fn is_echo6(ip: &Ipv6<&[u8]>) -> bool {
 
 fn inspect_arp(packet: &[u8], a: Addresses, uplink: &Uplink) -> Option<(Fate, Option<News>)> {
     let arp = Arp::new_checked(packet).ok()?;
-    let own = uplink.v4 == Some(arp.spa());
+    let own = uplink.answers_for_v4(arp.spa());
     let usable = arp.sha().is_unicast() && arp.sha() == a.src_mac() && !arp.spa().is_multicast();
     let told = usable && !own && !arp.spa().is_unspecified() && (arp.is_request() || arp.is_reply());
-    let to_us = uplink.v4 == Some(arp.tpa());
+    let to_us = uplink.answers_for_v4(arp.tpa());
     let news = told.then(|| News {
         ip: arp.spa().into(),
         mac: arp.sha(),

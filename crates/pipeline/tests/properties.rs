@@ -8,6 +8,7 @@ use godwit_pipeline::trace::{Trace, Verdict, trace};
 use godwit_tables::counters::DropReason;
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Nd, Vxlan};
+use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{self, Direction, Rule};
 use godwit_wire::{Dscp, Mac, Prefix, Rate, Vni};
 use proptest::prelude::*;
@@ -132,7 +133,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => proptest::collection::vec(arrival(), 1..6).prop_map(Op::Frames),
         4 => (mac.clone(), prop_oneof![4 => Just(VN), 1 => Just(OTHER_VN)], vm_state())
             .prop_map(|(m, v, s)| Op::Vm(m, v, s)),
-        2 => (0u8..30, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
+        2 => (0u8..34, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
         2 => (0u64..30).prop_map(Op::Wait),
         2 => Just(Op::Tick),
         1 => (0usize..20).prop_map(Op::Buffers),
@@ -166,9 +167,18 @@ impl Lab {
             24 | 25 => self.stage(if n < 4 { P1 } else { P2 }, n),
             26 | 27 => self.enforce(if n < 4 { P1 } else { P2 }, n),
             29 => self.apply(Update::SourceSet { port: P1, ip: v6(n.into()).into() }),
+            30 | 31 => self.way(tunnel, n),
+            32 => self.apply(Update::TunnelSpread { tunnel, shares: Some([n / 4; SHARES]) }),
+            33 => self.apply(Update::TunnelSpread { tunnel, shares: None }),
             28 => self.apply(Update::PolicyClear { port: if n < 4 { P1 } else { P2 } }),
             _ => self.set_uplink((n & 1 == 0).then_some(EXCEPTION)),
         }
+    }
+
+    fn way(&mut self, tunnel: TunnelIdx, n: u8) {
+        let hop = mac(0xbb00 + u64::from(n));
+        let header = OuterHeader::v4(UP_MAC, hop, LOC4, NVE_C, 4789, 64);
+        self.apply(Update::TunnelWay { tunnel, at: n / 4, uplink: UPLINK, mtu: MTU - u16::from(n), header });
     }
 
     fn stage(&mut self, port: PortIdx, n: u8) {

@@ -100,6 +100,8 @@ fn nve(me: usize) -> Lab {
         mac: up_mac(me),
         v4: address(Family::V4).0,
         v6: address(Family::V6).1,
+        link_v4: None,
+        link_v6: None,
         v6_link_local: None,
         exception: None,
     };

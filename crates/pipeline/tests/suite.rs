@@ -9,6 +9,7 @@ mod guard;
 mod handover;
 mod isolation;
 mod mark;
+mod next_hops;
 mod offload;
 mod overlay;
 mod policy;

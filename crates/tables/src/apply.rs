@@ -84,6 +84,10 @@ impl Tables {
             }
             Update::TunnelPending { tunnel, remote } => self.tunnels.set_pending(tunnel, remote),
             Update::TunnelTwin { tunnel, twin } => self.tunnels.set_twin(tunnel, twin),
+            Update::TunnelWay { tunnel, at, uplink, mtu, header } => {
+                self.tunnels.set_way(tunnel, at, uplink, mtu, header)
+            }
+            Update::TunnelSpread { tunnel, shares } => self.tunnels.spread(tunnel, shares),
             Update::TunnelRemove { tunnel } => {
                 // Frames that wait for it must not wait for their age.
                 self.vms.due(now);

@@ -11,7 +11,8 @@
 //! | `vms` | what is known of each VM, in a word or in a special entry |
 //! | `arrivals` | frames of VMs whose port is not activated yet |
 //! | `holds` | frames that wait, in memory of their own |
-//! | `topology` | ports, virtual networks, tunnels |
+//! | `topology` | ports, virtual networks |
+//! | `tunnels` | ways to other NVEs, by flow where there are several |
 //! | `sources` | the IP addresses that a port's VM may send from |
 //! | `neighbors` | IP addresses, and the requests that wait to be told of one |
 //! | `apply` | what each update does |
@@ -34,6 +35,7 @@ pub mod prefetch;
 mod service;
 pub mod sources;
 pub mod topology;
+pub mod tunnels;
 pub mod update;
 pub mod vms;
 
@@ -46,7 +48,8 @@ use godwit_wire::{Bucket, HashKey, Instant, Rate, Span};
 use holds::{About, Holds, Origin};
 use limiter::Limiter;
 use neighbors::{Ask, AskRefused, Asks, Neighbors};
-use topology::{Ports, Tunnels, Vns};
+use topology::{Ports, Vns};
+use tunnels::Tunnels;
 use update::{Key, PortIdx, PortRole, TunnelIdx, VmState};
 use vms::{Special, SpecialIdx, State, Vms};
 

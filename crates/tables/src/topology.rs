@@ -1,8 +1,7 @@
-//! Ports, virtual networks and tunnels: dense arrays by the numbers that control gives out.
+//! Ports and virtual networks: dense arrays by the numbers that control gives out.
 
 use core::net::IpAddr;
 
-use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{Direction, Rule, Verdict};
 use godwit_wire::{Bucket, Dscp, Instant, Rate, Span, Vni};
 
@@ -525,128 +524,5 @@ impl Vns {
         v.replicas_missing = false;
         let last = from + usize::from(v.replicas);
         self.replicas.swap(from + at, last);
-    }
-}
-
-/// A tunnel to one remote locator. All that a frame over IPv4 needs lies in its first cache line.
-#[derive(Clone, Debug)]
-#[repr(C, align(64))]
-pub struct Tunnel {
-    /// Where IPv4 packets go instead; `u32::MAX`: nowhere else.
-    twin: u32,
-    /// The uplink it leaves through.
-    pub uplink: PortIdx,
-    /// Largest inner frame that fits, Ethernet header included, in bytes (R8).
-    pub inner_max: u16,
-    /// Outer header; `None` while the next hop does not answer.
-    pub header: Option<OuterHeader>,
-    /// Largest outer IP packet, in bytes.
-    pub mtu: u16,
-    /// The remote locator; `None` where there is no such tunnel.
-    pub remote: Option<IpAddr>,
-}
-
-const NO_TWIN: u32 = u32::MAX;
-const VACANT_TUNNEL: Tunnel =
-    Tunnel { header: None, uplink: PortIdx(NO_PORT), inner_max: 0, mtu: 0, twin: NO_TWIN, remote: None };
-
-/// All tunnels.
-pub struct Tunnels {
-    tunnels: Vec<Tunnel>,
-    capacity: usize,
-}
-
-impl Tunnels {
-    pub(crate) fn new(config: &TablesConfig) -> Tunnels {
-        // Reserved once: growing up to the capacity never allocates.
-        Tunnels { tunnels: Vec::with_capacity(config.tunnel_capacity), capacity: config.tunnel_capacity }
-    }
-
-    /// A tunnel that was set, resolved or not.
-    #[inline]
-    pub fn get(&self, tunnel: TunnelIdx) -> Option<&Tunnel> {
-        self.tunnels.get(tunnel.0 as usize).filter(|t| t.remote.is_some())
-    }
-
-    /// The tunnel to a locator, if there is one that is ready. Looks at every tunnel: not for the packet path.
-    pub fn towards(&self, remote: IpAddr) -> Option<TunnelIdx> {
-        let found = self.tunnels.iter().position(|t| t.remote == Some(remote) && t.header.is_some());
-        found.map(|at| TunnelIdx(at as u32))
-    }
-
-    /// The tunnel that a frame goes through: the twin for IPv4 packets, where there is one and it is
-    /// ready (R4).
-    pub fn for_frame(&self, tunnel: TunnelIdx, is_v4: bool) -> TunnelIdx {
-        match self.tunnels.get(tunnel.0 as usize) {
-            Some(t) if is_v4 && self.ready(TunnelIdx(t.twin)).is_some() => TunnelIdx(t.twin),
-            _ => tunnel,
-        }
-    }
-
-    /// [`Tunnels::ready`] of the tunnel that [`Tunnels::for_frame`] names, for a burst: the tunnel's line is
-    /// looked at once, and nothing is called, so that registers keep what the loop needs.
-    #[inline(always)]
-    pub fn ready_for_frame(&self, tunnel: TunnelIdx, is_v4: bool) -> Option<(&Tunnel, &OuterHeader)> {
-        let mut t = self.tunnels.get(tunnel.0 as usize)?;
-        if t.twin != NO_TWIN
-            && is_v4
-            && let Some(twin) = self.tunnels.get(t.twin as usize)
-            && twin.header.is_some()
-        {
-            t = twin;
-        }
-        t.header.as_ref().map(|h| (t, h))
-    }
-
-    /// A tunnel and its header, where it is ready to be used.
-    #[inline(always)]
-    pub fn ready(&self, tunnel: TunnelIdx) -> Option<(&Tunnel, &OuterHeader)> {
-        let t = self.tunnels.get(tunnel.0 as usize)?;
-        t.header.as_ref().map(|h| (t, h))
-    }
-
-    fn slot(&mut self, tunnel: TunnelIdx) -> Result<&mut Tunnel, OutOfRange> {
-        let at = tunnel.0 as usize;
-        if at >= self.capacity {
-            return Err(OutOfRange);
-        }
-        while self.tunnels.len() <= at {
-            self.tunnels.push(VACANT_TUNNEL);
-        }
-        Ok(&mut self.tunnels[at])
-    }
-
-    pub(crate) fn set(
-        &mut self,
-        tunnel: TunnelIdx,
-        uplink: PortIdx,
-        remote: IpAddr,
-        mtu: u16,
-        header: OuterHeader,
-    ) -> Result<(), OutOfRange> {
-        // The outer packet is all of the frame but its Ethernet header.
-        let room = usize::from(mtu) + godwit_wire::ethernet::HEADER_LEN;
-        let inner_max = room.saturating_sub(header.len()).min(godwit_wire::outer::MAX_INNER) as u16;
-        let slot = self.slot(tunnel)?;
-        let twin = slot.twin;
-        *slot = Tunnel { header: Some(header), uplink, inner_max, mtu, twin, remote: Some(remote) };
-        Ok(())
-    }
-
-    pub(crate) fn set_twin(&mut self, tunnel: TunnelIdx, twin: Option<TunnelIdx>) -> Result<(), OutOfRange> {
-        self.slot(tunnel)?.twin = twin.map_or(NO_TWIN, |t| t.0);
-        Ok(())
-    }
-
-    pub(crate) fn set_pending(&mut self, tunnel: TunnelIdx, remote: IpAddr) -> Result<(), OutOfRange> {
-        let t = self.slot(tunnel)?;
-        *t = Tunnel { header: None, remote: Some(remote), ..t.clone() };
-        Ok(())
-    }
-
-    pub(crate) fn remove(&mut self, tunnel: TunnelIdx) {
-        if let Some(t) = self.tunnels.get_mut(tunnel.0 as usize) {
-            *t = VACANT_TUNNEL;
-        }
     }
 }

@@ -25,6 +25,16 @@ pub struct PortIdx(pub u16);
 #[repr(transparent)]
 pub struct TunnelIdx(pub u32);
 
+/// Ways that a tunnel has at most (R95).
+pub const MAX_WAYS: usize = 8;
+
+/// Shares that a tunnel's flows are divided into where it has several ways: as many as keep eight ways within an
+/// eighth of each other.
+pub const SHARES: usize = 64;
+
+/// The way of each share of a tunnel's flows, each below [`MAX_WAYS`].
+pub type Shares = [u8; SHARES];
+
 /// The largest number of ports an NVE carries at a time.
 pub const MAX_PORTS: usize = 1024;
 
@@ -144,6 +154,10 @@ pub enum PortRole {
         v4: Option<core::net::Ipv4Addr>,
         /// IPv6 locator.
         v6: Option<core::net::Ipv6Addr>,
+        /// Own IPv4 address on this link where the locator is another, of a loopback: ARP and echo only (R95).
+        link_v4: Option<core::net::Ipv4Addr>,
+        /// The same for IPv6.
+        link_v6: Option<core::net::Ipv6Addr>,
         /// The link-local address that answers neighbor solicitations too.
         v6_link_local: Option<core::net::Ipv6Addr>,
         /// Where the underlay's own traffic that is not for the switch goes.
@@ -396,6 +410,27 @@ pub enum Update {
         tunnel: TunnelIdx,
         /// Its twin.
         twin: Option<TunnelIdx>,
+    },
+    /// Adds or replaces one of several ways of a tunnel (R95). Frames take it once a [`Update::TunnelSpread`]
+    /// names it.
+    TunnelWay {
+        /// The tunnel.
+        tunnel: TunnelIdx,
+        /// Which of its ways, below [`MAX_WAYS`].
+        at: u8,
+        /// The uplink it leaves through.
+        uplink: PortIdx,
+        /// Largest outer IP packet on this way, in bytes.
+        mtu: u16,
+        /// Outer header with the next hop's address.
+        header: OuterHeader,
+    },
+    /// By which way each share of a tunnel's flows goes (R95). `None`: all go by the tunnel's own header again.
+    TunnelSpread {
+        /// The tunnel, which is ready.
+        tunnel: TunnelIdx,
+        /// The way of each share; all of them were set.
+        shares: Option<Shares>,
     },
     /// Forgets a tunnel; no VM, replication list or twin names it any more.
     TunnelRemove {

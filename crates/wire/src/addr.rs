@@ -1,6 +1,7 @@
 //! Addresses of the overlay: MAC addresses and VXLAN network identifiers.
 
 use core::fmt;
+use core::net::Ipv6Addr;
 use core::str::FromStr;
 
 /// A 48-bit IEEE 802 MAC address, first octet on the wire first.
@@ -20,6 +21,13 @@ impl Mac {
     #[inline]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
+    }
+
+    /// The link-local IPv6 address that follows from it (RFC 4291 appendix A, RFC 4862 section 5.3).
+    pub const fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let id = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        Ipv6Addr::from_bits(0xfe80 << 112 | u64::from_be_bytes(id) as u128)
     }
 
     /// An individual, non-zero address: one that a VM may own.

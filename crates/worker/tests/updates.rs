@@ -55,7 +55,15 @@ fn set_up(mailbox: &Mailbox<MemIo>, access: &MemQueue, out: &[MemQueue; 2]) {
     give(Command::AttachRx { port: ACCESS, queue: 0, rx: access.clone() });
     for (n, &uplink) in UPLINKS.iter().enumerate() {
         let (mac, v4) = (uplink_mac(n), Some(own));
-        let role = PortRole::Uplink { mac, v4, v6: None, v6_link_local: None, exception: None };
+        let role = PortRole::Uplink {
+            mac,
+            v4,
+            v6: None,
+            link_v4: None,
+            link_v6: None,
+            v6_link_local: None,
+            exception: None,
+        };
         give(Command::Table(Update::PortSet { port: uplink, role }));
         let remote = IpAddr::V4(locator(n));
         let header = OuterHeader::v4(mac, Mac([2, 0, 0, 0, 2, n as u8]), own, locator(n), 4789, 64);

@@ -49,6 +49,7 @@ impl Nve {
             None if querying => EntryState::Querying,
             Some(VmState::Absent { .. }) | None => EntryState::Absent,
         };
+        let locator = table.and_then(tunnel_of).and_then(|t| self.router.remote(t));
         let until = match table {
             Some(VmState::Departed { until, .. } | VmState::Absent { until }) => Some(until),
             Some(VmState::Remote { .. } | VmState::Ageing { .. }) => self.life_end(key),
@@ -59,7 +60,8 @@ impl Nve {
             name: record.map(|r| r.name.clone()).unwrap_or_default(),
             state,
             nve: self.where_is(key, state),
-            locator: table.and_then(tunnel_of).and_then(|t| self.router.remote(t)),
+            locator,
+            hops: locator.map(|l| self.hops_to(l)).unwrap_or_default(),
             version: record.map_or(Version::ZERO, |r| r.version),
             expires: until.filter(|t| *t != Instant::NEVER).map(|t| t.since(now)),
             suspect: self.rumours.is_suspect(key),

@@ -6,6 +6,7 @@
 
 mod ageing;
 mod events;
+mod hops;
 mod inspect;
 mod nva;
 mod policy;
@@ -162,7 +163,6 @@ impl Nve {
     pub fn new(config: NveConfig) -> Nve {
         Nve {
             router: Router::new(config.workers),
-            config,
             now: Instant(0),
             wall_us: 0,
             session: Session::default(),
@@ -174,7 +174,7 @@ impl Nve {
             mirror: Mirror::default(),
             queries: Queries::default(),
             lives: Lives::default(),
-            underlay: Underlay::default(),
+            underlay: Underlay::new(config.locators, config.liveness),
             heralds: Heralds::default(),
             policies: BTreeMap::new(),
             rarp: BTreeMap::new(),
@@ -193,6 +193,7 @@ impl Nve {
             query_bucket: Bucket::default(),
             refresh_turn: Instant(0),
             table_full_quiet: Instant(0),
+            config,
         }
     }
 
@@ -267,6 +268,7 @@ impl Nve {
                 self.sync_ip(vni, ip);
                 self.sync_vm(VmKey { vni, mac }, out);
             }
+            Input::Routes { origin, routes } => self.underlay.set_routes(self.now, origin, routes),
             Input::UnderlayNeighbor { uplink, ip, mac } => self.underlay.set_permanent(uplink, ip, mac),
             Input::Applied { worker, token } => {
                 let released = self.barriers.applied(worker, token);

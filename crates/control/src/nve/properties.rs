@@ -223,12 +223,27 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         | Update::TunnelPending { tunnel, .. }
         | Update::TunnelRemove { tunnel } => format!("tunnel {tunnel:?}"),
         Update::TunnelTwin { tunnel, .. } => format!("twin {tunnel:?}"),
+        Update::TunnelWay { tunnel, at, .. } => format!("way {tunnel:?} {at}"),
+        Update::TunnelSpread { tunnel, .. } => format!("spread {tunnel:?}"),
         Update::ReplicaAdd { vn, tunnel } | Update::ReplicaRemove { vn, tunnel } => {
             format!("copy {vn:?} {tunnel:?}")
         }
     };
     if let Update::TunnelRemove { tunnel } = update {
         tables.remove(&format!("twin {tunnel:?}"));
+    }
+    if let Update::TunnelRemove { tunnel }
+    | Update::TunnelPending { tunnel, .. }
+    | Update::TunnelSpread { tunnel, shares: None } = update
+    {
+        tables.remove(&format!("spread {tunnel:?}"));
+        tables.retain(|k, _| !k.starts_with(&format!("way {tunnel:?} ")));
+    }
+    if let Update::TunnelSpread { tunnel, shares: Some(shares) } = update {
+        // A way that no share takes is of no consequence.
+        let way = format!("way {tunnel:?} ");
+        tables
+            .retain(|k, _| k.strip_prefix(&way).is_none_or(|at| shares.iter().any(|s| s.to_string() == at)));
     }
     if let Update::PortRemove { port } = update {
         tables.remove(&format!("server {port:?}"));
@@ -248,6 +263,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         | Update::NeighborRemove { .. }
         | Update::TunnelRemove { .. }
         | Update::TunnelTwin { twin: None, .. }
+        | Update::TunnelSpread { shares: None, .. }
         | Update::ReplicaRemove { .. }
         | Update::VnSilent { flood_gap: None, .. }
         // Negative entries end by themselves.

@@ -13,8 +13,8 @@ use crate::barrier::After;
 use crate::config::OuterChoice;
 use crate::io::{Level, Outputs};
 use crate::mobility::{Vm, Wish};
-use crate::router::{Answer, TunnelWay};
-use crate::underlay::Hop;
+use crate::router::{Answer, TunnelWay, TunnelWays};
+use crate::underlay::{Hop, Ways};
 
 use super::{Nve, Port, PortKind, Timer, half};
 
@@ -308,12 +308,18 @@ impl Nve {
         if let Some(tunnel) = self.router.tunnel(remote) {
             return Some(tunnel);
         }
-        let way = self.underlay.watch(self.now, remote).map(|hop| self.way(remote, hop));
+        let ways = self.underlay.watch(self.now, remote);
         if !self.underlay.is_routed(remote) {
             self.alarm(format!("no uplink leads to locator {remote}"), out);
         }
         self.timers.arm(Timer::Tunnels, self.now + half(self.config.tunnel_linger));
-        self.router.add_tunnel(remote, way)
+        let ways = self.tunnel_ways(remote, &ways);
+        self.router.add_tunnel(remote, ways)
+    }
+
+    fn tunnel_ways(&self, remote: IpAddr, ways: &Ways) -> TunnelWays {
+        let way = |&(place, hop): &(u8, Hop)| (place, self.way(remote, hop));
+        TunnelWays { ways: ways.hops.iter().map(way).collect(), shares: ways.shares }
     }
 
     fn way(&self, remote: IpAddr, hop: Hop) -> TunnelWay {
@@ -328,19 +334,13 @@ impl Nve {
 
     /// Passes on what became known of next hops.
     pub(super) fn follow_underlay(&mut self, out: &mut Outputs) {
-        let lost = self.underlay.lost;
         self.underlay.tick(self.now);
-        if self.underlay.lost > lost {
-            out.note(
-                Level::Warn,
-                String::from("an underlay neighbor stopped answering: packets for it wait"),
-            );
-        }
+        self.tell_hops(out);
         let changed = self.underlay.take_changes();
         for &remote in &changed {
             if let Some(tunnel) = self.router.tunnel(remote) {
-                let way = self.underlay.hop(remote).map(|hop| self.way(remote, hop));
-                self.router.set_way(tunnel, way);
+                let ways = self.tunnel_ways(remote, &self.underlay.ways(remote));
+                self.router.set_ways(tunnel, ways);
             }
         }
         if !changed.is_empty() {

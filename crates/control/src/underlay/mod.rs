@@ -4,10 +4,15 @@
 //! Pure: frames to send are collected, changes of the way to a locator are handed out by
 //! [`Underlay::take_changes`]. A next hop that was known once stays in use while it is probed, so one
 //! lost answer stops no tunnel; only when three probes in a row stayed unanswered is it unknown.
+//!
+//! Several next hops with the same right share a locator's flows (R95, `spread.rs`). They are probed more often
+//! than one alone, since there is somebody to take over.
 
 mod neighbor;
+mod news;
 mod path_mtu;
 mod route;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -15,13 +20,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::Locators;
-use godwit_tables::update::PortIdx;
+use godwit_tables::update::{PortIdx, Shares};
 use godwit_wire::{Instant, Mac};
 
-use crate::io::UplinkSpec;
+use crate::config::Liveness;
+use crate::io::{Route, RouteOrigin, UplinkSpec};
 use crate::timers::Timers;
 
 pub(crate) use neighbor::Neighbor;
+pub(crate) use news::{Cut, News};
+pub(crate) use spread::NextHop;
+use spread::Spread;
 
 /// Neighbors that are kept without being in use; the rest is asked for again when needed.
 const MAX_IDLE_NEIGHBORS: usize = 1024;
@@ -37,6 +46,15 @@ pub(crate) struct Hop {
     pub(crate) mtu: u16,
 }
 
+/// All ways to a remote locator that are fit to be used.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Ways {
+    /// Each with its place, which it keeps while it is fit.
+    pub(crate) hops: Vec<(u8, Hop)>,
+    /// The place by which each share of the flows goes, where there are several.
+    pub(crate) shares: Option<Shares>,
+}
+
 #[derive(Debug)]
 struct Uplink {
     spec: UplinkSpec,
@@ -46,29 +64,45 @@ struct Uplink {
 /// A remote locator in use.
 #[derive(Debug)]
 struct Remote {
-    /// Uplink and next hop; `None`: no uplink leads there.
-    via: Option<(PortIdx, IpAddr)>,
-    /// The way as it was handed out.
-    hop: Option<Hop>,
+    /// Uplinks and next hops; none: no uplink leads there.
+    vias: Vec<NextHop>,
+    spread: Spread,
+    /// The ways as they were handed out.
+    ways: Ways,
 }
 
 /// Uplinks, their neighbors and the remote locators in use.
 #[derive(Default, Debug)]
 pub(crate) struct Underlay {
+    /// Locators of a loopback, of which each family may have one.
+    loopback: Locators,
+    liveness: Liveness,
     uplinks: BTreeMap<PortIdx, Uplink>,
-    neighbors: BTreeMap<(PortIdx, IpAddr), Neighbor>,
+    /// The configuration's routes.
+    fixed: Vec<Route>,
+    /// The kernel's.
+    kernel: Vec<Route>,
+    neighbors: BTreeMap<NextHop, Neighbor>,
     remotes: BTreeMap<IpAddr, Remote>,
-    timers: Timers<(PortIdx, IpAddr)>,
+    timers: Timers<NextHop>,
     changed: BTreeSet<IpAddr>,
     paths: path_mtu::Paths,
     frames: Vec<(PortIdx, Vec<u8>)>,
-    /// Next hops that stopped to answer, since the start.
-    pub(crate) lost: u64,
+    news: Vec<News>,
 }
 
 impl Underlay {
-    /// The NVE's locators: of each family the one of the first uplink that has it.
+    /// With the locators of a loopback, if there are any.
+    pub(crate) fn new(loopback: Locators, liveness: Liveness) -> Underlay {
+        Underlay { loopback, liveness, ..Underlay::default() }
+    }
+
+    /// The NVE's locators: those of the loopback; without them, of each family the one of the first uplink that
+    /// has it.
     pub(crate) fn locators(&self) -> Locators {
+        if !self.loopback.is_empty() {
+            return if self.uplinks.is_empty() { Locators::default() } else { self.loopback };
+        }
         let mut l = Locators::default();
         for u in self.uplinks.values() {
             l.v4 = l.v4.or(u.spec.v4.map(|n| n.addr));
@@ -82,7 +116,21 @@ impl Underlay {
         self.uplinks.values().map(|u| u.spec.mtu).min()
     }
 
-    /// Adds or replaces an uplink and announces its locators.
+    /// Packets to `remote` come from a locator that every uplink leads to.
+    fn is_loopback(&self, remote: IpAddr) -> bool {
+        match remote {
+            IpAddr::V4(_) => self.loopback.v4.is_some(),
+            IpAddr::V6(_) => self.loopback.v6.is_some(),
+        }
+    }
+
+    /// Takes over all routes of one origin.
+    pub(crate) fn set_routes(&mut self, now: Instant, origin: RouteOrigin, routes: Vec<Route>) {
+        self.take_routes(origin, routes);
+        self.reroute(now);
+    }
+
+    /// Adds or replaces an uplink and announces its addresses.
     pub(crate) fn set_uplink(&mut self, now: Instant, port: PortIdx, spec: UplinkSpec) {
         self.drop_neighbors_of(port);
         self.uplinks.insert(port, Uplink { spec, link_up: true });
@@ -108,28 +156,32 @@ impl Underlay {
                 self.announce(port);
             }
             self.reroute(now);
+            if !up {
+                self.news.push(News::LinkDown { uplink: port, cut: self.cut_behind(|v| v.0 == port) });
+            }
         }
         true
     }
 
-    /// Starts to use `remote`; its way, if that is known already.
-    pub(crate) fn watch(&mut self, now: Instant, remote: IpAddr) -> Option<Hop> {
+    /// Starts to use `remote`; the ways there that are known already.
+    pub(crate) fn watch(&mut self, now: Instant, remote: IpAddr) -> Ways {
         if !self.remotes.contains_key(&remote) {
-            let via = self.route(remote);
-            self.remotes.insert(remote, Remote { via, hop: None });
-            if let Some(key) = via {
-                self.use_neighbor(now, key);
+            let vias = self.route(remote);
+            for &key in &vias {
+                self.use_neighbor(now, key, vias.len() > 1);
             }
+            self.remotes.insert(remote, Remote { vias, spread: Spread::default(), ways: Ways::default() });
             self.settle(remote);
             self.changed.remove(&remote);
         }
-        self.hop(remote)
+        self.ways(remote)
     }
 
     /// Stops to use it.
     pub(crate) fn unwatch(&mut self, remote: IpAddr) {
-        if let Some(Remote { via: Some(key), .. }) = self.remotes.remove(&remote) {
-            self.release_neighbor(key);
+        let vias = self.remotes.remove(&remote).map(|r| r.vias).unwrap_or_default();
+        for &key in &vias {
+            self.release_neighbor(key, vias.len() > 1);
         }
         self.changed.remove(&remote);
         self.paths.forget(remote);
@@ -147,14 +199,52 @@ impl Underlay {
         believed
     }
 
-    /// The way to a watched locator.
+    /// The way to a watched locator; one of them where there are several.
     pub(crate) fn hop(&self, remote: IpAddr) -> Option<Hop> {
-        self.remotes.get(&remote).and_then(|r| r.hop)
+        self.remotes.get(&remote).and_then(|r| r.ways.hops.first()).map(|(_, hop)| *hop)
+    }
+
+    /// The ways to a watched locator.
+    pub(crate) fn ways(&self, remote: IpAddr) -> Ways {
+        self.remotes.get(&remote).map(|r| r.ways.clone()).unwrap_or_default()
     }
 
     /// Some uplink leads to a watched locator, resolved or not.
     pub(crate) fn is_routed(&self, remote: IpAddr) -> bool {
-        self.remotes.get(&remote).is_some_and(|r| r.via.is_some())
+        self.remotes.get(&remote).is_some_and(|r| !r.vias.is_empty())
+    }
+
+    /// Watched locators, with their next hops and how many of [`SHARES`](godwit_tables::update::SHARES) each has.
+    pub(crate) fn remotes(&self) -> impl Iterator<Item = (IpAddr, Vec<(NextHop, usize)>)> {
+        self.remotes.iter().map(|(&ip, r)| (ip, r.shares()))
+    }
+
+    /// Likewise, of one locator.
+    pub(crate) fn remote(&self, ip: IpAddr) -> Vec<(NextHop, usize)> {
+        self.remotes.get(&ip).map(Remote::shares).unwrap_or_default()
+    }
+
+    /// What is known of one neighbor.
+    pub(crate) fn neighbor(&self, key: NextHop) -> Option<&Neighbor> {
+        self.neighbors.get(&key)
+    }
+
+    /// The uplink is there and has a link.
+    pub(crate) fn has_link(&self, uplink: PortIdx) -> bool {
+        self.uplinks.get(&uplink).is_some_and(|u| u.link_up)
+    }
+
+    /// The routes of one origin.
+    pub(crate) fn routes(&self, origin: RouteOrigin) -> &[Route] {
+        match origin {
+            RouteOrigin::Fixed => &self.fixed,
+            RouteOrigin::Kernel => &self.kernel,
+        }
+    }
+
+    /// What became of next hops since the last call.
+    pub(crate) fn take_news(&mut self) -> Vec<News> {
+        core::mem::take(&mut self.news)
     }
 
     /// Watched locators whose way changed since the last call, in order.
@@ -184,43 +274,47 @@ impl Underlay {
         }
         let remotes: Vec<IpAddr> = self.remotes.keys().copied().collect();
         for &remote in &remotes {
-            let via = self.route(remote);
-            if let Some(r) = self.remotes.get_mut(&remote) {
-                r.via = via;
+            let vias = self.route(remote);
+            for &key in &vias {
+                self.use_neighbor(now, key, vias.len() > 1);
             }
-            if let Some(key) = via {
-                self.use_neighbor(now, key);
+            if let Some(r) = self.remotes.get_mut(&remote) {
+                r.vias = vias;
             }
             self.settle(remote);
         }
         self.drop_unasked();
     }
 
-    /// Computes the way to `remote` from its next hop and notes whether it changed.
+    /// Computes the ways to `remote` from its next hops and notes whether they changed.
     fn settle(&mut self, remote: IpAddr) {
         let Some(r) = self.remotes.get(&remote) else { return };
-        let hop = r.via.and_then(|(port, next)| {
-            let dst_mac = self.neighbors.get(&(port, next))?.mac?;
-            let spec = self.uplinks.get(&port)?.spec;
-            let src_ip = source(&spec, remote)?;
-            Some(Hop {
-                uplink: port,
-                src_mac: spec.mac,
-                dst_mac,
-                src_ip,
-                mtu: self.paths.mtu(remote, spec.mtu),
-            })
-        });
-        if let Some(r) = self.remotes.get_mut(&remote).filter(|r| r.hop != hop) {
-            r.hop = hop;
+        let hops: BTreeMap<NextHop, Hop> =
+            r.vias.iter().filter_map(|&via| Some((via, self.make_hop(remote, via)?))).collect();
+        let Some(r) = self.remotes.get_mut(&remote) else { return };
+        let fit: Vec<NextHop> = hops.keys().copied().collect();
+        r.spread.follow(&fit);
+        let hops = r.spread.places().filter_map(|(place, via)| Some((place, *hops.get(&via)?)));
+        let ways = Ways { hops: hops.collect(), shares: r.spread.shares() };
+        if r.ways != ways {
+            r.ways = ways;
             self.changed.insert(remote);
         }
     }
 
+    /// The way to `remote` by one of its next hops; `None`: that does not answer, or its uplink has no link.
+    fn make_hop(&self, remote: IpAddr, (port, next): NextHop) -> Option<Hop> {
+        let dst_mac = self.neighbors.get(&(port, next))?.mac?;
+        let Uplink { spec, link_up } = self.uplinks.get(&port)?;
+        let src_ip = self.source(spec, remote)?;
+        let mtu = self.paths.mtu(remote, spec.mtu);
+        link_up.then_some(Hop { uplink: port, src_mac: spec.mac, dst_mac, src_ip, mtu })
+    }
+
     /// All locators behind a next hop, after its MAC changed.
-    fn settle_behind(&mut self, key: (PortIdx, IpAddr)) {
+    fn settle_behind(&mut self, key: NextHop) {
         let behind: Vec<IpAddr> =
-            self.remotes.iter().filter(|(_, r)| r.via == Some(key)).map(|(ip, _)| *ip).collect();
+            self.remotes.iter().filter(|(_, r)| r.vias.contains(&key)).map(|(ip, _)| *ip).collect();
         for remote in behind {
             self.settle(remote);
         }
@@ -233,12 +327,26 @@ impl Underlay {
             self.timers.set(key, None);
         }
     }
+
+    /// Where packets to `remote` come from: the loopback's locator of its family, else the uplink's.
+    fn source(&self, spec: &UplinkSpec, remote: IpAddr) -> Option<IpAddr> {
+        let own = self.loopback;
+        match (remote, own.is_empty()) {
+            (IpAddr::V4(_), false) => own.v4.map(IpAddr::from),
+            (IpAddr::V6(_), false) => own.v6.map(IpAddr::from),
+            (IpAddr::V4(_), true) => spec.v4.map(|n| n.addr.into()),
+            (IpAddr::V6(_), true) => spec.v6.map(|n| n.addr.into()),
+        }
+    }
 }
 
-/// The uplink's locator of `remote`'s family.
-fn source(spec: &UplinkSpec, remote: IpAddr) -> Option<IpAddr> {
-    match remote {
-        IpAddr::V4(_) => spec.v4.map(|n| n.addr.into()),
-        IpAddr::V6(_) => spec.v6.map(|n| n.addr.into()),
+impl Remote {
+    /// Its next hops, with how many shares of its flows go by each.
+    fn shares(&self) -> Vec<(NextHop, usize)> {
+        let of = |via: &NextHop| {
+            let place = self.spread.places().find(|(_, hop)| hop == via).map(|(place, _)| place);
+            self.spread.count(place.filter(|p| self.ways.hops.iter().any(|(at, _)| at == p)))
+        };
+        self.vias.iter().map(|via| (*via, of(via))).collect()
     }
 }

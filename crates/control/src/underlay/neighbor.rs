@@ -8,16 +8,16 @@ use godwit_wire::arp::{self, ArpRepr};
 use godwit_wire::ndp::{self, AdvertFrame, SolicitFrame};
 use godwit_wire::{Instant, Mac, Span};
 
-use super::{MAX_IDLE_NEIGHBORS, Underlay};
+use super::{MAX_IDLE_NEIGHBORS, News, NextHop, Underlay};
 
 /// Gaps after the first questions, in milliseconds: quick ones for a packet that waits, then one a second
 /// (RFC 4861's RETRANS_TIMER). Longer ones would go on cutting VMs off long after an outage is over.
 const RETRY_MS: [u64; 5] = [50, 150, 300, 500, 1000];
-/// A confirmed neighbor is trusted for so long.
+/// A confirmed neighbor is trusted for so long, unless others beside it could take over.
 const REACHABLE: Span = Span::from_ms(30_000);
 /// Gap between two probes.
 const PROBE_GAP: Span = Span::from_ms(1000);
-/// Unanswered probes that make a neighbor unknown.
+/// Unanswered probes that make a neighbor unknown, unless [`Liveness`](crate::Liveness) says else.
 const PROBES: u32 = 3;
 /// A neighbor that nothing uses is forgotten after so long.
 const IDLE: Span = Span::from_ms(600_000);
@@ -57,33 +57,50 @@ pub(crate) struct Neighbor {
     pub(crate) reach: Reach,
     /// So many remote locators are behind it.
     users: u32,
+    /// Of these, so many have other next hops, too.
+    shared: u32,
+    /// It is probed as one that has others beside it.
+    watched: bool,
+    /// It was in use and fell silent.
+    silent: bool,
 }
 
 impl Neighbor {
+    fn new(mac: Option<Mac>, reach: Reach) -> Neighbor {
+        Neighbor { mac, reach, users: 0, shared: 0, watched: false, silent: false }
+    }
+
     /// Nothing is behind it, until it is counted again.
     pub(super) fn release_all(&mut self) {
-        self.users = 0;
+        (self.users, self.shared) = (0, 0);
     }
 }
 
 impl Underlay {
-    /// One more locator is behind this next hop.
-    pub(super) fn use_neighbor(&mut self, now: Instant, key: (PortIdx, IpAddr)) {
-        let fresh = Neighbor { mac: None, reach: Reach::Incomplete { tries: 0 }, users: 0 };
+    /// One more locator is behind this next hop; `shared`: behind others, too.
+    pub(super) fn use_neighbor(&mut self, now: Instant, key: NextHop, shared: bool) {
+        let fresh = Neighbor::new(None, Reach::Incomplete { tries: 0 });
         let known = self.neighbors.contains_key(&key);
         let n = self.neighbors.entry(key).or_insert(fresh);
         n.users += 1;
+        n.shared += u32::from(shared);
+        let hurry = shared && !n.watched;
+        n.watched |= shared;
         match n.reach {
             Reach::Incomplete { .. } if !known => self.ask(now, key),
             Reach::Stale => self.probe(now, key),
+            // Trusted for longer than it may be from now on.
+            Reach::Reachable if hurry => self.probe(now, key),
             _ => {}
         }
     }
 
     /// One locator less.
-    pub(super) fn release_neighbor(&mut self, key: (PortIdx, IpAddr)) {
+    pub(super) fn release_neighbor(&mut self, key: NextHop, shared: bool) {
         let Some(n) = self.neighbors.get_mut(&key) else { return };
         n.users = n.users.saturating_sub(1);
+        n.shared = n.shared.saturating_sub(u32::from(shared));
+        n.watched = n.shared > 0;
         if n.users == 0 && n.mac.is_none() {
             self.neighbors.remove(&key);
             self.timers.set(key, None);
@@ -94,6 +111,7 @@ impl Underlay {
     pub(super) fn drop_unasked(&mut self) {
         let timers = &mut self.timers;
         self.neighbors.retain(|key, n| {
+            n.watched = n.shared > 0;
             let keep = n.users > 0 || n.mac.is_some();
             if !keep {
                 timers.set(*key, None);
@@ -106,7 +124,9 @@ impl Underlay {
     /// they can be neighbors at all, because a tunnel to them may be wanted soon.
     pub(crate) fn learned(&mut self, now: Instant, port: PortIdx, ip: IpAddr, mac: Mac, solicited: bool) {
         let key = (port, ip);
-        if !mac.is_unicast() || !self.is_on_link(port, ip) || self.locators().contains(ip) {
+        let own = |u: &super::Uplink| [u.spec.v4.map(|n| n.addr.into()), u.spec.v6.map(|n| n.addr.into())];
+        let is_own = |ip| self.uplinks.values().any(|u| own(u).contains(&Some(ip)));
+        if !mac.is_unicast() || !self.is_on_link(port, ip) || self.locators().contains(ip) || is_own(ip) {
             return;
         }
         let known = self.neighbors.get_mut(&key);
@@ -115,16 +135,20 @@ impl Underlay {
         }
         let Some(n) = known else {
             if self.neighbors.len() < MAX_IDLE_NEIGHBORS + self.remotes.len() {
-                self.neighbors.insert(key, Neighbor { mac: Some(mac), reach: Reach::Stale, users: 0 });
+                self.neighbors.insert(key, Neighbor::new(Some(mac), Reach::Stale));
                 self.timers.set(key, Some(now + IDLE));
             }
             return;
         };
         let moved = n.mac != Some(mac);
         n.mac = Some(mac);
+        if core::mem::take(&mut n.silent) {
+            self.news.push(News::Back { uplink: port, ip });
+        }
         if solicited || !moved {
             n.reach = Reach::Reachable;
-            self.timers.set(key, Some(now + REACHABLE));
+            let trusted = if n.watched { self.liveness.interval } else { REACHABLE };
+            self.timers.set(key, Some(now + trusted));
         } else if n.users > 0 {
             // News that we did not ask for: used at once, and verified.
             self.probe(now, key);
@@ -137,7 +161,7 @@ impl Underlay {
     /// The operator says where a neighbor is.
     pub(crate) fn set_permanent(&mut self, port: PortIdx, ip: IpAddr, mac: Mac) {
         let key = (port, ip);
-        let fresh = Neighbor { mac: None, reach: Reach::Permanent, users: 0 };
+        let fresh = Neighbor::new(None, Reach::Permanent);
         let n = self.neighbors.entry(key).or_insert(fresh);
         (n.mac, n.reach) = (Some(mac), Reach::Permanent);
         self.timers.set(key, None);
@@ -151,6 +175,7 @@ impl Underlay {
         }
         while let Some(key) = self.timers.pop_due(now) {
             let Some(n) = self.neighbors.get_mut(&key) else { continue };
+            let enough = if n.watched { self.liveness.tries } else { PROBES };
             match n.reach {
                 Reach::Incomplete { .. } => self.ask(now, key),
                 Reach::Reachable if n.users > 0 => self.probe(now, key),
@@ -161,7 +186,7 @@ impl Underlay {
                 Reach::Stale => {
                     self.neighbors.remove(&key);
                 }
-                Reach::Probe { tries } if tries >= PROBES => self.give_up(now, key),
+                Reach::Probe { tries } if tries >= enough => self.give_up(now, key),
                 Reach::Probe { .. } => self.probe(now, key),
                 Reach::Permanent => {}
             }
@@ -169,18 +194,20 @@ impl Underlay {
     }
 
     /// It did not answer: packets for the locators behind it wait from now on.
-    fn give_up(&mut self, now: Instant, key: (PortIdx, IpAddr)) {
+    fn give_up(&mut self, now: Instant, key: NextHop) {
         if let Some(n) = self.neighbors.get_mut(&key) {
             n.mac = None;
             n.reach = Reach::Incomplete { tries: 0 };
-            self.lost += 1;
+            n.silent = n.users > 0;
         }
         self.settle_behind(key);
+        let (uplink, ip) = key;
+        self.news.push(News::Silent { uplink, ip, cut: self.cut_behind(|via| *via == key) });
         self.ask(now, key);
     }
 
     /// Asks everyone.
-    fn ask(&mut self, now: Instant, key: (PortIdx, IpAddr)) {
+    fn ask(&mut self, now: Instant, key: NextHop) {
         let Some(n) = self.neighbors.get_mut(&key) else { return };
         let Reach::Incomplete { tries } = &mut n.reach else { return };
         let gap = RETRY_MS[(*tries as usize).min(RETRY_MS.len() - 1)];
@@ -190,34 +217,36 @@ impl Underlay {
     }
 
     /// Asks the neighbor itself.
-    fn probe(&mut self, now: Instant, key: (PortIdx, IpAddr)) {
+    fn probe(&mut self, now: Instant, key: NextHop) {
         let Some(n) = self.neighbors.get_mut(&key) else { return };
         let tries = match n.reach {
             Reach::Probe { tries } => tries + 1,
             _ => 1,
         };
         n.reach = Reach::Probe { tries };
-        let mac = n.mac;
-        self.timers.set(key, Some(now + PROBE_GAP));
+        let (mac, gap) = (n.mac, if n.watched { self.liveness.wait } else { PROBE_GAP });
+        self.timers.set(key, Some(now + gap));
         self.solicit(key, mac);
     }
 
     /// Emits the question, to `to` or to everyone who may be concerned.
-    fn solicit(&mut self, (port, ip): (PortIdx, IpAddr), to: Option<Mac>) {
+    fn solicit(&mut self, (port, ip): NextHop, to: Option<Mac>) {
         let Some(spec) = self.uplinks.get(&port).map(|u| u.spec) else { return };
         let mut buf = [0; ndp::MAX_FRAME_LEN];
         let written = match ip {
-            IpAddr::V4(target) => spec.v4.and_then(|n| {
+            // An uplink without an address of its own asks in the name of the loopback (RFC 8950's IPv4 aside).
+            IpAddr::V4(target) => spec.v4.map(|n| n.addr).or(self.loopback.v4).and_then(|own| {
                 let dst = to.unwrap_or(Mac::BROADCAST);
-                ArpRepr::request(spec.mac, n.addr, target).emit_frame(&mut buf, dst, spec.mac).ok()
+                ArpRepr::request(spec.mac, own, target).emit_frame(&mut buf, dst, spec.mac).ok()
             }),
-            IpAddr::V6(target) => spec.v6.and_then(|n| {
+            IpAddr::V6(target) => {
+                let own = spec.v6.map_or(spec.v6_link_local.unwrap_or(spec.mac.link_local()), |n| n.addr);
                 let frame = match to {
-                    Some(mac) => SolicitFrame::probe(spec.mac, n.addr, mac, target),
-                    None => SolicitFrame::resolve(spec.mac, n.addr, target),
+                    Some(mac) => SolicitFrame::probe(spec.mac, own, mac, target),
+                    None => SolicitFrame::resolve(spec.mac, own, target),
                 };
                 frame.emit_frame(&mut buf).ok()
-            }),
+            }
         };
         self.push_frame(port, &buf, written);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_tables::event::Event;
-use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_tables::update::{Key, PortIdx, PortRole, Shares, TunnelIdx, Update, VmState, VnIdx};
 use godwit_wire::arp::{self, Arp};
 use godwit_wire::ethernet;
 use godwit_wire::outer::OuterHeader;
@@ -28,6 +28,9 @@ pub struct Tables {
     pub policies: BTreeMap<PortIdx, (Vec<Rule>, Verdict, Option<Dscp>)>,
     staged: BTreeMap<(PortIdx, u8), Rule>,
     pub twins: BTreeMap<TunnelIdx, TunnelIdx>,
+    /// Ways of tunnels that have several: uplink, header and MTU.
+    pub ways: BTreeMap<(TunnelIdx, u8), (PortIdx, OuterHeader, u16)>,
+    pub spread: BTreeMap<TunnelIdx, Shares>,
     pub silent: BTreeMap<VnIdx, Span>,
     pub routers: BTreeSet<(VnIdx, IpAddr)>,
 }
@@ -75,6 +78,14 @@ impl Tables {
                 let there = |t: TunnelIdx| self.tunnels.contains_key(&t);
                 assert!(there(tunnel) && twin.is_none_or(there), "{update:?}: no such tunnel");
             }
+            Update::TunnelWay { tunnel, .. } => {
+                assert!(self.tunnels.contains_key(&tunnel), "{update:?}: no such tunnel");
+            }
+            Update::TunnelSpread { tunnel, shares: Some(shares) } => {
+                assert!(self.tunnels[&tunnel].1.is_some(), "{update:?}: not ready");
+                let told = shares.iter().all(|at| self.ways.contains_key(&(tunnel, *at)));
+                assert!(told, "{update:?}: no such way");
+            }
             Update::PolicySet { port, rules, .. } => {
                 let staged = (0..rules).all(|at| self.staged.contains_key(&(port, at)));
                 assert!(staged && self.ports.contains_key(&port), "{update:?}: no such rules or port");
@@ -98,6 +109,11 @@ impl Tables {
             }
             _ => {}
         }
+    }
+
+    fn gather(&mut self, tunnel: TunnelIdx) {
+        self.spread.remove(&tunnel);
+        self.ways.retain(|(t, _), _| *t != tunnel);
     }
 
     pub fn apply(&mut self, update: Update) {
@@ -183,13 +199,23 @@ impl Tables {
                 self.tunnels.insert(tunnel, (remote, Some((header, mtu))));
             }
             Update::TunnelPending { tunnel, remote } => {
+                self.gather(tunnel);
                 self.tunnels.insert(tunnel, (remote, None));
             }
             Update::TunnelTwin { tunnel, twin } => {
                 self.twins.remove(&tunnel);
                 self.twins.extend(twin.map(|t| (tunnel, t)));
             }
+            Update::TunnelWay { tunnel, at, uplink, mtu, header } => {
+                self.ways.insert((tunnel, at), (uplink, header, mtu));
+            }
+            Update::TunnelSpread { tunnel, shares: Some(shares) } => {
+                self.spread.insert(tunnel, shares);
+                self.ways.retain(|(t, at), _| *t != tunnel || shares.contains(at));
+            }
+            Update::TunnelSpread { tunnel, shares: None } => self.gather(tunnel),
             Update::TunnelRemove { tunnel } => {
+                self.gather(tunnel);
                 self.twins.remove(&tunnel);
                 self.tunnels.remove(&tunnel);
             }

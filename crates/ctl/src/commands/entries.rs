@@ -46,6 +46,8 @@ struct EntryView {
     /// Null: it does not end by itself.
     expires_ms: Option<u64>,
     ips: Vec<String>,
+    /// By which next hops the locator is reached, with their uplinks.
+    next_hops: Vec<String>,
     held: u64,
     flushed: u64,
     forwarded: u64,
@@ -67,6 +69,7 @@ impl From<v1::Entry> for EntryView {
             version: text::version(e.version.as_ref()),
             expires_ms: (e.expires_ms != 0).then_some(e.expires_ms),
             ips: text::ips(&e.ips),
+            next_hops: e.next_hops,
             held: h.held,
             flushed: h.flushed,
             forwarded: h.forwarded,
@@ -104,7 +107,18 @@ struct EntryList {
 
 impl Report for EntryList {
     fn text(&self) -> String {
-        let headings = [">VNI", "MAC", "STATE", "NVE", "LOCATOR", ">VERSION", ">ENDS IN", "IPS", "HANDOVER"];
+        let headings = [
+            ">VNI",
+            "MAC",
+            "STATE",
+            "NVE",
+            "LOCATOR",
+            "BY NEXT HOPS",
+            ">VERSION",
+            ">ENDS IN",
+            "IPS",
+            "HANDOVER",
+        ];
         let mut t = Table::new(&headings);
         for e in &self.entries {
             t.row([
@@ -113,6 +127,7 @@ impl Report for EntryList {
                 e.state(),
                 text::or_empty(e.nve.as_ref()),
                 text::or_empty(e.locator.as_ref()),
+                e.next_hops.join(" "),
                 text::or_empty(e.version.as_ref()),
                 e.expires_ms.map(text::span_ms).unwrap_or_default(),
                 e.ips.join(" "),

@@ -12,6 +12,7 @@ pub mod placement;
 pub mod policy;
 pub mod port;
 pub mod trace;
+pub mod underlay;
 pub mod vm;
 pub mod vn;
 
@@ -37,6 +38,7 @@ pub async fn run(command: Command, ctx: &mut Context<'_>) -> Result<(), Failure>
         Command::Counters(a) => counters::run(&a, ctx).await,
         Command::Perf(a) => perf::run(&a, ctx).await,
         Command::Placement(c) => placement::run(c, ctx).await,
+        Command::Underlay(a) => underlay::run(&a, ctx).await,
         Command::Entries(a) => entries::run(&a, ctx).await,
         Command::Trace(a) => trace::run(&a, ctx).await,
         Command::Completions { shell } => {

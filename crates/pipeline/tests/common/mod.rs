@@ -186,6 +186,8 @@ impl Lab {
             mac: UP_MAC,
             v4: Some(LOC4),
             v6: Some(LOC6),
+            link_v4: None,
+            link_v6: None,
             v6_link_local: Some(LL6),
             exception,
         };
