@@ -201,7 +201,6 @@ fn r95_underlay() {
     insta::assert_snapshot!(f.transcript(&[
         "underlay --nve nve-a",
         "underlay --socket SOCKET --json",
-        "underlay",
     ]));
 }
 

@@ -364,7 +364,7 @@ frame: from 02:00:00:00:00:01 to 02:00:00:00:00:04, type 0x0800
 VN 1: VNI 1 (R13)
 source 02:00:00:00:00:01 is the port's VM (R65)
 destination 02:00:00:00:00:04 in VN 1: Remote { tunnel: TunnelIdx(0) }
-tunnel 0: to NVE 198.18.0.2, MTU 1600 (R8), ready
+tunnel 0: to NVE 198.18.0.2, MTU 1600 (R8), by port 0 to the next hop 02:00:00:00:bb:00
 => goes to NVE 198.18.0.2 (R1)
 ";
     assert_eq!(t.to_string(), want);
