@@ -76,7 +76,8 @@ local function model(world)
             sampled = sampled + ms
             while probed < math.floor(sampled * 1000 / interval * (1 - (world.probes_lost or 0)) + 1e-6) do
                 probed = probed + 1
-                if #sampler < params.most then sampler[#sampler + 1] = world.latency(probed) end
+                local seen = probed % params.every == 0
+                if seen and #sampler < params.most then sampler[#sampler + 1] = world.latency(probed) end
             end
         end
     end
@@ -112,7 +113,8 @@ local function model(world)
             check("the sampler takes each at its time", kind == "simple" and per_second > 0)
             -- Said in Pktgen's log only.
             if sampler or most > MOST_SAMPLES then return end
-            params = { most = most, file = file }
+            -- It skips what comes within its interval: every other probe, where that is the probes' own.
+            params = { most = most, file = file, every = per_second < 2e6 / interval and 2 or 1 }
         end,
         latsampler = function(_, state)
             if state == "enable" then
