@@ -100,6 +100,7 @@ impl Bench {
                 router: false,
                 pinned: None,
                 policy: None,
+                allowed: Default::default(),
             };
             self.directory.define_vm(self.now, WALL_US, vm).expect("a new VM");
         }

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use godwit_wire::{Dscp, Mac, Vni};
+use godwit_model::Learning;
+use godwit_wire::{Dscp, Mac, Prefix, Vni};
 
 /// A name of an NVE, VN, VM or port.
 ///
@@ -93,6 +94,32 @@ pub fn ipv4(s: &str) -> Result<Ipv4Addr, String> {
 /// Says how one is written.
 pub fn ipv6(s: &str) -> Result<Ipv6Addr, String> {
     s.parse().map_err(|_| "an IPv6 address is written as in 2001:db8::1, without a prefix length".into())
+}
+
+/// A prefix, or an address alone.
+///
+/// # Errors
+/// Says how one is written.
+pub fn prefix(s: &str) -> Result<Prefix, String> {
+    s.parse::<Prefix>().map_err(|e| e.to_string())
+}
+
+/// Whose word binds addresses; `None`: it is not said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Word(pub Option<Learning>);
+
+/// `recorded`, `learned`, `learned=N` or `default`.
+///
+/// # Errors
+/// Names the words.
+pub fn learning(s: &str) -> Result<Word, String> {
+    if s == "default" {
+        return Ok(Word(None));
+    }
+    let word: Result<Learning, godwit_model::BadLearning> = s.parse();
+    word.map(|l| Word(Some(l))).map_err(|_| {
+        format!("use recorded, learned, learned=N with N from 1 to {}, or default", godwit_model::LEARNED_MAX)
+    })
 }
 
 /// A span in seconds, fractions allowed, not zero.

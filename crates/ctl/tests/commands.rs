@@ -40,6 +40,9 @@ fn vn() {
         "vn set bleu --silent flood",
         "vn set blue --unplanned accept",
         "vn set blue --rarp on --json",
+        "vn create red --vni 5004 --addresses learned --json",
+        "vn set blue --addresses recorded --addresses-v6 default --json",
+        "vn set blue --addresses learned=65",
         "vn set blue",
         "vn delete green",
         "vn delete blue",
@@ -67,6 +70,30 @@ fn vm() {
         "vm departed wbe1",
         "vm delete spare",
         "vm delete sparre",
+    ]));
+}
+
+#[test]
+fn r92_r93_r94_vm_addresses() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "vm show web2",
+        "vm define lb --vn blue --mac 02:00:00:00:00:09 --virtual 10.0.0.200,10.0.1.0/28 --virtual-mac 00:00:5e:00:01:33",
+        "vm define node --vn blue --mac 02:00:00:00:00:09 --route 10.244.1.0/24 --nested 02:00:00:00:01:01 --json",
+        "vm define pc --vn blue --mac 02:00:00:00:00:09 --addresses learned --addresses-v4 recorded",
+        "vm set web2 --virtual 10.0.0.201 --no-virtual 10.0.0.200 --virtual-mac 00:00:5e:00:01:34",
+        "vm set web2 --nested 02:00:00:00:01:02 --no-nested 02:00:00:00:01:01 --no-virtual-mac 00:00:5e:00:01:33",
+        "vm set web2 --route 2001:db8:1::/64 --no-route 10.244.1.0/24 --router",
+        "vm set web2 --ipv4 10.0.0.3,10.0.0.4 --no-ipv4 10.0.0.2 --ipv6 2001:db8::3 --no-ipv6 2001:db8::2",
+        "vm set web2 --addresses learned=4 --addresses-v6 default --no-router --no-policy",
+        "vm set web2 --policy web --json",
+        "vm set web2 --nested 02:00:00:00:00:01",
+        "vm set wbe2 --router",
+        "vm set web2",
+        "vm set web2 --router --no-router",
+        "vm set web2 --route 10.244.1.7/24",
+        "vm set web2 --addresses many",
+        "vm set web2 --nested 01:00:5e:00:00:01",
     ]));
 }
 

@@ -30,6 +30,17 @@ impl Prefix {
         self.addr
     }
 
+    /// Its highest address.
+    pub fn last(&self) -> IpAddr {
+        let rest =
+            if self.len == 0 { u128::MAX } else { u128::MAX.checked_shr(self.len.into()).unwrap_or(0) };
+        let last = aligned(self.addr) | rest;
+        match self.addr {
+            IpAddr::V4(_) => IpAddr::V4(((last >> 96) as u32).into()),
+            IpAddr::V6(_) => IpAddr::V6(last.into()),
+        }
+    }
+
     /// Bits that its addresses share.
     pub fn prefix_len(&self) -> u8 {
         self.len

@@ -1,5 +1,6 @@
 //! The command families: arguments, calls and output of each in a file of its own.
 
+mod addresses;
 pub mod counters;
 pub mod entries;
 mod explain;

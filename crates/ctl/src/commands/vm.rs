@@ -7,6 +7,7 @@ use godwit_nva_api::v1;
 use godwit_wire::Mac;
 use serde::Serialize;
 
+use super::addresses::{AllowedArgs, AllowedView, BoundView, LearningArgs, OwnerView, SetArgs, bound_text};
 use super::moves;
 use crate::context::{Context, Report};
 use crate::failure::Failure;
@@ -20,6 +21,8 @@ use crate::{parse, text};
 pub enum VmCommand {
     /// Define a VM's interface: its VN and its addresses.
     Define(DefineArgs),
+    /// Change what is named of a VM, while it runs: addresses, what it shares, routes or has within it.
+    Set(Box<SetArgs>),
     /// List VMs.
     List {
         /// Only those of this VN.
@@ -55,7 +58,12 @@ pub enum VmCommand {
 #[command(after_help = "\
 Examples:
   godwitctl vm define web1 --vn blue --mac 02:00:00:00:00:01 --ipv4 10.0.0.1 --ipv6 2001:db8::1
-  godwitctl vm define gw --vn blue --mac 02:00:00:00:00:fe --ipv4 10.0.0.254 --router --pin rack7-vtep")]
+  godwitctl vm define gw --vn blue --mac 02:00:00:00:00:fe --ipv4 10.0.0.254 --router --pin rack7-vtep
+  godwitctl vm define lb1 --vn blue --mac 02:00:00:00:00:07 --ipv4 10.0.0.7 --virtual 10.0.0.200
+  godwitctl vm define node1 --vn blue --mac 02:00:00:00:00:08 --ipv4 10.0.0.8 --route 10.244.1.0/24 \\
+    --nested 02:00:00:00:01:01,02:00:00:00:01:02
+
+It says all at once: what is not named is not allowed any more. `vm set` changes what is named.")]
 pub struct DefineArgs {
     /// Its name.
     #[arg(value_parser = parse::name)]
@@ -74,9 +82,13 @@ pub struct DefineArgs {
     ipv6: Vec<Ipv6Addr>,
     /// It is a router: NVEs say so when they answer neighbor solicitations for it. Without this they
     /// say what the VM's own advertisements say. Only such VMs may send router advertisements,
-    /// redirects and answers of DHCP.
+    /// redirects and answers of DHCP, and from any address that is no other VM's of the VN (NAT, VPN).
     #[arg(long)]
     router: bool,
+    #[command(flatten)]
+    learning: LearningArgs,
+    #[command(flatten)]
+    more: AllowedArgs,
     /// It lives behind this NVE, which may be a foreign one, and no claim moves it.
     #[arg(long, value_name = "NVE", value_parser = parse::name)]
     pin: Option<String>,
@@ -163,6 +175,14 @@ struct VmView {
     moving: Option<String>,
     /// What it may send and receive; null: no policy.
     policy: Option<String>,
+    /// What it may have beside its recorded addresses.
+    allowed: AllowedView,
+    /// Addresses that it has by its own word.
+    bound: Vec<BoundView>,
+    /// Virtual MACs that it has.
+    bound_macs: Vec<String>,
+    /// Who has what it shares; null where it was not asked for.
+    shared: Option<Vec<OwnerView>>,
 }
 
 impl From<v1::VmRecord> for VmView {
@@ -189,6 +209,10 @@ impl From<v1::VmRecord> for VmView {
             moving: text::some(&r.moving),
             policy: text::some(&r.policy),
             name: r.name,
+            allowed: r.allowed.unwrap_or_default().into(),
+            bound: r.bound_ips.into_iter().map(Into::into).collect(),
+            bound_macs: r.bound_macs.iter().map(|m| text::mac(*m)).collect(),
+            shared: (!r.shared.is_empty()).then(|| r.shared.into_iter().map(Into::into).collect()),
         }
     }
 }
@@ -198,12 +222,30 @@ impl VmView {
         self.ipv4.iter().chain(&self.ipv6).map(String::as_str).collect()
     }
 
+    /// What it shares, and who has each that somebody has.
+    fn sharing(&self) -> String {
+        let shared: Vec<_> =
+            self.allowed.r#virtual.iter().chain(&self.allowed.virtual_macs).cloned().collect();
+        let owner = |o: &OwnerView| format!("{} is at VM {}", o.address, o.vm);
+        let owners: Vec<_> = self.shared.iter().flatten().map(owner).collect();
+        let owners = if owners.is_empty() { String::new() } else { format!(" ({})", owners.join(", ")) };
+        if shared.is_empty() { String::new() } else { shared.join(" ") + &owners }
+    }
+
+    /// Addresses by its own word, in a cell.
+    fn bound_cell(&self) -> String {
+        let own = |kind| bound_text(&self.bound, &self.mac, kind);
+        let cells = [own("learned"), own("virtual")];
+        cells.into_iter().filter(|c| !c.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
     fn flags(&self) -> String {
         let flags = [(self.router, "router"), (self.pinned, "pinned"), (self.frozen, "frozen")];
         let mut words: Vec<String> = flags.iter().filter(|f| f.0).map(|f| f.1.to_owned()).collect();
         if !self.no_override.is_empty() {
             words.push(format!("no override ({})", self.no_override.join(" ")));
         }
+        words.extend(self.allowed.counts());
         words.extend(self.moving.as_ref().map(|m| format!("moving ({m})")));
         words.join(", ")
     }
@@ -218,6 +260,16 @@ impl Report for VmView {
             ("VNI", self.vni.to_string()),
             ("MAC", self.mac.clone()),
             ("IPs", self.ips().join(" ")),
+            ("learned", bound_text(&self.bound, &self.mac, "learned")),
+            ("virtual", bound_text(&self.bound, &self.mac, "virtual")),
+            ("virtual MACs", self.bound_macs.join(" ")),
+            (
+                "addresses",
+                Some(self.allowed.addresses.words()).filter(|w| w != "default").unwrap_or_default(),
+            ),
+            ("may share", self.sharing()),
+            ("routes for", self.allowed.routes.join(" ")),
+            ("nested MACs", self.allowed.nested.join(" ")),
             ("state", self.state.clone()),
             ("NVE", nve.unwrap_or_default()),
             ("version", text::or_empty(self.version.as_ref())),
@@ -235,7 +287,7 @@ struct VmList {
 
 impl Report for VmList {
     fn text(&self) -> String {
-        let mut t = Table::new(&["NAME", ">VNI", "MAC", "STATE", "NVE", ">VERSION", "IPS", "FLAGS"]);
+        let mut t = Table::new(&["NAME", ">VNI", "MAC", "STATE", "NVE", ">VERSION", "IPS", "BOUND", "FLAGS"]);
         for v in &self.vms {
             t.row([
                 v.name.clone(),
@@ -245,6 +297,7 @@ impl Report for VmList {
                 text::or_empty(v.nve.as_ref()),
                 text::or_empty(v.version.as_ref()),
                 v.ips().join(" "),
+                v.bound_cell(),
                 v.flags(),
             ]);
         }
@@ -303,6 +356,7 @@ async fn define(nva: &Nva, a: DefineArgs) -> Result<Changed, Failure> {
         router: a.router,
         pinned_nve: a.pin.clone().unwrap_or_default(),
         policy: a.policy.clone().unwrap_or_default(),
+        allowed: a.more.allowed(&a.learning),
     };
     match nva.settle(nva.client().define_vm(request)).await {
         Ok(vm) => Ok(Changed { verb: "defined", vm: vm.into() }),
@@ -310,6 +364,17 @@ async fn define(nva: &Nva, a: DefineArgs) -> Result<Changed, Failure> {
             let mut used = vec![(Named::Vn, a.vn.as_str())];
             used.extend(a.policy.as_deref().map(|policy| (Named::Policy, policy)));
             used.extend(a.pin.as_deref().map(|nve| (Named::Nve, nve)));
+            Err(suggest::explain(nva, f, &used).await)
+        }
+    }
+}
+
+async fn set(nva: &Nva, a: &SetArgs) -> Result<Changed, Failure> {
+    match nva.settle(nva.client().set_vm(a.request())).await {
+        Ok(vm) => Ok(Changed { verb: "changed", vm: vm.into() }),
+        Err(f) => {
+            let mut used = vec![(Named::Vm, a.name.as_str())];
+            used.extend(a.policy.as_deref().map(|policy| (Named::Policy, policy)));
             Err(suggest::explain(nva, f, &used).await)
         }
     }
@@ -339,6 +404,7 @@ pub async fn run(command: VmCommand, ctx: &mut Context<'_>) -> Result<(), Failur
     let nva = ctx.link.nva().await?;
     match command {
         VmCommand::Define(args) => ctx.show(&define(&nva, args).await?),
+        VmCommand::Set(args) => ctx.show(&set(&nva, &args).await?),
         VmCommand::List { vn } => match nva.vms(vn.as_deref().unwrap_or("")).await {
             Ok(vms) => ctx.show(&VmList { vms: vms.into_iter().map(VmView::from).collect() }),
             Err(f) => {

@@ -4,6 +4,7 @@ use clap::{Subcommand, ValueEnum};
 use godwit_nva_api::v1;
 use serde::Serialize;
 
+use super::addresses::{LearningArgs, LearningView};
 use crate::context::{Context, Report};
 use crate::failure::Failure;
 use crate::parse;
@@ -39,25 +40,32 @@ pub enum VnCommand {
         /// VMs that ask for their own IPv4 address by RARP, as a machine without a disk does: answer them.
         #[arg(long, value_enum, default_value_t = Rarp::Off)]
         rarp: Rarp,
+        /// Whose word binds addresses.
+        #[command(flatten)]
+        learning: LearningArgs,
     },
     /// Change a virtual network.
     #[command(
-        after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned deny",
+        after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned deny\n  godwitctl vn set blue --addresses-v6 learned=16",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
+            .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
     )]
     Set {
         /// Its name.
         #[arg(value_parser = parse::name)]
         name: String,
         /// Requests for addresses that the directory does not have.
-        #[arg(long, value_enum, group = "change")]
+        #[arg(long, value_enum)]
         silent: Option<Silent>,
         /// Claims for VMs that live at another NVE, where no move was ordered.
-        #[arg(long, value_enum, group = "change")]
+        #[arg(long, value_enum)]
         unplanned: Option<Unplanned>,
         /// VMs that ask for their own IPv4 address by RARP.
-        #[arg(long, value_enum, group = "change")]
+        #[arg(long, value_enum)]
         rarp: Option<Rarp>,
+        /// Whose word binds addresses.
+        #[command(flatten)]
+        learning: LearningArgs,
     },
     /// List the virtual networks.
     List,
@@ -122,6 +130,8 @@ struct VnView {
     unplanned: &'static str,
     /// Questions for own addresses are answered.
     rarp: bool,
+    /// Whose word binds addresses, where a VM's definition does not say.
+    addresses: LearningView,
     vms: u32,
     members: Vec<String>,
     /// Members that ask for the records that they need.
@@ -143,6 +153,7 @@ impl From<v1::Vn> for VnView {
             silent: if v.flood_silent { "flood" } else { "query" },
             unplanned,
             rarp: v.rarp,
+            addresses: v.learning.as_ref().into(),
             vms: v.vms,
             members: v.members,
             pulling: v.pulling,
@@ -164,8 +175,18 @@ struct VnList {
 
 impl Report for VnList {
     fn text(&self) -> String {
-        let mut t =
-            Table::new(&["NAME", ">VNI", ">MTU", "VLAN TAGS", "SILENT", "UNPLANNED", "RARP", ">VMS", "NVES"]);
+        let mut t = Table::new(&[
+            "NAME",
+            ">VNI",
+            ">MTU",
+            "VLAN TAGS",
+            "SILENT",
+            "UNPLANNED",
+            "RARP",
+            "ADDRESSES",
+            ">VMS",
+            "NVES",
+        ]);
         for v in &self.vns {
             t.row([
                 v.name.clone(),
@@ -175,6 +196,7 @@ impl Report for VnList {
                 v.silent.into(),
                 v.unplanned.into(),
                 if v.rarp { "on" } else { "off" }.into(),
+                v.addresses.words(),
                 v.vms.to_string(),
                 v.nves(),
             ]);
@@ -205,7 +227,7 @@ impl Report for Changed {
 pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let nva = ctx.link.nva().await?;
     match command {
-        VnCommand::Create { name, vni, mtu, transparent_vlan, silent, unplanned, rarp } => {
+        VnCommand::Create { name, vni, mtu, transparent_vlan, silent, unplanned, rarp, learning } => {
             let flood_silent = silent == Silent::Flood;
             let mtu = mtu.unwrap_or(0);
             let unplanned = v1::Unplanned::from(unplanned).into();
@@ -218,16 +240,18 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
                 flood_silent,
                 unplanned,
                 rarp,
+                learning: Some(learning.all()),
                 ..v1::Vn::default()
             };
             let vn = nva.settle(nva.client().create_vn(vn)).await?;
             ctx.show(&Changed { verb: "created", vn: vn.into() })
         }
-        VnCommand::Set { name, silent, unplanned, rarp } => {
+        VnCommand::Set { name, silent, unplanned, rarp, learning } => {
             let flood_silent = silent.map(|s| s == Silent::Flood);
             let unplanned = unplanned.map_or(v1::Unplanned::Unspecified, v1::Unplanned::from).into();
             let rarp = rarp.map(|r| r == Rarp::On);
-            let request = v1::SetVnRequest { name: name.clone(), flood_silent, unplanned, rarp };
+            let learning = learning.change();
+            let request = v1::SetVnRequest { name: name.clone(), flood_silent, unplanned, rarp, learning };
             match nva.settle(nva.client().set_vn(request)).await {
                 Ok(vn) => ctx.show(&Changed { verb: "changed", vn: vn.into() }),
                 Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vn, &name)]).await),

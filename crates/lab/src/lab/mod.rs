@@ -240,6 +240,7 @@ impl Lab {
             router,
             pinned_nve: pinned.into(),
             policy: String::new(),
+            allowed: None,
         };
         self.nva.operator.define_vm(request).map(drop)
     }

@@ -21,6 +21,17 @@ impl TryFrom<v1::Learning> for LearningOf {
     }
 }
 
+/// What one family is to have from now on: `None`: it stays, `Some(None)`: it is not said any more.
+///
+/// # Errors
+/// Where it is more than [`LEARNED_MAX`].
+pub fn learning_word(
+    field: &str,
+    word: Option<v1::LearningWord>,
+) -> Result<Option<Option<Learning>>, ConvertError> {
+    word.map(|w| learning(field, w.room)).transpose()
+}
+
 fn learning(field: &str, raw: Option<u32>) -> Result<Option<Learning>, ConvertError> {
     let too_large = |n: u32| ConvertError::new(field, Problem::TooLarge(n.into(), LEARNED_MAX.into()));
     raw.map(|n| match u8::try_from(n) {
@@ -58,7 +69,10 @@ impl TryFrom<v1::Allowed> for Allowed {
 }
 
 /// Prefixes, sorted, each once.
-fn prefixes(field: &str, raw: &[String]) -> Result<Vec<Prefix>, ConvertError> {
+///
+/// # Errors
+/// Where one is none, or there are more than [`MAX_PREFIXES`].
+pub fn prefixes(field: &str, raw: &[String]) -> Result<Vec<Prefix>, ConvertError> {
     bounded(field, raw.len(), MAX_PREFIXES)?;
     let read =
         |text: &String| text.parse().map_err(|_| ConvertError::new(field, Problem::Prefix(text.clone())));
@@ -69,7 +83,10 @@ fn prefixes(field: &str, raw: &[String]) -> Result<Vec<Prefix>, ConvertError> {
 }
 
 /// MACs, sorted, each once.
-pub(super) fn macs(field: &str, raw: &[u64]) -> Result<Vec<Mac>, ConvertError> {
+///
+/// # Errors
+/// Where one is none, or there are more than [`MAX_MACS`].
+pub fn macs(field: &str, raw: &[u64]) -> Result<Vec<Mac>, ConvertError> {
     bounded(field, raw.len(), MAX_MACS)?;
     let mut all = raw.iter().map(|m| mac(field, *m)).collect::<Result<Vec<_>, _>>()?;
     all.sort_unstable();

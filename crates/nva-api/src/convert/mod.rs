@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_model::{BadName, BadPolicy, BadRule, MoveId, NveId, check_name};
 use godwit_wire::{Mac, Vni};
 
+pub use addressing::{learning_word, macs, prefixes};
 pub use record::{
     bind_refusal, binding_state, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, unplanned,
 };

@@ -130,6 +130,7 @@ impl From<model::VmRecord> for v1::VmRecord {
             allowed: (!m.allowed.is_empty()).then(|| m.allowed.into()),
             bound_ips: m.bound.ips.into_iter().map(Into::into).collect(),
             bound_macs: m.bound.macs.iter().map(|m| m.to_u64()).collect(),
+            shared: Vec::new(),
         }
     }
 }

@@ -92,9 +92,12 @@ impl Interests {
         self.absent.ends.range(from..).map(|(k, _)| *k).take_while(move |(v, _)| *v == vni).map(|(_, ip)| ip)
     }
 
-    /// It was told that nobody has an address which this VM has got.
+    /// It was told that nobody has an address, or a nested or virtual MAC, which this VM has got.
     fn misses_address_of(&self, record: &VmRecord) -> bool {
-        !self.absent.ends.is_empty() && record.ips().any(|ip| self.absent.has((record.key.vni, ip)))
+        let vni = record.key.vni;
+        let ip = || record.addresses().any(|(ip, _)| self.absent.has((vni, ip)));
+        let mac = || record.macs().skip(1).any(|mac| self.vms.has(VmKey { vni, mac }));
+        !self.absent.ends.is_empty() && ip() || mac()
     }
 
     /// The VN is not pulled any more.

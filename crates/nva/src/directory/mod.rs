@@ -17,8 +17,11 @@
 //! `session` speaks with NVEs, `claim` decides who owns a VM and `conflict` what two NVEs claim, `publish` spreads
 //! the news and counts acknowledgements, `interest` knows who hears of a VM, `forward` says who still needs a forward entry, `stale` passes on what an
 //! old NVE says, `moves` follows planned moves, `operate` obeys the operator, `policies` spreads what
-//! VMs may send, `tick` looks at time.
+//! VMs may send, `tick` looks at time. `allowed` checks what the operator lets a VM have beside its recorded addresses,
+//! and `bind` what a VM takes of it.
 
+mod allowed;
+mod bind;
 mod claim;
 mod conflict;
 mod forward;
@@ -44,13 +47,15 @@ use godwit_model::message::NvaToNve;
 use godwit_model::{Gateway, Location, MoveId, NveId, Policy, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
+pub use allowed::{ListChange, VmChanges};
 pub use io::{Answer, Config, Input, Level, Output, SessionId};
 pub use operate::{VmDefinition, VnChanges};
 pub use refusal::{Refusal, RefusalKind};
 pub use stale::Departure;
 pub use state::{NveRecord, State, StoredMove, VnRecord, Write};
-pub use view::{NveInfo, Status, VnInfo};
+pub use view::{NveInfo, SharedOwner, Status, VnInfo};
 
+use bind::Binding;
 use conflict::Contest;
 use moves::Move;
 use publish::{Awaited, Fanout};
@@ -105,7 +110,14 @@ pub struct Directory {
     vn_names: BTreeMap<String, Vni>,
     vms: BTreeMap<VmKey, VmRecord>,
     vm_names: BTreeMap<String, VmKey>,
+    /// Every address that leads to a VM, recorded or bound.
     ips: BTreeMap<(Vni, IpAddr), Mac>,
+    /// Nested MACs, and virtual ones that a VM has: whose they are.
+    macs: BTreeMap<(Vni, Mac), Mac>,
+    /// VMs that are allowed prefixes or other MACs.
+    allowing: BTreeSet<VmKey>,
+    /// What else is known of bound addresses; nothing of it outlives a restart.
+    binding: Binding,
     policies: BTreeMap<String, Policy>,
     nves: BTreeMap<NveId, Nve>,
     sessions: BTreeMap<SessionId, Session>,
@@ -225,8 +237,14 @@ impl Directory {
     }
 
     fn index(&mut self, r: &VmRecord) {
-        for ip in r.ips() {
+        for (ip, _) in r.addresses() {
             self.ips.insert((r.key.vni, ip), r.key.mac);
+        }
+        for mac in r.macs().filter(|mac| *mac != r.key.mac) {
+            self.macs.insert((r.key.vni, mac), r.key.mac);
+        }
+        if allowed::wants_more(&r.allowed) {
+            self.allowing.insert(r.key);
         }
         self.vm_names.insert(r.name.clone(), r.key);
         if let (Some(g), Some(vn)) = (Gateway::of(r), self.vns.get_mut(&r.key.vni)) {
@@ -238,9 +256,13 @@ impl Directory {
     }
 
     fn unindex(&mut self, r: &VmRecord) {
-        for ip in r.ips() {
+        for (ip, _) in r.addresses() {
             self.ips.remove(&(r.key.vni, ip));
         }
+        for mac in r.macs().filter(|mac| *mac != r.key.mac) {
+            self.macs.remove(&(r.key.vni, mac));
+        }
+        self.allowing.remove(&r.key);
         self.vm_names.remove(&r.name);
         if let Some(vn) = self.vns.get_mut(&r.key.vni) {
             vn.gateways.remove(&r.key.mac);

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::Change;
 use godwit_model::{
-    BindingState, DirectoryMode, Gateway, Location, Locators, NveId, Unplanned, Version, VmKey, VmRecord,
-    check_name,
+    Allowed, BindingState, DirectoryMode, Gateway, Learning, Location, Locators, NveId, Unplanned, Version,
+    VmKey, VmRecord, check_name,
 };
 use godwit_wire::{Instant, Mac, Vni};
 
@@ -33,6 +33,8 @@ pub struct VmDefinition {
     pub pinned: Option<NveId>,
     /// The policy of what it may send and receive (R23).
     pub policy: Option<String>,
+    /// What it may have beside these addresses (R92 to R94).
+    pub allowed: Allowed,
 }
 
 /// What is to change in a VN; `None`: it stays.
@@ -44,6 +46,10 @@ pub struct VnChanges {
     pub unplanned: Option<Unplanned>,
     /// VMs that ask for their own IPv4 address by RARP are answered (R27).
     pub rarp: Option<bool>,
+    /// Whose word binds IPv4 addresses to its VMs (R93); `Some(None)`: not said any more.
+    pub learning_v4: Option<Option<Learning>>,
+    /// Of IPv6 likewise.
+    pub learning_v6: Option<Option<Learning>>,
 }
 
 impl Directory {
@@ -127,17 +133,25 @@ impl Directory {
         record.flood_silent = to.flood_silent.unwrap_or(record.flood_silent);
         record.unplanned = to.unplanned.unwrap_or(record.unplanned);
         record.rarp = to.rarp.unwrap_or(record.rarp);
+        record.learning.v4 = to.learning_v4.unwrap_or(record.learning.v4);
+        record.learning.v6 = to.learning_v6.unwrap_or(record.learning.v6);
         let record = record.clone();
         if record != before {
             let (flood, unplanned, rarp) = (record.flood_silent, record.unplanned, record.rarp);
+            let learning = record.learning;
             self.persist(Write::PutVn(record));
             let what = if flood { "flooded" } else { "dropped" };
             let text = format!(
-                "VN {name}: requests for unknown addresses are {what}, unplanned moves: {unplanned:?}, RARP: {rarp}"
+                "VN {name}: requests for unknown addresses are {what}, unplanned moves: {unplanned:?}, RARP: {rarp}, \
+                 addresses: {}",
+                super::allowed::learning_text(learning)
             );
             self.log(Level::Info, text);
-            if (flood, rarp) != (before.flood_silent, before.rarp) {
+            if (flood, rarp, learning) != (before.flood_silent, before.rarp, before.learning) {
                 self.snapshot_all(vni);
+            }
+            if learning != before.learning {
+                self.follow_learning(vni);
             }
         }
         let info = self.vn_info(vni).ok_or_else(unknown)?;
@@ -167,18 +181,25 @@ impl Directory {
         Ok((info, self.finish()))
     }
 
-    /// Defines a VM, or changes the addresses, the router flag, the pin or the policy of one that is there.
+    /// Defines a VM, or changes the addresses, the router flag, the pin, the policy or what is allowed of one that is
+    /// there.
     ///
     /// # Errors
     /// Where a name or an address is taken or of no use, or the VM cannot be changed now.
     pub fn define_vm(&mut self, now: Instant, wall_us: u64, def: VmDefinition) -> Answer<VmRecord> {
         self.begin(now, wall_us);
+        self.put_definition(VmDefinition { allowed: super::allowed::sorted(def.allowed), ..def })
+    }
+
+    /// The order of this step: the VM is to be as defined.
+    pub(super) fn put_definition(&mut self, def: VmDefinition) -> Answer<VmRecord> {
         let key = self.check_definition(&def)?;
         let old = self.vms.get(&key).cloned();
         let record = self.defined(key, &def, old.as_ref())?;
         if old.as_ref() == Some(&record) {
             return Ok((record, Vec::new()));
         }
+        self.take_from_others(&record);
         let record = VmRecord { version: self.next_version(), ..record };
         self.log(Level::Info, format!("VM {} ({key}) is defined, version {}", record.name, record.version));
         let gateway = self.gateway_of(key.vni);
@@ -216,22 +237,19 @@ impl Directory {
         for ip in v4.chain(def.ipv6.iter().copied().map(IpAddr::V6)) {
             self.check_ip(key, &def.vn, ip)?;
         }
+        self.check_allowed(key, def)?;
         Ok(key)
     }
 
     /// One address has one MAC within its VN (R33).
     fn check_ip(&self, key: VmKey, vn: &str, ip: IpAddr) -> Result<(), Refusal> {
-        let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
-        if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || broadcast {
+        if !super::allowed::is_individual(ip) {
             return Err(Refusal::BadIp(ip));
         }
-        match self.ips.get(&(key.vni, ip)).filter(|mac| **mac != key.mac) {
+        // What another one only learned is its own no more.
+        match self.holder(key, ip).filter(|r| r.ips().any(|own| own == ip)) {
             None => Ok(()),
-            Some(mac) => {
-                let owner = self.vms.get(&VmKey { vni: key.vni, mac: *mac });
-                let name = owner.map(|r| r.name.clone()).unwrap_or_default();
-                Err(Refusal::IpTaken { ip, vn: vn.into(), name })
-            }
+            Some(r) => Err(Refusal::IpTaken { ip, vn: vn.into(), name: r.name.clone() }),
         }
     }
 
@@ -252,7 +270,7 @@ impl Directory {
         ipv6.dedup();
         let learned = old.into_iter().flat_map(|r| &r.no_override).copied();
         let no_override = learned.filter(|ip| ipv6.contains(ip)).collect();
-        let record = VmRecord {
+        let mut record = VmRecord {
             name: def.name.clone(),
             key,
             ipv4: sorted(def.ipv4.clone()),
@@ -268,9 +286,10 @@ impl Directory {
             pinned: def.pinned.is_some(),
             policy: def.policy.clone(),
             moving: old.and_then(|r| r.moving.clone()),
-            allowed: old.map(|r| r.allowed.clone()).unwrap_or_default(),
+            allowed: def.allowed.clone(),
             bound: old.map(|r| r.bound.clone()).unwrap_or_default(),
         };
+        super::bind::trim(&mut record, self.learning_of(key.vni));
         // Both NVEs were told its addresses for a move that is under way.
         match old.filter(|o| **o != record).and_then(|o| self.intent(o)) {
             Some((id, ..)) => Err(Refusal::VmMoving { vm: def.name.clone(), id }),

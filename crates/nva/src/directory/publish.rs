@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use godwit_model::message::{Change, NvaToNve};
-use godwit_model::{MoveId, NveId, VmKey};
+use godwit_model::{MoveId, NveId, VmKey, VmRecord};
 use godwit_wire::{Instant, Vni};
 
 use super::{Directory, Level, SessionId};
@@ -29,6 +29,25 @@ pub(super) struct Awaited {
     /// Said again so many times more; none: given up, a late Ack still counts.
     pub retries: Option<u8>,
     pub message: NvaToNve,
+}
+
+/// Records in parts of which each fits in a message: one with many addresses counts for several.
+pub(super) fn parts(records: Vec<VmRecord>, chunk: usize) -> Vec<Vec<VmRecord>> {
+    let (mut parts, mut weight) = (Vec::<Vec<VmRecord>>::new(), usize::MAX);
+    for r in records {
+        let a = &r.allowed;
+        let lists = [a.virtual_ips.len(), a.virtual_macs.len(), a.routes.len(), a.nested.len()];
+        let more = r.addresses().count() + lists.iter().sum::<usize>();
+        weight = weight.saturating_add(1 + more / 8);
+        match parts.last_mut().filter(|_| weight <= chunk) {
+            Some(part) => part.push(r),
+            None => {
+                weight = 1 + more / 8;
+                parts.push(vec![r]);
+            }
+        }
+    }
+    parts
 }
 
 impl Directory {
@@ -86,7 +105,7 @@ impl Directory {
     }
 
     /// One update about a VM to one subscriber; the number of the acknowledgement it wants.
-    fn tell(&mut self, session: SessionId, key: VmKey, by: Option<MoveId>) -> u64 {
+    pub(super) fn tell(&mut self, session: SessionId, key: VmKey, by: Option<MoveId>) -> u64 {
         let change = match self.vms.get(&key) {
             Some(r) => Change::Vm(r.clone()),
             None => {

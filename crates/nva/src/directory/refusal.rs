@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use godwit_model::{BadName, BadPolicy, MoveId, MovePhase, NveId};
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Mac, Prefix, Vni};
 
 /// The class of a refusal, for programs; gRPC has a status for each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -64,6 +64,15 @@ pub enum Refusal {
     BadIp(IpAddr),
     #[error("{got} addresses for one VM are more than {max}")]
     TooManyAddresses { got: usize, max: usize },
+    #[error("{got} {what} for one VM are more than {max}")]
+    TooMany { what: &'static str, got: usize, max: usize },
+    #[error(
+        "{what} {prefix} is of no use: name individual addresses, link-local ones singly, and not the whole family \
+         (a VM that forwards for anybody is a `--router`)"
+    )]
+    BadPrefix { what: &'static str, prefix: Prefix },
+    #[error("{mine} of VM {vm:?} is in conflict with {theirs} of VM {other:?}; {remedy}")]
+    Overlap { mine: String, vm: String, theirs: String, other: String, remedy: String },
     #[error("VM {vm:?} runs at NVE {nve}; stop it or remove its port there first")]
     VmActive { vm: String, nve: NveId },
     #[error("VM {vm:?} has the unfinished move {id}; wait for it or `godwitctl move abort {id}` first")]
@@ -121,6 +130,7 @@ impl Refusal {
             | R::VmExists { .. }
             | R::MacTaken { .. }
             | R::IpTaken { .. }
+            | R::Overlap { .. }
             | R::MoveIdTaken { .. }
             | R::NveSpeaks { .. } => RefusalKind::Exists,
             R::Name(_)
@@ -129,6 +139,8 @@ impl Refusal {
             | R::BadMac { .. }
             | R::BadIp(_)
             | R::TooManyAddresses { .. }
+            | R::TooMany { .. }
+            | R::BadPrefix { .. }
             | R::BadMoveId(_)
             | R::NoLocator => RefusalKind::Invalid,
             R::VnHasVms { .. }

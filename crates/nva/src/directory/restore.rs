@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use godwit_model::{MovePhase, NveId};
 use godwit_wire::{Instant, Vni};
 
+use super::bind::Binding;
 use super::moves::Move;
 use super::{Config, Directory, Nve, State, Vn};
 
@@ -31,6 +32,9 @@ impl Directory {
             vms: BTreeMap::new(),
             vm_names: BTreeMap::new(),
             ips: BTreeMap::new(),
+            macs: BTreeMap::new(),
+            allowing: BTreeSet::new(),
+            binding: Binding::default(),
             policies: state.policies.clone(),
             nves: BTreeMap::new(),
             sessions: BTreeMap::new(),

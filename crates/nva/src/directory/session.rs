@@ -6,6 +6,7 @@ use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{BindingState, DirectoryMode, Locators, NveId, Version, VmKey};
 use godwit_wire::{Instant, Span, Vni};
 
+use super::bind::Wish;
 use super::claim::{Asked, Flags};
 use super::interest::{Interests, Subscription};
 use super::{Directory, Level, Nve, NveRecord, Output, SessionId, Write};
@@ -103,7 +104,10 @@ impl Directory {
                 let flags = Flags { router, overrides };
                 self.claim(session, nve, Asked { seq, key, ips, cause, base, flags, story: Vec::new() });
             }
-            NveToNva::Bind { .. } | NveToNva::Unbind { .. } => {}
+            NveToNva::Bind { seq, key, mac, ip, announced, age_ms } => {
+                self.bind(session, &nve, Wish { seq, key, mac, ip, announced, age_ms });
+            }
+            NveToNva::Unbind { key, ip } => self.unbind(&nve, key, ip),
             NveToNva::Withdraw { key, version } => self.withdraw(&nve, key, version),
             NveToNva::Ack { ack_id } => self.ack(session, ack_id),
             NveToNva::ForwardEnding { key, version } => self.forward_ending(session, &nve, key, version),
@@ -348,8 +352,8 @@ impl Directory {
                 self.heard_of(session, vni).iter().filter_map(|key| self.vms.get(key)).cloned().collect()
             }
         };
-        for part in records.chunks(self.config.snapshot_chunk.max(1)) {
-            self.send(session, NvaToNve::Snapshot { vni, vms: part.to_vec() });
+        for vms in super::publish::parts(records, self.config.snapshot_chunk) {
+            self.send(session, NvaToNve::Snapshot { vni, vms });
         }
         let vn = self.vns.get(&vni);
         let members = vn.into_iter().flat_map(|v| &v.members).filter(|m| Some(*m) != nve.as_ref());
@@ -409,7 +413,7 @@ impl Directory {
     /// Pull (R34): the record, or the authoritative word that there is none.
     fn query(&mut self, session: SessionId, seq: u64, vni: Vni, by: QueryBy) {
         let mac = match by {
-            QueryBy::Mac(mac) => Some(mac),
+            QueryBy::Mac(mac) => Some(self.macs.get(&(vni, mac)).copied().unwrap_or(mac)),
             QueryBy::Ip(ip) => self.ips.get(&(vni, ip)).copied(),
         };
         let record = mac.and_then(|mac| self.vms.get(&VmKey { vni, mac })).cloned();

@@ -29,6 +29,7 @@ impl Directory {
             self.sweep_moves();
             self.sweep_interests();
             self.sweep_contests();
+            self.sweep_binding();
             self.granted.retain(|_, (at, _)| now.since(*at) < RECENT);
             self.save_moves();
         }

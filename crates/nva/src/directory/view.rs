@@ -1,7 +1,9 @@
 //! Looking at the directory without changing it.
 
+use std::net::IpAddr;
+
 use godwit_model::{DirectoryMode, MoveId, MoveRecord, NveId, VmKey, VmRecord};
-use godwit_wire::{Instant, Vni};
+use godwit_wire::{Instant, Mac, Prefix, Vni};
 
 use super::moves::Move;
 use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnRecord};
@@ -35,6 +37,20 @@ pub struct NveInfo {
     /// Milliseconds since it was last heard; 0 where it was not, since the NVA's start.
     pub silent_ms: u64,
 }
+
+/// A VM that has a virtual address or a virtual MAC (R92).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SharedOwner {
+    /// The address; `None`: it is of the MAC.
+    pub ip: Option<IpAddr>,
+    /// The MAC, or the one that answers for the address.
+    pub mac: Mac,
+    /// The VM's name.
+    pub vm: String,
+}
+
+/// Owners of shared addresses that are shown of one VM at most.
+const MAX_OWNERS: usize = 1024;
 
 /// The directory in numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,6 +136,23 @@ impl Directory {
         nves.sort();
         nves.dedup();
         nves
+    }
+
+    /// Who has what the VM shares with others, itself included.
+    pub fn shared(&self, key: VmKey) -> Vec<SharedOwner> {
+        let Some(r) = self.vms.get(&key) else { return Vec::new() };
+        let vm = |mac: &Mac| self.vms.get(&VmKey { mac: *mac, ..key });
+        let held = |p: &Prefix| self.ips.range((key.vni, p.addr())..=(key.vni, p.last()));
+        let ips = r.allowed.virtual_ips.iter().flat_map(held).filter_map(|((_, ip), mac)| {
+            let owner = vm(mac)?;
+            let mac = owner.bound.at(*ip).filter(|b| b.is_virtual)?.mac;
+            Some(SharedOwner { ip: Some(*ip), mac, vm: owner.name.clone() })
+        });
+        let macs = r.allowed.virtual_macs.iter().filter_map(|mac| {
+            let owner = vm(self.macs.get(&(key.vni, *mac))?)?;
+            Some(SharedOwner { ip: None, mac: *mac, vm: owner.name.clone() })
+        });
+        ips.chain(macs).take(MAX_OWNERS).collect()
     }
 
     /// The VMs of one VN, or of all for none, by VNI and MAC.

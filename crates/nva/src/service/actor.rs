@@ -471,6 +471,7 @@ mod tests {
             router: false,
             pinned: None,
             policy: None,
+            allowed: Default::default(),
         };
         actor.directory.define_vm(now, wall, vm).unwrap();
         actor.input(Input::Connected { session });

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use godwit_model::{LearningOf, MoveId, MoveMode, NveId, Unplanned};
+use godwit_model::{Allowed, Learning, LearningOf, MoveId, MoveMode, NveId, Unplanned};
 use godwit_nva_api::convert;
 use godwit_nva_api::tonic::{self, Request, Response, Status};
 use godwit_nva_api::v1::operator_server::Operator;
@@ -12,7 +12,9 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::actor::{Handle, status};
-use crate::directory::{NveInfo, Refusal, VmDefinition, VnChanges, VnInfo, VnRecord};
+use crate::directory::{
+    ListChange, NveInfo, Refusal, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
+};
 
 /// How long an NVE may take to answer a relayed request.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,6 +66,11 @@ fn nve(info: NveInfo) -> v1::NveInfo {
     }
 }
 
+fn shared_owner(s: SharedOwner) -> v1::SharedOwner {
+    let ip = s.ip.map(convert::ip_bytes).unwrap_or_default();
+    v1::SharedOwner { ip, mac: s.mac.to_u64(), vm: s.vm }
+}
+
 /// `None` where the field is not set.
 fn unplanned(raw: i32) -> Result<Option<Unplanned>, Status> {
     if raw == 0 { Ok(None) } else { convert::unplanned("unplanned", raw).map(Some).map_err(invalid) }
@@ -95,6 +102,46 @@ fn definition(p: v1::DefineVmRequest) -> Result<VmDefinition, ConvertError> {
         router: p.router,
         pinned,
         policy: some(p.policy),
+        allowed: p.allowed.map(Allowed::try_from).transpose()?.unwrap_or_default(),
+    })
+}
+
+/// What is to change of whose word binds addresses, by family.
+type LearningWords = (Option<Option<Learning>>, Option<Option<Learning>>);
+
+fn learning(p: Option<v1::LearningChange>) -> Result<LearningWords, ConvertError> {
+    let v1::LearningChange { v4, v6 } = p.unwrap_or_default();
+    Ok((convert::learning_word("learning.v4", v4)?, convert::learning_word("learning.v6", v6)?))
+}
+
+fn vm_changes(p: v1::SetVmRequest) -> Result<VmChanges, ConvertError> {
+    let (learning_v4, learning_v6) = learning(p.learning)?;
+    let (gone, new) = (p.remove.unwrap_or_default(), p.add.unwrap_or_default());
+    let v4 = |ips: Vec<Vec<u8>>| ips.iter().map(|b| convert::ipv4("ipv4", b)).collect::<Result<Vec<_>, _>>();
+    let v6 = |ips: Vec<Vec<u8>>| ips.iter().map(|b| convert::ipv6("ipv6", b)).collect::<Result<Vec<_>, _>>();
+    let prefixes = |field, gone: &[String], new: &[String]| {
+        Ok::<_, ConvertError>(ListChange {
+            remove: convert::prefixes(field, gone)?,
+            add: convert::prefixes(field, new)?,
+        })
+    };
+    let macs = |field, gone: &[u64], new: &[u64]| {
+        Ok::<_, ConvertError>(ListChange {
+            remove: convert::macs(field, gone)?,
+            add: convert::macs(field, new)?,
+        })
+    };
+    Ok(VmChanges {
+        router: p.router,
+        policy: p.policy.map(some),
+        learning_v4,
+        learning_v6,
+        virtual_ips: prefixes("virtual_ips", &gone.virtual_ips, &new.virtual_ips)?,
+        virtual_macs: macs("virtual_macs", &gone.virtual_macs, &new.virtual_macs)?,
+        routes: prefixes("routes", &gone.routes, &new.routes)?,
+        nested: macs("nested", &gone.nested, &new.nested)?,
+        ipv4: ListChange { remove: v4(gone.ipv4)?, add: v4(new.ipv4)? },
+        ipv6: ListChange { remove: v6(gone.ipv6)?, add: v6(new.ipv6)? },
     })
 }
 
@@ -117,8 +164,11 @@ impl Operator for Operators {
     }
 
     async fn set_vn(&self, request: Request<v1::SetVnRequest>) -> Answered<v1::Vn> {
-        let v1::SetVnRequest { name, flood_silent, unplanned: policy, rarp } = request.into_inner();
-        let changes = VnChanges { flood_silent, unplanned: unplanned(policy)?, rarp };
+        let v1::SetVnRequest { name, flood_silent, unplanned: policy, rarp, learning: words } =
+            request.into_inner();
+        let (learning_v4, learning_v6) = learning(words).map_err(invalid)?;
+        let unplanned = unplanned(policy)?;
+        let changes = VnChanges { flood_silent, unplanned, rarp, learning_v4, learning_v6 };
         let info = self.handle.order(move |d, now, wall| d.set_vn(now, wall, &name, changes)).await?;
         Ok(Response::new(vn(info)))
     }
@@ -131,6 +181,14 @@ impl Operator for Operators {
     async fn define_vm(&self, request: Request<v1::DefineVmRequest>) -> Answered<v1::VmRecord> {
         let def = definition(request.into_inner()).map_err(invalid)?;
         let record = self.handle.order(move |d, now, wall| d.define_vm(now, wall, def)).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn set_vm(&self, request: Request<v1::SetVmRequest>) -> Answered<v1::VmRecord> {
+        let p = request.into_inner();
+        let name = p.name.clone();
+        let changes = vm_changes(p).map_err(invalid)?;
+        let record = self.handle.order(move |d, now, wall| d.set_vm(now, wall, &name, changes)).await?;
         Ok(Response::new(record.into()))
     }
 
@@ -153,7 +211,8 @@ impl Operator for Operators {
         let look = move |d: &crate::Directory, _| {
             let record = d.vm_named(&name)?.clone();
             let interested = d.interested(record.key).iter().map(NveId::to_string).collect();
-            Ok(v1::VmRecord { interested, ..record.into() })
+            let shared = d.shared(record.key).into_iter().map(shared_owner).collect();
+            Ok(v1::VmRecord { interested, shared, ..record.into() })
         };
         Ok(Response::new(self.handle.look(look).await?))
     }

@@ -174,6 +174,7 @@ impl World {
                 router: false,
                 pinned: None,
                 policy: None,
+                allowed: Default::default(),
             };
             writes.extend(directory.define_vm(self.now, self.wall_us(), definition).expect("a new VM").1);
         }

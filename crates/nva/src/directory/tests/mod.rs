@@ -1,5 +1,8 @@
 //! The directory's rules, one by one; names say the requirement.
 
+mod allowed;
+mod bind;
+mod bound;
 mod claims;
 mod conflict;
 mod explained;
@@ -63,6 +66,7 @@ pub(super) fn definition(n: u8) -> VmDefinition {
         router: false,
         pinned: None,
         policy: None,
+        allowed: Default::default(),
     }
 }
 

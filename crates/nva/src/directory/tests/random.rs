@@ -139,7 +139,7 @@ fn consistent(w: &World) {
         let member = d.vns.iter().filter(|(_, v)| v.members.contains(id)).map(|(vni, _)| *vni);
         assert_eq!(view::memberships(n), member.collect::<Vec<_>>(), "VNs of {id}");
     }
-    let ips: usize = d.vms.values().map(|r| r.ips().count()).sum();
+    let ips: usize = d.vms.values().map(|r| r.addresses().count()).sum();
     assert_eq!((d.ips.len(), d.vm_names.len()), (ips, d.vms.len()));
     for a in d.awaited.values() {
         assert!(d.sessions.contains_key(&a.session), "waiting for a session that is gone");
