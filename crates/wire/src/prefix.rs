@@ -133,6 +133,20 @@ mod tests {
     }
 
     #[test]
+    fn the_last_address_of_a_prefix_is_its_highest() {
+        for (prefix, last) in [
+            ("10.0.0.0/8", "10.255.255.255"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("0.0.0.0/0", "255.255.255.255"),
+            ("2001:db8::/112", "2001:db8::ffff"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("::/0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            assert_eq!(prefix.parse::<Prefix>().unwrap().last().to_string(), last);
+        }
+    }
+
+    #[test]
     fn prefixes_overlap_where_one_contains_the_other() {
         let p = |s: &str| s.parse::<Prefix>().unwrap();
         assert!(p("10.0.0.0/8").overlaps(&p("10.1.0.0/16")) && p("10.1.0.0/16").overlaps(&p("10.0.0.0/8")));

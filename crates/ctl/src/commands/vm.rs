@@ -239,13 +239,18 @@ impl VmView {
         cells.into_iter().filter(|c| !c.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
+    /// The flags, and how much the VM is allowed, in a cell.
+    fn flags_and_counts(&self) -> String {
+        let flags = Some(self.flags()).filter(|f| !f.is_empty());
+        flags.into_iter().chain(self.allowed.counts()).collect::<Vec<_>>().join(", ")
+    }
+
     fn flags(&self) -> String {
         let flags = [(self.router, "router"), (self.pinned, "pinned"), (self.frozen, "frozen")];
         let mut words: Vec<String> = flags.iter().filter(|f| f.0).map(|f| f.1.to_owned()).collect();
         if !self.no_override.is_empty() {
             words.push(format!("no override ({})", self.no_override.join(" ")));
         }
-        words.extend(self.allowed.counts());
         words.extend(self.moving.as_ref().map(|m| format!("moving ({m})")));
         words.join(", ")
     }
@@ -298,7 +303,7 @@ impl Report for VmList {
                 text::or_empty(v.version.as_ref()),
                 v.ips().join(" "),
                 v.bound_cell(),
-                v.flags(),
+                v.flags_and_counts(),
             ]);
         }
         t.text_or("no VMs; `godwitctl vm define` makes one")

@@ -161,6 +161,8 @@ impl Operator {
         create_vn(v1::Vn) -> v1::Vn;
         /// Defines a VM.
         define_vm(v1::DefineVmRequest) -> v1::VmRecord;
+        /// Changes what is named of a VM.
+        set_vm(v1::SetVmRequest) -> v1::VmRecord;
         /// Defines an NVE without a session.
         define_nve(v1::NveDefinition) -> v1::NveInfo;
         /// Lists VMs.

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_model::{
-    BindingState, HandoverCounts, Location, Locators, MoveMode, MovePhase, MoveRecord, MoveStep,
-    MoveStepKind, Policy, Unplanned, Version, VmRecord, parse_rule,
+    Allowed, BindingState, Bound, BoundIp, HandoverCounts, Learning, LearningOf, Location, Locators,
+    MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, Policy, Unplanned, Version, VmRecord,
+    parse_rule,
 };
-use godwit_wire::Dscp;
 use godwit_wire::policy::Verdict;
+use godwit_wire::{Dscp, Prefix};
 use proptest::prelude::*;
 
 use super::*;
@@ -19,6 +20,8 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         nve: NveId::new("a").unwrap(),
         locators: Locators { v4: None, v6: Some(Ipv6Addr::LOCALHOST) },
     });
+    let vip = [192, 168, 0, n].into();
+    let bound = [BoundIp { ip: vip, mac: Mac([2, 0, 0, 0, 1, n]), is_virtual: true }];
     VmRecord {
         name: format!("vm{n}"),
         key: VmKey { vni: Vni::from_low24(100), mac: Mac([2, 0, 0, 0, 0, n]) },
@@ -29,8 +32,13 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         version: Version { epoch: 1, seq },
         router: seq.is_multiple_of(3),
         router_pinned: false,
-        allowed: Default::default(),
-        bound: Default::default(),
+        allowed: Allowed {
+            virtual_ips: vec![Prefix::host(vip)],
+            routes: vec!["10.244.0.0/16".parse().unwrap()],
+            nested: vec![Mac([2, 0, 0, 0, 1, n])],
+            ..Allowed::default()
+        },
+        bound: Bound { ips: bound.into_iter().filter(|_| n > 1).collect(), macs: vec![] },
         no_override: if n > 1 { vec![Ipv6Addr::LOCALHOST] } else { vec![] },
         frozen: n > 2,
         policy: (n > 1).then(|| "web".into()),
@@ -64,7 +72,10 @@ fn vn(n: u8, mtu: u16) -> VnRecord {
         transparent_vlan: n > 2,
         flood_silent: n > 3,
         rarp: n > 4,
-        learning: Default::default(),
+        learning: LearningOf {
+            v4: (n > 1).then_some(Learning::Recorded),
+            v6: Some(Learning::Learned(n + 1)),
+        },
         unplanned: if n > 1 { Unplanned::Accept } else { Unplanned::Verify },
     }
 }

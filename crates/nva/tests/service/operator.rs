@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use godwit_model::Version;
+use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_model::{Version, VmRecord};
 use godwit_nva::service::Service;
 use godwit_nva::store::{Store, StoreError};
 use godwit_nva::{Config, Directory, Write};
 use godwit_nva_api::tonic::Code;
 use godwit_nva_api::{SessionDown, v1};
 
-use crate::client::{Nve, define, definition, operator, serve};
+use crate::client::{Nve, define, definition, key, operator, serve};
 
 #[tokio::test]
 async fn refusals_are_statuses_that_say_what_to_do() {
@@ -33,6 +34,51 @@ async fn refusals_are_statuses_that_say_what_to_do() {
     assert_eq!(watch.code(), Code::NotFound);
     let no_locator = v1::NveDefinition { name: "tor".into(), locators: None };
     assert_eq!(op.define_nve(no_locator).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn r92_r93_r94_what_is_allowed_is_set_and_bound_over_the_wire() {
+    let nva = serve(Config::default()).await;
+    let mut op = operator(&nva.url).await;
+    define(&mut op, 2).await;
+    let mut a = Nve::join(&nva.url, "a").await.unwrap();
+    a.claim(1, Version::ZERO).await.unwrap();
+    let shared = v1::VmAddresses {
+        virtual_ips: vec!["192.168.0.200".into()],
+        nested: vec![0x0200_0000_0101],
+        ..Default::default()
+    };
+    for name in ["vm1", "vm2"] {
+        let nested = if name == "vm1" { shared.nested.clone() } else { vec![] };
+        let add = Some(v1::VmAddresses { nested, ..shared.clone() });
+        let order = v1::SetVmRequest { name: name.into(), add, ..Default::default() };
+        op.set_vm(order).await.unwrap();
+    }
+    let again = v1::SetVmRequest { name: "vm2".into(), add: Some(shared.clone()), ..Default::default() };
+    let refused = op.set_vm(again).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists);
+    assert!(refused.message().contains("vm set vm1 --no-nested 02:00:00:00:01:01"), "{refused}");
+    let odd = v1::VmAddresses { routes: vec!["10.0.0.1/8".into()], ..Default::default() };
+    let odd = v1::SetVmRequest { name: "vm2".into(), add: Some(odd), ..Default::default() };
+    let odd = op.set_vm(odd).await.unwrap_err();
+    assert!(odd.code() == Code::InvalidArgument && odd.message().contains("routes"), "{odd}");
+    let ip = Some("192.168.0.200".parse().unwrap());
+    a.say(NveToNva::Bind { seq: 4, key: key(1), mac: key(1).mac, ip, announced: true, age_ms: 0 }).await;
+    let bound = |m: &NvaToNve| match m {
+        NvaToNve::Bound { seq: 4, record } => Some(record.clone()),
+        _ => None,
+    };
+    let record = a.until(bound).await.unwrap();
+    let shown = op.show_vm(v1::VmName { name: "vm2".into() }).await.unwrap().into_inner();
+    let owners: Vec<_> = shown.shared.iter().map(|s| (s.ip.clone(), s.vm.as_str())).collect();
+    assert_eq!(owners, [(vec![192, 168, 0, 200], "vm1")]);
+    let word = v1::LearningWord { room: Some(3) };
+    let learning = Some(v1::LearningChange { v4: Some(word), v6: None });
+    let set = v1::SetVnRequest { name: "red".into(), learning, ..Default::default() };
+    let vn = op.set_vn(set).await.unwrap().into_inner();
+    assert_eq!(vn.learning, Some(v1::Learning { v4: Some(3), v6: None }));
+    let shown = op.show_vm(v1::VmName { name: "vm1".into() }).await.unwrap().into_inner();
+    assert_eq!(VmRecord::try_from(shown), Ok(record));
 }
 
 #[tokio::test]
