@@ -84,6 +84,7 @@ impl Bench {
                 flood_silent: false,
                 rarp: false,
                 unplanned: Unplanned::default(),
+                learning: godwit_model::LearningOf::default(),
             };
             self.directory.create_vn(self.now, WALL_US, vn).expect("a new VN");
         }

@@ -8,7 +8,9 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::{Output, Pipeline};
 use godwit_tables::event::Event;
-use godwit_tables::update::{Admission, Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_tables::update::{
+    Admission, Key, PortIdx, PortRole, PrefixKind, SourceRule, SourceRules, TunnelIdx, Update, VmState, VnIdx,
+};
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::outer::{OuterHeader, Patch};
 use godwit_wire::{FlowHash, Instant, Mac, Vni};
@@ -88,8 +90,13 @@ fn tables(vms: u32, v6: bool, local: bool) -> Tables {
 
 /// A 60-byte frame between two MACs: IPv4, UDP.
 fn inner(src: Mac, dst: Mac, n: u32) -> Vec<u8> {
+    inner_from((src, Ipv4Addr::new(10, 1, 0, 1)), dst, n)
+}
+
+/// The same from any address.
+fn inner_from((src, a): (Mac, Ipv4Addr), dst: Mac, n: u32) -> Vec<u8> {
     use godwit_testkit::frames;
-    let (a, b) = (Ipv4Addr::new(10, 1, 0, 1), Ipv4Addr::from(0x0a80_0000 + n));
+    let b = Ipv4Addr::from(0x0a80_0000 + n);
     frames::udp_frame((src, a.into(), 1024 + (n % 60_000) as u16), (dst, b.into(), 5678), &[0; 18])
 }
 
@@ -157,9 +164,49 @@ fn packet_path(c: &mut Criterion) {
     }
 }
 
+/// A VM that sends from more than one address or MAC (R65, R94): what its rules are, and where its `n`-th frame is from.
+fn senders() -> [(&'static str, Vec<Update>, fn(u32) -> (Mac, Ipv4Addr)); 5] {
+    let port = ACCESS;
+    let bound = SourceRule::Listed { room: 0 };
+    let rules = SourceRules { v4: bound, v6: bound, link_local: SourceRule::Listed { room: 8 } };
+    let own = |n: u32| Ipv4Addr::from(0x0a01_0001 + n);
+    let nested = |n: u32| Mac::from_u64(0x0230_0000_0000 | u64::from(n));
+    let with = |more: Vec<Update>| {
+        let first = [Update::SourceRulesSet { port, rules }, Update::SourceSet { port, ip: own(0).into() }];
+        first.into_iter().chain(more).collect::<Vec<_>>()
+    };
+    let addresses = |n| (0..n).map(|n| Update::SourceSet { port, ip: own(n).into() });
+    let macs = (0..3).map(|n| Update::MacSet { port, mac: nested(n), shared: false });
+    let prefix = "10.1.0.0/16".parse().expect("a prefix");
+    [
+        ("one", with(vec![]), |_| (TENANT, Ipv4Addr::from(0x0a01_0001))),
+        ("twenty", with(addresses(20).collect()), |n| (TENANT, Ipv4Addr::from(0x0a01_0001 + n % 20))),
+        ("nested", with(addresses(3).chain(macs).collect()), |n| {
+            (Mac::from_u64(0x0230_0000_0000 | u64::from(n % 3)), Ipv4Addr::from(0x0a01_0001 + n % 3))
+        }),
+        ("routed", with(vec![Update::PrefixSet { port, prefix, kind: PrefixKind::Routed }]), |n| {
+            (TENANT, Ipv4Addr::from(0x0a01_1000 + n % 250))
+        }),
+        ("router", with(vec![Update::ServerSet { port, server: true }]), |n| {
+            (TENANT, Ipv4Addr::from(0xcb00_7100 + n % 250))
+        }),
+    ]
+}
+
+fn second_look(c: &mut Criterion) {
+    for (name, updates, from) in senders() {
+        let mut t = tables(1_000, false, false);
+        for u in updates {
+            assert_eq!(t.apply(u, NOW), None);
+        }
+        let sent = bursts(1_000, |n| inner_from(from(n), mac(n), n));
+        run(c, "sources", ACCESS, t, &sent, BenchmarkId::new(name, 1_000));
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(30);
-    targets = packet_path
+    targets = packet_path, second_look
 }
 criterion_main!(benches);

@@ -1,18 +1,13 @@
 //! Frames from VMs.
 
-use core::net::IpAddr;
-
 use godwit_tables::event::{AnnounceKind, Event, Refused};
 use godwit_tables::locations::Home;
-use godwit_tables::neighbors::Neighbor;
-use godwit_tables::sources;
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
 use godwit_tables::vms::{Fib, View};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::ethernet::{Ethernet, TAG_LEN};
 use godwit_wire::outer::Patch;
-use godwit_wire::tenant::Source;
-use godwit_wire::{Class, Dscp, EtherType, FlowHash, Instant, Mac, Vni, tenant};
+use godwit_wire::{Class, EtherType, FlowHash, Instant, Mac, tenant};
 
 use crate::bum;
 use crate::classify::{self, Addresses, From, Sender};
@@ -20,6 +15,7 @@ use crate::context::Context;
 use crate::encap::{encapsulate, finish, is_unfinished};
 use crate::offload;
 use crate::packet::{Packet, PacketSource};
+use crate::port::{Found, Port, Speaker, Use};
 use crate::proxy::{self, Resolution};
 use crate::run::{self, COLD, Exit, UNKNOWN};
 use crate::{MAX_BURST, Output, Pass};
@@ -67,81 +63,6 @@ impl run::Done for Look {
     }
 }
 
-/// The port that a burst came in on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Port {
-    pub port: PortIdx,
-    pub vn: VnIdx,
-    pub vni: Vni,
-    pub mac: Mac,
-    pub admission: Admission,
-    pub transparent: bool,
-    /// `mac` is a VM behind the port, not the port's own.
-    behind: bool,
-    /// The IP source that frames usually have (R65).
-    usual: sources::Usual,
-    /// Its VM's policy has a say (R23).
-    filtered: bool,
-    /// And marks what it sends.
-    dscp: Option<Dscp>,
-}
-
-impl Port {
-    /// `None` where the port's VN is not configured.
-    pub fn of(tables: &Tables, port: PortIdx, vn: VnIdx, mac: Mac, admission: Admission) -> Option<Port> {
-        let v = tables.vns.get(vn)?;
-        let usual = tables.ports.sources(port).usual();
-        let filtered = tables.ports.is_filtered(port);
-        Some(Port {
-            port,
-            vn,
-            vni: v.vni,
-            mac,
-            admission,
-            transparent: v.transparent_vlan,
-            behind: false,
-            usual,
-            filtered,
-            dscp: if filtered { tables.ports.dscp(port) } else { None },
-        })
-    }
-
-    /// The VM may say that `ip` is its own (R65): the port's VM if it is bound to it, one behind the
-    /// port unless somebody else is known to have it.
-    pub fn may_use(&self, ip: IpAddr, tables: &Tables, now: Instant) -> bool {
-        if !self.behind {
-            return tables.ports.sources(self.port).allows(ip);
-        }
-        let other = |n| matches!(n, Neighbor::Known { mac, .. } if mac != self.mac);
-        !tables.neighbors.get(self.vn, ip, now).is_some_and(other)
-    }
-
-    /// A frame may have this source (R65). What is not IP says nothing of addresses; what cannot be
-    /// read is refused where there is something to compare with.
-    fn check_source(&self, source: Source, tables: &Tables, now: Instant) -> Result<(), DropReason> {
-        let ip = match source {
-            Source::V4(a) => IpAddr::V4(a.into()),
-            Source::V6(a) => IpAddr::V6(a.into()),
-            Source::Malformed if !self.behind && tables.ports.sources(self.port).is_bound() => {
-                return Err(DropReason::InnerMalformed);
-            }
-            Source::NotIp | Source::Malformed => return Ok(()),
-        };
-        if self.may_use(ip, tables, now) { Ok(()) } else { Err(DropReason::SpoofedSource) }
-    }
-
-    /// The frame has the usual source. `false` says only: look closer.
-    #[inline(always)]
-    fn is_usual(&self, source: Source) -> bool {
-        match source {
-            Source::V4(a) => self.usual.is_v4(a),
-            Source::V6(a) => self.usual.is_v6(a),
-            Source::NotIp => true,
-            Source::Malformed => false,
-        }
-    }
-}
-
 /// Processes the first `n` frames of a burst, at most [`MAX_BURST`].
 pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx: &mut Context<'_, P, O, S>,
@@ -162,7 +83,11 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
         cx.admit_arrivals(&port);
     }
     let looks = &mut looks[..n.min(MAX_BURST)];
-    look(cx, looks, &burst[..n], &port);
+    if port.has_more(cx.tables) {
+        look::<true, _, _, _>(cx, looks, &burst[..n], &port);
+    } else {
+        look::<false, _, _, _>(cx, looks, &burst[..n], &port);
+    }
     cx.out.ended(Pass::Look);
     apply(cx, looks, &mut burst[..n], &port);
     cx.out.ended(Pass::Apply);
@@ -170,30 +95,43 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx.out.ended(Pass::Emit);
 }
 
-/// Pass one: headers, keys, prefetch of locations.
-///
-/// A function of its own: one call a burst, and registers for what the loop needs instead of for all of a worker's step.
+/// Pass one: headers, keys, prefetch of locations. `MORE`: frames may come from more than one MAC and address. A
+/// function of its own: one call a burst, and registers for what the loop needs instead of for all of a worker's step.
 #[inline(never)]
-fn look<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &[P], port: &Port) {
-    // A port that is not open has no usual frames, and one with a policy has each of them looked at.
-    let usual = port.admission == Admission::Activated && !port.filtered;
-    let own = if usual { Sender::of(port.mac) } else { Sender::NOBODY };
+fn look<const MORE: bool, P: Packet, O, S>(
+    cx: &mut Context<'_, P, O, S>,
+    looks: &mut [Look],
+    burst: &[P],
+    port: &Port,
+) {
+    let own = if port.is_plain() { Sender::of(port.mac) } else { Sender::NOBODY };
     let (vn, hash_key) = (u64::from(port.vn.0) << 48, cx.tables.hash_key);
     let vms = cx.tables.vms.view();
+    let set = if MORE { cx.tables.ports.sources(port.port) } else { None };
     let mut bytes = 0;
     for (look, packet) in looks.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;
         look.len = frame.len() as u32;
-        if let Some(dst) = classify::from_to_single(frame, own)
+        if MORE {
+            if let Some((dst, src)) = classify::to_single(frame)
+                && packet.is_plain()
+                && let Some(tenant) = tenant::quick_look(frame, &hash_key)
+                && (src == own && (port.is_usual(tenant.source) || port.is_set(tenant.source, set))
+                    || port.carries(src.mac(), tenant.source, cx.tables, cx.now))
+            {
+                look.set(Key(vn | dst), vms, tenant);
+                continue;
+            }
+        } else if let Some(dst) = classify::from_to_single(frame, own)
             && packet.is_plain()
             && let Some(tenant) = tenant::quick_look(frame, &hash_key)
             && port.is_usual(tenant.source)
         {
             look.set(Key(vn | dst), vms, tenant);
-        } else {
-            look_closer(look, packet, port, cx.tables, cx.now);
+            continue;
         }
+        look_closer(look, packet, port, cx.tables, cx.now);
     }
     cx.tables.counters.received(port.port, looks.len() as u64, bytes);
 }
@@ -212,22 +150,34 @@ impl Look {
     }
 }
 
-/// The same for frames that are not of the usual shape: other protocols, fragments, and all that is
-/// for the cold path.
+/// The same for frames that are not of the usual shape, or not from the usual MAC and address: other protocols,
+/// fragments, what else the port's VM may send from, and all that is for the cold path.
 #[cold]
 #[inline(never)]
 fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tables, now: Instant) {
     let frame = packet.data();
-    let open = port.admission == Admission::Activated && packet.is_plain();
     look.exit = COLD;
-    if let Some(dst) = classify::plain_unicast(frame, port.mac.to_u64()).filter(|_| open) {
-        let tenant = tenant::look(frame, &tables.hash_key);
-        let good = port.check_source(tenant.source, tables, now).is_ok() && !proxy::is_resolution(frame);
-        let free = !port.filtered || tables.ports.sends_freely(port.port, frame);
-        if good && free && bum::check_word(tables, port.port, frame).is_ok() {
-            look.set(Key(u64::from(port.vn.0) << 48 | dst), tables.vms.view(), tenant);
-            look.class = Class::new(port.dscp, tenant.ecn);
+    let open = port.admission == Admission::Activated && packet.is_plain();
+    let Some((dst, src)) = classify::plain_unicast(frame).filter(|_| open) else { return };
+    let key = Key(u64::from(port.vn.0) << 48 | dst);
+    // Neither of ARP or ND nor of a DHCP server, so that its sender's addresses are all there is to look at.
+    if !port.filtered
+        && let Some(tenant) = tenant::quick_look(frame, &tables.hash_key)
+    {
+        if port.carries(src, tenant.source, tables, now) {
+            look.set(key, tables.vms.view(), tenant);
         }
+        return;
+    }
+    let tenant = tenant::look(frame, &tables.hash_key);
+    let good = match tenant.source {
+        tenant::Source::NotIp => src == port.mac,
+        source => !proxy::is_resolution(frame) && port.carries(src, source, tables, now),
+    };
+    let free = !port.filtered || tables.ports.sends_freely(port.port, frame);
+    if good && free && bum::check_word(tables, port.port, frame).is_ok() {
+        look.set(key, tables.vms.view(), tenant);
+        look.class = Class::new(port.dscp, tenant.ecn);
     }
 }
 
@@ -307,16 +257,32 @@ pub(crate) enum Wish {
 
 /// Looks at a frame whose port is not closed, in full. No side effects.
 /// Of one that is not `whole` it is the first piece, which [`offload::admit`] has let pass.
-pub(crate) fn inspect(frame: &[u8], whole: bool, port: &Port, tables: &Tables, now: Instant) -> Wish {
-    let Some(a) = Addresses::of(frame) else { return Wish::Drop(DropReason::Truncated) };
-    if a.src != port.mac.to_u64() {
-        return inspect_behind(frame, a, whole, port, tables, now);
+pub(crate) fn inspect(
+    frame: &[u8],
+    whole: bool,
+    port: &Port,
+    tables: &Tables,
+    now: Instant,
+) -> (Wish, Found) {
+    let mut found = Found::default();
+    let Some(a) = Addresses::of(frame) else { return (Wish::Drop(DropReason::Truncated), found) };
+    let Some(mut port) = port.spoken_by(a.src_mac(), tables, now) else {
+        return (Wish::Drop(found.refuse(a.src_mac(), None, Refused::Mac)), found);
+    };
+    let behind = port.speaker == Speaker::Behind;
+    if behind && port.admission != Admission::Activated {
+        return (Wish::Drop(DropReason::PortClosed), found);
     }
     if a.ethertype.is_tag() && !port.transparent {
-        return untag(frame, a.ethertype);
+        return (untag(frame, a.ethertype), found);
     }
-    let wish = inspect_as_kept(frame, a, whole, port, tables, now);
-    match (port.admission, wish) {
+    port.tagged = a.ethertype.is_tag();
+    let wish = match inspect_as_kept(frame, a, whole, &port, tables, now, &mut found) {
+        // Nobody is told of it, since only the configuration knows of it.
+        Wish::Announce(..) if behind => Wish::Nothing,
+        wish => wish,
+    };
+    let wish = match (port.admission, wish) {
         (Admission::Activated, wish) => wish,
         // Malformed and spoofed frames prove nothing, and probes are not to.
         (_, Wish::Announce(..)) => wish,
@@ -328,34 +294,8 @@ pub(crate) fn inspect(frame: &[u8], whole: bool, port: &Port, tables: &Tables, n
         }
         (_, Wish::Drop(_)) => wish,
         _ => Wish::FirstFrame,
-    }
-}
-
-/// A frame that is not from the port's own VM: from one behind the port, if the tables have it there
-/// (R65). Nobody is told of its announcements, since only the configuration knows of it.
-fn inspect_behind(
-    frame: &[u8],
-    a: Addresses,
-    whole: bool,
-    port: &Port,
-    tables: &Tables,
-    now: Instant,
-) -> Wish {
-    let here = tables.vms.get(Key::new(port.vn, a.src_mac())) == Some(Fib::Local(port.port));
-    if !here || a.src == 0 {
-        return Wish::Drop(DropReason::SpoofedSource);
-    }
-    if port.admission != Admission::Activated {
-        return Wish::Drop(DropReason::PortClosed);
-    }
-    if a.ethertype.is_tag() && !port.transparent {
-        return untag(frame, a.ethertype);
-    }
-    let port = Port { mac: a.src_mac(), behind: true, ..*port };
-    match inspect_as_kept(frame, a, whole, &port, tables, now) {
-        Wish::Announce(..) => Wish::Nothing,
-        wish => wish,
-    }
+    };
+    (wish, found)
 }
 
 /// A tagged frame of a VN that strips tags: one goes, two are too many, half a one is malformed.
@@ -375,6 +315,7 @@ fn inspect_as_kept(
     port: &Port,
     tables: &Tables,
     now: Instant,
+    found: &mut Found,
 ) -> Wish {
     if classify::is_link_local_reserved(a.dst) {
         return Wish::Drop(DropReason::LinkLocalReserved);
@@ -384,14 +325,21 @@ fn inspect_as_kept(
     if eth.ethertype().is_tag() {
         return Wish::Drop(DropReason::VlanTag);
     }
-    if proxy::is_resolution(frame) && !tables.ports.may_resolve(port.port, now) {
+    let resolves = proxy::is_resolution(frame);
+    if resolves && !tables.ports.may_resolve(port.port, now) {
         return Wish::Drop(DropReason::ResolutionLimit);
     }
     let source = if whole { tenant::source(frame) } else { tenant::source_of_piece(frame) };
-    if let Err(reason) = port.check_source(source, tables, now) {
-        return Wish::Drop(reason);
-    }
-    if let Err(reason) = proxy::check(&eth, port, tables, now) {
+    let announced = if resolves && !port.tagged { proxy::announced(&eth) } else { None };
+    let used = |ip| match resolves {
+        true if announced == Some(ip) => Use::Announcement,
+        true => Use::Word,
+        false => Use::Data,
+    };
+    let checked = port
+        .check_source(source, used, tables, now, found)
+        .and_then(|()| proxy::check(&eth, used, port, tables, now, found));
+    if let Err(reason) = checked {
         return Wish::Drop(reason);
     }
     let wish = match a.ethertype {
@@ -427,11 +375,16 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         }
     }
     let whole = packet.data().len() == packet.len();
-    let mut wish = inspect(packet.data(), whole, port, cx.tables, cx.now);
+    let (mut wish, mut found) = inspect(packet.data(), whole, port, cx.tables, cx.now);
     if wish == Wish::Untag {
         packet.data_mut().copy_within(..12, TAG_LEN);
         packet.trim_front(TAG_LEN);
-        wish = inspect(packet.data(), whole, port, cx.tables, cx.now);
+        (wish, found) = inspect(packet.data(), whole, port, cx.tables, cx.now);
+    }
+    let mac = Addresses::of(packet.data()).map_or(port.mac, Addresses::src_mac);
+    // What waits for its port to open is looked at again then.
+    if found != Found::default() && !matches!(wish, Wish::FirstFrame | Wish::Probe) {
+        cx.tell_sources(port.port, mac, &found, port.admission == Admission::Activated);
     }
     if wish != Wish::Drop(DropReason::ResolutionLimit) && proxy::is_resolution(packet.data()) {
         cx.tables.ports.resolved(port.port, cx.now);
@@ -456,7 +409,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         }
         Wish::Announce(kind, ip) => {
             if cx.tables.ports.may_announce(port.port, cx.now) {
-                cx.event(Event::Announce { port: port.port, kind, mac: port.mac, ip });
+                cx.event(Event::Announce { port: port.port, kind, mac, ip });
             }
             cx.consume(packet);
         }
@@ -464,7 +417,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         Wish::FirstFrame => {
             if cx.tables.ports.may_report_first_frame(port.port, cx.now) {
                 let kind = AnnounceKind::FirstFrame;
-                cx.event(Event::Announce { port: port.port, kind, mac: port.mac, ip: None });
+                cx.event(Event::Announce { port: port.port, kind, mac, ip: None });
             }
             cx.await_opening(packet);
         }
@@ -472,12 +425,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         Wish::Nothing => cx.consume(packet),
         Wish::Untag => cx.drop(packet, DropReason::VlanTag),
         Wish::Drop(reason @ DropReason::NotRouter) => cx.not_router(packet, reason),
-        Wish::Drop(reason) => {
-            if reason == DropReason::SpoofedSource && cx.tables.ports.may_report_spoof(port.port, cx.now) {
-                cx.event(Event::Spoofed { port: port.port, mac: port.mac, ip: None, why: Refused::Address });
-            }
-            cx.drop(packet, reason);
-        }
+        Wish::Drop(reason) => cx.drop(packet, reason),
     }
 }
 

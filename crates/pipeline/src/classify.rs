@@ -65,7 +65,7 @@ pub(crate) fn is_group(mac: u64) -> bool {
 
 /// A sender's address as [`from_to_single`] compares it: in the upper 48 bits, as it lies in a frame, so
 /// that no frame's bytes need to be turned round.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sender(u64);
 
 impl Sender {
@@ -74,6 +74,10 @@ impl Sender {
 
     pub fn of(mac: Mac) -> Sender {
         Sender(mac.to_u64().swap_bytes())
+    }
+
+    pub fn mac(self) -> Mac {
+        Mac::from_u64(self.0.swap_bytes())
     }
 }
 
@@ -87,14 +91,23 @@ pub(crate) fn from_to_single(frame: &[u8], sender: Sender) -> Option<u64> {
     (((back << 16) ^ sender.0) | (front & 1) == 0).then_some(front.swap_bytes() >> 16)
 }
 
-/// A frame from the VM with address `mac` that needs nothing but its destination looked up: to a
-/// single host, from the VM itself, neither tagged nor ARP nor RARP.
+/// The destination of a frame to a single host, and who sends it, whatever it carries.
 #[inline(always)]
-pub(crate) fn plain_unicast(frame: &[u8], mac: u64) -> Option<u64> {
+pub(crate) fn to_single(frame: &[u8]) -> Option<(u64, Sender)> {
+    let h = frame.first_chunk::<14>()?;
+    let front = u64::from_le_bytes(*h.first_chunk()?);
+    let back = u64::from_le_bytes(*h.last_chunk()?);
+    (front & 1 == 0).then_some((front.swap_bytes() >> 16, Sender(back << 16)))
+}
+
+/// Destination and source of a frame that needs nothing but these looked up: to a single host, neither tagged nor ARP
+/// nor RARP.
+#[inline(always)]
+pub(crate) fn plain_unicast(frame: &[u8]) -> Option<(u64, Mac)> {
     let a = Addresses::of(frame)?;
     let special = matches!(a.ethertype, EtherType::ARP | EtherType::RARP | EtherType::VLAN | EtherType::QINQ);
-    let plain = a.src == mac && !a.to_group() && a.dst != 0 && !special;
-    plain.then_some(a.dst)
+    let plain = !a.to_group() && a.dst != 0 && !special;
+    plain.then_some((a.dst, a.src_mac()))
 }
 
 /// 01:80:c2:00:00:00 to 01:80:c2:00:00:0f: spanning tree, LACP, LLDP and the like, which no bridge
@@ -181,14 +194,14 @@ mod tests {
             f.extend(ty.to_be_bytes());
             f
         };
-        assert_eq!(plain_unicast(&frame(0x0200_0000_0002, mac, 0x0800), mac), Some(0x0200_0000_0002));
-        assert_eq!(plain_unicast(&frame(0x0200_0000_0002, mac + 1, 0x0800), mac), None);
-        assert_eq!(plain_unicast(&frame(0x0300_0000_0002, mac, 0x0800), mac), None);
-        assert_eq!(plain_unicast(&frame(0, mac, 0x0800), mac), None);
+        let found = Some((0x0200_0000_0002, Mac::from_u64(mac)));
+        assert_eq!(plain_unicast(&frame(0x0200_0000_0002, mac, 0x0800)), found);
+        assert_eq!(plain_unicast(&frame(0x0300_0000_0002, mac, 0x0800)), None);
+        assert_eq!(plain_unicast(&frame(0, mac, 0x0800)), None);
         for ty in [0x0806, 0x8035, 0x8100, 0x88a8] {
-            assert_eq!(plain_unicast(&frame(0x0200_0000_0002, mac, ty), mac), None);
+            assert_eq!(plain_unicast(&frame(0x0200_0000_0002, mac, ty)), None);
         }
-        assert_eq!(plain_unicast(&frame(2, mac, 0x0800)[..13], mac), None);
+        assert_eq!(plain_unicast(&frame(2, mac, 0x0800)[..13]), None);
     }
 
     #[test]

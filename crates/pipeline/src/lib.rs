@@ -22,6 +22,7 @@
 //! |---|---|
 //! | `classify` | first look at a frame, without side effects |
 //! | `access` | frames from VMs |
+//! | `port` | which MACs and addresses a port's VM may send from |
 //! | `overlay` | frames from an uplink, VXLAN to us |
 //! | `underlay` | frames from an uplink that are not; the exception port |
 //! | `encap`, `decap` | putting on and taking off the outer header |
@@ -45,6 +46,7 @@ pub mod mem;
 mod offload;
 mod overlay;
 pub mod packet;
+mod port;
 mod proxy;
 mod run;
 mod too_big;

@@ -8,7 +8,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use godwit_tables::event::{AnnounceKind, Event};
+use godwit_tables::event::{AnnounceKind, Event, Refused};
 use godwit_tables::neighbors::{Ask, AskRefused, Neighbor};
 use godwit_tables::update::{Key, PortIdx, VmState};
 use godwit_tables::vms::{Fib, State};
@@ -19,10 +19,11 @@ use godwit_wire::ndp::{self, Advert, AdvertFrame, Ndp, Solicit, SolicitFrame};
 use godwit_wire::{EtherType, Instant, Mac, WireError};
 
 use crate::Output;
-use crate::access::{Port, Wish};
+use crate::access::Wish;
 use crate::classify::Addresses;
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
+use crate::port::{Found, Port, Use};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -90,6 +91,22 @@ pub(crate) fn is_probe(frame: &[u8]) -> bool {
     }
 }
 
+/// The address that a frame says to everybody to be its sender's, unasked (R24, R25).
+pub(crate) fn announced(eth: &Ethernet<&[u8]>) -> Option<IpAddr> {
+    match eth.ethertype() {
+        EtherType::ARP => {
+            let arp = Arp::new_checked(eth.payload()).ok()?;
+            let to_all = !eth.dst().is_unicast() && arp.is_gratuitous(eth.src());
+            to_all.then(|| arp.spa().into())
+        }
+        EtherType::IPV6 => match ndp::parse(eth.payload()) {
+            Ok(Ndp::Advert(a)) if a.is_unsolicited_announce() => Some(a.target.into()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// What a frame from a VM says of its sender's addresses is its sender's to say (R65, R66): its readers would
 /// believe it. Its Ethernet and IP source have been checked.
 ///
@@ -97,32 +114,51 @@ pub(crate) fn is_probe(frame: &[u8]) -> bool {
 /// Why it is dropped; the reason of its kind for what cannot be read.
 pub(crate) fn check(
     eth: &Ethernet<&[u8]>,
+    used: impl Fn(IpAddr) -> Use,
     port: &Port,
     tables: &Tables,
     now: Instant,
+    found: &mut Found,
 ) -> Result<(), DropReason> {
-    let own = match eth.ethertype() {
-        EtherType::ARP => {
-            let arp = Arp::new_checked(eth.payload()).map_err(|_| DropReason::ArpMalformed)?;
-            arp.sha() == eth.src() && port.may_use(arp.spa().into(), tables, now)
+    let arp = match eth.ethertype() {
+        EtherType::IPV6 => return check_nd(eth, used, port, tables, now, found),
+        EtherType::ARP | EtherType::RARP => {
+            Arp::new_checked(eth.payload()).map_err(|_| malformed(DropReason::ArpMalformed, found))?
         }
-        EtherType::RARP => {
-            let arp = Arp::new_checked(eth.payload()).map_err(|_| DropReason::ArpMalformed)?;
-            // Answers are not for VMs to give (R27).
-            if arp.op() != arp::OP_RARP_REQUEST {
-                return Err(DropReason::ArpMalformed);
-            }
-            arp.sha() == eth.src() && arp.tha() == eth.src()
-        }
-        EtherType::IPV6 => return check_nd(eth, port, tables, now),
         _ => return Ok(()),
     };
-    if own { Ok(()) } else { Err(DropReason::SpoofedSource) }
+    is_sender(arp.sha(), eth, found)?;
+    if eth.ethertype() == EtherType::ARP {
+        let spa = arp.spa().into();
+        return port.check(spa, used(spa), tables, now, found);
+    }
+    // Answers are not for VMs to give (R27).
+    if arp.op() != arp::OP_RARP_REQUEST {
+        return Err(malformed(DropReason::ArpMalformed, found));
+    }
+    is_sender(arp.tha(), eth, found)
+}
+
+fn malformed(reason: DropReason, found: &mut Found) -> DropReason {
+    found.clear();
+    reason
+}
+
+/// A MAC that ARP or ND names as the sender's is the frame's source.
+fn is_sender(mac: Mac, eth: &Ethernet<&[u8]>, found: &mut Found) -> Result<(), DropReason> {
+    if mac == eth.src() { Ok(()) } else { Err(found.refuse(mac, None, Refused::Mac)) }
 }
 
 /// Solicitations and advertisements; whose the other messages are, [`crate::bum::check_word`] knows. SEND's options
 /// exempt none: a reader without SEND passes over them.
-fn check_nd(eth: &Ethernet<&[u8]>, port: &Port, tables: &Tables, now: Instant) -> Result<(), DropReason> {
+fn check_nd(
+    eth: &Ethernet<&[u8]>,
+    used: impl Fn(IpAddr) -> Use,
+    port: &Port,
+    tables: &Tables,
+    now: Instant,
+    found: &mut Found,
+) -> Result<(), DropReason> {
     match ndp::kind(eth.payload()) {
         Ok(ndp::NEIGHBOR_SOLICIT | ndp::NEIGHBOR_ADVERT) | Err(WireError::TooDeep) => {}
         _ => return Ok(()),
@@ -130,10 +166,12 @@ fn check_nd(eth: &Ethernet<&[u8]>, port: &Port, tables: &Tables, now: Instant) -
     let (mac, target) = match ndp::parse(eth.payload()) {
         Ok(Ndp::Solicit(s)) => (s.slla, None),
         Ok(Ndp::Advert(a)) => (a.tlla, Some(a.target.into())),
-        _ => return Err(DropReason::NdMalformed),
+        _ => return Err(malformed(DropReason::NdMalformed, found)),
     };
-    let own = mac.is_none_or(|m| m == eth.src()) && target.is_none_or(|ip| port.may_use(ip, tables, now));
-    if own { Ok(()) } else { Err(DropReason::SpoofedSource) }
+    if let Some(mac) = mac {
+        is_sender(mac, eth, found)?;
+    }
+    target.map_or(Ok(()), |ip| port.check(ip, used(ip), tables, now, found))
 }
 
 /// An untagged ARP packet from a VM, checked.

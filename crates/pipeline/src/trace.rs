@@ -18,10 +18,11 @@ use godwit_wire::ethernet::TAG_LEN;
 use godwit_wire::policy::{self, Direction};
 use godwit_wire::{Dscp, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 
-use crate::access::{self, Port, Wish};
+use crate::access::{self, Wish};
 use crate::bum::{check_word, destinations};
 use crate::classify::{Addresses, From, flight_ttl};
 use crate::overlay::{self, Kind};
+use crate::port::Port;
 use crate::proxy::Resolution;
 use crate::underlay::{self, Fate, Uplink};
 
@@ -244,7 +245,7 @@ impl<'a> Tracer<'a> {
         self.parsed(self.frame);
         self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
         self.see(self.frame);
-        let wish = access::inspect(self.frame, true, port, self.tables, self.now);
+        let (wish, _) = access::inspect(self.frame, true, port, self.tables, self.now);
         if wish != Wish::Untag {
             return self.wish(wish, port, self.frame.len());
         }
@@ -256,7 +257,7 @@ impl<'a> Tracer<'a> {
         bare[..12].copy_from_slice(&self.frame[..12]);
         bare[12..len].copy_from_slice(&self.frame[12 + TAG_LEN..len + TAG_LEN]);
         self.see(&bare[..len]);
-        let wish = access::inspect(&bare[..len], true, port, self.tables, self.now);
+        let (wish, _) = access::inspect(&bare[..len], true, port, self.tables, self.now);
         self.wish(wish, port, self.frame.len() - TAG_LEN)
     }
 

@@ -256,7 +256,7 @@ fn r15_r18_associated_port_reports_and_forwards_nothing() {
     let kind = AnnounceKind::GratuitousArp;
     assert_eq!(lab.take_events(), [Event::Announce { port: P1, kind, mac: M1, ip: Some(v4(1).into()) }]);
     dropped(&mut lab, P1, &numbered(M2, M1, 4), DropReason::SpoofedSource);
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }]);
+    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M2, ip: None, why: Refused::Mac }]);
 }
 
 /// The frame is neither sent nor dropped.
@@ -322,7 +322,7 @@ fn r65_other_sources_go_nowhere() {
     dropped(&mut lab, P1, &numbered(M2, STRANGER, 1), DropReason::SpoofedSource);
     assert_eq!(
         lab.take_events(),
-        [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }],
+        [Event::Spoofed { port: P1, mac: M2, ip: None, why: Refused::Mac }],
         "no query, and one word a second"
     );
 }

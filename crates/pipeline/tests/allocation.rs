@@ -122,11 +122,41 @@ fn updates(now: Instant) -> Vec<Update> {
         all.push(Update::NeighborAbsent { vn: VN, ip: v6(n as u16).into(), until });
         all.push(Update::NeighborRemove { vn: VN, ip: v6(n as u16).into() });
     }
+    all.extend(sources());
     all.push(Update::ReplicaAdd { vn: VN, tunnel: T4 });
     all.push(Update::TunnelPending { tunnel: TunnelIdx(9), remote: NVE_C.into() });
     all.push(Update::TunnelRemove { tunnel: TunnelIdx(9) });
     all.push(Update::VnRemove { vn: OTHER_VN });
     all.push(Update::VnSet { vn: OTHER_VN, vni: other_vni(), mtu: 1500, transparent_vlan: false });
+    all
+}
+
+/// What a VM may send from, as much as a port takes and a little more, and nothing again.
+fn sources() -> Vec<Update> {
+    let (port, room) = (P2, SourceRule::Listed { room: 64 });
+    let mut all =
+        vec![Update::SourceRulesSet { port, rules: SourceRules { v4: room, v6: room, link_local: room } }];
+    for n in 0..330_u16 {
+        all.push(Update::SourceSet { port, ip: v6(n).into() });
+        all.push(Update::SourceSet { port, ip: v4(n as u8).into() });
+    }
+    for n in 0..70 {
+        let prefix = godwit_wire::Prefix::host(v4(n as u8).into());
+        all.push(Update::MacSet { port, mac: mac(0x1000 + n), shared: n & 1 == 0 });
+        all.push(Update::PrefixSet { port, prefix, kind: PrefixKind::Routed });
+        all.push(Update::PrefixSet { port, prefix, kind: PrefixKind::Shared });
+        all.push(Update::SourceRemove { port, ip: v6(n as u16).into() });
+    }
+    all.push(Update::PortRemove { port });
+    all.push(Update::PortSet {
+        port,
+        role: PortRole::Access { vn: VN, mac: M2, admission: Admission::Activated },
+    });
+    // That of the VM whose frames come in: of all new addresses control refuses some and sets some.
+    let rules = SourceRules { v4: room, v6: room, link_local: room };
+    all.push(Update::SourceRulesSet { port: P1, rules });
+    all.push(Update::SourceRemove { port: P1, ip: v4(1).into() });
+    all.push(Update::SourceSet { port: P1, ip: v4(2).into() });
     all
 }
 

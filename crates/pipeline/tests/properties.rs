@@ -41,15 +41,17 @@ fn vm_frame() -> impl Strategy<Value = Vec<u8>> {
             }
             _ => Nd { kind: 133, ..Nd::solicit(m, v6(a.into()), v6(b.into())) }.frame(),
         });
-    let data =
-        (any_mac(), any_mac(), any::<u32>(), any::<bool>(), 0usize..1700).prop_map(|(s, d, n, six, len)| {
+    let source = prop_oneof![3 => Just(1u8), 2 => 0u8..8, 1 => 100u8..200];
+    let data = (any_mac(), any_mac(), source, any::<u32>(), any::<bool>(), 0usize..1700).prop_map(
+        |(s, d, from, n, six, len)| {
             let payload = vec![n as u8; len];
             if six {
-                frames::udp_frame((s, v6(1).into(), 1), (d, v6(2).into(), 2), &payload)
+                frames::udp_frame((s, v6(from.into()).into(), 1), (d, v6(2).into(), 2), &payload)
             } else {
-                frames::udp_frame((s, v4(1).into(), 1), (d, v4(2).into(), 2), &payload)
+                frames::udp_frame((s, v4(from).into(), 1), (d, v4(2).into(), 2), &payload)
             }
-        });
+        },
+    );
     let plain = prop_oneof![arp, nd, data];
     (plain, 0u8..10).prop_map(|(f, tag)| match tag {
         0 => frames::tagged(&f, 0x8100, 5),
@@ -133,7 +135,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => proptest::collection::vec(arrival(), 1..6).prop_map(Op::Frames),
         4 => (mac.clone(), prop_oneof![4 => Just(VN), 1 => Just(OTHER_VN)], vm_state())
             .prop_map(|(m, v, s)| Op::Vm(m, v, s)),
-        2 => (0u8..34, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
+        3 => (0u8..46, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
         2 => (0u64..30).prop_map(Op::Wait),
         2 => Just(Op::Tick),
         1 => (0usize..20).prop_map(Op::Buffers),
@@ -166,10 +168,10 @@ impl Lab {
             20 => self.apply(Update::ReplicaRemove { vn: VN, tunnel }),
             24 | 25 => self.stage(if n < 4 { P1 } else { P2 }, n),
             26 | 27 => self.enforce(if n < 4 { P1 } else { P2 }, n),
-            29 => self.apply(Update::SourceSet { port: P1, ip: v6(n.into()).into() }),
             30 | 31 => self.way(tunnel, n),
             32 => self.apply(Update::TunnelSpread { tunnel, shares: Some([n / 4; SHARES]) }),
             33 => self.apply(Update::TunnelSpread { tunnel, shares: None }),
+            34..42 => self.sources(kind, m, n),
             28 => self.apply(Update::PolicyClear { port: if n < 4 { P1 } else { P2 } }),
             _ => self.set_uplink((n & 1 == 0).then_some(EXCEPTION)),
         }
@@ -179,6 +181,30 @@ impl Lab {
         let hop = mac(0xbb00 + u64::from(n));
         let header = OuterHeader::v4(UP_MAC, hop, LOC4, NVE_C, 4789, 64);
         self.apply(Update::TunnelWay { tunnel, at: n / 4, uplink: UPLINK, mtu: MTU - u16::from(n), header });
+    }
+
+    /// What P1's VM may send from.
+    fn sources(&mut self, kind: u8, mac: Mac, n: u8) {
+        let (port, ip) = (P1, if n & 1 == 0 { v4(n).into() } else { v6(n.into()).into() });
+        let rule = |n: u8| match n % 4 {
+            0 => SourceRule::Any,
+            1 => SourceRule::Full,
+            _ => SourceRule::Listed { room: n % 4 - 1 },
+        };
+        let rules = SourceRules { v4: rule(n), v6: rule(n / 2), link_local: rule(n + 1) };
+        let kinds = if n < 4 { PrefixKind::Routed } else { PrefixKind::Shared };
+        let prefix: Prefix = if n & 1 == 0 { "10.0.0.4/30" } else { "fd00::100/120" }.parse().unwrap();
+        let update = match kind {
+            34 => Update::SourceSet { port, ip },
+            35 => Update::SourceRemove { port, ip },
+            36 => Update::SourceRulesSet { port, rules },
+            37 => Update::MacSet { port, mac, shared: n & 1 == 0 },
+            38 => Update::PrefixSet { port, prefix, kind: kinds },
+            39 if n & 1 == 0 => Update::PrefixRemove { port, prefix, kind: kinds },
+            39 => Update::MacRemove { port, mac },
+            _ => Update::ServerSet { port, server: n & 1 == 0 },
+        };
+        self.apply(update);
     }
 
     fn stage(&mut self, port: PortIdx, n: u8) {
@@ -280,8 +306,14 @@ fn text(t: &Trace) -> String {
     s
 }
 
+/// 400, or as many as `PROPTEST_CASES` says.
+fn cases() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { usual } else { ProptestConfig { cases: 400, ..usual } }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     #[test]
     fn everything_is_accounted_for(ops in proptest::collection::vec(op(), 1..60)) {

@@ -40,7 +40,7 @@ fn r24_gratuitous_arp_is_told_and_never_flooded() {
     let lie =
         arp_frame(Mac::BROADCAST, M1, 0x0806, Arp { sha: M2, spa: v4(2), tpa: v4(2), ..Arp::default() });
     dropped(&mut lab, P1, &lie, DropReason::SpoofedSource);
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }]);
+    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M2, ip: None, why: Refused::Mac }]);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn r25_unsolicited_advertisement_to_either_group() {
     }
     let lie = Nd { options: frames::mac_option(2, M2), ..to_all.clone() };
     dropped(&mut lab, P1, &lie.frame(), DropReason::SpoofedSource);
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }]);
+    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M2, ip: None, why: Refused::Mac }]);
     // Without the O flag it does not replace another VM's binding.
     lab.neighbor(v6(1), M2);
     lab.one(P1, &Nd { flags: 0, ..to_all.clone() }.frame());
@@ -97,7 +97,7 @@ fn r26_hypervisor_announcement() {
     dropped(&mut lab, P1, &rarp(4, M1, M1), DropReason::ArpMalformed);
     dropped(&mut lab, P1, &frames::ethernet(Mac::BROADCAST, M1, 0x8035, &[0; 20]), DropReason::ArpMalformed);
     dropped(&mut lab, P1, &frames::rarp_announce(M2), DropReason::SpoofedSource);
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }]);
+    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M2, ip: None, why: Refused::Mac }]);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn r30_a_looped_back_probe_is_nobodys_conflict() {
     assert_eq!(lab.take_events(), []);
     // Back by another VM's port it is not that VM's frame.
     dropped(&mut lab, P2, &probe.frame(), DropReason::SpoofedSource);
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P2, mac: M2, ip: None, why: Refused::Address }]);
+    assert_eq!(lab.take_events(), [Event::Spoofed { port: P2, mac: M1, ip: None, why: Refused::Mac }]);
     // An address that nobody is known to have: the repeated probe asks no second question.
     let probe = Nd { options: nonce, ..Nd::dad(M1, v6(9)) };
     lab.one(P1, &probe.frame());
@@ -284,7 +284,7 @@ fn r29_solicitations_are_answered_for_the_owner() {
     dropped(&mut lab, P1, &lie.frame(), DropReason::SpoofedSource);
     assert_eq!(
         lab.take_events(),
-        [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }],
+        [Event::Spoofed { port: P1, mac: M2, ip: None, why: Refused::Mac }],
         "R29: entries come from advertisements only"
     );
 }

@@ -62,14 +62,14 @@ fn r65_five_ways_to_spoof_lead_nowhere() {
     }
     assert_eq!(
         lab.take_events(),
-        [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }],
+        [Event::Spoofed { port: P1, mac: M2, ip: None, why: Refused::Mac }],
         "no claim, no query, one alarm"
     );
     lab.wait(ms(1000));
     lab.one(P1, &udp_from(M1, v4(2).into()));
     assert_eq!(
         lab.take_events(),
-        [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }],
+        [Event::Spoofed { port: P1, mac: M1, ip: Some(v4(2).into()), why: Refused::Address }],
         "and another after a second"
     );
 }
@@ -148,7 +148,7 @@ fn r66_a_unicast_advertisement_for_anothers_address_goes_nowhere() {
             }
             assert_eq!(
                 lab.take_events(),
-                [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }]
+                [Event::Spoofed { port: P1, mac: M1, ip: Some(v6(9).into()), why: Refused::Address }]
             );
         }
     }
@@ -219,7 +219,10 @@ fn r66_a_unicast_arp_reply_for_anothers_address_goes_nowhere() {
     let mut other_mac = frames::arp_reply(M1, v4(1), R4, v4(4));
     other_mac[22..28].copy_from_slice(&M2.0);
     refused(&mut lab, &other_mac, DropReason::SpoofedSource);
-    assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }]);
+    assert_eq!(
+        lab.take_events(),
+        [Event::Spoofed { port: P1, mac: M1, ip: Some(v4(2).into()), why: Refused::Address }]
+    );
 }
 
 #[test]
@@ -229,7 +232,7 @@ fn r66_a_lie_opens_no_port_and_does_not_wait_for_one() {
     refused(&mut lab, &advert(R4, v6(9), Some(M1), 0x60).frame(), DropReason::SpoofedSource);
     assert_eq!(
         (lab.take_events(), lab.tables.waiting()),
-        (vec![Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }], 0)
+        (vec![Event::Spoofed { port: P1, mac: M1, ip: Some(v6(9).into()), why: Refused::Address }], 0)
     );
     lab.one(P1, &advert(R4, v6(1), Some(M1), 0x60).frame());
     assert_eq!(lab.tables.waiting(), 1);
@@ -304,7 +307,7 @@ fn r65_a_tag_hides_no_arp_sender() {
     }
     assert_eq!(
         lab.take_events(),
-        [Event::Spoofed { port: P1, mac: M1, ip: None, why: Refused::Address }],
+        [Event::Spoofed { port: P1, mac: M1, ip: Some(v4(2).into()), why: Refused::Address }],
         "no claim, no query"
     );
     let mut answer = rarp(M1, M1);

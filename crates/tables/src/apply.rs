@@ -5,7 +5,7 @@ use godwit_wire::{Instant, Mac};
 use crate::event::Event;
 use crate::neighbors::Neighbor;
 use crate::topology::OutOfRange;
-use crate::update::{HoldLimits, Key, Update, VmState, VnIdx};
+use crate::update::{HoldLimits, Key, PortIdx, PortRole, Update, VmState, VnIdx};
 use crate::vms::{Fib, State};
 use crate::{DropReason, Tables};
 
@@ -48,8 +48,47 @@ impl Tables {
                 self.remove_vn(vn);
                 None
             }
+            Update::SourceRulesSet { port, .. }
+            | Update::MacSet { port, .. }
+            | Update::MacRemove { port, .. }
+            | Update::PrefixSet { port, .. }
+            | Update::PrefixRemove { port, .. }
+            | Update::SourceSet { port, .. }
+            | Update::SourceRemove { port, .. } => self.apply_source(port, update, now),
             other => self.apply_topology(other, now),
         }
+    }
+
+    /// What a port's VM may send from.
+    fn apply_source(&mut self, port: PortIdx, update: Update, now: Instant) -> Option<Event> {
+        let ports = &mut self.ports;
+        let done = match update {
+            Update::SourceRulesSet { rules, .. } => ports.set_sources(port, |s| {
+                s.set_rules(rules);
+                Ok(())
+            }),
+            Update::MacSet { mac, shared, .. } => ports.set_sources(port, |s| s.add_mac(mac, shared)),
+            Update::PrefixSet { prefix, kind, .. } => ports.set_sources(port, |s| s.add_prefix(prefix, kind)),
+            Update::SourceSet { ip, .. } => ports.set_sources(port, |s| s.add(ip)),
+            Update::MacRemove { mac, .. } => {
+                ports.unset_sources(port, |s| s.remove_mac(mac));
+                Ok(())
+            }
+            Update::PrefixRemove { prefix, kind, .. } => {
+                ports.unset_sources(port, |s| s.remove_prefix(prefix, kind));
+                Ok(())
+            }
+            Update::SourceRemove { ip, .. } => {
+                ports.unset_sources(port, |s| s.remove(ip, now));
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        let key = match self.ports.role(port) {
+            Some(&PortRole::Access { vn, mac, .. }) => Some(Key::new(vn, mac)),
+            _ => None,
+        };
+        self.refused(done, key)
     }
 
     fn apply_topology(&mut self, update: Update, now: Instant) -> Option<Event> {
@@ -62,11 +101,6 @@ impl Tables {
                 Ok(())
             }
             Update::PortSet { port, role } => self.ports.set(port, Some(role)),
-            Update::SourceSet { port, ip } => self.ports.set_source(port, ip),
-            Update::SourceRemove { port, ip } => {
-                self.ports.remove_source(port, ip);
-                Ok(())
-            }
             Update::ServerSet { port, server } => self.ports.set_server(port, server),
             Update::PolicyRule { port, at, rule } => self.ports.stage_rule(port, at, rule),
             Update::PolicySet { port, rules, default, rate, dscp } => {

@@ -51,8 +51,14 @@ drop_reasons! {
     PortClosed = "port_closed",
     /// The port's VN is not configured.
     UnknownVn = "unknown_vn",
-    /// A MAC or IP source, ARP sender or ND address that the port is not bound to (R65).
+    /// A MAC or IP source, ARP sender or ND address that is none of the port's VM's and that it may not bind by its own
+    /// word (R65), or that is another VM's (R30).
     SpoofedSource = "spoofed_source",
+    /// A source of a VM that has bound as many addresses by its own word as it may (R93).
+    AddressLimit = "address_limit",
+    /// A source that the VM shares with others and has not announced by gratuitous ARP or an unsolicited neighbor
+    /// advertisement since another one did (R92).
+    NotAnnounced = "not_announced",
     /// An IP packet of a VM whose header cannot be read, on a port bound to addresses (R65).
     InnerMalformed = "inner_malformed",
     /// A frame with more tags than its VN takes: one where it strips them, two where it keeps them (R10).

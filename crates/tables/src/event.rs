@@ -85,7 +85,7 @@ pub enum Event {
         port: PortIdx,
         /// How.
         kind: AnnounceKind,
-        /// The address announced; equals the port's.
+        /// The frame's source MAC: the port's, or a nested or virtual one of its VM's (R92, R94).
         mac: Mac,
         /// The IP address announced.
         ip: Option<IpAddr>,
@@ -101,7 +101,7 @@ pub enum Event {
     Spoofed {
         /// The port.
         port: PortIdx,
-        /// The frame's source MAC.
+        /// The frame's source MAC, or the one that its ARP or ND names as the sender's where that is what was refused.
         mac: Mac,
         /// The source address that it carried (of ARP and ND: the sender's or target's), if the MAC was good.
         ip: Option<IpAddr>,

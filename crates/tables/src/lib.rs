@@ -13,7 +13,8 @@
 //! | `holds` | frames that wait, in memory of their own |
 //! | `topology` | ports, virtual networks |
 //! | `tunnels` | ways to other NVEs, by flow where there are several |
-//! | `sources` | the IP addresses that a port's VM may send from |
+//! | `sources` | what a port's VM may send from: addresses, prefixes, MACs |
+//! | `sets` | sets of integers in memory of fixed size |
 //! | `neighbors` | IP addresses, and the requests that wait to be told of one |
 //! | `apply` | what each update does |
 //! | `service` | what time does: ages, ends, progress reports |
@@ -33,6 +34,7 @@ mod pages;
 pub mod policies;
 pub mod prefetch;
 mod service;
+mod sets;
 pub mod sources;
 pub mod topology;
 pub mod tunnels;

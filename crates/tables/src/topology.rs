@@ -3,11 +3,11 @@
 use core::net::IpAddr;
 
 use godwit_wire::policy::{Direction, Rule, Verdict};
-use godwit_wire::{Bucket, Dscp, Instant, Rate, Span, Vni};
+use godwit_wire::{Bucket, Dscp, Instant, Mac, Rate, Span, Vni};
 
 use crate::locations::Locations;
 use crate::policies::{Judged, Policies};
-use crate::sources::Sources;
+use crate::sources::{Book, Sources, Usual};
 use crate::update::{Admission, Key, MAX_PORTS, PortIdx, PortRole, TunnelIdx, VnIdx};
 use crate::{DropReason, TablesConfig};
 
@@ -47,7 +47,12 @@ pub struct Port {
     taken: Instant,
     /// Errors sent since then.
     errors: (u8, Instant),
-    sources: Sources,
+    /// What a burst compares sources with.
+    usual: Usual,
+    /// There is more to compare them with.
+    more: bool,
+    /// Where in the book its sources are.
+    sources: u16,
     /// Its VM may speak as a router and as a DHCP server (R66).
     server: bool,
 }
@@ -67,6 +72,7 @@ pub struct Ports {
     /// The VN that a VM's port serves, in one word, for delivery; with [`FILTERED`] where a policy has a say.
     delivery: Vec<u32>,
     policies: Policies,
+    sources: Book,
     /// First port of each VN.
     heads: Vec<u16>,
     resolution: Rate,
@@ -87,7 +93,9 @@ impl Ports {
             spoofed: Instant(0),
             taken: Instant(0),
             errors: (0, Instant(0)),
-            sources: Sources::NONE,
+            usual: Usual::default(),
+            more: false,
+            sources: Book::NONE,
             server: false,
         };
         let ports = config.port_capacity.clamp(1, MAX_PORTS);
@@ -95,6 +103,7 @@ impl Ports {
             ports: (0..ports).map(|_| vacant()).collect(),
             delivery: vec![NO_VN; ports],
             policies: Policies::new(ports),
+            sources: Book::new(ports, config.table_seed[0]),
             heads: vec![NO_PORT; config.vn_capacity],
             resolution: config.resolution_rate,
             questions: config.question_rate,
@@ -107,10 +116,16 @@ impl Ports {
         self.ports.get(usize::from(port.0))?.role.as_ref()
     }
 
-    /// The IP addresses that a port's VM may send from (R65).
+    /// What was set of the sources of a port's VM (R65); `None`: nothing, and every one is good.
     #[inline]
-    pub fn sources(&self, port: PortIdx) -> &Sources {
-        self.ports.get(usize::from(port.0)).map_or(&Sources::NONE, |p| &p.sources)
+    pub fn sources(&self, port: PortIdx) -> Option<&Sources> {
+        self.sources.get(self.ports.get(usize::from(port.0))?.sources)
+    }
+
+    /// What a burst of the port compares sources with.
+    #[inline]
+    pub fn usual(&self, port: PortIdx) -> Usual {
+        self.ports.get(usize::from(port.0)).map_or(Usual::default(), |p| p.usual)
     }
 
     /// The port's VM may speak as a router and as a DHCP server (R66).
@@ -123,13 +138,54 @@ impl Ports {
         Ok(())
     }
 
-    pub(crate) fn set_source(&mut self, port: PortIdx, ip: IpAddr) -> Result<(), OutOfRange> {
-        self.ports.get_mut(usize::from(port.0)).ok_or(OutOfRange)?.sources.add(ip)
+    /// Frames of the port may come from more than one MAC and one address of each family, link-local ones apart.
+    #[inline]
+    pub fn has_more(&self, port: PortIdx) -> bool {
+        self.ports.get(usize::from(port.0)).is_some_and(|p| p.more || p.server)
     }
 
-    pub(crate) fn remove_source(&mut self, port: PortIdx, ip: IpAddr) {
-        if let Some(p) = self.ports.get_mut(usize::from(port.0)) {
-            p.sources.remove(ip);
+    /// Changes the sources of a port, which may have none yet.
+    pub(crate) fn set_sources(
+        &mut self,
+        port: PortIdx,
+        change: impl FnOnce(&mut Sources) -> Result<(), OutOfRange>,
+    ) -> Result<(), OutOfRange> {
+        let p = self.ports.get_mut(usize::from(port.0)).ok_or(OutOfRange)?;
+        let sources = self.sources.open(&mut p.sources)?;
+        let done = change(sources);
+        (p.usual, p.more) = (sources.usual(), sources.has_more());
+        done
+    }
+
+    /// Takes something of the sources of a port, if it has any.
+    pub(crate) fn unset_sources(&mut self, port: PortIdx, change: impl FnOnce(&mut Sources)) {
+        let Some(p) = self.ports.get_mut(usize::from(port.0)) else { return };
+        let Some(sources) = self.sources.get_mut(p.sources) else { return };
+        change(sources);
+        (p.usual, p.more) = (sources.usual(), sources.has_more());
+    }
+
+    /// The port's VM uses an address that is not set and that it may bind by its own word; `shared`: since it shares it.
+    /// True where control is to be told; [`Ports::heard_source`] then says that it was. `announced` becomes true where
+    /// control has not heard yet that it was announced.
+    pub fn note_source(
+        &mut self,
+        (port, mac, ip): (PortIdx, Mac, IpAddr),
+        shared: bool,
+        announced: &mut bool,
+        now: Instant,
+    ) -> bool {
+        let place = self.at(port).sources;
+        self.sources.get_mut(place).is_some_and(|s| s.note(ip, mac, shared, announced, now))
+    }
+
+    /// Control was told of an address that the port's VM uses, or of a virtual MAC.
+    pub fn heard_source(&mut self, port: PortIdx, mac: Mac, ip: Option<IpAddr>, now: Instant) {
+        let place = self.at(port).sources;
+        match (self.sources.get_mut(place), ip) {
+            (Some(s), Some(ip)) => s.heard(ip, now),
+            (Some(s), None) => s.heard_mac(mac, now),
+            (None, _) => {}
         }
     }
 
@@ -248,7 +304,8 @@ impl Ports {
         }
         self.unlink(port);
         if role.is_none() {
-            self.ports[at].sources = Sources::NONE;
+            (self.ports[at].usual, self.ports[at].more) = (Usual::default(), false);
+            self.sources.close(&mut self.ports[at].sources);
             self.ports[at].server = false;
             self.policies.clear(at);
         }

@@ -177,12 +177,16 @@ pub enum SourceRule {
     Any,
     /// Those that are set, and new ones while there is room: they are used at once and told to control.
     Listed {
-        /// How many more may be new; 0: none.
+        /// How many more each of the port's MACs may have before control has set them; 0: it binds none by its own
+        /// word.
         room: u8,
     },
+    /// Those that are set: it has bound as many by its own word as it may. A new one is refused as such.
+    Full,
 }
 
-/// The rules of a port's sources (R65, R93). `Any` until they are set.
+/// The rules of a port's sources (R65, R93). Until they are set, every source is good while no address is set, and
+/// then these and link-local ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SourceRules {
     /// IPv4.
@@ -278,7 +282,8 @@ pub enum Update {
         /// The address.
         ip: IpAddr,
     },
-    /// The opposite of `SourceSet`.
+    /// The opposite of `SourceSet`. An address that the VM uses and control was told of, but has not set, is refused for
+    /// 5 s: control is not asked again and again.
     SourceRemove {
         /// The port.
         port: PortIdx,

@@ -20,13 +20,13 @@ impl Prefix {
     }
 
     /// The prefix of one address: /32 or /128.
-    pub fn host(addr: IpAddr) -> Prefix {
+    pub const fn host(addr: IpAddr) -> Prefix {
         let len = if addr.is_ipv4() { 32 } else { 128 };
         Prefix { addr, len }
     }
 
     /// Its lowest address.
-    pub fn addr(&self) -> IpAddr {
+    pub const fn addr(&self) -> IpAddr {
         self.addr
     }
 

@@ -29,6 +29,8 @@ pub const LOCAL_IP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 pub const LOCAL_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1);
 /// The first VM elsewhere.
 pub const REMOTE_VM: Mac = Mac([0x02, 0x20, 0, 0, 0, 0]);
+/// The first VM within the port's.
+pub const NESTED_VM: Mac = Mac([0x02, 0x30, 0, 0, 0, 0]);
 /// The next hop to every other NVE.
 pub const NEXT_HOP: Mac = Mac([0x02, 0, 0, 0, 0x01, 0x02]);
 /// What the first `net_pcap` of a process says its address is, and the player says, too.
@@ -204,6 +206,19 @@ pub fn local_vm(row: &Row, n: u32) -> Mac {
     if random { Mac::from_u64(2 << 40 | scattered(1 << 32 | u64::from(n))) } else { nth(LOCAL_VM, n) }
 }
 
+/// The address of the `n`-th VM within the port's.
+pub fn nested_vm(n: u32) -> Mac {
+    nth(NESTED_VM, n)
+}
+
+/// The `n`-th IP address of the tenant's VMs behind the port.
+pub fn near_ip(row: &Row, n: u32) -> IpAddr {
+    if row.inner_v6 {
+        return Ipv6Addr::from_bits(LOCAL_IP6.to_bits() + u128::from(n)).into();
+    }
+    Ipv4Addr::from_bits(LOCAL_IP.to_bits() + n).into()
+}
+
 /// UDP ports of a flow, source and destination (RFC 4814, 4.5 for the random ones).
 fn ports(row: &Row, flow: u32) -> (u16, u16) {
     if row.random {
@@ -219,12 +234,6 @@ fn frame(row: &Row, n: u32) -> Vec<u8> {
     let flow = n % row.flows;
     let vm = flow % row.destinations;
     let (source, destination) = ports(row, flow);
-    let near = |n: u32| -> IpAddr {
-        if row.inner_v6 {
-            return Ipv6Addr::from_bits(LOCAL_IP6.to_bits() + u128::from(n)).into();
-        }
-        Ipv4Addr::from_bits(LOCAL_IP.to_bits() + n).into()
-    };
     let far = |n: u32| -> IpAddr {
         if row.inner_v6 {
             return Ipv6Addr::from_bits(0x2001_0db8_000b << 80 | u128::from(n)).into();
@@ -234,10 +243,15 @@ fn frame(row: &Row, n: u32) -> Vec<u8> {
     let ip_header = if row.inner_v6 { 40 } else { 20 };
     let payload = vec![0; row.sizes.of(n as usize) - 14 - ip_header - 8];
     if row.case.is_encap() {
-        let (from, to) = ((LOCAL_VM, near(0), source), (remote_vm(row, vm), far(vm), destination));
+        let (mac, ip) = match row.nested {
+            0 => (LOCAL_VM, near_ip(row, n % row.sources)),
+            nested => (nested_vm(n % nested), near_ip(row, row.sources + n % nested)),
+        };
+        let (from, to) = ((mac, ip, source), (remote_vm(row, vm), far(vm), destination));
         return frames::udp_frame(from, to, &payload);
     }
-    let (from, to) = ((remote_vm(row, vm), far(vm), source), (local_vm(row, vm), near(vm), destination));
+    let (from, to) =
+        ((remote_vm(row, vm), far(vm), source), (local_vm(row, vm), near_ip(row, vm), destination));
     let outer_eth = (NEXT_HOP, PLAYER_MAC);
     let mut outer = Vxlan::new(outer_eth, (row.case.remote(0), row.case.locator()), Vni::from_low24(VNI));
     outer.ports.0 = 49_152 + (flow % 16_384) as u16;
@@ -262,6 +276,22 @@ mod tests {
         assert_eq!(macs.len(), 64);
         let flows: BTreeSet<(&[u8], &[u8])> = all.iter().map(|f| (&f[..6], &f[34..36])).collect();
         assert_eq!(flows.len(), 1000);
+    }
+
+    #[test]
+    fn r65_r94_every_address_and_nested_vm_sends() {
+        let senders = |name: &str| -> BTreeSet<(Vec<u8>, Vec<u8>)> {
+            let row = plan::select(&[], name).unwrap()[0];
+            (0..row.frames())
+                .map(|n| frame(&row, n))
+                .map(|f| (f[6..12].to_vec(), f[26..30].to_vec()))
+                .collect()
+        };
+        let twenty = senders("encap-v4/60/1000/sources=20");
+        assert!(twenty.len() == 20 && twenty.iter().all(|s| s.0 == LOCAL_VM.0), "one MAC, twenty addresses");
+        let nested = senders("encap-v4/60/1000/nested=3");
+        let own = |n: u8| (nested_vm(n.into()).0.to_vec(), vec![10, 1, 0, 2 + n]);
+        assert_eq!(nested, (0..3).map(own).collect(), "each its own");
     }
 
     #[test]

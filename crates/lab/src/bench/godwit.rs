@@ -3,12 +3,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use godwit_nva_api::v1::{self, Counter};
 
-use super::ends::{self, Ends, LOCAL_IP, LOCAL_IP6, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
+use super::ends::{self, Ends, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
 use super::peer::{Measured, Peer, Site};
 use super::plan::Row;
 use crate::cmd;
@@ -67,7 +68,7 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
          {family} = \"{locator}/{prefix}\"\n\
          [[neighbor]]\nuplink = \"up\"\nip = \"{remote}\"\nmac = \"{NEXT_HOP}\"\ncount = {nves}\n\
          [[port]]\nname = \"vm\"\ndevargs = \"{port}\"\nrx_queues = {port_queues}\nvni = {VNI}\n\
-         mac = \"{LOCAL_VM}\"\nips = [\"{ip}\"]\nactivate = \"start\"\n",
+         mac = \"{LOCAL_VM}\"\nips = [{ips}]\nactivate = \"start\"\n",
         cores = cores.join(","),
         main = site.cores.main(),
         memory = memory_mb(ends),
@@ -76,10 +77,14 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
         locator = case.locator(),
         prefix = case.prefix(),
         remote = case.remote(0),
-        ip = if ends.row.inner_v6 { LOCAL_IP6.to_string() } else { LOCAL_IP.to_string() },
+        ips = quoted((0..ends.row.sources).map(|n| ends::near_ip(&ends.row, n))),
     )?;
     if nva.is_some() {
         return Ok(text);
+    }
+    for n in 0..ends.row.nested {
+        let (mac, ip) = (ends::nested_vm(n), ends::near_ip(&ends.row, ends.row.sources + n));
+        writeln!(text, "[[vm]]\nvni = {VNI}\nmac = \"{mac}\"\nips = [\"{ip}\"]\nport = \"vm\"")?;
     }
     if ends.row.random {
         scattered_vms(&mut text, &ends.row)?;
@@ -96,6 +101,11 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
         write!(text, "[[vm]]\nvni = {VNI}\nmac = \"{mac}\"\ncount = {}\nport = \"vm\"\n", destinations - 1)?;
     }
     Ok(text)
+}
+
+/// As a list of a configuration file holds them.
+fn quoted(ips: impl Iterator<Item = IpAddr>) -> String {
+    ips.map(|ip| format!("\"{ip}\"")).collect::<Vec<_>>().join(", ")
 }
 
 /// VMs whose addresses do not follow each other: one entry each.

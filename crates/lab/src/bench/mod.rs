@@ -74,8 +74,8 @@ pub struct Bench {
     #[arg(long, default_value_t = 2000, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub window_ms: u32,
     /// Only these rows,
-    /// `CASE[/BYTES|imix|rfc2544[/DESTINATIONS[/flows=N][/nves=N][/workers=N][/inner=6][/random]]]`, such as
-    /// encap-v4 or decap-v6/60/1000; several times or with commas
+    /// `CASE[/BYTES|imix|rfc2544[/DESTINATIONS[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N]]]`,
+    /// such as encap-v4 or decap-v6/60/1000; several times or with commas
     #[arg(long = "case", value_name = "ROW", value_delimiter = ',')]
     pub cases: Vec<String>,
     /// Instead of rows, so many location updates a second against a worker under full load, and a table

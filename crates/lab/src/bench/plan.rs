@@ -144,6 +144,10 @@ pub struct Row {
     /// VMs have pseudorandom MAC addresses and flows pseudorandom ports (RFC 4814, R76), the same each time;
     /// otherwise both count upwards.
     pub random: bool,
+    /// IP addresses that the sending VM sends from in turn (R65).
+    pub sources: u32,
+    /// VMs within the port's that send in turn, each from its own MAC and IP address (R94); 0: the port's own does.
+    pub nested: u32,
 }
 
 /// RFC 2544's frame sizes and the jumbo ones (R76), which count the FCS.
@@ -158,6 +162,9 @@ const SHORTEST: usize = 60;
 const SHORTEST_V6: usize = 14 + 40 + 8;
 /// Destinations with addresses of their own in the configuration, one entry each, at most.
 const MOST_RANDOM: u32 = 100_000;
+
+/// Addresses of a VM, and VMs within one, at most.
+const MOST_SOURCES: u32 = 64;
 
 /// Frames in the shortest capture: many bursts, and whole rounds of 64 flows and of the mix of sizes. Where there are more
 /// flows there are as many frames: every one more than that is memory that the ends' own buffers take from the cache.
@@ -174,6 +181,8 @@ impl Row {
             workers: 1,
             inner_v6: false,
             random: false,
+            sources: 1,
+            nested: 0,
         }
     }
 
@@ -207,6 +216,12 @@ impl Row {
         if self.random && self.destinations > MOST_RANDOM {
             bail!("{self}: there can be {MOST_RANDOM} destinations with random addresses");
         }
+        if !self.case.is_encap() && (self.sources, self.nested) != (1, 0) {
+            bail!("{self}: sources and nested are of VMs that send: encap-v4 and encap-v6");
+        }
+        if self.sources.max(self.nested) > MOST_SOURCES {
+            bail!("{self}: there can be {MOST_SOURCES} sources, and {MOST_SOURCES} nested VMs");
+        }
         Ok(())
     }
 }
@@ -218,7 +233,7 @@ fn usual_nves(destinations: u32) -> u32 {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { case, sizes, destinations, flows, nves, workers, inner_v6, random } = self;
+        let Row { case, sizes, destinations, flows, nves, workers, inner_v6, random, sources, nested } = self;
         write!(f, "{}/{sizes}/{destinations}", case.name())?;
         if flows != destinations {
             write!(f, "/flows={flows}")?;
@@ -234,6 +249,12 @@ impl fmt::Display for Row {
         }
         if *random {
             f.write_str("/random")?;
+        }
+        if *sources != 1 {
+            write!(f, "/sources={sources}")?;
+        }
+        if *nested != 0 {
+            write!(f, "/nested={nested}")?;
         }
         Ok(())
     }
@@ -267,6 +288,9 @@ pub fn full(cores: usize) -> Vec<Row> {
     for case in [Case::EncapV4, Case::DecapV4] {
         rows.extend([64, 1_000_000].map(|flows| Row { flows, ..Row::new(case, 60, 64) }));
     }
+    // What VMs with more than one address, and with VMs within them, cost beside the same row without.
+    let usual = Row::new(Case::EncapV4, 60, 1_000);
+    rows.extend([Row { sources: 20, ..usual }, Row { nested: 3, ..usual }]);
     if cores > 1 {
         let both = [Case::EncapV4, Case::EncapV6, Case::DecapV4, Case::DecapV6];
         rows.extend(both.map(|case| Row { workers: 2, ..Row::new(case, 60, 1_000) }));
@@ -275,7 +299,7 @@ pub fn full(cores: usize) -> Vec<Row> {
 }
 
 /// A row by its name, as [`Row`] displays it:
-/// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random]`. A name without destinations, or of
+/// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N]`. A name without destinations, or of
 /// the case alone, selects all such rows of `all`; `rfc2544` instead of a length is a row for each of RFC
 /// 2544's frame sizes and the jumbo ones, less the FCS.
 ///
@@ -313,9 +337,12 @@ pub fn select(all: &[Row], name: &str) -> Result<Vec<Row>> {
             Some(("workers", n)) => row.workers = number("number of workers", n)? as usize,
             Some(("inner", "4")) => row.inner_v6 = false,
             Some(("inner", "6")) => row.inner_v6 = true,
+            Some(("sources", n)) => row.sources = number("number of source addresses", n)?,
+            Some(("nested", n)) => row.nested = number("number of nested VMs", n)?,
             None if part == "random" => row.random = true,
             _ => bail!(
-                "{part:?} in {name:?}: there are flows=N, nves=N, workers=N, inner=4, inner=6 and random"
+                "{part:?} in {name:?}: there are flows=N, nves=N, workers=N, inner=4, inner=6, random, \
+                 sources=N and nested=N"
             ),
         }
     }
@@ -342,8 +369,12 @@ mod tests {
         let names: std::collections::BTreeSet<_> = rows.iter().map(Row::to_string).collect();
         assert_eq!(names.len(), rows.len(), "no row twice");
         assert!(rows.iter().all(|r| !r.random && !r.inner_v6), "they are as they were");
-        let name = "decap-v6/124/64/flows=1000/nves=16/workers=2/inner=6/random";
-        assert_eq!(select(&rows, name).unwrap()[0].to_string(), name);
+        for name in [
+            "decap-v6/124/64/flows=1000/nves=16/workers=2/inner=6/random",
+            "encap-v6/124/64/inner=6/sources=20/nested=3",
+        ] {
+            assert_eq!(select(&rows, name).unwrap()[0].to_string(), name);
+        }
     }
 
     #[test]
@@ -372,8 +403,18 @@ mod tests {
         for bad in ["encap", "encap-v4/59/1", "encap-v4/60/0", "encap-v4/60/1/queues=2", "encap-v4/60/x"] {
             assert!(select(&rows, bad).is_err(), "{bad}");
         }
-        for bad in ["9217/1", "60/1/inner=6", "imix/1/inner=6", "60/1/inner=5", "60/1000000/random"] {
+        for bad in [
+            "9217/1",
+            "60/1/inner=6",
+            "imix/1/inner=6",
+            "60/1/inner=5",
+            "60/1000000/random",
+            "60/1/sources=65",
+        ] {
             assert!(select(&rows, &format!("encap-v4/{bad}")).is_err(), "{bad}");
+        }
+        for bad in ["sources=2", "nested=1"] {
+            assert!(select(&rows, &format!("decap-v4/60/1/{bad}")).is_err(), "{bad}");
         }
     }
 

@@ -115,6 +115,8 @@ pub fn vxlan() -> Vxlan {
 
 pub fn config() -> TablesConfig {
     TablesConfig {
+        // More than there are: what they count is summed up after each step.
+        port_capacity: 64,
         location_capacity: 1000,
         vn_capacity: 16,
         tunnel_capacity: 16,
@@ -294,6 +296,11 @@ impl Lab {
     /// A pool that gave `taken` buffers was exchanged for another one.
     pub fn forget_buffers(&mut self, taken: usize) {
         self.entered += taken;
+    }
+
+    /// So many frames were sent by another output.
+    pub fn forget_sent(&mut self, frames: u64) {
+        self.sent += frames;
     }
 
     /// Forgets what was sent and said.
