@@ -83,6 +83,7 @@ impl Bench {
                 transparent_vlan: false,
                 flood_silent: false,
                 rarp: false,
+                learning: Default::default(),
                 unplanned: Unplanned::default(),
             };
             self.directory.create_vn(self.now, WALL_US, vn).expect("a new VN");
