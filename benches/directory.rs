@@ -83,6 +83,7 @@ impl Bench {
                 transparent_vlan: false,
                 flood_silent: false,
                 rarp: false,
+                learning: Default::default(),
                 unplanned: Unplanned::default(),
                 learning: godwit_model::LearningOf::default(),
             };

@@ -409,6 +409,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         forward_in_flight: n.forward_in_flight,
         redirect_ival: Span::from_ms(n.redirect_ms),
         headless: Span::from_ms(n.headless_s * 1000),
+        address_check: Span::from_ms(n.address_check_s * 1000),
         pull: pulled(config),
         scan_rate: n.scan_rate,
         scan_tries: n.scan_tries,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use godwit_control::view::{EntryView, PortView};
+use godwit_control::view::{BindingsView, EntryView, PortView};
 use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 use godwit_pipeline::trace::{Step, Trace};
 use godwit_tables::counters::{DropReason, PortCounters};
@@ -101,6 +101,36 @@ fn port_info(s: &Switch, p: PortView) -> v1::PortInfo {
         number: p.port.0.into(),
         offloads: d.map_or_else(String::new, |d| d.offloads.clone()),
         vm_state: p.oper.map_or_else(String::new, |o| o.to_string()),
+        bindings: p.bindings.map(|b| bindings(s, b)),
+    }
+}
+
+fn bindings(s: &Switch, b: BindingsView) -> v1::PortBindings {
+    let now = s.clock.now();
+    let [room_v4, room_v6, room_link_local] = b.room.map(|room| room.map(u32::from));
+    let bound = b.bound.iter().map(|b| v1::BoundIp {
+        ip: ip_bytes(b.ip),
+        mac: b.mac.to_u64(),
+        is_virtual: b.is_virtual,
+    });
+    let refused = b.refused.into_iter().map(|r| v1::RefusedSource {
+        mac: r.mac.to_u64(),
+        ip: r.ip.map_or_else(Vec::new, ip_bytes),
+        why: r.why,
+        allow: r.allow,
+        count: r.count,
+        ago_ms: now.since(r.last).as_ms(),
+    });
+    v1::PortBindings {
+        recorded: b.recorded.into_iter().map(ip_bytes).collect(),
+        bound: bound.collect(),
+        macs: b.macs.iter().map(|m| m.to_u64()).collect(),
+        allowed: (!b.allowed.is_empty()).then(|| b.allowed.into()),
+        router: b.router,
+        room_v4,
+        room_v6,
+        room_link_local,
+        refused: refused.collect(),
     }
 }
 

@@ -125,10 +125,11 @@ impl Checker<'_> {
 
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
-        let ranges: [(&str, u64, u64, u64); 17] = [
+        let ranges: [(&str, u64, u64, u64); 18] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
             ("nve.redirect_ms", n.redirect_ms, 10, 10_000),
             ("nve.headless_s", n.headless_s, 0, 86_400),
+            ("nve.address_check_s", n.address_check_s, 10, 86_400),
             ("nve.scan_rate", n.scan_rate.into(), 0, 10_000),
             ("nve.scan_tries", n.scan_tries.into(), 1, 10),
             ("nve.resolution_rate", n.resolution_rate.into(), 0, 1_000_000),

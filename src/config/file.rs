@@ -83,6 +83,8 @@ pub struct Nve {
     pub forward_in_flight: bool,
     /// A stale sender of one VM is told where that is at most so often, in milliseconds (R47).
     pub redirect_ms: u64,
+    /// Addresses that VMs bound by their own word are asked for so often, in seconds (R93).
+    pub address_check_s: u64,
     /// Without an NVA locations at other NVEs are kept so long, in seconds (R72).
     pub headless_s: u64,
     /// VMs asked a second whether they are still here when another of their VN has left (R32); 0: none.
@@ -135,6 +137,7 @@ impl Default for Nve {
             fwd_timer_s: 60,
             forward_in_flight: true,
             redirect_ms: 100,
+            address_check_s: 300,
             headless_s: 300,
             scan_rate: 100,
             scan_tries: 3,

@@ -242,6 +242,7 @@ fn r43_a_forward_entry_outlives_what_others_believe() {
 fn r47_redirects_come_at_a_sane_rate_and_their_port_is_their_own() {
     let with = |line: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\n{line}"));
     refused(&with("headless_s = 86401"), &[], "nve.headless_s", "use 0 to 86400");
+    refused(&with("address_check_s = 9"), &[], "nve.address_check_s", "use 10 to 86400");
     refused(&with("redirect_ms = 1"), &[], "nve.redirect_ms", "use 10 to 10000");
     refused(&with("vxlan_port = 47890"), &[], "nve.vxlan_port", "use 4789");
 }

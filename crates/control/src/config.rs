@@ -144,6 +144,8 @@ pub struct NveConfig {
     pub claim_rate: Rate,
     /// A vanished port's VM is withdrawn after so long, unless a pause or a move explains it (R19).
     pub port_down_hold: Span,
+    /// Addresses that VMs here have learned are asked for so often (R93).
+    pub address_check: Span,
     /// Without an NVA locations at other NVEs are kept for so long; 0 forgets them at once (R72).
     pub headless: Span,
     /// A pause or a move explains a vanished port for so long (R49).
@@ -195,6 +197,7 @@ impl NveConfig {
             query_rate: Rate::per_second(2000, 200),
             claim_rate: Rate::per_second(5, 5),
             port_down_hold: Span::from_ms(3_000),
+            address_check: Span::from_ms(300_000),
             headless: Span::from_ms(300_000),
             intent_timeout: Span::from_ms(300_000),
             report_ival: Span::from_ms(60_000),

@@ -48,4 +48,10 @@ godwit_tables::named_counters! {
     rarp_limited,
     /// VMs asked whether they are still here because another left (R32).
     scanned,
+    /// Addresses and virtual MACs of VMs here that the directory bound by their own word (R92, R93).
+    addresses_bound,
+    /// Those that it refused (R92, R93).
+    addresses_refused,
+    /// Learned addresses given back because nobody answered for them (R93).
+    addresses_unbound,
 }

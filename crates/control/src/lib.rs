@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod barrier;
+mod bindings;
+mod binds;
 mod channel;
 pub mod config;
 mod counts;
@@ -17,6 +19,8 @@ mod mobility;
 mod negatives;
 mod nve;
 mod queries;
+mod records;
+mod refusals;
 mod router;
 mod rumours;
 #[cfg(feature = "session")]

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use godwit_model::{BindingState, Gateway, Location, Locators, NveId, Version, VmKey, VmRecord};
+use godwit_model::{Gateway, LearningOf, Location, Locators, NveId, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
 use crate::negatives::Negatives;
@@ -60,10 +60,15 @@ struct VnMirror {
     flood_silent: bool,
     rarp: bool,
     gateway: Option<Gateway>,
+    /// Whose word binds addresses, where a record does not say (R93).
+    learning: LearningOf,
     /// Of the records here, those of routers that the operator defined.
     routers: BTreeMap<Mac, Ipv4Addr>,
     vms: BTreeMap<Mac, Entry>,
+    /// Records by each address that leads to them.
     by_ip: BTreeMap<IpAddr, BTreeSet<Mac>>,
+    /// Records by their nested MACs and the virtual ones that they have (R92, R94).
+    by_mac: BTreeMap<Mac, BTreeSet<Mac>>,
     members: BTreeMap<NveId, Locators>,
     /// Those of them that only forward for VMs that left them (R17).
     lingering: BTreeSet<NveId>,
@@ -80,9 +85,11 @@ impl VnMirror {
             flood_silent: false,
             rarp: false,
             gateway: None,
+            learning: LearningOf::default(),
             routers: BTreeMap::new(),
             vms: BTreeMap::new(),
             by_ip: BTreeMap::new(),
+            by_mac: BTreeMap::new(),
             members: BTreeMap::new(),
             lingering: BTreeSet::new(),
             absent: Negatives::new(MAX_NEGATIVES),
@@ -91,8 +98,11 @@ impl VnMirror {
     }
 
     fn index(&mut self, record: &VmRecord) {
-        for ip in record.ips() {
+        for (ip, _) in record.addresses() {
             self.by_ip.entry(ip).or_default().insert(record.key.mac);
+        }
+        for mac in record.macs().skip(1) {
+            self.by_mac.entry(mac).or_default().insert(record.key.mac);
         }
         if let Some(g) = Gateway::of(record) {
             self.routers.insert(g.mac, g.ip);
@@ -101,13 +111,20 @@ impl VnMirror {
 
     fn unindex(&mut self, record: &VmRecord) {
         self.routers.remove(&record.key.mac);
-        for ip in record.ips() {
-            if let Some(macs) = self.by_ip.get_mut(&ip) {
-                macs.remove(&record.key.mac);
-                if macs.is_empty() {
-                    self.by_ip.remove(&ip);
-                }
-            }
+        for (ip, _) in record.addresses() {
+            unindex(&mut self.by_ip, ip, record.key.mac);
+        }
+        for mac in record.macs().skip(1) {
+            unindex(&mut self.by_mac, mac, record.key.mac);
+        }
+    }
+}
+
+fn unindex<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Mac>>, key: K, mac: Mac) {
+    if let Some(macs) = index.get_mut(&key) {
+        macs.remove(&mac);
+        if macs.is_empty() {
+            index.remove(&key);
         }
     }
 }
@@ -121,6 +138,7 @@ pub(crate) struct SnapshotEnd {
     pub(crate) flood_silent: bool,
     pub(crate) rarp: bool,
     pub(crate) gateway: Option<Gateway>,
+    pub(crate) learning: LearningOf,
     pub(crate) members: Vec<Location>,
     pub(crate) lingering: Vec<NveId>,
 }
@@ -198,7 +216,23 @@ impl Mirror {
         self.vns.get(&vni).into_iter().flat_map(|v| v.vms.values().map(|e| &e.record))
     }
 
-    /// The records that list `ip`, newest first.
+    /// The VM that a nested or virtual MAC is of: of several the one with the newest record. A VM
+    /// of its own with this MAC comes first (R92, R94).
+    pub(crate) fn parent(&self, key: VmKey) -> Option<&VmRecord> {
+        let vn = self.vns.get(&key.vni)?;
+        if vn.vms.contains_key(&key.mac) {
+            return None;
+        }
+        let parents = vn.by_mac.get(&key.mac).into_iter().flatten();
+        parents.filter_map(|m| vn.vms.get(m)).map(|e| &e.record).max_by_key(|r| (r.version, r.key.mac))
+    }
+
+    /// Whose word binds addresses in a VN, where a record does not say (R93).
+    pub(crate) fn learning(&self, vni: Vni) -> LearningOf {
+        self.vns.get(&vni).map_or_else(LearningOf::default, |v| v.learning)
+    }
+
+    /// The records that `ip` leads to, newest first.
     pub(crate) fn owners(&self, vni: Vni, ip: IpAddr) -> Vec<&VmRecord> {
         let Some(vn) = self.vns.get(&vni) else { return Vec::new() };
         let macs = vn.by_ip.get(&ip).into_iter().flatten();
@@ -220,7 +254,7 @@ impl Mirror {
     /// The addresses of a VM, of the configuration file and of the directory.
     pub(crate) fn addresses(&self, key: VmKey) -> BTreeSet<IpAddr> {
         let fixed = self.static_ips.iter().filter(|((vni, _), o)| (*vni, o.mac) == (key.vni, key.mac));
-        let recorded = self.record(key).into_iter().flat_map(VmRecord::ips);
+        let recorded = self.record(key).into_iter().flat_map(VmRecord::addresses).map(|(ip, _)| ip);
         fixed.map(|((_, ip), _)| *ip).chain(recorded).collect()
     }
 
@@ -289,10 +323,12 @@ impl Mirror {
                 }
             }
         }
-        vn.absent.remove(mac);
-        for ip in record.ips() {
+        record.macs().for_each(|mac| {
+            vn.absent.remove(mac);
+        });
+        record.addresses().for_each(|(ip, _)| {
             vn.absent_ip.remove(ip);
-        }
+        });
         let old = vn.vms.remove(&mac).map(|e| e.record);
         if let Some(old) = &old {
             vn.unindex(old);
@@ -363,6 +399,7 @@ impl Mirror {
         vn.flood_silent = end.flood_silent;
         vn.rarp = end.rarp;
         vn.gateway = end.gateway;
+        vn.learning = end.learning;
         vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
         vn.lingering = end.lingering.into_iter().collect();
         for r in swept.iter().filter(|_| !pulled) {
@@ -427,7 +464,7 @@ impl Mirror {
     pub(crate) fn clear_absent(&mut self, key: VmKey) {
         if let Some(vn) = self.vns.get_mut(&key.vni) {
             vn.absent.remove(key.mac);
-            for ip in vn.vms.get(&key.mac).into_iter().flat_map(|e| e.record.ips()) {
+            for (ip, _) in vn.vms.get(&key.mac).into_iter().flat_map(|e| e.record.addresses()) {
                 vn.absent_ip.remove(ip);
             }
         }
@@ -457,33 +494,5 @@ impl Mirror {
     /// MACs with a negative answer in a VN, for people.
     pub(crate) fn absents(&self, vni: Vni) -> Vec<(Mac, Instant)> {
         self.vns.get(&vni).map_or_else(Vec::new, |v| v.absent.iter().collect())
-    }
-}
-
-/// A record of the configuration file.
-pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], router: bool) -> VmRecord {
-    let mut v4: Vec<_> =
-        ips.iter().filter_map(|ip| if let IpAddr::V4(a) = ip { Some(*a) } else { None }).collect();
-    let mut v6: Vec<_> =
-        ips.iter().filter_map(|ip| if let IpAddr::V6(a) = ip { Some(*a) } else { None }).collect();
-    v4.sort_unstable();
-    v6.sort_unstable();
-    VmRecord {
-        name: String::new(),
-        key,
-        ipv4: v4,
-        ipv6: v6,
-        location: Some(location),
-        state: BindingState::Active,
-        version: Version::ZERO,
-        router,
-        router_pinned: true,
-        allowed: Default::default(),
-        bound: Default::default(),
-        no_override: Vec::new(),
-        frozen: false,
-        policy: None,
-        pinned: false,
-        moving: None,
     }
 }

@@ -15,6 +15,7 @@ use godwit_tables::update::{HoldLimits, Key, PortIdx, PortRole, Shares, TunnelId
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::{Instant, Mac, Rate, Span, Vni};
 
+use crate::bindings::Bindings;
 use crate::config::WorkerSet;
 
 /// Between two requests for silent hosts that one NVE floods in one VN: ten a second (R31).
@@ -94,9 +95,8 @@ pub(crate) struct Router {
     by_remote: BTreeMap<IpAddr, TunnelIdx>,
     tunnels: BTreeMap<TunnelIdx, Tunnel>,
     ports: BTreeMap<PortIdx, PortRole>,
-    sources: BTreeMap<PortIdx, BTreeSet<IpAddr>>,
-    /// Ports whose VMs may speak as routers (R66).
-    servers: BTreeSet<PortIdx>,
+    /// What the VMs of ports may call their own (R65, R66, R92 to R94).
+    bindings: BTreeMap<PortIdx, Bindings>,
     /// What the VMs of ports may send and get (R23).
     policies: BTreeMap<PortIdx, Policy>,
     vms: BTreeMap<Key, VmState>,
@@ -115,8 +115,7 @@ impl Router {
             by_remote: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             ports: BTreeMap::new(),
-            sources: BTreeMap::new(),
-            servers: BTreeSet::new(),
+            bindings: BTreeMap::new(),
             policies: BTreeMap::new(),
             vms: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -228,23 +227,25 @@ impl Router {
         }
     }
 
-    /// Sets the addresses that the VM of a port may send from (R65).
-    pub(crate) fn set_sources(&mut self, port: PortIdx, wanted: BTreeSet<IpAddr>) {
-        let old = self.sources.insert(port, wanted.clone()).unwrap_or_default();
-        // The new ones first: in between, a VM whose addresses change is bound to more, not to none.
-        for &ip in wanted.difference(&old) {
-            self.emit(Update::SourceSet { port, ip });
-        }
-        for &ip in old.difference(&wanted) {
-            self.emit(Update::SourceRemove { port, ip });
+    /// Sets what the VM of a port may call its own; to be told before the port opens (R15, R65, R66, R92 to R94).
+    pub(crate) fn bind_port(&mut self, port: PortIdx, wanted: Bindings) {
+        let old = self.bindings.insert(port, wanted.clone()).unwrap_or_default();
+        for update in wanted.updates(port, &old) {
+            self.emit(update);
         }
     }
 
-    /// Lets the VM of a port speak as a router and as a DHCP server, or no longer (R66).
-    pub(crate) fn set_server(&mut self, port: PortIdx, server: bool) {
-        let changed = if server { self.servers.insert(port) } else { self.servers.remove(&port) };
-        if changed {
-            self.emit(Update::ServerSet { port, server });
+    /// What the VM of a port may call its own.
+    pub(crate) fn bindings(&self, port: PortIdx) -> Option<&Bindings> {
+        self.bindings.get(&port)
+    }
+
+    /// Ends the use of an address that a worker lets a VM use until control has spoken (R92, R93).
+    pub(crate) fn refuse_source(&mut self, port: PortIdx, ip: IpAddr) {
+        if !self.bindings.get(&port).is_some_and(|b| b.sources.contains(&ip))
+            && self.ports.contains_key(&port)
+        {
+            self.emit(Update::SourceRemove { port, ip });
         }
     }
 
@@ -268,8 +269,7 @@ impl Router {
     /// Forgets a port.
     pub(crate) fn remove_port(&mut self, port: PortIdx) {
         self.policies.remove(&port);
-        self.servers.remove(&port);
-        self.sources.remove(&port);
+        self.bindings.remove(&port);
         if self.ports.remove(&port).is_some() {
             self.emit(Update::PortRemove { port });
         }
@@ -470,10 +470,9 @@ impl Router {
             all.push(Update::TunnelTwin { tunnel, twin: t.twin });
         }
         all.extend(self.ports.iter().map(|(&port, &role)| Update::PortSet { port, role }));
-        for (&port, ips) in &self.sources {
-            all.extend(ips.iter().map(|&ip| Update::SourceSet { port, ip }));
+        for (&port, bindings) in &self.bindings {
+            all.extend(bindings.updates(port, &Bindings::default()));
         }
-        all.extend(self.servers.iter().map(|&port| Update::ServerSet { port, server: true }));
         all.extend(self.policies.iter().flat_map(|(&port, policy)| policy_updates(port, policy)));
         all.extend(self.vms.iter().map(|(&key, &state)| Update::VmSet { key, state }));
         all.extend(self.answers.iter().map(|(&(vn, ip), &a)| answer_update(vn, ip, a)));

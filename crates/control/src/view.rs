@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{HandoverCounts, NveId, OperState, Version, VmKey};
+use godwit_model::{Allowed, BoundIp, HandoverCounts, NveId, OperState, Version, VmKey};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Mac, Span};
+
+pub use crate::refusals::Refusal;
 
 /// What the workers do with a VM's frames, in the operator's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +127,27 @@ pub struct PortView {
     pub link_up: bool,
     /// What the VM manager said of its VM last (R16).
     pub oper: Option<OperState>,
+    /// What its VM may call its own, for an access port.
+    pub bindings: Option<BindingsView>,
+}
+
+/// What the VM of a port may call its own, and what it was refused (R65, R92 to R94).
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct BindingsView {
+    /// Addresses that the directory or the configuration file lists.
+    pub recorded: Vec<IpAddr>,
+    /// Addresses that it has by its own word.
+    pub bound: Vec<BoundIp>,
+    /// Virtual MACs that it has now.
+    pub macs: Vec<Mac>,
+    /// What the operator allows it beside the recorded addresses.
+    pub allowed: Allowed,
+    /// It is a router by the operator's word.
+    pub router: bool,
+    /// IPv4, IPv6 and IPv6 link-local addresses that it may still bind by its own word; `None`: it is bound to nothing.
+    pub room: [Option<u8>; 3],
+    /// What it sent from and might not, the last first.
+    pub refused: Vec<Refusal>,
 }
 
 /// A next hop on the underlay (R95).

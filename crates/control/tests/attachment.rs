@@ -65,7 +65,10 @@ fn r24_an_announcement_with_an_address_that_is_not_the_vms_is_refused() {
     lab.event(A, wrong(mac(9), vm_ip(1)));
     assert_eq!(lab.hosts[A].state(1), None);
     assert!(claims(&lab, A).is_empty());
-    assert!(warned(&lab, A, "not its address") && warned(&lab, A, "on the port of"));
+    assert!(
+        warned(&lab, A, "10.0.0.9, an address that is not its own")
+            && warned(&lab, A, "a MAC that is not its own")
+    );
 }
 
 /// R18 allows 100 ms from the announcement to the directory: nothing but the way between them takes time.

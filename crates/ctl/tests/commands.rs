@@ -168,6 +168,9 @@ fn port() {
     insta::assert_snapshot!(f.transcript(&[
         "port list --nve nve-a",
         "--socket SOCKET port list --json",
+        "port show vm1 --nve nve-a",
+        "port show vm2 --nve nve-a --json",
+        "port show vm9 --nve nve-a",
         "port add vm3 --devargs net_tap3,iface=tap3 --vni 5001 --mac 02:00:00:00:00:03 --nve nve-a",
         "port pause vm1 --socket SOCKET",
         "port pause vm1 --move m-2 --nve nve-a",

@@ -141,8 +141,7 @@ impl Vm {
     /// announced meanwhile is not the VM's (R24).
     pub(crate) fn provision(&mut self, cx: &mut Ctx<'_>) {
         let first = !core::mem::replace(&mut self.provisioned, true);
-        let own = |ip| cx.record.is_none_or(|r| r.ips().any(|i| i == ip));
-        let alien = self.announced.take().filter(|ip| first && !own(*ip));
+        let alien = self.announced.take().filter(|ip| first && !cx.may_announce(*ip));
         let unsaid = self.claim.as_ref().is_some_and(|c| !c.sent && c.cause != ClaimCause::Activate);
         if let (Some(ip), true, Phase::Running { .. }) = (alien, unsaid, self.phase) {
             cx.note(Level::Warn, format!("{} announced {ip}, which is not its address: refused", self.key));

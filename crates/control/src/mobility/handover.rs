@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use godwit_model::{HandoverCounts, MoveId, MoveStep, MoveStepKind, VmKey};
 use godwit_tables::event::HandoverStats;
-use godwit_wire::Instant;
+use godwit_wire::{Instant, Mac};
 
 use super::{Action, Ctx};
 
@@ -13,7 +13,8 @@ use super::{Action, Ctx};
 pub(crate) struct Handover {
     /// The move that the counts belong to; without one they are only shown.
     pub(crate) move_id: Option<MoveId>,
-    workers: BTreeMap<usize, HandoverStats>,
+    /// By worker and MAC: nested ones are counted with their VM (R94).
+    workers: BTreeMap<(usize, Mac), HandoverStats>,
     counts: HandoverCounts,
     /// The counts as the NVA has them.
     reported: HandoverCounts,
@@ -48,9 +49,9 @@ impl Handover {
         self.next.is_some()
     }
 
-    /// A worker's totals.
-    pub(crate) fn heard(&mut self, worker: usize, stats: HandoverStats, key: VmKey, cx: &mut Ctx<'_>) {
-        if self.workers.insert(worker, stats) == Some(stats) {
+    /// A worker's totals of one MAC.
+    pub(crate) fn heard(&mut self, from: (usize, Mac), stats: HandoverStats, key: VmKey, cx: &mut Ctx<'_>) {
+        if self.workers.insert(from, stats) == Some(stats) {
             return;
         }
         self.counts = sum(&self.workers, cx);
@@ -103,7 +104,7 @@ impl Handover {
 }
 
 /// All workers together, instants turned into wall-clock time.
-fn sum(workers: &BTreeMap<usize, HandoverStats>, cx: &Ctx<'_>) -> HandoverCounts {
+fn sum(workers: &BTreeMap<(usize, Mac), HandoverStats>, cx: &Ctx<'_>) -> HandoverCounts {
     let wall = |at: Instant| cx.wall_us.saturating_sub(cx.now.since(at).0 / 1000);
     let mut all = HandoverCounts::default();
     for s in workers.values() {

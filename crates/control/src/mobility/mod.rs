@@ -32,8 +32,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use godwit_model::message::NveToNva;
 use godwit_model::{
-    BindingState, ClaimCause, HandoverCounts, Location, MoveId, MoveStep, MoveStepKind, NveId, Version,
-    VmKey, VmRecord, timing,
+    BindingState, ClaimCause, HandoverCounts, LearningOf, Location, MoveId, MoveStep, MoveStepKind, NveId,
+    Version, VmKey, VmRecord, timing,
 };
 use godwit_tables::update::{Admission, PortIdx};
 use godwit_wire::{Bucket, Instant};
@@ -58,6 +58,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) online: bool,
     /// The newest record of this VM.
     pub(crate) record: Option<&'a VmRecord>,
+    /// Whose word binds addresses in its VN, where the record does not say (R93).
+    pub(crate) learning: LearningOf,
     /// It names a policy that is not here (R23).
     pub(crate) missing_policy: bool,
     /// Number of the last claim or query.
@@ -77,6 +79,16 @@ impl Ctx<'_> {
 
     fn note(&mut self, level: Level, text: String) {
         self.actions.push(Action::Note(level, text));
+    }
+
+    /// The VM may announce `ip`: it has it, shares it (R92) or may bind addresses by its own word (R93).
+    fn may_announce(&self, ip: IpAddr) -> bool {
+        self.record.is_none_or(|r| {
+            r.mac_of(ip).is_some()
+                || r.allowed.shares_ip(ip)
+                || r.learning(self.learning, r.key.mac, ip).room() > 0
+                || !r.allowed.nested.is_empty()
+        })
     }
 
     /// Where the directory has the VM, if that is another NVE.

@@ -177,13 +177,11 @@ impl Vm {
             Phase::Paused { port: Some(on), .. } if on == port => return,
             _ => {}
         }
-        let alien = |ip: &IpAddr| cx.record.is_some_and(|r| !r.ips().any(|own| own == *ip));
+        let alien = |ip: &IpAddr| !cx.may_announce(*ip);
         if let Some(ip) = ip.filter(alien) {
             let text =
                 format!("port {}: {} announced {ip}, which is not its address: refused", p.name, self.key);
-            // Every IPv6 guest announces a link-local address that no directory lists.
-            let usual = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
-            return self.refuse_announcement(if usual { Level::Debug } else { Level::Warn }, text, cx);
+            return self.refuse_announcement(Level::Warn, text, cx);
         }
         self.announced = ip;
         if let AnnounceKind::NeighborAdvertisement { router, overrides } = kind {
@@ -209,9 +207,7 @@ impl Vm {
     fn flag_heard(&mut self, kind: AnnounceKind, ip: Option<IpAddr>, cx: &mut Ctx<'_>) {
         let AnnounceKind::NeighborAdvertisement { router, overrides } = kind else { return };
         let Some(r) = cx.record else { return };
-        // Link-local ones are in no directory, and the port is the VM's whatever it calls itself (R65).
-        let unlisted = |ip| matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
-        let own = ip.is_some_and(|ip| unlisted(ip) || r.ips().any(|i| i == ip));
+        let own = ip.is_some_and(|ip| cx.may_announce(ip));
         let router_known = r.router_pinned || r.router == router;
         let overrides_known = match ip {
             Some(IpAddr::V6(ip)) if r.ipv6.contains(&ip) => r.no_override.contains(&ip) != overrides,

@@ -44,7 +44,7 @@ impl Vm {
         let Phase::Running { port } = self.phase else { return None };
         let settled = self.intent.is_none() && !cx.is_moving() && self.check.is_none();
         let reachable = self.ports.get(&port).is_some_and(|p| p.link_up);
-        let known = cx.record.is_some_and(|r| r.ips().next().is_some());
+        let known = cx.record.is_some_and(|r| r.addresses().next().is_some());
         (settled && reachable && known).then_some(port)
     }
 
@@ -61,7 +61,7 @@ impl Vm {
         }
         scan = Scan { asked: scan.asked + 1, next: cx.now + GAP };
         self.scan = Some(scan);
-        let ips: Vec<IpAddr> = r.ips().take(MAX_ASKED).collect();
+        let ips: Vec<IpAddr> = r.addresses().map(|(ip, _)| ip).take(MAX_ASKED).collect();
         cx.actions.push(Action::Probe { port, ips });
     }
 

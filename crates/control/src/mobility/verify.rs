@@ -40,7 +40,7 @@ impl Vm {
             return;
         }
         self.check = Some(Check { version, next: cx.now, until: cx.now + PATIENCE });
-        if self.asked_port().is_some() && cx.record.is_none_or(|r| r.ips().next().is_none()) {
+        if self.asked_port().is_some() && cx.record.is_none_or(|r| r.addresses().next().is_none()) {
             // Without an address there is nothing to ask for, and a VM in doubt stays where it is.
             return self.answer(true, "it has a port, and no address by which it could be asked", cx);
         }
@@ -76,7 +76,7 @@ impl Vm {
             c.next = cx.now + GAP;
         }
         if let (Some(port), Some(r)) = (self.asked_port(), cx.record) {
-            let ips: Vec<IpAddr> = r.ips().take(MAX_ASKED).collect();
+            let ips: Vec<IpAddr> = r.addresses().map(|(ip, _)| ip).take(MAX_ASKED).collect();
             cx.actions.push(super::Action::Probe { port, ips });
         }
     }

@@ -14,8 +14,8 @@ use godwit_wire::{Instant, Span, Vni};
 
 use crate::io::Outputs;
 use crate::lives::{Life, Stage};
-use crate::mobility::Vm;
 use crate::queries::Asked;
+use crate::records::Touched;
 
 use super::{Nve, Timer};
 
@@ -80,10 +80,6 @@ impl Nve {
     fn is_lasting(&self, r: &VmRecord) -> bool {
         let here = r.location.as_ref().is_some_and(|l| l.nve == self.config.nve);
         r.version == godwit_model::Version::ZERO || here || self.is_hosted(r.key)
-    }
-
-    fn is_hosted(&self, key: VmKey) -> bool {
-        self.vms.get(&key).is_some_and(Vm::is_hosted)
     }
 
     /// The next stage of a life is due.
@@ -171,12 +167,17 @@ impl Nve {
         let Some(version) = self.mirror.record(key).map(|r| r.version) else { return };
         if let Some(old) = self.mirror.removed(key, version) {
             self.settle_rumours(key, None);
-            self.directory_changed(key, old.ips().collect(), out);
+            self.directory_changed(key, Touched::of(&old), out);
         }
     }
 
     /// The directory has no such VM: what was pulled is void.
     pub(super) fn pulled_is_gone(&mut self, key: VmKey, out: &mut Outputs) {
+        let carrier = self.carrier(key);
+        if let Some(life) = self.lives.get(carrier).filter(|_| carrier != key) {
+            // What we have of the VM that it was of is old.
+            return self.want(carrier, life);
+        }
         if self.lives.get(key).is_some() {
             self.forget_pulled(key, out);
         }

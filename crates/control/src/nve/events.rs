@@ -10,10 +10,12 @@ use godwit_wire::arp::ArpRepr;
 use godwit_wire::ndp::{self, AdvertFrame, SolicitFrame};
 use godwit_wire::{Mac, Span};
 
+use crate::binds::Wanted;
 use crate::io::{Level, Outputs};
 use crate::mobility::{Phase, Vm};
 use crate::queries::Asked;
 
+use super::bind::Standing;
 use super::{Nve, PortKind, Timer};
 
 /// After so long a sender should have learned the new location (R48).
@@ -36,8 +38,8 @@ impl Nve {
                 }
             }
             Event::Announce { port, kind, mac, ip } => self.announced(port, kind, mac, ip, out),
-            Event::SourceSeen { .. } => {}
-            Event::Spoofed { port, .. } => self.spoofed(port, out),
+            Event::SourceSeen { port, mac, ip, announced } => self.source_seen(port, mac, ip, announced, out),
+            Event::Spoofed { port, mac, ip, why } => self.refused(port, mac, ip, why, out),
             Event::NotRouter { port } => self.not_router(port, out),
             Event::AddressTaken { port, ip, owner } => self.address_taken(port, ip, owner, out),
             Event::Neighbor { uplink, ip, mac, solicited } => {
@@ -70,14 +72,6 @@ impl Nve {
     }
 
     /// The workers bound how often they say it.
-    fn spoofed(&mut self, port: PortIdx, out: &mut Outputs) {
-        let Some(p) = self.ports.get(&port) else { return };
-        let text =
-            format!("port {}: its VM sends from addresses that are not its own: dropped (R65)", p.name);
-        self.alarm(text, out);
-    }
-
-    /// Likewise.
     fn not_router(&mut self, port: PortIdx, out: &mut Outputs) {
         let Some(p) = self.ports.get(&port) else { return };
         let text = format!(
@@ -92,7 +86,7 @@ impl Nve {
     fn address_taken(&mut self, port: PortIdx, ip: IpAddr, owner: Mac, out: &mut Outputs) {
         let Some(p) = self.ports.get(&port) else { return };
         let PortKind::Access(VmKey { vni, .. }) = p.kind else { return };
-        let name = self.mirror.record(VmKey { vni, mac: owner }).map(|r| r.name.as_str());
+        let name = self.mirror.record(self.carrier(VmKey { vni, mac: owner })).map(|r| r.name.as_str());
         let who = name.filter(|n| !n.is_empty()).map(|n| format!("VM {n}, ")).unwrap_or_default();
         let text = format!(
             "port {}: its VM wants to use {ip}, which is an address of {who}{owner}: it was told so (R30)",
@@ -101,7 +95,13 @@ impl Nve {
         self.alarm(text, out);
     }
 
+    /// The VM that frames for this MAC are for: for a nested or virtual one that of its VM (R92, R94).
     pub(super) fn vm_key(&self, key: Key) -> Option<VmKey> {
+        self.named(key).map(|key| self.carrier(key))
+    }
+
+    /// VN and MAC.
+    fn named(&self, key: Key) -> Option<VmKey> {
         self.router.vni(key.vn()).map(|vni| VmKey { vni, mac: key.mac() })
     }
 
@@ -110,7 +110,7 @@ impl Nve {
         if self.router.repeat_vm(worker, key) {
             return;
         }
-        if let Some(VmKey { vni, mac }) = self.vm_key(key) {
+        if let Some(VmKey { vni, mac }) = self.named(key) {
             self.ask_within_bounds(Asked::Mac(vni, mac));
         }
     }
@@ -150,9 +150,9 @@ impl Nve {
 
     /// The answers to questions that a record settles need not be awaited.
     pub(super) fn settle_questions(&mut self, record: &VmRecord) {
-        let VmKey { vni, mac } = record.key;
-        let by_ip = record.ips().map(|ip| Asked::Ip(vni, ip));
-        for asked in by_ip.chain([Asked::Mac(vni, mac)]) {
+        let vni = record.key.vni;
+        let by_ip = record.addresses().map(|(ip, _)| Asked::Ip(vni, ip));
+        for asked in by_ip.chain(record.macs().map(|mac| Asked::Mac(vni, mac))) {
             if self.queries.is_waiting(asked) {
                 self.queries.forget(asked);
                 self.timers.set(Timer::Query(asked), None);
@@ -169,10 +169,17 @@ impl Nve {
         out: &mut Outputs,
     ) {
         let Some(PortKind::Access(key)) = self.ports.get(&port).map(|p| p.kind) else { return };
-        if mac != key.mac {
-            return out.note(Level::Warn, format!("{mac} announced itself on the port of {key}: refused"));
+        if kind == AnnounceKind::Alive {
+            self.with_known_vm(key, out, |vm, cx| vm.announced(port, kind, ip, cx));
+            return self.address_alive(key, ip, out);
+        }
+        if let Standing::Refused(why) = self.standing(Wanted { key, mac, ip }, true) {
+            return self.refused(port, mac, ip, why, out);
         }
         self.with_known_vm(key, out, |vm, cx| vm.announced(port, kind, ip, cx));
+        if ip.is_some() || mac != key.mac {
+            self.source_seen(port, mac, ip, true, out);
+        }
         if kind == AnnounceKind::Rarp {
             self.rarp_asked(key, port, out);
         }
@@ -197,15 +204,16 @@ impl Nve {
     /// Asks a local VM, by address, whether it is there: unicast, so that nobody else hears it (R21).
     pub(super) fn probe(&self, key: VmKey, port: PortIdx, ips: &[IpAddr], out: &mut Outputs) {
         for ip in ips {
+            let owner = self.mirror.record(key).and_then(|r| r.mac_of(*ip)).unwrap_or(key.mac);
             let mut buf = [0; ndp::MAX_FRAME_LEN];
             let written = match ip {
                 // Sender 0, as in a probe: it binds nothing in the VM's table.
                 IpAddr::V4(ip) => {
                     let request = ArpRepr::request(Mac::PROBER, Ipv4Addr::UNSPECIFIED, *ip);
-                    request.emit_frame(&mut buf, key.mac, Mac::PROBER)
+                    request.emit_frame(&mut buf, owner, Mac::PROBER)
                 }
                 IpAddr::V6(ip) => {
-                    SolicitFrame::probe(Mac::PROBER, PROBER_V6, key.mac, *ip).emit_frame(&mut buf)
+                    SolicitFrame::probe(Mac::PROBER, PROBER_V6, owner, *ip).emit_frame(&mut buf)
                 }
             };
             if let Ok(n) = written {
@@ -272,7 +280,7 @@ impl Nve {
             };
             let Ok(n) = written else { continue };
             let running = |(key, vm): (&VmKey, &Vm)| match vm.phase {
-                Phase::Running { port } if key.mac != mac => Some(port),
+                Phase::Running { port } if !self.macs_of(*key).contains(&mac) => Some(port),
                 _ => None,
             };
             let ports: Vec<PortIdx> = self.vms_of(vni).filter_map(running).collect();
@@ -283,8 +291,9 @@ impl Nve {
     }
 
     fn handover(&mut self, worker: usize, key: Key, stats: HandoverStats, out: &mut Outputs) {
-        if let Some(key) = self.vm_key(key) {
-            self.with_known_vm(key, out, |vm, cx| vm.handover.heard(worker, stats, key, cx));
+        if let Some(vm) = self.vm_key(key) {
+            let from = (worker, key.mac());
+            self.with_known_vm(vm, out, |m, cx| m.handover.heard(from, stats, vm, cx));
         }
     }
 
@@ -293,7 +302,7 @@ impl Nve {
             return;
         }
         self.table_full_quiet = self.now + FULL_QUIET;
-        let what = match self.vm_key(key) {
+        let what = match self.named(key) {
             Some(VmKey { vni, mac: Mac::BROADCAST }) => {
                 return self.alarm(
                     format!(

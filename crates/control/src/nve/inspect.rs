@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use godwit_model::{NveId, Version, VmKey, VmRecord};
-use godwit_tables::update::{Key, VmState};
+use godwit_tables::update::{Key, PortIdx, SourceRule, VmState};
 use godwit_wire::{Instant, Vni};
 
 use crate::queries::Asked;
 use crate::router::tunnel_of;
-use crate::view::{EntryState, EntryView, NeighborView, NvaView, PortState, PortView};
+use crate::view::{BindingsView, EntryState, EntryView, NeighborView, NvaView, PortState, PortView};
 
 use super::{Nve, PortKind};
 
@@ -67,7 +67,7 @@ impl Nve {
             suspect: self.rumours.is_suspect(key),
             unconfirmed: state == EntryState::Remote
                 && self.rumours.hearsay(key).is_some_and(|h| record.is_none_or(|r| h.version > r.version)),
-            ips: record.into_iter().flat_map(VmRecord::ips).collect::<Vec<IpAddr>>(),
+            ips: record.into_iter().flat_map(VmRecord::addresses).map(|(ip, _)| ip).collect(),
             handover: vm.map(|v| v.handover.counts()).unwrap_or_default(),
         })
     }
@@ -112,9 +112,31 @@ impl Nve {
                 state: if key.is_some() { by_vm() } else { by_link },
                 link_up: p.link_up,
                 oper: vm.and_then(|vm| vm.ports.get(&port)).and_then(|p| p.oper),
+                bindings: key.map(|key| self.bindings_view(port, key)),
             }
         };
         self.ports.iter().map(view).collect()
+    }
+
+    fn bindings_view(&self, port: PortIdx, key: VmKey) -> BindingsView {
+        let record = self.mirror.record(key);
+        let bound = record.map(|r| r.bound.clone()).unwrap_or_default();
+        let mut recorded: Vec<IpAddr> = self.mirror.addresses(key).into_iter().collect();
+        recorded.retain(|ip| bound.at(*ip).is_none());
+        let rules = self.router.bindings(port).map(|b| [b.rules.v4, b.rules.v6, b.rules.link_local]);
+        let room = rules.unwrap_or([SourceRule::Any; 3]).map(|rule| match rule {
+            SourceRule::Any => None,
+            SourceRule::Listed { room } => Some(room),
+        });
+        BindingsView {
+            recorded,
+            bound: bound.ips,
+            macs: bound.macs,
+            allowed: record.map(|r| r.allowed.clone()).unwrap_or_default(),
+            router: self.mirror.is_defined_router(key),
+            room,
+            refused: self.refusals.of(port),
+        }
     }
 
     /// The underlay's neighbors by uplink and address.

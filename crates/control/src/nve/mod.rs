@@ -5,6 +5,8 @@
 //! sends the difference. So an input that comes twice, or after a reconnect, changes nothing.
 
 mod ageing;
+mod bind;
+mod check;
 mod events;
 mod hops;
 mod inspect;
@@ -13,7 +15,9 @@ mod policy;
 mod ports;
 #[cfg(test)]
 mod properties;
+mod provision;
 mod rarp;
+mod refused;
 mod stale;
 mod sync;
 
@@ -26,6 +30,7 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Instant, Span, Vni};
 
 use crate::barrier::{After, Barriers};
+use crate::binds::{Binds, Wanted};
 use crate::channel::Channel;
 use crate::config::NveConfig;
 use crate::counts::Counts;
@@ -35,6 +40,7 @@ use crate::lives::Lives;
 use crate::mirror::Mirror;
 use crate::mobility::{Action, Ctx, Vm};
 use crate::queries::{Asked, Queries};
+use crate::refusals::Refusals;
 use crate::router::Router;
 use crate::rumours::Rumours;
 use crate::timers::Timers;
@@ -64,6 +70,10 @@ enum Timer {
     Suspect(VmKey),
     /// The next stage of a pulled record's life (R40).
     Life(VmKey),
+    /// A request for an address or a virtual MAC (R92, R93).
+    Bind(Wanted),
+    /// Addresses that a VM has learned (R93).
+    Addresses(VmKey),
 }
 
 /// What a port is.
@@ -145,6 +155,12 @@ pub struct Nve {
     channel: Channel,
     /// What they say and the directory has not confirmed.
     rumours: Rumours,
+    /// What VMs use by their own word and the directory has not granted (R92, R93).
+    binds: Binds,
+    /// What they use and might not (R65).
+    refusals: Refusals,
+    /// Learned addresses that are asked for (R93).
+    checks: check::Checks,
     /// Stale senders that were told.
     told: stale::Told,
     counts: Counts,
@@ -187,6 +203,9 @@ impl Nve {
             idle_tunnels: BTreeSet::new(),
             channel: Channel::default(),
             rumours: Rumours::default(),
+            binds: Binds::default(),
+            refusals: Refusals::default(),
+            checks: check::Checks::default(),
             told: stale::Told::default(),
             counts: Counts::default(),
             scan_paid: Instant(0),
@@ -259,7 +278,7 @@ impl Nve {
                 self.release(released, out);
             }
             Input::StaticVm { vni, mac, location, ips, router } => {
-                let record = crate::mirror::static_record(VmKey { vni, mac }, location, &ips, router);
+                let record = crate::records::static_record(VmKey { vni, mac }, location, &ips, router);
                 self.static_vm(record, out);
             }
             Input::VmBehindPort { port, mac, ips } => self.vm_behind_port(port, mac, &ips, out),
@@ -290,6 +309,8 @@ impl Nve {
                 Timer::Headless => self.headless(out),
                 Timer::Suspect(key) => self.suspect_due(key),
                 Timer::Life(key) => self.life_due(key, out),
+                Timer::Bind(wanted) => self.bind_due(wanted, out),
+                Timer::Addresses(key) => self.addresses_due(key, out),
             }
         }
     }
@@ -340,6 +361,7 @@ impl Nve {
             config: &self.config,
             online: self.session.is_up(),
             record: self.mirror.record(key),
+            learning: self.mirror.learning(key.vni),
             missing_policy: matches!(self.policy_of(key), policy::Wanted::Missing(_)),
             seq: &mut self.seq,
             actions: &mut actions,
@@ -407,6 +429,8 @@ impl Nve {
             self.intents.remove(&key);
         }
         self.follow_life(key);
+        self.follow_binds(key, out);
+        self.follow_checks(key);
         if !self.vms.get(&key).is_some_and(Vm::is_present) {
             self.drop_vn_if_unneeded(key.vni, out);
         }

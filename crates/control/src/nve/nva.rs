@@ -1,8 +1,5 @@
 //! The session with the NVA: what it says and what we say when it begins.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
 use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva};
 use godwit_model::{BindingState, Locators, Version, VmKey, VmRecord};
 use godwit_tables::update::Key;
@@ -13,6 +10,7 @@ use crate::io::{Level, Outputs};
 use crate::mirror::{Offer, SnapshotEnd};
 use crate::mobility::{Phase, Vm};
 use crate::queries::Asked;
+use crate::records::Touched;
 
 use super::stale::By;
 use super::{Nve, Timer};
@@ -70,7 +68,7 @@ impl Nve {
         );
         out.note(Level::Alarm, text);
         for record in gone {
-            self.directory_changed(record.key, record.ips().collect(), out);
+            self.directory_changed(record.key, Touched::of(&record), out);
         }
     }
 
@@ -126,6 +124,7 @@ impl Nve {
         }
         out.to_nva.extend(core::mem::take(&mut self.reports));
         self.report(out);
+        self.bind_again(out);
         for asked in self.queries.restart(self.now) {
             self.timers.set(Timer::Query(asked), Some(self.now));
         }
@@ -183,7 +182,7 @@ impl Nve {
                 flood_silent,
                 rarp,
                 gateway,
-                learning: _,
+                learning,
                 members,
                 lingering,
             } => {
@@ -197,6 +196,7 @@ impl Nve {
                     flood_silent,
                     rarp,
                     gateway,
+                    learning,
                     members,
                     lingering,
                 };
@@ -248,7 +248,9 @@ impl Nve {
                 self.redirected(key, to, version, By::Nve(&from), out);
             }
             NvaToNve::ChannelKey { number, sender, secret } => self.channel.set_key(number, sender, secret),
-            NvaToNve::Bound { .. } | NvaToNve::BindRefused { .. } | NvaToNve::VerifyIp { .. } => {}
+            NvaToNve::Bound { seq, record } => self.bound(seq, record, out),
+            NvaToNve::BindRefused { seq, reason, text, .. } => self.bind_refused(seq, reason, &text, out),
+            NvaToNve::VerifyIp { key, ip } => self.verify_ip(key, ip, out),
             NvaToNve::Verify { key, version } => {
                 if self.vms.contains_key(&key) {
                     self.with_vm(key, out, |vm, cx| vm.verify_asked(version, cx));
@@ -262,10 +264,10 @@ impl Nve {
     }
 
     /// Takes a record, from whatever message, and lets its VM and its addresses follow.
-    fn learn(&mut self, record: VmRecord, out: &mut Outputs) {
+    pub(super) fn learn(&mut self, record: VmRecord, out: &mut Outputs) {
         let key = record.key;
         let active = record.state == BindingState::Active;
-        let mut ips: BTreeSet<IpAddr> = record.ips().collect();
+        let mut touched = Touched::of(&record);
         if active {
             self.settle_questions(&record);
         }
@@ -273,30 +275,37 @@ impl Nve {
         match self.mirror.offer(record) {
             Offer::Ignored if heard => {}
             Offer::Ignored => return,
-            Offer::Newer(old) => ips.extend(old.iter().flat_map(VmRecord::ips)),
-            Offer::Confirmed(old) => ips.extend(old.ips()),
+            Offer::Newer(None) => {}
+            Offer::Newer(Some(old)) | Offer::Confirmed(old) => touched = touched.and(&old),
         }
-        self.directory_changed(key, ips, out);
+        self.directory_changed(key, touched, out);
         self.rarp_known(key, out);
     }
 
-    pub(super) fn directory_changed(&mut self, key: VmKey, ips: BTreeSet<IpAddr>, out: &mut Outputs) {
+    pub(super) fn directory_changed(&mut self, key: VmKey, touched: Touched, out: &mut Outputs) {
         if self.vms.contains_key(&key) {
             self.with_vm(key, out, Vm::directory_changed);
         } else {
             self.sync_vm(key, out);
             self.follow_life(key);
         }
-        for ip in ips {
+        for mac in touched.macs {
+            let nested = VmKey { mac, ..key };
+            // Of another VM by now, or of none.
+            if self.carrier(nested) != key {
+                self.sync_vm(nested, out);
+            }
+        }
+        for ip in touched.ips {
             self.sync_ip(key.vni, ip);
         }
     }
 
     pub(super) fn static_vm(&mut self, record: VmRecord, out: &mut Outputs) {
-        let (key, mut ips) = (record.key, record.ips().collect::<BTreeSet<_>>());
+        let (key, touched) = (record.key, Touched::of(&record));
         if let Offer::Newer(old) = self.mirror.set_static(record) {
-            ips.extend(old.iter().flat_map(VmRecord::ips));
-            self.directory_changed(key, ips, out);
+            let touched = old.iter().fold(touched, Touched::and);
+            self.directory_changed(key, touched, out);
             self.sync_replicas(key.vni, out);
         }
     }
@@ -311,7 +320,7 @@ impl Nve {
         } else {
             for gone in unconfirmed {
                 self.settle_rumours(gone.key, None);
-                self.directory_changed(gone.key, gone.ips().collect(), out);
+                self.directory_changed(gone.key, Touched::of(&gone), out);
             }
         }
         self.sync_whole_vn(vni, out);
@@ -332,7 +341,7 @@ impl Nve {
             Change::Removed { key, version } if key.vni == vni => {
                 if let Some(old) = self.mirror.removed(key, version) {
                     self.settle_rumours(key, None);
-                    self.directory_changed(key, old.ips().collect(), out);
+                    self.directory_changed(key, Touched::of(&old), out);
                 }
             }
             Change::Vm(_) | Change::Removed { .. } => {
@@ -433,7 +442,7 @@ impl Nve {
 /// Whether the record is about what was asked for (R34).
 fn answers(asked: Asked, record: &VmRecord) -> bool {
     match asked {
-        Asked::Mac(vni, mac) => record.key == VmKey { vni, mac },
-        Asked::Ip(vni, ip) => record.key.vni == vni && record.ips().any(|own| own == ip),
+        Asked::Mac(vni, mac) => record.key.vni == vni && record.macs().any(|own| own == mac),
+        Asked::Ip(vni, ip) => record.key.vni == vni && record.mac_of(ip).is_some(),
     }
 }

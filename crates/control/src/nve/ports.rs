@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{Location, MoveId, OperState, VmKey};
+use godwit_model::{Location, MAX_MACS, MoveId, OperState, VmKey};
 use godwit_tables::update::{Admission, MAX_PORTS, PortIdx, PortRole};
 
 use godwit_wire::Mac;
 
 use crate::io::{Level, Outputs, PortSpec, UplinkSpec};
-use crate::mirror::static_record;
 use crate::mobility::{Ctx, Vm};
+use crate::records::static_record;
 
 use super::{Nve, Port, PortKind};
 
@@ -75,14 +75,21 @@ impl Nve {
 
     /// Another VM behind an access port, besides the one that the port was made for.
     pub(super) fn vm_behind_port(&mut self, port: PortIdx, mac: Mac, ips: &[IpAddr], out: &mut Outputs) {
-        let Some(PortKind::Access(VmKey { vni, .. })) = self.ports.get(&port).map(|p| p.kind) else {
+        let Some(PortKind::Access(host)) = self.ports.get(&port).map(|p| p.kind) else {
             return out.note(Level::Warn, format!("port {} is no access port: {mac} ignored", port.0));
         };
-        let key = VmKey { vni, mac };
+        let key = VmKey { mac, ..host };
         self.behind.insert(key, port);
         let here = Location { nve: self.config.nve.clone(), locators: self.underlay.locators() };
         self.mirror.set_static(static_record(key, here, ips, false));
         self.sync_vm(key, out);
+        match self.router.bindings(port).map(|b| b.macs.len()) {
+            Some(MAX_MACS) => out.note(
+                Level::Debug,
+                format!("port {}: {mac} is reached behind it; it sends by the slower way, as all beyond {MAX_MACS}", port.0),
+            ),
+            _ => self.sync_bindings(host),
+        }
     }
 
     fn forget_behind(&mut self, port: PortIdx, out: &mut Outputs) {
@@ -115,6 +122,7 @@ impl Nve {
             PortKind::Exception => {}
         }
         self.router.remove_port(port);
+        self.refusals.forget(port);
         self.ports.remove(&port);
         if let PortKind::Access(key) = kind {
             self.drop_vn_if_unneeded(key.vni, out);

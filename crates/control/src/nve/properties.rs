@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{BindingState, DenyReason, Location, MoveId, MoveMode, NveId, OperState, VmRecord};
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
-use godwit_tables::update::{Key, Update, VmState, VnIdx};
+use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
 use godwit_wire::policy::{Rule, Verdict};
 use godwit_wire::{Dscp, Mac, Vni};
 use proptest::prelude::*;
@@ -198,6 +198,10 @@ fn policies(n: u8, at: u8) -> NvaToNve {
 }
 
 /// The parts of a worker's tables that matter here.
+/// What workers begin with.
+const UNSAID: SourceRules =
+    SourceRules { v4: SourceRule::Any, v6: SourceRule::Any, link_local: SourceRule::Any };
+
 fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
     let put = match update {
         // Staged ones of before may be left.
@@ -257,6 +261,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         | Update::MacRemove { .. }
         | Update::PrefixRemove { .. }
         | Update::ServerSet { server: false, .. }
+        | Update::SourceRulesSet { rules: UNSAID, .. }
         | Update::PolicyClear { .. }
         | Update::PortRemove { .. }
         | Update::VnRemove { .. }

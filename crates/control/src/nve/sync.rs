@@ -163,14 +163,18 @@ impl Nve {
     /// A VM's entry, its addresses and its ports.
     pub(super) fn sync_vm(&mut self, key: VmKey, out: &mut Outputs) {
         let Some(vn) = self.router.vn(key.vni) else { return };
+        let key = self.carrier(key);
         let at = Key::new(vn, key.mac);
         let state = self.vm_state(key, out);
         if matches!(state, Some(VmState::Absent { until: Instant::NEVER })) && self.router.vm(at) != state {
             self.alarm(format!("{key}: its NVE has no underlay family in common with this one (R4)"), out);
         }
         self.sync_policy(key);
+        self.sync_bindings(key);
         self.router.set_vm(at, state);
-        let ips: Vec<IpAddr> = self.mirror.record(key).into_iter().flat_map(VmRecord::ips).collect();
+        self.sync_nested(key, state);
+        let addresses = self.mirror.record(key).into_iter().flat_map(VmRecord::addresses);
+        let ips: Vec<IpAddr> = addresses.map(|(ip, _)| ip).collect();
         for ip in ips {
             self.sync_ip(key.vni, ip);
         }
@@ -178,15 +182,14 @@ impl Nve {
         for &port in vm.ports.keys() {
             let admission = vm.admission(port);
             self.router.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
-            self.router.set_sources(port, self.mirror.addresses(key));
-            self.router.set_server(port, self.mirror.is_defined_router(key));
         }
     }
 
     /// The old NVE hears of the grant when we do, and sends what it held.
     pub(super) fn settle(&mut self, key: VmKey) {
-        if let Some(vn) = self.router.vn(key.vni) {
-            self.router.settle_vm(Key::new(vn, key.mac), self.config.arrive_hold);
+        let Some(vn) = self.router.vn(key.vni) else { return };
+        for mac in self.macs_of(key) {
+            self.router.settle_vm(Key::new(vn, mac), self.config.arrive_hold);
         }
     }
 
@@ -226,10 +229,7 @@ impl Nve {
             None if self.behind.contains_key(&key) => {
                 self.behind.get(&key).map(|&port| VmState::Local { port })
             }
-            None => {
-                let until = self.mirror.absent(key).filter(|t| *t > self.now)?;
-                Some(VmState::Absent { until })
-            }
+            None => self.absent_state(key),
         }
     }
 
@@ -246,7 +246,7 @@ impl Nve {
         // Two may use the address of a VM that went to and fro: nobody is told either's (R22, RFC 9161 section 3.7).
         let owner = owner.map(|r| match r.frozen {
             true => Answer::Absent { until: Instant::NEVER },
-            false => Answer::Owner { mac: r.key.mac, router: r.router },
+            false => Answer::Owner { mac: r.mac_of(ip).unwrap_or(r.key.mac), router: r.router },
         });
         let fixed =
             || self.mirror.static_owner(vni, ip).map(|o| Answer::Owner { mac: o.mac, router: o.router });

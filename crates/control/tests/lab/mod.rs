@@ -1,6 +1,7 @@
 //! A lab of NVEs around a directory that fits on a page: messages arrive in order, when the test
 //! says so. Each NVE's worker is a model that applies updates and checks that they make sense.
 
+pub mod binds;
 pub mod nva;
 pub mod said;
 pub mod worker;

@@ -38,6 +38,8 @@ pub struct MiniNva {
     last_sender: u32,
     /// Say nothing on questions.
     pub mute_queries: bool,
+    /// Say nothing on requests for addresses.
+    pub mute_binds: bool,
     /// Life of an answer, in milliseconds (R40).
     pub life_ms: u64,
     /// VNs that NVEs pull, and what each may still use of them: those who asked, and never forgotten here.
@@ -69,6 +71,7 @@ impl MiniNva {
             secret: None,
             last_sender: 0,
             mute_queries: false,
+            mute_binds: false,
             life_ms: 30_000,
             pulled: BTreeSet::new(),
             interests: BTreeSet::new(),
@@ -76,7 +79,7 @@ impl MiniNva {
         }
     }
 
-    fn version(&mut self) -> Version {
+    pub fn version(&mut self) -> Version {
         self.seq += 1;
         Version { epoch: self.epoch, seq: self.seq }
     }
@@ -182,13 +185,17 @@ impl MiniNva {
                 let record = self.records.values().find(|r| {
                     r.key.vni == vni
                         && match by {
-                            QueryBy::Mac(mac) => r.key.mac == mac,
-                            QueryBy::Ip(ip) => r.ips().any(|i| i == ip),
+                            QueryBy::Mac(mac) => r.macs().any(|own| own == mac),
+                            QueryBy::Ip(ip) => r.mac_of(ip).is_some(),
                         }
                 });
                 self.interests.extend(record.map(|r| (i, r.key)));
                 vec![(i, NvaToNve::Response { seq, record: record.cloned(), lifetime_ms: self.life_ms })]
             }
+            NveToNva::Bind { seq, key, mac, ip, announced, .. } if !self.mute_binds => {
+                self.bind(i, seq, key, (mac, ip), announced)
+            }
+            NveToNva::Unbind { key, ip } => self.unbind(key, ip),
             NveToNva::Ack { ack_id } => {
                 self.acks.push((i, ack_id));
                 Vec::new()

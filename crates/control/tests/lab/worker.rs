@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_tables::event::Event;
-use godwit_tables::update::{Key, PortIdx, PortRole, Shares, TunnelIdx, Update, VmState, VnIdx};
+use godwit_tables::update::{
+    Key, PortIdx, PortRole, PrefixKind, Shares, SourceRules, TunnelIdx, Update, VmState, VnIdx,
+};
 use godwit_wire::arp::{self, Arp};
 use godwit_wire::ethernet;
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{Rule, Verdict};
-use godwit_wire::{Dscp, Instant, Mac, Span};
+use godwit_wire::{Dscp, Instant, Mac, Prefix, Span};
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Tables {
@@ -23,6 +25,13 @@ pub struct Tables {
     pub tunnels: BTreeMap<TunnelIdx, (IpAddr, Option<(OuterHeader, u16)>)>,
     pub replicas: BTreeSet<(VnIdx, TunnelIdx)>,
     pub sources: BTreeSet<(PortIdx, IpAddr)>,
+    /// Addresses that were set no more, or refused.
+    pub refused: BTreeSet<(PortIdx, IpAddr)>,
+    pub rules: BTreeMap<PortIdx, SourceRules>,
+    /// Nested MACs, and virtual ones: these are shared.
+    pub macs: BTreeMap<(PortIdx, Mac), bool>,
+    /// Routed prefixes, and shared ones.
+    pub prefixes: BTreeSet<(PortIdx, Prefix, bool)>,
     pub servers: BTreeSet<PortIdx>,
     /// Rules that are in force, the default, and the DSCP.
     pub policies: BTreeMap<PortIdx, (Vec<Rule>, Verdict, Option<Dscp>)>,
@@ -90,7 +99,10 @@ impl Tables {
                 let staged = (0..rules).all(|at| self.staged.contains_key(&(port, at)));
                 assert!(staged && self.ports.contains_key(&port), "{update:?}: no such rules or port");
             }
-            Update::SourceSet { port, .. } => {
+            Update::SourceSet { port, .. }
+            | Update::SourceRulesSet { port, .. }
+            | Update::MacSet { port, .. }
+            | Update::PrefixSet { port, .. } => {
                 assert!(self.ports.contains_key(&port), "{update:?}: no such port");
             }
             Update::ReplicaAdd { vn, tunnel } => {
@@ -118,11 +130,21 @@ impl Tables {
 
     pub fn apply(&mut self, update: Update) {
         match update {
-            Update::SourceRulesSet { .. }
-            | Update::MacSet { .. }
-            | Update::MacRemove { .. }
-            | Update::PrefixSet { .. }
-            | Update::PrefixRemove { .. } => {}
+            Update::SourceRulesSet { port, rules } => {
+                self.rules.insert(port, rules);
+            }
+            Update::MacSet { port, mac, shared } => {
+                self.macs.insert((port, mac), shared);
+            }
+            Update::MacRemove { port, mac } => {
+                self.macs.remove(&(port, mac));
+            }
+            Update::PrefixSet { port, prefix, kind } => {
+                self.prefixes.insert((port, prefix, kind == PrefixKind::Shared));
+            }
+            Update::PrefixRemove { port, prefix, kind } => {
+                self.prefixes.remove(&(port, prefix, kind == PrefixKind::Shared));
+            }
             Update::VnSet { vn, vni, mtu, .. } => {
                 self.vns.insert(vn, (vni.get(), mtu));
             }
@@ -140,6 +162,9 @@ impl Tables {
             Update::PortRemove { port } => {
                 self.ports.remove(&port);
                 self.sources.retain(|(p, _)| *p != port);
+                self.rules.remove(&port);
+                self.macs.retain(|(p, _), _| *p != port);
+                self.prefixes.retain(|(p, ..)| *p != port);
                 self.servers.remove(&port);
                 self.policies.remove(&port);
                 self.staged.retain(|(p, _), _| *p != port);
@@ -164,6 +189,7 @@ impl Tables {
                 self.sources.insert((port, ip));
             }
             Update::SourceRemove { port, ip } => {
+                self.refused.insert((port, ip));
                 self.sources.remove(&(port, ip));
             }
             Update::VmSet { key, state } => {

@@ -12,6 +12,7 @@ pub mod perf;
 pub mod placement;
 pub mod policy;
 pub mod port;
+mod port_bindings;
 pub mod trace;
 pub mod underlay;
 pub mod vm;

@@ -8,6 +8,7 @@ use godwit_nva_api::v1::admin_response::Kind as Answer;
 use godwit_wire::Mac;
 use serde::Serialize;
 
+use super::port_bindings::Bindings;
 use crate::context::{Context, Report};
 use crate::failure::Failure;
 use crate::link::{Hand, unexpected};
@@ -30,6 +31,11 @@ pub enum PortCommand {
         after_help = "Examples:\n  godwitctl port list --nve nve-a\n  godwitctl --socket /run/godwit/nve-a.sock port list"
     )]
     List(NveArg),
+    /// Show one port: what its VM may call its own, and what it sent from and might not.
+    #[command(
+        after_help = "Example:\n  godwitctl port show vm1 --nve nve-a\n\nBindings: recorded addresses, those learned from the VM (DHCP, privacy addresses), virtual ones (VRRP,\nkeepalived, MetalLB), nested MACs, routed prefixes. Refused sources come with the command that allows each."
+    )]
+    Show(NameArgs),
     /// Add an access port while traffic runs.
     Add(AddArgs),
     /// Remove a port.
@@ -165,6 +171,8 @@ struct PortView {
     offloads: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vm_state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bindings: Option<Bindings>,
 }
 
 impl From<v1::PortInfo> for PortView {
@@ -173,6 +181,7 @@ impl From<v1::PortInfo> for PortView {
             vm: text::some(&p.vm),
             offloads: text::some(&p.offloads),
             vm_state: text::some(&p.vm_state),
+            bindings: p.bindings.map(Bindings::from),
             vni: p.key.map(|k| k.vni),
             vm_mac: p.key.map(|k| text::mac(k.mac)),
             mac: text::mac(p.mac),
@@ -196,6 +205,21 @@ impl PortView {
             Some(vm) => format!("{} ({vm})", self.state),
             None => self.state.clone(),
         }
+    }
+}
+
+impl Report for PortView {
+    fn text(&self) -> String {
+        let link = if self.link_up { "up" } else { "down" };
+        let mut text = format!("{}  {}  {}  link {link}\n", self.name, self.role, self.state_shown());
+        if let (Some(vni), Some(mac)) = (self.vni, &self.vm_mac) {
+            let vm = self.vm.as_deref().unwrap_or("not in the directory");
+            text.push_str(&format!("  VM        {vm} ({vni}/{mac})\n"));
+        }
+        if let Some(bindings) = &self.bindings {
+            text.push_str(&bindings.text());
+        }
+        text
     }
 }
 
@@ -245,6 +269,11 @@ impl Report for Done {
     }
 }
 
+fn no_port(peer: &str, name: &str, names: &[&str]) -> Failure {
+    Failure::not_found(format!("{peer} has no port {name}"))
+        .remedy(format!("its ports are: {}", if names.is_empty() { "none".into() } else { names.join(", ") }))
+}
+
 /// The ports of an NVE.
 ///
 /// # Errors
@@ -285,6 +314,15 @@ pub async fn run(command: PortCommand, ctx: &mut Context<'_>) -> Result<(), Fail
             let hand = ctx.link.nve(target.nve.as_deref()).await?;
             let ports = ports(&hand).await?.into_iter().map(PortView::from).collect();
             return ctx.show(&PortList { ports });
+        }
+        PortCommand::Show(NameArgs { name, target }) => {
+            let hand = ctx.link.nve(target.nve.as_deref()).await?;
+            let all = ports(&hand).await?;
+            let Some(port) = all.iter().find(|p| p.name == name) else {
+                let names: Vec<&str> = all.iter().map(|p| p.name.as_str()).collect();
+                return Err(no_port(&hand.peer(), &name, &names));
+            };
+            return ctx.show(&PortView::from(port.clone()));
         }
         PortCommand::Add(a) => {
             let fallback = format!("port {} added", a.name);

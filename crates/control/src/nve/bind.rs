@@ -1,0 +1,185 @@
+//! VMs bind addresses and virtual MACs by their own word: the directory is asked, and refusals are told (R92, R93).
+
+use std::net::IpAddr;
+
+use godwit_model::message::NveToNva;
+use godwit_model::{BindRefusal, BindingState, Version, VmKey, VmRecord};
+use godwit_tables::event::Refused;
+use godwit_tables::update::PortIdx;
+use godwit_wire::Mac;
+
+use crate::binds::Wanted;
+use crate::io::Outputs;
+use crate::mobility::Phase;
+
+use super::{Nve, PortKind, Timer, provision};
+
+/// How it stands with what a VM uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// It has it.
+    Bound,
+    /// The directory may grant it.
+    Open,
+    /// It will not.
+    Refused(Refused),
+}
+
+impl Nve {
+    /// How it stands with a source of a VM, by what is known of it. `announced`: by ARP or a neighbor advertisement.
+    pub(super) fn standing(&self, wanted: Wanted, announced: bool) -> Standing {
+        let Wanted { key, mac, ip } = wanted;
+        let Some(r) = self.mirror.record(key) else { return Standing::Open };
+        if r.version == Version::ZERO {
+            // A configuration file's, which nobody grants anything.
+            return Standing::Bound;
+        }
+        let shared = r.allowed.shares_mac(mac);
+        if mac != key.mac && !shared && !r.allowed.nests(mac) {
+            return Standing::Refused(Refused::Mac);
+        }
+        let Some(ip) = ip else {
+            let has = !shared || r.bound.macs.contains(&mac);
+            return if has { Standing::Bound } else { Standing::Open };
+        };
+        let recorded = r.ips().any(|own| own == ip) || r.allowed.routes_ip(ip);
+        match r.mac_of(ip) {
+            _ if recorded => Standing::Bound,
+            // Bound by another MAC of it: an announcement says that this one answers now.
+            Some(has) if has == mac || !announced => Standing::Bound,
+            Some(_) => Standing::Open,
+            None if r.allowed.shares_ip(ip) => Standing::Open,
+            None => {
+                let vn = self.mirror.learning(key.vni);
+                match provision::room_of(r, vn, mac, ip) {
+                    0 if r.learning(vn, mac, ip).room() == 0 => Standing::Refused(Refused::Address),
+                    0 => Standing::Refused(Refused::Full),
+                    _ => Standing::Open,
+                }
+            }
+        }
+    }
+
+    /// The VM of a port uses an address or a virtual MAC that its record does not have.
+    pub(super) fn source_seen(
+        &mut self,
+        port: PortIdx,
+        mac: Mac,
+        ip: Option<IpAddr>,
+        announced: bool,
+        out: &mut Outputs,
+    ) {
+        let Some(PortKind::Access(key)) = self.ports.get(&port).map(|p| p.kind) else { return };
+        if !self.is_hosted(key) {
+            return;
+        }
+        let wanted = Wanted { key, mac, ip };
+        match self.standing(wanted, announced) {
+            Standing::Bound => self.forget_bind(wanted),
+            Standing::Refused(why) => {
+                if let Some(ip) = ip {
+                    self.router.refuse_source(port, ip);
+                }
+                self.refused(port, mac, ip, why, out);
+            }
+            Standing::Open => {
+                if self.binds.want(self.now, wanted, announced, &mut self.seq) {
+                    self.bind_due(wanted, out);
+                }
+            }
+        }
+    }
+
+    fn forget_bind(&mut self, wanted: Wanted) {
+        self.binds.forget(wanted);
+        self.timers.set(Timer::Bind(wanted), None);
+    }
+
+    /// A request is to go out, first or again.
+    pub(super) fn bind_due(&mut self, wanted: Wanted, out: &mut Outputs) {
+        let key = wanted.key;
+        if !self.is_hosted(key) {
+            return self.forget_bind(wanted);
+        }
+        if !self.session.is_up() {
+            // The next session asks.
+            return self.timers.set(Timer::Bind(wanted), None);
+        }
+        let here = |r: &VmRecord| {
+            r.state == BindingState::Active && r.location.as_ref().is_some_and(|l| l.nve == self.config.nve)
+        };
+        let granted = self.mirror.record(key).is_some_and(here) && self.vms[&key].claim.is_none();
+        if !granted {
+            let at = self.binds.look_later(self.now);
+            return self.timers.set(Timer::Bind(wanted), Some(at));
+        }
+        let Some((request, next)) = self.binds.due(self.now, wanted) else {
+            return self.timers.set(Timer::Bind(wanted), None);
+        };
+        self.timers.set(Timer::Bind(wanted), Some(next));
+        let age_ms = u32::try_from(self.now.since(request.heard).as_ms()).unwrap_or(u32::MAX);
+        let (seq, announced) = (request.seq, request.announced);
+        let message = NveToNva::Bind { seq, key, mac: wanted.mac, ip: wanted.ip, announced, age_ms };
+        self.send(message, out);
+    }
+
+    /// A new session: everything that waits is asked for, with its age.
+    pub(super) fn bind_again(&mut self, out: &mut Outputs) {
+        self.binds.session_over();
+        for wanted in self.binds.all() {
+            self.bind_due(wanted, out);
+        }
+    }
+
+    /// The directory spoke on a VM, or it was granted: what it has now is asked for no more, the rest may be.
+    pub(super) fn follow_binds(&mut self, key: VmKey, out: &mut Outputs) {
+        if self.binds.is_empty() {
+            return;
+        }
+        for wanted in self.binds.of(key) {
+            if !self.is_hosted(key) || self.standing(wanted, true) == Standing::Bound {
+                self.forget_bind(wanted);
+            } else if !self.binds.has_gone_out(wanted) {
+                self.bind_due(wanted, out);
+            }
+        }
+    }
+
+    pub(super) fn bound(&mut self, seq: u64, record: VmRecord, out: &mut Outputs) {
+        if let Some(wanted) = self.binds.asked(seq).filter(|w| w.key == record.key) {
+            self.forget_bind(wanted);
+            self.counts.addresses_bound += 1;
+        }
+        self.learn(record, out);
+    }
+
+    pub(super) fn bind_refused(&mut self, seq: u64, reason: BindRefusal, text: &str, out: &mut Outputs) {
+        let Some(wanted) = self.binds.asked(seq) else { return };
+        if reason == BindRefusal::NotHere {
+            // It is on its way, or its grant is: the request is put again.
+            return;
+        }
+        self.forget_bind(wanted);
+        self.counts.addresses_refused += 1;
+        let Some(port) = self.runs_on(wanted.key) else { return };
+        if let Some(ip) = wanted.ip {
+            self.router.refuse_source(port, ip);
+        }
+        let why = match reason {
+            BindRefusal::NotAllowed => Refused::Address,
+            BindRefusal::Full => Refused::Full,
+            BindRefusal::Taken => Refused::Taken,
+            BindRefusal::UnknownVm | BindRefusal::NotHere => Refused::NotAnnounced,
+        };
+        let said = super::refused::words(why);
+        self.refusal(port, wanted.mac, wanted.ip, &format!("{said}, says the NVA"), text, out);
+    }
+
+    /// The port that a VM runs on.
+    pub(super) fn runs_on(&self, key: VmKey) -> Option<PortIdx> {
+        match self.vms.get(&key)?.phase {
+            Phase::Running { port } | Phase::Paused { port: Some(port), .. } => Some(port),
+            _ => None,
+        }
+    }
+}
