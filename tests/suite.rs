@@ -15,4 +15,5 @@ mod router_role;
 mod scan_storm;
 mod sockets;
 mod split_brain;
+mod stalls;
 mod underlay;

@@ -1,5 +1,6 @@
 //! All integration tests in one binary: each binary of its own would compile and link the same again.
 
+mod alive;
 mod attachment;
 mod conflict;
 mod directory;
