@@ -16,4 +16,5 @@ mod router_role;
 mod scan_storm;
 mod sockets;
 mod split_brain;
+mod stalls;
 mod underlay;

@@ -138,6 +138,8 @@ pub struct NveConfig {
     pub scan_tries: u32,
     /// A VM that has come is not asked for so long: it may be probing its own addresses (RFC 5227 §2.1.1).
     pub scan_grace: Span,
+    /// Questions to VMs that are looked for, all together (R32).
+    pub seek_rate: Rate,
     /// Questions to the directory that the workers' frames may raise, all ports together (R67).
     pub query_rate: Rate,
     /// Claims of one VM, repetitions of a waiting one not counted (R67).
@@ -194,6 +196,7 @@ impl NveConfig {
             scan_rate: 100,
             scan_tries: 3,
             scan_grace: Span::from_ms(8000),
+            seek_rate: Rate::per_second(1000, 100),
             query_rate: Rate::per_second(2000, 200),
             claim_rate: Rate::per_second(5, 5),
             port_down_hold: Span::from_ms(3_000),

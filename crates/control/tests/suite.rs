@@ -1,6 +1,7 @@
 //! All integration tests in one binary: each binary of its own would compile and link the same again.
 
 mod addresses;
+mod alive;
 mod attachment;
 mod conflict;
 mod directory;

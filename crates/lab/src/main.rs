@@ -14,6 +14,7 @@ use godwit_lab::mover::{How, hot_move, timeline};
 use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::compare::Compare;
 use godwit_lab::scenario::fabric::Fabric;
+use godwit_lab::scenario::found::Found;
 use godwit_lab::scenario::frozen::FrozenSender;
 use godwit_lab::scenario::guest::GuestTalk;
 use godwit_lab::scenario::guest_memory::GuestMemory;
@@ -25,6 +26,7 @@ use godwit_lab::scenario::placement::Placement;
 use godwit_lab::scenario::report::MoveLine;
 use godwit_lab::scenario::router_role::RouterRole;
 use godwit_lab::scenario::split_brain::SplitBrain;
+use godwit_lab::scenario::stalls::Stalls;
 use godwit_nva_api::v1::ListMovesRequest;
 
 /// A data center on one machine: switches, an NVA and VMs in network namespaces
@@ -45,6 +47,10 @@ enum Command {
     FrozenSender(FrozenSender),
     /// Let the same VM come up at two switches, while the first lives and when it hangs
     SplitBrain(SplitBrain),
+    /// Let a guest, a switch or the NVA stand still in the midst of moves, and see whether every VM is found again
+    Stalls(Stalls),
+    /// Lose VMs that only answer, and see whether each is reached again
+    Found(Found),
     /// Let a Linux host learn its default route from a router at another switch, and see what keeps and ends it
     RouterRole(RouterRole),
     /// Let receive queues change workers while two VMs talk
@@ -137,6 +143,8 @@ impl Command {
             Command::NvaKill(scenario) => scenario.run(),
             Command::FrozenSender(scenario) => scenario.run(),
             Command::SplitBrain(scenario) => scenario.run(),
+            Command::Stalls(scenario) => scenario.run(),
+            Command::Found(scenario) => scenario.run(),
             Command::RouterRole(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
             Command::Fabric(scenario) => scenario.run(),

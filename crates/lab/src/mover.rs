@@ -21,8 +21,8 @@ use crate::lab::rpc::is_unreachable;
 use crate::lab::{Lab, nve::Nva};
 use crate::scenario::gap::FrameGap;
 
-/// How long each part of a move may take; the NVA may be away for a while.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long each part of a move may take; the NVA may be away for a while, and a process stand still for a minute.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How often the lab looks whether a move has come further.
 const POLL: Duration = Duration::from_millis(4);
 
@@ -171,6 +171,8 @@ pub struct How {
     pub abort: bool,
     /// The VM runs at the new host while most of its memory is still at the old one; QEMU's guests only.
     pub postcopy: bool,
+    /// The VM says nothing of itself at its new host: namespaces only, since QEMU always does.
+    pub silent: bool,
 }
 
 /// Moves a running VM to another switch while its traffic runs, whatever it is made of.
@@ -207,7 +209,11 @@ pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str, how: How) -> Result
         lab.vm(vm)?.attach(&new)?;
         sleep(how.pause_destination);
     }
-    lab.vm(vm)?.resume(false)?;
+    if how.silent {
+        lab.vm(vm)?.resume_silently()?;
+    } else {
+        lab.vm(vm)?.resume(false)?;
+    }
     begun.paused = Some(Gap::between(from_ns, now_ns()));
     begun.paused_wall_us = wall;
     begun.part("waiting for the move to be over");

@@ -14,6 +14,10 @@ pub const UPD_TIMEOUT_MS: u64 = 100;
 pub const UPD_RETRIES: u8 = 3;
 /// How often a forward entry is extended at most (R43).
 pub const FWD_EXTENSIONS: u8 = 10;
+/// A move without its grant ends so many milliseconds after the last sign that it goes on (R49).
+pub const MOVE_PATIENCE_MS: u64 = 300_000;
+/// It ends so many milliseconds after its VM's pause, whatever signs there are (R49).
+pub const PAUSE_LIMIT_MS: u64 = 300_000;
 
 /// The shortest life of a forward entry that outlives what others may still believe, in milliseconds
 /// (R43): an old answer's life, the question that renews it, and the updates that correct it.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use godwit_model::Secret;
-use godwit_model::timing::POS_LIFE_MS;
+use godwit_model::timing::{MOVE_PATIENCE_MS, PAUSE_LIMIT_MS, POS_LIFE_MS};
 use godwit_nva::service::Service;
 use godwit_nva::store::RedbStore;
 use godwit_nva::{Config, Directory};
@@ -49,6 +49,15 @@ struct Flags {
     #[arg(long, value_name = "MS", default_value_t = POS_LIFE_MS, value_parser = clap::value_parser!(u64).range(0..=POS_LIFE_MS))]
     pos_life_ms: u64,
 
+    /// A move without its grant ends so many seconds after the last sign that it goes on: its order given again, a
+    /// state of its VM said, progress reported (R49).
+    #[arg(long, value_name = "S", default_value_t = MOVE_PATIENCE_MS / 1000, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    move_patience_s: u64,
+
+    /// It ends so many seconds after its VM's pause, whatever signs there are (R49).
+    #[arg(long, value_name = "S", default_value_t = PAUSE_LIMIT_MS / 1000, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pause_limit_s: u64,
+
     /// VMs that one switch may pull at a time; beyond that the oldest is to be asked for again.
     #[arg(long, value_name = "N", default_value_t = Config::default().max_interests)]
     max_interests: usize,
@@ -83,6 +92,8 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         keepalive_ms: flags.keepalive_ms,
         pos_life: Span::from_ms(flags.pos_life_ms),
         max_interests: flags.max_interests,
+        intent_timeout: Span::from_ms(flags.move_patience_s * 1000),
+        pause_limit: Span::from_ms(flags.pause_limit_s * 1000),
         channel_secret,
         ..Config::default()
     };

@@ -15,6 +15,7 @@ fn main() {
         Some("cuts") => Some(Class::Cuts),
         Some("frozen") => Some(Class::Frozen),
         Some("nva") => Some(Class::NvaFaults),
+        Some("stalls") => Some(Class::Stalls),
         Some("anything") => Some(Class::Anything),
         _ => None,
     };

@@ -149,3 +149,12 @@ fn a_store_that_forgets_is_caught() {
 fn a_frame_that_comes_twice_is_caught() {
     assert_eq!(caught(Class::Planned, Sabotage::SecretDuplicates, 50).invariant, Invariant::NoDuplicates);
 }
+
+#[test]
+fn r32_guests_that_cannot_be_found_are_noticed() {
+    let found = (0..300).find_map(|seed| {
+        let failure = run(&Schedule::of(Class::Stalls, seed).broken(Sabotage::NoAnswers)).err()?;
+        (failure.invariant == Invariant::Found).then_some(seed)
+    });
+    assert!(found.is_some(), "nobody misses guests that say nothing");
+}

@@ -1,8 +1,9 @@
 //! Claims: said until answered, answered by Grant or Deny (R18, R20, R21).
 
+use std::net::IpAddr;
+
 use godwit_model::message::NveToNva;
-use godwit_model::{ClaimCause, DenyReason, Version};
-use godwit_tables::update::PortIdx;
+use godwit_model::{ClaimCause, DenyReason, Version, VmRecord};
 use godwit_wire::{Instant, Span};
 
 use crate::io::Level;
@@ -27,6 +28,8 @@ pub(crate) struct Claim {
     again: bool,
     /// Workers may still have a forward entry (R46c).
     gated: bool,
+    /// The addresses that it named.
+    ips: Vec<IpAddr>,
 }
 
 impl Claim {
@@ -55,6 +58,7 @@ impl Vm {
             sent: false,
             again: cause == ClaimCause::Resync,
             gated,
+            ips: Vec::new(),
         });
         if gated {
             cx.actions.push(Action::Gate { seq });
@@ -82,7 +86,8 @@ impl Vm {
         let port = match self.phase {
             Phase::Running { port } => Some(port),
             Phase::Paused { port, .. } => port,
-            Phase::Idle | Phase::Left | Phase::Refused { .. } => None,
+            Phase::Refused(r) => Some(r.port),
+            Phase::Idle | Phase::Left => None,
         };
         let name = port.and_then(|p| self.ports.get(&p)).map(|p| p.name.clone()).unwrap_or_default();
         let base = cx.version().max(self.hosted);
@@ -100,10 +105,11 @@ impl Vm {
         c.sent = true;
         c.next = Some(cx.now + c.backoff);
         c.backoff = Span(c.backoff.0.saturating_mul(2)).min(cx.config.claim_backoff_max);
-        let ips = match cx.record {
+        let ips: Vec<IpAddr> = match cx.record {
             Some(r) => r.ips().collect(),
             None => self.announced.into_iter().collect(),
         };
+        c.ips.clone_from(&ips);
         let (seq, cause) = (c.seq, c.cause);
         let (router, overrides) = (self.router, self.overrides.clone());
         cx.send(NveToNva::Claim { seq, key: self.key, ips, cause, base, port: name, router, overrides });
@@ -128,13 +134,20 @@ impl Vm {
             sent: false,
             again: true,
             gated: false,
+            ips: Vec::new(),
         });
     }
 
     /// The directory's answer to a port of the VM.
     pub(crate) fn port_answered(&mut self, cx: &mut Ctx<'_>) {
+        // Not the answer to its port: somebody repeats an order, or asks for it.
+        let again = self.provisioned && core::mem::replace(&mut self.answered, true);
         self.answered = true;
         self.provision(cx);
+        if again {
+            self.claim_refused_again(cx.now);
+            self.seek_now(cx);
+        }
     }
 
     /// The directory has spoken on the VM: deferred claims go out, unless the address that was
@@ -173,6 +186,7 @@ impl Vm {
             Phase::Running { .. } => self.start_claim(fresh.unwrap_or(ClaimCause::Resync), false, cx),
             _ => self.claim = None,
         }
+        self.claim_refused_again(cx.now);
     }
 
     /// The session ended: nothing is repeated until the next one.
@@ -188,6 +202,7 @@ impl Vm {
             // Overtaken by news; they decide.
             return self.directory_changed(cx);
         };
+        self.refusal_lifted(seq, cx);
         if !self.is_hosted() {
             cx.note(
                 Level::Warn,
@@ -227,45 +242,49 @@ impl Vm {
             return self.depart(to, version, cx);
         }
         self.withdraw_at = None;
+        if self.rested_on_old_news(&claim, reason, cx) {
+            return self.claim_anew(&claim, cx);
+        }
         // An order to activate comes once: it is kept as a refused one, which news may revive.
-        if reason == DenyReason::StaleVersion && claim.is_fresh() && claim.cause != ClaimCause::Activate {
+        let fresh = claim.is_fresh() && claim.cause != ClaimCause::Activate && self.is_hosted();
+        if reason == DenyReason::StaleVersion && fresh {
             // It rested on news that had been overtaken. The directory's newer word is here now: if
             // the VM is too, its next frame claims it on that ground.
             cx.note(Level::Warn, format!("the claim of {} rested on old news: {text}", self.key));
             self.reopen_ports();
             return self.forward_to_winner(cx);
         }
-        let port = match self.phase {
-            Phase::Running { port } | Phase::Paused { port: Some(port), .. } => Some(port),
-            _ => None,
+        self.refused(&claim, reason, text, cx);
+    }
+
+    /// Nobody else has it, and the directory's record is not the one that the claim rested on: a definition crossed it.
+    fn rested_on_old_news(&self, claim: &Claim, reason: DenyReason, cx: &Ctx<'_>) -> bool {
+        let ours = |r: &VmRecord| r.ips().eq(claim.ips.iter().copied());
+        let other = match reason {
+            DenyReason::AddressMismatch => cx.record.is_some_and(|r| !ours(r)),
+            DenyReason::StaleVersion => true,
+            DenyReason::UnknownVm => cx.record.is_some(),
+            DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen => false,
         };
-        cx.note(
-            Level::Alarm,
-            format!("the NVA refuses {} to this NVE ({reason:?}: {text}): its port is closed", self.key),
-        );
-        self.intent = None;
-        self.close_ports();
-        self.forward_to_winner(cx);
-        self.phase = match port {
-            Some(port) => Phase::Refused { port, cause: claim.cause, at: cx.version() },
-            None if self.forward.is_some() => Phase::Left,
-            None => Phase::Idle,
-        };
+        other && self.is_hosted() && cx.elsewhere().is_none()
+    }
+
+    /// The VM stays where it is and is claimed on the ground of what is known now, after a while that grows: who keeps
+    /// contradicting us is not flooded.
+    fn claim_anew(&mut self, claim: &Claim, cx: &mut Ctx<'_>) {
+        let seq = cx.next_seq();
+        let (next, sent, gated) = (Some(cx.now + claim.backoff), false, false);
+        self.claim = Some(Claim { seq, next, sent, gated, ips: Vec::new(), ..claim.clone() });
     }
 
     /// A refused VM's frames go where the directory has it, with what was held for it, if that is
     /// newer than what our hosting began with (R46b): a grant may have been lost with its session.
-    fn forward_to_winner(&mut self, cx: &mut Ctx<'_>) {
+    pub(super) fn forward_to_winner(&mut self, cx: &mut Ctx<'_>) {
         let since = self.hosted.max(self.ran_from);
         let winner = cx.elsewhere().filter(|(_, v)| *v > since);
         if let Some((to, version)) = winner.map(|(l, v)| (l.clone(), v)) {
             self.handover.move_id = cx.record.and_then(|r| r.moving.clone());
             self.start_forward(to, version, cx);
         }
-    }
-
-    /// News after a refusal, and no other NVE has the VM: it may try again.
-    pub(crate) fn after_refusal(&mut self, port: PortIdx, cause: ClaimCause, cx: &mut Ctx<'_>) {
-        self.activate(port, cause, cx);
     }
 }

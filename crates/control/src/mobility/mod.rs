@@ -24,7 +24,9 @@ mod handover;
 mod moves;
 mod oper;
 mod port;
+mod refusal;
 mod scan;
+mod seek;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +48,10 @@ pub(crate) use claim::Claim;
 pub(crate) use handover::Handover;
 pub(crate) use moves::Intent;
 pub(crate) use port::AccessPort;
+use port::Door;
+pub(crate) use refusal::Refusal;
 use scan::Scan;
+use seek::Seek;
 use verify::Check;
 
 /// What a call may know and where it puts what is to be done.
@@ -64,6 +69,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) missing_policy: bool,
     /// Number of the last claim or query.
     pub(crate) seq: &'a mut u64,
+    /// Questions to VMs that all of them together are good for.
+    pub(crate) asks: &'a mut Bucket,
     pub(crate) actions: &'a mut Vec<Action>,
 }
 
@@ -175,8 +182,8 @@ pub(crate) enum Phase {
     Paused { port: Option<PortIdx>, cause: PauseCause },
     /// Runs at another NVE; its ports here are closed (R41).
     Left,
-    /// The NVA refused the claim that rested on the directory's version `at`; the port is closed.
-    Refused { port: PortIdx, cause: ClaimCause, at: Version },
+    /// The NVA refused its claim; the port is closed.
+    Refused(Refusal),
 }
 
 /// A forward entry (R43).
@@ -277,6 +284,12 @@ pub(crate) struct Vm {
     check: Option<Check>,
     /// It is asked because another VM left (R32).
     scan: Option<Scan>,
+    /// It is looked for.
+    seek: Option<Seek>,
+    /// Changes between its ports that it was good for of late.
+    changes: Bucket,
+    /// When it was paused last.
+    paused_since: Instant,
     /// When it began to run on its port.
     running_since: Instant,
     /// It would run on a port, had its policy come (R23).
@@ -310,6 +323,9 @@ impl Vm {
             handover: Handover::default(),
             check: None,
             scan: None,
+            seek: None,
+            changes: Bucket::default(),
+            paused_since: Instant(0),
             running_since: Instant(0),
             waits: None,
         }
@@ -320,7 +336,7 @@ impl Vm {
         match self.phase {
             Phase::Running { port } => return Wish::Local(port),
             Phase::Paused { .. } => return Wish::Paused,
-            Phase::Idle | Phase::Left | Phase::Refused { .. } => {}
+            Phase::Idle | Phase::Left | Phase::Refused(_) => {}
         }
         // While it is only associated for its return, it still runs where it went (R46c).
         if let Some(f) = self.forward.as_ref().filter(|f| f.ends() > now) {
@@ -354,7 +370,7 @@ impl Vm {
             (Admission::Activated, _) => PortState::Activated,
             // Not there, says its manager (R16).
             (Admission::Closed, _) if self.ports.get(&port).is_some_and(|p| p.off) => PortState::Init,
-            (Admission::Closed, Phase::Refused { .. }) => PortState::Quarantined,
+            (Admission::Closed, Phase::Refused(_)) => PortState::Quarantined,
             (Admission::Closed, _) => PortState::Departed,
             (Admission::Associated, _) if self.provisioned => PortState::Associated,
             (Admission::Associated, _) => PortState::Init,
@@ -394,10 +410,22 @@ impl Vm {
         let check = self.check.as_ref().map(Check::deadline);
         let scan = self.scan.as_ref().map(Scan::deadline);
         let crashed = self.ports.values().filter_map(|p| p.off_at).min();
-        [claim, forward, intent, self.withdraw_at, self.handover.deadline(), check, scan, crashed]
-            .into_iter()
-            .flatten()
-            .min()
+        let (seek, refused) = (self.seek.as_ref().map(Seek::deadline), self.refusal_deadline());
+        [
+            seek,
+            refused,
+            claim,
+            forward,
+            intent,
+            self.withdraw_at,
+            self.handover.deadline(),
+            check,
+            scan,
+            crashed,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what is due.
@@ -411,6 +439,7 @@ impl Vm {
         if self.withdraw_at.is_some_and(|t| t <= cx.now) {
             self.withdraw_at = None;
             if matches!(self.phase, Phase::Paused { .. }) {
+                self.keep_door();
                 self.attachment_over("it has no port any more", cx);
             }
         }
@@ -426,6 +455,8 @@ impl Vm {
         self.repeat_claim(cx);
         self.check_due(cx);
         self.scan_due(cx);
+        self.refusal_due(cx);
+        self.seek_due(cx);
         self.handover.tick(self.key, cx);
     }
 
@@ -447,13 +478,13 @@ impl Vm {
                 );
                 self.reclaim_later(cx);
             }
-            Phase::Refused { port, cause, at } if cx.version() > at => self.after_refusal(port, cause, cx),
+            Phase::Refused(r) if cx.version() > r.at => self.after_refusal(r, cx),
             Phase::Left if cx.record.is_some() => {
                 // Nobody has it: a VM that is behind a port here may say so.
                 self.forward = None;
                 self.reopen_ports();
             }
-            Phase::Idle | Phase::Left | Phase::Refused { .. } => self.forward = None,
+            Phase::Idle | Phase::Left | Phase::Refused(_) => self.forward = None,
             Phase::Running { .. } | Phase::Paused { .. } => {}
         }
     }
@@ -465,7 +496,7 @@ impl Vm {
                 self.hosted = self.hosted.max(version);
                 self.confirmed |= version > self.ran_from;
             }
-            Phase::Refused { port, cause, at } if version > at => self.after_refusal(port, cause, cx),
+            Phase::Refused(r) if version > r.at => self.after_refusal(r, cx),
             // Control started anew under a running VM, or the operator pinned it here: the port that
             // is there is the VM's. An echo of what we withdrew does not count, and in the midst of a
             // move only the VM itself can tell where it is.
@@ -473,12 +504,12 @@ impl Vm {
                 if self.answered && version > self.withdrawn && self.intent.is_none() && !cx.is_moving() =>
             {
                 if let Some(port) =
-                    self.open_port().filter(|p| !self.ports[p].explicit && !self.ports[p].is_stopped())
+                    self.open_port().filter(|p| !self.ports[p].awaits_order() && !self.ports[p].is_stopped())
                 {
                     self.activate(port, ClaimCause::Resync, cx);
                 }
             }
-            Phase::Idle | Phase::Left | Phase::Refused { .. } => {}
+            Phase::Idle | Phase::Left | Phase::Refused(_) => {}
         }
     }
 
@@ -493,7 +524,9 @@ impl Vm {
             Phase::Running { .. } if self.claim.as_ref().is_some_and(Claim::is_fresh) => {}
             Phase::Paused { .. } if self.claim.as_ref().is_some_and(Claim::awaits_answer) => {}
             Phase::Running { .. } | Phase::Paused { .. } => self.depart(to, version, cx),
-            Phase::Idle | Phase::Left | Phase::Refused { .. } => {
+            Phase::Idle | Phase::Left | Phase::Refused(_) => {
+                self.ports.values_mut().for_each(AccessPort::is_left);
+                self.news_of_the_owner(version, cx.now);
                 if let Some(f) = self.forward.as_mut().filter(|f| version > f.version) {
                     cx.actions.push(Action::Note(
                         Level::Info,
@@ -535,10 +568,11 @@ impl Vm {
         let on = match self.phase {
             Phase::Running { port } => Some(port),
             Phase::Paused { port, .. } => port,
-            Phase::Idle | Phase::Left | Phase::Refused { .. } => None,
+            Phase::Idle | Phase::Left | Phase::Refused(_) => None,
         };
+        self.ports.values_mut().for_each(AccessPort::is_left);
         if let Some(p) = on.filter(|_| self.confirmed).and_then(|port| self.ports.get_mut(&port)) {
-            p.closed = true;
+            p.door = Door::Closed;
         }
     }
 
@@ -610,6 +644,7 @@ impl Vm {
         self.withdraw_at = None;
         self.phase = Phase::Idle;
         self.claim = None;
+        self.seek = None;
         if self.hosted > Version::ZERO {
             cx.note(Level::Info, format!("{} is withdrawn ({}): {why}", self.key, self.hosted));
             self.tell_departure(cx);

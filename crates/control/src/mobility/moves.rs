@@ -121,7 +121,7 @@ impl Vm {
             if !self.is_hosted() {
                 self.handover.begin(Some(intent.id.clone()));
             }
-            if let Phase::Left | Phase::Refused { .. } = self.phase {
+            if let Phase::Left | Phase::Refused(_) = self.phase {
                 // It comes back: its port may speak again. The forward entry stays (R46c).
                 self.reopen_ports();
             }
@@ -239,8 +239,22 @@ impl Vm {
         }
     }
 
-    /// Nobody said how the move ended: as if it had been called off (R49).
+    /// Its manager speaks of the VM: the NVA's patience begins anew (R49).
+    pub(crate) fn say_that_the_move_goes_on(&mut self, cx: &mut Ctx<'_>) {
+        if let Some(i) = &mut self.intent {
+            i.expires = cx.now + cx.config.intent_timeout;
+            let id = i.id.clone();
+            cx.actions.push(Action::Report { id, step: None, counts: None });
+        }
+    }
+
+    /// Nobody said how the move ended: as if it had been called off (R49). While the NVA is there, its patience counts,
+    /// and it says so.
     pub(crate) fn intent_expired(&mut self, cx: &mut Ctx<'_>) {
+        if let Some(i) = self.intent.as_mut().filter(|i| cx.online && !i.unconfirmed) {
+            i.expires = cx.now + cx.config.intent_timeout;
+            return;
+        }
         if let Some(id) = self.intent.as_ref().map(|i| i.id.clone()) {
             cx.note(Level::Alarm, format!("move {id} of {} did not come to an end", self.key));
             self.give_up(&id, "its time is over", cx);

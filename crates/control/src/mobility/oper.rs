@@ -19,7 +19,7 @@ use godwit_wire::Span;
 
 use crate::io::Level;
 
-use super::port::AccessPort;
+use super::port::{AccessPort, Door, Opens};
 use super::{Ctx, PauseCause, Phase, Vm};
 
 /// A crashed VM may come up again on its port for so long (R16).
@@ -28,7 +28,7 @@ const CRASH_HOLD: Span = Span::from_ms(30_000);
 impl AccessPort {
     /// Nothing that comes from it is heard: its VM left or was refused, or is not there to speak.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed || self.off
+        self.door == Door::Closed || self.off
     }
 
     /// The manager says that the VM is not executed here, and will not go on by itself.
@@ -37,8 +37,11 @@ impl AccessPort {
     }
 
     /// The word of an operator, a hypervisor or the VM itself, which a state before does not stand against.
-    pub(crate) fn runs(&mut self) {
-        self.closed = false;
+    pub(crate) fn runs(&mut self, ordered: bool) {
+        self.door = Door::Open;
+        if ordered && self.opens == Opens::ByOrder {
+            self.opens = Opens::Ordered;
+        }
         self.off = false;
         self.off_at = None;
         if self.is_stopped() || self.oper == Some(OperState::Paused) {
@@ -66,6 +69,7 @@ impl Vm {
         if let Some(text) = self.refuses_state(port, to) {
             return cx.note(Level::Warn, text);
         }
+        self.say_that_the_move_goes_on(cx);
         let Some(p) = self.ports.get_mut(&port) else { return };
         if to.is_vague() {
             let text = format!(
@@ -129,8 +133,8 @@ impl Vm {
         match self.phase {
             Phase::Left => self.reopen_ports(),
             _ => {
-                if let Some(p) = self.ports.get_mut(&port) {
-                    p.closed = false;
+                if let Some(p) = self.ports.get_mut(&port).filter(|p| p.door == Door::Closed) {
+                    p.door = Door::Open;
                 }
             }
         }
@@ -140,8 +144,12 @@ impl Vm {
     /// It is not executed on this port any more. What is held for a move stays held (R45): its old
     /// hypervisor is often done before its new NVE has the grant.
     fn stops_on(&mut self, port: PortIdx, before: Option<OperState>, cx: &mut Ctx<'_>) {
-        if matches!(self.phase, Phase::Refused { port: on, .. } if on == port) {
-            self.phase = Phase::Idle;
+        if matches!(self.phase, Phase::Refused(r) if r.port == port) {
+            self.refusal_over();
+        }
+        if let Some(p) = self.ports.get_mut(&port) {
+            // What ran here does not: whoever starts it says so.
+            p.is_left();
         }
         let said_before = before.is_some_and(|o| !o.is_active());
         if !self.is_on(port) || said_before {

@@ -13,14 +13,34 @@ use crate::io::Level;
 
 use super::{Ctx, PauseCause, Phase, Vm};
 
+/// Whose word opens a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opens {
+    /// Anybody's: the VM's own, its hypervisor's, the directory's.
+    ByWord,
+    /// Only an order's, which has not been given (R18).
+    ByOrder,
+    /// Only an order's, which was given and stands until the VM leaves: its guest may start anew as often as it likes.
+    Ordered,
+}
+
+/// Whether a port lets its VM in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Door {
+    /// What the VM says is heard.
+    Open,
+    /// Likewise; and the VM ran on it when its link went, and nobody has had it since: with the link it is back.
+    Kept,
+    /// Its VM left or was refused: not even announcements count.
+    Closed,
+}
+
 /// A port that was made for the VM.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct AccessPort {
     pub(crate) name: String,
-    /// Only an explicit order activates it.
-    pub(crate) explicit: bool,
-    /// Its VM left or was refused: not even announcements count.
-    pub(crate) closed: bool,
+    pub(crate) opens: Opens,
+    pub(crate) door: Door,
     pub(crate) link_up: bool,
     /// What the VM manager said last (R16).
     pub(crate) oper: Option<OperState>,
@@ -40,6 +60,23 @@ pub(crate) fn cause_of(kind: AnnounceKind) -> ClaimCause {
     }
 }
 
+impl AccessPort {
+    /// It opens by an order, and none is there.
+    pub(crate) fn awaits_order(&self) -> bool {
+        self.opens == Opens::ByOrder
+    }
+
+    /// The VM left: whoever comes on this port is to say so anew.
+    pub(crate) fn is_left(&mut self) {
+        if self.opens == Opens::Ordered {
+            self.opens = Opens::ByOrder;
+        }
+        if self.door == Door::Kept {
+            self.door = Door::Open;
+        }
+    }
+}
+
 impl Vm {
     /// The first port that could be activated.
     pub(crate) fn open_port(&self) -> Option<PortIdx> {
@@ -54,15 +91,15 @@ impl Vm {
 
     pub(crate) fn close_ports(&mut self) {
         for p in self.ports.values_mut() {
-            p.closed = true;
+            p.door = Door::Closed;
         }
     }
 
     /// The VM may come, or come back, on any of its ports.
     pub(crate) fn reopen_ports(&mut self) {
         self.phase = Phase::Idle;
-        for p in self.ports.values_mut() {
-            p.closed = false;
+        for p in self.ports.values_mut().filter(|p| p.door == Door::Closed) {
+            p.door = Door::Open;
         }
     }
 
@@ -75,8 +112,9 @@ impl Vm {
             self.provisioned = cx.record.is_some();
             self.answered = !cx.online;
         }
-        let (closed, link_up, off) = (false, true, false);
-        let new = AccessPort { name, explicit, closed, link_up, oper: None, off, off_at: None };
+        let opens = if explicit { Opens::ByOrder } else { Opens::ByWord };
+        let (door, link_up, off) = (Door::Open, true, false);
+        let new = AccessPort { name, opens, door, link_up, oper: None, off, off_at: None };
         self.ports.insert(port, new);
         match self.phase {
             Phase::Left => self.phase = Phase::Idle,
@@ -95,7 +133,7 @@ impl Vm {
             Phase::Idle if cx.here().is_some() && cx.record.is_some_and(|r| r.pinned) => {
                 self.directory_changed(cx);
             }
-            Phase::Idle | Phase::Running { .. } | Phase::Paused { .. } | Phase::Refused { .. } => {}
+            Phase::Idle | Phase::Running { .. } | Phase::Paused { .. } | Phase::Refused(_) => {}
         }
         self.port_ready(cx);
     }
@@ -111,7 +149,7 @@ impl Vm {
                 self.phase = Phase::Paused { port: None, cause };
                 self.arm_withdrawal(cx);
             }
-            Phase::Refused { port: on, .. } if on == port => self.phase = Phase::Idle,
+            Phase::Refused(r) if r.port == port => self.refusal_over(),
             Phase::Left if self.ports.is_empty() && self.forward.is_none() => self.phase = Phase::Idle,
             _ => {}
         }
@@ -125,15 +163,15 @@ impl Vm {
             return;
         }
         p.link_up = up;
-        let stopped = p.is_stopped();
         match self.phase {
             Phase::Running { port: on } if on == port && !up => {
                 self.pause(Some(port), PauseCause::LinkDown, cx);
             }
-            Phase::Paused { port: Some(on), cause: PauseCause::LinkDown } if on == port && up && !stopped => {
-                self.activate(port, ClaimCause::Activate, cx);
+            Phase::Paused { port: Some(on), cause } if on == port => {
+                let back = up && cause == PauseCause::LinkDown && !self.is_stopped(port);
+                if back { self.activate(port, ClaimCause::Activate, cx) } else { self.arm_withdrawal(cx) }
             }
-            Phase::Paused { port: Some(on), .. } if on == port => self.arm_withdrawal(cx),
+            _ if up => self.link_came_back(port, cx),
             _ => {}
         }
         self.look_again(cx);
@@ -152,8 +190,34 @@ impl Vm {
         }
     }
 
+    /// The manager says that nobody is executed behind the port.
+    pub(crate) fn is_stopped(&self, port: PortIdx) -> bool {
+        self.ports.get(&port).is_some_and(AccessPort::is_stopped)
+    }
+
+    /// A guest started anew on a port that its VM does not run on now. If nobody has had the VM since it ran there, it
+    /// is there again (R19); otherwise it is asked, or says so itself.
+    fn link_came_back(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
+        let Some(p) = self.ports.get_mut(&port) else { return };
+        let free = cx.elsewhere().is_none() && !cx.is_moving() && self.intent.is_none();
+        match (self.phase, p.door) {
+            (Phase::Idle, Door::Kept) if free && !p.is_stopped() && !p.awaits_order() => {
+                let ordered = p.opens == Opens::Ordered;
+                let cause = if ordered { ClaimCause::Activate } else { ClaimCause::Resync };
+                return self.activate(port, cause, cx);
+            }
+            (Phase::Refused(r), _) if r.port == port => return self.claim_refused_again(cx.now),
+            (Phase::Idle | Phase::Left, Door::Closed) => p.door = Door::Open,
+            _ => {}
+        }
+        self.seek_now(cx);
+    }
+
     /// The hypervisor says that the VM runs on the port.
     pub(crate) fn activate_asked(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
+        if let Some(p) = self.ports.get_mut(&port).filter(|p| p.awaits_order()) {
+            p.opens = Opens::Ordered;
+        }
         if self.ports.contains_key(&port) && self.phase != (Phase::Running { port }) {
             self.activate(port, ClaimCause::Activate, cx);
         }
@@ -170,11 +234,12 @@ impl Vm {
         if kind == AnnounceKind::Alive {
             return self.heard_alive(port, cx);
         }
-        let Some(p) = self.ports.get(&port).filter(|p| !p.is_closed() && !p.explicit) else { return };
+        let by_word = |p: &&AccessPort| !p.is_closed() && p.opens == Opens::ByWord;
+        let Some(p) = self.ports.get(&port).filter(by_word) else { return };
         match self.phase {
             Phase::Running { port: on } if on == port && self.spoke => return self.flag_heard(kind, ip, cx),
             // Frames sent before the pause still come: they do not end it.
-            Phase::Paused { port: Some(on), .. } if on == port => return,
+            Phase::Paused { port: Some(on), .. } if on == port && !self.pause_is_old(cx.now) => return,
             _ => {}
         }
         let alien = |ip: &IpAddr| !cx.may_announce(*ip);
@@ -182,6 +247,9 @@ impl Vm {
             let text =
                 format!("port {}: {} announced {ip}, which is not its address: refused", p.name, self.key);
             return self.refuse_announcement(Level::Warn, text, cx);
+        }
+        if matches!(self.phase, Phase::Running { port: on } if on != port) && !self.may_change_ports(cx) {
+            return;
         }
         self.announced = ip;
         if let AnnounceKind::NeighborAdvertisement { router, overrides } = kind {
@@ -235,12 +303,6 @@ impl Vm {
         if self.awaits_policy(port, cause, cx) {
             return;
         }
-        if let Phase::Running { port: old } = self.phase {
-            // Moved between ports of this NVE (R23).
-            if let Some(p) = self.ports.get_mut(&old).filter(|_| old != port) {
-                p.closed = true;
-            }
-        }
         // Taken up again where it was. A VM that speaks for itself claims, because it may have been
         // elsewhere meanwhile without a word reaching us.
         self.spoke = !matches!(cause, ClaimCause::Activate | ClaimCause::Resync);
@@ -253,6 +315,7 @@ impl Vm {
             _ => false,
         };
         let paused = matches!(self.phase, Phase::Paused { .. });
+        self.leave_other_ports(port);
         if let Some(intent) = self.intent.as_mut().filter(|i| !i.is_target() && paused) {
             intent.resumed |= cause == ClaimCause::Activate && !intent.stood_before;
         }
@@ -266,7 +329,7 @@ impl Vm {
         self.phase = Phase::Running { port };
         self.withdraw_at = None;
         if let Some(p) = self.ports.get_mut(&port) {
-            p.runs();
+            p.runs(cause == ClaimCause::Activate);
         }
         if let Some(intent) = self.intent.as_ref().filter(|i| i.is_target()) {
             let id = intent.id.clone();
@@ -276,6 +339,16 @@ impl Vm {
         }
         if !stayed {
             self.start_claim(cause, had_forward, cx);
+        }
+    }
+
+    /// It is on this port now. On its others it may be heard again whenever it goes there (R23); where an order let it
+    /// in, another order is needed.
+    fn leave_other_ports(&mut self, than: PortIdx) {
+        self.seek = None;
+        for (_, p) in self.ports.iter_mut().filter(|(port, _)| **port != than) {
+            p.is_left();
+            p.door = Door::Open;
         }
     }
 
@@ -319,6 +392,8 @@ impl Vm {
         self.phase = Phase::Paused { port, cause };
         self.stands_for_the_move();
         self.paused_us = cx.wall_us;
+        self.paused_since = cx.now;
+        self.seek = None;
         self.handover.begin(self.intent.as_ref().map(|i| i.id.clone()));
         self.arm_withdrawal(cx);
         self.report_paused(cx);

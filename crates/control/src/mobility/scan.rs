@@ -2,7 +2,8 @@
 //!
 //! It is asked by its addresses, on its own port, from a sender that binds nothing. A VM that is paused, on its way,
 //! or has hardly come is left alone: others see to it, or it is probing its own addresses and would take ours for a
-//! conflict (RFC 5227 §2.1.1). One that is silent keeps its location if somebody else than it said that it runs here.
+//! conflict (RFC 5227 §2.1.1). Silence is no departure: a stalled guest is silent, and so is one that answers no ARP. Who
+//! left says so by its link, or another NVE claims it (R21); the silence is told to people.
 
 use std::net::IpAddr;
 
@@ -65,19 +66,12 @@ impl Vm {
         cx.actions.push(Action::Probe { port, ips });
     }
 
-    fn is_silent(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
+    fn is_silent(&self, port: PortIdx, cx: &mut Ctx<'_>) {
         let Some(p) = self.ports.get(&port) else { return };
-        let text =
-            format!("port {}: {} answered none of {} questions", p.name, self.key, cx.config.scan_tries);
-        // It came by its own word, and the directory knows of it.
-        let dynamic = self.spoke && !p.explicit && self.hosted > godwit_model::Version::ZERO;
-        if !dynamic {
-            return cx.note(Level::Alarm, format!("{text}; it stays, for it was said to run here (R32)"));
-        }
-        cx.note(Level::Alarm, format!("{text}: withdrawn until it speaks again (R32)"));
-        self.phase = Phase::Idle;
-        self.claim = None;
-        self.tell_departure(cx);
-        self.withdraw(self.hosted, cx);
+        let text = format!(
+            "port {}: {} answered none of {} questions; it stays, for its port has a link (R32)",
+            p.name, self.key, cx.config.scan_tries
+        );
+        cx.note(Level::Alarm, text);
     }
 }

@@ -13,6 +13,8 @@ use super::{Ctx, Phase, Vm};
 const PATIENCE: Span = Span::from_ms(3000);
 /// Between two questions to it.
 const GAP: Span = Span::from_ms(1000);
+/// Questions without which silence means nothing.
+const LEAST_ASKED: u32 = 3;
 /// Addresses that are asked at once: one answer is enough.
 pub(super) const MAX_ASKED: usize = 4;
 
@@ -23,8 +25,9 @@ pub(crate) struct Check {
     version: Version,
     /// The VM is asked next.
     next: Instant,
-    /// Silence until then is the answer.
+    /// Silence until then is the answer, if it was asked often enough: a switch that stood still asked nobody.
     until: Instant,
+    asked: u32,
 }
 
 impl Check {
@@ -39,7 +42,7 @@ impl Vm {
         if self.check.as_ref().is_some_and(|c| c.version == version) {
             return;
         }
-        self.check = Some(Check { version, next: cx.now, until: cx.now + PATIENCE });
+        self.check = Some(Check { version, next: cx.now, until: cx.now + PATIENCE, asked: 0 });
         if self.asked_port().is_some() && cx.record.is_none_or(|r| r.addresses().next().is_none()) {
             // Without an address there is nothing to ask for, and a VM in doubt stays where it is.
             return self.answer(true, "it has a port, and no address by which it could be asked", cx);
@@ -66,7 +69,7 @@ impl Vm {
     /// Asks once more, or gives up.
     pub(crate) fn check_due(&mut self, cx: &mut Ctx<'_>) {
         let Some(c) = self.check.clone() else { return };
-        if c.until <= cx.now {
+        if c.until <= cx.now && c.asked >= LEAST_ASKED {
             return self.answer(false, "it answered nothing for 3 s", cx);
         }
         if c.next > cx.now {
@@ -74,6 +77,8 @@ impl Vm {
         }
         if let Some(c) = &mut self.check {
             c.next = cx.now + GAP;
+            c.until = c.until.max(c.next);
+            c.asked += 1;
         }
         if let (Some(port), Some(r)) = (self.asked_port(), cx.record) {
             let ips: Vec<IpAddr> = r.addresses().map(|(ip, _)| ip).take(MAX_ASKED).collect();
@@ -89,6 +94,7 @@ impl Vm {
         if self.check.is_some() && self.asked_port() == Some(port) {
             self.answer(true, "it answered", cx);
         }
+        self.found_on(port, cx);
     }
 
     fn answer(&mut self, alive: bool, note: &str, cx: &mut Ctx<'_>) {

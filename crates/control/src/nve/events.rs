@@ -28,12 +28,17 @@ const FULL_QUIET: Span = Span::from_ms(1000);
 impl Nve {
     pub(super) fn worker_event(&mut self, worker: usize, event: Event, out: &mut Outputs) {
         match event {
-            Event::MissMac { key, port: _ } => self.miss_mac(worker, key),
+            Event::MissMac { key, port: _ } => {
+                self.seek(self.vm_key(key), out);
+                self.miss_mac(worker, key);
+            }
             Event::MissIp { vn, ip, port: _ } => {
                 if self.router.repeat_answer(worker, vn, ip) {
                     return;
                 }
                 if let Some(vni) = self.router.vni(vn) {
+                    let owner = self.mirror.owners(vni, ip).first().map(|r| r.key);
+                    self.seek(owner, out);
                     self.ask_within_bounds(Asked::Ip(vni, ip));
                 }
             }
@@ -93,6 +98,13 @@ impl Nve {
             p.name
         );
         self.alarm(text, out);
+    }
+
+    /// Somebody sends to a VM that may be behind a port here and is not known to be (R32).
+    pub(super) fn seek(&mut self, key: Option<VmKey>, out: &mut Outputs) {
+        if let Some(key) = key.filter(|k| self.vms.get(k).is_some_and(|vm| !vm.is_hosted())) {
+            self.with_known_vm(key, out, Vm::seek_now);
+        }
     }
 
     /// The VM that frames for this MAC are for: for a nested or virtual one that of its VM (R92, R94).

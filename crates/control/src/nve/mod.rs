@@ -168,6 +168,8 @@ pub struct Nve {
     scan_paid: Instant,
     /// Questions that workers' frames raised (R67).
     query_bucket: Bucket,
+    /// Questions to VMs that are looked for (R32).
+    seek_bucket: Bucket,
     /// When the last of the questions comes that renew a pulled entry and had to wait for their turn (R67).
     refresh_turn: Instant,
     /// No second alarm on a full table before then.
@@ -210,6 +212,7 @@ impl Nve {
             counts: Counts::default(),
             scan_paid: Instant(0),
             query_bucket: Bucket::default(),
+            seek_bucket: Bucket::default(),
             refresh_turn: Instant(0),
             table_full_quiet: Instant(0),
             config,
@@ -364,9 +367,12 @@ impl Nve {
             learning: self.mirror.learning(key.vni),
             missing_policy: matches!(self.policy_of(key), policy::Wanted::Missing(_)),
             seq: &mut self.seq,
+            asks: &mut self.seek_bucket,
             actions: &mut actions,
         };
-        f(self.vms.entry(key).or_insert_with(|| Vm::new(key)), &mut cx);
+        let vm = self.vms.entry(key).or_insert_with(|| Vm::new(key));
+        f(vm, &mut cx);
+        vm.follow_seek(self.now);
         // Tables before messages: what a message promises is on its way to the workers (R18).
         self.sync_vm(key, out);
         for action in actions {

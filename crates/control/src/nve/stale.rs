@@ -129,6 +129,7 @@ impl Nve {
         if self.vms.get(&key).is_some_and(|vm| vm.is_hosted()) {
             return;
         }
+        self.seek(Some(key), out);
         let record = self.mirror.record(key).filter(|r| r.version > Version::ZERO);
         let elsewhere = record.and_then(|r| r.location.as_ref().map(|l| (l, r.version)));
         let elsewhere = elsewhere.filter(|(l, _)| l.nve != self.config.nve);

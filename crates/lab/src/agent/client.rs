@@ -14,7 +14,7 @@ use super::proto::{
 use crate::clock::now_ns;
 
 /// Longer than anything an agent does for a request.
-const REPLY_PATIENCE: Duration = Duration::from_secs(60);
+const REPLY_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Less than that, so that the answer comes before its reader gives up.
 const EXEC_LIMIT: Duration = Duration::from_secs(50);

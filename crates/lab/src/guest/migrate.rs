@@ -15,9 +15,9 @@ use crate::agent::client::Agent;
 use crate::lab::process::Process;
 
 /// How long a migration may take; less than a second where the guest is quiet.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How long the guest may take to run at its new place, once all of it is there.
-const RESUME_PATIENCE: Duration = Duration::from_secs(10);
+const RESUME_PATIENCE: Duration = Duration::from_secs(70);
 /// What a migration that ends as post-copy carries before the guest goes on at its new place: for so long, at so many
 /// bytes a second. Both are small, so that most of the memory is missing there at first.
 const BEFORE_POSTCOPY: (Duration, u64) = (Duration::from_millis(300), 16 << 20);

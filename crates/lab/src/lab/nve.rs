@@ -352,6 +352,11 @@ impl Nva {
         }
     }
 
+    /// The process's number in the system; nothing where another program started it.
+    pub fn process_id(&self) -> Option<u32> {
+        self.slot().as_ref().and_then(Process::id)
+    }
+
     /// `kill -9`.
     ///
     /// # Errors

@@ -22,8 +22,9 @@ use nix::sched::{CloneFlags, setns};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// No request takes longer, not even the removal of a port on a machine that is busy compiling.
-const CALL_PATIENCE: Duration = Duration::from_secs(20);
+/// No request takes longer, not even the removal of a port on a machine that is busy compiling, or of a process that
+/// stands still for a minute.
+const CALL_PATIENCE: Duration = Duration::from_secs(90);
 
 /// The thread that calls are made from; it ends with the last clone of this value.
 #[derive(Clone)]

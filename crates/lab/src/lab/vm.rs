@@ -193,6 +193,15 @@ impl Vm {
         self.agent.order(&Request::Run)
     }
 
+    /// Lets a paused guest go on without a word.
+    ///
+    /// # Errors
+    /// Where the agent or the system refuses.
+    pub fn resume_silently(&mut self) -> Result<()> {
+        self.silence(false)?;
+        self.agent.order(&Request::Run)
+    }
+
     /// Sends gratuitous ARP and unsolicited neighbor advertisements.
     ///
     /// # Errors

@@ -370,7 +370,12 @@ impl HotMove {
             let nva = lab.nva.clone();
             std::thread::spawn(move || strike(&nva, blow))
         });
-        let how = How { pause_destination: self.pause_destination, abort: gives_up, postcopy: self.postcopy };
+        let how = How {
+            pause_destination: self.pause_destination,
+            abort: gives_up,
+            postcopy: self.postcopy,
+            ..How::default()
+        };
         let moved = hot_move(lab, PAIR.0, to, &format!("{}-move-{n}", lab.id), how);
         if let Some(killer) = killer {
             killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))??;

@@ -4,6 +4,7 @@ pub mod bare_metal;
 mod clocks;
 pub mod compare;
 pub mod fabric;
+pub mod found;
 pub mod frozen;
 pub mod gap;
 pub mod guest;
@@ -18,6 +19,7 @@ pub mod placement;
 pub mod report;
 pub mod router_role;
 pub mod split_brain;
+pub mod stalls;
 
 use std::path::PathBuf;
 

@@ -108,6 +108,16 @@ impl Directory {
             let text = format!("the directory has no VM {key}; define it with `godwitctl vm define`");
             return Verdict::Deny(DenyReason::UnknownVm, text);
         };
+        if !r.ips().eq(ips.iter().copied()) && base < r.version {
+            // A definition crossed it: with the record in hand it is made again (R55).
+            let text = format!(
+                "the claim rests on version {base}, VM {} has the addresses {} since version {} at the latest",
+                r.name,
+                list(r.ips()),
+                r.version
+            );
+            return Verdict::Deny(DenyReason::StaleVersion, text);
+        }
         if !r.ips().eq(ips.iter().copied()) {
             let text = format!(
                 "VM {} has the addresses {} in the directory, the claim has {}",
@@ -123,7 +133,10 @@ impl Directory {
             Some(l) if r.pinned => {
                 Verdict::Deny(DenyReason::Pinned, format!("VM {} is pinned to NVE {}", r.name, l.nve))
             }
-            Some(l) => judge_taken(r, l, intent, nve, base, self.unplanned(key)),
+            Some(l) => {
+                let late = self.late_move(key, nve).is_some();
+                judge_taken(r, l, intent, nve, base, self.unplanned(key), late)
+            }
             None => judge_free(r, intent, nve),
         }
     }
@@ -246,6 +259,7 @@ fn judge_taken(
     nve: &NveId,
     base: Version,
     policy: Unplanned,
+    late: bool,
 ) -> Verdict {
     let ordered = intent.is_some();
     if let Some((id, _, to)) = intent
@@ -270,6 +284,8 @@ fn judge_taken(
     }
     match policy {
         Unplanned::Verify if !ordered => return Verdict::Verify,
+        // Ordered, and only its time was over: the old NVE says whether it is too late.
+        Unplanned::Deny if !ordered && late => return Verdict::Verify,
         Unplanned::Accept if !ordered => return Verdict::Grant(None),
         _ => {}
     }

@@ -56,8 +56,15 @@ impl Directory {
             }
             Some(_) => self.contest_between(session, nve, asked),
             None if waiting >= self.config.max_contests => {
-                let text = format!("{waiting} claims wait for other NVEs' words already");
-                self.deny(session, &nve, &asked, DenyReason::OwnedElsewhere, text);
+                // No room is no reason: the claim comes again, and finds some (R18).
+                if self.now >= self.crowd_quiet {
+                    self.crowd_quiet = self.now + Span::from_ms(1000);
+                    let text = format!(
+                        "{waiting} claims wait for other NVEs' words: that of NVE {nve} for {key}, and others, are \
+                         looked at when they come again"
+                    );
+                    self.log(Level::Warn, text);
+                }
             }
             None => {
                 let asked = Asked { story: vec![self.claimed_step(&nve, asked.cause)], ..asked };
@@ -199,7 +206,8 @@ impl Directory {
     fn give(&mut self, key: VmKey, why: &str) {
         let Some(c) = self.contests.remove(&key) else { return };
         self.log(Level::Warn, format!("NVE {} gets {key} without a move: {why}", c.nve));
-        self.grant(c.session, c.nve, &c.asked, None, why);
+        let by = self.reopen_late(key, &c.nve);
+        self.grant(c.session, c.nve, &c.asked, by, why);
     }
 
     /// Counts a move that nobody ordered; true where it was one too many (R22). By the wall clock, so that a restart

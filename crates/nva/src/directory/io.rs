@@ -25,15 +25,19 @@ pub struct Config {
     pub pos_life: Span,
     /// Life of an authoritative absence (R36).
     pub neg_life: Span,
-    /// A move without its grant ends after so long (R49).
+    /// A move without its grant ends so long after the last sign that it goes on: the order given again, a state said,
+    /// progress reported (R49).
     pub intent_timeout: Span,
+    /// It ends so long after the VM's pause, whatever signs there are (R49).
+    pub pause_limit: Span,
     /// So many unplanned moves of a VM within `flap_window` freeze it (R22).
     pub flap_limit: usize,
     /// See `flap_limit`.
     pub flap_window: Span,
     /// An old NVE that does not say whether a VM still runs there keeps it after so long (R21).
     pub verify_timeout: Span,
-    /// Claims that wait for the old NVE's word at the same time (R21).
+    /// Claims that wait for the old NVE's word at the same time (R21): those of some racks. Those beyond it are not
+    /// answered, so that they are repeated.
     pub max_contests: usize,
     /// Records in one part of a snapshot.
     pub snapshot_chunk: usize,
@@ -66,11 +70,12 @@ impl Default for Config {
             upd_retries: timing::UPD_RETRIES,
             pos_life: Span::from_ms(timing::POS_LIFE_MS),
             neg_life: Span::from_ms(5_000),
-            intent_timeout: Span::from_ms(300_000),
+            intent_timeout: Span::from_ms(timing::MOVE_PATIENCE_MS),
+            pause_limit: Span::from_ms(timing::PAUSE_LIMIT_MS),
             flap_limit: 5,
             flap_window: Span::from_ms(180_000),
             verify_timeout: Span::from_ms(10_000),
-            max_contests: 4_096,
+            max_contests: 65_536,
             snapshot_chunk: 500,
             max_moves: 10_000,
             max_steps: 256,

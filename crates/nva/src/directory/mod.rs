@@ -129,6 +129,8 @@ pub struct Directory {
     open_moves: BTreeSet<MoveId>,
     /// Moves called off lately: an NVE that was away then is told when it is back.
     called_off: BTreeSet<MoveId>,
+    /// VMs whose last ordered move was ended by time alone: a late claim may be for that.
+    timed_out: BTreeMap<VmKey, MoveId>,
     /// Refused claims that have a record of their own: whose, against which version of the location.
     refused: BTreeMap<(VmKey, NveId), (Version, MoveId)>,
     /// Moves with steps or counts that are not persisted yet.
@@ -146,6 +148,8 @@ pub struct Directory {
     last_sender: u32,
     /// Claims for VMs of other NVEs that wait for the old NVE's word (R21).
     contests: BTreeMap<VmKey, Contest>,
+    /// No second line before then that too many claims wait.
+    crowd_quiet: Instant,
     /// When VMs moved of late without being ordered to (R22), in microseconds since 1970: that outlives a restart.
     flaps: BTreeMap<VmKey, Vec<u64>>,
     /// When claims were granted, and on which connection, kept for a moment: see `report`.

@@ -16,6 +16,8 @@ const MAX_NOTE: usize = 200;
 const MAX_COUNTS: usize = 16;
 /// Steps of the NVA itself that a full timeline still takes: it always shows how the move ended.
 const RESERVED_STEPS: usize = 8;
+/// How a move that time ended says so.
+const NO_CLAIM: &str = "no claim of NVE ";
 /// An NVE that comes back so long after a move was called off does not remember it.
 pub(super) const CALLED_OFF_AGE: Span = Span::from_ms(600_000);
 
@@ -27,8 +29,10 @@ pub(super) struct Move {
     pub awaiting: BTreeMap<u64, NveId>,
     /// The old NVE withdrew this version while the move was under way.
     pub withdrawn: Option<Version>,
-    /// When patience ends; set at the next sweep after a restart.
+    /// When patience ends: so long after the last sign that the move goes on; set at the next sweep after a restart.
     pub deadline: Option<Instant>,
+    /// When the old NVE said that the VM stands still, which it must not for ever, whatever signs there are.
+    paused: Option<Instant>,
     /// It was under way when the NVA restarted, and its timeline does not say so yet.
     restarted: bool,
 }
@@ -42,7 +46,8 @@ impl Move {
     pub fn restored(stored: StoredMove) -> Move {
         let StoredMove { number, record } = stored;
         let restarted = !record.phase.is_final();
-        Move { number, record, awaiting: BTreeMap::new(), withdrawn: None, deadline: None, restarted }
+        let paused = None;
+        Move { number, record, awaiting: BTreeMap::new(), withdrawn: None, deadline: None, paused, restarted }
     }
 
     pub fn stored(&self) -> StoredMove {
@@ -52,6 +57,12 @@ impl Move {
     /// Ordered, and neither granted nor called off: the intent is in force.
     pub fn awaits_grant(&self) -> bool {
         matches!(self.record.phase, MovePhase::Preparing | MovePhase::Prepared | MovePhase::Paused)
+    }
+
+    /// Nobody called it off: its time was over, and its parties may not know.
+    pub fn timed_out(&self) -> bool {
+        let last = self.record.steps.iter().rfind(|s| s.what == MoveStepKind::Aborted);
+        self.record.phase == MovePhase::Aborted && last.is_some_and(|s| s.note.contains(NO_CLAIM))
     }
 
     /// Who has not acknowledged the new location, as the end of a sentence.
@@ -128,7 +139,9 @@ impl Directory {
         if let Some(m) = self.moves.get(&MoveId(id.into())) {
             let r = &m.record;
             if r.vm == vm && r.to == *to && r.mode == mode {
-                return Ok((r.clone(), Vec::new()));
+                let id = r.id.clone();
+                self.ordered_again(&id);
+                return Ok((self.moves[&id].record.clone(), self.finish()));
             }
             return Err(Refusal::MoveIdTaken { id: r.id.clone(), vm: r.vm.clone(), to: r.to.clone() });
         }
@@ -153,6 +166,7 @@ impl Directory {
         self.next_move += 1;
         self.moves.insert(id.clone(), m);
         self.open_moves.insert(id.clone());
+        self.timed_out.remove(&key);
         self.set_moving(key, Some(id.clone()));
         self.nva_step(&id, MoveStepKind::Ordered, String::new());
         self.save_move(&id);
@@ -161,6 +175,57 @@ impl Directory {
         self.prepare(&id, MoveRole::Source);
         let record = self.moves[&id].record.clone();
         Ok((record, self.finish()))
+    }
+
+    /// Who orders a move again says that it goes on; one that only time has ended goes on with that.
+    fn ordered_again(&mut self, id: &MoveId) {
+        self.move_lives(id);
+        let Some(m) = self.moves.get(id).filter(|m| m.timed_out()) else { return };
+        let (vm, to, from) = (m.record.vm.clone(), m.record.to.clone(), m.record.from.clone());
+        let may = self.may_move(&vm, &to).ok().filter(|(_, owner)| *owner == from);
+        let Some((key, _)) = may else { return };
+        self.reopen(id, "again, after its time was over");
+        self.set_moving(key, Some(id.clone()));
+        self.save_move(id);
+        self.log(Level::Info, format!("move {id}: ordered again after its time was over"));
+        self.prepare(id, MoveRole::Target);
+        self.prepare(id, MoveRole::Source);
+    }
+
+    /// A move that time has ended is under way again.
+    fn reopen(&mut self, id: &MoveId, why: &str) {
+        let deadline = Some(self.now + self.config.intent_timeout);
+        let Some(m) = self.moves.get_mut(id) else { return };
+        (m.record.phase, m.deadline, m.paused, m.withdrawn) = (MovePhase::Preparing, deadline, None, None);
+        let key = m.record.key;
+        self.timed_out.remove(&key);
+        self.called_off.remove(id);
+        self.open_moves.insert(id.clone());
+        self.nva_step(id, MoveStepKind::Ordered, why.into());
+    }
+
+    /// The VM's last ordered move, to this NVE, which only time has ended while the VM's location stayed: it explains a
+    /// claim that comes late.
+    pub(super) fn late_move(&self, key: VmKey, to: &NveId) -> Option<MoveId> {
+        let m = self.moves.get(self.timed_out.get(&key)?)?;
+        let owner = self.vms.get(&key)?.location.as_ref().map(|l| &l.nve);
+        let explains = m.timed_out() && m.record.to == *to && owner == Some(&m.record.from);
+        explains.then(|| m.record.id.clone())
+    }
+
+    /// The claim that it explains is granted after all.
+    pub(super) fn reopen_late(&mut self, key: VmKey, to: &NveId) -> Option<MoveId> {
+        let id = self.late_move(key, to)?;
+        self.reopen(&id, "its new NVE claims the VM after its time was over");
+        Some(id)
+    }
+
+    /// A sign that the move goes on: an order repeated, a state said, progress reported.
+    fn move_lives(&mut self, id: &MoveId) {
+        let deadline = self.now + self.config.intent_timeout;
+        if let Some(m) = self.moves.get_mut(id).filter(|m| m.awaits_grant()) {
+            m.deadline = Some(deadline);
+        }
     }
 
     /// The VM's key and owner, where it may move to that NVE now.
@@ -249,6 +314,9 @@ impl Directory {
         m.record.phase = phase;
         let (key, withdrawn) = (m.record.key, m.withdrawn);
         let parties = [m.record.to.clone(), m.record.from.clone()];
+        if phase == MovePhase::Aborted && reason.starts_with(NO_CLAIM) {
+            self.timed_out.insert(key, id.clone());
+        }
         let what = if phase == MovePhase::Failed { MoveStepKind::Failed } else { MoveStepKind::Aborted };
         self.open_moves.remove(id);
         self.called_off.insert(id.clone());
@@ -405,11 +473,17 @@ impl Directory {
         for id in open {
             self.note_restart(&id);
             let fresh = self.now + self.config.intent_timeout;
+            let (now, limit) = (self.now, self.config.pause_limit);
             let Some(m) = self.moves.get_mut(&id) else { continue };
-            let late = *m.deadline.get_or_insert(fresh) <= self.now;
-            let seconds = self.config.intent_timeout.as_ms() / 1000;
-            if m.awaits_grant() && late {
-                let reason = format!("no claim of NVE {} within {seconds} s", m.record.to);
+            let late = *m.deadline.get_or_insert(fresh) <= now;
+            let stood = m.paused.is_some_and(|at| at + limit <= now);
+            if m.awaits_grant() && (late || stood) {
+                let (span, since) = match stood {
+                    true => (limit, "VM's pause"),
+                    false => (self.config.intent_timeout, "last sign of the move"),
+                };
+                let reason =
+                    format!("{NO_CLAIM}{} within {} s of the {since}", m.record.to, span.as_ms() / 1000);
                 self.call_off(&id, MovePhase::Aborted, reason);
             } else if late {
                 let missing: Vec<&str> = m.awaiting.values().map(NveId::as_str).collect();
@@ -441,6 +515,9 @@ impl Directory {
         self.note_restart(&id);
         if let Some(counts) = counts {
             self.put_counts(&id, &nve, counts);
+        }
+        if self.moves.get(&id).is_some_and(|m| m.record.from == nve || m.record.to == nve) {
+            self.move_lives(&id);
         }
         if let Some(mut step) = step {
             step.nve = Some(nve.clone());
@@ -475,6 +552,7 @@ impl Directory {
                 self.save_move(id);
             }
             MoveStepKind::Paused if *nve == from => {
+                m.paused.get_or_insert(self.now);
                 m.record.phase = MovePhase::Paused;
                 self.save_move(id);
             }

@@ -197,7 +197,9 @@ impl Directory {
         let old = self.vms.get(&key).cloned();
         let record = self.defined(key, &def, old.as_ref())?;
         if old.as_ref() == Some(&record) {
-            return Ok((record, Vec::new()));
+            // Nothing changes; an NVE that was refused the VM tries again.
+            self.tell_ports(key, &BTreeSet::new());
+            return Ok((record, self.finish()));
         }
         self.take_from_others(&record);
         let record = VmRecord { version: self.next_version(), ..record };

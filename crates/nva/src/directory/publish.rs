@@ -93,6 +93,12 @@ impl Directory {
             self.tell(*session, key, by.clone());
         }
         // Ports in a VN without a subscription: their NVE would not hear of it otherwise.
+        self.tell_ports(key, except);
+    }
+
+    /// NVEs with a port for the VM are told its record, also where they know it: one that looks for the VM asks it at
+    /// once, and one whose claim was refused claims again.
+    pub(super) fn tell_ports(&mut self, key: VmKey, except: &BTreeSet<SessionId>) {
         let associated = self.associated.get(&key).cloned().unwrap_or_default();
         for session in associated.difference(except) {
             self.tell_port(*session, key);

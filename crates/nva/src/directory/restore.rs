@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use godwit_model::{MovePhase, NveId};
+use godwit_model::{MoveMode, MovePhase, NveId};
 use godwit_wire::{Instant, Vni};
 
 use super::bind::Binding;
@@ -43,6 +43,7 @@ impl Directory {
             move_numbers: BTreeMap::new(),
             open_moves: BTreeSet::new(),
             called_off: BTreeSet::new(),
+            timed_out: BTreeMap::new(),
             refused: BTreeMap::new(),
             unsaved_moves: BTreeSet::new(),
             next_move: 1,
@@ -53,6 +54,7 @@ impl Directory {
             former: BTreeMap::new(),
             last_sender: 0,
             contests: BTreeMap::new(),
+            crowd_quiet: Instant(0),
             flaps: state.flaps.clone(),
             granted: BTreeMap::new(),
             last_tick: None,
@@ -99,6 +101,15 @@ impl Directory {
             }
             self.moves.insert(id, Move::restored(stored));
         }
+        // Each VM's newest order decides.
+        let mut newest = BTreeMap::new();
+        for m in self.move_numbers.values().filter_map(|id| self.moves.get(id)) {
+            if m.record.mode != MoveMode::Unplanned {
+                newest.insert(m.record.key, m);
+            }
+        }
+        let late = newest.into_iter().filter(|(_, m)| m.timed_out());
+        self.timed_out = late.map(|(key, m)| (key, m.record.id.clone())).collect();
     }
 
     /// Foreign NVEs are members of the VNs of the VMs that are pinned to them (R60).

@@ -10,7 +10,8 @@ use super::world::World;
 
 /// VM 0 at switch 0 and VM 1 at switch 1 of one VN, which both pull or neither; nothing moves or fails.
 fn calm(seed: u64, pull: bool) -> World {
-    let vm = |number| VmPlan { vn: 0, number, home: number, explicit: false };
+    let vm =
+        |number| VmPlan { vn: 0, number, home: number, explicit: false, quiet: false, defined_late: false };
     let pulls = vec![if pull { BTreeSet::from([0]) } else { BTreeSet::new() }; 2];
     let (vms, workers) = (vec![vm(0), vm(1)], vec![1, 1]);
     let (flows, moves, faults) = (Vec::new(), Vec::new(), Vec::new());

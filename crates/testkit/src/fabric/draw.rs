@@ -18,13 +18,16 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
     let workers = (0..hosts).map(|_| rng.between(1, 2) as usize).collect();
     let underlay = rng.pick(&[Underlay::V4, Underlay::V6, Underlay::Both]);
     let vns = rng.between(1, 2) as usize;
-    let vms = draw_vms(&mut rng, hosts, vns);
+    let vms = draw_vms(&mut rng, class, hosts, vns);
     let run = rng.ms(800, 3000);
     let weather = draw_weather(&mut rng, class);
     let flows = draw_flows(&mut rng, &vms);
     let place = Place { class, vms: &vms, hosts, run, weather: &weather };
     let moves = place.moves(&mut rng);
-    let faults = draw_faults(&mut rng, class, hosts, run);
+    let faults = match class {
+        Class::Stalls => draw_stalls(&mut rng, vms.len(), hosts, run),
+        _ => draw_faults(&mut rng, class, hosts, run),
+    };
     // The shortest ones end in the midst of traffic; who still needs them has them extended.
     let fwd_timer = Span::from_ms(rng.pick(&[500, 1000, 5_000, 60_000]));
     let unplanned = rng.pick(&[Unplanned::Verify, Unplanned::Accept, Unplanned::Deny]);
@@ -83,11 +86,14 @@ pub(super) fn swap(seed: u64) -> Schedule {
 }
 
 /// VMs numbered from 0 in each VN: the second VN repeats the addresses of the first.
-fn draw_vms(rng: &mut Rng, hosts: usize, vns: usize) -> Vec<VmPlan> {
+fn draw_vms(rng: &mut Rng, class: Class, hosts: usize, vns: usize) -> Vec<VmPlan> {
+    let stalls = class == Class::Stalls;
     let mut vms = Vec::new();
     for vn in 0..vns {
         for number in 0..rng.between(2, 4) as usize {
-            vms.push(VmPlan { vn, number, home: rng.index(hosts), explicit: rng.chance(200) });
+            let (home, explicit) = (rng.index(hosts), rng.chance(200));
+            let (quiet, defined_late) = (stalls && rng.chance(400), stalls && rng.chance(300));
+            vms.push(VmPlan { vn, number, home, explicit, quiet, defined_late });
         }
     }
     vms
@@ -176,6 +182,7 @@ impl Place<'_> {
         let most = least + rng.pick(&[1000, 1000, 50_000, 50_000, 300_000, 1_000_000]);
         let announce = match rng.below(5) {
             _ if self.vms[vm].explicit => Announce::Explicit,
+            _ if self.vms[vm].quiet => Announce::Never,
             0 => Announce::Explicit,
             1 => Announce::Garp,
             2 => Announce::Na,
@@ -228,6 +235,27 @@ fn draw_pulls(rng: &mut Rng, class: Class, hosts: usize, vns: usize) -> (Vec<BTr
     let some = rng.chance(500) && matches!(class, Class::Planned | Class::Cuts | Class::Anything);
     let draw = |_| (0..vns).filter(|_| some && rng.chance(600)).collect();
     ((0..hosts).map(draw).collect(), pos_life)
+}
+
+/// Stalls are mostly short, and some as long as they may be.
+fn draw_stalls(rng: &mut Rng, vms: usize, hosts: usize, run: Span) -> Vec<(Span, Fault)> {
+    let mut faults = Vec::new();
+    let long = rng.chance(150);
+    for _ in 0..rng.between(1, 4) {
+        let at = Span(rng.below(run.0));
+        let span = if long { rng.ms(1000, 60_000) } else { rng.ms(10, 4000) };
+        let fault = match rng.below(6) {
+            0 => Fault::StallGuest(rng.index(vms), span),
+            1 => Fault::StallHost(rng.index(hosts), span),
+            2 => Fault::StallNva(span),
+            3 => Fault::RebootGuest(rng.index(vms), rng.ms(50, 8000)),
+            4 => Fault::SecondPort(rng.index(vms), rng.ms(50, 1000)),
+            _ => Fault::Redefine(rng.index(vms)),
+        };
+        faults.push((at, fault));
+    }
+    faults.sort_by_key(|f| f.0);
+    faults
 }
 
 /// The switch that hears nothing in [`Class::Frozen`].

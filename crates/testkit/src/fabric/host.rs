@@ -33,6 +33,10 @@ pub(super) struct Host {
     pub life: u32,
     /// It is dead until then.
     down_until: Instant,
+    /// It stands still until then.
+    pub stalled_until: Instant,
+    /// Frames that wait for that.
+    pub ring: usize,
     out: Outputs,
 }
 
@@ -62,6 +66,8 @@ impl Host {
             unreachable_until: Instant(0),
             life: 0,
             down_until: Instant(0),
+            stalled_until: Instant(0),
+            ring: 0,
             out: Outputs::default(),
         }
     }
@@ -164,6 +170,10 @@ impl World {
     pub fn control(&mut self, host: usize, input: Input) {
         if self.is_down(host) {
             return;
+        }
+        if self.is_stalled(host) {
+            let (at, life) = (self.hosts[host].stalled_until, self.hosts[host].life);
+            return self.queue.push(at, Event::Input { host, life, input: Box::new(input) });
         }
         let (now, wall) = (self.now, self.wall_us());
         let h = &mut self.hosts[host];

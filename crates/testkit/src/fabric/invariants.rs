@@ -17,6 +17,8 @@
 //!   where nothing fails. A broadcast goes to each other switch once.
 //! * [`Invariant::NoTriangle`]: where nothing fails, the old switch of a move has nothing to forward any
 //!   more [`IN_FLIGHT`] after it forwarded the first frame (R48).
+//! * [`Invariant::Found`]: a VM that runs behind a port with a link, and that nobody else has, is delivered to within
+//!   [`FOUND`], whatever withdrew, closed, refused or lost it, and whether or not it ever speaks (R18, R19, R32).
 //! * [`Invariant::Session`]: nothing is said without a session.
 //! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
 //!
@@ -53,6 +55,9 @@ use super::world::World;
 /// unanswered claim at the latest after 5 s.
 pub const PATIENCE: Span = Span::from_ms(15_000);
 
+/// Who lives is found within this time.
+pub const FOUND: Span = Span::from_ms(10_000);
+
 /// So long a switch forwards for a VM that moved, where everybody hears of the move (R48).
 pub const IN_FLIGHT: Span = Span::from_ms(1_000);
 
@@ -75,6 +80,8 @@ pub enum Invariant {
     NoDuplicates,
     /// A promised frame did not come.
     NoLoss,
+    /// A VM that lives was not found.
+    Found,
     /// A frame went round.
     NoLoop,
     /// A switch forwarded for long, though everybody could know better.
@@ -126,7 +133,8 @@ impl World {
             return;
         };
         let vm = VmKey { vni: vn.vni, mac: key.mac() };
-        for other in (0..self.hosts.len()).filter(|h| *h != host) {
+        // One that stands still delivers nothing, and hears what was said before it goes on.
+        for other in (0..self.hosts.len()).filter(|h| *h != host && !self.is_stalled(*h)) {
             if self.hosts[other].workers.iter().any(|w| w.delivers(vm).is_some()) {
                 let text = format!("n{host} begins to deliver {vm}, and n{other} still does");
                 return self.fail(Invariant::OneDeliverer, text);
@@ -227,6 +235,9 @@ impl World {
     pub fn unrest(&self) -> Option<String> {
         if !self.scripts_are_done() {
             return Some("a move is on its way".into());
+        }
+        if self.now < self.stalls_until {
+            return Some("somebody stands still".into());
         }
         let Some(directory) = self.nva.settled().filter(|d| self.nva.is_idle() && d.is_quiet()) else {
             return Some("the NVA has something to do".into());

@@ -19,6 +19,7 @@
 //! | `nva`, `session` | the NVA with its store; streams to it |
 //! | `traffic` | guests and the underlay |
 //! | `script` | the hypervisor's part of a move |
+//! | `stalls` | guests, switches and the NVA that stand still; guests that reboot, have two ports, or are redefined |
 //! | `invariants` | what must hold |
 //! | `names`, `queue`, `rng`, `stats` | small things |
 
@@ -34,6 +35,7 @@ mod rng;
 mod schedule;
 mod script;
 mod session;
+mod stalls;
 mod stats;
 mod traffic;
 mod worker;
@@ -42,7 +44,7 @@ mod world;
 use std::fmt;
 
 use godwit_control::Input;
-use godwit_nva::directory::{VmDefinition, VnRecord};
+use godwit_nva::directory::VnRecord;
 use godwit_nva::{Directory, Output};
 use godwit_tables::event::Event::InUse;
 use godwit_tables::vms::Fib;
@@ -164,18 +166,8 @@ impl World {
             };
             writes.extend(directory.create_vn(self.now, self.wall_us(), vn).expect("a new VN").1);
         }
-        for guest in &self.guests {
-            let definition = VmDefinition {
-                name: guest.name.clone(),
-                vn: format!("vn{}", guest.vn),
-                mac: guest.key.mac,
-                ipv4: vec![names::vm_v4(guest.number)],
-                ipv6: vec![names::vm_v6(guest.number)],
-                router: false,
-                pinned: None,
-                policy: None,
-                allowed: Default::default(),
-            };
+        for vm in 0..self.guests.len() {
+            let definition = self.definition(vm);
             writes.extend(directory.define_vm(self.now, self.wall_us(), definition).expect("a new VM").1);
         }
         for output in writes {
@@ -194,9 +186,18 @@ impl World {
         for vm in 0..self.guests.len() {
             let plan = self.plan.vms[vm].clone();
             let port = self.plug(plan.home, vm);
-            let announce = if plan.explicit { Announce::Explicit } else { Announce::Garp };
+            let announce = match plan.explicit {
+                true => Announce::Explicit,
+                false if plan.quiet => Announce::Never,
+                false => Announce::Garp,
+            };
             self.resume(vm, plan.home, port, announce, Span(0));
+            if plan.defined_late {
+                let span = self.rng.us(0, 60_000);
+                self.after(span, Event::Redefine { vm });
+            }
         }
+        self.after(stalls::WATCH, Event::Watch);
     }
 
     /// Traffic, moves and faults of the schedule.
@@ -218,7 +219,8 @@ impl World {
 
     /// Moves may take their time, each as long as orders are repeated; then all must be quiet soon.
     fn come_to_rest(&mut self, when: &str) {
-        let last = self.now + Span(invariants::PATIENCE.0 * (1 + self.plan.moves.len() as u64));
+        let last = self.now.max(self.stalls_until)
+            + Span(invariants::PATIENCE.0 * (1 + self.plan.moves.len() as u64));
         let mut until = self.now + invariants::PATIENCE;
         loop {
             self.run_until(self.now + LOOK);
@@ -226,7 +228,7 @@ impl World {
             if self.violation.is_some() {
                 return;
             }
-            if !self.scripts_are_done() && self.now < last {
+            if (!self.scripts_are_done() || self.now < self.stalls_until) && self.now < last {
                 until = self.now + invariants::PATIENCE;
             }
             if self.now >= until {

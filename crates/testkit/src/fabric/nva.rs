@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use godwit_model::message::NvaToNve;
 use godwit_model::{MoveId, MoveMode, Secret};
 use godwit_nva::{Config, Directory, Input, Output, SessionId, State, Write};
-use godwit_wire::Span;
+use godwit_wire::{Instant, Span};
 
 use super::invariants::Invariant;
 use super::names;
@@ -22,6 +22,8 @@ pub(super) enum Request {
     Input(Input),
     /// A hypervisor's order; the answer goes to its script.
     Order { script: usize, what: Order },
+    /// The operator gives a VM one address more, or takes it away.
+    Redefine { vm: usize },
 }
 
 /// What a hypervisor orders.
@@ -37,8 +39,8 @@ pub(super) enum Order {
 enum Held {
     Say(SessionId, Box<NvaToNve>),
     Close(SessionId),
-    /// Whether the order was obeyed, or why not.
-    Answer(usize, Result<(), String>),
+    /// Whether the order, a call-off or not, was obeyed, or why not.
+    Answer(usize, bool, Result<(), String>),
 }
 
 /// The NVA's process and its disk.
@@ -54,6 +56,8 @@ pub(super) struct Nva {
     held: Vec<Held>,
     /// A transaction is being written.
     busy: bool,
+    /// It stands still until then.
+    pub stalled_until: Instant,
     /// The process dies at the next transaction, before or after it is durable, for so long.
     doomed: Option<(bool, Span)>,
 }
@@ -96,7 +100,7 @@ impl World {
             return false;
         }
         self.nva.waiting.push_back(request);
-        if self.nva.waiting.len() > 4096 {
+        if self.nva.waiting.len() > 4096 && !self.nva_stalls() {
             self.fail(Invariant::Bounded, "more than 4096 requests wait for the directory".into());
         }
         self.nva_works();
@@ -105,13 +109,16 @@ impl World {
 
     pub fn nva_tick(&mut self) {
         self.after(Span::from_ms(10), Event::NvaTick);
+        if self.nva_stalls() {
+            return;
+        }
         self.nva_request(Request::Input(Input::Tick));
     }
 
     /// Does everything that waits in one transaction.
-    fn nva_works(&mut self) {
+    pub fn nva_works(&mut self) {
         let (now, wall) = (self.now, self.wall_us());
-        while !self.nva.busy && !self.nva.waiting.is_empty() {
+        while !self.nva.busy && !self.nva_stalls() && !self.nva.waiting.is_empty() {
             let Some(mut directory) = self.nva.directory.take() else { return };
             while let Some(request) = self.nva.waiting.pop_front() {
                 match request {
@@ -120,9 +127,11 @@ impl World {
                         self.nva_wants(outputs);
                     }
                     Request::Order { script, what } => {
+                        let off = matches!(what, Order::Abort { .. });
                         let answer = self.obey(&mut directory, what);
-                        self.nva.held.push(Held::Answer(script, answer));
+                        self.nva.held.push(Held::Answer(script, off, answer));
                     }
+                    Request::Redefine { vm } => self.redefine(&mut directory, vm),
                 }
             }
             self.nva.directory = Some(directory);
@@ -153,7 +162,7 @@ impl World {
         Ok(())
     }
 
-    fn nva_wants(&mut self, outputs: Vec<Output>) {
+    pub fn nva_wants(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Persist(write) => self.nva.writes.push(write),
@@ -171,6 +180,9 @@ impl World {
     pub fn durable(&mut self, life: u32) {
         if life != self.nva.life || !self.nva.busy {
             return;
+        }
+        if self.nva_stalls() {
+            return self.queue.push(self.nva.stalled_until, Event::Durable { life });
         }
         let doomed = self.nva.doomed.take();
         if let Some((false, down)) = doomed {
@@ -202,7 +214,7 @@ impl World {
                     self.conns[conn].nva_open = false;
                     self.cut(conn);
                 }
-                Held::Answer(script, answer) => self.script_answered(script, answer),
+                Held::Answer(script, off, answer) => self.script_answered(script, off, answer),
             }
         }
     }

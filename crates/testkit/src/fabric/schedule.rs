@@ -17,6 +17,9 @@ pub enum Class {
     Frozen,
     /// The NVA and the sessions with it fail: VMs that do not move lose nothing.
     NvaFaults,
+    /// Guests, switches and the NVA stand still for up to a minute, guests reboot, have two ports or say nothing at all,
+    /// and are defined anew while they start: whoever lives is found (R32).
+    Stalls,
     /// The underlay and the switches fail too, and VMs start elsewhere without an order: the safety
     /// invariants hold, and everything converges afterwards.
     Anything,
@@ -24,8 +27,8 @@ pub enum Class {
 
 impl Class {
     /// The classes, which take turns by seed.
-    pub const ALL: [Class; 5] =
-        [Class::Planned, Class::Cuts, Class::Frozen, Class::NvaFaults, Class::Anything];
+    pub const ALL: [Class; 6] =
+        [Class::Planned, Class::Cuts, Class::Frozen, Class::NvaFaults, Class::Anything, Class::Stalls];
 
     /// Hypervisors take their time, and holds suffice: no frame is lost.
     pub fn is_lossless(self) -> bool {
@@ -59,6 +62,8 @@ pub enum Sabotage {
     ForgetfulStore,
     /// The underlay delivers some frames twice, in a schedule that promises otherwise.
     SecretDuplicates,
+    /// Guests do not answer who asks whether they are there.
+    NoAnswers,
 }
 
 /// A VM.
@@ -72,6 +77,10 @@ pub struct VmPlan {
     pub home: usize,
     /// Its ports activate on the hypervisor's word only.
     pub explicit: bool,
+    /// It never speaks of itself: it only answers who asks for its addresses.
+    pub quiet: bool,
+    /// Its definition is completed while it starts.
+    pub defined_late: bool,
 }
 
 /// Numbered frames from one VM to another, or to everybody in its VN.
@@ -100,6 +109,8 @@ pub enum Announce {
     Rarp,
     /// With its first frame.
     FirstFrame,
+    /// Not at all, and nobody activates its port.
+    Never,
 }
 
 /// How the old switch learns that the VM is paused.
@@ -185,6 +196,18 @@ pub enum Fault {
     Storm(Span),
     /// A switch dies and comes back after a while, remembering nothing.
     Reboot(usize, Span),
+    /// A guest stands still for a while, and nobody is told.
+    StallGuest(usize, Span),
+    /// A switch stands still for a while.
+    StallHost(usize, Span),
+    /// The NVA stands still for a while.
+    StallNva(Span),
+    /// A guest reboots: its link is gone for a while.
+    RebootGuest(usize, Span),
+    /// A guest gets a second port at its switch, and changes between them in this interval.
+    SecondPort(usize, Span),
+    /// The operator changes a VM's addresses.
+    Redefine(usize),
 }
 
 /// Delays and what the underlay does to frames.

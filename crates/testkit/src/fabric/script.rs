@@ -216,11 +216,13 @@ impl World {
         }
     }
 
-    /// The NVA's answer to the script's last order.
-    pub fn script_answered(&mut self, script: usize, answer: Result<(), String>) {
+    /// The NVA's answer to an order of the script, or to its call-off.
+    pub fn script_answered(&mut self, script: usize, off: bool, answer: Result<(), String>) {
         let s = &mut self.scripts[script];
         let id = s.id.clone();
         match (s.step, answer) {
+            // An order that was given again meanwhile.
+            (Step::CallOff, _) if !off => {}
             (Step::Order, Ok(())) => {
                 let after = if s.plan.plug_first { Span(0) } else { s.plan.plug_after };
                 let off = s.plan.abort == Some(Abort::Ordered);
@@ -309,12 +311,16 @@ impl World {
 
     fn pause_guest(&mut self, script: usize) {
         let s = &self.scripts[script];
-        let earliest = self.guests[s.plan.vm].runs_since + LEAST_RUN;
+        let guest = &self.guests[s.plan.vm];
+        // One that stands still is not stopped before it goes on.
+        let earliest = guest.runs_since.max(guest.stalled_until) + LEAST_RUN;
         if self.now < earliest {
             return self.wake(script, Step::Pause, earliest.since(self.now));
         }
         let lag = s.plan.pause_lag;
         let off = s.plan.abort == Some(Abort::Pausing);
+        self.drop_second_port(self.scripts[script].plan.vm);
+        let s = &self.scripts[script];
         let guest = &mut self.guests[s.plan.vm];
         guest.running = false;
         guest.has_moved = true;
@@ -327,6 +333,11 @@ impl World {
     fn tell_pause(&mut self, script: usize) {
         let s = &self.scripts[script];
         let (pause, blackout, abort) = (s.plan.pause, s.plan.blackout, s.plan.abort);
+        if let Some((host, _)) = s.old.filter(|(host, _)| self.is_stalled(*host)) {
+            // It has the switch's word before it lets the guest go on elsewhere.
+            let left = self.hosts[host].stalled_until.since(self.now);
+            return self.wake(script, Step::TellPause, Span(left.0 + 1_000_000));
+        }
         if let Some((host, port)) = s.old {
             match pause {
                 Pause::Asked => self.control(host, Input::PausePort { port }),
@@ -396,7 +407,11 @@ impl World {
                 self.control(host, Input::PortLink { port, up: true });
             }
             // Without a word the switch hears of the call-off and lets the port go on.
-            let announce = if tell { Announce::Explicit } else { Announce::FirstFrame };
+            let announce = match self.guests[plan.vm].quiet {
+                _ if tell => Announce::Explicit,
+                true => Announce::Never,
+                false => Announce::FirstFrame,
+            };
             self.resume(plan.vm, host, port, announce, plan.quiet);
         }
         self.finish_script(script);

@@ -103,6 +103,14 @@ stats! {
     cuts,
     /// Faults of schedules.
     faults,
+    /// Guests, switches and NVAs that stood still for a while.
+    stalls,
+    /// Guests that rebooted.
+    guests_rebooted,
+    /// Changes of a guest between its two ports.
+    hops,
+    /// Definitions changed.
+    redefined,
     /// Switches killed.
     reboots,
     /// Times that the NVA was killed.

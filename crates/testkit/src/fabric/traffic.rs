@@ -18,6 +18,9 @@ use crate::frames::{self, Nd};
 /// Gaps between the rounds of an announcement, as QEMU makes them.
 const ROUNDS: [Span; 4] = [Span::from_ms(50), Span::from_ms(150), Span::from_ms(250), Span::from_ms(350)];
 
+/// Frames that wait for a switch that stands still.
+const RING: usize = 256;
+
 /// A guest is not silent for longer, whatever its applications do.
 const CHATTER: Span = Span::from_ms(500);
 
@@ -38,6 +41,16 @@ pub(super) struct Guest {
     pub called_off: Option<Instant>,
     /// The whole guest is, until then.
     pub silent_until: Instant,
+    /// It stands still until then, or boots.
+    pub stalled_until: Instant,
+    /// It says nothing of itself at all.
+    pub quiet: bool,
+    /// The port that it does not use at present, where it has two.
+    pub second: Option<PortIdx>,
+    /// Since when its switch should deliver to it and does not.
+    pub missed_since: Option<Instant>,
+    /// Its record has one address more than it uses.
+    pub defined_more: bool,
     /// How it announces itself at its present place.
     pub announce: Announce,
     /// It was paused for a move at least once.
@@ -65,6 +78,11 @@ impl Guest {
             runs_since: Instant(0),
             called_off: None,
             silent_until: Instant(0),
+            stalled_until: Instant(0),
+            quiet: plan.quiet,
+            second: None,
+            missed_since: None,
+            defined_more: plan.defined_late,
             announce: Announce::Explicit,
             has_moved: false,
             awaited: None,
@@ -72,6 +90,13 @@ impl Guest {
             wanted: VecDeque::new(),
             last_frame: Instant(0),
         }
+    }
+}
+
+impl Guest {
+    /// It may say something of its own accord.
+    fn speaks(&self, now: Instant) -> bool {
+        self.running && !self.quiet && now >= self.stalled_until
     }
 }
 
@@ -178,7 +203,7 @@ impl World {
             return;
         }
         let gap = Span(self.rng.between(f.every.0 / 2, f.every.0 * 3 / 2));
-        if guest.running && self.now >= guest.quiet_until {
+        if guest.speaks(self.now) && self.now >= guest.quiet_until {
             self.send_one(flow);
         }
         self.after(gap, Event::Send { flow });
@@ -189,14 +214,17 @@ impl World {
         if !guest.running || guest.at != Some((host, port)) {
             return;
         }
-        if self.now < guest.silent_until {
+        if guest.quiet || guest.announce == Announce::Never {
+            return;
+        }
+        if self.now < guest.silent_until.max(guest.stalled_until) {
             return self.after(CHATTER, Event::Announce { vm, host, port, round });
         }
         let (mac, number) = (guest.key.mac, guest.number);
         let ask = || frames::arp_request(mac, names::vm_v4(number), names::vm_v4((number + 1) % 4));
         let frame = match guest.announce {
             // Any guest asks for some address before long, and again and again.
-            Announce::Explicit | Announce::FirstFrame => ask(),
+            Announce::Explicit | Announce::FirstFrame | Announce::Never => ask(),
             _ if round as usize >= ROUNDS.len() => ask(),
             Announce::Garp => frames::garp(mac, names::vm_v4(number)),
             Announce::Na => Nd::announce(mac, names::vm_v6(number)).frame(),
@@ -218,7 +246,7 @@ impl World {
         // One number more than there are: nobody's address.
         let target = self.rng.index(5);
         let guest = &self.guests[vm];
-        if !guest.running || target == guest.number || self.now < guest.silent_until {
+        if !guest.speaks(self.now) || target == guest.number || self.now < guest.silent_until {
             return;
         }
         let (mac, number) = (guest.key.mac, guest.number);
@@ -246,6 +274,13 @@ impl World {
     /// A guest hears who has an address.
     pub fn question_answered(&mut self, vm: usize, target: usize, nd: bool) {
         self.stats.answered += u64::from(self.questions.remove(&(vm, target, nd)).is_some());
+    }
+
+    /// How many frames wait for a switch that stands still, as many as a ring has room for.
+    pub fn ring_takes(&mut self, host: usize) -> bool {
+        let h = &mut self.hosts[host];
+        h.ring += 1;
+        h.ring <= RING
     }
 
     pub fn port_rx(&mut self, host: usize, worker: usize, port: PortIdx, packet: MemPacket) {
@@ -308,7 +343,8 @@ impl World {
     /// A guest that is asked for one of its addresses says so (R21, R32).
     fn guest_answers(&mut self, vm: usize, at: (usize, PortIdx), frame: &[u8]) {
         let guest = &self.guests[vm];
-        if !guest.running || guest.at != Some(at) || self.now < guest.silent_until {
+        let awake = guest.running && self.now >= guest.silent_until.max(guest.stalled_until);
+        if !awake || guest.at != Some(at) || self.sabotaged(Sabotage::NoAnswers) {
             return;
         }
         let (v4, v6) = (names::vm_v4(guest.number), names::vm_v6(guest.number));

@@ -11,7 +11,7 @@ use godwit_wire::{Instant, Span};
 
 use super::host::Host;
 use super::invariants::{Invariant, Known};
-use super::nva::Nva;
+use super::nva::{Nva, Request};
 use super::queue::Queue;
 use super::rng::Rng;
 use super::schedule::{Class, Fault, Sabotage, Schedule};
@@ -75,6 +75,16 @@ pub(super) enum Event {
     Script { script: usize, turn: u32 },
     /// A hypervisor removes a port.
     Unplug { host: usize, port: PortIdx },
+    /// A guest's link is there again.
+    Relink { host: usize, port: PortIdx },
+    /// A guest with two ports uses the other one.
+    Hop { vm: usize, every: Span, left: u32 },
+    /// The operator changes a VM's addresses.
+    Redefine { vm: usize },
+    /// Somebody looks whether all that live are reached.
+    Watch,
+    /// A process that stood still goes on.
+    Wakes,
 }
 
 /// What went wrong.
@@ -107,6 +117,8 @@ pub(super) struct World {
     /// Guests send until then.
     pub traffic_until: Instant,
     pub storm_until: Instant,
+    /// Everything that stands still goes on then.
+    pub stalls_until: Instant,
     trace: Option<VecDeque<String>>,
     events: u64,
 }
@@ -134,6 +146,7 @@ impl World {
             start: Instant::NEVER,
             traffic_until: Instant(0),
             storm_until: Instant(0),
+            stalls_until: Instant(0),
             trace: traced.then(VecDeque::new),
             events: 0,
             plan,
@@ -196,6 +209,7 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        let Some(event) = self.unless_stalled(event) else { return };
         match event {
             Event::Mailbox { host, worker } => self.mailbox(host, worker),
             Event::Poll { host, worker } => self.poll(host, worker),
@@ -230,6 +244,13 @@ impl World {
             Event::Wanted(n) => self.move_wanted(n),
             Event::Script { script, turn } => self.script_event(script, turn),
             Event::Unplug { host, port } => self.unplug(host, port),
+            Event::Relink { host, port } => self.relink(host, port),
+            Event::Hop { vm, every, left } => self.hop(vm, every, left),
+            Event::Redefine { vm } => {
+                self.nva_request(Request::Redefine { vm });
+            }
+            Event::Watch => self.watch(),
+            Event::Wakes => self.wakes(),
         }
     }
 
@@ -248,6 +269,14 @@ impl World {
             Fault::KillAfterWrite(span) => self.nva.doom(true, span),
             Fault::Storm(span) => self.storm_until = self.now + span,
             Fault::Reboot(host, span) => self.reboot(host, span),
+            Fault::StallGuest(vm, span) => self.stall_guest(vm, span),
+            Fault::StallHost(host, span) => self.stall_host(host, span),
+            Fault::StallNva(span) => self.stall_nva(span),
+            Fault::RebootGuest(vm, span) => self.reboot_guest(vm, span),
+            Fault::SecondPort(vm, every) => self.second_port(vm, every),
+            Fault::Redefine(vm) => {
+                self.nva_request(Request::Redefine { vm });
+            }
         }
     }
 
@@ -256,7 +285,7 @@ impl World {
         match self.plan.class {
             Class::Planned | Class::Cuts | Class::Frozen => true,
             Class::NvaFaults => !self.guests[from].has_moved && !self.guests[to].has_moved,
-            Class::Anything => false,
+            Class::Stalls | Class::Anything => false,
         }
     }
 }

@@ -9,6 +9,7 @@ mod explained;
 mod history;
 mod moves;
 mod operator;
+mod patience;
 mod policies;
 mod pull;
 mod random;

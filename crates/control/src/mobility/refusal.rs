@@ -1,0 +1,122 @@
+//! A claim that the NVA refused: its port is closed, and not for good (R18, R21).
+//!
+//! News of the VM, a word of the operator or of its guest let it be claimed again, and so does time where nobody else
+//! has it: slower and slower, to some seconds. Nothing is delivered meanwhile; with the grant the port is open.
+
+use godwit_model::{ClaimCause, DenyReason, Version};
+use godwit_tables::update::PortIdx;
+use godwit_wire::{Instant, Span};
+
+use crate::io::Level;
+
+use super::{Claim, Ctx, Phase, Vm};
+
+/// First and longest gap between claims that time alone repeats.
+const GAP: (Span, Span) = (Span::from_ms(1000), Span::from_ms(5000));
+
+/// What was refused, and when it is claimed again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) port: PortIdx,
+    pub(crate) cause: ClaimCause,
+    /// The directory's version that the refused claim rested on.
+    pub(crate) at: Version,
+    /// Only somebody's word counts: another has the VM, or the operator has decided.
+    waits_for_word: bool,
+    /// When it is claimed again; `NEVER` while a claim is under way or only a word counts.
+    next: Instant,
+    gap: Span,
+}
+
+impl Vm {
+    /// Closes the port; frames for the VM go where the directory has it.
+    pub(super) fn refused(&mut self, claim: &Claim, reason: DenyReason, text: &str, cx: &mut Ctx<'_>) {
+        let (port, before) = match self.phase {
+            Phase::Running { port } | Phase::Paused { port: Some(port), .. } => (Some(port), None),
+            Phase::Refused(r) => (Some(r.port), Some(r)),
+            _ => (None, None),
+        };
+        // Said once, however often it is tried.
+        let level = if before.is_some() { Level::Debug } else { Level::Alarm };
+        let text =
+            format!("the NVA refuses {} to this NVE ({reason:?}: {text}): its port is closed", self.key);
+        cx.note(level, text);
+        self.intent = None;
+        self.close_ports();
+        self.forward_to_winner(cx);
+        let Some(port) = port else {
+            self.phase = if self.forward.is_some() { Phase::Left } else { Phase::Idle };
+            return;
+        };
+        let at = cx.version();
+        let gap = before.map_or(GAP.0, |b| Span(b.gap.0.saturating_mul(2)).min(GAP.1));
+        let decided = matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
+        let next = if decided { Instant::NEVER } else { cx.now + gap };
+        let cause = before.map_or(claim.cause, |b| b.cause);
+        self.phase = Phase::Refused(Refusal { port, cause, at, waits_for_word: decided, next, gap });
+    }
+
+    pub(super) fn refusal_deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Refused(r) => Some(r.next).filter(|t| *t != Instant::NEVER),
+            _ => None,
+        }
+    }
+
+    /// Nothing is behind the port that was refused.
+    pub(super) fn refusal_over(&mut self) {
+        self.claim = None;
+        self.phase = Phase::Idle;
+    }
+
+    /// A word that may change the NVA's mind came.
+    pub(super) fn claim_refused_again(&mut self, at: Instant) {
+        if let Phase::Refused(r) = &mut self.phase {
+            r.next = r.next.min(at);
+        }
+    }
+
+    /// The directory has the VM at another NVE by a newer word than the one that the refusal rested on.
+    pub(super) fn news_of_the_owner(&mut self, version: Version, now: Instant) {
+        if let Phase::Refused(r) = &mut self.phase
+            && version > r.at
+        {
+            r.at = version;
+            r.next = r.next.min(now + r.gap);
+        }
+    }
+
+    /// It is time to claim once more.
+    pub(super) fn refusal_due(&mut self, cx: &mut Ctx<'_>) {
+        let Phase::Refused(r) = &mut self.phase else { return };
+        if r.next > cx.now {
+            return;
+        }
+        r.next = Instant::NEVER;
+        let cause = r.cause;
+        if cx.online && self.claim.is_none() {
+            let had_forward = self.forward.take().is_some();
+            self.start_claim(cause, had_forward, cx);
+        }
+    }
+
+    /// News after a refusal, and no other NVE has the VM: it may try again.
+    pub(super) fn after_refusal(&mut self, r: Refusal, cx: &mut Ctx<'_>) {
+        self.claim = None;
+        self.activate(r.port, r.cause, cx);
+    }
+
+    /// A claim that was refused before has its grant.
+    pub(super) fn refusal_lifted(&mut self, seq: u64, cx: &mut Ctx<'_>) {
+        let Phase::Refused(r) = self.phase else { return };
+        if self.claim.as_ref().is_none_or(|c| c.seq != seq) || !self.ports.contains_key(&r.port) {
+            return;
+        }
+        // Nothing was delivered before: what follows is as if it had been activated and granted in one.
+        let claim = self.claim.take();
+        self.activate(r.port, ClaimCause::Resync, cx);
+        if self.is_hosted() {
+            self.claim = claim;
+        }
+    }
+}
