@@ -5,6 +5,7 @@
 //! sends the difference. So an input that comes twice, or after a reconnect, changes nothing.
 
 mod ageing;
+mod clone;
 mod events;
 mod hops;
 mod inspect;
@@ -64,6 +65,8 @@ enum Timer {
     Suspect(VmKey),
     /// The next stage of a pulled record's life (R40).
     Life(VmKey),
+    /// Uplinks have waited long enough for the NVA (R96).
+    Guard,
 }
 
 /// What a port is.
@@ -110,6 +113,8 @@ pub struct Nve {
     now: Instant,
     wall_us: u64,
     session: Session,
+    /// Whether this switch is another one's clone (R96).
+    clone: clone::Suspicion,
     ports: BTreeMap<PortIdx, Port>,
     vms: BTreeMap<VmKey, Vm>,
     /// Further VMs behind access ports, which only the configuration file knows of.
@@ -166,6 +171,7 @@ impl Nve {
             now: Instant(0),
             wall_us: 0,
             session: Session::default(),
+            clone: clone::Suspicion::default(),
             ports: BTreeMap::new(),
             vms: BTreeMap::new(),
             behind: BTreeMap::new(),
@@ -229,10 +235,12 @@ impl Nve {
 
     /// The locators of its uplinks.
     pub fn locators(&self) -> Locators {
-        self.underlay.locators()
+        let used = self.underlay.locators();
+        if used.is_empty() { self.waiting_locators() } else { used }
     }
 
     fn take(&mut self, input: Input, out: &mut Outputs) {
+        let Some(input) = self.hold_back(input, out) else { return };
         match input {
             Input::Worker { worker, event } => self.worker_event(worker, event, out),
             Input::Nva(message) => self.nva_message(message, out),
@@ -290,6 +298,7 @@ impl Nve {
                 Timer::Headless => self.headless(out),
                 Timer::Suspect(key) => self.suspect_due(key),
                 Timer::Life(key) => self.life_due(key, out),
+                Timer::Guard => self.guard_over(out),
             }
         }
     }

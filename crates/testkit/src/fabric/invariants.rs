@@ -17,7 +17,7 @@
 //!   where nothing fails. A broadcast goes to each other switch once.
 //! * [`Invariant::NoTriangle`]: where nothing fails, the old switch of a move has nothing to forward any
 //!   more [`IN_FLIGHT`] after it forwarded the first frame (R48).
-//! * [`Invariant::Session`]: nothing is said without a session.
+//! * [`Invariant::Session`]: nothing is said without a session, and a clone of a live switch has none (R96).
 //! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
 //!
 //! # Once faults have stopped and moves have ended
@@ -79,7 +79,7 @@ pub enum Invariant {
     NoLoop,
     /// A switch forwarded for long, though everybody could know better.
     NoTriangle,
-    /// Something was said without a session.
+    /// Something was said without a session, or a clone had one.
     Session,
     /// A queue grew without bound.
     Bounded,
