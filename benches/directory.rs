@@ -85,7 +85,6 @@ impl Bench {
                 rarp: false,
                 learning: Default::default(),
                 unplanned: Unplanned::default(),
-                learning: godwit_model::LearningOf::default(),
             };
             self.directory.create_vn(self.now, WALL_US, vn).expect("a new VN");
         }
@@ -112,11 +111,14 @@ impl Bench {
     fn connect(&mut self) {
         for n in 1..=NVES {
             let session = SessionId(n);
-            self.directory.handle(self.now, WALL_US, Input::Connected { session });
+            self.directory.handle(self.now, WALL_US, Input::Connected { session, peer: None });
             let v4 = Some(Ipv4Addr::from_bits(0xc612_0000 + n as u32));
             let locators = Locators { v4, v6: None };
             let software = String::from("benchmark");
-            self.say(session, NveToNva::Hello { nve: nve(session), locators, software, last_epoch: 0 });
+            self.say(
+                session,
+                NveToNva::Hello { nve: nve(session), locators, software, last_epoch: 0, instance: 1 },
+            );
         }
         for n in 0..self.bindings.min(VNS * SPREAD) {
             self.join(place(n), key(n).vni);

@@ -43,6 +43,9 @@ const POOL_SHARE: f64 = 0.5;
 /// the slower way for nothing.
 const SETTLE: Span = Span::from_ms(5000);
 
+/// How long uplinks wait at the start for an NVA that cannot be reached (R96).
+const LOCATOR_GUARD_MS: u64 = 3000;
+
 /// All of a running switch that control owns.
 pub struct Switch {
     /// The configuration it was started with.
@@ -397,6 +400,8 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         software: format!("godwit {}", crate::VERSION),
         locators: Locators { v4: config.underlay.locator4, v6: config.underlay.locator6 },
         liveness: underlay::liveness(&config.underlay),
+        instance: random(),
+        locator_guard: Span::from_ms(if n.nva.is_some() { LOCATOR_GUARD_MS } else { 0 }),
         outer: match n.outer {
             OuterChoice::Auto => godwit_control::OuterChoice::Auto,
             OuterChoice::V4 => godwit_control::OuterChoice::V4,

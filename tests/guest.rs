@@ -1,7 +1,9 @@
 //! A Linux guest under QEMU on a vhost-user port (R11): it talks through VXLAN to a VM at another switch,
 //! both ways and over both families, is migrated there by QEMU (R49), and still talks.
 
-use crate::common::lab;
+use std::process::Command;
+
+use crate::common::{lab, program};
 
 #[test]
 fn a_real_guest_talks_and_migrates() {
@@ -55,4 +57,35 @@ fn a_guests_memory_is_compared_at_both_ends_of_its_migrations() {
     assert!(left <= 1, "{report}");
     assert_eq!(output.status.success(), left == 0, "what was left behind is a failure");
     assert_eq!(report["migrations"], 3);
+}
+
+/// Takes a lab down when it goes.
+struct Standing(String);
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        let _ = Command::new(program("godwit-lab")).args(["down", &self.0]).status();
+    }
+}
+
+/// What `--keep` prints works for guests of QEMU as well: the order moves the guest that was left running, again and
+/// again.
+#[test]
+fn r49_a_guest_of_a_lab_that_stays_moves_by_the_order_that_was_printed() {
+    let args = ["hot-move", "--guests", "qemu", "--moves", "1", "--inner", "4", "--outer", "4", "--keep"];
+    let (output, _) = lab(&args);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let id = text.split_once("\nLab ").and_then(|(_, rest)| rest.split(' ').next()).expect("a lab stays");
+    let _standing = Standing(id.to_owned());
+    assert!(output.status.success(), "the scenario failed");
+    assert!(text.contains("# v, a guest of QEMU: "), "it is among the VMs");
+    let order = text.lines().find(|l| l.contains(&format!(" move {id} v "))).expect("an order is printed");
+    let words: Vec<&str> = order.split_whitespace().collect();
+    let others = ["a", "b", "c"].into_iter().filter(|nve| *nve != words[4]);
+    for to in [words[4]].into_iter().chain(others) {
+        let out = Command::new(words[0]).args(["move", id, "v", to]).output().expect("the order runs");
+        let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        println!("{said}");
+        assert!(out.status.success(), "moved to {to}: {said}");
+    }
 }

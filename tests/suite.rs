@@ -2,6 +2,7 @@
 
 mod bare_metal;
 mod bench_rows;
+mod clones;
 mod common;
 mod fabric;
 mod frozen_sender;

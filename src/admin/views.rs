@@ -54,6 +54,7 @@ pub async fn status(switch: &Shared) -> Result<Answer, String> {
         nva_url: s.config.nve.nva.clone().unwrap_or_default(),
         nva_connected: nva.connected,
         nva_epoch: nva.epoch,
+        nva_refusal: nva.refusal.unwrap_or_default(),
         uptime_ms: s.clock.now().0 / 1_000_000,
         hugepages: s.hugepages,
         neighbors: neighbors.collect(),

@@ -105,8 +105,12 @@ pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
 
 /// `godwitctl` at the switch that was started in that folder; whether it succeeded and what it said.
 pub fn ctl(folder: &Path, args: &[&str]) -> (bool, String) {
-    let out =
-        Command::new(program("godwitctl")).arg("--socket").arg(folder.join("a.sock")).args(args).output();
+    ctl_at(&folder.join("a.sock"), args)
+}
+
+/// `godwitctl` at the switch with that admin socket; whether it succeeded and what it said.
+pub fn ctl_at(socket: &Path, args: &[&str]) -> (bool, String) {
+    let out = Command::new(program("godwitctl")).arg("--socket").arg(socket).args(args).output();
     let out = out.expect("godwitctl runs");
     let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     println!("godwitctl {args:?}: {}\n{text}", out.status);

@@ -104,6 +104,11 @@ pub struct NveConfig {
     pub nve: NveId,
     /// Text of the software's version, for people at the NVA.
     pub software: String,
+    /// Random number of this process, by which the NVA tells a switch that connects again from a clone (R96).
+    pub instance: u64,
+    /// Uplinks wait so long at the start for the NVA's welcome: a cloned switch that the NVA refuses shall not answer
+    /// for the locator of the first (R96). 0: they do not wait.
+    pub locator_guard: Span,
     /// Workers that exist from the start; others join by `Input::WorkerJoined`.
     pub workers: WorkerSet,
     /// Choice of the outer family (R4).
@@ -180,6 +185,8 @@ impl NveConfig {
         NveConfig {
             nve,
             software: String::from("godwit"),
+            instance: 0,
+            locator_guard: Span(0),
             workers: WorkerSet::first(workers),
             outer: OuterChoice::Auto,
             locators: Locators::default(),

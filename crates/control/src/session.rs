@@ -208,10 +208,14 @@ impl Network {
                 tracing::error!("no NVA address is configured");
                 return;
             };
+            let began = Instant::now();
             match self.attempt(&url).await {
                 Ok(Outcome { welcomed: true, why }) => {
                     tracing::warn!(url, why, "the session with the NVA ended");
-                    gap = self.config.backoff;
+                    // One that ends soon after its Welcome is no reason to hurry.
+                    if began.elapsed() >= self.config.backoff_max {
+                        gap = self.config.backoff;
+                    }
                     last.clear();
                 }
                 // Said once, not with every attempt.

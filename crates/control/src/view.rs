@@ -219,4 +219,6 @@ pub struct NvaView {
     pub claims_waiting: u32,
     /// Queries that wait for an answer.
     pub queries_waiting: u32,
+    /// Why the NVA refuses this switch; another one has its name or a locator (R96).
+    pub refusal: Option<String>,
 }

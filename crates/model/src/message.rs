@@ -23,6 +23,9 @@ pub enum NveToNva {
         software: String,
         /// Last epoch seen.
         last_epoch: u32,
+        /// Random number of the process that speaks: a switch that connects again has the same, one that was started
+        /// anew or that was cloned another (R96). 0 of a switch that has none.
+        instance: u64,
     },
     /// It has ports in the VN: wants snapshot, end and updates, and counts as a member (R17, R37).
     Subscribe {
@@ -220,6 +223,12 @@ pub enum NvaToNve {
         epoch: u32,
         /// After so long without a message the other side is taken for dead, in milliseconds.
         keepalive_ms: u32,
+    },
+    /// Answer to `Hello` instead of `Welcome`: another live switch has the NVE's name or one of its locators (R96).
+    /// The session ends.
+    Refused {
+        /// Who has what, and what to do.
+        text: String,
     },
     /// Part of a VN's snapshot.
     Snapshot {

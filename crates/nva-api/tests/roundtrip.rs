@@ -234,8 +234,14 @@ fn up() -> impl Strategy<Value = NveToNva> {
     let attachment = (key(), name(), version(), any::<bool>())
         .prop_map(|(key, port, version, active)| Attachment { key, port, version, active });
     prop_oneof![
-        (nve(), locators(), any::<String>(), any::<u32>()).prop_map(
-            |(nve, locators, software, last_epoch)| NveToNva::Hello { nve, locators, software, last_epoch }
+        (nve(), locators(), any::<String>(), any::<u32>(), any::<u64>()).prop_map(
+            |(nve, locators, software, last_epoch, instance)| NveToNva::Hello {
+                nve,
+                locators,
+                software,
+                last_epoch,
+                instance
+            }
         ),
         (vni(), any::<bool>()).prop_map(|(vni, pull)| {
             let mode = if pull { DirectoryMode::Pull } else { DirectoryMode::Push };
@@ -364,6 +370,7 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         }),
         (key(), ip()).prop_map(|(key, ip)| NvaToNve::VerifyIp { key, ip }),
         any::<String>().prop_map(|text| NvaToNve::Error { text }),
+        any::<String>().prop_map(|text| NvaToNve::Refused { text }),
         Just(NvaToNve::Keepalive),
     ]
 }

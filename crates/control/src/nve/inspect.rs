@@ -162,6 +162,7 @@ impl Nve {
             synced: count(synced),
             claims_waiting: count(self.vms.values().filter(|vm| vm.claim.is_some()).count()),
             queries_waiting: count(self.queries.waiting().count()),
+            refusal: self.clone.refusal.clone(),
         }
     }
 }

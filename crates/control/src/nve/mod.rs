@@ -7,6 +7,7 @@
 mod ageing;
 mod bind;
 mod check;
+mod clone;
 mod events;
 mod hops;
 mod inspect;
@@ -74,6 +75,8 @@ enum Timer {
     Bind(Wanted),
     /// Addresses that a VM has learned (R93).
     Addresses(VmKey),
+    /// Uplinks have waited long enough for the NVA (R96).
+    Guard,
 }
 
 /// What a port is.
@@ -120,6 +123,8 @@ pub struct Nve {
     now: Instant,
     wall_us: u64,
     session: Session,
+    /// Whether this switch is another one's clone (R96).
+    clone: clone::Suspicion,
     ports: BTreeMap<PortIdx, Port>,
     vms: BTreeMap<VmKey, Vm>,
     /// Further VMs behind access ports, which only the configuration file knows of.
@@ -184,6 +189,7 @@ impl Nve {
             now: Instant(0),
             wall_us: 0,
             session: Session::default(),
+            clone: clone::Suspicion::default(),
             ports: BTreeMap::new(),
             vms: BTreeMap::new(),
             behind: BTreeMap::new(),
@@ -251,10 +257,12 @@ impl Nve {
 
     /// The locators of its uplinks.
     pub fn locators(&self) -> Locators {
-        self.underlay.locators()
+        let used = self.underlay.locators();
+        if used.is_empty() { self.waiting_locators() } else { used }
     }
 
     fn take(&mut self, input: Input, out: &mut Outputs) {
+        let Some(input) = self.hold_back(input, out) else { return };
         match input {
             Input::Worker { worker, event } => self.worker_event(worker, event, out),
             Input::Nva(message) => self.nva_message(message, out),
@@ -314,6 +322,7 @@ impl Nve {
                 Timer::Life(key) => self.life_due(key, out),
                 Timer::Bind(wanted) => self.bind_due(wanted, out),
                 Timer::Addresses(key) => self.addresses_due(key, out),
+                Timer::Guard => self.guard_over(out),
             }
         }
     }

@@ -74,7 +74,7 @@ impl Nve {
 
     /// Says who we are, as soon as we have a locator; again when the locators change.
     pub(super) fn hello(&mut self, out: &mut Outputs) {
-        let locators: Locators = self.underlay.locators();
+        let locators: Locators = self.locators();
         if !self.session.connected || locators.is_empty() || self.session.hello == Some(locators) {
             return;
         }
@@ -84,6 +84,7 @@ impl Nve {
             locators,
             software: self.config.software.clone(),
             last_epoch: self.session.epoch,
+            instance: self.config.instance,
         });
     }
 
@@ -98,6 +99,7 @@ impl Nve {
         self.session.epoch = epoch;
         self.session.welcomed = true;
         self.timers.set(Timer::Headless, None);
+        self.is_no_clone(out);
         self.resync(out);
     }
 
@@ -163,11 +165,14 @@ impl Nve {
         if let NvaToNve::Welcome { epoch, keepalive_ms: _ } = message {
             return self.welcome(epoch, out);
         }
+        if let NvaToNve::Refused { text } = message {
+            return self.refused_as_clone(text, out);
+        }
         if !self.session.is_up() {
             return;
         }
         match message {
-            NvaToNve::Welcome { .. } | NvaToNve::Keepalive => {}
+            NvaToNve::Welcome { .. } | NvaToNve::Refused { .. } | NvaToNve::Keepalive => {}
             NvaToNve::Snapshot { vni, vms } => {
                 for record in vms.into_iter().filter(|r| r.key.vni == vni) {
                     self.learn(record, out);

@@ -80,7 +80,7 @@ impl Nve {
         };
         let key = VmKey { mac, ..host };
         self.behind.insert(key, port);
-        let here = Location { nve: self.config.nve.clone(), locators: self.underlay.locators() };
+        let here = Location { nve: self.config.nve.clone(), locators: self.locators() };
         self.mirror.set_static(static_record(key, here, ips, false));
         self.sync_vm(key, out);
         match self.router.bindings(port).map(|b| b.macs.len()) {

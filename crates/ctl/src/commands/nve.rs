@@ -68,6 +68,24 @@ struct NveView {
     vms: u32,
     vnis: Vec<u32>,
     silent_ms: u64,
+    /// Another switch that came with its name or a locator and was refused (R96).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<RefusedView>,
+}
+
+/// A switch that was refused for an NVE's sake.
+#[derive(Serialize)]
+struct RefusedView {
+    text: String,
+    count: u64,
+    ago_ms: u64,
+}
+
+impl RefusedView {
+    fn sentence(&self) -> String {
+        let times = if self.count == 1 { "once".into() } else { format!("{} times", self.count) };
+        format!("ALARM: {} ({times}, last {} ago)", self.text, text::span_ms(self.ago_ms))
+    }
 }
 
 impl From<v1::NveInfo> for NveView {
@@ -91,6 +109,7 @@ impl From<v1::NveInfo> for NveView {
             vms: n.vms,
             vnis: n.vnis,
             silent_ms: n.silent_ms,
+            refused: n.refused.map(|r| RefusedView { text: r.text, count: r.count, ago_ms: r.ago_ms }),
         }
     }
 }
@@ -125,7 +144,12 @@ impl Report for NveList {
                 text::or_empty(n.software.as_ref()),
             ]);
         }
-        t.text_or("no NVEs; one appears when a godwit connects, or with `godwitctl nve define`")
+        let mut text =
+            t.text_or("no NVEs; one appears when a godwit connects, or with `godwitctl nve define`");
+        for refused in self.nves.iter().filter_map(|n| n.refused.as_ref()) {
+            text += &format!("{}\n", refused.sentence());
+        }
+        text
     }
 }
 
@@ -161,6 +185,9 @@ struct StatusView {
     nva_url: String,
     nva_connected: bool,
     nva_epoch: u32,
+    /// Why the NVA refuses it (R96).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nva_refusal: Option<String>,
     uptime_ms: u64,
     hugepages: bool,
     workers: Vec<WorkerView>,
@@ -195,6 +222,7 @@ impl From<v1::Status> for StatusView {
             nva_url: s.nva_url,
             nva_connected: s.nva_connected,
             nva_epoch: s.nva_epoch,
+            nva_refusal: text::some(&s.nva_refusal),
             uptime_ms: s.uptime_ms,
             hugepages: s.hugepages,
             workers: s.workers.into_iter().map(worker).collect(),
@@ -206,15 +234,18 @@ impl From<v1::Status> for StatusView {
 impl StatusView {
     fn facts(&self) -> String {
         let link = if self.nva_connected { "connected" } else { "not connected, forwarding on what it has" };
-        facts(&[
-            ("NVE", self.nve.clone()),
-            ("version", format!("{} on DPDK {}", self.version, self.dpdk)),
-            ("up", text::span_ms(self.uptime_ms)),
-            ("IPv4 locator", text::or_empty(self.ipv4.as_ref())),
-            ("IPv6 locator", text::or_empty(self.ipv6.as_ref())),
-            ("NVA", format!("{} ({link}, epoch {})", self.nva_url, self.nva_epoch)),
-            ("hugepages", if self.hugepages { "yes" } else { "no" }.into()),
-        ])
+        let alarm =
+            self.nva_refusal.as_ref().map(|why| format!("ALARM: the NVA refuses this switch: {why}\n"));
+        alarm.unwrap_or_default()
+            + &facts(&[
+                ("NVE", self.nve.clone()),
+                ("version", format!("{} on DPDK {}", self.version, self.dpdk)),
+                ("up", text::span_ms(self.uptime_ms)),
+                ("IPv4 locator", text::or_empty(self.ipv4.as_ref())),
+                ("IPv6 locator", text::or_empty(self.ipv6.as_ref())),
+                ("NVA", format!("{} ({link}, epoch {})", self.nva_url, self.nva_epoch)),
+                ("hugepages", if self.hugepages { "yes" } else { "no" }.into()),
+            ])
     }
 
     fn workers(&self) -> String {
@@ -274,6 +305,7 @@ impl Report for NveShow {
                 ("VMs", d.vms.to_string()),
                 ("VNIs", d.vni_list()),
             ]));
+            parts.extend(d.refused.as_ref().map(|r| r.sentence() + "\n"));
         }
         if let Some(s) = &self.status {
             parts.extend([s.workers(), s.neighbors()]);

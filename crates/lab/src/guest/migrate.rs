@@ -160,6 +160,10 @@ impl Guest {
         let differences =
             resumed_us.is_none().then(|| differences(&self.process, &booting.process)).transpose()?;
         let agent = Agent::connect(&booting.files.agent, RESUME_PATIENCE)?;
+        if self.process.id().is_none() {
+            // Another program started it, so that it is asked to end; its answer may be cut off.
+            let _ = self.qmp.execute("quit", json!({}));
+        }
         let Booting { spec, process, files, generation, .. } = booting;
         // Each old one goes with its assignment; the old QEMU last.
         (self.spec, self.agent, self.qmp, self.files, self.generation) =

@@ -102,7 +102,7 @@ impl Booting {
         qemu::ensure_present()?;
         let files = Files::new(dir, &spec.name, generation);
         let command = qemu::command(&spec, &files, namespace, incoming)?;
-        let process = Process::start(&format!("qemu-{}-{generation}", spec.name), command, dir)?;
+        let process = Process::start(&process_name(&spec.name, generation), command, dir)?;
         let namespace = namespace.map(str::to_owned);
         Ok(Booting { spec, process, files, dir: dir.into(), namespace, generation })
     }
@@ -139,6 +139,10 @@ impl Booting {
     }
 }
 
+fn process_name(guest: &str, generation: u32) -> String {
+    format!("qemu-{guest}-{generation}")
+}
+
 impl Guest {
     /// Starts a guest and waits until it is up; [`Booting`] does it in two steps, for several at a time.
     ///
@@ -146,6 +150,22 @@ impl Guest {
     /// See [`Booting::start`] and [`Booting::wait_up`].
     pub fn start(spec: GuestSpec, dir: &Path, namespace: Option<&str>) -> Result<Guest> {
         Booting::start(spec, dir, namespace)?.wait_up()
+    }
+
+    /// Takes up a guest that another program started and left: the `generation`th QEMU of it, with its files in `dir`.
+    ///
+    /// # Errors
+    /// Where QEMU or the guest's agent does not answer.
+    pub fn adopt(spec: GuestSpec, dir: &Path, namespace: Option<&str>, generation: u32) -> Result<Guest> {
+        let process = Process::adopted(&process_name(&spec.name, generation), dir);
+        let files = Files::new(dir, &spec.name, generation);
+        let namespace = namespace.map(str::to_owned);
+        Booting { spec, process, files, dir: dir.into(), namespace, generation }.wait_up()
+    }
+
+    /// How many times it has migrated.
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Runs a program in the guest to its end.

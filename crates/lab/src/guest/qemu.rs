@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail, ensure};
 use godwit_wire::Mac;
+use serde::{Deserialize, Serialize};
 
 use crate::cmd;
 
@@ -16,7 +17,7 @@ pub const QEMU: &str = "qemu-system-x86_64";
 pub const MEMORY_FILE: &str = "memory-backend-memfd";
 
 /// A machine to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GuestSpec {
     /// Its name; names its files and its process.
     pub name: String,
@@ -56,13 +57,14 @@ impl GuestSpec {
 }
 
 /// A network card of virtio on a vhost-user port.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Nic {
     /// The port's socket. The switch listens there, unless `listen`.
     pub socket: PathBuf,
     /// QEMU listens and the switch connects.
     pub listen: bool,
     /// The card's address.
+    #[serde(with = "mac_text")]
     pub mac: Mac,
     /// Queue pairs.
     pub queues: u16,
@@ -111,6 +113,22 @@ impl Nic {
             "-device".into(),
             device,
         ]
+    }
+}
+
+/// A MAC address as text.
+mod mac_text {
+    use godwit_wire::Mac;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(mac: &Mac, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(mac)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Mac, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map_err(|e| D::Error::custom(format!("{text}: {e}")))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use godwit_nva_api::v1;
 use godwit_nva_api::v1::admin_request::Kind as Ask;
+use serde::{Deserialize, Serialize};
 
 use super::topology::{GUEST, GUEST_MTU};
 use super::vm::VmSpec;
@@ -16,7 +17,7 @@ use crate::guest::Guest;
 use crate::guest::qemu::{GuestSpec, Nic};
 
 /// A vhost-user port of a switch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VhostPort {
     /// The switch.
     pub nve: String,

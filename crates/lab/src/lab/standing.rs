@@ -9,11 +9,14 @@ use anyhow::{Context, Result, ensure};
 use godwit_wire::Mac;
 use serde::{Deserialize, Serialize};
 
+use super::guests::{Placed, VhostPort};
 use super::nve::{Binaries, Nva, Nve};
 use super::process::Process;
 use super::rpc::Rpc;
 use super::vm::{Attachment, Vm, VmSpec};
 use super::{Keep, Lab, cleanup, management_ip};
+use crate::guest::Guest;
+use crate::guest::qemu::GuestSpec;
 
 /// The file in the lab's directory.
 const FILE: &str = "lab.json";
@@ -22,6 +25,7 @@ const FILE: &str = "lab.json";
 struct Record {
     nves: Vec<String>,
     vms: Vec<VmRecord>,
+    guests: Vec<GuestRecord>,
     taps: u32,
 }
 
@@ -35,9 +39,24 @@ struct VmRecord {
     silent: bool,
 }
 
+/// A guest of QEMU.
+#[derive(Serialize, Deserialize)]
+struct GuestRecord {
+    machine: GuestSpec,
+    generation: u32,
+    mac: String,
+    ips: Vec<IpAddr>,
+    port: VhostPort,
+}
+
+fn vm_spec(name: &str, mac: &str, ips: Vec<IpAddr>) -> Result<VmSpec> {
+    let mac: Mac = mac.parse().map_err(|e| anyhow::anyhow!("{mac}: {e}"))?;
+    Ok(VmSpec { name: name.into(), mac, ips })
+}
+
 impl Lab {
     /// Leaves the lab standing when this value is dropped: [`Lab::adopt`] takes it up again, and
-    /// [`take_down`](super::take_down) takes it down. Guests of QEMU end all the same.
+    /// [`take_down`](super::take_down) takes it down.
     ///
     /// # Errors
     /// Where its record cannot be written; it stands all the same.
@@ -47,6 +66,7 @@ impl Lab {
         self.nva.leave();
         self.nves.values_mut().for_each(|n| n.process.leave());
         self.vms.values_mut().for_each(|v| v.process.leave());
+        self.guests.values_mut().for_each(|g| g.process.leave());
         let vms = self.vms.values().map(|vm| VmRecord {
             name: vm.spec.name.clone(),
             mac: vm.spec.mac.to_string(),
@@ -55,8 +75,22 @@ impl Lab {
             before: vm.before,
             silent: vm.silent,
         });
-        let record =
-            Record { nves: self.nves.keys().cloned().collect(), vms: vms.collect(), taps: self.taps };
+        let guests = self.guests.iter().filter_map(|(name, guest)| {
+            let placed = self.placed.get(name)?;
+            Some(GuestRecord {
+                machine: guest.spec.clone(),
+                generation: guest.generation(),
+                mac: placed.spec.mac.to_string(),
+                ips: placed.spec.ips.clone(),
+                port: placed.port.clone(),
+            })
+        });
+        let record = Record {
+            nves: self.nves.keys().cloned().collect(),
+            vms: vms.collect(),
+            guests: guests.collect(),
+            taps: self.taps,
+        };
         let path = self.dir.join(FILE);
         fs::write(&path, serde_json::to_string_pretty(&record)?)
             .with_context(|| format!("writing {}", path.display()))
@@ -79,21 +113,29 @@ impl Lab {
         let nve = |name: &String| Ok((name.clone(), Nve::adopt(name, &ns(name), &dir, &rpc)?));
         let nves = record.nves.iter().map(nve).collect::<Result<_>>()?;
         let vm = |r: VmRecord| {
-            let mac: Mac = r.mac.parse().map_err(|e| anyhow::anyhow!("{}: {e}", r.mac))?;
-            let spec = VmSpec { name: r.name.clone(), mac, ips: r.ips };
+            let spec = vm_spec(&r.name, &r.mac, r.ips)?;
             let process = Process::adopted(&format!("agent-{}", r.name), &dir);
             let mut vm = Vm::adopt(spec, &ns(&r.name), process, &dir)?;
             (vm.attached, vm.before, vm.silent) = (r.attached, r.before, r.silent);
             Ok((r.name, vm))
         };
         let vms = record.vms.into_iter().map(vm).collect::<Result<_>>()?;
+        let (mut guests, mut placed) = (BTreeMap::new(), BTreeMap::new());
+        for r in record.guests {
+            let name = r.machine.name.clone();
+            let spec = vm_spec(&name, &r.mac, r.ips)?;
+            let guest = Guest::adopt(r.machine, &dir, Some(&ns(&name)), r.generation)
+                .with_context(|| format!("taking up guest {name}"))?;
+            guests.insert(name.clone(), guest);
+            placed.insert(name, Placed { spec, port: r.port });
+        }
         Ok(Lab {
             id: id.into(),
             dir,
             bins: bins.clone(),
             vms,
-            guests: BTreeMap::new(),
-            placed: BTreeMap::new(),
+            guests,
+            placed,
             nves,
             nva: Arc::new(nva),
             rpc,

@@ -550,7 +550,8 @@ pub fn playground(lab: &Lab) -> String {
     for line in ["nve list", "vm list", "vm show v", "move list", &format!("counters --nve {switch}")] {
         let _ = writeln!(text, "  $ctl {line}");
     }
-    let here = lab.vms.get("v").and_then(|v| v.attached.as_ref()).map_or("", |a| &a.nve);
+    let attached = lab.vms.get("v").and_then(|v| v.attached.as_ref()).map(|a| &a.nve);
+    let here = attached.or(lab.placed.get("v").map(|p| &p.port.nve)).map_or("", String::as_str);
     if let Some(elsewhere) = lab.nves.keys().find(|n| *n != here) {
         let _ = write!(
             text,
@@ -564,6 +565,12 @@ pub fn playground(lab: &Lab) -> String {
         let ips: Vec<String> = vm.spec.ips.iter().map(ToString::to_string).collect();
         let _ =
             writeln!(text, "  ip netns exec {} bash    # {}: {}", vm.namespace, vm.spec.name, ips.join(" "));
+    }
+    for (name, guest) in &lab.guests {
+        let ips =
+            lab.placed.get(name).map(|p| p.spec.ips.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let (ips, console) = (ips.unwrap_or_default().join(" "), guest.files.console.display());
+        let _ = writeln!(text, "  tail -f {console}    # {name}, a guest of QEMU: {ips}");
     }
     let _ = write!(
         text,

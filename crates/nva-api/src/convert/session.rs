@@ -90,12 +90,13 @@ impl From<NveToNva> for v1::NveMessage {
 
 fn up(m: NveToNva) -> Up {
     match m {
-        NveToNva::Hello { nve, locators, software, last_epoch } => Up::Hello(v1::Hello {
+        NveToNva::Hello { nve, locators, software, last_epoch, instance } => Up::Hello(v1::Hello {
             protocol: crate::PROTOCOL,
             nve: nve.to_string(),
             locators: Some(locators.into()),
             software,
             last_epoch,
+            instance,
         }),
         NveToNva::Subscribe { vni, mode } => {
             Up::Subscribe(v1::Subscribe { vni: vni.get(), pull: mode == DirectoryMode::Pull })
@@ -258,6 +259,7 @@ fn hello(p: v1::Hello) -> Result<NveToNva, ConvertError> {
         locators: part("locators", p.locators)?,
         software: p.software,
         last_epoch: p.last_epoch,
+        instance: p.instance,
     })
 }
 
@@ -347,6 +349,7 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::Welcome { epoch, keepalive_ms } => {
             Down::Welcome(v1::Welcome { protocol: crate::PROTOCOL, epoch, keepalive_ms })
         }
+        NvaToNve::Refused { text } => Down::Refused(v1::Refused { text }),
         NvaToNve::Snapshot { vni, vms } => {
             Down::Snapshot(v1::Snapshot { vni: vni.get(), vms: vms.into_iter().map(Into::into).collect() })
         }
@@ -539,6 +542,7 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             key: part("verify.key", p.key)?,
             version: version("verify.version", p.version)?,
         }),
+        Down::Refused(p) => Ok(NvaToNve::Refused { text: p.text }),
         Down::Error(p) => Ok(NvaToNve::Error { text: p.text }),
         Down::Keepalive(_) => Ok(NvaToNve::Keepalive),
         // Taken by the caller; here only so that the match stays complete.

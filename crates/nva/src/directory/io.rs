@@ -1,6 +1,7 @@
 //! What goes into the directory and what comes out.
 
 use core::fmt;
+use std::net::SocketAddr;
 
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{MoveId, Secret, timing};
@@ -106,6 +107,8 @@ pub enum Input {
     Connected {
         /// Its number.
         session: SessionId,
+        /// Address of the other side, for people.
+        peer: Option<SocketAddr>,
     },
     /// An NVE said something.
     Message {

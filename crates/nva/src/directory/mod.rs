@@ -14,7 +14,7 @@
 //!
 //! # Files
 //!
-//! `session` speaks with NVEs, `claim` decides who owns a VM and `conflict` what two NVEs claim, `publish` spreads
+//! `session` speaks with NVEs, `clones` keeps out switches that say they are another, `claim` decides who owns a VM and `conflict` what two NVEs claim, `publish` spreads
 //! the news and counts acknowledgements, `interest` knows who hears of a VM, `forward` says who still needs a forward entry, `stale` passes on what an
 //! old NVE says, `moves` follows planned moves, `operate` obeys the operator, `policies` spreads what
 //! VMs may send, `tick` looks at time. `allowed` checks what the operator lets a VM have beside its recorded addresses,
@@ -23,6 +23,7 @@
 mod allowed;
 mod bind;
 mod claim;
+mod clones;
 mod conflict;
 mod forward;
 mod interest;
@@ -48,6 +49,7 @@ use godwit_model::{Gateway, Location, MoveId, NveId, Policy, Version, VmKey, VmR
 use godwit_wire::{Instant, Mac, Vni};
 
 pub use allowed::{ListChange, VmChanges};
+pub use clones::RefusedInfo;
 pub use io::{Answer, Config, Input, Level, Output, SessionId};
 pub use operate::{VmDefinition, VnChanges};
 pub use refusal::{Refusal, RefusalKind};
@@ -86,6 +88,10 @@ struct Nve {
     dirty: bool,
     /// It knew everything below this version when its last session ended; zero after a restart.
     knew_below: Version,
+    /// It had a session before the NVA's restart, and may be about to come back (R96).
+    expected: bool,
+    /// Another switch that was refused for its sake (R96).
+    refused: Option<clones::Refused>,
 }
 
 impl Nve {
@@ -97,6 +103,8 @@ impl Nve {
             vms: BTreeSet::new(),
             dirty: false,
             knew_below: Version::ZERO,
+            expected: false,
+            refused: None,
         }
     }
 }
@@ -121,6 +129,8 @@ pub struct Directory {
     policies: BTreeMap<String, Policy>,
     nves: BTreeMap<NveId, Nve>,
     sessions: BTreeMap<SessionId, Session>,
+    /// Who may not be doubled, and who tries (R96).
+    clones: clones::Clones,
     /// Sessions with a port for a VM, whether active or not (R15).
     associated: BTreeMap<VmKey, BTreeSet<SessionId>>,
     moves: BTreeMap<MoveId, Move>,
@@ -171,7 +181,7 @@ impl Directory {
     pub fn handle(&mut self, now: Instant, wall_us: u64, input: Input) -> Vec<Output> {
         self.begin(now, wall_us);
         match input {
-            Input::Connected { session } => self.connected(session),
+            Input::Connected { session, peer } => self.connected(session, peer),
             Input::Message { session, message } => self.message(session, message),
             Input::Other { session, error } => self.other(session, error),
             Input::Disconnected { session } => self.disconnected(session),

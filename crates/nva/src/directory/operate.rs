@@ -380,7 +380,8 @@ impl Directory {
             }
             None => {
                 let (software, vnis) = (String::new(), BTreeSet::new());
-                let record = NveRecord { id: id.clone(), locators, foreign: true, software, vnis };
+                let record =
+                    NveRecord { id: id.clone(), locators, foreign: true, software, instance: 0, vnis };
                 self.nves.insert(id.clone(), Nve::new(record));
                 self.save_nve(id);
             }

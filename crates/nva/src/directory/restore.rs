@@ -38,6 +38,7 @@ impl Directory {
             policies: state.policies.clone(),
             nves: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            clones: Default::default(),
             associated: BTreeMap::new(),
             moves: BTreeMap::new(),
             move_numbers: BTreeMap::new(),
@@ -77,7 +78,9 @@ impl Directory {
             for vni in &record.vnis {
                 self.vns.entry(*vni).or_default().members.insert(id.clone());
             }
-            self.nves.insert(id, Nve::new(record));
+            self.expect(&record);
+            let expected = !record.foreign;
+            self.nves.insert(id, Nve { expected, ..Nve::new(record) });
         }
         for (key, record) in state.vms {
             self.index(&record);

@@ -1,13 +1,15 @@
 //! Connections of NVEs: opening, subscriptions, ports, queries, reports.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva, QueryBy};
-use godwit_model::{BindingState, DirectoryMode, Locators, NveId, Version, VmKey};
+use godwit_model::{BindingState, DirectoryMode, NveId, Version, VmKey};
 use godwit_wire::{Instant, Span, Vni};
 
 use super::bind::Wish;
 use super::claim::{Asked, Flags};
+use super::clones::Hello;
 use super::interest::{Interests, Subscription};
 use super::{Directory, Level, Nve, NveRecord, Output, SessionId, Write};
 
@@ -18,6 +20,10 @@ const REPORT_GRACE: Span = Span::from_ms(2000);
 pub(super) struct Session {
     /// Who speaks; none before Hello.
     pub nve: Option<NveId>,
+    /// Address of the other side, for people.
+    pub peer: Option<SocketAddr>,
+    /// A Hello that is not answered while another switch has what it names (R96).
+    pub pending: Option<Box<Hello>>,
     /// When it began.
     pub since: Instant,
     /// When it was last heard, and last spoken to.
@@ -38,9 +44,11 @@ pub(super) struct Session {
 }
 
 impl Directory {
-    pub(super) fn connected(&mut self, session: SessionId) {
+    pub(super) fn connected(&mut self, session: SessionId, peer: Option<SocketAddr>) {
         let s = Session {
             nve: None,
+            peer,
+            pending: None,
             since: self.now,
             heard: self.now,
             sent: self.now,
@@ -57,6 +65,7 @@ impl Directory {
     pub(super) fn other(&mut self, session: SessionId, error: Option<String>) {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.heard = self.now;
+            self.refuse_clones_of(session);
             if let Some(text) = error {
                 self.error(session, text);
             }
@@ -79,12 +88,15 @@ impl Directory {
     pub(super) fn message(&mut self, session: SessionId, message: NveToNva) {
         let Some(s) = self.sessions.get_mut(&session) else { return };
         s.heard = self.now;
-        let nve = s.nve.clone();
+        let (nve, waits) = (s.nve.clone(), s.pending.is_some());
+        self.refuse_clones_of(session);
         match (message, nve) {
-            (NveToNva::Hello { nve, locators, software, last_epoch }, _) => {
-                self.hello(session, nve, locators, software, last_epoch);
+            (NveToNva::Hello { nve, locators, software, last_epoch, instance }, _) => {
+                self.hello(session, Hello { nve, locators, software, last_epoch, instance });
             }
             (NveToNva::Keepalive, _) => {}
+            // It may belong to what is not decided yet.
+            (_, None) if waits => {}
             (_, None) => self.error(session, "say Hello first".into()),
             (m, Some(nve)) => self.spoken(session, nve, m),
         }
@@ -123,22 +135,18 @@ impl Directory {
         }
     }
 
-    fn hello(
-        &mut self,
-        session: SessionId,
-        nve: NveId,
-        locators: Locators,
-        software: String,
-        last_epoch: u32,
-    ) {
+    pub(super) fn hello(&mut self, session: SessionId, hello: Hello) {
+        let pending = self.sessions.get_mut(&session).and_then(|s| s.pending.take());
+        self.contends_no_more(session, pending);
+        let nve = &hello.nve;
         let said = self.sessions.get(&session).and_then(|s| s.nve.clone());
-        if said.as_ref().is_some_and(|n| *n != nve) {
+        if said.as_ref().is_some_and(|n| n != nve) {
             return self.error(session, "this session has said Hello as another NVE".into());
         }
-        if locators.is_empty() {
+        if hello.locators.is_empty() {
             return self.error(session, "a Hello needs an IPv4 or an IPv6 locator".into());
         }
-        if let Some(n) = self.nves.get(&nve).filter(|n| n.record.foreign) {
+        if let Some(n) = self.nves.get(nve).filter(|n| n.record.foreign) {
             let text = format!(
                 "NVE {} is defined by the operator as one without a session; `godwitctl nve delete` it first",
                 n.record.id
@@ -146,12 +154,21 @@ impl Directory {
             self.error(session, text.clone());
             return self.close(session, text);
         }
-        if !self.nves.contains_key(&nve) && self.nves.len() >= self.config.max_nves {
+        if !self.nves.contains_key(nve) && self.nves.len() >= self.config.max_nves {
             let text = format!("the directory knows {} NVEs and takes no more", self.config.max_nves);
             self.error(session, text.clone());
             return self.close(session, text);
         }
-        if last_epoch > self.epoch {
+        match self.rival_of(session, &hello) {
+            Some(rival) => self.contend(session, hello, rival),
+            None => self.admit(session, hello),
+        }
+    }
+
+    /// Takes a session as that of the NVE that it names.
+    fn admit(&mut self, session: SessionId, hello: Hello) {
+        let Hello { nve, last_epoch, .. } = &hello;
+        if *last_epoch > self.epoch {
             self.log(
                 Level::Warn,
                 format!(
@@ -160,10 +177,12 @@ impl Directory {
                 ),
             );
         }
-        let moved = self.enter(session, &nve, locators, software);
+        let is_new = self.sessions.get(&session).is_some_and(|s| s.nve.is_none());
+        let nve = nve.clone();
+        let moved = self.enter(session, hello);
         self.send(session, NvaToNve::Welcome { epoch: self.epoch, keepalive_ms: self.config.keepalive_ms });
         self.tell_policies(session);
-        if said.is_none() {
+        if is_new {
             self.log(Level::Info, format!("NVE {nve} is connected"));
             self.give_channel_key(session);
             self.repeat_moves(session, &nve);
@@ -174,30 +193,39 @@ impl Directory {
     }
 
     /// Ties the session to its NVE; true where the locators of a known NVE differ from before.
-    fn enter(&mut self, session: SessionId, nve: &NveId, locators: Locators, software: String) -> bool {
-        if let Some(older) = self.session_of(nve).filter(|s| *s != session) {
+    fn enter(&mut self, session: SessionId, hello: Hello) -> bool {
+        let Hello { nve, locators, software, last_epoch: _, instance } = hello;
+        if let Some(older) = self.session_of(&nve).filter(|s| *s != session) {
+            if let Some(n) = self.nves.get_mut(&nve) {
+                // It is here; nobody comes in its place.
+                n.expected = true;
+            }
             self.close(older, format!("a newer session of NVE {nve} replaces it"));
         }
-        let known = self.nves.contains_key(nve);
+        self.guard(&nve, locators);
+        let known = self.nves.contains_key(&nve);
         let n = self.nves.entry(nve.clone()).or_insert_with(|| {
             Nve::new(NveRecord {
                 id: nve.clone(),
                 locators,
                 foreign: false,
                 software: software.clone(),
+                instance,
                 vnis: BTreeSet::new(),
             })
         });
         n.session = Some(session);
+        n.expected = false;
         let moved = n.record.locators != locators;
-        let changed = !known || moved || n.record.software != software;
+        let changed = !known || moved || n.record.software != software || n.record.instance != instance;
         n.record.locators = locators;
         n.record.software = software;
+        n.record.instance = instance;
         if changed {
-            self.save_nve(nve);
+            self.save_nve(&nve);
         }
         if let Some(s) = self.sessions.get_mut(&session) {
-            s.nve = Some(nve.clone());
+            s.nve = Some(nve);
         }
         known && moved
     }
@@ -222,8 +250,9 @@ impl Directory {
         for key in s.ports.keys() {
             self.drop_association(session, *key);
         }
-        if let Some(nve) = s.nve {
-            if let Some(n) = self.nves.get_mut(&nve).filter(|n| n.session == Some(session)) {
+        self.contends_no_more(session, s.pending);
+        if let Some(nve) = &s.nve {
+            if let Some(n) = self.nves.get_mut(nve).filter(|n| n.session == Some(session)) {
                 n.session = None;
                 n.heard = Some(s.heard);
                 n.dirty = s.dirty;
@@ -231,8 +260,11 @@ impl Directory {
             }
             self.log(Level::Info, format!("NVE {nve} is disconnected"));
         }
-        // Last, because a move may be done now that nobody waits for this session.
+        // Late, because a move may be done now that nobody waits for this session.
         self.forget_acks(session, s.unacked);
+        if let Some(nve) = s.nve {
+            self.no_longer_live(&nve);
+        }
     }
 
     fn subscribe(&mut self, session: SessionId, nve: NveId, vni: Vni, mode: DirectoryMode) {
@@ -531,6 +563,7 @@ impl Directory {
 
     pub(super) fn forget_nve(&mut self, nve: &NveId) {
         self.nves.remove(nve);
+        self.no_longer_live(nve);
         self.persist(Write::RemoveNve(nve.clone()));
     }
 }

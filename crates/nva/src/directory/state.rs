@@ -37,6 +37,8 @@ pub struct NveRecord {
     pub foreign: bool,
     /// Its software, for people.
     pub software: String,
+    /// Instance number of its last session (R96).
+    pub instance: u64,
     /// VNs that it subscribed to: a disconnected NVE stays a member (R17, R60).
     pub vnis: BTreeSet<Vni>,
 }

@@ -26,6 +26,7 @@ impl Directory {
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
             self.sweep_sessions();
+            self.sweep_clones();
             self.sweep_moves();
             self.sweep_interests();
             self.sweep_contests();
@@ -57,7 +58,7 @@ impl Directory {
             let silence = now.since(s.heard);
             if silence > limit {
                 silent.push((*id, silence.as_ms()));
-            } else if s.nve.is_some() && now.since(s.sent) >= interval {
+            } else if (s.nve.is_some() || s.pending.is_some()) && now.since(s.sent) >= interval {
                 quiet.push(*id);
             }
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use godwit_model::{DirectoryMode, MoveId, MoveRecord, NveId, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Prefix, Vni};
 
+use super::clones::RefusedInfo;
 use super::moves::Move;
 use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnRecord};
 
@@ -36,6 +37,8 @@ pub struct NveInfo {
     pub vnis: Vec<Vni>,
     /// Milliseconds since it was last heard; 0 where it was not, since the NVA's start.
     pub silent_ms: u64,
+    /// Another switch that came with its name or a locator of its own and was refused (R96).
+    pub refused: Option<RefusedInfo>,
 }
 
 /// A VM that has a virtual address or a virtual MAC (R92).
@@ -181,6 +184,7 @@ impl Directory {
             vms: n.vms.len(),
             vnis: memberships(n),
             silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),
+            refused: n.refused.as_ref().and_then(|r| r.info(now)),
         })
     }
 

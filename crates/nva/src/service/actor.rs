@@ -1,6 +1,7 @@
 //! The one task that owns the directory and the store.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use godwit_model::message::NveToNva;
@@ -42,7 +43,7 @@ type Order = Box<dyn FnOnce(&mut Directory, Instant, u64) -> (Vec<Output>, Finis
 pub(super) type Turn = OwnedSemaphorePermit;
 
 enum Request {
-    Open(oneshot::Sender<Opened>),
+    Open(Option<SocketAddr>, oneshot::Sender<Opened>),
     Up(SessionId, SessionUp, Turn),
     Bad(SessionId, String, Turn),
     Gone(SessionId),
@@ -77,9 +78,9 @@ impl Handle {
     }
 
     /// Opens a session.
-    pub async fn open(&self) -> Result<Opened, Status> {
+    pub async fn open(&self, peer: Option<SocketAddr>) -> Result<Opened, Status> {
         let (tx, rx) = oneshot::channel();
-        self.answered(Request::Open(tx), rx).await
+        self.answered(Request::Open(peer, tx), rx).await
     }
 
     /// Hands on what an NVE said.
@@ -238,7 +239,7 @@ impl Actor {
 
     fn take(&mut self, request: Request) {
         match request {
-            Request::Open(reply) => self.open(reply),
+            Request::Open(peer, reply) => self.open(peer, reply),
             Request::Up(session, SessionUp::Message(message), turn) => {
                 drop(turn);
                 self.input(Input::Message { session, message });
@@ -285,14 +286,14 @@ impl Actor {
         (Instant(now), u64::try_from(wall.as_micros()).unwrap_or(u64::MAX))
     }
 
-    fn open(&mut self, reply: oneshot::Sender<Opened>) {
+    fn open(&mut self, peer: Option<SocketAddr>, reply: oneshot::Sender<Opened>) {
         let id = SessionId(self.next_session);
         self.next_session += 1;
         let (tx, outbox) = mpsc::channel(OUTBOX);
         let (end, ended) = oneshot::channel();
         if reply.send(Opened { id, outbox, ended }).is_ok() {
             self.connections.insert(id, Connection { outbox: tx, _end: end });
-            self.input(Input::Connected { session: id });
+            self.input(Input::Connected { session: id, peer });
         }
     }
 
@@ -474,11 +475,11 @@ mod tests {
             allowed: Default::default(),
         };
         actor.directory.define_vm(now, wall, vm).unwrap();
-        actor.input(Input::Connected { session });
+        actor.input(Input::Connected { session, peer: None });
         let locators = Locators { v4: Some([10, 0, 0, 1].into()), v6: None };
         let (nve, software) = (NveId::new("a").unwrap(), String::new());
         for message in [
-            NveToNva::Hello { nve, locators, software, last_epoch: 0 },
+            NveToNva::Hello { nve, locators, software, last_epoch: 0, instance: 1 },
             NveToNva::Subscribe { vni, mode: DirectoryMode::Pull },
         ] {
             actor.input(Input::Message { session, message });

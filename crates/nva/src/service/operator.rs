@@ -63,6 +63,8 @@ fn nve(info: NveInfo) -> v1::NveInfo {
         vnis: info.vnis.iter().map(|v| v.get()).collect(),
         silent_ms: info.silent_ms,
         dirty: info.dirty,
+        instance: info.record.instance,
+        refused: info.refused.map(|r| v1::RefusedNve { text: r.text, count: r.count, ago_ms: r.ago_ms }),
     }
 }
 

@@ -30,7 +30,7 @@ impl NvaSession for Sessions {
         request: Request<Streaming<v1::NveMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = request.remote_addr();
-        let Opened { id, outbox, ended } = self.handle.open().await?;
+        let Opened { id, outbox, ended } = self.handle.open(peer).await?;
         tracing::debug!("{id} opens from {peer:?}");
         let handle = self.handle.clone();
         let inbound = request.into_inner();

@@ -91,6 +91,7 @@ pub(super) fn nve(r: &NveRecord) -> Vec<u8> {
         locators: Some(r.locators.into()),
         foreign: r.foreign,
         software: r.software.clone(),
+        instance: r.instance,
         vnis: r.vnis.iter().map(|v| v.get()).collect(),
         ..Default::default()
     };
@@ -106,6 +107,7 @@ pub(super) fn nve_from(bytes: &[u8]) -> Decoded<NveRecord> {
         locators: locators.try_into()?,
         foreign: p.foreign,
         software: p.software,
+        instance: p.instance,
         vnis: vnis.collect::<Result<BTreeSet<_>, _>>()?,
     })
 }

@@ -86,6 +86,7 @@ fn nve(n: u8, foreign: bool) -> NveRecord {
         locators: Locators { v4: Some(Ipv4Addr::new(10, 1, 0, n)), v6: None },
         foreign,
         software: "godwit 0.1".into(),
+        instance: 0x1234_5678_9abc_def0 + u64::from(n),
         vnis: BTreeSet::from([Vni::from_low24(n.into()), Vni::from_low24(7)]),
     }
 }

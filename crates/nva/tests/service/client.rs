@@ -97,6 +97,7 @@ impl Nve {
             locators: Locators { v4: Some(Ipv4Addr::new(10, 0, 0, last)), v6: None },
             software: "scripted".into(),
             last_epoch: 0,
+            instance: 1,
         })
         .await;
         nve.epoch = nve

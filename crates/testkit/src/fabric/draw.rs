@@ -7,7 +7,7 @@ use godwit_wire::Span;
 
 use super::rng::Rng;
 use super::schedule::{
-    Abort, Announce, Class, Fault, FlowPlan, MovePlan, Pause, Schedule, Underlay, VmPlan, Weather,
+    Abort, Announce, Class, ClonePlan, Fault, FlowPlan, MovePlan, Pause, Schedule, Underlay, VmPlan, Weather,
 };
 
 /// The schedule of a seed, of one class.
@@ -43,6 +43,7 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
         flows,
         moves,
         faults,
+        clones: draw_clones(class, seed, hosts, run),
         weather,
         unplanned,
         fwd_timer,
@@ -51,6 +52,20 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
         run,
         sabotage,
     }
+}
+
+/// Clones in one planned schedule of four. Of a generator of its own, so that the rest is as the seed has it.
+fn draw_clones(class: Class, seed: u64, hosts: usize, run: Span) -> Vec<ClonePlan> {
+    let mut rng = Rng::new(seed.rotate_left(17) ^ 0xc107e);
+    if class != Class::Planned || !rng.chance(250) {
+        return Vec::new();
+    }
+    let draw = |rng: &mut Rng| {
+        let named = rng.chance(700);
+        let (at, of) = (Span(rng.below(run.0)), rng.index(hosts));
+        ClonePlan { at, of, named, elsewhere: named && rng.chance(500) }
+    };
+    (0..rng.between(1, 2)).map(|_| draw(&mut rng)).collect()
 }
 
 /// A schedule in which nothing fails and nothing moves but two VMs of one VN, which change places at the same time

@@ -41,9 +41,11 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub fn new(number: usize, plan: &Schedule) -> Host {
+    /// A switch in its `life`, which has an instance number of its own (R96).
+    pub fn new(number: usize, plan: &Schedule, life: u32) -> Host {
         let workers = plan.workers[number];
         let mut config = NveConfig::new(names::nve(number), workers);
+        config.instance = (u64::from(life) << 32) + number as u64 + 1;
         config.fwd_timer = plan.fwd_timer;
         config.pull = plan.pulls[number].iter().map(|vn| names::vni(*vn)).collect();
         // No guest here probes its addresses.
@@ -64,7 +66,7 @@ impl Host {
             conn: None,
             backoff: Span(0),
             unreachable_until: Instant(0),
-            life: 0,
+            life,
             down_until: Instant(0),
             stalled_until: Instant(0),
             ring: 0,
@@ -119,10 +121,11 @@ impl World {
             return;
         }
         self.cut_host(host);
-        let mut fresh = Host::new(host, &self.plan);
+        let life = self.hosts[host].life + 1;
+        let mut fresh = Host::new(host, &self.plan, life);
         let old = &mut self.hosts[host];
         fresh.ports = std::mem::take(&mut old.ports);
-        (fresh.next_port, fresh.life) = (old.next_port, old.life + 1);
+        fresh.next_port = old.next_port;
         fresh.down_until = self.now + down;
         fresh.unreachable_until = fresh.down_until;
         self.hosts[host] = fresh;

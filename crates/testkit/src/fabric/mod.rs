@@ -25,6 +25,7 @@
 
 #[cfg(test)]
 mod absent;
+mod clones;
 mod draw;
 mod host;
 pub mod invariants;
@@ -53,7 +54,8 @@ use godwit_wire::{Instant, Span};
 pub use invariants::Invariant;
 pub use rng::Rng;
 pub use schedule::{
-    Abort, Announce, Class, Fault, FlowPlan, MovePlan, Pause, Sabotage, Schedule, Underlay, VmPlan, Weather,
+    Abort, Announce, Class, ClonePlan, Fault, FlowPlan, MovePlan, Pause, Sabotage, Schedule, Underlay,
+    VmPlan, Weather,
 };
 pub use stats::Stats;
 
@@ -211,6 +213,9 @@ impl World {
         self.after(Span::from_ms(5), Event::Ask);
         for n in 0..self.plan.moves.len() {
             self.after(self.plan.moves[n].at, Event::Wanted(n));
+        }
+        for clone in 0..self.plan.clones.len() {
+            self.after(self.plan.clones[clone].at, Event::CloneConnect { clone });
         }
         for n in 0..self.plan.faults.len() {
             self.after(self.plan.faults[n].0, Event::Fault(n));

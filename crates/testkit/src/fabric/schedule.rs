@@ -210,6 +210,19 @@ pub enum Fault {
     Redefine(usize),
 }
 
+/// Another switch that says it is one of those that are there, by a cloned configuration (R96), and does not give up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClonePlan {
+    /// When it tries first, from the start of traffic.
+    pub at: Span,
+    /// The switch that it is a clone of.
+    pub of: usize,
+    /// It has the same name; else it has the same locators only.
+    pub named: bool,
+    /// It has locators of its own.
+    pub elsewhere: bool,
+}
+
 /// Delays and what the underlay does to frames.
 #[derive(Clone, Debug)]
 pub struct Weather {
@@ -252,6 +265,8 @@ pub struct Schedule {
     pub moves: Vec<MovePlan>,
     /// Faults, by time.
     pub faults: Vec<(Span, Fault)>,
+    /// Clones, in schedules in which nothing fails: they get nowhere, and nobody else notices.
+    pub clones: Vec<ClonePlan>,
     /// Delays.
     pub weather: Weather,
     /// What becomes of claims that no move explains (R21).

@@ -22,7 +22,10 @@ const BACKOFF: (Span, Span) = (Span::from_ms(50), Span::from_ms(2000));
 
 /// One session; its place in the list is its number.
 pub(super) struct Conn {
+    /// The switch; of a clone's session the one that it is a clone of.
     pub host: usize,
+    /// The clone, where it is one's.
+    pub clone: Option<usize>,
     /// Nothing passes any more.
     pub cut: bool,
     /// The NVA still believes in it.
@@ -52,15 +55,22 @@ impl World {
             let gap = Span(self.rng.between(most / 2, most));
             return self.after(gap, Event::Connect { host });
         }
-        let conn = self.conns.len();
-        let now = self.now;
-        self.conns.push(Conn { host, cut: false, nva_open: true, up: now, down: now, heard: now, flying: 0 });
+        let conn = self.open_conn(host, None);
         self.note(|| format!("n{host} connects: session {conn}"));
         self.stats.sessions += 1;
         self.hosts[host].conn = Some(conn);
         self.hosts[host].backoff = Span(0);
-        self.nva_request(Request::Input(NvaInput::Connected { session: session_id(conn) }));
+        self.nva_request(Request::Input(NvaInput::Connected { session: session_id(conn), peer: None }));
         self.control(host, Input::NvaConnected);
+    }
+
+    /// A stream for a switch, or for a clone of it.
+    pub fn open_conn(&mut self, host: usize, clone: Option<usize>) -> usize {
+        let now = self.now;
+        let conn =
+            Conn { host, clone, cut: false, nva_open: true, up: now, down: now, heard: now, flying: 0 };
+        self.conns.push(conn);
+        self.conns.len() - 1
     }
 
     /// How often a message arrives while its session stays.
@@ -82,6 +92,11 @@ impl World {
         if message != NveToNva::Keepalive {
             self.note(|| format!("n{host} says ({conn}) {message:?}"));
         }
+        self.conn_says(conn, message);
+    }
+
+    /// A message on its way to the NVA.
+    pub fn conn_says(&mut self, conn: usize, message: NveToNva) {
         if self.conns[conn].cut {
             return;
         }
@@ -130,8 +145,14 @@ impl World {
         let now = self.now;
         let c = &mut self.conns[conn];
         c.flying -= 1;
-        let host = c.host;
-        if c.cut || self.hosts[host].conn != Some(conn) {
+        let (host, cut) = (c.host, c.cut);
+        if let Some(clone) = c.clone {
+            if !cut {
+                self.clone_hears(conn, clone, &message);
+            }
+            return;
+        }
+        if cut || self.hosts[host].conn != Some(conn) {
             return;
         }
         c.heard = now;
@@ -167,6 +188,9 @@ impl World {
 
     pub fn nve_notices(&mut self, conn: usize) {
         let host = self.conns[conn].host;
+        if let Some(clone) = self.conns[conn].clone {
+            return self.clone_lost(conn, clone);
+        }
         if self.hosts[host].conn != Some(conn) {
             return;
         }

@@ -41,6 +41,8 @@ stats! {
     virtual_ms,
     /// Events.
     events,
+    /// Clones of live switches that were refused (R96).
+    clones_refused,
     /// Moves begun.
     moves,
     /// Moves after which the guest ran at the new switch.

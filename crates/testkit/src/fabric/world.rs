@@ -57,6 +57,8 @@ pub(super) enum Event {
     NvaNotices { conn: usize },
     /// A switch tries to connect.
     Connect { host: usize },
+    /// A clone of a switch tries to connect.
+    CloneConnect { clone: usize },
     /// A switch looks after its session.
     Keepalive { host: usize },
     /// The NVA's clock.
@@ -126,7 +128,7 @@ pub(super) struct World {
 impl World {
     pub fn new(plan: Schedule, traced: bool) -> World {
         let rng = Rng::new(plan.seed.rotate_left(32) ^ 0x5eed);
-        let hosts = (0..plan.hosts()).map(|i| Host::new(i, &plan)).collect();
+        let hosts = (0..plan.hosts()).map(|i| Host::new(i, &plan, 0)).collect();
         let guests: Vec<Guest> = plan.vms.iter().map(Guest::new).collect();
         let flows = Flow::all(&plan);
         World {
@@ -235,6 +237,7 @@ impl World {
             Event::NveNotices { conn } => self.nve_notices(conn),
             Event::NvaNotices { conn } => self.nva_notices(conn),
             Event::Connect { host } => self.connect(host),
+            Event::CloneConnect { clone } => self.clone_connects(clone),
             Event::Keepalive { host } => self.keepalive(host),
             Event::NvaTick => self.nva_tick(),
             Event::Durable { life } => self.durable(life),

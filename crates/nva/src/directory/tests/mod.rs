@@ -4,6 +4,7 @@ mod allowed;
 mod bind;
 mod bound;
 mod claims;
+mod clones;
 mod conflict;
 mod explained;
 mod history;
@@ -167,7 +168,7 @@ impl World {
     pub fn connect(&mut self) -> SessionId {
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        self.input(Input::Connected { session });
+        self.input(Input::Connected { session, peer: None });
         session
     }
 
@@ -175,8 +176,13 @@ impl World {
     pub fn hello(&mut self, name: &str) -> (SessionId, Vec<Output>) {
         let session = self.connect();
         let n = name.as_bytes()[0] - b'a' + 1;
-        let hello =
-            NveToNva::Hello { nve: id(name), locators: locators(n), software: "test".into(), last_epoch: 0 };
+        let hello = NveToNva::Hello {
+            nve: id(name),
+            locators: locators(n),
+            software: "test".into(),
+            last_epoch: 0,
+            instance: 1,
+        };
         let outputs = self.say(session, hello);
         (session, outputs)
     }

@@ -53,8 +53,13 @@ fn r33_nothing_is_heard_before_hello() {
 fn r33_a_session_is_of_one_nve() {
     let mut w = World::new();
     let (a, _) = w.hello("a");
-    let hello =
-        |nve| NveToNva::Hello { nve: id(nve), locators: locators(1), software: "test".into(), last_epoch: 0 };
+    let hello = |nve| NveToNva::Hello {
+        nve: id(nve),
+        locators: locators(1),
+        software: "test".into(),
+        last_epoch: 0,
+        instance: 1,
+    };
     let out = w.say(a, hello("b"));
     assert_eq!(errors(&out, a), 1);
     let out = w.say(a, hello("a"));

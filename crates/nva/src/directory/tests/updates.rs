@@ -333,8 +333,13 @@ fn r17_new_locators_of_an_nve_reach_everybody() {
     let before = w.take(a, 1);
     w.settle(&[a, c]);
     let session = w.connect();
-    let hello =
-        NveToNva::Hello { nve: id("a"), locators: locators(77), software: "test".into(), last_epoch: 1 };
+    let hello = NveToNva::Hello {
+        nve: id("a"),
+        locators: locators(77),
+        software: "test".into(),
+        last_epoch: 1,
+        instance: 1,
+    };
     let out = w.say(session, hello);
     let told = updated(&out, c);
     assert_eq!(told[0].location.as_ref().unwrap().locators, locators(77));

@@ -1,0 +1,115 @@
+//! A switch that may be another one's clone (R96): until the NVA has welcomed it, its uplinks wait, so that it does not
+//! answer for a locator that another switch has. An NVA that cannot be reached is not waited for; one that refuses the
+//! switch is.
+
+use godwit_model::Locators;
+use godwit_tables::update::PortIdx;
+use godwit_wire::{Instant, Span};
+
+use crate::io::{Input, Level, Outputs, PortSpec};
+
+use super::{Nve, Timer};
+
+/// The same refusal is an alarm again after so long.
+const ALARM_AGAIN: Span = Span::from_ms(60_000);
+
+/// What is known of it.
+#[derive(Default, Debug)]
+pub(super) struct Suspicion {
+    /// Why the NVA refuses this switch.
+    pub refusal: Option<String>,
+    alarmed: Option<Instant>,
+    /// Uplinks wait no longer.
+    cleared: bool,
+    /// They wait once more, for an NVA that is there and has not decided.
+    again: bool,
+    /// What was said of uplinks meanwhile, in order.
+    waiting: Vec<Input>,
+}
+
+impl Nve {
+    /// The input, unless it is about an uplink that waits.
+    pub(super) fn hold_back(&mut self, input: Input, out: &mut Outputs) -> Option<Input> {
+        if self.clone.cleared || self.config.locator_guard == Span(0) || !self.is_of_an_uplink(&input) {
+            return Some(input);
+        }
+        if self.clone.waiting.is_empty() {
+            self.timers.set(Timer::Guard, Some(self.now + self.config.locator_guard));
+        }
+        self.clone.waiting.push(input);
+        // The locators may be known by now.
+        self.hello(out);
+        None
+    }
+
+    fn is_of_an_uplink(&self, input: &Input) -> bool {
+        let waits = |port: PortIdx| {
+            self.clone.waiting.iter().any(|i| matches!(i, Input::PortAdded { port: p, .. } if *p == port))
+        };
+        match input {
+            Input::PortAdded { spec: PortSpec::Uplink(_) | PortSpec::Exception { .. }, .. } => true,
+            Input::PortLink { port, .. } | Input::PortRemoved { port } => waits(*port),
+            Input::UnderlayNeighbor { uplink, .. } => waits(*uplink),
+            _ => false,
+        }
+    }
+
+    /// Locators of uplinks that wait, chosen as the underlay would.
+    pub(super) fn waiting_locators(&self) -> Locators {
+        let specs = self.clone.waiting.iter().filter_map(|i| match i {
+            Input::PortAdded { spec: PortSpec::Uplink(spec), .. } => Some(spec),
+            _ => None,
+        });
+        let loopback = self.config.locators;
+        if !loopback.is_empty() && specs.clone().next().is_some() {
+            return loopback;
+        }
+        specs.fold(Locators::default(), |l, spec| Locators {
+            v4: l.v4.or(spec.v4.map(|n| n.addr)),
+            v6: l.v6.or(spec.v6.map(|n| n.addr)),
+        })
+    }
+
+    /// The NVA does not answer: the switch goes on without it, unless it was refused.
+    pub(super) fn guard_over(&mut self, out: &mut Outputs) {
+        if self.clone.refusal.is_some() {
+            return;
+        }
+        if self.session.connected && !core::mem::replace(&mut self.clone.again, true) {
+            // It has not decided yet: it waits for the end of an earlier session.
+            return self.timers.set(Timer::Guard, Some(self.now + self.config.locator_guard));
+        }
+        let ms = self.config.locator_guard.as_ms();
+        out.note(Level::Warn, format!("no NVA within {ms} ms: the uplinks are used without its welcome"));
+        self.use_uplinks(out);
+    }
+
+    pub(super) fn is_no_clone(&mut self, out: &mut Outputs) {
+        if self.clone.refusal.take().is_some() {
+            self.clone.alarmed = None;
+            out.note(
+                Level::Info,
+                String::from("the NVA takes this switch now: nobody else has its name and locators"),
+            );
+        }
+        self.use_uplinks(out);
+    }
+
+    fn use_uplinks(&mut self, out: &mut Outputs) {
+        self.timers.set(Timer::Guard, None);
+        self.clone.cleared = true;
+        for input in core::mem::take(&mut self.clone.waiting) {
+            self.take(input, out);
+        }
+    }
+
+    /// Another live switch has this one's name or a locator.
+    pub(super) fn refused_as_clone(&mut self, text: String, out: &mut Outputs) {
+        let told = self.clone.alarmed.is_some_and(|at| self.now.since(at) < ALARM_AGAIN);
+        if !told || self.clone.refusal.as_ref() != Some(&text) {
+            self.clone.alarmed = Some(self.now);
+            self.alarm(format!("the NVA refuses this switch: {text}"), out);
+        }
+        self.clone.refusal = Some(text);
+    }
+}
