@@ -225,10 +225,7 @@ fn placement() {
 #[test]
 fn r95_underlay() {
     let f = Fixture::start();
-    insta::assert_snapshot!(f.transcript(&[
-        "underlay --nve nve-a",
-        "underlay --socket SOCKET --json",
-    ]));
+    insta::assert_snapshot!(f.transcript(&["underlay --nve nve-a", "underlay --socket SOCKET --json",]));
 }
 
 #[test]

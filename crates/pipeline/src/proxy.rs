@@ -124,7 +124,7 @@ pub(crate) fn check(
 /// exempt none: a reader without SEND passes over them.
 fn check_nd(eth: &Ethernet<&[u8]>, port: &Port, tables: &Tables, now: Instant) -> Result<(), DropReason> {
     match ndp::kind(eth.payload()) {
-        Ok(ndp::NEIGHBOR_SOLICIT | ndp::NEIGHBOR_ADVERT) | Err(WireError::TooDeep) => {}
+        Ok(ndp::NEIGHBOR_SOLICIT | ndp::NEIGHBOR_ADVERT) => {}
         _ => return Ok(()),
     }
     let (mac, target) = match ndp::parse(eth.payload()) {
@@ -141,7 +141,7 @@ pub(crate) fn arp(packet: &[u8], a: Addresses, port: &Port, tables: &Tables, now
     let Ok(arp) = Arp::new_checked(packet) else { return Wish::Drop(DropReason::ArpMalformed) };
     if !a.to_group() {
         // To the owner itself: to see whether it is alive, or to answer it (R28).
-        return if a.dst == 0 { Wish::Drop(DropReason::ArpMalformed) } else { Wish::Unicast(a.dst_mac()) };
+        return if a.dst == 0 { Wish::Drop(DropReason::UnknownUnicast) } else { Wish::Unicast(a.dst_mac()) };
     }
     if arp.is_gratuitous(a.src_mac()) {
         return Wish::Announce(AnnounceKind::GratuitousArp, Some(arp.spa().into()));
@@ -171,7 +171,8 @@ pub(crate) fn nd(packet: &[u8], port: &Port, tables: &Tables, now: Instant) -> W
         Ok(Ndp::Solicit(s)) => solicit(&s, port, tables, now),
         Ok(Ndp::Advert(adv)) => advert(&adv, port, tables, now),
         Ok(Ndp::RouterSolicit | Ndp::RouterAdvert | Ndp::Redirect) | Err(WireError::NotThis) => Wish::Flood,
-        Err(_) => Wish::Drop(DropReason::NdMalformed),
+        Err(_) if ndp::looks_like(packet) => Wish::Drop(DropReason::NdMalformed),
+        Err(_) => Wish::Drop(DropReason::InnerMalformed),
     }
 }
 

@@ -21,3 +21,4 @@ mod storm;
 mod too_big;
 mod tshark;
 mod underlay;
+mod vlan;
