@@ -55,7 +55,7 @@ enum Command {
     RouterRole(RouterRole),
     /// Let receive queues change workers while two VMs talk
     Placement(Placement),
-    /// Lose an uplink while VMs talk to another's NVE behind it
+    /// Lose a leg of a bond, or an uplink, while VMs talk to another's NVE behind it
     Fabric(Fabric),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
     Interop(Interop),

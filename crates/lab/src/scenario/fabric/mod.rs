@@ -1,6 +1,8 @@
-//! The underlay as data centers have it (R95): two uplinks with BGP, of which one is lost. Behind them is another's
-//! NVE, Linux's vxlan device.
+//! The underlay as data centers have it (R95): a bond with LACP and a tagged uplink that loses a leg; two uplinks with
+//! BGP, of which one is lost. Behind them is another's NVE, Linux's vxlan device.
 
+mod bond;
+mod partner;
 mod routed;
 mod routers;
 
@@ -31,6 +33,8 @@ pub struct Fabric {
 pub enum Part {
     /// Two uplinks with BGP lose one, in three ways
     Routed,
+    /// A bond with LACP in a VLAN, with Open vSwitch as its partner, loses a leg
+    Bond,
 }
 
 impl Fabric {
@@ -41,12 +45,13 @@ impl Fabric {
     pub fn run(&self) -> Result<bool> {
         let mut results = Vec::new();
         let mut passed = true;
-        for part in [Part::Routed] {
+        for part in [Part::Bond, Part::Routed] {
             if self.part.is_some_and(|only| only != part) {
                 continue;
             }
             let (good, result) = match part {
                 Part::Routed => self.routed()?,
+                Part::Bond => self.bond()?,
             };
             passed &= good;
             results.push(result);
