@@ -127,6 +127,7 @@ impl Nve {
         let room = rules.unwrap_or([SourceRule::Any; 3]).map(|rule| match rule {
             SourceRule::Any => None,
             SourceRule::Listed { room } => Some(room),
+            SourceRule::Full => Some(0),
         });
         BindingsView {
             recorded,
