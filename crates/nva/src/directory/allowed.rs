@@ -190,6 +190,14 @@ impl Directory {
         self.vms.get(&VmKey { vni: key.vni, mac })
     }
 
+    /// The VM is at an NVE that is there, or was of late: it can speak for itself. What others want of one that cannot
+    /// is not kept for it.
+    pub(super) fn is_present(&self, r: &VmRecord) -> bool {
+        let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get(&l.nve)) else { return false };
+        let away = |at| self.now.since(at) > self.config.verify_timeout;
+        nve.session.is_some() || !nve.heard.is_some_and(away)
+    }
+
     /// The other VMs of the VN that are allowed prefixes or other MACs.
     pub(super) fn others_allowed(&self, key: VmKey) -> impl Iterator<Item = &VmRecord> {
         let (first, last) = (VmKey { mac: Mac::ZERO, ..key }, VmKey { mac: Mac::BROADCAST, ..key });

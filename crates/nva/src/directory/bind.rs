@@ -210,7 +210,7 @@ impl Directory {
             };
         }
         match owner {
-            Some(o) if o.location.is_some() && !self.is_later(r.key.vni, Shared::Mac(mac), wish) => {
+            Some(o) if self.is_present(o) && !self.is_later(r.key.vni, Shared::Mac(mac), wish) => {
                 refused(BindRefusal::Taken, format!("VM {} spoke from the virtual MAC {mac} later", o.name))
             }
             o => Ok(Take::Mac { from: o.map(|o| o.key) }),
@@ -253,7 +253,7 @@ impl Directory {
         }
         // Asked only where all else allows it.
         match from.flatten() {
-            Some(holder) if !is_virtual && self.vms.get(&holder).is_some_and(|o| o.location.is_some()) => {
+            Some(holder) if !is_virtual && self.vms.get(&holder).is_some_and(|o| self.is_present(o)) => {
                 let name = self.vms.get(&holder).map_or("", |o| &o.name);
                 let text = format!(
                     "VM {name} uses {ip} too, and had it first; it is asked whether it still does (for an address \
@@ -277,7 +277,7 @@ impl Directory {
                 "VM {} has the virtual address {ip}; an announcement takes it (gratuitous ARP, NA)",
                 o.name
             )
-        } else if shared && o.location.is_some() && !self.is_later(o.key.vni, Shared::Ip(ip), wish) {
+        } else if shared && self.is_present(o) && !self.is_later(o.key.vni, Shared::Ip(ip), wish) {
             format!("VM {} announced the virtual address {ip} later", o.name)
         } else {
             return Ok(Some(o.key));

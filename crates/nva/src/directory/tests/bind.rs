@@ -238,6 +238,16 @@ fn r30_r93_a_live_vm_keeps_what_it_learned_and_is_asked() {
     assert_eq!(w.vm(2).bound.ips.len(), 1);
     say_bind(&mut w, a, 1, ip(50)).unwrap();
     assert!(w.vm(2).bound.is_empty());
+    // Nor does one keep it whose NVE has been away for long.
+    let b = w.nve_session("b");
+    w.take(b, 2);
+    w.input(Input::Disconnected { session: a });
+    assert_eq!(say_bind(&mut w, b, 2, ip(50)).unwrap_err().0, BindRefusal::Taken);
+    for _ in 0..11 {
+        w.pass(1000);
+        w.say(b, NveToNva::Keepalive);
+    }
+    assert!(say_bind(&mut w, b, 2, ip(50)).is_ok() && w.vm(1).bound.is_empty());
 }
 
 #[test]
