@@ -66,6 +66,7 @@ fn tables(vms: u32, v6: bool, local: bool) -> Tables {
         link_v6: None,
         v6_link_local: None,
         exception: None,
+        vlan: None,
     };
     let (remote, header) = header(v6);
     let updates = [

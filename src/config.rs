@@ -1,11 +1,13 @@
 //! The switch's configuration: a TOML file, overridden by flags, checked whole before anything starts.
 
+mod bond;
 mod check;
 mod devices;
 mod file;
 mod flags;
 mod underlay;
 
+pub use bond::BondConfig;
 pub use file::{
     Activation, Config, DirectoryKind, Hugepages, Offloads, OuterChoice, PortConfig, Prefix, UplinkConfig,
     VmConfig,
@@ -71,7 +73,7 @@ pub fn summary(c: &Config) -> String {
             u.ipv4.map(|p| p.to_string()).into_iter().chain(u.ipv6.map(|p| p.to_string())).collect();
         let (tenant, own) = (check::tenant_mtu(c, u), locators.join(", "));
         let own = if own.is_empty() { "no address of its own".into() } else { own };
-        out += &format!("\n  uplink {} on {}: {own}, tenant MTU {tenant}", u.name, u.devargs);
+        out += &format!("\n  uplink {} on {}: {own}, tenant MTU {tenant}", u.name, bond::place(u));
     }
     let loopback = [c.underlay.locator4.map(|a| a.to_string()), c.underlay.locator6.map(|a| a.to_string())];
     let loopback: Vec<String> = loopback.into_iter().flatten().collect();

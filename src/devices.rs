@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use godwit_dpdk::{Port, VhostSocket};
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::Mac;
 use godwit_worker::takes::{SharedTakes, SharedUse};
 
+use crate::bonds::Legs;
 use crate::placement::{Queue, QueueId};
 use crate::underlay;
 
@@ -39,6 +41,8 @@ pub struct Device {
     pub offloads: String,
     /// The device itself.
     pub port: Port,
+    /// A bond's legs; `None` for other devices.
+    pub legs: Option<Legs>,
     /// The link as last seen.
     pub link_up: bool,
     /// The device's word on its link counts. That of a tap doesn't: its driver looks the interface up
@@ -49,8 +53,13 @@ pub struct Device {
 }
 
 impl Device {
-    /// The link as it is now: by the driver's word, and by the kernel's where the driver has none.
+    /// The link as it is now: by the driver's word, and by the kernel's where the driver has none. A bond whose partner
+    /// takes nothing has none.
     pub fn look_at_link(&mut self) -> bool {
+        if let Some(legs) = &mut self.legs {
+            legs.follow(&self.port, Instant::now());
+            return legs.up();
+        }
         let carrier = self.kernel_link.as_deref().and_then(|name| underlay::carrier(Path::new("/sys"), name));
         self.port.link().up && carrier != Some(false)
     }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod bonds;
 mod config;
 mod cores;
 mod devices;

@@ -216,7 +216,7 @@ fn frame(header: &OuterHeader, inner_len: usize, zero: bool, number: u32) -> Opt
     }
     fill_udp_checksum(&mut right, PORT).ok()?;
     let mut blank = right.clone();
-    let l3_len = leave_udp_checksum(&mut blank, PORT).ok()?;
+    let (_, l3_len) = leave_udp_checksum(&mut blank, PORT).ok()?;
     Some(TestFrame { blank, l3_len, right })
 }
 

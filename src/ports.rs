@@ -19,7 +19,8 @@ use godwit_worker::command::{Command, Reply, TxPath};
 use godwit_worker::outbox::OUTBOX;
 use godwit_worker::takes::{SharedTakes, SharedUse};
 
-use crate::config::{Activation, Offloads, PortConfig};
+use crate::bonds::Legs;
+use crate::config::{Activation, BondConfig, Offloads, PortConfig};
 use crate::devices::{Device, queue_of};
 use crate::offloads::{self, Verdict};
 use crate::placement::{self, Queue};
@@ -50,6 +51,10 @@ pub struct Wanted {
     pub postcopy: bool,
     /// Outer UDP checksums are wanted of it, by the card on this condition.
     pub checksums: Option<Offloads>,
+    /// Several devices as one, in place of `devargs`.
+    pub bond: Option<BondConfig>,
+    /// Its frames have an 802.1Q tag, which `mtu` does not count.
+    pub tagged: bool,
 }
 
 /// A started device with its queues.
@@ -74,8 +79,7 @@ impl Opened {
 /// What DPDK said, with the device's name and a remedy.
 pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opened, String> {
     let failed = |e: &dyn std::fmt::Display| format!("port {:?}: {e}", wanted.name);
-    let devargs = if wanted.is_access { guest_devargs(&wanted.devargs) } else { wanted.devargs.clone() };
-    let mut port = Port::probe(&devargs).map_err(|e| failed(&e))?;
+    let mut port = plug(wanted).map_err(|e| failed(&e))?;
     let (rx_queues, tx_queues) = queues_of(wanted, workers, &port).map_err(|e| failed(&e))?;
     let checksums = match wanted.checksums {
         Some(offloads) => Some(offloads::decide(offloads, &mut port, &pool).map_err(|e| failed(&e))?),
@@ -88,6 +92,7 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
         mtu: (wanted.mtu != 0).then_some(wanted.mtu),
         rss: wanted.rx_queues > 1 && rx_queues == wanted.rx_queues,
         guest_offloads: wanted.is_access,
+        tagged: wanted.tagged,
         ..DeviceConfig::new(pool)
     };
     let report = port.configure(config).map_err(|e| failed(&e))?;
@@ -99,6 +104,18 @@ pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opene
     }
     let (rx, tx) = port.start().map_err(|e| failed(&e))?;
     Ok(Opened { port, rx, tx, guest_offloads: report.guest_offloads, checksums })
+}
+
+/// Plugs the device in, or the devices of a bond.
+fn plug(wanted: &Wanted) -> Result<Port, godwit_dpdk::Error> {
+    match &wanted.bond {
+        Some(bond) => {
+            let members: Vec<&str> = bond.members.iter().map(String::as_str).collect();
+            Port::bond(&wanted.name, bond.mode.into(), &members)
+        }
+        None if wanted.is_access => Port::probe(&guest_devargs(&wanted.devargs)),
+        None => Port::probe(&wanted.devargs),
+    }
 }
 
 /// Receive and transmit queues to ask for: as many as are wanted, and one a worker.
@@ -114,7 +131,7 @@ fn queues_of(wanted: &Wanted, workers: usize, port: &Port) -> Result<(u16, u16),
         let senders = if wanted.postcopy { 1 } else { workers as u16 };
         return Ok((info.max_rx_queues, info.max_tx_queues.clamp(1, senders)));
     }
-    if port.driver_name() == "net_af_packet" {
+    if port.has_driver("net_af_packet") {
         return Ok((port.dev_info()?.max_rx_queues, workers as u16));
     }
     Ok((wanted.rx_queues, workers as u16))
@@ -169,7 +186,9 @@ pub fn attach(
         mtu: port.mtu(),
         link_counts: port.driver_name() != "net_tap",
         kernel_link: underlay::kernel_link(port.driver_name(), &wanted.devargs),
-        link_up: port.link().up,
+        legs: Legs::of(&port),
+        // Control takes it for up. Whether a bond's partner has agreed shows at the first look.
+        link_up: port.is_bond() || port.link().up,
         port,
         is_access: false,
         postcopy: wanted.postcopy,
@@ -302,6 +321,8 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, Stri
         is_access: true,
         postcopy: config.postcopy,
         checksums: None,
+        bond: None,
+        tagged: false,
     };
     let (workers, pool) = {
         let s = switch.borrow();

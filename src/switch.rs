@@ -302,9 +302,11 @@ fn control_core(config: &Config, workers: &[usize]) -> usize {
 
 /// The configured devices that are PCI cards.
 fn cards(config: &Config) -> Vec<String> {
-    let uplinks = config.uplinks.iter().flat_map(|u| std::iter::once(&u.devargs).chain(&u.exception));
-    let devices = uplinks.chain(config.ports.iter().map(|p| &p.devargs));
-    devices.filter(|d| is_pci(d)).cloned().collect()
+    let members = |u: &'_ UplinkConfig| u.bond.iter().flat_map(|b| b.members.clone()).collect::<Vec<_>>();
+    let own = config.uplinks.iter().flat_map(|u| members(u).into_iter().chain([u.devargs.clone()]));
+    let uplinks = own.chain(config.uplinks.iter().filter_map(|u| u.exception.clone()));
+    let devices = uplinks.chain(config.ports.iter().map(|p| p.devargs.clone()));
+    devices.filter(|d| is_pci(d)).collect()
 }
 
 /// Packet buffers on the node of cards and workers; on any where that one has no memory for them.
@@ -451,12 +453,14 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
     let (workers, pool) = (switch.workers.len(), switch.pool.clone());
     let wanted = Wanted {
         name: u.name.clone(),
-        devargs: u.devargs.clone(),
+        devargs: u.bond.as_ref().map_or_else(|| u.devargs.clone(), ToString::to_string),
         rx_queues: u.rx_queues,
         mtu: u.mtu,
         is_access: false,
         postcopy: false,
         checksums: switch.config.nve.udp_checksum.then_some(u.offloads),
+        bond: u.bond.clone(),
+        tagged: u.vlan.is_some(),
     };
     let opened = ports::open(&wanted, workers, pool.clone())?;
     // The host's side has the uplink's address: what others send to it comes in here, and is looked at if it is ours.
@@ -473,6 +477,8 @@ fn add_uplink(switch: &mut Switch, u: &UplinkConfig) -> Result<(), String> {
                 is_access: false,
                 postcopy: false,
                 checksums: None,
+                bond: None,
+                tagged: false,
             };
             let opened = ports::open(&wanted, workers, pool)?;
             underlay::check_mac(&wanted.name, opened.mac(), mac);
@@ -503,6 +509,7 @@ fn uplink_spec(u: &UplinkConfig, mac: Mac, mtu: u16, exception: Option<PortIdx>)
         v6_link_local: None,
         mtu,
         exception,
+        vlan: u.vlan,
     }
 }
 

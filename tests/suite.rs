@@ -3,6 +3,7 @@
 mod bare_metal;
 mod bench_rows;
 mod common;
+mod fabric;
 mod frozen_sender;
 mod guest;
 mod guest_tso;

@@ -11,6 +11,7 @@ use godwit_tables::counters::{DropReason, PortCounters};
 use godwit_wire::Vni;
 use godwit_worker::command::{Command, Reply, Snapshot};
 
+use crate::bonds::Legs;
 use crate::devices::Device;
 use crate::switch::Switch;
 
@@ -101,6 +102,14 @@ fn port_info(s: &Switch, p: PortView) -> v1::PortInfo {
         number: p.port.0.into(),
         offloads: d.map_or_else(String::new, |d| d.offloads.clone()),
         vm_state: p.oper.map_or_else(String::new, |o| o.to_string()),
+        legs: d.and_then(|d| d.legs.as_ref()).map(Legs::info).unwrap_or_default(),
+        vlan: s
+            .config
+            .uplinks
+            .iter()
+            .find(|u| d.is_some_and(|d| d.name == u.name))
+            .and_then(|u| u.vlan)
+            .map_or(0, |v| v.get().into()),
     }
 }
 
@@ -122,6 +131,7 @@ pub async fn counters(switch: &Shared, all: bool) -> Result<Answer, String> {
         counters.push(v1::Counter { device: true, ..counter(0, "", name, false, value, help) });
     }
     s.devices.iter().for_each(|d| device_counters(&mut counters, d));
+    s.devices.iter().for_each(|d| leg_counters(&mut counters, d));
     counters.retain(|c| all || c.value != 0);
     Ok(Answer::Counters(v1::CounterList { nve: s.config.nve.id.clone(), counters }))
 }
@@ -163,6 +173,25 @@ fn device_counters(out: &mut Vec<v1::Counter>, d: &Device) {
     ];
     for (name, drop, value, help) in lines {
         out.push(v1::Counter { device: true, ..counter(0, &d.name, name, drop, value, help) });
+    }
+}
+
+/// What a bond's legs carried.
+fn leg_counters(out: &mut Vec<v1::Counter>, d: &Device) {
+    for leg in d.legs.as_ref().map(Legs::info).unwrap_or_default() {
+        let port = format!("{}/{}", d.name, leg.device);
+        let lines = [
+            (
+                "leg_rx_packets",
+                leg.rx_packets,
+                "Frames that came in by this leg of the bond, LACP's included.",
+            ),
+            ("leg_tx_packets", leg.tx_packets, "Frames that went out by it, LACP's included."),
+            ("leg_losses", leg.losses, "Times that it stopped to carry frames."),
+        ];
+        for (name, value, help) in lines {
+            out.push(v1::Counter { device: true, ..counter(0, &port, name, false, value, help) });
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::bond;
 use super::underlay;
 use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig};
 use crate::{cores, placement};
@@ -181,6 +182,9 @@ impl Checker<'_> {
                     "the uplink carries no locator",
                     "set ipv4 or ipv6 or both, or underlay.locator4",
                 );
+            }
+            if let Some((k, what, remedy)) = bond::mistake(u) {
+                return self.bad(key(k), what, remedy);
             }
             let v4 = u.ipv4.map(|p| (IpAddr::V4(p.addr), p.len));
             let v6 = u.ipv6.map(|p| (IpAddr::V6(p.addr), p.len));

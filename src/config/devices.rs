@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use godwit_dpdk::{VhostSocket, canonical_socket};
 
+use super::bond;
 use super::check::Checker;
 use super::{Config, ConfigError};
 
@@ -16,7 +17,7 @@ impl Checker<'_> {
         let admin = (canonical_socket(&c.nve.admin_socket()), "nve.admin_socket".to_owned());
         let mut sockets: BTreeMap<PathBuf, String> = BTreeMap::from([admin]);
         for (number, (devargs, key)) in named(c).into_iter().enumerate() {
-            let device = devargs.split(',').next().unwrap_or_default().trim();
+            let device = bond::device(devargs);
             if device.is_empty() {
                 let remedy = "give a PCI address or devargs such as net_vhost0,iface=PATH";
                 return self.bad(key, "no device", remedy);
@@ -50,7 +51,7 @@ impl Checker<'_> {
 fn named(c: &Config) -> Vec<(&str, String)> {
     let mut all = Vec::new();
     for (i, u) in c.uplinks.iter().enumerate() {
-        all.push((u.devargs.as_str(), format!("uplink[{i}].devargs")));
+        all.extend(bond::devices(u, i));
         all.extend(u.exception.as_deref().map(|e| (e, format!("uplink[{i}].exception"))));
     }
     for (i, p) in c.ports.iter().enumerate() {

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Mac, VlanId, Vni};
 use serde::{Deserialize, Deserializer};
 
+use super::bond::{self, BondConfig};
 use super::underlay::{RouteConfig, UnderlayConfig};
 use crate::placement::Pin;
 
@@ -208,8 +209,14 @@ pub enum Offloads {
 pub struct UplinkConfig {
     /// Its name in tables and counters.
     pub name: String,
-    /// DPDK device: a PCI address or vdev arguments.
+    /// DPDK device: a PCI address or vdev arguments; empty for a bond.
+    #[serde(default)]
     pub devargs: String,
+    /// Several devices as one, instead of `devargs` (R95).
+    pub bond: Option<BondConfig>,
+    /// The VLAN that the underlay is in at this device (R95).
+    #[serde(default, deserialize_with = "bond::vlan")]
+    pub vlan: Option<VlanId>,
     /// IPv4 address with the length of its prefix; the locator, unless `[underlay]` has one.
     pub ipv4: Option<Prefix<Ipv4Addr>>,
     /// IPv6 address with the length of its prefix; the locator, unless `[underlay]` has one.

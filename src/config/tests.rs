@@ -261,6 +261,53 @@ fn r67_rates_have_bounds() {
 }
 
 #[test]
+fn r95_a_vlan_is_one() {
+    let with = |vlan: &str| GOOD.replace("name = \"up0\"", &format!("name = \"up0\"\nvlan = {vlan}"));
+    let c = load_text(&with("4094"), &[]).unwrap();
+    assert_eq!(c.uplinks[0].vlan.map(|v| v.get()), Some(4094));
+    assert!(summary(&c).contains("VLAN 4094"));
+    assert_eq!(load_text(GOOD, &[]).unwrap().uplinks[0].vlan, None);
+    for bad in ["0", "4095", "4096", "65636", "-1"] {
+        refused(&with(bad), &[], "vlan", &format!("{bad} is no VLAN; a VLAN is a number from 1 to 4094"));
+    }
+    let flag = "name=u,ipv4=198.18.7.1/24,vlan=7,dev=net_null7";
+    assert!(load_text(GOOD, &["--uplink", flag]).unwrap().uplinks[1].vlan.is_some());
+}
+
+#[test]
+fn r95_a_bond_has_members_of_its_own() {
+    let with = |bond: &str| {
+        GOOD.replace("devargs = \"net_af_packet0,iface=up0\"", &format!("vlan = 100\nbond = {{ {bond} }}"))
+    };
+    let good = with("mode = \"lacp\", members = [\"0000:01:00.0\", \"0000:01:00.1\"]");
+    let c = load_text(&good, &[]).unwrap();
+    assert_eq!(c.uplinks[0].bond.as_ref().unwrap().members.len(), 2);
+    assert!(summary(&c).contains("bond lacp of 0000:01:00.0 and 0000:01:00.1, VLAN 100"));
+    assert!(load_text(&with("mode = \"active-backup\", members = [\"net_null1\"]"), &[]).is_ok());
+    let lacp = |members: &str| with(&format!("mode = \"lacp\", members = [{members}]"));
+    refused(&lacp(""), &[], "uplink[0].bond.members", "name its devices");
+    refused(&with("mode = \"lacp\""), &[], "members", "missing field");
+    refused(&with("mode = \"balance\", members = [\"a\"]"), &[], "balance", "`active-backup` or `lacp`");
+    let twice = lacp("\"net_null1\", \"net_null2\", \"net_null1,no-rx=1\"");
+    refused(&twice, &[], "net_null1 is member 0 and member 2", "each device once");
+    refused(&lacp("\"net_tap1\""), &[], "net_tap1 is also uplink[0].bond.members[0]", "name another");
+    refused(&lacp("\"a\", \"\""), &[], "uplink[0].bond.members[1]", "PCI address");
+    let nine: Vec<String> = (0..9).map(|n| format!("\"net_null{n}\"")).collect();
+    refused(&lacp(&nine.join(", ")), &[], "9 members", "at most 8");
+    let both = good.replace("vlan = 100", "devargs = \"net_null9\"");
+    refused(&both, &[], "uplink[0].devargs", "one of devargs and bond");
+    let neither = GOOD.replace("devargs = \"net_af_packet0,iface=up0\"", "");
+    refused(&neither, &[], "uplink[0].devargs", "PCI address");
+    // Another uplink with the same card.
+    let second = "[[uplink]]\nname = \"up1\"\ndevargs = \"0000:01:00.1\"\nipv4 = \"198.18.9.1/24\"\n";
+    refused(&format!("{good}{second}"), &[], "uplink[1].devargs", "name another");
+    assert!(
+        load_text(&good, &["--uplink", "net_null7"]).unwrap().uplinks[0].bond.is_none(),
+        "a flag goes before"
+    );
+}
+
+#[test]
 fn an_mtu_that_cannot_carry_tenants_is_refused() {
     refused(&GOOD.replace("name = \"up0\"", "name = \"up0\"\nmtu = 1300"), &[], "uplink[0].mtu", "use 1350");
     refused(

@@ -7,7 +7,7 @@ use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{Location, OperState};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, Update};
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Mac, VlanId, Vni};
 
 use crate::config::WorkerSet;
 
@@ -48,6 +48,8 @@ pub struct UplinkSpec {
     pub mtu: u16,
     /// Port that gets the underlay's traffic which is not for the switch.
     pub exception: Option<PortIdx>,
+    /// The VLAN that the port's frames are in (R95). `mtu` does not count the tag.
+    pub vlan: Option<VlanId>,
 }
 
 /// Who says how a locator is reached (R95).

@@ -188,4 +188,16 @@ struct godwit_event_handler {
 int godwit_port_watch(uint16_t port, struct godwit_event_handler *handler);
 int godwit_port_unwatch(uint16_t port, struct godwit_event_handler *handler);
 
+/* Bonds; 0 or a negative errno. The member is plugged in and not started. */
+int godwit_bond_add(uint16_t bond, uint16_t member);
+/*
+ * LACP's driver asks its partner for an answer every 30 s, gives it up after 90, and has no setting for the
+ * other kind, 1 and 3 s. The first of these makes it give up after 3 s; the second has a running member's LACP
+ * frames ask for as many.
+ */
+int godwit_bond_short_timeouts(uint16_t bond);
+int godwit_bond_say_short(uint16_t member, uint16_t queues);
+/* 1: frames go and come by this member; 0: not now. */
+int godwit_bond_carries(uint16_t bond, uint16_t member);
+
 #endif

@@ -9,6 +9,9 @@ use crate::mempool::Mempool;
 /// Ethernet header and FCS: what an untagged frame has beyond its MTU.
 const HEADER_AND_FCS: u32 = 14 + 4;
 
+/// A VLAN tag.
+const TAG: u32 = 4;
+
 /// The same with two VLAN tags.
 const OVERHEAD: u32 = HEADER_AND_FCS + 8;
 
@@ -20,7 +23,7 @@ const PAIRED: [&str; 2] = ["net_tap", "net_af_xdp"];
 
 /// Drivers that claim to report changes of the link and never call anyone. Without the claim DPDK asks
 /// them each time the link is read, which gives its true state.
-const MUTE: [&str; 1] = ["net_tap"];
+const MUTE: [&str; 2] = ["net_tap", crate::bond::DRIVER];
 
 /// Drivers behind whose ports there are guests.
 const GUESTS: [&str; 1] = ["net_vhost"];
@@ -45,6 +48,8 @@ pub struct PortConfig {
     pub tx_desc: u16,
     /// The largest IP packet in bytes; `None` leaves the device's own.
     pub mtu: Option<u16>,
+    /// Frames have an 802.1Q tag, which `mtu` does not count.
+    pub tagged: bool,
     /// Spread flows over the receive queues by IP addresses and ports. The hash itself is not asked for: nobody
     /// uses it, and a device that need not write it has less to do for each frame.
     pub rss: bool,
@@ -75,6 +80,7 @@ impl PortConfig {
             rx_desc: 1024,
             tx_desc: 1024,
             mtu: None,
+            tagged: false,
             rss: false,
             promiscuous: true,
             tx_checksums: false,
@@ -118,6 +124,8 @@ pub struct DevInfo {
     pub link_events: bool,
     /// The driver reports the device's removal by itself.
     pub removal_events: bool,
+    /// What a frame has beyond the MTU, as the driver reckons it, in bytes.
+    pub overhead: u32,
 }
 
 impl DevInfo {
@@ -137,6 +145,7 @@ impl DevInfo {
             link_events: info.intr_lsc != 0 && !MUTE.contains(&driver.as_str()),
             driver,
             removal_events: info.intr_rmv != 0,
+            overhead: overhead(info),
         }
     }
 
@@ -163,9 +172,23 @@ pub(crate) fn copies(driver: &str) -> bool {
     COPIES.contains(&driver)
 }
 
+/// As DPDK reckons it: where a driver states both, their difference is what it adds to the MTU.
+fn overhead(info: &godwit_dev_info) -> u32 {
+    match info.max_rx_pktlen.checked_sub(info.max_mtu.into()) {
+        Some(beyond) if info.max_mtu != u16::MAX && beyond > 0 => beyond,
+        _ => HEADER_AND_FCS,
+    }
+}
+
+/// What the device's MTU has to be larger than that of the packets behind a tag (R95): many drivers count one or
+/// two tags beyond the MTU anyway.
+pub(crate) fn tag_allowance(info: &DevInfo, asked: &PortConfig, copies: bool) -> u16 {
+    let counted = copies || info.overhead >= HEADER_AND_FCS + TAG;
+    if asked.tagged && !counted { TAG as u16 } else { 0 }
+}
+
 /// The largest MTU that DPDK accepts. Drivers that claim no limit often have one on the frame's length.
 fn max_mtu(info: &godwit_dev_info) -> u16 {
-    // As DPDK reckons it: where a driver states both, their difference is what it adds to the MTU.
     let stated = info.max_mtu != u16::MAX && info.max_rx_pktlen > u32::from(info.max_mtu);
     if stated || info.max_rx_pktlen == 0 {
         return info.max_mtu;
@@ -228,14 +251,19 @@ impl Offloads {
 
 /// Fits what is asked for to what the device can do: DPDK's configuration, and the report so far.
 /// `data_room` is what one buffer of the pool holds, in bytes.
-pub(crate) fn plan(info: &DevInfo, asked: &PortConfig, data_room: u16) -> (godwit_port_conf, ConfigReport) {
+pub(crate) fn plan(
+    info: &DevInfo,
+    asked: &PortConfig,
+    allowance: u16,
+    data_room: u16,
+) -> (godwit_port_conf, ConfigReport) {
     let offloads = Offloads::get();
     let mut report = ConfigReport::default();
     (report.rx_queues, report.tx_queues) = plan_queues(info, asked, &mut report.notes);
     let mut conf = godwit_port_conf {
         rx_queues: report.rx_queues,
         tx_queues: report.tx_queues,
-        mtu: plan_mtu(info, asked.mtu, &mut report.notes),
+        mtu: plan_mtu(info, asked.mtu.map(|mtu| mtu.saturating_add(allowance)), &mut report.notes),
         intr_lsc: info.link_events.into(),
         intr_rmv: info.removal_events.into(),
         loopback: (asked.loopback && info.loops()).into(),
@@ -335,6 +363,7 @@ mod tests {
             rss_types: u64::MAX,
             link_events: false,
             removal_events: false,
+            overhead: HEADER_AND_FCS,
         }
     }
 
@@ -345,7 +374,7 @@ mod tests {
         let pool = Mempool::new("plan", 255, 0, 2048, None).expect("a pool");
         let asked = PortConfig { tx_checksums: true, rss: true, rx_queues: 4, ..PortConfig::new(pool) };
         for offered in [UDP | TCP, UDP, IPV4 | UDP | TCP] {
-            let (conf, report) = plan(&device(offered), &asked, 2048);
+            let (conf, report) = plan(&device(offered), &asked, 0, 2048);
             assert!(report.tx_checksums && device(offered).tx_checksums());
             assert_eq!(conf.tx_offloads, UDP, "offered {offered:#x}");
             assert_eq!(report.notes, [""; 0]);
@@ -354,11 +383,25 @@ mod tests {
             assert_eq!(conf.rx_offloads, 0);
         }
         for offered in [0, IPV4, IPV4 | TCP] {
-            let (conf, report) = plan(&device(offered), &asked, 2048);
+            let (conf, report) = plan(&device(offered), &asked, 0, 2048);
             assert!(!report.tx_checksums && conf.tx_offloads == 0);
             assert_eq!(report.notes, ["net_virtio does not fill in UDP checksums"]);
         }
-        let (conf, _) = plan(&device(UDP), &PortConfig { tx_checksums: false, ..asked }, 2048);
+        let (conf, _) = plan(&device(UDP), &PortConfig { tx_checksums: false, ..asked.clone() }, 0, 2048);
         assert_eq!(conf.tx_offloads, 0, "nobody asked");
+        r95_a_tag_has_room_beyond_the_mtu(&asked);
+    }
+
+    fn r95_a_tag_has_room_beyond_the_mtu(asked: &PortConfig) {
+        let tagged = PortConfig { tagged: true, mtu: Some(1500), ..asked.clone() };
+        let needs = |info: &DevInfo, asked: &PortConfig, copies| tag_allowance(info, asked, copies);
+        let tight = device(0);
+        let roomy = DevInfo { overhead: HEADER_AND_FCS + 8, ..device(0) };
+        assert_eq!(needs(&tight, &tagged, false), 4);
+        assert_eq!(needs(&tight, &PortConfig { tagged: false, ..tagged.clone() }, false), 0);
+        assert_eq!(needs(&tight, &tagged, true), 0, "what copies frames has room in its buffers");
+        assert_eq!(needs(&roomy, &tagged, false), 0, "the driver counts tags itself");
+        assert_eq!(plan(&tight, &tagged, 4, 2048).0.mtu, 1504);
+        assert_eq!(plan(&DevInfo { max_mtu: 1500, ..tight }, &tagged, 4, 2048).0.mtu, 1500);
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Control {
     pub(crate) watch: Option<Watch>,
     pub(crate) mac: [u8; 6],
     pub(crate) mtu: u16,
+    /// What a bond consists of; unplugged after it.
+    pub(crate) members: Vec<Arc<Device>>,
 }
 
 pub(crate) struct Device {
@@ -94,7 +96,13 @@ impl Device {
             driver: String::new(),
             devargs: devargs.into(),
             queues_out: AtomicUsize::new(0),
-            control: Mutex::new(Control { state: State::Plugged, watch: None, mac: [0; 6], mtu: 0 }),
+            control: Mutex::new(Control {
+                state: State::Plugged,
+                watch: None,
+                mac: [0; 6],
+                mtu: 0,
+                members: Vec::new(),
+            }),
         };
         // From here on an early return unplugs the device again, as it drops the value.
         device.driver = device.read_info()?.driver;

@@ -11,6 +11,7 @@
 //! must be dropped before their port is closed.
 
 mod args;
+mod bond;
 mod config;
 mod device;
 mod eal;
@@ -28,6 +29,7 @@ mod thread;
 mod time;
 mod vhost;
 
+pub use bond::{BondMode, Leg};
 pub use config::{ConfigReport, DevInfo, PortConfig};
 pub use device::max_devices;
 pub use eal::{Eal, EalConfig, HugePages, LogLevel, Pci, version};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::bond;
 use crate::config::{self, ConfigReport, PortConfig};
 use crate::device::{Device, Lease, State};
 use crate::error::{Errno, Result};
@@ -43,7 +44,10 @@ impl Port {
         let mut control = device
             .control_if("configure", |state| matches!(state, State::Plugged | State::Configured { .. }))?;
         let info = device.read_info()?;
-        let (conf, mut report) = config::plan(&info, &asked, asked.mempool.data_room());
+        let copies =
+            config::copies(&info.driver) || control.members.iter().any(|m| config::copies(&m.driver));
+        let allowance = config::tag_allowance(&info, &asked, copies);
+        let (conf, mut report) = config::plan(&info, &asked, allowance, asked.mempool.data_room());
         control.state = State::Plugged;
         // SAFETY: the port exists, is stopped and not controlled by anyone else; `conf` is readable.
         device.check("configuring", || unsafe { dpdk_sys::godwit_port_configure(device.id, &conf) })?;
@@ -60,6 +64,7 @@ impl Port {
             }
         }
         device.read_addresses(&mut control)?;
+        control.mtu -= allowance;
         report.mtu = control.mtu;
         control.state = State::Configured { rx: report.rx_queues, tx: report.tx_queues };
         Ok(report)
@@ -124,13 +129,16 @@ impl Port {
         // SAFETY: the port is configured, stopped and not controlled by anyone else.
         device.check("starting", || unsafe { dpdk_sys::rte_eth_dev_start(device.id) })?;
         control.state = State::Started { rx, tx };
-        let copies = config::copies(&device.driver);
+        bond::started(device, &control.members, tx)?;
+        let copies =
+            config::copies(&device.driver) || control.members.iter().any(|m| config::copies(&m.driver));
+        let lively = device.driver == bond::DRIVER;
         // SAFETY: the port runs with these queues and does not stop while a lease is out; it was stopped,
         // so no earlier handles exist.
         unsafe {
             Ok((
                 (0..rx).map(|queue| RxQueue::new(device.id, queue, copies, Lease::new(&self.0))).collect(),
-                (0..tx).map(|queue| TxQueue::new(device.id, queue, Lease::new(&self.0))).collect(),
+                (0..tx).map(|queue| TxQueue::new(device.id, queue, lively, Lease::new(&self.0))).collect(),
             ))
         }
     }

@@ -3,6 +3,7 @@
 use godwit_packet::Takes;
 
 use crate::config::DevInfo;
+use crate::device::Device;
 use crate::error::{Result, Said};
 use crate::link::{self, Link, LinkEvent, Watch};
 use crate::log;
@@ -140,19 +141,7 @@ impl Port {
     /// [`crate::Error::Port`] where the driver fails.
     pub fn stats(&self) -> Result<Stats> {
         let _control = self.0.control();
-        let mut s = dpdk_sys::godwit_stats::default();
-        // SAFETY: the port exists; `s` is writable.
-        self.0.check("reading the counters", || unsafe { dpdk_sys::godwit_port_stats(self.0.id, &mut s) })?;
-        Ok(Stats {
-            rx_packets: s.rx_packets,
-            tx_packets: s.tx_packets,
-            rx_bytes: s.rx_bytes,
-            tx_bytes: s.tx_bytes,
-            rx_missed: s.rx_missed,
-            rx_errors: s.rx_errors,
-            tx_errors: s.tx_errors,
-            rx_no_mbuf: s.rx_no_mbuf,
-        })
+        stats_of(&self.0)
     }
 
     /// What the device can do.
@@ -185,4 +174,21 @@ impl Port {
     pub fn name(&self) -> &str {
         &self.0.name
     }
+}
+
+/// A device's counters. Its lock, or that of the bond that it is in, is held.
+pub(crate) fn stats_of(device: &Device) -> Result<Stats> {
+    let mut s = dpdk_sys::godwit_stats::default();
+    // SAFETY: the port exists; `s` is writable.
+    device.check("reading the counters", || unsafe { dpdk_sys::godwit_port_stats(device.id, &mut s) })?;
+    Ok(Stats {
+        rx_packets: s.rx_packets,
+        tx_packets: s.tx_packets,
+        rx_bytes: s.rx_bytes,
+        tx_bytes: s.tx_bytes,
+        rx_missed: s.rx_missed,
+        rx_errors: s.rx_errors,
+        tx_errors: s.tx_errors,
+        rx_no_mbuf: s.rx_no_mbuf,
+    })
 }

@@ -17,6 +17,8 @@ pub struct RxQueue {
 pub struct TxQueue {
     port: u16,
     queue: u16,
+    /// See [`TxQueue::keep_alive`].
+    lively: bool,
     lease: Lease,
 }
 
@@ -71,8 +73,8 @@ impl RxQueue {
 impl TxQueue {
     /// # Safety
     /// The port runs as long as `lease` is held, has that queue, and no other handle of it exists.
-    pub(crate) unsafe fn new(port: u16, queue: u16, lease: Lease) -> Self {
-        Self { port, queue, lease }
+    pub(crate) unsafe fn new(port: u16, queue: u16, lively: bool, lease: Lease) -> Self {
+        Self { port, queue, lively, lease }
     }
 
     /// Sends frames from the front of `pkts` until the queue is full, removes those and returns how many
@@ -89,6 +91,17 @@ impl TxQueue {
             mbuf::forget_front(pkts, sent);
             sent
         }
+    }
+
+    /// Has the driver do what it does besides when frames are sent: a bond's sends its LACP frames then. `true` where
+    /// it wants that, every 100 ms at least; for other drivers nothing happens.
+    #[inline]
+    pub fn keep_alive(&mut self) -> bool {
+        if self.lively {
+            // SAFETY: the port runs and `&mut self` is the queue's only handle; of no frames the driver reads none.
+            unsafe { dpdk_sys::godwit_tx_burst(self.port, self.queue, std::ptr::null_mut(), 0) };
+        }
+        self.lively
     }
 
     /// Checks and adapts frames that carry offload flags, as some drivers need before [`Self::tx`].

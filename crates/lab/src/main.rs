@@ -13,6 +13,7 @@ use godwit_lab::lab::{Lab, cleanup, take_down};
 use godwit_lab::mover::{How, hot_move, timeline};
 use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::compare::Compare;
+use godwit_lab::scenario::fabric::Fabric;
 use godwit_lab::scenario::frozen::FrozenSender;
 use godwit_lab::scenario::guest::GuestTalk;
 use godwit_lab::scenario::guest_memory::GuestMemory;
@@ -48,6 +49,8 @@ enum Command {
     RouterRole(RouterRole),
     /// Let receive queues change workers while two VMs talk
     Placement(Placement),
+    /// Lose a leg of a bond in a VLAN while VMs talk to another's NVE behind it
+    Fabric(Fabric),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
@@ -136,6 +139,7 @@ impl Command {
             Command::SplitBrain(scenario) => scenario.run(),
             Command::RouterRole(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
+            Command::Fabric(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
             Command::GuestMemory(scenario) => scenario.run(),

@@ -89,7 +89,10 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
         look::<false, _, _, _>(cx, looks, &burst[..n], &port);
     }
     cx.out.ended(Pass::Look);
-    apply(cx, looks, &mut burst[..n], &port);
+    match cx.tables.tunnels.have_tags() {
+        false => apply::<false, _, _, _>(cx, looks, &mut burst[..n], &port),
+        true => apply::<true, _, _, _>(cx, looks, &mut burst[..n], &port),
+    }
     cx.out.ended(Pass::Apply);
     run::emit(cx, looks, burst, |cx, packet| apply_cold(cx, packet, &port));
     cx.out.ended(Pass::Emit);
@@ -182,9 +185,9 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
 }
 
 /// Pass two, the straight lines: to another NVE and to another port here. Whatever has no exit after
-/// it is unchanged and goes the long way.
+/// it is unchanged and goes the long way. `TAGS`: some uplink is in a VLAN (R95).
 #[inline(never)]
-fn apply<P: Packet, O: Output<P>, S>(
+fn apply<const TAGS: bool, P: Packet, O: Output<P>, S>(
     cx: &mut Context<'_, P, O, S>,
     looks: &mut [Look],
     burst: &mut [P],
@@ -201,7 +204,7 @@ fn apply<P: Packet, O: Output<P>, S>(
             Some(Fib::Remote(to)) => match tables.tunnels.ready_for_frame(to, look.v4, look.hash) {
                 Some((tunnel, header)) => {
                     let patch = Patch { vni: port.vni, hash: look.hash, class: look.class };
-                    match encapsulate(packet, tunnel, header, patch) {
+                    match encapsulate::<TAGS, _>(packet, tunnel, header, patch) {
                         Ok(grown) => {
                             look.len += grown as u32;
                             encapsulated += 1;

@@ -9,9 +9,9 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_tables::update::VnIdx;
 use godwit_tables::{DropReason, Tables};
-use godwit_wire::ethernet::Ethernet;
-use godwit_wire::outer::{Outer, V4_LEN, V6_LEN};
-use godwit_wire::{Ecn, EtherType, Mac, Vni, ecn};
+use godwit_wire::ethernet::{Ethernet, Membership, TAG_LEN, membership, strip_tag};
+use godwit_wire::outer::{Outer, TAGGED_V4_LEN, V4_LEN, V6_LEN};
+use godwit_wire::{Ecn, EtherType, Mac, VlanId, Vni, ecn};
 
 use crate::classify::{Addresses, is_group};
 use crate::packet::Packet;
@@ -59,7 +59,11 @@ pub(crate) fn look_inside(
         return Err(DropReason::InnerMulticastSource);
     }
     if a.ethertype.is_tag() && !vn.transparent {
-        return Err(DropReason::InnerVlan);
+        // A tag without a VLAN is as good as none, and is taken off; one behind it is one too many.
+        let untagged = inner.get(TAG_LEN..).and_then(Addresses::of);
+        if membership(inner) != Membership::Priority || untagged.is_some_and(|a| a.ethertype.is_tag()) {
+            return Err(DropReason::InnerVlan);
+        }
     }
     if Ethernet::new_checked(inner).is_err() {
         // Half a tag: nobody knows what the frame is (R10).
@@ -103,7 +107,12 @@ pub(crate) struct Own {
     /// Not 0: none.
     no_v6: u64,
     port: u64,
+    /// Type and VLAN of the tag; 0: none.
+    tag: u32,
 }
+
+/// Type and VLAN of a tag; priority and DEI are its sender's.
+const TAG_MASK: u32 = u32::from_le_bytes([0xff, 0xff, 0x0f, 0xff]);
 
 impl Own {
     pub const fn new(mac: Mac, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>, vxlan_port: u16) -> Own {
@@ -123,14 +132,27 @@ impl Own {
             v6,
             no_v6,
             port: vxlan_port.swap_bytes() as u64,
+            tag: 0,
         }
+    }
+
+    /// The same addresses in a VLAN (R95).
+    pub const fn in_vlan(self, vlan: Option<VlanId>) -> Own {
+        let tag = match vlan {
+            None => 0,
+            Some(id) => {
+                let [high, low] = id.get().to_be_bytes();
+                u32::from_le_bytes([0x81, 0x00, high, low])
+            }
+        };
+        Own { tag, ..self }
     }
 }
 
 /// A VXLAN packet of the usual shape, to us.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Usual {
-    /// Where the inner frame begins: 50 or 70.
+    /// Where the inner frame begins: 50 or 70, behind a tag 54 or 74.
     pub inner_offset: usize,
     /// Where it ends.
     pub inner_end: usize,
@@ -139,18 +161,31 @@ pub(crate) struct Usual {
     pub dst: u64,
 }
 
-/// Recognises the usual shape. `None` says nothing about a packet: look closer.
+/// Recognises the usual shape. `None` says nothing about a packet: look closer. `TAGGED`: behind the tag of the
+/// uplink's VLAN, and no other.
 #[inline(always)]
-pub(crate) fn usual(frame: &[u8], own: &Own) -> Option<Usual> {
+pub(crate) fn usual<const TAGGED: bool>(frame: &[u8], own: &Own) -> Option<Usual> {
+    if !TAGGED {
+        let h: &[u8; V4_LEN + 14] = frame.first_chunk()?;
+        return if le64(h, 0) << 16 == own.mac { usual_ip(h, frame, own) } else { None };
+    }
+    let h: &[u8; TAGGED_V4_LEN + 14] = frame.first_chunk()?;
+    if le64(h, 0) << 16 != own.mac || le32(h, 12) & TAG_MASK != own.tag {
+        return None;
+    }
+    let behind = &frame[TAG_LEN..];
+    let u = usual_ip(behind.first_chunk()?, behind, own)?;
+    Some(Usual { inner_offset: u.inner_offset + TAG_LEN, inner_end: u.inner_end + TAG_LEN, ..u })
+}
+
+/// The rest of a frame whose addresses are right; `h` is its start, and what stands there for addresses is not looked at.
+#[inline(always)]
+fn usual_ip(h: &[u8; V4_LEN + 14], frame: &[u8], own: &Own) -> Option<Usual> {
     const V4: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
     const V6: u32 = u32::from_le_bytes([0x86, 0xdd, 0x60, 0]);
     // EtherType, version, header length and the lower bit of ECN: it may be 00 or 10.
     const V4_MASK: u32 = u32::from_le_bytes([0xff, 0xff, 0xff, 0x01]);
     const V6_MASK: u32 = u32::from_le_bytes([0xff, 0xff, 0xf0, 0x10]);
-    let h: &[u8; V4_LEN + 14] = frame.first_chunk()?;
-    if le64(h, 0) << 16 != own.mac {
-        return None;
-    }
     let front = le32(h, 12);
     if front & V4_MASK == V4 {
         usual_v4(h, frame.len(), own)
@@ -239,10 +274,14 @@ fn usual_inner<const N: usize>(
     Some(Usual { inner_offset: inner, inner_end: udp + usize::from(udp_len), vni, dst })
 }
 
-/// Cuts a packet down to its inner frame, outer padding gone too, and passes the outer ECN on.
-pub(crate) fn decapsulate<P: Packet>(packet: &mut P, outer: &Outer) {
+/// Cuts a packet down to its inner frame, outer padding gone too, and passes the outer ECN on. A priority tag goes
+/// where the VN strips tags (`untag`).
+pub(crate) fn decapsulate<P: Packet>(packet: &mut P, outer: &Outer, untag: bool) {
     packet.truncate(outer.inner_end);
     packet.trim_front(outer.inner_offset);
+    if untag && membership(packet.data()) == Membership::Priority && strip_tag(packet.data_mut()).is_ok() {
+        packet.trim_front(TAG_LEN);
+    }
     // The look before has dropped what this would refuse.
     let merged = ecn::apply_to_frame(packet.data_mut(), outer.ecn);
     debug_assert!(merged.is_ok());
@@ -276,7 +315,7 @@ mod tests {
 
     /// Whatever [`usual`] accepts, the complete parser accepts with the same answer.
     fn agree(frame: &[u8]) -> Option<Usual> {
-        let u = usual(frame, &OWN)?;
+        let u = usual::<false>(frame, &OWN)?;
         let outer = parse_outer(frame, 4789).expect("the parser accepts what is usual");
         assert_eq!((outer.inner_offset, outer.inner_end, outer.vni), (u.inner_offset, u.inner_end, u.vni));
         assert!(outer.dst == IpAddr::V4(V4) || outer.dst == IpAddr::V6(V6));
@@ -312,11 +351,11 @@ mod tests {
                 Vxlan { eth: (MAC, Mac::BROADCAST), ..p() },
             ];
             for x in odd {
-                assert_eq!(usual(&x.frame(&inner(50)), &OWN), None);
+                assert_eq!(usual::<false>(&x.frame(&inner(50)), &OWN), None);
             }
-            assert_eq!(usual(&p().frame(&inner(50)[..13]), &OWN), None);
+            assert_eq!(usual::<false>(&p().frame(&inner(50)[..13]), &OWN), None);
             let one_family = Own::new(MAC, six.then_some(V4), (!six).then_some(V6), 4789);
-            assert_eq!(usual(&p().frame(&inner(50)), &one_family), None);
+            assert_eq!(usual::<false>(&p().frame(&inner(50)), &one_family), None);
         }
         for x in [
             Vxlan { frag: 0x2000, ..packet(false) },
@@ -324,7 +363,7 @@ mod tests {
             Vxlan { ip_checksum: Ck::Bad, ..packet(false) },
             Vxlan { options: vec![1; 4], ..packet(false) },
         ] {
-            assert_eq!(usual(&x.frame(&inner(50)), &OWN), None);
+            assert_eq!(usual::<false>(&x.frame(&inner(50)), &OWN), None);
         }
     }
 
@@ -346,6 +385,27 @@ mod tests {
                 }
             }
             agree(&f);
+        }
+
+        #[test]
+        fn r95_behind_its_tag_the_same_and_behind_no_other(
+            six in any::<bool>(),
+            len in 0usize..80,
+            tci in prop_oneof![Just(100u16), Just(0x6064), any::<u16>()],
+            tpid in prop_oneof![Just(0x8100u16), any::<u16>()],
+            changes in proptest::collection::vec((0usize..90, any::<u8>()), 0..2),
+        ) {
+            let mut f = packet(six).frame(&inner(len));
+            for (at, value) in changes {
+                if let Some(b) = f.get_mut(at) {
+                    *b = value;
+                }
+            }
+            let own = OWN.in_vlan(VlanId::new(100));
+            let expected = usual::<false>(&f, &own).filter(|_| tpid == 0x8100 && tci & 0x0fff == 100);
+            let found = usual::<true>(&frames::tagged(&f, tpid, tci), &own);
+            let moved = |u: Usual| Usual { inner_offset: u.inner_offset + 4, inner_end: u.inner_end + 4, ..u };
+            prop_assert_eq!(found, expected.map(moved));
         }
     }
 }

@@ -4,20 +4,22 @@ use godwit_tables::tunnels::Tunnel;
 use godwit_tables::update::TunnelIdx;
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::{
-    OuterHeader, Patch, V4_LEN, V6_LEN, copy_dscp, fill_udp_checksum, leave_udp_checksum,
+    OuterHeader, Patch, TAGGED_V4_LEN, TAGGED_V6_LEN, V4_LEN, V6_LEN, copy_dscp, fill_udp_checksum,
+    leave_udp_checksum,
 };
-use godwit_wire::{Class, Dscp, Family, Vni, ethernet, ipv6, tenant, udp};
+use godwit_wire::{Class, Dscp, Family, Vni, ipv6, tenant, udp};
 
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource, Unfinished};
 use crate::{DEFAULT_TTL, Output};
 
-/// Puts the outer header of a tunnel before an inner frame; returns by how much it grew.
+/// Puts the outer header of a tunnel before an inner frame; returns by how much it grew. `TAGS`: the header may have
+/// an 802.1Q tag, which nobody needs to look for where no uplink is in a VLAN (R95).
 ///
 /// # Errors
 /// [`DropReason::TooBig`] (R8) or [`DropReason::NoHeadroom`]; the packet is unchanged then.
 #[inline(always)]
-pub(crate) fn encapsulate<P: Packet>(
+pub(crate) fn encapsulate<const TAGS: bool, P: Packet>(
     packet: &mut P,
     tunnel: &Tunnel,
     header: &OuterHeader,
@@ -27,17 +29,38 @@ pub(crate) fn encapsulate<P: Packet>(
     if inner_len > usize::from(tunnel.inner_max) {
         return Err(DropReason::TooBig);
     }
+    if TAGS && header.is_tagged() {
+        return put_tagged(packet, header, inner_len, patch);
+    }
     // Two copies of constant length instead of one of variable length.
+    if header.is_plain_v4() {
+        let room = packet.prepend_chunk();
+        header.write_v4(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
+        Ok(V4_LEN)
+    } else {
+        let room = packet.prepend_chunk();
+        header.write_v6(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
+        Ok(V6_LEN)
+    }
+}
+
+#[inline(always)]
+fn put_tagged<P: Packet>(
+    packet: &mut P,
+    header: &OuterHeader,
+    inner_len: usize,
+    patch: Patch,
+) -> Result<usize, DropReason> {
     match header.family() {
         Family::V4 => {
             let room = packet.prepend_chunk();
-            header.write_v4(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
-            Ok(V4_LEN)
+            header.write_tagged_v4(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
+            Ok(TAGGED_V4_LEN)
         }
         Family::V6 => {
             let room = packet.prepend_chunk();
-            header.write_v6(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
-            Ok(V6_LEN)
+            header.write_tagged_v6(room.ok_or(DropReason::NoHeadroom)?, inner_len, patch);
+            Ok(TAGGED_V6_LEN)
         }
     }
 }
@@ -77,9 +100,9 @@ pub(crate) fn finish<'a, P: Packet + 'a>(
 }
 
 fn leave_checksum<P: Packet>(packet: &mut P, vxlan_port: u16) -> bool {
-    let Ok(l3_len) = leave_udp_checksum(packet.data_mut(), vxlan_port) else { return false };
+    let Ok((l2_len, l3_len)) = leave_udp_checksum(packet.data_mut(), vxlan_port) else { return false };
     packet.hand_on(Unfinished {
-        l2_len: ethernet::HEADER_LEN,
+        l2_len,
         l3_len,
         l4_len: udp::HEADER_LEN,
         six: l3_len == ipv6::HEADER_LEN,
@@ -106,7 +129,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         };
         let uplink = tunnel.uplink;
         let patch = Patch { vni, hash: look.hash, class: Class::new(dscp, look.ecn) };
-        if let Err(reason) = encapsulate(&mut packet, tunnel, header, patch) {
+        if let Err(reason) = encapsulate::<true, _>(&mut packet, tunnel, header, patch) {
             return Err((packet, reason));
         }
         if ttl != header.ttl() {

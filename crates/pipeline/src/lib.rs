@@ -181,6 +181,15 @@ impl Pipeline {
         }
     }
 
+    /// Puts the tag of the VLAN that `port` is in, if it is an uplink in one, into a frame of control's (R95). False,
+    /// and no change, where the headroom is too small.
+    pub fn tag<P: Packet>(packet: &mut P, port: PortIdx, tables: &Tables) -> bool {
+        match tables.ports.role(port) {
+            Some(&PortRole::Uplink { vlan, .. }) => underlay::put_in_vlan(packet, vlan),
+            _ => true,
+        }
+    }
+
     /// Sends frames another way that had been sent to `port` of the VM `key`, which runs there no longer: wherever
     /// the tables say now (R45). Leaves `frames` empty. They count as decapsulated again when they are delivered.
     pub fn redirect<P: Packet, O: Output<P>, S: PacketSource<P>>(

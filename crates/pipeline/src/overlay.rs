@@ -5,6 +5,7 @@ use godwit_tables::update::{Key, VnIdx};
 use godwit_tables::vms::Fib;
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::Mac;
+use godwit_wire::ethernet::{TAG_LEN, strip_tag};
 use godwit_wire::outer::{Outer, parse_outer};
 
 use crate::classify::{Addresses, From, is_group, outer_drop};
@@ -63,9 +64,11 @@ pub(crate) struct Classified {
     pub kind: Kind,
     /// VN, inner destination and outer header, for VXLAN to us.
     pub inner: Option<(VnIdx, Mac, Outer)>,
+    /// The VN strips tags: a priority tag of the inner frame is taken off.
+    pub untag: bool,
 }
 
-/// Looks at a frame from an uplink. No side effects.
+/// Looks at a frame from an uplink, behind the tag that [`Uplink::untags`] has seen. No side effects.
 pub(crate) fn classify(
     frame: &[u8],
     contiguous: bool,
@@ -76,9 +79,10 @@ pub(crate) fn classify(
     match classify_vxlan(frame, contiguous, uplink, tables, last) {
         Ok((vn, dst, outer)) => {
             let kind = if is_group(dst) { Kind::Group } else { Kind::Unicast };
-            Classified { kind, inner: Some((vn, Mac::from_u64(dst), outer)) }
+            let untag = !tables.vns.get(vn).is_some_and(|v| v.transparent_vlan);
+            Classified { kind, inner: Some((vn, Mac::from_u64(dst), outer)), untag }
         }
-        Err(kind) => Classified { kind, inner: None },
+        Err(kind) => Classified { kind, inner: None, untag: false },
     }
 }
 
@@ -118,7 +122,10 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     seen: &mut Seen,
 ) {
     let looks = &mut looks[..n.min(MAX_BURST)];
-    look(cx, looks, &burst[..n], uplink, seen);
+    match uplink.vlan() {
+        None => look::<false, _, _, _>(cx, looks, &burst[..n], uplink, seen),
+        Some(_) => look::<true, _, _, _>(cx, looks, &burst[..n], uplink, seen),
+    }
     cx.out.ended(Pass::Look);
     apply(cx, looks, &mut burst[..n]);
     cx.out.ended(Pass::Apply);
@@ -146,11 +153,11 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
     cx.tables.counters.worker.decapsulated += decapsulated;
 }
 
-/// Pass one: headers, keys, prefetch of locations.
+/// Pass one: headers, keys, prefetch of locations. `TAGGED`: the uplink is in a VLAN (R95).
 ///
 /// A function of its own: one call a burst, and registers for what the loop needs instead of for all of a worker's step.
 #[inline(never)]
-fn look<P: Packet, O, S>(
+fn look<const TAGGED: bool, P: Packet, O, S>(
     cx: &mut Context<'_, P, O, S>,
     looks: &mut [Look],
     burst: &[P],
@@ -165,7 +172,7 @@ fn look<P: Packet, O, S>(
         let frame = packet.data();
         bytes += frame.len() as u64;
         // A card's word on checksums says nothing here: some call the one that VXLAN leaves out a wrong one.
-        let usual = usual(frame, &own).filter(|_| packet.is_contiguous());
+        let usual = usual::<TAGGED>(frame, &own).filter(|_| packet.is_contiguous());
         let vn = usual.and_then(|u| find_vn(cx.tables, u.vni, &mut last).ok());
         look.usual = vn.is_some();
         look.key = Key(0);
@@ -212,6 +219,27 @@ fn in_one_piece<P: Packet, O: Output<P>, S: PacketSource<P>>(
     Some(whole)
 }
 
+/// Takes off the tag that makes the frame the uplink's, if it has one. `None`: the frame was dropped.
+fn untag<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    mut packet: P,
+    uplink: &Uplink,
+) -> Option<P> {
+    match uplink.untags(packet.data()) {
+        Ok(false) => {}
+        Ok(true) => {
+            let stripped = strip_tag(packet.data_mut());
+            debug_assert!(stripped.is_ok(), "a tag that was seen is there");
+            packet.trim_front(TAG_LEN);
+        }
+        Err(reason) => {
+            cx.drop(packet, reason);
+            return None;
+        }
+    }
+    Some(packet)
+}
+
 /// Everything but the usual for a port here.
 #[cold]
 #[inline(never)]
@@ -220,14 +248,15 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     packet: P,
     uplink: &Uplink,
 ) {
-    let Some(mut packet) = in_one_piece(cx, packet) else { return };
+    let Some(packet) = in_one_piece(cx, packet) else { return };
+    let Some(mut packet) = untag(cx, packet, uplink) else { return };
     let c = classify(packet.data(), packet.is_contiguous(), uplink, cx.tables, &mut None);
     let (vn, dst, outer) = match (c.kind, c.inner) {
         (Kind::Drop(reason), _) => return cx.drop(packet, reason),
         (_, None) => return cx.underlay(packet, uplink),
         (_, Some(inner)) => inner,
     };
-    decapsulate(&mut packet, &outer);
+    decapsulate(&mut packet, &outer, c.untag);
     if c.kind == Kind::Group {
         cx.tables.counters.worker.decapsulated += 1;
         return cx.flood(packet, vn, None);

@@ -160,7 +160,7 @@ fn check_nd(
     found: &mut Found,
 ) -> Result<(), DropReason> {
     match ndp::kind(eth.payload()) {
-        Ok(ndp::NEIGHBOR_SOLICIT | ndp::NEIGHBOR_ADVERT) | Err(WireError::TooDeep) => {}
+        Ok(ndp::NEIGHBOR_SOLICIT | ndp::NEIGHBOR_ADVERT) => {}
         _ => return Ok(()),
     }
     let (mac, target) = match ndp::parse(eth.payload()) {
@@ -179,7 +179,7 @@ pub(crate) fn arp(packet: &[u8], a: Addresses, port: &Port, tables: &Tables, now
     let Ok(arp) = Arp::new_checked(packet) else { return Wish::Drop(DropReason::ArpMalformed) };
     if !a.to_group() {
         // To the owner itself: to see whether it is alive, or to answer it (R28).
-        return if a.dst == 0 { Wish::Drop(DropReason::ArpMalformed) } else { Wish::Unicast(a.dst_mac()) };
+        return if a.dst == 0 { Wish::Drop(DropReason::UnknownUnicast) } else { Wish::Unicast(a.dst_mac()) };
     }
     if arp.is_gratuitous(a.src_mac()) {
         return Wish::Announce(AnnounceKind::GratuitousArp, Some(arp.spa().into()));
@@ -209,7 +209,8 @@ pub(crate) fn nd(packet: &[u8], port: &Port, tables: &Tables, now: Instant) -> W
         Ok(Ndp::Solicit(s)) => solicit(&s, port, tables, now),
         Ok(Ndp::Advert(adv)) => advert(&adv, port, tables, now),
         Ok(Ndp::RouterSolicit | Ndp::RouterAdvert | Ndp::Redirect) | Err(WireError::NotThis) => Wish::Flood,
-        Err(_) => Wish::Drop(DropReason::NdMalformed),
+        Err(_) if ndp::looks_like(packet) => Wish::Drop(DropReason::NdMalformed),
+        Err(_) => Wish::Drop(DropReason::InnerMalformed),
     }
 }
 

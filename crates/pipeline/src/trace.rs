@@ -14,13 +14,14 @@ use godwit_tables::tunnels::Tunnel;
 use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
 use godwit_tables::vms::{Fib, State};
 use godwit_tables::{Dispatch, DropReason, Tables};
-use godwit_wire::ethernet::TAG_LEN;
+use godwit_wire::ethernet::{Membership, TAG_LEN, membership};
 use godwit_wire::policy::{self, Direction};
 use godwit_wire::{Dscp, EtherType, FlowHash, Instant, Mac, Vni, tenant};
 
 use crate::access::{self, Wish};
 use crate::bum::{check_word, destinations};
 use crate::classify::{Addresses, From, flight_ttl};
+use crate::mem::MAX_FRAME;
 use crate::overlay::{self, Kind};
 use crate::port::Port;
 use crate::proxy::Resolution;
@@ -192,9 +193,35 @@ impl Trace {
 pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> Trace {
     let role = tables.ports.role(ingress).copied();
     let first = Step::Ingress { port: ingress, role };
-    let trace = Trace { steps: [first; MAX_STEPS], len: 1 };
+    let mut trace = Trace { steps: [first; MAX_STEPS], len: 1 };
+    let (mut bare, mut room) = ([0; MAX_FRAME], [0; MAX_FRAME]);
+    let untags = match role {
+        Some(PortRole::Uplink { .. }) => Uplink::of(ingress, &role).untags(frame),
+        _ => Ok(false),
+    };
+    let frame = match untags {
+        Ok(false) => frame,
+        Ok(true) => {
+            trace.push(Step::Untagged);
+            untagged(frame, &mut bare)
+        }
+        Err(reason) => {
+            trace.push(Step::Verdict(Verdict::Drop(reason)));
+            return trace;
+        }
+    };
     let inner = (0, frame.len());
-    let mut t = Tracer { tables, ingress, frame, now, v4: false, hash: FlowHash(0), inner, trace };
+    let mut t = Tracer {
+        tables,
+        ingress,
+        frame,
+        now,
+        v4: false,
+        hash: FlowHash(0),
+        inner,
+        room: Some(&mut room),
+        trace,
+    };
     let verdict = match role {
         None => Verdict::Drop(DropReason::PortUnknown),
         Some(PortRole::Access { vn, mac, admission }) => {
@@ -214,6 +241,14 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
     t.trace
 }
 
+/// The frame without its first tag, in `room`; what does not fit there is cut off.
+fn untagged<'a>(frame: &[u8], room: &'a mut [u8; MAX_FRAME]) -> &'a [u8] {
+    let len = (frame.len() - TAG_LEN).min(room.len());
+    room[..12].copy_from_slice(&frame[..12]);
+    room[12..len].copy_from_slice(&frame[12 + TAG_LEN..len + TAG_LEN]);
+    &room[..len]
+}
+
 struct Tracer<'a> {
     tables: &'a Tables,
     ingress: PortIdx,
@@ -225,6 +260,8 @@ struct Tracer<'a> {
     hash: FlowHash,
     /// Where in `frame` the tenant's begins and ends.
     inner: (usize, usize),
+    /// Where a tenant's frame without its tag can lie.
+    room: Option<&'a mut [u8; MAX_FRAME]>,
     trace: Trace,
 }
 
@@ -252,12 +289,10 @@ impl<'a> Tracer<'a> {
         self.trace.push(Step::Untagged);
         // Without the tag: the addresses, then what follows the tag. Only the start matters to
         // `inspect`; a control message is far shorter than this.
-        let mut bare = [0; crate::mem::MAX_FRAME];
-        let len = (self.frame.len() - TAG_LEN).min(bare.len());
-        bare[..12].copy_from_slice(&self.frame[..12]);
-        bare[12..len].copy_from_slice(&self.frame[12 + TAG_LEN..len + TAG_LEN]);
-        self.see(&bare[..len]);
-        let (wish, _) = access::inspect(&bare[..len], true, port, self.tables, self.now);
+        let mut room = [0; MAX_FRAME];
+        let bare = untagged(self.frame, &mut room);
+        self.see(bare);
+        let (wish, _) = access::inspect(bare, true, port, self.tables, self.now);
         self.wish(wish, port, self.frame.len() - TAG_LEN)
     }
 
@@ -332,15 +367,24 @@ impl<'a> Tracer<'a> {
             (_, Some(inner)) => inner,
             (_, None) => return self.underlay(uplink),
         };
-        self.inner = (outer.inner_offset, outer.inner_end);
-        self.see(self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default());
+        let inner = self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
         self.trace.push(Step::Outer { sender: outer.src, ttl: outer.ttl });
         self.trace.push(Step::VnFound { vn, vni: outer.vni });
+        self.inner = (outer.inner_offset, outer.inner_end);
+        if c.untag
+            && membership(inner) == Membership::Priority
+            && let Some(room) = self.room.take()
+        {
+            self.trace.push(Step::Untagged);
+            self.frame = untagged(inner, room);
+            self.inner = (0, self.frame.len());
+        }
+        let inner = self.frame.get(self.inner.0..self.inner.1).unwrap_or_default();
+        self.see(inner);
         if c.kind == Kind::Group {
-            let inner = self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
             return self.flood(vn, inner, false);
         }
-        self.resolve(Key::new(vn, dst), outer.inner_end - outer.inner_offset, From::outer(&outer))
+        self.resolve(Key::new(vn, dst), self.inner.1 - self.inner.0, From::outer(&outer))
     }
 
     fn underlay(&self, uplink: &Uplink) -> Verdict {

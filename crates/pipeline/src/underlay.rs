@@ -7,9 +7,10 @@ use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, PortRole};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{Arp, ArpRepr};
+use godwit_wire::ethernet::Membership;
 use godwit_wire::ndp::{self, AdvertFrame, Ndp};
 use godwit_wire::quote::parse_too_big;
-use godwit_wire::{EtherType, Ipv4, Ipv6, Mac, ethernet, icmpv4, icmpv6, peer};
+use godwit_wire::{EtherType, Ipv4, Ipv6, Mac, VlanId, ethernet, icmpv4, icmpv6, peer};
 
 use crate::classify::Addresses;
 use crate::context::Context;
@@ -28,6 +29,7 @@ pub(crate) struct Uplink {
     link_v6: Option<Ipv6Addr>,
     link_local: Option<Ipv6Addr>,
     exception: Option<PortIdx>,
+    vlan: Option<VlanId>,
 }
 
 impl Uplink {
@@ -35,8 +37,8 @@ impl Uplink {
     #[inline]
     pub fn of(port: PortIdx, role: &Option<PortRole>) -> Uplink {
         match *role {
-            Some(PortRole::Uplink { mac, v4, v6, link_v4, link_v6, v6_link_local, exception }) => {
-                Uplink { port, mac, v4, v6, link_v4, link_v6, link_local: v6_link_local, exception }
+            Some(PortRole::Uplink { mac, v4, v6, link_v4, link_v6, v6_link_local, exception, vlan }) => {
+                Uplink { port, mac, v4, v6, link_v4, link_v6, link_local: v6_link_local, exception, vlan }
             }
             _ => Uplink {
                 port,
@@ -47,14 +49,36 @@ impl Uplink {
                 link_v6: None,
                 link_local: None,
                 exception: None,
+                vlan: None,
             },
+        }
+    }
+
+    /// The VLAN that it is in.
+    #[inline]
+    pub fn vlan(&self) -> Option<VlanId> {
+        self.vlan
+    }
+
+    /// A frame that came in has a tag that goes before it is looked at: that of the uplink's VLAN, or, where that is
+    /// in none, a priority tag, which means as much as none. What belongs elsewhere is none of the uplink's, as it
+    /// would be none of a kernel's interface for the VLAN (R95).
+    ///
+    /// # Errors
+    /// [`DropReason::OtherVlan`].
+    pub fn untags(&self, frame: &[u8]) -> Result<bool, DropReason> {
+        match (self.vlan, ethernet::membership(frame)) {
+            (None, Membership::Priority) => Ok(true),
+            (None, _) => Ok(false),
+            (Some(own), Membership::Vlan(id)) if own.get() == id => Ok(true),
+            (Some(_), _) => Err(DropReason::OtherVlan),
         }
     }
 
     /// The addresses to which VXLAN comes.
     #[inline]
     pub fn own(&self, vxlan_port: u16) -> Own {
-        Own::new(self.mac, self.v4, self.v6, vxlan_port)
+        Own::new(self.mac, self.v4, self.v6, vxlan_port).in_vlan(self.vlan)
     }
 
     /// Another NVE may send VXLAN to this address.
@@ -221,7 +245,19 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 return self.hand_to_host(packet, uplink, used);
             }
         };
-        if answered { self.send(uplink.port, packet) } else { self.drop(packet, DropReason::NoBuffer) }
+        match answered {
+            true => self.send_in_vlan(uplink.port, packet, uplink.vlan),
+            false => self.drop(packet, DropReason::NoBuffer),
+        }
+    }
+
+    /// Sends a frame by an uplink, with the tag of its VLAN.
+    fn send_in_vlan(&mut self, uplink: PortIdx, mut packet: P, vlan: Option<VlanId>) {
+        if put_in_vlan(&mut packet, vlan) {
+            self.send(uplink, packet);
+        } else {
+            self.drop(packet, DropReason::NoHeadroom);
+        }
     }
 
     /// Passes on what a router says of packets that were too big for the underlay, if it quotes one that can
@@ -278,19 +314,33 @@ pub(crate) fn is_valid_echo(frame: &[u8]) -> bool {
         || icmpv6::echo_reply_in_place(room, DEFAULT_TTL).is_ok()
 }
 
-/// The host's frames leave through the uplink as they are.
+/// Puts the tag of an uplink's VLAN, if it is in one, into a frame that has none (R95). False, and no change, where
+/// the headroom is too small.
+pub(crate) fn put_in_vlan<P: Packet>(packet: &mut P, vlan: Option<VlanId>) -> bool {
+    let Some(vlan) = vlan else { return true };
+    packet.prepend(ethernet::TAG_LEN).is_some_and(|frame| {
+        let tagged = ethernet::push_tag(frame, vlan.get()).is_ok();
+        debug_assert!(tagged, "an Ethernet frame");
+        tagged
+    })
+}
+
+/// The host's frames leave through the uplink as they are, in its VLAN.
 pub(crate) fn from_exception<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx: &mut Context<'_, P, O, S>,
     burst: &mut Vec<P>,
     n: usize,
     uplink: PortIdx,
 ) {
-    let there = matches!(cx.tables.ports.role(uplink), Some(PortRole::Uplink { .. }));
-    if !there {
+    let Some(&PortRole::Uplink { vlan, .. }) = cx.tables.ports.role(uplink) else {
         return cx.refuse(burst, n, DropReason::PortGone);
-    }
+    };
     for packet in burst.drain(..n) {
         cx.tables.counters.received(cx.ingress, 1, packet.len() as u64);
-        cx.send(uplink, packet);
+        if vlan.is_some() && packet.data().len() < ethernet::HEADER_LEN {
+            cx.drop(packet, DropReason::Truncated);
+        } else {
+            cx.send_in_vlan(uplink, packet, vlan);
+        }
     }
 }

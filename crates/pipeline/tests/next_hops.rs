@@ -23,6 +23,7 @@ fn two_ways() -> Lab {
         link_v6: None,
         v6_link_local: None,
         exception: None,
+        vlan: None,
     };
     lab.apply(Update::PortSet { port: SECOND, role });
     for (at, uplink) in [(0, UPLINK), (1, SECOND)] {

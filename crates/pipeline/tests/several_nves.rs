@@ -104,6 +104,7 @@ fn nve(me: usize) -> Lab {
         link_v6: None,
         v6_link_local: None,
         exception: None,
+        vlan: None,
     };
     lab.apply(Update::PortSet { port: UPLINK, role });
     lab.vn(VN, vni(), false);

@@ -192,11 +192,16 @@ fn r66_malformed_discovery_to_one_host_goes_nowhere_and_other_icmp_does() {
     // Destination options, as many as one likes; then the first fragment of an advertisement (RFC 6980).
     let options =
         |n: usize| [[60, 0, 1, 4, 0, 0, 0, 0].repeat(n - 1), vec![58, 0, 1, 4, 0, 0, 0, 0]].concat();
-    refused(&mut lab, &behind(60, options(9), &message), DropReason::NdMalformed);
+    let lie = advert(R4, v6(9), Some(M1), 0x60).frame()[54..].to_vec();
+    for n in [1, 9, 12, 100] {
+        refused(&mut lab, &behind(60, options(n), &lie), DropReason::SpoofedSource);
+    }
+    assert!(matches!(lab.take_events()[..], [Event::Spoofed { port: P1, .. }]));
     refused(&mut lab, &behind(44, vec![58, 0, 0, 1, 0, 0, 0, 9], &message), DropReason::NdMalformed);
     assert!(lab.out.sent.is_empty());
     let pings = [
         behind(60, options(2), &message),
+        behind(60, options(12), &message),
         // A later fragment that begins like an advertisement.
         behind(44, vec![58, 0, 5, 0x48, 0, 0, 0, 9], &message),
         behind(44, vec![58, 0, 0, 1, 0, 0, 0, 9], &[128, 0, 0, 0, 0, 1, 0, 1, 9, 9, 9, 9, 9, 9, 9, 9]),
@@ -207,6 +212,23 @@ fn r66_malformed_discovery_to_one_host_goes_nowhere_and_other_icmp_does() {
     }
     assert_eq!(lab.to(UPLINK).len(), pings.len());
     assert_eq!(lab.take_events(), []);
+}
+
+#[test]
+fn r66_a_datagram_behind_many_extension_headers_is_carried() {
+    let options = [[60, 0, 1, 4, 0, 0, 0, 0].repeat(11), vec![17, 0, 1, 4, 0, 0, 0, 0]].concat();
+    for (to, port) in [(R4, UPLINK), (M2, P2)] {
+        let mut lab = bound();
+        let message = frames::udp(v6(1).into(), v6(4).into(), (1000, 2000), b"hello", Ck::Good);
+        let ip = frames::V6 { next: 60, extensions: options.clone(), ..frames::V6::new(v6(1), v6(4), 17) };
+        lab.one(P1, &frames::ethernet(to, M1, 0x86dd, &ip.packet(&message)));
+        assert_eq!(lab.only().0, port);
+        // What says nothing of its sender is looked at for what only routers say, behind as many headers.
+        let word = [134, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut hidden = options.clone();
+        hidden[88] = 58;
+        refused(&mut lab, &behind(60, hidden, &word), DropReason::NotRouter);
+    }
 }
 
 #[test]

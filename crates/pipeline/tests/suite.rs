@@ -23,3 +23,4 @@ mod too_big;
 mod tshark;
 mod underlay;
 mod virtuals;
+mod vlan;

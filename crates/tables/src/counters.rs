@@ -59,7 +59,7 @@ drop_reasons! {
     /// A source that the VM shares with others and has not announced by gratuitous ARP or an unsolicited neighbor
     /// advertisement since another one did (R92).
     NotAnnounced = "not_announced",
-    /// An IP packet of a VM whose header cannot be read, on a port bound to addresses (R65).
+    /// An IP packet of a VM whose headers cannot be read, on a port bound to addresses (R65) or to a group.
     InnerMalformed = "inner_malformed",
     /// A frame with more tags than its VN takes: one where it strips them, two where it keeps them (R10).
     VlanTag = "vlan_tag",
@@ -85,9 +85,10 @@ drop_reasons! {
     HoldAborted = "hold_aborted",
     /// The worker's hold memory is full (R45).
     HoldMemory = "hold_memory",
-    /// Malformed ARP or RARP (R28).
+    /// ARP or RARP that cannot be read, or that neither asks, nor answers, nor announces as a VM may (R27, R28).
     ArpMalformed = "arp_malformed",
-    /// Malformed neighbor discovery: hop limit, checksum, length or target (R25, R29).
+    /// Neighbor discovery that no host accepts, for its hop limit, checksum, length or target, or because it comes in
+    /// fragments; or an advertisement to a group that announces nothing (R25, R29).
     NdMalformed = "nd_malformed",
     /// Asks for an address that no VM has: a negative answer of the directory, or its owner is detached (R28, R31).
     UnknownTarget = "unknown_target",
@@ -120,6 +121,8 @@ drop_reasons! {
     NoBuffer = "no_buffer",
     /// The buffer has no room for the outer header.
     NoHeadroom = "no_headroom",
+    /// Came in on an uplink that is in a VLAN, without that VLAN's tag (R95).
+    OtherVlan = "other_vlan",
     /// An uplink frame for another station.
     NotOurMac = "not_our_mac",
     /// A VXLAN packet for another locator.

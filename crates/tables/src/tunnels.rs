@@ -47,7 +47,7 @@ const VACANT: Tunnel = Tunnel {
 impl Tunnel {
     fn new(uplink: PortIdx, remote: IpAddr, mtu: u16, header: OuterHeader) -> Tunnel {
         // The outer packet is all of the frame but its Ethernet header.
-        let room = usize::from(mtu) + godwit_wire::ethernet::HEADER_LEN;
+        let room = usize::from(mtu) + header.l3();
         let inner_max = room.saturating_sub(header.len()).min(godwit_wire::outer::MAX_INNER) as u16;
         Tunnel { header: Some(header), uplink, inner_max, mtu, remote: Some(remote), ..VACANT }
     }
@@ -72,6 +72,8 @@ pub struct Tunnels {
     /// Places of `ways` that are free again.
     free: Vec<u32>,
     capacity: usize,
+    /// Some outer header has had an 802.1Q tag.
+    tags: bool,
 }
 
 impl Tunnels {
@@ -83,7 +85,14 @@ impl Tunnels {
             ways: Vec::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
             capacity,
+            tags: false,
         }
+    }
+
+    /// Outer headers may have 802.1Q tags; otherwise nobody needs to look for them (R95).
+    #[inline(always)]
+    pub fn have_tags(&self) -> bool {
+        self.tags
     }
 
     /// A tunnel that was set, resolved or not.
@@ -161,6 +170,7 @@ impl Tunnels {
         mtu: u16,
         header: OuterHeader,
     ) -> Result<(), OutOfRange> {
+        self.tags |= header.is_tagged();
         let slot = self.slot(tunnel)?;
         *slot = Tunnel { aside: slot.aside, ways: slot.ways, ..Tunnel::new(uplink, remote, mtu, header) };
         Ok(())
@@ -195,6 +205,7 @@ impl Tunnels {
         };
         let way = self.ways[place as usize].ways.get_mut(usize::from(at)).ok_or(OutOfRange)?;
         *way = Tunnel::new(uplink, remote, mtu, header);
+        self.tags |= header.is_tagged();
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{Rule, Verdict};
-use godwit_wire::{Dscp, Instant, Mac, Prefix, Rate, Span, Vni};
+use godwit_wire::{Dscp, Instant, Mac, Prefix, Rate, Span, VlanId, Vni};
 
 /// A worker's dense number of a virtual network; control gives it out, at most 65,535 at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -162,8 +162,10 @@ pub enum PortRole {
         v6_link_local: Option<core::net::Ipv6Addr>,
         /// Where the underlay's own traffic that is not for the switch goes.
         exception: Option<PortIdx>,
+        /// The VLAN that it is in (R95): only frames with its tag are the uplink's, and all that it sends gets the tag.
+        vlan: Option<VlanId>,
     },
-    /// The host's side of an uplink: its frames leave through the uplink as they are.
+    /// The host's side of an uplink: its frames leave through the uplink as they are, with the uplink's tag.
     Exception {
         /// The uplink it belongs to.
         uplink: PortIdx,

@@ -3,7 +3,9 @@
 use crate::addr::Mac;
 use crate::bytes::{mac_at, put, put_u16, u16_at};
 use crate::error::WireError;
+use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
+use core::num::NonZeroU16;
 
 mod field {
     pub const DST: usize = 0;
@@ -41,6 +43,62 @@ impl EtherType {
     #[inline]
     pub const fn is_tag(self) -> bool {
         self.0 == Self::VLAN.0 || self.0 == Self::QINQ.0
+    }
+}
+
+/// The number of a VLAN: 1 to 4094 (IEEE 802.1Q table 9-2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(transparent)]
+pub struct VlanId(NonZeroU16);
+
+impl VlanId {
+    /// The highest number of a VLAN.
+    pub const MAX: u16 = 4094;
+
+    /// `None` for 0, which marks a frame that has a priority and no VLAN, and beyond [`VlanId::MAX`].
+    #[inline]
+    pub const fn new(id: u16) -> Option<VlanId> {
+        match NonZeroU16::new(id) {
+            Some(id) if id.get() <= Self::MAX => Some(VlanId(id)),
+            _ => None,
+        }
+    }
+
+    /// The number.
+    #[inline]
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for VlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a frame's first 802.1Q tag says of where it belongs. Tags of 802.1ad are not looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Membership {
+    /// No such tag.
+    Untagged,
+    /// A tag with VLAN 0: a priority, and no VLAN. Receivers take the frame for an untagged one
+    /// (IEEE 802.1Q clause 6.9).
+    Priority,
+    /// Of this VLAN; 4095 is none, and comes as it is.
+    Vlan(u16),
+}
+
+/// What the first tag says; of a frame too short for one, that it has none.
+#[inline]
+pub fn membership(frame: &[u8]) -> Membership {
+    let Some(head) = frame.first_chunk::<{ HEADER_LEN + TAG_LEN }>() else { return Membership::Untagged };
+    if u16_at(head, field::TYPE) != EtherType::VLAN.0 {
+        return Membership::Untagged;
+    }
+    match u16_at(head, HEADER_LEN) & 0x0fff {
+        0 => Membership::Priority,
+        id => Membership::Vlan(id),
     }
 }
 

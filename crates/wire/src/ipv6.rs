@@ -19,9 +19,6 @@ mod field {
 
 /// Bytes of the fixed header.
 pub const HEADER_LEN: usize = 40;
-/// Extension headers that are walked before giving up. RFC 8200 has six kinds, of which only the
-/// destination options come twice.
-pub const MAX_EXTENSIONS: usize = 8;
 
 /// ff02::1, all nodes of the link.
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -164,11 +161,12 @@ impl<T: AsRef<[u8]>> Ipv6<T> {
         &self.b()[HEADER_LEN..self.total_len()]
     }
 
-    /// Walks the extension headers to the upper layer, or to the fragment header.
+    /// Walks the extension headers to the upper layer, or to the fragment header, however many they are: what
+    /// comes after them is what a receiver sees. Each is eight bytes at least, so that the packet's length bounds
+    /// the walk.
     ///
     /// # Errors
-    /// [`WireError::Truncated`] where a header in the chain is cut off; [`WireError::TooDeep`]
-    /// after [`MAX_EXTENSIONS`] headers.
+    /// [`WireError::Truncated`] where a header in the chain is cut off.
     #[inline]
     pub fn upper(&self) -> Result<Upper, WireError> {
         let next = self.next_header();
@@ -182,10 +180,7 @@ impl<T: AsRef<[u8]>> Ipv6<T> {
     fn walk(&self, first: u8) -> Result<Upper, WireError> {
         let b = &self.b()[..self.total_len()];
         let (mut next, mut offset) = (first, HEADER_LEN);
-        for _ in 0..MAX_EXTENSIONS {
-            if !is_extension(next) {
-                return Ok(Upper { proto: next, offset, fragment: None });
-            }
+        while is_extension(next) {
             // Every extension header is at least eight bytes long.
             if b.len() < offset + 8 {
                 return Err(WireError::Truncated);
@@ -207,11 +202,7 @@ impl<T: AsRef<[u8]>> Ipv6<T> {
                 return Err(WireError::Truncated);
             }
         }
-        if is_extension(next) {
-            Err(WireError::TooDeep)
-        } else {
-            Ok(Upper { proto: next, offset, fragment: None })
-        }
+        Ok(Upper { proto: next, offset, fragment: None })
     }
 }
 

@@ -49,7 +49,7 @@ pub use arp::Arp;
 pub use dscp::{Class, Dscp};
 pub use ecn::Ecn;
 pub use error::WireError;
-pub use ethernet::{EtherType, Ethernet};
+pub use ethernet::{EtherType, Ethernet, VlanId};
 pub use flow::{FlowHash, FlowKey, HashKey};
 pub use icmpv4::Icmpv4;
 pub use icmpv6::Icmpv6;

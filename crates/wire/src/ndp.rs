@@ -163,15 +163,10 @@ pub fn parse(packet: &[u8]) -> Result<Ndp, WireError> {
 /// The type of the neighbour discovery message, valid or not, that an IPv6 packet carries.
 ///
 /// # Errors
-/// [`WireError::TooDeep`] where so many extension headers come before it that nobody here looks behind them,
-/// which a receiver may do; [`WireError::NotThis`] for everything else.
+/// [`WireError::NotThis`] for everything else.
 pub fn kind(packet: &[u8]) -> Result<u8, WireError> {
     let ip = Ipv6::new_checked(packet).map_err(|_| WireError::NotThis)?;
-    let upper = match ip.upper() {
-        Ok(upper) => upper,
-        Err(WireError::TooDeep) => return Err(WireError::TooDeep),
-        Err(_) => return Err(WireError::NotThis),
-    };
+    let upper = ip.upper().map_err(|_| WireError::NotThis)?;
     let begins = upper.proto == proto::ICMPV6 && upper.fragment.is_none_or(|f| f.offset == 0);
     match ip.payload().get(upper.offset - ipv6::HEADER_LEN) {
         Some(&kind @ ROUTER_SOLICIT..=REDIRECT) if begins => Ok(kind),
@@ -179,9 +174,9 @@ pub fn kind(packet: &[u8]) -> Result<u8, WireError> {
     }
 }
 
-/// An IPv6 packet carries a neighbour discovery message, valid or not, or hides what it carries: see [`kind`].
+/// An IPv6 packet carries a neighbour discovery message, valid or not.
 pub fn looks_like(packet: &[u8]) -> bool {
-    kind(packet) != Err(WireError::NotThis)
+    kind(packet).is_ok()
 }
 
 fn parse_target(message: &[u8]) -> Result<Ipv6Addr, WireError> {

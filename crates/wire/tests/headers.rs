@@ -1,7 +1,7 @@
 //! Extension chains, ICMP errors and what they quote, checksums that may be absent, addresses.
 
 use godwit_testkit::frames::{self, Ck, V4, V6};
-use godwit_wire::ipv6::{MAX_EXTENSIONS, Upper};
+use godwit_wire::ipv6::Upper;
 use godwit_wire::{Ipv4, Ipv6, Mac, Udp, Vni, WireError, icmpv4, icmpv6, ipv6, proto, quote};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -35,16 +35,22 @@ fn extension_headers_have_their_own_units() {
 }
 
 #[test]
-fn the_walk_is_bounded() {
+fn the_walk_ends_with_the_packet() {
     let chain = |n: usize| {
         let mut c = [proto::DEST_OPTIONS, 0, 1, 4, 0, 0, 0, 0].repeat(n);
         c[(n - 1) * 8] = proto::UDP;
         c
     };
-    let deepest = upper(proto::DEST_OPTIONS, &chain(MAX_EXTENSIONS));
-    assert_eq!(deepest.map(|u| (u.proto, u.offset)), Ok((proto::UDP, 40 + 8 * MAX_EXTENSIONS)));
-    let deeper = upper(proto::DEST_OPTIONS, &chain(MAX_EXTENSIONS + 1));
-    assert_eq!(deeper, Err(WireError::TooDeep));
+    for n in [1, 8, 12, 1000] {
+        let found = upper(proto::DEST_OPTIONS, &chain(n));
+        assert_eq!(found.map(|u| (u.proto, u.offset)), Ok((proto::UDP, 40 + 8 * n)));
+        let endless = chain(n)[..8 * n - 8].to_vec();
+        assert_eq!(
+            upper(proto::DEST_OPTIONS, &endless),
+            Err(WireError::Truncated),
+            "{n}: cut off before its end"
+        );
+    }
     assert_eq!(upper(proto::ROUTING, &[proto::UDP, 2]), Err(WireError::Truncated));
 }
 

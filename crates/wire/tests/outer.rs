@@ -2,7 +2,7 @@
 
 use godwit_testkit::frames::{self, Ck, V4, V6, Vxlan};
 use godwit_wire::outer::{Outer, OuterError, Patch, UdpChecksum, parse_outer};
-use godwit_wire::{Class, Dscp, Ecn, Family, FlowHash, Mac, OuterHeader, Vni};
+use godwit_wire::{Class, Dscp, Ecn, Family, FlowHash, Mac, OuterHeader, VlanId, Vni};
 use std::net::{IpAddr, Ipv6Addr};
 
 const U1: Mac = Mac([2, 0, 0, 0, 1, 1]);
@@ -211,6 +211,33 @@ fn the_written_header_is_the_naive_one() {
             }
         }
     }
+}
+
+#[test]
+fn r95_a_tagged_header_is_the_naive_one_with_a_tag() {
+    let class = Class::new(Dscp::new(46), Ecn::Ect1);
+    for id in [1, 100, 4094] {
+        let vlan = VlanId::new(id).expect("a VLAN");
+        for (family, ttl) in [Family::V4, Family::V6].into_iter().flat_map(|f| [(f, 64), (f, 17)]) {
+            let mut v = vxlan(family);
+            (v.tos, v.ttl, v.label, v.ports.0) = (class.bits(), ttl, 0xfedcb, 65535);
+            let expected = godwit_testkit::frames::tagged(&v.frame(&inner()), 0x8100, id);
+            let plain = match v.ip {
+                (IpAddr::V4(s), IpAddr::V4(d)) => OuterHeader::v4(U1, U2, s, d, 4789, 64),
+                (IpAddr::V6(s), IpAddr::V6(d)) => OuterHeader::v6(U1, U2, s, d, 4789, 64),
+                _ => panic!("one family"),
+            };
+            let header = plain.in_vlan(vlan);
+            assert_eq!((header.src_ip(), header.dst_ip(), header.dst_mac()), (v.ip.0, v.ip.1, U2));
+            assert_eq!((header.family(), header.vlan(), plain.vlan()), (family, Some(vlan), None));
+            assert_eq!((header.len(), header.l3()), (plain.len() + 4, 18));
+            let mut out = vec![0xaa; header.len()];
+            let patch = Patch { vni: v.vni, hash: FlowHash::with(65535, 0xfedcb), class };
+            header.write(&mut out, inner().len(), ttl, patch);
+            assert_eq!(out, expected[..header.len()]);
+        }
+    }
+    assert!([0, 4095, 4096, 65535].iter().all(|id| VlanId::new(*id).is_none()));
 }
 
 #[test]

@@ -42,4 +42,9 @@ impl TxQueue<Mbuf> for DpdkTx {
     fn tx(&mut self, packets: &mut Vec<Mbuf>) -> usize {
         DpdkTx::tx(self, packets)
     }
+
+    #[inline]
+    fn keep_alive(&mut self) -> bool {
+        DpdkTx::keep_alive(self)
+    }
 }

@@ -1,8 +1,12 @@
 //! What a worker needs of the world: queues of packets and a pool. DPDK's, or memory's in tests.
 
 use godwit_pipeline::packet::{Packet, PacketSource};
+use godwit_wire::Span;
 
 use crate::perf::CoreUse;
+
+/// The longest time between two calls of [`TxQueue::keep_alive`]; LACP's driver wants 100 ms at most.
+pub const KEEP_ALIVE: Span = Span::from_ms(10);
 
 /// A receive queue, owned by one worker at a time.
 pub trait RxQueue<P>: Send {
@@ -20,6 +24,13 @@ pub trait RxQueue<P>: Send {
 pub trait TxQueue<P>: Send {
     /// Sends a prefix of `packets` and removes it; what stays was not taken. Returns how many were sent.
     fn tx(&mut self, packets: &mut Vec<P>) -> usize;
+
+    /// Has the queue's device do what it can do only from here, traffic or not: a bond speaks LACP (R95). `true`
+    /// where it wants that, every [`KEEP_ALIVE`] at least.
+    #[inline]
+    fn keep_alive(&mut self) -> bool {
+        false
+    }
 }
 
 /// One family of queues and buffers. Static dispatch: a worker is compiled for one family.

@@ -7,10 +7,10 @@
 use godwit_pipeline::packet::{Packet, Takes};
 use godwit_tables::counters::Counters;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
-use godwit_wire::Mac;
+use godwit_wire::{Instant, Mac};
 
 use crate::command::{Relay, TxPath};
-use crate::io::{Io, TxQueue};
+use crate::io::{Io, KEEP_ALIVE, TxQueue};
 use crate::takes::SharedTakes;
 
 /// Frames that a port's outbox holds before it must be sent.
@@ -40,6 +40,8 @@ pub struct Outboxes<I: Io> {
     busy: Vec<PortIdx>,
     /// Ports whose relay this worker serves.
     serving: Vec<PortIdx>,
+    /// When transmit queues that want it are kept alive again; never, where none does.
+    keep_alive: Instant,
 }
 
 impl<I: Io> Outboxes<I> {
@@ -60,6 +62,7 @@ impl<I: Io> Outboxes<I> {
             slots: (0..MAX_PORTS).map(slot).collect(),
             busy: Vec::with_capacity(MAX_PORTS),
             serving: Vec::with_capacity(MAX_PORTS),
+            keep_alive: Instant::NEVER,
         }
     }
 
@@ -75,7 +78,28 @@ impl<I: Io> Outboxes<I> {
             slot.takes = takes;
             slot.queue = queue;
             slot.tx = Some(tx);
+            // Whether it wants that, the first time shows.
+            self.keep_alive = Instant(0);
         }
+    }
+
+    /// Calls the transmit queues that have something to do besides sending, when it is time.
+    #[inline]
+    pub fn keep_alive(&mut self, now: Instant) {
+        if now >= self.keep_alive {
+            self.keep_all_alive(now);
+        }
+    }
+
+    #[cold]
+    fn keep_all_alive(&mut self, now: Instant) {
+        let mut any = false;
+        for slot in &mut self.slots {
+            if let Some(TxPath::Own(tx) | TxPath::Either { tx, .. }) = &mut slot.tx {
+                any |= tx.keep_alive();
+            }
+        }
+        self.keep_alive = if any { now + KEEP_ALIVE } else { Instant::NEVER };
     }
 
     /// Sends what others put into `relay` from now on.

@@ -167,6 +167,7 @@ impl<I: Io> Worker<I> {
         self.meter.ended::<I>(Stage::Loop);
         busy |= self.receive(now);
         busy |= self.outboxes.serve_relays();
+        self.outboxes.keep_alive(now);
         self.tick(now);
         self.meter.ended::<I>(Stage::Loop);
         busy |= self.outboxes.flush(&mut self.tables.counters);
@@ -410,8 +411,8 @@ impl<I: Io> Worker<I> {
         let Some(mut packet) = self.pool.alloc() else {
             return self.tables.counters.drop_one(port, DropReason::NoBuffer);
         };
-        if packet.set(bytes) {
-            self.tables.counters.sent(port, bytes.len());
+        if packet.set(bytes) && Pipeline::tag(&mut packet, port, &self.tables) {
+            self.tables.counters.sent(port, packet.len());
             self.outboxes.send(port, packet);
         } else {
             self.tables.counters.drop_one(port, DropReason::NoBuffer);

@@ -63,6 +63,7 @@ fn set_up(mailbox: &Mailbox<MemIo>, access: &MemQueue, out: &[MemQueue; 2]) {
             link_v6: None,
             v6_link_local: None,
             exception: None,
+            vlan: None,
         };
         give(Command::Table(Update::PortSet { port: uplink, role }));
         let remote = IpAddr::V4(locator(n));

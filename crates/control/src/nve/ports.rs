@@ -51,14 +51,25 @@ impl Nve {
 
     fn uplink_added(&mut self, port: PortIdx, spec: UplinkSpec, out: &mut Outputs) {
         let (v4, v6) = (spec.v4.map(|n| n.addr), spec.v6.map(|n| n.addr));
-        let (v6_link_local, exception, mac) = (spec.v6_link_local, spec.exception, spec.mac);
+        let UplinkSpec { mac, v6_link_local, exception, vlan, .. } = spec;
         let own = self.config.locators;
         let role = match own.is_empty() {
-            true => PortRole::Uplink { mac, v4, v6, link_v4: None, link_v6: None, v6_link_local, exception },
+            true => {
+                PortRole::Uplink { mac, v4, v6, link_v4: None, link_v6: None, v6_link_local, exception, vlan }
+            }
             // The loopback's are reached by every uplink; its own are no locators.
             false => {
                 let (link_v4, link_v6) = (v4, v6);
-                PortRole::Uplink { mac, v4: own.v4, v6: own.v6, link_v4, link_v6, v6_link_local, exception }
+                PortRole::Uplink {
+                    mac,
+                    v4: own.v4,
+                    v6: own.v6,
+                    link_v4,
+                    link_v6,
+                    v6_link_local,
+                    exception,
+                    vlan,
+                }
             }
         };
         self.router.set_port(port, role);

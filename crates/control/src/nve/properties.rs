@@ -76,6 +76,7 @@ fn uplink() -> PortSpec {
         v6_link_local: None,
         mtu: 1550,
         exception: None,
+        vlan: None,
     })
 }
 

@@ -329,6 +329,10 @@ impl Nve {
             (IpAddr::V4(from), IpAddr::V4(to)) => OuterHeader::v4(src, dst, from, to, port, OUTER_TTL),
             _ => unreachable!("a hop's source has the family of its remote"),
         };
+        let header = match hop.vlan {
+            Some(vlan) => header.in_vlan(vlan),
+            None => header,
+        };
         TunnelWay { uplink: hop.uplink, mtu: hop.mtu, header }
     }
 

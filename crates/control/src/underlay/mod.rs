@@ -21,7 +21,7 @@ use std::net::IpAddr;
 
 use godwit_model::Locators;
 use godwit_tables::update::{PortIdx, Shares};
-use godwit_wire::{Instant, Mac};
+use godwit_wire::{Instant, Mac, VlanId};
 
 use crate::config::Liveness;
 use crate::io::{Route, RouteOrigin, UplinkSpec};
@@ -44,6 +44,8 @@ pub(crate) struct Hop {
     pub(crate) src_ip: IpAddr,
     /// Largest outer IP packet, in bytes.
     pub(crate) mtu: u16,
+    /// The uplink's VLAN.
+    pub(crate) vlan: Option<VlanId>,
 }
 
 /// All ways to a remote locator that are fit to be used.
@@ -308,7 +310,7 @@ impl Underlay {
         let Uplink { spec, link_up } = self.uplinks.get(&port)?;
         let src_ip = self.source(spec, remote)?;
         let mtu = self.paths.mtu(remote, spec.mtu);
-        link_up.then_some(Hop { uplink: port, src_mac: spec.mac, dst_mac, src_ip, mtu })
+        link_up.then_some(Hop { uplink: port, src_mac: spec.mac, dst_mac, src_ip, mtu, vlan: spec.vlan })
     }
 
     /// All locators behind a next hop, after its MAC changed.

@@ -24,6 +24,7 @@ fn spec() -> UplinkSpec {
         v6_link_local: None,
         mtu: 1600,
         exception: None,
+        vlan: None,
     }
 }
 

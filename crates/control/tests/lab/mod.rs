@@ -66,6 +66,7 @@ pub fn uplink(i: usize) -> UplinkSpec {
         v6_link_local: None,
         mtu: 1550,
         exception: None,
+        vlan: None,
     }
 }
 

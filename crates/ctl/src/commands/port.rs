@@ -165,6 +165,47 @@ struct PortView {
     offloads: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vm_state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vlan: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    legs: Vec<LegView>,
+}
+
+/// A bond's member for output.
+#[derive(Serialize)]
+struct LegView {
+    device: String,
+    link_up: bool,
+    carries: bool,
+    rx_packets: u64,
+    tx_packets: u64,
+    losses: u64,
+}
+
+impl From<v1::Leg> for LegView {
+    fn from(l: v1::Leg) -> LegView {
+        LegView {
+            device: l.device,
+            link_up: l.link_up,
+            carries: l.carries,
+            rx_packets: l.rx_packets,
+            tx_packets: l.tx_packets,
+            losses: l.losses,
+        }
+    }
+}
+
+impl LegView {
+    fn line(&self) -> String {
+        let link = if self.link_up { "up" } else { "down" };
+        let carries = match (self.carries, self.link_up) {
+            (true, _) => "carries frames",
+            (false, true) => "carries nothing (standby, or no partner)",
+            (false, false) => "carries nothing",
+        };
+        let (rx, tx, losses) = (self.rx_packets, self.tx_packets, self.losses);
+        format!("leg {}: link {link}, {carries}; received {rx}, sent {tx}, lost {losses} times", self.device)
+    }
 }
 
 impl From<v1::PortInfo> for PortView {
@@ -173,6 +214,8 @@ impl From<v1::PortInfo> for PortView {
             vm: text::some(&p.vm),
             offloads: text::some(&p.offloads),
             vm_state: text::some(&p.vm_state),
+            vlan: (p.vlan != 0).then_some(p.vlan),
+            legs: p.legs.into_iter().map(Into::into).collect(),
             vni: p.key.map(|k| k.vni),
             vm_mac: p.key.map(|k| text::mac(k.mac)),
             mac: text::mac(p.mac),
@@ -227,6 +270,12 @@ impl Report for PortList {
         for p in &self.ports {
             if let Some(offloads) = &p.offloads {
                 text.push_str(&format!("{}: {offloads}\n", p.name));
+            }
+            if let Some(vlan) = p.vlan {
+                text.push_str(&format!("{}: VLAN {vlan}\n", p.name));
+            }
+            for leg in &p.legs {
+                text.push_str(&format!("{}: {}\n", p.name, leg.line()));
             }
         }
         text

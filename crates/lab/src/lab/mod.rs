@@ -152,7 +152,8 @@ impl Lab {
             topology::connect_management(&net, &namespace, name, management_ip(number))?;
             let locator = Locator::numbered(number, spec.outer_v4, spec.outer_v6);
             let place = (dir.as_path(), &rpc, url.as_str());
-            nves.insert(name.clone(), Nve::start(name, &namespace, locator, &spec.options, bins, place)?);
+            let uplink = nve::uplink_text(locator, &spec.options);
+            nves.insert(name.clone(), Nve::start(name, &namespace, &uplink, &spec.options, bins, place)?);
         }
         for nve in nves.values_mut() {
             nve.wait_ready()?;
@@ -171,6 +172,27 @@ impl Lab {
             taps: 0,
             keep: Keep::Nothing,
         })
+    }
+
+    /// Adds a switch whose namespace is there with what its `uplinks` need, `[[uplink]]` tables of its configuration,
+    /// and waits until it is connected to the NVA.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn add_switch(
+        &mut self,
+        name: &str,
+        number: u8,
+        uplinks: &str,
+        options: &SwitchOptions,
+    ) -> Result<()> {
+        let namespace = self.namespace(name);
+        topology::connect_management(&self.namespace("net"), &namespace, name, management_ip(number))?;
+        let place = (self.dir.as_path(), &self.rpc, self.nva.url.as_str());
+        let mut nve = Nve::start(name, &namespace, uplinks, options, &self.bins, place)?;
+        let ready = nve.wait_ready();
+        self.nves.insert(name.into(), nve);
+        ready
     }
 
     /// The lab's namespace of this short name.

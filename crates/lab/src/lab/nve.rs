@@ -166,21 +166,22 @@ pub struct Nve {
 }
 
 impl Nve {
-    /// Starts a switch in a namespace that has its uplink; see [`Nve::wait_ready`].
+    /// Starts a switch in a namespace that has what its `uplinks` name, `[[uplink]]` tables of the configuration;
+    /// see [`Nve::wait_ready`].
     ///
     /// # Errors
     /// Where it cannot be started.
     pub fn start(
         name: &str,
         namespace: &str,
-        locator: Locator,
+        uplinks: &str,
         options: &SwitchOptions,
         bins: &Binaries,
         (dir, rpc, nva_url): (&Path, &Rpc, &str),
     ) -> Result<Nve> {
         let socket = dir.join(format!("{name}.sock"));
         let config = dir.join(format!("{name}.toml"));
-        fs::write(&config, config_text(name, locator, options, &socket, nva_url))?;
+        fs::write(&config, config_text(name, uplinks, options, &socket, nva_url))?;
         let mut command = cmd::in_namespace(namespace, &bins.godwit);
         command.arg("--config").arg(&config);
         let process = Process::start(&format!("godwit-{name}"), command, dir)?;
@@ -225,29 +226,14 @@ impl Nve {
     }
 }
 
-/// A switch's configuration file.
-fn config_text(name: &str, loc: Locator, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {
-    let SwitchOptions {
-        workers,
-        hugepages,
-        forward_in_flight,
-        idle_sleep_us,
-        uplink_queues,
-        postcopy_core,
-        pull,
-    } = options;
-    let kept = postcopy_core.map_or(String::new(), |core| format!("postcopy_core = {core}\n"));
+/// The usual uplink, with a locator on the lab's underlay.
+pub fn uplink_text(loc: Locator, options: &SwitchOptions) -> String {
     // What an old NVE held for a second arrives within milliseconds, while the worker here waits for its core: a ring
     // of 4,096 frames lost a few hundred of 5,000 at every second move, and the kernel tells nobody.
     let mut text = format!(
-        "[nve]\nid = \"{name}\"\nworkers = \"{workers}\"\ncontrol_core = {}\nnva = \"{nva_url}\"\n\
-         admin_socket = \"{}\"\nidle_sleep_us = {idle_sleep_us}\nhugepages = \"{}\"\nmemory_mb = 128\n\
-         forward_in_flight = {forward_in_flight}\n{kept}\n\
-         [[uplink]]\nname = \"{UPLINK}\"\n\
-         devargs = \"net_af_packet0,iface={UPLINK},qpairs={uplink_queues},framecnt=16384\"\n",
-        control_core(),
-        socket.display(),
-        hugepages.as_str(),
+        "[[uplink]]\nname = \"{UPLINK}\"\n\
+         devargs = \"net_af_packet0,iface={UPLINK},qpairs={},framecnt=16384\"\n",
+        options.uplink_queues
     );
     if let Some(ip) = loc.v4 {
         text += &format!("ipv4 = \"{ip}/24\"\n");
@@ -255,6 +241,22 @@ fn config_text(name: &str, loc: Locator, options: &SwitchOptions, socket: &Path,
     if let Some(ip) = loc.v6 {
         text += &format!("ipv6 = \"{ip}/64\"\n");
     }
+    text
+}
+
+/// A switch's configuration file.
+fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {
+    let SwitchOptions { workers, hugepages, forward_in_flight, idle_sleep_us, postcopy_core, pull, .. } =
+        options;
+    let kept = postcopy_core.map_or(String::new(), |core| format!("postcopy_core = {core}\n"));
+    let mut text = format!(
+        "[nve]\nid = \"{name}\"\nworkers = \"{workers}\"\ncontrol_core = {}\nnva = \"{nva_url}\"\n\
+         admin_socket = \"{}\"\nidle_sleep_us = {idle_sleep_us}\nhugepages = \"{}\"\nmemory_mb = 128\n\
+         forward_in_flight = {forward_in_flight}\n{kept}\n{uplinks}",
+        control_core(),
+        socket.display(),
+        hugepages.as_str(),
+    );
     if *pull {
         text += &format!("\n[[vn]]\nvni = {VNI}\ndirectory = \"pull\"\n");
     }
@@ -376,7 +378,7 @@ mod tests {
             let loc = Locator::numbered(2, v4, v6);
             config_text(
                 "b",
-                loc,
+                &uplink_text(loc, &SwitchOptions::default()),
                 &SwitchOptions::default(),
                 Path::new("/tmp/b.sock"),
                 "http://198.18.255.1:6640",

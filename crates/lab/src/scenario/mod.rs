@@ -3,6 +3,7 @@
 pub mod bare_metal;
 mod clocks;
 pub mod compare;
+pub mod fabric;
 pub mod frozen;
 pub mod gap;
 pub mod guest;

@@ -11,7 +11,7 @@ use godwit_tables::update::*;
 use godwit_tables::{DropReason, Tables, TablesConfig};
 use godwit_testkit::frames::{self, Vxlan};
 use godwit_wire::outer::{Outer, OuterHeader, parse_outer};
-use godwit_wire::{HashKey, Instant, Mac, Rate, Span, Vni, flow};
+use godwit_wire::{HashKey, Instant, Mac, Rate, Span, VlanId, Vni, flow};
 
 pub const UPLINK: PortIdx = PortIdx(0);
 pub const P1: PortIdx = PortIdx(1);
@@ -72,6 +72,13 @@ pub fn v6(n: u16) -> Ipv6Addr {
 
 pub fn ms(n: u64) -> Span {
     Span::from_ms(n)
+}
+
+pub fn outer_header(remote: IpAddr) -> OuterHeader {
+    match remote {
+        IpAddr::V4(r) => OuterHeader::v4(UP_MAC, HOP_MAC, LOC4, r, 4789, 64),
+        IpAddr::V6(r) => OuterHeader::v6(UP_MAC, HOP_MAC, LOC6, r, 4789, 64),
+    }
 }
 
 pub fn limits(packets: u32, age_ms: u64) -> HoldLimits {
@@ -184,6 +191,10 @@ impl Lab {
     }
 
     pub fn set_uplink(&mut self, exception: Option<PortIdx>) {
+        self.set_uplink_in(exception, None);
+    }
+
+    pub fn set_uplink_in(&mut self, exception: Option<PortIdx>, vlan: Option<VlanId>) {
         let role = PortRole::Uplink {
             mac: UP_MAC,
             v4: Some(LOC4),
@@ -192,6 +203,7 @@ impl Lab {
             link_v6: None,
             v6_link_local: Some(LL6),
             exception,
+            vlan,
         };
         self.apply(Update::PortSet { port: UPLINK, role });
         if let Some(port) = exception {
@@ -211,11 +223,20 @@ impl Lab {
         self.tunnel_of_mtu(tunnel, remote, MTU);
     }
 
+    /// An uplink in a VLAN, with its tunnels.
+    pub fn in_vlan(id: u16, exception: Option<PortIdx>) -> Lab {
+        let mut lab = Lab::new();
+        let vlan = VlanId::new(id).expect("a VLAN");
+        lab.set_uplink_in(exception, Some(vlan));
+        for (tunnel, remote) in [(T4, NVE_B.into()), (T6, NVE_B6.into())] {
+            let header = outer_header(remote).in_vlan(vlan);
+            lab.apply(Update::TunnelSet { tunnel, uplink: UPLINK, remote, mtu: MTU, header });
+        }
+        lab
+    }
+
     pub fn tunnel_of_mtu(&mut self, tunnel: TunnelIdx, remote: IpAddr, mtu: u16) {
-        let header = match remote {
-            IpAddr::V4(r) => OuterHeader::v4(UP_MAC, HOP_MAC, LOC4, r, 4789, 64),
-            IpAddr::V6(r) => OuterHeader::v6(UP_MAC, HOP_MAC, LOC6, r, 4789, 64),
-        };
+        let header = outer_header(remote);
         self.apply(Update::TunnelSet { tunnel, uplink: UPLINK, remote, mtu, header });
     }
 

@@ -53,6 +53,7 @@ pub fn uplink(host: usize, underlay: Underlay) -> UplinkSpec {
         v6_link_local: None,
         mtu: 1600,
         exception: None,
+        vlan: None,
     }
 }
 

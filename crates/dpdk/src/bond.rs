@@ -1,0 +1,118 @@
+//! Bonds: several devices as one port, by DPDK's `net_bonding`.
+
+use std::sync::Arc;
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::link;
+use crate::log;
+use crate::port::Port;
+use crate::query::{self, Stats};
+
+/// The driver.
+pub(crate) const DRIVER: &str = "net_bonding";
+
+/// How a bond's members share the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BondMode {
+    /// One carries everything; the next takes over when its link is lost.
+    ActiveBackup,
+    /// All that the partner has agreed to by LACP (IEEE 802.1AX) carry flows, by their addresses and ports.
+    ///
+    /// The driver speaks LACP from within the calls that receive and send: each receive queue has to be polled and
+    /// each transmit queue served ([`crate::TxQueue::keep_alive`]) every 100 ms at least, traffic or not.
+    Lacp,
+}
+
+impl BondMode {
+    /// As the driver's arguments have it.
+    fn arguments(self) -> &'static str {
+        match self {
+            BondMode::ActiveBackup => "mode=1",
+            BondMode::Lacp => "mode=4,xmit_policy=l34",
+        }
+    }
+}
+
+/// A member of a bond at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leg {
+    /// The device's name.
+    pub name: String,
+    /// Its link is up.
+    pub up: bool,
+    /// The bond's frames go and come by it: it is the active one, or LACP's partner has agreed to it.
+    pub carries: bool,
+    /// Its own counters; zeros where the driver fails.
+    pub stats: Stats,
+}
+
+impl Port {
+    /// Plugs a bond in, and before it its members, which are its own from then on: they are unplugged with it.
+    /// `members` are as for [`Port::probe`], at least one. The bond has the first one's address.
+    ///
+    /// # Errors
+    /// As [`Port::probe`], for each member and for the bond; [`crate::Error::Port`] where a member cannot be part
+    /// of it.
+    pub fn bond(name: &str, mode: BondMode, members: &[&str]) -> Result<Port> {
+        let members = members.iter().map(|m| Device::plug(m)).collect::<Result<Vec<_>>>()?;
+        // The driver adds members when it is configured, and wants to be told of some then. What they can do is to
+        // be known before, so they are added here, and what it says of their coming twice is of no interest.
+        let known: String = members.iter().map(|m| format!(",slave={}", m.name)).collect();
+        let bond = Device::plug(&format!("{DRIVER}_{name},{}{known}", mode.arguments()))?;
+        let mut control = bond.control();
+        for member in members {
+            let what = "taking a member into the bond";
+            // SAFETY: both ports exist and neither runs; the lock keeps other control calls on the bond away.
+            bond.check(what, || unsafe { dpdk_sys::godwit_bond_add(bond.id, member.id) })?;
+            control.members.push(member);
+        }
+        if mode == BondMode::Lacp {
+            // SAFETY: the bond exists and does not run; the lock keeps other control calls on it away.
+            bond.check("setting LACP's timeouts", || unsafe {
+                dpdk_sys::godwit_bond_short_timeouts(bond.id)
+            })?;
+        }
+        bond.read_addresses(&mut control)?;
+        drop(control);
+        Ok(Port(bond))
+    }
+
+    /// It is a bond.
+    pub fn is_bond(&self) -> bool {
+        self.0.driver == DRIVER
+    }
+
+    /// The bond's members as they are now, in their order; empty for other ports.
+    pub fn legs(&self) -> Vec<Leg> {
+        let control = self.0.control();
+        control.members.iter().map(|member| self.leg(member)).collect()
+    }
+
+    fn leg(&self, member: &Arc<Device>) -> Leg {
+        let up = link::read(member.id).unwrap_or_default().up;
+        // SAFETY: both ports exist: the bond's members are plugged in as long as it is.
+        let (carries, _) = log::capture(|| unsafe { dpdk_sys::godwit_bond_carries(self.0.id, member.id) });
+        let stats = query::stats_of(member).unwrap_or_default();
+        Leg { name: member.name.clone(), up, carries: up && carries == 1, stats }
+    }
+
+    /// The drivers that move the port's frames: its own, or those of a bond's members.
+    pub fn has_driver(&self, name: &str) -> bool {
+        let control = self.0.control();
+        self.0.driver == name || control.members.iter().any(|m| m.driver == name)
+    }
+}
+
+/// Has the members of a bond that was just started ask for LACP's short timeouts.
+pub(crate) fn started(bond: &Device, members: &[Arc<Device>], tx_queues: u16) -> Result<()> {
+    if !bond.devargs.contains(BondMode::Lacp.arguments()) {
+        return Ok(());
+    }
+    members.iter().try_for_each(|m| {
+        // SAFETY: the bond has started its members with as many queues as it has; nobody sends by them yet.
+        bond.check("asking for LACP's short timeouts", || unsafe {
+            dpdk_sys::godwit_bond_say_short(m.id, tx_queues)
+        })
+    })
+}

@@ -1,0 +1,113 @@
+//! What an uplink may be besides a device of its own: a bond, and a VLAN (R95).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use godwit_wire::VlanId;
+use serde::{Deserialize, Deserializer};
+
+use super::UplinkConfig;
+
+/// Most members of a bond; LACP's partners take eight that are in use at a time (IEEE 802.1AX).
+const MAX_MEMBERS: usize = 8;
+
+/// Key `bond` of `[[uplink]]`: several devices as one, by DPDK's `net_bonding`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BondConfig {
+    /// How the members share the work.
+    pub mode: BondMode,
+    /// PCI addresses or vdev arguments of the members.
+    pub members: Vec<String>,
+}
+
+impl fmt::Display for BondConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bond {} of {}", self.mode, self.members.join(" and "))
+    }
+}
+
+/// How a bond's members share the work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BondMode {
+    /// One carries everything; the next takes over when its link is lost.
+    ActiveBackup,
+    /// All that the partner has agreed to by LACP (IEEE 802.1AX) carry flows, by their addresses and ports.
+    Lacp,
+}
+
+impl From<BondMode> for godwit_dpdk::BondMode {
+    fn from(mode: BondMode) -> godwit_dpdk::BondMode {
+        match mode {
+            BondMode::ActiveBackup => godwit_dpdk::BondMode::ActiveBackup,
+            BondMode::Lacp => godwit_dpdk::BondMode::Lacp,
+        }
+    }
+}
+
+impl fmt::Display for BondMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BondMode::ActiveBackup => "active-backup",
+            BondMode::Lacp => "lacp",
+        })
+    }
+}
+
+/// Reads a VLAN's number.
+pub fn vlan<'de, D: Deserializer<'de>>(d: D) -> Result<Option<VlanId>, D::Error> {
+    let n = i64::deserialize(d)?;
+    let id = u16::try_from(n).ok().and_then(VlanId::new);
+    let refusal =
+        || format!("{n} is no VLAN; a VLAN is a number from 1 to {}, or leave vlan out", VlanId::MAX);
+    id.map(Some).ok_or_else(|| serde::de::Error::custom(refusal()))
+}
+
+/// A device's name: what comes before its arguments.
+pub fn device(devargs: &str) -> &str {
+    devargs.split(',').next().unwrap_or_default().trim()
+}
+
+/// The devices that an uplink is made of, with the key that names each.
+pub fn devices(u: &UplinkConfig, i: usize) -> Vec<(&str, String)> {
+    let members = u.bond.iter().flat_map(|b| &b.members).enumerate();
+    let members = members.map(|(n, m)| (m.as_str(), format!("uplink[{i}].bond.members[{n}]")));
+    match u.bond {
+        None => vec![(u.devargs.as_str(), format!("uplink[{i}].devargs"))],
+        Some(_) => members.collect(),
+    }
+}
+
+/// Where an uplink is, for the operator.
+pub fn place(u: &UplinkConfig) -> String {
+    let device = match &u.bond {
+        None => u.devargs.clone(),
+        Some(bond) => bond.to_string(),
+    };
+    u.vlan.map_or(device.clone(), |vlan| format!("{device}, VLAN {vlan}"))
+}
+
+/// What cannot be true of an uplink's bond: the key behind the uplink's, what, and the remedy.
+pub fn mistake(u: &UplinkConfig) -> Option<(&'static str, String, &'static str)> {
+    let bond = u.bond.as_ref()?;
+    if !u.devargs.is_empty() {
+        let what = format!("the uplink has a device of its own, {}, and a bond", u.devargs);
+        return Some(("devargs", what, "keep one of devargs and bond"));
+    }
+    let key = "bond.members";
+    match bond.members.len() {
+        0 => Some((key, "a bond without members".into(), "name its devices, two as a rule")),
+        n if n > MAX_MEMBERS => Some((key, format!("{n} members"), "use at most 8")),
+        _ => twice(&bond.members),
+    }
+}
+
+fn twice(members: &[String]) -> Option<(&'static str, String, &'static str)> {
+    let mut seen = BTreeMap::new();
+    members.iter().enumerate().find_map(|(n, m)| {
+        let before = seen.insert(device(m), n)?;
+        let what = format!("{} is member {before} and member {n}", device(m));
+        Some(("bond.members", what, "name each device once"))
+    })
+}
