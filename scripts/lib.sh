@@ -14,7 +14,7 @@ GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static)
 # To run the scenario "fabric": who bonds, tags and routes at the other end.
 GODWIT_FABRIC_PACKAGES=(openvswitch-switch frr)
 # To run the whole test suite.
-GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping lua5.4)
+GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping keepalived lua5.4)
 # To compare speeds: dpdk-testpmd is in dpdk-dev, stdbuf in coreutils.
 GODWIT_BENCH_PACKAGES=(dpdk dpdk-dev openvswitch-switch-dpdk)
 

@@ -1,5 +1,6 @@
 //! All tests of whole processes in one binary: each binary of its own would compile and link the same again.
 
+mod addresses;
 mod bare_metal;
 mod bench_rows;
 mod clones;

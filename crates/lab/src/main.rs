@@ -11,6 +11,7 @@ use godwit_lab::bench::Bench;
 use godwit_lab::lab::nve::Binaries;
 use godwit_lab::lab::{Lab, cleanup, take_down};
 use godwit_lab::mover::{How, hot_move, timeline};
+use godwit_lab::scenario::addresses::Addresses;
 use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::compare::Compare;
 use godwit_lab::scenario::fabric::Fabric;
@@ -53,6 +54,8 @@ enum Command {
     Found(Found),
     /// Let a Linux host learn its default route from a router at another switch, and see what keeps and ends it
     RouterRole(RouterRole),
+    /// Let VMs have other addresses than their definition lists: keepalived, learned ones, nested VMs, pods
+    Addresses(Addresses),
     /// Let receive queues change workers while two VMs talk
     Placement(Placement),
     /// Lose a leg of a bond, or an uplink, while VMs talk to another's NVE behind it
@@ -146,6 +149,7 @@ impl Command {
             Command::Stalls(scenario) => scenario.run(),
             Command::Found(scenario) => scenario.run(),
             Command::RouterRole(scenario) => scenario.run(),
+            Command::Addresses(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
             Command::Fabric(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),

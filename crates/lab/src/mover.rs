@@ -11,7 +11,7 @@ use godwit_nva_api::v1::{
 };
 use serde::Serialize;
 
-use crate::agent::proto::Gap;
+use crate::agent::proto::{Gap, Request};
 use crate::clock::{ms, now_ns, wall_us};
 use crate::guest::migrate::Migration;
 use crate::guest::processor::{Processor, Work};
@@ -23,6 +23,8 @@ use crate::scenario::gap::FrameGap;
 
 /// How long each part of a move may take; the NVA may be away for a while, and a process stand still for a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// The last packets of VMs within a VM have left it by then.
+const INNER_DRAIN: Duration = Duration::from_millis(20);
 /// How often the lab looks whether a move has come further.
 const POLL: Duration = Duration::from_millis(4);
 
@@ -197,6 +199,7 @@ pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str, how: How) -> Result
         return Ok(begun);
     }
     begun.part("pausing the guest");
+    run_inner(lab, vm, &Request::Pause)?;
     begun.drained = lab.vm(vm)?.pause()?;
     let (from_ns, wall) = (now_ns(), wall_us());
     begun.part("the guest's pause");
@@ -214,6 +217,7 @@ pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str, how: How) -> Result
     } else {
         lab.vm(vm)?.resume(false)?;
     }
+    run_inner(lab, vm, &Request::Run)?;
     begun.paused = Some(Gap::between(from_ns, now_ns()));
     begun.paused_wall_us = wall;
     begun.part("waiting for the move to be over");
@@ -222,6 +226,19 @@ pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str, how: How) -> Result
     lab.unplug(if how.abort { &new } else { &old })?;
     begun.part("");
     Ok(begun)
+}
+
+/// Lets the VMs within a VM stand still, or run.
+fn run_inner(lab: &mut Lab, vm: &str, order: &Request) -> Result<()> {
+    let inner = lab.inner.get(vm).cloned().unwrap_or_default();
+    for name in &inner {
+        lab.vm(name)?.agent.order(order)?;
+    }
+    if !inner.is_empty() && matches!(order, Request::Pause) {
+        // What they sent is on its way through the bridge of the outer one, where nobody counts it.
+        sleep(INNER_DRAIN);
+    }
+    Ok(())
 }
 
 /// Orders a move.

@@ -82,6 +82,8 @@ pub struct Lab {
     pub guests: BTreeMap<String, Guest>,
     /// Where those guests are.
     pub placed: BTreeMap<String, Placed>,
+    /// VMs within VMs, by the outer one: they stand still when it does.
+    pub inner: BTreeMap<String, Vec<String>>,
     /// Switches by name.
     pub nves: BTreeMap<String, Nve>,
     /// The directory.
@@ -166,6 +168,7 @@ impl Lab {
             vms: BTreeMap::new(),
             guests: BTreeMap::new(),
             placed: BTreeMap::new(),
+            inner: BTreeMap::new(),
             nves,
             nva: Arc::new(nva),
             rpc,

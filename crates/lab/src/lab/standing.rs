@@ -136,6 +136,7 @@ impl Lab {
             vms,
             guests,
             placed,
+            inner: BTreeMap::new(),
             nves,
             nva: Arc::new(nva),
             rpc,

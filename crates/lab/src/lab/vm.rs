@@ -109,7 +109,8 @@ impl Vm {
         Ok(Vm::with(spec, namespace, process, agent))
     }
 
-    fn with(spec: VmSpec, namespace: &str, process: Process, agent: Agent) -> Vm {
+    /// A VM with a running agent, attached nowhere.
+    pub fn with(spec: VmSpec, namespace: &str, process: Process, agent: Agent) -> Vm {
         Vm {
             spec,
             namespace: namespace.into(),

@@ -1,5 +1,6 @@
 //! The scenarios that the lab runs, and what they have in common.
 
+pub mod addresses;
 pub mod bare_metal;
 mod clocks;
 pub mod compare;
