@@ -165,8 +165,11 @@ fn packet_path(c: &mut Criterion) {
     }
 }
 
-/// A VM that sends from more than one address or MAC (R65, R94): what its rules are, and where its `n`-th frame is from.
-fn senders() -> [(&'static str, Vec<Update>, fn(u32) -> (Mac, Ipv4Addr)); 5] {
+/// Where the `n`-th frame of a VM is from.
+type From = fn(u32) -> (Mac, Ipv4Addr);
+
+/// A VM that sends from more than one address or MAC (R65, R94): what its rules are, and where its frames are from.
+fn senders() -> [(&'static str, Vec<Update>, From); 5] {
     let port = ACCESS;
     let bound = SourceRule::Listed { room: 0 };
     let rules = SourceRules { v4: bound, v6: bound, link_local: SourceRule::Listed { room: 8 } };

@@ -11,10 +11,11 @@ GODWIT_BUILD_PACKAGES=(gcc libc6-dev libdpdk-dev dpdk libclang-dev clang pkg-con
 GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump)
 # To run real guests in it. Their kernel is fetched and unpacked by the lab itself, never installed.
 GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static)
-# To run the scenario "fabric": who bonds, tags and routes at the other end.
-GODWIT_FABRIC_PACKAGES=(openvswitch-switch frr)
+# To run the scenarios "fabric" and "addresses": who bonds, tags and routes at the other end, and keepalived. They bring
+# services of their own, which must not start: see install_quietly.
+GODWIT_FABRIC_PACKAGES=(openvswitch-switch frr keepalived)
 # To run the whole test suite.
-GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping keepalived lua5.4)
+GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping lua5.4)
 # To compare speeds: dpdk-testpmd is in dpdk-dev, stdbuf in coreutils.
 GODWIT_BENCH_PACKAGES=(dpdk dpdk-dev openvswitch-switch-dpdk)
 

@@ -15,7 +15,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use godwit_model::VmKey;
+use godwit_model::{VmKey, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
@@ -141,7 +141,8 @@ impl Vm {
 
     /// What it is asked for: what the directory has of it, or else the address that IPv6 makes of its MAC.
     fn asked_addresses(&self, cx: &Ctx<'_>) -> Vec<IpAddr> {
-        let known: Vec<IpAddr> = cx.record.into_iter().flat_map(|r| r.ips().take(MAX_ASKED)).collect();
+        let of = |r: &VmRecord| r.addresses().map(|(ip, _)| ip).take(MAX_ASKED).collect::<Vec<_>>();
+        let known: Vec<IpAddr> = cx.record.map(of).unwrap_or_default();
         if known.is_empty() { vec![link_local(self.key).into()] } else { known }
     }
 

@@ -266,7 +266,7 @@ fn wires(lab: &Lab) -> Result<()> {
         }
         topology::set_sysctls(&ns, &settings)?;
     }
-    for n in 0..LEAVES.len() {
+    for (n, leaf) in LEAVES.into_iter().enumerate() {
         let bridge = format!("br{n}");
         let lines = [
             format!("link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"),
@@ -274,13 +274,13 @@ fn wires(lab: &Lab) -> Result<()> {
         ];
         cmd::ip_batch(&lab.namespace("between"), &lines)?;
         wire(lab, ("a", &format!("wire{n}")), ("between", &format!("a{n}")))?;
-        wire(lab, (LEAVES[n], "down0"), ("between", &format!("l{n}")))?;
+        wire(lab, (leaf, "down0"), ("between", &format!("l{n}")))?;
         for end in ["a", "l"] {
             cmd::ip_batch(&lab.namespace("between"), &[format!("link set {end}{n} master {bridge}")])?;
         }
-        wire(lab, (LEAVES[n], "up0"), ("spine", &format!("down{n}")))?;
-        address(lab, LEAVES[n], "down0", &format!("{}/31", link(n, 0)))?;
-        address(lab, LEAVES[n], "up0", &format!("{}/31", trunk(n, 0)))?;
+        wire(lab, (leaf, "up0"), ("spine", &format!("down{n}")))?;
+        address(lab, leaf, "down0", &format!("{}/31", link(n, 0)))?;
+        address(lab, leaf, "up0", &format!("{}/31", trunk(n, 0)))?;
         address(lab, "spine", &format!("down{n}"), &format!("{}/31", trunk(n, 1)))?;
         // What a's kernel sees of the wire that is the switch's is none of its business.
         let strict = format!("net/ipv4/conf/wire{n}/rp_filter");
