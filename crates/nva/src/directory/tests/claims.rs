@@ -53,20 +53,25 @@ fn r55_the_addresses_must_be_the_recorded_ones() {
     let mut w = World::new();
     let a = w.join("a");
     let cause = ClaimCause::Activate;
+    let known = w.vm(1).version;
     for ips in [vec![], vec![ip(2)], vec![ip(1), ip(9)]] {
-        let base = Version::ZERO;
-        let m = NveToNva::Claim {
-            seq: 1,
-            key: key(1),
-            ips,
-            cause,
-            base,
-            port: "p1".into(),
-            router: None,
-            overrides: Default::default(),
-        };
-        let out = w.say(a, m);
-        assert_eq!(denied(&out, a), Some(DenyReason::AddressMismatch));
+        // Who knows the record has no such VM; who does not is told it, and claims again.
+        for (base, reason) in
+            [(known, DenyReason::AddressMismatch), (Version::ZERO, DenyReason::StaleVersion)]
+        {
+            let m = NveToNva::Claim {
+                seq: 1,
+                key: key(1),
+                ips: ips.clone(),
+                cause,
+                base,
+                port: "p1".into(),
+                router: None,
+                overrides: Default::default(),
+            };
+            let out = w.say(a, m);
+            assert_eq!(denied(&out, a), Some(reason));
+        }
     }
     let m = NveToNva::Claim {
         seq: 1,
