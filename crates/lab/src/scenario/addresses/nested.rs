@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{ip, verdict, vm_set};
+use super::{ip, ping, verdict, vm_set};
 use crate::cmd;
 use crate::lab::Lab;
 use crate::lab::topology::{GUEST, GUEST_MTU, add_namespace, guest_addresses, offloads_off, set_sysctls};
@@ -38,6 +38,12 @@ pub(super) fn run(lab: &mut Lab, rate: u32) -> Result<bool> {
     vm_set(lab, OUTER, &macs.iter().flat_map(|mac| ["--nested", mac]).collect::<Vec<_>>())?;
     add_pod(lab)?;
     vm_set(lab, NODE, &["--route", PODS])?;
+    // A VM whose addresses nobody recorded is known from its first word on.
+    let client = lab.vms[CLIENT].spec.ips[0].to_string();
+    for inner in INNER {
+        let pings = ping(&lab.namespace(inner), &client, 20, Duration::from_millis(50))?;
+        verdict(pings.received > 0, &format!("{inner} speaks, and reaches {CLIENT}"));
+    }
     // What the outer VMs send as well is theirs alone: only their kernels speak.
     let spec = TrafficSpec { rate, payload: 100, big_every: 0, tcp_rate_bit: 0 };
     let peers: Vec<&str> = INNER.into_iter().chain([POD]).collect();

@@ -245,7 +245,7 @@ fn uplinks() -> String {
     let uplink = |n: usize| {
         format!(
             "\n[[uplink]]\nname = \"up{n}\"\ndevargs = \"net_af_packet{n},iface=wire{n},framecnt=8192\"\n\
-             ipv4 = \"{}/31\"\nexception = \"net_tap{n},iface=fab{n}\"\n",
+             ipv4 = \"{}/31\"\nexception = \"net_tap10{n},iface=fab{n}\"\n",
             link(n, 1)
         )
     };
