@@ -49,7 +49,7 @@ pub(super) fn run(lab: &mut Lab, rate: u32) -> Result<bool> {
     let peers: Vec<&str> = INNER.into_iter().chain([POD]).collect();
     let mut talks: Vec<(Traffic, &str)> = Vec::new();
     for (probe, peer) in (1..).zip(&peers) {
-        talks.push((talk(lab, probe, spec.clone(), false, (CLIENT, peer))?, peer));
+        talks.push((talk(lab, probe, spec, false, (CLIENT, peer))?, peer));
     }
     for peer in &peers {
         with_agents(lab, (CLIENT, peer), |y, p| go(p).and_then(|()| go(y)))?;
