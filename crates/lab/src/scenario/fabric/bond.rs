@@ -24,7 +24,7 @@ use crate::lab::vm::{VmSpec, start_agent};
 use crate::lab::{Lab, LabSpec};
 use crate::scenario::interop::vxlan_device;
 use crate::scenario::report::{self, thousands};
-use crate::traffic::{End, Missing, Stream, Talk, Traffic, TrafficSpec, run};
+use crate::traffic::{End, Stream, Talk, Traffic, TrafficSpec, run};
 
 /// The VLAN of the underlay.
 const VLAN: u16 = 100;
@@ -37,6 +37,9 @@ const AGREE: Duration = Duration::from_secs(30);
 /// How long a lost leg may go unnoticed. A card tells of a lost link at once; packet sockets do not, so that here LACP finds
 /// out, by its short timeout of 3 s (IEEE 802.1AX), with a second for the rest.
 const NOTICE: Duration = Duration::from_millis(4000);
+
+/// Nanoseconds after both ends' agreement for what is sent before the partner takes it.
+const SETTLE: u64 = 1_000_000_000;
 
 const SWITCH: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 9);
@@ -54,9 +57,21 @@ struct Outcome {
     returned_ms: u64,
     /// All of the traffic.
     talk: Talk,
-    /// What was lost of it from v to x and from x to v: sent between the pull and the word on it, and at any other time.
-    lost: [(u64, u64); 2],
+    /// What was lost of it from v to x and from x to v.
+    lost: [Lost; 2],
     passed: bool,
+}
+
+/// What was lost one way, by when it was sent.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Lost {
+    /// Between the pull and the word on it.
+    unnoticed: u64,
+    /// From plugging in until a second after both ends agreed: the driver sends by a leg as soon as the partner agrees,
+    /// which may be a moment before that one takes frames.
+    at_return: u64,
+    /// At any other time.
+    otherwise: u64,
 }
 
 impl Fabric {
@@ -113,19 +128,20 @@ impl Fabric {
         let noticed = pull(lab, leg)?;
         let to = now_ns();
         thread::sleep(time);
-        let plugged = Instant::now();
+        let (plugged, again) = (Instant::now(), now_ns());
         set_link(lab, leg, "up")?;
         wait_for_legs(lab, 2).with_context(|| partner.lacp().unwrap_or_default())?;
         let returned = plugged.elapsed();
+        let settled = now_ns() + SETTLE;
         thread::sleep(time);
         let talk = traffic.finish(&mut lab.vm("v")?.agent, &mut agent_x)?;
         lab.check_processes()?;
 
-        let lost = [&talk.a_to_b, &talk.b_to_a].map(|s| lost_of(s, from..to));
+        let lost = [&talk.a_to_b, &talk.b_to_a].map(|s| lost_of(s, from..to, again..settled));
         let whole = |s: &Stream| s.sent > 0 && s.duplicated == 0 && s.corrupt == 0;
         let passed = whole(&talk.a_to_b)
             && whole(&talk.b_to_a)
-            && lost.iter().all(|&(_, other)| other == 0)
+            && lost.iter().all(|l| l.otherwise == 0 && l.at_return <= u64::from(self.rate))
             && noticed <= NOTICE;
         let outcome = Outcome {
             part: "bond",
@@ -240,24 +256,29 @@ fn set_link(lab: &Lab, leg: usize, state: &str) -> Result<()> {
     cmd::ip_batch(&lab.namespace("ovs"), &[format!("link set {} {state}", LEGS[leg].1)])
 }
 
-/// Packets that did not arrive: those whose range was begun in `time`, and others. What is on its way when the leg is
-/// pulled was sent a little before.
-fn lost_of(s: &Stream, time: Range<u64>) -> (u64, u64) {
+/// What did not arrive, by when each range of it was begun: while the loss of the leg was not `noticed`, or at its
+/// `back`. What is on its way when a leg is pulled was sent a little before.
+fn lost_of(s: &Stream, noticed: Range<u64>, back: Range<u64>) -> Lost {
     const ON_ITS_WAY: u64 = 50_000_000;
-    let inside = |m: &&Missing| (time.start.saturating_sub(ON_ITS_WAY)..time.end).contains(&m.sent_ns);
-    let during = s.missing.iter().filter(inside).map(|m| m.last + 1 - m.first).sum();
-    (during, s.lost - during)
+    let noticed = noticed.start.saturating_sub(ON_ITS_WAY)..noticed.end;
+    let of = |time: &Range<u64>| -> u64 {
+        s.missing.iter().filter(|m| time.contains(&m.sent_ns)).map(|m| m.last + 1 - m.first).sum()
+    };
+    let (unnoticed, at_return) = (of(&noticed), of(&back));
+    Lost { unnoticed, at_return, otherwise: s.lost.saturating_sub(unnoticed + at_return) }
 }
 
 fn print_outcome(o: &Outcome) {
-    for (way, s, (during, other)) in
-        [("v to x", &o.talk.a_to_b, o.lost[0]), ("x to v", &o.talk.b_to_a, o.lost[1])]
-    {
-        let (sent, gap) = (thousands(s.sent), s.gap_ms_max);
+    for (way, s, lost) in [("v to x", &o.talk.a_to_b, o.lost[0]), ("x to v", &o.talk.b_to_a, o.lost[1])] {
         println!(
-            "    {way}: {sent} sent, longest silence {gap:.0} ms; {during} lost until the loss of {} was noticed, {other} \
+            "    {way}: {} sent, longest silence {:.0} ms; {} lost until the loss of {} was noticed, {} at its return, {} \
              otherwise",
-            o.pulled
+            thousands(s.sent),
+            s.gap_ms_max,
+            lost.unnoticed,
+            o.pulled,
+            lost.at_return,
+            lost.otherwise
         );
     }
     println!(
