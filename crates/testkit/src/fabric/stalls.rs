@@ -127,7 +127,12 @@ impl World {
         self.after(every, Event::Hop { vm, every, left: HOPS });
     }
 
+    /// The guest changes to its other port. What is sent to it until it says so is lost, so that it stays where it is
+    /// once there is no more traffic.
     pub fn hop(&mut self, vm: usize, every: Span, left: u32) {
+        if self.now >= self.traffic_until {
+            return;
+        }
         let guest = &mut self.guests[vm];
         let idle = guest.running && guest.script.is_none() && self.now >= guest.stalled_until;
         let (Some((host, old)), Some(new), true) = (guest.at, guest.second, idle) else { return };
@@ -139,7 +144,7 @@ impl World {
         self.guests[vm].announce = announce;
         let span = self.rng.us(1, 500);
         self.after(span, Event::Announce { vm, host, port: new, round: 0 });
-        if left > 1 && self.now < self.traffic_until {
+        if left > 1 {
             self.after(every, Event::Hop { vm, every, left: left - 1 });
         }
     }
