@@ -386,3 +386,62 @@ fn r49_what_the_manager_says_of_a_moving_vm_is_a_sign_that_the_move_goes_on() {
     assert!(lab.hosts[A].nve.expects_move(vm(1)));
     assert_eq!(withdrawals(&lab, A), []);
 }
+
+#[test]
+fn r19_a_vm_that_the_directory_has_here_and_that_is_not_is_withdrawn_once_more() {
+    for (unplugged, pinned) in [(true, false), (false, false), (true, true)] {
+        let mut lab = Lab::new(1);
+        lab.run_vm(A, 1);
+        lab.run_vm(A, 2);
+        // It is defined anew, and A hears of that only after it has withdrawn what it knew.
+        let first = lab.version(1);
+        let news = lab.nva.change(vm(1), |r| r.pinned = pinned);
+        let next = lab.version(1);
+        if unplugged {
+            lab.input(A, Input::PortRemoved { port: PORT });
+        } else {
+            link(&mut lab, PORT, false);
+        }
+        lab.pass(3_500);
+        assert_eq!((withdrawals(&lab, A), bound(&lab)), (vec![first], BindingState::Active));
+        for (_, message) in news {
+            lab.input(A, Input::Nva(message));
+        }
+        lab.settle();
+        let second = lab.nva.records[&vm(1)].clone();
+        if pinned {
+            assert_eq!((second.state, second.version), (BindingState::Active, next), "the operator's word");
+        } else {
+            assert_eq!((withdrawals(&lab, A), second.state), (vec![first, next], BindingState::Detached));
+        }
+    }
+    // Nor is it there where nothing is known of its VN any more.
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    let record = lab.nva.records.get(&vm(1)).cloned();
+    lab.input(B, Input::Nva(NvaToNve::Provision { key: vm(1), record: record.clone() }));
+    assert_eq!(withdrawals(&lab, B), [], "it is at A");
+    let record = record.map(|r| VmRecord { location: Some(location(B)), ..r });
+    lab.input(B, Input::Nva(NvaToNve::Provision { key: vm(1), record }));
+    assert_eq!(withdrawals(&lab, B), [lab.version(1)]);
+}
+
+#[test]
+fn r18_an_order_stands_for_a_guest_that_reboots_before_its_new_switch_has_the_grant() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(B, 1);
+    lab.order_move("m", 1, B, A);
+    let spec = PortSpec::Access { vni: vni(), mac: mac(1), explicit_activation: true };
+    lab.input(A, Input::PortAdded { port: PORT, name: "p".into(), spec, workers: WorkerSet::first(1) });
+    lab.settle();
+    lab.input(B, Input::PortRemoved { port: PORT });
+    lab.disconnect(A);
+    lab.input(A, Input::ActivatePort { port: PORT });
+    lab.input(A, Input::PortLink { port: PORT, up: false });
+    lab.connect(A);
+    lab.settle();
+    assert!(!runs(&lab, PORT));
+    link(&mut lab, PORT, true);
+    assert!(answering(&mut lab, PORT, FOUND).is_some());
+    assert_eq!(lab.nva.records[&vm(1)].location, Some(location(A)));
+}

@@ -503,9 +503,8 @@ impl Vm {
             Phase::Idle
                 if self.answered && version > self.withdrawn && self.intent.is_none() && !cx.is_moving() =>
             {
-                if let Some(port) =
-                    self.open_port().filter(|p| !self.ports[p].awaits_order() && !self.ports[p].is_stopped())
-                {
+                let on = self.ports.iter().find(|(_, p)| p.could_have_it() && !p.awaits_order());
+                if let Some(port) = on.map(|(port, _)| *port) {
                     self.activate(port, ClaimCause::Resync, cx);
                 }
             }
@@ -525,7 +524,10 @@ impl Vm {
             Phase::Paused { .. } if self.claim.as_ref().is_some_and(Claim::awaits_answer) => {}
             Phase::Running { .. } | Phase::Paused { .. } => self.depart(to, version, cx),
             Phase::Idle | Phase::Left | Phase::Refused(_) => {
-                self.ports.values_mut().for_each(AccessPort::is_left);
+                // It was there already when an order let it in here: the order stands.
+                if self.phase != Phase::Idle || version > self.ran_from {
+                    self.ports.values_mut().for_each(AccessPort::is_left);
+                }
                 self.news_of_the_owner(version, cx.now);
                 if let Some(f) = self.forward.as_mut().filter(|f| version > f.version) {
                     cx.actions.push(Action::Note(
@@ -651,6 +653,17 @@ impl Vm {
             self.withdraw(self.hosted, cx);
             cx.actions.push(Action::ScanOthers);
         }
+    }
+
+    /// The directory has it here by this version, and it is not: the withdrawal that said so rested on an older
+    /// version, or there was nothing to withdraw yet. Said once a version (R19).
+    pub(crate) fn disowns(&mut self, version: Version) -> bool {
+        let idle = self.phase == Phase::Idle && self.answered && self.intent.is_none();
+        let missing = idle && version > self.withdrawn && !self.ports.values().any(AccessPort::could_have_it);
+        if missing {
+            self.withdrawn = version;
+        }
+        missing
     }
 
     /// Others may have it here still (R39).

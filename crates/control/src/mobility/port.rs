@@ -66,6 +66,12 @@ impl AccessPort {
         self.opens == Opens::ByOrder
     }
 
+    /// The VM might be behind it, for all that the directory's word says.
+    pub(crate) fn could_have_it(&self) -> bool {
+        let lost = self.door == Door::Kept && !self.link_up;
+        !self.is_closed() && !self.is_stopped() && !lost
+    }
+
     /// The VM left: whoever comes on this port is to say so anew.
     pub(crate) fn is_left(&mut self) {
         if self.opens == Opens::Ordered {

@@ -175,7 +175,7 @@ impl Nve {
             NvaToNve::Welcome { .. } | NvaToNve::Refused { .. } | NvaToNve::Keepalive => {}
             NvaToNve::Snapshot { vni, vms } => {
                 for record in vms.into_iter().filter(|r| r.key.vni == vni) {
-                    self.learn(record, out);
+                    self.hear(record, out);
                 }
             }
             NvaToNve::End {
@@ -238,10 +238,13 @@ impl Nve {
                 self.with_known_vm(key, out, |vm, cx| vm.abort(&id, &reason, cx));
             }
             NvaToNve::Provision { key, record } => {
-                if let Some(record) = record.filter(|r| r.key == key) {
+                let record = record.filter(|r| r.key == key);
+                let ours = record.as_ref().and_then(|r| self.given_to_us(r));
+                if let Some(record) = record {
                     self.learn(record, out);
                 }
                 self.with_known_vm(key, out, Vm::port_answered);
+                self.give_back(key, ours, out);
             }
             NvaToNve::ForwardExtend { key, version } => {
                 self.with_known_vm(key, out, |vm, cx| vm.extend_forward(version, cx));
@@ -265,6 +268,34 @@ impl Nve {
                 }
             }
             NvaToNve::Error { text } => out.note(Level::Warn, format!("the NVA refused a message: {text}")),
+        }
+    }
+
+    /// Takes a record, and contradicts it where it has a VM here that is not (R19).
+    fn hear(&mut self, record: VmRecord, out: &mut Outputs) {
+        let (key, ours) = (record.key, self.given_to_us(&record));
+        self.learn(record, out);
+        self.give_back(key, ours, out);
+    }
+
+    /// The version by which the directory has a VM here, where a withdrawal could change that.
+    fn given_to_us(&self, r: &VmRecord) -> Option<Version> {
+        let here = r.state == BindingState::Active
+            && r.location.as_ref().is_some_and(|l| l.nve == self.config.nve)
+            && self.mirror.record(r.key).is_none_or(|known| known.version <= r.version);
+        (here && !r.pinned && !r.frozen && r.moving.is_none()).then_some(r.version)
+    }
+
+    /// Withdraws a VM that the directory has here by this version, if it is on none of our ports: what we said of it
+    /// before rested on less.
+    fn give_back(&mut self, key: VmKey, version: Option<Version>, out: &mut Outputs) {
+        let Some(version) = version else { return };
+        if self.vms.get_mut(&key).is_none_or(|vm| vm.disowns(version)) {
+            out.note(
+                Level::Info,
+                format!("the directory has {key} here ({version}), where it is not: withdrawn"),
+            );
+            self.withdraw(key, version, out);
         }
     }
 
@@ -342,7 +373,7 @@ impl Nve {
 
     fn change(&mut self, vni: Vni, change: Change, out: &mut Outputs) {
         match change {
-            Change::Vm(record) if record.key.vni == vni => self.learn(record, out),
+            Change::Vm(record) if record.key.vni == vni => self.hear(record, out),
             Change::Removed { key, version } if key.vni == vni => {
                 if let Some(old) = self.mirror.removed(key, version) {
                     self.settle_rumours(key, None);
@@ -378,7 +409,7 @@ impl Nve {
         match (record, asked) {
             (Some(record), _) => {
                 self.renew_life(record.key, since, lifetime_ms);
-                self.learn(record, out);
+                self.hear(record, out);
             }
             (None, Asked::Mac(vni, mac)) => self.pulled_is_gone(VmKey { vni, mac }, out),
             (None, Asked::Ip(vni, ip)) => self.doubt_owners(vni, ip),
