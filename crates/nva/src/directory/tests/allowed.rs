@@ -145,7 +145,7 @@ fn r92_set_changes_what_is_named_and_define_all() {
     let first = w.take(a, 1);
     let (record, out) = set(&mut w, 1, VmChanges { nested: add(POD), ..VmChanges::default() }).unwrap();
     assert!(record.version > first.version && owner(&record) == Some("a"), "while it runs");
-    assert_eq!(updated(&out, a), [record.clone()]);
+    assert_eq!(updated(&out, a), std::slice::from_ref(&record));
     let more = VmChanges {
         router: Some(true),
         routes: add(prefix("10.1.0.0/16")),

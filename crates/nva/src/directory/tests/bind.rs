@@ -62,8 +62,8 @@ fn r92_a_virtual_address_goes_to_who_announced_it_last() {
     let out = w.say(a, wish(1, VIP, false, 0));
     let first = answer(&out, a).unwrap();
     assert_eq!(first.bound.ips, [BoundIp { ip: VIP, mac: key(1).mac, is_virtual: true }]);
-    assert_eq!(updated(&out, c), [first.clone()]);
-    assert_eq!(updated(&out, b), [first.clone()]);
+    assert_eq!(updated(&out, c), std::slice::from_ref(&first));
+    assert_eq!(updated(&out, b), std::slice::from_ref(&first));
     // The other one takes it by an announcement only.
     let out = w.say(b, wish(2, VIP, false, 0));
     assert_eq!(answer(&out, b).unwrap_err().0, BindRefusal::Taken);
