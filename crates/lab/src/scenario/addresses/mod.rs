@@ -75,6 +75,7 @@ impl Addresses {
 }
 
 /// Prints a line of the report and returns whether it is good.
+#[must_use]
 fn verdict(good: bool, text: &str) -> bool {
     println!("  {} {text}", if good { "ok  " } else { "FAIL" });
     good

@@ -40,9 +40,10 @@ pub(super) fn run(lab: &mut Lab, rate: u32) -> Result<bool> {
     vm_set(lab, NODE, &["--route", PODS])?;
     // A VM whose addresses nobody recorded is known from its first word on.
     let client = lab.vms[CLIENT].spec.ips[0].to_string();
+    let mut good = true;
     for inner in INNER {
         let pings = ping(&lab.namespace(inner), &client, 20, Duration::from_millis(50))?;
-        verdict(pings.received > 0, &format!("{inner} speaks, and reaches {CLIENT}"));
+        good &= verdict(pings.received > 0, &format!("{inner} speaks, and reaches {CLIENT}"));
     }
     // What the outer VMs send as well is theirs alone: only their kernels speak.
     let spec = TrafficSpec { rate, payload: 100, big_every: 0, tcp_rate_bit: 0 };
@@ -55,7 +56,6 @@ pub(super) fn run(lab: &mut Lab, rate: u32) -> Result<bool> {
         with_agents(lab, (CLIENT, peer), |y, p| go(p).and_then(|()| go(y)))?;
     }
     sleep(AROUND);
-    let mut good = true;
     for (vm, to, id) in [(OUTER, "b", "nested-1"), (NODE, "b", "nested-2"), (OUTER, "c", "nested-3")] {
         let moved = hot_move(lab, vm, to, id, How::default())?;
         let (held, forwarded) = (moved.carried(true).held, moved.carried(true).forwarded);
