@@ -15,7 +15,7 @@ GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static)
 # services of their own, which must not start: see install_quietly.
 GODWIT_FABRIC_PACKAGES=(openvswitch-switch frr keepalived)
 # To run the whole test suite.
-GODWIT_TEST_PACKAGES=(tshark python3-scapy iperf3 iputils-ping lua5.4)
+GODWIT_TEST_PACKAGES=(dpdk-dev tshark python3-scapy iperf3 iputils-ping lua5.4)
 # To compare speeds: dpdk-testpmd is in dpdk-dev, stdbuf in coreutils.
 GODWIT_BENCH_PACKAGES=(dpdk dpdk-dev openvswitch-switch-dpdk)
 

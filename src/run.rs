@@ -37,12 +37,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let switch = Switch::start(config).await?;
     let client = nva.map(|url| NvaClient::spawn(SessionConfig::new(url)));
     tracing::info!(nve = %switch.borrow().config.nve.id, socket = %socket_path.display(), "ready");
-    let kernel = underlay::watch_kernel(&switch.borrow())?;
-    control(&switch, client, kernel, order_rx).await?;
+    let kernel = underlay::watch_kernel(&switch.borrow());
+    let ended = match kernel {
+        Ok(kernel) => control(&switch, client, kernel, order_rx).await,
+        Err(e) => Err(e),
+    };
+    // However it ended: devices close, and leave no socket, once the workers let go of them.
     tracing::info!("stopping");
     Switch::stop(switch).await;
     drop(socket);
-    Ok(())
+    ended
 }
 
 fn every(period: Duration) -> Interval {

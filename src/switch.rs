@@ -45,6 +45,10 @@ const SETTLE: Span = Span::from_ms(5000);
 
 /// How long uplinks wait at the start for an NVA that cannot be reached (R96).
 const LOCATOR_GUARD_MS: u64 = 3000;
+/// A worker that takes longer to stop is told of.
+const STOPS: Duration = Duration::from_secs(1);
+/// And one that takes longer to do as ordered.
+const SETTLES: Duration = Duration::from_secs(5);
 
 /// All of a running switch that control owns.
 pub struct Switch {
@@ -109,6 +113,8 @@ impl Switch {
         };
         let switch = Rc::new(RefCell::new(switch));
         if let Err(e) = add_configured_ports(&switch).await {
+            // Said at once: what stops takes its time, and a device that hangs may take all of it.
+            tracing::error!("the switch cannot start: {e:#}");
             // The workers let go of their queues, so that the devices that are there close, and their sockets with them.
             Switch::stop(switch).await;
             return Err(e);
@@ -227,9 +233,12 @@ impl Switch {
             let mut s = switch.borrow_mut();
             s.workers.iter_mut().map(|w| w.ask(Command::Barrier { token: 0 })).collect()
         };
-        for barrier in barriers {
+        for (worker, mut barrier) in barriers.into_iter().enumerate() {
             // A worker that is stopping answers nothing; nothing is to be waited for then.
-            let _ = barrier.await;
+            while tokio::time::timeout(SETTLES, &mut barrier).await.is_err() {
+                let core = switch.borrow().workers[worker].at.core;
+                tracing::warn!(core, "the worker has not taken its orders for {SETTLES:?}: waiting for it");
+            }
         }
     }
 
@@ -260,11 +269,14 @@ impl Switch {
             let mut s = switch.borrow_mut();
             s.workers.iter_mut().map(|w| w.ask(Command::Stop)).collect()
         };
-        for answer in stopped {
+        for (worker, answer) in stopped.into_iter().enumerate() {
             for w in &mut switch.borrow_mut().workers {
                 w.pump();
             }
-            let _ = tokio::time::timeout(Duration::from_secs(1), pumped(&switch, answer)).await;
+            if tokio::time::timeout(STOPS, pumped(&switch, answer)).await.is_err() {
+                let core = switch.borrow().workers[worker].at.core;
+                tracing::warn!(core, "the worker has not stopped in {STOPS:?}: waiting for it");
+            }
         }
         for w in &mut switch.borrow_mut().workers {
             w.join();

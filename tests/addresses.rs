@@ -17,9 +17,22 @@ fn r92_keepalived_fails_over_across_nves_before_and_after_a_hot_move() {
 }
 
 #[test]
-fn r93_privacy_and_leased_addresses_and_link_local_ones_are_reached_before_and_after_a_move() {
+fn r65_r94_many_addresses_a_router_and_what_was_refused_until_the_operator_did_as_told() {
+    let text = part("recorded");
+    assert!(text.contains("120 of 120 reach it, 120 of 120 sent"));
+    assert!(text.contains("a router: lost 0 of 20 sent for others, 0 of 20 to them"));
+    assert!(
+        text.contains("port show: refused")
+            && text.contains("after `godwitctl vm set s --addresses-v4 learned`")
+    );
+}
+
+#[test]
+fn r93_privacy_leased_and_link_local_addresses_and_a_vm_without_recorded_ones_are_reached_before_and_after_a_move()
+ {
     let text = part("learned");
-    assert_eq!(text.matches("lost 0 of 20").count(), 6);
+    assert_eq!(text.matches("lost 0 of 20").count(), 10);
+    assert!(text.contains("n moves from a to b"));
 }
 
 #[test]

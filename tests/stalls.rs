@@ -9,8 +9,22 @@ fn r32_every_vm_is_found_again_after_stalls_in_the_midst_of_moves() {
     assert!(output.status.success(), "the scenario failed");
 }
 
+fn found(part: &str) {
+    let (output, _) = lab(&["found", "--part", part]);
+    assert!(output.status.success(), "the scenario failed");
+}
+
 #[test]
 fn r32_r23_vms_that_were_lost_and_only_answer_are_reached() {
-    let (output, _) = lab(&["found"]);
-    assert!(output.status.success(), "the scenario failed");
+    found("taps");
+}
+
+#[test]
+fn r19_r18_guests_on_vhost_user_ports_that_reboot_and_only_answer_are_reached() {
+    found("vhost");
+}
+
+#[test]
+fn r18_r55_two_hundred_vms_that_start_while_the_nva_stands_still_are_all_active() {
+    found("crowd");
 }

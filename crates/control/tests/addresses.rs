@@ -231,6 +231,21 @@ fn r93_a_learned_address_that_is_answered_for_stays() {
 }
 
 #[test]
+fn r93_an_answer_for_another_address_keeps_none() {
+    let mut lab = Lab::new(1);
+    lab.run_vm(A, 1);
+    lab.seen(A, PORT, (mac(1), Some(privacy(1))), true);
+    lab.pass(299_000);
+    for _ in 0..5 {
+        lab.pass(1_000);
+        // The VM is alive, and answers for its recorded address, or with something else.
+        lab.alive(A, PORT, mac(1), Some(privacy(2)));
+        lab.alive(A, PORT, mac(1), None);
+    }
+    assert_eq!(lab.nva.records[&vm(1)].bound.ips.len(), 0);
+}
+
+#[test]
 fn r93_requests_are_repeated_with_their_number_given_up_and_put_again_by_a_new_session() {
     let mut lab = Lab::new(1);
     lab.run_vm(A, 1);

@@ -23,4 +23,5 @@ mod stale;
 mod stale_abort;
 mod tshark;
 mod underlay;
+mod uplink_guard;
 mod vm_state;

@@ -358,7 +358,10 @@ fn inspect_as_kept(
         },
     };
     // No table has this destination, so that every frame to it comes here.
-    if wish == Wish::Unicast(Mac::PROBER) { Wish::Announce(AnnounceKind::Alive, None) } else { wish }
+    if wish == Wish::Unicast(Mac::PROBER) {
+        return Wish::Announce(AnnounceKind::Alive, proxy::answered(&eth));
+    }
+    wish
 }
 
 /// Everything that is not plain.

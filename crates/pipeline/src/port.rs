@@ -316,8 +316,15 @@ impl Port {
         }
         let set = tables.ports.sources(self.port).filter(|_| by.1 != Speaker::Behind);
         if let Some(s) = set {
-            if s.lists(ip) || used == Use::Data && s.routes(ip) {
+            if s.lists(ip) {
                 return Standing::Good;
+            }
+            // Its readers reach the prefix by the VM, but nobody has one of its addresses to announce (R94).
+            if s.routes(ip) {
+                return match used {
+                    Use::Announcement => Standing::Refused(Refused::Address),
+                    Use::Data | Use::Word => Standing::Good,
+                };
             }
             let rule = s.rule(Family::of(ip));
             if rule != SourceRule::Any && (by.1 == Speaker::Own || s.has_rules()) {
@@ -365,7 +372,8 @@ impl Port {
         if shared && used != Use::Announcement {
             return Standing::Refused(Refused::NotAnnounced);
         }
-        if s.is_refused(ip, now) || !shared && rule == (SourceRule::Listed { room: 0 }) {
+        // Who lost a race for a virtual address may win the next one.
+        if !shared && (s.is_refused(ip, now) || rule == (SourceRule::Listed { room: 0 })) {
             return Standing::Refused(Refused::Address);
         }
         if s.has_room(ip, by.0, (!shared).then_some(rule), more, now) {

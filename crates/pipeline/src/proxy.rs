@@ -107,6 +107,18 @@ pub(crate) fn announced(eth: &Ethernet<&[u8]>) -> Option<IpAddr> {
     }
 }
 
+/// The address for which a frame answers a question.
+pub(crate) fn answered(eth: &Ethernet<&[u8]>) -> Option<IpAddr> {
+    match eth.ethertype() {
+        EtherType::ARP => Arp::new_checked(eth.payload()).ok().map(|arp| arp.spa().into()),
+        EtherType::IPV6 => match ndp::parse(eth.payload()) {
+            Ok(Ndp::Advert(a)) => Some(a.target.into()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// What a frame from a VM says of its sender's addresses is its sender's to say (R65, R66): its readers would
 /// believe it. Its Ethernet and IP source have been checked.
 ///

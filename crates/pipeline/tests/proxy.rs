@@ -607,9 +607,10 @@ fn r21_an_answer_to_controls_question_is_told_and_goes_no_further() {
     lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
     let to = (v6(1), "fe80::67:77ff:fe74:1".parse().unwrap());
     let advert = Nd { eth: (M1, Mac::PROBER), ip: to, flags: 0x60, ..Nd::announce(M1, v6(1)) };
-    for f in [frames::arp_reply(M1, v4(1), Mac::PROBER, Ipv4Addr::UNSPECIFIED), advert.frame()] {
+    let reply = frames::arp_reply(M1, v4(1), Mac::PROBER, Ipv4Addr::UNSPECIFIED);
+    for (f, ip) in [(reply, v4(1).into()), (advert.frame(), v6(1).into())] {
         lab.one(P1, &f);
-        assert_eq!(lab.take_events(), [announce(AnnounceKind::Alive, None)]);
+        assert_eq!(lab.take_events(), [announce(AnnounceKind::Alive, Some(ip))]);
     }
     assert!(lab.out.sent.is_empty());
     let lie = frames::arp_reply(M2, v4(2), Mac::PROBER, Ipv4Addr::UNSPECIFIED);

@@ -139,10 +139,11 @@ impl Nve {
         }
     }
 
-    /// The VM answered a question; for which address is not always told.
+    /// The VM answered a question, for an address or with another frame; only an answer for the address that is asked
+    /// for counts: it may be silent for this one because another VM has leased it since.
     pub(super) fn address_alive(&mut self, key: VmKey, ip: Option<IpAddr>, out: &mut Outputs) {
         let Some(c) = self.checks.0.get_mut(&key) else { return };
-        if c.asking.is_some_and(|(asked, ..)| ip.is_none_or(|ip| ip == asked)) {
+        if c.asking.is_some_and(|(asked, ..)| ip == Some(asked)) {
             c.asking = None;
             self.addresses_due(key, out);
         }

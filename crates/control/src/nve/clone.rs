@@ -1,9 +1,10 @@
 //! A switch that may be another one's clone (R96): until the NVA has welcomed it, its uplinks wait, so that it does not
-//! answer for a locator that another switch has. An NVA that cannot be reached is not waited for; one that refuses the
-//! switch is.
+//! answer for a locator that another switch has. They carry the host's frames meanwhile, since the NVA may be reached by
+//! them. An NVA that cannot be reached is not waited for; one that refuses the switch is, also where it was reached
+//! later.
 
 use godwit_model::Locators;
-use godwit_tables::update::PortIdx;
+use godwit_tables::update::{PortIdx, PortRole};
 use godwit_wire::{Instant, Span};
 
 use crate::io::{Input, Level, Outputs, PortSpec};
@@ -25,6 +26,10 @@ pub(super) struct Suspicion {
     again: bool,
     /// What was said of uplinks meanwhile, in order.
     waiting: Vec<Input>,
+    /// The same, once they are used without a welcome.
+    unwelcome: Vec<Input>,
+    /// They are being put into use: not all locators are known yet.
+    pub busy: bool,
 }
 
 impl Nve {
@@ -36,10 +41,37 @@ impl Nve {
         if self.clone.waiting.is_empty() {
             self.timers.set(Timer::Guard, Some(self.now + self.config.locator_guard));
         }
+        self.for_the_host(&input);
         self.clone.waiting.push(input);
         // The locators may be known by now.
         self.hello(out);
         None
+    }
+
+    /// An uplink that waits has no locator, and is else what it will be.
+    fn for_the_host(&mut self, input: &Input) {
+        match *input {
+            Input::PortAdded { port, spec: PortSpec::Uplink(ref spec), .. } => {
+                // Where the locators are the loopback's, the link's own addresses are no locators.
+                let link = Some(spec).filter(|_| !self.config.locators.is_empty());
+                let role = PortRole::Uplink {
+                    mac: spec.mac,
+                    v4: None,
+                    v6: None,
+                    link_v4: link.and_then(|s| s.v4).map(|n| n.addr),
+                    link_v6: link.and_then(|s| s.v6).map(|n| n.addr),
+                    v6_link_local: spec.v6_link_local,
+                    exception: spec.exception,
+                    vlan: spec.vlan,
+                };
+                self.router.set_port(port, role);
+            }
+            Input::PortAdded { port, spec: PortSpec::Exception { uplink }, .. } => {
+                self.router.set_port(port, PortRole::Exception { uplink });
+            }
+            Input::PortRemoved { port } => self.router.remove_port(port),
+            _ => {}
+        }
     }
 
     fn is_of_an_uplink(&self, input: &Input) -> bool {
@@ -81,6 +113,7 @@ impl Nve {
         }
         let ms = self.config.locator_guard.as_ms();
         out.note(Level::Warn, format!("no NVA within {ms} ms: the uplinks are used without its welcome"));
+        self.clone.unwelcome = self.clone.waiting.clone();
         self.use_uplinks(out);
     }
 
@@ -92,14 +125,53 @@ impl Nve {
                 String::from("the NVA takes this switch now: nobody else has its name and locators"),
             );
         }
+        self.clone.unwelcome.clear();
         self.use_uplinks(out);
     }
 
     fn use_uplinks(&mut self, out: &mut Outputs) {
         self.timers.set(Timer::Guard, None);
         self.clone.cleared = true;
-        for input in core::mem::take(&mut self.clone.waiting) {
+        let waiting = core::mem::take(&mut self.clone.waiting);
+        if waiting.is_empty() {
+            return;
+        }
+        // The NVA is told of all locators at once: one that it hears of first would be another place of all VMs here.
+        self.clone.busy = true;
+        for input in waiting {
             self.take(input, out);
+        }
+        self.clone.busy = false;
+        self.hello(out);
+    }
+
+    /// Uplinks that are used without a welcome wait again: who refuses the switch says that they are another one's.
+    fn take_uplinks_back(&mut self, out: &mut Outputs) {
+        for input in core::mem::take(&mut self.clone.unwelcome) {
+            let port = match input {
+                Input::PortAdded { port, .. } => port,
+                Input::UnderlayNeighbor { uplink, .. } => uplink,
+                _ => continue,
+            };
+            // One that was removed since is gone.
+            let known = self.ports.get(&port).map(|p| p.link_up);
+            let again = self
+                .clone
+                .waiting
+                .iter()
+                .any(|i| matches!(i, Input::PortAdded { port: p, .. } if *p == port));
+            if known.is_none() && !again {
+                continue;
+            }
+            self.clone.cleared = false;
+            if known.is_some() {
+                self.port_removed(port, out);
+            }
+            self.for_the_host(&input);
+            self.clone.waiting.push(input);
+            if known == Some(false) {
+                self.clone.waiting.push(Input::PortLink { port, up: false });
+            }
         }
     }
 
@@ -111,5 +183,6 @@ impl Nve {
             self.alarm(format!("the NVA refuses this switch: {text}"), out);
         }
         self.clone.refusal = Some(text);
+        self.take_uplinks_back(out);
     }
 }

@@ -75,7 +75,11 @@ impl Nve {
     /// Says who we are, as soon as we have a locator; again when the locators change.
     pub(super) fn hello(&mut self, out: &mut Outputs) {
         let locators: Locators = self.locators();
-        if !self.session.connected || locators.is_empty() || self.session.hello == Some(locators) {
+        if self.clone.busy
+            || !self.session.connected
+            || locators.is_empty()
+            || self.session.hello == Some(locators)
+        {
             return;
         }
         self.session.hello = Some(locators);

@@ -43,22 +43,35 @@ impl Lab {
     /// # Errors
     /// Where the switch refuses.
     pub fn plug_vhost(&mut self, spec: &VmSpec, nve: &str, queues: u16, postcopy: bool) -> Result<VhostPort> {
+        let postcopy_support = if postcopy { ",postcopy-support=1" } else { "" };
+        let extra = format!(",queues={queues}{postcopy_support}");
+        self.add_vhost(
+            spec,
+            nve,
+            &extra,
+            v1::AddPort { rx_queues: queues.into(), postcopy, ..Default::default() },
+        )
+    }
+
+    /// Adds a vhost-user port with one queue pair, which only the operator's word activates where `explicit` says so.
+    ///
+    /// # Errors
+    /// Where the switch refuses.
+    pub fn plug_vhost_for(&mut self, spec: &VmSpec, nve: &str, explicit: bool) -> Result<VhostPort> {
+        self.add_vhost(spec, nve, "", v1::AddPort { explicit_activation: explicit, ..Default::default() })
+    }
+
+    fn add_vhost(&mut self, spec: &VmSpec, nve: &str, extra: &str, what: v1::AddPort) -> Result<VhostPort> {
         self.taps += 1;
         let number = self.taps;
         let port = format!("{}-{number}", spec.name);
         let socket = self.dir.join(format!("{port}.vhost"));
-        let postcopy_support = if postcopy { ",postcopy-support=1" } else { "" };
         self.nve(nve)?.admin.ask(Ask::AddPort(v1::AddPort {
             name: port.clone(),
-            devargs: format!(
-                "net_vhost{number},iface={},queues={queues}{postcopy_support}",
-                socket.display()
-            ),
+            devargs: format!("net_vhost{number},iface={}{extra}", socket.display()),
             vni: VNI,
             mac: spec.mac.to_u64(),
-            rx_queues: queues.into(),
-            postcopy,
-            ..Default::default()
+            ..what
         }))?;
         Ok(VhostPort { nve: nve.into(), port, socket })
     }

@@ -6,6 +6,7 @@
 
 pub mod cleanup;
 pub mod delay;
+pub mod echo;
 pub mod guests;
 pub mod nve;
 pub mod process;
@@ -230,6 +231,19 @@ impl Lab {
     /// Where any step fails.
     pub fn start_vm(&mut self, spec: VmSpec, nve: &str) -> Result<()> {
         self.define_vm(&spec, "")?;
+        self.start_defined(spec, nve)
+    }
+
+    /// The same for a VM of which the directory has no address.
+    ///
+    /// # Errors
+    /// Where any step fails.
+    pub fn start_unrecorded(&mut self, spec: VmSpec, nve: &str) -> Result<()> {
+        self.define_vm(&VmSpec { ips: Vec::new(), ..spec.clone() }, "")?;
+        self.start_defined(spec, nve)
+    }
+
+    fn start_defined(&mut self, spec: VmSpec, nve: &str) -> Result<()> {
         let name = spec.name.clone();
         let vm = Vm::start(spec, &self.namespace(&name), &self.bins, &self.dir)?;
         self.vms.insert(name.clone(), vm);

@@ -23,20 +23,34 @@ pub(super) fn run(lab: &mut Lab) -> Result<bool> {
     vm_set(lab, "g", &["--addresses", "learned"])?;
     ip(&g, &format!("address add {PRIVACY}/64 dev {GUEST} nodad"))?;
     ip(&g, &format!("address add {LEASED}/24 dev {GUEST}"))?;
-    let link_local = link_local(&g)?;
+    let link_local = format!("{}%{GUEST}", link_local(&g)?);
     // It uses them: as sources of its own packets.
     ping(&g, &format!("{}%{GUEST}", self::link_local(&x)?), 1, Duration::from_millis(10))?;
     let source = ["netns", "exec", &g, "ping", "-c", "1", "-W", "1", "-I", LEASED, "203.0.113.12"];
     crate::cmd::run("ip", &source).map(drop).or_else(|e| verdict_error(&e))?;
     let source = ["netns", "exec", &g, "ping", "-c", "1", "-W", "1", "-I", PRIVACY, "2001:db8:64::12"];
     crate::cmd::run("ip", &source).map(drop).or_else(|e| verdict_error(&e))?;
-    let mut good = reached(&x, &link_local, "before the move")?;
+    let mut good = reached(&x, &[LEASED, PRIVACY, &link_local], "before the move")?;
     let moved = hot_move(lab, "g", "b", "learned-1", How::default())?;
     good &= verdict(moved.done(), "g moves from a to b");
-    good &= reached(&x, &link_local, "after the move")?;
+    good &= reached(&x, &[LEASED, PRIVACY, &link_local], "after the move")?;
     let shown = lab.ctl(&["vm", "show", "g"])?;
     good &=
         verdict(shown.contains(PRIVACY) && shown.contains(LEASED), "the directory shows what was learned");
+    good &= without_a_record(lab, &x)?;
+    Ok(good)
+}
+
+/// A VM of which the directory has no address announces itself, moves, and announces itself as its first word there.
+fn without_a_record(lab: &mut Lab, x: &str) -> Result<bool> {
+    let spec = VmSpec::numbered("n", 13);
+    let addresses: Vec<String> = spec.ips.iter().map(ToString::to_string).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    lab.start_unrecorded(spec, "a")?;
+    let mut good = reached(x, &addresses, "n without recorded addresses:")?;
+    let moved = hot_move(lab, "n", "b", "learned-2", How::default())?;
+    good &= verdict(moved.done(), "n moves from a to b");
+    good &= reached(x, &addresses, "after its move")?;
     Ok(good)
 }
 
@@ -46,9 +60,9 @@ fn verdict_error(e: &anyhow::Error) -> Result<()> {
     Ok(())
 }
 
-fn reached(x: &str, link_local: &str, when: &str) -> Result<bool> {
+fn reached(x: &str, targets: &[&str], when: &str) -> Result<bool> {
     let mut good = true;
-    for target in [LEASED, PRIVACY, &format!("{link_local}%{GUEST}")] {
+    for target in targets {
         let began = Instant::now();
         while ping(x, target, 1, Duration::from_millis(10))?.received == 0 && began.elapsed() < PATIENCE {}
         let took = began.elapsed().as_millis();

@@ -4,6 +4,7 @@
 mod keepalived;
 mod learned;
 mod nested;
+mod recorded;
 
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ enum Part {
     Keepalived,
     /// A VM adds addresses by itself and moves.
     Learned,
+    /// A VM with many addresses, a router, and a VM that is allowed what was refused before.
+    Recorded,
     /// A bridge with three nested VMs, and a node with a pod prefix, move under load.
     Nested,
 }
@@ -47,7 +50,7 @@ impl Addresses {
     /// # Errors
     /// Where it cannot be carried out.
     pub fn run(&self) -> Result<bool> {
-        let all = [Part::Learned, Part::Nested, Part::Keepalived];
+        let all = [Part::Recorded, Part::Learned, Part::Nested, Part::Keepalived];
         let parts: Vec<Part> = all.into_iter().filter(|p| self.part.is_none_or(|one| one == *p)).collect();
         let keepalived = parts.contains(&Part::Keepalived);
         let tools: &[&str] = if keepalived { &["ping", "keepalived"] } else { &["ping"] };
@@ -59,6 +62,7 @@ impl Addresses {
             let mut lab = Lab::start(&spec, &bins)?;
             let result = match part {
                 Part::Keepalived => keepalived::run(&mut lab, self.rate),
+                Part::Recorded => recorded::run(&mut lab),
                 Part::Learned => learned::run(&mut lab),
                 Part::Nested => nested::run(&mut lab, self.rate),
             };
@@ -97,25 +101,24 @@ impl Pings {
 
 /// Pings `target` from a namespace, `count` times with `gap` between them.
 fn ping(namespace: &str, target: &str, count: u32, gap: Duration) -> Result<Pings> {
+    ping_from(namespace, None, target, count, gap)
+}
+
+/// The same from one of the namespace's own addresses.
+fn ping_from(
+    namespace: &str,
+    source: Option<&str>,
+    target: &str,
+    count: u32,
+    gap: Duration,
+) -> Result<Pings> {
     let family = if target.contains(':') { "-6" } else { "-4" };
     let (count_text, gap_text) = (count.to_string(), format!("{:.3}", gap.as_secs_f64()));
-    let args = [
-        "netns",
-        "exec",
-        namespace,
-        "ping",
-        family,
-        "-D",
-        "-n",
-        "-c",
-        &count_text,
-        "-i",
-        &gap_text,
-        "-W",
-        "1",
-        target,
-    ];
-    let output = std::process::Command::new("ip").args(args).output().context("running ping")?;
+    let mut args = vec!["netns", "exec", namespace, "ping", family, "-D", "-n", "-W", "1"];
+    args.extend(["-c", &count_text, "-i", &gap_text]);
+    args.extend(source.iter().flat_map(|s| ["-I", s]));
+    args.push(target);
+    let output = std::process::Command::new("ip").args(&args).output().context("running ping")?;
     // It fails where nothing comes back, which is for the caller to judge.
     Ok(read_pings(&String::from_utf8_lossy(&output.stdout), count))
 }

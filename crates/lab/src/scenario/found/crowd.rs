@@ -1,0 +1,146 @@
+//! Two hundred VMs start, and are defined, while the NVA stands still: half of them have been defined with another
+//! address before, half are unknown.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use godwit_nva_api::v1;
+use godwit_nva_api::v1::admin_request::Kind as Ask;
+use godwit_wire::Mac;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::Signal;
+
+use super::{FOUND, signal};
+use crate::agent::announce;
+use crate::agent::proto::Announcement;
+use crate::cmd;
+use crate::lab::nve::{Binaries, Hugepages, SwitchOptions};
+use crate::lab::vm::VmSpec;
+use crate::lab::{Lab, LabSpec, VNI};
+
+const SWITCHES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+/// VMs of each switch: DPDK has room for 32 devices in a process.
+const EACH: u8 = 25;
+/// How long the NVA stands still.
+const STILL: Duration = Duration::from_secs(1);
+
+pub(super) fn run(options: &SwitchOptions, bins: &Binaries) -> Result<bool> {
+    let options = SwitchOptions { hugepages: Hugepages::Never, ..options.clone() };
+    let mut lab = Lab::start(&LabSpec::new(&SWITCHES, false, &options), bins)?;
+    let result = started(&mut lab);
+    if !matches!(result, Ok(true)) {
+        lab.keep_logs();
+    }
+    result.with_context(|| format!("logs in {}", lab.dir.display()))
+}
+
+fn started(lab: &mut Lab) -> Result<bool> {
+    let mut homes = BTreeMap::new();
+    for (s, switch) in (0..).zip(SWITCHES) {
+        for n in 0..EACH {
+            let spec = numbered(s, n);
+            homes.insert(spec.name.clone(), (switch.to_owned(), spec));
+        }
+        plug_all(lab, switch, s)?;
+    }
+    let before = homes.values().filter(|(_, spec)| spec.mac.0[5] % 2 == 0);
+    for (n, (_, spec)) in before.enumerate() {
+        let other = IpAddr::V4(Ipv4Addr::new(198, 51, 100, n as u8));
+        lab.define_vm(&VmSpec { ips: vec![other], ..spec.clone() }, "")?;
+    }
+    signal(lab, Signal::SIGSTOP)?;
+    let (lab_ref, all) = (&*lab, &homes);
+    std::thread::scope(|scope| -> Result<()> {
+        let define = scope.spawn(|| all.values().try_for_each(|(_, spec)| lab_ref.define_vm(spec, "")));
+        for (s, switch) in (0..).zip(SWITCHES) {
+            let namespace = lab_ref.nve(switch)?.namespace.clone();
+            scope
+                .spawn(move || speak(&namespace, s))
+                .join()
+                .map_err(|_| anyhow::anyhow!("a VM panicked"))??;
+        }
+        sleep(STILL);
+        signal(lab_ref, Signal::SIGCONT)?;
+        define.join().map_err(|_| anyhow::anyhow!("the operator panicked"))?
+    })?;
+    judge(lab, &homes)
+}
+
+/// Waits until the directory has all of them at home, and their ports are active.
+fn judge(lab: &mut Lab, homes: &BTreeMap<String, (String, VmSpec)>) -> Result<bool> {
+    let since = Instant::now();
+    loop {
+        let list = lab.nva.operator.list_vms(v1::ListVmsRequest::default())?.vms;
+        let placed = |vm: &&v1::VmRecord| {
+            let at = vm.location.as_ref().map(|l| l.nve.as_str());
+            homes.get(&vm.name).is_some_and(|(home, _)| at == Some(home))
+        };
+        let placed = list.iter().filter(placed).count();
+        let mut active = 0;
+        for switch in SWITCHES {
+            let ports = lab.nve(switch)?.admin.ports()?;
+            active += ports.iter().filter(|p| homes.contains_key(&p.name) && p.state == "activated").count();
+        }
+        let took = since.elapsed();
+        if placed.min(active) == homes.len() {
+            println!(
+                "  {} VMs started and were defined while the NVA stood still: all active after {:.1} s",
+                homes.len(),
+                took.as_secs_f64()
+            );
+            return Ok(true);
+        }
+        if took > FOUND {
+            println!(
+                "  {} VMs started and were defined while the NVA stood still: {placed} located and {active} ports active \
+                 after {FOUND:?}",
+                homes.len()
+            );
+            return Ok(false);
+        }
+        sleep(Duration::from_millis(50));
+    }
+}
+
+fn numbered(switch: u8, n: u8) -> VmSpec {
+    let ip = Ipv4Addr::new(10, 200, switch, n + 1);
+    VmSpec {
+        name: format!("m{switch}-{n}"),
+        mac: Mac([0x02, 0x67, 0x77, 1, switch, n]),
+        ips: vec![ip.into()],
+    }
+}
+
+/// The VMs' ports of a switch. Nobody takes their taps away: the VMs speak by the kernel's side of them.
+fn plug_all(lab: &Lab, switch: &str, s: u8) -> Result<()> {
+    let host = lab.nve(switch)?;
+    for n in 0..EACH {
+        let spec = numbered(s, n);
+        host.admin.ask(Ask::AddPort(v1::AddPort {
+            name: spec.name.clone(),
+            devargs: format!("net_tap{},iface={}", 100 + u32::from(n), spec.name),
+            vni: VNI,
+            mac: spec.mac.to_u64(),
+            ..Default::default()
+        }))?;
+    }
+    let up: Vec<String> = (0..EACH).map(|n| format!("link set {} up", numbered(s, n).name)).collect();
+    cmd::ip_batch(&host.namespace, &up)
+}
+
+/// Each VM of a switch says once that it is there.
+fn speak(namespace: &str, s: u8) -> Result<()> {
+    let path = format!("/run/netns/{namespace}");
+    // The namespace is this thread's.
+    let file = File::open(&path).with_context(|| format!("opening {path}"))?;
+    setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
+    for n in 0..EACH {
+        let VmSpec { name, mac, ips } = numbered(s, n);
+        announce::send(&Announcement { interface: name, mac: mac.to_string(), ips, rarp: false })?;
+    }
+    Ok(())
+}
