@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::{ip, ping, ping_from, verdict, vm_set};
 use crate::cmd;
 use crate::lab::Lab;
-use crate::lab::topology::GUEST;
+use crate::lab::topology::{GUEST, set_sysctls};
 use crate::lab::vm::VmSpec;
 
 /// Addresses of the VM that has many, per family.
@@ -64,6 +64,8 @@ fn router(lab: &mut Lab) -> Result<bool> {
     let (gw, x) = (lab.namespace("gw"), lab.namespace("x"));
     let x_ip = lab.vms["x"].spec.ips[0].to_string();
     ip(&gw, "link set lo up")?;
+    // What a router forwards, it asks for from its own address; this one stands for the network as well as for itself.
+    set_sysctls(&gw, &[("net/ipv4/conf/all/arp_announce", "2")])?;
     ip(&gw, &format!("address add {FOREIGN}/32 dev lo"))?;
     ip(&x, &format!("route add {FOREIGN}/32 via {}", v4(&spec)))?;
     let before = ping_from(&gw, Some(&FOREIGN.to_string()), &x_ip, 5, GAP)?;

@@ -1,4 +1,4 @@
-//! Two hundred VMs start, and are defined, while the NVA stands still: half of them have been defined with another
+//! Some two hundred VMs start, and are defined, while the NVA stands still: half of them have been defined with another
 //! address before, half are unknown.
 
 use std::collections::BTreeMap;
@@ -19,17 +19,21 @@ use crate::agent::announce;
 use crate::agent::proto::Announcement;
 use crate::cmd;
 use crate::lab::nve::{Binaries, Hugepages, SwitchOptions};
+use crate::lab::topology::set_sysctls;
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec, VNI};
 
-const SWITCHES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
-/// VMs of each switch: DPDK has room for 32 devices in a process.
-const EACH: u8 = 25;
+const SWITCHES: [&str; 13] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"];
+/// VMs of each switch: a tap wants buffers of its own, for which a lab's switch has room so many times.
+const EACH: u8 = 16;
+/// So many workers share few cores.
+const IDLE_SLEEP_US: u32 = 1000;
 /// How long the NVA stands still.
 const STILL: Duration = Duration::from_secs(1);
 
 pub(super) fn run(options: &SwitchOptions, bins: &Binaries) -> Result<bool> {
-    let options = SwitchOptions { hugepages: Hugepages::Never, ..options.clone() };
+    let options =
+        SwitchOptions { hugepages: Hugepages::Never, idle_sleep_us: IDLE_SLEEP_US, ..options.clone() };
     let mut lab = Lab::start(&LabSpec::new(&SWITCHES, false, &options), bins)?;
     let result = started(&mut lab);
     if !matches!(result, Ok(true)) {
@@ -75,11 +79,11 @@ fn judge(lab: &mut Lab, homes: &BTreeMap<String, (String, VmSpec)>) -> Result<bo
     let since = Instant::now();
     loop {
         let list = lab.nva.operator.list_vms(v1::ListVmsRequest::default())?.vms;
-        let placed = |vm: &&v1::VmRecord| {
+        let is_placed = |vm: &v1::VmRecord| {
             let at = vm.location.as_ref().map(|l| l.nve.as_str());
             homes.get(&vm.name).is_some_and(|(home, _)| at == Some(home))
         };
-        let placed = list.iter().filter(placed).count();
+        let placed = list.iter().filter(|vm| is_placed(vm)).count();
         let mut active = 0;
         for switch in SWITCHES {
             let ports = lab.nve(switch)?.admin.ports()?;
@@ -100,6 +104,8 @@ fn judge(lab: &mut Lab, homes: &BTreeMap<String, (String, VmSpec)>) -> Result<bo
                  after {FOUND:?}",
                 homes.len()
             );
+            let lost = list.iter().filter(|vm| !is_placed(vm)).map(|vm| vm.name.as_str()).take(8);
+            println!("  not located, among others: {}", lost.collect::<Vec<_>>().join(", "));
             return Ok(false);
         }
         sleep(Duration::from_millis(50));
@@ -128,8 +134,15 @@ fn plug_all(lab: &Lab, switch: &str, s: u8) -> Result<()> {
             ..Default::default()
         }))?;
     }
-    let up: Vec<String> = (0..EACH).map(|n| format!("link set {} up", numbered(s, n).name)).collect();
-    cmd::ip_batch(&host.namespace, &up)
+    // The kernel of the switch's namespace is all of its VMs: it answers for each, and says nothing by itself.
+    let specs: Vec<VmSpec> = (0..EACH).map(|n| numbered(s, n)).collect();
+    let quiet: Vec<String> = specs.iter().map(|v| format!("net/ipv6/conf/{}/disable_ipv6", v.name)).collect();
+    let quiet: Vec<(&str, &str)> = quiet.iter().map(|key| (key.as_str(), "1")).collect();
+    set_sysctls(&host.namespace, &quiet)?;
+    let lines = specs.iter().flat_map(|VmSpec { name, mac, ips }| {
+        [format!("link set {name} address {mac} up"), format!("address add {}/32 dev {name}", ips[0])]
+    });
+    cmd::ip_batch(&host.namespace, &lines.collect::<Vec<_>>())
 }
 
 /// Each VM of a switch says once that it is there.
