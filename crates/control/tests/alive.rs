@@ -351,6 +351,47 @@ fn r18_a_refusal_by_another_owner_waits_for_news_or_a_word() {
 }
 
 #[test]
+fn r18_a_refusal_ends_with_its_port_and_the_vm_is_found_on_its_other_one() {
+    for removed in [true, false] {
+        let mut lab = Lab::new(1);
+        lab.add_port(A, PORT, 1);
+        lab.add_port(A, SECOND, 1);
+        lab.settle();
+        lab.announce(A, PORT, 1);
+        lab.settle();
+        assert_eq!(admission(&lab, A, SECOND), Some(Admission::Closed), "the NVA does not know the VM");
+        if removed {
+            lab.input(A, Input::PortRemoved { port: PORT });
+        } else {
+            lab.input(A, Input::VmState { port: PORT, state: godwit_model::OperState::Shutdown });
+            assert_eq!(admission(&lab, A, PORT), Some(Admission::Closed), "nobody is behind it");
+        }
+        lab.settle();
+        lab.nva.define(vm(1), vm_ip(1));
+        let record = lab.nva.records.get(&vm(1)).cloned();
+        lab.input(A, Input::Nva(NvaToNve::Provision { key: vm(1), record }));
+        assert!(answering(&mut lab, SECOND, FOUND).is_some(), "removed: {removed}");
+        lab.settle();
+        assert_eq!(bound(&lab), BindingState::Active);
+    }
+}
+
+#[test]
+fn r18_a_refusal_that_comes_after_its_port_went_closes_no_other_one() {
+    let mut lab = crossed();
+    lab.nva.mute = true;
+    lab.add_port(A, SECOND, 1);
+    lab.settle();
+    lab.input(A, Input::PortRemoved { port: PORT });
+    let record = lab.nva.records.get(&vm(1)).cloned();
+    deny(&mut lab, DenyReason::AddressMismatch, record);
+    lab.nva.mute = false;
+    lab.announce(A, SECOND, 1);
+    lab.settle();
+    assert!(runs(&lab, SECOND) && bound(&lab) == BindingState::Active);
+}
+
+#[test]
 fn r18_a_vm_that_starts_while_it_is_defined_is_active_with_its_definition() {
     let mut lab = Lab::new(1);
     lab.add_port(A, PORT, 1);

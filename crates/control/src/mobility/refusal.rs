@@ -45,7 +45,12 @@ impl Vm {
         self.close_ports();
         self.forward_to_winner(cx);
         let Some(port) = port else {
-            self.phase = if self.forward.is_some() { Phase::Left } else { Phase::Idle };
+            if self.forward.is_some() {
+                self.phase = Phase::Left;
+            } else {
+                // There is no port whose refusal could be taken back: each of its ports stands for itself.
+                self.reopen_ports();
+            }
             return;
         };
         let at = cx.version();
@@ -63,10 +68,11 @@ impl Vm {
         }
     }
 
-    /// Nothing is behind the port that was refused.
+    /// Nothing is behind the port that was refused: on its other ports the VM may be heard again. One behind which
+    /// nobody is, by its manager's word, stays closed by that.
     pub(super) fn refusal_over(&mut self) {
         self.claim = None;
-        self.phase = Phase::Idle;
+        self.reopen_ports();
     }
 
     /// A word that may change the NVA's mind came.
