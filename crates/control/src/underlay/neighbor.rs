@@ -193,12 +193,17 @@ impl Underlay {
         }
     }
 
-    /// It did not answer: packets for the locators behind it wait from now on.
+    /// It did not answer: packets for the locators behind it wait from now on. One that nothing is behind any more is
+    /// forgotten: it is asked for when it is needed.
     fn give_up(&mut self, now: Instant, key: NextHop) {
+        if self.neighbors.get(&key).is_some_and(|n| n.users == 0) {
+            self.neighbors.remove(&key);
+            return;
+        }
         if let Some(n) = self.neighbors.get_mut(&key) {
             n.mac = None;
             n.reach = Reach::Incomplete { tries: 0 };
-            n.silent = n.users > 0;
+            n.silent = true;
         }
         self.settle_behind(key);
         let (uplink, ip) = key;

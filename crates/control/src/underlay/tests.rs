@@ -93,6 +93,27 @@ fn quick_questions_first_then_one_a_second() {
 }
 
 #[test]
+fn a_neighbor_that_is_released_while_it_is_probed_is_not_asked_for_ever() {
+    let mut u = underlay();
+    let (remote, next) = (ip("198.18.0.7"), ip("198.18.0.7"));
+    u.watch(Instant(0), remote);
+    u.learned(Instant(0), UP, next, MAC, true);
+    let at = Instant(0) + Span::from_ms(30_000);
+    u.tick(at);
+    assert_eq!(u.neighbor((UP, next)).unwrap().reach.as_str(), "probe");
+    u.unwatch(remote);
+    u.take_frames();
+    // The probes that it is due, and nothing after these.
+    let gaps = run(&mut u, at, at + Span::from_ms(60_000));
+    assert_eq!(gaps, [1000, 1000]);
+    assert!(u.neighbor((UP, next)).is_none() && u.deadline().is_none());
+    assert_eq!(lost(&mut u), 0, "nobody needs it");
+    // Needed again, it is asked for as a new one.
+    assert_eq!(u.watch(at + Span::from_ms(60_000), remote), Ways::default());
+    assert_eq!(u.take_frames().len(), 1);
+}
+
+#[test]
 fn a_neighbor_in_use_is_probed_and_one_lost_answer_tears_nothing() {
     let mut u = underlay();
     let (remote, next) = (ip("198.18.0.7"), ip("198.18.0.7"));
