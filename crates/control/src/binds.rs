@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use godwit_model::VmKey;
+use godwit_model::{MAX_BOUND, MAX_MACS, VmKey};
 use godwit_wire::{Instant, Mac, Span};
 
 /// Requests that may wait at a time; of more, what the workers say again counts.
 const MAX_WAITING: usize = 8192;
+/// Of these one VM's: as many as its record could take, all its virtual MACs included. What is beyond would be refused,
+/// and while the NVA is away it must not take the room of other VMs.
+const MAX_A_VM: usize = MAX_BOUND + MAX_MACS;
 /// First repetition of a request without an answer; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF: Span = Span::from_ms(200);
 const BACKOFF_MAX: Span = Span::from_ms(2000);
 /// After so long without an answer a request is given up; the workers go on saying what the VM uses.
-const PATIENCE: Span = Span::from_ms(5000);
+pub(crate) const PATIENCE: Span = Span::from_ms(5000);
 /// So often it is looked whether a VM may be asked for by now: while it is being claimed, it may not.
 const LOOK: Span = Span::from_ms(200);
 
@@ -62,7 +65,7 @@ impl Binds {
                 return false;
             }
             self.by_seq.remove(&w.request.seq);
-        } else if self.waiting.len() >= MAX_WAITING {
+        } else if self.waiting.len() >= MAX_WAITING || self.count(wanted.key) >= MAX_A_VM {
             self.dropped += 1;
             return false;
         }
@@ -110,8 +113,17 @@ impl Binds {
 
     /// What one VM waits for.
     pub(crate) fn of(&self, key: VmKey) -> Vec<Wanted> {
+        self.range(key).collect()
+    }
+
+    fn range(&self, key: VmKey) -> impl Iterator<Item = Wanted> + '_ {
         let from = Wanted { key, mac: Mac::ZERO, ip: None };
-        self.waiting.range(from..).map(|(w, _)| *w).take_while(|w| w.key == key).collect()
+        self.waiting.range(from..).map(|(w, _)| *w).take_while(move |w| w.key == key)
+    }
+
+    /// So many requests of one VM wait; [`MAX_A_VM`] at most.
+    fn count(&self, key: VmKey) -> usize {
+        self.range(key).count()
     }
 
     /// All that wait.
@@ -126,5 +138,40 @@ impl Binds {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use godwit_wire::Vni;
+
+    use super::*;
+
+    #[test]
+    fn r67_r93_a_vm_that_scans_without_the_nva_takes_no_room_of_others() {
+        let (mut all, mut seq, now) = (Binds::default(), 0, Instant(1_000_000_000));
+        let key = |n: u8| VmKey { vni: Vni::from_low24(7), mac: Mac([2, 0, 0, 0, 0, n]) };
+        let wanted = |n: u8, ip: u32| {
+            let ip = Some(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + ip)));
+            Wanted { key: key(n), mac: key(n).mac, ip }
+        };
+        let granted = (0..10_000).filter(|ip| all.want(now, wanted(1, *ip), true, &mut seq)).count();
+        assert_eq!((granted, all.of(key(1)).len()), (MAX_A_VM, MAX_A_VM));
+        assert_eq!(all.dropped, 10_000 - MAX_A_VM as u64);
+        // What waits already may be said again, others have their own room, and so has who was answered.
+        assert!(all.want(now + Span::from_ms(1), wanted(1, 0), true, &mut seq));
+        assert!(all.want(now, wanted(2, 0), true, &mut seq) && all.want(now, wanted(0, 0), true, &mut seq));
+        all.forget(wanted(1, 5));
+        assert!(all.want(now, wanted(1, 20_000), true, &mut seq));
+        assert!(!all.want(now, wanted(1, 20_001), true, &mut seq));
+        // All together are bounded, too.
+        for n in 3..=200 {
+            let took =
+                (0..MAX_A_VM as u32).filter(|ip| all.want(now, wanted(n, *ip), true, &mut seq)).count();
+            assert!(took <= MAX_A_VM);
+        }
+        assert_eq!(all.all().len(), MAX_WAITING);
     }
 }
