@@ -1,6 +1,6 @@
 //! A VM has left: are the others of its VN still here (R32)?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lab::*;
 use godwit_control::Input;
@@ -124,4 +124,45 @@ fn r32_no_rate_no_questions() {
     one_leaves(&mut lab);
     lab.pass(10_000);
     assert_eq!(questions(&lab), [].into());
+}
+
+/// What VM 1 is asked for on its port, by the last octet.
+fn asked_for(lab: &Lab) -> BTreeSet<u8> {
+    let ours = lab.hosts[A].frames.iter().filter(|(port, f)| *port == PORT && f[6..12] == Mac::PROBER.0);
+    ours.map(|(_, f)| Arp::new_checked(&f[ethernet::HEADER_LEN..]).unwrap().tpa().octets()[3]).collect()
+}
+
+#[test]
+fn r32_a_vm_that_is_looked_for_is_asked_for_each_of_its_addresses() {
+    for count in [1, 4, 6, 20, 64] {
+        let mut lab = Lab::new(1);
+        lab.nva.define(vm(1), vm_ip(1));
+        let record = lab.nva.records.get_mut(&vm(1)).unwrap();
+        record.ipv4 = (1..=count).map(|n| Ipv4Addr::new(10, 0, 0, n)).collect();
+        lab.add_port(A, PORT, 1);
+        lab.settle();
+        // Within the ten seconds in which it is found, whichever of them its guest has configured.
+        lab.pass(10_000);
+        assert_eq!(asked_for(&lab), (1..=count).collect(), "{count} addresses");
+    }
+}
+
+#[test]
+fn r21_a_vm_in_doubt_is_asked_for_each_of_its_addresses_before_its_silence_counts() {
+    use godwit_model::message::NvaToNve;
+    let mut lab = Lab::new(1);
+    lab.nva.define(vm(1), vm_ip(1));
+    let record = lab.nva.records.get_mut(&vm(1)).unwrap();
+    record.ipv4 = (1..=20).map(|n| Ipv4Addr::new(10, 0, 0, n)).collect();
+    lab.add_port(A, PORT, 1);
+    lab.settle();
+    lab.announce(A, PORT, 1);
+    lab.settle();
+    for _ in 0..3 {
+        lab.hosts[A].frames.clear();
+        let version = lab.version(1);
+        lab.input(A, Input::Nva(NvaToNve::Verify { key: vm(1), version }));
+        assert_eq!(asked_for(&lab), (1..=20).collect());
+        answer(&mut lab, 1);
+    }
 }

@@ -5,12 +5,10 @@
 //! conflict (RFC 5227 §2.1.1). Silence is no departure: a stalled guest is silent, and so is one that answers no ARP. Who
 //! left says so by its link, or another NVE claims it (R21); the silence is told to people.
 
-use std::net::IpAddr;
-
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
-use super::verify::MAX_ASKED;
+use super::verify::{MAX_ASKED, asked_in_turn};
 use super::{Action, Ctx, Phase, Vm};
 use crate::io::Level;
 
@@ -60,9 +58,9 @@ impl Vm {
             self.scan = None;
             return self.is_silent(port, cx);
         }
+        let ips = asked_in_turn(r, scan.asked, MAX_ASKED);
         scan = Scan { asked: scan.asked + 1, next: cx.now + GAP };
         self.scan = Some(scan);
-        let ips: Vec<IpAddr> = r.addresses().map(|(ip, _)| ip).take(MAX_ASKED).collect();
         cx.actions.push(Action::Probe { port, ips });
     }
 

@@ -15,13 +15,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use godwit_model::{VmKey, VmRecord};
+use godwit_model::VmKey;
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
 use crate::io::Level;
 
-use super::verify::MAX_ASKED;
+use super::verify::{MAX_ASKED, asked_in_turn};
 use super::{Action, Ctx, Phase, Vm};
 
 /// Between the first questions.
@@ -30,6 +30,8 @@ const SOON: Span = Span::from_ms(500);
 const SLOWEST: Span = Span::from_ms(3000);
 /// A VM with several ports is asked so often where it runs.
 const LOOK: Span = Span::from_ms(2000);
+/// After so many questions each of its addresses was asked for, in less than the ten seconds likewise.
+const TURNS: usize = 4;
 /// Nobody's word makes it be asked more often than that.
 const LEAST: Span = Span::from_ms(200);
 /// A VM that is paused is asked after so long, whether it really is: no handover takes that long.
@@ -126,6 +128,7 @@ impl Vm {
             }
             Phase::Refused(_) => Vec::new(),
         };
+        let ips = self.asked_addresses(seek.silent, cx);
         seek.last = cx.now;
         seek.silent = seek.silent.saturating_add(1);
         let gap = if matches!(self.phase, Phase::Running { .. }) {
@@ -135,15 +138,17 @@ impl Vm {
         };
         seek.next = cx.now + gap;
         self.seek = Some(seek);
-        let ips = self.asked_addresses(cx);
         cx.actions.extend(ports.into_iter().map(|port| Action::Probe { port, ips: ips.clone() }));
     }
 
-    /// What it is asked for: what the directory has of it, or else the address that IPv6 makes of its MAC.
-    fn asked_addresses(&self, cx: &Ctx<'_>) -> Vec<IpAddr> {
-        let of = |r: &VmRecord| r.addresses().map(|(ip, _)| ip).take(MAX_ASKED).collect::<Vec<_>>();
-        let known: Vec<IpAddr> = cx.record.map(of).unwrap_or_default();
-        if known.is_empty() { vec![link_local(self.key).into()] } else { known }
+    /// What it is asked for after so many questions without an answer: some of what the directory has of it, or else
+    /// the address that IPv6 makes of its MAC.
+    fn asked_addresses(&self, silent: u32, cx: &Ctx<'_>) -> Vec<IpAddr> {
+        let known = cx.record.map_or(0, |r| r.addresses().count());
+        match cx.record.filter(|_| known > 0) {
+            Some(r) => asked_in_turn(r, silent, known.div_ceil(TURNS).max(MAX_ASKED)),
+            None => vec![link_local(self.key).into()],
+        }
     }
 
     /// What it says now it did not say before its pause.

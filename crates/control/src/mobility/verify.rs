@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use godwit_model::Version;
 use godwit_model::message::NveToNva;
+use godwit_model::{Version, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
@@ -17,6 +17,14 @@ const GAP: Span = Span::from_ms(1000);
 const LEAST_ASKED: u32 = 3;
 /// Addresses that are asked at once: one answer is enough.
 pub(super) const MAX_ASKED: usize = 4;
+
+/// Of a VM's addresses those that it is asked for at the `turn`-th time, `size` at once: a guest may have configured
+/// any of them, so all have their turn.
+pub(super) fn asked_in_turn(r: &VmRecord, turn: u32, size: usize) -> Vec<IpAddr> {
+    let all: Vec<IpAddr> = r.addresses().map(|(ip, _)| ip).collect();
+    let from = (turn as usize).wrapping_mul(size) % all.len().max(1);
+    all.iter().cycle().skip(from).take(all.len().min(size)).copied().collect()
+}
 
 /// A question of the NVA that only the VM can answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,7 +89,8 @@ impl Vm {
             c.asked += 1;
         }
         if let (Some(port), Some(r)) = (self.asked_port(), cx.record) {
-            let ips: Vec<IpAddr> = r.addresses().map(|(ip, _)| ip).take(MAX_ASKED).collect();
+            // All of them, each time: its silence is taken for its absence.
+            let ips: Vec<IpAddr> = r.addresses().map(|(ip, _)| ip).collect();
             cx.actions.push(super::Action::Probe { port, ips });
         }
     }
