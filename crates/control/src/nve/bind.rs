@@ -6,9 +6,9 @@ use godwit_model::message::NveToNva;
 use godwit_model::{BindRefusal, BindingState, Version, VmKey, VmRecord};
 use godwit_tables::event::Refused;
 use godwit_tables::update::PortIdx;
-use godwit_wire::Mac;
+use godwit_wire::{Instant, Mac};
 
-use crate::binds::Wanted;
+use crate::binds::{PATIENCE, Wanted};
 use crate::io::Outputs;
 use crate::mobility::Phase;
 
@@ -23,13 +23,18 @@ pub(super) enum Standing {
     Open,
     /// It will not.
     Refused(Refused),
+    /// It may be another VM's, which only the directory knows, and that has been away for too long.
+    Unasked,
 }
 
 impl Nve {
     /// How it stands with a source of a VM, by what is known of it. `announced`: by ARP or a neighbor advertisement.
     pub(super) fn standing(&self, wanted: Wanted, announced: bool) -> Standing {
         let Wanted { key, mac, ip } = wanted;
-        let Some(r) = self.mirror.record(key) else { return Standing::Open };
+        let Some(r) = self.mirror.record(key) else {
+            let taken = ip.is_some_and(|ip| self.is_anothers(key, ip, |_| false));
+            return if taken { Standing::Refused(Refused::Taken) } else { Standing::Open };
+        };
         if r.version == Version::ZERO {
             // A configuration file's, which nobody grants anything.
             return Standing::Bound;
@@ -49,15 +54,33 @@ impl Nve {
             Some(has) if has == mac || !announced => Standing::Bound,
             Some(_) => Standing::Open,
             None if r.allowed.shares_ip(ip) => Standing::Open,
+            None if self.is_anothers(key, ip, |mac| r.allowed.shares_mac(mac)) => {
+                Standing::Refused(Refused::Taken)
+            }
             None => {
                 let vn = self.mirror.learning(key.vni);
                 match provision::room_of(r, vn, mac, ip) {
                     0 if r.learning(vn, mac, ip).room() == 0 => Standing::Refused(Refused::Address),
                     0 => Standing::Refused(Refused::Full),
+                    _ if self.unasked_at(key).is_some_and(|at| at <= self.now) => Standing::Unasked,
                     _ => Standing::Open,
                 }
             }
         }
+    }
+
+    /// Without the NVA: another VM has the address by the directory's last word, wherever that VM is. With the NVA it
+    /// is asked, because what a VM learned falls to others when it is gone. `shares`: a MAC that both may speak from.
+    fn is_anothers(&self, key: VmKey, ip: IpAddr, shares: impl Fn(Mac) -> bool) -> bool {
+        let others = |r: &&VmRecord| r.key != key && !r.mac_of(ip).is_some_and(&shares);
+        !self.session.is_up() && self.mirror.owners(key.vni, ip).iter().any(others)
+    }
+
+    /// Without the NVA, from when on a VM binds no new addresses by its own word: where this switch is not told of all
+    /// VMs of its VN, it does not know whose they are.
+    fn unasked_at(&self, key: VmKey) -> Option<Instant> {
+        let knows_less = self.is_pulled(key.vni) && self.mirror.record(key).is_some();
+        (!self.session.is_up() && knows_less).then(|| self.nva_gone + PATIENCE)
     }
 
     /// The VM of a port uses an address or a virtual MAC that its record does not have.
@@ -82,6 +105,7 @@ impl Nve {
                 }
                 self.refused(port, mac, ip, why, out);
             }
+            Standing::Unasked => self.refuse_unasked(wanted, out),
             Standing::Open => {
                 if self.binds.want(self.now, wanted, announced, &mut self.seq) {
                     self.bind_due(wanted, out);
@@ -102,8 +126,11 @@ impl Nve {
             return self.forget_bind(wanted);
         }
         if !self.session.is_up() {
-            // The next session asks.
-            return self.timers.set(Timer::Bind(wanted), None);
+            if wanted.ip.is_some() && self.standing(wanted, true) == Standing::Unasked {
+                return self.refuse_unasked(wanted, out);
+            }
+            // The next session asks, if it comes in time.
+            return self.timers.set(Timer::Bind(wanted), self.unasked_at(key).filter(|at| *at > self.now));
         }
         let here = |r: &VmRecord| {
             r.state == BindingState::Active && r.location.as_ref().is_some_and(|l| l.nve == self.config.nve)
@@ -121,6 +148,25 @@ impl Nve {
         let (seq, announced) = (request.seq, request.announced);
         let message = NveToNva::Bind { seq, key, mac: wanted.mac, ip: wanted.ip, announced, age_ms };
         self.send(message, out);
+    }
+
+    /// The session is over: what waits may have to be given up before the next one.
+    pub(super) fn bind_without_nva(&mut self, out: &mut Outputs) {
+        for wanted in self.binds.all() {
+            self.bind_due(wanted, out);
+        }
+    }
+
+    /// The NVA stays away. The VM's next word after the NVA is back is asked for.
+    fn refuse_unasked(&mut self, wanted: Wanted, out: &mut Outputs) {
+        self.forget_bind(wanted);
+        let Some(port) = self.runs_on(wanted.key) else { return };
+        if let Some(ip) = wanted.ip {
+            self.router.refuse_source(port, ip);
+        }
+        let why = "a new address, for which the NVA, which is away, cannot be asked";
+        let allow = "it is asked for when the NVA is back (R72)";
+        self.refusal(port, wanted.mac, wanted.ip, why, allow, out);
     }
 
     /// A new session: everything that waits is asked for, with its age.

@@ -123,6 +123,8 @@ pub struct Nve {
     now: Instant,
     wall_us: u64,
     session: Session,
+    /// When the last session that was up ended.
+    nva_gone: Instant,
     /// Whether this switch is another one's clone (R96).
     clone: clone::Suspicion,
     ports: BTreeMap<PortIdx, Port>,
@@ -189,6 +191,7 @@ impl Nve {
             now: Instant(0),
             wall_us: 0,
             session: Session::default(),
+            nva_gone: Instant(0),
             clone: clone::Suspicion::default(),
             ports: BTreeMap::new(),
             vms: BTreeMap::new(),

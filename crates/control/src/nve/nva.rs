@@ -46,7 +46,9 @@ impl Nve {
         // What was nowhere may be there by now, and nobody would say so (R72).
         self.clear_negatives(out);
         if was_up {
+            self.nva_gone = self.now;
             self.timers.set(Timer::Headless, Some(self.now + self.config.headless));
+            self.bind_without_nva(out);
         }
     }
 
