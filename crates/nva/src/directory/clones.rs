@@ -4,7 +4,7 @@
 //! Hello of another process with the name or a locator of an NVE whose session is there is not answered: it waits until
 //! that session says something, which refuses it, or ends, which lets it in. So a switch that was started anew
 //! comes in as soon as its old connection is closed or was silent for too long, and a clone never does. After a
-//! restart of the NVA those that had a session before are waited for as long.
+//! restart of the NVA those that had a session before are waited for, so long as it may take them to come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +15,10 @@ use godwit_wire::{Instant, Span};
 
 use super::{Directory, Level, NveRecord, Output, SessionId};
 
+/// An NVE whose session ended with the last NVA process is back after so long, beyond the silence by which it notices
+/// that: an attempt to connect that was under way lasts up to 3 s, the gap to the next one up to 2 s, and another
+/// 2 s are for a host that is busy just then. With the default keepalive an NVE is expected for 10 s.
+const COMES_BACK: Span = Span::from_ms(3000 + 2000 + 2000);
 /// The same refusal is an alarm again after so long.
 const ALARM_AGAIN: Span = Span::from_ms(60_000);
 /// A refusal is shown to operators for so long.
@@ -228,7 +232,7 @@ impl Directory {
 
     /// Those that did not come back since a restart are not waited for any longer.
     pub(super) fn sweep_clones(&mut self) {
-        let limit = Span::from_ms(self.config.keepalive_ms.into());
+        let limit = Span(Span::from_ms(self.config.keepalive_ms.into()).0 + COMES_BACK.0);
         let until = *self.clones.until.get_or_insert(self.now + limit);
         if self.clones.settled || self.now < until {
             return;

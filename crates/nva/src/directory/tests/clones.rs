@@ -26,6 +26,16 @@ fn alarms(outputs: &[Output]) -> usize {
     outputs.iter().filter(|o| matches!(o, Output::Log { text, .. } if text.starts_with("ALARM"))).count()
 }
 
+/// Time passes while a session is heard.
+fn alive_for(w: &mut World, session: SessionId, ms: u64) -> Vec<Output> {
+    let mut all = Vec::new();
+    for _ in 0..ms / 100 {
+        all.extend(w.say(session, NveToNva::Keepalive));
+        all.extend(w.pass(100));
+    }
+    all
+}
+
 impl World {
     fn connect_from(&mut self, host: u8) -> SessionId {
         let session = SessionId(self.next_session);
@@ -166,8 +176,27 @@ fn r96_after_a_restart_of_the_nva_the_first_is_waited_for() {
     assert!(welcomed(&out, a), "the process that had the session");
     let out = w.say(a, NveToNva::Keepalive);
     assert!(refused(&out, clone).is_some() && refused(&out, thief).is_some());
-    // One that does not come back is waited for no longer than for its silence.
+    // One that does not come back is waited for no longer than it takes to notice that, and to connect.
     let (b, _) = w.process(2, "b", 2, 23);
-    let out = w.pass(3200);
+    let out = alive_for(&mut w, b, 9_700);
+    assert!(!welcomed(&out, b), "{out:?}");
+    let out = alive_for(&mut w, b, 300);
     assert!(welcomed(&out, b), "{out:?}");
+}
+
+#[test]
+fn r96_after_a_restart_of_the_nva_an_attempt_that_times_out_costs_the_first_nothing() {
+    let mut w = World::new();
+    w.process(1, "a", 1, 11);
+    w.restart();
+    w.pass(100);
+    let (clone, out) = w.process(9, "a", 9, 12);
+    assert_eq!(out, []);
+    // It noticed the end after 3 s of silence, tried in vain for 3 s, and waited 2 s.
+    let out = alive_for(&mut w, clone, 8_000);
+    assert!(!welcomed(&out, clone), "{out:?}");
+    let (a, out) = w.process(1, "a", 1, 11);
+    assert!(welcomed(&out, a));
+    let out = w.say(a, NveToNva::Keepalive);
+    assert!(refused(&out, clone).is_some());
 }
