@@ -190,12 +190,13 @@ impl Directory {
         self.vms.get(&VmKey { vni: key.vni, mac })
     }
 
-    /// The VM is at an NVE that is there, or was of late: it can speak for itself. What others want of one that cannot
-    /// is not kept for it.
+    /// The VM is at an NVE that is there, or was of late, or is expected after a restart of this NVA: it can speak for
+    /// itself. What others want of one that cannot is not kept for it.
     pub(super) fn is_present(&self, r: &VmRecord) -> bool {
         let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get(&l.nve)) else { return false };
-        let away = |at| self.now.since(at) > self.config.verify_timeout;
-        nve.session.is_some() || !nve.heard.is_some_and(away)
+        // Who was not heard since our own start could not be: it counts as heard then.
+        let heard = nve.heard.or(self.started).unwrap_or(self.now);
+        nve.session.is_some() || nve.expected || self.now.since(heard) <= self.config.verify_timeout
     }
 
     /// The other VMs of the VN that are allowed prefixes or other MACs.

@@ -165,6 +165,8 @@ pub struct Directory {
     /// When claims were granted, and on which connection, kept for a moment: see `report`.
     granted: BTreeMap<VmKey, (Instant, SessionId)>,
     last_tick: Option<Instant>,
+    /// When this incarnation made its first step.
+    started: Option<Instant>,
     /// Wall clock at the first step of this incarnation.
     started_us: u64,
     next_sweep: Instant,
@@ -194,6 +196,7 @@ impl Directory {
         debug_assert!(self.out.is_empty(), "the last step left outputs behind");
         self.now = now;
         self.wall_us = wall_us;
+        self.started.get_or_insert(now);
         if self.started_us == 0 {
             self.started_us = wall_us;
         }

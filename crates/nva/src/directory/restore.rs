@@ -59,6 +59,7 @@ impl Directory {
             flaps: state.flaps.clone(),
             granted: BTreeMap::new(),
             last_tick: None,
+            started: None,
             started_us: 0,
             next_sweep: Instant(0),
             now: Instant(0),

@@ -251,6 +251,30 @@ fn r30_r93_a_live_vm_keeps_what_it_learned_and_is_asked() {
 }
 
 #[test]
+fn r93_what_a_vm_at_a_dead_nve_learned_is_free_after_a_restart_of_the_nva_too() {
+    let mut w = World::new();
+    let (a, b) = (w.join("a"), w.join("b"));
+    for n in [1, 2] {
+        allow(&mut w, n, learns(8));
+    }
+    w.take(a, 1);
+    w.take(b, 2);
+    say_bind(&mut w, a, 1, ip(50)).unwrap();
+    w.restart();
+    let b = w.join("b");
+    assert_eq!(say_bind(&mut w, b, 2, ip(50)).unwrap_err().0, BindRefusal::Taken, "a may be about to come");
+    let mut waited = 0;
+    while say_bind(&mut w, b, 2, ip(50)).is_err() {
+        w.pass(1000);
+        w.say(b, NveToNva::Keepalive);
+        waited += 1;
+        assert!(waited <= 12, "nobody can bind it for ever");
+    }
+    assert!((9..=12).contains(&waited), "{waited} s");
+    assert!(w.vm(1).bound.is_empty());
+}
+
+#[test]
 fn r93_the_vn_says_what_is_learned_where_the_vm_does_not() {
     let mut w = World::new();
     let a = w.join("a");
