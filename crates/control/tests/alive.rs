@@ -341,6 +341,14 @@ fn r18_a_refusal_by_another_owner_waits_for_news_or_a_word() {
     let before = claims(&lab, A).len();
     lab.pass(60_000);
     assert_eq!(claims(&lab, A).len(), before, "no time changes that");
+    // Nor that it has another address by now, which its switch hears of as of every change.
+    for n in 0..5 {
+        let said = lab.nva.change(vm(1), |r| r.bound.macs = vec![mac(100 + n)]);
+        said.into_iter().for_each(|(to, m)| lab.hosts[to].inbox.push_back(m));
+        lab.settle();
+        lab.pass(6_000);
+    }
+    assert_eq!(claims(&lab, A).len(), before);
     let record = lab.nva.records.get(&vm(1)).cloned();
     lab.input(A, Input::Nva(NvaToNve::Provision { key: vm(1), record }));
     lab.pass(100);

@@ -294,6 +294,8 @@ pub(crate) struct Vm {
     running_since: Instant,
     /// It would run on a port, had its policy come (R23).
     waits: Option<(PortIdx, ClaimCause)>,
+    /// Where the directory has it, as far as a refusal of its claim knows.
+    refused_for: Option<NveId>,
 }
 
 impl Vm {
@@ -328,6 +330,7 @@ impl Vm {
             paused_since: Instant(0),
             running_since: Instant(0),
             waits: None,
+            refused_for: None,
         }
     }
 
@@ -528,7 +531,7 @@ impl Vm {
                 if self.phase != Phase::Idle || version > self.ran_from {
                     self.ports.values_mut().for_each(AccessPort::is_left);
                 }
-                self.news_of_the_owner(version, cx.now);
+                self.news_of_the_owner(&to.nve, version, cx.now);
                 if let Some(f) = self.forward.as_mut().filter(|f| version > f.version) {
                     cx.actions.push(Action::Note(
                         Level::Info,

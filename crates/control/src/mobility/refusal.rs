@@ -3,7 +3,7 @@
 //! News of the VM, a word of the operator or of its guest let it be claimed again, and so does time where nobody else
 //! has it: slower and slower, to some seconds. Nothing is delivered meanwhile; with the grant the port is open.
 
-use godwit_model::{ClaimCause, DenyReason, Version};
+use godwit_model::{ClaimCause, DenyReason, NveId, Version};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
@@ -58,6 +58,7 @@ impl Vm {
         let decided = matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
         let next = if decided { Instant::NEVER } else { cx.now + gap };
         let cause = before.map_or(claim.cause, |b| b.cause);
+        self.refused_for = cx.elsewhere().map(|(l, _)| l.nve.clone());
         self.phase = Phase::Refused(Refusal { port, cause, at, waits_for_word: decided, next, gap });
     }
 
@@ -82,13 +83,17 @@ impl Vm {
         }
     }
 
-    /// The directory has the VM at another NVE by a newer word than the one that the refusal rested on.
-    pub(super) fn news_of_the_owner(&mut self, version: Version, now: Instant) {
+    /// The directory has the VM at this other NVE by a newer word than the one that the refusal rested on. Where it is
+    /// the same NVE, the VM has other addresses by now, or says something else of itself: no reason to claim it.
+    pub(super) fn news_of_the_owner(&mut self, owner: &NveId, version: Version, now: Instant) {
         if let Phase::Refused(r) = &mut self.phase
             && version > r.at
         {
             r.at = version;
-            r.next = r.next.min(now + r.gap);
+            if self.refused_for.as_ref() != Some(owner) {
+                self.refused_for = Some(owner.clone());
+                r.next = r.next.min(now + r.gap);
+            }
         }
     }
 

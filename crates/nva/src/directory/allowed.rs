@@ -281,7 +281,7 @@ impl Directory {
                     format!("VM {} ({key}) loses addresses that its VN does not let it learn", record.name);
                 self.log(Level::Info, text);
                 self.put_vm(record);
-                self.publish_bound(key, None);
+                self.publish_in_place(key, None);
             }
         }
     }

@@ -376,7 +376,7 @@ impl Directory {
         self.log(Level::Info, text);
         self.put_vm(record);
         self.spoke(wish);
-        self.publish_bound(key, Some(session));
+        self.publish_in_place(key, Some(session));
         self.bound(session, wish);
     }
 
@@ -423,20 +423,7 @@ impl Directory {
             self.binding.spoken.remove(&(key.vni, Shared::Mac(*mac)));
         }
         self.put_vm(record);
-        self.publish_bound(key, None);
-    }
-
-    /// Tells of a record whose location is the same. Those who must not hear of a new location before the old NVE
-    /// go on waiting for it.
-    pub(super) fn publish_bound(&mut self, key: VmKey, except: Option<SessionId>) {
-        let Some(told) = self.fanouts.get(&key).map(|f| f.told.clone()) else {
-            return self.publish(key, except);
-        };
-        for session in told.into_iter().filter(|s| Some(*s) != except) {
-            if self.hears_of(session, key) {
-                self.tell(session, key, None);
-            }
-        }
+        self.publish_in_place(key, None);
     }
 
     /// Who hears of the VM that has an address hears of the one that gets it (R24, R38).

@@ -99,7 +99,7 @@ impl Directory {
         };
         self.log(Level::Info, format!("VM {} ({key}) {what}", record.name));
         self.put_vm(record);
-        self.publish(key, Some(session));
+        self.publish_in_place(key, Some(session));
     }
 
     /// The rules, in the order in which they bind.

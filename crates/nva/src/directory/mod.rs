@@ -45,7 +45,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{Gateway, Location, MoveId, NveId, Policy, Version, VmKey, VmRecord};
+use godwit_model::{DenyReason, Gateway, Location, MoveId, NveId, Policy, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
 pub use allowed::{ListChange, VmChanges};
@@ -141,8 +141,8 @@ pub struct Directory {
     called_off: BTreeSet<MoveId>,
     /// VMs whose last ordered move was ended by time alone: a late claim may be for that.
     timed_out: BTreeMap<VmKey, MoveId>,
-    /// Refused claims that have a record of their own: whose, against which version of the location.
-    refused: BTreeMap<(VmKey, NveId), (Version, MoveId)>,
+    /// Refused claims that have a record of their own: whose, against which stay of the VM, and why.
+    refused: BTreeMap<(VmKey, NveId), ((Version, DenyReason), MoveId)>,
     /// Moves with steps or counts that are not persisted yet.
     unsaved_moves: BTreeSet<MoveId>,
     next_move: u64,

@@ -88,6 +88,25 @@ impl Directory {
         self.overtaken(overtaken);
     }
 
+    /// Tells of a record whose location, state and definition are the same. Those who must not hear of a new location
+    /// before the old NVE go on waiting for it.
+    pub(super) fn publish_in_place(&mut self, key: VmKey, except: Option<SessionId>) {
+        let Some(told) = self.fanouts.get(&key).map(|f| f.told.clone()) else {
+            let except: BTreeSet<SessionId> = except.into_iter().collect();
+            let hearers = self.hearers(key);
+            for session in hearers.difference(&except) {
+                self.tell(*session, key, None);
+            }
+            // Who hears of it by an update is not told as a port is: no claim and no question follow from this.
+            return self.tell_ports(key, &hearers.union(&except).copied().collect());
+        };
+        for session in told.into_iter().filter(|s| Some(*s) != except) {
+            if self.hears_of(session, key) {
+                self.tell(session, key, None);
+            }
+        }
+    }
+
     fn tell_all(&mut self, key: VmKey, except: &BTreeSet<SessionId>, by: Option<MoveId>) {
         for session in self.hearers(key).difference(except) {
             self.tell(*session, key, by.clone());

@@ -42,7 +42,7 @@ impl Directory {
     }
 
     /// A claim for another NVE's VM was refused, and no ordered move has it in its history. Repeated claims against
-    /// the same location add nothing.
+    /// the same location add nothing, whatever else of the VM changes.
     pub(super) fn unplanned_refused(&mut self, nve: &NveId, asked: &Asked, reason: DenyReason, text: &str) {
         let contested =
             matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
@@ -53,7 +53,8 @@ impl Directory {
         };
         let version = r.version;
         let place = (key, nve.clone());
-        let known = self.refused.get(&place).filter(|(v, id)| *v == version && self.moves.contains_key(id));
+        let about = (self.stay(key), reason);
+        let known = self.refused.get(&place).filter(|(of, id)| *of == about && self.moves.contains_key(id));
         if known.is_some() {
             return;
         }
@@ -66,7 +67,13 @@ impl Directory {
             let moves = &self.moves;
             self.refused.retain(|_, (_, id)| moves.contains_key(id));
         }
-        self.refused.insert(place, (version, id));
+        self.refused.insert(place, (about, id));
+    }
+
+    /// The VM's stay where it is, by the version with which it was lost before: another one after each change of its
+    /// location, and only then.
+    fn stay(&self, key: VmKey) -> Version {
+        self.former.get(&key).map_or(Version::ZERO, |(_, version)| *version)
     }
 
     fn unplanned_record(

@@ -215,6 +215,49 @@ fn r22_the_unplanned_move_that_froze_a_vm_says_so_and_so_do_refused_claims() {
 }
 
 #[test]
+fn r21_a_claim_that_is_refused_while_the_vms_addresses_change_has_one_record() {
+    let (mut w, a, b) = claimed(Unplanned::Verify);
+    let port = "p9".to_owned();
+    w.say(b, NveToNva::Associate { key: key(1), port });
+    let provisioned = |out: &[Output]| {
+        sent(out, b).iter().any(|m| matches!(m, NvaToNve::Provision { key: of, .. } if *of == key(1)))
+    };
+    let refuse = |w: &mut World| {
+        let version = w.vm(1).version;
+        w.say(b, claim(1, version));
+        w.say(a, NveToNva::Verified { key: key(1), version, alive: true, note: "it answered".into() })
+    };
+    assert_eq!(denied(&refuse(&mut w), b), Some(DenyReason::OwnedElsewhere));
+    let out = bind::allow(&mut w, 1, bind::virtual_ip(ip(200)));
+    assert!(provisioned(&out), "a definition is news for who was refused");
+    for n in 0..5 {
+        let before = w.vm(1).version;
+        // It has the virtual address, or loses it; or it says that it is a router, or none.
+        let out = if n % 2 == 0 {
+            w.say(a, bind::wish(1, ip(200), true, 0))
+        } else {
+            let NveToNva::Claim { seq, key, ips, cause, port, overrides, .. } = claim(1, before) else {
+                unreachable!()
+            };
+            let router = Some(n % 4 == 1);
+            w.say(a, NveToNva::Claim { seq, key, ips, cause, base: before, port, router, overrides })
+        };
+        if w.vm(1).version > before {
+            assert!(!updated(&out, b).is_empty() && !provisioned(&out), "{n}: {out:?}");
+        }
+        assert_eq!(denied(&refuse(&mut w), b), Some(DenyReason::OwnedElsewhere));
+    }
+    assert!(w.vm(1).version.seq >= 7, "it has changed some times");
+    assert_eq!(unplanned(&w).len(), 1);
+    // It goes and comes: that is another conflict.
+    let version = w.vm(1).version;
+    w.say(a, NveToNva::Withdraw { key: key(1), version });
+    w.take(a, 1);
+    refuse(&mut w);
+    assert_eq!(unplanned(&w).len(), 2);
+}
+
+#[test]
 fn r21_records_of_refused_claims_are_bounded_as_all_moves_are() {
     let mut w = World::with(Config { max_moves: 4, ..Config::default() });
     w.policy(Unplanned::Deny);
