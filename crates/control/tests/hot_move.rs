@@ -88,6 +88,22 @@ fn r49_the_whole_hot_move() {
 }
 
 #[test]
+fn r49_the_old_nve_says_that_its_vm_runs_again_and_reports_the_next_pause_anew() {
+    use MoveStepKind::{Activated, Paused, Prepared};
+    let mut lab = v_at_a();
+    lab.order_move("m1", 1, A, B);
+    lab.settle();
+    lab.input(A, Input::PausePort { port: PORT });
+    lab.input(A, Input::ActivatePort { port: PORT });
+    lab.input(A, Input::ActivatePort { port: PORT });
+    lab.settle();
+    assert_eq!(steps(&lab, A), [Prepared, Paused, Activated], "once a pause");
+    lab.input(A, Input::PausePort { port: PORT });
+    lab.settle();
+    assert_eq!(steps(&lab, A), [Prepared, Paused, Activated, Paused]);
+}
+
+#[test]
 fn r46_local_delivery_and_the_end_of_the_forward_entry_precede_the_claim() {
     // B hosted v before, so B has a forward entry; the claim waits until its worker let go of it.
     let mut lab = v_at_a();

@@ -177,6 +177,16 @@ impl Vm {
         }
     }
 
+    /// The VM runs here again, after a pause that was reported: the NVA's patience with that is over. Another pause is
+    /// reported as this one was.
+    pub(crate) fn report_resumed(&mut self, cx: &mut Ctx<'_>) {
+        let step = self.step(cx, MoveStepKind::Activated, cx.wall_us, "it runs here again");
+        if let Some(i) = self.intent.as_mut().filter(|i| !i.is_target() && i.paused_said) {
+            i.paused_said = false;
+            cx.actions.push(Action::Report { id: i.id.clone(), step: Some(step), counts: None });
+        }
+    }
+
     /// The NVA says that the move was called off. Of a move of an earlier session that says too
     /// little: since then the VM may have been paused for another one, or run elsewhere. The snapshot
     /// tells, and ends the intent then.

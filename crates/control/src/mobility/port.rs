@@ -324,6 +324,7 @@ impl Vm {
         self.leave_other_ports(port);
         if let Some(intent) = self.intent.as_mut().filter(|i| !i.is_target() && paused) {
             intent.resumed |= cause == ClaimCause::Activate && !intent.stood_before;
+            self.report_resumed(cx);
         }
         self.confirmed = same_port && self.hosted > Version::ZERO && cx.here() == Some(self.hosted);
         let stayed = self.confirmed && !self.spoke;

@@ -249,9 +249,10 @@ impl Totals {
     }
 }
 
-/// When the move's last step of this kind happened.
+/// When the move's last step of this kind happened. What the old NVE activates is no arrival: a pause was called off.
 fn at(r: &v1::MoveRecord, kind: Step) -> Option<u64> {
-    r.steps.iter().rev().find(|s| s.what() == kind).map(|s| s.at_us)
+    let counts = |s: &&v1::MoveStep| s.what() == kind && (kind != Step::Activated || s.nve != r.from);
+    r.steps.iter().rev().find(counts).map(|s| s.at_us)
 }
 
 fn outage(r: &v1::MoveRecord) -> Outage {

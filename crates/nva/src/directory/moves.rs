@@ -31,7 +31,8 @@ pub(super) struct Move {
     pub withdrawn: Option<Version>,
     /// When patience ends: so long after the last sign that the move goes on; set at the next sweep after a restart.
     pub deadline: Option<Instant>,
-    /// When the old NVE said that the VM stands still, which it must not for ever, whatever signs there are.
+    /// When the old NVE said that the VM stands still, which it must not for ever, whatever signs there are but the
+    /// order itself. None once it says that the VM runs there again.
     paused: Option<Instant>,
     /// It was under way when the NVA restarted, and its timeline does not say so yet.
     restarted: bool,
@@ -180,6 +181,10 @@ impl Directory {
     /// Who orders a move again says that it goes on; one that only time has ended goes on with that.
     fn ordered_again(&mut self, id: &MoveId) {
         self.move_lives(id);
+        // The order giver knows of the VM's pause and means it: if it lasts, its NVE says so once more.
+        if self.moves.get_mut(id).filter(|m| m.awaits_grant()).is_some_and(|m| m.paused.take().is_some()) {
+            self.prepare(id, MoveRole::Source);
+        }
         let Some(m) = self.moves.get(id).filter(|m| m.timed_out()) else { return };
         let (vm, to, from) = (m.record.vm.clone(), m.record.to.clone(), m.record.from.clone());
         let may = self.may_move(&vm, &to).ok().filter(|(_, owner)| *owner == from);
@@ -554,6 +559,14 @@ impl Directory {
             MoveStepKind::Paused if *nve == from => {
                 m.paused.get_or_insert(self.now);
                 m.record.phase = MovePhase::Paused;
+                self.save_move(id);
+            }
+            // The VM was let run where it was: the move may go on, and its pause is over.
+            MoveStepKind::Activated if *nve == from => {
+                m.paused = None;
+                if m.record.phase == MovePhase::Paused {
+                    m.record.phase = if both { MovePhase::Prepared } else { MovePhase::Preparing };
+                }
                 self.save_move(id);
             }
             MoveStepKind::Aborted if party => {

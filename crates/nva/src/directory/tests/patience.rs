@@ -2,6 +2,7 @@
 
 use super::*;
 use MoveStepKind as K;
+use godwit_model::message::MoveRole;
 
 const PATIENCE: u64 = 2000;
 
@@ -67,6 +68,57 @@ fn r49_a_pause_has_a_limit_that_no_sign_moves() {
     pass(&mut w, [a, b], 1200);
     assert_eq!(w.phase("m"), MovePhase::Aborted);
     assert!(reason(&w).contains("no claim of NVE b within 5 s of the VM's pause"), "{}", reason(&w));
+}
+
+#[test]
+fn r49_a_pause_that_is_over_ends_no_move() {
+    let (mut w, a, b) = ordered(Unplanned::Verify);
+    for (nve, what) in [(a, K::Prepared), (b, K::Prepared), (a, K::Paused), (a, K::Activated)] {
+        w.step(nve, "m", what);
+    }
+    assert_eq!(w.phase("m"), MovePhase::Prepared, "the VM runs at a again");
+    for _ in 0..6 {
+        pass(&mut w, [a, b], 1000);
+        alive(&mut w, a);
+    }
+    assert_eq!(w.phase("m"), MovePhase::Prepared);
+    // The next pause has its own time.
+    w.step(a, "m", K::Paused);
+    for _ in 0..4 {
+        pass(&mut w, [a, b], 1000);
+        alive(&mut w, a);
+        assert_eq!(w.phase("m"), MovePhase::Paused);
+    }
+    pass(&mut w, [a, b], 1200);
+    assert_eq!(w.phase("m"), MovePhase::Aborted);
+    assert!(reason(&w).contains("within 5 s of the VM's pause"), "{}", reason(&w));
+    // What the new NVE says of its own port is no word on the pause.
+    let (mut w, a, b) = ordered(Unplanned::Verify);
+    w.step(a, "m", K::Paused);
+    w.step(b, "m", K::Activated);
+    assert_eq!(w.phase("m"), MovePhase::Paused);
+}
+
+#[test]
+fn r49_the_order_repeated_begins_the_patience_with_a_pause_anew() {
+    let (mut w, a, b) = ordered(Unplanned::Verify);
+    w.step(a, "m", K::Paused);
+    for _ in 0..6 {
+        pass(&mut w, [a, b], 1500);
+        let (record, out) = w.start(1, "b", "m").unwrap();
+        assert_eq!(record.phase, MovePhase::Paused);
+        let again = |m: &NvaToNve| matches!(m, NvaToNve::MovePrepare { role: MoveRole::Source, .. });
+        assert_eq!(sent(&out, a).iter().filter(|m| again(m)).count(), 1, "whether it still stands");
+        w.step(a, "m", K::Paused);
+    }
+    for _ in 0..4 {
+        alive(&mut w, a);
+        pass(&mut w, [a, b], 1000);
+    }
+    assert_eq!(w.phase("m"), MovePhase::Paused);
+    alive(&mut w, a);
+    pass(&mut w, [a, b], 1200);
+    assert!(reason(&w).contains("within 5 s of the VM's pause"), "{}", reason(&w));
 }
 
 #[test]
