@@ -52,13 +52,13 @@ impl Fabric {
         f.switches.run(&["ip", "link", "set", "lo", "up"]);
         f.link.run(&["ip", "link", "add", "name", "br0", "type", "bridge"]);
         f.link.run(&["ip", "link", "set", "br0", "up"]);
-        for uplink in ["up-a", "up-b", "up-c"] {
-            f.pair(uplink, &f.link, &format!("{uplink}-x"));
+        for (n, uplink) in (1..).zip(["up-a", "up-b", "up-c"]) {
+            f.pair(n, uplink, &f.link, &format!("{uplink}-x"));
             f.link.run(&["ip", "link", "set", &format!("{uplink}-x"), "master", "br0"]);
         }
-        f.pair("port-a", &f.va, "eth0");
-        f.pair("port-b", &f.vb, "eth0");
-        f.pair("port-c", &f.link, "nobody");
+        f.pair(4, "port-a", &f.va, "eth0");
+        f.pair(5, "port-b", &f.vb, "eth0");
+        f.pair(6, "port-c", &f.link, "nobody");
         for (vm, mac, ip) in
             [(&f.va, "02:00:00:00:00:01", "203.0.113.1/24"), (&f.vb, "02:00:00:00:00:02", "203.0.113.2/24")]
         {
@@ -69,25 +69,15 @@ impl Fabric {
         f
     }
 
-    /// A wire from the switches' namespace to another.
-    fn pair(&self, ours: &str, other: &Namespace, theirs: &str) {
-        run(
-            "ip",
-            &[
-                "link",
-                "add",
-                "name",
-                ours,
-                "netns",
-                &self.switches.0,
-                "type",
-                "veth",
-                "peer",
-                theirs,
-                "netns",
-                &other.0,
-            ],
-        );
+    /// A wire from the switches' namespace to another, number `n` of them.
+    ///
+    /// DPDK's packet sockets join a group of the namespace whose number is the process's XOR the interface's: those of
+    /// two switches in one namespace may collide, and the second does not start. With numbers so far from each other
+    /// none of two processes that start within minutes does.
+    fn pair(&self, n: u32, ours: &str, other: &Namespace, theirs: &str) {
+        let (index, switches, other_ns) = ((n << 12).to_string(), &self.switches.0, &other.0);
+        let device = ["link", "add", "name", ours, "index", &index, "netns", switches, "type", "veth"];
+        run("ip", &[&device[..], &["peer", theirs, "netns", other_ns]].concat());
         for (ns, name) in [(&self.switches, ours), (other, theirs)] {
             ns.run(&["sysctl", "-qw", &format!("net.ipv6.conf.{name}.disable_ipv6=1")]);
             ns.run(&["ethtool", "-K", name, "tx", "off"]);
@@ -117,19 +107,12 @@ impl Fabric {
         std::fs::write(&config, text).expect("a configuration");
         let (godwit, config) = (program("godwit").display().to_string(), config.display().to_string());
         let args = [godwit.as_str(), "--config", &config];
-        let start = || Running::start(&self.switches, &self.path(&format!("{place}.log")), &args);
-        let mut switch = start();
-        // A start that does not come to an end is a fault of its own, not found yet: its log and state are shown.
-        let ready = (0..100).any(|_| {
-            sleep(Duration::from_millis(100));
-            self.log(place).contains("ready")
+        let switch = Running::start(&self.switches, &self.path(&format!("{place}.log")), &args);
+        wait("the switch is ready", || {
+            let log = self.log(place);
+            assert!(!log.contains("godwit: "), "the switch cannot start: {log}");
+            log.contains("ready")
         });
-        if !ready {
-            println!("not ready ({:?}): {}", switch.0.try_wait(), self.log(place));
-            drop(switch);
-            switch = start();
-        }
-        wait("the switch is ready", || self.log(place).contains("ready"));
         switch
     }
 

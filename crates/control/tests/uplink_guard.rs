@@ -108,6 +108,18 @@ fn r96_an_nva_that_cannot_be_reached_is_not_waited_for_and_counts_when_it_is_rea
 }
 
 #[test]
+fn r96_an_nva_that_has_not_decided_is_waited_for_as_long_as_its_restart_may_take() {
+    let mut start = Start::new();
+    start.input(Input::NvaConnected);
+    for _ in 0..4 {
+        start.pass(GUARD);
+        assert!(start.waits());
+    }
+    start.pass(GUARD);
+    assert!(start.has_locator(UPLINK), "and no longer");
+}
+
+#[test]
 fn r96_who_was_welcome_once_keeps_its_uplinks() {
     let mut start = Start::new();
     start.input(Input::NvaConnected);

@@ -14,6 +14,9 @@ use super::{Nve, Timer};
 /// The same refusal is an alarm again after so long.
 const ALARM_AGAIN: Span = Span::from_ms(60_000);
 
+/// An NVA that is there is waited for so many times as long: after its own restart it decides within 10 s.
+const UNDECIDED: u32 = 4;
+
 /// What is known of it.
 #[derive(Default, Debug)]
 pub(super) struct Suspicion {
@@ -22,8 +25,8 @@ pub(super) struct Suspicion {
     alarmed: Option<Instant>,
     /// Uplinks wait no longer.
     cleared: bool,
-    /// They wait once more, for an NVA that is there and has not decided.
-    again: bool,
+    /// How many times more they have waited, for an NVA that is there and has not decided.
+    again: u32,
     /// What was said of uplinks meanwhile, in order.
     waiting: Vec<Input>,
     /// The same, once they are used without a welcome.
@@ -107,8 +110,9 @@ impl Nve {
         if self.clone.refusal.is_some() {
             return;
         }
-        if self.session.connected && !core::mem::replace(&mut self.clone.again, true) {
-            // It has not decided yet: it waits for the end of an earlier session.
+        if self.session.connected && self.clone.again < UNDECIDED {
+            // It waits for the end of an earlier session, or after its own restart for those that had one.
+            self.clone.again += 1;
             return self.timers.set(Timer::Guard, Some(self.now + self.config.locator_guard));
         }
         let ms = self.config.locator_guard.as_ms();
