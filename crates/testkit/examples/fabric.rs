@@ -1,6 +1,6 @@
 //! Runs schedules of a range of seeds, goes on after failures, and says which invariants failed how
-//! often: `cargo run --example fabric -- FIRST COUNT [planned|cuts|frozen|nva|anything]`. With a count of 1 a
-//! failure comes with its whole trace.
+//! often: `cargo run --example fabric -- FIRST COUNT [planned|cuts|frozen|nva|stalls|anything|all] [addresses]`. With a
+//! count of 1 a failure comes with its whole trace. `addresses`: every schedule has virtual, learned and nested ones.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,12 @@ fn main() {
         Some("anything") => Some(Class::Anything),
         _ => None,
     };
+    let addresses = args.get(3).is_some_and(|a| a == "addresses");
     let start = std::time::Instant::now();
     let (mut all, mut failed) = (Stats::default(), BTreeMap::<String, (u32, u64, String)>::new());
     for seed in first..first + count {
-        let schedule = class.map_or_else(|| Schedule::random(seed), |c| Schedule::of(c, seed));
+        let of = class.unwrap_or_else(|| Schedule::random(seed).class);
+        let schedule = if addresses { Schedule::addresses(of, seed) } else { Schedule::of(of, seed) };
         match run(&schedule) {
             Ok(stats) => all += stats,
             Err(f) if count == 1 => println!("{f:#}"),

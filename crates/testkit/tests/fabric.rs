@@ -158,3 +158,55 @@ fn r32_guests_that_cannot_be_found_are_noticed() {
     });
     assert!(found.is_some(), "nobody misses guests that say nothing");
 }
+
+/// Runs schedules with virtual, learned and nested addresses until one fails as it should.
+fn caught_as(invariant: Invariant, class: Class, by: Sabotage, seeds: u64) {
+    let fails =
+        |seed| run(&Schedule::addresses(class, seed).broken(by)).is_err_and(|f| f.invariant == invariant);
+    assert!((0..seeds).any(fails), "{by:?} went unnoticed in {seeds} schedules");
+}
+
+#[test]
+fn r92_a_virtual_address_has_one_owner_which_is_the_last_to_announce_it() {
+    // The invariants look for the owner, for frames to it and for those of others; here is how much they saw.
+    let mut all = Stats::default();
+    for (seed, class) in (0..60).zip(Class::ALL.iter().cycle()) {
+        match run(&Schedule::addresses(*class, seed)) {
+            Ok(stats) => all += stats,
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    assert!(all.takeovers > 60 && all.words_received > 2_000, "{all}");
+    assert!(all.words_of_others > 50 && all.addresses_refused > 20, "{all}");
+    assert!(all.addresses_bound > 200 && all.addresses_given_back > 5, "{all}");
+}
+
+#[test]
+fn r92_a_switch_that_does_not_ask_for_virtual_addresses_is_caught() {
+    caught_as(Invariant::Owner, Class::Planned, Sabotage::LostBinds, 50);
+}
+
+#[test]
+fn r92_a_directory_that_gives_virtual_addresses_to_all_is_caught() {
+    caught_as(Invariant::Owner, Class::Planned, Sabotage::SharedByAll, 100);
+}
+
+#[test]
+fn r24_a_switch_that_does_not_tell_of_new_owners_is_caught() {
+    caught_as(Invariant::NoLoss, Class::Planned, Sabotage::NoHeralds, 100);
+}
+
+#[test]
+fn r65_a_switch_that_lets_any_source_pass_is_caught() {
+    caught_as(Invariant::Spoofed, Class::Planned, Sabotage::UnboundSources, 50);
+}
+
+#[test]
+fn r93_a_switch_that_gives_addresses_back_unasked_is_caught() {
+    caught_as(Invariant::Keeps, Class::NvaFaults, Sabotage::HastyUnbind, 300);
+}
+
+#[test]
+fn r94_a_switch_that_does_not_hold_for_nested_macs_is_caught() {
+    caught_as(Invariant::NoLoss, Class::Planned, Sabotage::NestedNotHeld, 100);
+}

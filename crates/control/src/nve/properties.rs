@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
-use godwit_model::{BindingState, DenyReason, Location, MoveId, MoveMode, NveId, OperState, VmRecord};
-use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
+use godwit_model::{
+    Allowed, BindRefusal, BindingState, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId,
+    MoveMode, NveId, OperState, VmRecord,
+};
+use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
 use godwit_wire::policy::{Rule, Verdict};
-use godwit_wire::{Dscp, Mac, Vni};
+use godwit_wire::{Dscp, Mac, Prefix, Vni};
 use proptest::prelude::*;
 
 use crate::config::WorkerSet;
@@ -32,6 +35,54 @@ fn ip(n: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, n % 4).into()
 }
 
+/// Nested in one VM or in another, or shared by them.
+fn inner(n: u8) -> Mac {
+    Mac([2, 0, 0, 0, 1, n % 2])
+}
+
+/// One of the VM's MACs, or one that is not.
+fn some_mac(n: u8, at: u8) -> Mac {
+    if at.is_multiple_of(3) { inner(at) } else { mac(n) }
+}
+
+/// Recorded of some VM, virtual, learned, routed, or nobody's.
+fn some_ip(n: u8, at: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, at % 3, n % 4).into()
+}
+
+fn allowed(n: u8, at: u8, seq: u64) -> Allowed {
+    let prefix = |third: u8| Prefix::new(Ipv4Addr::new(10, 0, third, 0).into(), 24).unwrap();
+    let learning = match seq % 4 {
+        0 => None,
+        1 => Some(Learning::Recorded),
+        more => Some(Learning::Learned(more as u8)),
+    };
+    Allowed {
+        learning: LearningOf { v4: learning, v6: None },
+        virtual_ips: (at == 1).then(|| prefix(2)).into_iter().collect(),
+        virtual_macs: (at == 2).then(|| inner(n)).into_iter().collect(),
+        routes: (at == 3).then(|| prefix(1)).into_iter().collect(),
+        nested: at.is_multiple_of(3).then(|| inner(n)).into_iter().collect(),
+    }
+}
+
+/// What a record says was bound: not always what it allows.
+fn bound(n: u8, at: u8, seq: u64) -> Bound {
+    let one = BoundIp { ip: some_ip(n, at), mac: some_mac(n, at), is_virtual: at == 1 };
+    let ips = seq.is_multiple_of(3).then_some(one).into_iter().collect();
+    Bound { ips, macs: (at == 2 && seq.is_multiple_of(2)).then(|| inner(n)).into_iter().collect() }
+}
+
+fn refused_for(n: u8) -> Refused {
+    use Refused::*;
+    [Mac, Address, Full, Taken, NotAnnounced][usize::from(n % 5)]
+}
+
+fn bind_refusal(n: u8) -> BindRefusal {
+    use BindRefusal::*;
+    [UnknownVm, NotHere, NotAllowed, Full, Taken][usize::from(n % 5)]
+}
+
 fn locator(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(198, 18, 0, n % 3 + 1)
 }
@@ -50,15 +101,15 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
     VmRecord {
         name: format!("vm{n}"),
         key: vm(n),
-        ipv4: vec![Ipv4Addr::new(10, 0, 0, n % 4)],
+        ipv4: (n != 4).then(|| Ipv4Addr::new(10, 0, 0, n % 4)).into_iter().collect(),
         ipv6: Vec::new(),
         state: if location.is_some() { BindingState::Active } else { BindingState::Detached },
         location,
         version: Version { epoch: 1, seq },
         router: false,
         router_pinned: false,
-        allowed: Default::default(),
-        bound: Default::default(),
+        allowed: allowed(n, at, seq),
+        bound: bound(n, at, seq),
         no_override: Vec::new(),
         frozen: false,
         policy: (n % 3 == 2).then(|| format!("policy{}", at % 2)),
@@ -134,7 +185,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 transparent_vlan: end.3,
                 flood_silent: at.is_multiple_of(2),
                 rarp: at.is_multiple_of(3),
-                learning: Default::default(),
+                learning: LearningOf { v4: (at == 4).then_some(Learning::Learned(2)), v6: None },
                 gateway: None,
                 members,
                 lingering: Vec::new(),
@@ -180,7 +231,27 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
             Input::VmState { port, state: state.unwrap_or(OperState::Running) }
         }
         43 => nva(policies(n, at)),
+        44..=49 => by_own_word(kind, n, at, seq),
         _ => Input::Tick,
+    }
+}
+
+/// What VMs use by their own word, and what the directory says to it.
+fn by_own_word(kind: u8, n: u8, at: u8, seq: u64) -> Input {
+    let port = PortIdx(u16::from(n % 4) + 1);
+    let (key, mac, announced) = (vm(n), some_mac(n, at), seq.is_multiple_of(2));
+    let ip = (!seq.is_multiple_of(5)).then(|| some_ip(n, at));
+    let event = |event| Input::Worker { worker: usize::from(at % 2), event };
+    match kind {
+        44 | 45 => event(Event::SourceSeen { port, mac, ip, announced }),
+        46 if announced => event(Event::Spoofed { port, mac, ip, why: refused_for(at) }),
+        46 => event(Event::Announce { port, kind: AnnounceKind::Alive, mac, ip }),
+        47 => Input::Nva(NvaToNve::Bound { seq, record: record(n, at, seq) }),
+        48 => {
+            let (reason, text) = (bind_refusal(at), String::from("why"));
+            Input::Nva(NvaToNve::BindRefused { seq, key, mac, ip, reason, text })
+        }
+        _ => Input::Nva(NvaToNve::VerifyIp { key, ip: some_ip(n, at) }),
     }
 }
 
@@ -295,6 +366,10 @@ fn check(nve: &Nve) {
         match vm.phase {
             crate::mobility::Phase::Running { port } => {
                 assert_eq!(state, Some(VmState::Local { port }));
+                for mac in nve.macs_of(*key) {
+                    let nested = nve.router.vn(key.vni).and_then(|vn| nve.router.vm(Key::new(vn, mac)));
+                    assert_eq!(nested, state, "R94: {mac} is where {key} is");
+                }
                 assert!(nve.ports.contains_key(&port));
             }
             crate::mobility::Phase::Paused { .. } => assert!(matches!(state, Some(VmState::Paused { .. }))),
@@ -302,6 +377,15 @@ fn check(nve: &Nve) {
         }
     }
     assert!(nve.next_deadline().is_none_or(|t| t > nve.now), "a timer that is due stayed behind");
+}
+
+/// What is asked of the directory is of VMs that are here.
+fn check_words(nve: &Nve, out: &Outputs) {
+    for message in &out.to_nva {
+        if let NveToNva::Bind { key, .. } | NveToNva::Unbind { key, .. } = message {
+            assert!(nve.is_hosted(*key), "{message:?} of a VM that is not here");
+        }
+    }
 }
 
 fn versions(nve: &Nve) -> BTreeMap<VmKey, (Version, Version)> {
@@ -333,6 +417,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
         }
         seen = is;
         assert!(nve.session.connected || out.to_nva.is_empty());
+        check_words(&nve, &out);
         assert!(out.frames.iter().all(|(_, f)| f.len() <= 128));
         // Worker 1 comes and goes; worker 0 hears everything.
         out.updates.iter().filter(|(w, _)| *w == 0).for_each(|(_, u)| apply(&mut tables, *u));
@@ -352,7 +437,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
 
 fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
     let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
-    (0..45u8, 0..5u8, 0..6u8, 0..22u64, ms)
+    (0..51u8, 0..5u8, 0..6u8, 0..22u64, ms)
 }
 
 fn opening() -> Vec<(u8, u8, u8, u64, u32)> {

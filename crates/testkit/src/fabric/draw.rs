@@ -33,7 +33,7 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
     let unplanned = rng.pick(&[Unplanned::Verify, Unplanned::Accept, Unplanned::Deny]);
     let (pulls, pos_life) = draw_pulls(&mut rng, class, hosts, vns);
     let sabotage = None;
-    Schedule {
+    let mut plan = Schedule {
         seed,
         class,
         workers,
@@ -44,6 +44,7 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
         moves,
         faults,
         clones: draw_clones(class, seed, hosts, run),
+        addresses: None,
         weather,
         unplanned,
         fwd_timer,
@@ -51,7 +52,9 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
         pos_life,
         run,
         sabotage,
-    }
+    };
+    plan.addresses = super::draw_addresses::draw(&plan);
+    plan
 }
 
 /// Clones in one planned schedule of four. Of a generator of its own, so that the rest is as the seed has it.

@@ -7,6 +7,7 @@ use godwit_tables::event::Event as WorkerEvent;
 use godwit_tables::update::{HoldLimits, PortIdx, Update, VmState};
 use godwit_wire::{Instant, Span};
 
+use super::bound;
 use super::invariants::Invariant;
 use super::names;
 use super::schedule::{Sabotage, Schedule};
@@ -48,6 +49,9 @@ impl Host {
         config.instance = (u64::from(life) << 32) + number as u64 + 1;
         config.fwd_timer = plan.fwd_timer;
         config.pull = plan.pulls[number].iter().map(|vn| names::vni(*vn)).collect();
+        if let Some(addresses) = &plan.addresses {
+            config.address_check = addresses.check;
+        }
         // No guest here probes its addresses.
         config.scan_grace = Span::from_ms(100);
         let none = HoldLimits { packets: 0, age: Span::from_ms(1) };
@@ -201,7 +205,13 @@ impl World {
         let mut due: Vec<Instant> =
             (0..self.hosts[host].workers.len()).map(|_| now + self.rng.us(1, slow)).collect();
         let mut orders: Vec<(usize, Order)> = Vec::new();
-        orders.extend(out.updates.drain(..).map(|(w, u)| (w, Order::Apply(u))));
+        let broken = self.plan.sabotage;
+        let updates =
+            out.updates.drain(..).filter_map(|(w, u)| Some((w, Order::Apply(bound::broken(broken, u)?))));
+        orders.extend(updates);
+        if broken == Some(Sabotage::NoHeralds) {
+            out.frames.retain(|(_, frame)| names::told_of(frame).is_none());
+        }
         orders.extend(out.barriers.drain(..).map(|(w, t)| (w, Order::Barrier(t))));
         orders.extend(out.frames.drain(..).map(|(port, f)| (0, Order::Send(port, f))));
         for (worker, order) in orders {

@@ -19,6 +19,7 @@
 //!   more [`IN_FLIGHT`] after it forwarded the first frame (R48).
 //! * [`Invariant::Found`]: a VM that runs behind a port with a link, and that nobody else has, is delivered to within
 //!   [`FOUND`], whatever withdrew, closed, refused or lost it, and whether or not it ever speaks (R18, R19, R32).
+//! * [`Invariant::Owner`], [`Invariant::Keeps`], [`Invariant::Spoofed`]: see [`super::bound`].
 //! * [`Invariant::Session`]: nothing is said without a session, and a clone of a live switch has none (R96).
 //! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
 //!
@@ -82,6 +83,12 @@ pub enum Invariant {
     NoLoss,
     /// A VM that lives was not found.
     Found,
+    /// An address was another VM's than it should be, or two VMs'.
+    Owner,
+    /// A VM that lives lost an address that it uses.
+    Keeps,
+    /// A frame came from an address that was not its sender's.
+    Spoofed,
     /// A frame went round.
     NoLoop,
     /// A switch forwarded for long, though everybody could know better.
@@ -133,6 +140,9 @@ impl World {
             return;
         };
         let vm = VmKey { vni: vn.vni, mac: key.mac() };
+        if vm.mac == names::VIRTUAL_MAC {
+            return; // Whoever spoke last has it, and the one before hears of that in time.
+        }
         // One that stands still delivers nothing, and hears what was said before it goes on.
         for other in (0..self.hosts.len()).filter(|h| *h != host && !self.is_stalled(*h)) {
             if self.hosts[other].workers.iter().any(|w| w.delivers(vm).is_some()) {
@@ -164,12 +174,18 @@ impl World {
             | NvaToNve::Grant { record, .. }
             | NvaToNve::Deny { record: Some(record), .. }
             | NvaToNve::MovePrepare { record, .. }
+            | NvaToNve::Bound { record, .. }
             | NvaToNve::Provision { record: Some(record), .. } => self.promise_record(record),
             _ => {}
         }
     }
 
     fn promise_record(&mut self, record: &VmRecord) {
+        if !record.bound.is_empty()
+            && let Some(guest) = self.guests.iter().find(|g| g.key == record.key)
+        {
+            self.words.holders.told(guest.vn, record);
+        }
         let place = record.location.as_ref().map(|l| &l.nve);
         let places = self.known.places.entry(record.key).or_default();
         let said = places.entry(record.version).or_insert_with(|| place.cloned());
@@ -205,28 +221,7 @@ impl World {
                 return self.fail(Invariant::Remembers, text);
             }
         }
-    }
-
-    /// A frame that is no test frame: an answer must name the address's owner.
-    pub fn check_answer(&mut self, host: usize, vm: usize, frame: &[u8]) {
-        let nd = frame.get(12..14) == Some(&[0x86, 0xdd]);
-        let answer = match frame.get(12..14) {
-            Some([8, 6]) if frame.get(21) == Some(&2) => {
-                frame.get(22..28).zip(frame.get(31)).map(|(mac, number)| (mac.to_vec(), *number))
-            }
-            Some([0x86, 0xdd]) if frame.get(54) == Some(&136) => {
-                frame.get(80..86).zip(frame.get(77)).map(|(mac, number)| (mac.to_vec(), *number))
-            }
-            _ => None,
-        };
-        let Some((mac, number)) = answer else { return };
-        let owner = names::vm_key(0, usize::from(number) - 1).mac;
-        let there = self.guests.iter().any(|g| g.vn == self.guests[vm].vn && g.key.mac == owner);
-        if owner != Mac(*mac.first_chunk().unwrap_or(&[0; 6])) || !there {
-            let text = format!("n{host} told vm {vm} that address {number} has {mac:02x?}");
-            return self.fail(Invariant::Destination, text);
-        }
-        self.question_answered(vm, usize::from(number) - 1, nd);
+        self.check_bound();
     }
 
     // ---- At the end ----
@@ -250,7 +245,7 @@ impl World {
                 return Some(why);
             }
         }
-        (0..self.hosts.len()).find_map(|h| self.unrest_of_host(h))
+        self.unrest_of_addresses().or_else(|| (0..self.hosts.len()).find_map(|h| self.unrest_of_host(h)))
     }
 
     fn unrest_of_record(&self, vm: usize) -> Option<String> {
@@ -281,7 +276,9 @@ impl World {
             if !worker.is_idle() || worker.tables.waiting() > 0 {
                 return Some(format!("n{host}/{number} has something to do"));
             }
-            if let Some(why) = (0..self.guests.len()).find_map(|vm| self.unrest_of_entry(host, worker, vm)) {
+            let entry =
+                |vm: usize| self.macs_of(vm).find_map(|mac| self.unrest_of_entry(host, worker, vm, mac));
+            if let Some(why) = (0..self.guests.len()).find_map(entry) {
                 return Some(format!("n{host}/{number}: {why}"));
             }
         }
@@ -289,10 +286,11 @@ impl World {
     }
 
     /// What a worker does with a VM's frames is what should be done.
-    fn unrest_of_entry(&self, host: usize, worker: &Worker, vm: usize) -> Option<String> {
+    fn unrest_of_entry(&self, host: usize, worker: &Worker, vm: usize, mac: Mac) -> Option<String> {
         let guest = &self.guests[vm];
         let (owner, port) = guest.at?;
-        let key = worker.key(guest.key)?;
+        let asked = VmKey { mac, ..guest.key };
+        let key = worker.key(asked)?;
         let newest = self.nva.directory.as_ref()?.vm(guest.key)?.version;
         let knows = self.hosts[host].nve.version(guest.key);
         // What is pulled is known to those who use it; what is watched, or has no entry because it ran nowhere when it
@@ -306,8 +304,8 @@ impl World {
             return Some(format!("knows {knows} of {}, newest is {newest}", guest.key));
         }
         if owner == host {
-            let to = worker.delivers(guest.key);
-            return (to != Some(port)).then(|| format!("delivers {} to {to:?}, not {port:?}", guest.key));
+            let to = worker.delivers(asked);
+            return (to != Some(port)).then(|| format!("delivers {asked} to {to:?}, not {port:?}"));
         }
         let tunnel = match worker.tables.vms.get(key) {
             Some(Fib::Remote(tunnel) | Fib::Ageing(tunnel)) => Some(tunnel),
@@ -321,7 +319,7 @@ impl World {
         let right = to.is_some_and(|ip| names::host_at(ip) == owner);
         (!right).then(|| {
             let fib = worker.tables.vms.get(key);
-            format!("sends {} to {to:?} ({fib:?}), it is at n{owner}", guest.key)
+            format!("sends {asked} to {to:?} ({fib:?}), it is at n{owner}")
         })
     }
 
@@ -343,6 +341,7 @@ impl World {
             }
         }
         self.check_questions();
+        self.check_words();
         for host in 0..self.hosts.len() {
             for worker in 0..self.hosts[host].workers.len() {
                 let off = self.hosts[host].workers[worker].imbalance();

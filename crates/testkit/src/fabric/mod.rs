@@ -13,20 +13,24 @@
 //!
 //! | File | Is |
 //! |---|---|
-//! | `schedule`, `draw` | what happens in a run, and how a seed becomes one |
+//! | `schedule`, `draw`, `draw_addresses` | what happens in a run, and how a seed becomes one |
 //! | `world` | everything that is there, and the loop |
 //! | `host`, `worker` | a switch |
 //! | `nva`, `session` | the NVA with its store; streams to it |
 //! | `traffic` | guests and the underlay |
 //! | `script` | the hypervisor's part of a move |
 //! | `stalls` | guests, switches and the NVA that stand still; guests that reboot, have two ports, or are redefined |
-//! | `invariants` | what must hold |
+//! | `addresses` | guests with virtual, learned and nested addresses |
+//! | `invariants`, `bound` | what must hold |
 //! | `names`, `queue`, `rng`, `stats` | small things |
 
 #[cfg(test)]
 mod absent;
+mod addresses;
+mod bound;
 mod clones;
 mod draw;
+mod draw_addresses;
 mod host;
 pub mod invariants;
 mod names;
@@ -54,8 +58,8 @@ use godwit_wire::{Instant, Span};
 pub use invariants::Invariant;
 pub use rng::Rng;
 pub use schedule::{
-    Abort, Announce, Class, ClonePlan, Fault, FlowPlan, MovePlan, Pause, Sabotage, Schedule, Underlay,
-    VmPlan, Weather,
+    Abort, AddressPlan, Announce, Class, ClonePlan, Fault, FlowPlan, MovePlan, Pause, Sabotage, Schedule,
+    Side, SidePlan, TakeOver, TenantPlan, Underlay, UsePlan, VmPlan, Weather,
 };
 pub use stats::Stats;
 
@@ -211,6 +215,7 @@ impl World {
             }
         }
         self.after(Span::from_ms(5), Event::Ask);
+        self.begin_addresses();
         for n in 0..self.plan.moves.len() {
             self.after(self.plan.moves[n].at, Event::Wanted(n));
         }
@@ -248,6 +253,11 @@ impl World {
             return;
         }
         self.use_what_ages();
+        if self.plan.addresses.is_some() {
+            self.probe_addresses();
+            self.run_until(self.now + PROBE);
+            self.call_at_the_end();
+        }
         for flow in 0..self.flows.len() {
             if !self.flows[flow].periodic {
                 self.send_one(flow);
@@ -284,6 +294,9 @@ impl World {
         for host in &self.hosts {
             let counts = host.nve.counts();
             self.stats.scanned += counts.scanned;
+            self.stats.addresses_bound += counts.addresses_bound;
+            self.stats.addresses_refused += counts.addresses_refused;
+            self.stats.addresses_given_back += counts.addresses_unbound;
             self.stats.redirects_direct += counts.redirects_direct;
             self.stats.redirects_by_nva += counts.redirects_by_nva;
             self.stats.redirects_used += counts.redirects_used;

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_control::{UplinkSpec, UplinkV4, UplinkV6};
 use godwit_model::{NveId, VmKey};
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Mac, Prefix, Vni};
 
-use super::schedule::Underlay;
+use super::schedule::{Side, Underlay};
 use crate::frames;
 
 /// Name of a switch.
@@ -77,6 +77,93 @@ pub fn vm_v6(number: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number as u16 + 1)
 }
 
+/// The VM that has an address by its number.
+pub fn number_of(ip: IpAddr) -> Option<usize> {
+    (0..8).find(|n| ip == vm_v4(*n) || ip == vm_v6(*n))
+}
+
+/// The address that VMs of a VN share.
+pub fn virtual_ip(v6: bool) -> IpAddr {
+    if v6 { Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 2, 1).into() } else { Ipv4Addr::new(10, 0, 2, 1).into() }
+}
+
+/// Its MAC, where it has one of its own.
+pub const VIRTUAL_MAC: Mac = Mac([0, 0, 0x5e, 0, 1, 7]);
+
+/// An address that nobody has by the operator's word.
+pub fn free_ip(n: u8, v6: bool) -> IpAddr {
+    let last = n + 1;
+    match v6 {
+        true => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 3, last.into()).into(),
+        false => Ipv4Addr::new(10, 0, 3, last).into(),
+    }
+}
+
+/// The link-local address of a VM.
+pub fn link_local(number: usize) -> IpAddr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number as u16 + 1).into()
+}
+
+/// The prefix that a VM routes for.
+pub fn routed(number: usize, v6: bool) -> Prefix {
+    let (net, bits): (IpAddr, u8) = match v6 {
+        true => (Ipv6Addr::new(0xfd01, 0, 0, number as u16, 0, 0, 0, 0).into(), 64),
+        false => (Ipv4Addr::new(10, 1, number as u8, 0).into(), 24),
+    };
+    Prefix::new(net, bits).expect("no bits beyond")
+}
+
+/// MAC and address of what is in a VM or behind it.
+pub fn side(number: usize, side: Side, v6: bool) -> (Mac, IpAddr) {
+    let (own, n) = (vm_key(0, number).mac, number as u8);
+    match side {
+        Side::Own if v6 => (own, vm_v6(number).into()),
+        Side::Own => (own, vm_v4(number).into()),
+        Side::Nested(m) => {
+            let (mac, last) = (Mac([2, 0, 0, 1, n + 1, m as u8 + 1]), n * 8 + m as u8 + 1);
+            let ip: IpAddr = match v6 {
+                true => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 4, last.into()).into(),
+                false => Ipv4Addr::new(10, 0, 4, last).into(),
+            };
+            (mac, ip)
+        }
+        Side::Routed if v6 => (own, Ipv6Addr::new(0xfd01, 0, 0, number as u16, 0, 0, 0, 7).into()),
+        Side::Routed => (own, Ipv4Addr::new(10, 1, n, 7).into()),
+    }
+}
+
+/// The address that a frame asks for, by ARP or ND.
+pub fn asked_for(frame: &[u8]) -> Option<IpAddr> {
+    match frame.get(12..14)? {
+        [8, 6] if *frame.get(21)? == 1 => ip_at(frame, 38, false),
+        [0x86, 0xdd] if *frame.get(54)? == 135 => ip_at(frame, 62, true),
+        _ => None,
+    }
+}
+
+/// The address that a frame says to be at a MAC, and whether it says so to everybody.
+pub fn told_of(frame: &[u8]) -> Option<(IpAddr, Mac, bool)> {
+    let mac = |at: usize| Some(Mac(*frame.get(at..)?.first_chunk()?));
+    let to_all = frame.first()? & 1 == 1;
+    match frame.get(12..14)? {
+        [8, 6] => {
+            let ip = ip_at(frame, 28, false)?;
+            let says = *frame.get(21)? == 2 || ip_at(frame, 38, false)? == ip;
+            says.then_some((ip, mac(22)?, to_all))
+        }
+        [0x86, 0xdd] if *frame.get(54)? == 136 => Some((ip_at(frame, 62, true)?, mac(80)?, to_all)),
+        _ => None,
+    }
+}
+
+fn ip_at(frame: &[u8], at: usize, v6: bool) -> Option<IpAddr> {
+    let b = frame.get(at..)?;
+    match v6 {
+        true => b.first_chunk::<16>().map(|b| Ipv6Addr::from(*b).into()),
+        false => b.first_chunk::<4>().map(|b| Ipv4Addr::from(*b).into()),
+    }
+}
+
 /// What a test frame says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tag {
@@ -91,7 +178,7 @@ const TAG_LEN: usize = 16;
 
 impl Tag {
     /// Numbers stand beside their complements, so that every frame of a flow has one checksum.
-    fn bytes(self) -> [u8; TAG_LEN] {
+    pub fn bytes(self) -> [u8; TAG_LEN] {
         let mut b = [0; TAG_LEN];
         b[..4].copy_from_slice(&MAGIC);
         b[4..6].copy_from_slice(&self.flow.to_be_bytes());
@@ -128,15 +215,11 @@ fn tag_at(frame: &[u8]) -> Option<usize> {
     }
 }
 
-/// Frame 0 of a flow between two VMs of a VN, or to everybody in it.
-pub fn data_frame(flow: usize, from: usize, to: Option<usize>, v6: bool) -> Vec<u8> {
-    let ip = |n| if v6 { IpAddr::from(vm_v6(n)) } else { vm_v4(n).into() };
-    let source = (vm_key(0, from).mac, ip(from), 5000 + flow as u16);
-    let sink = match to {
-        Some(n) => (vm_key(0, n).mac, ip(n), 6000),
-        None => (Mac::BROADCAST, Ipv4Addr::new(10, 0, 0, 255).into(), 6000),
-    };
-    frames::udp_frame(source, sink, &Tag { flow: flow as u16, seq: 0 }.bytes())
+/// Frame 0 of a flow from somebody to somebody, or to everybody in the VN.
+pub fn data_frame(flow: usize, from: (Mac, IpAddr), to: Option<(Mac, IpAddr)>) -> Vec<u8> {
+    let source = (from.0, from.1, 5000 + flow as u16);
+    let (mac, ip) = to.unwrap_or((Mac::BROADCAST, Ipv4Addr::new(10, 0, 0, 255).into()));
+    frames::udp_frame(source, (mac, ip, 6000), &Tag { flow: flow as u16, seq: 0 }.bytes())
 }
 
 /// What an underlay frame carries, if it is VXLAN: its outer TTL and the inner frame.

@@ -1,6 +1,7 @@
 //! What happens in one run, all of it drawn from a seed before anything runs.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use godwit_model::Unplanned;
 use godwit_wire::Span;
@@ -64,6 +65,18 @@ pub enum Sabotage {
     SecretDuplicates,
     /// Guests do not answer who asks whether they are there.
     NoAnswers,
+    /// Switches do not ask the NVA for what VMs use by their own word (R92, R93).
+    LostBinds,
+    /// Switches let VMs send from any address (R65).
+    UnboundSources,
+    /// A switch gives an address back without asking the VM that has it (R93).
+    HastyUnbind,
+    /// The NVA lets every VM of the VN have its virtual address (R92).
+    SharedByAll,
+    /// Old NVEs do not hold packets for MACs that are nested in paused VMs (R94).
+    NestedNotHeld,
+    /// NVEs do not tell local VMs that an address has got another MAC (R24).
+    NoHeralds,
 }
 
 /// A VM.
@@ -94,6 +107,90 @@ pub struct FlowPlan {
     pub v6: bool,
     /// Gap between two frames.
     pub every: Span,
+}
+
+/// What a frame of a VM comes from, or is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The VM itself.
+    Own,
+    /// A MAC within it (R94).
+    Nested(usize),
+    /// A host of the prefix that it routes for (R94).
+    Routed,
+}
+
+/// What a VM may have beside its recorded addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TenantPlan {
+    /// It shares its VN's virtual address with others (R92).
+    pub shares: bool,
+    /// Its record has no IPv4 address, and no IPv6 address: it binds them by its own word (R93).
+    pub unrecorded: (bool, bool),
+    /// It may bind so many of each family beside the recorded ones.
+    pub room: Option<u8>,
+    /// MACs within it.
+    pub nested: usize,
+    /// It routes for a prefix.
+    pub routes: bool,
+}
+
+/// A VM becomes the master of its VN's virtual address, as by VRRP (R92).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TakeOver {
+    /// When, from the start of traffic; later where it does not run then.
+    pub at: Span,
+    /// The VM.
+    pub vm: usize,
+    /// So long the master before goes on as if it were that still.
+    pub lag: Span,
+}
+
+/// A VM uses an address by its own word, whosever it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UsePlan {
+    /// From then on.
+    pub at: Span,
+    /// Until then; none: for good.
+    pub until: Option<Span>,
+    /// The VM.
+    pub vm: usize,
+    /// The address.
+    pub ip: IpAddr,
+    /// Gap between two frames.
+    pub every: Span,
+}
+
+/// Numbered frames between what is in VMs, behind them, or themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SidePlan {
+    /// Sender.
+    pub from: (usize, Side),
+    /// Receiver, of the same VN.
+    pub to: (usize, Side),
+    /// IPv6 inside.
+    pub v6: bool,
+    /// Gap between two frames.
+    pub every: Span,
+}
+
+/// What VMs have and do by their own word (R92 to R94).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AddressPlan {
+    /// VMs, as in [`Schedule::vms`].
+    pub vms: Vec<TenantPlan>,
+    /// Masters of virtual addresses, by time.
+    pub takeovers: Vec<TakeOver>,
+    /// Virtual addresses answer by a virtual MAC (RFC 9568 section 7.3).
+    pub virtual_mac: bool,
+    /// Masters announce themselves again and again, not only at first.
+    pub refresh: bool,
+    /// Addresses that VMs use.
+    pub uses: Vec<UsePlan>,
+    /// Flows beside those of [`Schedule::flows`].
+    pub flows: Vec<SidePlan>,
+    /// How often NVEs ask for learned addresses.
+    pub check: Span,
 }
 
 /// How a VM makes itself known at its new place (R18, R24 to R26).
@@ -267,6 +364,8 @@ pub struct Schedule {
     pub faults: Vec<(Span, Fault)>,
     /// Clones, in schedules in which nothing fails: they get nowhere, and nobody else notices.
     pub clones: Vec<ClonePlan>,
+    /// Virtual, learned and nested addresses, where there are any.
+    pub addresses: Option<AddressPlan>,
     /// Delays.
     pub weather: Weather,
     /// What becomes of claims that no move explains (R21).
@@ -294,6 +393,13 @@ impl Schedule {
         super::draw::schedule(class, seed)
     }
 
+    /// The schedule of a class and a seed with virtual, learned and nested addresses, which others have in their turn.
+    pub fn addresses(class: Class, seed: u64) -> Schedule {
+        let mut schedule = Schedule::of(class, seed);
+        schedule.addresses = Some(super::draw_addresses::plan(&schedule));
+        schedule
+    }
+
     /// Nothing fails, and two VMs change places at the same time, once.
     pub fn swap(seed: u64) -> Schedule {
         super::draw::swap(seed)
@@ -304,6 +410,11 @@ impl Schedule {
     pub fn broken(mut self, by: Sabotage) -> Schedule {
         self.sabotage = Some(by);
         self
+    }
+
+    /// What a VM may have beside its recorded addresses.
+    pub fn tenant(&self, vm: usize) -> TenantPlan {
+        self.addresses.as_ref().and_then(|a| a.vms.get(vm)).copied().unwrap_or_default()
     }
 
     /// Number of switches.

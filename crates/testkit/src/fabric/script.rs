@@ -150,6 +150,7 @@ impl World {
         }
         self.note(|| format!("SCRIPT {script}: guest dies"));
         self.stats.cold_starts += 1;
+        self.forgets_addresses(vm);
         self.guests[vm].running = false;
         self.guests[vm].has_moved = true;
         if let Some((host, port)) = self.guests[vm].at.take() {

@@ -10,7 +10,7 @@ use godwit_wire::{Instant, Span};
 
 use super::invariants::Invariant;
 use super::nva::Request;
-use super::schedule::Class;
+use super::schedule::{Class, Sabotage};
 use super::world::{Event, World};
 
 /// A switch says so often that it lives.
@@ -30,6 +30,8 @@ pub(super) struct Conn {
     pub cut: bool,
     /// The NVA still believes in it.
     pub nva_open: bool,
+    /// When it began.
+    pub since: Instant,
     /// When the last message of each direction arrives: order is kept.
     up: Instant,
     down: Instant,
@@ -67,8 +69,17 @@ impl World {
     /// A stream for a switch, or for a clone of it.
     pub fn open_conn(&mut self, host: usize, clone: Option<usize>) -> usize {
         let now = self.now;
-        let conn =
-            Conn { host, clone, cut: false, nva_open: true, up: now, down: now, heard: now, flying: 0 };
+        let conn = Conn {
+            host,
+            clone,
+            cut: false,
+            nva_open: true,
+            since: now,
+            up: now,
+            down: now,
+            heard: now,
+            flying: 0,
+        };
         self.conns.push(conn);
         self.conns.len() - 1
     }
@@ -89,6 +100,9 @@ impl World {
         let Some(conn) = self.hosts[host].conn else {
             return self.fail(Invariant::Session, format!("n{host} says {message:?} without a session"));
         };
+        if matches!(message, NveToNva::Bind { .. }) && self.sabotaged(Sabotage::LostBinds) {
+            return;
+        }
         if message != NveToNva::Keepalive {
             self.note(|| format!("n{host} says ({conn}) {message:?}"));
         }
@@ -158,6 +172,11 @@ impl World {
         c.heard = now;
         if message != NvaToNve::Keepalive {
             self.note(|| format!("n{host} hears ({conn}) {message:?}"));
+        }
+        if let NvaToNve::VerifyIp { key, ip } = message
+            && self.sabotaged(Sabotage::HastyUnbind)
+        {
+            return self.nve_says(host, NveToNva::Unbind { key, ip });
         }
         self.control(host, Input::Nva(message));
         self.check_versions(host);

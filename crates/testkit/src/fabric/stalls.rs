@@ -8,6 +8,7 @@
 use std::net::Ipv4Addr;
 
 use godwit_control::Input;
+use godwit_model::VmKey;
 use godwit_nva::Directory;
 use godwit_nva::directory::VmDefinition;
 use godwit_tables::update::PortIdx;
@@ -101,6 +102,7 @@ impl World {
         let Some((host, port)) = guest.at.filter(|_| guest.running && guest.script.is_none()) else { return };
         self.stall_guest(vm, down);
         self.stats.guests_rebooted += 1;
+        self.forgets_addresses(vm);
         let others = self.guests[vm].second;
         for port in [Some(port), others].into_iter().flatten() {
             self.note(|| format!("n{host} port {}: the link goes", port.0));
@@ -159,17 +161,18 @@ impl World {
     /// A VM as the operator has it at present.
     pub fn definition(&self, vm: usize) -> VmDefinition {
         let guest = &self.guests[vm];
+        let (no_v4, no_v6) = self.plan.tenant(vm).unrecorded;
         let more = guest.defined_more.then(|| Ipv4Addr::new(10, 0, 1, guest.number as u8 + 1));
         VmDefinition {
             name: guest.name.clone(),
             vn: format!("vn{}", guest.vn),
             mac: guest.key.mac,
-            ipv4: std::iter::once(names::vm_v4(guest.number)).chain(more).collect(),
-            ipv6: vec![names::vm_v6(guest.number)],
+            ipv4: std::iter::once(names::vm_v4(guest.number)).chain(more).filter(|_| !no_v4).collect(),
+            ipv6: std::iter::once(names::vm_v6(guest.number)).filter(|_| !no_v6).collect(),
             router: false,
             pinned: None,
             policy: None,
-            allowed: Default::default(),
+            allowed: self.allowed(vm),
         }
     }
 
@@ -193,6 +196,7 @@ impl World {
     /// Whoever lives is delivered to, or has not been for a short time only.
     pub fn watch(&mut self) {
         self.after(WATCH, Event::Watch);
+        self.watch_owners();
         for vm in 0..self.guests.len() {
             let missed = self.is_missed(vm);
             let now = self.now;
@@ -224,6 +228,7 @@ impl World {
         if owner.is_some_and(|nve| nve != names::nve(host)) {
             return false;
         }
-        h.workers.iter().any(|w| w.delivers(guest.key) != Some(port))
+        let macs = || self.macs_of(vm).filter(|mac| *mac != names::VIRTUAL_MAC);
+        h.workers.iter().any(|w| macs().any(|mac| w.delivers(VmKey { mac, ..guest.key }) != Some(port)))
     }
 }

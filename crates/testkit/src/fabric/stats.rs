@@ -113,6 +113,20 @@ stats! {
     hops,
     /// Definitions changed.
     redefined,
+    /// Virtual addresses that got another master.
+    takeovers,
+    /// Frames for virtual addresses, or from addresses that are their senders' by their own word at most.
+    words,
+    /// Of these, received.
+    words_received,
+    /// Of these, from an address that was another's, or nobody's to have.
+    words_of_others,
+    /// Addresses and virtual MACs that the NVA bound at a switch's request.
+    addresses_bound,
+    /// Requests that it refused.
+    addresses_refused,
+    /// Addresses that nobody answered for any more.
+    addresses_given_back,
     /// Switches killed.
     reboots,
     /// Times that the NVA was killed.

@@ -1,28 +1,31 @@
 //! Guests, their numbered frames, and the link between the switches.
 
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::VmKey;
 use godwit_pipeline::mem::MemPacket;
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Mac, Span};
 
+use super::addresses::{Own, WORD};
 use super::host::UPLINK;
 use super::invariants::Invariant;
 use super::names::{self, Tag};
-use super::schedule::{Announce, Class, Sabotage, Schedule, VmPlan};
+use super::schedule::{Announce, Class, Sabotage, Schedule, Side, VmPlan};
 use super::worker::bytes;
 use super::world::{Event, World};
 use crate::frames::{self, Nd};
 
 /// Gaps between the rounds of an announcement, as QEMU makes them.
-const ROUNDS: [Span; 4] = [Span::from_ms(50), Span::from_ms(150), Span::from_ms(250), Span::from_ms(350)];
+pub(super) const ROUNDS: [Span; 4] =
+    [Span::from_ms(50), Span::from_ms(150), Span::from_ms(250), Span::from_ms(350)];
 
 /// Frames that wait for a switch that stands still.
 const RING: usize = 256;
 
 /// A guest is not silent for longer, whatever its applications do.
-const CHATTER: Span = Span::from_ms(500);
+pub(super) const CHATTER: Span = Span::from_ms(500);
 
 /// A VM.
 pub(super) struct Guest {
@@ -61,6 +64,8 @@ pub(super) struct Guest {
     pub script: Option<usize>,
     /// Moves that are wanted after that.
     pub wanted: VecDeque<usize>,
+    /// What it has by its own word.
+    pub own: Own,
     /// When its last frame reaches its port: they go in order.
     last_frame: Instant,
 }
@@ -88,6 +93,7 @@ impl Guest {
             awaited: None,
             script: None,
             wanted: VecDeque::new(),
+            own: Own::default(),
             last_frame: Instant(0),
         }
     }
@@ -97,6 +103,11 @@ impl Guest {
     /// It may say something of its own accord.
     fn speaks(&self, now: Instant) -> bool {
         self.running && !self.quiet && now >= self.stalled_until
+    }
+
+    /// It says what it likes, and is heard.
+    pub fn can_speak(&self, now: Instant) -> bool {
+        self.speaks(now) && self.at.is_some() && now >= self.silent_until.max(self.quiet_until)
     }
 }
 
@@ -132,31 +143,42 @@ impl Flow {
     pub fn all(plan: &Schedule) -> Vec<Flow> {
         let mut flows: Vec<Flow> = Vec::new();
         for f in &plan.flows {
-            flows.push(Flow::new(plan, flows.len(), f.from, f.to, f.v6, f.every, true));
+            let to = f.to.map(|to| (to, Side::Own));
+            flows.push(Flow::new(plan, flows.len(), (f.from, Side::Own), to, f.v6, f.every));
+        }
+        let sides = plan.addresses.iter().flat_map(|a| &a.flows);
+        for f in sides.clone() {
+            flows.push(Flow::new(plan, flows.len(), f.from, Some(f.to), f.v6, f.every));
         }
         for (from, vm) in plan.vms.iter().enumerate() {
             for (to, peer) in plan.vms.iter().enumerate() {
                 if from != to && vm.vn == peer.vn {
                     for v6 in [false, true] {
-                        flows.push(Flow::new(plan, flows.len(), from, Some(to), v6, Span(0), false));
+                        let ends = ((from, Side::Own), (to, Side::Own));
+                        flows.push(Flow::new(plan, flows.len(), ends.0, Some(ends.1), v6, Span(0)));
                     }
                 }
             }
         }
+        for f in sides {
+            flows.push(Flow::new(plan, flows.len(), f.from, Some(f.to), f.v6, Span(0)));
+        }
         flows
     }
 
+    /// One without a gap between its frames is for the probe.
     fn new(
         plan: &Schedule,
         number: usize,
-        from: usize,
-        to: Option<usize>,
+        from: (usize, Side),
+        to: Option<(usize, Side)>,
         v6: bool,
         every: Span,
-        periodic: bool,
     ) -> Flow {
-        let template = names::data_frame(number, plan.vms[from].number, to.map(|vm| plan.vms[vm].number), v6);
+        let side = |(vm, side): (usize, Side)| names::side(plan.vms[vm].number, side, v6);
+        let template = names::data_frame(number, side(from), to.map(side));
         let (received, encapsulated, repeated) = (Vec::new(), Vec::new(), Vec::new());
+        let (from, to, periodic) = (from.0, to.map(|to| to.0), every > Span(0));
         Flow { from, to, every, periodic, template, received, encapsulated, repeated }
     }
 
@@ -179,7 +201,7 @@ impl Flow {
 
 impl World {
     /// A guest's frame goes to its port, if it has one.
-    fn guest_puts(&mut self, vm: usize, flow: usize, packet: MemPacket) {
+    pub fn guest_puts(&mut self, vm: usize, flow: usize, packet: MemPacket) {
         let at = self.now + self.rng.us(1, 50);
         let guest = &mut self.guests[vm];
         let Some((host, port)) = guest.at else { return };
@@ -263,8 +285,13 @@ impl World {
     /// An asker that stays where it is must be answered, whatever the owner does (R28).
     fn remember_question(&mut self, vm: usize, target: usize, nd: bool) {
         let asker = &self.guests[vm];
-        let owner = self.guests.iter().find(|g| g.vn == asker.vn && g.number == target);
+        let owner = self.guests.iter().position(|g| g.vn == asker.vn && g.number == target);
         let Some(owner) = owner.filter(|_| asker.script.is_none()) else { return };
+        let own = |number| names::side(number, Side::Own, nd).1;
+        if !self.is_known(vm, own(asker.number)) || !self.is_known(owner, own(target)) {
+            return;
+        }
+        let owner = &self.guests[owner];
         let question = Question { since: self.now, at: asker.at, moving: owner.script.is_some() };
         self.stats.asked += 1;
         self.stats.asked_of_moving += u64::from(question.moving);
@@ -317,8 +344,11 @@ impl World {
         };
         let Some(tag) = tag else {
             self.guest_answers(vm, (host, port), frame);
-            return self.check_answer(host, vm, frame);
+            return self.check_told((host, port), vm, frame);
         };
+        if tag.flow == WORD {
+            return self.word_received(vm, (host, port), tag, frame);
+        }
         let Some(flow) = self.flows.get_mut(usize::from(tag.flow)) else { return };
         let (from, to) = (flow.from, flow.to);
         if !flow.is_intact(tag, frame) {
@@ -347,8 +377,15 @@ impl World {
         if !awake || guest.at != Some(at) || self.sabotaged(Sabotage::NoAnswers) {
             return;
         }
-        let (v4, v6) = (names::vm_v4(guest.number), names::vm_v6(guest.number));
-        if let Some(answer) = frames::answer(frame, guest.key.mac, v4, v6) {
+        let Some((ip, mac)) = names::asked_for(frame).and_then(|ip| Some((ip, self.answers_by(vm, ip)?)))
+        else {
+            return;
+        };
+        let (v4, v6) = match ip {
+            IpAddr::V4(ip) => (ip, Ipv6Addr::UNSPECIFIED),
+            IpAddr::V6(ip) => (Ipv4Addr::UNSPECIFIED, ip),
+        };
+        if let Some(answer) = frames::answer(frame, mac, v4, v6) {
             self.stats.answers_of_guests += 1;
             self.guest_puts(vm, 0, MemPacket::new(&answer));
         }

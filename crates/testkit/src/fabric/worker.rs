@@ -47,11 +47,11 @@ pub(super) struct Worker {
 fn config() -> TablesConfig {
     TablesConfig {
         port_capacity: 64,
-        location_capacity: 64,
+        location_capacity: 128,
         vn_capacity: 8,
         tunnel_capacity: 64,
-        neighbor_capacity: 128,
-        special_capacity: 32,
+        neighbor_capacity: 256,
+        special_capacity: 64,
         miss_capacity: 16,
         misses_per_port: 8,
         ask_capacity: 16,

@@ -9,6 +9,7 @@ use godwit_tables::event::Event as Word;
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
+use super::addresses::Words;
 use super::host::Host;
 use super::invariants::{Invariant, Known};
 use super::nva::{Nva, Request};
@@ -83,6 +84,16 @@ pub(super) enum Event {
     Hop { vm: usize, every: Span, left: u32 },
     /// The operator changes a VM's addresses.
     Redefine { vm: usize },
+    /// A VM becomes the master of its VN's virtual address.
+    TakeOver { vm: usize, lag: Span },
+    /// A former master hears of it, unless it has become the master again.
+    StepDown { vm: usize, reign: u32 },
+    /// A master announces the address, unless it has begun to do so anew.
+    Proclaim { vm: usize, turn: u32, round: u32 },
+    /// A VM uses an address by its own word.
+    Use(usize),
+    /// Somebody wants to reach a virtual address.
+    Call,
     /// Somebody looks whether all that live are reached.
     Watch,
     /// A process that stood still goes on.
@@ -112,6 +123,8 @@ pub(super) struct World {
     /// Requests of guests that wait for an answer: who, for which number, by ND.
     pub questions: BTreeMap<(usize, usize, bool), Question>,
     pub known: Known,
+    /// What is said by VMs' own words, and what became of it.
+    pub words: Words,
     pub stats: Stats,
     pub violation: Option<Violation>,
     /// When traffic began.
@@ -143,6 +156,7 @@ impl World {
             scripts: Vec::new(),
             questions: BTreeMap::new(),
             known: Known::default(),
+            words: Words::new(&plan),
             stats: Stats { schedules: 1, ..Stats::default() },
             violation: None,
             start: Instant::NEVER,
@@ -252,6 +266,11 @@ impl World {
             Event::Redefine { vm } => {
                 self.nva_request(Request::Redefine { vm });
             }
+            Event::TakeOver { vm, lag } => self.take_over(vm, lag),
+            Event::StepDown { vm, reign } => self.step_down(vm, reign),
+            Event::Proclaim { vm, turn, round } => self.proclaim(vm, turn, round),
+            Event::Use(n) => self.use_address(n),
+            Event::Call => self.call(),
             Event::Watch => self.watch(),
             Event::Wakes => self.wakes(),
         }
