@@ -16,6 +16,8 @@ const BACKOFF: Span = Span::from_ms(200);
 const BACKOFF_MAX: Span = Span::from_ms(2000);
 /// After so long without an answer a request is given up; the workers go on saying what the VM uses.
 pub(crate) const PATIENCE: Span = Span::from_ms(5000);
+/// Of an owner that announces its virtual address again and again the directory hears so often.
+const SAID_AGAIN: Span = Span::from_ms(1000);
 /// So often it is looked whether a VM may be asked for by now: while it is being claimed, it may not.
 const LOOK: Span = Span::from_ms(200);
 
@@ -46,10 +48,20 @@ struct Waiting {
     until: Option<Instant>,
 }
 
+/// What the owner of a virtual address said of it.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    heard: Instant,
+    /// When the directory was told last.
+    told: Instant,
+}
+
 /// Requests without an answer.
 #[derive(Default, Debug)]
 pub(crate) struct Binds {
     waiting: BTreeMap<Wanted, Waiting>,
+    /// Virtual addresses that VMs here have, and when they announced them.
+    said: BTreeMap<Wanted, Said>,
     by_seq: BTreeMap<u64, Wanted>,
     /// Requests that found no room, since the start.
     pub(crate) dropped: u64,
@@ -76,6 +88,38 @@ impl Binds {
         true
     }
 
+    /// The owner of a virtual address announces it once more: a request that is to go out then, so that the directory
+    /// knows which of two announcements is the later one, whenever it hears of the other.
+    pub(crate) fn say_again(&mut self, now: Instant, wanted: Wanted, seq: &mut u64) -> Option<Instant> {
+        if self.said.len() >= MAX_WAITING && !self.said.contains_key(&wanted) {
+            return None;
+        }
+        let said = self.said.entry(wanted).or_insert(Said { heard: now, told: Instant(0) });
+        said.heard = now;
+        let at = now.max(said.told + SAID_AGAIN);
+        self.want(now, wanted, true, seq);
+        Some(at)
+    }
+
+    /// The directory has not heard yet when the owner of a virtual address announced it last.
+    pub(crate) fn is_to_say_again(&self, wanted: Wanted) -> bool {
+        self.said.get(&wanted).is_some_and(|s| s.heard > s.told) && self.waiting.contains_key(&wanted)
+    }
+
+    /// A new session, perhaps with a directory that was not there when a virtual address was announced: it is told
+    /// again, with its age, of those that `has` says to be owned here. The others are forgotten.
+    pub(crate) fn say_all_again(&mut self, has: impl Fn(Wanted) -> bool, seq: &mut u64) {
+        self.said.retain(|wanted, _| has(*wanted));
+        let mut all = Vec::new();
+        for (wanted, said) in &mut self.said {
+            said.told = Instant(0);
+            all.push((*wanted, said.heard));
+        }
+        for (wanted, heard) in all {
+            self.want(heard, wanted, true, seq);
+        }
+    }
+
     /// It is due and can be asked for: what to say, and when it is due again; nothing: it is given up.
     pub(crate) fn due(&mut self, now: Instant, wanted: Wanted) -> Option<(Request, Instant)> {
         let w = self.waiting.get_mut(&wanted)?;
@@ -85,7 +129,11 @@ impl Binds {
         }
         let next = now + w.backoff;
         w.backoff = Span(w.backoff.0 * 2).min(BACKOFF_MAX);
-        Some((w.request, next))
+        let request = w.request;
+        if let Some(said) = self.said.get_mut(&wanted) {
+            said.told = now;
+        }
+        Some((request, next))
     }
 
     /// It cannot be asked for yet: when to look again.
@@ -96,6 +144,21 @@ impl Binds {
     /// What was asked for with this number.
     pub(crate) fn asked(&self, seq: u64) -> Option<Wanted> {
         self.by_seq.get(&seq).copied()
+    }
+
+    /// The directory granted something virtual: from then on the VM is the owner, since it spoke. False: it was before.
+    pub(crate) fn granted(&mut self, now: Instant, wanted: Wanted) -> bool {
+        let was = self.said.contains_key(&wanted);
+        let heard = self.waiting.get(&wanted).map(|w| w.request.heard);
+        if let Some(heard) = heard.filter(|_| was || self.said.len() < MAX_WAITING) {
+            self.said.insert(wanted, Said { heard, told: now });
+        }
+        !was
+    }
+
+    /// Another VM is the owner; true where it was one here until now.
+    pub(crate) fn lost(&mut self, wanted: Wanted) -> bool {
+        self.said.remove(&wanted).is_some()
     }
 
     pub(crate) fn forget(&mut self, wanted: Wanted) {

@@ -332,6 +332,70 @@ fn r92_a_virtual_address_goes_to_who_announces_it_last() {
 }
 
 #[test]
+fn r92_the_directory_hears_when_an_owner_announced_its_address_last() {
+    let mut lab = Lab::new(1);
+    lab.run_vm(A, 1);
+    let vip = vm_ip(200);
+    lab.allow(1, |a| a.virtual_ips = vec![Prefix::host(vip)]);
+    lab.seen(A, PORT, (mac(1), Some(vip)), true);
+    assert_eq!(binds(&lab, A).len(), 1);
+    let again = Event::Announce { port: PORT, kind: AnnounceKind::GratuitousArp, mac: mac(1), ip: Some(vip) };
+    lab.pass(5000);
+    // Of an announcement that another NVE tells later, with its age, it is known which one is the later.
+    for _ in 0..20 {
+        lab.event(A, again.clone());
+        lab.settle();
+    }
+    assert_eq!(binds(&lab, A).len(), 2, "at once");
+    lab.pass(1100);
+    assert_eq!(binds(&lab, A).len(), 3, "and what came after that a second later");
+    lab.pass(60_000);
+    assert_eq!(binds(&lab, A).len(), 3);
+    // One that is said without a session is told in the next one, whatever the directory says of the record before.
+    lab.disconnect(A);
+    lab.event(A, again);
+    lab.pass(7000);
+    lab.connect(A);
+    lab.settle();
+    lab.pass(500);
+    let said = binds(&lab, A);
+    assert_eq!(said.len(), 4);
+    assert!((7000..8000).contains(&said[3].4), "{said:?}");
+    // A directory that was started since does not know what was said before.
+    lab.disconnect(A);
+    lab.pass(3000);
+    lab.connect(A);
+    lab.settle();
+    lab.pass(500);
+    let said = binds(&lab, A);
+    assert!(said.len() == 5 && said[4].4 >= 10_000, "{said:?}");
+    assert_eq!(lab.hosts[A].alarms(), 0);
+}
+
+#[test]
+fn r93_who_uses_an_address_that_another_vm_learned_has_that_one_asked() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.run_vm(B, 2);
+    lab.seen(B, port(2), (mac(2), Some(privacy(1))), true);
+    assert_eq!(owner(&lab, A, privacy(1)), Some(mac(2)));
+    // Workers drop what comes from it, or tell the VM that it is taken.
+    let spoofed = |ip| Event::Spoofed { port: PORT, mac: mac(1), ip: Some(ip), why: Refused::Taken };
+    lab.event(A, spoofed(privacy(1)));
+    lab.settle();
+    assert_eq!(binds(&lab, A).len(), 1, "the directory has its owner asked");
+    lab.event(A, Event::AddressTaken { port: PORT, ip: privacy(1), owner: mac(2) });
+    lab.settle();
+    assert_eq!(binds(&lab, A).len(), 2);
+    assert_eq!(owner(&lab, A, privacy(1)), Some(mac(2)), "which keeps it while it answers");
+    // A recorded one is not contested, nor where nothing is learned.
+    lab.event(A, spoofed(vm_ip(2)));
+    lab.event(A, Event::AddressTaken { port: PORT, ip: vm_ip(2), owner: mac(2) });
+    lab.settle();
+    assert_eq!(binds(&lab, A).len(), 2);
+}
+
+#[test]
 fn r92_a_virtual_mac_is_where_its_owner_is() {
     let mut lab = Lab::new(3);
     lab.run_vm(A, 1);

@@ -98,7 +98,15 @@ impl Nve {
         }
         let wanted = Wanted { key, mac, ip };
         match self.standing(wanted, announced) {
-            Standing::Bound => self.forget_bind(wanted),
+            Standing::Bound if announced && self.has_virtual(wanted) => {
+                if let Some(at) = self.binds.say_again(self.now, wanted, &mut self.seq) {
+                    self.timers.set(Timer::Bind(wanted), Some(at));
+                    if at <= self.now {
+                        self.bind_due(wanted, out);
+                    }
+                }
+            }
+            Standing::Bound => self.forget_unless_said_again(wanted),
             Standing::Refused(why) => {
                 if let Some(ip) = ip {
                     self.router.refuse_source(port, ip);
@@ -111,6 +119,36 @@ impl Nve {
                     self.bind_due(wanted, out);
                 }
             }
+        }
+    }
+
+    /// It is a virtual address that the directory has as the VM's.
+    fn has_virtual(&self, wanted: Wanted) -> bool {
+        let bound = |ip| self.mirror.record(wanted.key).and_then(|r| r.bound.at(ip));
+        wanted.ip.and_then(bound).is_some_and(|b| b.is_virtual && b.mac == wanted.mac)
+    }
+
+    /// A worker dropped what a VM sent from an address that another VM has, or a VM asked whether anybody has it and was
+    /// told so. Where that one learned it, the directory has it asked whether it uses it still (R93): it may have given
+    /// it up, as with DHCP.
+    pub(super) fn contest(&mut self, port: PortIdx, mac: Option<Mac>, ip: IpAddr, out: &mut Outputs) {
+        let Some(PortKind::Access(key)) = self.ports.get(&port).map(|p| p.kind) else { return };
+        let wanted = Wanted { key, mac: mac.unwrap_or(key.mac), ip: Some(ip) };
+        let learned = |r: &&VmRecord| r.key != key && r.bound.at(ip).is_some_and(|b| !b.is_virtual);
+        let has = self.mirror.owners(key.vni, ip).iter().any(learned);
+        if has
+            && self.is_hosted(key)
+            && self.standing(wanted, false) == Standing::Open
+            && self.binds.want(self.now, wanted, false, &mut self.seq)
+        {
+            self.bind_due(wanted, out);
+        }
+    }
+
+    /// What its owner says again is said in any case.
+    fn forget_unless_said_again(&mut self, wanted: Wanted) {
+        if !self.binds.is_to_say_again(wanted) {
+            self.forget_bind(wanted);
         }
     }
 
@@ -172,6 +210,10 @@ impl Nve {
     /// A new session: everything that waits is asked for, with its age.
     pub(super) fn bind_again(&mut self, out: &mut Outputs) {
         self.binds.session_over();
+        let mut seq = self.seq;
+        let mut binds = std::mem::take(&mut self.binds);
+        binds.say_all_again(|wanted| self.is_hosted(wanted.key) && self.has_virtual(wanted), &mut seq);
+        (self.binds, self.seq) = (binds, seq);
         for wanted in self.binds.all() {
             self.bind_due(wanted, out);
         }
@@ -183,8 +225,13 @@ impl Nve {
             return;
         }
         for wanted in self.binds.of(key) {
-            if !self.is_hosted(key) || self.standing(wanted, true) == Standing::Bound {
+            if !self.is_hosted(key) {
                 self.forget_bind(wanted);
+            } else if self.standing(wanted, true) == Standing::Bound {
+                if self.has_virtual(wanted) && !self.binds.is_to_say_again(wanted) {
+                    self.binds.granted(self.now, wanted);
+                }
+                self.forget_unless_said_again(wanted);
             } else if !self.binds.has_gone_out(wanted) {
                 self.bind_due(wanted, out);
             }
@@ -193,8 +240,10 @@ impl Nve {
 
     pub(super) fn bound(&mut self, seq: u64, record: VmRecord, out: &mut Outputs) {
         if let Some(wanted) = self.binds.asked(seq).filter(|w| w.key == record.key) {
+            let is_virtual = wanted.ip.and_then(|ip| record.bound.at(ip)).is_some_and(|b| b.is_virtual);
+            let is_news = !is_virtual || self.binds.granted(self.now, wanted);
+            self.counts.addresses_bound += u64::from(is_news);
             self.forget_bind(wanted);
-            self.counts.addresses_bound += 1;
         }
         self.learn(record, out);
     }
@@ -206,6 +255,10 @@ impl Nve {
             return;
         }
         self.forget_bind(wanted);
+        if self.binds.lost(wanted) && reason == BindRefusal::Taken {
+            // It had it while there was no session, and somebody else announced it since: nobody did wrong.
+            return;
+        }
         self.counts.addresses_refused += 1;
         let Some(port) = self.runs_on(wanted.key) else { return };
         if let Some(ip) = wanted.ip {

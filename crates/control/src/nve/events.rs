@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::NveToNva;
 use godwit_model::{VmKey, VmRecord};
-use godwit_tables::event::{AnnounceKind, Event, HandoverStats};
+use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, PortIdx};
 use godwit_wire::arp::ArpRepr;
 use godwit_wire::ndp::{self, AdvertFrame, SolicitFrame};
@@ -44,9 +44,17 @@ impl Nve {
             }
             Event::Announce { port, kind, mac, ip } => self.announced(port, kind, mac, ip, out),
             Event::SourceSeen { port, mac, ip, announced } => self.source_seen(port, mac, ip, announced, out),
-            Event::Spoofed { port, mac, ip, why } => self.refused(port, mac, ip, why, out),
+            Event::Spoofed { port, mac, ip, why } => {
+                if let (Refused::Taken, Some(ip)) = (why, ip) {
+                    self.contest(port, Some(mac), ip, out);
+                }
+                self.refused(port, mac, ip, why, out);
+            }
             Event::NotRouter { port } => self.not_router(port, out),
-            Event::AddressTaken { port, ip, owner } => self.address_taken(port, ip, owner, out),
+            Event::AddressTaken { port, ip, owner } => {
+                self.contest(port, None, ip, out);
+                self.address_taken(port, ip, owner, out);
+            }
             Event::Neighbor { uplink, ip, mac, solicited } => {
                 self.underlay.learned(self.now, uplink, ip, mac, solicited);
             }

@@ -15,9 +15,10 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Mac, Prefix, Span};
 
 use super::bound::Holders;
+use super::draw::FROZEN;
 use super::invariants::Invariant;
 use super::names::{self, Tag};
-use super::schedule::{AddressPlan, Sabotage, Schedule, Side};
+use super::schedule::{AddressPlan, Class, Sabotage, Schedule, Side};
 use super::traffic::{CHATTER, ROUNDS};
 use super::world::{Event, World};
 use crate::frames::{self, Nd};
@@ -158,13 +159,10 @@ impl World {
             return self.after(AGAIN, Event::TakeOver { vm, lag });
         }
         self.words.pending -= 1;
-        if self.guests[vm].own.master {
-            return;
-        }
         let vn = self.guests[vm].vn;
         for other in 0..self.guests.len() {
             let guest = &self.guests[other];
-            if guest.vn == vn && guest.own.master {
+            if guest.vn == vn && guest.own.master && other != vm {
                 let reign = guest.own.reign;
                 self.words.pending += 1;
                 self.after(lag, Event::StepDown { vm: other, reign });
@@ -267,7 +265,8 @@ impl World {
         let (vm, v6) = (self.rng.index(self.guests.len()), self.rng.chance(500));
         let guest = &self.guests[vm];
         let Some((since, _)) = self.words.reigns[guest.vn].last().copied() else { return };
-        if guest.own.master || !guest.can_speak(self.now) || guest.script.is_some() {
+        if guest.own.master || !guest.can_speak(self.now) || guest.script.is_some() || self.hears_nothing(vm)
+        {
             return;
         }
         let heard = guest.own.heard[usize::from(v6)];
@@ -321,7 +320,8 @@ impl World {
     /// A frame to another VM, an announcement, or a question whether anybody has it.
     fn speak_from(&mut self, vm: usize, ip: IpAddr) {
         let mac = self.guests[vm].key.mac;
-        match self.rng.below(4) {
+        let kind = if self.hears_nothing(vm) { 0 } else { self.rng.below(4) };
+        match kind {
             0 => self.announce_ip(vm, None, ip),
             1 => {
                 let frame = match ip {
@@ -335,12 +335,18 @@ impl World {
                 let peers: Vec<usize> =
                     (0..self.guests.len()).filter(|p| *p != vm && self.guests[*p].vn == vn).collect();
                 let to = self.rng.pick(&peers);
-                let rival = !self.may_use(vm, ip) || self.has_rival(vm, ip);
+                let rival = self.is_anothers(vm, ip);
                 self.stats.words_of_others += u64::from(rival);
                 let sink = names::side(self.guests[to].number, Side::Own, ip.is_ipv6());
                 self.put_word(vm, Purpose::Use { to, rival }, (mac, ip), sink);
             }
         }
+    }
+
+    /// What a VM sends now and then to one that has moved goes to where that was, where its switch hears nothing: the
+    /// switch there forwards for longer than it would for a flow.
+    fn hears_nothing(&self, vm: usize) -> bool {
+        self.plan.class == Class::Frozen && self.guests[vm].at.is_some_and(|(host, _)| host == FROZEN)
     }
 
     // ---- Their frames ----

@@ -67,7 +67,7 @@ pub(super) fn broken(by: Option<Sabotage>, update: Update) -> Option<Update> {
 
 impl World {
     /// The VM may have the address for all that the operator said.
-    pub fn may_use(&self, vm: usize, ip: IpAddr) -> bool {
+    fn may_use(&self, vm: usize, ip: IpAddr) -> bool {
         let (tenant, number) = (self.plan.tenant(vm), self.guests[vm].number);
         let unrecorded = if ip.is_ipv4() { tenant.unrecorded.0 } else { tenant.unrecorded.1 };
         let own = names::number_of(ip) == Some(number);
@@ -77,8 +77,16 @@ impl World {
         own || shared || learns || tenant.nested > 0
     }
 
+    /// It is not the VM's to use, and its switch should know: it has the VM's record, which it has not where it started
+    /// while there was no NVA.
+    pub fn is_anothers(&self, vm: usize, ip: IpAddr) -> bool {
+        let guest = &self.guests[vm];
+        let knows = |host: usize| self.hosts[host].nve.version(guest.key) > Version::ZERO;
+        guest.at.is_some_and(|(host, _)| knows(host)) && (!self.may_use(vm, ip) || self.has_rival(vm, ip))
+    }
+
     /// The directory has it at another VM, and the sender's switch should know.
-    pub fn has_rival(&self, vm: usize, ip: IpAddr) -> bool {
+    fn has_rival(&self, vm: usize, ip: IpAddr) -> bool {
         let guest = &self.guests[vm];
         let Some((host, _)) = guest.at else { return false };
         let knows = !self.plan.pulls[host].contains(&guest.vn) && self.is_online(host, KNOWN);
@@ -102,14 +110,15 @@ impl World {
         long && h.nve.nva().connected && !self.is_down(host) && self.now.since(stood) > span
     }
 
-    /// The directory has it as the VM's.
+    /// The directory has it as the VM's, and has said so to everybody.
     pub fn is_known(&self, vm: usize, ip: IpAddr) -> bool {
         let recorded = match self.plan.tenant(vm).unrecorded {
             (v4, _) if ip.is_ipv4() => !v4,
             (_, v6) => !v6,
         };
         let record = || self.nva.settled().and_then(|d| d.vm(self.guests[vm].key));
-        recorded || record().is_some_and(|r| r.mac_of(ip).is_some())
+        let told = self.plan.class != Class::Frozen;
+        recorded || told && record().is_some_and(|r| r.mac_of(ip).is_some())
     }
 
     // ---- At every event ----
