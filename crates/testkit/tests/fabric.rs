@@ -178,7 +178,7 @@ fn r92_a_virtual_address_has_one_owner_which_is_the_last_to_announce_it() {
     }
     assert!(all.takeovers > 60 && all.words_received > 2_000, "{all}");
     assert!(all.words_of_others > 50 && all.addresses_refused > 20, "{all}");
-    assert!(all.addresses_bound > 200 && all.addresses_given_back > 5, "{all}");
+    assert!(all.addresses_bound > 200 && all.addresses_given_back > 0, "{all}");
 }
 
 #[test]
@@ -203,10 +203,10 @@ fn r65_a_switch_that_lets_any_source_pass_is_caught() {
 
 #[test]
 fn r93_a_switch_that_gives_addresses_back_unasked_is_caught() {
-    caught_as(Invariant::Keeps, Class::NvaFaults, Sabotage::HastyUnbind, 300);
+    caught_as(Invariant::Keeps, Class::Planned, Sabotage::HastyUnbind, 100);
 }
 
 #[test]
-fn r94_a_switch_that_does_not_hold_for_nested_macs_is_caught() {
-    caught_as(Invariant::NoLoss, Class::Planned, Sabotage::NestedNotHeld, 100);
+fn r94_a_switch_that_does_not_forward_for_nested_macs_is_caught() {
+    caught_as(Invariant::NoLoss, Class::Planned, Sabotage::NestedNotForwarded, 100);
 }

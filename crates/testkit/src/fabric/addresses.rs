@@ -270,8 +270,11 @@ impl World {
             return;
         }
         let heard = guest.own.heard[usize::from(v6)];
+        // One that stays is told of each change.
+        let asks = self.guests[vm].has_moved && self.rng.chance(150);
+        let guest = &self.guests[vm];
         match heard {
-            Some((mac, heard)) if !self.rng.chance(150) => {
+            Some((mac, heard)) if !asks => {
                 let stays = !guest.has_moved && !self.pulls(vm);
                 let fresh = stays || heard >= since;
                 self.call_at(vm, mac, v6, Purpose::Call { fresh });

@@ -26,7 +26,7 @@ const TAKEN: Span = Span::from_ms(1000);
 /// What the directory has for so long, all switches know that have their sessions.
 const KNOWN: Span = Span::from_ms(1000);
 /// A VM that lives has answered whoever looked for its addresses within this time.
-const ANSWERED: Span = Span::from_ms(1500);
+const ANSWERED: Span = Span::from_ms(1200);
 /// A frame that is on its way for longer is lost: no guest is paused for so long.
 const UNDER_WAY: Span = Span::from_ms(1500);
 /// Addresses of a family that a VM binds by itself where nobody says how many.
@@ -58,7 +58,7 @@ pub(super) fn broken(by: Option<Sabotage>, update: Update) -> Option<Update> {
             let rules = SourceRules { v4: any, v6: any, link_local: any };
             Some(Update::SourceRulesSet { port, rules })
         }
-        (Some(Sabotage::NestedNotHeld), Update::VmSet { key, state: VmState::Paused { .. } }) => {
+        (Some(Sabotage::NestedNotForwarded), Update::VmSet { key, state: VmState::Departed { .. } }) => {
             (key.mac().0[3] == 0).then_some(update)
         }
         _ => Some(update),

@@ -114,7 +114,28 @@ fn draw_uses(rng: &mut Rng, schedule: &Schedule, vms: &[TenantPlan]) -> Vec<UseP
             }
         }
     }
+    for vn in 0..schedule.vns {
+        uses.extend(draw_rivals(rng, schedule, vn, vms));
+    }
     uses
+}
+
+/// One VM uses an address all the time, and another one wants it after a while.
+fn draw_rivals(rng: &mut Rng, schedule: &Schedule, vn: usize, vms: &[TenantPlan]) -> Vec<UsePlan> {
+    let v6 = rng.chance(500);
+    let learns = |vm: &usize| {
+        let unrecorded = if v6 { vms[*vm].unrecorded.1 } else { vms[*vm].unrecorded.0 };
+        schedule.vms[*vm].vn == vn && !schedule.vms[*vm].quiet && (unrecorded || vms[*vm].room.is_some())
+    };
+    let mut learners: Vec<usize> = (0..vms.len()).filter(learns).collect();
+    if learners.len() < 2 || rng.chance(300) {
+        return Vec::new();
+    }
+    let holder = learners.swap_remove(rng.index(learners.len()));
+    let (ip, run) = (names::free_ip(5, v6), schedule.run.0);
+    let late = Span(rng.between(run / 2, run));
+    let plan = |at, vm, every| UsePlan { at, until: Some(schedule.run), vm, ip, every };
+    vec![plan(Span(0), holder, Span::from_ms(200)), plan(late, rng.pick(&learners), Span::from_ms(30))]
 }
 
 /// Mostly one that nobody has, of a few, so that others want it too.

@@ -73,8 +73,8 @@ pub enum Sabotage {
     HastyUnbind,
     /// The NVA lets every VM of the VN have its virtual address (R92).
     SharedByAll,
-    /// Old NVEs do not hold packets for MACs that are nested in paused VMs (R94).
-    NestedNotHeld,
+    /// Old NVEs do not forward packets for MACs that are nested in VMs that left (R94).
+    NestedNotForwarded,
     /// NVEs do not tell local VMs that an address has got another MAC (R24).
     NoHeralds,
 }
