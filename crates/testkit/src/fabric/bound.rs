@@ -116,9 +116,10 @@ impl World {
             (v4, _) if ip.is_ipv4() => !v4,
             (_, v6) => !v6,
         };
-        let record = || self.nva.settled().and_then(|d| d.vm(self.guests[vm].key));
         let told = self.plan.class != Class::Frozen;
-        recorded || told && record().is_some_and(|r| r.mac_of(ip).is_some())
+        let bound = self.words.holders.now.get(&(self.guests[vm].vn, ip));
+        let has = |(holder, since): &(usize, Instant)| *holder == vm && self.now.since(*since) > KNOWN;
+        recorded || told && bound.is_some_and(has)
     }
 
     // ---- At every event ----

@@ -10,12 +10,12 @@ use super::rng::Rng;
 use super::schedule::{AddressPlan, Schedule, Side, SidePlan, TakeOver, TenantPlan, UsePlan};
 
 /// Schedules of a thousand that have such addresses.
-const SHARE: u64 = 250;
+const SHARE: u64 = 125;
 
 /// Addresses that a VM uses at once where it tries many.
 const MANY: u8 = 12;
 
-/// For one schedule of four.
+/// For one schedule of eight.
 pub(super) fn draw(plan_of: &Schedule) -> Option<AddressPlan> {
     generator(plan_of).chance(SHARE).then(|| plan(plan_of))
 }
@@ -172,7 +172,7 @@ fn draw_flows(rng: &mut Rng, schedule: &Schedule, vms: &[TenantPlan]) -> Vec<Sid
                 let its = if its == 0 { Side::Own } else { Side::Nested(its - 1) };
                 let (ours, theirs) = ((vm, side), (peer, its));
                 let (from, to) = if out { (ours, theirs) } else { (theirs, ours) };
-                let (v6, every) = (rng.chance(500), rng.ms(5, 30));
+                let (v6, every) = (rng.chance(500), rng.ms(8, 40));
                 flows.push(SidePlan { from, to, v6, every });
             }
         }
