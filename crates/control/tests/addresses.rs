@@ -343,7 +343,7 @@ fn r92_the_directory_hears_when_an_owner_announced_its_address_last() {
     lab.pass(5000);
     // Of an announcement that another NVE tells later, with its age, it is known which one is the later.
     for _ in 0..20 {
-        lab.event(A, again.clone());
+        lab.event(A, again);
         lab.settle();
     }
     assert_eq!(binds(&lab, A).len(), 2, "at once");
