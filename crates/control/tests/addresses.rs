@@ -131,6 +131,28 @@ fn r94_nested_macs_move_with_their_vm_and_nothing_of_theirs_is_lost() {
 }
 
 #[test]
+fn r15_r94_a_port_knows_what_a_prepared_vm_may_have_though_the_session_goes_before_the_vns_records_come() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(A, 1);
+    lab.allow(1, |a| a.nested = NESTED.to_vec());
+    lab.order_move("m1", 1, A, B);
+    lab.disconnect(B);
+    lab.add_port(B, PORT, 1);
+    lab.settle();
+    let tables = &lab.hosts[B].tables;
+    assert!(tables.sources.contains(&(PORT, vm_ip(1))) && tables.rules.contains_key(&PORT));
+    assert_eq!(tables.macs.get(&(PORT, NESTED[0])), Some(&false));
+    lab.input(A, Input::PausePort { port: PORT });
+    lab.announce(B, PORT, 1);
+    lab.settle();
+    assert_eq!(state(&lab, B, NESTED[0]), Some(VmState::Local { port: PORT }));
+    lab.connect(B);
+    lab.settle();
+    lab.pass(500);
+    assert!(is_at(&lab, 1, B));
+}
+
+#[test]
 fn r15_a_port_knows_what_its_vm_may_have_before_it_opens() {
     let mut lab = Lab::new(1);
     lab.nva.define(vm(1), vm_ip(1));

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{Locators, Policy, Version, VmKey};
+use godwit_model::{Locators, Policy, Version, VmKey, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Instant, Span, Vni};
 
@@ -152,6 +152,8 @@ pub struct Nve {
     timers: Timers<Timer>,
     /// Number of the last claim or query.
     seq: u64,
+    /// What the directory said of VMs that are to come here: their VN may be unknown until their ports are there.
+    prepared: BTreeMap<VmKey, VmRecord>,
     /// Withdrawals that wait for a session.
     withdrawals: BTreeMap<VmKey, Version>,
     /// Reports that wait for a session.
@@ -209,6 +211,7 @@ impl Nve {
             barriers: Barriers::default(),
             timers: Timers::default(),
             seq: 0,
+            prepared: BTreeMap::new(),
             withdrawals: BTreeMap::new(),
             reports: VecDeque::new(),
             idle_tunnels: BTreeSet::new(),
@@ -445,6 +448,7 @@ impl Nve {
             self.intents.insert(key);
         } else {
             self.intents.remove(&key);
+            self.prepared.remove(&key);
         }
         self.follow_life(key);
         self.follow_binds(key, out);

@@ -237,6 +237,7 @@ impl Nve {
             }
             NvaToNve::MovePrepare { id, role, record, from, to, mode: _ } => {
                 let key = record.key;
+                self.prepared.insert(key, record.clone());
                 self.learn(record, out);
                 self.with_vm(key, out, |vm, cx| vm.prepare(id, role, from, to, cx));
             }

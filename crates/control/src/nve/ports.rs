@@ -46,6 +46,10 @@ impl Nve {
         let admission = Admission::Closed;
         self.router.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
         self.mirror.clear_absent(key);
+        // The session may be gone before the VN's records come (R15).
+        if let Some(record) = self.prepared.get(&key).cloned() {
+            self.learn(record, out);
+        }
         self.with_vm(key, out, |vm, cx| vm.port_added(port, name, explicit, cx));
     }
 
