@@ -136,6 +136,7 @@ fn r15_r94_a_port_knows_what_a_prepared_vm_may_have_though_the_session_goes_befo
     lab.run_vm(A, 1);
     lab.allow(1, |a| a.nested = NESTED.to_vec());
     lab.order_move("m1", 1, A, B);
+    lab.settle();
     lab.disconnect(B);
     lab.add_port(B, PORT, 1);
     lab.settle();

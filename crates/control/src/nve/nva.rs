@@ -237,7 +237,8 @@ impl Nve {
             }
             NvaToNve::MovePrepare { id, role, record, from, to, mode: _ } => {
                 let key = record.key;
-                self.prepared.insert(key, record.clone());
+                let known = self.mirror.record(key).filter(|r| r.version > record.version);
+                self.prepared.insert(key, known.unwrap_or(&record).clone());
                 self.learn(record, out);
                 self.with_vm(key, out, |vm, cx| vm.prepare(id, role, from, to, cx));
             }
@@ -315,6 +316,9 @@ impl Nve {
             self.settle_questions(&record);
         }
         let heard = self.settle_rumours(key, Some(record.version));
+        if let Some(kept) = self.prepared.get_mut(&key).filter(|kept| kept.version < record.version) {
+            kept.clone_from(&record);
+        }
         match self.mirror.offer(record) {
             Offer::Ignored if heard => {}
             Offer::Ignored => return,
@@ -382,6 +386,7 @@ impl Nve {
         match change {
             Change::Vm(record) if record.key.vni == vni => self.hear(record, out),
             Change::Removed { key, version } if key.vni == vni => {
+                self.prepared.remove(&key);
                 if let Some(old) = self.mirror.removed(key, version) {
                     self.settle_rumours(key, None);
                     self.directory_changed(key, Touched::of(&old), out);
