@@ -284,7 +284,8 @@ proptest::proptest! {
         u.watch(Instant(0), remote);
         let (mut now, mut mask, mut links, mut alive) = (Instant(0), 0u8, [true; 2], 0u8);
         let mut answered = [None::<Instant>; 4];
-        // One that was not in use may have been silent since: it is asked at once, and given up like any other.
+        // One that was not in use, or had no link, may have been silent since: it is asked at once, and given up like
+        // any other.
         let mut taken = [Instant(0); 4];
         for (kind, arg, ms) in steps {
             let end = now + Span::from_ms(ms);
@@ -312,7 +313,12 @@ proptest::proptest! {
                     mask = arg;
                     u.set_routes(now, RouteOrigin::Kernel, by(mask))
                 }
-                1 => { links[usize::from(arg % 2)] ^= true; u.link(now, PortIdx(u16::from(arg % 2)), links[usize::from(arg % 2)]); }
+                1 => {
+                    let n = usize::from(arg % 2);
+                    links[n] ^= true;
+                    [n, n + 2].into_iter().for_each(|hop| taken[hop] = now);
+                    u.link(now, PortIdx(n as u16), links[n]);
+                }
                 _ => alive = arg,
             }
             let ways = u.ways(remote);
