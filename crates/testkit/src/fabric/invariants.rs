@@ -19,7 +19,7 @@
 //!   more [`IN_FLIGHT`] after it forwarded the first frame (R48).
 //! * [`Invariant::Found`]: a VM that runs behind a port with a link, and that nobody else has, is delivered to within
 //!   [`FOUND`], whatever withdrew, closed, refused or lost it, and whether or not it ever speaks (R18, R19, R32).
-//! * [`Invariant::Owner`], [`Invariant::Keeps`], [`Invariant::Spoofed`]: see [`super::bound`].
+//! * [`Invariant::Owner`], [`Invariant::Keeps`], [`Invariant::Spoofed`]: see `bound.rs`.
 //! * [`Invariant::Session`]: nothing is said without a session, and a clone of a live switch has none (R96).
 //! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
 //!
