@@ -86,7 +86,8 @@ impl Nve {
     fn asked_port(&self, key: VmKey) -> Option<PortIdx> {
         let vm = self.vms.get(&key)?;
         let Phase::Running { port } = vm.phase else { return None };
-        let moving = vm.intent.is_some() || self.mirror.record(key).is_some_and(|r| r.moving.is_some());
+        // What the record says of moves is as old as the record: nobody is told when a move is over.
+        let moving = vm.intent.is_some();
         let linked = self.ports.get(&port).is_some_and(|p| p.link_up);
         (linked && !moving && self.session.is_up()).then_some(port)
     }
