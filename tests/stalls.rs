@@ -1,5 +1,5 @@
-//! A guest, a switch and the NVA stand still in the midst of hot moves: every VM is reached again within ten seconds,
-//! whoever stood still, and nobody has to speak first (R18, R19, R32, R49).
+//! Whoever stood still, rebooted or started beside a directory that stood still, every VM is reached again within ten
+//! seconds, and nobody has to speak first (R18, R19, R32, R49, R55).
 
 use crate::common::lab;
 
