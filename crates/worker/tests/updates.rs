@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant as Clock;
 
@@ -103,7 +104,12 @@ struct Bench {
     out: [MemQueue; 2],
     sent: u64,
     left: HashMap<usize, u64>,
+    /// A frame has left by the tunnel; control's thread looks.
+    used: Arc<[AtomicBool; 2]>,
 }
+
+/// What control's thread has of a [`Bench`].
+type Given = (Mailbox<MemIo>, Arc<[AtomicBool; 2]>);
 
 impl Bench {
     fn new() -> Bench {
@@ -114,15 +120,20 @@ impl Bench {
         let access = MemQueue::new(64);
         let out = [MemQueue::new(1 << 16), MemQueue::new(1 << 16)];
         set_up(&mailbox, &access, &out);
-        Bench { mailbox, worker, access, out, sent: 0, left: HashMap::new() }
+        Bench { mailbox, worker, access, out, sent: 0, left: HashMap::new(), used: Arc::default() }
     }
 
     /// A frame comes in, an iteration goes by, and what leaves is looked at.
     fn step(&mut self, frame: &[u8], now: Instant) {
         self.sent += u64::from(self.access.put(frame.to_vec()));
         self.worker.step(now);
+        self.look();
+    }
+
+    fn look(&mut self) {
         for (n, count) in check(&self.out) {
             *self.left.entry(n).or_default() += count;
+            self.used[n].store(true, Ordering::Release);
         }
     }
 
@@ -134,9 +145,7 @@ impl Bench {
         for _ in 0..100 {
             self.worker.step(now());
         }
-        for (n, count) in check(&self.out) {
-            *self.left.entry(n).or_default() += count;
-        }
+        self.look();
     }
 
     /// All updates have taken effect, none was lost beside traffic and no frame beside updates, and the last word
@@ -148,6 +157,10 @@ impl Bench {
         assert!(self.access.put(frame.to_vec()));
         self.worker.step(now);
         assert_eq!(check(&self.out).get(&((UPDATES as usize - 1) % 2)), Some(&1));
+    }
+
+    fn given(&self) -> Given {
+        (self.mailbox.clone(), self.used.clone())
     }
 
     /// How long updates waited until they were in effect.
@@ -164,11 +177,18 @@ fn frame() -> Vec<u8> {
     godwit_testkit::frames::udp_frame((VM, IpAddr::from(from), 1), (PEER, IpAddr::from(to), 2), b"payload")
 }
 
-/// Gives every update to every worker, as control does.
-fn give_all(mailboxes: &[Mailbox<MemIo>], done: &AtomicBool, now: impl Fn() -> Instant) {
+/// Gives every update to every worker, as control does. After the first for each tunnel it waits until every worker
+/// has sent a frame by it, however they are scheduled.
+fn give_all(benches: &[Given], done: &AtomicBool, now: impl Fn() -> Instant) {
     for i in 0..UPDATES {
-        for mailbox in mailboxes {
-            give(mailbox, now(), Command::Table(moved_to(i as usize % 2)));
+        let tunnel = i as usize % 2;
+        for (mailbox, _) in benches {
+            give(mailbox, now(), Command::Table(moved_to(tunnel)));
+        }
+        for (_, used) in benches {
+            while !used[tunnel].load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
         }
     }
     done.store(true, Ordering::Release);
@@ -179,9 +199,9 @@ fn r14_100_000_updates_beside_traffic_tear_no_entry_and_none_is_lost() {
     let mut bench = Bench::new();
     let (start, done, frame) = (Clock::now(), AtomicBool::new(false), frame());
     let now = || Instant(1_000 + start.elapsed().as_nanos() as u64);
-    let mailboxes = [bench.mailbox.clone()];
+    let given = [bench.given()];
     std::thread::scope(|s| {
-        s.spawn(|| give_all(&mailboxes, &done, now));
+        s.spawn(|| give_all(&given, &done, now));
         bench.run(&frame, &done, now);
     });
     bench.assert_complete(&frame, now());
@@ -192,13 +212,13 @@ fn r14_two_workers_get_every_update_and_neither_tears_an_entry() {
     let mut benches = [Bench::new(), Bench::new()];
     let (start, done, frame) = (Clock::now(), AtomicBool::new(false), frame());
     let now = || Instant(1_000 + start.elapsed().as_nanos() as u64);
-    let mailboxes = benches.each_ref().map(|b| b.mailbox.clone());
+    let given = benches.each_ref().map(Bench::given);
     std::thread::scope(|s| {
         for bench in &mut benches {
             let (frame, done) = (&frame, &done);
             s.spawn(move || bench.run(frame, done, now));
         }
-        give_all(&mailboxes, &done, now);
+        give_all(&given, &done, now);
     });
     let took = start.elapsed();
     for (n, bench) in benches.iter_mut().enumerate() {
