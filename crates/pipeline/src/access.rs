@@ -89,7 +89,7 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
         look::<false, _, _, _>(cx, looks, &burst[..n], &port);
     }
     cx.out.ended(Pass::Look);
-    match cx.tables.tunnels.have_tags() {
+    match cx.tables.tunnels.are_varied() {
         false => apply::<false, _, _, _>(cx, looks, &mut burst[..n], &port),
         true => apply::<true, _, _, _>(cx, looks, &mut burst[..n], &port),
     }
@@ -185,9 +185,10 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
 }
 
 /// Pass two, the straight lines: to another NVE and to another port here. Whatever has no exit after
-/// it is unchanged and goes the long way. `TAGS`: some uplink is in a VLAN (R95).
+/// it is unchanged and goes the long way. `VARIED`: tunnels may have twins
+/// (R4), several ways or tags (R95).
 #[inline(never)]
-fn apply<const TAGS: bool, P: Packet, O: Output<P>, S>(
+fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(
     cx: &mut Context<'_, P, O, S>,
     looks: &mut [Look],
     burst: &mut [P],
@@ -201,10 +202,10 @@ fn apply<const TAGS: bool, P: Packet, O: Output<P>, S>(
             continue;
         }
         look.exit = match vms.get_at(look.home, look.key) {
-            Some(Fib::Remote(to)) => match tables.tunnels.ready_for_frame(to, look.v4, look.hash) {
+            Some(Fib::Remote(to)) => match tables.tunnels.ready_for_frame::<VARIED>(to, look.v4, look.hash) {
                 Some((tunnel, header)) => {
                     let patch = Patch { vni: port.vni, hash: look.hash, class: look.class };
-                    match encapsulate::<TAGS, _>(packet, tunnel, header, patch) {
+                    match encapsulate::<VARIED, _>(packet, tunnel, header, patch) {
                         Ok(grown) => {
                             look.len += grown as u32;
                             encapsulated += 1;

@@ -13,13 +13,13 @@ use crate::context::Context;
 use crate::packet::{Packet, PacketSource, Unfinished};
 use crate::{DEFAULT_TTL, Output};
 
-/// Puts the outer header of a tunnel before an inner frame; returns by how much it grew. `TAGS`: the header may have
+/// Puts the outer header of a tunnel before an inner frame; returns by how much it grew. `VARIED`: the header may have
 /// an 802.1Q tag, which nobody needs to look for where no uplink is in a VLAN (R95).
 ///
 /// # Errors
 /// [`DropReason::TooBig`] (R8) or [`DropReason::NoHeadroom`]; the packet is unchanged then.
 #[inline(always)]
-pub(crate) fn encapsulate<const TAGS: bool, P: Packet>(
+pub(crate) fn encapsulate<const VARIED: bool, P: Packet>(
     packet: &mut P,
     tunnel: &Tunnel,
     header: &OuterHeader,
@@ -29,7 +29,7 @@ pub(crate) fn encapsulate<const TAGS: bool, P: Packet>(
     if inner_len > usize::from(tunnel.inner_max) {
         return Err(DropReason::TooBig);
     }
-    if TAGS && header.is_tagged() {
+    if VARIED && header.is_tagged() {
         return put_tagged(packet, header, inner_len, patch);
     }
     // Two copies of constant length instead of one of variable length.
@@ -124,7 +124,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         (ttl, dscp): (u8, Option<Dscp>),
     ) -> Result<(), (P, DropReason)> {
         let look = tenant::look(packet.data(), &self.tables.hash_key);
-        let Some((tunnel, header)) = self.tables.tunnels.ready_for_frame(to, look.is_v4(), look.hash) else {
+        let Some((tunnel, header)) = self.tables.tunnels.ready_for_frame::<true>(to, look.is_v4(), look.hash)
+        else {
             return Err((packet, DropReason::NoTunnel));
         };
         let uplink = tunnel.uplink;

@@ -124,7 +124,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     ) -> Option<()> {
         let frame = packet.data();
         let look = tenant::look(frame, &self.tables.hash_key);
-        let (tunnel, _) = self.tables.tunnels.ready_for_frame(to, look.is_v4(), look.hash)?;
+        let (tunnel, _) = self.tables.tunnels.ready_for_frame::<true>(to, look.is_v4(), look.hash)?;
         let mut buf = [0; MAX_ANSWER];
         let len = error(frame, tunnel.inner_max.into(), &mut buf)?;
         let back = back(self)?;

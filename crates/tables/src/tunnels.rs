@@ -72,8 +72,8 @@ pub struct Tunnels {
     /// Places of `ways` that are free again.
     free: Vec<u32>,
     capacity: usize,
-    /// Some outer header has had an 802.1Q tag.
-    tags: bool,
+    /// Some outer header has had an 802.1Q tag, or some tunnel a twin or several ways.
+    varied: bool,
 }
 
 impl Tunnels {
@@ -85,14 +85,15 @@ impl Tunnels {
             ways: Vec::with_capacity(capacity),
             free: Vec::with_capacity(capacity),
             capacity,
-            tags: false,
+            varied: false,
         }
     }
 
-    /// Outer headers may have 802.1Q tags; otherwise nobody needs to look for them (R95).
+    /// Outer headers may have 802.1Q tags (R95), tunnels a twin (R4) or several ways (R95). Otherwise a burst need not
+    /// look for any of them.
     #[inline(always)]
-    pub fn have_tags(&self) -> bool {
-        self.tags
+    pub fn are_varied(&self) -> bool {
+        self.varied
     }
 
     /// A tunnel that was set, resolved or not.
@@ -132,14 +133,18 @@ impl Tunnels {
     }
 
     /// [`Tunnels::ready`] of the way that [`Tunnels::for_frame`] names, for a burst: the tunnel's line is
-    /// looked at once, and nothing is called, so that registers keep what the loop needs.
+    /// looked at once, and nothing is called, so that registers keep what the loop needs. `VARIED`: what
+    /// [`Tunnels::are_varied`] says; where it is false, each tunnel is its own only way.
     #[inline(always)]
-    pub fn ready_for_frame(
+    pub fn ready_for_frame<const VARIED: bool>(
         &self,
         tunnel: TunnelIdx,
         is_v4: bool,
         hash: FlowHash,
     ) -> Option<(&Tunnel, &OuterHeader)> {
+        if !VARIED {
+            return self.ready(tunnel);
+        }
         let (_, t) = self.for_frame(tunnel, is_v4, hash)?;
         t.header.as_ref().map(|h| (t, h))
     }
@@ -170,7 +175,7 @@ impl Tunnels {
         mtu: u16,
         header: OuterHeader,
     ) -> Result<(), OutOfRange> {
-        self.tags |= header.is_tagged();
+        self.varied |= header.is_tagged();
         let slot = self.slot(tunnel)?;
         *slot = Tunnel { aside: slot.aside, ways: slot.ways, ..Tunnel::new(uplink, remote, mtu, header) };
         Ok(())
@@ -178,6 +183,7 @@ impl Tunnels {
 
     pub(crate) fn set_twin(&mut self, tunnel: TunnelIdx, twin: Option<TunnelIdx>) -> Result<(), OutOfRange> {
         let twin = twin.map_or(NOTHING, |t| t.0.min(NOTHING));
+        self.varied |= twin != NOTHING;
         let slot = self.slot(tunnel)?;
         match slot.aside & SPREAD {
             0 => slot.aside = twin,
@@ -205,7 +211,7 @@ impl Tunnels {
         };
         let way = self.ways[place as usize].ways.get_mut(usize::from(at)).ok_or(OutOfRange)?;
         *way = Tunnel::new(uplink, remote, mtu, header);
-        self.tags |= header.is_tagged();
+        self.varied |= header.is_tagged();
         Ok(())
     }
 
@@ -240,6 +246,7 @@ impl Tunnels {
             return Err(OutOfRange);
         }
         ways.shares = shares;
+        self.varied = true;
         if aside & SPREAD == 0 {
             ways.twin = aside;
             self.slot(tunnel)?.aside = SPREAD | place;
@@ -310,7 +317,32 @@ mod tests {
     }
 
     fn uplink(t: &Tunnels, v4: bool, share: u64) -> u16 {
-        t.ready_for_frame(T, v4, FlowHash(share)).unwrap().0.uplink.0
+        t.ready_for_frame::<true>(T, v4, FlowHash(share)).unwrap().0.uplink.0
+    }
+
+    #[test]
+    fn r4_r95_tunnels_are_varied_once_one_has_a_twin_ways_or_a_tag() {
+        let plain = |t: &Tunnels| {
+            let by = |found: Option<(&Tunnel, &OuterHeader)>| found.map(|(t, _)| t.uplink);
+            assert_eq!(by(t.ready_for_frame::<false>(T, true, FlowHash(1))), Some(PortIdx(0)));
+            assert_eq!(by(t.ready_for_frame::<true>(T, true, FlowHash(1))), Some(PortIdx(0)));
+            !t.are_varied()
+        };
+        let mut twins = tunnels();
+        twins.set(TWIN, PortIdx(1), remote(), 1550, header(1)).unwrap();
+        twins.set_twin(T, None).unwrap();
+        assert!(plain(&twins));
+        twins.set_twin(T, Some(TWIN)).unwrap();
+        assert!(twins.are_varied());
+        let mut ways = tunnels();
+        ways.set_way(T, 0, PortIdx(10), 1550, header(1)).unwrap();
+        assert!(plain(&ways), "nothing is spread yet");
+        ways.spread(T, Some([0; SHARES])).unwrap();
+        assert!(ways.are_varied());
+        let mut tags = tunnels();
+        let tagged = header(1).in_vlan(godwit_wire::VlanId::new(100).unwrap());
+        tags.set(TWIN, PortIdx(1), remote(), 1550, tagged).unwrap();
+        assert!(tags.are_varied());
     }
 
     #[test]
