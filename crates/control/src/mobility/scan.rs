@@ -67,7 +67,7 @@ impl Vm {
     fn is_silent(&self, port: PortIdx, cx: &mut Ctx<'_>) {
         let Some(p) = self.ports.get(&port) else { return };
         let text = format!(
-            "port {}: {} answered none of {} questions; it stays, for its port has a link (R32)",
+            "port {}: {} answered none of {} questions; it stays, for its port has a link",
             p.name, self.key, cx.config.scan_tries
         );
         cx.note(Level::Alarm, text);

@@ -203,7 +203,7 @@ impl Nve {
             self.router.refuse_source(port, ip);
         }
         let why = "a new address, for which the NVA, which is away, cannot be asked";
-        let allow = "it is asked for when the NVA is back (R72)";
+        let allow = "it is asked for when the NVA is back";
         self.refusal(port, wanted.mac, wanted.ip, why, allow, out);
     }
 
