@@ -130,6 +130,7 @@ fn r23_policy_dscp() {
     ]));
 }
 
+/// Moves are ordered, aborted and listed (R49, R75).
 #[test]
 fn vm_move() {
     let f = Fixture::start();
