@@ -5,6 +5,8 @@
 pub enum Kind {
     /// Paragraphs, headings and lists.
     Prose,
+    /// The heads of a table's columns, and the line below them.
+    Head,
     /// A row of a table.
     Table,
     /// A block of code, its fences included.
@@ -35,6 +37,9 @@ pub fn lines(text: &str) -> Vec<Line<'_>> {
         };
         fenced ^= fence;
         all.push(Line { number: at + 1, kind, text });
+        if kind == Kind::Table && start.starts_with("|--") {
+            all.iter_mut().rev().take(2).for_each(|line| line.kind = Kind::Head);
+        }
     }
     all
 }
@@ -68,9 +73,11 @@ mod tests {
 
     #[test]
     fn tables_and_code_are_told_from_prose() {
-        let text = "a\n| b |\n```\n| c |\n```\nd";
+        let text = "a\n| b |\n```\n| c |\n```\nd\n| e |\n|---|\n| f |";
         let kinds: Vec<Kind> = lines(text).iter().map(|line| line.kind).collect();
-        assert_eq!(kinds, [Kind::Prose, Kind::Table, Kind::Code, Kind::Code, Kind::Code, Kind::Prose]);
+        let (code, head) = ([Kind::Code; 3], [Kind::Head; 2]);
+        let expected = [[Kind::Prose, Kind::Table].as_slice(), &code, &[Kind::Prose], &head, &[Kind::Table]];
+        assert_eq!(kinds, expected.concat());
     }
 
     #[test]
