@@ -1,5 +1,5 @@
-//! A port of DPDK plays a capture. The functions that are stepped in front of are this program's own here, as they are a
-//! preloaded library's elsewhere: in both cases DPDK's are what comes next by that name.
+//! A port of DPDK plays a capture. The functions that are stepped in front of are this program's own here, as they
+//! are a preloaded library's elsewhere: in both cases DPDK's are what comes next by that name.
 
 use std::ffi::c_int;
 use std::fs;

@@ -90,7 +90,8 @@ mod unit {
 
     #[test]
     fn literals_and_help_are_shown_and_comments_are_not() {
-        let text = "// R1\n/// R2\nfn f() { g(\"R3\") }\n/// R4\n#[derive(Args)]\nstruct A {\n    /// R5\n    b: u8,\n}\n";
+        let text = "// R1\n/// R2\nfn f() { g(\"R3\") }\n/// R4\n#[derive(Args)]\nstruct A {\n    /// R5\n    \
+            b: u8,\n}\n";
         let lines: Vec<usize> = found(&[("src/a.rs", text)]).iter().map(|(_, line)| *line).collect();
         assert_eq!(lines, [3, 4, 7]);
     }

@@ -68,7 +68,8 @@ mod unit {
 
     #[test]
     fn a_test_is_shown_by_file_and_name() {
-        let text = "/// Ports spread (R2).\n#[test]\nfn spread() {}\n#[test]\nfn r46d_three_times() {}\n#[test]\nfn x() {}";
+        let text = "/// Ports spread (R2).\n#[test]\nfn spread() {}\n#[test]\nfn r46d_three_times() \
+            {}\n#[test]\nfn x() {}";
         let tree = Tree::of(&[("crates/wire/tests/flow.rs", text)]);
         let all = collect(&tree);
         let short: Vec<String> = all.iter().map(Shown::short).collect();

@@ -46,7 +46,8 @@ pub enum VnCommand {
     },
     /// Change a virtual network.
     #[command(
-        after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned deny\n  godwitctl vn set blue --addresses-v6 learned=16",
+        after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned \
+            deny\n  godwitctl vn set blue --addresses-v6 learned=16",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
             .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
     )]
