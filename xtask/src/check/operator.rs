@@ -11,12 +11,15 @@ use crate::tree::{File, Tree};
 /// What to do about a number.
 const REMEDY: &str = "say it in words; the number may stand in a comment";
 
-/// Finds numbers in literals of the programs, in the help that clap makes of documentation, and in scripts.
+/// Finds numbers in literals of the programs, in the help that clap and our macros make of documentation, and in
+/// scripts.
 pub fn check(tree: &Tree) -> Result<Vec<Finding>, String> {
     let tests = test_files(tree);
     let programs = tree.ending("rs").filter(|file| !is_test(&file.path) && !tests.contains(&file.path));
     let scripts = tree.files.iter().filter(|file| file.ending() == "lua" || file.is_shell());
-    Ok(programs.flat_map(in_program).chain(scripts.flat_map(in_script)).collect())
+    let macros: Vec<String> =
+        tree.ending("rs").flat_map(|f| regions::help_macros(&Source::parse(&f.text))).collect();
+    Ok(programs.flat_map(|file| in_program(file, &macros)).chain(scripts.flat_map(in_script)).collect())
 }
 
 /// Files that no operator runs, by their place.
@@ -43,9 +46,11 @@ fn module_folder(file: &File) -> &str {
     if is_root { file.folder() } else { file.path.trim_end_matches(".rs") }
 }
 
-fn in_program(file: &File) -> Vec<Finding> {
+/// Numbers in a program; `macros` make help of documentation.
+fn in_program(file: &File, macros: &[String]) -> Vec<Finding> {
     let source = Source::parse(&file.text);
-    let (tests, help) = (regions::test_only(&source), regions::help(&source));
+    let (tests, mut help) = (regions::test_only(&source), regions::help(&source));
+    help.extend(regions::invocations(&source, macros));
     let within = |all: &[regions::Lines], piece: &Piece| all.iter().any(|lines| lines.contains(&piece.line));
     let shown = source.pieces.iter().filter(|piece| match piece.kind {
         Kind::Literal => !within(&tests, piece),
@@ -94,6 +99,13 @@ mod unit {
             b: u8,\n}\n";
         let lines: Vec<usize> = found(&[("src/a.rs", text)]).iter().map(|(_, line)| *line).collect();
         assert_eq!(lines, [3, 4, 7]);
+    }
+
+    #[test]
+    fn documentation_that_a_macro_takes_is_shown_wherever_it_is_used() {
+        let made = "macro_rules! counts {\n    ($(#[doc = $help:literal])+ $name:ident) => {};\n}\n";
+        let used = "tables::counts! {\n    /// R1\n    // R2\n    a\n}\n/// R3\nfn f() {}\n";
+        assert_eq!(found(&[("a/src/a.rs", made), ("b/src/b.rs", used)]), [(String::from("b/src/b.rs"), 2)]);
     }
 
     #[test]

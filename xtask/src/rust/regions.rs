@@ -88,6 +88,26 @@ pub fn help(source: &Source) -> Vec<Lines> {
     marked.map(|at| head(source, at + 1)..=item_end(source, at)).collect()
 }
 
+/// Names of macros that take documentation as a literal, to show it to an operator.
+pub fn help_macros(source: &Source) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, line) in source.code.iter().enumerate() {
+        let Some((_, name)) = line.split_once("macro_rules! ") else { continue };
+        let body = &source.code[at..item_end(source, at)];
+        if body.iter().any(|line| line.contains("#[doc = $") && line.contains(":literal]")) {
+            names.push(name.trim_end_matches(['{', ' ']).to_owned());
+        }
+    }
+    names
+}
+
+/// Lines of the invocations of macros.
+pub fn invocations(source: &Source, macros: &[String]) -> Vec<Lines> {
+    let invoked = |line: &str| macros.iter().any(|name| line.contains(&format!("{name}! {{")));
+    let marked = (0..source.code.len()).filter(|at| invoked(&source.code[*at]));
+    marked.map(|at| at + 1..=item_end(source, at)).collect()
+}
+
 /// The last line (from 1) of the item whose attribute stands at a line (from 0).
 fn item_end(source: &Source, from: usize) -> usize {
     let mut depth = 0;
@@ -134,5 +154,15 @@ mod tests {
             "/// A.\n#[derive(Clone, Args)]\n#[command(x)]\nstruct A {\n    /// B.\n    b: u8,\n}\nstruct C;";
         assert_eq!(help(&Source::parse(text)), [1..=7]);
         assert!(help(&Source::parse("#[derive(Clone, Debug)]\nstruct A;")).is_empty());
+    }
+
+    #[test]
+    fn macros_that_take_documentation_are_known_with_their_invocations() {
+        let text =
+            "macro_rules! a {\n    ($(#[doc = $h:literal])+) => {};\n}\nmacro_rules! b {\n    () => {};\n}\n";
+        let source = Source::parse(&format!("{text}a! {{\n    /// X.\n}}\nb! {{}}\n"));
+        let names = help_macros(&source);
+        assert_eq!(names, ["a"]);
+        assert_eq!(invocations(&source, &names), [7..=9]);
     }
 }
