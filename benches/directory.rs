@@ -1,6 +1,6 @@
 //! The directory at the size that it is made for (R13): a thousand times a thousand bindings, or as many as
-//! `GODWIT_BINDINGS` says, over 4,096 VNs and 4,096 NVEs that pull. What defining, claiming, asking and moving cost, what
-//! a restart costs, and what memory a binding takes.
+//! `GODWIT_BINDINGS` says, over 4,096 VNs and 4,096 NVEs that pull. What defining, claiming, asking and moving cost,
+//! what a restart costs, and what memory a binding takes.
 //!
 //! One run of each, since most of it cannot be repeated on the same directory: not for small differences.
 

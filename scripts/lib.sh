@@ -54,7 +54,8 @@ need_space() {
     have=$(du -sm "$folder" | cut -f1)
     have=$((have + $(df -Pm "$folder" | awk 'NR == 2 {print $4}')))
     [ "$have" -ge $(($1 * 1024)) ] && return
-    die "the build takes $1 GB and $folder has room for $((have / 1024)): free some, or set CARGO_TARGET_DIR to a folder on another disk"
+    die "the build takes $1 GB and $folder has room for $((have / 1024)): free some, or set CARGO_TARGET_DIR \
+to a folder on another disk"
 }
 
 # install_missing PACKAGE...: installs those that are not there, and only those.
@@ -94,7 +95,8 @@ set_hugepages() {
         free_kb=$(awk '/^MemAvailable:/ {print $2}' /proc/meminfo)
         wanted_kb=$(((GODWIT_HUGEPAGES - have) * size_kb))
         if [ "$((wanted_kb * 3))" -gt "$free_kb" ]; then
-            say "too little free memory for hugepages: the switches use ordinary memory where $have pages do not suffice"
+            say "too little free memory for hugepages: the switches use ordinary memory \
+where $have pages do not suffice"
             return
         fi
         if ! echo "$GODWIT_HUGEPAGES" 2>/dev/null >"$file"; then

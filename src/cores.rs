@@ -34,7 +34,8 @@ fn parse_mask(text: &str, hex: &str) -> Result<BTreeSet<usize>, String> {
 fn parse_list(text: &str) -> Result<BTreeSet<usize>, String> {
     let bad = |part: &str| {
         format!(
-            "{part:?} in {text:?} is not a core or a range; write numbers and ranges such as 2-5,7, or a mask such as 0x3c"
+            "{part:?} in {text:?} is not a core or a range; write numbers and ranges such as 2-5,7, or a mask \
+             such as 0x3c"
         )
     };
     let number = |s: &str, part: &str| -> Result<usize, String> {

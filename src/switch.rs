@@ -115,7 +115,8 @@ impl Switch {
         if let Err(e) = add_configured_ports(&switch).await {
             // Said at once: what stops takes its time, and a device that hangs may take all of it.
             tracing::error!("the switch cannot start: {e:#}");
-            // The workers let go of their queues, so that the devices that are there close, and their sockets with them.
+            // The workers let go of their queues, so that the devices that are there close, and their sockets with
+            // them.
             Switch::stop(switch).await;
             return Err(e);
         }

@@ -103,8 +103,8 @@ pub fn check_mac(name: &str, host: Mac, uplink: Mac) {
     if host != uplink {
         tracing::warn!(
             "{name} has the address {host} and its uplink {uplink}: what is sent to the host's does not reach the \
-             switch's locators, and some cards drop it; give the host's interface the uplink's address: ip link set dev \
-             NAME address {uplink}"
+             switch's locators, and some cards drop it; give the host's interface the uplink's address: ip \
+             link set dev NAME address {uplink}"
         );
     }
 }

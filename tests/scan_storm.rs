@@ -1,6 +1,7 @@
 //! A VM scans a /8 at full speed, by ARP and by unknown MAC addresses: what of it reaches the directory, and whether
-//! another VM of the worker is still answered, and how soon (R67). `scripts/bench --storm` fails where the 99th percentile
-//! or what others keep of their throughput is not what R67 promises, which takes a machine that does nothing else.
+//! another VM of the worker is still answered, and how soon (R67). `scripts/bench --storm` fails where the 99th
+//! percentile or what others keep of their throughput is not what R67 promises, which takes a machine that does
+//! nothing else.
 
 use std::process::Command;
 
@@ -16,7 +17,8 @@ fn r67_a_scan_is_50_questions_a_second_to_the_directory_and_others_are_answered(
     let json = folder.path().join("storm.json");
     let mut lab = Command::new(program("godwit-lab"));
     lab.args(["bench", "--storm", "--rounds", "2", "--window-ms", "1000", "--json"]).arg(&json);
-    // 1: something of R67 is not so. Beside other tests times and throughput may not be; what must be is looked at below.
+    // 1: something of R67 is not so. Beside other tests times and throughput may not be; what must be is looked at
+    // below.
     let ended = lab.status().expect("the lab runs").code();
     assert!([Some(0), Some(1)].contains(&ended), "{ended:?}");
     let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("a report")).expect("JSON");

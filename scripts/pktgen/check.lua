@@ -47,7 +47,8 @@ end
 -- A model of Pktgen. `world`: mbits of the link; believed, what Pktgen takes it for where that is another figure;
 -- lossless, percent of the link up to which the switch loses nothing; most, percent of the link that the generator
 -- reaches; eager, by how much it sends more than it was told; errors, frames it cannot send; slow, by how much each of
--- its delays takes longer; old, a release that takes no interval of probes; broken, an order that it does not know; latency(n), nanoseconds of the n-th probe; probes_lost, a share.
+-- its delays takes longer; old, a release that takes no interval of probes; broken, an order that it does not know;
+-- latency(n), nanoseconds of the n-th probe; probes_lost, a share.
 local function model(world)
     local m = { ms = 1000000, quit = false, ordered = {} }
     local rate, size, running = 100, world.bytes, false

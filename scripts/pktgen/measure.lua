@@ -147,8 +147,8 @@ local function void(sent, took, asked, rate, probes)
     return nil
 end
 
--- Sends at `rate` percent of the link for `time` seconds. Returns frames sent and received, and seconds; or nil, why the trial
--- is void, and whether a lower rate may do better.
+-- Sends at `rate` percent of the link for `time` seconds. Returns frames sent and received, and seconds; or nil, why
+-- the trial is void, and whether a lower rate may do better.
 local function trial(rate, time)
     pktgen.clr()
     local cannot = order(rate)

@@ -311,7 +311,8 @@ impl Checker<'_> {
         }
         let cores = cores::parse(&c.nve.workers).unwrap_or_default();
         placement::check(&c.nve.rxq_affinity, &ports, &cores).or_else(|(i, refusal)| {
-            let remedy = "mend nve.rxq_affinity or --rxq-affinity; `godwitctl placement set` moves queues of ports that are added later";
+            let remedy = "mend nve.rxq_affinity or --rxq-affinity; `godwitctl placement set` moves queues of \
+                ports that are added later";
             self.bad(format!("nve.rxq_affinity[{i}]"), refusal.to_string(), remedy)
         })
     }

@@ -8,8 +8,8 @@ use super::{Config, ConfigError, PortConfig, UplinkConfig};
 use crate::placement::Pin;
 
 const UPLINK_HELP: &str = "Underlay port: a PCI address or devargs, which replace those of the file's first \
-uplink, or name=N[,ipv4=A/L][,ipv6=A/L][,gateway4=A][,gateway6=A][,vlan=N][,mtu=N][,rx_queues=N],dev=DEVARGS for a further \
-one; dev comes last and takes the rest";
+uplink, or name=N[,ipv4=A/L][,ipv6=A/L][,gateway4=A][,gateway6=A][,vlan=N][,mtu=N][,rx_queues=N],dev=DEVARGS \
+for a further one; dev comes last and takes the rest";
 const PORT_HELP: &str = "Add a VM's port: name=N,vni=N,mac=M[,mtu=N][,activate=start],dev=DEVARGS; dev comes last \
 and takes the rest. Replaces the file's port of that name";
 

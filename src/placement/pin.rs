@@ -48,7 +48,8 @@ pub enum Refusal {
         known: Vec<String>,
     },
     /// The port has fewer queues.
-    #[error("{pin}: port {:?} has {queues} receive queues, numbered from 0; raise its rx_queues or lower the number", pin.port)]
+    #[error("{pin}: port {:?} has {queues} receive queues, numbered from 0; raise its rx_queues or lower the \
+        number", pin.port)]
     NoSuchQueue {
         /// The pin.
         pin: Pin,

@@ -135,6 +135,7 @@ async fn a_restarted_nva_is_found_soon_and_hears_nothing_of_the_old_session() {
     assert!(matches!(said(&mut up).await, Kind::Withdraw(w) if w.version.unwrap().seq == 3));
 }
 
+/// A silent NVA loses the session, and is tried again (R71).
 #[tokio::test]
 async fn a_silent_nva_is_left() {
     let (addr, sessions, _server) = serve("127.0.0.1:0").await;

@@ -78,7 +78,8 @@ fn r92_r93_r94_vm_addresses() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[
         "vm show web2",
-        "vm define lb --vn blue --mac 02:00:00:00:00:09 --virtual 10.0.0.200,10.0.1.0/28 --virtual-mac 00:00:5e:00:01:33",
+        "vm define lb --vn blue --mac 02:00:00:00:00:09 --virtual 10.0.0.200,10.0.1.0/28 --virtual-mac \
+         00:00:5e:00:01:33",
         "vm define node --vn blue --mac 02:00:00:00:00:09 --route 10.244.1.0/24 --nested 02:00:00:00:01:01 --json",
         "vm define pc --vn blue --mac 02:00:00:00:00:09 --addresses learned --addresses-v4 recorded",
         "vm set web2 --virtual 10.0.0.201 --no-virtual 10.0.0.200 --virtual-mac 00:00:5e:00:01:34",
@@ -130,6 +131,7 @@ fn r23_policy_dscp() {
     ]));
 }
 
+/// Moves are ordered, aborted and listed (R49, R75).
 #[test]
 fn vm_move() {
     let f = Fixture::start();

@@ -14,6 +14,7 @@ fn assert_says(o: &Outcome, code: i32, parts: &[&str]) {
     }
 }
 
+/// A command without an NVA fails and says why (R75).
 #[test]
 fn an_nva_that_is_not_there() {
     // Port 1 on the loopback address: nobody listens.
@@ -66,6 +67,7 @@ fn a_socket_in_the_environment_stands_back() {
     assert_says(&Outcome::of(&command.output().unwrap()), 3, &["no NVA answers at 127.0.0.1:1"]);
 }
 
+/// A wrong argument is named with what is possible (R75).
 #[test]
 fn bad_addresses_and_numbers() {
     let define = "vm define v --vn blue --mac";

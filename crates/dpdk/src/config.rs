@@ -31,8 +31,8 @@ const GUESTS: [&str; 1] = ["net_vhost"];
 /// Drivers that loop a port back on demand: what is sent is received and, with the link off, seen by nobody.
 const LOOPS: [&str; 6] = ["net_ixgbe", "net_igc", "net_txgbe", "net_ngbe", "net_cn9k", "net_cn10k"];
 
-/// Drivers whose frames the receiving core has just written, or nobody: it copies each into its buffer, and `net_null` makes
-/// none, which whoever wants some does in a receive callback.
+/// Drivers whose frames the receiving core has just written, or nobody: it copies each into its buffer, and
+/// `net_null` makes none, which whoever wants some does in a receive callback.
 const COPIES: [&str; 6] = ["net_vhost", "net_memif", "net_tap", "net_af_packet", "net_pcap", "net_null"];
 
 /// How to set a port up.

@@ -1,5 +1,5 @@
-//! Two packet sockets as one port, in a network namespace of the test's own. They never say that a link is lost: who takes
-//! over, `godwit-lab fabric` shows with LACP.
+//! Two packet sockets as one port, in a network namespace of the test's own. They never say that a link is lost: who
+//! takes over, `godwit-lab fabric` shows with LACP.
 
 mod common;
 

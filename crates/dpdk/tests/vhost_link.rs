@@ -19,6 +19,7 @@ fn wait_for(told: &Receiver<LinkEvent>, up: bool) {
     }
 }
 
+/// The queues of a guest are used while it is connected (R13).
 #[test]
 fn a_guest_comes_and_goes() {
     let dir = tempfile::tempdir().expect("a temporary folder");

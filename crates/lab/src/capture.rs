@@ -167,7 +167,8 @@ fn read(file: &Path) -> Result<String> {
     }
     // A tunnel over IPv6 may go without a UDP checksum (RFC 6935).
     args.extend(["-o", "udp.ignore_ipv6_zero_checksum:TRUE", "-d", "udp.port==4789,vxlan"].map(String::from));
-    // The lab's payloads are random, and now and then one looks like the beginning of some protocol that it then is not.
+    // The lab's payloads are random, and now and then one looks like the beginning of some protocol that it then is
+    // not.
     args.extend(["-d", "tcp.port==1-65535,data", "-d", "udp.port==1-4788,data"].map(String::from));
     args.extend(["-T", "fields", "-E", "separator=/t", "-E", "occurrence=a"].map(String::from));
     args.extend(FIELDS.iter().flat_map(|f| ["-e".to_owned(), (*f).to_owned()]));

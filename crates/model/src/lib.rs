@@ -28,7 +28,8 @@ pub struct NveId(String);
 /// A name that cannot be used; says why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{what} name {name:?} is not valid: use 1 to 63 of the characters A-Z a-z 0-9 . _ - and begin with a letter or digit"
+    "{what} name {name:?} is not valid: use 1 to 63 of the characters A-Z a-z 0-9 . _ - and begin with a \
+     letter or digit"
 )]
 pub struct BadName {
     /// What was to be named: NVE, VN, VM or port.

@@ -43,19 +43,22 @@ struct Flags {
     #[arg(long, value_name = "MS", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(300..=60_000))]
     keepalive_ms: u32,
 
-    /// Life of an answer to a switch that pulls a VN, in milliseconds (R40); 0: it is used once and not kept.
+    /// Life of an answer to a switch that pulls a VN, in milliseconds; 0: it is used once and not kept.
     ///
     /// At most 30,000, for which every switch keeps the forward entries of VMs that left it.
-    #[arg(long, value_name = "MS", default_value_t = POS_LIFE_MS, value_parser = clap::value_parser!(u64).range(0..=POS_LIFE_MS))]
+    #[arg(long, value_name = "MS", default_value_t = POS_LIFE_MS,
+        value_parser = clap::value_parser!(u64).range(0..=POS_LIFE_MS))]
     pos_life_ms: u64,
 
     /// A move without its grant ends so many seconds after the last sign that it goes on: its order given again, a
-    /// state of its VM said, progress reported (R49).
-    #[arg(long, value_name = "S", default_value_t = MOVE_PATIENCE_MS / 1000, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    /// state of its VM said, progress reported.
+    #[arg(long, value_name = "S", default_value_t = MOVE_PATIENCE_MS / 1000,
+        value_parser = clap::value_parser!(u64).range(1..=604_800))]
     move_patience_s: u64,
 
-    /// It ends so many seconds after its VM's pause, whatever signs there are (R49).
-    #[arg(long, value_name = "S", default_value_t = PAUSE_LIMIT_MS / 1000, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// It ends so many seconds after its VM's pause, whatever signs there are.
+    #[arg(long, value_name = "S", default_value_t = PAUSE_LIMIT_MS / 1000,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pause_limit_s: u64,
 
     /// VMs that one switch may pull at a time; beyond that the oldest is to be asked for again.

@@ -178,7 +178,8 @@ pub(crate) fn usual<const TAGGED: bool>(frame: &[u8], own: &Own) -> Option<Usual
     Some(Usual { inner_offset: u.inner_offset + TAG_LEN, inner_end: u.inner_end + TAG_LEN, ..u })
 }
 
-/// The rest of a frame whose addresses are right; `h` is its start, and what stands there for addresses is not looked at.
+/// The rest of a frame whose addresses are right; `h` is its start, and what stands there for addresses is not looked
+/// at.
 #[inline(always)]
 fn usual_ip(h: &[u8; V4_LEN + 14], frame: &[u8], own: &Own) -> Option<Usual> {
     const V4: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);

@@ -155,7 +155,8 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
 
 /// Pass one: headers, keys, prefetch of locations. `TAGGED`: the uplink is in a VLAN (R95).
 ///
-/// A function of its own: one call a burst, and registers for what the loop needs instead of for all of a worker's step.
+/// A function of its own: one call a burst, and registers for what the loop needs instead of for all of a worker's
+/// step.
 #[inline(never)]
 fn look<const TAGGED: bool, P: Packet, O, S>(
     cx: &mut Context<'_, P, O, S>,

@@ -1,6 +1,7 @@
 //! The functions of DPDK that are stepped in front of: starting a port, and asking for its address.
 //!
-//! The names are DPDK's, so that the program's calls arrive here; DPDK's own functions are what the next library has by that name.
+//! The names are DPDK's, so that the program's calls arrive here; DPDK's own functions are what the next library has
+//! by that name.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::transmute;
@@ -116,7 +117,8 @@ pub unsafe extern "C" fn rte_eth_dev_start(port: Port) -> c_int {
     unsafe { transmute::<*mut c_void, Start>(f)(port) }
 }
 
-/// Says what a port's MAC address is, as DPDK's function of that name does; of the one that plays the capture, what was asked for.
+/// Says what a port's MAC address is, as DPDK's function of that name does; of the one that plays the capture, what
+/// was asked for.
 ///
 /// # Safety
 /// That of DPDK's function: there is room for an address, or the pointer is null.

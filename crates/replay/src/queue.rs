@@ -36,8 +36,8 @@ impl Queue {
 
     /// Copies the frames that are next into `buffers`; after the last frame comes the first.
     ///
-    /// A frame that is too long for its buffer is cut, to whole lines: whoever set the program up gave it buffers for the
-    /// capture's frames, so this only keeps it within its memory.
+    /// A frame that is too long for its buffer is cut, to whole lines: whoever set the program up gave it buffers for
+    /// the capture's frames, so this only keeps it within its memory.
     ///
     /// # Safety
     /// Each pointer is of a buffer of DPDK's that nobody else uses, and whose room is what it says.
@@ -84,7 +84,10 @@ mod tests {
     fn buffers_are_as_dpdk_has_them() {
         macro_rules! same {
             ($($ours:ident $theirs:ident),*) => {
-                $(assert_eq!(offset_of!(Buffer, $ours), offset_of!(dpdk_sys::godwit_mbuf, $theirs), stringify!($ours));)*
+                $(
+                    let theirs = offset_of!(dpdk_sys::godwit_mbuf, $theirs);
+                    assert_eq!(offset_of!(Buffer, $ours), theirs, stringify!($ours));
+                )*
             };
         }
         same!(addr buf_addr, data_off data_off, pkt_len pkt_len, data_len data_len, buf_len buf_len);

@@ -1,5 +1,5 @@
-//! A port of DPDK plays a capture. The functions that are stepped in front of are this program's own here, as they are a
-//! preloaded library's elsewhere: in both cases DPDK's are what comes next by that name.
+//! A port of DPDK plays a capture. The functions that are stepped in front of are this program's own here, as they
+//! are a preloaded library's elsewhere: in both cases DPDK's are what comes next by that name.
 
 use std::ffi::c_int;
 use std::fs;
@@ -52,6 +52,7 @@ fn received(rx: &mut RxQueue, n: usize) -> Vec<Vec<u8>> {
     all
 }
 
+/// A capture is played by each queue of the device without end (R76).
 #[test]
 fn each_queue_of_the_device_plays_the_capture_over_and_over_and_no_other_does() {
     let folder = tempfile::tempdir().expect("a temporary folder");

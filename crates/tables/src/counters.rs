@@ -69,7 +69,8 @@ drop_reasons! {
     Hairpin = "hairpin",
     /// No VM has the destination address: a negative answer of the directory (R36).
     UnknownUnicast = "unknown_unicast",
-    /// The port's frames raise too many questions to the directory, or there is no room to remember one more (R35, R67).
+    /// The port's frames raise too many questions to the directory, or there is no room to remember one more (R35,
+    /// R67).
     MissLimit = "miss_limit",
     /// Larger than the path to the remote NVE carries (R8).
     TooBig = "too_big",

@@ -22,8 +22,8 @@ pub enum AnnounceKind {
     Rarp,
     /// Any other frame with the VM's address as source, seen on an Associated port.
     FirstFrame,
-    /// A frame to `Mac::PROBER`: an answer to a question that control put to the VM (R21), with the address for which it
-    /// answers.
+    /// A frame to `Mac::PROBER`: an answer to a question that control put to the VM (R21), with the address for which
+    /// it answers.
     Alive,
 }
 

@@ -165,9 +165,9 @@ impl Ports {
         (p.usual, p.more) = (sources.usual(), sources.has_more());
     }
 
-    /// The port's VM uses an address that is not set and that it may bind by its own word; `shared`: since it shares it.
-    /// True where control is to be told; [`Ports::heard_source`] then says that it was. `announced` becomes true where
-    /// control has not heard yet that it was announced.
+    /// The port's VM uses an address that is not set and that it may bind by its own word; `shared`: since it shares
+    /// it. True where control is to be told; [`Ports::heard_source`] then says that it was. `announced` becomes true
+    /// where control has not heard yet that it was announced.
     pub fn note_source(
         &mut self,
         (port, mac, ip): (PortIdx, Mac, IpAddr),

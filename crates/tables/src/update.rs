@@ -284,8 +284,8 @@ pub enum Update {
         /// The address.
         ip: IpAddr,
     },
-    /// The opposite of `SourceSet`. An address that the VM uses and control was told of, but has not set, is refused for
-    /// 5 s: control is not asked again and again.
+    /// The opposite of `SourceSet`. An address that the VM uses and control was told of, but has not set, is refused
+    /// for 5 s: control is not asked again and again.
     SourceRemove {
         /// The port.
         port: PortIdx,

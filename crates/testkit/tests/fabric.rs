@@ -26,41 +26,51 @@ fn part(n: u64) {
     println!("seeds {} to {}: {all}", n * each, (n + 1) * each - 1);
 }
 
+/// One eighth of the random schedules, in which all invariants hold: isolation (R13), one owner (R20, R21), intact
+/// frames (R7, R44), found VMs (R18, R19, R32), no loss (R28, R45, R49), no loop (R46d), no steady triangle (R48),
+/// convergence (R73), bound addresses (R92, R93), no session of a clone (R96).
 #[test]
 fn schedules_part_1() {
     part(0);
 }
 
+/// As the first eighth.
 #[test]
 fn schedules_part_2() {
     part(1);
 }
 
+/// As the first eighth.
 #[test]
 fn schedules_part_3() {
     part(2);
 }
 
+/// As the first eighth.
 #[test]
 fn schedules_part_4() {
     part(3);
 }
 
+/// As the first eighth.
 #[test]
 fn schedules_part_5() {
     part(4);
 }
 
+/// As the first eighth.
 #[test]
 fn schedules_part_6() {
     part(5);
 }
 
+/// As the first eighth.
 #[test]
 fn schedules_part_7() {
     part(6);
 }
 
+/// As the first eighth.
 #[test]
 fn schedules_part_8() {
     part(7);

@@ -322,7 +322,10 @@ mod tests {
         /// Against bits compared one by one.
         #[test]
         fn r23_a_prefix_contains_what_begins_with_its_bits(a: u32, b: u32, v6: bool, len in 0..=128_u8) {
-            let wide = |n: u32| if v6 { IpAddr::V6((u128::from(n) << 96 | u128::from(n)).into()) } else { IpAddr::V4(n.into()) };
+            let wide = |n: u32| match v6 {
+                true => IpAddr::V6((u128::from(n) << 96 | u128::from(n)).into()),
+                false => IpAddr::V4(n.into()),
+            };
             let bits = if v6 { 128 } else { 32 };
             let len = len.min(bits);
             let bit = |ip: IpAddr, i: u8| match ip {
@@ -330,8 +333,9 @@ mod tests {
                 IpAddr::V6(x) => x.to_bits() >> (127 - i) & 1 == 1,
             };
             let cleared = match wide(a) {
-                IpAddr::V4(x) => IpAddr::V4((if len == 0 { 0 } else { x.to_bits() >> (32 - len) << (32 - len) }).into()),
-                IpAddr::V6(x) => IpAddr::V6((if len == 0 { 0 } else { x.to_bits() >> (128 - len) << (128 - len) }).into()),
+                _ if len == 0 => wide(0),
+                IpAddr::V4(x) => IpAddr::V4((x.to_bits() >> (32 - len) << (32 - len)).into()),
+                IpAddr::V6(x) => IpAddr::V6((x.to_bits() >> (128 - len) << (128 - len)).into()),
             };
             let prefix = Prefix::new(cleared, len).expect("nothing beyond it is set");
             let same = (0..len).all(|i| bit(cleared, i) == bit(wide(b), i));

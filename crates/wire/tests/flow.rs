@@ -49,6 +49,7 @@ fn spread(what: &str, frame: impl Fn(u32) -> Vec<u8>) {
     }
 }
 
+/// Flows get source ports that spread evenly (R2).
 #[test]
 fn flows_spread_by_source_port() {
     for (a, b) in [(IpAddr::from(A4), IpAddr::from(B4)), (A6.into(), B6.into())] {
@@ -84,6 +85,7 @@ fn non_ip_spreads_by_mac_and_type() {
     spread("EtherType", |i| frames::ethernet(M2, M1, 0x9000 + i as u16, &[0; 46]));
 }
 
+/// Packets of one flow have one source port (R2).
 #[test]
 fn one_flow_has_one_port_whatever_it_carries() {
     let key = HashKey::new(3, 4);
@@ -100,6 +102,7 @@ fn one_flow_has_one_port_whatever_it_carries() {
     }
 }
 
+/// Fragments of one datagram have one source port (R2).
 #[test]
 fn fragments_of_one_datagram_share_a_port() {
     let datagram = frames::udp(A4.into(), B4.into(), (7, 8), &[9; 4000], Ck::Good);
@@ -125,6 +128,7 @@ fn fragments_of_one_datagram_share_a_port() {
     assert!(keys.iter().all(|k| k.kind() == FlowKind::V6));
 }
 
+/// A packet without whole ports is hashed by three fields (R2).
 #[test]
 fn truncated_transport_falls_back_to_three_fields() {
     for n in 0..4 {
@@ -167,6 +171,7 @@ fn icmp_has_no_ports_and_keys_differ() {
     assert!(ports.len() > 60, "the secret decides the port: {}", ports.len());
 }
 
+/// An outer IPv6 header has a flow label (R4).
 #[test]
 fn flow_label_is_never_zero() {
     assert_eq!(FlowHash(0).flow_label(), 1);

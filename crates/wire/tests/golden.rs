@@ -185,6 +185,7 @@ fn arp_reply() {
     assert_eq!(out[..], f);
 }
 
+/// A solicitation and the answer on behalf of its target, byte by byte (R29).
 #[test]
 fn neighbour_solicitation_and_its_proxied_answer() {
     let f = bytes(NS);

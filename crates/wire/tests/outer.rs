@@ -45,6 +45,7 @@ fn reserved_bits_are_ignored_but_i_is_required() {
     refused(OuterError::NoVni, |v| v.flags = 0xf7);
 }
 
+/// Received UDP checksums of each kind (R5).
 #[test]
 fn udp_checksum_zero_good_bad_and_all_ones() {
     for r in both(|v| v.udp_checksum = Ck::Raw(0)) {
@@ -56,6 +57,7 @@ fn udp_checksum_zero_good_bad_and_all_ones() {
     refused(OuterError::UdpChecksum, |v| v.udp_checksum = Ck::Bad);
 }
 
+/// A UDP checksum that is computed as zero is sent as 0xFFFF (R5).
 #[test]
 fn a_checksum_computed_as_zero_is_sent_and_accepted_as_all_ones() {
     for family in [Family::V4, Family::V6] {
@@ -93,6 +95,7 @@ fn lengths_must_agree() {
     assert_eq!(parse_outer(&v.frame(&inner()), 4789), Err(OuterError::Truncated));
 }
 
+/// The outer IPv4 header checksum is verified (R3).
 #[test]
 fn ipv4_header_checksum_is_verified() {
     let mut v = vxlan(Family::V4);
@@ -100,6 +103,7 @@ fn ipv4_header_checksum_is_verified() {
     assert_eq!(parse_outer(&v.frame(&inner()), 4789), Err(OuterError::IpChecksum));
 }
 
+/// Outer fragments are dropped (R3).
 #[test]
 fn outer_fragments_are_refused() {
     for frag in [0x2000, 0x0001, 0x2001, 0x1fff] {
@@ -187,6 +191,7 @@ fn version_must_fit_the_ethertype() {
     assert_eq!(parse_outer(&f, 4789), Err(OuterError::BadVersion));
 }
 
+/// The prebuilt outer header equals one that is built field by field (R1, R3, R4, R23).
 #[test]
 fn the_written_header_is_the_naive_one() {
     let ecns = [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce];

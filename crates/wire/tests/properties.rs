@@ -157,7 +157,9 @@ proptest! {
     }
 
     #[test]
-    fn arp_reads_back(op in any::<u16>(), sha in mac(), spa in any::<Ipv4Addr>(), tha in mac(), tpa in any::<Ipv4Addr>()) {
+    fn arp_reads_back(
+        op in any::<u16>(), sha in mac(), spa in any::<Ipv4Addr>(), tha in mac(), tpa in any::<Ipv4Addr>()
+    ) {
         let naive = frames::Arp { op, sha, spa, tha, tpa, ..Default::default() }.packet();
         let repr = arp::ArpRepr { op, sha, spa, tha, tpa };
         let mut out = [0xaa; 28];

@@ -84,6 +84,7 @@ fn announces(nd: &Nd) -> bool {
     matches!(parse(nd), Ok(Ndp::Advert(a)) if a.is_unsolicited_announce())
 }
 
+/// An unsolicited advertisement is read with its flags (R25).
 #[test]
 fn unsolicited_advertisement() {
     let nd = Nd::announce(M1, A6);
@@ -96,6 +97,7 @@ fn unsolicited_advertisement() {
     assert!(!announces(&Nd { ip: (A6, B6), flags: 0x60, ..nd }));
 }
 
+/// Advertisements that are not sound are refused (R25).
 #[test]
 fn invalid_discovery_is_refused_with_a_reason() {
     let nd = Nd::announce(M1, A6);

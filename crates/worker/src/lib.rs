@@ -1,8 +1,8 @@
 //! The poll-mode loop of a pinned core, its mailbox, outboxes and counters.
 //!
 //! A worker owns its tables outright. Control reaches it by one bounded lock-free queue of
-//! [`command::Command`]s ([`orders::Orders`]) and hears of it by two: [`command::Reply`]s, never lost, and events, of which
-//! the newest is dropped and counted when their queue is full.
+//! [`command::Command`]s ([`orders::Orders`]) and hears of it by two: [`command::Reply`]s, never lost, and events, of
+//! which the newest is dropped and counted when their queue is full.
 
 pub mod command;
 #[cfg(feature = "dpdk")]

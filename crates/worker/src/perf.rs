@@ -125,7 +125,8 @@ pub struct Long {
     /// Orders carried out in it.
     pub orders: u32,
     /// How long of it the core did something else, in nanoseconds: ran another thread, or, where a hypervisor
-    /// says so, another machine. Up to a millisecond's other absences before it, each too short to be long, may be in it.
+    /// says so, another machine. Up to a millisecond's other absences before it, each too short to be long, may be in
+    /// it.
     pub away_ns: u64,
     /// How often the system took the core away during it or since the long one before.
     pub preempted: u64,

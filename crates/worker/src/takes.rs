@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use godwit_pipeline::packet::Takes;
 
-/// What it takes unfinished (R11). Nothing else hangs on it, so neither side waits for the other; a worker that reads an old
-/// value sends a frame as the receiver of a moment ago would have had it.
+/// What it takes unfinished (R11). Nothing else hangs on it, so neither side waits for the other; a worker that reads
+/// an old value sends a frame as the receiver of a moment ago would have had it.
 #[derive(Clone, Debug, Default)]
 pub struct SharedTakes(Arc<AtomicU8>);
 

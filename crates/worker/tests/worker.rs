@@ -251,6 +251,7 @@ fn detaching_sends_what_waits_and_later_frames_are_counted() {
     assert_eq!(w.tables().counters.dropped(DropReason::TxFull), 7, "no way out any more");
 }
 
+/// A worker applies a bounded number of updates an iteration (R14).
 #[test]
 fn orders_are_bounded_an_iteration_and_wait_for_room_for_answers() {
     let (mut w, _) = worker();

@@ -377,8 +377,8 @@ impl Vm {
             cx.note(
                 Level::Alarm,
                 format!(
-                    "port {name}: the policy {policy} of {} is not here: the port stays closed until the NVA tells it \
-                     (R23)",
+                    "port {name}: the policy {policy} of {} is not here: the port stays closed until the NVA \
+                     tells it",
                     self.key
                 ),
             );

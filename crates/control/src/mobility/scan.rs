@@ -2,8 +2,8 @@
 //!
 //! It is asked by its addresses, on its own port, from a sender that binds nothing. A VM that is paused, on its way,
 //! or has hardly come is left alone: others see to it, or it is probing its own addresses and would take ours for a
-//! conflict (RFC 5227 §2.1.1). Silence is no departure: a stalled guest is silent, and so is one that answers no ARP. Who
-//! left says so by its link, or another NVE claims it (R21); the silence is told to people.
+//! conflict (RFC 5227 §2.1.1). Silence is no departure: a stalled guest is silent, and so is one that answers no ARP.
+//! Who left says so by its link, or another NVE claims it (R21); the silence is told to people.
 
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
@@ -67,7 +67,7 @@ impl Vm {
     fn is_silent(&self, port: PortIdx, cx: &mut Ctx<'_>) {
         let Some(p) = self.ports.get(&port) else { return };
         let text = format!(
-            "port {}: {} answered none of {} questions; it stays, for its port has a link (R32)",
+            "port {}: {} answered none of {} questions; it stays, for its port has a link",
             p.name, self.key, cx.config.scan_tries
         );
         cx.note(Level::Alarm, text);

@@ -187,7 +187,7 @@ impl Vm {
             self.quiet_until = cx.now + Span::from_ms(1000);
             let text = format!(
                 "{} speaks on several ports at once and is followed a few times a second: its guest should use one of \
-                 them at a time (R23)",
+                 them at a time",
                 self.key
             );
             cx.note(Level::Alarm, text);

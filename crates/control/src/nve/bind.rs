@@ -128,9 +128,9 @@ impl Nve {
         wanted.ip.and_then(bound).is_some_and(|b| b.is_virtual && b.mac == wanted.mac)
     }
 
-    /// A worker dropped what a VM sent from an address that another VM has, or a VM asked whether anybody has it and was
-    /// told so. Where that one learned it, the directory has it asked whether it uses it still (R93): it may have given
-    /// it up, as with DHCP.
+    /// A worker dropped what a VM sent from an address that another VM has, or a VM asked whether anybody has it and
+    /// was told so. Where that one learned it, the directory has it asked whether it uses it still (R93): it may have
+    /// given it up, as with DHCP.
     pub(super) fn contest(&mut self, port: PortIdx, mac: Option<Mac>, ip: IpAddr, out: &mut Outputs) {
         let Some(PortKind::Access(key)) = self.ports.get(&port).map(|p| p.kind) else { return };
         let wanted = Wanted { key, mac: mac.unwrap_or(key.mac), ip: Some(ip) };
@@ -203,7 +203,7 @@ impl Nve {
             self.router.refuse_source(port, ip);
         }
         let why = "a new address, for which the NVA, which is away, cannot be asked";
-        let allow = "it is asked for when the NVA is back (R72)";
+        let allow = "it is asked for when the NVA is back";
         self.refusal(port, wanted.mac, wanted.ip, why, allow, out);
     }
 

@@ -132,8 +132,7 @@ impl Nve {
             self.probe(key, port, &[ip], out);
         }
         if let Some(ip) = silent.filter(|ip| learned.contains(ip)) {
-            let text =
-                format!("{key} does not answer for {ip} any more, which it had bound: given back (R93)");
+            let text = format!("{key} does not answer for {ip} any more, which it had bound: given back");
             out.note(Level::Info, text);
             self.counts.addresses_unbound += 1;
             self.send(NveToNva::Unbind { key, ip }, out);

@@ -1,7 +1,7 @@
 //! A switch that may be another one's clone (R96): until the NVA has welcomed it, its uplinks wait, so that it does not
-//! answer for a locator that another switch has. They carry the host's frames meanwhile, since the NVA may be reached by
-//! them. An NVA that cannot be reached is not waited for; one that refuses the switch is, also where it was reached
-//! later.
+//! answer for a locator that another switch has. They carry the host's frames meanwhile, since the NVA may be reached
+//! by them. An NVA that cannot be reached is not waited for; one that refuses the switch is, also where it was
+//! reached later.
 
 use godwit_model::Locators;
 use godwit_tables::update::{PortIdx, PortRole};

@@ -80,7 +80,7 @@ impl Nve {
         };
         out.note(
             Level::Info,
-            format!("a router says that packets to {remote} have {mtu} bytes at most: {what} (R9)"),
+            format!("a router says that packets to {remote} have {mtu} bytes at most: {what}"),
         );
     }
 
@@ -89,7 +89,7 @@ impl Nve {
         let Some(p) = self.ports.get(&port) else { return };
         let text = format!(
             "port {}: its VM speaks as a router or as a DHCP server and was not defined as one: dropped; \
-             `godwitctl vm define --router` allows it (R66)",
+             `godwitctl vm define --router` allows it",
             p.name
         );
         self.alarm(text, out);
@@ -102,7 +102,7 @@ impl Nve {
         let name = self.mirror.record(self.carrier(VmKey { vni, mac: owner })).map(|r| r.name.as_str());
         let who = name.filter(|n| !n.is_empty()).map(|n| format!("VM {n}, ")).unwrap_or_default();
         let text = format!(
-            "port {}: its VM wants to use {ip}, which is an address of {who}{owner}: it was told so (R30)",
+            "port {}: its VM wants to use {ip}, which is an address of {who}{owner}: it was told so",
             p.name
         );
         self.alarm(text, out);
@@ -272,7 +272,7 @@ impl Nve {
         };
         let text = format!(
             "packets for {key} go round: {} sends them here, from here they go to {}, and their outer TTL is used \
-             up: dropped; `godwitctl entries --nve NVE --vn {}` shows what each of them believes (R46)",
+             up: dropped; `godwitctl entries --nve NVE --vn {}` shows what each of them believes",
             named(sender),
             named(to),
             key.vni
@@ -325,15 +325,13 @@ impl Nve {
         let what = match self.named(key) {
             Some(VmKey { vni, mac: Mac::BROADCAST }) => {
                 return self.alarm(
-                    format!(
-                        "VN {vni}: a worker's replication list is full: broadcast misses some NVEs (R60)"
-                    ),
+                    format!("VN {vni}: a worker's replication list is full: broadcast misses some NVEs"),
                     out,
                 );
             }
             Some(key) => key.to_string(),
             None => format!("entry {:#x}", key.0),
         };
-        self.alarm(format!("a worker's table is full: {what} found no room (R13)"), out);
+        self.alarm(format!("a worker's table is full: {what} found no room"), out);
     }
 }

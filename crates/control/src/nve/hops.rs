@@ -44,8 +44,8 @@ impl Nve {
             (_, one) => {
                 let one = one.map_or(String::new(), |ip| format!(", {ip} among them"));
                 let text = format!(
-                    "{what}: it was the last next hop to {wait} locators{one}; packets for them wait, and those that wait \
-                     too long are dropped (hold_expired); see `godwitctl underlay`{others}"
+                    "{what}: it was the last next hop to {wait} locators{one}; packets for them wait, and \
+                     those that wait too long are dropped (hold_expired); see `godwitctl underlay`{others}"
                 );
                 out.note(Level::Alarm, text);
             }

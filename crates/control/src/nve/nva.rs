@@ -64,7 +64,7 @@ impl Nve {
             .mirror
             .forget_others(|r| vms.contains_key(&r.key) || r.location.as_ref().is_some_and(|l| l.nve == us));
         let text = format!(
-            "the NVA has been away for {} s: {} VMs at other NVEs are forgotten (R72)",
+            "the NVA has been away for {} s: {} VMs at other NVEs are forgotten",
             self.config.headless.as_ms() / 1000,
             gone.len()
         );

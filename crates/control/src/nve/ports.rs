@@ -101,7 +101,11 @@ impl Nve {
         match self.router.bindings(port).map(|b| b.macs.len()) {
             Some(MAX_MACS) => out.note(
                 Level::Debug,
-                format!("port {}: {mac} is reached behind it; it sends by the slower way, as all beyond {MAX_MACS}", port.0),
+                format!(
+                    "port {}: {mac} is reached behind it; it sends by the slower way, as all beyond \
+                    {MAX_MACS}",
+                    port.0
+                ),
             ),
             _ => self.sync_bindings(host),
         }

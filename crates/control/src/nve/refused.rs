@@ -64,7 +64,7 @@ impl Nve {
         };
         let often = if times > 1 { format!(", {times} times by now") } else { String::new() };
         let text = format!(
-            "port {}: {} sends from {source}, {why}: dropped (R65){often}; {allow}",
+            "port {}: {} sends from {source}, {why}: dropped{often}; {allow}",
             p.name,
             self.called(key)
         );
@@ -87,31 +87,29 @@ impl Nve {
         let set = format!("`godwitctl vm set {}", r.name);
         match (why, ip) {
             (Refused::Mac, _) | (_, None) if is_vrrp(mac) => {
-                format!("{set} --virtual-mac {mac}` allows it (VRRP, keepalived with use_vmac; R92)")
+                format!("{set} --virtual-mac {mac}` allows it (VRRP, keepalived with use_vmac)")
             }
             (Refused::Mac, _) | (_, None) => {
-                format!("{set} --nested {mac}` allows it (a VM, container or bridge within it; R94)")
+                format!("{set} --nested {mac}` allows it (a VM, container or bridge within it)")
             }
             (Refused::Address, Some(ip)) => {
                 let (family, bits) = if ip.is_ipv4() { ("v4", 32) } else { ("v6", 128) };
                 format!(
                     "{set} --addresses-{family} learned` lets it bind addresses by its own word (DHCP, privacy \
-                     addresses; R93), `--virtual {ip}/{bits}` shares this one with other VMs (keepalived, MetalLB; \
-                     R92), `--route PREFIX` or `--router` lets it forward for others (R94)"
+                     addresses), `--virtual {ip}/{bits}` shares this one with other VMs (keepalived, MetalLB), \
+                     `--route PREFIX` or `--router` lets it forward for others"
                 )
             }
             (Refused::Full, Some(ip)) => {
                 let family = if ip.is_ipv4() { "v4" } else { "v6" };
-                format!(
-                    "{set} --addresses-{family} learned={LEARNED_MAX}` allows as many as there may be (R93)"
-                )
+                format!("{set} --addresses-{family} learned={LEARNED_MAX}` allows as many as there may be")
             }
             (Refused::Taken, Some(ip)) => match self.owner_named(key, ip) {
-                Some(owner) => format!("it is {owner}'s; only one of them may use it (R30)"),
-                None => String::from("only one VM may use it (R30)"),
+                Some(owner) => format!("it is {owner}'s; only one of them may use it"),
+                None => String::from("only one VM may use it"),
             },
             (Refused::NotAnnounced, Some(_)) => String::from(
-                "the VM that announces it last has it, by gratuitous ARP or neighbor advertisement (R92)",
+                "the VM that announces it last has it, by gratuitous ARP or neighbor advertisement",
             ),
         }
     }

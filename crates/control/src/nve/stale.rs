@@ -298,7 +298,7 @@ impl Nve {
         let vouched = matches!(by, By::Nve(_)) && sent.version < version;
         if !vouched && !self.is_hearsay_news(&sent, key, by) {
             self.counts.notices_refused += 1;
-            let text = format!("{by:?} says that {key} left it, but we have it elsewhere: refused (R39)");
+            let text = format!("{by:?} says that {key} left it, but we have it elsewhere: refused");
             return self.alarm(text, out);
         }
         if self.suspect(key) {

@@ -167,7 +167,7 @@ impl Nve {
         let at = Key::new(vn, key.mac);
         let state = self.vm_state(key, out);
         if matches!(state, Some(VmState::Absent { until: Instant::NEVER })) && self.router.vm(at) != state {
-            self.alarm(format!("{key}: its NVE has no underlay family in common with this one (R4)"), out);
+            self.alarm(format!("{key}: its NVE has no underlay family in common with this one"), out);
         }
         self.sync_policy(key);
         self.sync_bindings(key);

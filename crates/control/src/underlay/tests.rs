@@ -325,7 +325,8 @@ proptest::proptest! {
             let fit = |h: &Hop| {
                 let n = h.dst_mac.0[5];
                 let silent = answered[usize::from(n)].map(|t| now.since(t).as_ms());
-                mask >> n & 1 == 1 && links[usize::from(h.uplink.0)] && (h.uplink, ip(&format!("10.0.{}.{}", n % 2, 10 + n))) == leaf(n)
+                let own = (h.uplink, ip(&format!("10.0.{}.{}", n % 2, 10 + n)));
+                mask >> n & 1 == 1 && links[usize::from(h.uplink.0)] && own == leaf(n)
                     // Where it is alone it is trusted for longer.
                     && (mask.count_ones() < 2
                         || silent.is_some_and(|ms| ms <= 30_000 + 3000)

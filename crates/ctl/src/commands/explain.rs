@@ -142,7 +142,8 @@ mod tests {
                 "The claim was refused: VM web1 is at NVE a, and it runs there.",
             ]
         );
-        let often = "it moved 5 times within 180 s without being ordered to; `godwitctl vm clear web1` lets it move again";
+        let often = "it moved 5 times within 180 s without being ordered to; `godwitctl vm clear web1` lets it \
+            move again";
         let steps = vec![
             claimed,
             asked,

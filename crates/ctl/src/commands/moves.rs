@@ -31,7 +31,8 @@ pub enum MoveCommand {
     },
     /// Show a move's timeline, counts and outage.
     #[command(
-        after_help = "Example:\n  godwitctl move show m-1\n\nTimes count from the order, in milliseconds, by the clock of the host that reports the step."
+        after_help = "Example:\n  godwitctl move show m-1\n\nTimes count from the order, in milliseconds, by \
+            the clock of the host that reports the step."
     )]
     Show {
         /// The move.
@@ -46,7 +47,8 @@ pub enum MoveCommand {
     },
     /// Print a move's steps as they happen, until it is over.
     #[command(
-        after_help = "With --json, each change prints the whole record as one line.\nExit codes: 0 done, 1 aborted or failed, 3 the NVA stayed away longer than --timeout."
+        after_help = "With --json, each change prints the whole record as one line.\nExit codes: 0 done, 1 \
+            aborted or failed, 3 the NVA stayed away longer than --timeout."
     )]
     Watch {
         /// The move.

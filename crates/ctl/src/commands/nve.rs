@@ -31,7 +31,8 @@ pub enum NveCommand {
     },
     /// Define a foreign NVE: one that speaks VXLAN but not the NVE-NVA protocol.
     #[command(
-        after_help = "Example:\n  godwitctl nve define rack7-vtep --ipv4 198.18.0.7\n\nVMs behind it are pinned: godwitctl vm define ... --pin rack7-vtep"
+        after_help = "Example:\n  godwitctl nve define rack7-vtep --ipv4 198.18.0.7\n\nVMs behind it are \
+            pinned: godwitctl vm define ... --pin rack7-vtep"
     )]
     #[command(group(clap::ArgGroup::new("locator").required(true).multiple(true).args(["ipv4", "ipv6"])))]
     Define {

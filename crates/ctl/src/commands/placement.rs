@@ -18,7 +18,9 @@ use crate::table::Table;
 pub enum PlacementCommand {
     /// List the receive queues with their workers and their load, measured now.
     #[command(
-        after_help = "Example:\n  godwitctl placement show --nve nve-a\n\nLOAD is the share of the worker's core that receiving and processing the queue's frames takes;\nsending is not in it. PINNED: the configuration names this core (rxq_affinity)."
+        after_help = "Example:\n  godwitctl placement show --nve nve-a\n\nLOAD is the share of the worker's \
+            core that receiving and processing the queue's frames takes;\nsending is not in it. PINNED: the \
+            configuration names this core (rxq_affinity)."
     )]
     Show(ShowArgs),
     /// Let another worker poll a receive queue; no frame is lost, doubled or overtaken.

@@ -27,13 +27,14 @@ pub struct NveArg {
 #[derive(Subcommand, Clone, Debug)]
 pub enum PortCommand {
     /// List the ports and the VMs behind them.
-    #[command(
-        after_help = "Examples:\n  godwitctl port list --nve nve-a\n  godwitctl --socket /run/godwit/nve-a.sock port list"
-    )]
+    #[command(after_help = "Examples:\n  godwitctl port list --nve nve-a\n  godwitctl --socket \
+            /run/godwit/nve-a.sock port list")]
     List(NveArg),
     /// Show one port: what its VM may call its own, and what it sent from and might not.
     #[command(
-        after_help = "Example:\n  godwitctl port show vm1 --nve nve-a\n\nBindings: recorded addresses, those learned from the VM (DHCP, privacy addresses), virtual ones (VRRP,\nkeepalived, MetalLB), nested MACs, routed prefixes. Refused sources come with the command that allows each."
+        after_help = "Example:\n  godwitctl port show vm1 --nve nve-a\n\nBindings: recorded addresses, those \
+            learned from the VM (DHCP, privacy addresses), virtual ones (VRRP,\nkeepalived, MetalLB), nested \
+            MACs, routed prefixes. Refused sources come with the command that allows each."
     )]
     Show(NameArgs),
     /// Add an access port while traffic runs.

@@ -46,7 +46,8 @@ pub enum VnCommand {
     },
     /// Change a virtual network.
     #[command(
-        after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned deny\n  godwitctl vn set blue --addresses-v6 learned=16",
+        after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned \
+            deny\n  godwitctl vn set blue --addresses-v6 learned=16",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
             .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
     )]
@@ -77,7 +78,7 @@ pub enum VnCommand {
     },
 }
 
-/// What becomes of ARP and ND requests for addresses that the directory does not have (R31).
+/// What becomes of ARP and ND requests for addresses that the directory does not have.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Silent {
     /// They are dropped.
@@ -86,7 +87,7 @@ pub enum Silent {
     Flood,
 }
 
-/// What becomes of a claim for a VM that lives at another NVE, where no move was ordered (R21).
+/// What becomes of a claim for a VM that lives at another NVE, where no move was ordered.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unplanned {
     /// The other NVE is asked; granted if the VM is gone, silent for 3 s, or the NVE away.
@@ -97,7 +98,7 @@ pub enum Unplanned {
     Deny,
 }
 
-/// What becomes of VMs' questions for their own addresses (R27).
+/// What becomes of VMs' questions for their own addresses.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rarp {
     /// They are announcements and nothing else.

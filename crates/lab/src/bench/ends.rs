@@ -2,8 +2,8 @@
 //! everything and sends nothing (`no-rx`).
 //!
 //! What plays is `net_null` with `godwit-replay` loaded before the contender's own libraries, or DPDK's `net_pcap`
-//! (`infinite_rx`), which has a buffer of 2 KiB for each frame and reads them in turn: with a long capture its reading is
-//! most of what is measured then.
+//! (`infinite_rx`), which has a buffer of 2 KiB for each frame and reads them in turn: with a long capture its
+//! reading is most of what is measured then.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -73,14 +73,15 @@ pub struct Bench {
     /// Length of each window, in milliseconds
     #[arg(long, default_value_t = 2000, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub window_ms: u32,
-    /// Only these rows,
-    /// `CASE[/BYTES|imix|rfc2544[/DESTINATIONS[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N]]]`,
-    /// such as encap-v4 or decap-v6/60/1000; several times or with commas
+    /// Only these rows, `CASE[/BYTES|imix|rfc2544[/DESTINATIONS[OPTIONS]]]` with the options `/flows=N`, `/nves=N`,
+    /// `/workers=N`, `/inner=6`, `/random`, `/sources=N` and `/nested=N` in this order, such as encap-v4 or
+    /// decap-v6/60/1000; several times or with commas
     #[arg(long = "case", value_name = "ROW", value_delimiter = ',')]
     pub cases: Vec<String>,
     /// Instead of rows, so many location updates a second against a worker under full load, and a table
     /// that grows to a million entries
-    #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "100000", value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    #[arg(long, value_name = "RATE", num_args = 0..=1, default_missing_value = "100000",
+        value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
     pub updates: Option<u32>,
     /// Instead of rows, a VM that scans at full speed beside one that sends to VMs it knows and one that
     /// resolves addresses by the directory

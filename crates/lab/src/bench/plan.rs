@@ -166,8 +166,9 @@ const MOST_RANDOM: u32 = 100_000;
 /// Addresses of a VM, and VMs within one, at most.
 const MOST_SOURCES: u32 = 64;
 
-/// Frames in the shortest capture: many bursts, and whole rounds of 64 flows and of the mix of sizes. Where there are more
-/// flows there are as many frames: every one more than that is memory that the ends' own buffers take from the cache.
+/// Frames in the shortest capture: many bursts, and whole rounds of 64 flows and of the mix of sizes. Where there are
+/// more flows there are as many frames: every one more than that is memory that the ends' own buffers take from the
+/// cache.
 const FRAMES: u32 = 960;
 
 impl Row {
@@ -299,9 +300,9 @@ pub fn full(cores: usize) -> Vec<Row> {
 }
 
 /// A row by its name, as [`Row`] displays it:
-/// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N]`. A name without destinations, or of
-/// the case alone, selects all such rows of `all`; `rfc2544` instead of a length is a row for each of RFC
-/// 2544's frame sizes and the jumbo ones, less the FCS.
+/// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N]`. A name without
+/// destinations, or of the case alone, selects all such rows of `all`; `rfc2544` instead of a length is a row for
+/// each of RFC 2544's frame sizes and the jumbo ones, less the FCS.
 ///
 /// # Errors
 /// Where it names nothing.

@@ -1,7 +1,8 @@
 //! What the machine itself does to a thread that never waits: a loop that writes here and there in memory as a worker
 //! does and reads the clock, on the worker's core, while another one keeps the main core busy as control does. A gap in
 //! which the thread had its core all the time, by its own account, is the hardware's or a hypervisor's that does not
-//! tell, which may fetch a page of the machine's memory just then; a worker has as many of these without being to blame.
+//! tell, which may fetch a page of the machine's memory just then; a worker has as many of these without being to
+//! blame.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};

@@ -5,10 +5,10 @@
 //! finds old contents: far from here, and perhaps much later. So it is looked for where it happens.
 //!
 //! It was seen: a kernel one of whose threads had the stack pointer of one sleep and the stack of another. No switch
-//! writes either, nor can it make QEMU forget what a processor wrote; so QEMU missed one. Its sources (7.2 to 10.0) leave
-//! room for that: its processor looks whether a page is known as written, and a moment later notes that it need not
-//! report writes to it; a migration that begins to ask anew in between is not heard. Held at that very place a processor
-//! lost nothing all the same: that it is this which loses pages is a guess.
+//! writes either, nor can it make QEMU forget what a processor wrote; so QEMU missed one. Its sources (7.2 to 10.0)
+//! leave room for that: its processor looks whether a page is known as written, and a moment later notes that it need
+//! not report writes to it; a migration that begins to ask anew in between is not heard. Held at that very place a
+//! processor lost nothing all the same: that it is this which loses pages is a guess.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

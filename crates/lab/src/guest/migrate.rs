@@ -86,7 +86,10 @@ impl Guest {
     /// # Errors
     /// Where QEMU refuses: it says what the host or the switch lacks.
     pub fn begin_postcopy(&mut self, to: &mut Incoming) -> Result<()> {
-        let able = json!({ "capabilities": [{ "capability": "postcopy-ram", "state": true }, { "capability": "postcopy-preempt", "state": true }] });
+        let able = json!({ "capabilities": [
+            { "capability": "postcopy-ram", "state": true },
+            { "capability": "postcopy-preempt", "state": true },
+        ] });
         to.qmp.execute("migrate-set-capabilities", able.clone()).context("at the new place")?;
         self.qmp.execute("migrate-set-capabilities", able)?;
         let (before, bandwidth) = BEFORE_POSTCOPY;

@@ -360,7 +360,8 @@ fn config(uplink: Card, v: &VmSpec, x: &VmSpec, mtu: u32) -> String {
     format!(
         "[nve]\nid = \"metal\"\nworkers = \"0-1\"\nidle_sleep_us = 100\nhugepages = \"always\"\nmemory_mb = {}\n\
          locations = 1024\nudp_checksum = true\nadmin_socket = \"{SOCKET}\"\n\n\
-         [[uplink]]\nname = \"{UPLINK_NAME}\"\ndevargs = \"{UPLINK_PCI}\"\nipv4 = \"{}/24\"\nrx_queues = {}\nmtu = {mtu}\n\n\
+         [[uplink]]\nname = \"{UPLINK_NAME}\"\ndevargs = \"{UPLINK_PCI}\"\nipv4 = \"{}/24\"\n\
+         rx_queues = {}\nmtu = {mtu}\n\n\
          [[port]]\nname = \"{PORT_NAME}\"\ndevargs = \"{PORT_PCI}\"\nvni = {VNI}\nmac = \"{}\"\nrx_queues = 2\n\
          activate = \"start\"\nips = [{}]\n\n\
          [[vm]]\nvni = {VNI}\nmac = \"{}\"\nips = [{}]\nlocator = \"{}\"\n",

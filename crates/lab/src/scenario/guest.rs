@@ -36,7 +36,8 @@ pub struct GuestTalk {
     #[arg(long)]
     silent: bool,
     /// Processors of the guest, and queue pairs of its card, a pair for each
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4), conflicts_with = "silent")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4),
+        conflicts_with = "silent")]
     queues: u16,
 }
 

@@ -73,7 +73,8 @@ impl NvaKill {
     pub fn run(&self) -> Result<bool> {
         let bins = self.common.prepare(&[])?;
         println!(
-            "Godwit lab: NVA killed\n  VM v moves {} times around a, b, c while the NVA is killed and started again (seed {}).\n  \
+            "Godwit lab: NVA killed\n  VM v moves {} times around a, b, c while the NVA is killed and started \
+             again (seed {}).\n  \
              VMs p and q stay where they are and must lose nothing.\n",
             self.moves, self.seed
         );

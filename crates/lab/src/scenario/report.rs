@@ -347,23 +347,26 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
         [|m| m.cores_ms, |m| m.beyond_cores_ms, |m| m.beyond_stop_and_cores_ms];
     let cores = match values.map(median) {
         [Some(cores), Some(left), Some(rest)] => format!(
-            "\nThis machine's cores cost {cores:.1} ms of that: so long v's processor, which is emulated and translates everything anew,\n\
-             ran or waited for a core before p heard of v. The silence is {left:.1} ms longer than the downtime and that together,\n\
+            "\nThis machine's cores cost {cores:.1} ms of that: so long v's processor, which is emulated and \
+             translates everything anew,\n\
+             ran or waited for a core before p heard of v. The silence is {left:.1} ms longer than the \
+             downtime and that together,\n\
              {rest:.1} ms longer than the stop and that."
         ),
         _ => String::new(),
     };
     let parts = match (median(|m| m.frame_gap_ms), median(|m| m.guest_silent_ms)) {
         (Some(frames), Some(own)) => format!(
-            "\nOf v's frames of any kind p saw none for {frames:.1} ms, {own:.1} ms of them from v running to the new NVE's \
-             hearing of it."
+            "\nOf v's frames of any kind p saw none for {frames:.1} ms, {own:.1} ms of them from v running to \
+             the new NVE's hearing of it."
         ),
         _ => String::new(),
     };
     let network = match (median(|m| m.sender_idle_ms), median(|m| m.network_gap_ms)) {
         (Some(idle), Some(network)) => format!(
-            "\nBy its own clock, which stands still with it, v sent no probe for {idle:.1} ms of that; stop and idleness taken \
-             out, {network:.1} ms\nare left: the network's, and those of v's kernel, which is emulated and has to be translated anew, too."
+            "\nBy its own clock, which stands still with it, v sent no probe for {idle:.1} ms of that; stop \
+             and idleness taken out, {network:.1} ms\nare left: the network's, and those of v's kernel, which \
+             is emulated and has to be translated anew, too."
         ),
         _ => String::new(),
     };
@@ -371,8 +374,8 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
         [|m| m.processor_ran_ms, |m| m.processor_waited_ms, |m| m.processor_asleep_ms];
     let work = match work.map(median) {
         [Some(ran), Some(waited), Some(asleep)] => format!(
-            "\nFrom v running to that first frame its processor ran for {ran:.1} ms and waited {waited:.1} ms for a core; for {asleep:.1} ms it had \
-             nothing to do."
+            "\nFrom v running to that first frame its processor ran for {ran:.1} ms and waited {waited:.1} ms \
+             for a core; for {asleep:.1} ms it had nothing to do."
         ),
         _ => String::new(),
     };
@@ -381,8 +384,10 @@ pub fn beyond_downtime(runs: &[Run]) -> Option<String> {
         format!("\nWhere its NVE heard it by a frame ({heard} times), the frame was at p {ours:.1} ms later.")
     });
     Some(format!(
-        "Medians of {} migrations: QEMU's downtime {downtime:.0} ms; v stopped to v running {pause:.1} ms; silence at p\n\
-         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the stop.{cores}{network}{parts}{work}{ours}",
+        "Medians of {} migrations: QEMU's downtime {downtime:.0} ms; v stopped to v running {pause:.1} ms; \
+         silence at p\n\
+         {gap:.1} ms, which is {beyond:.1} ms more than the downtime and {after:.1} ms more than the \
+         stop.{cores}{network}{parts}{work}{ours}",
         all.len()
     ))
 }

@@ -81,8 +81,9 @@ impl Stalls {
         }
         let bins = self.common.prepare(&tools)?;
         println!(
-            "Godwit lab: stalls\n  VM v moves {} times around a, b, c; each time a guest, a switch or the NVA stands still for up to \
-             {:?} (seed {}).\n  {} s after its end every VM must be reached; none of them speaks first.\n",
+            "Godwit lab: stalls\n  VM v moves {} times around a, b, c; each time a guest, a switch or the NVA \
+             stands still for up to {:?} (seed {}).\n  {} s after its end every VM must be reached; none of \
+             them speaks first.\n",
             self.count,
             self.longest,
             self.seed,

@@ -314,9 +314,9 @@ impl Directory {
         let family = if b.ip.is_ipv4() { "--addresses-v4" } else { "--addresses-v6" };
         if room == 0 {
             let text = format!(
-                "{} is not recorded for VM {name}: `godwitctl vm set {name} {record} {}` records it, `{family} learned` \
-                 lets it bind addresses by itself (DHCP, privacy addresses), `--virtual {}` lets it share this one \
-                 (VRRP, keepalived, MetalLB)",
+                "{} is not recorded for VM {name}: `godwitctl vm set {name} {record} {}` records it, `{family} \
+                 learned` lets it bind addresses by itself (DHCP, privacy addresses), `--virtual {}` lets it \
+                 share this one (VRRP, keepalived, MetalLB)",
                 b.ip, b.ip, b.ip
             );
             return refused(BindRefusal::NotAllowed, text);

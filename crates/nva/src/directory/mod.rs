@@ -14,11 +14,11 @@
 //!
 //! # Files
 //!
-//! `session` speaks with NVEs, `clones` keeps out switches that say they are another, `claim` decides who owns a VM and `conflict` what two NVEs claim, `publish` spreads
-//! the news and counts acknowledgements, `interest` knows who hears of a VM, `forward` says who still needs a forward entry, `stale` passes on what an
-//! old NVE says, `moves` follows planned moves, `operate` obeys the operator, `policies` spreads what
-//! VMs may send, `tick` looks at time. `allowed` checks what the operator lets a VM have beside its recorded addresses,
-//! and `bind` what a VM takes of it.
+//! `session` speaks with NVEs, `clones` keeps out switches that say they are another, `claim` decides who owns a VM
+//! and `conflict` what two NVEs claim, `publish` spreads the news and counts acknowledgements, `interest` knows who
+//! hears of a VM, `forward` says who still needs a forward entry, `stale` passes on what an old NVE says, `moves`
+//! follows planned moves, `operate` obeys the operator, `policies` spreads what VMs may send, `tick` looks at time.
+//! `allowed` checks what the operator lets a VM have beside its recorded addresses, and `bind` what a VM takes of it.
 
 mod allowed;
 mod bind;

@@ -80,7 +80,8 @@ pub enum Refusal {
     #[error("VM {vm:?} is pinned to NVE {nve} and cannot move; define it again without the pin first")]
     VmPinned { vm: String, nve: NveId },
     #[error(
-        "VM {vm:?} is frozen at NVE {nve} after too many unplanned moves; find the second one that uses its MAC, then `godwitctl vm clear {vm}`"
+        "VM {vm:?} is frozen at NVE {nve} after too many unplanned moves; find the second one that uses its \
+         MAC, then `godwitctl vm clear {vm}`"
     )]
     VmFrozen { vm: String, nve: NveId },
     #[error("VM {vm:?} is attached nowhere, so there is nothing to move: start it where it shall run")]

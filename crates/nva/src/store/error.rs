@@ -9,7 +9,8 @@ use redb::{DatabaseError, StorageError};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The data directory cannot be made or read.
-    #[error("cannot use the data directory {dir}: {why}; make it and give it to the user of godwit-nva, or choose another with --data", dir = dir.display())]
+    #[error("cannot use the data directory {dir}: {why}; make it and give it to the user of godwit-nva, or \
+        choose another with --data", dir = dir.display())]
     Directory {
         /// The directory.
         dir: PathBuf,
@@ -17,7 +18,8 @@ pub enum StoreError {
         why: io::Error,
     },
     /// Another process has the file open.
-    #[error("{file} is in use: another godwit-nva runs with this data directory; stop it, or choose another with --data", file = file.display())]
+    #[error("{file} is in use: another godwit-nva runs with this data directory; stop it, or choose another \
+        with --data", file = file.display())]
     InUse {
         /// The file.
         file: PathBuf,
@@ -31,7 +33,8 @@ pub enum StoreError {
         why: io::Error,
     },
     /// The file's content makes no sense.
-    #[error("{file} is damaged ({why}); restore it from a backup, or move it away to begin with an empty directory", file = file.display())]
+    #[error("{file} is damaged ({why}); restore it from a backup, or move it away to begin with an empty \
+        directory", file = file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -39,7 +42,8 @@ pub enum StoreError {
         why: String,
     },
     /// A newer version wrote the file.
-    #[error("{file} has format {format}, this godwit-nva reads up to {known}; run the newer version", file = file.display())]
+    #[error("{file} has format {format}, this godwit-nva reads up to {known}; run the newer version",
+        file = file.display())]
     Newer {
         /// The file.
         file: PathBuf,
@@ -49,7 +53,8 @@ pub enum StoreError {
         known: u64,
     },
     /// The disk refuses.
-    #[error("cannot write {file}: {why}; check the disk's space and health, then start godwit-nva again", file = file.display())]
+    #[error("cannot write {file}: {why}; check the disk's space and health, then start godwit-nva again",
+        file = file.display())]
     Write {
         /// The file.
         file: PathBuf,

@@ -18,8 +18,8 @@ pub enum Class {
     Frozen,
     /// The NVA and the sessions with it fail: VMs that do not move lose nothing.
     NvaFaults,
-    /// Guests, switches and the NVA stand still for up to a minute, guests reboot, have two ports or say nothing at all,
-    /// and are defined anew while they start: whoever lives is found (R32).
+    /// Guests, switches and the NVA stand still for up to a minute, guests reboot, have two ports or say nothing at
+    /// all, and are defined anew while they start: whoever lives is found (R32).
     Stalls,
     /// The underlay and the switches fail too, and VMs start elsewhere without an order: the safety
     /// invariants hold, and everything converges afterwards.

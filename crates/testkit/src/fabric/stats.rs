@@ -41,8 +41,8 @@ stats! {
     virtual_ms,
     /// Events.
     events,
-    /// Clones of live switches that were refused (R96).
-    clones_refused,
+    /// Clones of live switches that were refused.
+    clones_refused, // R96
     /// Moves begun.
     moves,
     /// Moves after which the guest ran at the new switch.

@@ -416,7 +416,7 @@ impl World {
         }
         let request = names::inside_vxlan(frame).is_some_and(|(_, inner)| is_broadcast_arp(inner));
         if request {
-            return self.fail(Invariant::Destination, format!("n{host} floods an ARP request (R31)"));
+            return self.fail(Invariant::Destination, format!("n{host} floods an ARP request"));
         }
         let tag = tag.map(|(tag, _)| tag);
         if destination.0[0] & 1 == 1 {

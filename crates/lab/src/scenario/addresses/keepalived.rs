@@ -77,7 +77,8 @@ fn start(lab: &Lab, (vm, priority): (&str, u8)) -> Result<Keepalived> {
     let file = |what: &str| lab.dir.join(format!("keepalived-{vm}.{what}"));
     let config = format!(
         "global_defs {{\n  vrrp_version 3\n}}\nvrrp_instance godwit {{\n  state BACKUP\n  interface {GUEST}\n  \
-         virtual_router_id 51\n  priority {priority}\n  advert_int {ADVERT}\n  virtual_ipaddress {{\n    {VIP}/24\n  }}\n}}\n"
+         virtual_router_id 51\n  priority {priority}\n  advert_int {ADVERT}\n  \
+         virtual_ipaddress {{\n    {VIP}/24\n  }}\n}}\n"
     );
     fs::write(file("conf"), config)?;
     let namespace = lab.namespace(vm);

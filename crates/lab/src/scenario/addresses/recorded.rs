@@ -52,7 +52,8 @@ fn many(lab: &mut Lab) -> Result<bool> {
         sent += 3;
     }
     let text = format!(
-        "a VM with {MANY} addresses of each family: {there} of {sent} reach it, {back} of {sent} sent from them come back"
+        "a VM with {MANY} addresses of each family: {there} of {sent} reach it, {back} of {sent} sent from \
+         them come back"
     );
     Ok(verdict(there == sent && back == sent, &text))
 }

@@ -34,8 +34,8 @@ const LEGS: [(&str, &str); 2] = [("leg0", "o0"), ("leg1", "o1")];
 const ACCESS: &str = "p0";
 /// How long both ends may take to agree.
 const AGREE: Duration = Duration::from_secs(30);
-/// How long a lost leg may go unnoticed. A card tells of a lost link at once; packet sockets do not, so that here LACP finds
-/// out, by its short timeout of 3 s (IEEE 802.1AX), with a second for the rest.
+/// How long a lost leg may go unnoticed. A card tells of a lost link at once; packet sockets do not, so that here
+/// LACP finds out, by its short timeout of 3 s (IEEE 802.1AX), with a second for the rest.
 const NOTICE: Duration = Duration::from_millis(4000);
 
 /// Nanoseconds after both ends' agreement for what is sent before the partner takes it.
@@ -271,8 +271,8 @@ fn lost_of(s: &Stream, noticed: Range<u64>, back: Range<u64>) -> Lost {
 fn print_outcome(o: &Outcome) {
     for (way, s, lost) in [("v to x", &o.talk.a_to_b, o.lost[0]), ("x to v", &o.talk.b_to_a, o.lost[1])] {
         println!(
-            "    {way}: {} sent, longest silence {:.0} ms; {} lost until the loss of {} was noticed, {} at its return, {} \
-             otherwise",
+            "    {way}: {} sent, longest silence {:.0} ms; {} lost until the loss of {} was noticed, {} at its \
+             return, {} otherwise",
             thousands(s.sent),
             s.gap_ms_max,
             lost.unnoticed,

@@ -21,7 +21,8 @@ pub struct Fabric {
     #[arg(long, value_enum)]
     part: Option<Part>,
     /// Probe packets a second, each way
-    #[arg(long, default_value_t = 5000, value_name = "PPS", value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    #[arg(long, default_value_t = 5000, value_name = "PPS",
+        value_parser = clap::value_parser!(u32).range(100..=100_000))]
     rate: u32,
     /// Seconds of traffic before, during and after the loss, each
     #[arg(long, default_value_t = 4.0, value_name = "S")]

@@ -125,8 +125,8 @@ impl Fabric {
         Router::available()?;
         println!(
             "Godwit lab: two uplinks with BGP\n  VM v at switch a talks to VM x behind Linux's vxlan device, {FLOWS} \
-             flows of {} packets a second each way\n  together; a's host has FRR on the exception ports, and two leaves \
-             and a spine between them speak BGP.\n",
+             flows of {} packets a second each way\n  together; a's host has FRR on the exception ports, and \
+             two leaves and a spine between them speak BGP.\n",
             thousands(self.rate.into())
         );
         let mut lab = Lab::start(&LabSpec::new(&[], false, &self.common.switch_options()), &bins)?;

@@ -100,8 +100,8 @@ fn judge(lab: &mut Lab, homes: &BTreeMap<String, (String, VmSpec)>) -> Result<bo
         }
         if took > FOUND {
             println!(
-                "  {} VMs started and were defined while the NVA stood still: {placed} located and {active} ports active \
-                 after {FOUND:?}",
+                "  {} VMs started and were defined while the NVA stood still: {placed} located and {active} \
+                 ports active after {FOUND:?}",
                 homes.len()
             );
             let lost = list.iter().filter(|vm| !is_placed(vm)).map(|vm| vm.name.as_str()).take(8);
