@@ -30,16 +30,19 @@ fn r49_all_four_combinations_lose_nothing() {
     nothing_lost(&[], 4);
 }
 
+/// A hot move with two workers (R49).
 #[test]
 fn two_workers_with_hugepages_lose_nothing() {
     nothing_lost(&["--workers", "0x3", "--inner", "4", "--outer", "6"], 1);
 }
 
+/// A hot move without hugepages (R49).
 #[test]
 fn two_workers_without_hugepages_lose_nothing() {
     nothing_lost(&["--workers", "0x3", "--hugepages", "never", "--inner", "6", "--outer", "4"], 1);
 }
 
+/// A hot move with one worker (R49).
 #[test]
 fn one_worker_without_hugepages_loses_nothing() {
     nothing_lost(&["--workers", "0x1", "--hugepages", "never", "--inner", "4", "--outer", "4"], 1);
@@ -135,6 +138,7 @@ fn r44_r75_in_flight_frames_are_whole_and_move_show_tells_what_happened() {
     }
 }
 
+/// The test of hot moves can fail: without forwarding packets are lost (R49).
 #[test]
 fn without_forwarding_in_flight_packets_are_lost() {
     let (_, report) = lab(&["hot-move", "--no-forward", "--inner", "4", "--outer", "4"]);

@@ -3,6 +3,7 @@
 
 use crate::common::lab;
 
+/// Linux's vxlan device is a peer, over both families (R1, R3, R4).
 #[test]
 fn linux_vxlan_talks_to_us_and_tshark_finds_no_fault() {
     let (output, _) = lab(&["interop"]);

@@ -3,6 +3,7 @@
 
 use crate::common::lab;
 
+/// Moves end in one owner though the NVA is killed at any point (R72, R73).
 #[test]
 fn moves_survive_the_nvas_death() {
     let (output, _) = lab(&["nva-kill"]);

@@ -324,6 +324,7 @@ fn r45_full_memory_refuses_newcomers_and_keeps_what_it_has() {
     assert_eq!(numbers(&lab.to(P1)), (0..held as u32).collect::<Vec<_>>());
 }
 
+/// Holds for unknown destinations leave room to handovers (R35, R45).
 #[test]
 fn misses_leave_half_of_the_memory_to_handovers() {
     let mut c = config();

@@ -201,7 +201,7 @@ fn r23_the_trace_tells_the_mark() {
     let mut lab = Lab::new();
     lab.mark(P1, Some(EF));
     let says = |port, frame: &[u8]| trace::trace(&lab.tables, port, frame, lab.now).to_string();
-    assert!(says(P1, &v4_frame(M1, R4, 0)).contains("outer DSCP EF (R23)"));
+    assert!(says(P1, &v4_frame(M1, R4, 0)).contains("outer DSCP EF"));
     assert!(!says(P2, &v4_frame(M2, R4, 0)).contains("DSCP"));
     assert!(!says(P1, &v4_frame(M1, M2, 0)).contains("DSCP"), "not encapsulated");
 }

@@ -100,6 +100,7 @@ fn r26_hypervisor_announcement() {
     assert_eq!(lab.take_events(), [Event::Spoofed { port: P1, mac: M2, ip: None, why: Refused::Mac }]);
 }
 
+/// Announcements of a port are limited (R67).
 #[test]
 fn announcements_have_a_limit() {
     let mut lab = Lab::new();

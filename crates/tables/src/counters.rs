@@ -43,123 +43,122 @@ drop_reasons! {
     /// The frame lies in several buffers, and neither the first holds its headers nor one its whole.
     NotContiguous = "not_contiguous",
     /// Asks for a checksum or for segments that its headers do not allow: neither TCP nor UDP, lengths that
-    /// contradict each other, a segment size of 0 or one that makes more than 256 packets (R11).
-    BadOffload = "bad_offload",
+    /// contradict each other, a segment size of 0 or one that makes more than 256 packets.
+    BadOffload = "bad_offload", // R11
     /// Came in on a port that has no role (yet, or any more).
     PortUnknown = "port_unknown",
-    /// The port's VM may not talk: not provisioned, not activated, or left (R15, R41).
-    PortClosed = "port_closed",
+    /// The port's VM may not talk: not provisioned, not activated, or left.
+    PortClosed = "port_closed", // R15, R41
     /// The port's VN is not configured.
     UnknownVn = "unknown_vn",
-    /// A MAC or IP source, ARP sender or ND address that is none of the port's VM's and that it may not bind by its own
-    /// word (R65), or that is another VM's (R30).
-    SpoofedSource = "spoofed_source",
-    /// A source of a VM that has bound as many addresses by its own word as it may (R93).
-    AddressLimit = "address_limit",
+    /// A MAC or IP source, ARP sender or ND address that is none of the port's VM's and that it may not bind by its
+    /// own word, or that is another VM's.
+    SpoofedSource = "spoofed_source", // R65, R30
+    /// A source of a VM that has bound as many addresses by its own word as it may.
+    AddressLimit = "address_limit", // R93
     /// A source that the VM shares with others and has not announced by gratuitous ARP or an unsolicited neighbor
-    /// advertisement since another one did (R92).
-    NotAnnounced = "not_announced",
-    /// An IP packet of a VM whose headers cannot be read, on a port bound to addresses (R65) or to a group.
-    InnerMalformed = "inner_malformed",
-    /// A frame with more tags than its VN takes: one where it strips them, two where it keeps them (R10).
-    VlanTag = "vlan_tag",
+    /// advertisement since another one did.
+    NotAnnounced = "not_announced", // R92
+    /// An IP packet of a VM whose headers cannot be read, on a port bound to addresses or to a group.
+    InnerMalformed = "inner_malformed", // R65
+    /// A frame with more tags than its VN takes: one where it strips them, two where it keeps them.
+    VlanTag = "vlan_tag", // R10
     /// Destination is a link-local reserved group (01:80:c2:00:00:0x), which bridges never forward.
     LinkLocalReserved = "link_local_reserved",
     /// Destination is on the port that the frame came from.
     Hairpin = "hairpin",
-    /// No VM has the destination address: a negative answer of the directory (R36).
-    UnknownUnicast = "unknown_unicast",
-    /// The port's frames raise too many questions to the directory, or there is no room to remember one more (R35,
-    /// R67).
-    MissLimit = "miss_limit",
-    /// Larger than the path to the remote NVE carries (R8).
-    TooBig = "too_big",
+    /// No VM has the destination address: a negative answer of the directory.
+    UnknownUnicast = "unknown_unicast", // R36
+    /// The port's frames raise too many questions to the directory, or there is no room to remember one more.
+    MissLimit = "miss_limit", // R35, R67
+    /// Larger than the path to the remote NVE carries.
+    TooBig = "too_big", // R8
     /// The tunnel that the destination's entry names does not exist.
     NoTunnel = "no_tunnel",
     /// The destination's port does not exist any more, or serves another VN.
     PortGone = "port_gone",
-    /// Pushed out of a hold by newer frames: its limit of packets was reached (R35, R45).
-    HoldOverflow = "hold_overflow",
-    /// Held for longer than its age limit (R35, R45).
-    HoldExpired = "hold_expired",
+    /// Pushed out of a hold by newer frames: its limit of packets was reached.
+    HoldOverflow = "hold_overflow", // R35, R45
+    /// Held for longer than its age limit.
+    HoldExpired = "hold_expired", // R35, R45
     /// Held for a VM whose entry was removed, or that turned out to be elsewhere.
     HoldAborted = "hold_aborted",
-    /// The worker's hold memory is full (R45).
-    HoldMemory = "hold_memory",
-    /// ARP or RARP that cannot be read, or that neither asks, nor answers, nor announces as a VM may (R27, R28).
-    ArpMalformed = "arp_malformed",
+    /// The worker's hold memory is full.
+    HoldMemory = "hold_memory", // R45
+    /// ARP or RARP that cannot be read, or that neither asks, nor answers, nor announces as a VM may.
+    ArpMalformed = "arp_malformed", // R27, R28
     /// Neighbor discovery that no host accepts, for its hop limit, checksum, length or target, or because it comes in
-    /// fragments; or an advertisement to a group that announces nothing (R25, R29).
-    NdMalformed = "nd_malformed",
-    /// Asks for an address that no VM has: a negative answer of the directory, or its owner is detached (R28, R31).
-    UnknownTarget = "unknown_target",
-    /// An ARP or ND request for an address that nobody has, in a VN that floods these: too many (R31).
-    FloodLimit = "flood_limit",
-    /// A router advertisement, a redirect or an answer of DHCP, from a VM that was not defined as a router (R66).
-    NotRouter = "not_router",
-    /// The policy of the VM that sends, or of the one that it is for, denies it (R23).
-    PolicyDenied = "policy_denied",
-    /// Beyond the rate that its VM's policy allows it to send (R23).
-    PolicyRate = "policy_rate",
-    /// ARP, RARP or neighbor discovery of a VM beyond its port's rate (R67).
-    ResolutionLimit = "resolution_limit",
-    /// Asks for an address that the asker owns itself, or another VM at the same port (R28, R30).
-    OwnAddress = "own_address",
+    /// fragments; or an advertisement to a group that announces nothing.
+    NdMalformed = "nd_malformed", // R25, R29
+    /// Asks for an address that no VM has: a negative answer of the directory, or its owner is detached.
+    UnknownTarget = "unknown_target", // R28, R31
+    /// An ARP or ND request for an address that nobody has, in a VN that floods these: too many.
+    FloodLimit = "flood_limit", // R31
+    /// A router advertisement, a redirect or an answer of DHCP, from a VM that was not defined as a router.
+    NotRouter = "not_router", // R66
+    /// The policy of the VM that sends, or of the one that it is for, denies it.
+    PolicyDenied = "policy_denied", // R23
+    /// Beyond the rate that its VM's policy allows it to send.
+    PolicyRate = "policy_rate", // R23
+    /// ARP, RARP or neighbor discovery of a VM beyond its port's rate.
+    ResolutionLimit = "resolution_limit", // R67
+    /// Asks for an address that the asker owns itself, or another VM at the same port.
+    OwnAddress = "own_address", // R28, R30
     /// Asks what this port is already waiting to hear.
     AskRepeated = "ask_repeated",
-    /// Too many requests wait for an answer, or the port raises too many questions to the directory (R31, R67).
-    AskLimit = "ask_limit",
-    /// A request waited for its answer until its time was up (R31).
-    AskExpired = "ask_expired",
+    /// Too many requests wait for an answer, or the port raises too many questions to the directory.
+    AskLimit = "ask_limit", // R31, R67
+    /// A request waited for its answer until its time was up.
+    AskExpired = "ask_expired", // R31
     /// A solicitation that only its target may answer, which nobody here knew where to find: the host asks again, and
-    /// then it gets there (R29).
-    AskOwner = "ask_owner",
+    /// then it gets there.
+    AskOwner = "ask_owner", // R29
     /// Broadcast or multicast, and nobody else is in the VN.
     NoReceiver = "no_receiver",
-    /// A VN's replication list is full, so a copy was not made (R60).
-    ReplicationLimit = "replication_limit",
+    /// A VN's replication list is full, so a copy was not made.
+    ReplicationLimit = "replication_limit", // R60
     /// The buffer pool is empty: a copy, an answer or a held frame could not be sent.
     NoBuffer = "no_buffer",
     /// The buffer has no room for the outer header.
     NoHeadroom = "no_headroom",
-    /// Came in on an uplink that is in a VLAN, without that VLAN's tag (R95).
-    OtherVlan = "other_vlan",
+    /// Came in on an uplink that is in a VLAN, without that VLAN's tag.
+    OtherVlan = "other_vlan", // R95
     /// An uplink frame for another station.
     NotOurMac = "not_our_mac",
     /// A VXLAN packet for another locator.
     NotOurLocator = "not_our_locator",
     /// The outer IP version contradicts the EtherType.
     BadIpVersion = "bad_ip_version",
-    /// Outer IP lengths contradict each other or the frame (R1).
-    BadIpLength = "bad_ip_length",
+    /// Outer IP lengths contradict each other or the frame.
+    BadIpLength = "bad_ip_length", // R1
     /// The outer IPv4 header checksum is wrong.
     BadIpChecksum = "bad_ip_checksum",
     /// An outer IPv6 extension chain that cannot be followed.
     BadIpExtension = "bad_ip_extension",
-    /// An outer fragment: they are never reassembled (R3).
-    OuterFragment = "outer_fragment",
-    /// The outer UDP length is not that of the IP payload (R1).
-    BadUdpLength = "bad_udp_length",
-    /// The outer UDP checksum is there and wrong (R5).
-    BadUdpChecksum = "bad_udp_checksum",
-    /// The VXLAN header's I flag is 0 (R1).
-    VxlanNoVniFlag = "vxlan_no_vni_flag",
-    /// No VN here has the packet's VNI (R1).
-    UnknownVni = "unknown_vni",
-    /// Less than an Ethernet header inside the VXLAN packet (R1), or one that ends within its tags (R10).
-    InnerTruncated = "inner_truncated",
-    /// The inner source address is a group (R1).
-    InnerMulticastSource = "inner_multicast_source",
-    /// The inner frame is tagged and its VN is not transparent (R10).
-    InnerVlan = "inner_vlan",
-    /// Outer congestion mark on an inner packet that cannot carry it (R6).
-    Congestion = "congestion",
-    /// From the overlay for a VM that is not here: split horizon forbids to send it on (R43, R46a).
-    NotLocal = "not_local",
-    /// Forwarded in flight too often: the outer TTL is used up (R46d).
-    TtlExhausted = "ttl_exhausted",
-    /// A datagram of another NVE, or what looks like one, beyond what control is handed: a thousand a second (R47).
-    PeerLimit = "peer_limit",
+    /// An outer fragment: they are never reassembled.
+    OuterFragment = "outer_fragment", // R3
+    /// The outer UDP length is not that of the IP payload.
+    BadUdpLength = "bad_udp_length", // R1
+    /// The outer UDP checksum is there and wrong.
+    BadUdpChecksum = "bad_udp_checksum", // R5
+    /// The VXLAN header's I flag is 0.
+    VxlanNoVniFlag = "vxlan_no_vni_flag", // R1
+    /// No VN here has the packet's VNI.
+    UnknownVni = "unknown_vni", // R1
+    /// Less than an Ethernet header inside the VXLAN packet, or one that ends within its tags.
+    InnerTruncated = "inner_truncated", // R1, R10
+    /// The inner source address is a group.
+    InnerMulticastSource = "inner_multicast_source", // R1
+    /// The inner frame is tagged and its VN is not transparent.
+    InnerVlan = "inner_vlan", // R10
+    /// Outer congestion mark on an inner packet that cannot carry it.
+    Congestion = "congestion", // R6
+    /// From the overlay for a VM that is not here: split horizon forbids to send it on.
+    NotLocal = "not_local", // R43, R46a
+    /// Forwarded in flight too often: the outer TTL is used up.
+    TtlExhausted = "ttl_exhausted", // R46d
+    /// A datagram of another NVE, or what looks like one, beyond what control is handed: a thousand a second.
+    PeerLimit = "peer_limit", // R47
     /// Underlay traffic that is not for the switch, and no exception port takes it. Usually harmless.
     NoExceptionPort = "no_exception_port",
     /// The port's transmit queue was full.
@@ -242,10 +241,10 @@ named_counters! {
     encapsulated,
     /// Frames taken out of an outer header and delivered.
     decapsulated,
-    /// Frames from the overlay sent on to a VM's new NVE (R44).
-    forwarded_in_flight,
-    /// Frames put into a hold (R35, R45).
-    held,
+    /// Frames from the overlay sent on to a VM's new NVE.
+    forwarded_in_flight, // R44
+    /// Frames put into a hold.
+    held, // R35, R45
     /// Held frames that went on in order.
     flushed,
     /// Frames that an uplink handed over in pieces, copied into one.
@@ -254,37 +253,36 @@ named_counters! {
     replicated,
     /// Copies of frames asked for, made or not.
     copies,
-    /// Outer UDP checksums left to the uplink's device (R5).
-    checksums_left,
-    /// Partial checksums completed (R11).
-    checksums_completed,
-    /// Large TCP frames cut into packets; each packet but the first counts as a copy (R11).
-    segmented,
-    /// Frames handed from one VM to another of this host without their checksum or uncut (R11).
-    handed_on,
-    /// Senders told that a frame was too big for the way to its VM (R8); each counts as a
-    /// copy.
-    told_too_big,
-    /// Reports of routers on packets too big for the underlay that quote a packet of ours (R9).
-    path_too_big,
-    /// Those that quote what we did not send: another locator, another VN, too little to tell (R9).
-    path_too_big_unmatched,
-    /// Datagrams of other NVEs, or what looks like them, handed to control (R47).
-    peer_datagrams,
+    /// Outer UDP checksums left to the uplink's device.
+    checksums_left, // R5
+    /// Partial checksums completed.
+    checksums_completed, // R11
+    /// Large TCP frames cut into packets; each packet but the first counts as a copy.
+    segmented, // R11
+    /// Frames handed from one VM to another of this host without their checksum or uncut.
+    handed_on, // R11
+    /// Senders told that a frame was too big for the way to its VM; each counts as a copy.
+    told_too_big, // R8
+    /// Reports of routers on packets too big for the underlay that quote a packet of ours.
+    path_too_big, // R9
+    /// Those that quote what we did not send: another locator, another VN, too little to tell.
+    path_too_big_unmatched, // R9
+    /// Datagrams of other NVEs, or what looks like them, handed to control.
+    peer_datagrams, // R47
     /// ARP requests answered, the underlay's included.
     answered_arp,
     /// Neighbor solicitations answered, the underlay's included.
     answered_nd,
     /// Echo requests to an own locator answered.
     answered_echo,
-    /// Frames for unknown destinations that began a query (R34).
-    misses,
+    /// Frames for unknown destinations that began a query.
+    misses, // R34
     /// Frames that ended here as they should: announcements and the underlay's neighbor answers.
     consumed,
     /// Events that found their queue full.
     events_dropped,
-    /// Updates refused because a table was full or an index out of range (R13).
-    table_full,
+    /// Updates refused because a table was full or an index out of range.
+    table_full, // R13
     /// Updates applied.
     updates,
 }

@@ -227,8 +227,8 @@ impl Outcome {
             );
         }
         match self.complaints().as_slice() {
-            [] => text += "PASSED: all that R67 promises of a scan is so\n",
-            all => text += &format!("FAILED: R67 does not hold:\n{}\n", all.join("\n")),
+            [] => text += "PASSED: a scan costs others no more than it may\n",
+            all => text += &format!("FAILED: a scan costs others too much:\n{}\n", all.join("\n")),
         }
         text
     }
@@ -273,8 +273,11 @@ mod tests {
             make_bad(&mut outcome.beside[2]);
             assert!(!outcome.holds(), "{complaint}");
             let text = outcome.text();
-            assert!(text.contains("FAILED: R67 does not hold:\n") && text.contains(complaint), "{text}");
+            assert!(
+                text.contains("FAILED: a scan costs others too much:\n") && text.contains(complaint),
+                "{text}"
+            );
         }
-        assert!(storm().text().ends_with("PASSED: all that R67 promises of a scan is so\n"));
+        assert!(storm().text().ends_with("PASSED: a scan costs others no more than it may\n"));
     }
 }
