@@ -1,4 +1,4 @@
-//! `cargo xtask`: the house checks of this tree, and the map from requirements to tests.
+//! `scripts/xtask`: the house checks of this tree, and the map from requirements to tests.
 //!
 //! It reads the tree and changes nothing. It has no dependencies, so that it builds in seconds on a machine
 //! that has nothing else.
@@ -18,8 +18,8 @@ use requirements::Number;
 use tree::Tree;
 
 const USAGE: &str = "\
-usage: cargo xtask requirements [--tests R46]
-       cargo xtask check [NAME...]
+usage: scripts/xtask requirements [--tests R46]
+       scripts/xtask check [NAME...]
 
 requirements   each requirement of docs/requirements/ with its state and its tests, one a line
   --tests R46  only the tests of that requirement or clause, with file and line
