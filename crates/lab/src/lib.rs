@@ -5,6 +5,8 @@
 //! sends and judges, [`watch`] tells when frames arrive, [`scenario`] puts them together. [`mod@bench`] compares
 //! speeds. Integration tests use the same parts as the command `godwit-lab`.
 
+#![forbid(unsafe_code)]
+
 pub mod agent;
 pub mod bench;
 pub mod capture;

@@ -1,5 +1,7 @@
 //! `godwit-lab`: builds a data center out of network namespaces and runs scenarios in it.
 
+#![forbid(unsafe_code)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;

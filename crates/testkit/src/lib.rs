@@ -1,5 +1,7 @@
 //! Frame builders, captures and a seeded virtual fabric for tests.
 
+#![forbid(unsafe_code)]
+
 #[cfg(feature = "fabric")]
 pub mod fabric;
 pub mod frames;

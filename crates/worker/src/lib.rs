@@ -4,6 +4,8 @@
 //! [`command::Command`]s ([`orders::Orders`]) and hears of it by two: [`command::Reply`]s, never lost, and events, of
 //! which the newest is dropped and counted when their queue is full.
 
+#![forbid(unsafe_code)]
+
 pub mod command;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;

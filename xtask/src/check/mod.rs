@@ -8,6 +8,7 @@ mod width;
 
 use crate::finding::Finding;
 use crate::requirements;
+use crate::say;
 use crate::tree::Tree;
 
 /// A check: its name, what holds where it passes, and the check itself.
@@ -56,8 +57,8 @@ pub fn run(tree: &Tree, names: &[String]) -> Result<Vec<Finding>, String> {
     {
         let findings = (check.run)(tree)?;
         match findings.len() {
-            0 => println!("{}: {}", check.name, check.holds),
-            count => println!("{}: {count} to mend", check.name),
+            0 => say(&format!("{}: {}", check.name, check.holds)),
+            count => say(&format!("{}: {count} to mend", check.name)),
         }
         all.extend(findings);
     }

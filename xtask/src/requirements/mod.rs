@@ -9,6 +9,7 @@ mod uses;
 pub use number::{Number, find};
 
 use crate::finding::Finding;
+use crate::say;
 use crate::tree::Tree;
 use definitions::Definitions;
 use state::{Row, State};
@@ -59,7 +60,7 @@ fn print_map(definitions: &Definitions, rows: &[Row], tests: &[Shown]) {
         let state = rows.iter().find(|row| row.number == definition.number).map(|row| row.state.word());
         let shown: Vec<String> =
             tests.iter().filter(|test| test.shows(definition.number)).map(Shown::short).collect();
-        println!(
+        say(&format!(
             "{} {}: {}; {} tests{}{}",
             definition.number,
             definition.title,
@@ -67,13 +68,13 @@ fn print_map(definitions: &Definitions, rows: &[Row], tests: &[Shown]) {
             shown.len(),
             if shown.is_empty() { "" } else { ": " },
             shown.join(", ")
-        );
+        ));
     }
 }
 
 fn print_tests(tests: &[Shown], number: Number) {
     for test in tests.iter().filter(|test| test.shows(number)) {
-        println!("{}:{} {}", test.file, test.line, test.name);
+        say(&format!("{}:{} {}", test.file, test.line, test.name));
     }
 }
 
