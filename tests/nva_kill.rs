@@ -5,6 +5,6 @@ use crate::common::lab;
 
 #[test]
 fn moves_survive_the_nvas_death() {
-    let (output, _) = lab(&["nva-kill"]);
+    let (output, _) = lab(&["nva-kill", "--rate", "1000"]);
     assert!(output.status.success(), "the scenario failed");
 }
