@@ -5,6 +5,6 @@ use crate::common::lab;
 
 #[test]
 fn r47_r48_a_sender_without_an_nva_loses_nothing_and_is_redirected_within_50_ms() {
-    let (output, _) = lab(&["frozen-sender"]);
+    let (output, _) = lab(&["frozen-sender", "--rate", "1000", "--long-holds"]);
     assert!(output.status.success(), "the scenario found fault");
 }

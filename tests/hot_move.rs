@@ -4,9 +4,13 @@
 use crate::common::lab;
 use serde_json::Value;
 
+/// A move by a rate and holds that have room for what comes while a busy machine keeps a switch from its core for
+/// seconds.
+const PATIENT: [&str; 3] = ["hot-move", "--rate=1000", "--long-holds"];
+
 #[track_caller]
 fn nothing_lost(args: &[&str], runs: usize) {
-    let (output, report) = lab(&[&["hot-move"], args].concat());
+    let (output, report) = lab(args);
     assert!(output.status.success(), "the scenario failed");
     let found = report["runs"].as_array().expect("runs");
     assert_eq!(found.len(), runs);
@@ -25,34 +29,38 @@ fn nothing_lost(args: &[&str], runs: usize) {
     }
 }
 
+/// As `scripts/run` shows it, but for the holds.
 #[test]
 fn r49_all_four_combinations_lose_nothing() {
-    nothing_lost(&[], 4);
+    nothing_lost(&["hot-move", "--rate=5000", "--long-holds"], 4);
 }
 
 /// A hot move with two workers (R49).
 #[test]
 fn two_workers_with_hugepages_lose_nothing() {
-    nothing_lost(&["--workers", "0x3", "--inner", "4", "--outer", "6"], 1);
+    let args = ["--workers", "0x3", "--inner", "4", "--outer", "6"];
+    nothing_lost(&[&PATIENT[..], &args].concat(), 1);
 }
 
 /// A hot move without hugepages (R49).
 #[test]
 fn two_workers_without_hugepages_lose_nothing() {
-    nothing_lost(&["--workers", "0x3", "--hugepages", "never", "--inner", "6", "--outer", "4"], 1);
+    let args = ["--workers", "0x3", "--hugepages", "never", "--inner", "6", "--outer", "4"];
+    nothing_lost(&[&PATIENT[..], &args].concat(), 1);
 }
 
-/// A hot move with one worker (R49).
+/// A hot move with one worker (R49), with as much held as where nobody configures it.
 #[test]
 fn one_worker_without_hugepages_loses_nothing() {
-    nothing_lost(&["--workers", "0x1", "--hugepages", "never", "--inner", "4", "--outer", "4"], 1);
+    let args = ["hot-move", "--rate=1000", "--hugepages", "never", "--inner", "4", "--outer", "4"];
+    nothing_lost(&args, 1);
 }
 
 /// Linux under QEMU, migrated live (R11, R45): each move has QEMU's own downtime beside the silence at the peer.
 #[test]
 fn r49_a_real_guest_that_migrates_live_loses_nothing() {
-    let (output, report) =
-        lab(&["hot-move", "--guests", "qemu", "--moves", "3", "--inner", "4", "--outer", "6"]);
+    let args = ["--guests", "qemu", "--moves", "3", "--inner", "4", "--outer", "6"];
+    let (output, report) = lab(&[&PATIENT[..], &args].concat());
     assert!(output.status.success(), "the scenario failed");
     let run = &report["runs"][0];
     assert_eq!((&run["lost"], &run["duplicated"], &run["tcp_alive"]), (&0.into(), &0.into(), &true.into()));
@@ -65,7 +73,7 @@ fn r49_a_real_guest_that_migrates_live_loses_nothing() {
 /// The new host lets the VM stand still for a second: what comes meanwhile waits (R45).
 #[test]
 fn r45_a_vm_that_stands_still_for_a_second_at_its_new_host_loses_nothing() {
-    unusual(&["--pause-destination", "1s", "--moves", "2", "--rate", "2000"], 2);
+    unusual(&["--pause-destination", "1s", "--moves", "2"], 2);
 }
 
 /// The same with Linux under QEMU, whose queue takes 256 frames: what was held comes no faster than it is taken.
@@ -88,8 +96,8 @@ fn r49_r72_moves_called_off_and_an_nva_that_is_far_away_and_dies_lose_nothing() 
 
 #[track_caller]
 fn unusual(args: &[&str], moves: u64) -> Value {
-    let fixed = ["hot-move", "--inner", "6", "--outer", "4", "--duration-per-move", "1.2"];
-    let (output, report) = lab(&[&fixed, args].concat());
+    let fixed = ["--inner", "6", "--outer", "4", "--duration-per-move", "1.2"];
+    let (output, report) = lab(&[&PATIENT[..], &fixed, args].concat());
     assert!(output.status.success(), "the scenario failed");
     let run = &report["runs"][0];
     assert_eq!((&run["lost"], &run["duplicated"], &run["tcp_alive"]), (&0.into(), &0.into(), &true.into()));
@@ -101,9 +109,9 @@ fn unusual(args: &[&str], moves: u64) -> Value {
 /// and what went on in flight is whole on the wire, as tshark sees it (R44).
 #[test]
 fn r44_r75_in_flight_frames_are_whole_and_move_show_tells_what_happened() {
-    let how = ["--abort-one", "--capture", "--moves", "3", "--rate", "2000", "--big-every", "2"];
-    let args = ["hot-move", "--inner", "4", "--outer", "6", "--duration-per-move", "1.2"];
-    let (output, report) = lab(&[&args[..], &how].concat());
+    let how = ["--abort-one", "--capture", "--moves", "3", "--big-every", "2"];
+    let args = ["--inner", "4", "--outer", "6", "--duration-per-move", "1.2"];
+    let (output, report) = lab(&[&PATIENT[..], &args, &how].concat());
     assert!(output.status.success(), "the scenario failed");
     let run = &report["runs"][0];
     let seen = &run["relayed"];

@@ -6,6 +6,6 @@ use crate::common::lab;
 /// Moves end in one owner though the NVA is killed at any point (R72, R73).
 #[test]
 fn moves_survive_the_nvas_death() {
-    let (output, _) = lab(&["nva-kill"]);
+    let (output, _) = lab(&["nva-kill", "--rate", "1000", "--long-holds"]);
     assert!(output.status.success(), "the scenario failed");
 }

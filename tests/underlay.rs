@@ -56,17 +56,18 @@ fn locators_answer_and_the_rest_goes_to_the_exception_port() {
     assert!(ok && status.contains("198.18.0.2"), "the peer is a known neighbor: {status}");
 }
 
-/// Sends a request for the locator behind an 802.1Q tag and prints what comes back: the first bytes of each reply.
+/// Sends requests for the locator behind an 802.1Q tag, for so many seconds, and prints what comes back: the first
+/// bytes of a reply.
 const TAGGED_REQUEST: &str = r#"
 import socket, sys, time
-tci = int(sys.argv[1])
+tci, seconds = int(sys.argv[1]), int(sys.argv[2])
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 s.bind(("eth0", 0))
 s.settimeout(0.2)
 own = bytes.fromhex("029900000009")
 arp = bytes.fromhex("0001080006040001") + own + bytes([198, 18, 0, 9]) + bytes(6) + bytes([198, 18, 0, 1])
 frame = b"\xff" * 6 + own + b"\x81\x00" + tci.to_bytes(2, "big") + b"\x08\x06" + arp
-end = time.time() + 3
+end = time.time() + seconds
 while time.time() < end:
     s.send(frame.ljust(64, b"\0"))
     try:
@@ -86,10 +87,10 @@ fn r95_a_priority_tagged_request_is_answered_and_a_vlans_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let (a, peer) = wire();
     let _switch = start(&a, folder.path());
-    let ask = |tci: &str| peer.run(&["python3", "-c", TAGGED_REQUEST, tci]);
-    assert_eq!(ask("0").trim(), "answered 0806");
-    assert_eq!(ask("49152").trim(), "answered 0806");
-    assert_eq!(ask("5").trim(), "silent");
+    let ask = |tci: &str, seconds: &str| peer.run(&["python3", "-c", TAGGED_REQUEST, tci, seconds]);
+    assert_eq!(ask("0", "30").trim(), "answered 0806");
+    assert_eq!(ask("49152", "30").trim(), "answered 0806");
+    assert_eq!(ask("5", "3").trim(), "silent");
 }
 
 /// Port v is there with a queue for each of two workers.

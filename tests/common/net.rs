@@ -1,5 +1,6 @@
 //! Namespaces, and a switch in one of them.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::thread::sleep;
@@ -103,6 +104,14 @@ pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Whether the first `count` requests of a row of pings were answered, by what ping printed.
+pub fn answered(text: &str, count: u32) -> bool {
+    let answers = text.lines().filter(|l| l.contains("bytes from"));
+    let number = |l: &str| l.split_once("icmp_seq=")?.1.split(' ').next()?.parse::<u32>().ok();
+    let numbers: HashSet<u32> = answers.filter_map(number).collect();
+    (1..=count).all(|n| numbers.contains(&n))
+}
+
 /// `godwitctl` at the switch that was started in that folder; whether it succeeded and what it said.
 pub fn ctl(folder: &Path, args: &[&str]) -> (bool, String) {
     ctl_at(&folder.join("a.sock"), args)
@@ -110,7 +119,8 @@ pub fn ctl(folder: &Path, args: &[&str]) -> (bool, String) {
 
 /// `godwitctl` at the switch with that admin socket; whether it succeeded and what it said.
 pub fn ctl_at(socket: &Path, args: &[&str]) -> (bool, String) {
-    let out = Command::new(program("godwitctl")).arg("--socket").arg(socket).args(args).output();
+    let mut ctl = Command::new(program("godwitctl"));
+    let out = ctl.args(["--timeout", "60", "--socket"]).arg(socket).args(args).output();
     let out = out.expect("godwitctl runs");
     let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     println!("godwitctl {args:?}: {}\n{text}", out.status);

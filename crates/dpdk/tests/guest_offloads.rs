@@ -49,7 +49,7 @@ fn guest(n: usize, socket: &Path, pool: &Arc<Mempool>, able: bool) -> End {
 }
 
 fn until<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(done) = f() {
             return done;

@@ -107,7 +107,7 @@ fn tap(pool: &std::sync::Arc<godwit_dpdk::Mempool>) {
     let frame = [[0xff; 6].as_slice(), &[2, 0, 0, 0, 0, 9], &[0x88, 0xb5], &[0x5a; 46]].concat();
     send_from_kernel(&frame).expect("sent");
     let mut pkts: Vec<Mbuf> = Vec::with_capacity(BURST);
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !pkts.iter().any(|m| m.data() == frame) {
         assert!(Instant::now() < deadline, "the kernel's frame never came");
         Mbuf::free_all(&mut pkts);

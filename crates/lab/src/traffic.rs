@@ -14,8 +14,10 @@ const PROBE_PORT: u16 = 4000;
 const TCP_PORT: u16 = 5000;
 /// How long two VMs may take to find each other at first.
 const MEET_PATIENCE: Duration = Duration::from_secs(15);
-/// What is under way when senders stop arrives within this, or never.
+/// What is under way when senders stop, a second copy of a packet for instance, has so long to arrive,
 const DRAIN: Duration = Duration::from_millis(700);
+/// and longer where packets are still missing: until nothing has come for so long.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long a TCP connection may stand still before it counts as dead; its timers back off to
 /// seconds when several segments in a row are lost.
 const TCP_PATIENCE: Duration = Duration::from_secs(15);
@@ -130,11 +132,19 @@ impl Traffic {
     pub fn finish(&self, a: &mut Agent, b: &mut Agent) -> Result<Talk> {
         a.order(&Request::Stop)?;
         b.order(&Request::Stop)?;
-        std::thread::sleep(DRAIN);
+        drain(std::slice::from_ref(self), a, b)?;
         self.judge(a, b)
     }
 
-    /// Compares what two stopped ends sent and received.
+    /// Packets that have not arrived, and those that have.
+    fn missing_and_received(&self, a: &mut Agent, b: &mut Agent) -> Result<(u64, u64)> {
+        let (at_a, at_b) = (a.probe_report(self.probe, 0)?, b.probe_report(self.probe, 0)?);
+        let missing = |sent: u64, received: u64| sent.saturating_sub(received);
+        let all = missing(at_a.sent, at_b.received) + missing(at_b.sent, at_a.received);
+        Ok((all, at_a.received + at_b.received))
+    }
+
+    /// Compares what two stopped ends sent and received, after [`drain`].
     ///
     /// # Errors
     /// Where an agent does not answer.
@@ -162,6 +172,30 @@ impl Traffic {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// Waits until what two stopped ends have sent each other has arrived, or nothing more comes. A busy machine may keep
+/// packets on their way for long.
+///
+/// # Errors
+/// Where an agent does not answer.
+pub fn drain(talks: &[Traffic], a: &mut Agent, b: &mut Agent) -> Result<()> {
+    std::thread::sleep(DRAIN);
+    let (mut known, mut since) = (0, Instant::now());
+    loop {
+        let (mut missing, mut received) = (0, 0);
+        for talk in talks {
+            let of_talk = talk.missing_and_received(a, b)?;
+            (missing, received) = (missing + of_talk.0, received + of_talk.1);
+        }
+        if received > known {
+            (known, since) = (received, Instant::now());
+        }
+        if missing == 0 || since.elapsed() > QUIET {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -51,8 +51,11 @@ fn connect(to: SocketAddr) -> Result<TcpStream> {
 /// # Errors
 /// Where the port is taken, or the connection breaks.
 pub fn receive(port: u16, file: &Path) -> Result<()> {
+    take(&TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?, file)
+}
+
+fn take(listener: &TcpListener, file: &Path) -> Result<()> {
     let mut to = File::create(file).with_context(|| file.display().to_string())?;
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
     let (mut stream, _) = listener.accept()?;
     std::io::copy(&mut stream, &mut to)?;
     Ok(to.sync_all()?)
@@ -68,9 +71,9 @@ mod tests {
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         let bytes: Vec<u8> = (0..300_000u32).map(|i| (i * 31 + i / 256) as u8).collect();
         std::fs::write(&from, &bytes).unwrap();
-        // A port that was free a moment ago.
-        let port = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port();
-        let receiver = std::thread::spawn(move || receive(port, &to).map(|()| std::fs::read(&to).unwrap()));
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let receiver = std::thread::spawn(move || take(&listener, &to).map(|()| std::fs::read(&to).unwrap()));
         send(([127, 0, 0, 1], port).into(), &from).unwrap();
         assert_eq!(receiver.join().unwrap().unwrap(), bytes);
     }

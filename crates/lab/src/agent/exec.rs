@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn output_and_exit_code_come_back() {
-        let report = sh("echo out; echo err >&2; exit 7", 5000);
+        let report = sh("echo out; echo err >&2; exit 7", 30_000);
         assert_eq!(report, ExecReport { code: Some(7), output: "out\nerr\n".into(), timed_out: false });
         assert!(run(&["/nonexistent".into()], Duration::ZERO).is_err());
         assert!(run(&[], Duration::ZERO).is_err());

@@ -136,13 +136,13 @@ mod tests {
         while sent.load(Ordering::Relaxed) < 1000 {
             std::thread::yield_now();
         }
-        assert!(gate.shut(Duration::from_secs(5)));
+        assert!(gate.shut(Duration::from_secs(30)));
         let before = sent.load(Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(sent.load(Ordering::Relaxed), before);
         gate.stop();
         gate.open();
         thread.join().unwrap();
-        assert!(gate.shut(Duration::from_secs(1)), "nobody is left to wait for");
+        assert!(gate.shut(Duration::from_secs(30)), "nobody is left to wait for");
     }
 }

@@ -27,7 +27,7 @@ use self::proto::{InterfaceStats, Reply, Request, Stats};
 use self::tcp::Transfer;
 
 /// How long senders may take to come to the gate.
-const PAUSE_PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Serves the lab over the socket at `path` until it says [`Request::Quit`].
 ///
@@ -157,6 +157,13 @@ fn udp6_receive_errors(snmp6: &str) -> u64 {
     pairs.find(|(n, _)| *n == "Udp6RcvbufErrors").and_then(|(_, v)| v.trim().parse().ok()).unwrap_or(0)
 }
 
+/// Whether an address was taken, as a port that was free a moment ago may be.
+#[cfg(test)]
+fn is_taken(error: &anyhow::Error) -> bool {
+    let io = error.root_cause().downcast_ref::<std::io::Error>();
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::AddrInUse)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +184,7 @@ mod tests {
             let path = path.clone();
             std::thread::spawn(move || serve(&path))
         };
-        let mut agent = client::Agent::connect(&path, Duration::from_secs(5)).unwrap();
+        let mut agent = client::Agent::connect(&path, Duration::from_secs(30)).unwrap();
         agent.order(&Request::Hello).unwrap();
         let error = agent.tcp_status(3).unwrap_err();
         assert!(error.to_string().contains("no transfer 3"), "{error}");

@@ -267,6 +267,7 @@ impl Receiver {
 
 #[cfg(test)]
 mod tests {
+    use super::super::is_taken;
     use super::*;
 
     fn spec(local: u16, peer: u16) -> ProbeSpec {
@@ -285,27 +286,50 @@ mod tests {
         UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     }
 
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Two probes that talk to each other; another test may take a free port before they do.
+    fn pair(ga: &Arc<Gate>, gb: &Arc<Gate>) -> (Probe, Probe) {
+        loop {
+            let (pa, pb) = (free_port(), free_port());
+            match (Probe::open(spec(pa, pb), ga.clone()), Probe::open(spec(pb, pa), gb.clone())) {
+                (Ok(a), Ok(b)) => return (a, b),
+                (Err(e), _) | (_, Err(e)) => assert!(is_taken(&e), "{e:#}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn wait(mut done: impl FnMut() -> bool) {
+        let give_up = now_ns() + PATIENCE.as_nanos() as u64;
+        while !done() {
+            assert!(now_ns() < give_up);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     #[test]
     fn two_probes_on_the_loopback_lose_nothing_over_a_pause() {
         let (ga, gb) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
-        let (pa, pb) = (free_port(), free_port());
-        let a = Probe::open(spec(pa, pb), ga.clone()).unwrap();
-        let b = Probe::open(spec(pb, pa), gb.clone()).unwrap();
-        a.meet(Duration::from_secs(5)).unwrap();
-        b.meet(Duration::from_secs(5)).unwrap();
+        let (a, b) = pair(&ga, &gb);
+        a.meet(PATIENCE).unwrap();
+        b.meet(PATIENCE).unwrap();
         ga.open();
         gb.open();
-        thread::sleep(Duration::from_millis(200));
-        assert!(ga.shut(Duration::from_secs(2)));
+        wait(|| a.report(0).sent >= 150);
+        assert!(ga.shut(PATIENCE));
         let still = a.report(0).sent;
+        wait(|| b.report(0).received == still);
         thread::sleep(Duration::from_millis(100));
         assert_eq!(a.report(0).sent, still);
         ga.open();
-        thread::sleep(Duration::from_millis(200));
+        wait(|| a.report(0).sent > still + 300);
         ga.stop();
         gb.stop();
-        thread::sleep(Duration::from_millis(300));
-        let (ra, rb) = (a.report(b.report(0).sent), b.report(a.report(0).sent));
+        assert!(ga.shut(PATIENCE) && gb.shut(PATIENCE), "both senders have ended");
+        let (sent_a, sent_b) = (a.report(0).sent, b.report(0).sent);
+        wait(|| a.report(0).received == sent_b && b.report(0).received == sent_a);
+        let (ra, rb) = (a.report(sent_b), b.report(sent_a));
         assert!(ra.sent > 300, "{ra:?}");
         assert_eq!((ra.received, rb.received), (rb.sent, ra.sent));
         assert_eq!(ra.duplicated + rb.duplicated + ra.corrupt + rb.corrupt, 0);

@@ -139,23 +139,44 @@ impl Transfer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::is_taken;
     use super::*;
 
     #[test]
     fn a_transfer_arrives_whole_and_at_its_rate() {
+        const RATE_BIT: u64 = 20_000_000;
         let gate = Arc::new(Gate::default());
-        let local = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let spec = |seed| TcpSpec { seed, rate_bit: 20_000_000 };
-        let a = Transfer::listen(local, spec(11), gate.clone()).unwrap();
+        let spec = |seed| TcpSpec { seed, rate_bit: RATE_BIT };
+        let (local, a) = loop {
+            // Another test may take the free port in between.
+            let local = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            match Transfer::listen(local, spec(11), gate.clone()) {
+                Ok(a) => break (local, a),
+                Err(e) => assert!(is_taken(&e), "{e:#}"),
+            }
+        };
         let b = Transfer::connect(local, spec(!11), gate.clone()).unwrap();
+        let started = now_ns();
         gate.open();
-        thread::sleep(Duration::from_millis(500));
+        let both = |done: fn(&TcpReport) -> bool| {
+            let over = |t: &Transfer| done(&t.report()) || t.report().error.is_some();
+            let give_up = now_ns() + 20_000_000_000;
+            while !(over(&a) && over(&b)) && now_ns() < give_up {
+                thread::sleep(Duration::from_millis(5));
+            }
+        };
+        both(|r| r.sent >= 500_000);
         gate.stop();
-        thread::sleep(Duration::from_millis(300));
+        both(|r| r.peer_done);
+        // The senders may have been kept from their end for a while, and send at their rate until then.
+        let took_ns = now_ns() - started;
         let (a, b) = (a.report(), b.report());
         assert!(a.error.is_none() && b.error.is_none(), "{a:?} {b:?}");
         assert!(a.peer_done && b.peer_done);
         assert_eq!((a.sent, b.sent), (b.received, a.received));
-        assert!((500_000..2_000_000).contains(&a.sent), "{a:?}");
+        let most = (took_ns + BACKLOG_NS) * (RATE_BIT / 8) / 1_000_000_000 + CHUNK as u64;
+        for end in [&a, &b] {
+            assert!((500_000..=most).contains(&end.sent), "{end:?}, at most {most}");
+        }
     }
 }

@@ -38,6 +38,8 @@ pub const VNI: u32 = 100;
 pub const VN: &str = "blue";
 /// The NVA on the management network; NVE number n is n above it.
 const MANAGEMENT_NET: [u8; 3] = [198, 18, 255];
+/// Seconds for which the operator's command waits for an answer.
+pub const CTL_PATIENCE_S: &str = "60";
 /// How long a VM may take to be known at its NVE after it announced itself.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -354,7 +356,7 @@ impl Lab {
     /// # Errors
     /// Where it fails; the error has what it said.
     pub fn ctl(&self, args: &[&str]) -> Result<String> {
-        let mut all = vec!["--nva", &self.nva.url];
+        let mut all = vec!["--timeout", CTL_PATIENCE_S, "--nva", &self.nva.url];
         all.extend(args);
         crate::cmd::run_in(&self.namespace("nva"), &self.bins.ctl.to_string_lossy(), &all)
     }

@@ -15,8 +15,9 @@ use super::rpc::{Admin, Operator, Rpc};
 use super::topology::UPLINK;
 use crate::cmd;
 
-/// How long a program may take to be ready; starting a DPDK process on a busy machine takes seconds.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a program may take to be ready; starting a DPDK process on a busy machine takes seconds, and a lab starts
+/// many of them.
+const START_PATIENCE: Duration = Duration::from_secs(120);
 /// The NVA's port.
 pub const NVA_PORT: u16 = 6640;
 
@@ -96,6 +97,8 @@ pub struct SwitchOptions {
     pub postcopy_core: Option<usize>,
     /// Records are pulled when they are needed, instead of pushed beforehand (R34, R40).
     pub pull: bool,
+    /// Packets of VMs on the move are held as long, and as many of them, as can be configured (R45).
+    pub long_holds: bool,
 }
 
 impl SwitchOptions {
@@ -120,6 +123,7 @@ impl Default for SwitchOptions {
             uplink_queues: 1,
             postcopy_core: None,
             pull: false,
+            long_holds: true,
         }
     }
 }
@@ -244,15 +248,20 @@ pub fn uplink_text(loc: Locator, options: &SwitchOptions) -> String {
     text
 }
 
+/// As long and as many as a switch may hold: many processes share the lab's machine, and may be kept from their cores
+/// for seconds in the midst of a move.
+const LONG_HOLDS: &str = "handover_hold_ms = 10000\nhandover_hold_packets = 65536\n";
+
 /// A switch's configuration file.
 fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {
     let SwitchOptions { workers, hugepages, forward_in_flight, idle_sleep_us, postcopy_core, pull, .. } =
         options;
+    let holds = if options.long_holds { LONG_HOLDS } else { "" };
     let kept = postcopy_core.map_or(String::new(), |core| format!("postcopy_core = {core}\n"));
     let mut text = format!(
         "[nve]\nid = \"{name}\"\nworkers = \"{workers}\"\ncontrol_core = {}\nnva = \"{nva_url}\"\n\
          admin_socket = \"{}\"\nidle_sleep_us = {idle_sleep_us}\nhugepages = \"{}\"\nmemory_mb = 128\n\
-         forward_in_flight = {forward_in_flight}\n{kept}\n{uplinks}",
+         forward_in_flight = {forward_in_flight}\n{kept}{holds}\n{uplinks}",
         control_core(),
         socket.display(),
         hugepages.as_str(),
@@ -395,5 +404,14 @@ mod tests {
         assert!(
             text(false, true).contains("ipv6 = \"2001:db8:18::2/64\"") && !text(false, true).contains("ipv4")
         );
+    }
+
+    #[test]
+    fn a_configuration_holds_for_long_where_it_shall() {
+        for long_holds in [false, true] {
+            let options = SwitchOptions { long_holds, ..SwitchOptions::default() };
+            let text = config_text("b", "", &options, Path::new("/tmp/b.sock"), "http://198.18.255.1:6640");
+            assert_eq!(text.contains("handover_hold_"), long_holds, "{text}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::cmd;
 
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last frames of a paused guest may take to reach its switch.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Who a VM is.
 #[derive(Clone, Debug)]

@@ -218,7 +218,7 @@ impl BareMetal {
         let time = Duration::from_secs_f64(self.duration);
         let [inner4, inner6] = converse(&mut agent_v, &mut agent_x, &talks, time)?;
         let capture = capture.finish(remote, mtu)?;
-        println!("{}", indented(&machine.sh(&format!("godwitctl --socket {SOCKET} counters"))?));
+        println!("{}", indented(&machine.sh(&format!("godwitctl --timeout 20 --socket {SOCKET} counters"))?));
         let queues = received(&mut machine, uplink)?;
         stop_and_give_back(&mut machine)?;
         machine.shut_down()?;
@@ -285,7 +285,9 @@ impl Site {
     fn start_machine(&self, uplink: Card, v: &VmSpec, x: &VmSpec, mtu: u32) -> Result<Guest> {
         let wire = self.ns("wire");
         let tap = |name: &str, card: Card| format!("tuntap add dev {name} mode tap{}", card.tap().0);
-        let taps = [tap(UPLINK_TAP, uplink), tap(PORT_TAP, Card::Virtio)];
+        // What an emulated machine does not take at once waits in its tap.
+        let queue = |name: &str| format!("link set {name} txqueuelen 10000");
+        let taps = [tap(UPLINK_TAP, uplink), tap(PORT_TAP, Card::Virtio), queue(UPLINK_TAP), queue(PORT_TAP)];
         cmd::ip_batch(&wire, &taps)?;
         let kernel = Kernel::get()?;
         let image = self.dir.join("machine.cpio");
@@ -392,7 +394,7 @@ fn bind_cards(machine: &mut Guest) -> Result<()> {
 
 /// What each worker received from each card, by the switch's own command.
 fn received(machine: &mut Guest, uplink: Card) -> Result<Vec<Received>> {
-    let text = machine.sh(&format!("godwitctl --socket {SOCKET} --json counters"))?;
+    let text = machine.sh(&format!("godwitctl --timeout 20 --socket {SOCKET} --json counters"))?;
     let json: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("counters: {text}"))?;
     let all = json["counters"].as_array().context("counters")?;
     let at = |port: &str, worker: u64| {

@@ -25,7 +25,7 @@ const QUIET: Duration = Duration::from_millis(700);
 /// QEMU's five announcements take 0.8 s.
 const ROUNDS: Duration = Duration::from_millis(1200);
 /// An announcement leads to a record within this, on whatever machine.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Options of `godwit-lab guest`.
 #[derive(Clone, Debug, Args)]

@@ -21,7 +21,7 @@ use crate::lab::process::Process;
 use crate::lab::topology::{self, GUEST_MTU, UPLINK};
 use crate::lab::vm::{VmSpec, start_agent};
 use crate::lab::{Lab, LabSpec, VNI};
-use crate::traffic::{End, Stream, Talk, Traffic, TrafficSpec, run};
+use crate::traffic::{End, Stream, Talk, Traffic, TrafficSpec, drain, run};
 
 /// The foreign NVE: its name in the directory, and its number among the locators.
 pub(super) const FOREIGN: &str = "linux";
@@ -136,7 +136,7 @@ pub(super) fn converse(v: &mut Agent, x: &mut Agent, talks: &[Traffic], time: Du
     thread::sleep(time);
     v.order(&Request::Stop)?;
     x.order(&Request::Stop)?;
-    thread::sleep(Duration::from_millis(700));
+    drain(&talks[..2], v, x)?;
     Ok([talks[0].judge(v, x)?, talks[1].judge(v, x)?])
 }
 

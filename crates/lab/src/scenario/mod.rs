@@ -48,6 +48,10 @@ pub struct Common {
     /// Receive and send queues of each uplink
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub uplink_queues: u32,
+    /// Switches hold packets of VMs on the move for up to ten seconds, since their processes share one machine that
+    /// may be busy
+    #[arg(long)]
+    pub long_holds: bool,
     /// Also write the results to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -112,6 +116,7 @@ impl Common {
             uplink_queues: self.uplink_queues,
             postcopy_core: None,
             pull: false,
+            long_holds: self.long_holds,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec, VNI};
 use crate::mover::{How, Moved, hot_move};
 use crate::random::Dice;
-use crate::traffic::{Stream, Talk, run};
+use crate::traffic::{Stream, Talk, Traffic, drain, run};
 
 const ROUND: [&str; 3] = ["a", "b", "c"];
 /// How long directory and switches may take to agree after the last restart.
@@ -108,9 +108,13 @@ impl NvaKill {
         for name in ["p", "q", "v"] {
             lab.vm(name)?.agent.order(&Request::Stop)?;
         }
-        thread::sleep(Duration::from_millis(700));
-        let moving = with_agents(lab, ("v", "p"), |v, p| moving.judge(v, p))?;
-        let staying = with_agents(lab, ("q", "p"), |q, p| staying.judge(q, p))?;
+        let mut judge = |pair, talk: Traffic| {
+            with_agents(lab, pair, |a, b| {
+                drain(std::slice::from_ref(&talk), a, b)?;
+                talk.judge(a, b)
+            })
+        };
+        let (moving, staying) = (judge(("v", "p"), moving)?, judge(("q", "p"), staying)?);
         lab.check_processes()?;
         self.verdict(&outcomes, &agreement, &moving, &staying)
     }

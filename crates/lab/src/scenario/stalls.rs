@@ -175,6 +175,8 @@ impl Stalls {
         let how = How { silent: true, ..How::default() };
         let moved = hot_move(lab, V, to, &format!("{}-move-{n}", lab.id), how);
         let ended = striker.join().map_err(|_| anyhow::anyhow!("the striker panicked"))??;
+        // The move may have come to its end later.
+        let ended = ended.max(Instant::now());
         let moved = moved?;
         // Who was asked answers; who asks stands where nothing stood still, as far as there is one.
         let pairs = [("q", V), ("p", V), ("q", "p"), ("p", "q"), (V, "q"), (V, "p")];

@@ -14,7 +14,8 @@ pub struct Process {
 
 fn command(data: &Path) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_godwit-nva"));
-    c.args(["--listen", "127.0.0.1:0", "--log", "warn", "--data"]).arg(data);
+    // A test that was kept from its core for a while is no NVE that is away.
+    c.args(["--listen", "127.0.0.1:0", "--log", "warn", "--keepalive-ms", "60000", "--data"]).arg(data);
     c.stdout(Stdio::piped()).stderr(Stdio::piped());
     c
 }

@@ -84,7 +84,7 @@ pub struct Beside {
     pub resolution_ms: Option<[f64; 3]>,
     /// Questions that were put.
     pub resolutions: usize,
-    /// Of these, those without an answer within a second.
+    /// Of these, those without an answer within ten seconds.
     pub unanswered: usize,
 }
 

@@ -20,9 +20,6 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 /// From one question to the next: far below what a port may ask (R67).
 const PERIOD: Duration = Duration::from_millis(40);
-/// A question without an answer after this is lost.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// The asking VM.
 pub struct Resolver {
     /// The namespace of its end of the wire.
@@ -40,20 +37,20 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Asks for new addresses during `window`; how long each answer took, `None` where none came.
+    /// Asks for new addresses during `window`; how long each answer took, `None` where none came within `patience`.
     ///
     /// # Errors
     /// Where its interface cannot be used.
-    pub fn ask(&mut self, window: Duration) -> Result<Vec<Option<Duration>>> {
+    pub fn ask(&mut self, window: Duration, patience: Duration) -> Result<Vec<Option<Duration>>> {
         // A thread of its own, for it changes namespaces.
         let this = &*self;
-        let asked = thread::scope(|s| s.spawn(|| this.run(window)).join());
+        let asked = thread::scope(|s| s.spawn(|| this.run(window, patience)).join());
         let asked = asked.map_err(|_| anyhow!("the asking thread panicked"))??;
         self.next += asked.len() as u32;
         Ok(asked)
     }
 
-    fn run(&self, window: Duration) -> Result<Vec<Option<Duration>>> {
+    fn run(&self, window: Duration, patience: Duration) -> Result<Vec<Option<Duration>>> {
         let path = format!("/run/netns/{}", self.namespace);
         let ns = File::open(&path).with_context(|| format!("opening {path}"))?;
         setns(ns, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
@@ -72,7 +69,7 @@ impl Resolver {
             let request = frames::padded(frames::arp_request(self.mac, self.ip, target), 60);
             send(fd.as_raw_fd(), &request, MsgFlags::empty()).context("asking")?;
             let answer = frames::arp_reply(mac, target, self.mac, self.ip);
-            took.push(wait(fd.as_raw_fd(), asked, &answer)?);
+            took.push(wait(fd.as_raw_fd(), (asked, patience), &answer)?);
             thread::sleep(PERIOD.saturating_sub(asked.elapsed()));
         }
         Ok(took)
@@ -80,9 +77,9 @@ impl Resolver {
 }
 
 /// Waits for a frame whose ARP packet is that of `answer`.
-fn wait(fd: i32, asked: Instant, answer: &[u8]) -> Result<Option<Duration>> {
+fn wait(fd: i32, (asked, patience): (Instant, Duration), answer: &[u8]) -> Result<Option<Duration>> {
     let mut buffer = [0; 2048];
-    while asked.elapsed() < PATIENCE {
+    while asked.elapsed() < patience {
         match recv(fd, &mut buffer, MsgFlags::empty()) {
             Ok(n) if buffer.get(12..answer.len().min(n)) == answer.get(12..) => {
                 return Ok(Some(asked.elapsed()));

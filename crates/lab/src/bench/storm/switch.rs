@@ -32,6 +32,9 @@ pub const MEMORY_MB: usize = 256;
 /// The first directory's port; each switch has its own.
 const DIRECTORY_PORT: u16 = 6650;
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// A question without an answer after this is lost; sooner while the switch starts, where some are.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The VMs of the switch under test.
 const STEADY: (Mac, Ipv4Addr) = (Mac([2, 0x10, 0, 0, 0, 1]), Ipv4Addr::new(198, 51, 100, 1));
@@ -231,8 +234,8 @@ impl Switch {
                 std::thread::sleep(Duration::from_millis(100));
                 let after = self.admin.counters()?;
                 let delivered = delivered(&after, "steady") - delivered(&before, "steady");
-                if delivered > 0.0 && self.resolver.ask(Duration::from_millis(1))?.iter().all(Option::is_some)
-                {
+                let once = Duration::from_millis(1);
+                if delivered > 0.0 && self.resolver.ask(once, FIRST_PATIENCE)?.iter().all(Option::is_some) {
                     return Ok(());
                 }
             }
@@ -257,7 +260,7 @@ impl Switch {
         self.admin.perf(true)?;
         drop(self.directory.take_questions());
         let (before, start) = (self.admin.counters()?, Instant::now());
-        let resolutions = self.resolver.ask(window)?;
+        let resolutions = self.resolver.ask(window, ANSWER_PATIENCE)?;
         let (after, seconds) = (self.admin.counters()?, start.elapsed().as_secs_f64());
         let asked = self.directory.take_questions();
         let by_neighbor = asked.iter().filter(|(q, at)| *at >= start && number_asked(q).is_none()).count();

@@ -13,7 +13,7 @@ use crate::mover::{How, hot_move};
 const PRIVACY: &str = "2001:db8:64::a5a5:beef";
 const LEASED: &str = "203.0.113.77";
 /// A learned address may take so long to be known everywhere.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(lab: &mut Lab) -> Result<bool> {
     println!("\nLearned addresses: guest g at a, guest x at c");

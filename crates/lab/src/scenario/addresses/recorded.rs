@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 
 use super::{ip, ping, ping_from, verdict, vm_set};
 use crate::cmd;
-use crate::lab::Lab;
 use crate::lab::topology::{GUEST, set_sysctls};
 use crate::lab::vm::VmSpec;
+use crate::lab::{CTL_PATIENCE_S, Lab};
 
 /// Addresses of the VM that has many, per family.
 const MANY: u8 = 20;
@@ -21,7 +21,7 @@ const FOREIGN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const STRANGE: &str = "203.0.113.99";
 const GAP: Duration = Duration::from_millis(10);
 /// What the operator allows works within this time.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(lab: &mut Lab) -> Result<bool> {
     println!("\nRecorded addresses: many, gw and s at a, x at c");
@@ -101,7 +101,7 @@ fn refused_and_allowed(lab: &mut Lab) -> Result<bool> {
     let port = lab.vms["s"].attached.clone().context("s is attached")?.port;
     let host = lab.nve("a")?;
     let socket = host.socket.display().to_string();
-    let args = ["--socket", &socket, "port", "show", &port];
+    let args = ["--timeout", CTL_PATIENCE_S, "--socket", &socket, "port", "show", &port];
     let shown = cmd::run_in(&host.namespace, &lab.bins.ctl.to_string_lossy(), &args)?;
     let refused = shown.lines().find(|l| l.contains("refused") && l.contains(STRANGE));
     good &= verdict(refused.is_some(), &format!("port show: {}", refused.unwrap_or("names nothing").trim()));

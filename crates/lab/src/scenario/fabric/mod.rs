@@ -27,6 +27,14 @@ pub struct Fabric {
     /// Seconds of traffic before, during and after the loss, each
     #[arg(long, default_value_t = 4.0, value_name = "S")]
     duration: f64,
+    /// Seconds that a busy machine may take to find an uplink lost, beside what the switch and BGP take
+    #[arg(long, default_value_t = 0.9, value_name = "S", value_parser = seconds)]
+    slack: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|s| (0.0..=60.0).contains(s));
+    seconds.ok_or_else(|| "seconds are a number from 0 to 60".into())
 }
 
 /// The parts, each in a lab of its own.

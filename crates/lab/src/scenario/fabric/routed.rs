@@ -24,7 +24,7 @@ use crate::lab::vm::{VmSpec, start_agent};
 use crate::lab::{Lab, LabSpec};
 use crate::scenario::interop::vxlan_device;
 use crate::scenario::report::{self, thousands};
-use crate::traffic::{End, Stream, Talk, Traffic, TrafficSpec, run};
+use crate::traffic::{End, Stream, Talk, Traffic, TrafficSpec, drain, run};
 
 /// The switch's locator, on its host's loopback.
 const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -41,8 +41,8 @@ const AGREE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(1900);
 /// A link that is gone is seen after so long.
 const LINK: Duration = Duration::from_millis(100);
-/// What a busy machine may take besides.
-const SLACK: Duration = Duration::from_millis(900);
+/// When both ends have agreed on the ways in use, what was sent before that has arrived or is lost after so long.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// How an uplink goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -66,11 +66,11 @@ impl Loss {
     }
 
     /// How long frames to the other NVE, and back, may be lost: what the switch takes, and what BGP takes at the
-    /// spine.
-    fn bounds(self) -> [Duration; 2] {
+    /// spine, and what a busy machine takes besides.
+    fn bounds(self, slack: Duration) -> [Duration; 2] {
         match self {
-            Loss::Silent => [SILENCE + SLACK, Duration::from_secs(HOLD_S) + SLACK],
-            Loss::Link => [LINK + SLACK; 2],
+            Loss::Silent => [SILENCE + slack, Duration::from_secs(HOLD_S) + slack],
+            Loss::Link => [LINK + slack; 2],
             Loss::TakenOut => [Duration::ZERO; 2],
         }
     }
@@ -86,10 +86,32 @@ struct Sum {
     hit: usize,
 }
 
-/// A while that begins with an uplink's loss, or its return.
+/// What a while begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Event {
+    /// Both uplinks are there, or one returns.
+    Both,
+    /// One is lost.
+    Lost(Loss),
+    /// Both ends have agreed on the other one.
+    Settled,
+}
+
+impl Event {
+    fn what(self) -> &'static str {
+        match self {
+            Event::Both => "both uplinks",
+            Event::Lost(loss) => loss.what(),
+            Event::Settled => "the other alone",
+        }
+    }
+}
+
+/// A while that begins with an uplink's loss, the agreement on the other, or its return.
 #[derive(Debug, Serialize)]
 struct Step {
-    loss: Option<Loss>,
+    begins: Event,
     there: Sum,
     back: Sum,
     /// Longest time for which frames may be lost, in milliseconds, there and back.
@@ -159,15 +181,17 @@ impl Fabric {
         let talks = self.open(lab, (&v, &x), &mut agent_x)?;
         run(&mut lab.vm("v")?.agent)?;
         run(&mut agent_x)?;
-        let mut begun = vec![(None, now_ns())];
+        let mut begun = vec![(Event::Both, now_ns())];
         let rest = || thread::sleep(Duration::from_secs_f64(self.duration));
         rest();
         for loss in [Loss::Silent, Loss::Link, Loss::TakenOut] {
-            begun.push((Some(loss), now_ns()));
+            begun.push((Event::Lost(loss), now_ns()));
             lose(lab, &routers, loss)?;
             agree(lab, &routers, 1)?;
+            thread::sleep(SETTLE);
+            begun.push((Event::Settled, now_ns()));
             rest();
-            begun.push((None, now_ns()));
+            begun.push((Event::Both, now_ns()));
             restore(lab, &routers, loss)?;
             agree(lab, &routers, 2)?;
             rest();
@@ -175,7 +199,7 @@ impl Fabric {
         let agent_v = &mut lab.vm("v")?.agent;
         agent_v.order(&Request::Stop)?;
         agent_x.order(&Request::Stop)?;
-        thread::sleep(Duration::from_millis(700));
+        drain(&talks, agent_v, &mut agent_x)?;
         let judged: Vec<Talk> =
             talks.iter().map(|t| t.judge(agent_v, &mut agent_x)).collect::<Result<_>>()?;
         lab.check_processes()?;
@@ -200,16 +224,20 @@ impl Fabric {
         Ok(talks)
     }
 
-    fn outcome(&self, talks: &[Talk], begun: &[(Option<Loss>, u64)]) -> Outcome {
+    fn outcome(&self, talks: &[Talk], begun: &[(Event, u64)]) -> Outcome {
+        let slack = Duration::from_secs_f64(self.slack);
         let ends = begun.iter().skip(1).map(|(_, at)| *at).chain([u64::MAX]);
-        let step = |(&(loss, from), to): (&(Option<Loss>, u64), u64)| {
+        let step = |(&(begins, from), to): (&(Event, u64), u64)| {
             let there = sum(talks.iter().map(|t| &t.a_to_b), from, to);
             let back = sum(talks.iter().map(|t| &t.b_to_a), from, to);
-            let bounds = loss.map_or([Duration::ZERO; 2], Loss::bounds);
+            let bounds = match begins {
+                Event::Lost(loss) => loss.bounds(slack),
+                Event::Both | Event::Settled => [Duration::ZERO; 2],
+            };
             let within =
                 |s: &Sum, bound: Duration| s.lost <= (f64::from(self.rate) * bound.as_secs_f64()) as u64;
             let passed = within(&there, bounds[0]) && within(&back, bounds[1]);
-            Step { loss, there, back, bounds_ms: bounds.map(|b| b.as_millis() as u64), passed }
+            Step { begins, there, back, bounds_ms: bounds.map(|b| b.as_millis() as u64), passed }
         };
         let steps: Vec<Step> = begun.iter().zip(ends).map(step).collect();
         let sound = |s: &Stream| s.sent > 0 && s.duplicated == 0 && s.corrupt == 0;
@@ -398,12 +426,13 @@ fn print_outcome(o: &Outcome) {
     println!("    {there} packets from v to x and {back} from x to v, in {} flows each", o.flows);
     for step in &o.steps {
         let of = |s: &Sum, bound: u64| {
-            let bound = if step.loss.is_some() { format!(" (at most {bound} ms)") } else { String::new() };
+            let lost = matches!(step.begins, Event::Lost(_));
+            let bound = if lost { format!(" (at most {bound} ms)") } else { String::new() };
             format!("{:>5} lost in {} flows, longest silence {:>5.0} ms{bound}", s.lost, s.hit, s.gap_ms)
         };
         println!(
             "    {:<18} v to x {}\n    {:<18} x to v {}",
-            step.loss.map_or("both uplinks", Loss::what),
+            step.begins.what(),
             of(&step.there, step.bounds_ms[0]),
             if step.passed { "" } else { "FAILED" },
             of(&step.back, step.bounds_ms[1]),

@@ -15,8 +15,9 @@ use crate::lab::process::Process;
 const FRR: &str = "/usr/lib/frr";
 /// How long a daemon may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A BGP session ends after so long without a word, in seconds.
-pub const HOLD_S: u64 = 3;
+/// Hold time of a BGP session, in seconds. At the least that is usual, three times the keepalive interval, a busy
+/// machine ends sessions that are well.
+pub const HOLD_S: u64 = 9;
 
 /// What a router's bgpd is told.
 pub struct Bgp {

@@ -14,7 +14,7 @@ use godwit_wire::Mac;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 
-use super::{FOUND, signal};
+use super::signal;
 use crate::agent::announce;
 use crate::agent::proto::Announcement;
 use crate::cmd;
@@ -28,6 +28,8 @@ const SWITCHES: [&str; 13] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", 
 const EACH: u8 = 16;
 /// So many workers share few cores.
 const IDLE_SLEEP_US: u32 = 1000;
+/// All are found within this time: thirteen switches and their NVA share one machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the NVA stands still.
 const STILL: Duration = Duration::from_secs(1);
 
@@ -98,10 +100,10 @@ fn judge(lab: &mut Lab, homes: &BTreeMap<String, (String, VmSpec)>) -> Result<bo
             );
             return Ok(true);
         }
-        if took > FOUND {
+        if took > PATIENCE {
             println!(
                 "  {} VMs started and were defined while the NVA stood still: {placed} located and {active} \
-                 ports active after {FOUND:?}",
+                 ports active after {PATIENCE:?}",
                 homes.len()
             );
             let lost = list.iter().filter(|vm| !is_placed(vm)).map(|vm| vm.name.as_str()).take(8);
