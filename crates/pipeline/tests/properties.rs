@@ -391,13 +391,13 @@ fn a_trace_reads_as_a_story() {
     let mut lab = Lab::new();
     let t = trace(&lab.tables, P1, &numbered(M1, R4, 1), lab.now);
     let want = "\
-port 1: VM 02:00:00:00:00:01 of VN 1, Activated (R15)
+port 1: VM 02:00:00:00:00:01 of VN 1, Activated
 frame: from 02:00:00:00:00:01 to 02:00:00:00:00:04, type 0x0800
-VN 1: VNI 1 (R13)
-source 02:00:00:00:00:01 is the port's VM (R65)
+VN 1: VNI 1
+source 02:00:00:00:00:01 is the port's VM
 destination 02:00:00:00:00:04 in VN 1: Remote { tunnel: TunnelIdx(0) }
-tunnel 0: to NVE 198.18.0.2, MTU 1600 (R8), by port 0 to the next hop 02:00:00:00:bb:00
-=> goes to NVE 198.18.0.2 (R1)
+tunnel 0: to NVE 198.18.0.2, MTU 1600, by port 0 to the next hop 02:00:00:00:bb:00
+=> goes to NVE 198.18.0.2
 ";
     assert_eq!(t.to_string(), want);
     lab.vm(M1, VmState::Paused { hold: limits(10, 1000) });
