@@ -8,6 +8,7 @@ pub mod message;
 mod oper;
 mod policy;
 pub mod timing;
+mod vn;
 
 use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,6 +21,7 @@ pub use addressing::{
 };
 pub use oper::{BadOperState, OperState};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
+pub use vn::VnSettings;
 
 /// The name of a Network Virtualization Edge, as the operator chose it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

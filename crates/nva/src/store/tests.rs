@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use godwit_model::{
     Allowed, BindingState, Bound, BoundIp, HandoverCounts, Learning, LearningOf, Location, Locators,
     MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, Policy, Unplanned, Version, VmRecord,
-    parse_rule,
+    VnSettings, parse_rule,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Prefix};
@@ -68,16 +68,35 @@ fn vn(n: u8, mtu: u16) -> VnRecord {
     VnRecord {
         vni: Vni::from_low24(n.into()),
         name: format!("vn{n}"),
-        mtu,
-        transparent_vlan: n > 2,
-        flood_silent: n > 3,
-        rarp: n > 4,
-        learning: LearningOf {
-            v4: (n > 1).then_some(Learning::Recorded),
-            v6: Some(Learning::Learned(n + 1)),
+        settings: VnSettings {
+            mtu,
+            transparent_vlan: n > 2,
+            flood_silent: n > 3,
+            rarp: n > 4,
+            learning: LearningOf {
+                v4: (n > 1).then_some(Learning::Recorded),
+                v6: Some(Learning::Learned(n + 1)),
+            },
+            unplanned: if n > 1 { Unplanned::Accept } else { Unplanned::Verify },
         },
-        unplanned: if n > 1 { Unplanned::Accept } else { Unplanned::Verify },
     }
+}
+
+#[test]
+fn a_vn_of_format_1_keeps_its_settings() {
+    // Name, number, MTU 1400, tags pass, flooded, claims refused, RARP answered, 8 learned IPv4 addresses.
+    let before = b"\x0a\x03vn7\x10\x07\x18\xf8\x0a\x20\x01\x38\x01\x40\x03\x48\x01\x5a\x02\x08\x08";
+    let learning = LearningOf { v4: Some(Learning::Learned(8)), v6: None };
+    let settings = VnSettings {
+        mtu: 1400,
+        transparent_vlan: true,
+        flood_silent: true,
+        rarp: true,
+        learning,
+        unplanned: Unplanned::Deny,
+    };
+    let expected = VnRecord { vni: Vni::from_low24(7), name: "vn7".into(), settings };
+    assert_eq!(super::codec::vn_from(before).unwrap(), expected);
 }
 
 fn nve(n: u8, foreign: bool) -> NveRecord {
