@@ -280,7 +280,14 @@ impl fmt::Display for MoveId {
 pub enum MoveMode {
     /// In running state: addresses and connections stay (R49).
     Hot,
-    /// Nobody ordered it: an NVE claimed a VM that another one had (R21).
+}
+
+/// How a move began.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MoveOrigin {
+    /// An operator or a VM manager ordered it (R49).
+    Ordered,
+    /// An NVE claimed a VM that another one had, without an order (R21).
     Unplanned,
 }
 
@@ -395,8 +402,10 @@ pub struct MoveRecord {
     pub from: NveId,
     /// The new NVE.
     pub to: NveId,
-    /// Hot, or not ordered at all.
+    /// How the VM moves.
     pub mode: MoveMode,
+    /// How it began.
+    pub origin: MoveOrigin,
     /// How far it is.
     pub phase: MovePhase,
     /// The version granted; `Version::ZERO` before.

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
     Allowed, BindRefusal, BindingState, Bound, BoundIp, ClaimCause, DenyReason, DirectoryMode, Gateway,
-    HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId, MoveMode, MovePhase,
-    MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Unplanned, Version, VmKey, VmRecord,
-    VnSettings,
+    HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId, MoveMode, MoveOrigin,
+    MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Unplanned, Version, VmKey,
+    VmRecord, VnSettings,
 };
 use godwit_nva_api::prost::Message as _;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
@@ -201,14 +201,16 @@ fn move_record() -> impl Strategy<Value = MoveRecord> {
     use MovePhase as P;
     let phases = [P::Preparing, P::Prepared, P::Paused, P::Granted, P::Done, P::Aborted, P::Failed];
     let who = (move_id(), name(), key(), nve(), nve());
-    (who, select(phases.to_vec()), version(), vec(step(), 0..4), vec((nve(), counts()), 0..3)).prop_map(
-        |((id, vm, key, from, to), phase, version, steps, counts)| MoveRecord {
+    let how = (select(phases.to_vec()), select([MoveOrigin::Ordered, MoveOrigin::Unplanned].to_vec()));
+    (who, how, version(), vec(step(), 0..4), vec((nve(), counts()), 0..3)).prop_map(
+        |((id, vm, key, from, to), (phase, origin), version, steps, counts)| MoveRecord {
             id,
             vm,
             key,
             from,
             to,
             mode: MoveMode::Hot,
+            origin,
             phase,
             version,
             steps,

@@ -277,9 +277,6 @@ impl Operator for Operators {
             0 => MoveMode::Hot,
             raw => convert::move_mode("mode", raw).map_err(invalid)?,
         };
-        if mode == MoveMode::Unplanned {
-            return Err(Status::invalid_argument("mode: an unplanned move cannot be ordered; use HOT"));
-        }
         let record =
             self.handle.order(move |d, now, wall| d.start_move(now, wall, &p.vm, &to, mode, &p.id)).await?;
         Ok(Response::new(record.into()))

@@ -141,6 +141,12 @@ pub(super) fn stored_move(m: &StoredMove) -> Vec<u8> {
 
 pub(super) fn move_from(bytes: &[u8]) -> Decoded<StoredMove> {
     let row = MoveRow::decode(bytes)?;
-    let record = row.record.ok_or_else(|| missing("move.record"))?;
+    let mut record = row.record.ok_or_else(|| missing("move.record"))?;
+    if record.origin == 0 {
+        // Of format 1, in which unplanned was a mode.
+        let unplanned = record.mode == 2;
+        let origin = if unplanned { v1::MoveOrigin::Unplanned } else { v1::MoveOrigin::Ordered };
+        (record.mode, record.origin) = (v1::MoveMode::Hot.into(), origin.into());
+    }
     Ok(StoredMove { number: row.number, record: record.try_into()? })
 }

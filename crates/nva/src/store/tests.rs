@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_model::{
     Allowed, BindingState, Bound, BoundIp, HandoverCounts, Learning, LearningOf, Location, Locators,
-    MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, Policy, Unplanned, Version, VmRecord,
-    VnSettings, parse_rule,
+    MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Policy, Unplanned, Version,
+    VmRecord, VnSettings, parse_rule,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Prefix};
@@ -56,6 +56,7 @@ fn a_move(n: u8, number: u64) -> StoredMove {
         from: NveId::new("a").unwrap(),
         to: NveId::new("b").unwrap(),
         mode: MoveMode::Hot,
+        origin: if number % 2 == 0 { MoveOrigin::Ordered } else { MoveOrigin::Unplanned },
         phase: MovePhase::Paused,
         version: Version::ZERO,
         steps: vec![step],
@@ -97,6 +98,20 @@ fn a_vn_of_format_1_keeps_its_settings() {
     };
     let expected = VnRecord { vni: Vni::from_low24(7), name: "vn7".into(), settings };
     assert_eq!(super::codec::vn_from(before).unwrap(), expected);
+}
+
+#[test]
+fn an_unplanned_move_of_format_1_stays_one() {
+    let stored = a_move(1, 7);
+    let mut bytes = super::codec::stored_move(&stored);
+    // Its last field is the origin, which format 1 did not have; the mode was 2.
+    assert_eq!(stored.record.origin, MoveOrigin::Unplanned);
+    let record = bytes.iter().position(|b| *b == 0x12).expect("the record") + 1;
+    assert_eq!(bytes.split_off(bytes.len() - 2), [0x58, 2]);
+    bytes[record] -= 2;
+    let mode = bytes.windows(2).position(|w| w == [0x30, 1]).expect("the mode") + 1;
+    bytes[mode] = 2;
+    assert_eq!(super::codec::move_from(&bytes).unwrap(), stored);
 }
 
 fn nve(n: u8, foreign: bool) -> NveRecord {
