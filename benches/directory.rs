@@ -9,7 +9,7 @@ use std::time::{Duration, Instant as Clock};
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    BindingState, ClaimCause, DirectoryMode, Locators, MoveMode, NveId, Unplanned, Version, VmKey,
+    BindingState, ClaimCause, DirectoryMode, Locators, MoveMode, NveId, Version, VmKey, VnSettings,
 };
 use godwit_nva::directory::{Config, Directory, Input, Output, SessionId, VmDefinition, VnRecord};
 use godwit_wire::{Instant, Mac, Vni};
@@ -79,12 +79,7 @@ impl Bench {
             let vn = VnRecord {
                 vni: key(n).vni,
                 name: format!("vn-{n}"),
-                mtu: 1450,
-                transparent_vlan: false,
-                flood_silent: false,
-                rarp: false,
-                learning: Default::default(),
-                unplanned: Unplanned::default(),
+                settings: VnSettings { mtu: 1450, ..VnSettings::default() },
             };
             self.directory.create_vn(self.now, WALL_US, vn).expect("a new VN");
         }

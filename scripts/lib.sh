@@ -17,7 +17,7 @@ GODWIT_FABRIC_PACKAGES=(openvswitch-switch frr keepalived)
 # To run the whole test suite.
 GODWIT_TEST_PACKAGES=(dpdk-dev tshark python3-scapy iperf3 iputils-ping lua5.4)
 # To compare speeds: dpdk-testpmd is in dpdk-dev, stdbuf in coreutils.
-GODWIT_BENCH_PACKAGES=(dpdk dpdk-dev openvswitch-switch-dpdk)
+GODWIT_BENCH_PACKAGES=(dpdk dpdk-dev openvswitch-switch-dpdk valgrind)
 
 # Pages of 2 MB: three switches take 64 each, and there is room for a few more.
 GODWIT_HUGEPAGES=${GODWIT_HUGEPAGES:-512}

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use godwit_model::{Gateway, LearningOf, Location, Locators, NveId, Version, VmKey, VmRecord};
+use godwit_model::{Gateway, LearningOf, Location, Locators, NveId, Version, VmKey, VmRecord, VnSettings};
 use godwit_wire::{Instant, Mac, Vni};
 
 use crate::negatives::Negatives;
@@ -55,13 +55,8 @@ enum Sync {
 #[derive(Debug)]
 struct VnMirror {
     sync: Sync,
-    mtu: u16,
-    transparent_vlan: bool,
-    flood_silent: bool,
-    rarp: bool,
+    settings: VnSettings,
     gateway: Option<Gateway>,
-    /// Whose word binds addresses, where a record does not say (R93).
-    learning: LearningOf,
     /// Of the records here, those of routers that the operator defined.
     routers: BTreeMap<Mac, Ipv4Addr>,
     vms: BTreeMap<Mac, Entry>,
@@ -80,12 +75,8 @@ impl VnMirror {
     fn new() -> VnMirror {
         VnMirror {
             sync: Sync::Off,
-            mtu: 0,
-            transparent_vlan: false,
-            flood_silent: false,
-            rarp: false,
+            settings: VnSettings::default(),
             gateway: None,
-            learning: LearningOf::default(),
             routers: BTreeMap::new(),
             vms: BTreeMap::new(),
             by_ip: BTreeMap::new(),
@@ -133,12 +124,8 @@ fn unindex<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Mac>>, key: K, mac: Mac) {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SnapshotEnd {
     pub(crate) revision: u64,
-    pub(crate) mtu: u16,
-    pub(crate) transparent_vlan: bool,
-    pub(crate) flood_silent: bool,
-    pub(crate) rarp: bool,
+    pub(crate) settings: VnSettings,
     pub(crate) gateway: Option<Gateway>,
-    pub(crate) learning: LearningOf,
     pub(crate) members: Vec<Location>,
     pub(crate) lingering: Vec<NveId>,
 }
@@ -185,19 +172,9 @@ impl Mirror {
         (self.vns.len(), done)
     }
 
-    /// Tenant MTU (0: the NVE's own) and transparency of a VN.
-    pub(crate) fn vn_settings(&self, vni: Vni) -> (u16, bool) {
-        self.vns.get(&vni).map_or((0, false), |v| (v.mtu, v.transparent_vlan))
-    }
-
-    /// Requests for addresses that the directory does not have are flooded (R31).
-    pub(crate) fn floods_silent(&self, vni: Vni) -> bool {
-        self.vns.get(&vni).is_some_and(|v| v.flood_silent)
-    }
-
-    /// VMs that ask for their own IPv4 address are answered (R27).
-    pub(crate) fn answers_rarp(&self, vni: Vni) -> bool {
-        self.vns.get(&vni).is_some_and(|v| v.rarp)
+    /// What the operator set for a VN.
+    pub(crate) fn settings(&self, vni: Vni) -> VnSettings {
+        self.vns.get(&vni).map(|v| v.settings).unwrap_or_default()
     }
 
     /// The router in whose name they are answered: one whose record is here, or the one that the directory named.
@@ -229,7 +206,7 @@ impl Mirror {
 
     /// Whose word binds addresses in a VN, where a record does not say (R93).
     pub(crate) fn learning(&self, vni: Vni) -> LearningOf {
-        self.vns.get(&vni).map_or_else(LearningOf::default, |v| v.learning)
+        self.settings(vni).learning
     }
 
     /// The records that `ip` leads to, newest first.
@@ -394,12 +371,8 @@ impl Mirror {
             Vec::new()
         };
         vn.sync = Sync::Done(end.revision);
-        vn.mtu = end.mtu;
-        vn.transparent_vlan = end.transparent_vlan;
-        vn.flood_silent = end.flood_silent;
-        vn.rarp = end.rarp;
+        vn.settings = end.settings;
         vn.gateway = end.gateway;
-        vn.learning = end.learning;
         vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
         vn.lingering = end.lingering.into_iter().collect();
         for r in swept.iter().filter(|_| !pulled) {

@@ -6,7 +6,7 @@ use crate::lab::said::{A, B, C, claims, is_remote_to, other_record, queries, war
 use crate::lab::{Lab, PORT, key, location, locator, mac, vm, vm_ip, vni};
 use godwit_control::Input;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
-use godwit_model::{BindingState, ClaimCause, DirectoryMode, Version};
+use godwit_model::{BindingState, ClaimCause, DirectoryMode, Version, VnSettings};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VmState};
 
@@ -175,17 +175,12 @@ fn r38_a_snapshot_that_is_ahead_of_the_updates_is_asked_for_again_and_sweeps() {
         NvaToNve::Update { revision, .. } if *i == A => Some(*revision),
         _ => None,
     });
-    let (mtu, members) = (0, vec![location(B)]);
-    let (transparent_vlan, flood_silent, rarp, known) = (false, false, false, true);
+    let members = vec![location(B)];
     let end = |revision| NvaToNve::End {
         vni: vni(),
         revision,
-        known,
-        mtu,
-        transparent_vlan,
-        flood_silent,
-        rarp,
-        learning: Default::default(),
+        known: true,
+        settings: VnSettings::default(),
         gateway: None,
         members: members.clone(),
         lingering: Vec::new(),

@@ -11,7 +11,7 @@ const B: usize = 1;
 
 fn lab(rarp: bool) -> Lab {
     let mut lab = Lab::new(2);
-    lab.nva.rarp = rarp;
+    lab.nva.settings.rarp = rarp;
     lab
 }
 
@@ -73,7 +73,7 @@ fn assert_in_the_name_of_254(lab: &Lab) {
 #[test]
 fn r27_in_a_pulled_vn_too_the_reply_comes_in_the_name_of_the_gateway() {
     let mut lab = Lab::with(1, |c| c.pull = [vni()].into());
-    lab.nva.rarp = true;
+    lab.nva.settings.rarp = true;
     lab.nva.gateway = Some(Gateway { mac: mac(254), ip: [10, 0, 0, 254].into() });
     lab.nva.define(vm(1), vm_ip(1));
     lab.add_port(A, PORT, 1);

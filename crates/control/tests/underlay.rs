@@ -8,7 +8,7 @@ use crate::lab::{self, Lab, PORT, UPLINK, access, key, location, locator, mac, n
 use godwit_control::view::EntryState;
 use godwit_control::{Input, Level, OuterChoice, PortSpec, UplinkSpec, WorkerSet};
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{DenyReason, Locators, Version};
+use godwit_model::{DenyReason, Locators, Version, VnSettings};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, PortRole, VmState};
 use godwit_wire::outer::Family;
@@ -446,11 +446,7 @@ fn r31_a_vns_word_on_silent_hosts_reaches_the_workers() {
         vni: vni(),
         revision: 50,
         known: true,
-        mtu: 0,
-        transparent_vlan: false,
-        flood_silent,
-        rarp: false,
-        learning: Default::default(),
+        settings: VnSettings { flood_silent, ..VnSettings::default() },
         gateway: None,
         members: Vec::new(),
         lingering: Vec::new(),

@@ -8,6 +8,7 @@ pub mod message;
 mod oper;
 mod policy;
 pub mod timing;
+mod vn;
 
 use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,6 +21,7 @@ pub use addressing::{
 };
 pub use oper::{BadOperState, OperState};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
+pub use vn::VnSettings;
 
 /// The name of a Network Virtualization Edge, as the operator chose it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -278,7 +280,14 @@ impl fmt::Display for MoveId {
 pub enum MoveMode {
     /// In running state: addresses and connections stay (R49).
     Hot,
-    /// Nobody ordered it: an NVE claimed a VM that another one had (R21).
+}
+
+/// How a move began.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MoveOrigin {
+    /// An operator or a VM manager ordered it (R49).
+    Ordered,
+    /// An NVE claimed a VM that another one had, without an order (R21).
     Unplanned,
 }
 
@@ -393,8 +402,10 @@ pub struct MoveRecord {
     pub from: NveId,
     /// The new NVE.
     pub to: NveId,
-    /// Hot, or not ordered at all.
+    /// How the VM moves.
     pub mode: MoveMode,
+    /// How it began.
+    pub origin: MoveOrigin,
     /// How far it is.
     pub phase: MovePhase,
     /// The version granted; `Version::ZERO` before.

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use godwit_wire::{Mac, Vni};
 
 use crate::{
-    BindRefusal, ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts, LearningOf, Location,
-    Locators, MoveId, MoveMode, MoveStep, NveId, Policy, Secret, Version, VmKey, VmRecord,
+    BindRefusal, ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts, Location, Locators, MoveId,
+    MoveMode, MoveStep, NveId, Policy, Secret, Version, VmKey, VmRecord,
 };
 
 /// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.
@@ -245,19 +245,11 @@ pub enum NvaToNve {
         revision: u64,
         /// The directory has this VN.
         known: bool,
-        /// Tenant MTU in bytes; 0: the NVE's own.
-        mtu: u16,
-        /// Inner VLAN tags pass.
-        transparent_vlan: bool,
-        /// Requests for addresses that the directory does not have are flooded (R31).
-        flood_silent: bool,
-        /// VMs that ask for their own IPv4 address by RARP are answered (R27).
-        rarp: bool,
-        /// The router in whose name they are answered, where the receiver pulls the VN and does not hear of it
+        /// The operator's settings.
+        settings: VnSettings,
+        /// The router in whose name RARP is answered, where the receiver pulls the VN and does not hear of it
         /// otherwise (R27).
         gateway: Option<Gateway>,
-        /// Whose word binds addresses to its VMs, where a VM's record does not say (R93).
-        learning: LearningOf,
         /// The other NVEs that take part (R60).
         members: Vec<Location>,
         /// Those of them that only forward for VMs that left them: no copies go there (R17).

@@ -21,7 +21,7 @@ pub use prost;
 pub use tonic;
 
 /// Version of the NVE-NVA protocol that `Hello` and `Welcome` carry.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Largest message either side accepts, in bytes (R70).
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

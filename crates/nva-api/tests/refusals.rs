@@ -35,7 +35,7 @@ fn a_refusal_names_the_field_and_what_is_wrong() {
         refusal(Kind::Query(v1::Query { seq: 1, vni: 1, by })),
         "query.ip: 5 bytes are no IP address, send 4 or 16"
     );
-    let mut hello = v1::Hello { protocol: 1, nve: "a".into(), ..Default::default() };
+    let mut hello = v1::Hello { protocol: 2, nve: "a".into(), ..Default::default() };
     assert_eq!(refusal(Kind::Hello(hello.clone())), "hello.locators: is not set");
     hello.locators = Some(v1::Locators::default());
     assert_eq!(
@@ -44,8 +44,8 @@ fn a_refusal_names_the_field_and_what_is_wrong() {
     );
     hello.nve = "no spaces".into();
     assert!(refusal(Kind::Hello(hello.clone())).starts_with("hello.nve: NVE name \"no spaces\""));
-    hello.protocol = 2;
-    assert!(refusal(Kind::Hello(hello)).starts_with("hello.protocol: protocol 2 is not spoken"));
+    hello.protocol = 1;
+    assert!(refusal(Kind::Hello(hello)).starts_with("hello.protocol: protocol 1 is not spoken"));
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
     Allowed, BindRefusal, BindingState, Bound, BoundIp, ClaimCause, DenyReason, DirectoryMode, Gateway,
-    HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId, MoveMode, MovePhase,
-    MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Version, VmKey, VmRecord,
+    HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId, MoveMode, MoveOrigin,
+    MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Unplanned, Version, VmKey,
+    VmRecord, VnSettings,
 };
 use godwit_nva_api::prost::Message as _;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
@@ -200,14 +201,16 @@ fn move_record() -> impl Strategy<Value = MoveRecord> {
     use MovePhase as P;
     let phases = [P::Preparing, P::Prepared, P::Paused, P::Granted, P::Done, P::Aborted, P::Failed];
     let who = (move_id(), name(), key(), nve(), nve());
-    (who, select(phases.to_vec()), version(), vec(step(), 0..4), vec((nve(), counts()), 0..3)).prop_map(
-        |((id, vm, key, from, to), phase, version, steps, counts)| MoveRecord {
+    let how = (select(phases.to_vec()), select([MoveOrigin::Ordered, MoveOrigin::Unplanned].to_vec()));
+    (who, how, version(), vec(step(), 0..4), vec((nve(), counts()), 0..3)).prop_map(
+        |((id, vm, key, from, to), (phase, origin), version, steps, counts)| MoveRecord {
             id,
             vm,
             key,
             from,
             to,
             mode: MoveMode::Hot,
+            origin,
             phase,
             version,
             steps,
@@ -295,30 +298,21 @@ fn down() -> impl Strategy<Value = NvaToNve> {
     let refusals = [B::UnknownVm, B::NotHere, B::NotAllowed, B::Full, B::Taken].to_vec();
     let refused = (any::<u64>(), key(), mac(), of(ip()), select(refusals), any::<String>());
     let flags = any::<[bool; 4]>();
+    let unplanned = select([Unplanned::Verify, Unplanned::Accept, Unplanned::Deny].to_vec());
+    let settings = (any::<u16>(), learning(), unplanned);
     let gateway =
         (any::<[u8; 6]>(), any::<[u8; 4]>()).prop_map(|(mac, ip)| Gateway { mac: Mac(mac), ip: ip.into() });
     let members = (vec(location(), 0..3), vec(nve(), 0..3));
-    let end = (vni(), any::<u64>(), flags, any::<u16>(), members, of(gateway), learning());
+    let end = (vni(), any::<u64>(), flags, settings, members, of(gateway));
     let prepare = (move_id(), any::<bool>(), record(), location(), location());
     prop_oneof![
         (any::<u32>(), any::<u32>())
             .prop_map(|(epoch, keepalive_ms)| NvaToNve::Welcome { epoch, keepalive_ms }),
         (vni(), vec(record(), 0..3)).prop_map(|(vni, vms)| NvaToNve::Snapshot { vni, vms }),
-        end.prop_map(|(vni, revision, flags, mtu, (members, lingering), gateway, learning)| {
+        end.prop_map(|(vni, revision, flags, (mtu, learning, unplanned), (members, lingering), gateway)| {
             let [known, transparent_vlan, flood_silent, rarp] = flags;
-            NvaToNve::End {
-                vni,
-                revision,
-                known,
-                mtu,
-                transparent_vlan,
-                flood_silent,
-                rarp,
-                gateway,
-                learning,
-                members,
-                lingering,
-            }
+            let settings = VnSettings { mtu, transparent_vlan, flood_silent, rarp, learning, unplanned };
+            NvaToNve::End { vni, revision, known, settings, gateway, members, lingering }
         }),
         (vni(), any::<u64>(), any::<u64>(), change)
             .prop_map(|(vni, revision, ack_id, change)| NvaToNve::Update { vni, revision, ack_id, change }),

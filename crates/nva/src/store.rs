@@ -17,7 +17,7 @@ use crate::directory::{State, Write};
 pub use error::StoreError;
 
 /// Number of the layout below; a file with a higher one is of a newer version.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// The file's name in the data directory.
 pub const FILE: &str = "directory.redb";

@@ -184,33 +184,11 @@ impl Nve {
                     self.hear(record, out);
                 }
             }
-            NvaToNve::End {
-                vni,
-                revision,
-                known,
-                mtu,
-                transparent_vlan,
-                flood_silent,
-                rarp,
-                gateway,
-                learning,
-                members,
-                lingering,
-            } => {
+            NvaToNve::End { vni, revision, known, settings, gateway, members, lingering } => {
                 if !known {
                     out.note(Level::Warn, format!("VN {vni} is not in the directory"));
                 }
-                let end = SnapshotEnd {
-                    revision,
-                    mtu,
-                    transparent_vlan,
-                    flood_silent,
-                    rarp,
-                    gateway,
-                    learning,
-                    members,
-                    lingering,
-                };
+                let end = SnapshotEnd { revision, settings, gateway, members, lingering };
                 self.snapshot_end(vni, end, out);
             }
             NvaToNve::Update { vni, revision, ack_id, change } => {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{
     Allowed, BindRefusal, BindingState, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId,
-    MoveMode, NveId, OperState, VmRecord,
+    MoveMode, NveId, OperState, VmRecord, VnSettings,
 };
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
@@ -176,16 +176,17 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         20 => nva(NvaToNve::Snapshot { vni: vni(), vms: vec![record(n, at, seq)] }),
         21 => {
             let members = vec![location(at)];
-            let end = (vni(), seq, 0, false);
-            nva(NvaToNve::End {
-                vni: end.0,
-                revision: end.1,
-                known: true,
-                mtu: end.2,
-                transparent_vlan: end.3,
+            let settings = VnSettings {
                 flood_silent: at.is_multiple_of(2),
                 rarp: at.is_multiple_of(3),
                 learning: LearningOf { v4: (at == 4).then_some(Learning::Learned(2)), v6: None },
+                ..VnSettings::default()
+            };
+            nva(NvaToNve::End {
+                vni: vni(),
+                revision: seq,
+                known: true,
+                settings,
                 gateway: None,
                 members,
                 lingering: Vec::new(),

@@ -29,7 +29,7 @@ impl Nve {
             return;
         }
         self.rarp.insert(key, (port, self.now + PATIENCE));
-        if !recorded && self.mirror.answers_rarp(key.vni) {
+        if !recorded && self.mirror.settings(key.vni).rarp {
             self.ask(Asked::Mac(key.vni, key.mac));
         }
         self.rarp_known(key, out);
@@ -43,7 +43,7 @@ impl Nve {
             self.rarp.remove(&key);
             return;
         }
-        if !self.mirror.answers_rarp(key.vni) {
+        if !self.mirror.settings(key.vni).rarp {
             return;
         }
         let Some(tpa) = self.mirror.record(key).and_then(|r| r.ipv4.first().copied()) else { return };

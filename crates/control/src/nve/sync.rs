@@ -120,9 +120,9 @@ impl Nve {
         if self.router.vn(vni).is_none() {
             return;
         }
-        let (mtu, transparent) = self.mirror.vn_settings(vni);
-        if let Some(vn) = self.router.set_vn(vni, self.tenant_mtu(mtu), transparent) {
-            self.router.set_flood_silent(vn, self.mirror.floods_silent(vni));
+        let settings = self.mirror.settings(vni);
+        if let Some(vn) = self.router.set_vn(vni, self.tenant_mtu(settings.mtu), settings.transparent_vlan) {
+            self.router.set_flood_silent(vn, settings.flood_silent);
         }
         let mut keys: BTreeSet<VmKey> = self.mirror.records(vni).map(|r| r.key).collect();
         keys.extend(self.vms_of(vni).map(|(k, _)| *k));

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
     BindingState, DenyReason, DirectoryMode, Gateway, MoveId, Policy, Secret, Version, VmKey, VmRecord,
+    VnSettings,
 };
 use godwit_wire::Vni;
 
@@ -28,10 +29,8 @@ pub struct MiniNva {
     pub mute: bool,
     /// Somebody has not acknowledged where VMs are: their forward entries are extended.
     pub needs_forwarding: bool,
-    /// What VNs are like (R31).
-    pub flood_silent: bool,
-    /// VMs' questions for their own addresses are answered (R27).
-    pub rarp: bool,
+    /// Settings of all VNs.
+    pub settings: VnSettings,
     pub gateway: Option<Gateway>,
     /// The key of datagrams between NVEs (R47).
     pub secret: Option<Secret>,
@@ -64,8 +63,7 @@ impl MiniNva {
             acks: Vec::new(),
             accept_unplanned: false,
             mute: false,
-            flood_silent: false,
-            rarp: false,
+            settings: VnSettings::default(),
             gateway: None,
             needs_forwarding: false,
             secret: None,
@@ -235,11 +233,7 @@ impl MiniNva {
                 vni,
                 revision,
                 known: true,
-                mtu: 0,
-                transparent_vlan: false,
-                flood_silent: self.flood_silent,
-                rarp: self.rarp,
-                learning: Default::default(),
+                settings: self.settings,
                 gateway: self.gateway,
                 members,
                 lingering,

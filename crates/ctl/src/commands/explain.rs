@@ -7,7 +7,7 @@ use godwit_nva_api::v1::MoveStepKind as Step;
 /// What the record says, one sentence each; the first says how the move stands.
 pub fn explain(r: &v1::MoveRecord) -> Vec<String> {
     let steps = |kind| r.steps.iter().filter(move |s| s.what() == kind);
-    let unplanned = r.mode() == v1::MoveMode::Unplanned;
+    let unplanned = r.origin() == v1::MoveOrigin::Unplanned;
     let mut told = if unplanned { nobody_ordered_it(r) } else { vec![standing(r)] };
     told.extend(steps(Step::Overtaken).map(|s| format!("It was overtaken: {}.", s.note)));
     told.extend(
@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn unplanned(phase: Phase, steps: Vec<v1::MoveStep>) -> v1::MoveRecord {
-        v1::MoveRecord { mode: v1::MoveMode::Unplanned.into(), ..record(phase, steps) }
+        v1::MoveRecord { origin: v1::MoveOrigin::Unplanned.into(), ..record(phase, steps) }
     }
 
     /// The steps that the NVA keeps of a claim that gave way to a second one: the owner may well answer later, and

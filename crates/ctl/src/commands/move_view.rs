@@ -26,6 +26,8 @@ pub struct MoveView {
     pub to: String,
     /// How it moves.
     pub mode: String,
+    /// How it began: ordered or unplanned.
+    pub origin: String,
     /// How far it is.
     pub phase: String,
     /// No step follows but late counts.
@@ -126,6 +128,7 @@ impl MoveView {
             from: r.from.clone(),
             to: r.to.clone(),
             mode: text::enum_name(r.mode().as_str_name(), "MOVE_MODE_"),
+            origin: text::enum_name(r.origin().as_str_name(), "MOVE_ORIGIN_"),
             phase: text::enum_name(r.phase().as_str_name(), "MOVE_PHASE_"),
             is_final: is_final(r.phase()),
             explanation: explain(r),
@@ -140,13 +143,22 @@ impl MoveView {
         }
     }
 
+    fn is_unplanned(&self) -> bool {
+        self.origin == "unplanned"
+    }
+
+    /// The mode of an ordered move, in a word for tables.
+    pub fn how(&self) -> &str {
+        if self.is_unplanned() { &self.origin } else { &self.mode }
+    }
+
     /// Who moves, from where to where, and how far it is: two lines.
     pub fn heading(&self) -> String {
         let version = self.version.as_ref().map(|v| format!(", version {v}")).unwrap_or_default();
-        let began = if self.mode == "unplanned" { "claimed" } else { "ordered" };
+        let began = if self.is_unplanned() { "claimed" } else { "ordered" };
         let when = self.ordered_at.as_ref().map(|w| format!(", {began} {w}")).unwrap_or_default();
         let (id, phase, vm, vni, mac) = (&self.id, &self.phase, &self.vm, self.vni, &self.mac);
-        let (mode, from, to) = (&self.mode, &self.from, &self.to);
+        let (mode, from, to) = (self.how(), &self.from, &self.to);
         format!("move {id}: {phase}{version}\n{vm} (VNI {vni}, {mac}), {mode}, from {from} to {to}{when}\n")
     }
 

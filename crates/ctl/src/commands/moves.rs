@@ -72,7 +72,7 @@ impl Report for MoveList {
                 m.vm.clone(),
                 m.from.clone(),
                 m.to.clone(),
-                m.mode.clone(),
+                m.how().to_owned(),
                 m.phase.clone(),
                 m.ordered_at.clone().unwrap_or_default(),
                 m.outage.paused_to_activated_ms.map(|ms| format!("{ms:.3}")).unwrap_or_default(),

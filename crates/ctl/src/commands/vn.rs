@@ -141,7 +141,8 @@ struct VnView {
 
 impl From<v1::Vn> for VnView {
     fn from(v: v1::Vn) -> VnView {
-        let unplanned = match v.unplanned() {
+        let settings = v.settings.unwrap_or_default();
+        let unplanned = match settings.unplanned() {
             v1::Unplanned::Unspecified | v1::Unplanned::Verify => "verify",
             v1::Unplanned::Accept => "accept",
             v1::Unplanned::Deny => "deny",
@@ -149,12 +150,12 @@ impl From<v1::Vn> for VnView {
         VnView {
             name: v.name,
             vni: v.vni,
-            mtu: (v.mtu != 0).then_some(v.mtu),
-            transparent_vlan: v.transparent_vlan,
-            silent: if v.flood_silent { "flood" } else { "query" },
+            mtu: (settings.mtu != 0).then_some(settings.mtu),
+            transparent_vlan: settings.transparent_vlan,
+            silent: if settings.flood_silent { "flood" } else { "query" },
             unplanned,
-            rarp: v.rarp,
-            addresses: v.learning.as_ref().into(),
+            rarp: settings.rarp,
+            addresses: settings.learning.as_ref().into(),
             vms: v.vms,
             members: v.members,
             pulling: v.pulling,
@@ -229,21 +230,15 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
     let nva = ctx.link.nva().await?;
     match command {
         VnCommand::Create { name, vni, mtu, transparent_vlan, silent, unplanned, rarp, learning } => {
-            let flood_silent = silent == Silent::Flood;
-            let mtu = mtu.unwrap_or(0);
-            let unplanned = v1::Unplanned::from(unplanned).into();
-            let rarp = rarp == Rarp::On;
-            let vn = v1::Vn {
-                name,
-                vni,
-                mtu,
+            let settings = v1::VnSettings {
+                mtu: mtu.unwrap_or(0),
                 transparent_vlan,
-                flood_silent,
-                unplanned,
-                rarp,
+                flood_silent: silent == Silent::Flood,
+                rarp: rarp == Rarp::On,
                 learning: Some(learning.all()),
-                ..v1::Vn::default()
+                unplanned: v1::Unplanned::from(unplanned).into(),
             };
+            let vn = v1::Vn { name, vni, settings: Some(settings), ..v1::Vn::default() };
             let vn = nva.settle(nva.client().create_vn(vn)).await?;
             ctx.show(&Changed { verb: "created", vn: vn.into() })
         }

@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -50,8 +52,8 @@ pub fn memory_mb(ends: &Ends) -> usize {
     (POOL_SHARE * bytes).div_ceil(1 << 20).max(256)
 }
 
-/// The configuration for a row.
-fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
+/// The configuration for a row, with further `keys` of the switch itself.
+fn config(site: &Site, ends: &Ends, nva: Option<&str>, keys: &str) -> Result<String> {
     let Row { case, destinations, nves, workers, .. } = ends.row;
     let cores: Vec<String> = site.cores.workers(workers).iter().map(usize::to_string).collect();
     let family = if case.is_v6() { "ipv6" } else { "ipv4" };
@@ -63,7 +65,7 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<String> {
     write!(
         text,
         "[nve]\nid = \"bench\"\nworkers = \"{cores}\"\ncontrol_core = {main}\nmemory_mb = {memory}\n\
-         admin_socket = \"{dir}/godwit.sock\"\n{nva_line}\
+         admin_socket = \"{dir}/godwit.sock\"\n{nva_line}{keys}\
          [[uplink]]\nname = \"up\"\ndevargs = \"{uplink}\"\nrx_queues = {uplink_queues}\nmtu = {mtu}\n\
          {family} = \"{locator}/{prefix}\"\n\
          [[neighbor]]\nuplink = \"up\"\nip = \"{remote}\"\nmac = \"{NEXT_HOP}\"\ncount = {nves}\n\
@@ -141,15 +143,51 @@ impl Godwit {
         Godwit::spawn(site, ends, Some(nva))
     }
 
+    /// Starts it under callgrind, which counts nothing yet and writes its counts to `counts` at the end.
+    ///
+    /// # Errors
+    /// See [`Godwit::start`].
+    pub fn start_counted(site: &Site, ends: &Ends, counts: &Path) -> Result<Godwit> {
+        // A thread that polls would keep the others from the only core that there is under valgrind.
+        let mut command = cmd::in_namespace(&site.namespace, "valgrind");
+        command
+            .args(["--tool=callgrind", "--fair-sched=yes", "--separate-threads=yes", "--instr-atstart=no"])
+            .arg(format!("--callgrind-out-file={}", counts.display()))
+            .arg(&site.godwit);
+        let mut godwit = Godwit::spawn_as(command, site, ends, None, "hugepages = \"never\"\n")?;
+        godwit.wait(ends.row)?;
+        Ok(godwit)
+    }
+
     fn spawn(site: &Site, ends: &Ends, nva: Option<&str>) -> Result<Godwit> {
+        Godwit::spawn_as(cmd::in_namespace(&site.namespace, &site.godwit), site, ends, nva, "")
+    }
+
+    fn spawn_as(
+        mut command: Command,
+        site: &Site,
+        ends: &Ends,
+        nva: Option<&str>,
+        keys: &str,
+    ) -> Result<Godwit> {
         let file = site.dir.join("godwit.toml");
-        fs::write(&file, config(site, ends, nva)?).with_context(|| format!("writing {}", file.display()))?;
-        let mut command = cmd::in_namespace(&site.namespace, &site.godwit);
+        fs::write(&file, config(site, ends, nva, keys)?)
+            .with_context(|| format!("writing {}", file.display()))?;
         command.arg("--config").arg(&file).env("GODWIT_LOG", "warn").envs(ends.environment());
         let process = Process::start("godwit", command, &site.dir)?;
         let admin = site.rpc.admin(&site.dir.join("godwit.sock"))?;
         let out = if ends.row.case.is_encap() { "up" } else { "vm" };
         Ok(Godwit { process, admin, out })
+    }
+
+    /// Its process's number.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Asks it to end and waits for that.
+    pub fn stop(&mut self, patience: Duration) {
+        self.process.stop(patience);
     }
 
     /// Fails, with the end of its log, where it has ended.

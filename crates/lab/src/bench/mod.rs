@@ -15,6 +15,7 @@
 //! | `updates`, `directory` | locations that change under load |
 //! | `storm` | a VM that scans beside VMs that do not |
 //! | `passes` | what each pass over a burst costs |
+//! | `instructions` | instructions of a frame, beside another build's |
 //! | `stillness` | what the machine itself does to a thread that never waits |
 //! | `memory` | hugepages |
 //! | `stats` | medians |
@@ -24,6 +25,7 @@ pub mod beside;
 pub mod directory;
 pub mod ends;
 pub mod godwit;
+pub mod instructions;
 pub mod memory;
 pub mod ovs;
 pub mod passes;
@@ -91,6 +93,13 @@ pub struct Bench {
     /// measure that (cargo build --release --features passes)
     #[arg(long, conflicts_with_all = ["updates", "storm", "pcap"])]
     pub passes: bool,
+    /// Instead of speeds, the instructions that a frame takes, counted by valgrind: the same on each run, however busy
+    /// the machine is
+    #[arg(long, conflicts_with_all = ["updates", "storm", "pcap", "passes"])]
+    pub instructions: bool,
+    /// With --instructions: count them in this switch first, for comparison
+    #[arg(long, value_name = "FILE", requires = "instructions")]
+    pub beside: Option<PathBuf>,
     /// Only write the frames of the one row that --case names to this file
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
@@ -128,7 +137,10 @@ impl Bench {
             println!("{} frames, {mean:.2} bytes in the mean", rows[0].frames());
             return Ok(true);
         }
-        let site = Site::new(self.find_godwit()?, self.ends, self.keep)?;
+        let mut site = Site::new(self.find_godwit()?, self.ends, self.keep)?;
+        if self.instructions {
+            return self.instructions(&mut site, &rows);
+        }
         if let Some(rate) = self.updates {
             return self.updates(&site, rate);
         }
@@ -210,6 +222,17 @@ impl Bench {
         println!("{}", passes::text(&outcomes));
         if let Some(path) = &self.json {
             passes::write(path, &outcomes, &self.conditions(site))?;
+        }
+        Ok(true)
+    }
+
+    fn instructions(&self, site: &mut Site, rows: &[Row]) -> Result<bool> {
+        let builds: Vec<PathBuf> = self.beside.iter().chain([&site.godwit]).cloned().collect();
+        let window = Duration::from_millis(self.window_ms.into());
+        let outcomes = instructions::measure(site, &builds, rows, window)?;
+        println!("{}", instructions::text(&outcomes));
+        if let Some(path) = &self.json {
+            instructions::write(path, &outcomes, &self.conditions(site))?;
         }
         Ok(true)
     }

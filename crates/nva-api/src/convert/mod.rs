@@ -6,6 +6,7 @@
 mod addressing;
 mod record;
 mod session;
+mod vn;
 
 use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -28,7 +28,8 @@ macro_rules! enums {
 
 enums! {
     BindingState, binding_state { Detached, Active }
-    MoveMode, move_mode { Hot, Unplanned }
+    MoveMode, move_mode { Hot }
+    MoveOrigin, move_origin { Ordered, Unplanned }
     MovePhase, move_phase { Preparing, Prepared, Paused, Granted, Done, Aborted, Failed }
     MoveStepKind, move_step_kind {
         Ordered, Prepared, Paused, Activated, Claimed, Granted, FirstForwarded, LastForwarded,
@@ -269,6 +270,7 @@ impl From<model::MoveRecord> for v1::MoveRecord {
             from: m.from.to_string(),
             to: m.to.to_string(),
             mode: v1::MoveMode::from(m.mode).into(),
+            origin: v1::MoveOrigin::from(m.origin).into(),
             phase: v1::MovePhase::from(m.phase).into(),
             version: Some(m.version.into()),
             steps: m.steps.into_iter().map(Into::into).collect(),
@@ -292,6 +294,7 @@ impl TryFrom<v1::MoveRecord> for model::MoveRecord {
             from: nve_id("from", p.from)?,
             to: nve_id("to", p.to)?,
             mode: move_mode("mode", p.mode)?,
+            origin: move_origin("origin", p.origin)?,
             phase: move_phase("phase", p.phase)?,
             version: version("version", p.version)?,
             steps: each("steps", p.steps)?,

@@ -353,28 +353,12 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::Snapshot { vni, vms } => {
             Down::Snapshot(v1::Snapshot { vni: vni.get(), vms: vms.into_iter().map(Into::into).collect() })
         }
-        NvaToNve::End {
-            vni,
-            revision,
-            known,
-            mtu,
-            transparent_vlan,
-            flood_silent,
-            rarp,
-            gateway,
-            learning,
-            members,
-            lingering,
-        } => Down::End(v1::End {
+        NvaToNve::End { vni, revision, known, settings, gateway, members, lingering } => Down::End(v1::End {
             vni: vni.get(),
             revision,
             known,
-            mtu: mtu.into(),
-            transparent_vlan,
-            flood_silent,
-            rarp,
+            settings: Some(settings.into()),
             gateway: gateway.map(|g| v1::Gateway { mac: g.mac.to_u64(), ipv4: g.ip.octets().into() }),
-            learning: Some(learning.into()),
             members: members.into_iter().map(Into::into).collect(),
             lingering: lingering.iter().map(ToString::to_string).collect(),
         }),
@@ -555,17 +539,12 @@ fn gateway(p: v1::Gateway) -> Result<Gateway, ConvertError> {
 }
 
 fn end(p: v1::End) -> Result<NvaToNve, ConvertError> {
-    let too_large = || ConvertError::new("mtu", Problem::TooLarge(p.mtu.into(), u16::MAX.into()));
     Ok(NvaToNve::End {
         vni: vni("vni", p.vni)?,
         revision: p.revision,
         known: p.known,
-        mtu: u16::try_from(p.mtu).map_err(|_| too_large())?,
-        transparent_vlan: p.transparent_vlan,
-        flood_silent: p.flood_silent,
-        rarp: p.rarp,
+        settings: maybe("settings", p.settings)?.unwrap_or_default(),
         gateway: p.gateway.map(gateway).transpose()?,
-        learning: maybe("learning", p.learning)?.unwrap_or_default(),
         members: each("members", p.members)?,
         lingering: p.lingering.into_iter().map(|n| nve_id("lingering", n)).collect::<Result<_, _>>()?,
     })

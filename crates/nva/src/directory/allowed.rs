@@ -181,7 +181,7 @@ impl Directory {
     /// What the VN says of learning.
     pub(super) fn learning_of(&self, vni: Vni) -> LearningOf {
         let record = self.vns.get(&vni).and_then(|vn| vn.record.as_ref());
-        record.map(|r| r.learning).unwrap_or_default()
+        record.map(|r| r.settings.learning).unwrap_or_default()
     }
 
     /// Another VM of the VN that an address leads to.

@@ -151,7 +151,7 @@ impl Directory {
     /// The policy of the VM's VN (R21).
     fn unplanned(&self, key: VmKey) -> Unplanned {
         let record = self.vns.get(&key.vni).and_then(|vn| vn.record.as_ref());
-        record.map_or(Unplanned::default(), |r| r.unplanned)
+        record.map_or(Unplanned::default(), |r| r.settings.unplanned)
     }
 
     /// The claimer gets the VM, by this ordered move if there is one; `why`, where that is to be explained.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use godwit_model::message::{MoveRole, NvaToNve};
 use godwit_model::{
-    HandoverCounts, MoveId, MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Version, VmKey,
+    HandoverCounts, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId,
+    Version, VmKey,
 };
 use godwit_wire::{Instant, Span};
 
@@ -156,6 +157,7 @@ impl Directory {
             from,
             to: to.clone(),
             mode,
+            origin: MoveOrigin::Ordered,
             phase: MovePhase::Preparing,
             version: Version::ZERO,
             steps: Vec::new(),
@@ -377,7 +379,7 @@ impl Directory {
         }
         let open = self.open_moves.iter().filter_map(|id| self.moves.get(id)).filter(concerns);
         // Of a claim that nobody ordered there is nothing to prepare.
-        let open = open.filter(|m| m.record.mode != MoveMode::Unplanned);
+        let open = open.filter(|m| m.record.origin == MoveOrigin::Ordered);
         let open: Vec<(MoveId, bool)> = open.map(|m| (m.record.id.clone(), m.record.to == *nve)).collect();
         for (id, target) in open {
             self.prepare(&id, if target { MoveRole::Target } else { MoveRole::Source });

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_model::message::Change;
 use godwit_model::{
     Allowed, BindingState, DirectoryMode, Gateway, Learning, Location, Locators, NveId, Unplanned, Version,
-    VmKey, VmRecord, check_name,
+    VmKey, VmRecord, VnSettings, check_name,
 };
 use godwit_wire::{Instant, Mac, Vni};
 
@@ -52,6 +52,29 @@ pub struct VnChanges {
     pub learning_v6: Option<Option<Learning>>,
 }
 
+impl VnChanges {
+    /// The settings with these changes.
+    fn applied_to(&self, mut s: VnSettings) -> VnSettings {
+        s.flood_silent = self.flood_silent.unwrap_or(s.flood_silent);
+        s.unplanned = self.unplanned.unwrap_or(s.unplanned);
+        s.rarp = self.rarp.unwrap_or(s.rarp);
+        s.learning.v4 = self.learning_v4.unwrap_or(s.learning.v4);
+        s.learning.v6 = self.learning_v6.unwrap_or(s.learning.v6);
+        s
+    }
+}
+
+/// What the log says of a VN's settings.
+fn settings_text(s: &VnSettings) -> String {
+    format!(
+        "requests for unknown addresses are {}, unplanned moves: {:?}, RARP: {}, addresses: {}",
+        if s.flood_silent { "flooded" } else { "dropped" },
+        s.unplanned,
+        s.rarp,
+        super::allowed::learning_text(s.learning)
+    )
+}
+
 impl Directory {
     /// Makes a VN; the same order again changes nothing.
     ///
@@ -60,8 +83,9 @@ impl Directory {
     pub fn create_vn(&mut self, now: Instant, wall_us: u64, vn: VnRecord) -> Answer<VnInfo> {
         self.begin(now, wall_us);
         check_name("VN", &vn.name)?;
-        if vn.mtu != 0 && !(576..=9216).contains(&vn.mtu) {
-            return Err(Refusal::BadMtu(vn.mtu));
+        let mtu = vn.settings.mtu;
+        if mtu != 0 && !(576..=9216).contains(&mtu) {
+            return Err(Refusal::BadMtu(mtu));
         }
         let vni = vn.vni;
         let there = self.vn_names.get(&vn.name).copied();
@@ -100,7 +124,7 @@ impl Directory {
     /// The router of a VN in whose name VMs are answered (R27): the first by MAC, where they are answered at all.
     fn gateway(&self, vn: &Vn) -> Option<Gateway> {
         let (mac, ip) = vn.gateways.first_key_value()?;
-        vn.record.as_ref().filter(|r| r.rarp).map(|_| Gateway { mac: *mac, ip: *ip })
+        vn.record.as_ref().filter(|r| r.settings.rarp).map(|_| Gateway { mac: *mac, ip: *ip })
     }
 
     /// What a subscriber is told of it: who is pushed all records finds it there.
@@ -129,28 +153,17 @@ impl Directory {
         let unknown = || Refusal::UnknownVn(name.into());
         let vni = *self.vn_names.get(name).ok_or_else(unknown)?;
         let record = self.vns.get_mut(&vni).and_then(|vn| vn.record.as_mut()).ok_or_else(unknown)?;
-        let before = record.clone();
-        record.flood_silent = to.flood_silent.unwrap_or(record.flood_silent);
-        record.unplanned = to.unplanned.unwrap_or(record.unplanned);
-        record.rarp = to.rarp.unwrap_or(record.rarp);
-        record.learning.v4 = to.learning_v4.unwrap_or(record.learning.v4);
-        record.learning.v6 = to.learning_v6.unwrap_or(record.learning.v6);
-        let record = record.clone();
-        if record != before {
-            let (flood, unplanned, rarp) = (record.flood_silent, record.unplanned, record.rarp);
-            let learning = record.learning;
+        let before = record.settings;
+        let settings = to.applied_to(before);
+        if settings != before {
+            record.settings = settings;
+            let record = record.clone();
             self.persist(Write::PutVn(record));
-            let what = if flood { "flooded" } else { "dropped" };
-            let text = format!(
-                "VN {name}: requests for unknown addresses are {what}, unplanned moves: {unplanned:?}, RARP: {rarp}, \
-                 addresses: {}",
-                super::allowed::learning_text(learning)
-            );
-            self.log(Level::Info, text);
-            if (flood, rarp, learning) != (before.flood_silent, before.rarp, before.learning) {
+            self.log(Level::Info, format!("VN {name}: {}", settings_text(&settings)));
+            if !settings.same_for_nves(&before) {
                 self.snapshot_all(vni);
             }
-            if learning != before.learning {
+            if settings.learning != before.learning {
                 self.follow_learning(vni);
             }
         }

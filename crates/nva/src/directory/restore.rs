@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use godwit_model::{MoveMode, MovePhase, NveId};
+use godwit_model::{MoveOrigin, MovePhase, NveId};
 use godwit_wire::{Instant, Vni};
 
 use super::bind::Binding;
@@ -108,7 +108,7 @@ impl Directory {
         // Each VM's newest order decides.
         let mut newest = BTreeMap::new();
         for m in self.move_numbers.values().filter_map(|id| self.moves.get(id)) {
-            if m.record.mode != MoveMode::Unplanned {
+            if m.record.origin == MoveOrigin::Ordered {
                 newest.insert(m.record.key, m);
             }
         }

@@ -397,12 +397,8 @@ impl Directory {
             vni,
             revision,
             known: record.is_some(),
-            mtu: record.map_or(0, |r| r.mtu),
-            transparent_vlan: record.is_some_and(|r| r.transparent_vlan),
-            flood_silent: record.is_some_and(|r| r.flood_silent),
-            rarp: record.is_some_and(|r| r.rarp),
+            settings: record.map(|r| r.settings).unwrap_or_default(),
             gateway: vn.and_then(|v| self.told_gateway(v, mode)),
-            learning: record.map(|r| r.learning).unwrap_or_default(),
             members,
             lingering,
         };

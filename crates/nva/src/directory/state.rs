@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use godwit_model::{LearningOf, Locators, MoveId, MoveRecord, NveId, Policy, Unplanned, VmKey, VmRecord};
+use godwit_model::{Locators, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord, VnSettings};
 use godwit_wire::Vni;
 
 /// A virtual network as the operator defined it.
@@ -12,18 +12,8 @@ pub struct VnRecord {
     pub vni: Vni,
     /// The operator's name for it.
     pub name: String,
-    /// Tenant MTU in bytes; 0 for each NVE's own (R8).
-    pub mtu: u16,
-    /// Inner VLAN tags pass (R10).
-    pub transparent_vlan: bool,
-    /// Requests for addresses that the directory does not have are flooded (R31).
-    pub flood_silent: bool,
-    /// VMs that ask for their own IPv4 address by RARP are answered (R27).
-    pub rarp: bool,
-    /// Whose word binds addresses to its VMs, where a VM's definition does not say (R93).
-    pub learning: LearningOf,
-    /// What becomes of claims without a move for VMs of other NVEs (R21).
-    pub unplanned: Unplanned,
+    /// What the operator set for it.
+    pub settings: VnSettings,
 }
 
 /// An NVE that spoke once, or that the operator defined.

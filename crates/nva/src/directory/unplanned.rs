@@ -4,8 +4,8 @@
 //! The record begins when the verdict is known. What was done before is kept with the claim that waits for it.
 
 use godwit_model::{
-    ClaimCause, DenyReason, MoveId, MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Version,
-    VmKey,
+    ClaimCause, DenyReason, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind,
+    NveId, Version, VmKey,
 };
 
 use super::claim::Asked;
@@ -100,7 +100,8 @@ impl Directory {
             key,
             from,
             to: to.clone(),
-            mode: MoveMode::Unplanned,
+            mode: MoveMode::Hot,
+            origin: MoveOrigin::Unplanned,
             phase,
             version,
             steps,

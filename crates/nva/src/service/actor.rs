@@ -452,16 +452,7 @@ mod tests {
             Actor::new(Directory::new(crate::directory::Config::default()), Box::new(MemoryStore::default()));
         let (session, vni, mac) = (SessionId(1), Vni::from_low24(7), Mac([2, 0, 0, 0, 0, 1]));
         let (now, wall) = actor.time();
-        let vn = VnRecord {
-            vni,
-            name: "red".into(),
-            mtu: 0,
-            transparent_vlan: false,
-            flood_silent: false,
-            rarp: false,
-            learning: Default::default(),
-            unplanned: Default::default(),
-        };
+        let vn = VnRecord { vni, name: "red".into(), settings: Default::default() };
         actor.directory.create_vn(now, wall, vn).unwrap();
         let vm = VmDefinition {
             name: "vm".into(),

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use godwit_model::{Allowed, Learning, LearningOf, MoveId, MoveMode, NveId, Unplanned};
+use godwit_model::{Allowed, Learning, MoveId, MoveMode, NveId, Unplanned, VnSettings};
 use godwit_nva_api::convert;
 use godwit_nva_api::tonic::{self, Request, Response, Status};
 use godwit_nva_api::v1::operator_server::Operator;
@@ -40,12 +40,7 @@ fn vn(info: VnInfo) -> v1::Vn {
     v1::Vn {
         name: info.record.name,
         vni: info.record.vni.get(),
-        mtu: info.record.mtu.into(),
-        transparent_vlan: info.record.transparent_vlan,
-        flood_silent: info.record.flood_silent,
-        rarp: info.record.rarp,
-        learning: Some(info.record.learning.into()),
-        unplanned: v1::Unplanned::from(info.record.unplanned).into(),
+        settings: Some(info.record.settings.into()),
         vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
         members: info.members.iter().map(NveId::to_string).collect(),
         pulling: info.pulling.iter().map(NveId::to_string).collect(),
@@ -79,16 +74,10 @@ fn unplanned(raw: i32) -> Result<Option<Unplanned>, Status> {
 }
 
 fn vn_record(p: v1::Vn) -> Result<VnRecord, Status> {
-    let mtu = u16::try_from(p.mtu);
     Ok(VnRecord {
         vni: convert::vni("vni", p.vni).map_err(invalid)?,
         name: p.name,
-        mtu: mtu.map_err(|_| Status::invalid_argument(format!("mtu: {} is more than 9216", p.mtu)))?,
-        transparent_vlan: p.transparent_vlan,
-        flood_silent: p.flood_silent,
-        rarp: p.rarp,
-        learning: p.learning.map(LearningOf::try_from).transpose().map_err(invalid)?.unwrap_or_default(),
-        unplanned: unplanned(p.unplanned)?.unwrap_or_default(),
+        settings: p.settings.map(VnSettings::try_from).transpose().map_err(invalid)?.unwrap_or_default(),
     })
 }
 
@@ -288,9 +277,6 @@ impl Operator for Operators {
             0 => MoveMode::Hot,
             raw => convert::move_mode("mode", raw).map_err(invalid)?,
         };
-        if mode == MoveMode::Unplanned {
-            return Err(Status::invalid_argument("mode: an unplanned move cannot be ordered; use HOT"));
-        }
         let record =
             self.handle.order(move |d, now, wall| d.start_move(now, wall, &p.vm, &to, mode, &p.id)).await?;
         Ok(Response::new(record.into()))

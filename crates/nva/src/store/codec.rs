@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::{LearningOf, Policy, Unplanned, VmKey, VmRecord};
+use godwit_model::{Policy, VmKey, VmRecord, VnSettings};
 use godwit_nva_api::convert;
 use godwit_nva_api::prost::{self, Message};
 use godwit_nva_api::{ConvertError, Problem, v1};
@@ -28,34 +28,47 @@ pub(super) fn vn(r: &VnRecord) -> Vec<u8> {
     let p = v1::Vn {
         name: r.name.clone(),
         vni: r.vni.get(),
-        mtu: r.mtu.into(),
-        transparent_vlan: r.transparent_vlan,
-        flood_silent: r.flood_silent,
-        rarp: r.rarp,
-        learning: Some(r.learning.into()),
-        unplanned: v1::Unplanned::from(r.unplanned).into(),
+        settings: Some(r.settings.into()),
         ..Default::default()
     };
     p.encode_to_vec()
 }
 
+/// A VN's settings as format 1 has them: beside its name.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(prost_path = "godwit_nva_api::prost")]
+struct SettingsBesideName {
+    #[prost(uint32, tag = "3")]
+    mtu: u32,
+    #[prost(bool, tag = "4")]
+    transparent_vlan: bool,
+    #[prost(bool, tag = "7")]
+    flood_silent: bool,
+    #[prost(enumeration = "v1::Unplanned", tag = "8")]
+    unplanned: i32,
+    #[prost(bool, tag = "9")]
+    rarp: bool,
+    #[prost(message, optional, tag = "11")]
+    learning: Option<v1::Learning>,
+}
+
+impl From<SettingsBesideName> for v1::VnSettings {
+    fn from(p: SettingsBesideName) -> v1::VnSettings {
+        let SettingsBesideName { mtu, transparent_vlan, flood_silent, unplanned, rarp, learning } = p;
+        v1::VnSettings { mtu, transparent_vlan, flood_silent, rarp, learning, unplanned }
+    }
+}
+
 pub(super) fn vn_from(bytes: &[u8]) -> Decoded<VnRecord> {
     let p = v1::Vn::decode(bytes)?;
-    let too_large = Problem::TooLarge(p.mtu.into(), u16::MAX.into());
+    let settings = match p.settings {
+        Some(settings) => settings,
+        None => SettingsBesideName::decode(bytes)?.into(),
+    };
     Ok(VnRecord {
         vni: convert::vni("vn.vni", p.vni)?,
         name: convert::name("vn.name", "VN", p.name)?,
-        mtu: u16::try_from(p.mtu).map_err(|_| ConvertError { field: "vn.mtu".into(), problem: too_large })?,
-        transparent_vlan: p.transparent_vlan,
-        flood_silent: p.flood_silent,
-        rarp: p.rarp,
-        learning: p.learning.map(LearningOf::try_from).transpose()?.unwrap_or_default(),
-        // Unset in records of before.
-        unplanned: if p.unplanned == 0 {
-            Unplanned::Verify
-        } else {
-            convert::unplanned("vn.unplanned", p.unplanned)?
-        },
+        settings: VnSettings::try_from(settings)?,
     })
 }
 
@@ -128,6 +141,12 @@ pub(super) fn stored_move(m: &StoredMove) -> Vec<u8> {
 
 pub(super) fn move_from(bytes: &[u8]) -> Decoded<StoredMove> {
     let row = MoveRow::decode(bytes)?;
-    let record = row.record.ok_or_else(|| missing("move.record"))?;
+    let mut record = row.record.ok_or_else(|| missing("move.record"))?;
+    if record.origin == 0 {
+        // Of format 1, in which unplanned was a mode.
+        let unplanned = record.mode == 2;
+        let origin = if unplanned { v1::MoveOrigin::Unplanned } else { v1::MoveOrigin::Ordered };
+        (record.mode, record.origin) = (v1::MoveMode::Hot.into(), origin.into());
+    }
     Ok(StoredMove { number: row.number, record: record.try_into()? })
 }

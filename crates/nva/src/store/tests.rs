@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_model::{
     Allowed, BindingState, Bound, BoundIp, HandoverCounts, Learning, LearningOf, Location, Locators,
-    MoveMode, MovePhase, MoveRecord, MoveStep, MoveStepKind, Policy, Unplanned, Version, VmRecord,
-    parse_rule,
+    MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Policy, Unplanned, Version,
+    VmRecord, VnSettings, parse_rule,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Prefix};
@@ -56,6 +56,7 @@ fn a_move(n: u8, number: u64) -> StoredMove {
         from: NveId::new("a").unwrap(),
         to: NveId::new("b").unwrap(),
         mode: MoveMode::Hot,
+        origin: if number % 2 == 0 { MoveOrigin::Ordered } else { MoveOrigin::Unplanned },
         phase: MovePhase::Paused,
         version: Version::ZERO,
         steps: vec![step],
@@ -68,16 +69,49 @@ fn vn(n: u8, mtu: u16) -> VnRecord {
     VnRecord {
         vni: Vni::from_low24(n.into()),
         name: format!("vn{n}"),
-        mtu,
-        transparent_vlan: n > 2,
-        flood_silent: n > 3,
-        rarp: n > 4,
-        learning: LearningOf {
-            v4: (n > 1).then_some(Learning::Recorded),
-            v6: Some(Learning::Learned(n + 1)),
+        settings: VnSettings {
+            mtu,
+            transparent_vlan: n > 2,
+            flood_silent: n > 3,
+            rarp: n > 4,
+            learning: LearningOf {
+                v4: (n > 1).then_some(Learning::Recorded),
+                v6: Some(Learning::Learned(n + 1)),
+            },
+            unplanned: if n > 1 { Unplanned::Accept } else { Unplanned::Verify },
         },
-        unplanned: if n > 1 { Unplanned::Accept } else { Unplanned::Verify },
     }
+}
+
+#[test]
+fn a_vn_of_format_1_keeps_its_settings() {
+    // Name, number, MTU 1400, tags pass, flooded, claims refused, RARP answered, 8 learned IPv4 addresses.
+    let before = b"\x0a\x03vn7\x10\x07\x18\xf8\x0a\x20\x01\x38\x01\x40\x03\x48\x01\x5a\x02\x08\x08";
+    let learning = LearningOf { v4: Some(Learning::Learned(8)), v6: None };
+    let settings = VnSettings {
+        mtu: 1400,
+        transparent_vlan: true,
+        flood_silent: true,
+        rarp: true,
+        learning,
+        unplanned: Unplanned::Deny,
+    };
+    let expected = VnRecord { vni: Vni::from_low24(7), name: "vn7".into(), settings };
+    assert_eq!(super::codec::vn_from(before).unwrap(), expected);
+}
+
+#[test]
+fn an_unplanned_move_of_format_1_stays_one() {
+    let stored = a_move(1, 7);
+    let mut bytes = super::codec::stored_move(&stored);
+    // Its last field is the origin, which format 1 did not have; the mode was 2.
+    assert_eq!(stored.record.origin, MoveOrigin::Unplanned);
+    let record = bytes.iter().position(|b| *b == 0x12).expect("the record") + 1;
+    assert_eq!(bytes.split_off(bytes.len() - 2), [0x58, 2]);
+    bytes[record] -= 2;
+    let mode = bytes.windows(2).position(|w| w == [0x30, 1]).expect("the mode") + 1;
+    bytes[mode] = 2;
+    assert_eq!(super::codec::move_from(&bytes).unwrap(), stored);
 }
 
 fn nve(n: u8, foreign: bool) -> NveRecord {

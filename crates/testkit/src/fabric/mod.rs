@@ -49,6 +49,7 @@ mod world;
 use std::fmt;
 
 use godwit_control::Input;
+use godwit_model::VnSettings;
 use godwit_nva::directory::VnRecord;
 use godwit_nva::{Directory, Output};
 use godwit_tables::event::Event::InUse;
@@ -163,12 +164,7 @@ impl World {
             let vn = VnRecord {
                 vni: names::vni(vn),
                 name: format!("vn{vn}"),
-                mtu: 0,
-                transparent_vlan: false,
-                flood_silent: false,
-                rarp: false,
-                learning: Default::default(),
-                unplanned: self.plan.unplanned,
+                settings: VnSettings { unplanned: self.plan.unplanned, ..VnSettings::default() },
             };
             writes.extend(directory.create_vn(self.now, self.wall_us(), vn).expect("a new VN").1);
         }

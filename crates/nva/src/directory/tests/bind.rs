@@ -285,7 +285,7 @@ fn r93_the_vn_says_what_is_learned_where_the_vm_does_not() {
     };
     let out = set(&mut w, Some(Learning::Learned(2)));
     let told = sent(&out, a).into_iter().any(|m| match m {
-        NvaToNve::End { learning, .. } => learning.v4 == Some(Learning::Learned(2)),
+        NvaToNve::End { settings, .. } => settings.learning.v4 == Some(Learning::Learned(2)),
         _ => false,
     });
     assert!(told, "members hear of it");

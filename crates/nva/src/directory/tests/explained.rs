@@ -113,7 +113,7 @@ fn r49_a_move_whose_vm_left_again_says_so() {
 
 /// The records of moves that nobody ordered, oldest first.
 fn unplanned(w: &World) -> Vec<MoveRecord> {
-    w.d.moves(None, false).into_iter().filter(|m| m.mode == MoveMode::Unplanned).cloned().collect()
+    w.d.moves(None, false).into_iter().filter(|m| m.origin == MoveOrigin::Unplanned).cloned().collect()
 }
 
 fn kinds(m: &MoveRecord) -> Vec<(Option<&str>, K)> {

@@ -22,8 +22,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, DirectoryMode, Location, Locators, MoveMode, MovePhase, MoveRecord,
-    MoveStep, MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord,
+    BindingState, ClaimCause, DenyReason, DirectoryMode, Location, Locators, MoveMode, MoveOrigin, MovePhase,
+    MoveRecord, MoveStep, MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord, VnSettings,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -99,12 +99,7 @@ impl World {
         let red = VnRecord {
             vni: vni(100),
             name: "red".into(),
-            mtu: 1400,
-            transparent_vlan: false,
-            flood_silent: false,
-            rarp: false,
-            learning: Default::default(),
-            unplanned: Unplanned::default(),
+            settings: VnSettings { mtu: 1400, ..VnSettings::default() },
         };
         w.order(|d, now, wall| d.create_vn(now, wall, red)).unwrap();
         for n in 1..=3 {

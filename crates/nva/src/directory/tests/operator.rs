@@ -7,16 +7,7 @@ fn define(w: &mut World, def: VmDefinition) -> Result<VmRecord, Refusal> {
 }
 
 fn create(w: &mut World, n: u32, name: &str) -> Result<VnInfo, Refusal> {
-    let record = VnRecord {
-        vni: vni(n),
-        name: name.into(),
-        mtu: 0,
-        transparent_vlan: false,
-        flood_silent: false,
-        rarp: false,
-        learning: Default::default(),
-        unplanned: Unplanned::default(),
-    };
+    let record = VnRecord { vni: vni(n), name: name.into(), settings: VnSettings::default() };
     w.order(|d, now, wall| d.create_vn(now, wall, record)).map(|(r, _)| r)
 }
 
@@ -32,12 +23,7 @@ fn r13_names_and_numbers_of_vns_are_unique() {
     let tiny = VnRecord {
         vni: vni(8),
         name: "tiny".into(),
-        mtu: 60,
-        transparent_vlan: false,
-        flood_silent: false,
-        rarp: false,
-        learning: Default::default(),
-        unplanned: Unplanned::default(),
+        settings: VnSettings { mtu: 60, ..VnSettings::default() },
     };
     assert_eq!(w.order(|d, now, wall| d.create_vn(now, wall, tiny)).err(), Some(Refusal::BadMtu(60)));
 }
@@ -189,17 +175,17 @@ fn r31_silent_flood_is_a_vns_option_that_its_members_are_told() {
     let mut w = World::new();
     let a = w.join("a");
     let flag = |out: &[Output]| match sent(out, a).pop() {
-        Some(NvaToNve::End { flood_silent, .. }) => Some(flood_silent),
+        Some(NvaToNve::End { settings, .. }) => Some(settings.flood_silent),
         _ => None,
     };
     let flood = VnChanges { flood_silent: Some(true), ..VnChanges::default() };
     let (info, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", flood)).unwrap();
-    assert!(info.record.flood_silent);
+    assert!(info.record.settings.flood_silent);
     assert_eq!(flag(&out), Some(true));
     let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", flood)).unwrap();
     assert_eq!(flag(&out), None, "the same again changes nothing");
     w.restart();
-    assert!(w.d.vns()[0].record.flood_silent, "durable");
+    assert!(w.d.vns()[0].record.settings.flood_silent, "durable");
     assert!(w.order(|d, now, wall| d.set_vn(now, wall, "blue", flood)).is_err());
 }
 
@@ -209,9 +195,12 @@ fn r27_rarp_is_a_vns_option_that_its_members_are_told() {
     let a = w.join("a");
     let on = VnChanges { rarp: Some(true), ..VnChanges::default() };
     let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", on)).unwrap();
-    assert!(matches!(sent(&out, a).pop(), Some(NvaToNve::End { rarp: true, .. })));
+    assert!(matches!(
+        sent(&out, a).pop(),
+        Some(NvaToNve::End { settings: VnSettings { rarp: true, .. }, .. })
+    ));
     w.restart();
-    assert!(w.d.vns()[0].record.rarp, "durable");
+    assert!(w.d.vns()[0].record.settings.rarp, "durable");
 }
 
 #[test]

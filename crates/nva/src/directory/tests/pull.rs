@@ -50,7 +50,10 @@ fn r37_in_pull_mode_members_come_and_no_records() {
     w.take(a, 1);
     let (c, _) = w.hello("c");
     let said = subscribe(&mut w, c);
-    let [NvaToNve::End { known: true, mtu: 1400, members, .. }] = &said[..] else { panic!("{said:?}") };
+    let [NvaToNve::End { known: true, settings: VnSettings { mtu: 1400, .. }, members, .. }] = &said[..]
+    else {
+        panic!("{said:?}")
+    };
     assert_eq!(members.len(), 1, "R60: broadcast has to get to the others");
     let out = w.say(a, claim(2, Version::ZERO));
     assert_eq!(updated(&out, c), [], "nobody asked for it");

@@ -170,7 +170,9 @@ fn r37_a_snapshot_comes_in_parts_and_updates_count_on() {
         })
         .collect();
     assert_eq!(sizes, [2, 1]);
-    let Some(NvaToNve::End { revision, known: true, mtu: 1400, .. }) = messages.last() else {
+    let Some(NvaToNve::End { revision, known: true, settings: VnSettings { mtu: 1400, .. }, .. }) =
+        messages.last()
+    else {
         panic!("no End: {messages:?}")
     };
     let a = w.join("a");
@@ -205,15 +207,13 @@ fn r37_a_vn_that_is_defined_later_is_said_to_its_subscribers() {
     let blue = VnRecord {
         vni: vni(200),
         name: "blue".into(),
-        mtu: 0,
-        transparent_vlan: true,
-        flood_silent: false,
-        rarp: false,
-        learning: Default::default(),
-        unplanned: Unplanned::default(),
+        settings: VnSettings { transparent_vlan: true, ..VnSettings::default() },
     };
     let (_, out) = w.order(|d, now, wall| d.create_vn(now, wall, blue)).unwrap();
-    assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: true, transparent_vlan: true, .. }]));
+    assert!(matches!(
+        sent(&out, d)[..],
+        [NvaToNve::End { known: true, settings: VnSettings { transparent_vlan: true, .. }, .. }]
+    ));
     let (_, out) = w.order(|d, now, wall| d.delete_vn(now, wall, "blue")).unwrap();
     assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: false, .. }]));
 }
