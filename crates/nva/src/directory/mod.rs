@@ -1,7 +1,9 @@
 //! The directory: one state machine without I/O and without a clock.
 //!
-//! Inputs and operators' orders go in together with the time; what is to be persisted, sent and logged
-//! comes out. The same struct runs in `godwit-nva`, in unit tests and in the simulator.
+//! A [`Request`] goes in: a peer, its input and the time. A [`Reply`] comes out: the answer to the peer, and what is
+//! to be persisted, sent and logged. [`Directory::handle`] is the only way to change anything, so that authorization,
+//! audit and replay have one place. Queries (`view`) change nothing. The same struct runs in `godwit-nva`, in unit
+//! tests and in the simulator.
 //!
 //! # Rules
 //!
@@ -25,11 +27,13 @@ mod bind;
 mod claim;
 mod clones;
 mod conflict;
+mod door;
 mod forward;
 mod interest;
 mod io;
 mod moves;
 mod operate;
+mod order;
 mod policies;
 mod publish;
 mod refusal;
@@ -50,8 +54,10 @@ use godwit_wire::{Instant, Mac, Vni};
 
 pub use allowed::{ListChange, VmChanges};
 pub use clones::RefusedInfo;
-pub use io::{Answer, Config, Input, Level, Output, SessionId};
+pub use door::{Input, Operator, Peer, Reply, Request};
+pub use io::{Config, Level, Output, SessionId};
 pub use operate::{VmDefinition, VnChanges};
+pub use order::{Answered, Order, OtherAnswer};
 pub use refusal::{Refusal, RefusalKind};
 pub use stale::Departure;
 pub use state::{NveRecord, State, StoredMove, VnRecord, Write};
@@ -177,35 +183,6 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Takes one input at `now` (monotonic) and `wall_us` (microseconds since 1970, for timelines).
-    ///
-    /// Messages of a connection that is not there (closed, replaced) do nothing.
-    pub fn handle(&mut self, now: Instant, wall_us: u64, input: Input) -> Vec<Output> {
-        self.begin(now, wall_us);
-        match input {
-            Input::Connected { session, peer } => self.connected(session, peer),
-            Input::Message { session, message } => self.message(session, message),
-            Input::Other { session, error } => self.other(session, error),
-            Input::Disconnected { session } => self.disconnected(session),
-            Input::Tick => self.tick(),
-        }
-        self.finish()
-    }
-
-    fn begin(&mut self, now: Instant, wall_us: u64) {
-        debug_assert!(self.out.is_empty(), "the last step left outputs behind");
-        self.now = now;
-        self.wall_us = wall_us;
-        self.started.get_or_insert(now);
-        if self.started_us == 0 {
-            self.started_us = wall_us;
-        }
-    }
-
-    fn finish(&mut self) -> Vec<Output> {
-        std::mem::take(&mut self.out)
-    }
-
     fn log(&mut self, level: Level, text: String) {
         self.out.push(Output::Log { level, text });
     }

@@ -9,7 +9,7 @@ use godwit_model::{
 };
 use godwit_wire::{Instant, Span};
 
-use super::{Answer, Directory, Level, Output, Refusal, SessionId, StoredMove, Write};
+use super::{Directory, Level, Output, Refusal, SessionId, StoredMove, Write};
 
 /// Longest note of a step, in bytes.
 const MAX_NOTE: usize = 200;
@@ -128,22 +128,19 @@ impl Directory {
     /// # Errors
     /// Where the VM or the NVE is unknown, the VM is not active, pinned, there already or in another
     /// move, or the NVE is not connected.
-    pub fn start_move(
+    pub(super) fn start_move(
         &mut self,
-        now: Instant,
-        wall_us: u64,
         vm: &str,
         to: &NveId,
         mode: MoveMode,
         id: &str,
-    ) -> Answer<MoveRecord> {
-        self.begin(now, wall_us);
+    ) -> Result<MoveRecord, Refusal> {
         if let Some(m) = self.moves.get(&MoveId(id.into())) {
             let r = &m.record;
             if r.vm == vm && r.to == *to && r.mode == mode {
                 let id = r.id.clone();
                 self.ordered_again(&id);
-                return Ok((self.moves[&id].record.clone(), self.finish()));
+                return Ok(self.moves[&id].record.clone());
             }
             return Err(Refusal::MoveIdTaken { id: r.id.clone(), vm: r.vm.clone(), to: r.to.clone() });
         }
@@ -164,7 +161,7 @@ impl Directory {
             counts: Vec::new(),
         };
         let mut m = Move::new(StoredMove { number: self.next_move, record });
-        m.deadline = Some(now + self.config.intent_timeout);
+        m.deadline = Some(self.now + self.config.intent_timeout);
         self.move_numbers.insert(self.next_move, id.clone());
         self.next_move += 1;
         self.moves.insert(id.clone(), m);
@@ -176,8 +173,7 @@ impl Directory {
         self.log(Level::Info, format!("move {id}: VM {vm} ({key}) to NVE {to} ordered"));
         self.prepare(&id, MoveRole::Target);
         self.prepare(&id, MoveRole::Source);
-        let record = self.moves[&id].record.clone();
-        Ok((record, self.finish()))
+        Ok(self.moves[&id].record.clone())
     }
 
     /// Who orders a move again says that it goes on; one that only time has ended goes on with that.
@@ -295,12 +291,11 @@ impl Directory {
     /// # Errors
     /// Where there is no such move, or it is granted or ended. One that is called off already is not
     /// refused, so that the order may be repeated.
-    pub fn abort_move(&mut self, now: Instant, wall_us: u64, id: &MoveId) -> Answer<MoveRecord> {
-        self.begin(now, wall_us);
+    pub(super) fn abort_move(&mut self, id: &MoveId) -> Result<MoveRecord, Refusal> {
         let m = self.moves.get(id).ok_or_else(|| Refusal::UnknownMove(id.to_string()))?;
         let r = &m.record;
         match r.phase {
-            MovePhase::Aborted => return Ok((r.clone(), Vec::new())),
+            MovePhase::Aborted => return Ok(r.clone()),
             MovePhase::Done | MovePhase::Granted => {
                 let (vm, to) = (r.vm.clone(), r.to.clone());
                 return Err(Refusal::MoveGranted { id: id.clone(), vm, to });
@@ -309,8 +304,7 @@ impl Directory {
             MovePhase::Preparing | MovePhase::Prepared | MovePhase::Paused => {}
         }
         self.call_off(id, MovePhase::Aborted, "called off by the operator".into());
-        let record = self.moves[id].record.clone();
-        Ok((record, self.finish()))
+        Ok(self.moves[id].record.clone())
     }
 
     /// Ends a move that has no grant.

@@ -8,11 +8,9 @@ use godwit_model::{
     Allowed, BindingState, DirectoryMode, Gateway, Learning, Location, Locators, NveId, Unplanned, Version,
     VmKey, VmRecord, VnSettings, check_name,
 };
-use godwit_wire::{Instant, Mac, Vni};
+use godwit_wire::{Mac, Vni};
 
-use super::{
-    Answer, Directory, Level, Nve, NveInfo, NveRecord, Refusal, SessionId, Vn, VnInfo, VnRecord, Write,
-};
+use super::{Directory, Level, Nve, NveInfo, NveRecord, Refusal, SessionId, Vn, VnInfo, VnRecord, Write};
 
 /// A VM as an operator defines it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,8 +78,7 @@ impl Directory {
     ///
     /// # Errors
     /// Where its name or number is taken, or a value is of no use.
-    pub fn create_vn(&mut self, now: Instant, wall_us: u64, vn: VnRecord) -> Answer<VnInfo> {
-        self.begin(now, wall_us);
+    pub(super) fn create_vn(&mut self, vn: VnRecord) -> Result<VnInfo, Refusal> {
         check_name("VN", &vn.name)?;
         let mtu = vn.settings.mtu;
         if mtu != 0 && !(576..=9216).contains(&mtu) {
@@ -103,7 +100,7 @@ impl Directory {
             self.snapshot_all(vni);
         }
         let info = self.vn_info(vni).ok_or(Refusal::UnknownVn(String::new()))?;
-        Ok((info, self.finish()))
+        Ok(info)
     }
 
     /// Subscribers learn that the VN is there, or is not any more.
@@ -148,8 +145,7 @@ impl Directory {
     ///
     /// # Errors
     /// Where it is not there.
-    pub fn set_vn(&mut self, now: Instant, wall_us: u64, name: &str, to: VnChanges) -> Answer<VnInfo> {
-        self.begin(now, wall_us);
+    pub(super) fn set_vn(&mut self, name: &str, to: VnChanges) -> Result<VnInfo, Refusal> {
         let unknown = || Refusal::UnknownVn(name.into());
         let vni = *self.vn_names.get(name).ok_or_else(unknown)?;
         let record = self.vns.get_mut(&vni).and_then(|vn| vn.record.as_mut()).ok_or_else(unknown)?;
@@ -168,15 +164,14 @@ impl Directory {
             }
         }
         let info = self.vn_info(vni).ok_or_else(unknown)?;
-        Ok((info, self.finish()))
+        Ok(info)
     }
 
     /// Deletes a VN without VMs.
     ///
     /// # Errors
     /// Where it is not there, or has VMs.
-    pub fn delete_vn(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<VnInfo> {
-        self.begin(now, wall_us);
+    pub(super) fn delete_vn(&mut self, name: &str) -> Result<VnInfo, Refusal> {
         let vni = *self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
         let vms = self.vms_of(vni).count();
         if vms > 0 {
@@ -191,7 +186,7 @@ impl Directory {
         self.log(Level::Info, format!("VN {name} is deleted"));
         self.snapshot_all(vni);
         self.drop_empty_vn(vni);
-        Ok((info, self.finish()))
+        Ok(info)
     }
 
     /// Defines a VM, or changes the addresses, the router flag, the pin, the policy or what is allowed of one that is
@@ -199,20 +194,19 @@ impl Directory {
     ///
     /// # Errors
     /// Where a name or an address is taken or of no use, or the VM cannot be changed now.
-    pub fn define_vm(&mut self, now: Instant, wall_us: u64, def: VmDefinition) -> Answer<VmRecord> {
-        self.begin(now, wall_us);
+    pub(super) fn define_vm(&mut self, def: VmDefinition) -> Result<VmRecord, Refusal> {
         self.put_definition(VmDefinition { allowed: super::allowed::sorted(def.allowed), ..def })
     }
 
     /// The order of this step: the VM is to be as defined.
-    pub(super) fn put_definition(&mut self, def: VmDefinition) -> Answer<VmRecord> {
+    pub(super) fn put_definition(&mut self, def: VmDefinition) -> Result<VmRecord, Refusal> {
         let key = self.check_definition(&def)?;
         let old = self.vms.get(&key).cloned();
         let record = self.defined(key, &def, old.as_ref())?;
         if old.as_ref() == Some(&record) {
             // Nothing changes; an NVE that was refused the VM tries again.
             self.tell_ports(key, &BTreeSet::new());
-            return Ok((record, self.finish()));
+            return Ok(record);
         }
         self.take_from_others(&record);
         let record = VmRecord { version: self.next_version(), ..record };
@@ -225,7 +219,7 @@ impl Directory {
         for nve in places.into_iter().flatten().map(|l| l.nve) {
             self.sync_foreign_member(&nve, key.vni);
         }
-        Ok((record, self.finish()))
+        Ok(record)
     }
 
     fn check_definition(&self, def: &VmDefinition) -> Result<VmKey, Refusal> {
@@ -316,8 +310,7 @@ impl Directory {
     ///
     /// # Errors
     /// Where it is not there, runs, or moves.
-    pub fn delete_vm(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<VmRecord> {
-        self.begin(now, wall_us);
+    pub(super) fn delete_vm(&mut self, name: &str) -> Result<VmRecord, Refusal> {
         let record = self.vm_named(name)?.clone();
         if let Some((id, ..)) = self.intent(&record) {
             return Err(Refusal::VmMoving { vm: name.into(), id });
@@ -339,7 +332,7 @@ impl Directory {
         if let Some(nve) = place {
             self.sync_foreign_member(&nve, record.key.vni);
         }
-        Ok((record, self.finish()))
+        Ok(record)
     }
 
     /// Lets a frozen VM be claimed and moved again, and forgets its unplanned moves (R22). Of one that is not
@@ -347,8 +340,7 @@ impl Directory {
     ///
     /// # Errors
     /// Where it is not there.
-    pub fn clear_vm(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<VmRecord> {
-        self.begin(now, wall_us);
+    pub(super) fn clear_vm(&mut self, name: &str) -> Result<VmRecord, Refusal> {
         let mut record = self.vm_named(name)?.clone();
         self.forget_unplanned(record.key);
         if record.frozen {
@@ -361,21 +353,14 @@ impl Directory {
             self.put_vm(record.clone());
             self.publish(record.key, None);
         }
-        Ok((record, self.finish()))
+        Ok(record)
     }
 
     /// Defines an NVE that has no session, or gives it other locators.
     ///
     /// # Errors
     /// Where the NVE speaks for itself, has no locator, or the directory is full.
-    pub fn define_nve(
-        &mut self,
-        now: Instant,
-        wall_us: u64,
-        id: &NveId,
-        locators: Locators,
-    ) -> Answer<NveInfo> {
-        self.begin(now, wall_us);
+    pub(super) fn define_nve(&mut self, id: &NveId, locators: Locators) -> Result<NveInfo, Refusal> {
         if locators.is_empty() {
             return Err(Refusal::NoLocator);
         }
@@ -399,17 +384,16 @@ impl Directory {
                 self.save_nve(id);
             }
         }
-        let info = self.nve_info(id, now).ok_or_else(|| Refusal::UnknownNve(id.to_string()))?;
-        Ok((info, self.finish()))
+        let info = self.nve_info(id, self.now).ok_or_else(|| Refusal::UnknownNve(id.to_string()))?;
+        Ok(info)
     }
 
     /// Forgets an NVE that is not connected and holds no VM.
     ///
     /// # Errors
     /// Where it is not there, connected, holds VMs, or takes part in a move.
-    pub fn delete_nve(&mut self, now: Instant, wall_us: u64, id: &NveId) -> Answer<NveInfo> {
-        self.begin(now, wall_us);
-        let info = self.nve_info(id, now).ok_or_else(|| Refusal::UnknownNve(id.to_string()))?;
+    pub(super) fn delete_nve(&mut self, id: &NveId) -> Result<NveInfo, Refusal> {
+        let info = self.nve_info(id, self.now).ok_or_else(|| Refusal::UnknownNve(id.to_string()))?;
         if info.connected {
             return Err(Refusal::NveConnected { nve: id.clone() });
         }
@@ -425,7 +409,7 @@ impl Directory {
             self.drop_member(id, *vni);
         }
         self.log(Level::Info, format!("NVE {id} is deleted"));
-        Ok((info, self.finish()))
+        Ok(info)
     }
 
     /// A foreign NVE is a member of a VN while a VM of it is pinned there (R60).

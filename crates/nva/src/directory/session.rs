@@ -21,7 +21,7 @@ pub(super) struct Session {
     /// Who speaks; none before Hello.
     pub nve: Option<NveId>,
     /// Address of the other side, for people.
-    pub peer: Option<SocketAddr>,
+    pub address: Option<SocketAddr>,
     /// A Hello that is not answered while another switch has what it names (R96).
     pub pending: Option<Box<Hello>>,
     /// When it began.
@@ -44,10 +44,10 @@ pub(super) struct Session {
 }
 
 impl Directory {
-    pub(super) fn connected(&mut self, session: SessionId, peer: Option<SocketAddr>) {
+    pub(super) fn connected(&mut self, session: SessionId, address: Option<SocketAddr>) {
         let s = Session {
             nve: None,
-            peer,
+            address,
             pending: None,
             since: self.now,
             heard: self.now,
