@@ -24,8 +24,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, DirectoryMode, Location, Locators, MoveMode, MoveOrigin, MovePhase,
-    MoveRecord, MoveStep, MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord, VnSettings,
+    BindingState, ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, MoveMode, MoveOrigin,
+    MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord, VnSettings,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 
