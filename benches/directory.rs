@@ -11,7 +11,10 @@ use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
     BindingState, ClaimCause, DirectoryMode, Locators, MoveMode, NveId, Version, VmKey, VnSettings,
 };
-use godwit_nva::directory::{Config, Directory, Input, Output, SessionId, VmDefinition, VnRecord};
+use godwit_nva::directory::{
+    Answered, Config, Directory, Input, Order, Output, Peer, Refusal, Reply, Request, SessionId,
+    VmDefinition, VnRecord,
+};
 use godwit_wire::{Instant, Mac, Vni};
 
 const NVES: u64 = 4_096;
@@ -57,9 +60,18 @@ impl Bench {
         Bench { directory: Directory::new(Config::default()), now: Instant(1_000_000_000), bindings }
     }
 
+    fn request(&mut self, peer: Peer, what: Input) -> Reply {
+        self.directory.handle(Request { peer, what, now: self.now, wall_us: WALL_US })
+    }
+
+    fn order(&mut self, order: Order) -> (Result<Answered, Refusal>, Vec<Output>) {
+        let Reply { answer, outputs } = self.request(Peer::operator(), Input::Order(order));
+        (answer, outputs)
+    }
+
     fn say(&mut self, session: SessionId, message: NveToNva) -> Vec<Output> {
         self.now = Instant(self.now.0 + 1_000);
-        self.directory.handle(self.now, WALL_US, Input::Message { session, message })
+        self.request(Peer::Nve(session), Input::Message(message)).outputs
     }
 
     /// Says what an NVE answers to what it was told, until nobody says anything.
@@ -81,7 +93,7 @@ impl Bench {
                 name: format!("vn-{n}"),
                 settings: VnSettings { mtu: 1450, ..VnSettings::default() },
             };
-            self.directory.create_vn(self.now, WALL_US, vn).expect("a new VN");
+            self.order(Order::CreateVn(vn)).0.expect("a new VN");
         }
     }
 
@@ -98,7 +110,7 @@ impl Bench {
                 policy: None,
                 allowed: Default::default(),
             };
-            self.directory.define_vm(self.now, WALL_US, vm).expect("a new VM");
+            self.order(Order::DefineVm(vm)).0.expect("a new VM");
         }
     }
 
@@ -106,7 +118,7 @@ impl Bench {
     fn connect(&mut self) {
         for n in 1..=NVES {
             let session = SessionId(n);
-            self.directory.handle(self.now, WALL_US, Input::Connected { session, peer: None });
+            self.request(Peer::Nve(session), Input::Connected { address: None });
             let v4 = Some(Ipv4Addr::from_bits(0xc612_0000 + n as u32));
             let locators = Locators { v4, v6: None };
             let software = String::from("benchmark");
@@ -179,8 +191,8 @@ impl Bench {
             let to = SessionId(place(n).0 % NVES + 1);
             self.join(to, key(n).vni);
             let (vm, id) = (format!("vm-{n}"), format!("move-{i}"));
-            let ordered = self.directory.start_move(self.now, WALL_US, &vm, &nve(to), MoveMode::Hot, &id);
-            let Ok((_, outputs)) = ordered else { continue };
+            let start = Order::StartMove { vm, to: nve(to), mode: MoveMode::Hot, id };
+            let (Ok(_), outputs) = self.order(start) else { continue };
             self.answer(outputs);
             self.claim(n, to, base);
         }

@@ -7,4 +7,6 @@ pub mod directory;
 pub mod service;
 pub mod store;
 
-pub use directory::{Answer, Config, Directory, Input, Output, SessionId, State, Write};
+pub use directory::{
+    Answered, Config, Directory, Input, Order, Output, Peer, Refusal, Reply, Request, SessionId, State, Write,
+};

@@ -5,6 +5,7 @@
 //! gathered, makes it durable in one transaction, and only then lets anything out.
 
 mod actor;
+mod handle;
 mod operator;
 mod session;
 
@@ -22,7 +23,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::directory::Directory;
 use crate::store::{Store, StoreError};
-use actor::{Actor, Handle};
+use actor::Actor;
+use handle::Handle;
 
 /// Why the service could not start, or had to end.
 #[derive(Debug, thiserror::Error)]

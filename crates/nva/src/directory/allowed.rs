@@ -5,9 +5,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::{Allowed, Learning, LearningOf, MAX_MACS, MAX_PREFIXES, NveId, VmKey, VmRecord};
-use godwit_wire::{Instant, Mac, Prefix, Vni};
+use godwit_wire::{Mac, Prefix, Vni};
 
-use super::{Answer, Directory, Level, Refusal, VmDefinition};
+use super::{Directory, Level, Refusal, VmDefinition};
 
 /// What is to come to a list and to go from it, in this order: what is in both stays.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -149,8 +149,7 @@ impl Directory {
     ///
     /// # Errors
     /// Where it is not there, moves, or the change is refused as a definition would be.
-    pub fn set_vm(&mut self, now: Instant, wall_us: u64, name: &str, to: VmChanges) -> Answer<VmRecord> {
-        self.begin(now, wall_us);
+    pub(super) fn set_vm(&mut self, name: &str, to: VmChanges) -> Result<VmRecord, Refusal> {
         let r = self.vm_named(name)?;
         let vn = self.vns.get(&r.key.vni).and_then(|vn| vn.record.as_ref());
         let vn = vn.ok_or_else(|| Refusal::UnknownVn(String::new()))?.name.clone();

@@ -149,7 +149,7 @@ impl Directory {
     /// Both sides with all that is known of them, and what to do.
     fn refusal(&self, session: SessionId, hello: &Hello, first: &NveId) -> Option<String> {
         let n = self.nves.get(first)?;
-        let at = |session: SessionId| match self.sessions.get(&session).and_then(|s| s.peer) {
+        let at = |session: SessionId| match self.sessions.get(&session).and_then(|s| s.address) {
             Some(peer) => format!("at {peer}"),
             None => format!("of {session}"),
         };

@@ -1,13 +1,11 @@
-//! What goes into the directory and what comes out.
+//! Settings of the directory, and what comes out of it.
 
 use core::fmt;
-use std::net::SocketAddr;
 
-use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_model::message::NvaToNve;
 use godwit_model::{MoveId, Secret, timing};
 use godwit_wire::Span;
 
-use super::refusal::Refusal;
 use super::state::Write;
 
 /// Bounds and times; the defaults are those of the requirement catalogue.
@@ -100,40 +98,6 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// Something that happened on a session, or only time.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Input {
-    /// A connection is there; nothing has been said on it.
-    Connected {
-        /// Its number.
-        session: SessionId,
-        /// Address of the other side, for people.
-        peer: Option<SocketAddr>,
-    },
-    /// An NVE said something.
-    Message {
-        /// The connection.
-        session: SessionId,
-        /// What it said.
-        message: NveToNva,
-    },
-    /// Something came that the protocol does not have (answered, the session stays), or that the
-    /// directory has nothing to do with but that shows that the NVE lives.
-    Other {
-        /// The connection.
-        session: SessionId,
-        /// The error to answer with, if it was one.
-        error: Option<String>,
-    },
-    /// The connection ended; what was sent last may be lost.
-    Disconnected {
-        /// Its number.
-        session: SessionId,
-    },
-    /// Time passed; wanted every 10 ms or so.
-    Tick,
-}
-
 /// How much a line of the log matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
@@ -177,7 +141,3 @@ pub enum Output {
         text: String,
     },
 }
-
-/// The result of an operator's order: an answer with what is to be done before it is given, or a
-/// refusal, after which nothing has changed.
-pub type Answer<T> = Result<(T, Vec<Output>), Refusal>;

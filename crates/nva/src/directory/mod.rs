@@ -1,7 +1,9 @@
 //! The directory: one state machine without I/O and without a clock.
 //!
-//! Inputs and operators' orders go in together with the time; what is to be persisted, sent and logged
-//! comes out. The same struct runs in `godwit-nva`, in unit tests and in the simulator.
+//! A [`Request`] goes in: a peer, its input and the time. A [`Reply`] comes out: the answer to the peer, and what is
+//! to be persisted, sent and logged. [`Directory::handle`] is the only way to change anything, so that authorization,
+//! audit and replay have one place. Queries (`view`) change nothing. The same struct runs in `godwit-nva`, in unit
+//! tests and in the simulator.
 //!
 //! # Rules
 //!
@@ -14,100 +16,77 @@
 //!
 //! # Files
 //!
-//! `session` speaks with NVEs, `clones` keeps out switches that say they are another, `claim` decides who owns a VM
-//! and `conflict` what two NVEs claim, `publish` spreads the news and counts acknowledgements, `interest` knows who
-//! hears of a VM, `forward` says who still needs a forward entry, `stale` passes on what an old NVE says, `moves`
-//! follows planned moves, `operate` obeys the operator, `policies` spreads what VMs may send, `tick` looks at time.
-//! `allowed` checks what the operator lets a VM have beside its recorded addresses, and `bind` what a VM takes of it.
+//! | File | Content |
+//! |---|---|
+//! | `door` | requests, replies, and which peer may ask what |
+//! | `order` | operators' orders, their answers, and where each is carried out |
+//! | `view` | queries |
+//! | `io`, `state`, `refusal`, `restore` | outputs and settings; what is persisted; reasons of refusals; a restart |
+//! | `vns`, `vms`, `nves`, `policies` | each thing that operators define, with its orders |
+//! | `allowed`, `bind` | what a VM may have beside its recorded addresses; what it takes of that |
+//! | `records` | records of VMs and their indexes |
+//! | `session`, `clones` | connections of NVEs; switches that say they are another |
+//! | `membership`, `ports`, `query` | what an NVE takes part in, has ports for, and asks |
+//! | `claim`, `conflict` | ownership of a VM; what two NVEs claim |
+//! | `publish`, `interest` | news and their acknowledgements; who hears of a VM |
+//! | `forward`, `stale` | who still needs a forward entry; what an old NVE passes on |
+//! | `moves` | moves, ordered and unplanned |
+//! | `tick` | what only time brings about |
 
 mod allowed;
 mod bind;
 mod claim;
 mod clones;
 mod conflict;
+mod door;
 mod forward;
 mod interest;
 mod io;
+mod membership;
 mod moves;
-mod operate;
+mod nves;
+mod order;
 mod policies;
+mod ports;
 mod publish;
+mod query;
+mod records;
 mod refusal;
 mod restore;
 mod session;
 mod stale;
 mod state;
 mod tick;
-mod unplanned;
 mod view;
+mod vms;
+mod vns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{DenyReason, Gateway, Location, MoveId, NveId, Policy, Version, VmKey, VmRecord};
+use godwit_model::{DenyReason, MoveId, NveId, Policy, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
 pub use allowed::{ListChange, VmChanges};
 pub use clones::RefusedInfo;
-pub use io::{Answer, Config, Input, Level, Output, SessionId};
-pub use operate::{VmDefinition, VnChanges};
+pub use door::{Input, Operator, Peer, Reply, Request};
+pub use io::{Config, Level, Output, SessionId};
+pub use order::{Answered, Order, OtherAnswer};
 pub use refusal::{Refusal, RefusalKind};
 pub use stale::Departure;
 pub use state::{NveRecord, State, StoredMove, VnRecord, Write};
 pub use view::{NveInfo, SharedOwner, Status, VnInfo};
+pub use vms::VmDefinition;
+pub use vns::VnChanges;
 
 use bind::Binding;
 use conflict::Contest;
 use moves::Move;
+use nves::Nve;
 use publish::{Awaited, Fanout};
 use session::Session;
-
-/// A VN and who takes part in it. Members may be there before the operator defines it.
-#[derive(Default)]
-struct Vn {
-    record: Option<VnRecord>,
-    /// NVEs that take part (R60).
-    members: BTreeSet<NveId>,
-    /// Those of them that only forward for VMs that left them: others do not replicate to them (R17).
-    lingering: BTreeSet<NveId>,
-    /// Connections that get updates.
-    subscribers: BTreeSet<SessionId>,
-    /// VMs that the operator defined as routers, with their first IPv4 addresses (R27).
-    gateways: BTreeMap<Mac, Ipv4Addr>,
-}
-
-struct Nve {
-    record: NveRecord,
-    session: Option<SessionId>,
-    /// When its last session was last heard.
-    heard: Option<Instant>,
-    /// VMs whose location it is.
-    vms: BTreeSet<VmKey>,
-    /// Its last session ended while it was dirty (R38).
-    dirty: bool,
-    /// It knew everything below this version when its last session ended; zero after a restart.
-    knew_below: Version,
-    /// It had a session before the NVA's restart, and may be about to come back (R96).
-    expected: bool,
-    /// Another switch that was refused for its sake (R96).
-    refused: Option<clones::Refused>,
-}
-
-impl Nve {
-    fn new(record: NveRecord) -> Nve {
-        Nve {
-            record,
-            session: None,
-            heard: None,
-            vms: BTreeSet::new(),
-            dirty: false,
-            knew_below: Version::ZERO,
-            expected: false,
-            refused: None,
-        }
-    }
-}
+use vns::Vn;
 
 /// All knowledge of the NVA; see the module's text.
 pub struct Directory {
@@ -177,35 +156,6 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Takes one input at `now` (monotonic) and `wall_us` (microseconds since 1970, for timelines).
-    ///
-    /// Messages of a connection that is not there (closed, replaced) do nothing.
-    pub fn handle(&mut self, now: Instant, wall_us: u64, input: Input) -> Vec<Output> {
-        self.begin(now, wall_us);
-        match input {
-            Input::Connected { session, peer } => self.connected(session, peer),
-            Input::Message { session, message } => self.message(session, message),
-            Input::Other { session, error } => self.other(session, error),
-            Input::Disconnected { session } => self.disconnected(session),
-            Input::Tick => self.tick(),
-        }
-        self.finish()
-    }
-
-    fn begin(&mut self, now: Instant, wall_us: u64) {
-        debug_assert!(self.out.is_empty(), "the last step left outputs behind");
-        self.now = now;
-        self.wall_us = wall_us;
-        self.started.get_or_insert(now);
-        if self.started_us == 0 {
-            self.started_us = wall_us;
-        }
-    }
-
-    fn finish(&mut self) -> Vec<Output> {
-        std::mem::take(&mut self.out)
-    }
-
     fn log(&mut self, level: Level, text: String) {
         self.out.push(Output::Log { level, text });
     }
@@ -226,81 +176,6 @@ impl Directory {
         self.seq += 1;
         self.persist(Write::Seq(self.seq));
         Version { epoch: self.epoch, seq: self.seq }
-    }
-
-    fn session_of(&self, nve: &NveId) -> Option<SessionId> {
-        self.nves.get(nve)?.session
-    }
-
-    fn location_of(&self, nve: &NveId) -> Option<Location> {
-        let n = self.nves.get(nve)?;
-        Some(Location { nve: nve.clone(), locators: n.record.locators })
-    }
-
-    /// Puts a VM's record in place with all indexes, and makes it durable.
-    fn put_vm(&mut self, record: VmRecord) {
-        let key = record.key;
-        if let Some(old) = self.vms.remove(&key) {
-            self.unindex(&old);
-            let place = |r: &VmRecord| r.location.as_ref().map(|l| l.nve.clone());
-            if let Some(nve) = place(&old).filter(|_| place(&old) != place(&record)) {
-                self.note_former(&nve, key);
-                self.former.insert(key, (nve, old.version));
-            }
-        }
-        self.index(&record);
-        self.persist(Write::PutVm(record.clone()));
-        self.vms.insert(key, record);
-    }
-
-    fn index(&mut self, r: &VmRecord) {
-        for (ip, _) in r.addresses() {
-            self.ips.insert((r.key.vni, ip), r.key.mac);
-        }
-        for mac in r.macs().filter(|mac| *mac != r.key.mac) {
-            self.macs.insert((r.key.vni, mac), r.key.mac);
-        }
-        if allowed::wants_more(&r.allowed) {
-            self.allowing.insert(r.key);
-        }
-        self.vm_names.insert(r.name.clone(), r.key);
-        if let (Some(g), Some(vn)) = (Gateway::of(r), self.vns.get_mut(&r.key.vni)) {
-            vn.gateways.insert(g.mac, g.ip);
-        }
-        if let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
-            nve.vms.insert(r.key);
-        }
-    }
-
-    fn unindex(&mut self, r: &VmRecord) {
-        for (ip, _) in r.addresses() {
-            self.ips.remove(&(r.key.vni, ip));
-        }
-        for mac in r.macs().filter(|mac| *mac != r.key.mac) {
-            self.macs.remove(&(r.key.vni, mac));
-        }
-        self.allowing.remove(&r.key);
-        self.vm_names.remove(&r.name);
-        if let Some(vn) = self.vns.get_mut(&r.key.vni) {
-            vn.gateways.remove(&r.key.mac);
-        }
-        if let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
-            nve.vms.remove(&r.key);
-        }
-    }
-
-    fn save_nve(&mut self, nve: &NveId) {
-        if let Some(n) = self.nves.get(nve) {
-            let record = n.record.clone();
-            self.persist(Write::PutNve(record));
-        }
-    }
-
-    /// The records of a VN, by MAC.
-    fn vms_of(&self, vni: Vni) -> impl Iterator<Item = &VmRecord> {
-        let first = VmKey { vni, mac: Mac::ZERO };
-        let last = VmKey { vni, mac: Mac::BROADCAST };
-        self.vms.range(first..=last).map(|(_, r)| r)
     }
 }
 

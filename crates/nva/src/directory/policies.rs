@@ -5,9 +5,8 @@
 
 use godwit_model::Policy;
 use godwit_model::message::NvaToNve;
-use godwit_wire::Instant;
 
-use super::{Answer, Directory, Level, Refusal, SessionId, Write};
+use super::{Directory, Level, Refusal, SessionId, Write};
 
 /// Policies in one message.
 const CHUNK: usize = 64;
@@ -17,12 +16,11 @@ impl Directory {
     ///
     /// # Errors
     /// Where it cannot be used, or there are too many.
-    pub fn define_policy(&mut self, now: Instant, wall_us: u64, policy: Policy) -> Answer<Policy> {
-        self.begin(now, wall_us);
+    pub(super) fn define_policy(&mut self, policy: Policy) -> Result<Policy, Refusal> {
         policy.check()?;
         let before = self.policies.get(&policy.name);
         if before == Some(&policy) {
-            return Ok((policy, Vec::new()));
+            return Ok(policy);
         }
         if before.is_none() && self.policies.len() >= self.config.max_policies {
             return Err(Refusal::Full { what: "policies", max: self.config.max_policies });
@@ -32,15 +30,14 @@ impl Directory {
         self.log(Level::Info, format!("policy {} has {} rules", policy.name, policy.rules.len()));
         let news = NvaToNve::Policies { reset: false, policies: vec![policy.clone()], gone: Vec::new() };
         self.tell_every_nve(&news);
-        Ok((policy, self.finish()))
+        Ok(policy)
     }
 
     /// Removes a policy that no VM has.
     ///
     /// # Errors
     /// Where it is not there, or a VM has it.
-    pub fn remove_policy(&mut self, now: Instant, wall_us: u64, name: &str) -> Answer<Policy> {
-        self.begin(now, wall_us);
+    pub(super) fn remove_policy(&mut self, name: &str) -> Result<Policy, Refusal> {
         let policy = self.policy(name)?.clone();
         let vms = self.vms.values().filter(|r| r.policy.as_deref() == Some(name)).count();
         if vms > 0 {
@@ -54,20 +51,7 @@ impl Directory {
             policies: Vec::new(),
             gone: vec![name.into()],
         });
-        Ok((policy, self.finish()))
-    }
-
-    /// A policy by its name.
-    ///
-    /// # Errors
-    /// Where it is not there.
-    pub fn policy(&self, name: &str) -> Result<&Policy, Refusal> {
-        self.policies.get(name).ok_or_else(|| Refusal::UnknownPolicy(name.into()))
-    }
-
-    /// All policies, by name.
-    pub fn policies(&self) -> Vec<&Policy> {
-        self.policies.values().collect()
+        Ok(policy)
     }
 
     /// A session begins: its NVE is told all of them.

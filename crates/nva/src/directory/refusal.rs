@@ -20,6 +20,8 @@ pub enum RefusalKind {
     Away,
     /// A bound is reached.
     Full,
+    /// The peer is not permitted to order it.
+    Permission,
 }
 
 /// An operator's order that was refused; nothing has changed.
@@ -114,6 +116,8 @@ pub enum Refusal {
     NoLocator,
     #[error("the directory holds {max} {what} and takes no more; delete some")]
     Full { what: &'static str, max: usize },
+    #[error("{peer} sent {what} and is not permitted to; please report this with the log")]
+    NotPermitted { peer: String, what: &'static str },
 }
 
 impl Refusal {
@@ -160,6 +164,7 @@ impl Refusal {
             | R::NveHasVms { .. } => RefusalKind::State,
             R::NveNotConnected { .. } => RefusalKind::Away,
             R::Full { .. } => RefusalKind::Full,
+            R::NotPermitted { .. } => RefusalKind::Permission,
         }
     }
 }

@@ -7,7 +7,9 @@ use godwit_wire::{Instant, Vni};
 
 use super::bind::Binding;
 use super::moves::Move;
-use super::{Config, Directory, Nve, State, Vn};
+use super::nves::Nve;
+use super::vns::Vn;
+use super::{Config, Directory, State};
 
 impl Directory {
     /// An empty directory, as a first start has it.

@@ -7,9 +7,8 @@ use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
 use godwit_model::{Locators, NveId, Version, VmKey};
-use godwit_wire::Instant;
 
-use super::{Directory, Level, Output, Refusal, SessionId};
+use super::{Directory, Level, Refusal, SessionId};
 
 /// A departure that was passed on by a VM manager's word (R39).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,19 +59,12 @@ impl Directory {
 
     /// A VM manager says that a VM left an NVE, or for none the one that the directory has it at: the others of the
     /// VN hear of it as from the NVE itself (R39). It is a hint, too: the location stays until the NVE withdraws the
-    /// VM or another one claims it. The outputs are to be let out even where it is refused: they say so in the log.
+    /// VM or another one claims it.
     ///
     /// # Errors
     /// Where the VM is not there, or is attached nowhere and no NVE is named, or the NVE neither has it nor had it
     /// last.
-    pub fn vm_departed(
-        &mut self,
-        now: Instant,
-        wall_us: u64,
-        name: &str,
-        nve: Option<&NveId>,
-    ) -> (Result<Departure, Refusal>, Vec<Output>) {
-        self.begin(now, wall_us);
+    pub(super) fn vm_departed(&mut self, name: &str, nve: Option<&NveId>) -> Result<Departure, Refusal> {
         let answer = self.who_had(name, nve).map(|(nve, key, version)| {
             let told = self.pass_departure_on(&nve, key, version);
             let text =
@@ -83,7 +75,7 @@ impl Directory {
         if let Err(refusal) = &answer {
             self.log(Level::Warn, format!("refused a departure by the operator's word: {refusal}"));
         }
-        (answer, self.finish())
+        answer
     }
 
     /// The NVE that a VM may have left, and the version by which it had it.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{DirectoryMode, MoveId, MoveRecord, NveId, VmKey, VmRecord};
+use godwit_model::{DirectoryMode, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Prefix, Vni};
 
 use super::clones::RefusedInfo;
@@ -166,6 +166,19 @@ impl Directory {
         let Some(name) = vn else { return Ok(self.vms.values().collect()) };
         let vni = self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
         Ok(self.vms_of(*vni).collect())
+    }
+
+    /// A policy by its name.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn policy(&self, name: &str) -> Result<&Policy, Refusal> {
+        self.policies.get(name).ok_or_else(|| Refusal::UnknownPolicy(name.into()))
+    }
+
+    /// All policies, by name.
+    pub fn policies(&self) -> Vec<&Policy> {
+        self.policies.values().collect()
     }
 
     /// Every NVE that is known, by name.

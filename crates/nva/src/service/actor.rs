@@ -4,150 +4,24 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use godwit_model::message::NveToNva;
 use godwit_model::{MoveId, NveId};
 use godwit_nva_api::tonic::Status;
 use godwit_nva_api::{SessionDown, SessionUp, v1};
 use godwit_wire::Instant;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::directory::{Answer, Directory, Input, Level, Output, Refusal, RefusalKind, SessionId, Write};
+use super::handle::{Finish, Handle, Job, Opened, Outgoing, QUEUE, status};
+use crate::directory::{
+    Answered, Directory, Input, Level, Output, Peer, Refusal, Reply, Request, SessionId, Write,
+};
 use crate::store::{Store, StoreError};
 
-/// Requests that may wait for the actor; more make their senders wait.
-const QUEUE: usize = 1024;
-/// Of these, one NVE's messages. However much it says, others wait for so many of them at most (R67).
-pub(super) const SHARE: usize = 32;
 /// Messages that may wait for one NVE; more end its session, and it begins anew with a snapshot.
 const OUTBOX: usize = 8192;
-/// Requests taken into one transaction, beside questions.
+/// Jobs taken into one transaction, beside questions.
 const BATCH: usize = 256;
 /// Interval of the directory's ticks.
 const TICK: Duration = Duration::from_millis(10);
-
-/// What goes to an NVE.
-pub(super) type Outgoing = Result<v1::NvaMessage, Status>;
-
-/// What an actor gives to a new session.
-pub(super) struct Opened {
-    pub id: SessionId,
-    pub outbox: mpsc::Receiver<Outgoing>,
-    /// Ends when the actor ends the session.
-    pub ended: oneshot::Receiver<()>,
-}
-
-type Finish = Box<dyn FnOnce() + Send>;
-type Order = Box<dyn FnOnce(&mut Directory, Instant, u64) -> (Vec<Output>, Finish) + Send>;
-
-/// A place in the queue out of an NVE's share; free again when the actor has taken what it was for.
-pub(super) type Turn = OwnedSemaphorePermit;
-
-enum Request {
-    Open(Option<SocketAddr>, oneshot::Sender<Opened>),
-    Up(SessionId, SessionUp, Turn),
-    Bad(SessionId, String, Turn),
-    Gone(SessionId),
-    Order(Order),
-    Watch(MoveId, oneshot::Sender<Result<watch::Receiver<v1::MoveRecord>, Status>>),
-    Ask(NveId, v1::AdminRequest, oneshot::Sender<Result<v1::AdminResponse, Status>>),
-}
-
-impl Request {
-    /// It changes nothing that anybody is told of, and waits for all that does (R67).
-    fn is_question(&self) -> bool {
-        matches!(self, Request::Up(_, SessionUp::Message(NveToNva::Query { .. }), _))
-    }
-}
-
-/// The way to the actor.
-#[derive(Clone)]
-pub(super) struct Handle(mpsc::Sender<Request>);
-
-fn stopping() -> Status {
-    Status::unavailable("godwit-nva is stopping; try again when it is back")
-}
-
-impl Handle {
-    async fn request(&self, r: Request) -> Result<(), Status> {
-        self.0.send(r).await.map_err(|_| stopping())
-    }
-
-    async fn answered<T>(&self, r: Request, answer: oneshot::Receiver<T>) -> Result<T, Status> {
-        self.request(r).await?;
-        answer.await.map_err(|_| stopping())
-    }
-
-    /// Opens a session.
-    pub async fn open(&self, peer: Option<SocketAddr>) -> Result<Opened, Status> {
-        let (tx, rx) = oneshot::channel();
-        self.answered(Request::Open(peer, tx), rx).await
-    }
-
-    /// Hands on what an NVE said.
-    pub async fn up(&self, session: SessionId, message: SessionUp, turn: Turn) -> Result<(), Status> {
-        self.request(Request::Up(session, message, turn)).await
-    }
-
-    /// Hands on that an NVE said what the protocol does not have.
-    pub async fn bad(&self, session: SessionId, text: String, turn: Turn) -> Result<(), Status> {
-        self.request(Request::Bad(session, text, turn)).await
-    }
-
-    /// The connection is gone.
-    pub async fn gone(&self, session: SessionId) {
-        let _ = self.request(Request::Gone(session)).await;
-    }
-
-    /// Gives an order and waits until what it changed is durable.
-    pub async fn order<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&mut Directory, Instant, u64) -> Answer<T> + Send + 'static,
-    ) -> Result<T, Status> {
-        let (tx, rx) = oneshot::channel();
-        let order: Order = Box::new(move |d, now, wall_us| {
-            let (answer, outputs) = match f(d, now, wall_us) {
-                Ok((value, outputs)) => (Ok(value), outputs),
-                Err(refusal) => (Err(refusal), Vec::new()),
-            };
-            // The asker may have gone away meanwhile.
-            (outputs, Box::new(move || drop(tx.send(answer))))
-        });
-        self.answered(Request::Order(order), rx).await?.map_err(|r| status(&r))
-    }
-
-    /// Looks at the directory.
-    pub async fn look<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&Directory, Instant) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Status> {
-        self.order(move |d, now, _| Ok((f(d, now)?, Vec::new()))).await
-    }
-
-    /// Follows a move.
-    pub async fn watch(&self, id: MoveId) -> Result<watch::Receiver<v1::MoveRecord>, Status> {
-        let (tx, rx) = oneshot::channel();
-        self.answered(Request::Watch(id, tx), rx).await?
-    }
-
-    /// Relays an operator's request to an NVE.
-    pub async fn ask(&self, nve: NveId, request: v1::AdminRequest) -> Result<v1::AdminResponse, Status> {
-        let (tx, rx) = oneshot::channel();
-        self.answered(Request::Ask(nve, request, tx), rx).await?
-    }
-}
-
-/// A refusal in the words of gRPC.
-pub(super) fn status(refusal: &Refusal) -> Status {
-    let text = refusal.to_string();
-    match refusal.kind() {
-        RefusalKind::NotFound => Status::not_found(text),
-        RefusalKind::Exists => Status::already_exists(text),
-        RefusalKind::Invalid => Status::invalid_argument(text),
-        RefusalKind::State => Status::failed_precondition(text),
-        RefusalKind::Away => Status::unavailable(text),
-        RefusalKind::Full => Status::resource_exhausted(text),
-    }
-}
 
 struct Connection {
     outbox: mpsc::Sender<Outgoing>,
@@ -162,7 +36,7 @@ struct Asked {
 
 /// The task's state.
 pub(super) struct Actor {
-    requests: mpsc::Receiver<Request>,
+    jobs: mpsc::Receiver<Job>,
     directory: Directory,
     store: Box<dyn Store + Send>,
     connections: HashMap<SessionId, Connection>,
@@ -178,9 +52,9 @@ pub(super) struct Actor {
 
 impl Actor {
     pub fn new(directory: Directory, store: Box<dyn Store + Send>) -> (Handle, Actor) {
-        let (tx, requests) = mpsc::channel(QUEUE);
+        let (tx, jobs) = mpsc::channel(QUEUE);
         let actor = Actor {
-            requests,
+            jobs,
             directory,
             store,
             connections: HashMap::new(),
@@ -192,7 +66,7 @@ impl Actor {
             finishes: Vec::new(),
             started: std::time::Instant::now(),
         };
-        (Handle(tx), actor)
+        (Handle::new(tx), actor)
     }
 
     /// Runs until it is stopped, or until the store refuses.
@@ -202,14 +76,14 @@ impl Actor {
             tokio::select! {
                 biased;
                 _ = stopped.wait_for(|s| *s) => return Ok(()),
-                request = self.requests.recv() => {
-                    let Some(request) = request else { return Ok(()) };
-                    self.batch(request);
+                job = self.jobs.recv() => {
+                    let Some(job) = job else { return Ok(()) };
+                    self.batch(job);
                 }
                 () = tokio::time::sleep_until(next_tick) => {}
             }
             if tokio::time::Instant::now() >= next_tick {
-                self.input(Input::Tick);
+                self.step(Peer::Clock, Input::Tick);
                 self.asked.retain(|_, a| !a.reply.is_closed());
                 next_tick = tokio::time::Instant::now() + TICK;
             }
@@ -217,67 +91,83 @@ impl Actor {
         }
     }
 
-    /// Takes a request and those that wait behind it: first what changes something, then the questions (R67). Each
+    /// Takes a job and those that wait behind it: first what changes something, then the questions (R67). Each
     /// kind keeps its order. A question that something overtakes is answered with what is newer.
-    fn batch(&mut self, first: Request) {
+    fn batch(&mut self, first: Job) {
         let (mut questions, mut taken) = (Vec::new(), 0);
         let mut next = Some(first);
-        while let Some(request) = next {
-            if request.is_question() {
-                questions.push(request);
+        while let Some(job) = next {
+            if job.is_question() {
+                questions.push(job);
             } else {
-                self.take(request);
+                self.take(job);
                 taken += 1;
             }
             let more = taken < BATCH && taken + questions.len() < QUEUE;
-            next = if more { self.requests.try_recv().ok() } else { None };
+            next = if more { self.jobs.try_recv().ok() } else { None };
         }
         for question in questions {
             self.take(question);
         }
     }
 
-    fn take(&mut self, request: Request) {
-        match request {
-            Request::Open(peer, reply) => self.open(peer, reply),
-            Request::Up(session, SessionUp::Message(message), turn) => {
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Open(address, reply) => self.open(address, reply),
+            Job::Up(session, SessionUp::Message(message), turn) => {
                 drop(turn);
-                self.input(Input::Message { session, message });
+                self.nve(session, Input::Message(message));
             }
-            Request::Up(session, SessionUp::AdminReply { id, response }, turn) => {
+            Job::Up(session, SessionUp::AdminReply { id, response }, turn) => {
                 drop(turn);
-                self.input(Input::Other { session, error: None });
+                self.nve(session, Input::Other { error: None });
                 if self.asked.get(&id).is_some_and(|a| a.session == session)
                     && let Some(asked) = self.asked.remove(&id)
                 {
                     let _ = asked.reply.send(Ok(response));
                 }
             }
-            Request::Bad(session, text, turn) => {
+            Job::Bad(session, text, turn) => {
                 drop(turn);
-                self.input(Input::Other { session, error: Some(text) });
+                self.nve(session, Input::Other { error: Some(text) });
             }
-            Request::Gone(session) => {
+            Job::Gone(session) => {
                 self.forget(session);
-                self.input(Input::Disconnected { session });
+                self.nve(session, Input::Disconnected);
             }
-            Request::Order(order) => {
-                let (now, wall_us) = self.time();
-                let (outputs, finish) = order(&mut self.directory, now, wall_us);
-                self.outputs.extend(outputs);
+            Job::Order(operator, order, reply) => {
+                let answer = self.handle(Peer::Operator(operator), Input::Order(order));
+                // The asker may have gone away meanwhile.
+                self.finishes.push(Box::new(move || drop(reply.send(answer))));
+            }
+            Job::Look(look) => {
+                let finish = look(&self.directory, self.time().0);
                 self.finishes.push(finish);
             }
-            Request::Watch(id, reply) => {
+            Job::Watch(id, reply) => {
                 let _ = reply.send(self.watch(id));
             }
-            Request::Ask(nve, request, reply) => self.ask(&nve, request, reply),
+            Job::Ask(nve, request, reply) => self.ask(&nve, request, reply),
         }
     }
 
-    fn input(&mut self, input: Input) {
+    /// One step of the directory; its outputs wait for the end of the batch, as its answer must.
+    fn handle(&mut self, peer: Peer, what: Input) -> Result<Answered, Refusal> {
         let (now, wall_us) = self.time();
-        let outputs = self.directory.handle(now, wall_us, input);
+        let Reply { answer, outputs } = self.directory.handle(Request { peer, what, now, wall_us });
         self.outputs.extend(outputs);
+        answer
+    }
+
+    /// A step that nobody waits for the answer of.
+    fn step(&mut self, peer: Peer, what: Input) {
+        if let Err(refusal) = self.handle(peer, what) {
+            tracing::error!("{refusal}");
+        }
+    }
+
+    fn nve(&mut self, session: SessionId, what: Input) {
+        self.step(Peer::Nve(session), what);
     }
 
     fn time(&self) -> (Instant, u64) {
@@ -286,14 +176,14 @@ impl Actor {
         (Instant(now), u64::try_from(wall.as_micros()).unwrap_or(u64::MAX))
     }
 
-    fn open(&mut self, peer: Option<SocketAddr>, reply: oneshot::Sender<Opened>) {
+    fn open(&mut self, address: Option<SocketAddr>, reply: oneshot::Sender<Opened>) {
         let id = SessionId(self.next_session);
         self.next_session += 1;
         let (tx, outbox) = mpsc::channel(OUTBOX);
         let (end, ended) = oneshot::channel();
         if reply.send(Opened { id, outbox, ended }).is_ok() {
             self.connections.insert(id, Connection { outbox: tx, _end: end });
-            self.input(Input::Connected { session: id, peer });
+            self.nve(id, Input::Connected { address });
         }
     }
 
@@ -369,7 +259,7 @@ impl Actor {
             Err(mpsc::error::TrySendError::Full(_)) => {
                 tracing::warn!("{session} does not read: {OUTBOX} messages wait; it must begin anew");
                 self.forget(session);
-                self.input(Input::Disconnected { session });
+                self.nve(session, Input::Disconnected);
             }
         }
     }
@@ -401,135 +291,4 @@ fn log(level: Level, text: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use godwit_model::message::{NvaToNve, QueryBy};
-    use godwit_model::{ClaimCause, DirectoryMode, Locators, Version, VmKey};
-    use godwit_wire::{Mac, Vni};
-    use tokio::sync::Semaphore;
-
-    use super::*;
-    use crate::directory::{VmDefinition, VnRecord};
-    use crate::store::MemoryStore;
-
-    fn message() -> SessionUp {
-        SessionUp::Message(NveToNva::Keepalive)
-    }
-
-    #[tokio::test]
-    async fn r67_a_storm_of_one_nve_leaves_the_queue_to_the_others() {
-        let directory = Directory::new(crate::directory::Config::default());
-        let (handle, mut actor) = Actor::new(directory, Box::new(MemoryStore::default()));
-        let storm = handle.clone();
-        tokio::spawn(async move {
-            let share = Arc::new(Semaphore::new(SHARE));
-            loop {
-                let turn = share.clone().acquire_owned().await.unwrap();
-                storm.up(SessionId(1), message(), turn).await.unwrap();
-            }
-        });
-        let share = Arc::new(Semaphore::new(SHARE));
-        for _ in 0..100 {
-            // As far as the storm gets while the actor is busy.
-            for _ in 0..10 * QUEUE {
-                tokio::task::yield_now().await;
-            }
-            assert_eq!(actor.requests.len(), SHARE);
-            let turn = share.clone().acquire_owned().await.unwrap();
-            handle.up(SessionId(2), message(), turn).await.unwrap();
-            let mut before = 0;
-            while let Ok(Request::Up(SessionId(1), ..)) = actor.requests.try_recv() {
-                before += 1;
-            }
-            assert_eq!(before, SHARE, "the other one's message comes next");
-        }
-    }
-
-    /// An actor with VM 7/02:00:00:00:00:01 and an NVE in its VN.
-    fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
-        let (handle, mut actor) =
-            Actor::new(Directory::new(crate::directory::Config::default()), Box::new(MemoryStore::default()));
-        let (session, vni, mac) = (SessionId(1), Vni::from_low24(7), Mac([2, 0, 0, 0, 0, 1]));
-        let (now, wall) = actor.time();
-        let vn = VnRecord { vni, name: "red".into(), settings: Default::default() };
-        actor.directory.create_vn(now, wall, vn).unwrap();
-        let vm = VmDefinition {
-            name: "vm".into(),
-            vn: "red".into(),
-            mac,
-            ipv4: vec![],
-            ipv6: vec![],
-            router: false,
-            pinned: None,
-            policy: None,
-            allowed: Default::default(),
-        };
-        actor.directory.define_vm(now, wall, vm).unwrap();
-        actor.input(Input::Connected { session, peer: None });
-        let locators = Locators { v4: Some([10, 0, 0, 1].into()), v6: None };
-        let (nve, software) = (NveId::new("a").unwrap(), String::new());
-        for message in [
-            NveToNva::Hello { nve, locators, software, last_epoch: 0, instance: 1 },
-            NveToNva::Subscribe { vni, mode: DirectoryMode::Pull },
-        ] {
-            actor.input(Input::Message { session, message });
-        }
-        actor.outputs.clear();
-        (handle, actor, session, VmKey { vni, mac })
-    }
-
-    #[tokio::test]
-    async fn r67_a_claim_goes_before_the_queries_of_its_own_nve() {
-        let (handle, mut actor, session, key) = with_a_vm();
-        let share = Arc::new(Semaphore::new(SHARE));
-        let say = async |message| {
-            let turn = share.clone().acquire_owned().await.unwrap();
-            handle.up(session, SessionUp::Message(message), turn).await.unwrap();
-        };
-        let query = |seq| NveToNva::Query { seq, vni: key.vni, by: QueryBy::Mac(key.mac) };
-        for seq in 1..=20 {
-            say(query(seq)).await;
-        }
-        let port = String::from("p1");
-        let (ips, cause, router) = (vec![], ClaimCause::GratuitousArp, None);
-        say(NveToNva::Claim {
-            seq: 100,
-            key,
-            ips,
-            cause,
-            base: Version::ZERO,
-            port,
-            router,
-            overrides: Default::default(),
-        })
-        .await;
-        say(query(21)).await;
-        let defined = actor.directory.vm(key).unwrap().version;
-        let granted = Version { seq: defined.seq + 1, ..defined };
-        say(NveToNva::Withdraw { key, version: granted }).await;
-        let first = actor.requests.try_recv().unwrap();
-        actor.batch(first);
-
-        let said: Vec<NvaToNve> = actor
-            .outputs
-            .iter()
-            .filter_map(|o| match o {
-                Output::Send { message, .. } => Some(message.clone()),
-                _ => None,
-            })
-            .collect();
-        assert!(matches!(&said[0], NvaToNve::Grant { seq: 100, .. }), "{said:?}");
-        let answers: Vec<(u64, Version)> = said
-            .iter()
-            .filter_map(|m| match m {
-                NvaToNve::Response { seq, record, .. } => Some((*seq, record.as_ref().unwrap().version)),
-                _ => None,
-            })
-            .collect();
-        let detached = actor.directory.vm(key).unwrap();
-        assert!(detached.location.is_none(), "the withdrawal came after the claim that it is about");
-        let newest: Vec<(u64, Version)> = (1..=21).map(|seq| (seq, detached.version)).collect();
-        assert_eq!(answers, newest, "in their order, with what is newest");
-    }
-}
+mod tests;

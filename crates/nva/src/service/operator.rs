@@ -3,7 +3,9 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use godwit_model::{Allowed, Learning, MoveId, MoveMode, NveId, Unplanned, VnSettings};
+use godwit_model::{
+    Allowed, Learning, MoveId, MoveMode, MoveRecord, NveId, Policy, Unplanned, VmRecord, VnSettings,
+};
 use godwit_nva_api::convert;
 use godwit_nva_api::tonic::{self, Request, Response, Status};
 use godwit_nva_api::v1::operator_server::Operator;
@@ -11,9 +13,10 @@ use godwit_nva_api::{ConvertError, v1};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
-use super::actor::{Handle, status};
+use super::handle::Handle;
 use crate::directory::{
-    ListChange, NveInfo, Refusal, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
+    Answered, Departure, ListChange, NveInfo, Operator as Caller, Order, OtherAnswer, Refusal, SharedOwner,
+    VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
 };
 
 /// How long an NVE may take to answer a relayed request.
@@ -28,9 +31,14 @@ impl Operators {
     pub fn new(handle: Handle) -> Operators {
         Operators { handle, started: Instant::now() }
     }
+
+    /// Gives an order for the caller and waits for its answer.
+    async fn order<T: TryFrom<Answered, Error = OtherAnswer>>(&self, order: Order) -> Result<T, Status> {
+        self.handle.order(Caller {}, order).await
+    }
 }
 
-type Answered<T> = Result<Response<T>, Status>;
+type Called<T> = Result<Response<T>, Status>;
 
 fn invalid(e: ConvertError) -> Status {
     Status::invalid_argument(e.to_string())
@@ -142,54 +150,54 @@ fn some(text: String) -> Option<String> {
 
 #[tonic::async_trait]
 impl Operator for Operators {
-    async fn create_vn(&self, request: Request<v1::Vn>) -> Answered<v1::Vn> {
+    async fn create_vn(&self, request: Request<v1::Vn>) -> Called<v1::Vn> {
         let record = vn_record(request.into_inner())?;
-        let info = self.handle.order(move |d, now, wall| d.create_vn(now, wall, record)).await?;
+        let info = self.order(Order::CreateVn(record)).await?;
         Ok(Response::new(vn(info)))
     }
 
-    async fn delete_vn(&self, request: Request<v1::VnName>) -> Answered<v1::Vn> {
+    async fn delete_vn(&self, request: Request<v1::VnName>) -> Called<v1::Vn> {
         let name = request.into_inner().name;
-        let info = self.handle.order(move |d, now, wall| d.delete_vn(now, wall, &name)).await?;
+        let info = self.order(Order::DeleteVn { name }).await?;
         Ok(Response::new(vn(info)))
     }
 
-    async fn set_vn(&self, request: Request<v1::SetVnRequest>) -> Answered<v1::Vn> {
+    async fn set_vn(&self, request: Request<v1::SetVnRequest>) -> Called<v1::Vn> {
         let v1::SetVnRequest { name, flood_silent, unplanned: policy, rarp, learning: words } =
             request.into_inner();
         let (learning_v4, learning_v6) = learning(words).map_err(invalid)?;
         let unplanned = unplanned(policy)?;
         let changes = VnChanges { flood_silent, unplanned, rarp, learning_v4, learning_v6 };
-        let info = self.handle.order(move |d, now, wall| d.set_vn(now, wall, &name, changes)).await?;
+        let info = self.order(Order::SetVn { name, changes }).await?;
         Ok(Response::new(vn(info)))
     }
 
-    async fn list_vns(&self, _: Request<v1::ListVnsRequest>) -> Answered<v1::VnList> {
+    async fn list_vns(&self, _: Request<v1::ListVnsRequest>) -> Called<v1::VnList> {
         let vns = self.handle.look(|d, _| Ok(d.vns())).await?;
         Ok(Response::new(v1::VnList { vns: vns.into_iter().map(vn).collect() }))
     }
 
-    async fn define_vm(&self, request: Request<v1::DefineVmRequest>) -> Answered<v1::VmRecord> {
+    async fn define_vm(&self, request: Request<v1::DefineVmRequest>) -> Called<v1::VmRecord> {
         let def = definition(request.into_inner()).map_err(invalid)?;
-        let record = self.handle.order(move |d, now, wall| d.define_vm(now, wall, def)).await?;
+        let record: VmRecord = self.order(Order::DefineVm(def)).await?;
         Ok(Response::new(record.into()))
     }
 
-    async fn set_vm(&self, request: Request<v1::SetVmRequest>) -> Answered<v1::VmRecord> {
+    async fn set_vm(&self, request: Request<v1::SetVmRequest>) -> Called<v1::VmRecord> {
         let p = request.into_inner();
         let name = p.name.clone();
         let changes = vm_changes(p).map_err(invalid)?;
-        let record = self.handle.order(move |d, now, wall| d.set_vm(now, wall, &name, changes)).await?;
+        let record: VmRecord = self.order(Order::SetVm { name, changes }).await?;
         Ok(Response::new(record.into()))
     }
 
-    async fn delete_vm(&self, request: Request<v1::VmName>) -> Answered<v1::VmRecord> {
+    async fn delete_vm(&self, request: Request<v1::VmName>) -> Called<v1::VmRecord> {
         let name = request.into_inner().name;
-        let record = self.handle.order(move |d, now, wall| d.delete_vm(now, wall, &name)).await?;
+        let record: VmRecord = self.order(Order::DeleteVm { name }).await?;
         Ok(Response::new(record.into()))
     }
 
-    async fn list_vms(&self, request: Request<v1::ListVmsRequest>) -> Answered<v1::VmList> {
+    async fn list_vms(&self, request: Request<v1::ListVmsRequest>) -> Called<v1::VmList> {
         let vn = some(request.into_inner().vn);
         let list = move |d: &crate::Directory, _| {
             Ok(d.vms(vn.as_deref())?.into_iter().map(|r| v1::VmRecord::from(r.clone())).collect())
@@ -197,7 +205,7 @@ impl Operator for Operators {
         Ok(Response::new(v1::VmList { vms: self.handle.look(list).await? }))
     }
 
-    async fn show_vm(&self, request: Request<v1::VmName>) -> Answered<v1::VmRecord> {
+    async fn show_vm(&self, request: Request<v1::VmName>) -> Called<v1::VmRecord> {
         let name = request.into_inner().name;
         let look = move |d: &crate::Directory, _| {
             let record = d.vm_named(&name)?.clone();
@@ -208,68 +216,66 @@ impl Operator for Operators {
         Ok(Response::new(self.handle.look(look).await?))
     }
 
-    async fn clear_vm(&self, request: Request<v1::VmName>) -> Answered<v1::VmRecord> {
+    async fn clear_vm(&self, request: Request<v1::VmName>) -> Called<v1::VmRecord> {
         let name = request.into_inner().name;
-        let record = self.handle.order(move |d, now, wall| d.clear_vm(now, wall, &name)).await?;
+        let record: VmRecord = self.order(Order::ClearVm { name }).await?;
         Ok(Response::new(record.into()))
     }
 
-    async fn vm_departed(&self, request: Request<v1::VmDepartedRequest>) -> Answered<v1::VmDepartedReply> {
+    async fn vm_departed(&self, request: Request<v1::VmDepartedRequest>) -> Called<v1::VmDepartedReply> {
         let v1::VmDepartedRequest { name, nve } = request.into_inner();
         let nve = some(nve).map(|nve| convert::nve_id("nve", nve)).transpose().map_err(invalid)?;
-        let pass_on =
-            move |d: &mut crate::Directory, now, wall| Ok(d.vm_departed(now, wall, &name, nve.as_ref()));
-        let departure = self.handle.order(pass_on).await?.map_err(|r| status(&r))?;
+        let departure: Departure = self.order(Order::VmDeparted { name, nve }).await?;
         let told = u32::try_from(departure.told).unwrap_or(u32::MAX);
         Ok(Response::new(v1::VmDepartedReply { nve: departure.nve.to_string(), told }))
     }
 
-    async fn define_policy(&self, request: Request<v1::Policy>) -> Answered<v1::Policy> {
+    async fn define_policy(&self, request: Request<v1::Policy>) -> Called<v1::Policy> {
         let policy = request.into_inner().try_into().map_err(invalid)?;
-        let policy = self.handle.order(move |d, now, wall| d.define_policy(now, wall, policy)).await?;
+        let policy: Policy = self.order(Order::DefinePolicy(policy)).await?;
         Ok(Response::new(policy.into()))
     }
 
-    async fn remove_policy(&self, request: Request<v1::PolicyName>) -> Answered<v1::Policy> {
+    async fn remove_policy(&self, request: Request<v1::PolicyName>) -> Called<v1::Policy> {
         let name = request.into_inner().name;
-        let policy = self.handle.order(move |d, now, wall| d.remove_policy(now, wall, &name)).await?;
+        let policy: Policy = self.order(Order::RemovePolicy { name }).await?;
         Ok(Response::new(policy.into()))
     }
 
-    async fn show_policy(&self, request: Request<v1::PolicyName>) -> Answered<v1::Policy> {
+    async fn show_policy(&self, request: Request<v1::PolicyName>) -> Called<v1::Policy> {
         let name = request.into_inner().name;
         let policy = self.handle.look(move |d, _| d.policy(&name).cloned()).await?;
         Ok(Response::new(policy.into()))
     }
 
-    async fn list_policies(&self, _: Request<v1::ListPoliciesRequest>) -> Answered<v1::PolicyList> {
+    async fn list_policies(&self, _: Request<v1::ListPoliciesRequest>) -> Called<v1::PolicyList> {
         let all =
             |d: &crate::Directory, _| Ok(d.policies().into_iter().cloned().map(v1::Policy::from).collect());
         Ok(Response::new(v1::PolicyList { policies: self.handle.look(all).await? }))
     }
 
-    async fn define_nve(&self, request: Request<v1::NveDefinition>) -> Answered<v1::NveInfo> {
+    async fn define_nve(&self, request: Request<v1::NveDefinition>) -> Called<v1::NveInfo> {
         let p = request.into_inner();
         let id = convert::nve_id("name", p.name).map_err(invalid)?;
         let locators = p.locators.ok_or(Refusal::NoLocator);
         let locators = locators.map_err(|r| Status::invalid_argument(r.to_string()))?;
         let locators = locators.try_into().map_err(invalid)?;
-        let info = self.handle.order(move |d, now, wall| d.define_nve(now, wall, &id, locators)).await?;
+        let info = self.order(Order::DefineNve { id, locators }).await?;
         Ok(Response::new(nve(info)))
     }
 
-    async fn delete_nve(&self, request: Request<v1::NveName>) -> Answered<v1::NveInfo> {
+    async fn delete_nve(&self, request: Request<v1::NveName>) -> Called<v1::NveInfo> {
         let id = convert::nve_id("name", request.into_inner().name).map_err(invalid)?;
-        let info = self.handle.order(move |d, now, wall| d.delete_nve(now, wall, &id)).await?;
+        let info = self.order(Order::DeleteNve { id }).await?;
         Ok(Response::new(nve(info)))
     }
 
-    async fn list_nves(&self, _: Request<v1::ListNvesRequest>) -> Answered<v1::NveList> {
+    async fn list_nves(&self, _: Request<v1::ListNvesRequest>) -> Called<v1::NveList> {
         let nves = self.handle.look(|d, now| Ok(d.nves(now))).await?;
         Ok(Response::new(v1::NveList { nves: nves.into_iter().map(nve).collect() }))
     }
 
-    async fn start_move(&self, request: Request<v1::StartMoveRequest>) -> Answered<v1::MoveRecord> {
+    async fn start_move(&self, request: Request<v1::StartMoveRequest>) -> Called<v1::MoveRecord> {
         let p = request.into_inner();
         let to = convert::nve_id("to", p.to).map_err(invalid)?;
         // Unset is hot: the only mode there is.
@@ -277,24 +283,23 @@ impl Operator for Operators {
             0 => MoveMode::Hot,
             raw => convert::move_mode("mode", raw).map_err(invalid)?,
         };
-        let record =
-            self.handle.order(move |d, now, wall| d.start_move(now, wall, &p.vm, &to, mode, &p.id)).await?;
+        let record: MoveRecord = self.order(Order::StartMove { vm: p.vm, to, mode, id: p.id }).await?;
         Ok(Response::new(record.into()))
     }
 
-    async fn abort_move(&self, request: Request<v1::MoveName>) -> Answered<v1::MoveRecord> {
+    async fn abort_move(&self, request: Request<v1::MoveName>) -> Called<v1::MoveRecord> {
         let id = MoveId(request.into_inner().id);
-        let record = self.handle.order(move |d, now, wall| d.abort_move(now, wall, &id)).await?;
+        let record: MoveRecord = self.order(Order::AbortMove { id }).await?;
         Ok(Response::new(record.into()))
     }
 
-    async fn show_move(&self, request: Request<v1::MoveName>) -> Answered<v1::MoveRecord> {
+    async fn show_move(&self, request: Request<v1::MoveName>) -> Called<v1::MoveRecord> {
         let id = MoveId(request.into_inner().id);
         let record = self.handle.look(move |d, _| d.move_record(&id).cloned()).await?;
         Ok(Response::new(record.into()))
     }
 
-    async fn list_moves(&self, request: Request<v1::ListMovesRequest>) -> Answered<v1::MoveList> {
+    async fn list_moves(&self, request: Request<v1::ListMovesRequest>) -> Called<v1::MoveList> {
         let p = request.into_inner();
         let list = move |d: &crate::Directory, _| {
             let moves = d.moves(some(p.vm).as_deref(), p.unfinished_only);
@@ -305,12 +310,12 @@ impl Operator for Operators {
 
     type WatchMoveStream = Pin<Box<dyn Stream<Item = Result<v1::MoveRecord, Status>> + Send>>;
 
-    async fn watch_move(&self, request: Request<v1::MoveName>) -> Answered<Self::WatchMoveStream> {
+    async fn watch_move(&self, request: Request<v1::MoveName>) -> Called<Self::WatchMoveStream> {
         let records = self.handle.watch(MoveId(request.into_inner().id)).await?;
         Ok(Response::new(Box::pin(WatchStream::new(records).map(Ok))))
     }
 
-    async fn ask_nve(&self, request: Request<v1::AskNveRequest>) -> Answered<v1::AdminResponse> {
+    async fn ask_nve(&self, request: Request<v1::AskNveRequest>) -> Called<v1::AdminResponse> {
         let p = request.into_inner();
         let id = convert::nve_id("nve", p.nve).map_err(invalid)?;
         let asked = p.request.ok_or_else(|| Status::invalid_argument("request: is not set"))?;
@@ -323,7 +328,7 @@ impl Operator for Operators {
         }
     }
 
-    async fn get_status(&self, _: Request<v1::NvaStatusRequest>) -> Answered<v1::NvaStatus> {
+    async fn get_status(&self, _: Request<v1::NvaStatusRequest>) -> Called<v1::NvaStatus> {
         let s = self.handle.look(|d, _| Ok(d.status())).await?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(Response::new(v1::NvaStatus {

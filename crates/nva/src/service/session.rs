@@ -8,7 +8,7 @@ use godwit_nva_api::{SessionUp, v1};
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::actor::{Handle, Opened, Outgoing, SHARE};
+use super::handle::{Handle, Opened, Outgoing, SHARE};
 use crate::directory::SessionId;
 
 pub(super) struct Sessions {

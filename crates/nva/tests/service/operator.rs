@@ -76,7 +76,7 @@ async fn r92_r93_r94_what_is_allowed_is_set_and_bound_over_the_wire() {
     let learning = Some(v1::LearningChange { v4: Some(word), v6: None });
     let set = v1::SetVnRequest { name: "red".into(), learning, ..Default::default() };
     let vn = op.set_vn(set).await.unwrap().into_inner();
-    assert_eq!(vn.learning, Some(v1::Learning { v4: Some(3), v6: None }));
+    assert_eq!(vn.settings.unwrap().learning, Some(v1::Learning { v4: Some(3), v6: None }));
     let shown = op.show_vm(v1::VmName { name: "vm1".into() }).await.unwrap().into_inner();
     assert_eq!(VmRecord::try_from(shown), Ok(record));
 }

@@ -8,8 +8,6 @@ use godwit_wire::Span;
 
 use super::invariants::Invariant;
 use super::names;
-use super::nva::Request;
-use super::session::session_id;
 use super::world::{Event, World};
 
 /// Gap between two attempts.
@@ -27,7 +25,7 @@ impl World {
         let plan = self.plan.clones[clone];
         let conn = self.open_conn(plan.of, Some(clone));
         self.note(|| format!("a clone of n{} connects: session {conn}", plan.of));
-        self.nva_request(Request::Input(NvaInput::Connected { session: session_id(conn), peer: None }));
+        self.nva_hears_session(conn, NvaInput::Connected { address: None });
         let nve = if plan.named { Some(names::nve(plan.of)) } else { NveId::new("clone").ok() };
         let Some(nve) = nve else { return };
         let own = Locators { v4: Some([198, 19, 255, 1].into()), v6: None };

@@ -51,7 +51,7 @@ use std::fmt;
 use godwit_control::Input;
 use godwit_model::VnSettings;
 use godwit_nva::directory::VnRecord;
-use godwit_nva::{Directory, Output};
+use godwit_nva::{Directory, Input as NvaInput, Order, Output, Peer, Reply, Request};
 use godwit_tables::event::Event::InUse;
 use godwit_tables::vms::Fib;
 use godwit_wire::{Instant, Span};
@@ -159,22 +159,27 @@ impl World {
     fn set_up(&mut self) {
         let mut directory = Directory::new(nva::config(&self.plan));
         self.nva.disk.epoch = directory.epoch();
-        let mut writes = Vec::new();
+        let mut orders = Vec::new();
         for vn in 0..self.plan.vns {
             let vn = VnRecord {
                 vni: names::vni(vn),
                 name: format!("vn{vn}"),
                 settings: VnSettings { unplanned: self.plan.unplanned, ..VnSettings::default() },
             };
-            writes.extend(directory.create_vn(self.now, self.wall_us(), vn).expect("a new VN").1);
+            orders.push(Order::CreateVn(vn));
         }
         for vm in 0..self.guests.len() {
-            let definition = self.definition(vm);
-            writes.extend(directory.define_vm(self.now, self.wall_us(), definition).expect("a new VM").1);
+            orders.push(Order::DefineVm(self.definition(vm)));
         }
-        for output in writes {
-            if let Output::Persist(write) = output {
-                self.nva.disk.apply(&write);
+        for order in orders {
+            let (peer, what) = (Peer::operator(), NvaInput::Order(order));
+            let request = Request { peer, what, now: self.now, wall_us: self.wall_us() };
+            let Reply { answer, outputs } = directory.handle(request);
+            answer.expect("a new VN or VM");
+            for output in outputs {
+                if let Output::Persist(write) = output {
+                    self.nva.disk.apply(&write);
+                }
             }
         }
         self.nva.directory = Some(directory);

@@ -6,32 +6,26 @@
 
 use std::collections::VecDeque;
 
+use godwit_model::Secret;
 use godwit_model::message::NvaToNve;
-use godwit_model::{MoveId, MoveMode, Secret};
-use godwit_nva::{Config, Directory, Input, Output, SessionId, State, Write};
+use godwit_nva::directory::Refusal;
+use godwit_nva::{
+    Answered, Config, Directory, Input, Order, Output, Peer, Reply, Request, SessionId, State, Write,
+};
 use godwit_wire::{Instant, Span};
 
 use super::invariants::Invariant;
-use super::names;
 use super::schedule::{Sabotage, Schedule};
 use super::world::{Event, World};
 
 /// Something to be done by the directory.
-pub(super) enum Request {
-    /// An input.
-    Input(Input),
+pub(super) enum Job {
+    /// Something that a session or the clock brings.
+    Input(Peer, Input),
     /// A hypervisor's order; the answer goes to its script.
-    Order { script: usize, what: Order },
+    Order { script: usize, order: Order },
     /// The operator gives a VM one address more, or takes it away.
     Redefine { vm: usize },
-}
-
-/// What a hypervisor orders.
-pub(super) enum Order {
-    /// A move.
-    Start { vm: String, to: usize, id: String },
-    /// The end of one.
-    Abort { id: String },
 }
 
 /// What waits for a transaction.
@@ -40,7 +34,7 @@ enum Held {
     Say(SessionId, Box<NvaToNve>),
     Close(SessionId),
     /// Whether the order, a call-off or not, was obeyed, or why not.
-    Answer(usize, bool, Result<(), String>),
+    Answer(usize, bool, Result<(), Refusal>),
 }
 
 /// The NVA's process and its disk.
@@ -51,7 +45,7 @@ pub(super) struct Nva {
     pub disk: State,
     /// Counts starts.
     life: u32,
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<Job>,
     writes: Vec<Write>,
     held: Vec<Held>,
     /// A transaction is being written.
@@ -95,11 +89,11 @@ pub(super) fn config(plan: &Schedule) -> Config {
 
 impl World {
     /// Asks the directory to do something; false where it is not there.
-    pub fn nva_request(&mut self, request: Request) -> bool {
+    pub fn nva_request(&mut self, job: Job) -> bool {
         if !self.nva.is_up() {
             return false;
         }
-        self.nva.waiting.push_back(request);
+        self.nva.waiting.push_back(job);
         if self.nva.waiting.len() > 4096 && !self.nva_stalls() {
             self.fail(Invariant::Bounded, "more than 4096 requests wait for the directory".into());
         }
@@ -112,26 +106,22 @@ impl World {
         if self.nva_stalls() {
             return;
         }
-        self.nva_request(Request::Input(Input::Tick));
+        self.nva_request(Job::Input(Peer::Clock, Input::Tick));
     }
 
     /// Does everything that waits in one transaction.
     pub fn nva_works(&mut self) {
-        let (now, wall) = (self.now, self.wall_us());
         while !self.nva.busy && !self.nva_stalls() && !self.nva.waiting.is_empty() {
             let Some(mut directory) = self.nva.directory.take() else { return };
-            while let Some(request) = self.nva.waiting.pop_front() {
-                match request {
-                    Request::Input(input) => {
-                        let outputs = directory.handle(now, wall, input);
-                        self.nva_wants(outputs);
-                    }
-                    Request::Order { script, what } => {
-                        let off = matches!(what, Order::Abort { .. });
-                        let answer = self.obey(&mut directory, what);
+            while let Some(job) = self.nva.waiting.pop_front() {
+                match job {
+                    Job::Input(peer, input) => self.nva_is_told(&mut directory, peer, input),
+                    Job::Order { script, order } => {
+                        let off = matches!(order, Order::AbortMove { .. });
+                        let answer = self.nva_obeys(&mut directory, order).map(|_| ());
                         self.nva.held.push(Held::Answer(script, off, answer));
                     }
-                    Request::Redefine { vm } => self.redefine(&mut directory, vm),
+                    Job::Redefine { vm } => self.redefine(&mut directory, vm),
                 }
             }
             self.nva.directory = Some(directory);
@@ -149,20 +139,30 @@ impl World {
         }
     }
 
-    fn obey(&mut self, directory: &mut Directory, order: Order) -> Result<(), String> {
-        let (now, wall) = (self.now, self.wall_us());
-        let answer = match order {
-            Order::Start { vm, to, id } => {
-                directory.start_move(now, wall, &vm, &names::nve(to), MoveMode::Hot, &id)
-            }
-            Order::Abort { id } => directory.abort_move(now, wall, &MoveId(id)),
-        };
-        let (_, outputs) = answer.map_err(|refusal| refusal.to_string())?;
-        self.nva_wants(outputs);
-        Ok(())
+    fn nva_is_told(&mut self, directory: &mut Directory, peer: Peer, input: Input) {
+        if let Err(refusal) = self.nva_answers(directory, peer, input) {
+            self.fail(Invariant::Session, format!("the directory refuses an input: {refusal}"));
+        }
     }
 
-    pub fn nva_wants(&mut self, outputs: Vec<Output>) {
+    /// An operator's order; its outputs wait for the transaction.
+    pub fn nva_obeys(&mut self, directory: &mut Directory, order: Order) -> Result<Answered, Refusal> {
+        self.nva_answers(directory, Peer::operator(), Input::Order(order))
+    }
+
+    fn nva_answers(
+        &mut self,
+        directory: &mut Directory,
+        peer: Peer,
+        what: Input,
+    ) -> Result<Answered, Refusal> {
+        let request = Request { peer, what, now: self.now, wall_us: self.wall_us() };
+        let Reply { answer, outputs } = directory.handle(request);
+        self.nva_wants(outputs);
+        answer
+    }
+
+    fn nva_wants(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Persist(write) => self.nva.writes.push(write),

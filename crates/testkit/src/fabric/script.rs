@@ -18,13 +18,15 @@
 //! * A guest is not silent for long, unless the hypervisor itself activates its port.
 
 use godwit_control::Input;
-use godwit_model::{MoveId, MovePhase};
+use godwit_model::{MoveId, MoveMode, MovePhase};
+use godwit_nva::Order;
+use godwit_nva::directory::Refusal;
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
 use super::draw::FROZEN;
 use super::names;
-use super::nva::{Order, Request};
+use super::nva::Job;
 use super::schedule::{Abort, Announce, Class, MovePlan, Pause};
 use super::world::{Event, World};
 
@@ -211,14 +213,15 @@ impl World {
         let (vm, to, id) = (self.guests[s.plan.vm].name.clone(), s.plan.to, s.id.clone());
         let earlier = self.nva.settled().is_some_and(|d| !d.moves(Some(&vm), true).is_empty());
         self.stats.moves_on += u64::from(earlier && s.tries == 0);
-        self.nva_request(Request::Order { script, what: Order::Start { vm, to, id } });
+        let order = Order::StartMove { vm, to: names::nve(to), mode: MoveMode::Hot, id };
+        self.nva_request(Job::Order { script, order });
         if self.scripts[script].step == Step::Order {
             self.wake(script, Step::Order, ANSWER);
         }
     }
 
     /// The NVA's answer to an order of the script, or to its call-off.
-    pub fn script_answered(&mut self, script: usize, off: bool, answer: Result<(), String>) {
+    pub fn script_answered(&mut self, script: usize, off: bool, answer: Result<(), Refusal>) {
         let s = &mut self.scripts[script];
         let id = s.id.clone();
         match (s.step, answer) {
@@ -235,6 +238,7 @@ impl World {
                 self.wake_patiently(script, Step::Order);
             }
             (Step::CallOff, answer) => {
+                let answer = answer.map_err(|why| why.to_string());
                 self.note(|| format!("SCRIPT {id}: called off: {answer:?}"));
                 self.wake(script, Step::Back, Span::from_us(100));
             }
@@ -385,7 +389,7 @@ impl World {
 
     fn call_off(&mut self, script: usize) {
         let id = self.scripts[script].id.clone();
-        self.nva_request(Request::Order { script, what: Order::Abort { id } });
+        self.nva_request(Job::Order { script, order: Order::AbortMove { id: MoveId(id) } });
         if self.scripts[script].step == Step::CallOff {
             self.wake(script, Step::CallOff, ANSWER);
         }

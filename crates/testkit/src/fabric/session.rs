@@ -5,11 +5,11 @@
 
 use godwit_control::Input;
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_nva::{Input as NvaInput, SessionId};
+use godwit_nva::{Input as NvaInput, Peer, SessionId};
 use godwit_wire::{Instant, Span};
 
 use super::invariants::Invariant;
-use super::nva::Request;
+use super::nva::Job;
 use super::schedule::{Class, Sabotage};
 use super::world::{Event, World};
 
@@ -62,7 +62,7 @@ impl World {
         self.stats.sessions += 1;
         self.hosts[host].conn = Some(conn);
         self.hosts[host].backoff = Span(0);
-        self.nva_request(Request::Input(NvaInput::Connected { session: session_id(conn), peer: None }));
+        self.nva_hears_session(conn, NvaInput::Connected { address: None });
         self.control(host, Input::NvaConnected);
     }
 
@@ -152,7 +152,12 @@ impl World {
         if c.cut || !c.nva_open || !self.nva.is_up() {
             return;
         }
-        self.nva_request(Request::Input(NvaInput::Message { session: session_id(conn), message }));
+        self.nva_hears_session(conn, NvaInput::Message(message));
+    }
+
+    /// Something that a connection brings to the directory.
+    pub fn nva_hears_session(&mut self, conn: usize, input: NvaInput) {
+        self.nva_request(Job::Input(Peer::Nve(session_id(conn)), input));
     }
 
     pub fn nve_hears(&mut self, conn: usize, message: NvaToNve) {
@@ -224,7 +229,7 @@ impl World {
     pub fn nva_notices(&mut self, conn: usize) {
         if self.conns[conn].nva_open && self.nva.is_up() {
             self.conns[conn].nva_open = false;
-            self.nva_request(Request::Input(NvaInput::Disconnected { session: session_id(conn) }));
+            self.nva_hears_session(conn, NvaInput::Disconnected);
         }
     }
 

@@ -9,8 +9,8 @@ use std::net::Ipv4Addr;
 
 use godwit_control::Input;
 use godwit_model::VmKey;
-use godwit_nva::Directory;
 use godwit_nva::directory::VmDefinition;
+use godwit_nva::{Directory, Order};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
@@ -179,12 +179,9 @@ impl World {
     /// The operator changes its mind about an address that the guest does not use.
     pub fn redefine(&mut self, directory: &mut Directory, vm: usize) {
         self.guests[vm].defined_more ^= true;
-        let (now, wall) = (self.now, self.wall_us());
-        match directory.define_vm(now, wall, self.definition(vm)) {
-            Ok((_, outputs)) => {
-                self.stats.redefined += 1;
-                self.nva_wants(outputs);
-            }
+        let order = Order::DefineVm(self.definition(vm));
+        match self.nva_obeys(directory, order) {
+            Ok(_) => self.stats.redefined += 1,
             // It moves at present.
             Err(why) => {
                 self.guests[vm].defined_more ^= true;

@@ -12,7 +12,7 @@ use godwit_wire::{Instant, Span};
 use super::addresses::Words;
 use super::host::Host;
 use super::invariants::{Invariant, Known};
-use super::nva::{Nva, Request};
+use super::nva::{Job, Nva};
 use super::queue::Queue;
 use super::rng::Rng;
 use super::schedule::{Class, Fault, Sabotage, Schedule};
@@ -264,7 +264,7 @@ impl World {
             Event::Relink { host, port } => self.relink(host, port),
             Event::Hop { vm, every, left } => self.hop(vm, every, left),
             Event::Redefine { vm } => {
-                self.nva_request(Request::Redefine { vm });
+                self.nva_request(Job::Redefine { vm });
             }
             Event::TakeOver { vm, lag } => self.take_over(vm, lag),
             Event::StepDown { vm, reign } => self.step_down(vm, reign),
@@ -297,7 +297,7 @@ impl World {
             Fault::RebootGuest(vm, span) => self.reboot_guest(vm, span),
             Fault::SecondPort(vm, every) => self.second_port(vm, every),
             Fault::Redefine(vm) => {
-                self.nva_request(Request::Redefine { vm });
+                self.nva_request(Job::Redefine { vm });
             }
         }
     }

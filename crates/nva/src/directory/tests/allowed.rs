@@ -8,12 +8,12 @@ use super::bind::{allow, answer, virtual_ip, wish};
 use super::*;
 
 fn define(w: &mut World, def: VmDefinition) -> Result<VmRecord, Refusal> {
-    w.order(|d, now, wall| d.define_vm(now, wall, def)).map(|(r, _)| r)
+    w.define_vm(def).map(|(r, _)| r)
 }
 
 fn set(w: &mut World, n: u8, to: VmChanges) -> Result<(VmRecord, Vec<Output>), Refusal> {
     let name = format!("vm{n}");
-    w.order(|d, now, wall| d.set_vm(now, wall, &name, to))
+    w.set_vm(&name, to)
 }
 
 fn prefix(text: &str) -> Prefix {
@@ -232,7 +232,7 @@ fn r93_the_operators_word_takes_what_another_vm_learned() {
         answer(&out, a).unwrap();
     }
     let def = VmDefinition { ipv4: vec![[192, 168, 0, 50].into()], ..definition(2) };
-    let (winner, out) = w.order(|d, now, wall| d.define_vm(now, wall, def)).unwrap();
+    let (winner, out) = w.define_vm(def).unwrap();
     let said = updated(&out, c);
     assert_eq!(said.iter().map(|r| r.key).collect::<Vec<_>>(), [key(1), key(2)]);
     assert!(said[0].mac_of(ip(50)).is_none() && said[0].version < winner.version);

@@ -27,7 +27,7 @@ pub(super) fn virtual_ip(ip: IpAddr) -> Allowed {
 
 pub(super) fn allow(w: &mut World, n: u8, allowed: Allowed) -> Vec<Output> {
     let def = VmDefinition { allowed, ..definition(n) };
-    w.order(|d, now, wall| d.define_vm(now, wall, def)).unwrap().1
+    w.define_vm(def).unwrap().1
 }
 
 fn say_bind(w: &mut World, s: SessionId, n: u8, ip: IpAddr) -> Result<VmRecord, (BindRefusal, String)> {
@@ -241,7 +241,7 @@ fn r30_r93_a_live_vm_keeps_what_it_learned_and_is_asked() {
     // Nor does one keep it whose NVE has been away for long.
     let b = w.nve_session("b");
     w.take(b, 2);
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     assert_eq!(say_bind(&mut w, b, 2, ip(50)).unwrap_err().0, BindRefusal::Taken);
     for _ in 0..11 {
         w.pass(1000);
@@ -281,7 +281,7 @@ fn r93_the_vn_says_what_is_learned_where_the_vm_does_not() {
     w.take(a, 1);
     let set = |w: &mut World, learning| {
         let to = VnChanges { learning_v4: Some(learning), ..VnChanges::default() };
-        w.order(|d, now, wall| d.set_vn(now, wall, "red", to)).unwrap().1
+        w.set_vn("red", to).unwrap().1
     };
     let out = set(&mut w, Some(Learning::Learned(2)));
     let told = sent(&out, a).into_iter().any(|m| match m {

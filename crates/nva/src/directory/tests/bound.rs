@@ -187,15 +187,15 @@ fn run(w: &mut World, sessions: &mut Vec<SessionId>, op: &Op) {
         }
         Op::Set(v, allowed) => {
             let def = vm(*v, w.vm(*v).ipv4.clone(), (**allowed).clone());
-            let _ = w.order(|d, now, wall| d.define_vm(now, wall, def));
+            let _ = w.define_vm(def);
         }
         Op::Record(v, n) => {
             let def = vm(*v, vec![Ipv4Addr::new(192, 168, 0, *n)], w.vm(*v).allowed.clone());
-            let _ = w.order(|d, now, wall| d.define_vm(now, wall, def));
+            let _ = w.define_vm(def);
         }
         Op::Learning(to) => {
             let to = VnChanges { learning_v4: Some(*to), ..VnChanges::default() };
-            w.order(|d, now, wall| d.set_vn(now, wall, "red", to)).unwrap();
+            w.set_vn("red", to).unwrap();
         }
         Op::Move(v, n) => {
             let _ = w.start(*v, NVES[*n], "");

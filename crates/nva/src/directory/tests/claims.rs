@@ -134,9 +134,9 @@ fn r21_of_two_claims_for_a_moving_vm_the_target_wins_in_either_order() {
 fn r22_a_pinned_vm_is_claimed_by_nobody_else() {
     let mut w = World::new();
     let a = w.join("a");
-    w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99))).unwrap();
+    w.define_nve(&id("tor"), locators(99)).unwrap();
     let pinned = VmDefinition { pinned: Some(id("tor")), ..definition(1) };
-    w.order(|d, now, wall| d.define_vm(now, wall, pinned)).unwrap();
+    w.define_vm(pinned).unwrap();
     let out = w.say(a, claim(1, Version::ZERO));
     assert_eq!(denied(&out, a), Some(DenyReason::Pinned));
     assert_eq!(w.start(1, "a", "m"), Err(Refusal::VmPinned { vm: "vm1".into(), nve: id("tor") }));
@@ -176,7 +176,7 @@ fn r45_a_withdrawal_during_a_move_waits_for_its_end() {
             w.say(b, claim(1, Version::ZERO));
             assert_eq!(owner(w.vm(1)), Some("b"));
         } else {
-            let out = w.order(|d, now, wall| d.abort_move(now, wall, &MoveId("m".into()))).unwrap().1;
+            let out = w.abort_move(&MoveId("m".into())).unwrap().1;
             assert_eq!(w.vm(1).state, BindingState::Detached, "now it counts");
             assert_eq!(updated(&out, c).len(), 1);
         }
@@ -191,7 +191,7 @@ fn r45_the_source_that_claims_again_takes_its_withdrawal_back() {
     w.start(1, "b", "m").unwrap();
     w.say(a, NveToNva::Withdraw { key: key(1), version: held.version });
     w.say(a, claim(1, held.version));
-    w.order(|d, now, wall| d.abort_move(now, wall, &MoveId("m".into()))).unwrap();
+    w.abort_move(&MoveId("m".into())).unwrap();
     assert_eq!(owner(w.vm(1)), Some("a"));
 }
 
@@ -234,7 +234,7 @@ fn r25_the_r_flag_is_learned_from_the_vm_itself() {
     assert!(!none.router && none.version > first.version);
     assert_eq!(updated(&out, c), [none], "proxies elsewhere answer with it");
     w.say(a, claim_of_router(1, Some(true)));
-    let (kept, _) = w.order(|d, now, wall| d.define_vm(now, wall, definition(1))).unwrap();
+    let (kept, _) = w.define_vm(definition(1)).unwrap();
     assert!(kept.router, "a definition that says nothing leaves what was learned");
 }
 
@@ -245,7 +245,7 @@ fn r25_the_o_flag_is_learned_for_each_address() {
     let (a, c) = (w.join("a"), w.join("c"));
     let (one, two) = (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
     let both = VmDefinition { ipv6: vec![one, two], ..definition(1) };
-    w.order(|d, now, wall| d.define_vm(now, wall, both.clone())).unwrap();
+    w.define_vm(both.clone()).unwrap();
     let ips = w.vm(1).ips().collect::<Vec<_>>();
     let says = |w: &mut World, heard: &[(Ipv6Addr, bool)]| {
         let (overrides, ips) = (heard.iter().copied().collect(), ips.clone());
@@ -266,10 +266,10 @@ fn r25_the_o_flag_is_learned_for_each_address() {
     assert_eq!(updated(&out, c), [other], "all are told");
     let restored = Directory::restore(Config::default(), w.durable.clone(), 2);
     assert_eq!(restored.state().vms[&key(1)].no_override, [one], "durable");
-    let (kept, _) = w.order(|d, now, wall| d.define_vm(now, wall, both.clone())).unwrap();
+    let (kept, _) = w.define_vm(both.clone()).unwrap();
     assert_eq!(kept.no_override, [one], "a definition leaves what was learned");
     let without = VmDefinition { ipv6: vec![two], ..definition(1) };
-    let (less, _) = w.order(|d, now, wall| d.define_vm(now, wall, without)).unwrap();
+    let (less, _) = w.define_vm(without).unwrap();
     assert!(less.no_override.is_empty(), "of addresses that it has");
 }
 
@@ -278,10 +278,10 @@ fn r25_the_operators_word_stands() {
     let mut w = World::new();
     let a = w.join("a");
     let router = VmDefinition { router: true, ..definition(1) };
-    w.order(|d, now, wall| d.define_vm(now, wall, router)).unwrap();
+    w.define_vm(router).unwrap();
     let r = granted(&w.say(a, claim_of_router(1, Some(false))), a).unwrap();
     assert!(r.router && r.router_pinned);
-    let (r, _) = w.order(|d, now, wall| d.define_vm(now, wall, definition(1))).unwrap();
+    let (r, _) = w.define_vm(definition(1)).unwrap();
     assert!(!r.router && !r.router_pinned, "taken back");
 }
 
@@ -290,7 +290,7 @@ fn r26_five_rounds_of_a_rarp_are_one_version() {
     let mut w = World::new();
     let v6: Ipv6Addr = "2001:db8::1".parse().unwrap();
     let both = VmDefinition { ipv6: vec![v6], ..definition(1) };
-    w.order(|d, now, wall| d.define_vm(now, wall, both)).unwrap();
+    w.define_vm(both).unwrap();
     let (a, b, c) = (w.join("a"), w.join("b"), w.join("c"));
     let ips = vec![ip(1), IpAddr::V6(v6)];
     let (cause, port, base) = (ClaimCause::GratuitousArp, "p1".to_owned(), Version::ZERO);

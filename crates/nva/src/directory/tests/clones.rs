@@ -40,8 +40,8 @@ impl World {
     fn connect_from(&mut self, host: u8) -> SessionId {
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        let peer = Some(SocketAddr::new(IpAddr::V4([192, 0, 2, host].into()), 5000));
-        self.input(Input::Connected { session, peer });
+        let address = Some(SocketAddr::new(IpAddr::V4([192, 0, 2, host].into()), 5000));
+        self.nve(session, Input::Connected { address });
         session
     }
 
@@ -130,7 +130,7 @@ fn r96_a_restarted_switch_comes_in_as_soon_as_its_old_session_is_over() {
     let (old, _) = w.process(1, "a", 1, 11);
     let (new, out) = w.process(1, "a", 1, 12);
     assert_eq!(out, []);
-    let out = w.input(Input::Disconnected { session: old });
+    let out = w.leave(old);
     assert!(welcomed(&out, new), "its connection is closed");
     // Or by its silence, within the keepalive.
     let (newer, _) = w.process(1, "a", 1, 13);
@@ -154,8 +154,8 @@ fn r96_of_several_that_wait_the_first_comes_in() {
     let (one, _) = w.process(1, "a", 1, 12);
     let (two, _) = w.process(1, "a", 1, 13);
     let (gone, _) = w.process(1, "a", 1, 14);
-    assert_eq!(w.input(Input::Disconnected { session: gone }), []);
-    let out = w.input(Input::Disconnected { session: old });
+    assert_eq!(w.leave(gone), []);
+    let out = w.leave(old);
     assert!(welcomed(&out, one) && !welcomed(&out, two), "{out:?}");
     let out = w.say(one, NveToNva::Keepalive);
     assert!(refused(&out, two).is_some());

@@ -50,7 +50,7 @@ fn r21_verify_a_vm_that_is_gone_is_granted_at_once() {
 #[test]
 fn r21_verify_an_old_nve_that_is_away_loses_it_after_three_missed_keepalives() {
     let (mut w, a, b, _) = contested(Unplanned::Verify);
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     let mut out = Vec::new();
     for _ in 0..28 {
         out.extend(w.pass(100));
@@ -64,7 +64,7 @@ fn r21_verify_an_old_nve_that_is_away_loses_it_after_three_missed_keepalives() {
 #[test]
 fn r21_verify_an_old_nve_that_comes_back_is_asked_again() {
     let (mut w, a, b, _) = contested(Unplanned::Verify);
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     w.pass(1000);
     let a = w.join("a");
     let out = w.pass(200);
@@ -170,7 +170,7 @@ fn r22_five_ping_pongs_freeze_and_the_operator_clears() {
     assert_eq!(w.start(1, "a", "m"), Err(Refusal::VmFrozen { vm: "vm1".into(), nve: id("b") }));
     w.restart();
     assert!(w.vm(1).frozen, "durable");
-    w.order(|d, now, wall| d.clear_vm(now, wall, "vm1")).unwrap();
+    w.clear_vm("vm1").unwrap();
     let (a, _b) = (w.join("a"), w.join("b"));
     let base = w.vm(1).version;
     assert!(granted(&w.say(a, claim(1, base)), a).is_some());

@@ -19,7 +19,7 @@ fn note(w: &World, of: &str, what: K) -> Option<String> {
 }
 
 fn abort(w: &mut World) {
-    w.order(|d, now, wall| d.abort_move(now, wall, &MoveId("m".into()))).unwrap();
+    w.abort_move(&MoveId("m".into())).unwrap();
 }
 
 #[test]

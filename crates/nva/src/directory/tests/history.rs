@@ -42,7 +42,7 @@ fn the_oldest_finished_moves_are_forgotten() {
     w.start(2, "b", "open").unwrap();
     for n in 0..4 {
         w.start(1, "b", &format!("m{n}")).unwrap();
-        w.order(|d, now, wall| d.abort_move(now, wall, &MoveId(format!("m{n}")))).unwrap();
+        w.abort_move(&MoveId(format!("m{n}"))).unwrap();
     }
     let names = |w: &World| w.d.moves(None, false).iter().map(|m| m.id.0.clone()).collect::<Vec<_>>();
     assert_eq!(names(&w), ["open", "m2", "m3"], "an unfinished one stays");
@@ -84,7 +84,7 @@ fn r73_what_was_durable_is_what_is_restored() {
     w.take(a, 1);
     w.start(1, "b", "m").unwrap();
     w.take(b, 2);
-    w.order(|d, now, wall| d.delete_vm(now, wall, "vm3")).unwrap();
+    w.delete_vm("vm3").unwrap();
     assert_eq!(w.durable, w.d.state());
     let before = w.d.state();
     w.restart();

@@ -6,10 +6,12 @@ mod bound;
 mod claims;
 mod clones;
 mod conflict;
+mod door;
 mod explained;
 mod history;
 mod moves;
 mod operator;
+mod orders;
 mod patience;
 mod policies;
 mod pull;
@@ -22,8 +24,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, DirectoryMode, Location, Locators, MoveMode, MoveOrigin, MovePhase,
-    MoveRecord, MoveStep, MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord, VnSettings,
+    BindingState, ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, MoveMode, MoveOrigin,
+    MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord, VnSettings,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -101,9 +103,9 @@ impl World {
             name: "red".into(),
             settings: VnSettings { mtu: 1400, ..VnSettings::default() },
         };
-        w.order(|d, now, wall| d.create_vn(now, wall, red)).unwrap();
+        w.create_vn(red).unwrap();
         for n in 1..=3 {
-            w.order(|d, now, wall| d.define_vm(now, wall, definition(n))).unwrap();
+            w.define_vm(definition(n)).unwrap();
         }
         w
     }
@@ -122,28 +124,27 @@ impl World {
         outputs
     }
 
-    pub fn input(&mut self, input: Input) -> Vec<Output> {
-        let outputs = self.d.handle(self.now, self.wall_us(), input);
-        self.persist(outputs)
+    /// One request, and what it leads to.
+    pub fn request(&mut self, peer: Peer, what: Input) -> Reply {
+        let Reply { answer, outputs } =
+            self.d.handle(Request { peer, what, now: self.now, wall_us: self.wall_us() });
+        Reply { answer, outputs: self.persist(outputs) }
     }
 
-    pub fn order<T>(
-        &mut self,
-        f: impl FnOnce(&mut Directory, Instant, u64) -> Answer<T>,
-    ) -> Result<(T, Vec<Output>), Refusal> {
-        let wall = self.wall_us();
-        let (value, outputs) = f(&mut self.d, self.now, wall)?;
-        Ok((value, self.persist(outputs)))
+    /// Something that an NVE's session brings.
+    pub fn nve(&mut self, session: SessionId, what: Input) -> Vec<Output> {
+        let Reply { answer, outputs } = self.request(Peer::Nve(session), what);
+        assert_eq!(answer, Ok(Answered::Nothing));
+        outputs
     }
 
-    /// An order whose outputs are let out even where it is refused.
-    pub fn order_always<T>(
-        &mut self,
-        f: impl FnOnce(&mut Directory, Instant, u64) -> (T, Vec<Output>),
-    ) -> (T, Vec<Output>) {
-        let wall = self.wall_us();
-        let (value, outputs) = f(&mut self.d, self.now, wall);
-        (value, self.persist(outputs))
+    pub fn tick(&mut self) -> Vec<Output> {
+        self.request(Peer::Clock, Input::Tick).outputs
+    }
+
+    /// The session's connection ends.
+    pub fn leave(&mut self, session: SessionId) -> Vec<Output> {
+        self.nve(session, Input::Disconnected)
     }
 
     /// Lets time pass in ticks of 10 ms.
@@ -151,19 +152,19 @@ impl World {
         let mut all = Vec::new();
         for _ in 0..ms / 10 {
             self.now = self.now + Span::from_ms(10);
-            all.extend(self.input(Input::Tick));
+            all.extend(self.tick());
         }
         all
     }
 
     pub fn say(&mut self, session: SessionId, message: NveToNva) -> Vec<Output> {
-        self.input(Input::Message { session, message })
+        self.nve(session, Input::Message(message))
     }
 
     pub fn connect(&mut self) -> SessionId {
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        self.input(Input::Connected { session, peer: None });
+        self.nve(session, Input::Connected { address: None });
         session
     }
 
@@ -227,7 +228,7 @@ impl World {
 
     pub fn start(&mut self, n: u8, to: &str, id: &str) -> Result<(MoveRecord, Vec<Output>), Refusal> {
         let (vm, to) = (format!("vm{n}"), super::tests::id(to));
-        self.order(|d, now, wall| d.start_move(now, wall, &vm, &to, MoveMode::Hot, id))
+        self.order(Order::StartMove { vm, to, mode: MoveMode::Hot, id: id.into() })
     }
 
     pub fn phase(&self, id: &str) -> MovePhase {
@@ -250,7 +251,7 @@ impl World {
     /// What becomes of unplanned moves in VN red.
     pub fn policy(&mut self, unplanned: Unplanned) {
         let to = VnChanges { unplanned: Some(unplanned), ..VnChanges::default() };
-        self.order(|d, now, wall| d.set_vn(now, wall, "red", to)).unwrap();
+        self.set_vn("red", to).unwrap();
     }
 
     pub fn vm(&self, n: u8) -> &VmRecord {

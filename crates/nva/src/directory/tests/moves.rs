@@ -31,7 +31,7 @@ fn kinds(w: &World, id: &str) -> Vec<K> {
 }
 
 fn abort(w: &mut World, id: &str) -> Result<(MoveRecord, Vec<Output>), Refusal> {
-    w.order(|d, now, wall| d.abort_move(now, wall, &MoveId(id.into())))
+    w.abort_move(&MoveId(id.into()))
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn r49_orders_that_make_no_sense_are_refused() {
     assert_eq!(w.start(2, "b", "m"), Err(Refusal::VmDetached { vm: "vm2".into() }));
     assert_eq!(w.start(1, "a", "m"), Err(Refusal::AlreadyThere { vm: vm(), nve: id("a") }));
     assert_eq!(w.start(1, "b", "two words"), Err(Refusal::BadMoveId("two words".into())));
-    w.input(Input::Disconnected { session: b });
+    w.leave(b);
     assert_eq!(w.start(1, "b", "m"), Err(Refusal::NveNotConnected { nve: id("b") }));
     w.start(1, "c", "m").unwrap();
     assert_eq!(w.start(1, "c", "n"), Err(Refusal::VmMoving { vm: vm(), id: MoveId("m".into()) }));
@@ -206,7 +206,7 @@ fn r49_an_unfinished_move_is_said_again_on_a_new_session() {
 fn r49_a_move_called_off_while_an_nve_was_away_is_told_when_it_is_back() {
     let (mut w, a, b, _) = ready();
     w.start(1, "b", "m").unwrap();
-    w.input(Input::Disconnected { session: b });
+    w.leave(b);
     abort(&mut w, "m").unwrap();
     let (b, out) = w.hello("b");
     assert_eq!((aborts(&out, b), prepares(&out, b)), (1, vec![]));
@@ -220,7 +220,7 @@ fn r38_a_move_does_not_wait_for_an_nve_that_went_away() {
     let out = w.say(b, claim(1, Version::ZERO));
     w.ack(a, &out);
     assert_eq!(w.phase("m"), MovePhase::Granted);
-    w.input(Input::Disconnected { session: c });
+    w.leave(c);
     assert_eq!(w.phase("m"), MovePhase::Done);
 }
 

@@ -3,12 +3,12 @@
 use super::*;
 
 fn define(w: &mut World, def: VmDefinition) -> Result<VmRecord, Refusal> {
-    w.order(|d, now, wall| d.define_vm(now, wall, def)).map(|(r, _)| r)
+    w.define_vm(def).map(|(r, _)| r)
 }
 
 fn create(w: &mut World, n: u32, name: &str) -> Result<VnInfo, Refusal> {
     let record = VnRecord { vni: vni(n), name: name.into(), settings: VnSettings::default() };
-    w.order(|d, now, wall| d.create_vn(now, wall, record)).map(|(r, _)| r)
+    w.create_vn(record).map(|(r, _)| r)
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn r13_names_and_numbers_of_vns_are_unique() {
         name: "tiny".into(),
         settings: VnSettings { mtu: 60, ..VnSettings::default() },
     };
-    assert_eq!(w.order(|d, now, wall| d.create_vn(now, wall, tiny)).err(), Some(Refusal::BadMtu(60)));
+    assert_eq!(w.create_vn(tiny).err(), Some(Refusal::BadMtu(60)));
 }
 
 #[test]
@@ -71,11 +71,11 @@ fn r55_changed_addresses_are_pushed_with_a_new_version() {
     let held = w.take(a, 1);
     w.settle(&[a, c]);
     let def = VmDefinition { ipv4: vec![Ipv4Addr::new(192, 168, 0, 77)], ..definition(1) };
-    let (record, out) = w.order(|d, now, wall| d.define_vm(now, wall, def.clone())).unwrap();
+    let (record, out) = w.define_vm(def.clone()).unwrap();
     assert!(record.version > held.version && owner(&record) == Some("a"));
     assert_eq!((updated(&out, c), updated(&out, a)), (vec![record.clone()], vec![record]));
     define(&mut w, VmDefinition { mac: key(8).mac, ..definition(8) }).unwrap();
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, def.clone())).unwrap();
+    let (_, out) = w.define_vm(def.clone()).unwrap();
     assert_eq!(out, [], "the same again changes nothing");
     let old = VmDefinition { ipv4: vec![Ipv4Addr::new(192, 168, 0, 1)], ..definition(9) };
     define(&mut w, old).unwrap(); // The old address is free.
@@ -90,7 +90,7 @@ fn r33_vms_in_use_are_not_deleted() {
     let mut w = World::new();
     let (a, c) = (w.join("a"), w.join("c"));
     w.take(a, 1);
-    let delete = |w: &mut World, name: &str| w.order(|d, now, wall| d.delete_vm(now, wall, name));
+    let delete = |w: &mut World, name: &str| w.delete_vm(name);
     assert_eq!(delete(&mut w, "vm1"), Err(Refusal::VmActive { vm: "vm1".into(), nve: id("a") }));
     let (gone, out) = delete(&mut w, "vm2").unwrap();
     let removed = sent(&out, c).into_iter().find_map(|m| match m {
@@ -100,7 +100,7 @@ fn r33_vms_in_use_are_not_deleted() {
     let (removed, version) = removed.unwrap();
     assert!(removed == key(2) && version > gone.version);
     assert_eq!(delete(&mut w, "vm2").err(), Some(Refusal::UnknownVm("vm2".into())));
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     delete(&mut w, "vm1").unwrap(); // Its NVE is away and may never come back.
     let again = define(&mut w, definition(2)).unwrap();
     assert!(again.version > version, "R20: a key's versions rise even over its removal");
@@ -109,10 +109,10 @@ fn r33_vms_in_use_are_not_deleted() {
 #[test]
 fn vns_with_vms_are_not_deleted() {
     let mut w = World::new();
-    let delete = |w: &mut World| w.order(|d, now, wall| d.delete_vn(now, wall, "red")).map(|_| ());
+    let delete = |w: &mut World| w.delete_vn("red").map(|_| ());
     assert_eq!(delete(&mut w), Err(Refusal::VnHasVms { vn: "red".into(), vms: 3 }));
     for n in 1..=3 {
-        w.order(|d, now, wall| d.delete_vm(now, wall, &format!("vm{n}"))).unwrap();
+        w.delete_vm(&format!("vm{n}")).unwrap();
     }
     delete(&mut w).unwrap();
     assert_eq!(delete(&mut w), Err(Refusal::UnknownVn("red".into())));
@@ -126,19 +126,19 @@ fn nves_are_deleted_only_when_nothing_depends_on_them() {
     w.take(a, 1);
     let delete = |w: &mut World, name: &str| {
         let id = id(name);
-        w.order(|d, now, wall| d.delete_nve(now, wall, &id)).map(|(_, out)| out)
+        w.delete_nve(&id).map(|(_, out)| out)
     };
     assert_eq!(delete(&mut w, "a"), Err(Refusal::NveConnected { nve: id("a") }));
     w.start(1, "b", "m").unwrap();
-    w.input(Input::Disconnected { session: b });
+    w.leave(b);
     assert!(matches!(delete(&mut w, "b"), Err(Refusal::VmMoving { .. })));
-    w.order(|d, now, wall| d.abort_move(now, wall, &MoveId("m".into()))).unwrap();
+    w.abort_move(&MoveId("m".into())).unwrap();
     let out = delete(&mut w, "b").unwrap();
     let left = |m: &NvaToNve| matches!(m, NvaToNve::Update { change: Change::MemberLeft(_), .. });
     assert!(sent(&out, a).iter().any(left));
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     assert_eq!(delete(&mut w, "a"), Err(Refusal::NveHasVms { nve: id("a"), vms: 1 }));
-    let speaks = w.order(|d, now, wall| d.define_nve(now, wall, &id("a"), locators(9)));
+    let speaks = w.define_nve(&id("a"), locators(9));
     assert_eq!(speaks.err(), Some(Refusal::NveSpeaks { nve: id("a") }));
 }
 
@@ -146,9 +146,9 @@ fn nves_are_deleted_only_when_nothing_depends_on_them() {
 fn r60_a_foreign_nves_new_locator_reaches_everybody() {
     let mut w = World::new();
     let a = w.join("a");
-    w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(98))).unwrap();
+    w.define_nve(&id("tor"), locators(98)).unwrap();
     define(&mut w, VmDefinition { pinned: Some(id("tor")), ..definition(1) }).unwrap();
-    let (_, out) = w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99))).unwrap();
+    let (_, out) = w.define_nve(&id("tor"), locators(99)).unwrap();
     assert_eq!(updated(&out, a)[0].location.as_ref().unwrap().locators, locators(99));
 }
 
@@ -179,14 +179,14 @@ fn r31_silent_flood_is_a_vns_option_that_its_members_are_told() {
         _ => None,
     };
     let flood = VnChanges { flood_silent: Some(true), ..VnChanges::default() };
-    let (info, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", flood)).unwrap();
+    let (info, out) = w.set_vn("red", flood).unwrap();
     assert!(info.record.settings.flood_silent);
     assert_eq!(flag(&out), Some(true));
-    let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", flood)).unwrap();
+    let (_, out) = w.set_vn("red", flood).unwrap();
     assert_eq!(flag(&out), None, "the same again changes nothing");
     w.restart();
     assert!(w.d.vns()[0].record.settings.flood_silent, "durable");
-    assert!(w.order(|d, now, wall| d.set_vn(now, wall, "blue", flood)).is_err());
+    assert!(w.set_vn("blue", flood).is_err());
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn r27_rarp_is_a_vns_option_that_its_members_are_told() {
     let mut w = World::new();
     let a = w.join("a");
     let on = VnChanges { rarp: Some(true), ..VnChanges::default() };
-    let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", on)).unwrap();
+    let (_, out) = w.set_vn("red", on).unwrap();
     assert!(matches!(
         sent(&out, a).pop(),
         Some(NvaToNve::End { settings: VnSettings { rarp: true, .. }, .. })
@@ -212,6 +212,6 @@ fn r33_the_interested_are_those_who_hear_of_changes() {
     assert_eq!(names(&w), ["a", "b"]);
     w.say(c, NveToNva::Associate { key: key(1), port: "p".into() });
     assert_eq!(names(&w), ["a", "b", "c"], "a port without a subscription");
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     assert_eq!(names(&w), ["b", "c"]);
 }

@@ -149,7 +149,7 @@ fn r49_the_same_order_takes_up_a_move_that_time_has_ended() {
 #[test]
 fn r49_a_move_that_the_operator_called_off_stays_so() {
     let (mut w, ..) = ordered(Unplanned::Verify);
-    w.order(|d, now, wall| d.abort_move(now, wall, &MoveId("m".into()))).unwrap();
+    w.abort_move(&MoveId("m".into())).unwrap();
     let (record, _) = w.start(1, "b", "m").unwrap();
     assert_eq!((record.phase, w.vm(1).moving.clone()), (MovePhase::Aborted, None));
 }
@@ -177,7 +177,7 @@ fn r55_a_claim_with_the_addresses_of_before_is_made_again() {
     let a = w.join("a");
     let before = w.vm(1).version;
     let more = VmDefinition { ipv4: vec![Ipv4Addr::new(192, 168, 0, 77)], ..definition(1) };
-    w.order(|d, now, wall| d.define_vm(now, wall, more)).unwrap();
+    w.define_vm(more).unwrap();
     for base in [Version::ZERO, before] {
         let out = w.say(a, claim(1, base));
         assert_eq!(denied(&out, a), Some(DenyReason::StaleVersion), "base {base}");
@@ -195,7 +195,7 @@ fn r18_an_order_repeated_reaches_who_has_a_port_for_the_vm() {
     let mut w = World::new();
     let a = w.join("a");
     w.say(a, NveToNva::Associate { key: key(1), port: "p1".into() });
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(1))).unwrap();
+    let (_, out) = w.define_vm(definition(1)).unwrap();
     let told = |out: &[Output], to| {
         sent(out, to).iter().filter(|m| matches!(m, NvaToNve::Provision { record: Some(_), .. })).count()
     };
@@ -220,7 +220,7 @@ fn r18_claims_beyond_the_bound_are_not_refused() {
         assert_eq!(denied(&out, b), None, "VM {n}");
     }
     // The owner is gone; each comes again and finds room in time.
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     for _ in 0..4 {
         for n in 1..=3 {
             w.say(b, NveToNva::Keepalive);

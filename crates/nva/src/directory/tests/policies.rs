@@ -12,11 +12,11 @@ fn policy(name: &str, rules: &[&str]) -> Policy {
 }
 
 fn define(w: &mut World, p: &Policy) -> Result<Vec<Output>, Refusal> {
-    w.order(|d, now, wall| d.define_policy(now, wall, p.clone())).map(|(_, out)| out)
+    w.define_policy(p.clone()).map(|(_, out)| out)
 }
 
 fn remove(w: &mut World, name: &str) -> Result<Vec<Output>, Refusal> {
-    w.order(|d, now, wall| d.remove_policy(now, wall, name)).map(|(_, out)| out)
+    w.remove_policy(name).map(|(_, out)| out)
 }
 
 /// What each session is told of policies.
@@ -54,13 +54,13 @@ fn r23_every_nve_is_told_every_policy_before_any_record() {
 fn r23_a_policy_that_is_used_is_not_removed_and_one_that_is_not_there_is_not_given() {
     let mut w = World::new();
     let with = |policy: Option<&str>| VmDefinition { policy: policy.map(String::from), ..definition(1) };
-    let refused = w.order(|d, now, wall| d.define_vm(now, wall, with(Some("web"))));
+    let refused = w.define_vm(with(Some("web")));
     assert_eq!(refused.err(), Some(Refusal::UnknownPolicy("web".into())));
     define(&mut w, &policy("web", &[])).unwrap();
-    let (record, _) = w.order(|d, now, wall| d.define_vm(now, wall, with(Some("web")))).unwrap();
+    let (record, _) = w.define_vm(with(Some("web"))).unwrap();
     assert_eq!(record.policy.as_deref(), Some("web"));
     assert_eq!(remove(&mut w, "web"), Err(Refusal::PolicyUsed { name: "web".into(), vms: 1 }));
-    w.order(|d, now, wall| d.define_vm(now, wall, with(None))).unwrap();
+    w.define_vm(with(None)).unwrap();
     remove(&mut w, "web").unwrap();
     assert_eq!(remove(&mut w, "web"), Err(Refusal::UnknownPolicy("web".into())));
 }

@@ -83,7 +83,7 @@ fn r34_an_address_is_as_good_as_a_mac_and_absence_is_remembered_too() {
     assert_eq!(ask(&mut w, c, mac(77)), (None, 5000));
     let out = w.say(a, claim(1, Version::ZERO));
     assert_eq!(updated(&out, c).len(), 1, "R36: news end a negative answer");
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(77))).unwrap();
+    let (_, out) = w.define_vm(definition(77)).unwrap();
     assert_eq!(updated(&out, c).len(), 1);
 }
 
@@ -93,7 +93,7 @@ fn r38_who_was_told_of_a_move_before_it_subscribed_hears_how_it_went() {
     let (a, b) = (w.join("a"), w.join("b"));
     w.take(a, 1);
     w.start(1, "b", "m1").unwrap();
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     let (a, out) = w.hello("a");
     let prepared = |m: &NvaToNve| matches!(m, NvaToNve::MovePrepare { role: MoveRole::Source, .. });
     assert!(sent(&out, a).iter().any(prepared), "{out:?}");
@@ -205,7 +205,7 @@ fn r43_forward_entries_wait_for_those_who_asked_and_for_those_who_may_remember()
     live(&mut w, &[a, b, c], 31_000);
     ask(&mut w, c, mac(1));
     // C goes away and comes back, and has not asked since: it may go on with its old answer for a while.
-    w.input(Input::Disconnected { session: c });
+    w.leave(c);
     w.start(1, "b", "m").unwrap();
     let out = w.say(b, claim(1, Version::ZERO));
     w.ack(a, &out);
@@ -239,7 +239,7 @@ fn r36_who_was_told_that_an_address_is_absent_hears_of_the_vm_that_gets_it() {
     let (c, d) = (pull(&mut w, "c"), pull(&mut w, "d"));
     assert_eq!(ask(&mut w, c, QueryBy::Ip(ip(77))), (None, 5000));
     w.pass(10);
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(77))).unwrap();
+    let (_, out) = w.define_vm(definition(77)).unwrap();
     assert_eq!((updated(&out, c).len(), updated(&out, d).len()), (1, 0), "who did not ask is not told");
     w.ack(c, &out);
     // Having been told, it is told what follows.
@@ -258,7 +258,7 @@ fn r36_an_absence_is_of_interest_as_long_as_its_answer_and_the_windows() {
         let c = pull(&mut w, "c");
         ask(&mut w, c, QueryBy::Ip(ip(77)));
         live(&mut w, &[c], later);
-        let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(77))).unwrap();
+        let (_, out) = w.define_vm(definition(77)).unwrap();
         assert_eq!(updated(&out, c).len(), told, "after {later} ms");
     }
 }
@@ -269,7 +269,7 @@ fn r36_a_new_snapshot_names_who_got_an_absent_address() {
     let c = pull(&mut w, "c");
     ask(&mut w, c, QueryBy::Ip(ip(77)));
     // The update is lost.
-    w.order(|d, now, wall| d.define_vm(now, wall, definition(77))).unwrap();
+    w.define_vm(definition(77)).unwrap();
     let said = subscribe(&mut w, c);
     let [NvaToNve::Snapshot { vms, .. }, NvaToNve::End { .. }] = &said[..] else { panic!("{said:?}") };
     assert_eq!(vms.iter().map(|r| r.key).collect::<Vec<_>>(), [key(77)]);
@@ -286,17 +286,17 @@ fn r27_who_pulls_is_told_of_the_router_in_whose_name_it_answers() {
     };
     let router = |n, router| VmDefinition { router, ..definition(n) };
     let of = |n: u8| Some(Gateway { mac: key(n).mac, ip: definition(n).ipv4[0] });
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, router(78, true))).unwrap();
+    let (_, out) = w.define_vm(router(78, true)).unwrap();
     assert_eq!(gateways(&out, c), [], "nobody is answered in this VN");
     let on = VnChanges { rarp: Some(true), ..VnChanges::default() };
-    let (_, out) = w.order(|d, now, wall| d.set_vn(now, wall, "red", on)).unwrap();
+    let (_, out) = w.set_vn("red", on).unwrap();
     assert_eq!((gateways(&out, c), gateways(&out, a)), (vec![of(78)], vec![None]));
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, router(77, true))).unwrap();
+    let (_, out) = w.define_vm(router(77, true)).unwrap();
     assert_eq!((gateways(&out, c), gateways(&out, a)), (vec![of(77)], vec![]));
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, router(79, true))).unwrap();
+    let (_, out) = w.define_vm(router(79, true)).unwrap();
     assert_eq!(gateways(&out, c), [], "the first by MAC it stays");
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, router(77, false))).unwrap();
+    let (_, out) = w.define_vm(router(77, false)).unwrap();
     assert_eq!(gateways(&out, c), [of(78)]);
-    let (_, out) = w.order(|d, now, wall| d.delete_vm(now, wall, &definition(78).name)).unwrap();
+    let (_, out) = w.delete_vm(&definition(78).name).unwrap();
     assert_eq!(gateways(&out, c), [of(79)]);
 }

@@ -171,7 +171,7 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
         Op::Subscribe(n) => say(w, t, n, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push }),
         Op::Unsubscribe(n) => say(w, t, n, NveToNva::Unsubscribe { vni: vni(100) }),
         Op::Disconnect(n) => match t.sessions.remove(&n) {
-            Some(session) => w.input(Input::Disconnected { session }),
+            Some(session) => w.leave(session),
             None => vec![],
         },
         Op::Claim(n, v, fresh) => {
@@ -203,21 +203,21 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
         Op::Start(v, n) => w.start(v, NVES[n], "").map(|x| x.1).unwrap_or_default(),
         Op::Abort(v) => {
             let id = w.d.moves(Some(&format!("vm{v}")), true).last().map(|m| m.id.clone());
-            let aborted = id.map(|id| w.order(|d, now, wall| d.abort_move(now, wall, &id)));
+            let aborted = id.map(|id| w.abort_move(&id));
             aborted.and_then(Result::ok).map(|x| x.1).unwrap_or_default()
         }
         Op::Define(v, router) => {
             let def = VmDefinition { router, ..definition(v) };
-            w.order(|d, now, wall| d.define_vm(now, wall, def)).map(|x| x.1).unwrap_or_default()
+            w.define_vm(def).map(|x| x.1).unwrap_or_default()
         }
         Op::Delete(v) => {
             let name = format!("vm{v}");
-            w.order(|d, now, wall| d.delete_vm(now, wall, &name)).map(|x| x.1).unwrap_or_default()
+            w.delete_vm(&name).map(|x| x.1).unwrap_or_default()
         }
         Op::Pin(v) => {
-            let _ = w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99)));
+            let _ = w.define_nve(&id("tor"), locators(99));
             let def = VmDefinition { pinned: Some(id("tor")), ..definition(v) };
-            w.order(|d, now, wall| d.define_vm(now, wall, def)).map(|x| x.1).unwrap_or_default()
+            w.define_vm(def).map(|x| x.1).unwrap_or_default()
         }
         Op::Pass(ms) => w.pass(ms),
         Op::Crash => {

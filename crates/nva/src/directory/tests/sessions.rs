@@ -44,7 +44,7 @@ fn r33_nothing_is_heard_before_hello() {
     let out = w.say(s, claim(1, Version::ZERO));
     assert_eq!(errors(&out, s), 1);
     assert_eq!(w.vm(1).state, BindingState::Detached);
-    let out = w.input(Input::Other { session: s, error: Some("kind: is not set".into()) });
+    let out = w.nve(s, Input::Other { error: Some("kind: is not set".into()) });
     assert_eq!(errors(&out, s), 1, "and the session stays");
     assert_eq!(closed(&out), []);
 }
@@ -64,7 +64,7 @@ fn r33_a_session_is_of_one_nve() {
     assert_eq!(errors(&out, a), 1);
     let out = w.say(a, hello("a"));
     assert!(matches!(sent(&out, a)[..], [NvaToNve::Welcome { .. }, _]), "said twice is welcomed twice");
-    w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99))).unwrap();
+    w.define_nve(&id("tor"), locators(99)).unwrap();
     let s = w.connect();
     let out = w.say(s, hello("tor"));
     assert_eq!((errors(&out, s), closed(&out)), (1, vec![s]), "a foreign NVE has no session");
@@ -79,7 +79,7 @@ fn r73_a_newer_session_replaces_the_older_one() {
     let out = w.say(old, claim(1, Version::ZERO));
     assert_eq!(out, [], "the old one is not heard any more");
     assert_eq!(w.d.session_for(&id("a")), Ok(new));
-    let out = w.input(Input::Disconnected { session: old });
+    let out = w.leave(old);
     assert_eq!(out, [], "its end means nothing");
     assert_eq!(w.d.session_for(&id("a")), Ok(new));
 }
@@ -106,7 +106,7 @@ fn r71_our_own_stall_is_not_the_nves_silence() {
     w.pass(100);
     let (a, _) = w.hello("a");
     w.now = w.now + Span::from_ms(10_000);
-    let out = w.input(Input::Tick);
+    let out = w.tick();
     assert_eq!(closed(&out), []);
     assert_eq!(closed(&w.pass(3200)), [a], "but then it has to speak");
 }
@@ -134,12 +134,12 @@ fn r15_a_port_is_told_what_the_directory_has_and_told_again() {
     let (a, _) = w.hello("a");
     let out = w.say(a, NveToNva::Associate { key: key(9), port: "p9".into() });
     assert_eq!(provisions(&out, a), [None]);
-    let (record, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(9))).unwrap();
+    let (record, out) = w.define_vm(definition(9)).unwrap();
     assert_eq!(provisions(&out, a), [Some(record)]);
-    let (_, out) = w.order(|d, now, wall| d.delete_vm(now, wall, "vm9")).unwrap();
+    let (_, out) = w.delete_vm("vm9").unwrap();
     assert_eq!(provisions(&out, a), [None]);
     w.say(a, NveToNva::Disassociate { key: key(9), port: "p9".into() });
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(9))).unwrap();
+    let (_, out) = w.define_vm(definition(9)).unwrap();
     assert_eq!(provisions(&out, a), [], "the port is gone");
 }
 
@@ -206,7 +206,7 @@ fn r17_a_report_brings_a_snapshot_to_an_nve_that_is_behind() {
 fn r17_a_report_ends_memberships_that_are_not_used() {
     let mut w = World::new();
     let (a, c) = (w.join("a"), w.join("c"));
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     let (a, _) = w.hello("a");
     let out = w.say(a, NveToNva::Report { attachments: vec![attachment(1, Version::ZERO, false)] });
     assert_eq!(sent(&out, c), [], "it has a port there");

@@ -49,7 +49,7 @@ fn r39_a_vm_manager_may_say_that_a_vm_departed() {
     let (mut w, [a, b, c], had) = moved();
     let mut say = |nve: Option<&str>| {
         let nve = nve.map(id);
-        w.order_always(|d, now, wall| d.vm_departed(now, wall, "vm1", nve.as_ref()))
+        w.vm_departed("vm1", nve.as_ref())
     };
     let (done, out) = say(None);
     assert_eq!(done, Ok(Departure { nve: id("b"), told: 2 }), "it left who has it");
@@ -67,19 +67,19 @@ fn r39_a_vm_manager_may_say_that_a_vm_departed() {
 #[test]
 fn r39_a_vm_manager_that_names_another_nve_is_refused() {
     let (mut w, [a, b, c], _) = moved();
-    let (refused, out) = w.order_always(|d, now, wall| d.vm_departed(now, wall, "vm1", Some(&id("c"))));
+    let (refused, out) = w.vm_departed("vm1", Some(&id("c")));
     let refused = refused.unwrap_err();
     assert_eq!(refused.kind(), RefusalKind::State);
     assert!(refused.to_string().contains("NVE c is not the recorded owner of VM \"vm1\", which is at NVE b"));
     assert_eq!(all_sent(&out), [], "nobody is told");
     let warned = |o: &Output| matches!(o, Output::Log { level: Level::Warn, text } if text.contains("NVE c"));
     assert!(out.iter().any(warned), "audited");
-    let (unknown, _) = w.order_always(|d, now, wall| d.vm_departed(now, wall, "vm9", None));
+    let (unknown, _) = w.vm_departed("vm9", None);
     assert_eq!(unknown, Err(Refusal::UnknownVm("vm9".into())));
     w.settle(&[a, b, c]);
     let version = w.vm(1).version;
     w.say(b, NveToNva::Withdraw { key: key(1), version });
-    let (nowhere, _) = w.order_always(|d, now, wall| d.vm_departed(now, wall, "vm1", None));
+    let (nowhere, _) = w.vm_departed("vm1", None);
     assert_eq!(nowhere, Err(Refusal::DepartsFromNowhere { vm: "vm1".into() }));
 }
 

@@ -36,7 +36,7 @@ fn r38_the_others_wait_no_longer_than_upd_delay() {
 #[test]
 fn r38_the_others_do_not_wait_for_an_old_nve_that_is_away() {
     let (mut w, [a, b, c]) = before_a_move();
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     let out = w.say(b, claim(1, Version::ZERO));
     assert_eq!(updated(&out, c).len(), 1);
 }
@@ -45,7 +45,7 @@ fn r38_the_others_do_not_wait_for_an_old_nve_that_is_away() {
 fn r38_the_others_are_told_when_the_old_nve_goes_away_without_an_ack() {
     let (mut w, [a, b, c]) = before_a_move();
     w.say(b, claim(1, Version::ZERO));
-    let out = w.input(Input::Disconnected { session: a });
+    let out = w.leave(a);
     assert_eq!(updated(&out, c).len(), 1);
 }
 
@@ -125,7 +125,7 @@ fn r38_dirty_until_it_reconnects() {
     w.take(a, 1);
     w.pass(600);
     assert!(is_dirty(&w, "c"));
-    w.input(Input::Disconnected { session: c });
+    w.leave(c);
     assert!(is_dirty(&w, "c"), "while it is away");
 
     let (c, _) = w.hello("c");
@@ -209,12 +209,12 @@ fn r37_a_vn_that_is_defined_later_is_said_to_its_subscribers() {
         name: "blue".into(),
         settings: VnSettings { transparent_vlan: true, ..VnSettings::default() },
     };
-    let (_, out) = w.order(|d, now, wall| d.create_vn(now, wall, blue)).unwrap();
+    let (_, out) = w.create_vn(blue).unwrap();
     assert!(matches!(
         sent(&out, d)[..],
         [NvaToNve::End { known: true, settings: VnSettings { transparent_vlan: true, .. }, .. }]
     ));
-    let (_, out) = w.order(|d, now, wall| d.delete_vn(now, wall, "blue")).unwrap();
+    let (_, out) = w.delete_vn("blue").unwrap();
     assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: false, .. }]));
 }
 
@@ -294,7 +294,7 @@ fn r60_a_disconnected_nve_stays_a_member_also_over_a_restart() {
     let mut w = World::new();
     let (a, _) = (w.join("a"), w.join("b"));
     w.take(a, 1);
-    w.input(Input::Disconnected { session: a });
+    w.leave(a);
     assert_eq!(owner(w.vm(1)), Some("a"), "and keeps its VMs");
     for _ in 0..2 {
         let (c, _) = w.hello("c");
@@ -309,9 +309,9 @@ fn r60_a_disconnected_nve_stays_a_member_also_over_a_restart() {
 fn r60_a_foreign_nve_is_a_member_while_a_vm_is_pinned_to_it() {
     let mut w = World::new();
     let a = w.join("a");
-    w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99))).unwrap();
+    w.define_nve(&id("tor"), locators(99)).unwrap();
     let pinned = VmDefinition { pinned: Some(id("tor")), ..definition(1) };
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, pinned.clone())).unwrap();
+    let (_, out) = w.define_vm(pinned.clone()).unwrap();
     let joined = |m: &NvaToNve| matches!(m, NvaToNve::Update { change: Change::MemberJoined(_), .. });
     assert!(sent(&out, a).iter().any(joined));
     assert_eq!(owner(&updated(&out, a)[0]), Some("tor"));
@@ -320,7 +320,7 @@ fn r60_a_foreign_nve_is_a_member_while_a_vm_is_pinned_to_it() {
     let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
     let Some(NvaToNve::End { members, .. }) = sent(&out, c).pop() else { panic!("no End") };
     assert!(members.iter().any(|l| l.nve == id("tor")));
-    let (_, out) = w.order(|d, now, wall| d.define_vm(now, wall, definition(1))).unwrap();
+    let (_, out) = w.define_vm(definition(1)).unwrap();
     let left = |m: &NvaToNve| matches!(m, NvaToNve::Update { change: Change::MemberLeft(_), .. });
     assert!(sent(&out, c).iter().any(left), "unpinned: {out:?}");
     assert_eq!(w.vm(1).state, BindingState::Detached);
@@ -369,7 +369,7 @@ fn r43_a_forward_entry_lives_on_while_an_nve_has_not_acknowledged() {
     assert!(extended(&mut w, a, version), "C was told and did not acknowledge");
     w.say(c, NveToNva::Ack { ack_id: w.d.next_ack - 1 });
     assert!(!extended(&mut w, a, version), "everybody knows");
-    w.input(Input::Disconnected { session: c });
+    w.leave(c);
     assert!(!extended(&mut w, a, version), "C knew it when its session ended");
     let out = w.say(b, NveToNva::Withdraw { key: key(1), version });
     w.ack(a, &out);
@@ -379,7 +379,7 @@ fn r43_a_forward_entry_lives_on_while_an_nve_has_not_acknowledged() {
 #[test]
 fn r43_an_nve_that_is_away_may_still_send_to_the_old_one() {
     let (mut w, [a, _, c]) = before_a_move();
-    w.input(Input::Disconnected { session: c });
+    w.leave(c);
     let b = w.nve_session("b");
     let out = w.say(b, claim(1, Version::ZERO));
     let version = granted(&out, b).unwrap().version;
@@ -397,16 +397,16 @@ fn r43_an_nve_that_is_away_may_still_send_to_the_old_one() {
 #[test]
 fn r43_a_session_that_ends_with_an_update_owed_leaves_its_nve_behind() {
     let (mut w, [a, _, c], version) = after_a_move();
-    w.input(Input::Disconnected { session: c });
+    w.leave(c);
     assert!(extended(&mut w, a, version));
 }
 
 #[test]
 fn r43_a_foreign_nve_is_not_waited_for() {
     let (mut w, [a, b, c], _) = after_a_move();
-    w.order(|d, now, wall| d.define_nve(now, wall, &id("tor"), locators(99))).unwrap();
+    w.define_nve(&id("tor"), locators(99)).unwrap();
     let pinned = VmDefinition { pinned: Some(id("tor")), ..definition(3) };
-    w.order(|d, now, wall| d.define_vm(now, wall, pinned)).unwrap();
+    w.define_vm(pinned).unwrap();
     w.settle(&[a, b, c]);
     for ack_id in 0..w.d.next_ack {
         w.say(c, NveToNva::Ack { ack_id });

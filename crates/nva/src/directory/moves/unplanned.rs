@@ -8,24 +8,29 @@ use godwit_model::{
     NveId, Version, VmKey,
 };
 
-use super::claim::Asked;
-use super::moves::Move;
-use super::{Directory, StoredMove};
+use super::super::claim::Asked;
+use super::super::{Directory, StoredMove};
+use super::Move;
 
 impl Directory {
     /// The first step of a claim that no order explains.
-    pub(super) fn claimed_step(&self, nve: &NveId, cause: ClaimCause) -> MoveStep {
+    pub(in crate::directory) fn claimed_step(&self, nve: &NveId, cause: ClaimCause) -> MoveStep {
         self.story_step(Some(nve), MoveStepKind::Claimed, cause.as_text())
     }
 
     /// A step of the NVA, or of an NVE.
-    pub(super) fn story_step(&self, nve: Option<&NveId>, what: MoveStepKind, note: &str) -> MoveStep {
+    pub(in crate::directory) fn story_step(
+        &self,
+        nve: Option<&NveId>,
+        what: MoveStepKind,
+        note: &str,
+    ) -> MoveStep {
         MoveStep { at_us: self.wall_us, nve: nve.cloned(), what, note: note.into() }
     }
 
     /// A VM goes from one NVE to another without an order: its record, which still waits for the grant. `None`
     /// where every place for moves is taken by one that is not over.
-    pub(super) fn unplanned_move(
+    pub(in crate::directory) fn unplanned_move(
         &mut self,
         key: VmKey,
         from: NveId,
@@ -43,7 +48,13 @@ impl Directory {
 
     /// A claim for another NVE's VM was refused, and no ordered move has it in its history. Repeated claims against
     /// the same location add nothing, whatever else of the VM changes.
-    pub(super) fn unplanned_refused(&mut self, nve: &NveId, asked: &Asked, reason: DenyReason, text: &str) {
+    pub(in crate::directory) fn unplanned_refused(
+        &mut self,
+        nve: &NveId,
+        asked: &Asked,
+        reason: DenyReason,
+        text: &str,
+    ) {
         let contested =
             matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
         let key = asked.key;

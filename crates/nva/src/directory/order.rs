@@ -1,0 +1,162 @@
+//! Orders of the operator and their answers, as values.
+
+use godwit_model::{Locators, MoveId, MoveMode, MoveRecord, NveId, Policy, VmRecord};
+
+use super::{Departure, Directory, NveInfo, Refusal, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord};
+
+/// An operator's order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Makes a VN; the same order again changes nothing.
+    CreateVn(VnRecord),
+    /// Changes a VN's settings.
+    SetVn {
+        /// The VN's name.
+        name: String,
+        /// What is to change.
+        changes: VnChanges,
+    },
+    /// Deletes a VN without VMs.
+    DeleteVn {
+        /// The VN's name.
+        name: String,
+    },
+    /// Defines a VM, or changes one that is there to what is defined.
+    DefineVm(VmDefinition),
+    /// Changes what is named of a VM, while it runs too.
+    SetVm {
+        /// The VM's name.
+        name: String,
+        /// What is to change.
+        changes: VmChanges,
+    },
+    /// Deletes a VM that does not run at a connected NVE.
+    DeleteVm {
+        /// The VM's name.
+        name: String,
+    },
+    /// Lets a frozen VM be claimed and moved again (R22).
+    ClearVm {
+        /// The VM's name.
+        name: String,
+    },
+    /// Passes on that a VM left an NVE (R39).
+    VmDeparted {
+        /// The VM's name.
+        name: String,
+        /// The NVE that it left; `None`: the one that the directory has it at.
+        nve: Option<NveId>,
+    },
+    /// Makes a policy, or gives one that is there other rules.
+    DefinePolicy(Policy),
+    /// Removes a policy that no VM has.
+    RemovePolicy {
+        /// The policy's name.
+        name: String,
+    },
+    /// Defines an NVE that has no session, or gives it other locators.
+    DefineNve {
+        /// The NVE's name.
+        id: NveId,
+        /// Its locators.
+        locators: Locators,
+    },
+    /// Forgets an NVE that is not connected and holds no VM.
+    DeleteNve {
+        /// The NVE's name.
+        id: NveId,
+    },
+    /// Orders a move; the same id again is the same move (R57).
+    StartMove {
+        /// The VM's name.
+        vm: String,
+        /// The NVE that it is to move to.
+        to: NveId,
+        /// The kind of move.
+        mode: MoveMode,
+        /// The move's name; empty: it is given one.
+        id: String,
+    },
+    /// Calls a move off before its grant.
+    AbortMove {
+        /// The move's name.
+        id: MoveId,
+    },
+}
+
+/// The answer to a request that was not refused. An order's answer is read by `try_into`.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Answered {
+    /// Messages of NVEs and ticks have outputs only.
+    Nothing,
+    /// The VN, as it is now or was before its deletion.
+    Vn(VnInfo),
+    /// The VM, as it is now or was before its deletion.
+    Vm(Box<VmRecord>),
+    /// What was done about a departure.
+    Departure(Departure),
+    /// The policy, as it is now or was before its removal.
+    Policy(Policy),
+    /// The NVE, as it is now or was before its deletion.
+    Nve(NveInfo),
+    /// The move.
+    Move(MoveRecord),
+}
+
+/// An answer of another kind than its order's.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[error("the directory answered with {0:?}, which is no {1}; please report this with the log")]
+pub struct OtherAnswer(pub Box<Answered>, pub &'static str);
+
+/// Each kind of answer as its content: from it by `into`, to it by `try_into`.
+macro_rules! kinds_of_answers {
+    ($($kind:ident $content:ty;)*) => {$(
+        impl From<$content> for Answered {
+            fn from(content: $content) -> Answered {
+                Answered::$kind(content.into())
+            }
+        }
+
+        impl TryFrom<Answered> for $content {
+            type Error = OtherAnswer;
+
+            fn try_from(answer: Answered) -> Result<$content, OtherAnswer> {
+                match answer {
+                    Answered::$kind(content) => Ok(*Box::<$content>::from(content)),
+                    other => Err(OtherAnswer(Box::new(other), stringify!($content))),
+                }
+            }
+        }
+    )*};
+}
+
+kinds_of_answers! {
+    Vn VnInfo;
+    Vm VmRecord;
+    Departure Departure;
+    Policy Policy;
+    Nve NveInfo;
+    Move MoveRecord;
+}
+
+impl Directory {
+    /// Carries an order out, or refuses it and changes nothing.
+    pub(super) fn obey(&mut self, order: Order) -> Result<Answered, Refusal> {
+        Ok(match order {
+            Order::CreateVn(vn) => self.create_vn(vn)?.into(),
+            Order::SetVn { name, changes } => self.set_vn(&name, changes)?.into(),
+            Order::DeleteVn { name } => self.delete_vn(&name)?.into(),
+            Order::DefineVm(definition) => self.define_vm(definition)?.into(),
+            Order::SetVm { name, changes } => self.set_vm(&name, changes)?.into(),
+            Order::DeleteVm { name } => self.delete_vm(&name)?.into(),
+            Order::ClearVm { name } => self.clear_vm(&name)?.into(),
+            Order::VmDeparted { name, nve } => self.vm_departed(&name, nve.as_ref())?.into(),
+            Order::DefinePolicy(policy) => self.define_policy(policy)?.into(),
+            Order::RemovePolicy { name } => self.remove_policy(&name)?.into(),
+            Order::DefineNve { id, locators } => self.define_nve(&id, locators)?.into(),
+            Order::DeleteNve { id } => self.delete_nve(&id)?.into(),
+            Order::StartMove { vm, to, mode, id } => self.start_move(&vm, &to, mode, &id)?.into(),
+            Order::AbortMove { id } => self.abort_move(&id)?.into(),
+        })
+    }
+}

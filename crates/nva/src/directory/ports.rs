@@ -1,0 +1,109 @@
+//! Ports of NVEs: which VMs they are for, and an NVE's report of all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use godwit_model::message::{Attachment, NvaToNve};
+use godwit_model::{BindingState, NveId, Version, VmKey};
+use godwit_wire::{Span, Vni};
+
+use super::{Directory, Level, SessionId};
+
+/// A VM granted so recently may be missing in a report that is still under way.
+const REPORT_GRACE: Span = Span::from_ms(2000);
+
+impl Directory {
+    pub(super) fn associate(&mut self, session: SessionId, nve: &NveId, key: VmKey, port: String) {
+        if let Some(s) = self.sessions.get_mut(&session) {
+            s.ports.entry(key).or_default().insert(port);
+        }
+        self.associated.entry(key).or_default().insert(session);
+        self.provision(session, key);
+        self.repeat_target_move(session, nve, key);
+    }
+
+    fn provision(&mut self, session: SessionId, key: VmKey) {
+        let record = self.vms.get(&key).cloned();
+        self.send(session, NvaToNve::Provision { key, record });
+    }
+
+    pub(super) fn disassociate(&mut self, session: SessionId, key: VmKey, port: &str) {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        let Some(ports) = s.ports.get_mut(&key) else { return };
+        ports.remove(port);
+        if ports.is_empty() {
+            s.ports.remove(&key);
+            self.drop_association(session, key);
+        }
+    }
+
+    pub(super) fn drop_association(&mut self, session: SessionId, key: VmKey) {
+        if let Some(sessions) = self.associated.get_mut(&key) {
+            sessions.remove(&session);
+            if sessions.is_empty() {
+                self.associated.remove(&key);
+            }
+        }
+    }
+
+    /// Compares what the NVE has with what the directory has, and mends the difference by version (R17).
+    pub(super) fn report(&mut self, session: SessionId, nve: NveId, attachments: Vec<Attachment>) {
+        self.report_ports(session, &nve, &attachments);
+        let mut stale: BTreeSet<Vni> = BTreeSet::new();
+        for a in attachments.iter().filter(|a| a.active && a.version != Version::ZERO) {
+            let differs = self.vms.get(&a.key).is_none_or(|r| {
+                let here =
+                    r.state == BindingState::Active && r.location.as_ref().is_some_and(|l| l.nve == nve);
+                !here || r.version != a.version
+            });
+            // Not while the news is under way anyhow.
+            if differs && !self.fanouts.contains_key(&a.key) {
+                stale.insert(a.key.vni);
+            }
+        }
+        for vni in stale {
+            let idle = self.sessions.get(&session).is_some_and(|s| s.unacked.is_empty());
+            if idle {
+                self.log(Level::Info, format!("NVE {nve} differs in VN {vni}: snapshot"));
+                self.snapshot(session, vni);
+            }
+        }
+        self.report_missing(session, &nve, &attachments);
+        self.report_memberships(session, &nve, &attachments);
+    }
+
+    /// The NVE's ports are exactly those of its report.
+    fn report_ports(&mut self, session: SessionId, nve: &NveId, attachments: &[Attachment]) {
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        let mut ports: BTreeMap<VmKey, BTreeSet<String>> = BTreeMap::new();
+        for a in attachments {
+            ports.entry(a.key).or_default().insert(a.port.clone());
+        }
+        let before: BTreeSet<VmKey> = s.ports.keys().copied().collect();
+        let after: BTreeSet<VmKey> = ports.keys().copied().collect();
+        s.ports = ports;
+        for key in before.difference(&after) {
+            self.drop_association(session, *key);
+        }
+        for key in after.difference(&before) {
+            self.associated.entry(*key).or_default().insert(session);
+            self.provision(session, *key);
+            self.repeat_target_move(session, nve, *key);
+        }
+    }
+
+    /// VMs that the directory has here and the NVE does not: their Withdraw was lost (R19).
+    fn report_missing(&mut self, session: SessionId, nve: &NveId, attachments: &[Attachment]) {
+        let active: BTreeSet<VmKey> = attachments.iter().filter(|a| a.active).map(|a| a.key).collect();
+        let Some(n) = self.nves.get(nve) else { return };
+        let gone: Vec<VmKey> = n.vms.difference(&active).copied().collect();
+        for key in gone {
+            // The grant of another connection was never under way beside this report: the NVE has
+            // started anew since.
+            let recent = |(at, on): &(_, _)| *on == session && self.now.since(*at) < REPORT_GRACE;
+            let fresh = self.granted.get(&key).is_some_and(recent);
+            if let (false, Some(version)) = (fresh, self.vms.get(&key).map(|r| r.version)) {
+                self.withdraw(nve, key, version);
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The operator's orders, each with the kind of its answer.
+
+use super::*;
+
+type Obeyed<T> = Result<(T, Vec<Output>), Refusal>;
+
+impl World {
+    /// An order that has no outputs where it is refused.
+    pub fn order<T: TryFrom<Answered, Error = OtherAnswer>>(&mut self, order: Order) -> Obeyed<T> {
+        let Reply { answer, outputs } = self.request(Peer::operator(), Input::Order(order));
+        if answer.is_err() {
+            assert_eq!(outputs, [], "a refusal leads to nothing");
+        }
+        Ok((answer?.try_into().unwrap(), outputs))
+    }
+
+    pub fn create_vn(&mut self, vn: VnRecord) -> Obeyed<VnInfo> {
+        self.order(Order::CreateVn(vn))
+    }
+
+    pub fn set_vn(&mut self, name: &str, changes: VnChanges) -> Obeyed<VnInfo> {
+        self.order(Order::SetVn { name: name.into(), changes })
+    }
+
+    pub fn delete_vn(&mut self, name: &str) -> Obeyed<VnInfo> {
+        self.order(Order::DeleteVn { name: name.into() })
+    }
+
+    pub fn define_vm(&mut self, definition: VmDefinition) -> Obeyed<VmRecord> {
+        self.order(Order::DefineVm(definition))
+    }
+
+    pub fn set_vm(&mut self, name: &str, changes: VmChanges) -> Obeyed<VmRecord> {
+        self.order(Order::SetVm { name: name.into(), changes })
+    }
+
+    pub fn delete_vm(&mut self, name: &str) -> Obeyed<VmRecord> {
+        self.order(Order::DeleteVm { name: name.into() })
+    }
+
+    pub fn clear_vm(&mut self, name: &str) -> Obeyed<VmRecord> {
+        self.order(Order::ClearVm { name: name.into() })
+    }
+
+    pub fn define_policy(&mut self, policy: Policy) -> Obeyed<Policy> {
+        self.order(Order::DefinePolicy(policy))
+    }
+
+    pub fn remove_policy(&mut self, name: &str) -> Obeyed<Policy> {
+        self.order(Order::RemovePolicy { name: name.into() })
+    }
+
+    pub fn define_nve(&mut self, id: &NveId, locators: Locators) -> Obeyed<NveInfo> {
+        self.order(Order::DefineNve { id: id.clone(), locators })
+    }
+
+    pub fn delete_nve(&mut self, id: &NveId) -> Obeyed<NveInfo> {
+        self.order(Order::DeleteNve { id: id.clone() })
+    }
+
+    pub fn abort_move(&mut self, id: &MoveId) -> Obeyed<MoveRecord> {
+        self.order(Order::AbortMove { id: id.clone() })
+    }
+
+    /// A refused departure has a line in the log.
+    pub fn vm_departed(
+        &mut self,
+        name: &str,
+        nve: Option<&NveId>,
+    ) -> (Result<Departure, Refusal>, Vec<Output>) {
+        let order = Order::VmDeparted { name: name.into(), nve: nve.cloned() };
+        let Reply { answer, outputs } = self.request(Peer::operator(), Input::Order(order));
+        (answer.map(|a| a.try_into().unwrap()), outputs)
+    }
+}

@@ -1,0 +1,184 @@
+//! VNs: the operator's orders about them, their routers, and the news of both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use godwit_model::{DirectoryMode, Gateway, Learning, NveId, Unplanned, VnSettings, check_name};
+use godwit_wire::{Mac, Vni};
+
+use super::{Directory, Level, Refusal, SessionId, VnInfo, VnRecord, Write};
+
+/// What is to change in a VN; `None`: it stays.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct VnChanges {
+    /// Requests for addresses that the directory does not have are flooded (R31).
+    pub flood_silent: Option<bool>,
+    /// What becomes of claims without a move for VMs of other NVEs (R21).
+    pub unplanned: Option<Unplanned>,
+    /// VMs that ask for their own IPv4 address by RARP are answered (R27).
+    pub rarp: Option<bool>,
+    /// Whose word binds IPv4 addresses to its VMs (R93); `Some(None)`: not said any more.
+    pub learning_v4: Option<Option<Learning>>,
+    /// Of IPv6 likewise.
+    pub learning_v6: Option<Option<Learning>>,
+}
+
+impl VnChanges {
+    /// The settings with these changes.
+    fn applied_to(&self, mut s: VnSettings) -> VnSettings {
+        s.flood_silent = self.flood_silent.unwrap_or(s.flood_silent);
+        s.unplanned = self.unplanned.unwrap_or(s.unplanned);
+        s.rarp = self.rarp.unwrap_or(s.rarp);
+        s.learning.v4 = self.learning_v4.unwrap_or(s.learning.v4);
+        s.learning.v6 = self.learning_v6.unwrap_or(s.learning.v6);
+        s
+    }
+}
+
+/// What the log says of a VN's settings.
+fn settings_text(s: &VnSettings) -> String {
+    format!(
+        "requests for unknown addresses are {}, unplanned moves: {:?}, RARP: {}, addresses: {}",
+        if s.flood_silent { "flooded" } else { "dropped" },
+        s.unplanned,
+        s.rarp,
+        super::allowed::learning_text(s.learning)
+    )
+}
+
+/// A VN and who takes part in it. Members may be there before the operator defines it.
+#[derive(Default)]
+pub(super) struct Vn {
+    pub record: Option<VnRecord>,
+    /// NVEs that take part (R60).
+    pub members: BTreeSet<NveId>,
+    /// Those of them that only forward for VMs that left them: others do not replicate to them (R17).
+    pub lingering: BTreeSet<NveId>,
+    /// Connections that get updates.
+    pub subscribers: BTreeSet<SessionId>,
+    /// VMs that the operator defined as routers, with their first IPv4 addresses (R27).
+    pub gateways: BTreeMap<Mac, Ipv4Addr>,
+}
+
+impl Directory {
+    /// Makes a VN; the same order again changes nothing.
+    ///
+    /// # Errors
+    /// Where its name or number is taken, or a value is of no use.
+    pub(super) fn create_vn(&mut self, vn: VnRecord) -> Result<VnInfo, Refusal> {
+        check_name("VN", &vn.name)?;
+        let mtu = vn.settings.mtu;
+        if mtu != 0 && !(576..=9216).contains(&mtu) {
+            return Err(Refusal::BadMtu(mtu));
+        }
+        let vni = vn.vni;
+        let there = self.vn_names.get(&vn.name).copied();
+        if let Some(vni) = there.filter(|v| self.vns[v].record.as_ref() != Some(&vn)) {
+            return Err(Refusal::VnExists { name: vn.name, vni });
+        }
+        if there.is_none() {
+            if let Some(r) = self.vns.get(&vni).and_then(|v| v.record.as_ref()) {
+                return Err(Refusal::VniTaken { vni, name: r.name.clone() });
+            }
+            self.vn_names.insert(vn.name.clone(), vni);
+            self.persist(Write::PutVn(vn.clone()));
+            self.log(Level::Info, format!("VN {} has VNI {vni}", vn.name));
+            self.vns.entry(vni).or_default().record = Some(vn);
+            self.snapshot_all(vni);
+        }
+        self.vn_info(vni).ok_or(Refusal::UnknownVn(String::new()))
+    }
+
+    /// Changes what a VN does with requests for unknown addresses (R31), which its members are told, or with
+    /// unplanned moves (R21).
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub(super) fn set_vn(&mut self, name: &str, to: VnChanges) -> Result<VnInfo, Refusal> {
+        let unknown = || Refusal::UnknownVn(name.into());
+        let vni = *self.vn_names.get(name).ok_or_else(unknown)?;
+        let record = self.vns.get_mut(&vni).and_then(|vn| vn.record.as_mut()).ok_or_else(unknown)?;
+        let before = record.settings;
+        let settings = to.applied_to(before);
+        if settings != before {
+            record.settings = settings;
+            let record = record.clone();
+            self.persist(Write::PutVn(record));
+            self.log(Level::Info, format!("VN {name}: {}", settings_text(&settings)));
+            if !settings.same_for_nves(&before) {
+                self.snapshot_all(vni);
+            }
+            if settings.learning != before.learning {
+                self.follow_learning(vni);
+            }
+        }
+        self.vn_info(vni).ok_or_else(unknown)
+    }
+
+    /// Deletes a VN without VMs.
+    ///
+    /// # Errors
+    /// Where it is not there, or has VMs.
+    pub(super) fn delete_vn(&mut self, name: &str) -> Result<VnInfo, Refusal> {
+        let vni = *self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
+        let vms = self.vms_of(vni).count();
+        if vms > 0 {
+            return Err(Refusal::VnHasVms { vn: name.into(), vms });
+        }
+        let info = self.vn_info(vni).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
+        self.vn_names.remove(name);
+        if let Some(vn) = self.vns.get_mut(&vni) {
+            vn.record = None;
+        }
+        self.persist(Write::RemoveVn(vni));
+        self.log(Level::Info, format!("VN {name} is deleted"));
+        self.snapshot_all(vni);
+        self.drop_empty_vn(vni);
+        Ok(info)
+    }
+
+    /// A VN that nobody defined and nobody uses leaves no trace.
+    pub(super) fn drop_empty_vn(&mut self, vni: Vni) {
+        let unused = |vn: &Vn| vn.record.is_none() && vn.members.is_empty() && vn.subscribers.is_empty();
+        if self.vns.get(&vni).is_some_and(unused) {
+            self.vns.remove(&vni);
+        }
+    }
+
+    /// Subscribers learn that the VN is there, or is not any more.
+    fn snapshot_all(&mut self, vni: Vni) {
+        self.snapshot_to(vni, |_| true);
+    }
+
+    fn snapshot_to(&mut self, vni: Vni, mode: impl Fn(DirectoryMode) -> bool) {
+        let all = self.vns.get(&vni).map(|v| v.subscribers.clone()).unwrap_or_default();
+        let mode_of = |s: &SessionId| self.sessions.get(s).and_then(|s| s.mode(vni));
+        let those: Vec<_> = all.into_iter().filter(|s| mode_of(s).is_some_and(&mode)).collect();
+        for session in those {
+            self.settle_by_snapshot(session, vni);
+            self.snapshot(session, vni);
+        }
+    }
+
+    /// The router of a VN in whose name VMs are answered (R27): the first by MAC, where they are answered at all.
+    fn gateway(&self, vn: &Vn) -> Option<Gateway> {
+        let (mac, ip) = vn.gateways.first_key_value()?;
+        vn.record.as_ref().filter(|r| r.settings.rarp).map(|_| Gateway { mac: *mac, ip: *ip })
+    }
+
+    /// What a subscriber is told of it: who is pushed all records finds it there.
+    pub(super) fn told_gateway(&self, vn: &Vn, mode: DirectoryMode) -> Option<Gateway> {
+        self.gateway(vn).filter(|_| mode == DirectoryMode::Pull)
+    }
+
+    /// Tells those who pull a VN that it has another router than `before`.
+    pub(super) fn follow_gateway(&mut self, vni: Vni, before: Option<Gateway>) {
+        if self.gateway_of(vni) != before {
+            self.snapshot_to(vni, |mode| mode == DirectoryMode::Pull);
+        }
+    }
+
+    pub(super) fn gateway_of(&self, vni: Vni) -> Option<Gateway> {
+        self.vns.get(&vni).and_then(|vn| self.gateway(vn))
+    }
+}
