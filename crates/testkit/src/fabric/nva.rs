@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use godwit_model::message::NvaToNve;
 use godwit_model::{MoveId, MoveMode, Secret};
+use godwit_nva::directory::Refusal;
 use godwit_nva::{Config, Directory, Input, Output, SessionId, State, Write};
 use godwit_wire::{Instant, Span};
 
@@ -40,7 +41,7 @@ enum Held {
     Say(SessionId, Box<NvaToNve>),
     Close(SessionId),
     /// Whether the order, a call-off or not, was obeyed, or why not.
-    Answer(usize, bool, Result<(), String>),
+    Answer(usize, bool, Result<(), Refusal>),
 }
 
 /// The NVA's process and its disk.
@@ -149,7 +150,7 @@ impl World {
         }
     }
 
-    fn obey(&mut self, directory: &mut Directory, order: Order) -> Result<(), String> {
+    fn obey(&mut self, directory: &mut Directory, order: Order) -> Result<(), Refusal> {
         let (now, wall) = (self.now, self.wall_us());
         let answer = match order {
             Order::Start { vm, to, id } => {
@@ -157,7 +158,7 @@ impl World {
             }
             Order::Abort { id } => directory.abort_move(now, wall, &MoveId(id)),
         };
-        let (_, outputs) = answer.map_err(|refusal| refusal.to_string())?;
+        let (_, outputs) = answer?;
         self.nva_wants(outputs);
         Ok(())
     }

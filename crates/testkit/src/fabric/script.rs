@@ -19,6 +19,7 @@
 
 use godwit_control::Input;
 use godwit_model::{MoveId, MovePhase};
+use godwit_nva::directory::Refusal;
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
@@ -218,7 +219,7 @@ impl World {
     }
 
     /// The NVA's answer to an order of the script, or to its call-off.
-    pub fn script_answered(&mut self, script: usize, off: bool, answer: Result<(), String>) {
+    pub fn script_answered(&mut self, script: usize, off: bool, answer: Result<(), Refusal>) {
         let s = &mut self.scripts[script];
         let id = s.id.clone();
         match (s.step, answer) {
@@ -235,6 +236,7 @@ impl World {
                 self.wake_patiently(script, Step::Order);
             }
             (Step::CallOff, answer) => {
+                let answer = answer.map_err(|why| why.to_string());
                 self.note(|| format!("SCRIPT {id}: called off: {answer:?}"));
                 self.wake(script, Step::Back, Span::from_us(100));
             }
