@@ -15,6 +15,7 @@ pub mod cmd;
 pub mod guest;
 pub mod lab;
 pub mod mover;
+pub mod netns;
 pub mod random;
 pub mod scenario;
 pub mod traffic;

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use godwit_nva_api::v1::MoveStepKind;
 
 use super::clocks::GuestClock;
 use super::gap::FrameGap;
@@ -462,10 +461,3 @@ fn by_the_machines_clock(talk: &mut Talk, clock: &GuestClock) {
         (s.delay_us_p50, s.delay_us_p99, s.delay_us_max) = (None, None, None);
     }
 }
-
-/// The steps that a move's line shows, with their names there.
-pub const SHOWN_STEPS: [(MoveStepKind, &str); 3] = [
-    (MoveStepKind::Activated, "activated"),
-    (MoveStepKind::Granted, "granted"),
-    (MoveStepKind::Done, "done"),
-];
