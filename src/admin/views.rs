@@ -1,9 +1,8 @@
 //! What an operator sees of the switch.
 
-use std::net::IpAddr;
-
 use anyhow::{Context, bail};
 use godwit_control::view::{BindingsView, EntryView, PortView};
+use godwit_nva_api::convert::ip_bytes;
 use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 use godwit_pipeline::trace::{Step, Trace};
 use godwit_tables::counters::{DropReason, PortCounters};
@@ -258,13 +257,6 @@ fn entry(e: EntryView) -> v1::Entry {
         suspect: e.suspect,
         unconfirmed: e.unconfirmed,
         next_hops: e.hops.iter().map(super::underlay::name).collect(),
-    }
-}
-
-fn ip_bytes(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
     }
 }
 

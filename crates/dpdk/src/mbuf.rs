@@ -309,13 +309,6 @@ impl Mbuf {
         h.ol_flags = (h.ol_flags & BUFFER_FLAGS) | (flags & !BUFFER_FLAGS);
     }
 
-    /// Tells the NIC the lengths of the Ethernet and IP headers, which checksum offloads need. `l2` is
-    /// at most 127, `l3` at most 511; higher bits are cut off.
-    #[inline]
-    pub fn set_header_lengths(&mut self, l2: usize, l3: usize) {
-        self.header_mut().tx_offload = (l2 as u64 & 0x7f) | ((l3 as u64 & 0x1ff) << 7);
-    }
-
     /// Gives all buffers back to their pools at once and leaves the vector empty, its capacity kept.
     #[inline]
     pub fn free_all(pkts: &mut Vec<Mbuf>) {
