@@ -12,6 +12,7 @@ pub mod bench;
 pub mod capture;
 pub mod clock;
 pub mod cmd;
+pub mod gap;
 pub mod guest;
 pub mod lab;
 pub mod mover;

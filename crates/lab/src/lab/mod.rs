@@ -11,6 +11,7 @@ pub mod guests;
 pub mod nve;
 pub mod process;
 pub mod rpc;
+mod spec;
 mod standing;
 pub mod topology;
 pub mod vm;

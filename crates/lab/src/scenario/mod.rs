@@ -7,7 +7,6 @@ pub mod compare;
 pub mod fabric;
 pub mod found;
 pub mod frozen;
-pub mod gap;
 pub mod guest;
 pub mod guest_memory;
 pub mod guest_tso;
