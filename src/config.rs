@@ -5,15 +5,19 @@ mod check;
 mod devices;
 mod file;
 mod flags;
+mod prefix;
+mod routes;
 mod underlay;
+mod uplink;
 
 pub use bond::BondConfig;
 pub use file::{
-    Activation, Config, DirectoryKind, Hugepages, Offloads, OuterChoice, PortConfig, Prefix, UplinkConfig,
-    VmConfig,
+    Activation, Config, DirectoryKind, Hugepages, Offloads, OuterChoice, PortConfig, UplinkConfig, VmConfig,
 };
 pub use flags::Flags;
-pub use underlay::{RouteSource, UnderlayConfig, kernel_interface, uplink_of};
+pub use prefix::Prefix;
+pub use routes::{kernel_interface, uplink_of};
+pub use underlay::{RouteSource, UnderlayConfig};
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +77,7 @@ pub fn summary(c: &Config) -> String {
             u.ipv4.map(|p| p.to_string()).into_iter().chain(u.ipv6.map(|p| p.to_string())).collect();
         let (tenant, own) = (check::tenant_mtu(c, u), locators.join(", "));
         let own = if own.is_empty() { "no address of its own".into() } else { own };
-        out += &format!("\n  uplink {} on {}: {own}, tenant MTU {tenant}", u.name, bond::place(u));
+        out += &format!("\n  uplink {} on {}: {own}, tenant MTU {tenant}", u.name, uplink::place(u));
     }
     let loopback = [c.underlay.locator4.map(|a| a.to_string()), c.underlay.locator6.map(|a| a.to_string())];
     let loopback: Vec<String> = loopback.into_iter().flatten().collect();

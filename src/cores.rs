@@ -2,24 +2,45 @@
 
 use std::collections::BTreeSet;
 
+/// A text that names no cores.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadCores {
+    /// An empty set.
+    #[error("{0:?} names no core; write a mask such as 0x3c or a list such as 2-5")]
+    Empty(String),
+    /// No mask, though it begins as one.
+    #[error("{0:?} is not a core mask; write hexadecimal digits after 0x, as in 0x3c")]
+    Mask(String),
+    /// A part of a list that cannot be read.
+    #[error(
+        "{part:?} in {text:?} is not a core or a range; write numbers and ranges such as 2-5,7, or a mask such as 0x3c"
+    )]
+    Part {
+        /// The part.
+        part: String,
+        /// The list.
+        text: String,
+    },
+}
+
 /// Parses a mask (`0x3c`) or a list (`2-5,7`) into core numbers, ascending.
 ///
 /// # Errors
 /// Text that is neither, an empty set, or a core number above 1023; the message says what was expected.
-pub fn parse(text: &str) -> Result<Vec<usize>, String> {
+pub fn parse(text: &str) -> Result<Vec<usize>, BadCores> {
     let text = text.trim();
     let cores = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => parse_mask(text, hex)?,
         None => parse_list(text)?,
     };
     if cores.is_empty() {
-        return Err(format!("{text:?} names no core; write a mask such as 0x3c or a list such as 2-5"));
+        return Err(BadCores::Empty(text.into()));
     }
     Ok(cores.into_iter().collect())
 }
 
-fn parse_mask(text: &str, hex: &str) -> Result<BTreeSet<usize>, String> {
-    let bad = || format!("{text:?} is not a core mask; write hexadecimal digits after 0x, as in 0x3c");
+fn parse_mask(text: &str, hex: &str) -> Result<BTreeSet<usize>, BadCores> {
+    let bad = || BadCores::Mask(text.into());
     if hex.is_empty() || hex.len() > 256 {
         return Err(bad());
     }
@@ -31,14 +52,9 @@ fn parse_mask(text: &str, hex: &str) -> Result<BTreeSet<usize>, String> {
     Ok(cores)
 }
 
-fn parse_list(text: &str) -> Result<BTreeSet<usize>, String> {
-    let bad = |part: &str| {
-        format!(
-            "{part:?} in {text:?} is not a core or a range; write numbers and ranges such as 2-5,7, or a mask \
-             such as 0x3c"
-        )
-    };
-    let number = |s: &str, part: &str| -> Result<usize, String> {
+fn parse_list(text: &str) -> Result<BTreeSet<usize>, BadCores> {
+    let bad = |part: &str| BadCores::Part { part: part.into(), text: text.into() };
+    let number = |s: &str, part: &str| -> Result<usize, BadCores> {
         s.trim().parse::<usize>().ok().filter(|&n| n < 1024).ok_or_else(|| bad(part))
     };
     let mut cores = BTreeSet::new();
@@ -92,7 +108,7 @@ mod tests {
     #[test]
     fn what_is_no_mask_is_refused() {
         for bad in ["", "0x", "0x0", "0xg", "a", "3-1", "1-", "-1", "1,,2", "5000"] {
-            let e = parse(bad).unwrap_err();
+            let e = parse(bad).unwrap_err().to_string();
             assert!(e.contains("0x3c"), "{bad:?}: {e}");
         }
     }

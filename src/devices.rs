@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use anyhow::bail;
 use godwit_dpdk::{Port, VhostSocket};
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::Mac;
 use godwit_worker::takes::{SharedTakes, SharedUse};
 
 use crate::bonds::Legs;
+use crate::kernel;
 use crate::placement::{Queue, QueueId};
-use crate::underlay;
 
 /// A device that serves a port.
 pub struct Device {
@@ -60,7 +61,7 @@ impl Device {
             legs.follow(&self.port, Instant::now());
             return legs.up();
         }
-        let carrier = self.kernel_link.as_deref().and_then(|name| underlay::carrier(Path::new("/sys"), name));
+        let carrier = self.kernel_link.as_deref().and_then(|name| kernel::carrier(Path::new("/sys"), name));
         self.port.link().up && carrier != Some(false)
     }
 
@@ -129,41 +130,51 @@ impl Devices {
     }
 
     /// Claims a name and its device for a change that takes several steps.
-    pub fn begin(&mut self, name: &str, devargs: &str) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Another change of that port is under way.
+    pub fn begin(&mut self, name: &str, devargs: &str) -> anyhow::Result<()> {
         if self.busy.iter().any(|(busy, _)| busy == name) {
-            return Err(format!("port {name:?} is being added or removed right now; try again"));
+            bail!("port {name:?} is being added or removed right now; try again");
         }
         self.busy.push((name.to_owned(), devargs.to_owned()));
         Ok(())
     }
 
+    /// Gives it free.
     pub fn end(&mut self, name: &str) {
         self.busy.retain(|(busy, _)| busy != name);
     }
 
     /// Refuses a device that another port has, or whose socket another port has, be it on its way in or out.
-    pub(crate) fn refuse_taken(&self, devargs: &str) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// The port that has it, or a socket's path that cannot be read.
+    pub(crate) fn refuse_taken(&self, devargs: &str) -> anyhow::Result<()> {
         let device = |devargs: &str| devargs.split(',').next().map(|d| d.trim().to_owned());
         let socket = |devargs: &str| VhostSocket::parse(devargs).map(|s| s.map(|s| s.canonical()));
-        let (wanted, path) = (device(devargs), socket(devargs).map_err(|e| e.to_string())?);
+        let (wanted, path) = (device(devargs), socket(devargs)?);
         let there = self.map.values().map(|d| (&d.name, &d.devargs));
         for (name, taken) in there.chain(self.busy.iter().map(|(name, devargs)| (name, devargs))) {
             if device(taken) == wanted {
                 let wanted = wanted.unwrap_or_default();
-                return Err(format!("{wanted} serves port {name:?} already; name another device"));
+                bail!("{wanted} serves port {name:?} already; name another device");
             }
             if let Some(path) = path.as_ref().filter(|p| socket(taken).ok().flatten().as_ref() == Some(p)) {
                 let path = path.display();
-                return Err(format!("iface={path} is the socket of port {name:?}; name another path"));
+                bail!("iface={path} is the socket of port {name:?}; name another path");
             }
         }
         Ok(())
     }
 
     /// Claims the way between workers, which one queue takes at a time.
-    pub fn begin_pass(&mut self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Another queue is on its way.
+    pub fn begin_pass(&mut self) -> anyhow::Result<()> {
         if self.passing {
-            return Err("another receive queue is changing workers right now; try again".into());
+            bail!("another receive queue is changing workers right now; try again");
         }
         self.passing = true;
         Ok(())
@@ -180,4 +191,10 @@ pub(crate) fn queue_of(number: PortIdx, name: &str, port: &Port, queue: u16, pos
     let id = QueueId { port: number, queue };
     let node = port.numa_node().and_then(|n| n.try_into().ok());
     Queue { id, name: name.to_owned(), node, load: None, at: None, postcopy }
+}
+
+/// Whether devargs begin with a PCI address, `0000:03:00.0` or `03:00.0`.
+pub fn is_pci(devargs: &str) -> bool {
+    let address = devargs.split(',').next().unwrap_or_default();
+    address.contains(':') && address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
 }

@@ -9,13 +9,16 @@ mod devices;
 mod kernel;
 mod numa;
 mod offloads;
+mod opening;
 mod passing;
 mod placement;
 mod ports;
 mod run;
+mod start;
 mod statics;
 mod switch;
 mod underlay;
+mod uplinks;
 mod workers;
 
 use std::io::IsTerminal;
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    match start(config) {
+    match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("godwit: {e:#}");
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(config: config::Config) -> anyhow::Result<()> {
+fn serve(config: config::Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, run::run(config))
 }

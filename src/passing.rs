@@ -4,11 +4,10 @@
 //! way for no longer than the workers need (see `godwit_worker::pass`); control only watches. No frame is
 //! lost in the switch or overtaken by a later one of its queue. Frames in a hold are not waited for.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use crossbeam::queue::ArrayQueue;
 use godwit_control::{Input, WorkerSet};
 use godwit_dpdk::RxQueue;
@@ -18,9 +17,7 @@ use godwit_worker::dpdk::DpdkIo;
 use godwit_worker::pass::{Baton, Pass, Progress};
 
 use crate::placement;
-use crate::switch::Switch;
-
-type Shared = Rc<RefCell<Switch>>;
+use crate::switch::{Shared, Switch};
 
 /// How often control looks whether a queue has arrived.
 const LOOK: Duration = Duration::from_millis(1);
@@ -31,14 +28,14 @@ const LOOKS: u32 = 2000;
 ///
 /// # Errors
 /// An unknown port, queue or worker, another change under way, or workers that do not answer.
-pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> Result<String, String> {
+pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> anyhow::Result<String> {
     let (port, from) = {
         let mut s = switch.borrow_mut();
         if to >= s.workers.len() {
-            return Err(format!("there is no worker {to}; there are {}, numbered from 0", s.workers.len()));
+            bail!("there is no worker {to}; there are {}, numbered from 0", s.workers.len());
         }
         let device = s.devices.by_name(name).ok_or_else(|| s.no_port(name))?;
-        let from = device.polled_by.iter().find(|q| q.0 == queue).map(|q| q.1).ok_or_else(|| {
+        let from = device.polled_by.iter().find(|q| q.0 == queue).map(|q| q.1).with_context(|| {
             let n = device.polled_by.len();
             format!("port {name:?} has no receive queue {queue}; it has {n}, numbered from 0")
         })?;
@@ -46,9 +43,9 @@ pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> Result<
             return Ok(format!("worker {to} polls {name}:{queue} already"));
         }
         if !device.postcopy && s.workers[to].at.postcopy {
-            return Err(format!(
+            bail!(
                 "worker {to} is kept for post-copy ports (nve.postcopy_core), and {name:?} is none; name another"
-            ));
+            );
         }
         let (port, devargs) = (device.number, device.devargs.clone());
         s.devices.begin(name, &devargs)?;
@@ -62,7 +59,7 @@ pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> Result<
     let mut s = switch.borrow_mut();
     s.devices.end_pass();
     s.devices.end(name);
-    let late = result.map_err(|e| format!("{name}:{queue}: {e}"))?;
+    let late = result.with_context(|| format!("{name}:{queue}"))?;
     let polled = s.devices.polled(port, queue, to);
     s.input(Input::PortWorkers { port, workers: polled });
     let note = if late { "; a device took nothing for a while, frames may have been overtaken" } else { "" };
@@ -74,7 +71,7 @@ pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> Result<
 ///
 /// # Errors
 /// As of [`pass`].
-pub async fn pass_all(switch: &Shared, name: &str, to: usize) -> Result<String, String> {
+pub async fn pass_all(switch: &Shared, name: &str, to: usize) -> anyhow::Result<String> {
     let queues: Vec<u16> = {
         let s = switch.borrow();
         let device = s.devices.by_name(name).ok_or_else(|| s.no_port(name))?;
@@ -93,7 +90,7 @@ async fn carry_out(
     queue: u16,
     from: usize,
     to: usize,
-) -> Result<bool, String> {
+) -> anyhow::Result<bool> {
     let mut route = vec![from];
     route.extend(placement::between(switch.borrow().devices.iter().map(|d| d.sent_by.as_slice()), from, to));
     route.push(to);
@@ -125,7 +122,7 @@ async fn carry_out(
     if let Some(rx) = stranded {
         switch.borrow_mut().workers[from].order(Command::AttachRx { port, queue, rx });
     }
-    Err(format!("the workers did not hand the queue over; worker {from} polls it as before"))
+    bail!("the workers did not hand the queue over; worker {from} polls it as before")
 }
 
 /// Ends the pass at everyone who took part; the queue, if it did not arrive.

@@ -4,14 +4,13 @@
 //! before its receive queues; and on its way out all that in reverse, each step answered by every
 //! worker before the next.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use anyhow::{Context, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 use godwit_control::{Input, PortSpec, WorkerSet};
-use godwit_dpdk::{Mempool, Port, PortConfig as DeviceConfig, RxQueue, TxQueue};
+use godwit_dpdk::{Port, RxQueue, TxQueue};
 use godwit_pipeline::packet::Takes;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::Mac;
@@ -20,140 +19,29 @@ use godwit_worker::outbox::OUTBOX;
 use godwit_worker::takes::{SharedTakes, SharedUse};
 
 use crate::bonds::Legs;
-use crate::config::{Activation, BondConfig, Offloads, PortConfig};
-use crate::devices::{Device, queue_of};
-use crate::offloads::{self, Verdict};
+use crate::config::{Activation, PortConfig};
+use crate::devices::{Device, is_pci, queue_of};
+use crate::offloads::Verdict;
+use crate::opening::{Opened, VHOST, Wanted, open};
 use crate::placement::{self, Queue};
-use crate::switch::{Switch, is_pci};
-use crate::{numa, statics, underlay};
-
-type Shared = Rc<RefCell<Switch>>;
-
-/// The driver of ports whose guest decides which queues are in use.
-const VHOST: &str = "net_vhost";
+use crate::switch::{Shared, Switch};
+use crate::{kernel, numa, statics};
 
 /// Frames that other workers may leave for a port between two iterations of the one that sends them.
 const RELAY: usize = 4096;
 
-/// What is wanted of a device.
-pub struct Wanted {
-    /// Its name.
-    pub name: String,
-    /// PCI address or vdev arguments.
-    pub devargs: String,
-    /// Receive queues.
-    pub rx_queues: u16,
-    /// Largest IP packet; 0: the device's own.
-    pub mtu: u16,
-    /// A VM is behind it.
-    pub is_access: bool,
-    /// Its memory may be missing for a while: post-copy migration.
-    pub postcopy: bool,
-    /// Outer UDP checksums are wanted of it, by the card on this condition.
-    pub checksums: Option<Offloads>,
-    /// Several devices as one, in place of `devargs`.
-    pub bond: Option<BondConfig>,
-    /// Its frames have an 802.1Q tag, which `mtu` does not count.
-    pub tagged: bool,
-}
-
-/// A started device with its queues.
-pub struct Opened {
-    port: Port,
-    rx: Vec<RxQueue>,
-    tx: Vec<TxQueue>,
-    guest_offloads: bool,
-    checksums: Option<Verdict>,
-}
-
-impl Opened {
-    /// The device's own address.
-    pub fn mac(&self) -> Mac {
-        Mac(self.port.mac())
-    }
-}
-
-/// Probes, configures and starts a device. Takes milliseconds; call it off the control thread.
+/// Gives an opened device a number and hands its queues to the workers.
 ///
 /// # Errors
-/// What DPDK said, with the device's name and a remedy.
-pub fn open(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opened, String> {
-    let failed = |e: &dyn std::fmt::Display| format!("port {:?}: {e}", wanted.name);
-    let mut port = plug(wanted).map_err(|e| failed(&e))?;
-    let (rx_queues, tx_queues) = queues_of(wanted, workers, &port).map_err(|e| failed(&e))?;
-    let checksums = match wanted.checksums {
-        Some(offloads) => Some(offloads::decide(offloads, &mut port, &pool).map_err(|e| failed(&e))?),
-        None => None,
-    };
-    let config = DeviceConfig {
-        tx_checksums: checksums.as_ref().is_some_and(Verdict::by_card),
-        rx_queues,
-        tx_queues,
-        mtu: (wanted.mtu != 0).then_some(wanted.mtu),
-        rss: wanted.rx_queues > 1 && rx_queues == wanted.rx_queues,
-        guest_offloads: wanted.is_access,
-        tagged: wanted.tagged,
-        ..DeviceConfig::new(pool)
-    };
-    let report = port.configure(config).map_err(|e| failed(&e))?;
-    for note in &report.notes {
-        tracing::info!(port = %wanted.name, "{note}");
-    }
-    if let Some(verdict) = &checksums {
-        verdict.log(&wanted.name);
-    }
-    let (rx, tx) = port.start().map_err(|e| failed(&e))?;
-    Ok(Opened { port, rx, tx, guest_offloads: report.guest_offloads, checksums })
-}
-
-/// Plugs the device in, or the devices of a bond.
-fn plug(wanted: &Wanted) -> Result<Port, godwit_dpdk::Error> {
-    match &wanted.bond {
-        Some(bond) => {
-            let members: Vec<&str> = bond.members.iter().map(String::as_str).collect();
-            Port::bond(&wanted.name, bond.mode.into(), &members)
-        }
-        None if wanted.is_access => Port::probe(&guest_devargs(&wanted.devargs)),
-        None => Port::probe(&wanted.devargs),
-    }
-}
-
-/// Receive and transmit queues to ask for: as many as are wanted, and one a worker.
-///
-/// A guest on vhost-user decides by itself how many of its queues it uses, at any time: all of those it
-/// sends by are polled. Its first is the only one that is sure to be in use; of the others each worker has one,
-/// and sends by it while the guest says that it receives by it ([`TxPath::Either`]). Packet sockets spread frames
-/// over all of theirs, told or not.
-fn queues_of(wanted: &Wanted, workers: usize, port: &Port) -> Result<(u16, u16), godwit_dpdk::Error> {
-    if wanted.is_access && port.driver_name() == VHOST {
-        let info = port.dev_info()?;
-        // Memory that may be missing is touched by one worker only.
-        let senders = if wanted.postcopy { 1 } else { workers as u16 };
-        return Ok((info.max_rx_queues, info.max_tx_queues.clamp(1, senders)));
-    }
-    if port.has_driver("net_af_packet") {
-        return Ok((port.dev_info()?.max_rx_queues, workers as u16));
-    }
-    Ok((wanted.rx_queues, workers as u16))
-}
-
-/// Offers TCP segmentation to a vhost-user guest, unless the arguments speak of it themselves (R11). All
-/// switches should offer the same: a guest takes what it was offered along when it moves.
-fn guest_devargs(devargs: &str) -> String {
-    let vhost = ["net_vhost", "eth_vhost"].iter().any(|driver| devargs.starts_with(driver));
-    let said = devargs.split(',').any(|arg| arg.trim().starts_with("tso="));
-    if vhost && !said { format!("{devargs},tso=1") } else { devargs.to_owned() }
-}
-
-/// Gives an opened device a number and hands its queues to the workers.
+/// No number is free, a queue is pinned where no worker is, or the driver takes no callback.
 pub fn attach(
     switch: &mut Switch,
     wanted: &Wanted,
     opened: Opened,
     spec: impl FnOnce(&Device) -> PortSpec,
-) -> Result<PortIdx, String> {
+) -> anyhow::Result<PortIdx> {
     let Opened { port, rx, tx, guest_offloads, checksums } = opened;
-    let number = switch.devices.free_number().ok_or_else(|| {
+    let number = switch.devices.free_number().with_context(|| {
         format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name)
     })?;
     let placed = place(switch, wanted, number, &port, rx.len() as u16)?;
@@ -171,7 +59,7 @@ pub fn attach(
             takes.set(Takes::NOTHING);
             changed.store(true, Ordering::Release);
         };
-        port.set_link_callback(forget).map_err(|e| format!("port {:?}: {e}", wanted.name))?;
+        port.set_link_callback(forget).with_context(|| format!("port {:?}", wanted.name))?;
     }
     let device = Device {
         name: wanted.name.clone(),
@@ -185,7 +73,7 @@ pub fn attach(
         mac: Mac(port.mac()),
         mtu: port.mtu(),
         link_counts: port.driver_name() != "net_tap",
-        kernel_link: underlay::kernel_link(port.driver_name(), &wanted.devargs),
+        kernel_link: kernel::kernel_link(port.driver_name(), &wanted.devargs),
         legs: Legs::of(&port),
         // Control takes it for up. Whether a bond's partner has agreed shows at the first look.
         link_up: port.is_bond() || port.link().up,
@@ -217,15 +105,14 @@ fn place(
     number: PortIdx,
     port: &Port,
     queues: u16,
-) -> Result<Vec<usize>, String> {
+) -> anyhow::Result<Vec<usize>> {
     let name = wanted.name.as_str();
     let new = (0..queues).map(|queue| queue_of(number, name, port, queue, wanted.postcopy));
     let mut all: Vec<Queue> = new.collect();
     all.extend(switch.devices.queues());
     let workers: Vec<_> = switch.workers.iter().map(|w| w.at).collect();
     let pins: Vec<_> = switch.config.nve.rxq_affinity.iter().filter(|p| p.port == name).cloned().collect();
-    let mut placed =
-        placement::assign(&all, &workers, &pins).map_err(|e| format!("nve.rxq_affinity: {e}"))?;
+    let mut placed = placement::assign(&all, &workers, &pins).context("nve.rxq_affinity")?;
     placed.truncate(queues.into());
     Ok(placed)
 }
@@ -287,24 +174,21 @@ fn attach_tx(
 ///
 /// # Errors
 /// A name that is taken or bad, a device that cannot be opened.
-pub async fn add_access(switch: &Shared, config: PortConfig) -> Result<String, String> {
-    godwit_model::check_name("port", &config.name).map_err(|e| e.to_string())?;
+pub async fn add_access(switch: &Shared, config: PortConfig) -> anyhow::Result<String> {
+    godwit_model::check_name("port", &config.name)?;
     {
         let mut s = switch.borrow_mut();
         if config.postcopy && s.config.nve.postcopy_core.is_none() {
-            return Err(format!(
+            bail!(
                 "port {:?}: no worker is kept for post-copy ports; set nve.postcopy_core and restart the switch",
                 config.name
-            ));
+            );
         }
         if let Some(d) = s.devices.by_name(&config.name) {
-            return Err(format!(
-                "port {:?} is there already, on {}; remove it or use another name",
-                d.name, d.devargs
-            ));
+            bail!("port {:?} is there already, on {}; remove it or use another name", d.name, d.devargs);
         }
-        let refused = |e| format!("port {:?}: {e}", config.name);
-        s.devices.refuse_taken(&config.devargs).map_err(refused)?;
+        let taken = s.devices.refuse_taken(&config.devargs);
+        taken.with_context(|| format!("port {:?}", config.name))?;
         s.devices.begin(&config.name, &config.devargs)?;
     }
     let result = add_opened(switch, &config).await;
@@ -312,7 +196,7 @@ pub async fn add_access(switch: &Shared, config: PortConfig) -> Result<String, S
     result
 }
 
-async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, String> {
+async fn add_opened(switch: &Shared, config: &PortConfig) -> anyhow::Result<String> {
     let wanted = Wanted {
         name: config.name.clone(),
         devargs: config.devargs.clone(),
@@ -334,7 +218,7 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, Stri
         (wanted, opened)
     })
     .await
-    .map_err(|e| format!("opening the device failed: {e}"))?;
+    .context("opening the device failed")?;
     let port = attach(&mut switch.borrow_mut(), &wanted, opened?, |_| PortSpec::Access {
         vni: config.vni,
         mac: config.mac,
@@ -356,7 +240,7 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> Result<String, Stri
 ///
 /// # Errors
 /// An unknown name, an uplink, or a device that does not close.
-pub async fn remove(switch: &Shared, name: &str) -> Result<String, String> {
+pub async fn remove(switch: &Shared, name: &str) -> anyhow::Result<String> {
     let number = switch.borrow().access_port(name)?;
     {
         let mut s = switch.borrow_mut();
@@ -370,15 +254,15 @@ pub async fn remove(switch: &Shared, name: &str) -> Result<String, String> {
     Ok(format!("port {name} removed"))
 }
 
-async fn close(switch: &Shared, name: &str, number: PortIdx) -> Result<(), String> {
+async fn close(switch: &Shared, name: &str, number: PortIdx) -> anyhow::Result<()> {
     let device = detach(switch, number).await?;
     tokio::task::spawn_blocking(move || device.port.close())
         .await
-        .map_err(|e| format!("closing port {name:?} failed: {e}"))?
-        .map_err(|e| format!("port {name:?}: {e}"))
+        .with_context(|| format!("closing port {name:?} failed"))?
+        .with_context(|| format!("port {name:?}"))
 }
 
-async fn detach(switch: &Shared, port: PortIdx) -> Result<Device, String> {
+async fn detach(switch: &Shared, port: PortIdx) -> anyhow::Result<Device> {
     drop(take_queues(switch, port).await);
     switch.borrow_mut().input(Input::PortRemoved { port });
     Switch::settled(switch).await;
@@ -393,7 +277,7 @@ async fn detach(switch: &Shared, port: PortIdx) -> Result<Device, String> {
     let mut switch = switch.borrow_mut();
     switch.workers.iter_mut().for_each(|w| w.order(Command::RetirePort { port }));
     let device = switch.devices.map.remove(&port);
-    device.ok_or_else(|| "the port went away meanwhile".into())
+    device.ok_or_else(|| anyhow!("the port went away meanwhile"))
 }
 
 /// Takes a port's receive queues from their workers.

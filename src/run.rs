@@ -1,7 +1,5 @@
 //! The control loop: everything that happens to the switch after its start comes by here.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,8 +12,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::admin::{self, Order, orders};
 use crate::config::Config;
 use crate::kernel::{Table, Watch};
-use crate::switch::Switch;
-use crate::underlay;
+use crate::switch::{Shared, Switch};
+use crate::{start, underlay};
 
 /// How often control looks at the workers' queues; bounds the time from a VM's announcement to its claim.
 const POLL: Duration = Duration::from_millis(1);
@@ -34,7 +32,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // The socket comes first: a second switch of this name must not get as far as the devices.
     let socket = admin::serve(&socket_path, order_tx)?;
     let nva = config.nve.nva.clone();
-    let switch = Switch::start(config).await?;
+    let switch = start::start(config).await?;
     let client = nva.map(|url| NvaClient::spawn(SessionConfig::new(url)));
     tracing::info!(nve = %switch.borrow().config.nve.id, socket = %socket_path.display(), "ready");
     let kernel = underlay::watch_kernel(&switch.borrow());
@@ -56,7 +54,7 @@ fn every(period: Duration) -> Interval {
 }
 
 async fn control(
-    switch: &Rc<RefCell<Switch>>,
+    switch: &Shared,
     mut client: Option<NvaClient>,
     mut kernel: Option<Watch>,
     mut orders: mpsc::Receiver<Order>,
@@ -112,11 +110,7 @@ async fn next_routes(kernel: &mut Option<Watch>) -> Table {
     }
 }
 
-fn on_session(
-    switch: &Rc<RefCell<Switch>>,
-    replies: &mpsc::Sender<(u64, AdminResponse)>,
-    event: SessionEvent,
-) {
+fn on_session(switch: &Shared, replies: &mpsc::Sender<(u64, AdminResponse)>, event: SessionEvent) {
     match event {
         SessionEvent::Connected => switch.borrow_mut().input(Input::NvaConnected),
         SessionEvent::Lost { why } => {
@@ -134,7 +128,7 @@ fn on_session(
     }
 }
 
-fn take_order(switch: &Rc<RefCell<Switch>>, order: Order) {
+fn take_order(switch: &Shared, order: Order) {
     let switch = switch.clone();
     tokio::task::spawn_local(async move {
         // Who asked may have hung up; the order is carried out all the same.

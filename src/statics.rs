@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use godwit_control::Input;
-use godwit_model::{Location, NveId};
+use godwit_model::{Location, Locators, NveId};
 use godwit_tables::update::PortIdx;
 use godwit_wire::Mac;
 
 use crate::config::{Config, VmConfig};
-use crate::switch::{Switch, locators_of};
+use crate::switch::Switch;
 
 /// Hands every static entry to control.
 pub fn add(switch: &mut Switch, config: &Config) {
@@ -74,5 +74,13 @@ pub fn nth(ip: IpAddr, n: u32) -> IpAddr {
     match ip {
         IpAddr::V4(a) => IpAddr::V4(a.to_bits().wrapping_add(n).into()),
         IpAddr::V6(a) => IpAddr::V6(a.to_bits().wrapping_add(n.into()).into()),
+    }
+}
+
+/// Locators of another NVE that is known by one of them only.
+fn locators_of(ip: IpAddr) -> Locators {
+    match ip {
+        IpAddr::V4(a) => Locators { v4: Some(a), v6: None },
+        IpAddr::V6(a) => Locators { v4: None, v6: Some(a) },
     }
 }

@@ -1,8 +1,8 @@
 //! What the switch does for its underlay besides carrying packets: routes, and the host's side of uplinks (R95).
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
+use anyhow::anyhow;
 use godwit_control::{Input, Liveness, Route, RouteHop, RouteOrigin};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Mac, Span};
@@ -27,14 +27,14 @@ pub fn liveness(u: &UnderlayConfig) -> Liveness {
 ///
 /// # Errors
 /// An uplink is missing.
-pub fn add_routes(switch: &mut Switch) -> Result<(), String> {
+pub fn add_routes(switch: &mut Switch) -> anyhow::Result<()> {
     let config = switch.config.clone();
     let mut routes = Vec::new();
     for r in &config.routes {
         let mut hops = Vec::new();
         for via in &r.via {
             let at = uplink_of(&config, via)
-                .map_err(|(what, remedy)| format!("route to {}: {what}; {remedy}", r.to))?;
+                .map_err(|(what, remedy)| anyhow!("route to {}: {what}; {remedy}", r.to))?;
             hops.push(RouteHop { uplink: number_of(switch, &config.uplinks[at].name)?, ip: Some(via.ip) });
         }
         routes.push(Route { to: r.to.addr, len: r.to.len, hops });
@@ -45,7 +45,7 @@ pub fn add_routes(switch: &mut Switch) -> Result<(), String> {
     Ok(())
 }
 
-fn number_of(switch: &Switch, uplink: &str) -> Result<PortIdx, String> {
+fn number_of(switch: &Switch, uplink: &str) -> anyhow::Result<PortIdx> {
     switch.devices.by_name(uplink).map(|d| d.number).ok_or_else(|| switch.no_port(uplink))
 }
 
@@ -61,7 +61,7 @@ pub fn watch_kernel(switch: &Switch) -> anyhow::Result<Option<Watch>> {
     for u in &switch.config.uplinks {
         match kernel_interface(u) {
             Some(name) => {
-                interfaces.insert(name.to_owned(), number_of(switch, &u.name).map_err(anyhow::Error::msg)?);
+                interfaces.insert(name.to_owned(), number_of(switch, &u.name)?);
             }
             None => tracing::warn!(
                 "uplink {} has no exception interface: no route of the kernel leads to it; give it exception = \
@@ -109,39 +109,9 @@ pub fn check_mac(name: &str, host: Mac, uplink: Mac) {
     }
 }
 
-/// What the kernel says of the link of one of its interfaces; `None` where it has none of that name.
-pub fn carrier(sys: &Path, interface: &str) -> Option<bool> {
-    let folder = sys.join("class/net").join(interface);
-    // An interface that is down has no carrier to be read.
-    let up = || std::fs::read_to_string(folder.join("carrier")).is_ok_and(|text| text.trim() == "1");
-    folder.exists().then(up)
-}
-
-/// The kernel's interface that a device of these arguments takes its frames from, for drivers that may call its link
-/// up whatever it is.
-pub fn kernel_link(driver: &str, devargs: &str) -> Option<String> {
-    let named = || devargs.split(',').find_map(|arg| arg.trim().strip_prefix("iface="));
-    ["net_af_packet", "net_af_xdp"].contains(&driver).then(named).flatten().map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn r95_the_kernel_knows_the_link_where_a_driver_does_not() {
-        assert_eq!(kernel_link("net_af_xdp", "net_af_xdp0,iface=eth1,queues=2").as_deref(), Some("eth1"));
-        assert_eq!(kernel_link("net_tap", "net_tap0,iface=eth1"), None);
-        let sys = tempfile::tempdir().unwrap();
-        let eth = sys.path().join("class/net/eth1");
-        std::fs::create_dir_all(&eth).unwrap();
-        let look = || carrier(sys.path(), "eth1");
-        assert_eq!((carrier(sys.path(), "eth2"), look()), (None, Some(false)), "down: nothing to be read");
-        std::fs::write(eth.join("carrier"), "1\n").unwrap();
-        assert_eq!(look(), Some(true));
-        std::fs::write(eth.join("carrier"), "0\n").unwrap();
-        assert_eq!(look(), Some(false));
-    }
 
     #[test]
     fn r95_a_tap_gets_the_uplinks_address_unless_it_has_its_own() {

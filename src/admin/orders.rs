@@ -1,8 +1,6 @@
 //! What each order does. A refusal says what, where and what to do.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
+use anyhow::{Context, anyhow};
 use godwit_control::Input;
 use godwit_model::{MoveId, OperState};
 use godwit_nva_api::v1::{self, admin_request::Kind, admin_response::Kind as Answer};
@@ -12,25 +10,24 @@ use godwit_worker::command::{Command, Reply, SmallFrame};
 
 use super::{perf, placement, views};
 use crate::config::{Activation, PortConfig};
-use crate::switch::Switch;
+use crate::switch::{Shared, Switch};
 use crate::{passing, ports};
-
-type Shared = Rc<RefCell<Switch>>;
 
 /// Carries an order out.
 pub async fn answer(switch: &Shared, request: AdminRequest) -> AdminResponse {
     let kind = match request.kind {
         Some(kind) => carry_out(switch, kind).await,
-        None => Err("the order is empty or of a kind that this switch does not know; update it".into()),
+        None => Err(anyhow!("the order is empty or of a kind that this switch does not know; update it")),
     };
-    let kind = kind.unwrap_or_else(|text| {
+    let kind = kind.unwrap_or_else(|e| {
+        let text = format!("{e:#}");
         tracing::warn!("order refused: {text}");
         Answer::Error(v1::AdminError { text })
     });
     AdminResponse { kind: Some(kind) }
 }
 
-async fn carry_out(switch: &Shared, kind: Kind) -> Result<Answer, String> {
+async fn carry_out(switch: &Shared, kind: Kind) -> anyhow::Result<Answer> {
     match kind {
         Kind::GetStatus(_) => views::status(switch).await,
         Kind::ListPorts(_) => Ok(views::ports(&switch.borrow())),
@@ -48,7 +45,7 @@ async fn carry_out(switch: &Shared, kind: Kind) -> Result<Answer, String> {
             if !p.move_id.is_empty() {
                 let s = switch.borrow();
                 let port = s.access_port(&p.name)?;
-                s.nve.may_pause(port, &MoveId(p.move_id)).map_err(|e| format!("port {}: {e}", p.name))?;
+                s.nve.may_pause(port, &MoveId(p.move_id)).map_err(|e| anyhow!("port {}: {e}", p.name))?;
             }
             access_input(switch, &p.name, "paused", |port| Input::PausePort { port }).await
         }
@@ -64,14 +61,14 @@ fn done(text: String) -> Answer {
     Answer::Done(v1::Done { text })
 }
 
-async fn add_port(switch: &Shared, a: v1::AddPort) -> Result<Answer, String> {
-    let vni = Vni::new(a.vni).ok_or_else(|| format!("{} is no VNI; use 0 to {}", a.vni, Vni::MAX))?;
+async fn add_port(switch: &Shared, a: v1::AddPort) -> anyhow::Result<Answer> {
+    let vni = Vni::new(a.vni).with_context(|| format!("{} is no VNI; use 0 to {}", a.vni, Vni::MAX))?;
     let mac = Some(a.mac)
         .filter(|m| m >> 48 == 0)
         .map(Mac::from_u64)
         .filter(|m| m.is_unicast())
-        .ok_or_else(|| format!("{:#x} is no VM's address; use a unicast MAC", a.mac))?;
-    let narrow = |what: &str, n: u32| u16::try_from(n).map_err(|_| format!("{what} {n} is too large"));
+        .with_context(|| format!("{:#x} is no VM's address; use a unicast MAC", a.mac))?;
+    let narrow = |what: &str, n: u32| u16::try_from(n).map_err(|_| anyhow!("{what} {n} is too large"));
     let config = PortConfig {
         name: a.name,
         devargs: a.devargs,
@@ -92,7 +89,7 @@ async fn access_input(
     name: &str,
     what: &str,
     input: impl Fn(godwit_tables::update::PortIdx) -> Input,
-) -> Result<Answer, String> {
+) -> anyhow::Result<Answer> {
     let port = switch.borrow().access_port(name)?;
     switch.borrow_mut().input(input(port));
     Switch::settled(switch).await;
@@ -100,22 +97,22 @@ async fn access_input(
 }
 
 /// The VM manager's word on a port's VM (R16). With a deleted VM goes its port.
-async fn vm_state(switch: &Shared, s: v1::SetVmState) -> Result<Answer, String> {
+async fn vm_state(switch: &Shared, s: v1::SetVmState) -> anyhow::Result<Answer> {
     let state = OperState::from_number(s.state)
-        .ok_or_else(|| format!("{} is no state of a VM; use one of {}", s.state, OperState::names()))?;
+        .with_context(|| format!("{} is no state of a VM; use one of {}", s.state, OperState::names()))?;
     {
         let switch = switch.borrow();
         let port = switch.access_port(&s.port)?;
-        switch.nve.may_say(port, state).map_err(|e| format!("port {}: {e}", s.port))?;
+        switch.nve.may_say(port, state).map_err(|e| anyhow!("port {}: {e}", s.port))?;
     }
     let what = format!("has a VM that is {state}");
     let said = access_input(switch, &s.port, &what, |port| Input::VmState { port, state }).await?;
     if state == OperState::Deleted { ports::remove(switch, &s.port).await.map(done) } else { Ok(said) }
 }
 
-async fn trace(switch: &Shared, t: &v1::Trace) -> Result<Answer, String> {
+async fn trace(switch: &Shared, t: &v1::Trace) -> anyhow::Result<Answer> {
     let frame =
-        SmallFrame::new(&t.frame).ok_or("the frame is longer than 256 bytes; its headers are enough")?;
+        SmallFrame::new(&t.frame).context("the frame is longer than 256 bytes; its headers are enough")?;
     let (worker, reply) = {
         let mut s = switch.borrow_mut();
         let port = s.devices.by_name(&t.port).ok_or_else(|| s.no_port(&t.port))?;
@@ -124,6 +121,6 @@ async fn trace(switch: &Shared, t: &v1::Trace) -> Result<Answer, String> {
     };
     match reply.await {
         Ok(Reply::Trace { trace, .. }) => Ok(Answer::Trace(views::trace(&switch.borrow(), worker, &trace))),
-        _ => Err(format!("worker {worker} did not answer; it is stopping")),
+        _ => Err(anyhow!("worker {worker} did not answer; it is stopping")),
     }
 }

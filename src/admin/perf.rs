@@ -1,8 +1,5 @@
 //! How the workers spend their time.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 use godwit_wire::Instant;
 use godwit_worker::command::{Command, Snapshot};
@@ -10,13 +7,13 @@ use godwit_worker::passes::{Stage, Ticks};
 use godwit_worker::perf::Histogram;
 
 use super::views;
-use crate::switch::Switch;
+use crate::switch::{Shared, Switch};
 
 /// The record of every worker; with `reset`, it begins anew after that.
 ///
 /// # Errors
 /// Where a worker is stopping.
-pub async fn perf(switch: &Rc<RefCell<Switch>>, reset: bool) -> Result<Answer, String> {
+pub async fn perf(switch: &Shared, reset: bool) -> anyhow::Result<Answer> {
     let snapshots = views::snapshots(switch).await?;
     let mut s = switch.borrow_mut();
     if reset {

@@ -1,10 +1,9 @@
 //! Which worker polls which receive queue: shown with measured loads, changed, evened out.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
 use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 use godwit_worker::command::Snapshot;
 use godwit_worker::perf::QueuePerf;
@@ -12,9 +11,7 @@ use godwit_worker::perf::QueuePerf;
 use super::views;
 use crate::passing;
 use crate::placement::{self, Queue, QueueId};
-use crate::switch::Switch;
-
-type Shared = Rc<RefCell<Switch>>;
+use crate::switch::{Shared, Switch};
 
 /// Milliseconds that loads are measured for where the asker says none.
 const WINDOW_MS: u32 = 500;
@@ -32,7 +29,7 @@ struct Measured {
 ///
 /// # Errors
 /// Where a worker is stopping.
-pub async fn show(switch: &Shared, window_ms: u32) -> Result<Answer, String> {
+pub async fn show(switch: &Shared, window_ms: u32) -> anyhow::Result<Answer> {
     let measured = measure(switch, window_ms).await?;
     Ok(Answer::Placement(report(&switch.borrow(), &measured, Vec::new())))
 }
@@ -41,9 +38,9 @@ pub async fn show(switch: &Shared, window_ms: u32) -> Result<Answer, String> {
 ///
 /// # Errors
 /// As of [`passing::pass`].
-pub async fn set(switch: &Shared, order: v1::SetPlacement) -> Result<String, String> {
+pub async fn set(switch: &Shared, order: v1::SetPlacement) -> anyhow::Result<String> {
     let queue = u16::try_from(order.queue)
-        .map_err(|_| format!("{} is no receive queue's number; they are numbered from 0", order.queue))?;
+        .map_err(|_| anyhow!("{} is no receive queue's number; they are numbered from 0", order.queue))?;
     passing::pass(switch, &order.port, queue, order.worker as usize).await
 }
 
@@ -51,13 +48,13 @@ pub async fn set(switch: &Shared, order: v1::SetPlacement) -> Result<String, Str
 ///
 /// # Errors
 /// As of [`passing::pass`]; what was moved before stays moved.
-pub async fn rebalance(switch: &Shared, order: v1::Rebalance) -> Result<Answer, String> {
+pub async fn rebalance(switch: &Shared, order: v1::Rebalance) -> anyhow::Result<Answer> {
     let mut measured = measure(switch, order.window_ms).await?;
     let changes = {
         let s = switch.borrow();
         let workers: Vec<_> = s.workers.iter().map(|w| w.at).collect();
         placement::rebalance(&measured.queues, &workers, &s.config.nve.rxq_affinity)
-            .map_err(|e| format!("nve.rxq_affinity: {e}"))?
+            .context("nve.rxq_affinity")?
     };
     let mut told = Vec::new();
     for change in changes {
@@ -77,7 +74,7 @@ pub async fn rebalance(switch: &Shared, order: v1::Rebalance) -> Result<Answer, 
 }
 
 /// Reads the workers' counts twice.
-async fn measure(switch: &Shared, window_ms: u32) -> Result<Measured, String> {
+async fn measure(switch: &Shared, window_ms: u32) -> anyhow::Result<Measured> {
     let window_ms = if window_ms == 0 { WINDOW_MS } else { window_ms.min(LONGEST_MS) };
     let began = switch.borrow().clock.now();
     let before = by_queue(&views::snapshots(switch).await?);

@@ -1,10 +1,8 @@
 //! What an operator sees of the switch.
 
-use std::cell::RefCell;
-use std::net::IpAddr;
-use std::rc::Rc;
-
+use anyhow::{Context, bail};
 use godwit_control::view::{BindingsView, EntryView, PortView};
+use godwit_nva_api::convert::ip_bytes;
 use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 use godwit_pipeline::trace::{Step, Trace};
 use godwit_tables::counters::{DropReason, PortCounters};
@@ -13,15 +11,13 @@ use godwit_worker::command::{Command, Reply, Snapshot};
 
 use crate::bonds::Legs;
 use crate::devices::Device;
-use crate::switch::Switch;
-
-type Shared = Rc<RefCell<Switch>>;
+use crate::switch::{Shared, Switch};
 
 /// In a port's place: the sum of all that were removed.
 const REMOVED: &str = "(removed)";
 
 /// Asks every worker for its counters.
-pub(super) async fn snapshots(switch: &Shared) -> Result<Vec<Box<Snapshot>>, String> {
+pub(super) async fn snapshots(switch: &Shared) -> anyhow::Result<Vec<Box<Snapshot>>> {
     let asked: Vec<_> = {
         let mut s = switch.borrow_mut();
         s.workers.iter_mut().map(|w| w.ask(Command::Snapshot(Snapshot::empty()))).collect()
@@ -30,14 +26,14 @@ pub(super) async fn snapshots(switch: &Shared) -> Result<Vec<Box<Snapshot>>, Str
     for (worker, answer) in asked.into_iter().enumerate() {
         match answer.await {
             Ok(Reply::Snapshot(s)) => snapshots.push(s),
-            _ => return Err(format!("worker {worker} did not answer; it is stopping")),
+            _ => bail!("worker {worker} did not answer; it is stopping"),
         }
     }
     Ok(snapshots)
 }
 
 /// The whole switch at a glance.
-pub async fn status(switch: &Shared) -> Result<Answer, String> {
+pub async fn status(switch: &Shared) -> anyhow::Result<Answer> {
     let snapshots = snapshots(switch).await?;
     let s = switch.borrow();
     let nva = s.nve.nva();
@@ -145,7 +141,7 @@ fn bindings(s: &Switch, b: BindingsView) -> v1::PortBindings {
 }
 
 /// All counters that are not zero, or all.
-pub async fn counters(switch: &Shared, all: bool) -> Result<Answer, String> {
+pub async fn counters(switch: &Shared, all: bool) -> anyhow::Result<Answer> {
     let snapshots = snapshots(switch).await?;
     let s = switch.borrow();
     let mut counters = Vec::new();
@@ -239,10 +235,10 @@ fn counter(worker: usize, port: &str, name: &str, drop: bool, value: u64, help: 
 }
 
 /// What is known of VMs.
-pub fn entries(s: &Switch, vni: u32) -> Result<Answer, String> {
+pub fn entries(s: &Switch, vni: u32) -> anyhow::Result<Answer> {
     let vni = match vni {
         0 => None,
-        n => Some(Vni::new(n).ok_or_else(|| format!("{n} is no VNI; use 0 to {}", Vni::MAX))?),
+        n => Some(Vni::new(n).with_context(|| format!("{n} is no VNI; use 0 to {}", Vni::MAX))?),
     };
     let entries = s.nve.entries(s.clock.now(), vni).into_iter().map(entry).collect();
     Ok(Answer::Entries(v1::EntryList { entries }))
@@ -261,13 +257,6 @@ fn entry(e: EntryView) -> v1::Entry {
         suspect: e.suspect,
         unconfirmed: e.unconfirmed,
         next_hops: e.hops.iter().map(super::underlay::name).collect(),
-    }
-}
-
-fn ip_bytes(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
     }
 }
 

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::bond;
-use super::underlay;
-use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig};
+use super::prefix::{host_bits, same_prefix};
+use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig, routes, uplink};
 use crate::{cores, placement};
 
 /// The smallest tenant MTU that is worth starting for: every IPv6 link carries 1,280 bytes (RFC 8200).
@@ -31,7 +30,7 @@ pub fn check(c: &Config, origin: &str, online: &[usize]) -> Result<(), ConfigErr
     k.cores(c, online)?;
     k.limits(c)?;
     k.uplinks(c)?;
-    if let Some((key, what, remedy)) = underlay::mistake(c) {
+    if let Some((key, what, remedy)) = routes::mistake(c) {
         return k.bad(key, what, &remedy);
     }
     k.devices(c)?;
@@ -95,7 +94,7 @@ impl Checker<'_> {
         }
         let workers = match cores::parse(&c.nve.workers) {
             Ok(w) => w,
-            Err(e) => return self.bad("nve.workers", e, "name cores that are there"),
+            Err(e) => return self.bad("nve.workers", e.to_string(), "name cores that are there"),
         };
         if workers.len() > 64 {
             return self.bad("nve.workers", format!("{} workers", workers.len()), "use at most 64");
@@ -184,7 +183,7 @@ impl Checker<'_> {
                     "set ipv4 or ipv6 or both, or underlay.locator4",
                 );
             }
-            if let Some((k, what, remedy)) = bond::mistake(u) {
+            if let Some((k, what, remedy)) = uplink::mistake(u) {
                 return self.bad(key(k), what, remedy);
             }
             let v4 = u.ipv4.map(|p| (IpAddr::V4(p.addr), p.len));
@@ -383,21 +382,4 @@ fn overlapping(
             .find(|(other, other_len)| same_prefix(*other, ip, len.min(*other_len)))?;
         seen.get(&hit.0).cloned()
     })
-}
-
-fn bits(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(a) => u128::from(a.to_bits()) << 96,
-        IpAddr::V6(a) => a.to_bits(),
-    }
-}
-
-pub fn host_bits(ip: IpAddr, len: u8) -> u128 {
-    bits(ip).checked_shl(len.into()).unwrap_or(0)
-}
-
-/// Both are of one family and agree in their first `len` bits.
-pub fn same_prefix(a: IpAddr, b: IpAddr, len: u8) -> bool {
-    let differing = (bits(a) ^ bits(b)).leading_zeros();
-    a.is_ipv4() == b.is_ipv4() && differing >= u32::from(len)
 }

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use godwit_dpdk::{VhostSocket, canonical_socket};
 
-use super::bond;
 use super::check::Checker;
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, uplink};
 
 impl Checker<'_> {
     /// Devices by the keys that name them.
@@ -17,7 +16,7 @@ impl Checker<'_> {
         let admin = (canonical_socket(&c.nve.admin_socket()), "nve.admin_socket".to_owned());
         let mut sockets: BTreeMap<PathBuf, String> = BTreeMap::from([admin]);
         for (number, (devargs, key)) in named(c).into_iter().enumerate() {
-            let device = bond::device(devargs);
+            let device = uplink::device(devargs);
             if device.is_empty() {
                 let remedy = "give a PCI address or devargs such as net_vhost0,iface=PATH";
                 return self.bad(key, "no device", remedy);
@@ -51,7 +50,7 @@ impl Checker<'_> {
 fn named(c: &Config) -> Vec<(&str, String)> {
     let mut all = Vec::new();
     for (i, u) in c.uplinks.iter().enumerate() {
-        all.extend(bond::devices(u, i));
+        all.extend(uplink::devices(u, i));
         all.extend(u.exception.as_deref().map(|e| (e, format!("uplink[{i}].exception"))));
     }
     for (i, p) in c.ports.iter().enumerate() {

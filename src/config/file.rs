@@ -1,14 +1,13 @@
 //! The keys of the configuration file.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use godwit_wire::{Mac, VlanId, Vni};
 use serde::{Deserialize, Deserializer};
 
 use super::bond::{self, BondConfig};
+use super::prefix::{Prefix, from_text};
 use super::underlay::{RouteConfig, UnderlayConfig};
 use crate::placement::Pin;
 
@@ -363,50 +362,6 @@ pub struct NeighborConfig {
     /// So many consecutive addresses.
     #[serde(default = "one_u32")]
     pub count: u32,
-}
-
-/// An interface address with the length of its prefix, `198.18.0.1/24`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Prefix<A> {
-    /// The address itself.
-    pub addr: A,
-    /// Bits of the prefix.
-    pub len: u8,
-}
-
-impl<A: FromStr + Into<IpAddr> + Copy> FromStr for Prefix<A> {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Prefix<A>, String> {
-        let bad = || {
-            format!("{s:?} is not an address with a prefix length, such as 198.18.0.1/24 or 2001:db8::1/64")
-        };
-        let (addr, len) = s.split_once('/').ok_or_else(bad)?;
-        let addr: A = addr.parse().map_err(|_| bad())?;
-        let len: u8 = len.parse().map_err(|_| bad())?;
-        let max = if addr.into().is_ipv4() { 32 } else { 128 };
-        if len > max { Err(bad()) } else { Ok(Prefix { addr, len }) }
-    }
-}
-
-impl<A: fmt::Display> fmt::Display for Prefix<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.len)
-    }
-}
-
-impl<'de, A: FromStr + Into<IpAddr> + Copy> Deserialize<'de> for Prefix<A> {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Prefix<A>, D::Error> {
-        from_text(d)
-    }
-}
-
-fn from_text<'de, D: Deserializer<'de>, T: FromStr>(d: D) -> Result<T, D::Error>
-where
-    T::Err: fmt::Display,
-{
-    let text = String::deserialize(d)?;
-    text.parse().map_err(serde::de::Error::custom)
 }
 
 fn pins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Pin>, D::Error> {

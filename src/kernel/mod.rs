@@ -1,6 +1,7 @@
 //! The kernel's routes, as far as they lead out by uplinks (R95): read from its main table by netlink, and anew
 //! whenever the kernel says that something changed.
 
+mod link;
 mod table;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 
+pub use link::{carrier, kernel_link};
 pub use table::{Ignored, Table};
 use table::{Interface, choose};
 

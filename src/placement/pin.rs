@@ -15,11 +15,16 @@ pub struct Pin {
     pub core: usize,
 }
 
-impl FromStr for Pin {
-    type Err = String;
+/// A text that is no [`Pin`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is no pin; write PORT:QUEUE@CORE, up0:1@3 say")]
+pub struct BadPin(pub String);
 
-    fn from_str(s: &str) -> Result<Pin, String> {
-        let bad = || format!("{s:?} is no pin; write PORT:QUEUE@CORE, up0:1@3 say");
+impl FromStr for Pin {
+    type Err = BadPin;
+
+    fn from_str(s: &str) -> Result<Pin, BadPin> {
+        let bad = || BadPin(s.to_owned());
         let (queue, core) = s.trim().rsplit_once('@').ok_or_else(bad)?;
         let (port, queue) = queue.rsplit_once(':').ok_or_else(bad)?;
         if port.is_empty() {
@@ -109,7 +114,7 @@ mod tests {
         assert_eq!(pin, Pin { port: "up0.exception".into(), queue: 1, core: 12 });
         assert_eq!(pin.to_string(), "up0.exception:1@12");
         for bad in ["", "up0", "up0:1", "up0@1", ":1@2", "up0:x@1", "up0:1@", "up0:65536@1", "up0:-1@1"] {
-            let e = bad.parse::<Pin>().unwrap_err();
+            let e = bad.parse::<Pin>().unwrap_err().to_string();
             assert!(e.contains("PORT:QUEUE@CORE"), "{bad:?}: {e}");
         }
     }

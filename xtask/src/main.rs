@@ -8,6 +8,7 @@
 mod check;
 mod finding;
 mod markdown;
+mod problem;
 mod requirements;
 mod rust;
 mod tree;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use finding::Finding;
+use problem::Problem;
 use requirements::Number;
 use tree::Tree;
 
@@ -39,28 +41,32 @@ enum Command {
 }
 
 /// Reads the command line, or returns what is wrong with it.
-fn parse(arguments: &[String]) -> Result<Command, String> {
+fn parse(arguments: &[String]) -> Result<Command, Problem> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["requirements"] => Ok(Command::Map { only: None }),
         ["requirements", "--tests", number] => match Number::parse(number) {
             Some(number) => Ok(Command::Map { only: Some(number) }),
-            None => Err(format!("--tests {number}: not a requirement; give one such as R46 or R46d")),
+            None => {
+                let wrong = format!("--tests {number}: not a requirement; give one such as R46 or R46d");
+                Err(Problem(wrong))
+            }
         },
         ["check", names @ ..] => match names.iter().find(|name| !check::exists(name)) {
             None => Ok(Command::Check { names: names.iter().map(|name| (*name).to_owned()).collect() }),
             Some(name) => {
-                Err(format!("check {name}: no such check; there are {}", check::names().join(", ")))
+                let wrong = format!("check {name}: no such check; there are {}", check::names().join(", "));
+                Err(Problem(wrong))
             }
         },
         ["help" | "-h" | "--help"] => Ok(Command::Help),
-        [] => Err(String::from("no command: give `requirements` or `check`")),
-        other => Err(format!("`{}`: not understood", other.join(" "))),
+        [] => Err(Problem("no command: give `requirements` or `check`".into())),
+        other => Err(Problem(format!("`{}`: not understood", other.join(" ")))),
     }
 }
 
 /// Runs a command and returns what it found.
-fn run(command: &Command) -> Result<Vec<Finding>, String> {
+fn run(command: &Command) -> Result<Vec<Finding>, Problem> {
     let tree = Tree::read(&root())?;
     match command {
         Command::Help => {
@@ -109,15 +115,16 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
 
-    fn parsed(words: &[&str]) -> Result<Command, String> {
+    fn parsed(words: &[&str]) -> Result<Command, Problem> {
         parse(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
     fn a_wrong_argument_is_named_with_what_is_possible() {
-        let wrong = parsed(&["requirements", "--tests", "46"]).err().expect("46 is no requirement");
+        let wrong =
+            parsed(&["requirements", "--tests", "46"]).err().expect("46 is no requirement").to_string();
         assert!(wrong.contains("--tests 46") && wrong.contains("R46"), "{wrong}");
-        let wrong = parsed(&["check", "widths"]).err().expect("no such check");
+        let wrong = parsed(&["check", "widths"]).err().expect("no such check").to_string();
         assert!(wrong.contains("widths") && wrong.contains("width"), "{wrong}");
         assert!(parsed(&[]).is_err());
     }

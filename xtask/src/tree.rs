@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::problem::Problem;
+
 /// Folders that hold nothing of ours: version control, builds, the fuzzer's corpora.
 const SKIPPED: [&str; 5] = [".git", "target", "corpus", "artifacts", "proptest-regressions"];
 
@@ -47,7 +49,7 @@ impl Tree {
     /// # Errors
     ///
     /// What could not be read, and why.
-    pub fn read(root: &Path) -> Result<Self, String> {
+    pub fn read(root: &Path) -> Result<Self, Problem> {
         let mut files = Vec::new();
         add(root, "", &mut files)?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -73,8 +75,8 @@ impl Tree {
 }
 
 /// Adds the text files of `folder`, whose path within the tree is `at`.
-fn add(folder: &Path, at: &str, files: &mut Vec<File>) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{}: cannot be read: {error}", folder.display());
+fn add(folder: &Path, at: &str, files: &mut Vec<File>) -> Result<(), Problem> {
+    let failed = |error: std::io::Error| Problem(format!("{}: cannot be read: {error}", folder.display()));
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();

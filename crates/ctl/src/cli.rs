@@ -1,15 +1,10 @@
 //! The command line as a whole; each family's arguments stand with its code in [`crate::commands`].
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
-use crate::commands::{
-    counters, entries, moves, nva, nve, perf, placement, policy, port, trace, underlay, vm, vn,
-};
-use crate::parse;
+use crate::commands::Command;
+use crate::global::Global;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,75 +29,6 @@ pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// What holds for every command.
-#[derive(Args, Clone, Debug)]
-pub struct Global {
-    /// Where the NVA listens.
-    #[arg(long, global = true, env = "GODWIT_NVA", value_name = "URL", default_value = "http://[::1]:6640")]
-    pub nva: String,
-
-    /// Talk to one NVE directly, by its admin socket on this host, without the NVA.
-    #[arg(long, global = true, env = "GODWIT_SOCKET", value_name = "PATH")]
-    pub socket: Option<PathBuf>,
-
-    /// Print one JSON document instead of a table.
-    #[arg(long, global = true)]
-    pub json: bool,
-
-    /// How long to wait for an answer, in seconds.
-    #[arg(long, global = true, value_name = "SECS", default_value = "5", value_parser = parse::seconds)]
-    pub timeout: Duration,
-
-    /// `--socket` stands on the command line, not only in the environment.
-    #[arg(skip)]
-    pub socket_given: bool,
-}
-
-/// The commands.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Command {
-    /// The directory itself.
-    #[command(subcommand)]
-    Nva(nva::NvaCommand),
-    /// Network virtualization edges, ours and foreign ones.
-    #[command(subcommand)]
-    Nve(nve::NveCommand),
-    /// Virtual networks.
-    #[command(subcommand)]
-    Vn(vn::VnCommand),
-    /// VMs: where they are, and moving them.
-    #[command(subcommand)]
-    Vm(vm::VmCommand),
-    /// Policies: what VMs may send and receive, wherever they run.
-    #[command(subcommand)]
-    Policy(policy::PolicyCommand),
-    /// Planned moves and their timelines.
-    #[command(subcommand)]
-    Move(moves::MoveCommand),
-    /// Ports of one NVE.
-    #[command(subcommand)]
-    Port(port::PortCommand),
-    /// Counters by NVE, worker and port; why frames were dropped.
-    Counters(counters::CountersArgs),
-    /// How an NVE's workers spend their time: cycles a packet, iterations, latency of updates.
-    Perf(perf::PerfArgs),
-    /// Which worker of an NVE polls which receive queue.
-    #[command(subcommand)]
-    Placement(placement::PlacementCommand),
-    /// One NVE's underlay: routes, next hops with their state, and the ways to other NVEs.
-    Underlay(underlay::UnderlayArgs),
-    /// What one NVE knows of VMs: locations, forward entries, negative answers.
-    Entries(entries::EntriesArgs),
-    /// Follow a described frame through an NVE's tables: what would happen to it, and why.
-    Trace(trace::TraceArgs),
-    /// Print a completion script for a shell.
-    #[command(after_help = "Example:\n  godwitctl completions bash > /etc/bash_completion.d/godwitctl")]
-    Completions {
-        /// The shell.
-        shell: clap_complete::Shell,
-    },
 }
 
 impl Cli {

@@ -20,7 +20,8 @@ pub enum Kind {
 }
 
 /// A failed command: what happened, and what to do about it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{text}")]
 pub struct Failure {
     /// Who has to act.
     pub kind: Kind,

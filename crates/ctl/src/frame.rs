@@ -9,7 +9,7 @@ use godwit_wire::ethernet::{self, EtherType};
 use godwit_wire::ipv4::{self, Ipv4Repr};
 use godwit_wire::ipv6::{self, Ipv6Repr};
 use godwit_wire::ndp::{AdvertFrame, SolicitFrame};
-use godwit_wire::{Mac, icmpv4, icmpv6, proto, tcp, udp};
+use godwit_wire::{Mac, WireError, icmpv4, icmpv6, proto, tcp, udp};
 
 /// Longest frame that an NVE traces, in bytes.
 pub const MAX_LEN: usize = 256;
@@ -19,6 +19,26 @@ const LOCAL_EXPERIMENTAL: EtherType = EtherType(0x88b5);
 
 /// Bytes of an echo request's header.
 const ECHO_LEN: usize = 8;
+
+/// Why there is no frame of a description.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadFrame {
+    /// Its source is of one IP version and its destination of the other.
+    #[error("its IP addresses are of different families")]
+    Families,
+    /// The payload alone exceeds what is traced.
+    #[error("its payload is too long")]
+    Payload,
+    /// The whole exceeds what is traced.
+    #[error("it has {len} bytes, and an NVE traces at most {MAX_LEN}")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// A header cannot be written.
+    #[error(transparent)]
+    Header(#[from] WireError),
+}
 
 /// What the frame carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,21 +138,21 @@ impl Description {
     ///
     /// # Errors
     /// Where it gets too long or its addresses do not fit together; says so.
-    pub fn build(&self) -> Result<Vec<u8>, String> {
+    pub fn build(&self) -> Result<Vec<u8>, BadFrame> {
         let mut buf = [0u8; 2 * MAX_LEN];
         let len = self.emit(&mut buf)?;
         let mut frame = buf[..len].to_vec();
         if let Some(id) = self.vlan {
             frame.splice(0..0, [0; ethernet::TAG_LEN]);
-            ethernet::push_tag(&mut frame, id).map_err(|e| e.to_string())?;
+            ethernet::push_tag(&mut frame, id)?;
         }
         if frame.len() > MAX_LEN {
-            return Err(format!("it has {} bytes, and an NVE traces at most {MAX_LEN}", frame.len()));
+            return Err(BadFrame::TooLong { len: frame.len() });
         }
         Ok(frame)
     }
 
-    fn emit(&self, buf: &mut [u8]) -> Result<usize, String> {
+    fn emit(&self, buf: &mut [u8]) -> Result<usize, BadFrame> {
         let arp = |repr: ArpRepr, buf: &mut [u8]| repr.emit_frame(buf, self.dst, self.src);
         let len = match self.content {
             Content::Bare => ethernet::emit(buf, self.dst, self.src, LOCAL_EXPERIMENTAL),
@@ -154,9 +174,9 @@ impl Description {
             Content::Ip { src: IpAddr::V6(s), dst: IpAddr::V6(d), upper, ttl, payload } => {
                 return self.emit_v6(buf, (s, d), upper, ttl, payload);
             }
-            Content::Ip { .. } => return Err("its IP addresses are of different families".into()),
+            Content::Ip { .. } => return Err(BadFrame::Families),
         };
-        len.map_err(|e| e.to_string())
+        Ok(len?)
     }
 
     fn emit_v4(
@@ -166,15 +186,15 @@ impl Description {
         upper: Upper,
         ttl: u8,
         payload: usize,
-    ) -> Result<usize, String> {
+    ) -> Result<usize, BadFrame> {
         let l4 = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
         let (number, len) = (upper.number(false), upper.header_len() + payload);
         let pseudo = match upper {
             Upper::Echo => 0,
             _ => pseudo_v4(src, dst, number, len as u16),
         };
-        upper.emit(buf.get_mut(l4..l4 + len).ok_or("its payload is too long")?, pseudo, false);
-        let at = ethernet::emit(buf, self.dst, self.src, EtherType::IPV4).map_err(|e| e.to_string())?;
+        upper.emit(buf.get_mut(l4..l4 + len).ok_or(BadFrame::Payload)?, pseudo, false);
+        let at = ethernet::emit(buf, self.dst, self.src, EtherType::IPV4)?;
         let ip = Ipv4Repr {
             src,
             dst,
@@ -185,7 +205,7 @@ impl Description {
             dont_fragment: true,
             payload_len: len,
         };
-        ip.emit(&mut buf[at..]).map_err(|e| e.to_string())?;
+        ip.emit(&mut buf[at..])?;
         Ok(l4 + len)
     }
 
@@ -196,15 +216,15 @@ impl Description {
         upper: Upper,
         hop_limit: u8,
         payload: usize,
-    ) -> Result<usize, String> {
+    ) -> Result<usize, BadFrame> {
         let l4 = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
         let (next_header, len) = (upper.number(true), upper.header_len() + payload);
         let pseudo = pseudo_v6(src, dst, next_header, len as u32);
-        upper.emit(buf.get_mut(l4..l4 + len).ok_or("its payload is too long")?, pseudo, true);
-        let at = ethernet::emit(buf, self.dst, self.src, EtherType::IPV6).map_err(|e| e.to_string())?;
+        upper.emit(buf.get_mut(l4..l4 + len).ok_or(BadFrame::Payload)?, pseudo, true);
+        let at = ethernet::emit(buf, self.dst, self.src, EtherType::IPV6)?;
         let ip =
             Ipv6Repr { src, dst, next_header, hop_limit, traffic_class: 0, flow_label: 0, payload_len: len };
-        ip.emit(&mut buf[at..]).map_err(|e| e.to_string())?;
+        ip.emit(&mut buf[at..])?;
         Ok(l4 + len)
     }
 }

@@ -12,7 +12,10 @@ pub mod commands;
 pub mod context;
 pub mod failure;
 pub mod frame;
+pub mod global;
+pub mod hand;
 pub mod link;
+pub mod nva;
 pub mod parse;
 pub mod suggest;
 pub mod table;
@@ -23,6 +26,7 @@ pub use failure::Failure;
 
 use std::io::Write;
 
+use clap::CommandFactory;
 use context::Context;
 
 /// Runs one command; results go to `out`, warnings and progress to `err`.
@@ -32,5 +36,5 @@ use context::Context;
 pub async fn run(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     let link = link::Link::new(&cli.global);
     let mut ctx = Context { link, json: cli.global.json, out, err };
-    commands::run(cli.command, &mut ctx).await
+    commands::run(cli.command, Cli::command, &mut ctx).await
 }

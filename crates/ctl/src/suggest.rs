@@ -1,7 +1,7 @@
 //! Turns "no such name" into the name that was probably meant.
 
 use crate::failure::{Failure, Kind};
-use crate::link::Nva;
+use crate::nva::Nva;
 
 /// A kind of thing that the NVA knows by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

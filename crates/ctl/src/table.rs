@@ -1,40 +1,35 @@
 //! Aligned columns without borders.
 
-/// Which side of its column a cell keeps to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Align {
-    /// Text.
-    Left,
-    /// Numbers.
-    Right,
-}
+use comfy_table::CellAlignment;
+use comfy_table::presets::NOTHING;
 
 /// Rows under a heading, each column as wide as its widest cell.
 #[derive(Clone, Debug)]
-pub struct Table {
-    columns: Vec<(String, Align)>,
-    rows: Vec<Vec<String>>,
-}
+pub struct Table(comfy_table::Table);
 
 impl Table {
     /// A table with these headings; one that begins with `>` is aligned to the right.
     pub fn new(headings: &[&str]) -> Table {
-        let column = |h: &&str| match h.strip_prefix('>') {
-            Some(rest) => (rest.to_owned(), Align::Right),
-            None => ((*h).to_owned(), Align::Left),
-        };
-        Table { columns: headings.iter().map(column).collect(), rows: Vec::new() }
+        let mut table = comfy_table::Table::new();
+        table.load_style(NOTHING).set_header(headings.iter().map(|h| h.trim_start_matches('>')));
+        for (column, heading) in table.column_iter_mut().zip(headings) {
+            column.set_padding((0, 2));
+            if heading.starts_with('>') {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        Table(table)
     }
 
     /// Adds a row; an empty cell is shown as `-`.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         let dash = |c: String| if c.is_empty() { "-".to_owned() } else { c };
-        self.rows.push(cells.into_iter().map(dash).collect());
+        self.0.add_row(cells.map(dash));
     }
 
     /// Without rows.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.0.is_empty()
     }
 
     /// The text, or `instead` (as a line of its own) where there are no rows.
@@ -44,29 +39,8 @@ impl Table {
 
     /// The text, heading first, without trailing blanks.
     pub fn text(&self) -> String {
-        let headings: Vec<String> = self.columns.iter().map(|(h, _)| h.clone()).collect();
-        let lines = || std::iter::once(&headings).chain(&self.rows);
-        let width = |i: usize| lines().map(|r| cell(r, i).chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-        let mut text = String::new();
-        for row in lines() {
-            let mut line = String::new();
-            for (i, ((_, align), width)) in self.columns.iter().zip(&widths).enumerate() {
-                let gap = if i == 0 { "" } else { "  " };
-                line += &match align {
-                    Align::Left => format!("{gap}{:<width$}", cell(row, i)),
-                    Align::Right => format!("{gap}{:>width$}", cell(row, i)),
-                };
-            }
-            text += line.trim_end();
-            text.push('\n');
-        }
-        text
+        self.0.trim_fmt() + "\n"
     }
-}
-
-fn cell(row: &[String], i: usize) -> &str {
-    row.get(i).map_or("", String::as_str)
 }
 
 /// Lines of a name and a value, the values aligned; empty values are left out.

@@ -1,6 +1,6 @@
 //! Addresses, versions and times of the protocol as text.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_nva_api::v1;
 use godwit_wire::Mac;
@@ -29,14 +29,6 @@ pub fn ips(list: &[Vec<u8>]) -> Vec<String> {
 /// A locator that may be absent.
 pub fn locator(bytes: &[u8]) -> Option<String> {
     (!bytes.is_empty()).then(|| ip(bytes))
-}
-
-/// The bytes of an address as the protocol has them.
-pub fn ip_bytes(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    }
 }
 
 /// A version as epoch.seq; `None` for the one below all.

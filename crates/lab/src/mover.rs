@@ -13,13 +13,13 @@ use serde::Serialize;
 
 use crate::agent::proto::{Gap, Request};
 use crate::clock::{ms, now_ns, wall_us};
+use crate::gap::FrameGap;
 use crate::guest::migrate::Migration;
 use crate::guest::processor::{Processor, Work};
 use crate::guest::qemu::Nic;
 use crate::lab::guests::{Placed, VhostPort};
 use crate::lab::rpc::is_unreachable;
 use crate::lab::{Lab, nve::Nva};
-use crate::scenario::gap::FrameGap;
 
 /// How long each part of a move may take; the NVA may be away for a while, and a process stand still for a minute.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -1,7 +1,6 @@
 //! When frames of one VM arrive at another, whatever is in them, by the kernel's stamps.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use godwit_wire::Mac;
-use nix::ifaddrs::getifaddrs;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvmsg,
     setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeSpec;
+
+use crate::netns;
 
 /// Silences shorter than this are the ordinary rhythm of the machine and not kept.
 const SILENCE_US: u64 = 5_000;
@@ -62,9 +61,8 @@ impl Watch {
     pub fn start(namespace: &str, interface: &str, mac: Mac) -> Result<Watch> {
         let shared = Arc::new(Shared::default());
         let (tell, told) = mpsc::channel();
-        let (path, interface, theirs) =
-            (format!("/run/netns/{namespace}"), interface.to_owned(), shared.clone());
-        thread::Builder::new().name("watch".into()).spawn(move || match listen(&path, &interface) {
+        let (namespace, interface, theirs) = (namespace.to_owned(), interface.to_owned(), shared.clone());
+        thread::Builder::new().name("watch".into()).spawn(move || match listen(&namespace, &interface) {
             Err(e) => drop(tell.send(Err(e))),
             Ok(fd) => {
                 drop(tell.send(Ok(())));
@@ -143,12 +141,8 @@ impl Seen {
 }
 
 fn listen(namespace: &str, interface: &str) -> Result<OwnedFd> {
-    let file = File::open(namespace).with_context(|| format!("opening {namespace}"))?;
-    setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {namespace}"))?;
-    let link = getifaddrs()?
-        .filter(|i| i.interface_name == interface)
-        .find_map(|i| i.address.and_then(|a| a.as_link_addr().copied()))
-        .with_context(|| format!("no interface {interface} in {namespace}"))?;
+    netns::enter(namespace)?;
+    let link = netns::link(interface).with_context(|| format!("in namespace {namespace}"))?;
     let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
         .context("raw socket")?;
     setsockopt(&fd, sockopt::RcvBufForce, &BUFFER)?;

@@ -25,6 +25,43 @@ pub struct Capture {
     pub frames: Vec<Frame>,
 }
 
+/// Why bytes are no capture that can be played.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadCapture {
+    /// Another format, or a pcap file of another byte order.
+    #[error("this is no little-endian pcap file")]
+    Format,
+    /// The capture is empty.
+    #[error("there is no frame in it")]
+    NoFrame,
+    /// The file ends within a record.
+    #[error("the record at byte {at} goes beyond the end of the file")]
+    Truncated {
+        /// Where the record begins.
+        at: usize,
+    },
+    /// A frame without bytes.
+    #[error("the record at byte {at} has no bytes")]
+    Empty {
+        /// Where the record begins.
+        at: usize,
+    },
+    /// A frame longer than any.
+    #[error("the record at byte {at} has {len} bytes")]
+    TooLong {
+        /// Where the record begins.
+        at: usize,
+        /// The frame's length in bytes.
+        len: usize,
+    },
+    /// More frames than a [`Frame`] can point to.
+    #[error("the record at byte {at} is beyond 256 GiB of frames")]
+    TooMany {
+        /// Where the record begins.
+        at: usize,
+    },
+}
+
 /// Bytes before the first record, and of each record's header.
 const FILE_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;
@@ -40,33 +77,32 @@ impl Capture {
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub fn parse(bytes: &[u8]) -> Result<Capture, String> {
+    pub fn parse(bytes: &[u8]) -> Result<Capture, BadCapture> {
         if !word(bytes, 0).is_some_and(|magic| MAGIC.contains(&magic)) || bytes.len() < FILE_HEADER {
-            return Err("this is no little-endian pcap file".into());
+            return Err(BadCapture::Format);
         }
         let mut capture = Capture { lines: Vec::new(), frames: Vec::new() };
         let mut at = FILE_HEADER;
         while at < bytes.len() {
             let len = word(bytes, at + 8).and_then(|len| usize::try_from(len).ok());
             let frame = len.and_then(|len| bytes.get(at + RECORD_HEADER..)?.get(..len));
-            let Some(frame) = frame else {
-                return Err(format!("the record at byte {at} goes beyond the end of the file"));
-            };
-            capture.push(frame).map_err(|why| format!("the record at byte {at} {why}"))?;
+            let frame = frame.ok_or(BadCapture::Truncated { at })?;
+            capture.push(at, frame)?;
             at += RECORD_HEADER + frame.len();
         }
         if capture.frames.is_empty() {
-            return Err("there is no frame in it".into());
+            return Err(BadCapture::NoFrame);
         }
         Ok(capture)
     }
 
-    fn push(&mut self, frame: &[u8]) -> Result<(), String> {
+    /// Adds the frame of the record that begins at byte `at`.
+    fn push(&mut self, at: usize, frame: &[u8]) -> Result<(), BadCapture> {
         if frame.is_empty() {
-            return Err("has no bytes".into());
+            return Err(BadCapture::Empty { at });
         }
-        let len = u16::try_from(frame.len()).map_err(|_| format!("has {} bytes", frame.len()))?;
-        let first = u32::try_from(self.lines.len()).map_err(|_| "is beyond 256 GiB of frames".to_owned())?;
+        let len = u16::try_from(frame.len()).map_err(|_| BadCapture::TooLong { at, len: frame.len() })?;
+        let first = u32::try_from(self.lines.len()).map_err(|_| BadCapture::TooMany { at })?;
         self.lines.extend(frame.chunks(LINE).map(|chunk| {
             let mut line = Line([0; LINE]);
             line.0[..chunk.len()].copy_from_slice(chunk);
@@ -112,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_no_capture_is_refused_with_the_place() {
         let whole = pcap(&[&[1; 60], &[2; 60]]);
-        let why = |bytes: &[u8]| Capture::parse(bytes).err().unwrap();
+        let why = |bytes: &[u8]| Capture::parse(bytes).err().unwrap().to_string();
         assert!(why(b"nothing of the kind").contains("no little-endian pcap"));
         assert!(why(&whole[..FILE_HEADER]).contains("no frame"));
         assert!(why(&whole[..20]).contains("no little-endian pcap"));

@@ -2,9 +2,10 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::sync::OnceLock;
 
-use crate::capture::Capture;
+use crate::capture::{BadCapture, Capture};
 
 /// Name of the variable with the path of the capture that is played. Without it nothing is done.
 pub const CAPTURE: &str = "GODWIT_REPLAY_CAPTURE";
@@ -24,25 +25,57 @@ pub struct Settings {
     pub mac: Option<[u8; 6]>,
 }
 
+/// A variable that cannot be followed, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum BadSetting {
+    /// The capture cannot be read.
+    #[error("{CAPTURE}: {path}: {error}")]
+    Unreadable {
+        /// Its path.
+        path: String,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// The file is no capture.
+    #[error("{CAPTURE}: {path}: {why}")]
+    NoCapture {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        why: BadCapture,
+    },
+    /// The device is missing.
+    #[error("{DEVICE} is to name the device that plays {path}")]
+    NoDevice {
+        /// Path of the capture.
+        path: String,
+    },
+    /// The device's address cannot be read.
+    #[error("{MAC}: {text:?} is no MAC address")]
+    NoMac {
+        /// The variable's value.
+        text: String,
+    },
+}
+
 /// What the environment asked for when it was looked at first; `None` if for nothing.
 ///
 /// # Errors
 /// Which variable is wrong, and why.
-pub fn get() -> Result<Option<&'static Settings>, &'static str> {
-    static ONCE: OnceLock<Result<Option<Settings>, String>> = OnceLock::new();
+pub fn get() -> Result<Option<&'static Settings>, &'static BadSetting> {
+    static ONCE: OnceLock<Result<Option<Settings>, BadSetting>> = OnceLock::new();
     let settings = ONCE.get_or_init(|| read(|name| env::var(name).ok()));
-    settings.as_ref().map(Option::as_ref).map_err(String::as_str)
+    settings.as_ref().map(Option::as_ref)
 }
 
-fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Settings>, String> {
+fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Settings>, BadSetting> {
     let Some(path) = variable(CAPTURE) else { return Ok(None) };
-    let bytes = fs::read(&path).map_err(|e| format!("{CAPTURE}: {path}: {e}"))?;
-    let capture = Capture::parse(&bytes).map_err(|why| format!("{CAPTURE}: {path}: {why}"))?;
-    let device =
-        variable(DEVICE).ok_or_else(|| format!("{DEVICE} is to name the device that plays {path}"))?;
+    let bytes = fs::read(&path).map_err(|error| BadSetting::Unreadable { path: path.clone(), error })?;
+    let capture = Capture::parse(&bytes).map_err(|why| BadSetting::NoCapture { path: path.clone(), why })?;
+    let device = variable(DEVICE).ok_or(BadSetting::NoDevice { path })?;
     let mac = match variable(MAC) {
         None => None,
-        Some(text) => Some(mac(&text).ok_or_else(|| format!("{MAC}: {text:?} is no MAC address"))?),
+        Some(text) => Some(mac(&text).ok_or(BadSetting::NoMac { text })?),
     };
     Ok(Some(Settings { capture, device, mac }))
 }
@@ -63,9 +96,9 @@ mod tests {
             read(move |name| list.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
         };
         assert!(with(&[(DEVICE, "net_null0")]).unwrap().is_none(), "nothing is asked for");
-        let why = with(&[(CAPTURE, "/nowhere/at/all")]).err().unwrap();
+        let why = with(&[(CAPTURE, "/nowhere/at/all")]).err().unwrap().to_string();
         assert!(why.starts_with("GODWIT_REPLAY_CAPTURE: /nowhere/at/all: "), "{why}");
-        let why = with(&[(CAPTURE, "/dev/null")]).err().unwrap();
+        let why = with(&[(CAPTURE, "/dev/null")]).err().unwrap().to_string();
         assert!(why.contains("no little-endian pcap"), "{why}");
         assert_eq!(mac("02:70:63:61:70:00"), Some([2, 0x70, 0x63, 0x61, 0x70, 0]));
         assert_eq!((mac("02:70:63:61:70"), mac("02:70:63:61:70:zz")), (None, None));

@@ -73,14 +73,6 @@ impl Histogram {
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.counts.iter().enumerate().filter(|(_, n)| **n > 0).map(|(i, &n)| (upper(i), n))
     }
-
-    /// Adds another worker's or another time's counts.
-    pub fn merge(&mut self, other: &Histogram) {
-        self.max = self.max.max(other.max);
-        for (a, b) in self.counts.iter_mut().zip(&other.counts) {
-            *a += b;
-        }
-    }
 }
 
 /// The bucket of a value: exact below 16, then eight to a doubling.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::finding::Finding;
 use crate::markdown::{self, Kind, Line};
+use crate::problem::Problem;
 use crate::tree::{File, Tree};
 
 /// Where the glossary is.
@@ -23,7 +24,7 @@ struct Glossary {
 }
 
 /// Finds abbreviations that the glossary does not have, and words that it refuses.
-pub fn check(tree: &Tree) -> Result<Vec<Finding>, String> {
+pub fn check(tree: &Tree) -> Result<Vec<Finding>, Problem> {
     let Some(glossary) = tree.file(GLOSSARY) else {
         return Ok(vec![Finding::at(
             GLOSSARY,

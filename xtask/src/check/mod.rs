@@ -7,6 +7,7 @@ mod suites;
 mod width;
 
 use crate::finding::Finding;
+use crate::problem::Problem;
 use crate::requirements;
 use crate::say;
 use crate::tree::Tree;
@@ -15,7 +16,7 @@ use crate::tree::Tree;
 struct Check {
     name: &'static str,
     holds: &'static str,
-    run: fn(&Tree) -> Result<Vec<Finding>, String>,
+    run: fn(&Tree) -> Result<Vec<Finding>, Problem>,
 }
 
 /// All checks, in the order they run in.
@@ -32,7 +33,7 @@ const CHECKS: [Check; 6] = [
     Check { name: "glossary", holds: "documents use terms that the glossary defines", run: glossary::check },
 ];
 
-fn requirements(tree: &Tree) -> Result<Vec<Finding>, String> {
+fn requirements(tree: &Tree) -> Result<Vec<Finding>, Problem> {
     Ok(requirements::check(tree))
 }
 
@@ -51,7 +52,7 @@ pub fn exists(name: &str) -> bool {
 /// # Errors
 ///
 /// A check that could not be made, and why.
-pub fn run(tree: &Tree, names: &[String]) -> Result<Vec<Finding>, String> {
+pub fn run(tree: &Tree, names: &[String]) -> Result<Vec<Finding>, Problem> {
     let mut all = Vec::new();
     for check in CHECKS.iter().filter(|check| names.is_empty() || names.iter().any(|name| name == check.name))
     {

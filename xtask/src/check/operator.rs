@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::finding::Finding;
+use crate::problem::Problem;
 use crate::requirements::{Number, find};
 use crate::rust::{Kind, Piece, Source, regions};
 use crate::tree::{File, Tree};
@@ -13,7 +14,7 @@ const REMEDY: &str = "say it in words; the number may stand in a comment";
 
 /// Finds numbers in literals of the programs, in the help that clap and our macros make of documentation, and in
 /// scripts.
-pub fn check(tree: &Tree) -> Result<Vec<Finding>, String> {
+pub fn check(tree: &Tree) -> Result<Vec<Finding>, Problem> {
     let tests = test_files(tree);
     let programs = tree.ending("rs").filter(|file| !is_test(&file.path) && !tests.contains(&file.path));
     let scripts = tree.files.iter().filter(|file| file.ending() == "lua" || file.is_shell());

@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use crate::finding::Finding;
+use crate::problem::Problem;
 use crate::tree::Tree;
 
 /// Crates that know nothing of DPDK.
@@ -25,7 +26,7 @@ const PURE: [&str; 11] = [
 const DPDK: [&str; 2] = ["dpdk-sys", "godwit-dpdk"];
 
 /// Asks cargo for the pure crates' dependencies.
-pub fn check(_: &Tree) -> Result<Vec<Finding>, String> {
+pub fn check(_: &Tree) -> Result<Vec<Finding>, Problem> {
     let mut findings = Vec::new();
     let listed = dependencies(&PURE)?;
     if bound(&listed).is_empty() {
@@ -48,15 +49,16 @@ pub fn check(_: &Tree) -> Result<Vec<Finding>, String> {
 }
 
 /// What `cargo tree` lists for packages: a dependency a line.
-fn dependencies(packages: &[&str]) -> Result<String, String> {
+fn dependencies(packages: &[&str]) -> Result<String, Problem> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["tree", "--locked", "--edges", "normal,build", "--prefix", "none"]);
     packages.iter().for_each(|package| {
         command.args(["--package", package]);
     });
-    let output = command.output().map_err(|error| format!("cargo tree: cannot be run: {error}"))?;
+    let output = command.output().map_err(|error| Problem(format!("cargo tree: cannot be run: {error}")))?;
     if !output.status.success() {
-        return Err(format!("cargo tree: failed:\n{}", String::from_utf8_lossy(&output.stderr)));
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Problem(format!("cargo tree: failed:\n{said}")));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,10 +1,11 @@
 //! Test files are modules of one binary a crate. One that no suite names would never run.
 
 use crate::finding::Finding;
+use crate::problem::Problem;
 use crate::tree::{File, Tree};
 
 /// Finds test files beside a suite that are neither its modules nor tests of their own.
-pub fn check(tree: &Tree) -> Result<Vec<Finding>, String> {
+pub fn check(tree: &Tree) -> Result<Vec<Finding>, Problem> {
     let suites = tree.files.iter().filter(|file| file.path.ends_with("tests/suite.rs"));
     Ok(suites.flat_map(|suite| forgotten(tree, suite)).collect())
 }

@@ -3,13 +3,14 @@
 
 use crate::finding::Finding;
 use crate::markdown::{self, Kind};
+use crate::problem::Problem;
 use crate::tree::{File, Tree};
 
 /// Longest line, in characters.
 const LONGEST: usize = 120;
 
 /// Finds the lines that are longer.
-pub fn check(tree: &Tree) -> Result<Vec<Finding>, String> {
+pub fn check(tree: &Tree) -> Result<Vec<Finding>, Problem> {
     Ok(tree.files.iter().flat_map(long_lines).collect())
 }
 

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::port::NveArg;
 use crate::context::{Context, Report};
 use crate::failure::Failure;
-use crate::link::{Hand, Nva, unexpected};
+use crate::hand::{Hand, unexpected};
+use crate::nva::Nva;
 use crate::parse;
 use crate::table::Table;
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::port::NveArg;
 use crate::context::{Context, Report};
 use crate::failure::Failure;
-use crate::link::{Hand, unexpected};
+use crate::hand::{Hand, unexpected};
 use crate::table::Table;
 use crate::{parse, suggest, text};
 

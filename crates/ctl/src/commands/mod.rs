@@ -18,17 +18,65 @@ pub mod underlay;
 pub mod vm;
 pub mod vn;
 
-use clap::CommandFactory;
+use clap::Subcommand;
 
-use crate::cli::{Cli, Command};
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// Runs one command.
+/// The commands.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// The directory itself.
+    #[command(subcommand)]
+    Nva(nva::NvaCommand),
+    /// Network virtualization edges, ours and foreign ones.
+    #[command(subcommand)]
+    Nve(nve::NveCommand),
+    /// Virtual networks.
+    #[command(subcommand)]
+    Vn(vn::VnCommand),
+    /// VMs: where they are, and moving them.
+    #[command(subcommand)]
+    Vm(vm::VmCommand),
+    /// Policies: what VMs may send and receive, wherever they run.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Planned moves and their timelines.
+    #[command(subcommand)]
+    Move(moves::MoveCommand),
+    /// Ports of one NVE.
+    #[command(subcommand)]
+    Port(port::PortCommand),
+    /// Counters by NVE, worker and port; why frames were dropped.
+    Counters(counters::CountersArgs),
+    /// How an NVE's workers spend their time: cycles a packet, iterations, latency of updates.
+    Perf(perf::PerfArgs),
+    /// Which worker of an NVE polls which receive queue.
+    #[command(subcommand)]
+    Placement(placement::PlacementCommand),
+    /// One NVE's underlay: routes, next hops with their state, and the ways to other NVEs.
+    Underlay(underlay::UnderlayArgs),
+    /// What one NVE knows of VMs: locations, forward entries, negative answers.
+    Entries(entries::EntriesArgs),
+    /// Follow a described frame through an NVE's tables: what would happen to it, and why.
+    Trace(trace::TraceArgs),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  godwitctl completions bash > /etc/bash_completion.d/godwitctl")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs one command; `line` describes the whole command line, for completions.
 ///
 /// # Errors
 /// The [`Failure`] to report.
-pub async fn run(command: Command, ctx: &mut Context<'_>) -> Result<(), Failure> {
+pub async fn run(
+    command: Command,
+    line: impl FnOnce() -> clap::Command,
+    ctx: &mut Context<'_>,
+) -> Result<(), Failure> {
     match command {
         Command::Nva(c) => nva::run(c, ctx).await,
         Command::Nve(c) => nve::run(c, ctx).await,
@@ -45,7 +93,7 @@ pub async fn run(command: Command, ctx: &mut Context<'_>) -> Result<(), Failure>
         Command::Trace(a) => trace::run(&a, ctx).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "godwitctl", &mut script);
+            clap_complete::generate(shell, &mut line(), "godwitctl", &mut script);
             ctx.print(&String::from_utf8_lossy(&script))
         }
     }

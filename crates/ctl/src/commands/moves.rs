@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::move_view::{MoveView, is_final, step_line, step_view};
 use crate::context::{Context, Report};
 use crate::failure::{Failure, Kind};
-use crate::link::Nva;
+use crate::nva::Nva;
 use crate::parse;
 use crate::suggest::{self, Named};
 use crate::table::Table;

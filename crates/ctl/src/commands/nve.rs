@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::context::{Context, Report};
 use crate::failure::Failure;
-use crate::link::{Hand, Nva, unexpected};
+use crate::hand::{Hand, unexpected};
+use crate::nva::Nva;
 use crate::suggest::{self, Named};
 use crate::table::{Table, facts};
 use crate::{parse, text};

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::port::NveArg;
 use crate::context::{Context, Report};
 use crate::failure::Failure;
-use crate::link::unexpected;
+use crate::hand::unexpected;
 use crate::table::Table;
 
 /// Arguments of `perf`.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::port::{NveArg, order};
 use crate::context::{Context, Report};
 use crate::failure::Failure;
-use crate::link::unexpected;
+use crate::hand::unexpected;
 use crate::parse;
 use crate::table::Table;
 

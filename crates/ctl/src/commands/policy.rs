@@ -1,7 +1,6 @@
 //! `godwitctl policy`: what VMs may send and receive, wherever they run.
 
 use clap::{Args, Subcommand, ValueEnum};
-use godwit_model::parse_rule;
 use godwit_nva_api::v1;
 use godwit_wire::Dscp;
 use serde::Serialize;
@@ -55,7 +54,7 @@ pub struct DefineArgs {
     #[arg(value_parser = parse::name)]
     name: String,
     /// A rule; may be repeated, at most 64 times. They are tried in this order.
-    #[arg(long = "rule", value_name = "RULE", value_parser = rule)]
+    #[arg(long = "rule", value_name = "RULE", value_parser = parse::rule)]
     rules: Vec<String>,
     /// What becomes of packets that no rule matches.
     #[arg(long, value_enum, default_value_t = Default::Allow)]
@@ -79,11 +78,6 @@ pub enum Default {
     Allow,
     /// They are dropped.
     Deny,
-}
-
-/// A rule as the NVA writes it.
-fn rule(s: &str) -> Result<String, String> {
-    parse_rule(s).map(|r| r.to_string()).map_err(|e| e.to_string())
 }
 
 /// A policy for output.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::port_bindings::Bindings;
 use crate::context::{Context, Report};
 use crate::failure::Failure;
-use crate::link::{Hand, unexpected};
+use crate::hand::{Hand, unexpected};
 use crate::table::Table;
 use crate::{parse, text};
 

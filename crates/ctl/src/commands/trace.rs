@@ -13,7 +13,7 @@ use super::port::{self, NveArg};
 use crate::context::{Context, Report};
 use crate::failure::Failure;
 use crate::frame::{Content, Description, MAX_LEN, Upper};
-use crate::link::{Hand, unexpected};
+use crate::hand::{Hand, unexpected};
 use crate::{parse, suggest};
 
 /// Arguments of `trace`.

@@ -11,7 +11,7 @@ use super::addresses::{AllowedArgs, AllowedView, BoundView, LearningArgs, OwnerV
 use super::moves;
 use crate::context::{Context, Report};
 use crate::failure::Failure;
-use crate::link::Nva;
+use crate::nva::Nva;
 use crate::suggest::{self, Named};
 use crate::table::{Table, facts};
 use crate::{parse, text};

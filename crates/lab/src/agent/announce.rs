@@ -8,10 +8,10 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use godwit_wire::Mac;
-use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 
 use super::proto::Announcement;
+use crate::netns;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 
@@ -22,10 +22,7 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 pub fn send(what: &Announcement) -> Result<()> {
     let mac: Mac = what.mac.parse().map_err(|e| anyhow::anyhow!("{}: {e}", what.mac))?;
     let mac = mac.0;
-    let link = getifaddrs()?
-        .filter(|i| i.interface_name == what.interface)
-        .find_map(|i| i.address.and_then(|a| a.as_link_addr().copied()))
-        .with_context(|| format!("no interface {}", what.interface))?;
+    let link = netns::link(&what.interface)?;
     let fd =
         socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).context("raw socket")?;
     for frame in frames(mac, &what.ips, what.rarp) {

@@ -11,8 +11,7 @@ use super::ends::Ends;
 use super::godwit::{self, Godwit};
 use super::peer::{Peer, Site};
 use super::plan::{Case, Row};
-use super::report::rounded;
-use super::stats::Rates;
+use super::stats::{Rates, rounded};
 use super::testpmd::{self, Testpmd};
 use super::{SETTLE, memory};
 

@@ -1,7 +1,6 @@
 //! A directory that sends updates and answers questions out of a [`Book`]: the other end of the switch's session
 //! with its NVA, so that both come the way they come in operation, and are counted where they arrive.
 
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -16,10 +15,10 @@ use godwit_nva_api::v1;
 use godwit_nva_api::v1::nva_message::Kind as Down;
 use godwit_nva_api::v1::nva_session_server::{NvaSession, NvaSessionServer};
 use godwit_nva_api::v1::nve_message::Kind as Up;
-use nix::sched::{CloneFlags, setns};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::ends::LOCAL_IP;
+use crate::netns;
 
 /// Messages that may wait for the switch; whoever sends more waits with them.
 const QUEUE: usize = 4096;
@@ -72,12 +71,11 @@ impl Directory {
     /// Where it cannot listen there.
     pub fn serve(namespace: &str, address: SocketAddr, book: Book) -> Result<Directory> {
         let shared = Arc::new(Shared::default());
-        let (service, path) = (Service(shared.clone(), book), format!("/run/netns/{namespace}"));
+        let (service, namespace) = (Service(shared.clone(), book), namespace.to_owned());
         let (tell, told) = mpsc::channel();
         thread::Builder::new().name("directory".into()).spawn(move || {
             let serve = || -> Result<()> {
-                let ns = File::open(&path).with_context(|| format!("opening {path}"))?;
-                setns(ns, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
+                netns::enter(&namespace)?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let server = Server::builder().add_service(NvaSessionServer::new(service)).serve(address);
                 runtime.block_on(server).with_context(|| format!("serving at {address}"))

@@ -11,11 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use godwit_testkit::frames::{self, Vxlan};
 use godwit_wire::{Mac, Vni};
 
-use super::peer::Site;
+use super::peer::{Player, Site};
 use super::plan::Row;
 use crate::random::Dice;
 
@@ -35,33 +34,6 @@ pub const NESTED_VM: Mac = Mac([0x02, 0x30, 0, 0, 0, 0]);
 pub const NEXT_HOP: Mac = Mac([0x02, 0, 0, 0, 0x01, 0x02]);
 /// What the first `net_pcap` of a process says its address is, and the player says, too.
 pub const PLAYER_MAC: Mac = Mac([0x02, 0x70, 0x63, 0x61, 0x70, 0]);
-
-/// What plays the capture.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Player {
-    /// net_null, whose buffers are filled from frames that lie close together
-    Replay,
-    /// net_pcap with infinite_rx, which reads each frame from a buffer of its own
-    Pcap,
-}
-
-impl Player {
-    /// Its name in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Player::Replay => "replay",
-            Player::Pcap => "pcap",
-        }
-    }
-
-    /// The device, as DPDK calls it.
-    pub fn device(self) -> &'static str {
-        match self {
-            Player::Replay => "net_null0",
-            Player::Pcap => "net_pcap0",
-        }
-    }
-}
 
 /// The ends of one row.
 pub struct Ends {

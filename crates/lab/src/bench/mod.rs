@@ -46,10 +46,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use self::beside::Ratio;
-use self::ends::{Ends, Player};
+use self::ends::Ends;
 use self::godwit::Godwit;
 use self::ovs::Ovs;
-use self::peer::{Peer, Site};
+use self::peer::{Peer, Player, Site};
 use self::plan::Row;
 use self::report::{Conditions, Outcome};
 use self::testpmd::Testpmd;

@@ -4,11 +4,38 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
-use super::ends::Player;
 use crate::cmd;
 use crate::lab::cleanup;
 use crate::lab::rpc::Rpc;
+
+/// What plays the capture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Player {
+    /// net_null, whose buffers are filled from frames that lie close together
+    Replay,
+    /// net_pcap with infinite_rx, which reads each frame from a buffer of its own
+    Pcap,
+}
+
+impl Player {
+    /// Its name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Player::Replay => "replay",
+            Player::Pcap => "pcap",
+        }
+    }
+
+    /// The device, as DPDK calls it.
+    pub fn device(self) -> &'static str {
+        match self {
+            Player::Replay => "net_null0",
+            Player::Pcap => "net_pcap0",
+        }
+    }
+}
 
 /// A switch that carries frames between the ends; it stands still while others are measured.
 pub trait Peer {

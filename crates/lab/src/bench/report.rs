@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::beside::{self, Ratio};
 use super::plan::Row;
-use super::stats::Rates;
+use super::stats::{Rates, rounded};
 
 /// What a row gave.
 pub struct Outcome {
@@ -25,10 +25,6 @@ pub struct Outcome {
     pub floor: Rates,
     /// What is to be said of it.
     pub notes: Vec<String>,
-}
-
-pub(super) fn rounded(value: Option<f64>) -> Option<f64> {
-    value.map(|v| (v * 1000.0).round() / 1000.0)
 }
 
 impl Outcome {

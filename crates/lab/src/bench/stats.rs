@@ -9,6 +9,11 @@ pub fn median(values: &[f64]) -> Option<f64> {
     v.get(v.len() / 2).copied()
 }
 
+/// To three decimals, as reports have it.
+pub(super) fn rounded(value: Option<f64>) -> Option<f64> {
+    value.map(|v| (v * 1000.0).round() / 1000.0)
+}
+
 /// The rates of one contender in one row, a round each, in millions of frames a second.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]

@@ -82,15 +82,6 @@ impl Qmp {
         bail!("QEMU did not answer {command} in {PATIENCE:?}")
     }
 
-    /// Gives an order of QEMU's human monitor and returns what it prints.
-    ///
-    /// # Errors
-    /// See [`Qmp::execute`]; a refusal of the monitor itself is in the text.
-    pub fn monitor(&mut self, line: &str) -> Result<String> {
-        let text = self.execute("human-monitor-command", json!({ "command-line": line }))?;
-        Ok(text.as_str().unwrap_or_default().to_owned())
-    }
-
     /// The oldest event of that name that was not taken yet; waits for one.
     ///
     /// # Errors

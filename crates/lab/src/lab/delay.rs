@@ -1,7 +1,6 @@
 //! A delay between the switches and their NVA: a TCP proxy beside the NVA that hands on what it reads some time
 //! later, in order.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::str::FromStr;
@@ -10,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::sched::{CloneFlags, setns};
 
+use crate::netns;
 use crate::random::Dice;
 
 /// Pieces of a stream that are under way each way; a sender of more waits, as for a slow network.
@@ -28,14 +27,25 @@ pub struct Delay {
     pub spread: Duration,
 }
 
+/// A time or a delay that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadTime {
+    /// It cannot be read.
+    #[error("{0:?} is no time: write 250ms or 1s, at most 60s")]
+    Unreadable(String),
+    /// The spread is larger than the mean.
+    #[error("it cannot be less than nothing")]
+    Negative,
+}
+
 impl FromStr for Delay {
-    type Err = String;
+    type Err = BadTime;
 
     /// `10ms`, `10ms±5ms` or `10ms+-5ms`.
-    fn from_str(text: &str) -> Result<Delay, String> {
+    fn from_str(text: &str) -> Result<Delay, BadTime> {
         let (mean, spread) = text.split_once('±').or_else(|| text.split_once("+-")).unwrap_or((text, "0ms"));
         let delay = Delay { mean: duration(mean)?, spread: duration(spread)? };
-        if delay.spread > delay.mean { Err("it cannot be less than nothing".into()) } else { Ok(delay) }
+        if delay.spread > delay.mean { Err(BadTime::Negative) } else { Ok(delay) }
     }
 }
 
@@ -43,12 +53,11 @@ impl FromStr for Delay {
 ///
 /// # Errors
 /// Says what is expected.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, BadTime> {
     let (digits, unit) = text.strip_suffix("ms").map_or((text.trim_end_matches('s'), 1000), |d| (d, 1));
     let ms = digits.parse::<u64>().ok().filter(|_| text.ends_with('s')).map(|n| n.saturating_mul(unit));
     let ms = ms.filter(|ms| *ms <= 60_000);
-    ms.map(Duration::from_millis)
-        .ok_or_else(|| format!("{text:?} is no time: write 250ms or 1s, at most 60s"))
+    ms.map(Duration::from_millis).ok_or_else(|| BadTime::Unreadable(text.into()))
 }
 
 impl Delay {
@@ -64,14 +73,12 @@ impl Delay {
 /// # Errors
 /// Where the namespace or the port cannot be had.
 pub fn serve(namespace: &str, ip: IpAddr, port: u16, delay: Delay) -> Result<String> {
-    let path = format!("/run/netns/{namespace}");
+    let namespace = namespace.to_owned();
     let (at, nva) = (SocketAddr::new(ip, port + BESIDE), SocketAddr::new(ip, port));
     let (tell, told) = mpsc::channel();
     thread::Builder::new().name("delay".into()).spawn(move || {
         // The namespace is this thread's; its sockets keep it.
-        let listening = File::open(&path)
-            .with_context(|| format!("opening {path}"))
-            .and_then(|ns| setns(ns, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}")))
+        let listening = netns::enter(&namespace)
             .and_then(|()| TcpListener::bind(at).with_context(|| format!("listening at {at}")));
         match listening {
             Err(e) => drop(tell.send(Err(e))),

@@ -11,6 +11,7 @@ pub mod guests;
 pub mod nve;
 pub mod process;
 pub mod rpc;
+mod spec;
 mod standing;
 pub mod topology;
 pub mod vm;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use godwit_nva_api::convert::ip_bytes;
 use godwit_nva_api::v1;
 use godwit_nva_api::v1::admin_request::Kind as Ask;
 
@@ -271,7 +273,8 @@ impl Lab {
     }
 
     fn define(&self, spec: &VmSpec, pinned: &str, router: bool) -> Result<()> {
-        let bytes = |v6: bool| spec.ips.iter().filter(|ip| ip.is_ipv6() == v6).map(octets).collect();
+        let bytes =
+            |v6: bool| spec.ips.iter().filter(|ip| ip.is_ipv6() == v6).copied().map(ip_bytes).collect();
         let request = v1::DefineVmRequest {
             name: spec.name.clone(),
             vn: VN.into(),
@@ -414,11 +417,4 @@ pub fn take_down(id: &str) -> Result<()> {
 fn management_ip(number: u8) -> IpAddr {
     let [a, b, c] = MANAGEMENT_NET;
     Ipv4Addr::new(a, b, c, number + 1).into()
-}
-
-fn octets(ip: &IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
 }

@@ -4,7 +4,6 @@
 //! never touches the machine's own. The rest of the lab calls it and waits.
 
 use std::fmt;
-use std::fs::File;
 use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -18,9 +17,10 @@ use godwit_nva_api::v1::admin_request::Kind as Ask;
 use godwit_nva_api::v1::admin_response::Kind as Answer;
 use godwit_nva_api::v1::nve_admin_client::NveAdminClient;
 use godwit_nva_api::v1::operator_client::OperatorClient;
-use nix::sched::{CloneFlags, setns};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+
+use crate::netns;
 
 /// No request takes longer, not even the removal of a port on a machine that is busy compiling, or of a process that
 /// stands still for a minute.
@@ -39,15 +39,11 @@ impl Rpc {
     /// # Errors
     /// Where the namespace cannot be entered.
     pub fn start(namespace: &str) -> Result<Rpc> {
-        let path = format!("/run/netns/{namespace}");
+        let namespace = namespace.to_owned();
         let (alive, ended) = oneshot::channel::<()>();
         let (tell, told) = mpsc::channel();
         thread::Builder::new().name("rpc".into()).spawn(move || {
-            let runtime = File::open(&path)
-                .with_context(|| format!("opening {path}"))
-                .and_then(|ns| {
-                    setns(ns, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))
-                })
+            let runtime = netns::enter(&namespace)
                 .and_then(|()| Ok(Builder::new_current_thread().enable_all().build()?));
             match runtime {
                 Err(e) => drop(tell.send(Err(e))),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 
-use super::vm::VmSpec;
+use super::spec::VmSpec;
 use crate::cmd;
 
 /// The interface of every NVE into the underlay.

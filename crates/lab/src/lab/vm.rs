@@ -1,15 +1,14 @@
 //! A VM: a namespace with an agent in it, and the hosts' taps that it is attached to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use godwit_wire::Mac;
 use serde::{Deserialize, Serialize};
 
 use super::nve::Binaries;
 use super::process::Process;
+pub use super::spec::VmSpec;
 use super::topology::{self, GUEST};
 use crate::agent::client::Agent;
 use crate::agent::proto::{Announcement, InterfaceStats, Request};
@@ -18,45 +17,6 @@ use crate::cmd;
 const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last frames of a paused guest may take to reach its switch.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
-
-/// Who a VM is.
-#[derive(Clone, Debug)]
-pub struct VmSpec {
-    /// Its name.
-    pub name: String,
-    /// Its MAC address.
-    pub mac: Mac,
-    /// Its addresses, IPv4 and IPv6.
-    pub ips: Vec<IpAddr>,
-}
-
-impl VmSpec {
-    /// VM number `n`, below 100, of the lab's tenant: 203.0.113.n and 2001:db8:64::n.
-    pub fn numbered(name: &str, n: u8) -> VmSpec {
-        VmSpec {
-            name: name.into(),
-            mac: Mac([0x02, 0x67, 0x77, 0, 0, reads_as(n) as u8]),
-            ips: vec![
-                Ipv4Addr::new(203, 0, 113, n).into(),
-                Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, reads_as(n)).into(),
-            ],
-        }
-    }
-
-    /// Its address of a family, with a port.
-    ///
-    /// # Panics
-    /// Where it has none of that family: lab VMs have both.
-    pub fn address(&self, v6: bool, port: u16) -> SocketAddr {
-        let ip = self.ips.iter().find(|ip| ip.is_ipv6() == v6).expect("lab VMs have both families");
-        SocketAddr::new(*ip, port)
-    }
-}
-
-/// The number whose hexadecimal digits are the decimal ones of `n`, so that addresses read alike.
-fn reads_as(n: u8) -> u16 {
-    u16::from(n / 10 % 10) * 16 + u16::from(n % 10)
-}
 
 /// A VM's port at one switch and the tap behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

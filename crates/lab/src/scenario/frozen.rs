@@ -7,7 +7,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use godwit_wire::peer;
 use serde::Serialize;
@@ -79,11 +79,7 @@ impl FrozenSender {
         let spec = LabSpec::new(&["a", "b", "c"], false, &self.common.switch_options());
         let mut lab = Lab::start(&spec, &bins)?;
         let result = self.in_lab(&mut lab);
-        if !matches!(&result, Ok(r) if r.passed) {
-            lab.keep_logs();
-            println!("{}", report::diagnosis(&mut lab));
-        }
-        let outcome = result.with_context(|| format!("logs in {}", lab.dir.display()))?;
+        let outcome = report::end(&mut lab, result, |r| r.passed)?;
         print_result(&outcome);
         report::write_json_value(self.common.json.as_deref(), &serde_json::to_value(&outcome)?)?;
         Ok(outcome.passed)

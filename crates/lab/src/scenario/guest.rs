@@ -53,11 +53,7 @@ impl GuestTalk {
         );
         let mut lab = Lab::start(&LabSpec::new(&["a", "b"], false, &self.common.switch_options()), &bins)?;
         let result = if self.silent { silent_in_lab(&mut lab) } else { in_lab(&mut lab, self.queues) };
-        if !matches!(result, Ok(true)) {
-            lab.keep_logs();
-            println!("{}", super::report::diagnosis(&mut lab));
-        }
-        let passed = result.with_context(|| format!("logs in {}", lab.dir.display()))?;
+        let passed = super::report::end(&mut lab, result, |good| *good)?;
         println!("\n{}", if passed { "PASSED: every echo came back." } else { "FAILED" });
         Ok(passed)
     }

@@ -72,11 +72,8 @@ impl GuestTso {
             let spec = LabSpec::new(&["a"], outer == 6, &self.common.switch_options());
             let mut lab = Lab::start(&spec, &bins)?;
             let result = self.in_lab(&mut lab, outer);
-            if !matches!(result, Ok(true)) {
-                lab.keep_logs();
-                println!("{}", super::report::diagnosis(&mut lab));
-            }
-            passed &= result.with_context(|| format!("outer IPv{outer}; logs in {}", lab.dir.display()))?;
+            passed &= super::report::end(&mut lab, result, |good| *good)
+                .with_context(|| format!("outer IPv{outer}"))?;
         }
         let verdict = "PASSED: byte for byte, nothing too long, no bad checksum.";
         println!("\n{}", if passed { verdict } else { "FAILED" });

@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use godwit_nva_api::v1::MoveStepKind;
 
 use super::clocks::GuestClock;
-use super::gap::FrameGap;
 use super::interop::only;
 use super::nva_kill::{Blow, strike};
 use super::report::{self, MoveLine, Run};
@@ -15,6 +13,7 @@ use super::{Common, Guests, Load, finish, ip_version, talk, with_agents};
 use crate::agent::proto::Gap;
 use crate::capture::Capture;
 use crate::clock::ms;
+use crate::gap::FrameGap;
 use crate::guest::processor::Processor;
 use crate::guest::qemu::{GuestSpec, QEMU};
 use crate::guest::standard_image;
@@ -443,9 +442,9 @@ fn silence(lab: &mut Lab, moved: &Moved) -> Result<Option<Gap>> {
 
 /// The silence of all of v's frames at p around the move.
 fn frames(processor: Option<&Processor>, watch: &Watch, moved: &Moved) -> Option<FrameGap> {
-    let stop_us = moved.paused?.length_ns() / 1000;
-    let quiet = watch.around(moved.paused_wall_us, moved.paused_wall_us + stop_us)?;
-    FrameGap::new(moved, quiet, processor)
+    let (stopped, at_us) = (moved.paused?, moved.paused_wall_us);
+    let quiet = watch.around(at_us, at_us + stopped.length_ns() / 1000)?;
+    FrameGap::new(&moved.record, (stopped, at_us), quiet, processor)
 }
 
 /// Turns what v's own clock says into the machine's time. How long a packet was under way cannot be told from
@@ -462,10 +461,3 @@ fn by_the_machines_clock(talk: &mut Talk, clock: &GuestClock) {
         (s.delay_us_p50, s.delay_us_p99, s.delay_us_max) = (None, None, None);
     }
 }
-
-/// The steps that a move's line shows, with their names there.
-pub const SHOWN_STEPS: [(MoveStepKind, &str); 3] = [
-    (MoveStepKind::Activated, "activated"),
-    (MoveStepKind::Granted, "granted"),
-    (MoveStepKind::Done, "done"),
-];

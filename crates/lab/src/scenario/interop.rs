@@ -75,15 +75,9 @@ impl Interop {
             let mut lab =
                 Lab::start(&LabSpec::new(&["a"], outer == 6, &self.common.switch_options()), &bins)?;
             let result = self.in_lab(&mut lab, outer);
-            if !matches!(&result, Ok(r) if r.passed) {
-                lab.keep_logs();
-                println!("{}", report::diagnosis(&mut lab));
-            }
-            if self.common.keep && self.outer.is_none_or(|o| o == outer) && outer == self.outer.unwrap_or(6) {
-                lab.keep()?;
-                println!("\n{}", report::playground(&lab));
-            }
-            results.push(result.with_context(|| format!("outer IPv{outer}; logs in {}", lab.dir.display()))?);
+            let stays = self.common.keep && outer == self.outer.unwrap_or(6);
+            let outcome = report::end_or_keep(stays, &mut lab, result, |r| r.passed);
+            results.push(outcome.with_context(|| format!("outer IPv{outer}"))?);
         }
         let passed = results.iter().all(|r| r.passed);
         report::write_json_value(

@@ -7,7 +7,6 @@ pub mod compare;
 pub mod fabric;
 pub mod found;
 pub mod frozen;
-pub mod gap;
 pub mod guest;
 pub mod guest_memory;
 pub mod guest_tso;
@@ -24,7 +23,7 @@ pub mod stalls;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::agent::client::Agent;
@@ -134,11 +133,11 @@ impl Common {
 }
 
 /// Reads an IP version from the command line.
-fn ip_version(text: &str) -> Result<u8, String> {
+fn ip_version(text: &str) -> Result<u8> {
     match text {
         "4" => Ok(4),
         "6" => Ok(6),
-        _ => Err("IP versions are 4 and 6".into()),
+        _ => bail!("IP versions are 4 and 6"),
     }
 }
 

@@ -81,15 +81,7 @@ impl NvaKill {
         let spec = LabSpec::new(&ROUND, self.outer == 6, &self.common.switch_options());
         let mut lab = Lab::start(&spec, &bins)?;
         let result = self.in_lab(&mut lab);
-        if !matches!(result, Ok(true)) {
-            lab.keep_logs();
-            println!("{}", report::diagnosis(&mut lab));
-        }
-        if self.common.keep {
-            lab.keep()?;
-            println!("\n{}", report::playground(&lab));
-        }
-        result.with_context(|| format!("logs in {}", lab.dir.display()))
+        report::end_or_keep(self.common.keep, &mut lab, result, |good| *good)
     }
 
     fn in_lab(&self, lab: &mut Lab) -> Result<bool> {

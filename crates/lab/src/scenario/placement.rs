@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use godwit_nva_api::v1::admin_request::Kind as Ask;
 use godwit_nva_api::v1::admin_response::Kind as Answer;
@@ -67,11 +67,7 @@ impl Placement {
         );
         let mut lab = Lab::start(&LabSpec::new(&["a", "b"], false, &self.common.switch_options()), &bins)?;
         let result = self.in_lab(&mut lab);
-        if !matches!(&result, Ok(r) if r.passed) {
-            lab.keep_logs();
-            println!("{}", report::diagnosis(&mut lab));
-        }
-        let outcome = result.with_context(|| format!("logs in {}", lab.dir.display()))?;
+        let outcome = report::end(&mut lab, result, |r| r.passed)?;
         print_result(&outcome);
         report::write_json_value(self.common.json.as_deref(), &serde_json::to_value(&outcome)?)?;
         Ok(outcome.passed)

@@ -1,7 +1,6 @@
 //! A router and a Linux host behind different switches (R29): what the switch answers for the router keeps the host's
 //! default route, and nobody vouches for the router when its kernel does not speak any more.
 
-use std::fs::File;
 use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd;
 use std::thread::{self, sleep};
@@ -10,16 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use godwit_wire::Mac;
-use nix::ifaddrs::getifaddrs;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 
 use super::Common;
 use crate::agent::announce::{ethernet, icmpv6_checksum};
-use crate::cmd;
 use crate::lab::topology::{GUEST, set_sysctls, silence_guest};
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec};
+use crate::{cmd, netns};
 
 /// The host is at a, the router at b.
 const HOST: (&str, u8) = ("h", 10);
@@ -53,11 +50,7 @@ impl RouterRole {
         println!("  Host h at switch a learns its default route from router r at switch b.\n");
         let mut lab = Lab::start(&LabSpec::new(&["a", "b"], false, &self.common.switch_options()), &bins)?;
         let result = in_lab(&mut lab);
-        if !matches!(result, Ok(true)) {
-            lab.keep_logs();
-            println!("{}", super::report::diagnosis(&mut lab));
-        }
-        let passed = result.with_context(|| format!("logs in {}", lab.dir.display()))?;
+        let passed = super::report::end(&mut lab, result, |good| *good)?;
         println!("\n{}", if passed { "PASSED" } else { "FAILED" });
         Ok(passed)
     }
@@ -92,13 +85,8 @@ impl Station {
     }
 
     fn send_here(&self, frame: &[u8]) -> Result<()> {
-        let path = format!("/run/netns/{}", self.namespace);
-        let ns = File::open(&path).with_context(|| format!("opening {path}"))?;
-        setns(ns, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
-        let link = getifaddrs()?
-            .filter(|i| i.interface_name == GUEST)
-            .find_map(|i| i.address.and_then(|a| a.as_link_addr().copied()))
-            .with_context(|| format!("no interface {GUEST}"))?;
+        netns::enter(&self.namespace)?;
+        let link = netns::link(GUEST)?;
         let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
         sendto(fd.as_raw_fd(), frame, &link, MsgFlags::empty()).context("sending a frame").map(drop)
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use godwit_nva_api::v1::{ListMovesRequest, MoveRecord, MoveStepKind, VmName};
 use serde::Serialize;
@@ -72,11 +72,7 @@ impl SplitBrain {
         let mut lab =
             Lab::start(&LabSpec::new(&["a", "b", "c"], false, &self.common.switch_options()), &bins)?;
         let result = self.in_lab(&mut lab, &bins);
-        if !matches!(&result, Ok(r) if r.passed) {
-            lab.keep_logs();
-            println!("{}", report::diagnosis(&mut lab));
-        }
-        let outcome = result.with_context(|| format!("logs in {}", lab.dir.display()))?;
+        let outcome = report::end(&mut lab, result, |r| r.passed)?;
         print_result(&outcome);
         report::write_json_value(self.common.json.as_deref(), &serde_json::to_value(&outcome)?)?;
         Ok(outcome.passed)

@@ -1,7 +1,6 @@
 //! A VM that asks for one address after the other and waits for each answer: a packet socket at the other end of
 //! its port's wire.
 
-use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::thread;
@@ -10,13 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use godwit_testkit::frames;
 use godwit_wire::Mac;
-use nix::ifaddrs::getifaddrs;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::netns;
 
 /// From one question to the next: far below what a port may ask (R67).
 const PERIOD: Duration = Duration::from_millis(40);
@@ -51,13 +50,8 @@ impl Resolver {
     }
 
     fn run(&self, window: Duration, patience: Duration) -> Result<Vec<Option<Duration>>> {
-        let path = format!("/run/netns/{}", self.namespace);
-        let ns = File::open(&path).with_context(|| format!("opening {path}"))?;
-        setns(ns, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
-        let link = getifaddrs()?
-            .filter(|i| i.interface_name == self.interface)
-            .find_map(|i| i.address.and_then(|a| a.as_link_addr().copied()))
-            .with_context(|| format!("no interface {}", self.interface))?;
+        netns::enter(&self.namespace)?;
+        let link = netns::link(&self.interface)?;
         let (raw, all) = (SockType::Raw, SockProtocol::EthAll);
         let fd = socket(AddressFamily::Packet, raw, SockFlag::SOCK_CLOEXEC, all).context("raw socket")?;
         bind(fd.as_raw_fd(), &link).with_context(|| format!("binding to {}", self.interface))?;

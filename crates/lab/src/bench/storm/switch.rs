@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use godwit_nva_api::convert::ip_bytes;
 use godwit_nva_api::v1::query::By;
 use godwit_nva_api::v1::{self, Counter, QueuePerf};
 use godwit_testkit::frames;
@@ -75,16 +76,9 @@ fn asked_for(n: u32) -> (Ipv4Addr, Mac) {
     (Ipv4Addr::from_bits(ASKED_NET + n), ends::nth(ASKED_FOR, n))
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
-}
-
 /// A record of a VM elsewhere.
 fn elsewhere(mac: Mac, ip: Option<Ipv4Addr>, seq: u64) -> v1::VmRecord {
-    let v4 = octets(Case::EncapV4.remote(0));
+    let v4 = ip_bytes(Case::EncapV4.remote(0));
     v1::VmRecord {
         name: format!("vm-{:x}", mac.to_u64()),
         key: Some(v1::VmKey { vni: VNI, mac: mac.to_u64() }),

@@ -66,11 +66,7 @@ impl Addresses {
                 Part::Learned => learned::run(&mut lab),
                 Part::Nested => nested::run(&mut lab, self.rate),
             };
-            if !matches!(result, Ok(true)) {
-                lab.keep_logs();
-                println!("{}", super::report::diagnosis(&mut lab));
-            }
-            passed &= result.with_context(|| format!("logs in {}", lab.dir.display()))?;
+            passed &= super::report::end(&mut lab, result, |good| *good)?;
             lab.check_processes()?;
         }
         println!("\n{}", if passed { "PASSED" } else { "FAILED" });

@@ -6,7 +6,7 @@ mod partner;
 mod routed;
 mod routers;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Common;
@@ -32,9 +32,9 @@ pub struct Fabric {
     slack: f64,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+fn seconds(text: &str) -> Result<f64> {
     let seconds = text.parse::<f64>().ok().filter(|s| (0.0..=60.0).contains(s));
-    seconds.ok_or_else(|| "seconds are a number from 0 to 60".into())
+    seconds.context("seconds are a number from 0 to 60")
 }
 
 /// The parts, each in a lab of its own.

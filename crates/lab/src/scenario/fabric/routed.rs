@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use godwit_nva_api::v1::admin_request::Kind as Ask;
 use godwit_nva_api::v1::admin_response::Kind as Answer;
 use godwit_nva_api::v1::{self, NveDefinition};
@@ -153,15 +153,7 @@ impl Fabric {
         );
         let mut lab = Lab::start(&LabSpec::new(&[], false, &self.common.switch_options()), &bins)?;
         let result = self.routed_in(&mut lab);
-        if !matches!(&result, Ok(r) if r.passed) {
-            lab.keep_logs();
-            println!("{}", report::diagnosis(&mut lab));
-        }
-        let outcome = result.with_context(|| format!("logs in {}", lab.dir.display()))?;
-        if self.common.keep {
-            lab.keep()?;
-            println!("\n{}", report::playground(&lab));
-        }
+        let outcome = report::end_or_keep(self.common.keep, &mut lab, result, |r| r.passed)?;
         Ok((outcome.passed, serde_json::to_value(&outcome)?))
     }
 

@@ -2,7 +2,6 @@
 //! address before, half are unknown.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -11,17 +10,16 @@ use anyhow::{Context, Result};
 use godwit_nva_api::v1;
 use godwit_nva_api::v1::admin_request::Kind as Ask;
 use godwit_wire::Mac;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 
 use super::signal;
 use crate::agent::announce;
 use crate::agent::proto::Announcement;
-use crate::cmd;
 use crate::lab::nve::{Binaries, Hugepages, SwitchOptions};
 use crate::lab::topology::set_sysctls;
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec, VNI};
+use crate::{cmd, netns};
 
 const SWITCHES: [&str; 13] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"];
 /// VMs of each switch: a tap wants buffers of its own, for which a lab's switch has room so many times.
@@ -149,10 +147,8 @@ fn plug_all(lab: &Lab, switch: &str, s: u8) -> Result<()> {
 
 /// Each VM of a switch says once that it is there.
 fn speak(namespace: &str, s: u8) -> Result<()> {
-    let path = format!("/run/netns/{namespace}");
     // The namespace is this thread's.
-    let file = File::open(&path).with_context(|| format!("opening {path}"))?;
-    setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
+    netns::enter(namespace)?;
     for n in 0..EACH {
         let VmSpec { name, mac, ips } = numbered(s, n);
         announce::send(&Announcement { interface: name, mac: mac.to_string(), ips, rarp: false })?;

@@ -60,15 +60,7 @@ impl Found {
             let spec = LabSpec::new(&["a", "b"], false, &self.common.switch_options());
             let mut lab = Lab::start(&spec, &bins)?;
             let result = cases(&mut lab, wants(Part::Taps), wants(Part::Vhost));
-            if !matches!(result, Ok(true)) {
-                lab.keep_logs();
-                println!("{}", report::diagnosis(&mut lab));
-            }
-            if self.common.keep {
-                lab.keep()?;
-                println!("\n{}", report::playground(&lab));
-            }
-            good &= result.with_context(|| format!("logs in {}", lab.dir.display()))?;
+            good &= report::end_or_keep(self.common.keep, &mut lab, result, |good| *good)?;
         }
         if wants(Part::Crowd) {
             good &= crowd::run(&self.common.switch_options(), &bins)?;

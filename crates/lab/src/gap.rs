@@ -1,9 +1,9 @@
 //! The silence that a migration makes at the VM's peer, and which part of it is whose.
 
-use godwit_nva_api::v1::MoveStepKind;
+use godwit_nva_api::v1::{MoveRecord, MoveStepKind};
 
+use crate::agent::proto::Gap;
 use crate::guest::processor::{Processor, Work};
-use crate::mover::Moved;
 use crate::watch::Quiet;
 
 /// The silence of all frames, whatever is in them, taken apart; in milliseconds.
@@ -21,14 +21,19 @@ pub struct FrameGap {
 }
 
 impl FrameGap {
-    /// Nothing where the VM was not stopped, or was not heard at a new NVE: the move was called off.
-    pub fn new(moved: &Moved, quiet: Quiet, processor: Option<&Processor>) -> Option<FrameGap> {
-        let heard = moved.record.steps.iter().find(|s| s.what() == MoveStepKind::Activated)?;
+    /// Of a move during which the VM was `stopped`, at `stopped_us` by the wall clock. Nothing where it was not
+    /// stopped by that clock, or was not heard at a new NVE: the move was called off.
+    pub fn new(
+        record: &MoveRecord,
+        (stopped, stopped_us): (Gap, u64),
+        quiet: Quiet,
+        processor: Option<&Processor>,
+    ) -> Option<FrameGap> {
+        let heard = record.steps.iter().find(|s| s.what() == MoveStepKind::Activated)?;
         let by_frame = heard.note.ends_with("first frame");
-        let stop_us = moved.paused?.length_ns() / 1000;
-        let resumed_us = moved.paused_wall_us + stop_us;
+        let resumed_us = stopped_us + stopped.length_ns() / 1000;
         let work = processor.and_then(|p| p.between(resumed_us.min(quiet.to_us), quiet.to_us));
-        (moved.paused_wall_us > 0).then(|| FrameGap::of(quiet, resumed_us, heard.at_us, by_frame, work))
+        (stopped_us > 0).then(|| FrameGap::of(quiet, resumed_us, heard.at_us, by_frame, work))
     }
 
     fn of(quiet: Quiet, resumed_us: u64, heard_us: u64, by_frame: bool, work: Option<Work>) -> FrameGap {

@@ -1,0 +1,120 @@
+//! The connection to the NVA.
+
+use std::future::Future;
+use std::time::Duration;
+
+use godwit_nva_api::tonic::transport::Channel;
+use godwit_nva_api::tonic::{Response, Status, Streaming};
+use godwit_nva_api::v1;
+use godwit_nva_api::v1::operator_client::OperatorClient;
+
+use crate::failure::Failure;
+
+/// A connection to the NVA.
+#[derive(Clone, Debug)]
+pub struct Nva {
+    client: OperatorClient<Channel>,
+    url: String,
+    timeout: Duration,
+}
+
+impl Nva {
+    /// The NVA behind `client`, which listens at `url`; an answer may take `timeout`.
+    pub fn new(client: OperatorClient<Channel>, url: String, timeout: Duration) -> Nva {
+        Nva { client, url, timeout }
+    }
+
+    /// The generated client; clones share the connection.
+    pub fn client(&self) -> OperatorClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Waits for the answer to a call.
+    ///
+    /// # Errors
+    /// The NVA's refusal, a lost connection, or no answer in time.
+    pub async fn settle<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        settle(&self.peer(), self.timeout, call).await
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What messages call it.
+    pub fn peer(&self) -> String {
+        format!("the NVA at {}", self.url)
+    }
+
+    /// All VNs.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn vns(&self) -> Result<Vec<v1::Vn>, Failure> {
+        Ok(self.settle(self.client().list_vns(v1::ListVnsRequest {})).await?.vns)
+    }
+
+    /// All policies.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn policies(&self) -> Result<Vec<v1::Policy>, Failure> {
+        Ok(self.settle(self.client().list_policies(v1::ListPoliciesRequest {})).await?.policies)
+    }
+
+    /// The VMs of a VN, or all where `vn` is empty.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn vms(&self, vn: &str) -> Result<Vec<v1::VmRecord>, Failure> {
+        Ok(self.settle(self.client().list_vms(v1::ListVmsRequest { vn: vn.into() })).await?.vms)
+    }
+
+    /// All NVEs.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn nves(&self) -> Result<Vec<v1::NveInfo>, Failure> {
+        Ok(self.settle(self.client().list_nves(v1::ListNvesRequest {})).await?.nves)
+    }
+
+    /// The moves of a VM, or all where `vm` is empty.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn moves(&self, vm: &str, unfinished_only: bool) -> Result<Vec<v1::MoveRecord>, Failure> {
+        let request = v1::ListMovesRequest { vm: vm.into(), unfinished_only };
+        Ok(self.settle(self.client().list_moves(request)).await?.moves)
+    }
+
+    /// Follows a move; the stream itself may last longer than the timeout.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn watch(&self, id: &str) -> Result<Streaming<v1::MoveRecord>, Failure> {
+        self.settle(self.client().watch_move(v1::MoveName { id: id.into() })).await
+    }
+}
+
+/// Waits for the answer of `peer` to a call.
+///
+/// # Errors
+/// A refusal, a lost connection, or no answer in time.
+pub async fn settle<T>(
+    peer: &str,
+    timeout: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(Failure::from_status(peer, &status)),
+        Err(_) => {
+            Err(Failure::unreachable(format!("{peer} gave no answer within {} s", timeout.as_secs_f64()))
+                .remedy("raise --timeout, or look at its log"))
+        }
+    }
+}
