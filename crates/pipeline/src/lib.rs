@@ -21,7 +21,8 @@
 //! | File | Does |
 //! |---|---|
 //! | `classify` | first look at a frame, without side effects |
-//! | `access` | frames from VMs |
+//! | `access` | frames from VMs: the passes, the decision in full, the cold path |
+//! | `wish` | what a frame from a VM asks for |
 //! | `port` | which MACs and addresses a port's VM may send from |
 //! | `overlay` | frames from an uplink, VXLAN to us |
 //! | `underlay` | frames from an uplink that are not; the exception port |
@@ -32,7 +33,7 @@
 //! | `handover` | VMs with a special entry: hold, drain, forward in flight; `tick` |
 //! | `offload` | frames that a guest left unfinished, or in several pieces |
 //! | `too_big` | what does not fit the way: the sender is told |
-//! | `trace` | what would happen to a frame, and why |
+//! | `trace` | what would happen to a frame, and why: its steps, the walk, the text |
 #![forbid(unsafe_code)]
 
 mod access;
@@ -52,6 +53,7 @@ mod run;
 mod too_big;
 pub mod trace;
 mod underlay;
+mod wish;
 
 pub use classify::DEFAULT_TTL;
 pub use trace::{Trace, trace};
