@@ -7,43 +7,26 @@
 //! Numbers of VNs and tunnels are dense. One that was given up is given out again only when all
 //! workers have applied its removal.
 
+mod tunnels;
+mod vms;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::Policy;
-use godwit_tables::update::{HoldLimits, Key, PortIdx, PortRole, Shares, TunnelIdx, Update, VmState, VnIdx};
-use godwit_wire::outer::OuterHeader;
-use godwit_wire::{Instant, Mac, Rate, Span, Vni};
+use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_wire::{Mac, Rate, Span, Vni};
 
 use crate::bindings::Bindings;
 use crate::config::WorkerSet;
 
+use tunnels::{Tunnel, way_updates};
+pub(crate) use tunnels::{TunnelWay, TunnelWays};
+use vms::answer_update;
+pub(crate) use vms::{Answer, tunnel_of};
+
 /// Between two requests for silent hosts that one NVE floods in one VN: ten a second (R31).
 const SILENT_GAP_MS: u64 = 100;
-
-/// What a worker answers on an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Answer {
-    Owner { mac: Mac, router: bool },
-    Absent { until: Instant },
-}
-
-/// All ways of a tunnel (R95): none while no next hop answers, one for all flows, or several that share them.
-#[derive(Clone, PartialEq, Default, Debug)]
-pub(crate) struct TunnelWays {
-    /// Each with its place, which it keeps while it is there.
-    pub(crate) ways: Vec<(u8, TunnelWay)>,
-    /// By which place each share of the flows goes, where there are several.
-    pub(crate) shares: Option<Shares>,
-}
-
-/// A resolved tunnel.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct TunnelWay {
-    pub(crate) uplink: PortIdx,
-    pub(crate) mtu: u16,
-    pub(crate) header: OuterHeader,
-}
 
 #[derive(Debug)]
 struct Vn {
@@ -52,16 +35,6 @@ struct Vn {
     transparent_vlan: bool,
     flood_silent: bool,
     replicas: BTreeSet<TunnelIdx>,
-}
-
-#[derive(Debug)]
-struct Tunnel {
-    remote: IpAddr,
-    ways: TunnelWays,
-    /// Where its IPv4 packets go (R4).
-    twin: Option<TunnelIdx>,
-    /// VM entries, replication lists and tunnels that name it.
-    users: u32,
 }
 
 /// Dense numbers.
@@ -275,183 +248,6 @@ impl Router {
         }
     }
 
-    // ---- VMs and addresses ----
-
-    /// What the workers do with a VM's frames.
-    pub(crate) fn vm(&self, key: Key) -> Option<VmState> {
-        self.vms.get(&key).copied()
-    }
-
-    /// Sets what the workers do with a VM's frames; `None` forgets it.
-    pub(crate) fn set_vm(&mut self, key: Key, state: Option<VmState>) {
-        let old = match state {
-            Some(s) => self.vms.insert(key, s),
-            None => self.vms.remove(&key),
-        };
-        if old == state {
-            return;
-        }
-        self.count_use(state.and_then(tunnel_of), 1);
-        match state {
-            Some(state) => self.emit(Update::VmSet { key, state }),
-            None => self.emit(Update::VmRemove { key }),
-        }
-        self.count_use(old.and_then(tunnel_of), -1);
-    }
-
-    /// A VM of this NVE has come by a move, as the directory knows now.
-    pub(crate) fn settle_vm(&mut self, key: Key, hold: HoldLimits) {
-        if matches!(self.vms.get(&key), Some(VmState::Local { .. })) {
-            self.emit(Update::VmSettle { key, hold });
-        }
-    }
-
-    /// The workers have forgotten a negative entry by themselves.
-    pub(crate) fn absent_expired(&mut self, key: Key) {
-        if matches!(self.vms.get(&key), Some(VmState::Absent { .. })) {
-            self.vms.remove(&key);
-        }
-    }
-
-    /// Has an entry that is watched watched once more, in case that a worker's word of its use was lost (R40).
-    pub(crate) fn watch_again(&mut self, key: Key) {
-        if let Some(state @ VmState::Ageing { .. }) = self.vm(key) {
-            self.emit(Update::VmSet { key, state });
-        }
-    }
-
-    /// Tells a worker once more what it should know; false: nothing is known.
-    pub(crate) fn repeat_vm(&mut self, worker: usize, key: Key) -> bool {
-        let state = self.vms.get(&key).copied().filter(|s| !matches!(s, VmState::Absent { .. }));
-        if let Some(state) = state {
-            self.updates.push((worker, Update::VmSet { key, state }));
-        }
-        state.is_some()
-    }
-
-    /// Sets what is answered on an address; `None` forgets it.
-    pub(crate) fn set_answer(&mut self, vn: VnIdx, ip: IpAddr, answer: Option<Answer>) {
-        let old = match answer {
-            Some(a) => self.answers.insert((vn, ip), a),
-            None => self.answers.remove(&(vn, ip)),
-        };
-        if old == answer {
-            return;
-        }
-        match answer {
-            Some(answer) => self.emit(answer_update(vn, ip, answer)),
-            None => self.emit(Update::NeighborRemove { vn, ip }),
-        }
-    }
-
-    /// The workers have an answer on an address.
-    pub(crate) fn has_answer(&self, vn: VnIdx, ip: IpAddr) -> bool {
-        self.answers.contains_key(&(vn, ip))
-    }
-
-    /// The workers have forgotten a negative answer by themselves.
-    pub(crate) fn absent_ip_expired(&mut self, vn: VnIdx, ip: IpAddr) {
-        if matches!(self.answers.get(&(vn, ip)), Some(Answer::Absent { .. })) {
-            self.answers.remove(&(vn, ip));
-        }
-    }
-
-    /// Who is answered for on an address.
-    pub(crate) fn owner(&self, vn: VnIdx, ip: IpAddr) -> Option<(Mac, bool)> {
-        match self.answers.get(&(vn, ip)) {
-            Some(Answer::Owner { mac, router }) => Some((*mac, *router)),
-            _ => None,
-        }
-    }
-
-    /// Tells a worker once more who has an address; false: nothing is known.
-    pub(crate) fn repeat_answer(&mut self, worker: usize, vn: VnIdx, ip: IpAddr) -> bool {
-        let answer = self.answers.get(&(vn, ip)).copied().filter(|a| matches!(a, Answer::Owner { .. }));
-        if let Some(answer) = answer {
-            self.updates.push((worker, answer_update(vn, ip, answer)));
-        }
-        answer.is_some()
-    }
-
-    /// Sets the tunnels that get copies of a VN's broadcast and multicast frames (R60).
-    pub(crate) fn set_replicas(&mut self, vn: VnIdx, wanted: BTreeSet<TunnelIdx>) {
-        let Some(v) = self.vns.get_mut(&vn) else { return };
-        let old = core::mem::replace(&mut v.replicas, wanted.clone());
-        for &tunnel in wanted.difference(&old) {
-            self.count_use(Some(tunnel), 1);
-            self.emit(Update::ReplicaAdd { vn, tunnel });
-        }
-        for &tunnel in old.difference(&wanted) {
-            self.emit(Update::ReplicaRemove { vn, tunnel });
-            self.count_use(Some(tunnel), -1);
-        }
-    }
-
-    // ---- Tunnels ----
-
-    /// The tunnel to a locator.
-    pub(crate) fn tunnel(&self, remote: IpAddr) -> Option<TunnelIdx> {
-        self.by_remote.get(&remote).copied()
-    }
-
-    /// The locator behind a tunnel.
-    pub(crate) fn remote(&self, tunnel: TunnelIdx) -> Option<IpAddr> {
-        self.tunnels.get(&tunnel).map(|t| t.remote)
-    }
-
-    /// Adds a tunnel; `None`: all numbers are in use.
-    pub(crate) fn add_tunnel(&mut self, remote: IpAddr, ways: TunnelWays) -> Option<TunnelIdx> {
-        let tunnel = TunnelIdx(self.tunnel_numbers.take(u32::MAX)?);
-        self.by_remote.insert(remote, tunnel);
-        way_updates(tunnel, remote, None, &ways).into_iter().for_each(|u| self.emit(u));
-        self.tunnels.insert(tunnel, Tunnel { remote, ways, twin: None, users: 0 });
-        Some(tunnel)
-    }
-
-    /// A tunnel's next hops were resolved, changed or got lost.
-    pub(crate) fn set_ways(&mut self, tunnel: TunnelIdx, ways: TunnelWays) {
-        let Some(t) = self.tunnels.get_mut(&tunnel).filter(|t| t.ways != ways) else { return };
-        let updates = way_updates(tunnel, t.remote, Some(&t.ways), &ways);
-        t.ways = ways;
-        updates.into_iter().for_each(|u| self.emit(u));
-    }
-
-    /// Sets where the IPv4 packets for a tunnel go (R4).
-    pub(crate) fn set_twin(&mut self, tunnel: TunnelIdx, twin: Option<TunnelIdx>) {
-        let Some(t) = self.tunnels.get_mut(&tunnel).filter(|t| t.twin != twin) else { return };
-        let old = core::mem::replace(&mut t.twin, twin);
-        self.count_use(twin, 1);
-        self.emit(Update::TunnelTwin { tunnel, twin });
-        self.count_use(old, -1);
-    }
-
-    /// Tunnels that no VM entry, no replication list and no other tunnel names.
-    pub(crate) fn unused_tunnels(&self) -> impl Iterator<Item = (TunnelIdx, IpAddr)> + '_ {
-        self.tunnels.iter().filter(|(_, t)| t.users == 0).map(|(idx, t)| (*idx, t.remote))
-    }
-
-    /// Removes an unused tunnel; its number is to be freed once that is applied. False: it is used.
-    pub(crate) fn remove_tunnel(&mut self, tunnel: TunnelIdx) -> bool {
-        let Some(t) = self.tunnels.get(&tunnel).filter(|t| t.users == 0) else { return false };
-        let twin = t.twin;
-        self.by_remote.remove(&t.remote);
-        self.tunnels.remove(&tunnel);
-        self.emit(Update::TunnelRemove { tunnel });
-        self.count_use(twin, -1);
-        true
-    }
-
-    /// Its removal is applied everywhere.
-    pub(crate) fn free_tunnel(&mut self, tunnel: TunnelIdx) {
-        self.tunnel_numbers.free.insert(tunnel.0);
-    }
-
-    fn count_use(&mut self, tunnel: Option<TunnelIdx>, by: i32) {
-        if let Some(t) = tunnel.and_then(|t| self.tunnels.get_mut(&t)) {
-            t.users = t.users.saturating_add_signed(by);
-        }
-    }
-
     // ---- Workers ----
 
     /// A worker with empty tables is told everything, in an order in which nothing names what is
@@ -496,51 +292,4 @@ fn policy_updates(port: PortIdx, policy: &Policy) -> impl Iterator<Item = Update
     let (count, rate) = (policy.rules.len() as u8, Rate::per_second(policy.rate, policy.burst));
     let (default, dscp) = (policy.default, policy.dscp);
     rules.chain([Update::PolicySet { port, rules: count, default, rate, dscp }])
-}
-
-/// The tunnel that an entry names.
-pub(crate) fn tunnel_of(state: VmState) -> Option<TunnelIdx> {
-    match state {
-        VmState::Remote { tunnel } | VmState::Ageing { tunnel } | VmState::Departed { tunnel, .. } => {
-            Some(tunnel)
-        }
-        VmState::Expected { via, .. } => via,
-        VmState::Local { .. } | VmState::Paused { .. } | VmState::Absent { .. } => None,
-    }
-}
-
-/// What leads a worker from a tunnel's old ways, if it knows any, to the new ones. No flow is sent by a way that
-/// is in neither: a way is told before a share names it, and taken back after.
-fn way_updates(tunnel: TunnelIdx, remote: IpAddr, old: Option<&TunnelWays>, new: &TunnelWays) -> Vec<Update> {
-    let Some(&(_, first)) = new.ways.first() else { return vec![Update::TunnelPending { tunnel, remote }] };
-    let set =
-        |w: TunnelWay| Update::TunnelSet { tunnel, uplink: w.uplink, remote, mtu: w.mtu, header: w.header };
-    let known = old.and_then(|o| o.ways.first()).map(|(_, w)| *w);
-    let told = old.filter(|o| o.shares.is_some());
-    // Without any way so far, frames may wait for the first.
-    let mut updates = Vec::new();
-    if known.is_none() {
-        updates.push(set(first));
-    }
-    if new.shares.is_some() {
-        let fresh = new.ways.iter().filter(|w| !told.is_some_and(|o| o.ways.contains(w)));
-        updates.extend(fresh.map(|&(at, w)| {
-            let TunnelWay { uplink, mtu, header } = w;
-            Update::TunnelWay { tunnel, at, uplink, mtu, header }
-        }));
-    }
-    if known.is_some_and(|k| k != first) {
-        updates.push(set(first));
-    }
-    if new.shares != told.and_then(|o| o.shares) {
-        updates.push(Update::TunnelSpread { tunnel, shares: new.shares });
-    }
-    updates
-}
-
-fn answer_update(vn: VnIdx, ip: IpAddr, answer: Answer) -> Update {
-    match answer {
-        Answer::Owner { mac, router } => Update::NeighborSet { vn, ip, mac, router },
-        Answer::Absent { until } => Update::NeighborAbsent { vn, ip, until },
-    }
 }
