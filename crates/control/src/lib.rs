@@ -1,5 +1,5 @@
-//! The NVE's control plane: mobility state machine, directory mirror, underlay neighbors, update
-//! router, NVA session.
+//! The NVE's control plane: mobility state machine, directory mirror, underlay neighbors, desired
+//! state of the workers, NVA session.
 //!
 //! [`Nve`] is the whole of it without I/O: inputs and the time go in, wanted effects come out. The
 //! switch process runs it behind the NVA session; tests and the simulator run the same struct.
@@ -11,6 +11,7 @@ mod binds;
 mod channel;
 pub mod config;
 mod counts;
+mod desired;
 mod heralds;
 pub mod io;
 mod lives;
@@ -21,7 +22,6 @@ mod nve;
 mod queries;
 mod records;
 mod refusals;
-mod router;
 mod rumours;
 #[cfg(feature = "session")]
 pub mod session;

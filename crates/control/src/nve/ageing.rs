@@ -98,8 +98,8 @@ impl Nve {
             Stage::Fresh => self.watch(key, life, out),
             Stage::Watched => {
                 // A worker's word may have been lost.
-                if let Some(vn) = self.router.vn(key.vni) {
-                    self.router.watch_again(Key::new(vn, key.mac));
+                if let Some(vn) = self.desired.vn(key.vni) {
+                    self.desired.watch_again(Key::new(vn, key.mac));
                 }
                 self.timers.set(Timer::Life(key), Some(life.end));
             }

@@ -1,8 +1,8 @@
 //! The pure core of an NVE's control.
 //!
 //! Every input goes the same way: it changes what we know (the mirror, a VM's machine, a neighbor),
-//! then what the workers should have follows from the whole of what we know (`sync`), and the router
-//! sends the difference. So an input that comes twice, or after a reconnect, changes nothing.
+//! then what the workers should have follows from the whole of what we know (`sync`), and its
+//! difference to the desired state so far is sent. So an input that comes twice, or after a reconnect, changes nothing.
 
 mod ageing;
 mod bind;
@@ -35,6 +35,7 @@ use crate::binds::{Binds, Wanted};
 use crate::channel::Channel;
 use crate::config::NveConfig;
 use crate::counts::Counts;
+use crate::desired::DesiredState;
 use crate::heralds::Heralds;
 use crate::io::{Input, Level, Outputs};
 use crate::lives::Lives;
@@ -42,7 +43,6 @@ use crate::mirror::Mirror;
 use crate::mobility::{Action, Ctx, Vm};
 use crate::queries::{Asked, Queries};
 use crate::refusals::Refusals;
-use crate::router::Router;
 use crate::rumours::Rumours;
 use crate::timers::Timers;
 use crate::underlay::Underlay;
@@ -147,7 +147,7 @@ pub struct Nve {
     rarp: BTreeMap<VmKey, (PortIdx, Instant)>,
     /// RARP replies sent: each looks for its VN's gateway.
     rarp_replies: Bucket,
-    router: Router,
+    desired: DesiredState,
     barriers: Barriers,
     timers: Timers<Timer>,
     /// Number of the last claim or query.
@@ -189,7 +189,7 @@ impl Nve {
     /// An NVE without ports.
     pub fn new(config: NveConfig) -> Nve {
         Nve {
-            router: Router::new(config.workers),
+            desired: DesiredState::new(config.workers),
             now: Instant(0),
             wall_us: 0,
             session: Session::default(),
@@ -288,9 +288,9 @@ impl Nve {
             }
             // All workers have everything at this stage, whoever polls a port.
             Input::PortWorkers { .. } | Input::Tick => {}
-            Input::WorkerJoined { worker } => self.router.worker_joined(worker),
+            Input::WorkerJoined { worker } => self.desired.worker_joined(worker),
             Input::WorkerLeft { worker } => {
-                self.router.worker_left(worker);
+                self.desired.worker_left(worker);
                 let released = self.barriers.worker_left(worker);
                 self.release(released, out);
             }
@@ -340,12 +340,12 @@ impl Nve {
             if !self.barriers.is_wanted() {
                 break;
             }
-            match self.barriers.issue(self.router.workers()) {
-                Ok(token) => out.barriers.extend(self.router.workers().iter().map(|w| (w, token))),
+            match self.barriers.issue(self.desired.workers()) {
+                Ok(token) => out.barriers.extend(self.desired.workers().iter().map(|w| (w, token))),
                 Err(released) => self.release(released, out),
             }
         }
-        out.updates.append(&mut self.router.take_updates());
+        out.updates.append(&mut self.desired.take_updates());
         out.frames.append(&mut self.underlay.take_frames());
     }
 
@@ -357,8 +357,8 @@ impl Nve {
                 }
                 After::Ack { .. } => {}
                 After::Claim { key, seq } => self.with_known_vm(key, out, |vm, cx| vm.gate_open(seq, cx)),
-                After::FreeVn(vn) => self.router.free_vn(vn),
-                After::FreeTunnel(tunnel) => self.router.free_tunnel(tunnel),
+                After::FreeVn(vn) => self.desired.free_vn(vn),
+                After::FreeTunnel(tunnel) => self.desired.free_tunnel(tunnel),
             }
         }
     }

@@ -454,15 +454,15 @@ impl Nve {
     fn negative_unless_known(&mut self, asked: Asked, lifetime_ms: u64, out: &mut Outputs) {
         let life = Span::from_ms(lifetime_ms).min(self.config.neg_life).max(MIN_NEGATIVE);
         let until = self.now + life;
-        let Some(vn) = self.router.vn(asked.vni()) else { return };
+        let Some(vn) = self.desired.vn(asked.vni()) else { return };
         match asked {
-            Asked::Mac(vni, mac) if self.router.vm(Key::new(vn, mac)).is_none() => {
+            Asked::Mac(vni, mac) if self.desired.vm(Key::new(vn, mac)).is_none() => {
                 let evicted = self.mirror.set_absent(VmKey { vni, mac }, until);
                 for key in evicted.into_iter().chain([VmKey { vni, mac }]) {
                     self.sync_vm(key, out);
                 }
             }
-            Asked::Ip(vni, ip) if !self.router.has_answer(vn, ip) => {
+            Asked::Ip(vni, ip) if !self.desired.has_answer(vn, ip) => {
                 let evicted = self.mirror.set_absent_ip(vni, ip, until);
                 for ip in evicted.into_iter().chain([ip]) {
                     self.sync_ip(vni, ip);

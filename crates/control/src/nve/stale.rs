@@ -122,7 +122,7 @@ impl Nve {
     /// A frame came for what is not here and has no forward entry (R43 F).
     pub(super) fn not_local(&mut self, worker: usize, at: Key, sender: IpAddr, out: &mut Outputs) {
         // Known, there is nothing to do but to drop; unknown, we learn at least where it is (R42).
-        if self.router.vm(at).is_none() {
+        if self.desired.vm(at).is_none() {
             self.miss_mac(worker, at);
         }
         let Some(key) = self.vm_key(at) else { return };

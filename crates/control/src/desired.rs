@@ -1,7 +1,7 @@
-//! Which update goes to which worker, and the numbers that updates use.
+//! The desired state of all workers, which update goes to which of them, and the numbers that updates use.
 //!
-//! The router keeps the state that every worker should have and sends only differences to it; a
-//! worker that joins gets all of it. At this stage each worker has everything: remote locations could
+//! A change of the state that every worker should have is sent as a difference; a worker that joins
+//! gets all of it. At this stage each worker has everything: remote locations could
 //! go only to the workers that poll a port of their VN, and this is the one place that would know.
 //!
 //! Numbers of VNs and tunnels are dense. One that was given up is given out again only when all
@@ -57,9 +57,9 @@ impl Numbers {
     }
 }
 
-/// The wanted state of all workers, and the updates that lead to it.
+/// The desired state of all workers, and the updates that lead to it.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub(crate) struct DesiredState {
     workers: WorkerSet,
     vn_numbers: Numbers,
     tunnel_numbers: Numbers,
@@ -77,9 +77,9 @@ pub(crate) struct Router {
     updates: Vec<(usize, Update)>,
 }
 
-impl Router {
-    pub(crate) fn new(workers: WorkerSet) -> Router {
-        Router {
+impl DesiredState {
+    pub(crate) fn new(workers: WorkerSet) -> DesiredState {
+        DesiredState {
             workers,
             vn_numbers: Numbers::default(),
             tunnel_numbers: Numbers::default(),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use godwit_tables::update::{PortIdx, Shares, TunnelIdx, Update, VnIdx};
 use godwit_wire::outer::OuterHeader;
 
-use super::Router;
+use super::DesiredState;
 
 /// All ways of a tunnel (R95): none while no next hop answers, one for all flows, or several that share them.
 #[derive(Clone, PartialEq, Default, Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Tunnel {
     pub(super) users: u32,
 }
 
-impl Router {
+impl DesiredState {
     /// Sets the tunnels that get copies of a VN's broadcast and multicast frames (R60).
     pub(crate) fn set_replicas(&mut self, vn: VnIdx, wanted: BTreeSet<TunnelIdx>) {
         let Some(v) = self.vns.get_mut(&vn) else { return };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use godwit_tables::update::{HoldLimits, Key, TunnelIdx, Update, VmState, VnIdx};
 use godwit_wire::{Instant, Mac};
 
-use super::Router;
+use super::DesiredState;
 
 /// What a worker answers on an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,7 +14,7 @@ pub(crate) enum Answer {
     Absent { until: Instant },
 }
 
-impl Router {
+impl DesiredState {
     /// What the workers do with a VM's frames.
     pub(crate) fn vm(&self, key: Key) -> Option<VmState> {
         self.vms.get(&key).copied()
