@@ -5,6 +5,7 @@
 //! switch process runs it behind the NVA session; tests and the simulator run the same struct.
 #![forbid(unsafe_code)]
 
+mod announcer;
 mod barrier;
 mod bindings;
 mod binds;
@@ -12,7 +13,6 @@ mod channel;
 pub mod config;
 mod counts;
 mod desired;
-mod heralds;
 pub mod io;
 mod lives;
 mod mirror;

@@ -286,11 +286,11 @@ impl Nve {
     /// unsolicited advertisement in the new owner's name (R24). Local ports only: other NVEs have the
     /// directory's word.
     pub(super) fn tell_local_vms(&mut self, out: &mut Outputs) {
-        let untold = self.heralds.take_dropped();
+        let untold = self.announcer.take_dropped();
         if untold > 0 {
             self.alarm(format!("{untold} changed owners of addresses were too many to tell local VMs"), out);
         }
-        while let Some((vni, ip)) = self.heralds.next(self.now) {
+        while let Some((vni, ip)) = self.announcer.next(self.now) {
             let owner = self.desired.vn(vni).and_then(|vn| self.desired.owner(vn, ip));
             let Some((mac, router)) = owner else { continue };
             let mut buf = [0; ndp::MAX_FRAME_LEN];
@@ -304,7 +304,7 @@ impl Nve {
                 _ => None,
             };
             let ports: Vec<PortIdx> = self.vms_of(vni).filter_map(running).collect();
-            self.heralds.told(self.now, ports.len());
+            self.announcer.told(self.now, ports.len());
             out.note(Level::Info, format!("VN {vni}: {ip} is at {mac} now: {} local VMs told", ports.len()));
             out.frames.extend(ports.into_iter().map(|port| (port, buf[..n].to_vec())));
         }

@@ -30,13 +30,13 @@ use godwit_model::{Locators, Policy, Version, VmKey, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Instant, Span, Vni};
 
+use crate::announcer::Announcer;
 use crate::barrier::{After, Barriers};
 use crate::binds::{Binds, Wanted};
 use crate::channel::Channel;
 use crate::config::NveConfig;
 use crate::counts::Counts;
 use crate::desired::DesiredState;
-use crate::heralds::Heralds;
 use crate::io::{Input, Level, Outputs};
 use crate::lives::Lives;
 use crate::mirror::Mirror;
@@ -140,7 +140,7 @@ pub struct Nve {
     /// Lives of pulled records (R40).
     lives: Lives,
     underlay: Underlay,
-    heralds: Heralds,
+    announcer: Announcer,
     /// Policies that the NVA has told (R23).
     policies: BTreeMap<String, Policy>,
     /// VMs that asked for their own address and wait for the directory, with the end of their patience (R27).
@@ -204,7 +204,7 @@ impl Nve {
             queries: Queries::default(),
             lives: Lives::default(),
             underlay: Underlay::new(config.locators, config.liveness),
-            heralds: Heralds::default(),
+            announcer: Announcer::default(),
             policies: BTreeMap::new(),
             rarp: BTreeMap::new(),
             rarp_replies: Bucket::default(),
@@ -247,8 +247,8 @@ impl Nve {
 
     /// When to call [`Nve::handle`] with `Input::Tick` at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let heralds = self.heralds.due(self.now);
-        [self.timers.next(), self.underlay.deadline(), heralds].into_iter().flatten().min()
+        let announcement = self.announcer.due(self.now);
+        [self.timers.next(), self.underlay.deadline(), announcement].into_iter().flatten().min()
     }
 
     /// What it was configured with.

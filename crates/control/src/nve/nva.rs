@@ -444,7 +444,7 @@ impl Nve {
         if !self.is_pulled(vni) {
             return;
         }
-        for ip in self.heralds.had(vni, mac) {
+        for ip in self.announcer.had(vni, mac) {
             self.ask_within_bounds(Asked::Ip(vni, ip));
         }
     }

@@ -106,7 +106,7 @@ impl Nve {
             self.follow_life(key);
         }
         self.rumours.forget(|key| key.vni == vni);
-        self.heralds.forget_vn(vni);
+        self.announcer.forget_vn(vni);
     }
 
     pub(super) fn vms_of(&self, vni: Vni) -> impl Iterator<Item = (&VmKey, &Vm)> {
@@ -258,7 +258,7 @@ impl Nve {
         let new = if let Some(Answer::Owner { mac, .. }) = answer { Some(mac) } else { None };
         let old = self.desired.owner(vn, ip).map(|(mac, _)| mac);
         if old != new {
-            self.heralds.changed(vni, ip, old, new);
+            self.announcer.changed(vni, ip, old, new);
         }
         self.desired.set_answer(vn, ip, answer);
     }
