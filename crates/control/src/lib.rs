@@ -22,10 +22,10 @@ mod nve;
 mod queries;
 mod records;
 mod refusals;
-mod rumours;
 #[cfg(feature = "session")]
 pub mod session;
 mod timers;
+mod unconfirmed;
 mod underlay;
 pub mod view;
 

@@ -166,7 +166,7 @@ impl Nve {
         self.timers.set(Timer::Life(key), None);
         let Some(version) = self.mirror.record(key).map(|r| r.version) else { return };
         if let Some(old) = self.mirror.removed(key, version) {
-            self.settle_rumours(key, None);
+            self.settle_unconfirmed(key, None);
             self.directory_changed(key, Touched::of(&old), out);
         }
     }

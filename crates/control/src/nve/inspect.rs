@@ -64,9 +64,12 @@ impl Nve {
             hops: locator.map(|l| self.hops_to(l)).unwrap_or_default(),
             version: record.map_or(Version::ZERO, |r| r.version),
             expires: until.filter(|t| *t != Instant::NEVER).map(|t| t.since(now)),
-            suspect: self.rumours.is_suspect(key),
+            suspect: self.unconfirmed.is_suspect(key),
             unconfirmed: state == EntryState::Remote
-                && self.rumours.hearsay(key).is_some_and(|h| record.is_none_or(|r| h.version > r.version)),
+                && self
+                    .unconfirmed
+                    .hearsay(key)
+                    .is_some_and(|h| record.is_none_or(|r| h.version > r.version)),
             ips: record.into_iter().flat_map(VmRecord::addresses).map(|(ip, _)| ip).collect(),
             handover: vm.map(|v| v.handover.counts()).unwrap_or_default(),
         })

@@ -43,8 +43,8 @@ use crate::mirror::Mirror;
 use crate::mobility::{Action, Ctx, Vm};
 use crate::queries::{Asked, Queries};
 use crate::refusals::Refusals;
-use crate::rumours::Rumours;
 use crate::timers::Timers;
+use crate::unconfirmed::Unconfirmed;
 use crate::underlay::Underlay;
 
 /// Reports that wait for a session; the oldest goes first.
@@ -163,7 +163,7 @@ pub struct Nve {
     /// Datagrams to and from other NVEs.
     channel: Channel,
     /// What they say and the directory has not confirmed.
-    rumours: Rumours,
+    unconfirmed: Unconfirmed,
     /// What VMs use by their own word and the directory has not granted (R92, R93).
     binds: Binds,
     /// What they use and might not (R65).
@@ -216,7 +216,7 @@ impl Nve {
             reports: VecDeque::new(),
             idle_tunnels: BTreeSet::new(),
             channel: Channel::default(),
-            rumours: Rumours::default(),
+            unconfirmed: Unconfirmed::default(),
             binds: Binds::default(),
             refusals: Refusals::default(),
             checks: check::Checks::default(),

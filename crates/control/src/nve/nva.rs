@@ -315,7 +315,7 @@ impl Nve {
         if active {
             self.settle_questions(&record);
         }
-        let heard = self.settle_rumours(key, Some(record.version));
+        let heard = self.settle_unconfirmed(key, Some(record.version));
         if let Some(kept) = self.prepared.get_mut(&key).filter(|kept| kept.version < record.version) {
             kept.clone_from(&record);
         }
@@ -366,7 +366,7 @@ impl Nve {
             self.doubt_pulled(vni, &keys, out);
         } else {
             for gone in unconfirmed {
-                self.settle_rumours(gone.key, None);
+                self.settle_unconfirmed(gone.key, None);
                 self.directory_changed(gone.key, Touched::of(&gone), out);
             }
         }
@@ -388,7 +388,7 @@ impl Nve {
             Change::Removed { key, version } if key.vni == vni => {
                 self.prepared.remove(&key);
                 if let Some(old) = self.mirror.removed(key, version) {
-                    self.settle_rumours(key, None);
+                    self.settle_unconfirmed(key, None);
                     self.directory_changed(key, Touched::of(&old), out);
                 }
             }
@@ -427,7 +427,7 @@ impl Nve {
             (None, Asked::Ip(vni, ip)) => self.doubt_owners(vni, ip),
         }
         if let Asked::Mac(vni, mac) = asked
-            && self.settle_rumours(VmKey { vni, mac }, None)
+            && self.settle_unconfirmed(VmKey { vni, mac }, None)
         {
             // The directory contradicts what another NVE said.
             self.sync_vm(VmKey { vni, mac }, out);

@@ -105,7 +105,7 @@ impl Nve {
         for key in aged {
             self.follow_life(key);
         }
-        self.rumours.forget(|key| key.vni == vni);
+        self.unconfirmed.forget(|key| key.vni == vni);
         self.announcer.forget_vn(vni);
     }
 
@@ -219,7 +219,7 @@ impl Nve {
         let record = self.mirror.record(key).filter(|r| r.state == BindingState::Active);
         let elsewhere = record.and_then(|r| r.location.as_ref()).filter(|l| l.nve != self.config.nve);
         // What another NVE said of late, if the directory has nothing as new (R47).
-        let heard = self.rumours.hearsay(key).filter(|h| record.is_none_or(|r| h.version > r.version));
+        let heard = self.unconfirmed.hearsay(key).filter(|h| record.is_none_or(|r| h.version > r.version));
         match heard.map(|h| h.to).or(elsewhere.map(|l| l.locators)) {
             Some(locators) => match self.tunnel_to(key, locators, out) {
                 Some(tunnel) if self.lives.is_watched(key) => Some(VmState::Ageing { tunnel }),
