@@ -14,7 +14,7 @@ pub mod config;
 mod counts;
 mod desired;
 pub mod io;
-mod lives;
+mod lifetimes;
 mod mirror;
 mod mobility;
 mod negatives;

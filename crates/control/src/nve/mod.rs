@@ -38,7 +38,7 @@ use crate::config::NveConfig;
 use crate::counts::Counts;
 use crate::desired::DesiredState;
 use crate::io::{Input, Level, Outputs};
-use crate::lives::Lives;
+use crate::lifetimes::Lifetimes;
 use crate::mirror::Mirror;
 use crate::mobility::{Action, Ctx, Vm};
 use crate::queries::{Asked, Queries};
@@ -69,8 +69,8 @@ enum Timer {
     Headless,
     /// An entry that another NVE put in doubt.
     Suspect(VmKey),
-    /// The next stage of a pulled record's life (R40).
-    Life(VmKey),
+    /// The next stage of a pulled record's lifetime (R40).
+    Lifetime(VmKey),
     /// A request for an address or a virtual MAC (R92, R93).
     Bind(Wanted),
     /// Addresses that a VM has learned (R93).
@@ -137,8 +137,8 @@ pub struct Nve {
     lingering: BTreeSet<Vni>,
     mirror: Mirror,
     queries: Queries,
-    /// Lives of pulled records (R40).
-    lives: Lives,
+    /// Lifetimes of pulled records (R40).
+    lifetimes: Lifetimes,
     underlay: Underlay,
     announcer: Announcer,
     /// Policies that the NVA has told (R23).
@@ -202,7 +202,7 @@ impl Nve {
             lingering: BTreeSet::new(),
             mirror: Mirror::default(),
             queries: Queries::default(),
-            lives: Lives::default(),
+            lifetimes: Lifetimes::default(),
             underlay: Underlay::new(config.locators, config.liveness),
             announcer: Announcer::default(),
             policies: BTreeMap::new(),
@@ -325,7 +325,7 @@ impl Nve {
                 Timer::Report => self.report(out),
                 Timer::Headless => self.headless(out),
                 Timer::Suspect(key) => self.suspect_due(key),
-                Timer::Life(key) => self.life_due(key, out),
+                Timer::Lifetime(key) => self.lifetime_due(key, out),
                 Timer::Bind(wanted) => self.bind_due(wanted, out),
                 Timer::Addresses(key) => self.addresses_due(key, out),
                 Timer::Guard => self.guard_over(out),

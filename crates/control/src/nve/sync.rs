@@ -101,7 +101,7 @@ impl Nve {
             self.barriers.after_applied(After::FreeVn(vn));
         }
         self.mirror.remove_vn(vni);
-        let aged: Vec<VmKey> = self.lives.of_vn(vni).collect();
+        let aged: Vec<VmKey> = self.lifetimes.of_vn(vni).collect();
         for key in aged {
             self.follow_life(key);
         }
@@ -222,7 +222,7 @@ impl Nve {
         let heard = self.unconfirmed.hearsay(key).filter(|h| record.is_none_or(|r| h.version > r.version));
         match heard.map(|h| h.to).or(elsewhere.map(|l| l.locators)) {
             Some(locators) => match self.tunnel_to(key, locators, out) {
-                Some(tunnel) if self.lives.is_watched(key) => Some(VmState::Ageing { tunnel }),
+                Some(tunnel) if self.lifetimes.is_watched(key) => Some(VmState::Ageing { tunnel }),
                 Some(tunnel) => Some(VmState::Remote { tunnel }),
                 None => self.unreachable_state(),
             },
