@@ -17,7 +17,7 @@ pub mod io;
 mod lifetimes;
 mod mirror;
 mod mobility;
-mod negatives;
+mod negative_cache;
 mod nve;
 mod queries;
 mod records;

@@ -10,10 +10,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use godwit_model::{Gateway, LearningOf, Location, Locators, NveId, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
-use crate::negatives::Negatives;
+use crate::negative_cache::NegativeCache;
 
 /// Negative answers that a VN keeps of each kind.
-const MAX_NEGATIVES: usize = 16_384;
+const NEGATIVE_CACHE_SIZE: usize = 16_384;
 
 /// Whether a record changed what we know.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,8 +72,8 @@ struct VnMirror {
     members: BTreeMap<NveId, Locators>,
     /// Those of them that only forward for VMs that left them (R17).
     lingering: BTreeSet<NveId>,
-    absent: Negatives<Mac>,
-    absent_ip: Negatives<IpAddr>,
+    absent: NegativeCache<Mac>,
+    absent_ip: NegativeCache<IpAddr>,
 }
 
 impl VnMirror {
@@ -92,8 +92,8 @@ impl VnMirror {
             by_mac: BTreeMap::new(),
             members: BTreeMap::new(),
             lingering: BTreeSet::new(),
-            absent: Negatives::new(MAX_NEGATIVES),
-            absent_ip: Negatives::new(MAX_NEGATIVES),
+            absent: NegativeCache::new(NEGATIVE_CACHE_SIZE),
+            absent_ip: NegativeCache::new(NEGATIVE_CACHE_SIZE),
         }
     }
 
@@ -482,7 +482,7 @@ impl Mirror {
 
     /// Negative answers whose life is over are forgotten; `Instant::NEVER` takes all (R36). Returns
     /// the MACs and addresses.
-    pub(crate) fn expire_negatives(&mut self, now: Instant) -> (Vec<VmKey>, Vec<(Vni, IpAddr)>) {
+    pub(crate) fn expire_negative_cache(&mut self, now: Instant) -> (Vec<VmKey>, Vec<(Vni, IpAddr)>) {
         let (mut keys, mut ips) = (Vec::new(), Vec::new());
         for (&vni, vn) in &mut self.vns {
             keys.extend(vn.absent.expire(now).into_iter().map(|mac| VmKey { vni, mac }));

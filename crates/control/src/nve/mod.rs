@@ -60,7 +60,7 @@ enum Timer {
     /// A question.
     Query(Asked),
     /// Negative answers are over.
-    Negatives,
+    NegativeCache,
     /// Tunnels without use.
     Tunnels,
     /// Full report.
@@ -320,7 +320,7 @@ impl Nve {
             match timer {
                 Timer::Vm(key) => self.with_known_vm(key, out, Vm::tick),
                 Timer::Query(asked) => self.query_due(asked, out),
-                Timer::Negatives => self.negatives_over(),
+                Timer::NegativeCache => self.negative_cache_due(),
                 Timer::Tunnels => self.sweep_tunnels(),
                 Timer::Report => self.report(out),
                 Timer::Headless => self.headless(out),

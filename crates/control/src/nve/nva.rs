@@ -44,7 +44,7 @@ impl Nve {
             self.with_known_vm(key, out, Vm::session_down);
         }
         // What was nowhere may be there by now, and nobody would say so (R72).
-        self.clear_negatives(out);
+        self.clear_negative_cache(out);
         if was_up {
             self.nva_gone = self.now;
             self.timers.set(Timer::Headless, Some(self.now + self.config.headless));
@@ -111,7 +111,7 @@ impl Nve {
 
     /// Says everything that the NVA should know, and asks for everything that we should (R73).
     fn resync(&mut self, out: &mut Outputs) {
-        self.clear_negatives(out);
+        self.clear_negative_cache(out);
         let (pulled, pushed): (Vec<Vni>, Vec<Vni>) = self.mirror.vns().partition(|vni| self.is_pulled(*vni));
         for vni in pushed {
             self.subscribe(vni, out);
@@ -470,7 +470,7 @@ impl Nve {
             }
             Asked::Mac(..) | Asked::Ip(..) => return,
         }
-        self.timers.arm(Timer::Negatives, until);
+        self.timers.arm(Timer::NegativeCache, until);
     }
 
     fn grant(&mut self, seq: u64, record: VmRecord, out: &mut Outputs) {

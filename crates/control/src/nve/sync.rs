@@ -23,7 +23,7 @@ const OUTER_TTL: u8 = 64;
 /// Tenant MTU while there is no uplink, in bytes.
 const LONELY_MTU: u16 = 1500;
 /// How often negative answers are looked through.
-const NEGATIVES_EVERY: Span = Span::from_ms(500);
+const NEGATIVE_CACHE_EVERY: Span = Span::from_ms(500);
 
 /// The remote locator that carries a VM's frames: the family of its addresses where both NVEs have
 /// both (R4). `None`: no common family.
@@ -391,13 +391,13 @@ impl Nve {
     // ---- Negative answers ----
 
     /// Negative answers end without a word: the workers forget theirs at the same time.
-    pub(super) fn negatives_over(&mut self) {
-        self.forget_negatives(self.now);
-        self.timers.set(Timer::Negatives, Some(self.now + NEGATIVES_EVERY));
+    pub(super) fn negative_cache_due(&mut self) {
+        self.expire_negative_cache(self.now);
+        self.timers.set(Timer::NegativeCache, Some(self.now + NEGATIVE_CACHE_EVERY));
     }
 
-    fn forget_negatives(&mut self, until: Instant) {
-        let (keys, ips) = self.mirror.expire_negatives(until);
+    fn expire_negative_cache(&mut self, until: Instant) {
+        let (keys, ips) = self.mirror.expire_negative_cache(until);
         for key in keys {
             if let Some(vn) = self.desired.vn(key.vni) {
                 self.desired.absent_expired(Key::new(vn, key.mac));
@@ -411,8 +411,8 @@ impl Nve {
     }
 
     /// A new session: what was absent may be there now (R36).
-    pub(super) fn clear_negatives(&mut self, out: &mut Outputs) {
-        let (keys, ips) = self.mirror.expire_negatives(Instant::NEVER);
+    pub(super) fn clear_negative_cache(&mut self, out: &mut Outputs) {
+        let (keys, ips) = self.mirror.expire_negative_cache(Instant::NEVER);
         for key in keys {
             self.sync_vm(key, out);
         }
