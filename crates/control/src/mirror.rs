@@ -147,7 +147,7 @@ pub(crate) struct SnapshotEnd {
 #[derive(Default, Debug)]
 pub(crate) struct Mirror {
     vns: BTreeMap<Vni, VnMirror>,
-    statics: BTreeMap<VmKey, VmRecord>,
+    static_vms: BTreeMap<VmKey, VmRecord>,
     static_ips: BTreeMap<(Vni, IpAddr), Owner>,
 }
 
@@ -158,7 +158,7 @@ impl Mirror {
             return;
         }
         self.vns.insert(vni, VnMirror::new());
-        let fixed: Vec<VmRecord> = self.statics.values().filter(|r| r.key.vni == vni).cloned().collect();
+        let fixed: Vec<VmRecord> = self.static_vms.values().filter(|r| r.key.vni == vni).cloned().collect();
         for record in fixed {
             self.offer(record);
         }
@@ -268,13 +268,13 @@ impl Mirror {
 
     /// A VM from the configuration file: below everything that an NVA says.
     pub(crate) fn set_static(&mut self, record: VmRecord) -> Offer {
-        self.statics.insert(record.key, record.clone());
+        self.static_vms.insert(record.key, record.clone());
         self.offer(record)
     }
 
     /// A VM of the configuration file is gone, with what was known of it from there.
     pub(crate) fn forget_static(&mut self, key: VmKey) -> Option<VmRecord> {
-        let record = self.statics.remove(&key)?;
+        let record = self.static_vms.remove(&key)?;
         self.removed(key, Version::ZERO);
         Some(record)
     }
@@ -295,7 +295,7 @@ impl Mirror {
 
     /// Other NVEs that take part in the VN, those of the configuration file included (R60).
     pub(crate) fn members(&self, vni: Vni, us: &NveId) -> BTreeMap<NveId, Locators> {
-        let fixed = self.statics.values().filter(|r| r.key.vni == vni).filter_map(|r| r.location.clone());
+        let fixed = self.static_vms.values().filter(|r| r.key.vni == vni).filter_map(|r| r.location.clone());
         let mut all: BTreeMap<NveId, Locators> = fixed.map(|l| (l.nve, l.locators)).collect();
         if let Some(vn) = self.vns.get(&vni) {
             all.extend(vn.members.iter().map(|(n, l)| (n.clone(), *l)));
@@ -350,7 +350,7 @@ impl Mirror {
         }
         let old = vn.vms.remove(&key.mac)?.record;
         vn.unindex(&old);
-        if let Some(fixed) = self.statics.get(&key).cloned() {
+        if let Some(fixed) = self.static_vms.get(&key).cloned() {
             self.offer(fixed);
         }
         Some(old)
