@@ -246,7 +246,7 @@ impl Nve {
         match to {
             Some(to) if version > sent.version && !to.is_empty() && !is_ours(to) => {
                 if !self.unconfirmed.believe(key, Hearsay { to, version }) {
-                    self.counts.rumours_dropped += 1;
+                    self.counts.unconfirmed_dropped += 1;
                     return self.ask(asked);
                 }
                 self.counts.redirects_used += 1;
