@@ -187,8 +187,8 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
     }
 }
 
-/// Pass two, the straight lines: to another NVE and to another port here. Whatever has no exit after
-/// it is unchanged and goes the long way. `VARIED`: tunnels may have twins
+/// Pass two, the fast path: to another NVE and to another port here. Whatever has no exit after
+/// it is unchanged and takes the cold path. `VARIED`: tunnels may have twins
 /// (R4), several ways or tags (R95).
 #[inline(never)]
 fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(

@@ -13,7 +13,7 @@
 //! 2. *apply*: read the location, encapsulate or decapsulate in place, note the exit;
 //! 3. *emit*: frames leave in their order, as many together as go the same way.
 //!
-//! Known unicast stays in these straight lines. Everything else (ARP and ND, broadcast, VMs that
+//! Known unicast stays on this fast path. Everything else (ARP and ND, broadcast, VMs that
 //! move, unknown destinations, the underlay's own traffic, every drop) branches off into cold
 //! functions, which look the destination up once more: an earlier frame of the same burst may have
 //! changed what is known of it.
@@ -80,7 +80,7 @@ pub enum Pass {
     Look,
     /// Locations, outer headers.
     Apply,
-    /// Frames leave, or go the long way.
+    /// Frames leave, or take the cold path.
     Emit,
 }
 

@@ -256,7 +256,7 @@ impl Ports {
         self.mark(at);
     }
 
-    /// Delivery goes the straight way only where no policy has a say.
+    /// Delivery takes the fast path only where no policy has a say.
     fn mark(&mut self, at: usize) {
         let filtered = self.policies.is_set(at);
         if let Some(word) = self.delivery.get_mut(at).filter(|w| **w != NO_VN) {

@@ -18,7 +18,7 @@ pub enum Fib {
     Remote(TunnelIdx),
     /// See the special entry.
     Special(SpecialIdx),
-    /// Send through this tunnel, and say that it is in use (R40). The packet path's straight lines do not know it.
+    /// Send through this tunnel, and say that it is in use (R40). The fast path does not know it.
     Ageing(TunnelIdx),
 }
 
