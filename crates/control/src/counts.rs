@@ -36,8 +36,8 @@ godwit_tables::named_counters! {
     entries_refreshed, // R40
     /// Pulled entries forgotten because nobody used them, or nobody answered.
     entries_aged, // R40
-    /// Rumours that found no room.
-    rumours_dropped,
+    /// Unconfirmed locations that found no room.
+    unconfirmed_dropped = "rumours_dropped",
     /// Questions of workers not put to the directory: too many in a second.
     queries_limited, // R67
     /// Claims put off: too many of one VM in a second.

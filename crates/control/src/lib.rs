@@ -1,31 +1,31 @@
-//! The NVE's control plane: mobility state machine, directory mirror, underlay neighbors, update
-//! router, NVA session.
+//! The NVE's control plane: mobility state machine, directory mirror, underlay neighbors, desired
+//! state of the workers, NVA session.
 //!
 //! [`Nve`] is the whole of it without I/O: inputs and the time go in, wanted effects come out. The
 //! switch process runs it behind the NVA session; tests and the simulator run the same struct.
 #![forbid(unsafe_code)]
 
+mod announcer;
 mod barrier;
 mod bindings;
 mod binds;
 mod channel;
 pub mod config;
 mod counts;
-mod heralds;
+mod desired;
 pub mod io;
-mod lives;
+mod lifetimes;
 mod mirror;
 mod mobility;
-mod negatives;
+mod negative_cache;
 mod nve;
 mod queries;
 mod records;
 mod refusals;
-mod router;
-mod rumours;
 #[cfg(feature = "session")]
 pub mod session;
 mod timers;
+mod unconfirmed;
 mod underlay;
 pub mod view;
 

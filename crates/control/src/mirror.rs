@@ -10,10 +10,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use godwit_model::{Gateway, LearningOf, Location, Locators, NveId, Version, VmKey, VmRecord, VnSettings};
 use godwit_wire::{Instant, Mac, Vni};
 
-use crate::negatives::Negatives;
+use crate::negative_cache::NegativeCache;
 
 /// Negative answers that a VN keeps of each kind.
-const MAX_NEGATIVES: usize = 16_384;
+const NEGATIVE_CACHE_SIZE: usize = 16_384;
 
 /// Whether a record changed what we know.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,8 +67,8 @@ struct VnMirror {
     members: BTreeMap<NveId, Locators>,
     /// Those of them that only forward for VMs that left them (R17).
     lingering: BTreeSet<NveId>,
-    absent: Negatives<Mac>,
-    absent_ip: Negatives<IpAddr>,
+    absent: NegativeCache<Mac>,
+    absent_ip: NegativeCache<IpAddr>,
 }
 
 impl VnMirror {
@@ -83,8 +83,8 @@ impl VnMirror {
             by_mac: BTreeMap::new(),
             members: BTreeMap::new(),
             lingering: BTreeSet::new(),
-            absent: Negatives::new(MAX_NEGATIVES),
-            absent_ip: Negatives::new(MAX_NEGATIVES),
+            absent: NegativeCache::new(NEGATIVE_CACHE_SIZE),
+            absent_ip: NegativeCache::new(NEGATIVE_CACHE_SIZE),
         }
     }
 
@@ -134,7 +134,7 @@ pub(crate) struct SnapshotEnd {
 #[derive(Default, Debug)]
 pub(crate) struct Mirror {
     vns: BTreeMap<Vni, VnMirror>,
-    statics: BTreeMap<VmKey, VmRecord>,
+    static_vms: BTreeMap<VmKey, VmRecord>,
     static_ips: BTreeMap<(Vni, IpAddr), Owner>,
 }
 
@@ -145,7 +145,7 @@ impl Mirror {
             return;
         }
         self.vns.insert(vni, VnMirror::new());
-        let fixed: Vec<VmRecord> = self.statics.values().filter(|r| r.key.vni == vni).cloned().collect();
+        let fixed: Vec<VmRecord> = self.static_vms.values().filter(|r| r.key.vni == vni).cloned().collect();
         for record in fixed {
             self.offer(record);
         }
@@ -245,13 +245,13 @@ impl Mirror {
 
     /// A VM from the configuration file: below everything that an NVA says.
     pub(crate) fn set_static(&mut self, record: VmRecord) -> Offer {
-        self.statics.insert(record.key, record.clone());
+        self.static_vms.insert(record.key, record.clone());
         self.offer(record)
     }
 
     /// A VM of the configuration file is gone, with what was known of it from there.
     pub(crate) fn forget_static(&mut self, key: VmKey) -> Option<VmRecord> {
-        let record = self.statics.remove(&key)?;
+        let record = self.static_vms.remove(&key)?;
         self.removed(key, Version::ZERO);
         Some(record)
     }
@@ -272,7 +272,7 @@ impl Mirror {
 
     /// Other NVEs that take part in the VN, those of the configuration file included (R60).
     pub(crate) fn members(&self, vni: Vni, us: &NveId) -> BTreeMap<NveId, Locators> {
-        let fixed = self.statics.values().filter(|r| r.key.vni == vni).filter_map(|r| r.location.clone());
+        let fixed = self.static_vms.values().filter(|r| r.key.vni == vni).filter_map(|r| r.location.clone());
         let mut all: BTreeMap<NveId, Locators> = fixed.map(|l| (l.nve, l.locators)).collect();
         if let Some(vn) = self.vns.get(&vni) {
             all.extend(vn.members.iter().map(|(n, l)| (n.clone(), *l)));
@@ -327,7 +327,7 @@ impl Mirror {
         }
         let old = vn.vms.remove(&key.mac)?.record;
         vn.unindex(&old);
-        if let Some(fixed) = self.statics.get(&key).cloned() {
+        if let Some(fixed) = self.static_vms.get(&key).cloned() {
             self.offer(fixed);
         }
         Some(old)
@@ -455,7 +455,7 @@ impl Mirror {
 
     /// Negative answers whose life is over are forgotten; `Instant::NEVER` takes all (R36). Returns
     /// the MACs and addresses.
-    pub(crate) fn expire_negatives(&mut self, now: Instant) -> (Vec<VmKey>, Vec<(Vni, IpAddr)>) {
+    pub(crate) fn expire_negative_cache(&mut self, now: Instant) -> (Vec<VmKey>, Vec<(Vni, IpAddr)>) {
         let (mut keys, mut ips) = (Vec::new(), Vec::new());
         for (&vni, vn) in &mut self.vns {
             keys.extend(vn.absent.expire(now).into_iter().map(|mac| VmKey { vni, mac }));

@@ -339,3 +339,23 @@ fn r37_the_end_of_a_snapshot_that_comes_after_the_vn_was_left_brings_nothing_bac
     lab.add_port(A, PORT, 1);
     assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push }));
 }
+
+#[test]
+fn r37_a_packet_for_an_entry_that_the_snapshot_has_not_brought_yet_pulls_it() {
+    let mut lab = Lab::new(2);
+    lab.run_vm(B, 2);
+    lab.nva.define(vm(1), vm_ip(1));
+    lab.add_port(A, PORT, 1);
+    // A has subscribed; the NVA answers, but nothing of the snapshot has come yet.
+    while lab.nva_hears(A) {}
+    let snapshot: Vec<NvaToNve> = lab.hosts[A].inbox.drain(..).collect();
+    assert!(snapshot.iter().any(|m| matches!(m, NvaToNve::End { .. })));
+    assert_eq!(lab.hosts[A].state(2), None);
+    lab.event(A, Event::MissMac { key: key(2), port: PORT });
+    assert_eq!(queries(&lab, A).len(), 1, "a miss before the end is pulled");
+    lab.settle();
+    assert!(is_remote_to(&lab, A, 2, B), "what waits for it can go");
+    lab.hosts[A].inbox.extend(snapshot);
+    lab.settle();
+    assert!(is_remote_to(&lab, A, 2, B), "the snapshot confirms it");
+}

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod alive;
+mod announcements;
 mod attachment;
 mod conflict;
 mod directory;
@@ -11,6 +12,7 @@ mod headless;
 mod hot_move;
 mod lab;
 mod limits;
+mod loops;
 mod next_hops;
 mod policy;
 mod pull;
@@ -21,7 +23,9 @@ mod session;
 mod sources;
 mod stale;
 mod stale_abort;
+mod static_configuration;
 mod tshark;
 mod underlay;
 mod uplink_guard;
+mod views;
 mod vm_state;

@@ -7,8 +7,7 @@ use godwit_wire::{Mac, Vni};
 
 use crate::{
     BindRefusal, ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts, Location, Locators, MoveId,
-    MoveMode, MoveStep, NveId, Policy, Secret, Version, VmKey, VmRecord,
-    VnSettings,
+    MoveMode, MoveStep, NveId, Policy, Secret, Version, VmKey, VmRecord, VnSettings,
 };
 
 /// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.

@@ -13,7 +13,7 @@
 //! 2. *apply*: read the location, encapsulate or decapsulate in place, note the exit;
 //! 3. *emit*: frames leave in their order, as many together as go the same way.
 //!
-//! Known unicast stays in these straight lines. Everything else (ARP and ND, broadcast, VMs that
+//! Known unicast stays on this fast path. Everything else (ARP and ND, broadcast, VMs that
 //! move, unknown destinations, the underlay's own traffic, every drop) branches off into cold
 //! functions, which look the destination up once more: an earlier frame of the same burst may have
 //! changed what is known of it.
@@ -21,7 +21,8 @@
 //! | File | Does |
 //! |---|---|
 //! | `classify` | first look at a frame, without side effects |
-//! | `access` | frames from VMs |
+//! | `access` | frames from VMs: the passes, the decision in full, the cold path |
+//! | `wish` | what a frame from a VM asks for |
 //! | `port` | which MACs and addresses a port's VM may send from |
 //! | `overlay` | frames from an uplink, VXLAN to us |
 //! | `underlay` | frames from an uplink that are not; the exception port |
@@ -32,7 +33,7 @@
 //! | `handover` | VMs with a special entry: hold, drain, forward in flight; `tick` |
 //! | `offload` | frames that a guest left unfinished, or in several pieces |
 //! | `too_big` | what does not fit the way: the sender is told |
-//! | `trace` | what would happen to a frame, and why |
+//! | `trace` | what would happen to a frame, and why: its steps, the walk, the text |
 #![forbid(unsafe_code)]
 
 mod access;
@@ -52,6 +53,7 @@ mod run;
 mod too_big;
 pub mod trace;
 mod underlay;
+mod wish;
 
 pub use classify::DEFAULT_TTL;
 pub use trace::{Trace, trace};
@@ -78,7 +80,7 @@ pub enum Pass {
     Look,
     /// Locations, outer headers.
     Apply,
-    /// Frames leave, or go the long way.
+    /// Frames leave, or take the cold path.
     Emit,
 }
 

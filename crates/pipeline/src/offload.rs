@@ -1,6 +1,6 @@
 //! Frames that a guest left unfinished or that lie in several pieces (R11).
 //!
-//! Such a frame is never plain, so it takes none of the straight lines. To a VM here that can do without
+//! Such a frame is never plain, so it does not take the fast path. To a VM here that can do without
 //! what is missing it goes as it is; for everything else (a tunnel, a hold, copies, a VM that cannot) it
 //! becomes plain frames first, each in one buffer with its checksums right, and these go the way of any
 //! other.

@@ -133,7 +133,7 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx.out.ended(Pass::Emit);
 }
 
-/// Pass two: the straight line to a port here. Whatever has no exit after it goes the long way.
+/// Pass two: the fast path to a port here. Whatever has no exit after it takes the cold path.
 #[inline(never)]
 fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &mut [P]) {
     let mut decapsulated = 0;

@@ -1,6 +1,6 @@
 //! A VM's port as a burst sees it, and which MACs and addresses its VM may send from (R65, R92–R94).
 //!
-//! The straight lines compare a frame with the one MAC and the one address of each family that are usual.
+//! The fast path compares a frame with the one MAC and the one address of each family that are usual.
 //! [`Port::carries`] is the second look, at everything else that was set; what is new, or refused, takes the cold path,
 //! which tells control.
 

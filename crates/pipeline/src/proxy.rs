@@ -19,33 +19,11 @@ use godwit_wire::ndp::{self, Advert, AdvertFrame, Ndp, Solicit, SolicitFrame};
 use godwit_wire::{EtherType, Instant, Mac, WireError};
 
 use crate::Output;
-use crate::access::Wish;
 use crate::classify::Addresses;
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
 use crate::port::{Found, Port, Use};
-
-/// What becomes of a request.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Resolution {
-    /// An ARP reply.
-    Arp(ArpRepr),
-    /// A neighbor advertisement.
-    Nd(AdvertFrame),
-    /// It waits.
-    Wait {
-        /// As what.
-        ask: Ask,
-        /// The directory is asked (R31): nobody else waits for the address yet.
-        query: bool,
-    },
-    /// Nobody has the address as far as the directory knows, and in this VN silent hosts are asked
-    /// for themselves (R31).
-    Flood {
-        /// Who asks for what.
-        ask: Ask,
-    },
-}
+use crate::wish::{Resolution, Wish};
 
 /// Bytes of an answer, whichever it is.
 const MAX_ANSWER: usize = ndp::MAX_FRAME_LEN;

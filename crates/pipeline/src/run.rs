@@ -12,7 +12,7 @@ use crate::packet::{Packet, PacketSource};
 /// Where a frame goes after the passes: a port, or [`COLD`].
 pub(crate) type Exit = PortIdx;
 
-/// The passes left the frame as it was: it goes the long way. No port has this number.
+/// The passes left the frame as it was: it takes the cold path. No port has this number.
 pub(crate) const COLD: Exit = PortIdx(u16::MAX);
 
 /// Likewise, because nobody knows where its destination is: the directory can be asked, if the port still may. No port

@@ -73,7 +73,7 @@ pub fn ends(lab: &mut Lab, frame: &[u8]) -> Vec<Event> {
     lab.take_events()
 }
 
-/// How many frames left together, by the straight lines, and how many one by one.
+/// How many frames left together, by the fast path, and how many one by one.
 #[derive(Default)]
 struct Lines {
     together: usize,
@@ -94,7 +94,7 @@ impl Output<MemPacket> for Lines {
     }
 }
 
-/// All of these frames of P1 take the straight lines.
+/// All of these frames of P1 take the fast path.
 #[track_caller]
 pub fn straight(lab: &mut Lab, frames: &[Vec<u8>]) {
     let (mut out, mut pool) = (Lines::default(), MemPool::endless());

@@ -93,7 +93,7 @@ fn r23_a_policy_without_a_mark_changes_nothing_and_one_changes_at_once() {
     assert_eq!(lab.marks(), [0]);
 }
 
-/// Beside what makes frames take the long way: a rate, a hold, a copy, segments, a request for a silent owner.
+/// Beside what makes frames take the cold path: a rate, a hold, a copy, segments, a request for a silent owner.
 #[test]
 fn r23_every_way_to_other_nves_marks() {
     let mut lab = Lab::new();

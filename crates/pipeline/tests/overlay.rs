@@ -115,7 +115,7 @@ fn r11_a_frame_that_comes_in_pieces_is_delivered_in_one() {
 
 #[test]
 fn r11_a_cards_doubt_of_a_checksum_costs_an_uplinks_frames_nothing() {
-    // One of the usual shape, one that takes the long way, one to a group, one with the outer checksum.
+    // One of the usual shape, one that takes the cold path, one to a group, one with the outer checksum.
     let frames = [
         vxlan().frame(&to_m1(1)),
         Vxlan { tos: 1, ..vxlan() }.frame(&frames::udp_frame(
@@ -136,7 +136,7 @@ fn r11_a_cards_doubt_of_a_checksum_costs_an_uplinks_frames_nothing() {
         assert_eq!(sure.pool.taken(), doubted.pool.taken(), "no buffer is taken for it");
         assert_eq!(doubted.tables.counters.worker.gathered, 0);
     }
-    // The straight way leaves the doubt where it is; only the long way forgets it.
+    // The fast path leaves the doubt where it is; only the cold path forgets it.
     let mut lab = Lab::new();
     lab.input_packets(UPLINK, vec![MemPacket::new(&vxlan().frame(&to_m1(1))).doubted()]);
     assert!(!lab.out.sent[0].1.is_plain());

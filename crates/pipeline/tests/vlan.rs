@@ -127,7 +127,7 @@ fn r95_what_an_uplink_in_a_vlan_sends_has_its_tag() {
         lab.clear();
         dropped(&mut lab, P1, &frames::ethernet(to, M1, 0x1234, &vec![0; room - 13]), DropReason::TooBig);
     }
-    // Broadcast goes the long way.
+    // Broadcast takes the cold path.
     lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T6 });
     let all = frames::ethernet(Mac::BROADCAST, M1, 0x1234, b"hear, hear");
     lab.one(P1, &all);

@@ -4,10 +4,9 @@ use godwit_wire::{Instant, Mac};
 
 use crate::event::Event;
 use crate::neighbors::Neighbor;
-use crate::topology::OutOfRange;
 use crate::update::{HoldLimits, Key, PortIdx, PortRole, Update, VmState, VnIdx};
 use crate::vms::{Fib, State};
-use crate::{DropReason, Tables};
+use crate::{DropReason, OutOfRange, Tables};
 
 use core::net::IpAddr;
 

@@ -88,3 +88,7 @@ impl Default for TablesConfig {
         }
     }
 }
+
+/// An index is beyond what the tables were built for, or a list is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfRange;

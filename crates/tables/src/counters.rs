@@ -211,12 +211,14 @@ impl Default for PortCounters {
 }
 
 /// Makes a struct of counters that name and explain themselves: its documentation and name, then the counters with
-/// theirs, which operators read.
+/// theirs, which operators read. A counter that operators know by another name than the code has it after a `=`.
 #[macro_export]
 macro_rules! named_counters {
+    (@name $name:ident) => { stringify!($name) };
+    (@name $name:ident $shown:literal) => { $shown };
     (
         $(#[doc = $what:literal])+ $set:ident;
-        $($(#[doc = $help:literal])+ $name:ident,)*
+        $($(#[doc = $help:literal])+ $name:ident $(= $shown:literal)?,)*
     ) => {
         $(#[doc = $what])+
         #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -227,7 +229,11 @@ macro_rules! named_counters {
         impl $set {
             /// Name, value and one line of help of each counter.
             pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64, &'static str)> {
-                [$((stringify!($name), self.$name, concat!($($help),+).trim_ascii()),)*].into_iter()
+                [$((
+                    $crate::named_counters!(@name $name $($shown)?),
+                    self.$name,
+                    concat!($($help),+).trim_ascii(),
+                ),)*].into_iter()
             }
         }
     };

@@ -5,9 +5,8 @@ use core::net::IpAddr;
 use godwit_wire::{Instant, Mac, Span};
 use hashbrown::HashMap;
 
-use crate::TablesConfig;
-use crate::topology::OutOfRange;
 use crate::update::{PortIdx, VnIdx};
+use crate::{OutOfRange, TablesConfig};
 
 /// What is known of an IP address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,8 +5,7 @@
 use godwit_wire::policy::{self, Direction, MAX_RULES, Rule, Traffic, Verdict};
 use godwit_wire::{Bucket, Dscp, Instant, Rate};
 
-use crate::DropReason;
-use crate::topology::OutOfRange;
+use crate::{DropReason, OutOfRange};
 
 /// One port's policy.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Sets of integers in memory of fixed size, for what a frame is compared with: a few words are looked at, whatever a
 //! VM chooses to send.
 
-use crate::topology::OutOfRange;
+use crate::OutOfRange;
 
 /// What a [`Set`] holds.
 pub(crate) trait Item: Copy + Eq {

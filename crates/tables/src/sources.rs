@@ -7,8 +7,8 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use godwit_wire::{Instant, Mac, Prefix, Span};
 
+use crate::OutOfRange;
 use crate::sets::Set;
-use crate::topology::OutOfRange;
 use crate::update::{PrefixKind, SourceRule, SourceRules};
 
 mod lists;

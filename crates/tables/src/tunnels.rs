@@ -5,9 +5,8 @@ use core::net::IpAddr;
 use godwit_wire::FlowHash;
 use godwit_wire::outer::OuterHeader;
 
-use crate::TablesConfig;
-use crate::topology::OutOfRange;
 use crate::update::{MAX_WAYS, PortIdx, SHARES, Shares, TunnelIdx};
+use crate::{OutOfRange, TablesConfig};
 
 /// A tunnel to one remote locator. All that a frame over IPv4 needs lies in its first cache line.
 #[derive(Clone, Debug)]

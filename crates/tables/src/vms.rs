@@ -5,7 +5,8 @@
 //! [`Special`] entry in a bounded slab, and the word names that. When nothing special is left of it,
 //! the entry *collapses* into its word.
 
-use core::num::NonZeroU64;
+mod fib;
+
 use std::collections::VecDeque;
 
 use godwit_wire::Instant;
@@ -13,54 +14,10 @@ use godwit_wire::Instant;
 use crate::TablesConfig;
 use crate::event::{Event, HandoverStats};
 use crate::holds::{Origin, Queue};
-use crate::locations::{self, Home, Locations};
+use crate::locations::Locations;
 use crate::update::{HoldLimits, Key, PortIdx, TunnelIdx, VmState};
 
-/// A special entry's place in its slab.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SpecialIdx(pub(crate) u32);
-
-/// What the forwarding table says of a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fib {
-    /// Deliver to this port.
-    Local(PortIdx),
-    /// Send through this tunnel.
-    Remote(TunnelIdx),
-    /// See the special entry.
-    Special(SpecialIdx),
-    /// Send through this tunnel, and say that it is in use (R40). The packet path's straight lines do not know it.
-    Ageing(TunnelIdx),
-}
-
-const LOCAL: u64 = 1;
-const REMOTE: u64 = 2;
-const SPECIAL: u64 = 3;
-const AGEING: u64 = 4;
-
-impl Fib {
-    #[inline(always)]
-    fn pack(self) -> NonZeroU64 {
-        let (kind, index) = match self {
-            Fib::Local(p) => (LOCAL, u32::from(p.0)),
-            Fib::Remote(t) => (REMOTE, t.0),
-            Fib::Special(s) => (SPECIAL, s.0),
-            Fib::Ageing(t) => (AGEING, t.0),
-        };
-        NonZeroU64::MIN.saturating_add((kind << 32 | u64::from(index)) - 1)
-    }
-
-    #[inline(always)]
-    fn unpack(word: NonZeroU64) -> Fib {
-        let index = word.get() as u32;
-        match word.get() >> 32 {
-            LOCAL => Fib::Local(PortIdx(index as u16)),
-            REMOTE => Fib::Remote(TunnelIdx(index)),
-            AGEING => Fib::Ageing(TunnelIdx(index)),
-            _ => Fib::Special(SpecialIdx(index)),
-        }
-    }
-}
+pub use fib::{Fib, SpecialIdx, View};
 
 /// The state of a special entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,30 +92,6 @@ impl Special {
 /// A table has no room for the entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRoom;
-
-/// The forwarding table as a burst reads it.
-#[derive(Clone, Copy)]
-pub struct View<'a>(locations::View<'a>);
-
-impl View<'_> {
-    /// Hashes a key once for [`View::prefetch`] and [`View::get_at`].
-    #[inline(always)]
-    pub fn home(&self, key: Key) -> Home {
-        self.0.home(key.0)
-    }
-
-    /// Asks the cache for a key's entry.
-    #[inline(always)]
-    pub fn prefetch(&self, home: Home) {
-        self.0.prefetch(home);
-    }
-
-    /// What is known of a key whose home was computed before.
-    #[inline(always)]
-    pub fn get_at(&self, home: Home, key: Key) -> Option<Fib> {
-        self.0.get_at(home, key.0).map(Fib::unpack)
-    }
-}
 
 /// The forwarding table and the special entries.
 pub struct Vms {

@@ -20,6 +20,9 @@
 //! Versions decide (R20): what is not newer than our own last hosting never moves a VM away.
 
 mod claim;
+mod context;
+mod directory;
+mod forward;
 mod handover;
 mod moves;
 mod oper;
@@ -29,121 +32,26 @@ mod scan;
 mod seek;
 mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use godwit_model::message::NveToNva;
-use godwit_model::{
-    BindingState, ClaimCause, HandoverCounts, LearningOf, Location, MoveId, MoveStep, MoveStepKind, NveId,
-    Version, VmKey, VmRecord, timing,
-};
+use godwit_model::{ClaimCause, Location, MoveStep, MoveStepKind, NveId, Version, VmKey, VmRecord};
 use godwit_tables::update::{Admission, PortIdx};
 use godwit_wire::{Bucket, Instant};
 
-use crate::config::NveConfig;
 use crate::io::Level;
 use crate::view::PortState;
 
 pub(crate) use claim::Claim;
+pub(crate) use context::{Action, Ctx};
+use forward::Forward;
 pub(crate) use handover::Handover;
 pub(crate) use moves::Intent;
 pub(crate) use port::AccessPort;
-use port::Door;
 pub(crate) use refusal::Refusal;
 use scan::Scan;
 use seek::Seek;
 use verify::Check;
-
-/// What a call may know and where it puts what is to be done.
-pub(crate) struct Ctx<'a> {
-    pub(crate) now: Instant,
-    pub(crate) wall_us: u64,
-    pub(crate) config: &'a NveConfig,
-    /// The NVA has welcomed us.
-    pub(crate) online: bool,
-    /// The newest record of this VM.
-    pub(crate) record: Option<&'a VmRecord>,
-    /// Whose word binds addresses in its VN, where the record does not say (R93).
-    pub(crate) learning: LearningOf,
-    /// It names a policy that is not here (R23).
-    pub(crate) missing_policy: bool,
-    /// Number of the last claim or query.
-    pub(crate) seq: &'a mut u64,
-    /// Questions to VMs that all of them together are good for.
-    pub(crate) asks: &'a mut Bucket,
-    pub(crate) actions: &'a mut Vec<Action>,
-}
-
-impl Ctx<'_> {
-    fn next_seq(&mut self) -> u64 {
-        *self.seq += 1;
-        *self.seq
-    }
-
-    fn send(&mut self, message: NveToNva) {
-        self.actions.push(Action::Send(message));
-    }
-
-    fn note(&mut self, level: Level, text: String) {
-        self.actions.push(Action::Note(level, text));
-    }
-
-    /// The VM may announce `ip`: it has it, shares it (R92) or may bind addresses by its own word (R93).
-    fn may_announce(&self, ip: IpAddr) -> bool {
-        self.record.is_none_or(|r| {
-            r.mac_of(ip).is_some()
-                || r.allowed.shares_ip(ip)
-                || r.learning(self.learning, r.key.mac, ip).room() > 0
-                || !r.allowed.nested.is_empty()
-        })
-    }
-
-    /// Where the directory has the VM, if that is another NVE.
-    fn elsewhere(&self) -> Option<(&Location, Version)> {
-        let r = self.record.filter(|r| r.state == BindingState::Active)?;
-        r.location.as_ref().filter(|l| l.nve != self.config.nve).map(|l| (l, r.version))
-    }
-
-    /// The version with which the directory has the VM here.
-    fn here(&self) -> Option<Version> {
-        let r = self.record.filter(|r| r.state == BindingState::Active)?;
-        r.location.as_ref().filter(|l| l.nve == self.config.nve).map(|_| r.version)
-    }
-
-    /// A planned move of it is under way.
-    fn is_moving(&self) -> bool {
-        self.record.is_some_and(|r| r.moving.is_some())
-    }
-
-    fn version(&self) -> Version {
-        self.record.map_or(Version::ZERO, |r| r.version)
-    }
-}
-
-/// Something to be done once.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Action {
-    /// A message; void unless the NVA has welcomed us, because a new session repeats what counts.
-    Send(NveToNva),
-    /// The VM is not here any more, which it was by this version (R39).
-    Departed(Version),
-    /// The VM left: the others of its VN are to be asked whether they are still here (R32).
-    ScanOthers,
-    /// A withdrawal, which waits for a session (R19).
-    Withdraw(Version),
-    /// Progress of a move, which waits for a session.
-    Report { id: MoveId, step: Option<MoveStep>, counts: Option<HandoverCounts> },
-    /// Tell the machine when all workers have applied what it wishes now.
-    Gate { seq: u64 },
-    /// What the old NVE held for the VM comes from now on (R45).
-    Settle,
-    /// A claim is put off, because there were many (R67).
-    ClaimDelayed,
-    /// Ask the VM on a port whether it is alive, by its addresses (R21).
-    Probe { port: PortIdx, ips: Vec<IpAddr> },
-    /// A line for the log.
-    Note(Level, String),
-}
 
 /// What workers shall do with the VM's frames.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -184,59 +92,6 @@ pub(crate) enum Phase {
     Left,
     /// The NVA refused its claim; the port is closed.
     Refused(Refusal),
-}
-
-/// A forward entry (R43).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Forward {
-    /// The NVE to forward to.
-    pub(crate) to: Location,
-    /// Version of that location; newer than our own last hosting (R46b).
-    pub(crate) version: Version,
-    /// When the VM left.
-    pub(crate) since: Instant,
-    /// When the entry dies.
-    pub(crate) until: Instant,
-    /// When the NVA is asked whether anybody still needs it.
-    ask_at: Option<Instant>,
-    /// It was asked and has not answered.
-    asked: bool,
-    /// The NVA is away since then: its life stands still (R72).
-    paused: Option<Instant>,
-    /// Lifetimes that it was given beyond its first (R43).
-    pub(crate) extensions: u8,
-    /// Senders that were complained about.
-    told: BTreeSet<IpAddr>,
-}
-
-/// The NVA is asked in the last quarter of an entry's life: time enough for an answer, and late
-/// enough that most entries are not needed any more.
-fn ask_before(until: Instant, config: &NveConfig) -> Instant {
-    Instant(until.0.saturating_sub(config.fwd_timer.0 / 4))
-}
-
-impl Forward {
-    /// It may be extended, so the NVA is to be asked when its end is near.
-    fn arm_question(&mut self, now: Instant, config: &NveConfig) {
-        let may = self.extensions < timing::FWD_EXTENSIONS;
-        self.ask_at = may.then(|| ask_before(self.until, config).max(now));
-    }
-
-    /// When it dies, as far as that is known now.
-    fn ends(&self) -> Instant {
-        if self.paused.is_some() { Instant::NEVER } else { self.until }
-    }
-
-    /// When something is due.
-    fn deadline(&self) -> Option<Instant> {
-        let due = self.ask_at.map_or(self.until, |t| t.min(self.until));
-        self.paused.is_none().then_some(due)
-    }
-
-    /// The first complaint about this sender, of a bounded number.
-    pub(crate) fn told(&mut self, sender: IpAddr) -> bool {
-        self.told.len() < 64 && self.told.insert(sender)
-    }
 }
 
 /// One VM's machine.
@@ -461,187 +316,6 @@ impl Vm {
         self.refusal_due(cx);
         self.seek_due(cx);
         self.handover.tick(self.key, cx);
-    }
-
-    /// The directory's record changed, was confirmed or went.
-    pub(crate) fn directory_changed(&mut self, cx: &mut Ctx<'_>) {
-        if let Some((to, version)) = cx.elsewhere() {
-            let to = to.clone();
-            return self.runs_elsewhere(to, version, cx);
-        }
-        if let Some(version) = cx.here() {
-            return self.directory_has_it_here(version, cx);
-        }
-        // Detached, or not in the directory.
-        match self.phase {
-            Phase::Running { .. } if self.claim.is_none() => {
-                cx.note(
-                    Level::Warn,
-                    format!("the directory has {} nowhere, but it runs here: claiming", self.key),
-                );
-                self.reclaim_later(cx);
-            }
-            Phase::Refused(r) if cx.version() > r.at => self.after_refusal(r, cx),
-            Phase::Left if cx.record.is_some() => {
-                // Nobody has it: a VM that is behind a port here may say so.
-                self.forward = None;
-                self.reopen_ports();
-            }
-            Phase::Idle | Phase::Left | Phase::Refused(_) => self.forward = None,
-            Phase::Running { .. } | Phase::Paused { .. } => {}
-        }
-    }
-
-    fn directory_has_it_here(&mut self, version: Version, cx: &mut Ctx<'_>) {
-        self.forward.take_if(|f| version > f.version);
-        match self.phase {
-            Phase::Running { .. } | Phase::Paused { .. } => {
-                self.hosted = self.hosted.max(version);
-                self.confirmed |= version > self.ran_from;
-            }
-            Phase::Refused(r) if version > r.at => self.after_refusal(r, cx),
-            // Control started anew under a running VM, or the operator pinned it here: the port that
-            // is there is the VM's. An echo of what we withdrew does not count, and in the midst of a
-            // move only the VM itself can tell where it is.
-            Phase::Idle
-                if self.answered && version > self.withdrawn && self.intent.is_none() && !cx.is_moving() =>
-            {
-                let on = self.ports.iter().find(|(_, p)| p.could_have_it() && !p.awaits_order());
-                if let Some(port) = on.map(|(port, _)| *port) {
-                    self.activate(port, ClaimCause::Resync, cx);
-                }
-            }
-            Phase::Idle | Phase::Left | Phase::Refused(_) => {}
-        }
-    }
-
-    /// The directory has it at another NVE; only news since our own last hosting counts (R20, R46b).
-    fn runs_elsewhere(&mut self, to: Location, version: Version, cx: &mut Ctx<'_>) {
-        let known = if self.is_hosted() { self.hosted.max(self.ran_from) } else { self.hosted };
-        if version <= known {
-            return;
-        }
-        match self.phase {
-            // A claim of a VM that just came here is decided by its answer.
-            Phase::Running { .. } if self.claim.as_ref().is_some_and(Claim::is_fresh) => {}
-            Phase::Paused { .. } if self.claim.as_ref().is_some_and(Claim::awaits_answer) => {}
-            Phase::Running { .. } | Phase::Paused { .. } => self.depart(to, version, cx),
-            Phase::Idle | Phase::Left | Phase::Refused(_) => {
-                // It was there already when an order let it in here: the order stands.
-                if self.phase != Phase::Idle || version > self.ran_from {
-                    self.ports.values_mut().for_each(AccessPort::is_left);
-                }
-                self.news_of_the_owner(&to.nve, version, cx.now);
-                if let Some(f) = self.forward.as_mut().filter(|f| version > f.version) {
-                    cx.actions.push(Action::Note(
-                        Level::Info,
-                        format!("{} moved on to {} ({version}): forwarding there", self.key, to.nve),
-                    ));
-                    f.to = to;
-                    f.version = version;
-                }
-            }
-        }
-    }
-
-    /// It left (R41): close its ports, send on what was held and what still comes (R43).
-    fn depart(&mut self, to: Location, version: Version, cx: &mut Ctx<'_>) {
-        if matches!(self.phase, Phase::Running { .. }) {
-            self.handover.begin(None);
-        }
-        cx.note(
-            Level::Info,
-            format!("{} runs at {} now ({version}): forwarding packets in flight", self.key, to.nve),
-        );
-        if let Some(intent) = self.intent.take() {
-            self.handover.move_id = Some(intent.id);
-        } else if let Some(id) = cx.record.and_then(|r| r.moving.clone()) {
-            self.handover.move_id = Some(id);
-        }
-        self.start_forward(to, version, cx);
-        self.tell_departure(cx);
-        cx.actions.push(Action::ScanOthers);
-        self.close_port_it_ran_on();
-        self.phase = Phase::Left;
-        self.claim = None;
-        self.withdraw_at = None;
-    }
-
-    /// Its port is closed (R41). A port that waits for its return is not, nor is one on which the
-    /// directory never had it: a VM that came back there is about to say so.
-    fn close_port_it_ran_on(&mut self) {
-        let on = match self.phase {
-            Phase::Running { port } => Some(port),
-            Phase::Paused { port, .. } => port,
-            Phase::Idle | Phase::Left | Phase::Refused(_) => None,
-        };
-        self.ports.values_mut().for_each(AccessPort::is_left);
-        if let Some(p) = on.filter(|_| self.confirmed).and_then(|port| self.ports.get_mut(&port)) {
-            p.door = Door::Closed;
-        }
-    }
-
-    fn start_forward(&mut self, to: Location, version: Version, cx: &Ctx<'_>) {
-        let until = cx.now + cx.config.fwd_timer;
-        let (since, told) = (cx.now, BTreeSet::new());
-        let paused = (!cx.online).then_some(cx.now);
-        let mut forward =
-            Forward { to, version, since, until, ask_at: None, asked: false, paused, extensions: 0, told };
-        forward.arm_question(cx.now, cx.config);
-        self.forward = Some(forward);
-    }
-
-    /// Asks the NVA, if it is time, whether an interested NVE may still send here (R43).
-    fn ask_for_extension(&mut self, cx: &mut Ctx<'_>) {
-        let Some(f) =
-            self.forward.as_mut().filter(|f| f.paused.is_none() && f.ask_at.is_some_and(|t| t <= cx.now))
-        else {
-            return;
-        };
-        f.ask_at = None;
-        f.asked = cx.online;
-        let version = f.version;
-        cx.send(NveToNva::ForwardEnding { key: self.key, version });
-    }
-
-    /// Without the NVA nobody learns where the VM went but from us: the entry's life stands still (R72).
-    pub(crate) fn pause_forward(&mut self, now: Instant) {
-        if let Some(f) = self.forward.as_mut().filter(|f| f.until > now) {
-            f.paused.get_or_insert(now);
-        }
-    }
-
-    /// Its life goes on, by what was left of it.
-    pub(crate) fn resume_forward(&mut self, now: Instant) {
-        let Some(f) = &mut self.forward else { return };
-        if let Some(since) = f.paused.take() {
-            f.until = f.until + now.since(since);
-            f.ask_at = None;
-        }
-    }
-
-    /// A new session: what was asked in the last one was not answered.
-    pub(crate) fn ask_again(&mut self, cx: &Ctx<'_>) {
-        if let Some(f) = &mut self.forward {
-            f.asked = false;
-            f.arm_question(cx.now, cx.config);
-        }
-    }
-
-    /// The NVA says that the forward entry is still needed (R43). The newest location counts: a
-    /// question that crossed a further move is as good.
-    pub(crate) fn extend_forward(&mut self, version: Version, cx: &mut Ctx<'_>) {
-        let Some(f) = self.forward.as_mut().filter(|f| f.asked && version <= f.version) else { return };
-        f.asked = false;
-        f.extensions += 1;
-        f.until = f.until + cx.config.fwd_timer;
-        f.arm_question(cx.now, cx.config);
-        let (n, to, max) = (f.extensions, f.to.nve.clone(), timing::FWD_EXTENSIONS);
-        let text = format!(
-            "the forward entry for {} to {to} is needed for longer: extended ({n} of {max})",
-            self.key
-        );
-        cx.note(Level::Info, text);
     }
 
     /// The port stayed away, or the VM's manager says that it does not run: the attachment ends (R19).

@@ -200,7 +200,7 @@ impl Vm {
         if let Phase::Paused { port: Some(port), .. } = self.phase
             && let Some(p) = self.ports.get_mut(&port).filter(|p| !p.is_closed())
         {
-            p.door = super::Door::Kept;
+            p.door = super::port::Door::Kept;
         }
     }
 }

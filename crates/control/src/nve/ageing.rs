@@ -13,7 +13,7 @@ use godwit_tables::update::Key;
 use godwit_wire::{Instant, Span, Vni};
 
 use crate::io::Outputs;
-use crate::lives::{Life, Stage};
+use crate::lifetimes::{Lifetime, Stage};
 use crate::queries::Asked;
 use crate::records::Touched;
 
@@ -42,19 +42,19 @@ impl Nve {
         let life = Span::from_ms(lifetime_ms).min(LONGEST);
         let end = (asked + life).max(self.now + ONCE);
         if lifetime_ms == 0 {
-            return self.enter_stage(key, Life { end, stage: Stage::Over }, end);
+            return self.enter_stage(key, Lifetime { end, stage: Stage::Over }, end);
         }
         // Not all at the same time, when many were asked for at the same time.
         let early = life.0 / 10 * u64::from(spread(self.config.nve.as_str(), key)) / 256;
         let watch = asked + Span(life.0 / 5 * 4 - early);
         // A life of next to nothing does not lead to a question after the other.
         let watch = watch.max(self.now + Span(ONCE.0 / 5 * 4));
-        self.enter_stage(key, Life { end, stage: Stage::Fresh }, watch.min(end));
+        self.enter_stage(key, Lifetime { end, stage: Stage::Fresh }, watch.min(end));
     }
 
-    fn enter_stage(&mut self, key: VmKey, life: Life, next: Instant) {
-        self.lives.set(key, life);
-        self.timers.set(Timer::Life(key), Some(next));
+    fn enter_stage(&mut self, key: VmKey, life: Lifetime, next: Instant) {
+        self.lifetimes.set(key, life);
+        self.timers.set(Timer::Lifetime(key), Some(next));
     }
 
     /// A record changed: one of ours, or one that the directory dropped, does not age. One that came unasked is
@@ -65,12 +65,12 @@ impl Nve {
         }
         match self.mirror.record(key).filter(|r| !self.is_lasting(r)) {
             None => {
-                self.lives.forget(key);
-                self.timers.set(Timer::Life(key), None);
+                self.lifetimes.forget(key);
+                self.timers.set(Timer::Lifetime(key), None);
             }
-            Some(_) if self.lives.get(key).is_some() => {}
+            Some(_) if self.lifetimes.get(key).is_some() => {}
             Some(_) => {
-                self.lives.set(key, Life { end: self.now + LONGEST, stage: Stage::Wanted });
+                self.lifetimes.set(key, Lifetime { end: self.now + LONGEST, stage: Stage::Wanted });
                 self.refresh(key);
             }
         }
@@ -83,46 +83,46 @@ impl Nve {
     }
 
     /// The next stage of a life is due.
-    pub(super) fn life_due(&mut self, key: VmKey, out: &mut Outputs) {
-        let Some(life) = self.lives.get(key) else { return };
+    pub(super) fn lifetime_due(&mut self, key: VmKey, out: &mut Outputs) {
+        let Some(life) = self.lifetimes.get(key) else { return };
         if self.is_hosted(key) {
-            return self.lives.forget(key);
+            return self.lifetimes.forget(key);
         }
         if life.end <= self.now {
-            return self.life_over(key, life, out);
+            return self.lifetime_over(key, life, out);
         }
         match life.stage {
-            Stage::Fresh if !self.session.is_up() => self.timers.set(Timer::Life(key), Some(life.end)),
+            Stage::Fresh if !self.session.is_up() => self.timers.set(Timer::Lifetime(key), Some(life.end)),
             // What has a part here is needed whether frames are sent to it or not.
             Stage::Fresh if self.vms.contains_key(&key) => self.want(key, life),
             Stage::Fresh => self.watch(key, life, out),
             Stage::Watched => {
                 // A worker's word may have been lost.
-                if let Some(vn) = self.router.vn(key.vni) {
-                    self.router.watch_again(Key::new(vn, key.mac));
+                if let Some(vn) = self.desired.vn(key.vni) {
+                    self.desired.watch_again(Key::new(vn, key.mac));
                 }
-                self.timers.set(Timer::Life(key), Some(life.end));
+                self.timers.set(Timer::Lifetime(key), Some(life.end));
             }
             Stage::Wanted => self.refresh(key),
             Stage::Over => {}
         }
     }
 
-    fn watch(&mut self, key: VmKey, life: Life, out: &mut Outputs) {
+    fn watch(&mut self, key: VmKey, life: Lifetime, out: &mut Outputs) {
         let half = Span(life.end.since(self.now).0 / 2);
-        self.enter_stage(key, Life { stage: Stage::Watched, ..life }, self.now + half);
+        self.enter_stage(key, Lifetime { stage: Stage::Watched, ..life }, self.now + half);
         self.sync_vm(key, out);
     }
 
-    fn want(&mut self, key: VmKey, life: Life) {
-        self.lives.set(key, Life { stage: Stage::Wanted, ..life });
+    fn want(&mut self, key: VmKey, life: Lifetime) {
+        self.lifetimes.set(key, Lifetime { stage: Stage::Wanted, ..life });
         self.refresh(key);
     }
 
     /// A worker sent a frame by an entry that is watched.
     pub(super) fn in_use(&mut self, key: Key, out: &mut Outputs) {
         let Some(key) = self.vm_key(key) else { return };
-        let Some(life) = self.lives.get(key).filter(|l| l.stage == Stage::Watched) else { return };
+        let Some(life) = self.lifetimes.get(key).filter(|l| l.stage == Stage::Watched) else { return };
         self.counts.entries_refreshed += 1;
         self.want(key, life);
         self.sync_vm(key, out);
@@ -131,11 +131,11 @@ impl Nve {
     /// Asks for a record that we have, within the bounds of what may be asked (R67), again and again until there is
     /// an answer or its life is over.
     fn refresh(&mut self, key: VmKey) {
-        let Some(life) = self.lives.get(key) else { return };
+        let Some(life) = self.lifetimes.get(key) else { return };
         let asked = Asked::Mac(key.vni, key.mac);
         let put = self.may_ask(asked) && self.queries.is_waiting(asked);
         let next = if put { self.now + self.config.requery } else { self.next_turn(life.end) };
-        self.timers.set(Timer::Life(key), Some(next.min(life.end)));
+        self.timers.set(Timer::Lifetime(key), Some(next.min(life.end)));
     }
 
     /// When a question may be put that found too many others before it: one after the other, so that thousands that
@@ -149,12 +149,12 @@ impl Nve {
     }
 
     /// Nobody used it, or nobody answered.
-    fn life_over(&mut self, key: VmKey, life: Life, out: &mut Outputs) {
+    fn lifetime_over(&mut self, key: VmKey, life: Lifetime, out: &mut Outputs) {
         if !self.session.is_up() {
-            self.lives.set(key, Life { stage: Stage::Over, ..life });
+            self.lifetimes.set(key, Lifetime { stage: Stage::Over, ..life });
         } else if self.vms.contains_key(&key) {
             // It has a part here, such as a forward entry that must hear where it goes next.
-            self.want(key, Life { end: self.now + LONGEST, ..life });
+            self.want(key, Lifetime { end: self.now + LONGEST, ..life });
         } else {
             self.counts.entries_aged += 1;
             self.forget_pulled(key, out);
@@ -162,11 +162,11 @@ impl Nve {
     }
 
     fn forget_pulled(&mut self, key: VmKey, out: &mut Outputs) {
-        self.lives.forget(key);
-        self.timers.set(Timer::Life(key), None);
+        self.lifetimes.forget(key);
+        self.timers.set(Timer::Lifetime(key), None);
         let Some(version) = self.mirror.record(key).map(|r| r.version) else { return };
         if let Some(old) = self.mirror.removed(key, version) {
-            self.settle_rumours(key, None);
+            self.settle_unconfirmed(key, None);
             self.directory_changed(key, Touched::of(&old), out);
         }
     }
@@ -174,11 +174,11 @@ impl Nve {
     /// The directory has no such VM: what was pulled is void.
     pub(super) fn pulled_is_gone(&mut self, key: VmKey, out: &mut Outputs) {
         let carrier = self.carrier(key);
-        if let Some(life) = self.lives.get(carrier).filter(|_| carrier != key) {
+        if let Some(life) = self.lifetimes.get(carrier).filter(|_| carrier != key) {
             // What we have of the VM that it was of is old.
             return self.want(carrier, life);
         }
-        if self.lives.get(key).is_some() {
+        if self.lifetimes.get(key).is_some() {
             self.forget_pulled(key, out);
         }
     }
@@ -190,7 +190,7 @@ impl Nve {
         }
         // Nor would it tell us that what was absent is there (R36).
         self.mirror.clear_absent(key);
-        match self.lives.get(key) {
+        match self.lifetimes.get(key) {
             Some(life) if self.vms.contains_key(&key) => self.want(key, life),
             Some(_) => self.forget_pulled(key, out),
             None => self.sync_vm(key, out),
@@ -200,28 +200,28 @@ impl Nve {
     /// A session has begun, or updates were missed: whatever the NVA did not confirm may have changed. Who uses it
     /// asks; what nobody uses goes at the end of its life.
     pub(super) fn doubt_pulled(&mut self, vni: Vni, unconfirmed: &[VmKey], out: &mut Outputs) {
-        let mut keys: BTreeSet<VmKey> = self.lives.of_vn(vni).collect();
+        let mut keys: BTreeSet<VmKey> = self.lifetimes.of_vn(vni).collect();
         keys.extend(unconfirmed);
         for key in keys {
             if self.is_hosted(key) {
                 continue;
             }
-            let end = self.lives.get(key).map_or(self.now, |l| l.end).max(self.now + GRACE);
-            let life = Life { end, stage: Stage::Watched };
+            let end = self.lifetimes.get(key).map_or(self.now, |l| l.end).max(self.now + GRACE);
+            let life = Lifetime { end, stage: Stage::Watched };
             if self.vms.contains_key(&key) { self.want(key, life) } else { self.watch(key, life, out) }
         }
     }
 
     /// When a pulled record's life ends, for people.
     pub(super) fn life_end(&self, key: VmKey) -> Option<Instant> {
-        self.lives.get(key).map(|l| l.end)
+        self.lifetimes.get(key).map(|l| l.end)
     }
 
     /// The owner of an address is not in the directory any more: who we think has it is asked for.
     pub(super) fn doubt_owners(&mut self, vni: Vni, ip: IpAddr) {
         let owners: Vec<VmKey> = self.mirror.owners(vni, ip).iter().map(|r| r.key).collect();
         for key in owners {
-            if let Some(life) = self.lives.get(key) {
+            if let Some(life) = self.lifetimes.get(key) {
                 self.want(key, life);
             }
         }

@@ -109,7 +109,7 @@ impl Nve {
             Standing::Bound => self.forget_unless_said_again(wanted),
             Standing::Refused(why) => {
                 if let Some(ip) = ip {
-                    self.router.refuse_source(port, ip);
+                    self.desired.refuse_source(port, ip);
                 }
                 self.refused(port, mac, ip, why, out);
             }
@@ -200,7 +200,7 @@ impl Nve {
         self.forget_bind(wanted);
         let Some(port) = self.runs_on(wanted.key) else { return };
         if let Some(ip) = wanted.ip {
-            self.router.refuse_source(port, ip);
+            self.desired.refuse_source(port, ip);
         }
         let why = "a new address, for which the NVA, which is away, cannot be asked";
         let allow = "it is asked for when the NVA is back";
@@ -262,7 +262,7 @@ impl Nve {
         self.counts.addresses_refused += 1;
         let Some(port) = self.runs_on(wanted.key) else { return };
         if let Some(ip) = wanted.ip {
-            self.router.refuse_source(port, ip);
+            self.desired.refuse_source(port, ip);
         }
         let why = match reason {
             BindRefusal::NotAllowed => Refused::Address,

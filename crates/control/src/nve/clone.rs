@@ -67,12 +67,12 @@ impl Nve {
                     exception: spec.exception,
                     vlan: spec.vlan,
                 };
-                self.router.set_port(port, role);
+                self.desired.set_port(port, role);
             }
             Input::PortAdded { port, spec: PortSpec::Exception { uplink }, .. } => {
-                self.router.set_port(port, PortRole::Exception { uplink });
+                self.desired.set_port(port, PortRole::Exception { uplink });
             }
-            Input::PortRemoved { port } => self.router.remove_port(port),
+            Input::PortRemoved { port } => self.desired.remove_port(port),
             _ => {}
         }
     }

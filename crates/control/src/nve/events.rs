@@ -33,10 +33,10 @@ impl Nve {
                 self.miss_mac(worker, key);
             }
             Event::MissIp { vn, ip, port: _ } => {
-                if self.router.repeat_answer(worker, vn, ip) {
+                if self.desired.repeat_answer(worker, vn, ip) {
                     return;
                 }
-                if let Some(vni) = self.router.vni(vn) {
+                if let Some(vni) = self.desired.vni(vn) {
                     let owner = self.mirror.owners(vni, ip).first().map(|r| r.key);
                     self.seek(owner, out);
                     self.ask_within_bounds(Asked::Ip(vni, ip));
@@ -122,12 +122,12 @@ impl Nve {
 
     /// VN and MAC.
     fn named(&self, key: Key) -> Option<VmKey> {
-        self.router.vni(key.vn()).map(|vni| VmKey { vni, mac: key.mac() })
+        self.desired.vni(key.vn()).map(|vni| VmKey { vni, mac: key.mac() })
     }
 
     pub(super) fn miss_mac(&mut self, worker: usize, key: Key) {
         // The answer may have crossed the miss on its way: it is said again rather than asked for.
-        if self.router.repeat_vm(worker, key) {
+        if self.desired.repeat_vm(worker, key) {
             return;
         }
         if let Some(VmKey { vni, mac }) = self.named(key) {
@@ -286,12 +286,12 @@ impl Nve {
     /// unsolicited advertisement in the new owner's name (R24). Local ports only: other NVEs have the
     /// directory's word.
     pub(super) fn tell_local_vms(&mut self, out: &mut Outputs) {
-        let untold = self.heralds.take_dropped();
+        let untold = self.announcer.take_dropped();
         if untold > 0 {
             self.alarm(format!("{untold} changed owners of addresses were too many to tell local VMs"), out);
         }
-        while let Some((vni, ip)) = self.heralds.next(self.now) {
-            let owner = self.router.vn(vni).and_then(|vn| self.router.owner(vn, ip));
+        while let Some((vni, ip)) = self.announcer.next(self.now) {
+            let owner = self.desired.vn(vni).and_then(|vn| self.desired.owner(vn, ip));
             let Some((mac, router)) = owner else { continue };
             let mut buf = [0; ndp::MAX_FRAME_LEN];
             let written = match ip {
@@ -304,7 +304,7 @@ impl Nve {
                 _ => None,
             };
             let ports: Vec<PortIdx> = self.vms_of(vni).filter_map(running).collect();
-            self.heralds.told(self.now, ports.len());
+            self.announcer.told(self.now, ports.len());
             out.note(Level::Info, format!("VN {vni}: {ip} is at {mac} now: {} local VMs told", ports.len()));
             out.frames.extend(ports.into_iter().map(|port| (port, buf[..n].to_vec())));
         }

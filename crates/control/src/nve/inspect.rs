@@ -7,8 +7,8 @@ use godwit_model::{NveId, Version, VmKey, VmRecord};
 use godwit_tables::update::{Key, PortIdx, SourceRule, VmState};
 use godwit_wire::{Instant, Vni};
 
+use crate::desired::tunnel_of;
 use crate::queries::Asked;
-use crate::router::tunnel_of;
 use crate::view::{BindingsView, EntryState, EntryView, NeighborView, NvaView, PortState, PortView};
 
 use super::{Nve, PortKind};
@@ -35,7 +35,7 @@ impl Nve {
     pub fn entry(&self, now: Instant, key: VmKey) -> Option<EntryView> {
         let record = self.mirror.record(key);
         let vm = self.vms.get(&key);
-        let table = self.router.vn(key.vni).and_then(|vn| self.router.vm(Key::new(vn, key.mac)));
+        let table = self.desired.vn(key.vni).and_then(|vn| self.desired.vm(Key::new(vn, key.mac)));
         let querying = self.queries.is_waiting(Asked::Mac(key.vni, key.mac));
         if record.is_none() && vm.is_none() && table.is_none() && !querying {
             return None;
@@ -49,7 +49,7 @@ impl Nve {
             None if querying => EntryState::Querying,
             Some(VmState::Absent { .. }) | None => EntryState::Absent,
         };
-        let locator = table.and_then(tunnel_of).and_then(|t| self.router.remote(t));
+        let locator = table.and_then(tunnel_of).and_then(|t| self.desired.remote(t));
         let until = match table {
             Some(VmState::Departed { until, .. } | VmState::Absent { until }) => Some(until),
             Some(VmState::Remote { .. } | VmState::Ageing { .. }) => self.life_end(key),
@@ -64,9 +64,12 @@ impl Nve {
             hops: locator.map(|l| self.hops_to(l)).unwrap_or_default(),
             version: record.map_or(Version::ZERO, |r| r.version),
             expires: until.filter(|t| *t != Instant::NEVER).map(|t| t.since(now)),
-            suspect: self.rumours.is_suspect(key),
+            suspect: self.unconfirmed.is_suspect(key),
             unconfirmed: state == EntryState::Remote
-                && self.rumours.hearsay(key).is_some_and(|h| record.is_none_or(|r| h.version > r.version)),
+                && self
+                    .unconfirmed
+                    .hearsay(key)
+                    .is_some_and(|h| record.is_none_or(|r| h.version > r.version)),
             ips: record.into_iter().flat_map(VmRecord::addresses).map(|(ip, _)| ip).collect(),
             handover: vm.map(|v| v.handover.counts()).unwrap_or_default(),
         })
@@ -123,7 +126,7 @@ impl Nve {
         let bound = record.map(|r| r.bound.clone()).unwrap_or_default();
         let mut recorded: Vec<IpAddr> = self.mirror.addresses(key).into_iter().collect();
         recorded.retain(|ip| bound.at(*ip).is_none());
-        let rules = self.router.bindings(port).map(|b| [b.rules.v4, b.rules.v6, b.rules.link_local]);
+        let rules = self.desired.bindings(port).map(|b| [b.rules.v4, b.rules.v6, b.rules.link_local]);
         let room = rules.unwrap_or([SourceRule::Any; 3]).map(|rule| match rule {
             SourceRule::Any => None,
             SourceRule::Listed { room } => Some(room),

@@ -1,8 +1,8 @@
 //! The pure core of an NVE's control.
 //!
 //! Every input goes the same way: it changes what we know (the mirror, a VM's machine, a neighbor),
-//! then what the workers should have follows from the whole of what we know (`sync`), and the router
-//! sends the difference. So an input that comes twice, or after a reconnect, changes nothing.
+//! then what the workers should have follows from the whole of what we know (`sync`), and its
+//! difference to the desired state so far is sent. So an input that comes twice, or after a reconnect, changes nothing.
 
 mod ageing;
 mod bind;
@@ -30,21 +30,21 @@ use godwit_model::{Locators, Policy, Version, VmKey, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Instant, Span, Vni};
 
+use crate::announcer::Announcer;
 use crate::barrier::{After, Barriers};
 use crate::binds::{Binds, Wanted};
 use crate::channel::Channel;
 use crate::config::NveConfig;
 use crate::counts::Counts;
-use crate::heralds::Heralds;
+use crate::desired::DesiredState;
 use crate::io::{Input, Level, Outputs};
-use crate::lives::Lives;
+use crate::lifetimes::Lifetimes;
 use crate::mirror::Mirror;
 use crate::mobility::{Action, Ctx, Vm};
 use crate::queries::{Asked, Queries};
 use crate::refusals::Refusals;
-use crate::router::Router;
-use crate::rumours::Rumours;
 use crate::timers::Timers;
+use crate::unconfirmed::Unconfirmed;
 use crate::underlay::Underlay;
 
 /// Reports that wait for a session; the oldest goes first.
@@ -60,7 +60,7 @@ enum Timer {
     /// A question.
     Query(Asked),
     /// Negative answers are over.
-    Negatives,
+    NegativeCache,
     /// Tunnels without use.
     Tunnels,
     /// Full report.
@@ -69,8 +69,8 @@ enum Timer {
     Headless,
     /// An entry that another NVE put in doubt.
     Suspect(VmKey),
-    /// The next stage of a pulled record's life (R40).
-    Life(VmKey),
+    /// The next stage of a pulled record's lifetime (R40).
+    Lifetime(VmKey),
     /// A request for an address or a virtual MAC (R92, R93).
     Bind(Wanted),
     /// Addresses that a VM has learned (R93).
@@ -137,17 +137,17 @@ pub struct Nve {
     lingering: BTreeSet<Vni>,
     mirror: Mirror,
     queries: Queries,
-    /// Lives of pulled records (R40).
-    lives: Lives,
+    /// Lifetimes of pulled records (R40).
+    lifetimes: Lifetimes,
     underlay: Underlay,
-    heralds: Heralds,
+    announcer: Announcer,
     /// Policies that the NVA has told (R23).
     policies: BTreeMap<String, Policy>,
     /// VMs that asked for their own address and wait for the directory, with the end of their patience (R27).
     rarp: BTreeMap<VmKey, (PortIdx, Instant)>,
     /// RARP replies sent: each looks for its VN's gateway.
     rarp_replies: Bucket,
-    router: Router,
+    desired: DesiredState,
     barriers: Barriers,
     timers: Timers<Timer>,
     /// Number of the last claim or query.
@@ -163,7 +163,7 @@ pub struct Nve {
     /// Datagrams to and from other NVEs.
     channel: Channel,
     /// What they say and the directory has not confirmed.
-    rumours: Rumours,
+    unconfirmed: Unconfirmed,
     /// What VMs use by their own word and the directory has not granted (R92, R93).
     binds: Binds,
     /// What they use and might not (R65).
@@ -189,7 +189,7 @@ impl Nve {
     /// An NVE without ports.
     pub fn new(config: NveConfig) -> Nve {
         Nve {
-            router: Router::new(config.workers),
+            desired: DesiredState::new(config.workers),
             now: Instant(0),
             wall_us: 0,
             session: Session::default(),
@@ -202,9 +202,9 @@ impl Nve {
             lingering: BTreeSet::new(),
             mirror: Mirror::default(),
             queries: Queries::default(),
-            lives: Lives::default(),
+            lifetimes: Lifetimes::default(),
             underlay: Underlay::new(config.locators, config.liveness),
-            heralds: Heralds::default(),
+            announcer: Announcer::default(),
             policies: BTreeMap::new(),
             rarp: BTreeMap::new(),
             rarp_replies: Bucket::default(),
@@ -216,7 +216,7 @@ impl Nve {
             reports: VecDeque::new(),
             idle_tunnels: BTreeSet::new(),
             channel: Channel::default(),
-            rumours: Rumours::default(),
+            unconfirmed: Unconfirmed::default(),
             binds: Binds::default(),
             refusals: Refusals::default(),
             checks: check::Checks::default(),
@@ -247,8 +247,8 @@ impl Nve {
 
     /// When to call [`Nve::handle`] with `Input::Tick` at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let heralds = self.heralds.due(self.now);
-        [self.timers.next(), self.underlay.deadline(), heralds].into_iter().flatten().min()
+        let announcement = self.announcer.due(self.now);
+        [self.timers.next(), self.underlay.deadline(), announcement].into_iter().flatten().min()
     }
 
     /// What it was configured with.
@@ -288,9 +288,9 @@ impl Nve {
             }
             // All workers have everything at this stage, whoever polls a port.
             Input::PortWorkers { .. } | Input::Tick => {}
-            Input::WorkerJoined { worker } => self.router.worker_joined(worker),
+            Input::WorkerJoined { worker } => self.desired.worker_joined(worker),
             Input::WorkerLeft { worker } => {
-                self.router.worker_left(worker);
+                self.desired.worker_left(worker);
                 let released = self.barriers.worker_left(worker);
                 self.release(released, out);
             }
@@ -320,12 +320,12 @@ impl Nve {
             match timer {
                 Timer::Vm(key) => self.with_known_vm(key, out, Vm::tick),
                 Timer::Query(asked) => self.query_due(asked, out),
-                Timer::Negatives => self.negatives_over(),
+                Timer::NegativeCache => self.negative_cache_due(),
                 Timer::Tunnels => self.sweep_tunnels(),
                 Timer::Report => self.report(out),
                 Timer::Headless => self.headless(out),
                 Timer::Suspect(key) => self.suspect_due(key),
-                Timer::Life(key) => self.life_due(key, out),
+                Timer::Lifetime(key) => self.lifetime_due(key, out),
                 Timer::Bind(wanted) => self.bind_due(wanted, out),
                 Timer::Addresses(key) => self.addresses_due(key, out),
                 Timer::Guard => self.guard_over(out),
@@ -340,12 +340,12 @@ impl Nve {
             if !self.barriers.is_wanted() {
                 break;
             }
-            match self.barriers.issue(self.router.workers()) {
-                Ok(token) => out.barriers.extend(self.router.workers().iter().map(|w| (w, token))),
+            match self.barriers.issue(self.desired.workers()) {
+                Ok(token) => out.barriers.extend(self.desired.workers().iter().map(|w| (w, token))),
                 Err(released) => self.release(released, out),
             }
         }
-        out.updates.append(&mut self.router.take_updates());
+        out.updates.append(&mut self.desired.take_updates());
         out.frames.append(&mut self.underlay.take_frames());
     }
 
@@ -357,8 +357,8 @@ impl Nve {
                 }
                 After::Ack { .. } => {}
                 After::Claim { key, seq } => self.with_known_vm(key, out, |vm, cx| vm.gate_open(seq, cx)),
-                After::FreeVn(vn) => self.router.free_vn(vn),
-                After::FreeTunnel(tunnel) => self.router.free_tunnel(tunnel),
+                After::FreeVn(vn) => self.desired.free_vn(vn),
+                After::FreeTunnel(tunnel) => self.desired.free_tunnel(tunnel),
             }
         }
     }

@@ -44,7 +44,7 @@ impl Nve {
             self.with_known_vm(key, out, Vm::session_down);
         }
         // What was nowhere may be there by now, and nobody would say so (R72).
-        self.clear_negatives(out);
+        self.clear_negative_cache(out);
         if was_up {
             self.nva_gone = self.now;
             self.timers.set(Timer::Headless, Some(self.now + self.config.headless));
@@ -111,7 +111,7 @@ impl Nve {
 
     /// Says everything that the NVA should know, and asks for everything that we should (R73).
     fn resync(&mut self, out: &mut Outputs) {
-        self.clear_negatives(out);
+        self.clear_negative_cache(out);
         let (pulled, pushed): (Vec<Vni>, Vec<Vni>) = self.mirror.vns().partition(|vni| self.is_pulled(*vni));
         for vni in pushed {
             self.subscribe(vni, out);
@@ -293,7 +293,7 @@ impl Nve {
         if active {
             self.settle_questions(&record);
         }
-        let heard = self.settle_rumours(key, Some(record.version));
+        let heard = self.settle_unconfirmed(key, Some(record.version));
         if let Some(kept) = self.prepared.get_mut(&key).filter(|kept| kept.version < record.version) {
             kept.clone_from(&record);
         }
@@ -344,7 +344,7 @@ impl Nve {
             self.doubt_pulled(vni, &keys, out);
         } else {
             for gone in unconfirmed {
-                self.settle_rumours(gone.key, None);
+                self.settle_unconfirmed(gone.key, None);
                 self.directory_changed(gone.key, Touched::of(&gone), out);
             }
         }
@@ -366,7 +366,7 @@ impl Nve {
             Change::Removed { key, version } if key.vni == vni => {
                 self.prepared.remove(&key);
                 if let Some(old) = self.mirror.removed(key, version) {
-                    self.settle_rumours(key, None);
+                    self.settle_unconfirmed(key, None);
                     self.directory_changed(key, Touched::of(&old), out);
                 }
             }
@@ -405,7 +405,7 @@ impl Nve {
             (None, Asked::Ip(vni, ip)) => self.doubt_owners(vni, ip),
         }
         if let Asked::Mac(vni, mac) = asked
-            && self.settle_rumours(VmKey { vni, mac }, None)
+            && self.settle_unconfirmed(VmKey { vni, mac }, None)
         {
             // The directory contradicts what another NVE said.
             self.sync_vm(VmKey { vni, mac }, out);
@@ -422,7 +422,7 @@ impl Nve {
         if !self.is_pulled(vni) {
             return;
         }
-        for ip in self.heralds.had(vni, mac) {
+        for ip in self.announcer.had(vni, mac) {
             self.ask_within_bounds(Asked::Ip(vni, ip));
         }
     }
@@ -432,15 +432,15 @@ impl Nve {
     fn negative_unless_known(&mut self, asked: Asked, lifetime_ms: u64, out: &mut Outputs) {
         let life = Span::from_ms(lifetime_ms).min(self.config.neg_life).max(MIN_NEGATIVE);
         let until = self.now + life;
-        let Some(vn) = self.router.vn(asked.vni()) else { return };
+        let Some(vn) = self.desired.vn(asked.vni()) else { return };
         match asked {
-            Asked::Mac(vni, mac) if self.router.vm(Key::new(vn, mac)).is_none() => {
+            Asked::Mac(vni, mac) if self.desired.vm(Key::new(vn, mac)).is_none() => {
                 let evicted = self.mirror.set_absent(VmKey { vni, mac }, until);
                 for key in evicted.into_iter().chain([VmKey { vni, mac }]) {
                     self.sync_vm(key, out);
                 }
             }
-            Asked::Ip(vni, ip) if !self.router.has_answer(vn, ip) => {
+            Asked::Ip(vni, ip) if !self.desired.has_answer(vn, ip) => {
                 let evicted = self.mirror.set_absent_ip(vni, ip, until);
                 for ip in evicted.into_iter().chain([ip]) {
                     self.sync_ip(vni, ip);
@@ -448,7 +448,7 @@ impl Nve {
             }
             Asked::Mac(..) | Asked::Ip(..) => return,
         }
-        self.timers.arm(Timer::Negatives, until);
+        self.timers.arm(Timer::NegativeCache, until);
     }
 
     fn grant(&mut self, seq: u64, record: VmRecord, out: &mut Outputs) {

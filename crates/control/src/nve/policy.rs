@@ -41,8 +41,8 @@ impl Nve {
         let Some(vm) = self.vms.get(&key) else { return };
         for &port in vm.ports.keys() {
             match wanted(&self.mirror, &self.policies, key) {
-                Wanted::None => self.router.set_policy(port, None),
-                Wanted::Known(policy) => self.router.set_policy(port, Some(policy)),
+                Wanted::None => self.desired.set_policy(port, None),
+                Wanted::Known(policy) => self.desired.set_policy(port, Some(policy)),
                 // What is in force stays in force, and nothing opens meanwhile.
                 Wanted::Missing(_) | Wanted::Unknown => {}
             }

@@ -31,7 +31,7 @@ impl Nve {
                 self.access_added(port, name, VmKey { vni, mac }, explicit_activation, out);
             }
             PortSpec::Uplink(spec) => self.uplink_added(port, spec, out),
-            PortSpec::Exception { uplink } => self.router.set_port(port, PortRole::Exception { uplink }),
+            PortSpec::Exception { uplink } => self.desired.set_port(port, PortRole::Exception { uplink }),
         }
     }
 
@@ -41,10 +41,10 @@ impl Nve {
             return self.alarm(format!("port {name}: {} is no VM's address: ignored", key.mac), out);
         }
         self.ensure_vn(key.vni, out);
-        let Some(vn) = self.router.vn(key.vni) else { return };
+        let Some(vn) = self.desired.vn(key.vni) else { return };
         // Before anything names it.
         let admission = Admission::Closed;
-        self.router.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
+        self.desired.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
         self.mirror.clear_absent(key);
         // The session may be gone before the VN's records come (R15).
         if let Some(record) = self.prepared.get(&key).cloned() {
@@ -76,7 +76,7 @@ impl Nve {
                 }
             }
         };
-        self.router.set_port(port, role);
+        self.desired.set_port(port, role);
         self.underlay.set_uplink(self.now, port, spec);
         self.locators_changed(out);
     }
@@ -98,7 +98,7 @@ impl Nve {
         let here = Location { nve: self.config.nve.clone(), locators: self.locators() };
         self.mirror.set_static(static_record(key, here, ips, false));
         self.sync_vm(key, out);
-        match self.router.bindings(port).map(|b| b.macs.len()) {
+        match self.desired.bindings(port).map(|b| b.macs.len()) {
             Some(MAX_MACS) => out.note(
                 Level::Debug,
                 format!(
@@ -140,7 +140,7 @@ impl Nve {
             }
             PortKind::Exception => {}
         }
-        self.router.remove_port(port);
+        self.desired.remove_port(port);
         self.refusals.forget(port);
         self.ports.remove(&port);
         if let PortKind::Access(key) = kind {

@@ -353,7 +353,7 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
 
 fn check(nve: &Nve) {
     assert_eq!(
-        nve.router.vn(vni()).is_some(),
+        nve.desired.vn(vni()).is_some(),
         nve.mirror.vns().any(|v| v == vni()),
         "mirrored and not served"
     );
@@ -362,13 +362,13 @@ fn check(nve: &Nve) {
             assert!(f.version > vm.hosted, "R46b: {key} is forwarded to {} after {}", f.version, vm.hosted);
             assert!(!vm.is_hosted(), "R46c: {key} runs here and is forwarded");
         }
-        let vn = nve.router.vn(key.vni).map(|vn| Key::new(vn, key.mac));
-        let state = vn.and_then(|k| nve.router.vm(k));
+        let vn = nve.desired.vn(key.vni).map(|vn| Key::new(vn, key.mac));
+        let state = vn.and_then(|k| nve.desired.vm(k));
         match vm.phase {
             crate::mobility::Phase::Running { port } => {
                 assert_eq!(state, Some(VmState::Local { port }));
                 for mac in nve.macs_of(*key) {
-                    let nested = nve.router.vn(key.vni).and_then(|vn| nve.router.vm(Key::new(vn, mac)));
+                    let nested = nve.desired.vn(key.vni).and_then(|vn| nve.desired.vm(Key::new(vn, mac)));
                     assert_eq!(nested, state, "R94: {mac} is where {key} is");
                 }
                 assert!(nve.ports.contains_key(&port));

@@ -66,7 +66,7 @@ impl Nve {
             self.vms.get(&key).into_iter().flat_map(|vm| vm.ports.keys().copied()).collect();
         for port in ports {
             let bindings = self.bindings_of(key, port);
-            self.router.bind_port(port, bindings);
+            self.desired.bind_port(port, bindings);
         }
     }
 
@@ -98,7 +98,7 @@ impl Nve {
 
     /// Nested and virtual MACs are where their VM is, by the same barrier; what is absent is so by itself.
     pub(super) fn sync_nested(&mut self, key: VmKey, state: Option<VmState>) {
-        let Some(vn) = self.router.vn(key.vni) else { return };
+        let Some(vn) = self.desired.vn(key.vni) else { return };
         let Some(record) = self.mirror.record(key).filter(|r| r.macs().nth(1).is_some()) else { return };
         let macs: Vec<Mac> = record.macs().skip(1).collect();
         for mac in macs {
@@ -110,7 +110,7 @@ impl Nve {
                     Some(_) => false,
                 };
                 let state = if absent { self.absent_state(nested) } else { state };
-                self.router.set_vm(Key::new(vn, mac), state);
+                self.desired.set_vm(Key::new(vn, mac), state);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::channel::Refused;
 use crate::io::{Level, Outputs};
 use crate::mobility::Wish;
 use crate::queries::Asked;
-use crate::rumours::Hearsay;
+use crate::unconfirmed::Hearsay;
 
 use super::{Nve, Timer};
 
@@ -122,7 +122,7 @@ impl Nve {
     /// A frame came for what is not here and has no forward entry (R43 F).
     pub(super) fn not_local(&mut self, worker: usize, at: Key, sender: IpAddr, out: &mut Outputs) {
         // Known, there is nothing to do but to drop; unknown, we learn at least where it is (R42).
-        if self.router.vm(at).is_none() {
+        if self.desired.vm(at).is_none() {
             self.miss_mac(worker, at);
         }
         let Some(key) = self.vm_key(at) else { return };
@@ -245,8 +245,8 @@ impl Nve {
         };
         match to {
             Some(to) if version > sent.version && !to.is_empty() && !is_ours(to) => {
-                if !self.rumours.believe(key, Hearsay { to, version }) {
-                    self.counts.rumours_dropped += 1;
+                if !self.unconfirmed.believe(key, Hearsay { to, version }) {
+                    self.counts.unconfirmed_dropped += 1;
                     return self.ask(asked);
                 }
                 self.counts.redirects_used += 1;
@@ -277,7 +277,7 @@ impl Nve {
         {
             return None;
         }
-        let heard = self.rumours.hearsay(key);
+        let heard = self.unconfirmed.hearsay(key);
         let r = record.filter(|r| r.state == BindingState::Active);
         let known = r.and_then(|r| r.location.as_ref().map(|l| (l, r.version)));
         let known = known.filter(|(l, _)| l.nve != self.config.nve);
@@ -308,23 +308,23 @@ impl Nve {
     }
 
     fn suspect(&mut self, key: VmKey) -> bool {
-        let news = self.rumours.suspect(self.now, key);
+        let news = self.unconfirmed.suspect(self.now, key);
         self.counts.entries_suspected += u64::from(news);
         news
     }
 
     /// The jitter is over; meanwhile the directory may have spoken.
     pub(super) fn suspect_due(&mut self, key: VmKey) {
-        if self.rumours.is_suspect(key) {
+        if self.unconfirmed.is_suspect(key) {
             self.ask(Asked::Mac(key.vni, key.mac));
         }
     }
 
     /// The directory has spoken on the VM, with this version; what was heard of a newer one stays until it
     /// answers to that.
-    pub(super) fn settle_rumours(&mut self, key: VmKey, version: Option<Version>) -> bool {
+    pub(super) fn settle_unconfirmed(&mut self, key: VmKey, version: Option<Version>) -> bool {
         let newer = |h: Hearsay| version.is_some_and(|v| h.version > v);
-        !self.rumours.hearsay(key).is_some_and(newer) && self.rumours.settle(key)
+        !self.unconfirmed.hearsay(key).is_some_and(newer) && self.unconfirmed.settle(key)
     }
 }
 

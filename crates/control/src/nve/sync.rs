@@ -11,9 +11,9 @@ use godwit_wire::{Instant, Span, Vni};
 
 use crate::barrier::After;
 use crate::config::OuterChoice;
+use crate::desired::{Answer, TunnelWay, TunnelWays};
 use crate::io::{Level, Outputs};
 use crate::mobility::{Vm, Wish};
-use crate::router::{Answer, TunnelWay, TunnelWays};
 use crate::underlay::{Hop, Ways};
 
 use super::{Nve, Port, PortKind, Timer, half};
@@ -23,7 +23,7 @@ const OUTER_TTL: u8 = 64;
 /// Tenant MTU while there is no uplink, in bytes.
 const LONELY_MTU: u16 = 1500;
 /// How often negative answers are looked through.
-const NEGATIVES_EVERY: Span = Span::from_ms(500);
+const NEGATIVE_CACHE_EVERY: Span = Span::from_ms(500);
 
 /// The remote locator that carries a VM's frames: the family of its addresses where both NVEs have
 /// both (R4). `None`: no common family.
@@ -49,14 +49,14 @@ impl Nve {
 
     /// Begins to take part in a VN.
     pub(super) fn ensure_vn(&mut self, vni: Vni, out: &mut Outputs) {
-        if self.router.vn(vni).is_some() {
+        if self.desired.vn(vni).is_some() {
             if self.lingering.remove(&vni) {
                 self.send(NveToNva::Linger { vni, lingers: false }, out);
             }
             return;
         }
         let (mtu, transparent) = (self.tenant_mtu(0), false);
-        if self.router.set_vn(vni, mtu, transparent).is_none() {
+        if self.desired.set_vn(vni, mtu, transparent).is_none() {
             self.alarm(format!("VN {vni} finds no room: too many VNs on this NVE"), out);
             return;
         }
@@ -81,7 +81,7 @@ impl Nve {
     /// forward entries are: this NVE sends for it and gets no copies (R17).
     pub(super) fn drop_vn_if_unneeded(&mut self, vni: Vni, out: &mut Outputs) {
         let has_port = |p: &Port| matches!(p.kind, PortKind::Access(key) if key.vni == vni);
-        if self.router.vn(vni).is_none() || self.ports.values().any(has_port) {
+        if self.desired.vn(vni).is_none() || self.ports.values().any(has_port) {
             return;
         }
         if self.vms_of(vni).any(|(_, vm)| vm.needs_vn()) {
@@ -97,16 +97,16 @@ impl Nve {
         for asked in self.queries.forget_vn(vni) {
             self.timers.set(Timer::Query(asked), None);
         }
-        if let Some(vn) = self.router.remove_vn(vni) {
+        if let Some(vn) = self.desired.remove_vn(vni) {
             self.barriers.after_applied(After::FreeVn(vn));
         }
         self.mirror.remove_vn(vni);
-        let aged: Vec<VmKey> = self.lives.of_vn(vni).collect();
+        let aged: Vec<VmKey> = self.lifetimes.of_vn(vni).collect();
         for key in aged {
             self.follow_life(key);
         }
-        self.rumours.forget(|key| key.vni == vni);
-        self.heralds.forget_vn(vni);
+        self.unconfirmed.forget(|key| key.vni == vni);
+        self.announcer.forget_vn(vni);
     }
 
     pub(super) fn vms_of(&self, vni: Vni) -> impl Iterator<Item = (&VmKey, &Vm)> {
@@ -117,12 +117,12 @@ impl Nve {
 
     /// Everything of a VN, after something changed for all of it.
     pub(super) fn sync_whole_vn(&mut self, vni: Vni, out: &mut Outputs) {
-        if self.router.vn(vni).is_none() {
+        if self.desired.vn(vni).is_none() {
             return;
         }
         let settings = self.mirror.settings(vni);
-        if let Some(vn) = self.router.set_vn(vni, self.tenant_mtu(settings.mtu), settings.transparent_vlan) {
-            self.router.set_flood_silent(vn, settings.flood_silent);
+        if let Some(vn) = self.desired.set_vn(vni, self.tenant_mtu(settings.mtu), settings.transparent_vlan) {
+            self.desired.set_flood_silent(vn, settings.flood_silent);
         }
         let mut keys: BTreeSet<VmKey> = self.mirror.records(vni).map(|r| r.key).collect();
         keys.extend(self.vms_of(vni).map(|(k, _)| *k));
@@ -162,16 +162,16 @@ impl Nve {
 
     /// A VM's entry, its addresses and its ports.
     pub(super) fn sync_vm(&mut self, key: VmKey, out: &mut Outputs) {
-        let Some(vn) = self.router.vn(key.vni) else { return };
+        let Some(vn) = self.desired.vn(key.vni) else { return };
         let key = self.carrier(key);
         let at = Key::new(vn, key.mac);
         let state = self.vm_state(key, out);
-        if matches!(state, Some(VmState::Absent { until: Instant::NEVER })) && self.router.vm(at) != state {
+        if matches!(state, Some(VmState::Absent { until: Instant::NEVER })) && self.desired.vm(at) != state {
             self.alarm(format!("{key}: its NVE has no underlay family in common with this one"), out);
         }
         self.sync_policy(key);
         self.sync_bindings(key);
-        self.router.set_vm(at, state);
+        self.desired.set_vm(at, state);
         self.sync_nested(key, state);
         let addresses = self.mirror.record(key).into_iter().flat_map(VmRecord::addresses);
         let ips: Vec<IpAddr> = addresses.map(|(ip, _)| ip).collect();
@@ -181,15 +181,15 @@ impl Nve {
         let Some(vm) = self.vms.get(&key) else { return };
         for &port in vm.ports.keys() {
             let admission = vm.admission(port);
-            self.router.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
+            self.desired.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
         }
     }
 
     /// The old NVE hears of the grant when we do, and sends what it held.
     pub(super) fn settle(&mut self, key: VmKey) {
-        let Some(vn) = self.router.vn(key.vni) else { return };
+        let Some(vn) = self.desired.vn(key.vni) else { return };
         for mac in self.macs_of(key) {
-            self.router.settle_vm(Key::new(vn, mac), self.config.arrive_hold);
+            self.desired.settle_vm(Key::new(vn, mac), self.config.arrive_hold);
         }
     }
 
@@ -219,10 +219,10 @@ impl Nve {
         let record = self.mirror.record(key).filter(|r| r.state == BindingState::Active);
         let elsewhere = record.and_then(|r| r.location.as_ref()).filter(|l| l.nve != self.config.nve);
         // What another NVE said of late, if the directory has nothing as new (R47).
-        let heard = self.rumours.hearsay(key).filter(|h| record.is_none_or(|r| h.version > r.version));
+        let heard = self.unconfirmed.hearsay(key).filter(|h| record.is_none_or(|r| h.version > r.version));
         match heard.map(|h| h.to).or(elsewhere.map(|l| l.locators)) {
             Some(locators) => match self.tunnel_to(key, locators, out) {
-                Some(tunnel) if self.lives.is_watched(key) => Some(VmState::Ageing { tunnel }),
+                Some(tunnel) if self.lifetimes.is_watched(key) => Some(VmState::Ageing { tunnel }),
                 Some(tunnel) => Some(VmState::Remote { tunnel }),
                 None => self.unreachable_state(),
             },
@@ -241,7 +241,7 @@ impl Nve {
 
     /// Who answers on an address: the configuration file, then the newest record that is alive.
     pub(super) fn sync_ip(&mut self, vni: Vni, ip: IpAddr) {
-        let Some(vn) = self.router.vn(vni) else { return };
+        let Some(vn) = self.desired.vn(vni) else { return };
         let owner = self.mirror.owners(vni, ip).into_iter().find(|r| self.is_alive(r));
         // Two may use the address of a VM that went to and fro: nobody is told either's (R22, RFC 9161 section 3.7).
         let owner = owner.map(|r| match r.frozen {
@@ -256,11 +256,11 @@ impl Nve {
         };
         let answer = owner.or_else(fixed).or_else(absent);
         let new = if let Some(Answer::Owner { mac, .. }) = answer { Some(mac) } else { None };
-        let old = self.router.owner(vn, ip).map(|(mac, _)| mac);
+        let old = self.desired.owner(vn, ip).map(|(mac, _)| mac);
         if old != new {
-            self.heralds.changed(vni, ip, old, new);
+            self.announcer.changed(vni, ip, old, new);
         }
-        self.router.set_answer(vn, ip, answer);
+        self.desired.set_answer(vn, ip, answer);
     }
 
     /// Attached somewhere, or running here with its claim on the way (R28: a detached VM's address is
@@ -271,7 +271,7 @@ impl Nve {
 
     /// Copies go to each other NVE with members once (R60).
     pub(super) fn sync_replicas(&mut self, vni: Vni, out: &mut Outputs) {
-        let Some(vn) = self.router.vn(vni) else { return };
+        let Some(vn) = self.desired.vn(vni) else { return };
         let mut tunnels = BTreeSet::new();
         for (nve, locators) in self.mirror.replicas(vni, &self.config.nve) {
             match choose_remote(self.underlay.locators(), locators, self.config.outer, None) {
@@ -279,7 +279,7 @@ impl Nve {
                 None => out.note(Level::Warn, format!("VN {vni}: no underlay family in common with {nve}")),
             }
         }
-        self.router.set_replicas(vn, tunnels);
+        self.desired.set_replicas(vn, tunnels);
     }
 
     // ---- Tunnels ----
@@ -298,14 +298,14 @@ impl Nve {
             let ours = self.underlay.locators();
             let v4 = locators.v4.filter(|_| ours.v4.is_some() && self.config.outer == OuterChoice::Auto);
             let twin = v4.and_then(|v4| self.tunnel(v4.into(), out));
-            self.router.set_twin(tunnel, twin);
+            self.desired.set_twin(tunnel, twin);
         }
         Some(tunnel)
     }
 
     /// The tunnel to a locator; it is made where there is none, and its next hop is asked for.
     pub(super) fn tunnel(&mut self, remote: IpAddr, out: &mut Outputs) -> Option<TunnelIdx> {
-        if let Some(tunnel) = self.router.tunnel(remote) {
+        if let Some(tunnel) = self.desired.tunnel(remote) {
             return Some(tunnel);
         }
         let ways = self.underlay.watch(self.now, remote);
@@ -314,7 +314,7 @@ impl Nve {
         }
         self.timers.arm(Timer::Tunnels, self.now + half(self.config.tunnel_linger));
         let ways = self.tunnel_ways(remote, &ways);
-        self.router.add_tunnel(remote, ways)
+        self.desired.add_tunnel(remote, ways)
     }
 
     fn tunnel_ways(&self, remote: IpAddr, ways: &Ways) -> TunnelWays {
@@ -342,9 +342,9 @@ impl Nve {
         self.tell_hops(out);
         let changed = self.underlay.take_changes();
         for &remote in &changed {
-            if let Some(tunnel) = self.router.tunnel(remote) {
+            if let Some(tunnel) = self.desired.tunnel(remote) {
                 let ways = self.tunnel_ways(remote, &self.underlay.ways(remote));
-                self.router.set_ways(tunnel, ways);
+                self.desired.set_ways(tunnel, ways);
             }
         }
         if !changed.is_empty() {
@@ -360,7 +360,7 @@ impl Nve {
         let Some(vm) = self.vms.get(&key) else { return };
         let Some(locators) = vm.peer().map(|l| l.locators) else { return };
         let Some(tunnel) = self.tunnel_to(key, locators, out) else { return };
-        let resolved = self.router.remote(tunnel).and_then(|r| self.underlay.hop(r)).is_some();
+        let resolved = self.desired.remote(tunnel).and_then(|r| self.underlay.hop(r)).is_some();
         if resolved && self.vms.get(&key).is_some_and(Vm::awaits_hop) {
             self.with_vm(key, out, Vm::next_hop_ready);
         }
@@ -375,12 +375,12 @@ impl Nve {
                 wanted.extend(l.locators.v6.map(IpAddr::V6));
             }
         }
-        let unused: Vec<_> = self.router.unused_tunnels().filter(|(_, r)| !wanted.contains(r)).collect();
+        let unused: Vec<_> = self.desired.unused_tunnels().filter(|(_, r)| !wanted.contains(r)).collect();
         let idle = core::mem::take(&mut self.idle_tunnels);
         for (tunnel, remote) in unused {
             if !idle.contains(&remote) {
                 self.idle_tunnels.insert(remote);
-            } else if self.router.remove_tunnel(tunnel) {
+            } else if self.desired.remove_tunnel(tunnel) {
                 self.underlay.unwatch(remote);
                 self.barriers.after_applied(After::FreeTunnel(tunnel));
             }
@@ -391,28 +391,28 @@ impl Nve {
     // ---- Negative answers ----
 
     /// Negative answers end without a word: the workers forget theirs at the same time.
-    pub(super) fn negatives_over(&mut self) {
-        self.forget_negatives(self.now);
-        self.timers.set(Timer::Negatives, Some(self.now + NEGATIVES_EVERY));
+    pub(super) fn negative_cache_due(&mut self) {
+        self.expire_negative_cache(self.now);
+        self.timers.set(Timer::NegativeCache, Some(self.now + NEGATIVE_CACHE_EVERY));
     }
 
-    fn forget_negatives(&mut self, until: Instant) {
-        let (keys, ips) = self.mirror.expire_negatives(until);
+    fn expire_negative_cache(&mut self, until: Instant) {
+        let (keys, ips) = self.mirror.expire_negative_cache(until);
         for key in keys {
-            if let Some(vn) = self.router.vn(key.vni) {
-                self.router.absent_expired(Key::new(vn, key.mac));
+            if let Some(vn) = self.desired.vn(key.vni) {
+                self.desired.absent_expired(Key::new(vn, key.mac));
             }
         }
         for (vni, ip) in ips {
-            if let Some(vn) = self.router.vn(vni) {
-                self.router.absent_ip_expired(vn, ip);
+            if let Some(vn) = self.desired.vn(vni) {
+                self.desired.absent_ip_expired(vn, ip);
             }
         }
     }
 
     /// A new session: what was absent may be there now (R36).
-    pub(super) fn clear_negatives(&mut self, out: &mut Outputs) {
-        let (keys, ips) = self.mirror.expire_negatives(Instant::NEVER);
+    pub(super) fn clear_negative_cache(&mut self, out: &mut Outputs) {
+        let (keys, ips) = self.mirror.expire_negative_cache(Instant::NEVER);
         for key in keys {
             self.sync_vm(key, out);
         }

@@ -56,7 +56,7 @@ fn a_move(n: u8, number: u64) -> StoredMove {
         from: NveId::new("a").unwrap(),
         to: NveId::new("b").unwrap(),
         mode: MoveMode::Hot,
-        origin: if number % 2 == 0 { MoveOrigin::Ordered } else { MoveOrigin::Unplanned },
+        origin: if number.is_multiple_of(2) { MoveOrigin::Ordered } else { MoveOrigin::Unplanned },
         phase: MovePhase::Paused,
         version: Version::ZERO,
         steps: vec![step],

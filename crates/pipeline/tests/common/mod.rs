@@ -1,6 +1,9 @@
 //! A small NVE in memory: one uplink, two VNs, a few VMs and tunnels, a clock that a test moves.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod moves;
+pub mod resolution;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_pipeline::Pipeline;

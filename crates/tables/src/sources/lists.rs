@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use godwit_wire::Prefix;
 
 use super::MAX_PREFIXES;
-use crate::topology::OutOfRange;
+use crate::OutOfRange;
 
 /// A short list in memory of its own.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ const FRAME_GAP: Span = Span::from_ms(1);
 
 /// Who had which address, and what local VMs have not been told.
 #[derive(Default, Debug)]
-pub(crate) struct Heralds {
+pub(crate) struct Announcer {
     /// The last owner of an address that nobody has now.
     former: BTreeMap<(Vni, IpAddr), Mac>,
     /// The same by owner.
@@ -31,7 +31,7 @@ pub(crate) struct Heralds {
     dropped: u64,
 }
 
-impl Heralds {
+impl Announcer {
     /// The owner of an address changes from `old` to `new`; true where local VMs are to be told.
     pub(crate) fn changed(&mut self, vni: Vni, ip: IpAddr, old: Option<Mac>, new: Option<Mac>) -> bool {
         let Some(new) = new else {
@@ -66,7 +66,7 @@ impl Heralds {
         self.had.range(from..).take_while(|(v, m, _)| (*v, *m) == (vni, mac)).map(|(.., ip)| *ip).collect()
     }
 
-    /// The next change to be told, if it is time; what it cost is said with [`Heralds::told`].
+    /// The next change to be told, if it is time; what it cost is said with [`Announcer::told`].
     pub(crate) fn next(&mut self, now: Instant) -> Option<(Vni, IpAddr)> {
         if self.due(now).is_none_or(|t| t > now) {
             return None;
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn r24_only_another_owner_is_news() {
-        let (vni, mut h) = (Vni::from_low24(7), Heralds::default());
+        let (vni, mut h) = (Vni::from_low24(7), Announcer::default());
         assert!(!h.changed(vni, ip(1), None, Some(A)), "the first owner");
         assert!(!h.changed(vni, ip(1), Some(A), None));
         assert!(!h.changed(vni, ip(1), None, Some(A)), "it is back");
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn r24_many_changes_are_told_at_a_bounded_rate() {
-        let (vni, mut h) = (Vni::from_low24(7), Heralds::default());
+        let (vni, mut h) = (Vni::from_low24(7), Announcer::default());
         let mut now = Instant(10_000_000_000);
         for n in 0..5_000 {
             h.changed(vni, ip(n), Some(A), Some(B));

@@ -19,21 +19,21 @@ pub(crate) enum Stage {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Life {
+pub(crate) struct Lifetime {
     pub(crate) end: Instant,
     pub(crate) stage: Stage,
 }
 
-/// The lives of pulled records. What has none lives as long as the directory says nothing else.
+/// The lifetimes of pulled records. What has none lives as long as the directory says nothing else.
 #[derive(Default, Debug)]
-pub(crate) struct Lives(BTreeMap<VmKey, Life>);
+pub(crate) struct Lifetimes(BTreeMap<VmKey, Lifetime>);
 
-impl Lives {
-    pub(crate) fn get(&self, key: VmKey) -> Option<Life> {
+impl Lifetimes {
+    pub(crate) fn get(&self, key: VmKey) -> Option<Lifetime> {
         self.0.get(&key).copied()
     }
 
-    pub(crate) fn set(&mut self, key: VmKey, life: Life) {
+    pub(crate) fn set(&mut self, key: VmKey, life: Lifetime) {
         self.0.insert(key, life);
     }
 

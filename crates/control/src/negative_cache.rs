@@ -7,16 +7,16 @@ use godwit_wire::Instant;
 /// Negative answers of one kind, so many at most. Of more the one that ends first goes: it would be asked about
 /// again the soonest in any case.
 #[derive(Debug)]
-pub(crate) struct Negatives<K> {
+pub(crate) struct NegativeCache<K> {
     ends: BTreeMap<K, Instant>,
     /// The same by end.
     order: BTreeSet<(Instant, K)>,
     capacity: usize,
 }
 
-impl<K: Ord + Copy> Negatives<K> {
-    pub(crate) fn new(capacity: usize) -> Negatives<K> {
-        Negatives { ends: BTreeMap::new(), order: BTreeSet::new(), capacity }
+impl<K: Ord + Copy> NegativeCache<K> {
+    pub(crate) fn new(capacity: usize) -> NegativeCache<K> {
+        NegativeCache { ends: BTreeMap::new(), order: BTreeSet::new(), capacity }
     }
 
     /// `key` is absent until then; returns which other answer had to go for it.
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn r36_of_too_many_negative_answers_the_oldest_goes() {
-        let mut n = Negatives::new(3);
+        let mut n = NegativeCache::new(3);
         for (key, until) in [(1, 10), (2, 30), (3, 20)] {
             assert_eq!(n.insert(key, Instant(until)), None);
         }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_has_ended_goes_and_nothing_else() {
-        let mut n = Negatives::new(10);
+        let mut n = NegativeCache::new(10);
         for key in 0..10_u64 {
             n.insert(key, Instant(key + 1));
         }

@@ -10,7 +10,7 @@ use godwit_wire::{Instant, Span};
 
 /// Of each kind; more are refused and counted.
 const MAX: usize = 16_384;
-/// Between two questions on one VM that rumours lead to (R42).
+/// Between two questions on one VM that unconfirmed news lead to (R42).
 const REST: Span = Span::from_ms(1000);
 
 /// A location that another NVE named.
@@ -29,12 +29,12 @@ struct Suspect {
 
 /// All that is not confirmed.
 #[derive(Default, Debug)]
-pub(crate) struct Rumours {
+pub(crate) struct Unconfirmed {
     hearsay: BTreeMap<VmKey, Hearsay>,
     suspects: BTreeMap<VmKey, Suspect>,
 }
 
-impl Rumours {
+impl Unconfirmed {
     /// Where another NVE says that the VM is.
     pub(crate) fn hearsay(&self, key: VmKey) -> Option<Hearsay> {
         self.hearsay.get(&key).copied()
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn r39_a_vm_is_asked_about_once_a_second() {
-        let (mut r, t) = (Rumours::default(), Instant(5_000_000_000));
+        let (mut r, t) = (Unconfirmed::default(), Instant(5_000_000_000));
         assert!(r.suspect(t, key(1)));
         assert!(!r.suspect(t + Span::from_ms(10), key(1)));
         assert!(r.is_suspect(key(1)));
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn r47_rumours_are_bounded() {
-        let (mut r, t) = (Rumours::default(), Instant(5_000_000_000));
+        let (mut r, t) = (Unconfirmed::default(), Instant(5_000_000_000));
         let heard = Hearsay { to: Locators::default(), version: Version::ZERO };
         for n in 0..MAX as u16 {
             assert!(r.suspect(t, key(n)) && r.believe(key(n), heard));

@@ -1,0 +1,157 @@
+//! Frames from VMs that are not plain, and those that wait for their port to open.
+
+use godwit_tables::DropReason;
+use godwit_tables::event::{AnnounceKind, Event};
+use godwit_tables::update::{Admission, Key, PortIdx, PortRole};
+use godwit_wire::ethernet::TAG_LEN;
+
+use super::inspect::inspect;
+use crate::Output;
+use crate::classify::{Addresses, From};
+use crate::context::Context;
+use crate::offload;
+use crate::packet::{Packet, PacketSource};
+use crate::port::{Found, Port};
+use crate::proxy;
+use crate::wish::Wish;
+
+/// Everything that is not plain.
+#[cold]
+#[inline(never)]
+pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    mut packet: P,
+    port: &Port,
+) {
+    if !packet.is_plain() {
+        // The first pass counted the first piece.
+        let others = packet.len() - packet.data().len();
+        cx.tables.counters.received(port.port, 0, others as u64);
+        if let Err(reason) = offload::admit(&packet) {
+            return cx.drop(packet, reason);
+        }
+    }
+    let whole = packet.data().len() == packet.len();
+    let (mut wish, mut found) = inspect(packet.data(), whole, port, cx.tables, cx.now);
+    if wish == Wish::Untag {
+        packet.data_mut().copy_within(..12, TAG_LEN);
+        packet.trim_front(TAG_LEN);
+        (wish, found) = inspect(packet.data(), whole, port, cx.tables, cx.now);
+    }
+    let mac = Addresses::of(packet.data()).map_or(port.mac, Addresses::src_mac);
+    // What waits for its port to open is looked at again then.
+    if found != Found::default() && !matches!(wish, Wish::FirstFrame | Wish::Probe) {
+        cx.tell_sources(port.port, mac, &found, port.admission == Admission::Activated);
+    }
+    if wish != Wish::Drop(DropReason::ResolutionLimit) && proxy::is_resolution(packet.data()) {
+        cx.tables.ports.resolved(port.port, cx.now);
+    }
+    match wish {
+        // Requests and announcements are short.
+        Wish::Announce(..) | Wish::Resolve(_) if !whole => cx.drop(packet, DropReason::NotContiguous),
+        // What lies in pieces has not been seen in full: once it lies in one, it may turn out to say what it must not
+        // (R66). What is to be cut is TCP, which says nothing of the kind.
+        Wish::Unicast(_) | Wish::Flood if !whole && packet.asks().segment == 0 => {
+            cx.parts(packet, |cx, part| apply_cold(cx, part, port));
+        }
+        Wish::Unicast(to) => cx.within_policy(packet, port, |cx, packet| {
+            cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
+        }),
+        Wish::ToOwner(to) => {
+            packet.data_mut()[..6].copy_from_slice(&to.0);
+            cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
+        }
+        Wish::Flood => {
+            cx.within_policy(packet, port, |cx, packet| cx.flood(packet, port.vn, Some(port.vni)));
+        }
+        Wish::Announce(kind, ip) => {
+            if cx.tables.ports.may_announce(port.port, cx.now) {
+                cx.event(Event::Announce { port: port.port, kind, mac, ip });
+            }
+            cx.consume(packet);
+        }
+        Wish::Resolve(r) => cx.answer(packet, r),
+        Wish::FirstFrame => {
+            if cx.tables.ports.may_report_first_frame(port.port, cx.now) {
+                let kind = AnnounceKind::FirstFrame;
+                cx.event(Event::Announce { port: port.port, kind, mac, ip: None });
+            }
+            cx.await_opening(packet);
+        }
+        Wish::Probe => cx.await_opening(packet),
+        Wish::Nothing => cx.consume(packet),
+        Wish::Untag => cx.drop(packet, DropReason::VlanTag),
+        Wish::Drop(reason @ DropReason::NotRouter) => cx.not_router(packet, reason),
+        Wish::Drop(reason) => cx.drop(packet, reason),
+    }
+}
+
+impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
+    /// Does `then` with what a VM sends, as far as its policy lets it (R23): a policy looks at packets as they leave.
+    fn within_policy(&mut self, packet: P, port: &Port, then: impl Fn(&mut Self, P)) {
+        if !port.filtered {
+            return then(self, packet);
+        }
+        let one = |cx: &mut Self, packet: P| match cx.tables.ports.may_send(port.port, packet.data(), cx.now)
+        {
+            Ok(()) => then(cx, packet),
+            Err(reason) => cx.drop(packet, reason),
+        };
+        if packet.is_plain() { one(self, packet) } else { self.parts(packet, one) }
+    }
+
+    /// A good frame of a port that is not activated yet: control may just be hearing of its VM (R45). One that its
+    /// guest left unfinished becomes plain frames first: most of what a guest of virtio sends is unfinished.
+    #[cold]
+    fn await_opening(&mut self, packet: P) {
+        if !packet.is_plain() {
+            return self.parts(packet, |cx, part| cx.await_opening_in_one_piece(part));
+        }
+        self.await_opening_in_one_piece(packet);
+    }
+
+    fn await_opening_in_one_piece(&mut self, packet: P) {
+        match self.tables.await_opening(self.ingress, packet.data(), self.now) {
+            Ok(()) => self.out.discard(packet),
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    /// The port has been activated: what waited for that goes before what comes now, in its order.
+    #[cold]
+    #[inline(never)]
+    pub fn admit_arrivals(&mut self, port: &Port) {
+        // Buffer first: without one the frame is safest where it is.
+        while let Some(mut packet) = self.src.alloc() {
+            if self.tables.take_arrival(port.port, &mut self.spare.frame).is_none() {
+                return self.out.discard(packet);
+            }
+            self.tables.counters.worker.flushed += 1;
+            if packet.set(&self.spare.frame) {
+                apply_cold(self, packet, port);
+            } else {
+                self.drop(packet, DropReason::NoBuffer);
+            }
+        }
+    }
+
+    /// What became of the ports that frames wait for.
+    #[cold]
+    #[inline(never)]
+    pub fn tick_arrivals(&mut self) {
+        let Some(open) = self.tables.sort_arrivals(self.now) else { return };
+        let Some(&PortRole::Access { vn, mac, admission }) = self.tables.ports.role(open) else { return };
+        let ingress = core::mem::replace(&mut self.ingress, open);
+        match Port::of(self.tables, open, vn, mac, admission) {
+            Some(port) => self.admit_arrivals(&port),
+            None => self.drop_arrivals(open, DropReason::UnknownVn),
+        }
+        self.ingress = ingress;
+    }
+
+    fn drop_arrivals(&mut self, port: PortIdx, reason: DropReason) {
+        while self.tables.take_arrival(port, &mut self.spare.frame).is_some() {
+            self.tables.counters.drop_one(port, reason);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A trace as an operator reads it, one line a step.
+
+use core::fmt;
+
+use godwit_tables::policies::Judged;
+use godwit_tables::update::PortRole;
+
+use super::{Found, Step, Trace, Verdict};
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps().iter().try_for_each(|s| writeln!(f, "{s}"))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Step::Ingress { port, role: None } => write!(f, "port {}: has no role", port.0),
+            Step::Ingress { port, role: Some(role) } => match role {
+                PortRole::Access { vn, mac, admission } => {
+                    write!(f, "port {}: VM {mac} of VN {}, {admission:?}", port.0, vn.0)
+                }
+                PortRole::Uplink { mac, .. } => write!(f, "port {}: uplink {mac}", port.0),
+                PortRole::Exception { uplink } => {
+                    write!(f, "port {}: the host's side of uplink {}", port.0, uplink.0)
+                }
+            },
+            Step::Parsed { dst, src, ethertype } => {
+                write!(f, "frame: from {src} to {dst}, type {:#06x}", ethertype.0)
+            }
+            Step::Outer { sender, ttl } => write!(f, "VXLAN from NVE {sender}, TTL {ttl}"),
+            Step::VnFound { vn, vni } => write!(f, "VN {}: VNI {vni}", vn.0),
+            Step::Marked { dscp } => write!(f, "outer DSCP {dscp}"),
+            Step::Policy { port, judged: Judged { verdict, rule: Some(rule) } } => {
+                write!(f, "policy of port {}: {verdict}, by the rule `{rule}`", port.0)
+            }
+            Step::Policy { port, judged: Judged { verdict, rule: None } } => {
+                write!(f, "policy of port {}: {verdict}, by its default", port.0)
+            }
+            Step::SourceAccepted { mac } => write!(f, "source {mac} is the port's VM"),
+            Step::Untagged => write!(f, "802.1Q tag taken off"),
+            Step::Announces { kind } => write!(f, "announces its VM: {kind:?}"),
+            Step::AsksFor { target, owner: Some(mac) } => {
+                write!(f, "asks for {target}, which is at {mac}")
+            }
+            Step::AsksFor { target, owner: None } => {
+                write!(f, "asks for {target}, which the directory is to tell")
+            }
+            Step::FibHit { key, found } => {
+                write!(f, "destination {} in VN {}: ", key.mac(), key.vn().0)?;
+                match found {
+                    Found::Missing => write!(f, "unknown here"),
+                    Found::Querying(n) => write!(f, "the directory is being asked, {n} waiting"),
+                    Found::Known(state, 0) => write!(f, "{state:?}"),
+                    Found::Known(state, n) => write!(f, "{state:?}, {n} waiting"),
+                }
+            }
+            Step::Tunnel { tunnel, remote: None, .. } => write!(f, "tunnel {}: does not exist", tunnel.0),
+            Step::Tunnel { tunnel, remote: Some(remote), mtu, hop } => {
+                write!(f, "tunnel {}: to NVE {remote}, MTU {mtu}, ", tunnel.0)?;
+                match hop {
+                    Some((uplink, mac)) => write!(f, "by port {} to the next hop {mac}", uplink.0),
+                    None => write!(f, "its next hop does not answer yet"),
+                }
+            }
+            Step::Verdict(verdict) => verdict.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Verdict::Send { port } => write!(f, "=> leaves through port {}", port.0),
+            Verdict::Encapsulated { remote, in_flight: false } => write!(f, "=> goes to NVE {remote}"),
+            Verdict::Encapsulated { remote, in_flight: true } => {
+                write!(f, "=> forwarded in flight to NVE {remote}")
+            }
+            Verdict::Miss => write!(f, "=> waits, and the directory is asked"),
+            Verdict::Held => write!(f, "=> waits"),
+            Verdict::Answered => write!(f, "=> answered"),
+            Verdict::Waits => write!(f, "=> the request waits for the directory"),
+            Verdict::Replicated(n) => write!(f, "=> copied to {n}"),
+            Verdict::Consumed => write!(f, "=> ends here, as it should"),
+            Verdict::Drop(reason) => write!(f, "=> dropped, {}: {}", reason.name(), reason.help()),
+        }
+    }
+}
