@@ -1,4 +1,4 @@
-//! Instructions that a frame takes, counted by valgrind's callgrind: a figure that a machine's other users do not change.
+//! Instructions that a frame takes, counted by valgrind's callgrind, which other users of a machine do not change.
 //!
 //! The switch runs as it ships, between the same ends, but some hundred times slower and without hugepages. Counted is
 //! what its worker executes in the program itself. What DPDK's drivers and the player execute is left out: it is the
