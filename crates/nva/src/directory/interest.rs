@@ -212,7 +212,7 @@ impl Directory {
     pub(super) fn heard_of(&self, session: SessionId, vni: Vni) -> BTreeSet<VmKey> {
         let Some(s) = self.sessions.get(&session) else { return BTreeSet::new() };
         let vms = s.nve.as_ref().and_then(|nve| self.nves.get(nve)).map(|n| &n.vms);
-        let moving = self.open_moves.iter().filter_map(|id| self.moves.get(id)).map(|m| m.record.key);
+        let moving = self.moves.open().map(|m| m.record.key);
         let parts = vms.into_iter().flatten().chain(s.ports.keys()).copied().chain(moving);
         let parts = parts.filter(|key| key.vni == vni && self.has_part(session, s, *key));
         let missed = s.interests.absent_of_vn(vni).filter_map(|ip| self.ips.get(&(vni, ip)));

@@ -65,7 +65,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{DenyReason, MoveId, NveId, Policy, Version, VmKey, VmRecord};
+use godwit_model::{NveId, Policy, Version, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Vni};
 
 pub use allowed::{ListChange, VmChanges};
@@ -82,7 +82,7 @@ pub use vns::VnChanges;
 
 use bind::Binding;
 use conflict::Contest;
-use moves::Move;
+use moves::Moves;
 use nves::Nve;
 use publish::{Awaited, Fanout};
 use session::Session;
@@ -112,19 +112,7 @@ pub struct Directory {
     clones: clones::Clones,
     /// Sessions with a port for a VM, whether active or not (R15).
     associated: BTreeMap<VmKey, BTreeSet<SessionId>>,
-    moves: BTreeMap<MoveId, Move>,
-    /// By age, for forgetting.
-    move_numbers: BTreeMap<u64, MoveId>,
-    open_moves: BTreeSet<MoveId>,
-    /// Moves called off lately: an NVE that was away then is told when it is back.
-    called_off: BTreeSet<MoveId>,
-    /// VMs whose last ordered move was ended by time alone: a late claim may be for that.
-    timed_out: BTreeMap<VmKey, MoveId>,
-    /// Refused claims that have a record of their own: whose, against which stay of the VM, and why.
-    refused: BTreeMap<(VmKey, NveId), ((Version, DenyReason), MoveId)>,
-    /// Moves with steps or counts that are not persisted yet.
-    unsaved_moves: BTreeSet<MoveId>,
-    next_move: u64,
+    moves: Moves,
     /// Changes that wait for the old NVE to know first.
     fanouts: BTreeMap<VmKey, Fanout>,
     awaited: BTreeMap<u64, Awaited>,

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use godwit_model::{MoveOrigin, MovePhase, NveId};
+use godwit_model::NveId;
 use godwit_wire::{Instant, Vni};
 
 use super::bind::Binding;
-use super::moves::Move;
+use super::moves::Moves;
 use super::nves::Nve;
 use super::vns::Vn;
 use super::{Config, Directory, State};
@@ -42,14 +42,7 @@ impl Directory {
             sessions: BTreeMap::new(),
             clones: Default::default(),
             associated: BTreeMap::new(),
-            moves: BTreeMap::new(),
-            move_numbers: BTreeMap::new(),
-            open_moves: BTreeSet::new(),
-            called_off: BTreeSet::new(),
-            timed_out: BTreeMap::new(),
-            refused: BTreeMap::new(),
-            unsaved_moves: BTreeSet::new(),
-            next_move: 1,
+            moves: Moves::default(),
             fanouts: BTreeMap::new(),
             awaited: BTreeMap::new(),
             retries: VecDeque::new(),
@@ -93,29 +86,7 @@ impl Directory {
         for (vni, nve) in foreign {
             self.vns.entry(vni).or_default().members.insert(nve);
         }
-        for (id, stored) in state.moves {
-            self.next_move = self.next_move.max(stored.number + 1);
-            self.move_numbers.insert(stored.number, id.clone());
-            match stored.record.phase {
-                MovePhase::Done => {}
-                MovePhase::Aborted | MovePhase::Failed => {
-                    self.called_off.insert(id.clone());
-                }
-                _ => {
-                    self.open_moves.insert(id.clone());
-                }
-            }
-            self.moves.insert(id, Move::restored(stored));
-        }
-        // Each VM's newest order decides.
-        let mut newest = BTreeMap::new();
-        for m in self.move_numbers.values().filter_map(|id| self.moves.get(id)) {
-            if m.record.origin == MoveOrigin::Ordered {
-                newest.insert(m.record.key, m);
-            }
-        }
-        let late = newest.into_iter().filter(|(_, m)| m.timed_out());
-        self.timed_out = late.map(|(key, m)| (key, m.record.id.clone())).collect();
+        self.moves = Moves::restored(state.moves);
     }
 
     /// Foreign NVEs are members of the VNs of the VMs that are pinned to them (R60).
@@ -134,7 +105,7 @@ impl Directory {
             policies: self.policies.clone(),
             flaps: self.flaps.clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
-            moves: self.moves.iter().map(|(id, m)| (id.clone(), m.stored())).collect(),
+            moves: self.moves.stored(),
         }
     }
 }

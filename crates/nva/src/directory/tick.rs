@@ -1,7 +1,7 @@
 //! What only time brings about.
 
+use godwit_model::VmKey;
 use godwit_model::message::NvaToNve;
-use godwit_model::{MoveId, VmKey};
 use godwit_wire::Span;
 
 use super::{Directory, SessionId};
@@ -71,12 +71,8 @@ impl Directory {
     }
 
     fn save_moves(&mut self) {
-        let unsaved: Vec<MoveId> = self.unsaved_moves.iter().cloned().collect();
-        for id in unsaved {
-            if let Some(stored) = self.moves.get(&id).map(super::moves::Move::stored) {
-                self.persist(super::Write::PutMove(stored));
-            }
+        for stored in self.moves.take_unsaved() {
+            self.persist(super::Write::PutMove(stored));
         }
-        self.unsaved_moves.clear();
     }
 }

@@ -6,7 +6,6 @@ use godwit_model::{DirectoryMode, MoveId, MoveRecord, NveId, Policy, VmKey, VmRe
 use godwit_wire::{Instant, Mac, Prefix, Vni};
 
 use super::clones::RefusedInfo;
-use super::moves::Move;
 use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnRecord};
 
 /// A VN as the operator sees it.
@@ -93,7 +92,7 @@ impl Directory {
             vns: self.vn_names.len(),
             vms: self.vms.len(),
             nves_connected: self.nves.values().filter(|n| n.session.is_some()).count(),
-            moves_unfinished: self.open_moves.len(),
+            moves_unfinished: self.moves.open_count(),
         }
     }
 
@@ -221,9 +220,10 @@ impl Directory {
 
     /// The moves that are remembered, oldest first; of one VM only where `vm` is given.
     pub fn moves(&self, vm: Option<&str>, unfinished_only: bool) -> Vec<&MoveRecord> {
-        let by_age = self.move_numbers.values().filter_map(|id| self.moves.get(id));
-        let wanted = by_age
-            .map(|m: &Move| &m.record)
+        let wanted = self
+            .moves
+            .by_age()
+            .map(|m| &m.record)
             .filter(|r| vm.is_none_or(|vm| r.vm == vm) && !(unfinished_only && r.phase.is_final()));
         wanted.collect()
     }

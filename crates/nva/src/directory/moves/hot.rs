@@ -23,13 +23,13 @@ impl Directory {
     /// An NVE is back: what it may have missed of moves is said again.
     pub(in crate::directory) fn repeat_moves(&mut self, session: SessionId, nve: &NveId) {
         let concerns = |m: &&Move| m.record.from == *nve || m.record.to == *nve;
-        let off = self.called_off.iter().filter_map(|id| self.moves.get(id)).filter(concerns);
+        let off = self.moves.called_off().filter(concerns);
         let off: Vec<(MoveId, VmKey)> = off.map(|m| (m.record.id.clone(), m.record.key)).collect();
         for (id, key) in off {
             let reason = "called off while this NVE was away".into();
             self.send(session, NvaToNve::MoveAbort { id, key, reason });
         }
-        let open = self.open_moves.iter().filter_map(|id| self.moves.get(id)).filter(concerns);
+        let open = self.moves.open().filter(concerns);
         // Of a claim that nobody ordered there is nothing to prepare.
         let open = open.filter(|m| m.record.origin == MoveOrigin::Ordered);
         let open: Vec<(MoveId, bool)> = open.map(|m| (m.record.id.clone(), m.record.to == *nve)).collect();

@@ -16,7 +16,7 @@ impl Directory {
         step: Option<MoveStep>,
         counts: Option<HandoverCounts>,
     ) {
-        if !self.moves.contains_key(&id) {
+        if !self.moves.contains(&id) {
             return self.log(Level::Debug, format!("NVE {nve} reports of move {id}, which is forgotten"));
         }
         self.note_restart(&id);

@@ -144,11 +144,9 @@ fn consistent(w: &World) {
     for a in d.awaited.values() {
         assert!(d.sessions.contains_key(&a.session), "waiting for a session that is gone");
     }
-    for id in &d.open_moves {
-        assert!(!d.moves[id].record.phase.is_final());
-    }
-    for m in d.moves.values().filter(|m| !m.record.phase.is_final()) {
-        assert!(d.open_moves.contains(&m.record.id));
+    assert!(d.moves.open().all(|m| !m.record.phase.is_final()));
+    for m in d.moves.by_age().filter(|m| !m.record.phase.is_final()) {
+        assert!(d.moves.open().any(|o| o.record.id == m.record.id));
         if m.awaits_grant() {
             let r = d.vm(m.record.key).expect("a moving VM is not deleted");
             assert_eq!(r.moving.as_ref(), Some(&m.record.id));
