@@ -185,8 +185,8 @@ impl Directory {
 
     /// Another VM of the VN that an address leads to.
     pub(super) fn holder(&self, key: VmKey, ip: IpAddr) -> Option<&VmRecord> {
-        let mac = *self.ips.get(&(key.vni, ip)).filter(|mac| **mac != key.mac)?;
-        self.vms.get(&VmKey { vni: key.vni, mac })
+        let holder = self.records.key_of_ip(key.vni, ip).filter(|holder| *holder != key)?;
+        self.records.get(&holder)
     }
 
     /// The VM is at an NVE that is there, or was of late, or is expected after a restart of this NVA: it can speak for
@@ -200,15 +200,13 @@ impl Directory {
 
     /// The other VMs of the VN that are allowed prefixes or other MACs.
     pub(super) fn others_allowed(&self, key: VmKey) -> impl Iterator<Item = &VmRecord> {
-        let (first, last) = (VmKey { mac: Mac::ZERO, ..key }, VmKey { mac: Mac::BROADCAST, ..key });
-        let others = self.allowing.range(first..=last).filter(move |k| **k != key);
-        others.filter_map(|k| self.vms.get(k))
+        self.records.allowing(key.vni).filter(move |r| r.key != key)
     }
 
     /// The addresses of a prefix that lead to other VMs.
     pub(super) fn held_in(&self, key: VmKey, p: &Prefix) -> impl Iterator<Item = (IpAddr, &VmRecord)> {
-        let held = self.ips.range((key.vni, p.addr())..=(key.vni, p.last()));
-        held.filter_map(move |((_, ip), _)| Some((*ip, self.holder(key, *ip)?)))
+        let held = self.records.ips_in(key.vni, p).filter(move |(_, holder)| *holder != key);
+        held.filter_map(|(ip, holder)| Some((ip, self.records.get(&holder)?)))
     }
 
     /// What is allowed makes sense, and nothing of it is another VM's (R33, R92, R94).
@@ -216,7 +214,7 @@ impl Directory {
         let a = &def.allowed;
         check_lists(key, def)?;
         for (what, mac) in macs_of(a) {
-            if let Some(r) = self.vms.get(&VmKey { mac, ..key }) {
+            if let Some(r) = self.records.get(&VmKey { mac, ..key }) {
                 let remedy =
                     format!("a MAC is of one VM; delete that one first (`godwitctl vm delete {}`)", r.name);
                 return Err(overlap(def, format!("{what} {mac}"), "its own MAC".into(), r, remedy));
@@ -269,12 +267,12 @@ impl Directory {
     /// The VN says something else of learning: what is not allowed any more goes.
     pub(super) fn follow_learning(&mut self, vni: Vni) {
         let learning = self.learning_of(vni);
-        let bound = self.vms_of(vni).filter(|r| !r.bound.is_empty());
+        let bound = self.records.of_vn(vni).filter(|r| !r.bound.is_empty());
         let keys: Vec<VmKey> = bound.map(|r| r.key).collect();
         for key in keys {
-            let Some(mut record) = self.vms.get(&key).cloned() else { continue };
+            let Some(mut record) = self.records.get(&key).cloned() else { continue };
             super::bind::trim(&mut record, learning);
-            if self.vms.get(&key).is_some_and(|old| old.bound != record.bound) {
+            if self.records.get(&key).is_some_and(|old| old.bound != record.bound) {
                 record.version = self.next_version();
                 let text =
                     format!("VM {} ({key}) loses addresses that its VN does not let it learn", record.name);

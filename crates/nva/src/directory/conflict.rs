@@ -45,7 +45,7 @@ impl Directory {
     /// A claim for a VM of another NVE begins to wait, or goes on waiting.
     pub(super) fn contest(&mut self, session: SessionId, nve: NveId, asked: Asked) {
         let key = asked.key;
-        let Some(r) = self.vms.get(&key) else { return };
+        let Some(r) = self.records.get(&key) else { return };
         let Some(owner) = r.location.as_ref().map(|l| l.nve.clone()) else { return };
         let version = r.version;
         let waiting = self.contests.len();
@@ -168,7 +168,7 @@ impl Directory {
         if self.sessions.get(&c.session).is_none_or(|s| s.nve.as_ref() != Some(&c.nve)) {
             return Turn::Forget;
         }
-        if self.vms.get(&key).is_none_or(|r| r.version != c.version) {
+        if self.records.get(&key).is_none_or(|r| r.version != c.version) {
             return Turn::Again;
         }
         match self.session_of(&c.owner) {
@@ -193,7 +193,7 @@ impl Directory {
     /// The VM stays where it is.
     fn keep(&mut self, key: VmKey, why: &str) {
         let Some(c) = self.contests.remove(&key) else { return };
-        let (name, owner) = (self.vms.get(&key).map_or("", |r| &r.name), &c.owner);
+        let (name, owner) = (self.records.get(&key).map_or("", |r| &r.name), &c.owner);
         let text = format!(
             "VM {name} is at NVE {owner}, and {why}; order a move (`godwitctl vm move {name} --to {}`) or stop it \
              there first",
@@ -258,7 +258,7 @@ impl Directory {
         self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
         self.claim_refused(key, nve, &text);
         self.unplanned_refused(nve, asked, reason, &text);
-        let record = self.vms.get(&key).cloned();
+        let record = self.records.get(&key).cloned();
         self.send(session, NvaToNve::Deny { seq, key, reason, text, record });
     }
 }

@@ -163,7 +163,7 @@ impl Directory {
 
     /// The VM is told of for the first time to a session that missed one of its addresses: what follows is told too.
     pub(super) fn note_news(&mut self, session: SessionId, key: VmKey) {
-        let missed = |s: &Session| self.vms.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
+        let missed = |s: &Session| self.records.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
         if self.sessions.get(&session).is_some_and(missed) {
             self.note_interest(session, key, self.config.pos_life);
         }
@@ -183,7 +183,7 @@ impl Directory {
             None => false,
             Some(DirectoryMode::Push) => true,
             Some(DirectoryMode::Pull) => {
-                let missed = || self.vms.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
+                let missed = || self.records.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
                 s.interests.vms.has(key) || self.has_part(session, s, key) || missed()
             }
         }
@@ -194,7 +194,7 @@ impl Directory {
         if self.associated.get(&key).is_some_and(|a| a.contains(&session)) {
             return true;
         }
-        let (Some(r), Some(nve)) = (self.vms.get(&key), &s.nve) else { return false };
+        let (Some(r), Some(nve)) = (self.records.get(&key), &s.nve) else { return false };
         let moves = || {
             let m = self.moves.get(r.moving.as_ref()?)?;
             Some(m.record.from == *nve || m.record.to == *nve)
@@ -215,8 +215,7 @@ impl Directory {
         let moving = self.moves.open().map(|m| m.record.key);
         let parts = vms.into_iter().flatten().chain(s.ports.keys()).copied().chain(moving);
         let parts = parts.filter(|key| key.vni == vni && self.has_part(session, s, *key));
-        let missed = s.interests.absent_of_vn(vni).filter_map(|ip| self.ips.get(&(vni, ip)));
-        let missed = missed.map(|mac| VmKey { vni, mac: *mac });
+        let missed = s.interests.absent_of_vn(vni).filter_map(|ip| self.records.key_of_ip(vni, ip));
         parts.chain(s.interests.of_vn(vni)).chain(missed).collect()
     }
 

@@ -113,9 +113,9 @@ impl Directory {
         let Some(Subscription { revision, mode }) = s.subscribed.get(&vni).copied() else { return };
         let nve = s.nve.clone();
         let records: Vec<_> = match mode {
-            DirectoryMode::Push => self.vms_of(vni).cloned().collect(),
+            DirectoryMode::Push => self.records.of_vn(vni).cloned().collect(),
             DirectoryMode::Pull => {
-                self.heard_of(session, vni).iter().filter_map(|key| self.vms.get(key)).cloned().collect()
+                self.heard_of(session, vni).iter().filter_map(|key| self.records.get(key)).cloned().collect()
             }
         };
         for vms in super::publish::parts(records, self.config.snapshot_chunk) {

@@ -62,11 +62,10 @@ mod vms;
 mod vns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{NveId, Policy, Version, VmKey, VmRecord};
-use godwit_wire::{Instant, Mac, Vni};
+use godwit_model::{NveId, Policy, Version, VmKey};
+use godwit_wire::{Instant, Vni};
 
 pub use allowed::{ListChange, VmChanges};
 pub use clones::RefusedInfo;
@@ -85,6 +84,7 @@ use conflict::Contest;
 use moves::Moves;
 use nves::Nve;
 use publish::{Awaited, Fanout};
+use records::Records;
 use session::Session;
 use vns::Vn;
 
@@ -95,14 +95,7 @@ pub struct Directory {
     seq: u64,
     vns: BTreeMap<Vni, Vn>,
     vn_names: BTreeMap<String, Vni>,
-    vms: BTreeMap<VmKey, VmRecord>,
-    vm_names: BTreeMap<String, VmKey>,
-    /// Every address that leads to a VM, recorded or bound.
-    ips: BTreeMap<(Vni, IpAddr), Mac>,
-    /// Nested MACs, and virtual ones that a VM has: whose they are.
-    macs: BTreeMap<(Vni, Mac), Mac>,
-    /// VMs that are allowed prefixes or other MACs.
-    allowing: BTreeSet<VmKey>,
+    records: Records,
     /// What else is known of bound addresses; nothing of it outlives a restart.
     binding: Binding,
     policies: BTreeMap<String, Policy>,

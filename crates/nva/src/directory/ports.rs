@@ -22,7 +22,7 @@ impl Directory {
     }
 
     fn provision(&mut self, session: SessionId, key: VmKey) {
-        let record = self.vms.get(&key).cloned();
+        let record = self.records.get(&key).cloned();
         self.send(session, NvaToNve::Provision { key, record });
     }
 
@@ -50,7 +50,7 @@ impl Directory {
         self.report_ports(session, &nve, &attachments);
         let mut stale: BTreeSet<Vni> = BTreeSet::new();
         for a in attachments.iter().filter(|a| a.active && a.version != Version::ZERO) {
-            let differs = self.vms.get(&a.key).is_none_or(|r| {
+            let differs = self.records.get(&a.key).is_none_or(|r| {
                 let here =
                     r.state == BindingState::Active && r.location.as_ref().is_some_and(|l| l.nve == nve);
                 !here || r.version != a.version
@@ -101,7 +101,7 @@ impl Directory {
             // started anew since.
             let recent = |(at, on): &(_, _)| *on == session && self.now.since(*at) < REPORT_GRACE;
             let fresh = self.granted.get(&key).is_some_and(recent);
-            if let (false, Some(version)) = (fresh, self.vms.get(&key).map(|r| r.version)) {
+            if let (false, Some(version)) = (fresh, self.records.get(&key).map(|r| r.version)) {
                 self.withdraw(nve, key, version);
             }
         }

@@ -125,13 +125,13 @@ impl Directory {
     }
 
     fn tell_port(&mut self, session: SessionId, key: VmKey) {
-        let record = self.vms.get(&key).cloned();
+        let record = self.records.get(&key).cloned();
         self.send(session, NvaToNve::Provision { key, record });
     }
 
     /// One update about a VM to one subscriber; the number of the acknowledgement it wants.
     pub(super) fn tell(&mut self, session: SessionId, key: VmKey, by: Option<MoveId>) -> u64 {
-        let change = match self.vms.get(&key) {
+        let change = match self.records.get(&key) {
             Some(r) => Change::Vm(r.clone()),
             None => {
                 Change::Removed { key, version: godwit_model::Version { epoch: self.epoch, seq: self.seq } }

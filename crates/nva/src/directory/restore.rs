@@ -8,6 +8,7 @@ use godwit_wire::{Instant, Vni};
 use super::bind::Binding;
 use super::moves::Moves;
 use super::nves::Nve;
+use super::records::Records;
 use super::vns::Vn;
 use super::{Config, Directory, State};
 
@@ -31,11 +32,7 @@ impl Directory {
             seq: state.seq,
             vns: BTreeMap::new(),
             vn_names: BTreeMap::new(),
-            vms: BTreeMap::new(),
-            vm_names: BTreeMap::new(),
-            ips: BTreeMap::new(),
-            macs: BTreeMap::new(),
-            allowing: BTreeSet::new(),
+            records: Records::default(),
             binding: Binding::default(),
             policies: state.policies.clone(),
             nves: BTreeMap::new(),
@@ -78,9 +75,8 @@ impl Directory {
             let expected = !record.foreign;
             self.nves.insert(id, Nve { expected, ..Nve::new(record) });
         }
-        for (key, record) in state.vms {
-            self.index(&record);
-            self.vms.insert(key, record);
+        for record in state.vms.into_values() {
+            self.insert_vm(record);
         }
         let foreign: BTreeSet<(Vni, NveId)> = self.foreign_memberships();
         for (vni, nve) in foreign {
@@ -101,7 +97,7 @@ impl Directory {
             epoch: self.epoch,
             seq: self.seq,
             vns: self.vns.iter().filter_map(|(vni, v)| Some((*vni, v.record.clone()?))).collect(),
-            vms: self.vms.clone(),
+            vms: self.records.stored(),
             policies: self.policies.clone(),
             flaps: self.flaps.clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),

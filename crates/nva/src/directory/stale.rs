@@ -31,7 +31,7 @@ impl Directory {
 
     /// An NVE says that a VM left it: the others of the VN hear of it, if it is the VM's to say (R39).
     pub(super) fn departed(&mut self, session: SessionId, nve: &NveId, key: VmKey, version: Version) {
-        let Some(r) = self.vms.get(&key) else { return };
+        let Some(r) = self.records.get(&key) else { return };
         let owner = r.location.as_ref().is_some_and(|l| l.nve == *nve) && version <= r.version;
         let former = self.former.get(&key).is_some_and(|(n, v)| n == nve && version <= *v);
         if !owner && !former {
@@ -106,7 +106,7 @@ impl Directory {
         version: Version,
         sender: IpAddr,
     ) {
-        if to.is_some() && self.vms.get(&key).is_none_or(|r| r.version < version) {
+        if to.is_some() && self.records.get(&key).is_none_or(|r| r.version < version) {
             let text =
                 format!("a redirect for {key} names version {version}, which the directory never gave");
             return self.error(session, text);

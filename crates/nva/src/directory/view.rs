@@ -90,7 +90,7 @@ impl Directory {
         Status {
             epoch: self.epoch,
             vns: self.vn_names.len(),
-            vms: self.vms.len(),
+            vms: self.records.len(),
             nves_connected: self.nves.values().filter(|n| n.session.is_some()).count(),
             moves_unfinished: self.moves.open_count(),
         }
@@ -108,7 +108,7 @@ impl Directory {
         let pulls = sessions.filter(|s| s.mode(vni) == Some(DirectoryMode::Pull));
         Some(VnInfo {
             record,
-            vms: self.vms_of(vni).count(),
+            vms: self.records.of_vn(vni).count(),
             members: vn.members.iter().cloned().collect(),
             pulling: pulls.filter_map(|s| s.nve.clone()).collect(),
         })
@@ -116,7 +116,7 @@ impl Directory {
 
     /// A VM's record by its key.
     pub fn vm(&self, key: VmKey) -> Option<&VmRecord> {
-        self.vms.get(&key)
+        self.records.get(&key)
     }
 
     /// A VM's record by its name.
@@ -124,8 +124,8 @@ impl Directory {
     /// # Errors
     /// Where there is none.
     pub fn vm_named(&self, name: &str) -> Result<&VmRecord, Refusal> {
-        let key = self.vm_names.get(name).ok_or_else(|| Refusal::UnknownVm(name.into()))?;
-        Ok(&self.vms[key])
+        let record = self.records.key_of(name).and_then(|key| self.records.get(&key));
+        record.ok_or_else(|| Refusal::UnknownVm(name.into()))
     }
 
     /// The NVEs that hear of changes to a VM's record: those with a session and a part in its VN, by
@@ -142,16 +142,15 @@ impl Directory {
 
     /// Who has what the VM shares with others, itself included.
     pub fn shared(&self, key: VmKey) -> Vec<SharedOwner> {
-        let Some(r) = self.vms.get(&key) else { return Vec::new() };
-        let vm = |mac: &Mac| self.vms.get(&VmKey { mac: *mac, ..key });
-        let held = |p: &Prefix| self.ips.range((key.vni, p.addr())..=(key.vni, p.last()));
-        let ips = r.allowed.virtual_ips.iter().flat_map(held).filter_map(|((_, ip), mac)| {
-            let owner = vm(mac)?;
-            let mac = owner.bound.at(*ip).filter(|b| b.is_virtual)?.mac;
-            Some(SharedOwner { ip: Some(*ip), mac, vm: owner.name.clone() })
+        let Some(r) = self.records.get(&key) else { return Vec::new() };
+        let held = |p: &Prefix| self.records.ips_in(key.vni, p);
+        let ips = r.allowed.virtual_ips.iter().flat_map(held).filter_map(|(ip, owner)| {
+            let owner = self.records.get(&owner)?;
+            let mac = owner.bound.at(ip).filter(|b| b.is_virtual)?.mac;
+            Some(SharedOwner { ip: Some(ip), mac, vm: owner.name.clone() })
         });
         let macs = r.allowed.virtual_macs.iter().filter_map(|mac| {
-            let owner = vm(self.macs.get(&(key.vni, *mac))?)?;
+            let owner = self.records.get(&self.records.key_of_other_mac(key.vni, *mac)?)?;
             Some(SharedOwner { ip: None, mac: *mac, vm: owner.name.clone() })
         });
         ips.chain(macs).take(MAX_OWNERS).collect()
@@ -162,9 +161,9 @@ impl Directory {
     /// # Errors
     /// Where there is no such VN.
     pub fn vms(&self, vn: Option<&str>) -> Result<Vec<&VmRecord>, Refusal> {
-        let Some(name) = vn else { return Ok(self.vms.values().collect()) };
+        let Some(name) = vn else { return Ok(self.records.values().collect()) };
         let vni = self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
-        Ok(self.vms_of(*vni).collect())
+        Ok(self.records.of_vn(*vni).collect())
     }
 
     /// A policy by its name.

@@ -121,7 +121,7 @@ impl Directory {
     /// Where it is not there, or has VMs.
     pub(super) fn delete_vn(&mut self, name: &str) -> Result<VnInfo, Refusal> {
         let vni = *self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
-        let vms = self.vms_of(vni).count();
+        let vms = self.records.of_vn(vni).count();
         if vms > 0 {
             return Err(Refusal::VnHasVms { vn: name.into(), vms });
         }

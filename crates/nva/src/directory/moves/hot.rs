@@ -10,7 +10,7 @@ impl Directory {
     pub(super) fn prepare(&mut self, id: &MoveId, role: MoveRole) {
         let Some(r) = self.moves.get(id).map(|m| &m.record) else { return };
         let nve = if role == MoveRole::Target { &r.to } else { &r.from };
-        let (Some(session), Some(record)) = (self.session_of(nve), self.vms.get(&r.key).cloned()) else {
+        let (Some(session), Some(record)) = (self.session_of(nve), self.records.get(&r.key).cloned()) else {
             return;
         };
         let (Some(from), Some(to)) = (self.location_of(&r.from), self.location_of(&r.to)) else { return };
@@ -40,7 +40,7 @@ impl Directory {
 
     /// A port for a VM appeared at the NVE that the VM is to move to.
     pub(in crate::directory) fn repeat_target_move(&mut self, session: SessionId, nve: &NveId, key: VmKey) {
-        let Some(id) = self.vms.get(&key).and_then(|r| r.moving.clone()) else { return };
+        let Some(id) = self.records.get(&key).and_then(|r| r.moving.clone()) else { return };
         let target = self.moves.get(&id).is_some_and(|m| m.awaits_grant() && m.record.to == *nve);
         if target && self.session_of(nve) == Some(session) {
             self.prepare(&id, MoveRole::Target);

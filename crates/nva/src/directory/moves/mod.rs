@@ -136,7 +136,7 @@ impl Directory {
     }
 
     fn set_moving(&mut self, key: VmKey, moving: Option<MoveId>) {
-        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        let Some(mut record) = self.records.get(&key).cloned() else { return };
         if record.moving != moving {
             record.moving = moving;
             self.put_vm(record);

@@ -90,7 +90,7 @@ impl Directory {
     /// claim that comes late.
     pub(in crate::directory) fn late_move(&self, key: VmKey, to: &NveId) -> Option<MoveId> {
         let m = self.moves.timed_out(key)?;
-        let owner = self.vms.get(&key)?.location.as_ref().map(|l| &l.nve);
+        let owner = self.records.get(&key)?.location.as_ref().map(|l| &l.nve);
         let explains = m.timed_out() && m.record.to == *to && owner == Some(&m.record.from);
         explains.then(|| m.record.id.clone())
     }
@@ -104,8 +104,7 @@ impl Directory {
 
     /// The VM's key and owner, where it may move to that NVE now.
     fn may_move(&self, vm: &str, to: &NveId) -> Result<(VmKey, NveId), Refusal> {
-        let key = self.vm_names.get(vm).ok_or_else(|| Refusal::UnknownVm(vm.into()))?;
-        let r = &self.vms[key];
+        let r = self.vm_named(vm)?;
         let target = self.nves.get(to).ok_or_else(|| Refusal::UnknownNve(to.to_string()))?;
         let vm = vm.to_owned();
         let Some(owner) = r.location.as_ref().map(|l| l.nve.clone()) else {
@@ -126,7 +125,7 @@ impl Directory {
         if target.session.is_none() {
             return Err(Refusal::NveNotConnected { nve: to.clone() });
         }
-        Ok((*key, owner))
+        Ok((r.key, owner))
     }
 
     fn move_name(&self, id: &str) -> Result<MoveId, Refusal> {

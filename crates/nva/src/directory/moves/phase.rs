@@ -51,7 +51,7 @@ impl Directory {
         let parties = [m.record.to.clone(), m.record.from.clone()];
         self.moves.set_called_off(id, phase == MovePhase::Aborted && reason.starts_with(NO_CLAIM));
         let what = if phase == MovePhase::Failed { MoveStepKind::Failed } else { MoveStepKind::Aborted };
-        let detaches = withdrawn.is_some() && withdrawn == self.vms.get(&key).map(|r| r.version);
+        let detaches = withdrawn.is_some() && withdrawn == self.records.get(&key).map(|r| r.version);
         if detaches {
             note += &format!("; {} had withdrawn the VM, which is detached now", parties[1]);
         }
@@ -96,7 +96,7 @@ impl Directory {
         let key = m.record.key;
         self.moves.set_done(id);
         // Until here the record names the move, so that an NVE which missed its order still reports.
-        if self.vms.get(&key).is_some_and(|r| r.moving.as_ref() == Some(id)) {
+        if self.records.get(&key).is_some_and(|r| r.moving.as_ref() == Some(id)) {
             self.set_moving(key, None);
         }
         self.nva_step(id, MoveStepKind::Done, note);

@@ -49,7 +49,7 @@ impl Directory {
 
     /// The claim of an NVE that is refused while a move of the VM is under way belongs into its history.
     pub(in crate::directory) fn claim_refused(&mut self, key: VmKey, nve: &NveId, why: &str) {
-        let Some(id) = self.vms.get(&key).and_then(|r| r.moving.clone()) else { return };
+        let Some(id) = self.records.get(&key).and_then(|r| r.moving.clone()) else { return };
         if self.moves.get(&id).is_some_and(|m| !m.has_step(nve, MoveStepKind::Denied)) {
             self.step(&id, MoveStepKind::Denied, Some(nve.clone()), why.into());
             self.changed(&id);

@@ -54,7 +54,7 @@ impl Directory {
         let contested =
             matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
         let key = asked.key;
-        let Some(r) = self.vms.get(&key).filter(|r| contested && r.moving.is_none()) else { return };
+        let Some(r) = self.records.get(&key).filter(|r| contested && r.moving.is_none()) else { return };
         let Some(from) = r.location.as_ref().map(|l| l.nve.clone()).filter(|from| from != nve) else {
             return;
         };
@@ -92,7 +92,7 @@ impl Directory {
     ) -> Option<MoveRecord> {
         self.make_room().ok()?;
         let id = self.moves.free_id('u')?;
-        let vm = self.vms.get(&key)?.name.clone();
+        let vm = self.records.get(&key)?.name.clone();
         let steps = if asked.story.is_empty() {
             vec![self.claimed_step(to, asked.cause)]
         } else {

@@ -128,7 +128,7 @@ impl Watcher {
 fn consistent(w: &World) {
     let d = &w.d;
     for (id, n) in &d.nves {
-        let here = d.vms.values().filter(|r| r.location.as_ref().is_some_and(|l| l.nve == *id));
+        let here = d.records.values().filter(|r| r.location.as_ref().is_some_and(|l| l.nve == *id));
         let here: BTreeSet<VmKey> = here.map(|r| r.key).collect();
         assert_eq!(n.vms, here, "VMs of {id}");
         if let Some(s) = n.session {
@@ -139,8 +139,9 @@ fn consistent(w: &World) {
         let member = d.vns.iter().filter(|(_, v)| v.members.contains(id)).map(|(vni, _)| *vni);
         assert_eq!(view::memberships(n), member.collect::<Vec<_>>(), "VNs of {id}");
     }
-    let ips: usize = d.vms.values().map(|r| r.addresses().count()).sum();
-    assert_eq!((d.ips.len(), d.vm_names.len()), (ips, d.vms.len()));
+    let ips: usize = d.records.values().map(|r| r.addresses().count()).sum();
+    let (names, leading, _) = d.records.index_sizes();
+    assert_eq!((leading, names), (ips, d.records.len()));
     for a in d.awaited.values() {
         assert!(d.sessions.contains_key(&a.session), "waiting for a session that is gone");
     }
@@ -185,7 +186,7 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
             ids.into_iter().flat_map(|ack_id| say(w, t, n, NveToNva::Ack { ack_id })).collect()
         }
         Op::Report(n, all) => {
-            let mine = w.d.vms.values().filter(|r| all && owner(r) == Some(NVES[n]));
+            let mine = w.d.records.values().filter(|r| all && owner(r) == Some(NVES[n]));
             let attachments =
                 mine.map(|r| Attachment { key: r.key, port: "p1".into(), version: r.version, active: true });
             let attachments = attachments.collect();
