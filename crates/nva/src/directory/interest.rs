@@ -191,7 +191,7 @@ impl Directory {
 
     /// It has the VM, a port for it, or a part in its move.
     fn has_part(&self, session: SessionId, s: &Session, key: VmKey) -> bool {
-        if self.associated.get(&key).is_some_and(|a| a.contains(&session)) {
+        if self.ports.has(key, session) {
             return true;
         }
         let (Some(r), Some(nve)) = (self.records.get(&key), &s.nve) else { return false };

@@ -28,7 +28,7 @@
 //! | `session`, `clones` | connections of NVEs; switches that say they are another |
 //! | `membership`, `ports`, `query` | what an NVE takes part in, has ports for, and asks |
 //! | `claim`, `conflict` | ownership of a VM; what two NVEs claim |
-//! | `publish`, `interest` | news and their acknowledgements; who hears of a VM |
+//! | `publish`, `updates`, `interest` | news; those that are under way; who hears of a VM |
 //! | `forward`, `stale` | who still needs a forward entry; what an old NVE passes on |
 //! | `moves` | moves, ordered and unplanned |
 //! | `tick` | what only time brings about |
@@ -57,11 +57,12 @@ mod session;
 mod stale;
 mod state;
 mod tick;
+mod updates;
 mod view;
 mod vms;
 mod vns;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
 use godwit_model::message::NvaToNve;
 use godwit_model::{NveId, Policy, Version, VmKey};
@@ -83,9 +84,10 @@ use bind::Binding;
 use conflict::Contest;
 use moves::Moves;
 use nves::Nve;
-use publish::{Awaited, Fanout};
+use ports::Ports;
 use records::Records;
 use session::Session;
+use updates::Updates;
 use vns::Vn;
 
 /// All knowledge of the NVA; see the module's text.
@@ -103,15 +105,9 @@ pub struct Directory {
     sessions: BTreeMap<SessionId, Session>,
     /// Who may not be doubled, and who tries (R96).
     clones: clones::Clones,
-    /// Sessions with a port for a VM, whether active or not (R15).
-    associated: BTreeMap<VmKey, BTreeSet<SessionId>>,
+    ports: Ports,
     moves: Moves,
-    /// Changes that wait for the old NVE to know first.
-    fanouts: BTreeMap<VmKey, Fanout>,
-    awaited: BTreeMap<u64, Awaited>,
-    /// When the awaited are said again, in order; those that are not awaited any more are skipped.
-    retries: VecDeque<(Instant, u64)>,
-    next_ack: u64,
+    updates: Updates,
     /// The NVE that had a VM last, and the version with which it lost it: it may say so (R39).
     former: BTreeMap<VmKey, (NveId, Version)>,
     /// Number of the last session under the key of the NVEs' datagrams (R47).

@@ -11,12 +11,42 @@ use super::{Directory, Level, SessionId};
 /// A VM granted so recently may be missing in a report that is still under way.
 const REPORT_GRACE: Span = Span::from_ms(2000);
 
+/// Sessions with a port for a VM, whether active or not (R15).
+#[derive(Default)]
+pub(super) struct Ports {
+    by_vm: BTreeMap<VmKey, BTreeSet<SessionId>>,
+}
+
+impl Ports {
+    pub fn add(&mut self, key: VmKey, session: SessionId) {
+        self.by_vm.entry(key).or_default().insert(session);
+    }
+
+    pub fn remove(&mut self, key: VmKey, session: SessionId) {
+        if let Some(sessions) = self.by_vm.get_mut(&key) {
+            sessions.remove(&session);
+            if sessions.is_empty() {
+                self.by_vm.remove(&key);
+            }
+        }
+    }
+
+    pub fn has(&self, key: VmKey, session: SessionId) -> bool {
+        self.by_vm.get(&key).is_some_and(|sessions| sessions.contains(&session))
+    }
+
+    /// The sessions with a port for the VM.
+    pub fn of(&self, key: VmKey) -> BTreeSet<SessionId> {
+        self.by_vm.get(&key).cloned().unwrap_or_default()
+    }
+}
+
 impl Directory {
     pub(super) fn associate(&mut self, session: SessionId, nve: &NveId, key: VmKey, port: String) {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.ports.entry(key).or_default().insert(port);
         }
-        self.associated.entry(key).or_default().insert(session);
+        self.ports.add(key, session);
         self.provision(session, key);
         self.repeat_target_move(session, nve, key);
     }
@@ -32,16 +62,7 @@ impl Directory {
         ports.remove(port);
         if ports.is_empty() {
             s.ports.remove(&key);
-            self.drop_association(session, key);
-        }
-    }
-
-    pub(super) fn drop_association(&mut self, session: SessionId, key: VmKey) {
-        if let Some(sessions) = self.associated.get_mut(&key) {
-            sessions.remove(&session);
-            if sessions.is_empty() {
-                self.associated.remove(&key);
-            }
+            self.ports.remove(key, session);
         }
     }
 
@@ -56,7 +77,7 @@ impl Directory {
                 !here || r.version != a.version
             });
             // Not while the news is under way anyhow.
-            if differs && !self.fanouts.contains_key(&a.key) {
+            if differs && self.updates.held(a.key).is_none() {
                 stale.insert(a.key.vni);
             }
         }
@@ -82,10 +103,10 @@ impl Directory {
         let after: BTreeSet<VmKey> = ports.keys().copied().collect();
         s.ports = ports;
         for key in before.difference(&after) {
-            self.drop_association(session, *key);
+            self.ports.remove(*key, session);
         }
         for key in after.difference(&before) {
-            self.associated.entry(*key).or_default().insert(session);
+            self.ports.add(*key, session);
             self.provision(session, *key);
             self.repeat_target_move(session, nve, *key);
         }

@@ -1,6 +1,6 @@
 //! From persistent state to a directory that serves.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use godwit_model::NveId;
 use godwit_wire::{Instant, Vni};
@@ -8,7 +8,9 @@ use godwit_wire::{Instant, Vni};
 use super::bind::Binding;
 use super::moves::Moves;
 use super::nves::Nve;
+use super::ports::Ports;
 use super::records::Records;
+use super::updates::Updates;
 use super::vns::Vn;
 use super::{Config, Directory, State};
 
@@ -38,12 +40,9 @@ impl Directory {
             nves: BTreeMap::new(),
             sessions: BTreeMap::new(),
             clones: Default::default(),
-            associated: BTreeMap::new(),
+            ports: Ports::default(),
             moves: Moves::default(),
-            fanouts: BTreeMap::new(),
-            awaited: BTreeMap::new(),
-            retries: VecDeque::new(),
-            next_ack: 1,
+            updates: Updates::default(),
             former: BTreeMap::new(),
             last_sender: 0,
             contests: BTreeMap::new(),

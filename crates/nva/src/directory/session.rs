@@ -245,7 +245,7 @@ impl Directory {
             }
         }
         for key in s.ports.keys() {
-            self.drop_association(session, *key);
+            self.ports.remove(*key, session);
         }
         self.contends_no_more(session, s.pending);
         if let Some(nve) = &s.nve {

@@ -1,6 +1,5 @@
 //! What only time brings about.
 
-use godwit_model::VmKey;
 use godwit_model::message::NvaToNve;
 use godwit_wire::Span;
 
@@ -17,9 +16,7 @@ impl Directory {
     pub(super) fn tick(&mut self) {
         self.forgive_stall();
         let now = self.now;
-        let due: Vec<VmKey> =
-            self.fanouts.iter().filter(|(_, f)| f.due <= now).map(|(key, _)| *key).collect();
-        for key in due {
+        for key in self.updates.held_where(|f| f.due <= now) {
             self.release(key);
         }
         self.retry_updates();

@@ -131,8 +131,7 @@ impl Directory {
     /// The NVEs that hear of changes to a VM's record: those with a session and a part in its VN, by
     /// subscription or by a port for the VM; in pull mode those that asked for it of late (R33).
     pub fn interested(&self, key: VmKey) -> Vec<NveId> {
-        let ports = self.associated.get(&key).into_iter().flatten().copied();
-        let sessions = self.hearers(key).into_iter().chain(ports);
+        let sessions = self.hearers(key).into_iter().chain(self.ports.of(key));
         let mut nves: Vec<NveId> =
             sessions.filter_map(|s| self.sessions.get(&s)).filter_map(|s| s.nve.clone()).collect();
         nves.sort();
@@ -229,6 +228,6 @@ impl Directory {
 
     /// Nothing is under way: no update waits or lacks its acknowledgement.
     pub fn is_quiet(&self) -> bool {
-        self.fanouts.is_empty() && self.awaited.is_empty()
+        self.updates.is_quiet()
     }
 }

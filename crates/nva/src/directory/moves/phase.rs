@@ -83,7 +83,7 @@ impl Directory {
     /// Ends a granted move when nobody is left to be told.
     pub(in crate::directory) fn check_done(&mut self, id: &MoveId) {
         let Some(m) = self.moves.get(id) else { return };
-        let waits = self.fanouts.get(&m.record.key).is_some_and(|f| f.by.as_ref() == Some(id));
+        let waits = self.updates.held(m.record.key).is_some_and(|f| f.by.as_ref() == Some(id));
         if m.record.phase == MovePhase::Granted && m.awaiting.is_empty() && !waits {
             self.move_done(id, String::new());
         }

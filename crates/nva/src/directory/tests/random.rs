@@ -142,7 +142,7 @@ fn consistent(w: &World) {
     let ips: usize = d.records.values().map(|r| r.addresses().count()).sum();
     let (names, leading, _) = d.records.index_sizes();
     assert_eq!((leading, names), (ips, d.records.len()));
-    for a in d.awaited.values() {
+    for a in d.updates.all_awaited() {
         assert!(d.sessions.contains_key(&a.session), "waiting for a session that is gone");
     }
     assert!(d.moves.open().all(|m| !m.record.phase.is_final()));
