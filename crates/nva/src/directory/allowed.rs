@@ -151,8 +151,7 @@ impl Directory {
     /// Where it is not there, moves, or the change is refused as a definition would be.
     pub(super) fn set_vm(&mut self, name: &str, to: VmChanges) -> Result<VmRecord, Refusal> {
         let r = self.vm_named(name)?;
-        let vn = self.vns.get(&r.key.vni).and_then(|vn| vn.record.as_ref());
-        let vn = vn.ok_or_else(|| Refusal::UnknownVn(String::new()))?.name.clone();
+        let vn = self.vns.record(r.key.vni).ok_or_else(|| Refusal::UnknownVn(String::new()))?.name.clone();
         let pinned: Option<NveId> = r.location.as_ref().filter(|_| r.pinned).map(|l| l.nve.clone());
         let mut def = VmDefinition {
             name: r.name.clone(),
@@ -179,8 +178,7 @@ impl Directory {
 
     /// What the VN says of learning.
     pub(super) fn learning_of(&self, vni: Vni) -> LearningOf {
-        let record = self.vns.get(&vni).and_then(|vn| vn.record.as_ref());
-        record.map(|r| r.settings.learning).unwrap_or_default()
+        self.vns.record(vni).map(|r| r.settings.learning).unwrap_or_default()
     }
 
     /// Another VM of the VN that an address leads to.
@@ -194,7 +192,7 @@ impl Directory {
     pub(super) fn is_present(&self, r: &VmRecord) -> bool {
         let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get(&l.nve)) else { return false };
         // Who was not heard since our own start could not be: it counts as heard then.
-        let heard = nve.heard.or(self.started).unwrap_or(self.now);
+        let heard = nve.heard.or(self.clock.started).unwrap_or(self.now);
         nve.session.is_some() || nve.expected || self.now.since(heard) <= self.config.verify_timeout
     }
 

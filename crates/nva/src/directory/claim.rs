@@ -150,8 +150,7 @@ impl Directory {
 
     /// The policy of the VM's VN (R21).
     fn unplanned(&self, key: VmKey) -> Unplanned {
-        let record = self.vns.get(&key.vni).and_then(|vn| vn.record.as_ref());
-        record.map_or(Unplanned::default(), |r| r.settings.unplanned)
+        self.vns.record(key.vni).map_or(Unplanned::default(), |r| r.settings.unplanned)
     }
 
     /// The claimer gets the VM, by this ordered move if there is one; `why`, where that is to be explained.
@@ -184,7 +183,7 @@ impl Directory {
             self.log(Level::Warn, format!("ALARM: VM {} ({key}) {often}: frozen at NVE {nve}", record.name));
         }
         self.put_vm(record.clone());
-        self.granted.insert(key, (self.now, session));
+        self.claims.note_granted(key, self.now, session);
         let news = match &by {
             Some(id) => format!("move {id} took the VM on to {nve}"),
             None => format!("NVE {nve} took the VM over"),

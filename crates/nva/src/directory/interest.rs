@@ -204,7 +204,7 @@ impl Directory {
 
     /// The subscribers of the VM's VN that are told of its changes.
     pub(super) fn hearers(&self, key: VmKey) -> BTreeSet<SessionId> {
-        let all = self.vns.get(&key.vni).into_iter().flat_map(|v| &v.subscribers);
+        let all = self.vns.get(key.vni).into_iter().flat_map(|v| &v.subscribers);
         all.copied().filter(|s| self.hears_of(*s, key)).collect()
     }
 

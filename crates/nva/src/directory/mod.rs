@@ -27,7 +27,7 @@
 //! | `records` | records of VMs and their indexes |
 //! | `session`, `clones` | connections of NVEs; switches that say they are another |
 //! | `membership`, `ports`, `query` | what an NVE takes part in, has ports for, and asks |
-//! | `claim`, `conflict` | ownership of a VM; what two NVEs claim |
+//! | `claim`, `conflict`, `claims` | ownership of a VM; what two NVEs claim; what is remembered of both |
 //! | `publish`, `updates`, `interest` | news; those that are under way; who hears of a VM |
 //! | `forward`, `stale` | who still needs a forward entry; what an old NVE passes on |
 //! | `moves` | moves, ordered and unplanned |
@@ -36,6 +36,7 @@
 mod allowed;
 mod bind;
 mod claim;
+mod claims;
 mod clones;
 mod conflict;
 mod door;
@@ -65,8 +66,8 @@ mod vns;
 use std::collections::BTreeMap;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{NveId, Policy, Version, VmKey};
-use godwit_wire::{Instant, Vni};
+use godwit_model::{NveId, Policy, Version};
+use godwit_wire::Instant;
 
 pub use allowed::{ListChange, VmChanges};
 pub use clones::RefusedInfo;
@@ -81,22 +82,22 @@ pub use vms::VmDefinition;
 pub use vns::VnChanges;
 
 use bind::Binding;
-use conflict::Contest;
+use claims::Claims;
 use moves::Moves;
 use nves::Nve;
 use ports::Ports;
 use records::Records;
 use session::Session;
+use tick::Clock;
 use updates::Updates;
-use vns::Vn;
+use vns::Vns;
 
 /// All knowledge of the NVA; see the module's text.
 pub struct Directory {
     config: Config,
     epoch: u32,
     seq: u64,
-    vns: BTreeMap<Vni, Vn>,
-    vn_names: BTreeMap<String, Vni>,
+    vns: Vns,
     records: Records,
     /// What else is known of bound addresses; nothing of it outlives a restart.
     binding: Binding,
@@ -108,24 +109,10 @@ pub struct Directory {
     ports: Ports,
     moves: Moves,
     updates: Updates,
-    /// The NVE that had a VM last, and the version with which it lost it: it may say so (R39).
-    former: BTreeMap<VmKey, (NveId, Version)>,
     /// Number of the last session under the key of the NVEs' datagrams (R47).
     last_sender: u32,
-    /// Claims for VMs of other NVEs that wait for the old NVE's word (R21).
-    contests: BTreeMap<VmKey, Contest>,
-    /// No second line before then that too many claims wait.
-    crowd_quiet: Instant,
-    /// When VMs moved of late without being ordered to (R22), in microseconds since 1970: that outlives a restart.
-    flaps: BTreeMap<VmKey, Vec<u64>>,
-    /// When claims were granted, and on which connection, kept for a moment: see `report`.
-    granted: BTreeMap<VmKey, (Instant, SessionId)>,
-    last_tick: Option<Instant>,
-    /// When this incarnation made its first step.
-    started: Option<Instant>,
-    /// Wall clock at the first step of this incarnation.
-    started_us: u64,
-    next_sweep: Instant,
+    claims: Claims,
+    clock: Clock,
     // The step that is being made: its time and what comes out of it.
     now: Instant,
     wall_us: u64,

@@ -104,7 +104,7 @@ impl Directory {
         if !wanted {
             return self.drop_member(nve, vni);
         }
-        let joins = self.vns.entry(vni).or_default().members.insert(nve.clone());
+        let joins = self.vns.at(vni).members.insert(nve.clone());
         if let (true, Some(location)) = (joins, self.location_of(nve)) {
             self.update_all(vni, Change::MemberJoined(location), None);
         }

@@ -120,8 +120,7 @@ impl Directory {
         for key in gone {
             // The grant of another connection was never under way beside this report: the NVE has
             // started anew since.
-            let recent = |(at, on): &(_, _)| *on == session && self.now.since(*at) < REPORT_GRACE;
-            let fresh = self.granted.get(&key).is_some_and(recent);
+            let fresh = self.claims.was_granted(key, session, self.now, REPORT_GRACE);
             if let (false, Some(version)) = (fresh, self.records.get(&key).map(|r| r.version)) {
                 self.withdraw(nve, key, version);
             }

@@ -121,8 +121,7 @@ impl Directory {
 
     /// One change that is not about a VM, to every subscriber but one.
     pub(super) fn update_all(&mut self, vni: Vni, change: Change, except: Option<SessionId>) {
-        let subscribers = self.vns.get(&vni).map(|v| v.subscribers.clone()).unwrap_or_default();
-        for session in subscribers {
+        for session in self.vns.subscribers(vni) {
             if Some(session) != except {
                 self.update(session, vni, change.clone(), None);
             }

@@ -129,7 +129,7 @@ impl Directory {
             let place = |r: &VmRecord| r.location.as_ref().map(|l| l.nve.clone());
             if let Some(nve) = place(&old).filter(|_| place(&old) != place(&record)) {
                 self.note_former(&nve, key);
-                self.former.insert(key, (nve, old.version));
+                self.claims.set_former(key, nve, old.version);
             }
         }
         self.persist(Write::PutVm(record.clone()));
@@ -138,7 +138,7 @@ impl Directory {
 
     /// Puts a record in that is durable.
     pub(super) fn insert_vm(&mut self, record: VmRecord) {
-        if let (Some(g), Some(vn)) = (Gateway::of(&record), self.vns.get_mut(&record.key.vni)) {
+        if let (Some(g), Some(vn)) = (Gateway::of(&record), self.vns.get_mut(record.key.vni)) {
             vn.gateways.insert(g.mac, g.ip);
         }
         if let Some(nve) = record.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
@@ -150,7 +150,7 @@ impl Directory {
     /// Takes a record out.
     pub(super) fn remove_vm(&mut self, key: VmKey) -> Option<VmRecord> {
         let record = self.records.remove(&key)?;
-        if let Some(vn) = self.vns.get_mut(&key.vni) {
+        if let Some(vn) = self.vns.get_mut(key.vni) {
             vn.gateways.remove(&key.mac);
         }
         if let Some(nve) = record.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {

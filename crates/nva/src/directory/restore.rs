@@ -6,12 +6,14 @@ use godwit_model::NveId;
 use godwit_wire::{Instant, Vni};
 
 use super::bind::Binding;
+use super::claims::Claims;
 use super::moves::Moves;
 use super::nves::Nve;
 use super::ports::Ports;
 use super::records::Records;
+use super::tick::Clock;
 use super::updates::Updates;
-use super::vns::Vn;
+use super::vns::Vns;
 use super::{Config, Directory, State};
 
 impl Directory {
@@ -32,8 +34,7 @@ impl Directory {
             config,
             epoch,
             seq: state.seq,
-            vns: BTreeMap::new(),
-            vn_names: BTreeMap::new(),
+            vns: Vns::default(),
             records: Records::default(),
             binding: Binding::default(),
             policies: state.policies.clone(),
@@ -43,16 +44,9 @@ impl Directory {
             ports: Ports::default(),
             moves: Moves::default(),
             updates: Updates::default(),
-            former: BTreeMap::new(),
             last_sender: 0,
-            contests: BTreeMap::new(),
-            crowd_quiet: Instant(0),
-            flaps: state.flaps.clone(),
-            granted: BTreeMap::new(),
-            last_tick: None,
-            started: None,
-            started_us: 0,
-            next_sweep: Instant(0),
+            claims: Claims::restored(state.flaps.clone()),
+            clock: Clock::default(),
             now: Instant(0),
             wall_us: 0,
             out: Vec::new(),
@@ -62,13 +56,12 @@ impl Directory {
     }
 
     fn load(&mut self, state: State) {
-        for (vni, record) in state.vns {
-            self.vn_names.insert(record.name.clone(), vni);
-            self.vns.insert(vni, Vn { record: Some(record), ..Vn::default() });
+        for record in state.vns.into_values() {
+            self.vns.define(record);
         }
         for (id, record) in state.nves {
             for vni in &record.vnis {
-                self.vns.entry(*vni).or_default().members.insert(id.clone());
+                self.vns.at(*vni).members.insert(id.clone());
             }
             self.expect(&record);
             let expected = !record.foreign;
@@ -79,7 +72,7 @@ impl Directory {
         }
         let foreign: BTreeSet<(Vni, NveId)> = self.foreign_memberships();
         for (vni, nve) in foreign {
-            self.vns.entry(vni).or_default().members.insert(nve);
+            self.vns.at(vni).members.insert(nve);
         }
         self.moves = Moves::restored(state.moves);
     }
@@ -95,10 +88,10 @@ impl Directory {
         State {
             epoch: self.epoch,
             seq: self.seq,
-            vns: self.vns.iter().filter_map(|(vni, v)| Some((*vni, v.record.clone()?))).collect(),
+            vns: self.vns.stored(),
             vms: self.records.stored(),
             policies: self.policies.clone(),
-            flaps: self.flaps.clone(),
+            flaps: self.claims.flaps().clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
             moves: self.moves.stored(),
         }

@@ -240,7 +240,7 @@ impl Directory {
         let knew_below = self.knows_below(session);
         let Some(s) = self.sessions.remove(&session) else { return };
         for vni in s.subscribed.keys() {
-            if let Some(vn) = self.vns.get_mut(vni) {
+            if let Some(vn) = self.vns.get_mut(*vni) {
                 vn.subscribers.remove(&session);
             }
         }

@@ -89,7 +89,7 @@ impl Directory {
     pub fn status(&self) -> Status {
         Status {
             epoch: self.epoch,
-            vns: self.vn_names.len(),
+            vns: self.vns.defined_count(),
             vms: self.records.len(),
             nves_connected: self.nves.values().filter(|n| n.session.is_some()).count(),
             moves_unfinished: self.moves.open_count(),
@@ -98,11 +98,11 @@ impl Directory {
 
     /// Every VN that was defined, by VNI.
     pub fn vns(&self) -> Vec<VnInfo> {
-        self.vns.keys().filter_map(|vni| self.vn_info(*vni)).collect()
+        self.vns.iter().filter_map(|(vni, _)| self.vn_info(vni)).collect()
     }
 
     pub(super) fn vn_info(&self, vni: Vni) -> Option<VnInfo> {
-        let vn = self.vns.get(&vni)?;
+        let vn = self.vns.get(vni)?;
         let record = vn.record.clone()?;
         let sessions = vn.subscribers.iter().filter_map(|s| self.sessions.get(s));
         let pulls = sessions.filter(|s| s.mode(vni) == Some(DirectoryMode::Pull));
@@ -161,8 +161,8 @@ impl Directory {
     /// Where there is no such VN.
     pub fn vms(&self, vn: Option<&str>) -> Result<Vec<&VmRecord>, Refusal> {
         let Some(name) = vn else { return Ok(self.records.values().collect()) };
-        let vni = self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
-        Ok(self.records.of_vn(*vni).collect())
+        let vni = self.vns.vni_of(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
+        Ok(self.records.of_vn(vni).collect())
     }
 
     /// A policy by its name.

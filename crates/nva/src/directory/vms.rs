@@ -67,7 +67,7 @@ impl Directory {
 
     fn check_definition(&self, def: &VmDefinition) -> Result<VmKey, Refusal> {
         check_name("VM", &def.name)?;
-        let vni = *self.vn_names.get(&def.vn).ok_or_else(|| Refusal::UnknownVn(def.vn.clone()))?;
+        let vni = self.vns.vni_of(&def.vn).ok_or_else(|| Refusal::UnknownVn(def.vn.clone()))?;
         if !def.mac.is_unicast() || def.mac == Mac::PROBER {
             return Err(Refusal::BadMac { mac: def.mac });
         }
@@ -165,7 +165,7 @@ impl Directory {
         let version = self.next_version();
         let gateway = self.gateway_of(record.key.vni);
         self.remove_vm(record.key);
-        self.former.remove(&record.key);
+        self.claims.forget_former(record.key);
         self.forget_unplanned(record.key);
         self.persist(Write::RemoveVm(record.key));
         self.log(Level::Info, format!("VM {name} ({}) is deleted, version {version}", record.key));

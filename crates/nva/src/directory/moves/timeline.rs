@@ -61,7 +61,7 @@ impl Directory {
         let Some(m) = self.moves.get_mut(id).filter(|m| m.restarted) else { return };
         m.restarted = false;
         let note = format!("the NVA restarted: epoch {}", self.epoch);
-        let step = MoveStep { at_us: self.started_us, nve: None, what: MoveStepKind::Restarted, note };
+        let step = MoveStep { at_us: self.clock.started_us, nve: None, what: MoveStepKind::Restarted, note };
         m.add_step(step, self.config.max_steps);
         self.changed(id);
     }

@@ -77,7 +77,7 @@ impl Directory {
     /// The VM's stay where it is, by the version with which it was lost before: another one after each change of its
     /// location, and only then.
     fn stay(&self, key: VmKey) -> Version {
-        self.former.get(&key).map_or(Version::ZERO, |(_, version)| *version)
+        self.claims.former(key).map_or(Version::ZERO, |(_, version)| *version)
     }
 
     /// The record that it is to have.

@@ -136,7 +136,7 @@ fn consistent(w: &World) {
         }
     }
     for (id, n) in &d.nves {
-        let member = d.vns.iter().filter(|(_, v)| v.members.contains(id)).map(|(vni, _)| *vni);
+        let member = d.vns.iter().filter(|(_, v)| v.members.contains(id)).map(|(vni, _)| vni);
         assert_eq!(view::memberships(n), member.collect::<Vec<_>>(), "VNs of {id}");
     }
     let ips: usize = d.records.values().map(|r| r.addresses().count()).sum();
@@ -255,7 +255,7 @@ proptest! {
         }
         w.settle(&sessions);
         // A claim that waited for an old NVE that is away may have been decided last.
-        while !w.d.contests.is_empty() {
+        while !w.d.claims.contests.is_empty() {
             w.settle(&sessions);
         }
         w.settle(&sessions);
