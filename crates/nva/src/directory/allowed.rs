@@ -151,8 +151,7 @@ impl Directory {
     /// Where it is not there, moves, or the change is refused as a definition would be.
     pub(super) fn set_vm(&mut self, name: &str, to: VmChanges) -> Result<VmRecord, Refusal> {
         let r = self.vm_named(name)?;
-        let vn = self.vns.get(&r.key.vni).and_then(|vn| vn.record.as_ref());
-        let vn = vn.ok_or_else(|| Refusal::UnknownVn(String::new()))?.name.clone();
+        let vn = self.vns.record(r.key.vni).ok_or_else(|| Refusal::UnknownVn(String::new()))?.name.clone();
         let pinned: Option<NveId> = r.location.as_ref().filter(|_| r.pinned).map(|l| l.nve.clone());
         let mut def = VmDefinition {
             name: r.name.clone(),
@@ -179,14 +178,13 @@ impl Directory {
 
     /// What the VN says of learning.
     pub(super) fn learning_of(&self, vni: Vni) -> LearningOf {
-        let record = self.vns.get(&vni).and_then(|vn| vn.record.as_ref());
-        record.map(|r| r.settings.learning).unwrap_or_default()
+        self.vns.record(vni).map(|r| r.settings.learning).unwrap_or_default()
     }
 
     /// Another VM of the VN that an address leads to.
     pub(super) fn holder(&self, key: VmKey, ip: IpAddr) -> Option<&VmRecord> {
-        let mac = *self.ips.get(&(key.vni, ip)).filter(|mac| **mac != key.mac)?;
-        self.vms.get(&VmKey { vni: key.vni, mac })
+        let holder = self.records.key_of_ip(key.vni, ip).filter(|holder| *holder != key)?;
+        self.records.get(&holder)
     }
 
     /// The VM is at an NVE that is there, or was of late, or is expected after a restart of this NVA: it can speak for
@@ -194,21 +192,19 @@ impl Directory {
     pub(super) fn is_present(&self, r: &VmRecord) -> bool {
         let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get(&l.nve)) else { return false };
         // Who was not heard since our own start could not be: it counts as heard then.
-        let heard = nve.heard.or(self.started).unwrap_or(self.now);
+        let heard = nve.heard.or(self.clock.started).unwrap_or(self.now);
         nve.session.is_some() || nve.expected || self.now.since(heard) <= self.config.verify_timeout
     }
 
     /// The other VMs of the VN that are allowed prefixes or other MACs.
     pub(super) fn others_allowed(&self, key: VmKey) -> impl Iterator<Item = &VmRecord> {
-        let (first, last) = (VmKey { mac: Mac::ZERO, ..key }, VmKey { mac: Mac::BROADCAST, ..key });
-        let others = self.allowing.range(first..=last).filter(move |k| **k != key);
-        others.filter_map(|k| self.vms.get(k))
+        self.records.allowing(key.vni).filter(move |r| r.key != key)
     }
 
     /// The addresses of a prefix that lead to other VMs.
     pub(super) fn held_in(&self, key: VmKey, p: &Prefix) -> impl Iterator<Item = (IpAddr, &VmRecord)> {
-        let held = self.ips.range((key.vni, p.addr())..=(key.vni, p.last()));
-        held.filter_map(move |((_, ip), _)| Some((*ip, self.holder(key, *ip)?)))
+        let held = self.records.ips_in(key.vni, p).filter(move |(_, holder)| *holder != key);
+        held.filter_map(|(ip, holder)| Some((ip, self.records.get(&holder)?)))
     }
 
     /// What is allowed makes sense, and nothing of it is another VM's (R33, R92, R94).
@@ -216,7 +212,7 @@ impl Directory {
         let a = &def.allowed;
         check_lists(key, def)?;
         for (what, mac) in macs_of(a) {
-            if let Some(r) = self.vms.get(&VmKey { mac, ..key }) {
+            if let Some(r) = self.records.get(&VmKey { mac, ..key }) {
                 let remedy =
                     format!("a MAC is of one VM; delete that one first (`godwitctl vm delete {}`)", r.name);
                 return Err(overlap(def, format!("{what} {mac}"), "its own MAC".into(), r, remedy));
@@ -269,12 +265,12 @@ impl Directory {
     /// The VN says something else of learning: what is not allowed any more goes.
     pub(super) fn follow_learning(&mut self, vni: Vni) {
         let learning = self.learning_of(vni);
-        let bound = self.vms_of(vni).filter(|r| !r.bound.is_empty());
+        let bound = self.records.of_vn(vni).filter(|r| !r.bound.is_empty());
         let keys: Vec<VmKey> = bound.map(|r| r.key).collect();
         for key in keys {
-            let Some(mut record) = self.vms.get(&key).cloned() else { continue };
+            let Some(mut record) = self.records.get(&key).cloned() else { continue };
             super::bind::trim(&mut record, learning);
-            if self.vms.get(&key).is_some_and(|old| old.bound != record.bound) {
+            if self.records.get(&key).is_some_and(|old| old.bound != record.bound) {
                 record.version = self.next_version();
                 let text =
                     format!("VM {} ({key}) loses addresses that its VN does not let it learn", record.name);

@@ -150,7 +150,7 @@ impl Directory {
     }
 
     fn bound(&mut self, session: SessionId, wish: &Wish) {
-        if let Some(record) = self.vms.get(&wish.key).cloned() {
+        if let Some(record) = self.records.get(&wish.key).cloned() {
             self.send(session, NvaToNve::Bound { seq: wish.seq, record });
         }
     }
@@ -168,7 +168,7 @@ impl Directory {
 
     /// What is to change for the wish; nothing where the VM has it.
     fn judge_wish(&self, nve: &NveId, wish: &Wish) -> Result<Vec<Take>, Refused> {
-        let Some(r) = self.vms.get(&wish.key) else {
+        let Some(r) = self.records.get(&wish.key) else {
             let text = format!("the directory has no VM {}; define it with `godwitctl vm define`", wish.key);
             return refused(BindRefusal::UnknownVm, text);
         };
@@ -192,8 +192,7 @@ impl Directory {
     /// The VM speaks from a MAC that it does not have: a virtual one goes to who spoke from it last.
     fn judge_mac(&self, r: &VmRecord, wish: &Wish) -> Result<Take, Refused> {
         let (mac, name) = (wish.mac, &r.name);
-        let owner = self.macs.get(&(r.key.vni, mac)).copied().unwrap_or(mac);
-        let owner = self.vms.get(&VmKey { mac: owner, ..r.key });
+        let owner = self.records.get(&self.records.key_of_mac(r.key.vni, mac));
         if !r.allowed.shares_mac(mac) {
             return match owner {
                 Some(o) => refused(
@@ -253,8 +252,8 @@ impl Directory {
         }
         // Asked only where all else allows it.
         match from.flatten() {
-            Some(holder) if !is_virtual && self.vms.get(&holder).is_some_and(|o| self.is_present(o)) => {
-                let name = self.vms.get(&holder).map_or("", |o| &o.name);
+            Some(holder) if !is_virtual && self.records.get(&holder).is_some_and(|o| self.is_present(o)) => {
+                let name = self.records.get(&holder).map_or("", |o| &o.name);
                 let text = format!(
                     "VM {name} uses {ip} too, and had it first; it is asked whether it still does (for an address \
                      that VMs share: `godwitctl vm set {} --virtual {ip}`)",
@@ -333,7 +332,7 @@ impl Directory {
     /// It is the VM's from now on.
     fn take(&mut self, session: SessionId, wish: &Wish, takes: &[Take]) {
         let key = wish.key;
-        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        let Some(mut record) = self.records.get(&key).cloned() else { return };
         let mut losers: Vec<VmKey> = takes.iter().filter_map(Take::from).collect();
         losers.dedup();
         for take in takes {
@@ -382,7 +381,7 @@ impl Directory {
 
     /// The virtual addresses that answer by a virtual MAC go with it to whom they are allowed as well.
     fn goes_along(&self, from: Option<VmKey>, mac: Mac, to: &VmRecord) -> Vec<BoundIp> {
-        let from = from.and_then(|key| self.vms.get(&key));
+        let from = from.and_then(|key| self.records.get(&key));
         let here = from.into_iter().flat_map(|r| &r.bound.ips).filter(|b| b.is_virtual && b.mac == mac);
         let room = MAX_BOUND.saturating_sub(to.bound.ips.len() + 1);
         here.filter(|b| to.allowed.shares_ip(b.ip) && to.mac_of(b.ip).is_none()).take(room).copied().collect()
@@ -391,7 +390,7 @@ impl Directory {
     /// The owner spoke of what it shares: who wants it must have spoken later.
     fn spoke(&mut self, wish: &Wish) {
         let at = self.said_at(wish);
-        let Some(r) = self.vms.get(&wish.key) else { return };
+        let Some(r) = self.records.get(&wish.key) else { return };
         let shares_mac = r.bound.macs.contains(&wish.mac);
         let has = |ip: &IpAddr| r.bound.at(*ip).is_some_and(|b| b.is_virtual && b.mac == wish.mac);
         let ip = wish.ip.filter(|ip| wish.announced && has(ip));
@@ -404,7 +403,7 @@ impl Directory {
 
     /// A VM has less than before.
     pub(super) fn lose(&mut self, key: VmKey, why: &str, change: impl FnOnce(&mut Bound)) {
-        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        let Some(mut record) = self.records.get(&key).cloned() else { return };
         let before = record.bound.clone();
         change(&mut record.bound);
         if record.bound == before {
@@ -437,7 +436,7 @@ impl Directory {
     fn ask_holder(&mut self, key: VmKey, ip: IpAddr) {
         let place = (key.vni, ip);
         let recent = self.binding.asked.get(&place).is_some_and(|at| self.now.since(*at) < ASK_AGAIN);
-        let nve = self.vms.get(&key).and_then(|r| r.location.as_ref()).map(|l| &l.nve);
+        let nve = self.records.get(&key).and_then(|r| r.location.as_ref()).map(|l| &l.nve);
         if let Some(session) = nve.and_then(|nve| self.session_of(nve)).filter(|_| !recent) {
             self.binding.asked.insert(place, self.now);
             self.send(session, NvaToNve::VerifyIp { key, ip });
@@ -446,7 +445,7 @@ impl Directory {
 
     /// A learned address is not in use any more.
     pub(super) fn unbind(&mut self, nve: &NveId, key: VmKey, ip: IpAddr) {
-        let Some(r) = self.vms.get(&key) else { return };
+        let Some(r) = self.records.get(&key) else { return };
         let here = r.location.as_ref().is_some_and(|l| l.nve == *nve);
         if !here || r.bound.at(ip).is_none_or(|b| b.is_virtual) {
             let text = format!("NVE {nve} gives up {ip} of {key}, which has not learned it there");
@@ -457,19 +456,18 @@ impl Directory {
 
     /// Forgets what says nothing any more.
     pub(super) fn sweep_binding(&mut self) {
-        let (now, vms) = (self.now, &self.vms);
+        let (now, records) = (self.now, &self.records);
         self.binding.asked.retain(|_, at| now.since(*at) < ASK_AGAIN);
         self.binding.used.retain(|_, (bucket, _)| bucket.next(FULL, now) > now);
         if now < self.binding.next_sweep {
             return;
         }
         self.binding.next_sweep = now + SWEEP;
-        let owner = |vni: Vni, mac: Option<&Mac>| vms.get(&VmKey { vni, mac: *mac? });
-        let (ips, macs) = (&self.ips, &self.macs);
+        let owner = |key: Option<VmKey>| records.get(&key?);
         self.binding.spoken.retain(|(vni, what), _| match what {
-            Shared::Ip(ip) => owner(*vni, ips.get(&(*vni, *ip))).is_some_and(|r| r.bound.at(*ip).is_some()),
+            Shared::Ip(ip) => owner(records.key_of_ip(*vni, *ip)).is_some_and(|r| r.bound.at(*ip).is_some()),
             Shared::Mac(mac) => {
-                owner(*vni, macs.get(&(*vni, *mac))).is_some_and(|r| r.bound.macs.contains(mac))
+                owner(records.key_of_other_mac(*vni, *mac)).is_some_and(|r| r.bound.macs.contains(mac))
             }
         });
     }

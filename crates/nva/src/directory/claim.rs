@@ -70,7 +70,7 @@ impl Directory {
             Verdict::Confirm => {
                 self.source_came_back(&nve, key);
                 self.flags_heard(session, key, &asked.flags);
-                if let Some(record) = self.vms.get(&key).cloned() {
+                if let Some(record) = self.records.get(&key).cloned() {
                     self.send(session, NvaToNve::Grant { seq, record });
                 }
             }
@@ -81,7 +81,7 @@ impl Directory {
     /// The owner's own advertisement says that it is a router, or none, or that an address is to override what is
     /// known, or not (R25). A new version, so that no older word undoes it; the location stays.
     fn flags_heard(&mut self, session: SessionId, key: VmKey, flags: &Flags) {
-        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        let Some(mut record) = self.records.get(&key).cloned() else { return };
         let was_router = record.router;
         if !learn(&mut record, flags) {
             return;
@@ -104,7 +104,7 @@ impl Directory {
 
     /// The rules, in the order in which they bind.
     fn judge(&self, nve: &NveId, key: VmKey, ips: &[IpAddr], base: Version) -> Verdict {
-        let Some(r) = self.vms.get(&key) else {
+        let Some(r) = self.records.get(&key) else {
             let text = format!("the directory has no VM {key}; define it with `godwitctl vm define`");
             return Verdict::Deny(DenyReason::UnknownVm, text);
         };
@@ -150,8 +150,7 @@ impl Directory {
 
     /// The policy of the VM's VN (R21).
     fn unplanned(&self, key: VmKey) -> Unplanned {
-        let record = self.vns.get(&key.vni).and_then(|vn| vn.record.as_ref());
-        record.map_or(Unplanned::default(), |r| r.settings.unplanned)
+        self.vns.record(key.vni).map_or(Unplanned::default(), |r| r.settings.unplanned)
     }
 
     /// The claimer gets the VM, by this ordered move if there is one; `why`, where that is to be explained.
@@ -165,7 +164,7 @@ impl Directory {
     ) {
         let (seq, key) = (asked.seq, asked.key);
         let Some(location) = self.location_of(&nve) else { return };
-        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        let Some(mut record) = self.records.get(&key).cloned() else { return };
         let old = record.location.replace(location).map(|l| l.nve);
         record.state = BindingState::Active;
         record.version = self.next_version();
@@ -184,7 +183,7 @@ impl Directory {
             self.log(Level::Warn, format!("ALARM: VM {} ({key}) {often}: frozen at NVE {nve}", record.name));
         }
         self.put_vm(record.clone());
-        self.granted.insert(key, (self.now, session));
+        self.claims.note_granted(key, self.now, session);
         let news = match &by {
             Some(id) => format!("move {id} took the VM on to {nve}"),
             None => format!("NVE {nve} took the VM over"),
@@ -208,7 +207,7 @@ impl Directory {
 
     /// Compare-and-delete: a withdrawal that rests on an older version changes nothing (R19).
     pub(super) fn withdraw(&mut self, nve: &NveId, key: VmKey, version: Version) {
-        let Some(r) = self.vms.get(&key) else { return };
+        let Some(r) = self.records.get(&key) else { return };
         let here = r.location.as_ref().is_some_and(|l| l.nve == *nve);
         if !here || r.version != version {
             let text = format!("ignored a stale withdrawal of {key} by NVE {nve}: it holds {version}");
@@ -232,7 +231,7 @@ impl Directory {
     }
 
     pub(super) fn detach(&mut self, key: VmKey) {
-        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        let Some(mut record) = self.records.get(&key).cloned() else { return };
         record.location = None;
         record.state = BindingState::Detached;
         record.version = self.next_version();
@@ -244,7 +243,7 @@ impl Directory {
 
     /// The old NVE claims again what it had withdrawn during a move: the VM is back there.
     fn source_came_back(&mut self, nve: &NveId, key: VmKey) {
-        let Some(id) = self.vms.get(&key).and_then(|r| r.moving.clone()) else { return };
+        let Some(id) = self.records.get(&key).and_then(|r| r.moving.clone()) else { return };
         if let Some(m) = self.moves.get_mut(&id).filter(|m| m.record.from == *nve) {
             m.withdrawn = None;
         }

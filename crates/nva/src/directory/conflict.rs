@@ -45,11 +45,11 @@ impl Directory {
     /// A claim for a VM of another NVE begins to wait, or goes on waiting.
     pub(super) fn contest(&mut self, session: SessionId, nve: NveId, asked: Asked) {
         let key = asked.key;
-        let Some(r) = self.vms.get(&key) else { return };
+        let Some(r) = self.records.get(&key) else { return };
         let Some(owner) = r.location.as_ref().map(|l| l.nve.clone()) else { return };
         let version = r.version;
-        let waiting = self.contests.len();
-        match self.contests.get_mut(&key).filter(|c| c.version == version) {
+        let waiting = self.claims.contests.len();
+        match self.claims.contests.get_mut(&key).filter(|c| c.version == version) {
             Some(c) if c.nve == nve => {
                 let story = std::mem::take(&mut c.asked.story);
                 (c.session, c.asked) = (session, Asked { story, ..asked });
@@ -57,8 +57,8 @@ impl Directory {
             Some(_) => self.contest_between(session, nve, asked),
             None if waiting >= self.config.max_contests => {
                 // No room is no reason: the claim comes again, and finds some (R18).
-                if self.now >= self.crowd_quiet {
-                    self.crowd_quiet = self.now + Span::from_ms(1000);
+                if self.now >= self.claims.crowd_quiet {
+                    self.claims.crowd_quiet = self.now + Span::from_ms(1000);
                     let text = format!(
                         "{waiting} claims wait for other NVEs' words: that of NVE {nve} for {key}, and others, are \
                          looked at when they come again"
@@ -72,7 +72,7 @@ impl Directory {
                     format!("NVE {nve} claims {key}, which is at {owner}, without a move: asking {owner}");
                 self.log(Level::Warn, text);
                 let c = Contest { nve, session, asked, owner, version, since: self.now, on: None };
-                self.contests.insert(key, c);
+                self.claims.contests.insert(key, c);
                 self.turn(key);
             }
         }
@@ -82,11 +82,11 @@ impl Directory {
     fn contest_between(&mut self, session: SessionId, nve: NveId, asked: Asked) {
         let key = asked.key;
         let address = |nve: &NveId| self.nves.get(nve).map_or(Locators::default(), |n| n.record.locators);
-        let Some(c) = self.contests.get(&key) else { return };
+        let Some(c) = self.claims.contests.get(&key) else { return };
         let rank = |base: Version, l: Locators| (std::cmp::Reverse(base), l.v4.is_none(), l.v4, l.v6);
         let newcomer_wins = rank(asked.base, address(&nve)) < rank(c.asked.base, address(&c.nve));
         let claimed = self.claimed_step(&nve, asked.cause);
-        let Some(c) = self.contests.get_mut(&key) else { return };
+        let Some(c) = self.claims.contests.get_mut(&key) else { return };
         let (winner, (session, loser, lost)) = if newcomer_wins {
             let lost = (c.session, c.nve.clone(), c.asked.clone());
             // What the owner was asked stands for the newcomer, too.
@@ -103,19 +103,19 @@ impl Directory {
 
     /// A verdict that needs no word of the old NVE ends the claimer's waiting.
     pub(super) fn end_contest(&mut self, nve: &NveId, key: VmKey) {
-        if self.contests.get(&key).is_some_and(|c| c.nve == *nve) {
-            self.contests.remove(&key);
+        if self.claims.contests.get(&key).is_some_and(|c| c.nve == *nve) {
+            self.claims.contests.remove(&key);
         }
     }
 
     /// The old NVE has looked.
     pub(super) fn verified(&mut self, nve: &NveId, key: VmKey, version: Version, alive: bool, note: &str) {
-        if self.contests.get(&key).is_none_or(|c| c.owner != *nve || c.version != version) {
+        if self.claims.contests.get(&key).is_none_or(|c| c.owner != *nve || c.version != version) {
             return self.log(Level::Debug, format!("NVE {nve} speaks of {key}, which nobody contests"));
         }
         let word = if alive { "it runs here" } else { "it does not run here" };
         let step = self.story_step(Some(nve), MoveStepKind::Answered, &format!("{word}: {note}"));
-        if let Some(c) = self.contests.get_mut(&key) {
+        if let Some(c) = self.claims.contests.get_mut(&key) {
             c.asked.story.push(step);
         }
         if alive {
@@ -126,7 +126,7 @@ impl Directory {
     }
 
     pub(super) fn sweep_contests(&mut self) {
-        let keys: Vec<VmKey> = self.contests.keys().copied().collect();
+        let keys: Vec<VmKey> = self.claims.contests.keys().copied().collect();
         for key in keys {
             self.turn(key);
         }
@@ -137,13 +137,13 @@ impl Directory {
         match self.next_turn(key) {
             Turn::Wait => {}
             Turn::Ask(session) => {
-                let Some(owner) = self.contests.get(&key).map(|c| c.owner.clone()) else { return };
+                let Some(owner) = self.claims.contests.get(&key).map(|c| c.owner.clone()) else { return };
                 let step = self.story_step(
                     None,
                     MoveStepKind::Asked,
                     &format!("NVE {owner}, whether it still runs there"),
                 );
-                let Some(c) = self.contests.get_mut(&key) else { return };
+                let Some(c) = self.claims.contests.get_mut(&key) else { return };
                 (c.on, c.since) = (Some(session), self.now);
                 if c.asked.story.len() < MAX_STORY {
                     c.asked.story.push(step);
@@ -152,23 +152,23 @@ impl Directory {
                 self.send(session, NvaToNve::Verify { key, version });
             }
             Turn::Again => {
-                if let Some(c) = self.contests.remove(&key) {
+                if let Some(c) = self.claims.contests.remove(&key) {
                     self.claim(c.session, c.nve, c.asked);
                 }
             }
-            Turn::Forget => drop(self.contests.remove(&key)),
+            Turn::Forget => drop(self.claims.contests.remove(&key)),
             Turn::Keep(why) => self.keep(key, &why),
             Turn::Give(why) => self.give(key, &why),
         }
     }
 
     fn next_turn(&self, key: VmKey) -> Turn {
-        let Some(c) = self.contests.get(&key) else { return Turn::Wait };
+        let Some(c) = self.claims.contests.get(&key) else { return Turn::Wait };
         // A claimer that comes back claims again.
         if self.sessions.get(&c.session).is_none_or(|s| s.nve.as_ref() != Some(&c.nve)) {
             return Turn::Forget;
         }
-        if self.vms.get(&key).is_none_or(|r| r.version != c.version) {
+        if self.records.get(&key).is_none_or(|r| r.version != c.version) {
             return Turn::Again;
         }
         match self.session_of(&c.owner) {
@@ -192,8 +192,8 @@ impl Directory {
 
     /// The VM stays where it is.
     fn keep(&mut self, key: VmKey, why: &str) {
-        let Some(c) = self.contests.remove(&key) else { return };
-        let (name, owner) = (self.vms.get(&key).map_or("", |r| &r.name), &c.owner);
+        let Some(c) = self.claims.contests.remove(&key) else { return };
+        let (name, owner) = (self.records.get(&key).map_or("", |r| &r.name), &c.owner);
         let text = format!(
             "VM {name} is at NVE {owner}, and {why}; order a move (`godwitctl vm move {name} --to {}`) or stop it \
              there first",
@@ -204,7 +204,7 @@ impl Directory {
 
     /// The VM goes to who claims it.
     fn give(&mut self, key: VmKey, why: &str) {
-        let Some(c) = self.contests.remove(&key) else { return };
+        let Some(c) = self.claims.contests.remove(&key) else { return };
         self.log(Level::Warn, format!("NVE {} gets {key} without a move: {why}", c.nve));
         let by = self.reopen_late(key, &c.nve);
         self.grant(c.session, c.nve, &c.asked, by, why);
@@ -215,7 +215,7 @@ impl Directory {
     /// clear what was frozen for it; one that is set forward forgets.
     pub(super) fn count_unplanned(&mut self, key: VmKey) -> bool {
         let (now, window) = (self.wall_us, self.config.flap_window);
-        let mut moves = self.flaps.remove(&key).unwrap_or_default();
+        let mut moves = self.claims.take_flaps(key).unwrap_or_default();
         moves.retain(|at| is_within(*at, now, window));
         moves.push(now);
         let frozen = moves.len() >= self.config.flap_limit;
@@ -223,14 +223,14 @@ impl Directory {
             self.persist(Write::RemoveFlaps(key));
         } else {
             self.persist(Write::PutFlaps(key, moves.clone()));
-            self.flaps.insert(key, moves);
+            self.claims.set_flaps(key, moves);
         }
         frozen
     }
 
     /// The unplanned moves of a VM count no more.
     pub(super) fn forget_unplanned(&mut self, key: VmKey) {
-        if self.flaps.remove(&key).is_some() {
+        if self.claims.take_flaps(key).is_some() {
             self.persist(Write::RemoveFlaps(key));
         }
     }
@@ -239,7 +239,8 @@ impl Directory {
     fn sweep_unplanned(&mut self) {
         let (now, window) = (self.wall_us, self.config.flap_window);
         let counts = |moves: &[u64]| moves.iter().any(|at| is_within(*at, now, window));
-        let over: Vec<VmKey> = self.flaps.iter().filter(|(_, m)| !counts(m)).map(|(key, _)| *key).collect();
+        let over: Vec<VmKey> =
+            self.claims.flaps().iter().filter(|(_, m)| !counts(m)).map(|(key, _)| *key).collect();
         for key in over {
             self.forget_unplanned(key);
         }
@@ -258,7 +259,7 @@ impl Directory {
         self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
         self.claim_refused(key, nve, &text);
         self.unplanned_refused(nve, asked, reason, &text);
-        let record = self.vms.get(&key).cloned();
+        let record = self.records.get(&key).cloned();
         self.send(session, NvaToNve::Deny { seq, key, reason, text, record });
     }
 }

@@ -109,10 +109,7 @@ impl Directory {
         debug_assert!(self.out.is_empty(), "the last step left outputs behind");
         self.now = now;
         self.wall_us = wall_us;
-        self.started.get_or_insert(now);
-        if self.started_us == 0 {
-            self.started_us = wall_us;
-        }
+        self.clock.step(now, wall_us);
     }
 }
 

@@ -29,8 +29,8 @@ impl Directory {
     /// The members of the VM's VN that may still send to where it was. A detached VM has nobody to
     /// forward to, and a foreign NVE never acknowledges anything.
     fn behind(&self, asker: &NveId, key: VmKey) -> Vec<NveId> {
-        let Some(r) = self.vms.get(&key) else { return Vec::new() };
-        let (Some(owner), Some(vn)) = (&r.location, self.vns.get(&key.vni)) else { return Vec::new() };
+        let Some(r) = self.records.get(&key) else { return Vec::new() };
+        let (Some(owner), Some(vn)) = (&r.location, self.vns.get(key.vni)) else { return Vec::new() };
         let others = vn.members.iter().filter(|m| *m != asker && **m != owner.nve);
         others.filter(|m| self.is_behind(m, r)).cloned().collect()
     }
@@ -49,11 +49,11 @@ impl Directory {
     }
 
     fn waits_for_fanout(&self, session: SessionId, key: VmKey) -> bool {
-        self.fanouts.get(&key).is_some_and(|f| !f.told.contains(&session)) && self.hears_of(session, key)
+        self.updates.held(key).is_some_and(|f| !f.told.contains(&session)) && self.hears_of(session, key)
     }
 
     fn owes_ack(&self, s: &Session, key: VmKey) -> bool {
-        let about = |id: &u64| self.awaited.get(id).and_then(|a| news(&a.message));
+        let about = |id: &u64| self.updates.awaited(*id).and_then(|a| news(&a.message));
         s.unacked.iter().filter_map(about).any(|(k, _)| k == key)
     }
 
@@ -61,10 +61,10 @@ impl Directory {
     pub(super) fn knows_below(&self, session: SessionId) -> Version {
         let Some(s) = self.sessions.get(&session) else { return Version::ZERO };
         let all = Version { epoch: self.epoch, seq: self.seq + 1 };
-        let owed = s.unacked.iter().filter_map(|id| self.awaited.get(id));
+        let owed = s.unacked.iter().filter_map(|id| self.updates.awaited(*id));
         let owed = owed.filter_map(|a| news(&a.message)).map(|(_, version)| version);
-        let untold = self.fanouts.keys().filter(|key| self.waits_for_fanout(session, **key));
-        let untold = untold.filter_map(|key| self.vms.get(key)).map(|r| r.version);
+        let untold = self.updates.all_held().filter(|key| self.waits_for_fanout(session, *key));
+        let untold = untold.filter_map(|key| self.records.get(&key)).map(|r| r.version);
         // What it did not subscribe to again, or in pull mode did not ask for again, it knows from an earlier session.
         let nve = s.nve.as_ref().and_then(|nve| self.nves.get(nve));
         let away = |n: &super::Nve| n.record.vnis.iter().any(|vni| !s.subscribed.contains_key(vni));

@@ -163,7 +163,7 @@ impl Directory {
 
     /// The VM is told of for the first time to a session that missed one of its addresses: what follows is told too.
     pub(super) fn note_news(&mut self, session: SessionId, key: VmKey) {
-        let missed = |s: &Session| self.vms.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
+        let missed = |s: &Session| self.records.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
         if self.sessions.get(&session).is_some_and(missed) {
             self.note_interest(session, key, self.config.pos_life);
         }
@@ -183,7 +183,7 @@ impl Directory {
             None => false,
             Some(DirectoryMode::Push) => true,
             Some(DirectoryMode::Pull) => {
-                let missed = || self.vms.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
+                let missed = || self.records.get(&key).is_some_and(|r| s.interests.misses_address_of(r));
                 s.interests.vms.has(key) || self.has_part(session, s, key) || missed()
             }
         }
@@ -191,10 +191,10 @@ impl Directory {
 
     /// It has the VM, a port for it, or a part in its move.
     fn has_part(&self, session: SessionId, s: &Session, key: VmKey) -> bool {
-        if self.associated.get(&key).is_some_and(|a| a.contains(&session)) {
+        if self.ports.has(key, session) {
             return true;
         }
-        let (Some(r), Some(nve)) = (self.vms.get(&key), &s.nve) else { return false };
+        let (Some(r), Some(nve)) = (self.records.get(&key), &s.nve) else { return false };
         let moves = || {
             let m = self.moves.get(r.moving.as_ref()?)?;
             Some(m.record.from == *nve || m.record.to == *nve)
@@ -204,7 +204,7 @@ impl Directory {
 
     /// The subscribers of the VM's VN that are told of its changes.
     pub(super) fn hearers(&self, key: VmKey) -> BTreeSet<SessionId> {
-        let all = self.vns.get(&key.vni).into_iter().flat_map(|v| &v.subscribers);
+        let all = self.vns.get(key.vni).into_iter().flat_map(|v| &v.subscribers);
         all.copied().filter(|s| self.hears_of(*s, key)).collect()
     }
 
@@ -212,11 +212,10 @@ impl Directory {
     pub(super) fn heard_of(&self, session: SessionId, vni: Vni) -> BTreeSet<VmKey> {
         let Some(s) = self.sessions.get(&session) else { return BTreeSet::new() };
         let vms = s.nve.as_ref().and_then(|nve| self.nves.get(nve)).map(|n| &n.vms);
-        let moving = self.open_moves.iter().filter_map(|id| self.moves.get(id)).map(|m| m.record.key);
+        let moving = self.moves.open().map(|m| m.record.key);
         let parts = vms.into_iter().flatten().chain(s.ports.keys()).copied().chain(moving);
         let parts = parts.filter(|key| key.vni == vni && self.has_part(session, s, *key));
-        let missed = s.interests.absent_of_vn(vni).filter_map(|ip| self.ips.get(&(vni, ip)));
-        let missed = missed.map(|mac| VmKey { vni, mac: *mac });
+        let missed = s.interests.absent_of_vn(vni).filter_map(|ip| self.records.key_of_ip(vni, ip));
         parts.chain(s.interests.of_vn(vni)).chain(missed).collect()
     }
 

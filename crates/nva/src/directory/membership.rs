@@ -26,7 +26,7 @@ impl Directory {
             }
             lingers = s.lingering.contains(&vni);
         }
-        let vn = self.vns.entry(vni).or_default();
+        let vn = self.vns.at(vni);
         vn.subscribers.insert(session);
         vn.members.insert(nve.clone());
         // What it said on an earlier connection may be over.
@@ -48,7 +48,7 @@ impl Directory {
             s.lingering.remove(&vni);
             s.interests.forget_vn(vni);
         }
-        if let Some(vn) = self.vns.get_mut(&vni) {
+        if let Some(vn) = self.vns.get_mut(vni) {
             vn.subscribers.remove(&session);
         }
         self.settle_by_snapshot(session, vni);
@@ -62,7 +62,7 @@ impl Directory {
         if !s.subscribed.contains_key(&vni) {
             return self.error(session, format!("VN {vni} is not subscribed to, so nobody lingers in it"));
         }
-        let Some(vn) = self.vns.get_mut(&vni) else { return };
+        let Some(vn) = self.vns.get_mut(vni) else { return };
         let changed = if lingers {
             s.lingering.insert(vni);
             vn.lingering.insert(nve.clone())
@@ -86,12 +86,12 @@ impl Directory {
     }
 
     pub(super) fn drop_member(&mut self, nve: &NveId, vni: Vni) {
-        let Some(vn) = self.vns.get_mut(&vni) else { return };
+        let Some(vn) = self.vns.get_mut(vni) else { return };
         vn.lingering.remove(nve);
         if vn.members.remove(nve) {
             self.update_all(vni, Change::MemberLeft(nve.clone()), None);
         }
-        self.drop_empty_vn(vni);
+        self.vns.drop_unused(vni);
     }
 
     fn announce_member(&mut self, session: SessionId, nve: &NveId, vni: Vni) {
@@ -103,7 +103,7 @@ impl Directory {
     /// How the NVE takes part in the VN, as news for the others.
     pub(super) fn membership(&self, nve: &NveId, vni: Vni) -> Option<Change> {
         let location = self.location_of(nve)?;
-        let lingers = self.vns.get(&vni).is_some_and(|vn| vn.lingering.contains(nve));
+        let lingers = self.vns.get(vni).is_some_and(|vn| vn.lingering.contains(nve));
         Some(if lingers { Change::MemberLingers(location) } else { Change::MemberJoined(location) })
     }
 
@@ -113,15 +113,15 @@ impl Directory {
         let Some(Subscription { revision, mode }) = s.subscribed.get(&vni).copied() else { return };
         let nve = s.nve.clone();
         let records: Vec<_> = match mode {
-            DirectoryMode::Push => self.vms_of(vni).cloned().collect(),
+            DirectoryMode::Push => self.records.of_vn(vni).cloned().collect(),
             DirectoryMode::Pull => {
-                self.heard_of(session, vni).iter().filter_map(|key| self.vms.get(key)).cloned().collect()
+                self.heard_of(session, vni).iter().filter_map(|key| self.records.get(key)).cloned().collect()
             }
         };
         for vms in super::publish::parts(records, self.config.snapshot_chunk) {
             self.send(session, NvaToNve::Snapshot { vni, vms });
         }
-        let vn = self.vns.get(&vni);
+        let vn = self.vns.get(vni);
         let members = vn.into_iter().flat_map(|v| &v.members).filter(|m| Some(*m) != nve.as_ref());
         let members: Vec<_> = members.filter_map(|m| self.location_of(m)).collect();
         let lingers = |m: &NveId| vn.is_some_and(|v| v.lingering.contains(m));

@@ -27,8 +27,8 @@
 //! | `records` | records of VMs and their indexes |
 //! | `session`, `clones` | connections of NVEs; switches that say they are another |
 //! | `membership`, `ports`, `query` | what an NVE takes part in, has ports for, and asks |
-//! | `claim`, `conflict` | ownership of a VM; what two NVEs claim |
-//! | `publish`, `interest` | news and their acknowledgements; who hears of a VM |
+//! | `claim`, `conflict`, `claims` | ownership of a VM; what two NVEs claim; what is remembered of both |
+//! | `publish`, `updates`, `interest` | news; those that are under way; who hears of a VM |
 //! | `forward`, `stale` | who still needs a forward entry; what an old NVE passes on |
 //! | `moves` | moves, ordered and unplanned |
 //! | `tick` | what only time brings about |
@@ -36,6 +36,7 @@
 mod allowed;
 mod bind;
 mod claim;
+mod claims;
 mod clones;
 mod conflict;
 mod door;
@@ -57,16 +58,16 @@ mod session;
 mod stale;
 mod state;
 mod tick;
+mod updates;
 mod view;
 mod vms;
 mod vns;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{DenyReason, MoveId, NveId, Policy, Version, VmKey, VmRecord};
-use godwit_wire::{Instant, Mac, Vni};
+use godwit_model::{NveId, Policy, Version};
+use godwit_wire::Instant;
 
 pub use allowed::{ListChange, VmChanges};
 pub use clones::RefusedInfo;
@@ -81,28 +82,23 @@ pub use vms::VmDefinition;
 pub use vns::VnChanges;
 
 use bind::Binding;
-use conflict::Contest;
-use moves::Move;
+use claims::Claims;
+use moves::Moves;
 use nves::Nve;
-use publish::{Awaited, Fanout};
+use ports::Ports;
+use records::Records;
 use session::Session;
-use vns::Vn;
+use tick::Clock;
+use updates::Updates;
+use vns::Vns;
 
 /// All knowledge of the NVA; see the module's text.
 pub struct Directory {
     config: Config,
     epoch: u32,
     seq: u64,
-    vns: BTreeMap<Vni, Vn>,
-    vn_names: BTreeMap<String, Vni>,
-    vms: BTreeMap<VmKey, VmRecord>,
-    vm_names: BTreeMap<String, VmKey>,
-    /// Every address that leads to a VM, recorded or bound.
-    ips: BTreeMap<(Vni, IpAddr), Mac>,
-    /// Nested MACs, and virtual ones that a VM has: whose they are.
-    macs: BTreeMap<(Vni, Mac), Mac>,
-    /// VMs that are allowed prefixes or other MACs.
-    allowing: BTreeSet<VmKey>,
+    vns: Vns,
+    records: Records,
     /// What else is known of bound addresses; nothing of it outlives a restart.
     binding: Binding,
     policies: BTreeMap<String, Policy>,
@@ -110,45 +106,13 @@ pub struct Directory {
     sessions: BTreeMap<SessionId, Session>,
     /// Who may not be doubled, and who tries (R96).
     clones: clones::Clones,
-    /// Sessions with a port for a VM, whether active or not (R15).
-    associated: BTreeMap<VmKey, BTreeSet<SessionId>>,
-    moves: BTreeMap<MoveId, Move>,
-    /// By age, for forgetting.
-    move_numbers: BTreeMap<u64, MoveId>,
-    open_moves: BTreeSet<MoveId>,
-    /// Moves called off lately: an NVE that was away then is told when it is back.
-    called_off: BTreeSet<MoveId>,
-    /// VMs whose last ordered move was ended by time alone: a late claim may be for that.
-    timed_out: BTreeMap<VmKey, MoveId>,
-    /// Refused claims that have a record of their own: whose, against which stay of the VM, and why.
-    refused: BTreeMap<(VmKey, NveId), ((Version, DenyReason), MoveId)>,
-    /// Moves with steps or counts that are not persisted yet.
-    unsaved_moves: BTreeSet<MoveId>,
-    next_move: u64,
-    /// Changes that wait for the old NVE to know first.
-    fanouts: BTreeMap<VmKey, Fanout>,
-    awaited: BTreeMap<u64, Awaited>,
-    /// When the awaited are said again, in order; those that are not awaited any more are skipped.
-    retries: VecDeque<(Instant, u64)>,
-    next_ack: u64,
-    /// The NVE that had a VM last, and the version with which it lost it: it may say so (R39).
-    former: BTreeMap<VmKey, (NveId, Version)>,
+    ports: Ports,
+    moves: Moves,
+    updates: Updates,
     /// Number of the last session under the key of the NVEs' datagrams (R47).
     last_sender: u32,
-    /// Claims for VMs of other NVEs that wait for the old NVE's word (R21).
-    contests: BTreeMap<VmKey, Contest>,
-    /// No second line before then that too many claims wait.
-    crowd_quiet: Instant,
-    /// When VMs moved of late without being ordered to (R22), in microseconds since 1970: that outlives a restart.
-    flaps: BTreeMap<VmKey, Vec<u64>>,
-    /// When claims were granted, and on which connection, kept for a moment: see `report`.
-    granted: BTreeMap<VmKey, (Instant, SessionId)>,
-    last_tick: Option<Instant>,
-    /// When this incarnation made its first step.
-    started: Option<Instant>,
-    /// Wall clock at the first step of this incarnation.
-    started_us: u64,
-    next_sweep: Instant,
+    claims: Claims,
+    clock: Clock,
     // The step that is being made: its time and what comes out of it.
     now: Instant,
     wall_us: u64,

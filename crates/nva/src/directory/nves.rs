@@ -104,7 +104,7 @@ impl Directory {
         if !wanted {
             return self.drop_member(nve, vni);
         }
-        let joins = self.vns.entry(vni).or_default().members.insert(nve.clone());
+        let joins = self.vns.at(vni).members.insert(nve.clone());
         if let (true, Some(location)) = (joins, self.location_of(nve)) {
             self.update_all(vni, Change::MemberJoined(location), None);
         }
@@ -117,7 +117,7 @@ impl Directory {
         let member_of = super::view::memberships(n);
         self.log(Level::Info, format!("NVE {nve} has new locators; {} VMs follow", keys.len()));
         for key in keys {
-            let Some(mut record) = self.vms.get(&key).cloned() else { continue };
+            let Some(mut record) = self.records.get(&key).cloned() else { continue };
             record.version = self.next_version();
             if let Some(l) = &mut record.location {
                 l.locators = locators;

@@ -39,7 +39,7 @@ impl Directory {
     /// Where it is not there, or a VM has it.
     pub(super) fn remove_policy(&mut self, name: &str) -> Result<Policy, Refusal> {
         let policy = self.policy(name)?.clone();
-        let vms = self.vms.values().filter(|r| r.policy.as_deref() == Some(name)).count();
+        let vms = self.records.values().filter(|r| r.policy.as_deref() == Some(name)).count();
         if vms > 0 {
             return Err(Refusal::PolicyUsed { name: name.into(), vms });
         }

@@ -11,18 +11,48 @@ use super::{Directory, Level, SessionId};
 /// A VM granted so recently may be missing in a report that is still under way.
 const REPORT_GRACE: Span = Span::from_ms(2000);
 
+/// Sessions with a port for a VM, whether active or not (R15).
+#[derive(Default)]
+pub(super) struct Ports {
+    by_vm: BTreeMap<VmKey, BTreeSet<SessionId>>,
+}
+
+impl Ports {
+    pub fn add(&mut self, key: VmKey, session: SessionId) {
+        self.by_vm.entry(key).or_default().insert(session);
+    }
+
+    pub fn remove(&mut self, key: VmKey, session: SessionId) {
+        if let Some(sessions) = self.by_vm.get_mut(&key) {
+            sessions.remove(&session);
+            if sessions.is_empty() {
+                self.by_vm.remove(&key);
+            }
+        }
+    }
+
+    pub fn has(&self, key: VmKey, session: SessionId) -> bool {
+        self.by_vm.get(&key).is_some_and(|sessions| sessions.contains(&session))
+    }
+
+    /// The sessions with a port for the VM.
+    pub fn of(&self, key: VmKey) -> BTreeSet<SessionId> {
+        self.by_vm.get(&key).cloned().unwrap_or_default()
+    }
+}
+
 impl Directory {
     pub(super) fn associate(&mut self, session: SessionId, nve: &NveId, key: VmKey, port: String) {
         if let Some(s) = self.sessions.get_mut(&session) {
             s.ports.entry(key).or_default().insert(port);
         }
-        self.associated.entry(key).or_default().insert(session);
+        self.ports.add(key, session);
         self.provision(session, key);
         self.repeat_target_move(session, nve, key);
     }
 
     fn provision(&mut self, session: SessionId, key: VmKey) {
-        let record = self.vms.get(&key).cloned();
+        let record = self.records.get(&key).cloned();
         self.send(session, NvaToNve::Provision { key, record });
     }
 
@@ -32,16 +62,7 @@ impl Directory {
         ports.remove(port);
         if ports.is_empty() {
             s.ports.remove(&key);
-            self.drop_association(session, key);
-        }
-    }
-
-    pub(super) fn drop_association(&mut self, session: SessionId, key: VmKey) {
-        if let Some(sessions) = self.associated.get_mut(&key) {
-            sessions.remove(&session);
-            if sessions.is_empty() {
-                self.associated.remove(&key);
-            }
+            self.ports.remove(key, session);
         }
     }
 
@@ -50,13 +71,13 @@ impl Directory {
         self.report_ports(session, &nve, &attachments);
         let mut stale: BTreeSet<Vni> = BTreeSet::new();
         for a in attachments.iter().filter(|a| a.active && a.version != Version::ZERO) {
-            let differs = self.vms.get(&a.key).is_none_or(|r| {
+            let differs = self.records.get(&a.key).is_none_or(|r| {
                 let here =
                     r.state == BindingState::Active && r.location.as_ref().is_some_and(|l| l.nve == nve);
                 !here || r.version != a.version
             });
             // Not while the news is under way anyhow.
-            if differs && !self.fanouts.contains_key(&a.key) {
+            if differs && self.updates.held(a.key).is_none() {
                 stale.insert(a.key.vni);
             }
         }
@@ -82,10 +103,10 @@ impl Directory {
         let after: BTreeSet<VmKey> = ports.keys().copied().collect();
         s.ports = ports;
         for key in before.difference(&after) {
-            self.drop_association(session, *key);
+            self.ports.remove(*key, session);
         }
         for key in after.difference(&before) {
-            self.associated.entry(*key).or_default().insert(session);
+            self.ports.add(*key, session);
             self.provision(session, *key);
             self.repeat_target_move(session, nve, *key);
         }
@@ -99,9 +120,8 @@ impl Directory {
         for key in gone {
             // The grant of another connection was never under way beside this report: the NVE has
             // started anew since.
-            let recent = |(at, on): &(_, _)| *on == session && self.now.since(*at) < REPORT_GRACE;
-            let fresh = self.granted.get(&key).is_some_and(recent);
-            if let (false, Some(version)) = (fresh, self.vms.get(&key).map(|r| r.version)) {
+            let fresh = self.claims.was_granted(key, session, self.now, REPORT_GRACE);
+            if let (false, Some(version)) = (fresh, self.records.get(&key).map(|r| r.version)) {
                 self.withdraw(nve, key, version);
             }
         }

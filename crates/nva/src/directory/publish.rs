@@ -4,32 +4,10 @@ use std::collections::BTreeSet;
 
 use godwit_model::message::{Change, NvaToNve};
 use godwit_model::{MoveId, NveId, VmKey, VmRecord};
-use godwit_wire::{Instant, Vni};
+use godwit_wire::Vni;
 
+use super::updates::{Awaited, Due, Fanout};
 use super::{Directory, Level, SessionId};
-
-/// A change that the subscribers other than the old NVE have not been told yet.
-pub(super) struct Fanout {
-    /// They are told at this time at the latest.
-    pub due: Instant,
-    /// ... or when the old NVE acknowledges this update.
-    pub after: u64,
-    /// Who must not be told: the claimer, who has its Grant, and the old NVE, who has its Update.
-    pub told: BTreeSet<SessionId>,
-    /// The planned move it belongs to.
-    pub by: Option<MoveId>,
-}
-
-/// An update that was sent and not acknowledged.
-pub(super) struct Awaited {
-    pub session: SessionId,
-    pub vni: Vni,
-    /// The move that waits for it.
-    pub by: Option<MoveId>,
-    /// Said again so many times more; none: given up, a late Ack still counts.
-    pub retries: Option<u8>,
-    pub message: NvaToNve,
-}
 
 /// Records in parts of which each fits in a message: one with many addresses counts for several.
 pub(super) fn parts(records: Vec<VmRecord>, chunk: usize) -> Vec<Vec<VmRecord>> {
@@ -53,7 +31,7 @@ pub(super) fn parts(records: Vec<VmRecord>, chunk: usize) -> Vec<Vec<VmRecord>> 
 impl Directory {
     /// Tells every subscriber of the VN that hears of it the VM's record, or that it is gone.
     pub(super) fn publish(&mut self, key: VmKey, except: Option<SessionId>) {
-        let overtaken = self.fanouts.remove(&key);
+        let overtaken = self.updates.release(key);
         self.tell_all(key, &except.into_iter().collect(), None);
         self.overtaken(overtaken);
     }
@@ -73,7 +51,7 @@ impl Directory {
         claimer: SessionId,
         by: Option<MoveId>,
     ) {
-        let overtaken = self.fanouts.remove(&key);
+        let overtaken = self.updates.release(key);
         let mut told = BTreeSet::from([claimer]);
         let old = old.and_then(|nve| self.session_of(&nve));
         let old = old.filter(|s| self.hears_of(*s, key) && *s != claimer);
@@ -81,7 +59,7 @@ impl Directory {
             let after = self.tell(old, key, by.clone());
             told.insert(old);
             let due = self.now + self.config.upd_delay;
-            self.fanouts.insert(key, Fanout { due, after, told, by });
+            self.updates.hold(key, Fanout { due, after, told, by });
         } else {
             self.tell_all(key, &told, by);
         }
@@ -91,7 +69,7 @@ impl Directory {
     /// Tells of a record whose location, state and definition are the same. Those who must not hear of a new location
     /// before the old NVE go on waiting for it.
     pub(super) fn publish_in_place(&mut self, key: VmKey, except: Option<SessionId>) {
-        let Some(told) = self.fanouts.get(&key).map(|f| f.told.clone()) else {
+        let Some(told) = self.updates.held(key).map(|f| f.told.clone()) else {
             let except: BTreeSet<SessionId> = except.into_iter().collect();
             let hearers = self.hearers(key);
             for session in hearers.difference(&except) {
@@ -118,20 +96,19 @@ impl Directory {
     /// NVEs with a port for the VM are told its record, also where they know it: one that looks for the VM asks it at
     /// once, and one whose claim was refused claims again.
     pub(super) fn tell_ports(&mut self, key: VmKey, except: &BTreeSet<SessionId>) {
-        let associated = self.associated.get(&key).cloned().unwrap_or_default();
-        for session in associated.difference(except) {
+        for session in self.ports.of(key).difference(except) {
             self.tell_port(*session, key);
         }
     }
 
     fn tell_port(&mut self, session: SessionId, key: VmKey) {
-        let record = self.vms.get(&key).cloned();
+        let record = self.records.get(&key).cloned();
         self.send(session, NvaToNve::Provision { key, record });
     }
 
     /// One update about a VM to one subscriber; the number of the acknowledgement it wants.
     pub(super) fn tell(&mut self, session: SessionId, key: VmKey, by: Option<MoveId>) -> u64 {
-        let change = match self.vms.get(&key) {
+        let change = match self.records.get(&key) {
             Some(r) => Change::Vm(r.clone()),
             None => {
                 Change::Removed { key, version: godwit_model::Version { epoch: self.epoch, seq: self.seq } }
@@ -144,8 +121,7 @@ impl Directory {
 
     /// One change that is not about a VM, to every subscriber but one.
     pub(super) fn update_all(&mut self, vni: Vni, change: Change, except: Option<SessionId>) {
-        let subscribers = self.vns.get(&vni).map(|v| v.subscribers.clone()).unwrap_or_default();
-        for session in subscribers {
+        for session in self.vns.subscribers(vni) {
             if Some(session) != except {
                 self.update(session, vni, change.clone(), None);
             }
@@ -157,8 +133,7 @@ impl Directory {
         let Some(sub) = s.subscribed.get_mut(&vni) else { return 0 };
         sub.revision += 1;
         let revision = sub.revision;
-        let ack_id = self.next_ack;
-        self.next_ack += 1;
+        let ack_id = self.updates.next_ack();
         s.unacked.insert(ack_id);
         let message = NvaToNve::Update { vni, revision, ack_id, change };
         if let (Some(id), Some(nve)) = (&by, s.nve.clone())
@@ -167,24 +142,22 @@ impl Directory {
             m.awaiting.insert(ack_id, nve);
         }
         let retries = Some(self.config.upd_retries);
-        self.awaited.insert(ack_id, Awaited { session, vni, by, retries, message: message.clone() });
-        self.retries.push_back((self.now + self.config.upd_timeout, ack_id));
+        let awaited = Awaited { session, vni, by, retries, message: message.clone() };
+        self.updates.expect(ack_id, awaited, self.now + self.config.upd_timeout);
         self.send(session, message);
         ack_id
     }
 
     /// The update is in effect in every worker of that NVE.
     pub(super) fn ack(&mut self, session: SessionId, ack_id: u64) {
-        if self.awaited.get(&ack_id).is_none_or(|a| a.session != session) {
+        if self.updates.awaited(ack_id).is_none_or(|a| a.session != session) {
             return; // Said twice, or of an older session.
         }
         if let Some(s) = self.sessions.get_mut(&session) {
             s.dirty = false;
         }
         self.settle(ack_id, Some(""));
-        let released: Vec<VmKey> =
-            self.fanouts.iter().filter(|(_, f)| f.after == ack_id).map(|(key, _)| *key).collect();
-        for key in released {
+        for key in self.updates.held_where(|f| f.after == ack_id) {
             self.release(key);
         }
     }
@@ -192,7 +165,7 @@ impl Directory {
     /// The update needs no acknowledgement any more; `note` says why for the move's timeline, none
     /// where the NVE did not confirm anything.
     fn settle(&mut self, ack_id: u64, note: Option<&str>) {
-        let Some(a) = self.awaited.remove(&ack_id) else { return };
+        let Some(a) = self.updates.settle(ack_id) else { return };
         if let Some(s) = self.sessions.get_mut(&a.session) {
             s.unacked.remove(&ack_id);
         }
@@ -203,7 +176,7 @@ impl Directory {
 
     /// Others may know now.
     pub(super) fn release(&mut self, key: VmKey) {
-        let Some(f) = self.fanouts.remove(&key) else { return };
+        let Some(f) = self.updates.release(key) else { return };
         self.tell_all(key, &f.told, f.by.clone());
         if let Some(id) = f.by {
             self.check_done(&id);
@@ -212,13 +185,11 @@ impl Directory {
 
     /// The session is gone: nobody waits for its acknowledgements; it gets a snapshot when it is back.
     pub(super) fn forget_acks(&mut self, session: SessionId, unacked: BTreeSet<u64>) {
-        let released: Vec<VmKey> =
-            self.fanouts.iter().filter(|(_, f)| unacked.contains(&f.after)).map(|(k, _)| *k).collect();
-        for key in released {
+        for key in self.updates.held_where(|f| unacked.contains(&f.after)) {
             self.release(key);
         }
         for ack_id in unacked {
-            if self.awaited.get(&ack_id).is_some_and(|a| a.session == session) {
+            if self.updates.awaited(ack_id).is_some_and(|a| a.session == session) {
                 self.settle(ack_id, None);
             }
         }
@@ -227,7 +198,7 @@ impl Directory {
     /// A snapshot is about to say all that the session's updates of this VN said.
     pub(super) fn settle_by_snapshot(&mut self, session: SessionId, vni: Vni) {
         let Some(s) = self.sessions.get(&session) else { return };
-        let of_vn = |id: &&u64| self.awaited.get(*id).is_some_and(|a| a.vni == vni);
+        let of_vn = |id: &&u64| self.updates.awaited(**id).is_some_and(|a| a.vni == vni);
         let settled: BTreeSet<u64> = s.unacked.iter().filter(of_vn).copied().collect();
         self.forget_acks(session, settled);
     }
@@ -235,19 +206,12 @@ impl Directory {
     /// Says again what was not acknowledged; after the last time the NVE is dirty and gets a snapshot.
     pub(super) fn retry_updates(&mut self) {
         let mut dirty: BTreeSet<(SessionId, Vni)> = BTreeSet::new();
-        // In the order of their times, because all wait equally long.
-        while let Some((_, ack_id)) = self.retries.pop_front_if(|(at, _)| *at <= self.now) {
-            let Some(a) = self.awaited.get_mut(&ack_id) else { continue };
-            match a.retries {
-                None => {}
-                Some(0) => {
-                    dirty.insert((a.session, a.vni));
-                }
-                Some(left) => {
-                    a.retries = Some(left - 1);
-                    let (session, message) = (a.session, a.message.clone());
-                    self.retries.push_back((self.now + self.config.upd_timeout, ack_id));
-                    self.send(session, message);
+        let again = self.now + self.config.upd_timeout;
+        while let Some(due) = self.updates.next_due(self.now, again) {
+            match due {
+                Due::Again(session, message) => self.send(session, message),
+                Due::GivenUp(session, vni) => {
+                    dirty.insert((session, vni));
                 }
             }
         }
@@ -260,9 +224,7 @@ impl Directory {
         let who = self.name_of(session);
         self.log(Level::Warn, format!("{who} does not acknowledge updates of VN {vni}: dirty, snapshot"));
         // The snapshot covers all updates of the VN, so none of them is said again.
-        for a in self.awaited.values_mut().filter(|a| a.session == session && a.vni == vni) {
-            a.retries = None;
-        }
+        self.updates.give_up(session, vni);
         if let Some(s) = self.sessions.get_mut(&session) {
             s.dirty = true;
         }

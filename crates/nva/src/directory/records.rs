@@ -1,28 +1,96 @@
 //! Records of VMs with their indexes.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
 use godwit_model::{Gateway, VmKey, VmRecord};
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Mac, Prefix, Vni};
 
 use super::{Directory, Write};
 
-impl Directory {
-    /// Puts a VM's record in place with all indexes, and makes it durable.
-    pub(super) fn put_vm(&mut self, record: VmRecord) {
-        let key = record.key;
-        if let Some(old) = self.vms.remove(&key) {
-            self.unindex(&old);
-            let place = |r: &VmRecord| r.location.as_ref().map(|l| l.nve.clone());
-            if let Some(nve) = place(&old).filter(|_| place(&old) != place(&record)) {
-                self.note_former(&nve, key);
-                self.former.insert(key, (nve, old.version));
-            }
-        }
-        self.index(&record);
-        self.persist(Write::PutVm(record.clone()));
-        self.vms.insert(key, record);
+/// The records of all VMs, found by what leads to them. What leads to one leads to no other.
+#[derive(Default)]
+pub(super) struct Records {
+    by_key: BTreeMap<VmKey, VmRecord>,
+    names: BTreeMap<String, VmKey>,
+    /// Every address that leads to a VM, recorded or bound.
+    ips: BTreeMap<(Vni, IpAddr), Mac>,
+    /// Nested MACs, and virtual ones that a VM has: whose they are.
+    macs: BTreeMap<(Vni, Mac), Mac>,
+    /// VMs that are allowed prefixes or other MACs.
+    allowing: BTreeSet<VmKey>,
+}
+
+impl Records {
+    pub fn get(&self, key: &VmKey) -> Option<&VmRecord> {
+        self.by_key.get(key)
     }
 
-    pub(super) fn index(&mut self, r: &VmRecord) {
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// All of them, by VNI and MAC.
+    pub fn values(&self) -> impl Iterator<Item = &VmRecord> {
+        self.by_key.values()
+    }
+
+    /// Those of a VN, by MAC.
+    pub fn of_vn(&self, vni: Vni) -> impl Iterator<Item = &VmRecord> {
+        self.by_key.range(keys_of(vni)).map(|(_, r)| r)
+    }
+
+    /// Those of a VN that are allowed prefixes or other MACs, by MAC.
+    pub fn allowing(&self, vni: Vni) -> impl Iterator<Item = &VmRecord> {
+        self.allowing.range(keys_of(vni)).filter_map(|key| self.by_key.get(key))
+    }
+
+    /// The VM of this name.
+    pub fn key_of(&self, name: &str) -> Option<VmKey> {
+        self.names.get(name).copied()
+    }
+
+    /// The VM that an address leads to.
+    pub fn key_of_ip(&self, vni: Vni, ip: IpAddr) -> Option<VmKey> {
+        self.ips.get(&(vni, ip)).map(|mac| VmKey { vni, mac: *mac })
+    }
+
+    /// The VM that a nested or virtual MAC leads to.
+    pub fn key_of_other_mac(&self, vni: Vni, mac: Mac) -> Option<VmKey> {
+        self.macs.get(&(vni, mac)).map(|mac| VmKey { vni, mac: *mac })
+    }
+
+    /// The VM that a MAC leads to, or would lead to by itself.
+    pub fn key_of_mac(&self, vni: Vni, mac: Mac) -> VmKey {
+        self.key_of_other_mac(vni, mac).unwrap_or(VmKey { vni, mac })
+    }
+
+    /// The addresses of a prefix that lead to VMs.
+    pub fn ips_in<'a>(
+        &'a self,
+        vni: Vni,
+        prefix: &Prefix,
+    ) -> impl Iterator<Item = (IpAddr, VmKey)> + use<'a> {
+        let held = self.ips.range((vni, prefix.addr())..=(vni, prefix.last()));
+        held.map(|((vni, ip), mac)| (*ip, VmKey { vni: *vni, mac: *mac }))
+    }
+
+    /// Takes a record, and all that leads to it, out.
+    fn remove(&mut self, key: &VmKey) -> Option<VmRecord> {
+        let r = self.by_key.remove(key)?;
+        for (ip, _) in r.addresses() {
+            self.ips.remove(&(r.key.vni, ip));
+        }
+        for mac in r.macs().filter(|mac| *mac != r.key.mac) {
+            self.macs.remove(&(r.key.vni, mac));
+        }
+        self.allowing.remove(&r.key);
+        self.names.remove(&r.name);
+        Some(r)
+    }
+
+    /// Puts a record in; an older one of its key has been taken out.
+    fn insert(&mut self, r: VmRecord) {
         for (ip, _) in r.addresses() {
             self.ips.insert((r.key.vni, ip), r.key.mac);
         }
@@ -32,36 +100,62 @@ impl Directory {
         if super::allowed::wants_more(&r.allowed) {
             self.allowing.insert(r.key);
         }
-        self.vm_names.insert(r.name.clone(), r.key);
-        if let (Some(g), Some(vn)) = (Gateway::of(r), self.vns.get_mut(&r.key.vni)) {
+        self.names.insert(r.name.clone(), r.key);
+        self.by_key.insert(r.key, r);
+    }
+
+    /// What is to be persisted.
+    pub fn stored(&self) -> BTreeMap<VmKey, VmRecord> {
+        self.by_key.clone()
+    }
+
+    /// How many names, addresses and other MACs lead to VMs.
+    #[cfg(test)]
+    pub fn index_sizes(&self) -> (usize, usize, usize) {
+        (self.names.len(), self.ips.len(), self.macs.len())
+    }
+}
+
+/// All keys that VMs of a VN may have.
+fn keys_of(vni: Vni) -> std::ops::RangeInclusive<VmKey> {
+    VmKey { vni, mac: Mac::ZERO }..=VmKey { vni, mac: Mac::BROADCAST }
+}
+
+impl Directory {
+    /// Puts a VM's record in place, where its VN and its NVE know of it too, and makes it durable.
+    pub(super) fn put_vm(&mut self, record: VmRecord) {
+        let key = record.key;
+        if let Some(old) = self.remove_vm(key) {
+            let place = |r: &VmRecord| r.location.as_ref().map(|l| l.nve.clone());
+            if let Some(nve) = place(&old).filter(|_| place(&old) != place(&record)) {
+                self.note_former(&nve, key);
+                self.claims.set_former(key, nve, old.version);
+            }
+        }
+        self.persist(Write::PutVm(record.clone()));
+        self.insert_vm(record);
+    }
+
+    /// Puts a record in that is durable.
+    pub(super) fn insert_vm(&mut self, record: VmRecord) {
+        if let (Some(g), Some(vn)) = (Gateway::of(&record), self.vns.get_mut(record.key.vni)) {
             vn.gateways.insert(g.mac, g.ip);
         }
-        if let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
-            nve.vms.insert(r.key);
+        if let Some(nve) = record.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
+            nve.vms.insert(record.key);
         }
+        self.records.insert(record);
     }
 
-    pub(super) fn unindex(&mut self, r: &VmRecord) {
-        for (ip, _) in r.addresses() {
-            self.ips.remove(&(r.key.vni, ip));
+    /// Takes a record out.
+    pub(super) fn remove_vm(&mut self, key: VmKey) -> Option<VmRecord> {
+        let record = self.records.remove(&key)?;
+        if let Some(vn) = self.vns.get_mut(key.vni) {
+            vn.gateways.remove(&key.mac);
         }
-        for mac in r.macs().filter(|mac| *mac != r.key.mac) {
-            self.macs.remove(&(r.key.vni, mac));
+        if let Some(nve) = record.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
+            nve.vms.remove(&key);
         }
-        self.allowing.remove(&r.key);
-        self.vm_names.remove(&r.name);
-        if let Some(vn) = self.vns.get_mut(&r.key.vni) {
-            vn.gateways.remove(&r.key.mac);
-        }
-        if let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
-            nve.vms.remove(&r.key);
-        }
-    }
-
-    /// The records of a VN, by MAC.
-    pub(super) fn vms_of(&self, vni: Vni) -> impl Iterator<Item = &VmRecord> {
-        let first = VmKey { vni, mac: Mac::ZERO };
-        let last = VmKey { vni, mac: Mac::BROADCAST };
-        self.vms.range(first..=last).map(|(_, r)| r)
+        Some(record)
     }
 }

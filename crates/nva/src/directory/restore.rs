@@ -1,14 +1,19 @@
 //! From persistent state to a directory that serves.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use godwit_model::{MoveOrigin, MovePhase, NveId};
+use godwit_model::NveId;
 use godwit_wire::{Instant, Vni};
 
 use super::bind::Binding;
-use super::moves::Move;
+use super::claims::Claims;
+use super::moves::Moves;
 use super::nves::Nve;
-use super::vns::Vn;
+use super::ports::Ports;
+use super::records::Records;
+use super::tick::Clock;
+use super::updates::Updates;
+use super::vns::Vns;
 use super::{Config, Directory, State};
 
 impl Directory {
@@ -29,41 +34,19 @@ impl Directory {
             config,
             epoch,
             seq: state.seq,
-            vns: BTreeMap::new(),
-            vn_names: BTreeMap::new(),
-            vms: BTreeMap::new(),
-            vm_names: BTreeMap::new(),
-            ips: BTreeMap::new(),
-            macs: BTreeMap::new(),
-            allowing: BTreeSet::new(),
+            vns: Vns::default(),
+            records: Records::default(),
             binding: Binding::default(),
             policies: state.policies.clone(),
             nves: BTreeMap::new(),
             sessions: BTreeMap::new(),
             clones: Default::default(),
-            associated: BTreeMap::new(),
-            moves: BTreeMap::new(),
-            move_numbers: BTreeMap::new(),
-            open_moves: BTreeSet::new(),
-            called_off: BTreeSet::new(),
-            timed_out: BTreeMap::new(),
-            refused: BTreeMap::new(),
-            unsaved_moves: BTreeSet::new(),
-            next_move: 1,
-            fanouts: BTreeMap::new(),
-            awaited: BTreeMap::new(),
-            retries: VecDeque::new(),
-            next_ack: 1,
-            former: BTreeMap::new(),
+            ports: Ports::default(),
+            moves: Moves::default(),
+            updates: Updates::default(),
             last_sender: 0,
-            contests: BTreeMap::new(),
-            crowd_quiet: Instant(0),
-            flaps: state.flaps.clone(),
-            granted: BTreeMap::new(),
-            last_tick: None,
-            started: None,
-            started_us: 0,
-            next_sweep: Instant(0),
+            claims: Claims::restored(state.flaps.clone()),
+            clock: Clock::default(),
             now: Instant(0),
             wall_us: 0,
             out: Vec::new(),
@@ -73,49 +56,25 @@ impl Directory {
     }
 
     fn load(&mut self, state: State) {
-        for (vni, record) in state.vns {
-            self.vn_names.insert(record.name.clone(), vni);
-            self.vns.insert(vni, Vn { record: Some(record), ..Vn::default() });
+        for record in state.vns.into_values() {
+            self.vns.define(record);
         }
         for (id, record) in state.nves {
             for vni in &record.vnis {
-                self.vns.entry(*vni).or_default().members.insert(id.clone());
+                self.vns.at(*vni).members.insert(id.clone());
             }
             self.expect(&record);
             let expected = !record.foreign;
             self.nves.insert(id, Nve { expected, ..Nve::new(record) });
         }
-        for (key, record) in state.vms {
-            self.index(&record);
-            self.vms.insert(key, record);
+        for record in state.vms.into_values() {
+            self.insert_vm(record);
         }
         let foreign: BTreeSet<(Vni, NveId)> = self.foreign_memberships();
         for (vni, nve) in foreign {
-            self.vns.entry(vni).or_default().members.insert(nve);
+            self.vns.at(vni).members.insert(nve);
         }
-        for (id, stored) in state.moves {
-            self.next_move = self.next_move.max(stored.number + 1);
-            self.move_numbers.insert(stored.number, id.clone());
-            match stored.record.phase {
-                MovePhase::Done => {}
-                MovePhase::Aborted | MovePhase::Failed => {
-                    self.called_off.insert(id.clone());
-                }
-                _ => {
-                    self.open_moves.insert(id.clone());
-                }
-            }
-            self.moves.insert(id, Move::restored(stored));
-        }
-        // Each VM's newest order decides.
-        let mut newest = BTreeMap::new();
-        for m in self.move_numbers.values().filter_map(|id| self.moves.get(id)) {
-            if m.record.origin == MoveOrigin::Ordered {
-                newest.insert(m.record.key, m);
-            }
-        }
-        let late = newest.into_iter().filter(|(_, m)| m.timed_out());
-        self.timed_out = late.map(|(key, m)| (key, m.record.id.clone())).collect();
+        self.moves = Moves::restored(state.moves);
     }
 
     /// Foreign NVEs are members of the VNs of the VMs that are pinned to them (R60).
@@ -129,12 +88,12 @@ impl Directory {
         State {
             epoch: self.epoch,
             seq: self.seq,
-            vns: self.vns.iter().filter_map(|(vni, v)| Some((*vni, v.record.clone()?))).collect(),
-            vms: self.vms.clone(),
+            vns: self.vns.stored(),
+            vms: self.records.stored(),
             policies: self.policies.clone(),
-            flaps: self.flaps.clone(),
+            flaps: self.claims.flaps().clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
-            moves: self.moves.iter().map(|(id, m)| (id.clone(), m.stored())).collect(),
+            moves: self.moves.stored(),
         }
     }
 }

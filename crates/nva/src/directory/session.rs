@@ -240,12 +240,12 @@ impl Directory {
         let knew_below = self.knows_below(session);
         let Some(s) = self.sessions.remove(&session) else { return };
         for vni in s.subscribed.keys() {
-            if let Some(vn) = self.vns.get_mut(vni) {
+            if let Some(vn) = self.vns.get_mut(*vni) {
                 vn.subscribers.remove(&session);
             }
         }
         for key in s.ports.keys() {
-            self.drop_association(session, *key);
+            self.ports.remove(*key, session);
         }
         self.contends_no_more(session, s.pending);
         if let Some(nve) = &s.nve {

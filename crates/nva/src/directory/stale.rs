@@ -31,9 +31,9 @@ impl Directory {
 
     /// An NVE says that a VM left it: the others of the VN hear of it, if it is the VM's to say (R39).
     pub(super) fn departed(&mut self, session: SessionId, nve: &NveId, key: VmKey, version: Version) {
-        let Some(r) = self.vms.get(&key) else { return };
+        let Some(r) = self.records.get(&key) else { return };
         let owner = r.location.as_ref().is_some_and(|l| l.nve == *nve) && version <= r.version;
-        let former = self.former.get(&key).is_some_and(|(n, v)| n == nve && version <= *v);
+        let former = self.claims.former(key).is_some_and(|(n, v)| n == nve && version <= *v);
         if !owner && !former {
             // After a start the NVA does not know who had what before; everybody gets a snapshot anyhow.
             if version.epoch < self.epoch && version < r.version {
@@ -82,7 +82,7 @@ impl Directory {
     fn who_had(&self, name: &str, nve: Option<&NveId>) -> Result<(NveId, VmKey, Version), Refusal> {
         let r = self.vm_named(name)?;
         let owner = r.location.as_ref().map(|l| &l.nve);
-        match (owner, nve, self.former.get(&r.key)) {
+        match (owner, nve, self.claims.former(r.key)) {
             (None, None, _) => Err(Refusal::DepartsFromNowhere { vm: name.into() }),
             (Some(owner), None, _) => Ok((owner.clone(), r.key, r.version)),
             (Some(owner), Some(nve), _) if owner == nve => Ok((owner.clone(), r.key, r.version)),
@@ -106,12 +106,12 @@ impl Directory {
         version: Version,
         sender: IpAddr,
     ) {
-        if to.is_some() && self.vms.get(&key).is_none_or(|r| r.version < version) {
+        if to.is_some() && self.records.get(&key).is_none_or(|r| r.version < version) {
             let text =
                 format!("a redirect for {key} names version {version}, which the directory never gave");
             return self.error(session, text);
         }
-        let members = self.vns.get(&key.vni).into_iter().flat_map(|vn| &vn.members);
+        let members = self.vns.get(key.vni).into_iter().flat_map(|vn| &vn.members);
         let stale = members.filter_map(|m| self.nves.get(m)).find(|n| n.record.locators.contains(sender));
         if let Some(other) = stale.and_then(|n| n.session) {
             self.send(other, NvaToNve::Redirect { key, to, version, from });

@@ -1,8 +1,7 @@
 //! What only time brings about.
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{MoveId, VmKey};
-use godwit_wire::Span;
+use godwit_wire::{Instant, Span};
 
 use super::{Directory, SessionId};
 
@@ -10,36 +9,67 @@ use super::{Directory, SessionId};
 const SWEEP: Span = Span::from_ms(100);
 /// A gap between ticks above this is our own stall, and not the NVEs' silence.
 const STALL: Span = Span::from_ms(300);
-/// A grant is remembered as recent for so long.
-const RECENT: Span = Span::from_ms(5000);
+
+/// What is remembered of time, beside the time of the step.
+#[derive(Default)]
+pub(super) struct Clock {
+    /// When this incarnation made its first step.
+    pub started: Option<Instant>,
+    /// Wall clock at the first step of this incarnation.
+    pub started_us: u64,
+    last_tick: Option<Instant>,
+    next_sweep: Instant,
+}
+
+impl Clock {
+    /// A step begins.
+    pub fn step(&mut self, now: Instant, wall_us: u64) {
+        self.started.get_or_insert(now);
+        if self.started_us == 0 {
+            self.started_us = wall_us;
+        }
+    }
+
+    /// The time since the last tick.
+    fn gap(&mut self, now: Instant) -> Span {
+        let gap = self.last_tick.map_or(Span(0), |at| now.since(at));
+        self.last_tick = Some(now);
+        gap
+    }
+
+    /// It is time to look at sessions and moves.
+    fn sweep_is_due(&mut self, now: Instant) -> bool {
+        let due = now >= self.next_sweep;
+        if due {
+            self.next_sweep = now + SWEEP;
+        }
+        due
+    }
+}
 
 impl Directory {
     pub(super) fn tick(&mut self) {
         self.forgive_stall();
         let now = self.now;
-        let due: Vec<VmKey> =
-            self.fanouts.iter().filter(|(_, f)| f.due <= now).map(|(key, _)| *key).collect();
-        for key in due {
+        for key in self.updates.held_where(|f| f.due <= now) {
             self.release(key);
         }
         self.retry_updates();
-        if now >= self.next_sweep {
-            self.next_sweep = now + SWEEP;
+        if self.clock.sweep_is_due(now) {
             self.sweep_sessions();
             self.sweep_clones();
             self.sweep_moves();
             self.sweep_interests();
             self.sweep_contests();
             self.sweep_binding();
-            self.granted.retain(|_, (at, _)| now.since(*at) < RECENT);
+            self.claims.forget_granted(now);
             self.save_moves();
         }
     }
 
     /// Where this process did not run, NVEs had no chance to be heard.
     fn forgive_stall(&mut self) {
-        let gap = self.last_tick.map_or(Span(0), |at| self.now.since(at));
-        self.last_tick = Some(self.now);
+        let gap = self.clock.gap(self.now);
         if gap > STALL {
             for s in self.sessions.values_mut() {
                 s.heard = (s.heard + gap).min(self.now);
@@ -71,12 +101,8 @@ impl Directory {
     }
 
     fn save_moves(&mut self) {
-        let unsaved: Vec<MoveId> = self.unsaved_moves.iter().cloned().collect();
-        for id in unsaved {
-            if let Some(stored) = self.moves.get(&id).map(super::moves::Move::stored) {
-                self.persist(super::Write::PutMove(stored));
-            }
+        for stored in self.moves.take_unsaved() {
+            self.persist(super::Write::PutMove(stored));
         }
-        self.unsaved_moves.clear();
     }
 }

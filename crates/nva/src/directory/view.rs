@@ -6,7 +6,6 @@ use godwit_model::{DirectoryMode, MoveId, MoveRecord, NveId, Policy, VmKey, VmRe
 use godwit_wire::{Instant, Mac, Prefix, Vni};
 
 use super::clones::RefusedInfo;
-use super::moves::Move;
 use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnRecord};
 
 /// A VN as the operator sees it.
@@ -90,26 +89,26 @@ impl Directory {
     pub fn status(&self) -> Status {
         Status {
             epoch: self.epoch,
-            vns: self.vn_names.len(),
-            vms: self.vms.len(),
+            vns: self.vns.defined_count(),
+            vms: self.records.len(),
             nves_connected: self.nves.values().filter(|n| n.session.is_some()).count(),
-            moves_unfinished: self.open_moves.len(),
+            moves_unfinished: self.moves.open_count(),
         }
     }
 
     /// Every VN that was defined, by VNI.
     pub fn vns(&self) -> Vec<VnInfo> {
-        self.vns.keys().filter_map(|vni| self.vn_info(*vni)).collect()
+        self.vns.iter().filter_map(|(vni, _)| self.vn_info(vni)).collect()
     }
 
     pub(super) fn vn_info(&self, vni: Vni) -> Option<VnInfo> {
-        let vn = self.vns.get(&vni)?;
+        let vn = self.vns.get(vni)?;
         let record = vn.record.clone()?;
         let sessions = vn.subscribers.iter().filter_map(|s| self.sessions.get(s));
         let pulls = sessions.filter(|s| s.mode(vni) == Some(DirectoryMode::Pull));
         Some(VnInfo {
             record,
-            vms: self.vms_of(vni).count(),
+            vms: self.records.of_vn(vni).count(),
             members: vn.members.iter().cloned().collect(),
             pulling: pulls.filter_map(|s| s.nve.clone()).collect(),
         })
@@ -117,7 +116,7 @@ impl Directory {
 
     /// A VM's record by its key.
     pub fn vm(&self, key: VmKey) -> Option<&VmRecord> {
-        self.vms.get(&key)
+        self.records.get(&key)
     }
 
     /// A VM's record by its name.
@@ -125,15 +124,14 @@ impl Directory {
     /// # Errors
     /// Where there is none.
     pub fn vm_named(&self, name: &str) -> Result<&VmRecord, Refusal> {
-        let key = self.vm_names.get(name).ok_or_else(|| Refusal::UnknownVm(name.into()))?;
-        Ok(&self.vms[key])
+        let record = self.records.key_of(name).and_then(|key| self.records.get(&key));
+        record.ok_or_else(|| Refusal::UnknownVm(name.into()))
     }
 
     /// The NVEs that hear of changes to a VM's record: those with a session and a part in its VN, by
     /// subscription or by a port for the VM; in pull mode those that asked for it of late (R33).
     pub fn interested(&self, key: VmKey) -> Vec<NveId> {
-        let ports = self.associated.get(&key).into_iter().flatten().copied();
-        let sessions = self.hearers(key).into_iter().chain(ports);
+        let sessions = self.hearers(key).into_iter().chain(self.ports.of(key));
         let mut nves: Vec<NveId> =
             sessions.filter_map(|s| self.sessions.get(&s)).filter_map(|s| s.nve.clone()).collect();
         nves.sort();
@@ -143,16 +141,15 @@ impl Directory {
 
     /// Who has what the VM shares with others, itself included.
     pub fn shared(&self, key: VmKey) -> Vec<SharedOwner> {
-        let Some(r) = self.vms.get(&key) else { return Vec::new() };
-        let vm = |mac: &Mac| self.vms.get(&VmKey { mac: *mac, ..key });
-        let held = |p: &Prefix| self.ips.range((key.vni, p.addr())..=(key.vni, p.last()));
-        let ips = r.allowed.virtual_ips.iter().flat_map(held).filter_map(|((_, ip), mac)| {
-            let owner = vm(mac)?;
-            let mac = owner.bound.at(*ip).filter(|b| b.is_virtual)?.mac;
-            Some(SharedOwner { ip: Some(*ip), mac, vm: owner.name.clone() })
+        let Some(r) = self.records.get(&key) else { return Vec::new() };
+        let held = |p: &Prefix| self.records.ips_in(key.vni, p);
+        let ips = r.allowed.virtual_ips.iter().flat_map(held).filter_map(|(ip, owner)| {
+            let owner = self.records.get(&owner)?;
+            let mac = owner.bound.at(ip).filter(|b| b.is_virtual)?.mac;
+            Some(SharedOwner { ip: Some(ip), mac, vm: owner.name.clone() })
         });
         let macs = r.allowed.virtual_macs.iter().filter_map(|mac| {
-            let owner = vm(self.macs.get(&(key.vni, *mac))?)?;
+            let owner = self.records.get(&self.records.key_of_other_mac(key.vni, *mac)?)?;
             Some(SharedOwner { ip: None, mac: *mac, vm: owner.name.clone() })
         });
         ips.chain(macs).take(MAX_OWNERS).collect()
@@ -163,9 +160,9 @@ impl Directory {
     /// # Errors
     /// Where there is no such VN.
     pub fn vms(&self, vn: Option<&str>) -> Result<Vec<&VmRecord>, Refusal> {
-        let Some(name) = vn else { return Ok(self.vms.values().collect()) };
-        let vni = self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
-        Ok(self.vms_of(*vni).collect())
+        let Some(name) = vn else { return Ok(self.records.values().collect()) };
+        let vni = self.vns.vni_of(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
+        Ok(self.records.of_vn(vni).collect())
     }
 
     /// A policy by its name.
@@ -221,15 +218,16 @@ impl Directory {
 
     /// The moves that are remembered, oldest first; of one VM only where `vm` is given.
     pub fn moves(&self, vm: Option<&str>, unfinished_only: bool) -> Vec<&MoveRecord> {
-        let by_age = self.move_numbers.values().filter_map(|id| self.moves.get(id));
-        let wanted = by_age
-            .map(|m: &Move| &m.record)
+        let wanted = self
+            .moves
+            .by_age()
+            .map(|m| &m.record)
             .filter(|r| vm.is_none_or(|vm| r.vm == vm) && !(unfinished_only && r.phase.is_final()));
         wanted.collect()
     }
 
     /// Nothing is under way: no update waits or lacks its acknowledgement.
     pub fn is_quiet(&self) -> bool {
-        self.fanouts.is_empty() && self.awaited.is_empty()
+        self.updates.is_quiet()
     }
 }

@@ -44,7 +44,7 @@ impl Directory {
     /// The order of this step: the VM is to be as defined.
     pub(super) fn put_definition(&mut self, def: VmDefinition) -> Result<VmRecord, Refusal> {
         let key = self.check_definition(&def)?;
-        let old = self.vms.get(&key).cloned();
+        let old = self.records.get(&key).cloned();
         let record = self.defined(key, &def, old.as_ref())?;
         if old.as_ref() == Some(&record) {
             // Nothing changes; an NVE that was refused the VM tries again.
@@ -67,15 +67,15 @@ impl Directory {
 
     fn check_definition(&self, def: &VmDefinition) -> Result<VmKey, Refusal> {
         check_name("VM", &def.name)?;
-        let vni = *self.vn_names.get(&def.vn).ok_or_else(|| Refusal::UnknownVn(def.vn.clone()))?;
+        let vni = self.vns.vni_of(&def.vn).ok_or_else(|| Refusal::UnknownVn(def.vn.clone()))?;
         if !def.mac.is_unicast() || def.mac == Mac::PROBER {
             return Err(Refusal::BadMac { mac: def.mac });
         }
         let key = VmKey { vni, mac: def.mac };
-        if let Some(other) = self.vm_names.get(&def.name).filter(|k| **k != key) {
+        if let Some(other) = self.records.key_of(&def.name).filter(|k| *k != key) {
             return Err(Refusal::VmExists { name: def.name.clone(), key: other.to_string() });
         }
-        if let Some(r) = self.vms.get(&key).filter(|r| r.name != def.name) {
+        if let Some(r) = self.records.get(&key).filter(|r| r.name != def.name) {
             return Err(Refusal::MacTaken { mac: def.mac, vn: def.vn.clone(), name: r.name.clone() });
         }
         if let Some(policy) = &def.policy {
@@ -163,11 +163,10 @@ impl Directory {
             return Err(Refusal::VmActive { vm: name.into(), nve });
         }
         let version = self.next_version();
-        self.vms.remove(&record.key);
-        self.former.remove(&record.key);
-        self.forget_unplanned(record.key);
         let gateway = self.gateway_of(record.key.vni);
-        self.unindex(&record);
+        self.remove_vm(record.key);
+        self.claims.forget_former(record.key);
+        self.forget_unplanned(record.key);
         self.persist(Write::RemoveVm(record.key));
         self.log(Level::Info, format!("VM {name} ({}) is deleted, version {version}", record.key));
         self.publish(record.key, None);

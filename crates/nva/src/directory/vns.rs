@@ -60,6 +60,84 @@ pub(super) struct Vn {
     pub gateways: BTreeMap<Mac, Ipv4Addr>,
 }
 
+/// All VNs, by number and by name.
+#[derive(Default)]
+pub(super) struct Vns {
+    by_vni: BTreeMap<Vni, Vn>,
+    names: BTreeMap<String, Vni>,
+}
+
+impl Vns {
+    pub fn get(&self, vni: Vni) -> Option<&Vn> {
+        self.by_vni.get(&vni)
+    }
+
+    pub fn get_mut(&mut self, vni: Vni) -> Option<&mut Vn> {
+        self.by_vni.get_mut(&vni)
+    }
+
+    /// Somebody takes part in the VN, whether it is defined or not.
+    pub fn at(&mut self, vni: Vni) -> &mut Vn {
+        self.by_vni.entry(vni).or_default()
+    }
+
+    /// All of them, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (Vni, &Vn)> {
+        self.by_vni.iter().map(|(vni, vn)| (*vni, vn))
+    }
+
+    /// How many are defined.
+    pub fn defined_count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The VN of this name.
+    pub fn vni_of(&self, name: &str) -> Option<Vni> {
+        self.names.get(name).copied()
+    }
+
+    /// What the operator defined.
+    pub fn record(&self, vni: Vni) -> Option<&VnRecord> {
+        self.get(vni)?.record.as_ref()
+    }
+
+    fn record_mut(&mut self, vni: Vni) -> Option<&mut VnRecord> {
+        self.get_mut(vni)?.record.as_mut()
+    }
+
+    /// The VN is defined.
+    pub fn define(&mut self, record: VnRecord) {
+        self.names.insert(record.name.clone(), record.vni);
+        let vn = self.at(record.vni);
+        vn.record = Some(record);
+    }
+
+    /// Nobody defines it any more; those who take part stay.
+    fn undefine(&mut self, vni: Vni) {
+        if let Some(record) = self.get_mut(vni).and_then(|vn| vn.record.take()) {
+            self.names.remove(&record.name);
+        }
+    }
+
+    /// A VN that nobody defined and nobody uses leaves no trace.
+    pub fn drop_unused(&mut self, vni: Vni) {
+        let unused = |vn: &Vn| vn.record.is_none() && vn.members.is_empty() && vn.subscribers.is_empty();
+        if self.get(vni).is_some_and(unused) {
+            self.by_vni.remove(&vni);
+        }
+    }
+
+    /// Connections that get updates of the VN.
+    pub fn subscribers(&self, vni: Vni) -> BTreeSet<SessionId> {
+        self.get(vni).map(|vn| vn.subscribers.clone()).unwrap_or_default()
+    }
+
+    /// What is to be persisted.
+    pub fn stored(&self) -> BTreeMap<Vni, VnRecord> {
+        self.iter().filter_map(|(vni, vn)| Some((vni, vn.record.clone()?))).collect()
+    }
+}
+
 impl Directory {
     /// Makes a VN; the same order again changes nothing.
     ///
@@ -72,18 +150,17 @@ impl Directory {
             return Err(Refusal::BadMtu(mtu));
         }
         let vni = vn.vni;
-        let there = self.vn_names.get(&vn.name).copied();
-        if let Some(vni) = there.filter(|v| self.vns[v].record.as_ref() != Some(&vn)) {
+        let there = self.vns.vni_of(&vn.name);
+        if let Some(vni) = there.filter(|v| self.vns.record(*v) != Some(&vn)) {
             return Err(Refusal::VnExists { name: vn.name, vni });
         }
         if there.is_none() {
-            if let Some(r) = self.vns.get(&vni).and_then(|v| v.record.as_ref()) {
+            if let Some(r) = self.vns.record(vni) {
                 return Err(Refusal::VniTaken { vni, name: r.name.clone() });
             }
-            self.vn_names.insert(vn.name.clone(), vni);
             self.persist(Write::PutVn(vn.clone()));
             self.log(Level::Info, format!("VN {} has VNI {vni}", vn.name));
-            self.vns.entry(vni).or_default().record = Some(vn);
+            self.vns.define(vn);
             self.snapshot_all(vni);
         }
         self.vn_info(vni).ok_or(Refusal::UnknownVn(String::new()))
@@ -96,8 +173,8 @@ impl Directory {
     /// Where it is not there.
     pub(super) fn set_vn(&mut self, name: &str, to: VnChanges) -> Result<VnInfo, Refusal> {
         let unknown = || Refusal::UnknownVn(name.into());
-        let vni = *self.vn_names.get(name).ok_or_else(unknown)?;
-        let record = self.vns.get_mut(&vni).and_then(|vn| vn.record.as_mut()).ok_or_else(unknown)?;
+        let vni = self.vns.vni_of(name).ok_or_else(unknown)?;
+        let record = self.vns.record_mut(vni).ok_or_else(unknown)?;
         let before = record.settings;
         let settings = to.applied_to(before);
         if settings != before {
@@ -120,29 +197,18 @@ impl Directory {
     /// # Errors
     /// Where it is not there, or has VMs.
     pub(super) fn delete_vn(&mut self, name: &str) -> Result<VnInfo, Refusal> {
-        let vni = *self.vn_names.get(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
-        let vms = self.vms_of(vni).count();
+        let vni = self.vns.vni_of(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
+        let vms = self.records.of_vn(vni).count();
         if vms > 0 {
             return Err(Refusal::VnHasVms { vn: name.into(), vms });
         }
         let info = self.vn_info(vni).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
-        self.vn_names.remove(name);
-        if let Some(vn) = self.vns.get_mut(&vni) {
-            vn.record = None;
-        }
+        self.vns.undefine(vni);
         self.persist(Write::RemoveVn(vni));
         self.log(Level::Info, format!("VN {name} is deleted"));
         self.snapshot_all(vni);
-        self.drop_empty_vn(vni);
+        self.vns.drop_unused(vni);
         Ok(info)
-    }
-
-    /// A VN that nobody defined and nobody uses leaves no trace.
-    pub(super) fn drop_empty_vn(&mut self, vni: Vni) {
-        let unused = |vn: &Vn| vn.record.is_none() && vn.members.is_empty() && vn.subscribers.is_empty();
-        if self.vns.get(&vni).is_some_and(unused) {
-            self.vns.remove(&vni);
-        }
     }
 
     /// Subscribers learn that the VN is there, or is not any more.
@@ -151,7 +217,7 @@ impl Directory {
     }
 
     fn snapshot_to(&mut self, vni: Vni, mode: impl Fn(DirectoryMode) -> bool) {
-        let all = self.vns.get(&vni).map(|v| v.subscribers.clone()).unwrap_or_default();
+        let all = self.vns.subscribers(vni);
         let mode_of = |s: &SessionId| self.sessions.get(s).and_then(|s| s.mode(vni));
         let those: Vec<_> = all.into_iter().filter(|s| mode_of(s).is_some_and(&mode)).collect();
         for session in those {
@@ -179,6 +245,6 @@ impl Directory {
     }
 
     pub(super) fn gateway_of(&self, vni: Vni) -> Option<Gateway> {
-        self.vns.get(&vni).and_then(|vn| self.gateway(vn))
+        self.vns.get(vni).and_then(|vn| self.gateway(vn))
     }
 }

@@ -10,7 +10,7 @@ impl Directory {
     pub(super) fn prepare(&mut self, id: &MoveId, role: MoveRole) {
         let Some(r) = self.moves.get(id).map(|m| &m.record) else { return };
         let nve = if role == MoveRole::Target { &r.to } else { &r.from };
-        let (Some(session), Some(record)) = (self.session_of(nve), self.vms.get(&r.key).cloned()) else {
+        let (Some(session), Some(record)) = (self.session_of(nve), self.records.get(&r.key).cloned()) else {
             return;
         };
         let (Some(from), Some(to)) = (self.location_of(&r.from), self.location_of(&r.to)) else { return };
@@ -23,13 +23,13 @@ impl Directory {
     /// An NVE is back: what it may have missed of moves is said again.
     pub(in crate::directory) fn repeat_moves(&mut self, session: SessionId, nve: &NveId) {
         let concerns = |m: &&Move| m.record.from == *nve || m.record.to == *nve;
-        let off = self.called_off.iter().filter_map(|id| self.moves.get(id)).filter(concerns);
+        let off = self.moves.called_off().filter(concerns);
         let off: Vec<(MoveId, VmKey)> = off.map(|m| (m.record.id.clone(), m.record.key)).collect();
         for (id, key) in off {
             let reason = "called off while this NVE was away".into();
             self.send(session, NvaToNve::MoveAbort { id, key, reason });
         }
-        let open = self.open_moves.iter().filter_map(|id| self.moves.get(id)).filter(concerns);
+        let open = self.moves.open().filter(concerns);
         // Of a claim that nobody ordered there is nothing to prepare.
         let open = open.filter(|m| m.record.origin == MoveOrigin::Ordered);
         let open: Vec<(MoveId, bool)> = open.map(|m| (m.record.id.clone(), m.record.to == *nve)).collect();
@@ -40,7 +40,7 @@ impl Directory {
 
     /// A port for a VM appeared at the NVE that the VM is to move to.
     pub(in crate::directory) fn repeat_target_move(&mut self, session: SessionId, nve: &NveId, key: VmKey) {
-        let Some(id) = self.vms.get(&key).and_then(|r| r.moving.clone()) else { return };
+        let Some(id) = self.records.get(&key).and_then(|r| r.moving.clone()) else { return };
         let target = self.moves.get(&id).is_some_and(|m| m.awaits_grant() && m.record.to == *nve);
         if target && self.session_of(nve) == Some(session) {
             self.prepare(&id, MoveRole::Target);

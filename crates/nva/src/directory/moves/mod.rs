@@ -1,13 +1,16 @@
 //! Moves: intent, phases, timeline, history (R49, R57).
 //!
 //! `order` obeys the operator, `hot` has the parts of the two NVEs and their progress, `phase` ends moves and grants
-//! them, `timeline` keeps their history. `unplanned` has the moves that nobody ordered.
+//! them, `timeline` keeps their history, `table` finds them. `unplanned` has the moves that nobody ordered.
 
 mod hot;
 mod order;
 mod phase;
+mod table;
 mod timeline;
 mod unplanned;
+
+pub(super) use table::Moves;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +19,7 @@ use godwit_wire::Instant;
 
 use super::{Directory, Output, Refusal, StoredMove, Write};
 use phase::NO_CLAIM;
+use table::AllOpen;
 
 /// Longest note of a step, in bytes.
 const MAX_NOTE: usize = 200;
@@ -109,26 +113,30 @@ fn truncate(note: &mut String) {
 }
 
 impl Directory {
-    /// Forgets the oldest finished moves beyond the bound.
+    /// Forgets the oldest finished move where there are as many as the bound.
     pub(in crate::directory) fn make_room(&mut self) -> Result<(), Refusal> {
-        if self.moves.len() < self.config.max_moves {
-            return Ok(());
+        let max = self.config.max_moves;
+        match self.moves.make_room(max) {
+            Ok(None) => {}
+            Ok(Some(oldest)) => self.persist(Write::RemoveMove(oldest)),
+            Err(AllOpen) => return Err(Refusal::Full { what: "unfinished moves", max }),
         }
-        let finished = |id: &&MoveId| !self.open_moves.contains(*id);
-        let Some(oldest) = self.move_numbers.values().find(finished).cloned() else {
-            return Err(Refusal::Full { what: "unfinished moves", max: self.config.max_moves });
-        };
-        if let Some(m) = self.moves.remove(&oldest) {
-            self.move_numbers.remove(&m.number);
-        }
-        self.called_off.remove(&oldest);
-        self.unsaved_moves.remove(&oldest);
-        self.persist(Write::RemoveMove(oldest));
         Ok(())
     }
 
+    /// A move begins, and waits for its grant.
+    fn open_move(&mut self, record: MoveRecord) {
+        let id = record.id.clone();
+        self.moves.remember(record);
+        self.moves.set_open(&id);
+        let deadline = self.now + self.config.intent_timeout;
+        if let Some(m) = self.moves.get_mut(&id) {
+            m.deadline = Some(deadline);
+        }
+    }
+
     fn set_moving(&mut self, key: VmKey, moving: Option<MoveId>) {
-        let Some(mut record) = self.vms.get(&key).cloned() else { return };
+        let Some(mut record) = self.records.get(&key).cloned() else { return };
         if record.moving != moving {
             record.moving = moving;
             self.put_vm(record);
@@ -137,13 +145,12 @@ impl Directory {
 
     /// The record changed in a way that a crash may undo: it is persisted with the next sweep.
     fn changed(&mut self, id: &MoveId) {
-        self.unsaved_moves.insert(id.clone());
+        self.moves.set_unsaved(id);
         self.out.push(Output::MoveChanged(id.clone()));
     }
 
     pub(in crate::directory) fn save_move(&mut self, id: &MoveId) {
-        self.unsaved_moves.remove(id);
-        if let Some(stored) = self.moves.get(id).map(Move::stored) {
+        if let Some(stored) = self.moves.to_save(id) {
             self.persist(Write::PutMove(stored));
             self.out.push(Output::MoveChanged(id.clone()));
         }

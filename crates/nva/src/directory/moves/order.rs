@@ -5,8 +5,7 @@ use godwit_model::{
     MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStepKind, NveId, Version, VmKey,
 };
 
-use super::super::{Directory, Level, Refusal, StoredMove};
-use super::Move;
+use super::super::{Directory, Level, Refusal};
 
 impl Directory {
     /// Orders a move; the same id again is the same move (R57). An empty id is given one.
@@ -26,7 +25,7 @@ impl Directory {
             if r.vm == vm && r.to == *to && r.mode == mode {
                 let id = r.id.clone();
                 self.ordered_again(&id);
-                return Ok(self.moves[&id].record.clone());
+                return self.move_record(&id).cloned();
             }
             return Err(Refusal::MoveIdTaken { id: r.id.clone(), vm: r.vm.clone(), to: r.to.clone() });
         }
@@ -46,20 +45,15 @@ impl Directory {
             steps: Vec::new(),
             counts: Vec::new(),
         };
-        let mut m = Move::new(StoredMove { number: self.next_move, record });
-        m.deadline = Some(self.now + self.config.intent_timeout);
-        self.move_numbers.insert(self.next_move, id.clone());
-        self.next_move += 1;
-        self.moves.insert(id.clone(), m);
-        self.open_moves.insert(id.clone());
-        self.timed_out.remove(&key);
+        self.moves.forget_timed_out(key);
+        self.open_move(record);
         self.set_moving(key, Some(id.clone()));
         self.nva_step(&id, MoveStepKind::Ordered, String::new());
         self.save_move(&id);
         self.log(Level::Info, format!("move {id}: VM {vm} ({key}) to NVE {to} ordered"));
         self.prepare(&id, MoveRole::Target);
         self.prepare(&id, MoveRole::Source);
-        Ok(self.moves[&id].record.clone())
+        self.move_record(&id).cloned()
     }
 
     /// Who orders a move again says that it goes on; one that only time has ended goes on with that.
@@ -87,17 +81,16 @@ impl Directory {
         let Some(m) = self.moves.get_mut(id) else { return };
         (m.record.phase, m.deadline, m.paused, m.withdrawn) = (MovePhase::Preparing, deadline, None, None);
         let key = m.record.key;
-        self.timed_out.remove(&key);
-        self.called_off.remove(id);
-        self.open_moves.insert(id.clone());
+        self.moves.forget_timed_out(key);
+        self.moves.set_open(id);
         self.nva_step(id, MoveStepKind::Ordered, why.into());
     }
 
     /// The VM's last ordered move, to this NVE, which only time has ended while the VM's location stayed: it explains a
     /// claim that comes late.
     pub(in crate::directory) fn late_move(&self, key: VmKey, to: &NveId) -> Option<MoveId> {
-        let m = self.moves.get(self.timed_out.get(&key)?)?;
-        let owner = self.vms.get(&key)?.location.as_ref().map(|l| &l.nve);
+        let m = self.moves.timed_out(key)?;
+        let owner = self.records.get(&key)?.location.as_ref().map(|l| &l.nve);
         let explains = m.timed_out() && m.record.to == *to && owner == Some(&m.record.from);
         explains.then(|| m.record.id.clone())
     }
@@ -111,8 +104,7 @@ impl Directory {
 
     /// The VM's key and owner, where it may move to that NVE now.
     fn may_move(&self, vm: &str, to: &NveId) -> Result<(VmKey, NveId), Refusal> {
-        let key = self.vm_names.get(vm).ok_or_else(|| Refusal::UnknownVm(vm.into()))?;
-        let r = &self.vms[key];
+        let r = self.vm_named(vm)?;
         let target = self.nves.get(to).ok_or_else(|| Refusal::UnknownNve(to.to_string()))?;
         let vm = vm.to_owned();
         let Some(owner) = r.location.as_ref().map(|l| l.nve.clone()) else {
@@ -133,14 +125,12 @@ impl Directory {
         if target.session.is_none() {
             return Err(Refusal::NveNotConnected { nve: to.clone() });
         }
-        Ok((*key, owner))
+        Ok((r.key, owner))
     }
 
     fn move_name(&self, id: &str) -> Result<MoveId, Refusal> {
         if id.is_empty() {
-            let named = (self.next_move..).map(|n| MoveId(format!("m{n}")));
-            let free = named.into_iter().find(|id| !self.moves.contains_key(id));
-            return free.ok_or(Refusal::BadMoveId(String::new()));
+            return self.moves.free_id('m').ok_or(Refusal::BadMoveId(String::new()));
         }
         let ok = id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic());
         if ok { Ok(MoveId(id.into())) } else { Err(Refusal::BadMoveId(id.into())) }
@@ -164,6 +154,6 @@ impl Directory {
             MovePhase::Preparing | MovePhase::Prepared | MovePhase::Paused => {}
         }
         self.call_off(id, MovePhase::Aborted, "called off by the operator".into());
-        Ok(self.moves[id].record.clone())
+        self.move_record(id).cloned()
     }
 }

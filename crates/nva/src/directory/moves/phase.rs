@@ -31,7 +31,7 @@ impl Directory {
 
     /// A granted move of the VM that waits for acknowledgements is overtaken; `news` says by what.
     pub(in crate::directory) fn overtake(&mut self, key: VmKey, news: &str) {
-        let open = self.open_moves.iter().filter_map(|id| self.moves.get(id));
+        let open = self.moves.open();
         let of_vm = |m: &&Move| m.record.key == key && m.record.phase == MovePhase::Granted;
         let earlier: Vec<(MoveId, String)> =
             open.filter(of_vm).map(|m| (m.record.id.clone(), m.unaware())).collect();
@@ -49,13 +49,9 @@ impl Directory {
         m.record.phase = phase;
         let (key, withdrawn) = (m.record.key, m.withdrawn);
         let parties = [m.record.to.clone(), m.record.from.clone()];
-        if phase == MovePhase::Aborted && reason.starts_with(NO_CLAIM) {
-            self.timed_out.insert(key, id.clone());
-        }
+        self.moves.set_called_off(id, phase == MovePhase::Aborted && reason.starts_with(NO_CLAIM));
         let what = if phase == MovePhase::Failed { MoveStepKind::Failed } else { MoveStepKind::Aborted };
-        self.open_moves.remove(id);
-        self.called_off.insert(id.clone());
-        let detaches = withdrawn.is_some() && withdrawn == self.vms.get(&key).map(|r| r.version);
+        let detaches = withdrawn.is_some() && withdrawn == self.records.get(&key).map(|r| r.version);
         if detaches {
             note += &format!("; {} had withdrawn the VM, which is detached now", parties[1]);
         }
@@ -87,7 +83,7 @@ impl Directory {
     /// Ends a granted move when nobody is left to be told.
     pub(in crate::directory) fn check_done(&mut self, id: &MoveId) {
         let Some(m) = self.moves.get(id) else { return };
-        let waits = self.fanouts.get(&m.record.key).is_some_and(|f| f.by.as_ref() == Some(id));
+        let waits = self.updates.held(m.record.key).is_some_and(|f| f.by.as_ref() == Some(id));
         if m.record.phase == MovePhase::Granted && m.awaiting.is_empty() && !waits {
             self.move_done(id, String::new());
         }
@@ -98,9 +94,9 @@ impl Directory {
         m.record.phase = MovePhase::Done;
         m.awaiting.clear();
         let key = m.record.key;
-        self.open_moves.remove(id);
+        self.moves.set_done(id);
         // Until here the record names the move, so that an NVE which missed its order still reports.
-        if self.vms.get(&key).is_some_and(|r| r.moving.as_ref() == Some(id)) {
+        if self.records.get(&key).is_some_and(|r| r.moving.as_ref() == Some(id)) {
             self.set_moving(key, None);
         }
         self.nva_step(id, MoveStepKind::Done, note);
@@ -118,7 +114,7 @@ impl Directory {
 
     /// Looks at the deadlines of unfinished moves.
     pub(in crate::directory) fn sweep_moves(&mut self) {
-        let open: Vec<MoveId> = self.open_moves.iter().cloned().collect();
+        let open: Vec<MoveId> = self.moves.open().map(|m| m.record.id.clone()).collect();
         for id in open {
             self.note_restart(&id);
             let fresh = self.now + self.config.intent_timeout;
@@ -143,11 +139,7 @@ impl Directory {
             }
         }
         let horizon = self.wall_us.saturating_sub(CALLED_OFF_AGE.as_ms() * 1000);
-        let moves = &self.moves;
-        self.called_off.retain(|id| {
-            let ended = moves.get(id).and_then(|m| m.record.steps.last()).map_or(0, |s| s.at_us);
-            ended >= horizon
-        });
+        self.moves.forget_called_off(horizon);
     }
 }
 

@@ -16,7 +16,7 @@ impl Directory {
         step: Option<MoveStep>,
         counts: Option<HandoverCounts>,
     ) {
-        if !self.moves.contains_key(&id) {
+        if !self.moves.contains(&id) {
             return self.log(Level::Debug, format!("NVE {nve} reports of move {id}, which is forgotten"));
         }
         self.note_restart(&id);
@@ -49,7 +49,7 @@ impl Directory {
 
     /// The claim of an NVE that is refused while a move of the VM is under way belongs into its history.
     pub(in crate::directory) fn claim_refused(&mut self, key: VmKey, nve: &NveId, why: &str) {
-        let Some(id) = self.vms.get(&key).and_then(|r| r.moving.clone()) else { return };
+        let Some(id) = self.records.get(&key).and_then(|r| r.moving.clone()) else { return };
         if self.moves.get(&id).is_some_and(|m| !m.has_step(nve, MoveStepKind::Denied)) {
             self.step(&id, MoveStepKind::Denied, Some(nve.clone()), why.into());
             self.changed(&id);
@@ -61,7 +61,7 @@ impl Directory {
         let Some(m) = self.moves.get_mut(id).filter(|m| m.restarted) else { return };
         m.restarted = false;
         let note = format!("the NVA restarted: epoch {}", self.epoch);
-        let step = MoveStep { at_us: self.started_us, nve: None, what: MoveStepKind::Restarted, note };
+        let step = MoveStep { at_us: self.clock.started_us, nve: None, what: MoveStepKind::Restarted, note };
         m.add_step(step, self.config.max_steps);
         self.changed(id);
     }

@@ -8,9 +8,8 @@ use godwit_model::{
     NveId, Version, VmKey,
 };
 
+use super::super::Directory;
 use super::super::claim::Asked;
-use super::super::{Directory, StoredMove};
-use super::Move;
 
 impl Directory {
     /// The first step of a claim that no order explains.
@@ -37,12 +36,9 @@ impl Directory {
         to: &NveId,
         asked: &Asked,
     ) -> Option<MoveId> {
-        let id = self.unplanned_record(key, from, to, asked, MovePhase::Preparing, Version::ZERO)?;
-        let deadline = self.now + self.config.intent_timeout;
-        if let Some(m) = self.moves.get_mut(&id) {
-            m.deadline = Some(deadline);
-        }
-        self.open_moves.insert(id.clone());
+        let record = self.unplanned_record(key, from, to, asked, MovePhase::Preparing, Version::ZERO)?;
+        let id = record.id.clone();
+        self.open_move(record);
         Some(id)
     }
 
@@ -58,35 +54,33 @@ impl Directory {
         let contested =
             matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
         let key = asked.key;
-        let Some(r) = self.vms.get(&key).filter(|r| contested && r.moving.is_none()) else { return };
+        let Some(r) = self.records.get(&key).filter(|r| contested && r.moving.is_none()) else { return };
         let Some(from) = r.location.as_ref().map(|l| l.nve.clone()).filter(|from| from != nve) else {
             return;
         };
         let version = r.version;
         let place = (key, nve.clone());
         let about = (self.stay(key), reason);
-        let known = self.refused.get(&place).filter(|(of, id)| *of == about && self.moves.contains_key(id));
-        if known.is_some() {
+        if self.moves.has_refused(&place, &about) {
             return;
         }
-        let Some(id) = self.unplanned_record(key, from, nve, asked, MovePhase::Failed, version) else {
+        let Some(record) = self.unplanned_record(key, from, nve, asked, MovePhase::Failed, version) else {
             return;
         };
+        let id = record.id.clone();
+        self.moves.remember(record);
         self.nva_step(&id, MoveStepKind::Denied, text.into());
         self.save_move(&id);
-        if self.refused.len() >= self.config.max_moves {
-            let moves = &self.moves;
-            self.refused.retain(|_, (_, id)| moves.contains_key(id));
-        }
-        self.refused.insert(place, (about, id));
+        self.moves.note_refused(place, about, id, self.config.max_moves);
     }
 
     /// The VM's stay where it is, by the version with which it was lost before: another one after each change of its
     /// location, and only then.
     fn stay(&self, key: VmKey) -> Version {
-        self.former.get(&key).map_or(Version::ZERO, |(_, version)| *version)
+        self.claims.former(key).map_or(Version::ZERO, |(_, version)| *version)
     }
 
+    /// The record that it is to have.
     fn unplanned_record(
         &mut self,
         key: VmKey,
@@ -95,18 +89,17 @@ impl Directory {
         asked: &Asked,
         phase: MovePhase,
         version: Version,
-    ) -> Option<MoveId> {
+    ) -> Option<MoveRecord> {
         self.make_room().ok()?;
-        let id =
-            (self.next_move..).map(|n| MoveId(format!("u{n}"))).find(|id| !self.moves.contains_key(id))?;
-        let vm = self.vms.get(&key)?.name.clone();
+        let id = self.moves.free_id('u')?;
+        let vm = self.records.get(&key)?.name.clone();
         let steps = if asked.story.is_empty() {
             vec![self.claimed_step(to, asked.cause)]
         } else {
             asked.story.clone()
         };
-        let record = MoveRecord {
-            id: id.clone(),
+        Some(MoveRecord {
+            id,
             vm,
             key,
             from,
@@ -117,11 +110,6 @@ impl Directory {
             version,
             steps,
             counts: Vec::new(),
-        };
-        let m = Move::new(StoredMove { number: self.next_move, record });
-        self.move_numbers.insert(self.next_move, id.clone());
-        self.next_move += 1;
-        self.moves.insert(id.clone(), m);
-        Some(id)
+        })
     }
 }

@@ -92,7 +92,7 @@ fn check(w: &World, newest: &mut BTreeMap<VmKey, VmRecord>) {
         for (ip, mac) in r.addresses() {
             assert_eq!(by_ip.insert(ip, &r.name), None, "{ip} is of two");
             assert!(r.macs().any(|m| m == mac), "{ip} of {} answers by {mac}", r.name);
-            assert_eq!(w.d.ips.get(&(vni(100), ip)), Some(&r.key.mac));
+            assert_eq!(w.d.records.key_of_ip(vni(100), ip), Some(r.key));
         }
         for mac in r.macs() {
             assert_eq!(by_mac.insert(mac, &r.name), None, "{mac} is of two");
@@ -128,7 +128,8 @@ fn check(w: &World, newest: &mut BTreeMap<VmKey, VmRecord>) {
     }
     let bound: usize = all.iter().map(|r| r.addresses().count()).sum();
     let more: usize = all.iter().map(|r| r.macs().count() - 1).sum();
-    assert_eq!((w.d.ips.len(), w.d.macs.len()), (bound, more), "indexes have no more");
+    let (_, ips, macs) = w.d.records.index_sizes();
+    assert_eq!((ips, macs), (bound, more), "indexes have no more");
     assert_eq!(w.d.state().vms, w.durable.vms, "what a crash would leave");
 }
 

@@ -268,6 +268,6 @@ fn r21_records_of_refused_claims_are_bounded_as_all_moves_are() {
         assert!(denied(&w.say(b, claim(1, version)), b).is_some());
         w.say(a, NveToNva::Withdraw { key: key(1), version });
     }
-    assert_eq!((unplanned(&w).len(), w.d.refused.len()), (4, 1));
+    assert_eq!((unplanned(&w).len(), w.d.moves.refused_count()), (4, 1));
     assert_eq!(w.durable.moves.len(), 4);
 }

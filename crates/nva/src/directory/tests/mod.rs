@@ -20,12 +20,14 @@ mod sessions;
 mod stale;
 mod updates;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, MoveMode, MoveOrigin,
-    MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Unplanned, Version, VmKey, VmRecord, VnSettings,
+    BindingState, ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, MoveId, MoveMode,
+    MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version, VmKey,
+    VmRecord, VnSettings,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 

@@ -128,7 +128,7 @@ impl Watcher {
 fn consistent(w: &World) {
     let d = &w.d;
     for (id, n) in &d.nves {
-        let here = d.vms.values().filter(|r| r.location.as_ref().is_some_and(|l| l.nve == *id));
+        let here = d.records.values().filter(|r| r.location.as_ref().is_some_and(|l| l.nve == *id));
         let here: BTreeSet<VmKey> = here.map(|r| r.key).collect();
         assert_eq!(n.vms, here, "VMs of {id}");
         if let Some(s) = n.session {
@@ -136,19 +136,18 @@ fn consistent(w: &World) {
         }
     }
     for (id, n) in &d.nves {
-        let member = d.vns.iter().filter(|(_, v)| v.members.contains(id)).map(|(vni, _)| *vni);
+        let member = d.vns.iter().filter(|(_, v)| v.members.contains(id)).map(|(vni, _)| vni);
         assert_eq!(view::memberships(n), member.collect::<Vec<_>>(), "VNs of {id}");
     }
-    let ips: usize = d.vms.values().map(|r| r.addresses().count()).sum();
-    assert_eq!((d.ips.len(), d.vm_names.len()), (ips, d.vms.len()));
-    for a in d.awaited.values() {
+    let ips: usize = d.records.values().map(|r| r.addresses().count()).sum();
+    let (names, leading, _) = d.records.index_sizes();
+    assert_eq!((leading, names), (ips, d.records.len()));
+    for a in d.updates.all_awaited() {
         assert!(d.sessions.contains_key(&a.session), "waiting for a session that is gone");
     }
-    for id in &d.open_moves {
-        assert!(!d.moves[id].record.phase.is_final());
-    }
-    for m in d.moves.values().filter(|m| !m.record.phase.is_final()) {
-        assert!(d.open_moves.contains(&m.record.id));
+    assert!(d.moves.open().all(|m| !m.record.phase.is_final()));
+    for m in d.moves.by_age().filter(|m| !m.record.phase.is_final()) {
+        assert!(d.moves.open().any(|o| o.record.id == m.record.id));
         if m.awaits_grant() {
             let r = d.vm(m.record.key).expect("a moving VM is not deleted");
             assert_eq!(r.moving.as_ref(), Some(&m.record.id));
@@ -187,7 +186,7 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
             ids.into_iter().flat_map(|ack_id| say(w, t, n, NveToNva::Ack { ack_id })).collect()
         }
         Op::Report(n, all) => {
-            let mine = w.d.vms.values().filter(|r| all && owner(r) == Some(NVES[n]));
+            let mine = w.d.records.values().filter(|r| all && owner(r) == Some(NVES[n]));
             let attachments =
                 mine.map(|r| Attachment { key: r.key, port: "p1".into(), version: r.version, active: true });
             let attachments = attachments.collect();
@@ -256,7 +255,7 @@ proptest! {
         }
         w.settle(&sessions);
         // A claim that waited for an old NVE that is away may have been decided last.
-        while !w.d.contests.is_empty() {
+        while !w.d.claims.contests.is_empty() {
             w.settle(&sessions);
         }
         w.settle(&sessions);
