@@ -209,7 +209,7 @@ impl Directory {
         let again = self.now + self.config.upd_timeout;
         while let Some(due) = self.updates.next_due(self.now, again) {
             match due {
-                Due::Again(session, message) => self.send(session, message),
+                Due::Again(session, message) => self.send(session, *message),
                 Due::GivenUp(session, vni) => {
                     dirty.insert((session, vni));
                 }

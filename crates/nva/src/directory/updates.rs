@@ -34,7 +34,7 @@ pub(super) struct Awaited {
 /// An update whose time is over.
 pub(super) enum Due {
     /// It is said again.
-    Again(SessionId, NvaToNve),
+    Again(SessionId, Box<NvaToNve>),
     /// It was said often enough.
     GivenUp(SessionId, Vni),
 }
@@ -112,7 +112,7 @@ impl Updates {
                 Some(0) => return Some(Due::GivenUp(a.session, a.vni)),
                 Some(left) => {
                     a.retries = Some(left - 1);
-                    let due = Due::Again(a.session, a.message.clone());
+                    let due = Due::Again(a.session, Box::new(a.message.clone()));
                     self.retries.push_back((again, ack_id));
                     return Some(due);
                 }

@@ -150,7 +150,7 @@ impl Directory {
     }
 
     pub(in crate::directory) fn save_move(&mut self, id: &MoveId) {
-        if let Some(stored) = self.moves.to_save(id) {
+        if let Some(stored) = self.moves.take_for_saving(id) {
             self.persist(Write::PutMove(stored));
             self.out.push(Output::MoveChanged(id.clone()));
         }

@@ -190,7 +190,7 @@ impl Moves {
     }
 
     /// The move as it is to be persisted now.
-    pub(super) fn to_save(&mut self, id: &MoveId) -> Option<StoredMove> {
+    pub(super) fn take_for_saving(&mut self, id: &MoveId) -> Option<StoredMove> {
         self.unsaved.remove(id);
         self.get(id).map(Move::stored)
     }
