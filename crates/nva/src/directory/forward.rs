@@ -6,7 +6,8 @@
 use godwit_model::message::{Change, NvaToNve};
 use godwit_model::{NveId, Version, VmKey, VmRecord};
 
-use super::{Directory, Level, Session, SessionId};
+use super::session::Session;
+use super::{Directory, Level, SessionId};
 
 impl Directory {
     /// A forward entry for the VM nears its end at `nve`: it is extended while a member of the VN has

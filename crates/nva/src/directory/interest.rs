@@ -11,7 +11,8 @@ use godwit_model::message::Change;
 use godwit_model::{DirectoryMode, NveId, VmKey, VmRecord, timing};
 use godwit_wire::{Instant, Mac, Span, Vni};
 
-use super::{Directory, Level, Session, SessionId};
+use super::session::Session;
+use super::{Directory, Level, SessionId};
 
 /// A subscription of a VN.
 #[derive(Clone, Copy, Default)]

@@ -66,7 +66,7 @@ mod vns;
 use std::collections::BTreeMap;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{NveId, Policy, Version};
+use godwit_model::{NveId, Version};
 use godwit_wire::Instant;
 
 pub use allowed::{ListChange, VmChanges};
@@ -85,9 +85,10 @@ use bind::Binding;
 use claims::Claims;
 use moves::Moves;
 use nves::Nve;
+use policies::Policies;
 use ports::Ports;
 use records::Records;
-use session::Session;
+use session::Sessions;
 use tick::Clock;
 use updates::Updates;
 use vns::Vns;
@@ -101,16 +102,14 @@ pub struct Directory {
     records: Records,
     /// What else is known of bound addresses; nothing of it outlives a restart.
     binding: Binding,
-    policies: BTreeMap<String, Policy>,
+    policies: Policies,
     nves: BTreeMap<NveId, Nve>,
-    sessions: BTreeMap<SessionId, Session>,
+    sessions: Sessions,
     /// Who may not be doubled, and who tries (R96).
     clones: clones::Clones,
     ports: Ports,
     moves: Moves,
     updates: Updates,
-    /// Number of the last session under the key of the NVEs' datagrams (R47).
-    last_sender: u32,
     claims: Claims,
     clock: Clock,
     // The step that is being made: its time and what comes out of it.

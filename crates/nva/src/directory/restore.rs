@@ -9,8 +9,10 @@ use super::bind::Binding;
 use super::claims::Claims;
 use super::moves::Moves;
 use super::nves::Nve;
+use super::policies::Policies;
 use super::ports::Ports;
 use super::records::Records;
+use super::session::Sessions;
 use super::tick::Clock;
 use super::updates::Updates;
 use super::vns::Vns;
@@ -37,14 +39,13 @@ impl Directory {
             vns: Vns::default(),
             records: Records::default(),
             binding: Binding::default(),
-            policies: state.policies.clone(),
+            policies: Policies::restored(state.policies.clone()),
             nves: BTreeMap::new(),
-            sessions: BTreeMap::new(),
+            sessions: Sessions::default(),
             clones: Default::default(),
             ports: Ports::default(),
             moves: Moves::default(),
             updates: Updates::default(),
-            last_sender: 0,
             claims: Claims::restored(state.flaps.clone()),
             clock: Clock::default(),
             now: Instant(0),
@@ -90,7 +91,7 @@ impl Directory {
             seq: self.seq,
             vns: self.vns.stored(),
             vms: self.records.stored(),
-            policies: self.policies.clone(),
+            policies: self.policies.stored(),
             flaps: self.claims.flaps().clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
             moves: self.moves.stored(),

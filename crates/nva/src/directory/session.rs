@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{NveId, VmKey};
-use godwit_wire::{Instant, Vni};
+use godwit_wire::{Instant, Span, Vni};
 
 use super::bind::Wish;
 use super::claim::{Asked, Flags};
@@ -40,23 +40,90 @@ pub(super) struct Session {
     pub dirty: bool,
 }
 
-impl Directory {
-    pub(super) fn connected(&mut self, session: SessionId, address: Option<SocketAddr>) {
-        let s = Session {
+impl Session {
+    fn new(now: Instant, address: Option<SocketAddr>) -> Session {
+        Session {
             nve: None,
             address,
             pending: None,
-            since: self.now,
-            heard: self.now,
-            sent: self.now,
+            since: now,
+            heard: now,
+            sent: now,
             subscribed: BTreeMap::new(),
             lingering: BTreeSet::new(),
             interests: Interests::default(),
             ports: BTreeMap::new(),
             unacked: BTreeSet::new(),
             dirty: false,
-        };
-        self.sessions.entry(session).or_insert(s);
+        }
+    }
+
+    /// The other side expects to hear something while it is silent itself.
+    fn wants_keepalives(&self) -> bool {
+        self.nve.is_some() || self.pending.is_some()
+    }
+}
+
+/// All connections that are open.
+#[derive(Default)]
+pub(super) struct Sessions {
+    by_id: BTreeMap<SessionId, Session>,
+    /// Number of the last session under the key of the NVEs' datagrams (R47).
+    last_sender: u32,
+}
+
+impl Sessions {
+    /// A connection is there.
+    fn open(&mut self, id: SessionId, now: Instant, address: Option<SocketAddr>) {
+        self.by_id.entry(id).or_insert_with(|| Session::new(now, address));
+    }
+
+    pub fn get(&self, id: &SessionId) -> Option<&Session> {
+        self.by_id.get(id)
+    }
+
+    pub fn get_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
+        self.by_id.get_mut(id)
+    }
+
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.by_id.values_mut()
+    }
+
+    fn remove(&mut self, id: &SessionId) -> Option<Session> {
+        self.by_id.remove(id)
+    }
+
+    /// A number under the key of the NVEs' datagrams, which is not given twice.
+    pub fn next_sender(&mut self) -> Option<u32> {
+        self.last_sender = self.last_sender.checked_add(1)?;
+        Some(self.last_sender)
+    }
+
+    /// Nobody could be heard for so long.
+    pub fn forgive(&mut self, gap: Span, now: Instant) {
+        for s in self.by_id.values_mut() {
+            s.heard = (s.heard + gap).min(now);
+        }
+    }
+
+    /// Those that were not heard for more than `limit`, with the milliseconds.
+    pub fn silent(&self, now: Instant, limit: Span) -> Vec<(SessionId, u64)> {
+        let silence = self.by_id.iter().map(|(id, s)| (*id, now.since(s.heard)));
+        silence.filter(|(_, silence)| *silence > limit).map(|(id, silence)| (id, silence.as_ms())).collect()
+    }
+
+    /// Those of the others that were not spoken to for `interval`.
+    pub fn quiet(&self, now: Instant, limit: Span, interval: Span) -> Vec<SessionId> {
+        let alive = self.by_id.iter().filter(|(_, s)| now.since(s.heard) <= limit);
+        let quiet = alive.filter(|(_, s)| s.wants_keepalives() && now.since(s.sent) >= interval);
+        quiet.map(|(id, _)| *id).collect()
+    }
+}
+
+impl Directory {
+    pub(super) fn connected(&mut self, session: SessionId, address: Option<SocketAddr>) {
+        self.sessions.open(session, self.now, address);
     }
 
     pub(super) fn message(&mut self, session: SessionId, message: NveToNva) {

@@ -24,8 +24,7 @@ impl Directory {
     /// given twice, so no two NVEs, and no NVE after a restart, ever use a nonce again.
     pub(super) fn give_channel_key(&mut self, session: SessionId) {
         let Some(secret) = self.config.channel_secret else { return };
-        let Some(sender) = self.last_sender.checked_add(1) else { return };
-        self.last_sender = sender;
+        let Some(sender) = self.sessions.next_sender() else { return };
         self.send(session, NvaToNve::ChannelKey { number: self.epoch, sender, secret });
     }
 

@@ -3,7 +3,7 @@
 use godwit_model::message::NvaToNve;
 use godwit_wire::{Instant, Span};
 
-use super::{Directory, SessionId};
+use super::Directory;
 
 /// Sessions and moves are looked at in this interval.
 const SWEEP: Span = Span::from_ms(100);
@@ -71,9 +71,7 @@ impl Directory {
     fn forgive_stall(&mut self) {
         let gap = self.clock.gap(self.now);
         if gap > STALL {
-            for s in self.sessions.values_mut() {
-                s.heard = (s.heard + gap).min(self.now);
-            }
+            self.sessions.forgive(gap, self.now);
         }
     }
 
@@ -82,16 +80,8 @@ impl Directory {
         let now = self.now;
         let limit = Span::from_ms(self.config.keepalive_ms.into());
         let interval = Span::from_ms((self.config.keepalive_ms / 3).into());
-        let mut silent: Vec<(SessionId, u64)> = Vec::new();
-        let mut quiet: Vec<SessionId> = Vec::new();
-        for (id, s) in &self.sessions {
-            let silence = now.since(s.heard);
-            if silence > limit {
-                silent.push((*id, silence.as_ms()));
-            } else if (s.nve.is_some() || s.pending.is_some()) && now.since(s.sent) >= interval {
-                quiet.push(*id);
-            }
-        }
+        let silent = self.sessions.silent(now, limit);
+        let quiet = self.sessions.quiet(now, limit, interval);
         for (session, ms) in silent {
             self.close(session, format!("nothing was heard for {ms} ms"));
         }

@@ -175,7 +175,7 @@ impl Directory {
 
     /// All policies, by name.
     pub fn policies(&self) -> Vec<&Policy> {
-        self.policies.values().collect()
+        self.policies.all().collect()
     }
 
     /// Every NVE that is known, by name.

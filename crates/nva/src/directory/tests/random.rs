@@ -132,7 +132,7 @@ fn consistent(w: &World) {
         let here: BTreeSet<VmKey> = here.map(|r| r.key).collect();
         assert_eq!(n.vms, here, "VMs of {id}");
         if let Some(s) = n.session {
-            assert_eq!(d.sessions[&s].nve.as_ref(), Some(id));
+            assert_eq!(d.sessions.get(&s).unwrap().nve.as_ref(), Some(id));
         }
     }
     for (id, n) in &d.nves {
@@ -143,7 +143,7 @@ fn consistent(w: &World) {
     let (names, leading, _) = d.records.index_sizes();
     assert_eq!((leading, names), (ips, d.records.len()));
     for a in d.updates.all_awaited() {
-        assert!(d.sessions.contains_key(&a.session), "waiting for a session that is gone");
+        assert!(d.sessions.get(&a.session).is_some(), "waiting for a session that is gone");
     }
     assert!(d.moves.open().all(|m| !m.record.phase.is_final()));
     for m in d.moves.by_age().filter(|m| !m.record.phase.is_final()) {
