@@ -5,7 +5,7 @@ use crate::common::lab;
 
 #[test]
 fn r95_two_uplinks_with_bgp_lose_one() {
-    let args = ["fabric", "--part", "routed", "--rate", "1600", "--duration", "3", "--slack", "10"];
+    let args = ["fabric", "--part", "routed", "--rate", "1600", "--duration", "3", "--slack", "5"];
     let (output, _) = lab(&args);
     assert!(output.status.success(), "the scenario failed");
     let text = String::from_utf8_lossy(&output.stdout);

@@ -178,5 +178,6 @@ fn r45_a_real_guest_that_migrates_by_post_copy_loses_nothing() {
 /// again and again, and no frame waits for that (R37, R40).
 #[test]
 fn r40_switches_that_pull_their_records_lose_nothing() {
-    nothing_lost(&["--pull", "--inner", "4", "--outer", "6"], 1);
+    let args = ["--pull", "--inner", "4", "--outer", "6"];
+    nothing_lost(&[&PATIENT[..], &args].concat(), 1);
 }

@@ -27,7 +27,7 @@ fn r67_a_scan_is_50_questions_a_second_to_the_directory_and_others_are_answered(
     for b in beside {
         let (name, asked) = (b["neighbor"].as_str().unwrap_or_default(), b["questions_per_second"].as_f64());
         // What reaches a busy directory late may fall into the next second, and a scan asks for thousands.
-        let expected = if ["arp-scan", "unknown-macs"].contains(&name) { 1.0..=100.0 } else { 0.0..=0.0 };
+        let expected = if ["arp-scan", "unknown-macs"].contains(&name) { 1.0..=75.0 } else { 0.0..=0.0 };
         assert!(asked.is_some_and(|n| expected.contains(&n)), "{name}: {asked:?} questions a second");
         assert_eq!(b["unanswered"], 0, "{name}: of {} resolutions", b["resolutions"]);
         assert!(b["resolutions"].as_u64() >= Some(2), "{name}");
@@ -35,6 +35,7 @@ fn r67_a_scan_is_50_questions_a_second_to_the_directory_and_others_are_answered(
             b["resolution_ms"].as_array().expect("times").iter().filter_map(Value::as_f64).collect();
         println!("beside {name}: median, 99th percentile and maximum of others' resolutions: {took:?} ms");
         assert_eq!(took.len(), 3, "{name}: {took:?}");
+        assert!(took[0] < 1000.0, "{name}: half of the others' resolutions take {} ms", took[0]);
         let sent = b["steady_mpps"].as_array().expect("rates");
         assert!(sent.iter().all(|r| r.as_f64() > Some(0.0)), "{name}: {sent:?}");
     }

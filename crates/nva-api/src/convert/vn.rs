@@ -5,6 +5,9 @@ use godwit_model::{Unplanned, VnSettings};
 use super::{ConvertError, Problem, maybe, unplanned};
 use crate::v1;
 
+/// The directory takes none above, in bytes.
+const LARGEST_MTU: u64 = 9216;
+
 impl From<VnSettings> for v1::VnSettings {
     fn from(m: VnSettings) -> v1::VnSettings {
         v1::VnSettings {
@@ -22,7 +25,7 @@ impl TryFrom<v1::VnSettings> for VnSettings {
     type Error = ConvertError;
 
     fn try_from(p: v1::VnSettings) -> Result<VnSettings, ConvertError> {
-        let too_large = |_| ConvertError::new("mtu", Problem::TooLarge(p.mtu.into(), u16::MAX.into()));
+        let too_large = |_| ConvertError::new("mtu", Problem::TooLarge(p.mtu.into(), LARGEST_MTU));
         Ok(VnSettings {
             mtu: u16::try_from(p.mtu).map_err(too_large)?,
             transparent_vlan: p.transparent_vlan,

@@ -22,7 +22,9 @@ impl Directory {
     ) -> Result<MoveRecord, Refusal> {
         if let Some(m) = self.moves.get(&MoveId(id.into())) {
             let r = &m.record;
-            if r.vm == vm && r.to == *to && r.mode == mode {
+            // What nobody ordered is not an order's to resume.
+            let ordered = r.origin == MoveOrigin::Ordered;
+            if ordered && r.vm == vm && r.to == *to && r.mode == mode {
                 let id = r.id.clone();
                 self.ordered_again(&id);
                 return self.move_record(&id).cloned();

@@ -194,6 +194,19 @@ fn r21_a_vm_that_was_started_elsewhere_without_an_order_has_a_move_in_the_list()
 }
 
 #[test]
+fn r57_an_order_with_the_id_of_a_move_that_nobody_ordered_is_refused() {
+    let (mut w, a, b) = claimed(Unplanned::Verify);
+    let version = w.vm(1).version;
+    w.say(a, NveToNva::Verified { key: key(1), version, alive: true, note: "it answered".into() });
+    w.settle(&[a, b]);
+    let told = unplanned(&w);
+    let [m] = told.as_slice() else { panic!("{told:?}") };
+    let MoveRecord { id, to, .. } = m.clone();
+    let order = w.start(1, "b", &id.0);
+    assert_eq!(order, Err(Refusal::MoveIdTaken { id, vm: "vm1".into(), to }));
+}
+
+#[test]
 fn r22_the_unplanned_move_that_froze_a_vm_says_so_and_so_do_refused_claims() {
     let mut w = World::new();
     w.policy(Unplanned::Accept);
