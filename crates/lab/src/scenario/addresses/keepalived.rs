@@ -74,6 +74,7 @@ fn version() -> String {
 struct Keepalived {
     process: Process,
     child: PathBuf,
+    main: PathBuf,
     namespace: String,
 }
 
@@ -90,7 +91,7 @@ fn start(lab: &Lab, (vm, priority): (&str, u8)) -> Result<Keepalived> {
     command.args(["-n", "-l", "-D", "-P", "-f"]).arg(file("conf"));
     command.arg("-p").arg(file("pid")).arg("-r").arg(file("vrrp.pid"));
     let process = Process::start(&format!("keepalived-{vm}"), command, &lab.dir)?;
-    Ok(Keepalived { process, child: file("vrrp.pid"), namespace })
+    Ok(Keepalived { process, child: file("vrrp.pid"), main: file("pid"), namespace })
 }
 
 impl Keepalived {
@@ -106,6 +107,10 @@ impl Keepalived {
         self.process.kill9()?;
         if !child.trim().is_empty() {
             let _ = cmd::run("kill", &["-9", child.trim()]);
+        }
+        // A child that nobody has reaped yet counts as running, and keepalived does not start beside one.
+        for file in [&self.child, &self.main] {
+            let _ = fs::remove_file(file);
         }
         Ok(())
     }
