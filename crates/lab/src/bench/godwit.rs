@@ -185,11 +185,6 @@ impl Godwit {
         self.process.id()
     }
 
-    /// Asks it to end and waits for that.
-    pub fn stop(&mut self, patience: Duration) {
-        self.process.stop(patience);
-    }
-
     /// Fails, with the end of its log, where it has ended.
     ///
     /// # Errors

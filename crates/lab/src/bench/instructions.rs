@@ -23,8 +23,6 @@ use super::report;
 use super::report::Conditions;
 use crate::cmd;
 
-/// How long the counts of a run may take to be written.
-const WRITTEN: Duration = Duration::from_secs(60);
 /// Passes over a burst that are functions of their own; the second has the first one's frames.
 const STAGES: [&str; 2] = ["look", "apply"];
 
@@ -65,7 +63,7 @@ pub fn measure(site: &mut Site, builds: &[PathBuf], rows: &[Row], window: Durati
 fn measure_row(site: &Site, row: Row, window: Duration) -> Result<Outcome> {
     let ends = Ends::new(row, site)?;
     let file = site.dir.join("callgrind.out");
-    let mut switch = Godwit::start_counted(site, &ends, &file)?;
+    let switch = Godwit::start_counted(site, &ends, &file)?;
     let pid = switch.id().context("the switch has ended")?.to_string();
     switch.perf(true)?;
     cmd::run("callgrind_control", &["--instr=on", &pid])?;
@@ -75,7 +73,8 @@ fn measure_row(site: &Site, row: Row, window: Duration) -> Result<Outcome> {
     let bursts = queues.iter().map(|q| q.bursts).sum::<u64>();
     ensure!(bursts > 0, "{row}: no frame came while instructions were counted");
     let burst = queues.iter().map(|q| q.packets).sum::<u64>() as f64 / bursts as f64;
-    switch.stop(WRITTEN);
+    // Written now: at its end the switch may be too slow to be waited for.
+    cmd::run("callgrind_control", &["--dump", &pid])?;
     let worker = worker(&file, &site.godwit)?;
     Ok(Outcome { row: row.to_string(), godwit: site.godwit.clone(), stages: worker.by_frame(burst) })
 }
