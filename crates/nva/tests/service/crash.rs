@@ -166,7 +166,7 @@ async fn r73_nothing_acknowledged_is_lost_by_kill_9() {
         let mut network = Network::connect(&process.url).await.unwrap();
         assert_eq!(network.nves[0].epoch, round, "R73: the epoch rises with every start");
         network.verify(&mut told).await;
-        // On a busy machine the lives were too short for much.
+        // On a busy machine the lives were too short for much; the last one lasts until enough was acknowledged.
         while round == ROUNDS && told.acknowledged() <= ENOUGH {
             network.change(&mut told, &mut dice).await.unwrap();
         }
@@ -177,7 +177,6 @@ async fn r73_nothing_acknowledged_is_lost_by_kill_9() {
         }
         // The future was dropped in the middle of a change: that VM may be ahead of what we know.
     }
-    assert!(told.acknowledged() > ENOUGH, "too little happened: {}", told.acknowledged());
     let process = Process::start(dir.path());
     Network::connect(&process.url).await.unwrap().verify(&mut told).await;
 }
