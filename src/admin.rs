@@ -12,9 +12,9 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use godwit_nva_api::tonic::{self, Request, Response, Status};
-use godwit_nva_api::v1::nve_admin_server::{NveAdmin, NveAdminServer};
-use godwit_nva_api::v1::{AdminRequest, AdminResponse};
+use godwit_api::tonic::{self, Request, Response, Status};
+use godwit_api::v1::nve_admin_server::{NveAdmin, NveAdminServer};
+use godwit_api::v1::{AdminRequest, AdminResponse};
 use tokio::sync::{mpsc, oneshot};
 
 /// An order with the place for its answer.

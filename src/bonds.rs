@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use godwit_api::v1;
 use godwit_dpdk::{Leg, Port};
-use godwit_nva_api::v1;
 
 /// A bond that carries nothing so long after its start has a partner that does not know of it.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use godwit_api::v1::AdminResponse;
 use godwit_control::{Input, NvaClient, SessionConfig, SessionEvent};
-use godwit_nva_api::v1::AdminResponse;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};

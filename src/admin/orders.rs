@@ -1,10 +1,10 @@
 //! What each order does. A refusal says what, where and what to do.
 
 use anyhow::{Context, anyhow};
+use godwit_api::v1::{self, admin_request::Kind, admin_response::Kind as Answer};
+use godwit_api::v1::{AdminRequest, AdminResponse};
 use godwit_control::Input;
 use godwit_model::{MoveId, OperState};
-use godwit_nva_api::v1::{self, admin_request::Kind, admin_response::Kind as Answer};
-use godwit_nva_api::v1::{AdminRequest, AdminResponse};
 use godwit_wire::{Mac, Vni};
 use godwit_worker::command::{Command, Reply, SmallFrame};
 

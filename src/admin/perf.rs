@@ -1,6 +1,6 @@
 //! How the workers spend their time.
 
-use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
+use godwit_api::v1::{self, admin_response::Kind as Answer};
 use godwit_wire::Instant;
 use godwit_worker::command::{Command, Snapshot};
 use godwit_worker::passes::{Stage, Ticks};

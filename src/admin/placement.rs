@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
+use godwit_api::v1::{self, admin_response::Kind as Answer};
 use godwit_worker::command::Snapshot;
 use godwit_worker::perf::QueuePerf;
 

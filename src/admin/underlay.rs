@@ -1,7 +1,7 @@
 //! Routes and next hops, for operators (R95).
 
+use godwit_api::v1::{self, admin_response::Kind as Answer};
 use godwit_control::view::{HopView, RemoteView, RouteView};
-use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 
 use crate::switch::Switch;
 

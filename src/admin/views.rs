@@ -1,9 +1,9 @@
 //! What an operator sees of the switch.
 
 use anyhow::{Context, bail};
+use godwit_api::convert::ip_bytes;
+use godwit_api::v1::{self, admin_response::Kind as Answer};
 use godwit_control::view::{BindingsView, EntryView, PortView};
-use godwit_nva_api::convert::ip_bytes;
-use godwit_nva_api::v1::{self, admin_response::Kind as Answer};
 use godwit_pipeline::trace::{Step, Trace};
 use godwit_tables::counters::{DropReason, PortCounters};
 use godwit_wire::Vni;

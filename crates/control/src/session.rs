@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use godwit_api::v1::nva_session_client::NvaSessionClient;
+use godwit_api::v1::{AdminRequest, AdminResponse, NvaMessage, NveMessage};
+use godwit_api::{MAX_MESSAGE_BYTES, SessionDown, SessionUp, connect, tonic};
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_nva_api::v1::nva_session_client::NvaSessionClient;
-use godwit_nva_api::v1::{AdminRequest, AdminResponse, NvaMessage, NveMessage};
-use godwit_nva_api::{MAX_MESSAGE_BYTES, SessionDown, SessionUp, connect, tonic};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use godwit_api::v1::nva_session_server::{NvaSession, NvaSessionServer};
+use godwit_api::v1::{AdminResponse, NvaMessage, NveMessage, nve_message::Kind};
+use godwit_api::{SessionDown, tonic};
 use godwit_control::{NvaClient, SessionConfig, SessionEvent};
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_nva_api::v1::nva_session_server::{NvaSession, NvaSessionServer};
-use godwit_nva_api::v1::{AdminResponse, NvaMessage, NveMessage, nve_message::Kind};
-use godwit_nva_api::{SessionDown, tonic};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;

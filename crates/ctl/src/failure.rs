@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use godwit_nva_api::tonic::{Code, Status, transport};
+use godwit_api::tonic::{Code, Status, transport};
 
 /// Who has to act on a failure; decides the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use godwit_nva_api::v1::nve_admin_client::NveAdminClient;
-use godwit_nva_api::v1::operator_client::OperatorClient;
-use godwit_nva_api::{ConnectError, connect, connect_unix};
+use godwit_api::v1::nve_admin_client::NveAdminClient;
+use godwit_api::v1::operator_client::OperatorClient;
+use godwit_api::{ConnectError, connect, connect_unix};
 
 use crate::failure::Failure;
 use crate::global::Global;

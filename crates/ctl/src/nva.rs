@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::time::Duration;
 
-use godwit_nva_api::tonic::transport::Channel;
-use godwit_nva_api::tonic::{Response, Status, Streaming};
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::operator_client::OperatorClient;
+use godwit_api::tonic::transport::Channel;
+use godwit_api::tonic::{Response, Status, Streaming};
+use godwit_api::v1;
+use godwit_api::v1::operator_client::OperatorClient;
 
 use crate::failure::Failure;
 

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use godwit_nva_api::v1;
+use godwit_api::v1;
 use godwit_wire::Mac;
 
 /// A MAC address.

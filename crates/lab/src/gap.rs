@@ -1,6 +1,6 @@
 //! The silence that a migration makes at the VM's peer, and which part of it is whose.
 
-use godwit_nva_api::v1::{MoveRecord, MoveStepKind};
+use godwit_api::v1::{MoveRecord, MoveStepKind};
 
 use crate::agent::proto::Gap;
 use crate::guest::processor::{Processor, Work};

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use godwit_api::v1::ListMovesRequest;
 use godwit_lab::agent;
 use godwit_lab::bench::Bench;
 use godwit_lab::lab::nve::Binaries;
@@ -30,7 +31,6 @@ use godwit_lab::scenario::report::MoveLine;
 use godwit_lab::scenario::router_role::RouterRole;
 use godwit_lab::scenario::split_brain::SplitBrain;
 use godwit_lab::scenario::stalls::Stalls;
-use godwit_nva_api::v1::ListMovesRequest;
 
 /// A data center on one machine: switches, an NVA and VMs in network namespaces
 #[derive(Parser)]

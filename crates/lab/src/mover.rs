@@ -5,8 +5,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use godwit_nva_api::v1::admin_request::Kind as Ask;
-use godwit_nva_api::v1::{
+use godwit_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1::{
     MoveMode, MoveName, MovePhase, MoveRecord, MoveStepKind, PausePort, StartMoveRequest, WorkerPerf,
 };
 use serde::Serialize;
@@ -376,7 +376,7 @@ fn wait_phase(lab: &mut Lab, id: &str, reached: impl Fn(MovePhase) -> bool) -> R
 /// A move's steps, a line each, relative to the first.
 pub fn timeline(record: &MoveRecord) -> String {
     let start = record.steps.first().map_or(0, |s| s.at_us);
-    let line = |s: &godwit_nva_api::v1::MoveStep| {
+    let line = |s: &godwit_api::v1::MoveStep| {
         let at = s.at_us as f64 / 1000.0 - start as f64 / 1000.0;
         let who = if s.nve.is_empty() { "NVA" } else { &s.nve };
         let what = s.what().as_str_name().trim_start_matches("MOVE_STEP_KIND_").to_lowercase();

@@ -1,6 +1,6 @@
 //! Records that NVE, NVA and operator share: who a VM is, where it is, how sure we are, how it moves.
 //!
-//! No I/O and no protocol: `godwit-nva-api` turns these into protobuf and back.
+//! No I/O and no protocol: `godwit-api` turns these into protobuf and back.
 #![forbid(unsafe_code)]
 
 mod addressing;

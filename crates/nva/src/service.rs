@@ -12,11 +12,11 @@ mod session;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use godwit_nva_api::tonic::transport::Server;
-use godwit_nva_api::tonic::transport::server::TcpIncoming;
-use godwit_nva_api::v1::nva_session_server::NvaSessionServer;
-use godwit_nva_api::v1::operator_server::OperatorServer;
-use godwit_nva_api::{MAX_MESSAGE_BYTES, tonic};
+use godwit_api::tonic::transport::Server;
+use godwit_api::tonic::transport::server::TcpIncoming;
+use godwit_api::v1::nva_session_server::NvaSessionServer;
+use godwit_api::v1::operator_server::OperatorServer;
+use godwit_api::{MAX_MESSAGE_BYTES, tonic};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};

@@ -1,7 +1,7 @@
 //! What the directory must not lose, on disk: one redb file.
 //!
 //! Every batch of writes is one transaction that is on the disk when [`Store::commit`] returns. Values
-//! are the protobuf records of `godwit-nva-api`, so that a newer version can read what an older wrote.
+//! are the protobuf records of `godwit-api`, so that a newer version can read what an older wrote.
 
 mod codec;
 mod error;

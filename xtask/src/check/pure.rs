@@ -15,7 +15,7 @@ const PURE: [&str; 11] = [
     "godwit-tables",
     "godwit-pipeline",
     "godwit-worker",
-    "godwit-nva-api",
+    "godwit-api",
     "godwit-control",
     "godwit-nva",
     "godwit-ctl",

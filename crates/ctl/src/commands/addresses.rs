@@ -1,7 +1,7 @@
 //! What VMs may have beside their recorded addresses, and what they have of it: arguments and output of `vm` and `vn`.
 
 use clap::{ArgGroup, Args};
-use godwit_nva_api::v1;
+use godwit_api::v1;
 use godwit_wire::{Mac, Prefix};
 use serde::Serialize;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -1,8 +1,8 @@
 //! A move's history in a few sentences: how it stands or ended, why, and what came between.
 
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::MovePhase as Phase;
-use godwit_nva_api::v1::MoveStepKind as Step;
+use godwit_api::v1;
+use godwit_api::v1::MovePhase as Phase;
+use godwit_api::v1::MoveStepKind as Step;
 
 /// What the record says, one sentence each; the first says how the move stands.
 pub fn explain(r: &v1::MoveRecord) -> Vec<String> {

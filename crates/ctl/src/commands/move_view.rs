@@ -1,7 +1,7 @@
 //! A move as it is printed: its timeline, its counts, its outage.
 
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::MoveStepKind as Step;
+use godwit_api::v1;
+use godwit_api::v1::MoveStepKind as Step;
 use serde::Serialize;
 
 use super::explain::explain;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
-use godwit_nva_api::v1;
+use godwit_api::v1;
 use serde::Serialize;
 
 use super::move_view::{MoveView, is_final, step_line, step_view};

@@ -1,7 +1,7 @@
 //! `godwitctl nva`: the directory itself.
 
 use clap::Subcommand;
-use godwit_nva_api::v1;
+use godwit_api::v1;
 use serde::Serialize;
 
 use crate::context::{Context, Report};

@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use clap::Subcommand;
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
-use godwit_nva_api::v1::admin_response::Kind as Answer;
+use godwit_api::v1;
+use godwit_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1::admin_response::Kind as Answer;
 use serde::Serialize;
 
 use crate::context::{Context, Report};

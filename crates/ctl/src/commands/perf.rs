@@ -1,9 +1,9 @@
 //! `godwitctl perf`: how an NVE's workers spend their time.
 
 use clap::Args;
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
-use godwit_nva_api::v1::admin_response::Kind as Answer;
+use godwit_api::v1;
+use godwit_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1::admin_response::Kind as Answer;
 use serde::Serialize;
 
 use super::port::NveArg;

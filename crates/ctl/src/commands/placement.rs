@@ -1,9 +1,9 @@
 //! `godwitctl placement`: which worker polls which receive queue of an NVE.
 
 use clap::{Args, Subcommand};
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
-use godwit_nva_api::v1::admin_response::Kind as Answer;
+use godwit_api::v1;
+use godwit_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1::admin_response::Kind as Answer;
 use serde::Serialize;
 
 use super::port::{NveArg, order};

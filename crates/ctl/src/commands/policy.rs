@@ -1,7 +1,7 @@
 //! `godwitctl policy`: what VMs may send and receive, wherever they run.
 
 use clap::{Args, Subcommand, ValueEnum};
-use godwit_nva_api::v1;
+use godwit_api::v1;
 use godwit_wire::Dscp;
 use serde::Serialize;
 

@@ -1,10 +1,10 @@
 //! `godwitctl port`: ports of one NVE.
 
 use clap::{Args, Subcommand};
+use godwit_api::v1;
+use godwit_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1::admin_response::Kind as Answer;
 use godwit_model::OperState;
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
-use godwit_nva_api::v1::admin_response::Kind as Answer;
 use godwit_wire::Mac;
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! What the VM of a port may call its own, and what it was refused.
 
-use godwit_nva_api::v1;
+use godwit_api::v1;
 use serde::Serialize;
 
 use crate::text;

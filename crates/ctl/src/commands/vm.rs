@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use clap::{Args, Subcommand, ValueEnum};
-use godwit_nva_api::v1;
+use godwit_api::v1;
 use godwit_wire::Mac;
 use serde::Serialize;
 

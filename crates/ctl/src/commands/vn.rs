@@ -1,7 +1,7 @@
 //! `godwitctl vn`: virtual networks.
 
 use clap::{Subcommand, ValueEnum};
-use godwit_nva_api::v1;
+use godwit_api::v1;
 use serde::Serialize;
 
 use super::addresses::{LearningArgs, LearningView};

@@ -9,12 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use godwit_nva_api::tonic::transport::Server;
-use godwit_nva_api::tonic::{self, Request, Response, Status, Streaming};
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::nva_message::Kind as Down;
-use godwit_nva_api::v1::nva_session_server::{NvaSession, NvaSessionServer};
-use godwit_nva_api::v1::nve_message::Kind as Up;
+use godwit_api::tonic::transport::Server;
+use godwit_api::tonic::{self, Request, Response, Status, Streaming};
+use godwit_api::v1;
+use godwit_api::v1::nva_message::Kind as Down;
+use godwit_api::v1::nva_session_server::{NvaSession, NvaSessionServer};
+use godwit_api::v1::nve_message::Kind as Up;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::ends::LOCAL_IP;
@@ -156,7 +156,7 @@ async fn heard(shared: &Shared, book: Book, way: &tokio::sync::mpsc::Sender<Outg
         Up::Hello(hello) => {
             let location = v1::Location { nve: hello.nve, locators: hello.locators };
             *shared.switch.lock().unwrap_or_else(PoisonError::into_inner) = Some(location);
-            let protocol = godwit_nva_api::PROTOCOL;
+            let protocol = godwit_api::PROTOCOL;
             Down::Welcome(v1::Welcome { protocol, epoch: 1, keepalive_ms: KEEPALIVE_MS })
         }
         Up::Subscribe(s) => {

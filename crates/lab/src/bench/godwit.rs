@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use godwit_nva_api::v1::{self, Counter};
+use godwit_api::v1::{self, Counter};
 
 use super::ends::{self, Ends, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
 use super::peer::{Measured, Peer, Site};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
-use godwit_nva_api::v1::WorkerPerf;
+use godwit_api::v1::WorkerPerf;
 use serde::Serialize;
 use serde_json::json;
 
@@ -100,7 +100,7 @@ pub fn write(path: &Path, outcomes: &[Outcome], conditions: &Conditions) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use godwit_nva_api::v1::{QueuePerf, StageTicks};
+    use godwit_api::v1::{QueuePerf, StageTicks};
 
     use super::*;
 

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use godwit_nva_api::v1;
+use godwit_api::v1;
 use serde::Serialize;
 
 use super::directory::{Book, Directory};

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1;
+use godwit_api::v1::admin_request::Kind as Ask;
 use serde::{Deserialize, Serialize};
 
 use super::topology::{GUEST, GUEST_MTU};

@@ -23,9 +23,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use godwit_nva_api::convert::ip_bytes;
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
+use godwit_api::convert::ip_bytes;
+use godwit_api::v1;
+use godwit_api::v1::admin_request::Kind as Ask;
 
 use self::delay::Delay;
 use self::guests::Placed;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use godwit_nva_api::v1;
+use godwit_api::v1;
 
 use super::VNI;
 use super::process::Process;

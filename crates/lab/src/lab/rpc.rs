@@ -10,13 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use godwit_nva_api::tonic::transport::{Channel, Endpoint};
-use godwit_nva_api::tonic::{Code, Response, Status};
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
-use godwit_nva_api::v1::admin_response::Kind as Answer;
-use godwit_nva_api::v1::nve_admin_client::NveAdminClient;
-use godwit_nva_api::v1::operator_client::OperatorClient;
+use godwit_api::tonic::transport::{Channel, Endpoint};
+use godwit_api::tonic::{Code, Response, Status};
+use godwit_api::v1;
+use godwit_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1::admin_response::Kind as Answer;
+use godwit_api::v1::nve_admin_client::NveAdminClient;
+use godwit_api::v1::operator_client::OperatorClient;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 

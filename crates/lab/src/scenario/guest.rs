@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use godwit_nva_api::v1::{self, MoveStepKind, Version, VmName};
+use godwit_api::v1::{self, MoveStepKind, Version, VmName};
 
 use super::Common;
 use crate::guest::qemu::{GuestSpec, Nic};

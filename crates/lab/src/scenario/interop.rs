@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use godwit_nva_api::v1::NveDefinition;
+use godwit_api::v1::NveDefinition;
 use serde::Serialize;
 
 use super::report::{self, thousands};

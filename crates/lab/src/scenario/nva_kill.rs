@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use godwit_nva_api::v1::{Entry, ListVmsRequest, VmKey, VmRecord};
+use godwit_api::v1::{Entry, ListVmsRequest, VmKey, VmRecord};
 
 use super::report::{self, MoveLine};
 use super::{Common, Guests, Load, ip_version, talk, with_agents};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
-use godwit_nva_api::v1::admin_response::Kind as Answer;
-use godwit_nva_api::v1::{GetPlacement, PlacedQueue, SetPlacement};
+use godwit_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1::admin_response::Kind as Answer;
+use godwit_api::v1::{GetPlacement, PlacedQueue, SetPlacement};
 use serde::Serialize;
 
 use super::report::{self, thousands};

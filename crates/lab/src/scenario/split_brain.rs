@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use godwit_nva_api::v1::{ListMovesRequest, MoveRecord, MoveStepKind, VmName};
+use godwit_api::v1::{ListMovesRequest, MoveRecord, MoveStepKind, VmName};
 use serde::Serialize;
 
 use super::report::{self, thousands};

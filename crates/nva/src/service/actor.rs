@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use godwit_api::tonic::Status;
+use godwit_api::{SessionDown, SessionUp, v1};
 use godwit_model::{MoveId, NveId};
-use godwit_nva_api::tonic::Status;
-use godwit_nva_api::{SessionDown, SessionUp, v1};
 use godwit_wire::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 

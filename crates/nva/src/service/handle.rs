@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use godwit_api::tonic::Status;
+use godwit_api::{SessionUp, v1};
 use godwit_model::message::NveToNva;
 use godwit_model::{MoveId, NveId};
-use godwit_nva_api::tonic::Status;
-use godwit_nva_api::{SessionUp, v1};
 use godwit_wire::Instant;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 

@@ -3,13 +3,13 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use godwit_api::convert;
+use godwit_api::tonic::{self, Request, Response, Status};
+use godwit_api::v1::operator_server::Operator;
+use godwit_api::{ConvertError, v1};
 use godwit_model::{
     Allowed, Learning, MoveId, MoveMode, MoveRecord, NveId, Policy, Unplanned, VmRecord, VnSettings,
 };
-use godwit_nva_api::convert;
-use godwit_nva_api::tonic::{self, Request, Response, Status};
-use godwit_nva_api::v1::operator_server::Operator;
-use godwit_nva_api::{ConvertError, v1};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use godwit_nva_api::tonic::{self, Request, Response, Status, Streaming};
-use godwit_nva_api::v1::nva_session_server::NvaSession;
-use godwit_nva_api::{SessionUp, v1};
+use godwit_api::tonic::{self, Request, Response, Status, Streaming};
+use godwit_api::v1::nva_session_server::NvaSession;
+use godwit_api::{SessionUp, v1};
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 

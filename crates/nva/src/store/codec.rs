@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use godwit_api::convert;
+use godwit_api::prost::{self, Message};
+use godwit_api::{ConvertError, Problem, v1};
 use godwit_model::{Policy, VmKey, VmRecord, VnSettings};
-use godwit_nva_api::convert;
-use godwit_nva_api::prost::{self, Message};
-use godwit_nva_api::{ConvertError, Problem, v1};
 
 use crate::directory::{NveRecord, StoredMove, VnRecord};
 
@@ -36,7 +36,7 @@ pub(super) fn vn(r: &VnRecord) -> Vec<u8> {
 
 /// A VN's settings as format 1 has them: beside its name.
 #[derive(Clone, PartialEq, prost::Message)]
-#[prost(prost_path = "godwit_nva_api::prost")]
+#[prost(prost_path = "godwit_api::prost")]
 struct SettingsBesideName {
     #[prost(uint32, tag = "3")]
     mtu: u32,
@@ -127,7 +127,7 @@ pub(super) fn nve_from(bytes: &[u8]) -> Decoded<NveRecord> {
 
 /// A move with its number.
 #[derive(Clone, PartialEq, prost::Message)]
-#[prost(prost_path = "godwit_nva_api::prost")]
+#[prost(prost_path = "godwit_api::prost")]
 struct MoveRow {
     #[prost(uint64, tag = "1")]
     number: u64,

@@ -3,16 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use godwit_api::tonic::transport::Channel;
+use godwit_api::tonic::{Status, Streaming};
+use godwit_api::v1::nva_session_client::NvaSessionClient;
+use godwit_api::v1::operator_client::OperatorClient;
+use godwit_api::{SessionDown, SessionUp, connect, v1};
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{ClaimCause, DirectoryMode, Locators, NveId, Version, VmKey, VmRecord};
 use godwit_nva::service::Service;
 use godwit_nva::store::MemoryStore;
 use godwit_nva::{Config, Directory};
-use godwit_nva_api::tonic::transport::Channel;
-use godwit_nva_api::tonic::{Status, Streaming};
-use godwit_nva_api::v1::nva_session_client::NvaSessionClient;
-use godwit_nva_api::v1::operator_client::OperatorClient;
-use godwit_nva_api::{SessionDown, SessionUp, connect, v1};
 use godwit_wire::{Mac, Vni};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use godwit_api::tonic::Status;
+use godwit_api::v1;
 use godwit_model::Version;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
-use godwit_nva_api::tonic::Status;
-use godwit_nva_api::v1;
 
 use crate::client::{Nve, Operator, definition, key, operator};
 use crate::process::Process;

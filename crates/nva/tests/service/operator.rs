@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use godwit_api::tonic::Code;
+use godwit_api::{SessionDown, v1};
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{Version, VmRecord};
 use godwit_nva::service::Service;
 use godwit_nva::store::{Store, StoreError};
 use godwit_nva::{Config, Directory, Write};
-use godwit_nva_api::tonic::Code;
-use godwit_nva_api::{SessionDown, v1};
 
 use crate::client::{Nve, define, definition, key, operator, serve};
 

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use godwit_api::tonic::Code;
+use godwit_api::v1;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{BindingState, MoveId, MoveStep, MoveStepKind, Version};
 use godwit_nva::Config;
-use godwit_nva_api::tonic::Code;
-use godwit_nva_api::v1;
 
 use crate::client::{Nve, PATIENCE, define, key, operator, serve};
 

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use godwit_nva_api::convert::ip_bytes;
-use godwit_nva_api::v1::query::By;
-use godwit_nva_api::v1::{self, Counter, QueuePerf};
+use godwit_api::convert::ip_bytes;
+use godwit_api::v1::query::By;
+use godwit_api::v1::{self, Counter, QueuePerf};
 use godwit_testkit::frames;
 use godwit_wire::Mac;
 

@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use godwit_nva_api::v1::admin_request::Kind as Ask;
-use godwit_nva_api::v1::admin_response::Kind as Answer;
-use godwit_nva_api::v1::{self, NveDefinition};
+use godwit_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1::admin_response::Kind as Answer;
+use godwit_api::v1::{self, NveDefinition};
 use serde::Serialize;
 
 use super::Fabric;

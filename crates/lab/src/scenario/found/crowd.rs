@@ -7,8 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1;
+use godwit_api::v1::admin_request::Kind as Ask;
 use godwit_wire::Mac;
 use nix::sys::signal::Signal;
 

@@ -5,8 +5,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use godwit_nva_api::v1;
-use godwit_nva_api::v1::admin_request::Kind as Ask;
+use godwit_api::v1;
+use godwit_api::v1::admin_request::Kind as Ask;
 
 use super::{reached_over_ipv4, said};
 use crate::lab::Lab;

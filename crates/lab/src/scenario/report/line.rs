@@ -1,6 +1,6 @@
 //! One move as it is reported.
 
-use godwit_nva_api::v1::MoveStepKind;
+use godwit_api::v1::MoveStepKind;
 use serde::Serialize;
 
 use super::round;

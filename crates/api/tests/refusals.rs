@@ -1,7 +1,7 @@
 //! What a peer sends and the protocol does not allow is refused by the field's name.
 
+use godwit_api::{SessionUp, v1};
 use godwit_model::{MAX_BOUND, MAX_MACS, MAX_PREFIXES, VmRecord};
-use godwit_nva_api::{SessionUp, v1};
 
 fn refusal(m: v1::nve_message::Kind) -> String {
     SessionUp::try_from(v1::NveMessage { kind: Some(m) }).unwrap_err().to_string()

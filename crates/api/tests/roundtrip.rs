@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use godwit_api::prost::Message as _;
+use godwit_api::{SessionDown, SessionUp, v1};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
     Allowed, BindRefusal, BindingState, Bound, BoundIp, ClaimCause, DenyReason, DirectoryMode, Gateway,
@@ -9,8 +11,6 @@ use godwit_model::{
     MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Unplanned, Version, VmKey,
     VmRecord, VnSettings,
 };
-use godwit_nva_api::prost::Message as _;
-use godwit_nva_api::{SessionDown, SessionUp, v1};
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
 use proptest::collection::{btree_set, vec};

@@ -1,10 +1,10 @@
 //! Connecting, and what is said when that fails.
 
-use godwit_nva_api::tonic::transport::Server;
-use godwit_nva_api::tonic::{self, Request, Response, Status};
-use godwit_nva_api::v1::nve_admin_client::NveAdminClient;
-use godwit_nva_api::v1::nve_admin_server::{NveAdmin, NveAdminServer};
-use godwit_nva_api::{ConnectError, client, connect, connect_unix, v1};
+use godwit_api::tonic::transport::Server;
+use godwit_api::tonic::{self, Request, Response, Status};
+use godwit_api::v1::nve_admin_client::NveAdminClient;
+use godwit_api::v1::nve_admin_server::{NveAdmin, NveAdminServer};
+use godwit_api::{ConnectError, client, connect, connect_unix, v1};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
