@@ -20,7 +20,7 @@ pub use addressing::{
     Allowed, BadLearning, Bound, BoundIp, BoundKind, LEARNED_DEFAULT, LEARNED_MAX, Learning, LearningOf,
     MAX_BOUND, MAX_MACS, MAX_PREFIXES,
 };
-pub use binding::{BindingState, Location, Locators};
+pub use binding::{Binding, BindingState, Bindings, Location, Locators};
 pub use claim::{BindRefusal, ClaimCause, DenyReason, Unplanned};
 pub use ids::{BadName, MoveId, NveId, Secret, VmKey, check_name};
 pub use moves::{HandoverCounts, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind};

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_wire::Mac;
 
 use crate::{
-    Allowed, BindingState, Bound, LEARNED_DEFAULT, Learning, LearningOf, Location, MoveId, Version, VmKey,
+    Allowed, Bindings, Bound, LEARNED_DEFAULT, Learning, LearningOf, Location, Locators, MoveId, NveId,
+    Version, VmKey,
 };
 
 /// One VM interface in the directory (R33).
@@ -19,11 +20,9 @@ pub struct VmRecord {
     pub ipv4: Vec<Ipv4Addr>,
     /// Its IPv6 addresses, sorted.
     pub ipv6: Vec<Ipv6Addr>,
-    /// Where it is; set exactly when `state` is `Active`.
-    pub location: Option<Location>,
-    /// Detached or active.
-    pub state: BindingState,
-    /// Version of this location and state.
+    /// Where it is, or that it is detached.
+    pub bindings: Bindings,
+    /// Version of these bindings.
     pub version: Version,
     /// It is a router (R flag of its neighbor advertisements, RFC 4861): by the operator's word, or
     /// learned from its own advertisements (R25).
@@ -48,6 +47,41 @@ pub struct VmRecord {
 }
 
 impl VmRecord {
+    /// Location of the NVE that carries its traffic; none while it is detached.
+    pub fn active(&self) -> Option<&Location> {
+        self.bindings.active()
+    }
+
+    /// The NVE that carries its traffic.
+    pub fn active_nve(&self) -> Option<&NveId> {
+        self.active().map(|l| &l.nve)
+    }
+
+    /// An NVE carries its traffic; otherwise it is detached, and its addresses stay reserved (R19).
+    pub fn is_active(&self) -> bool {
+        self.active().is_some()
+    }
+
+    /// This NVE carries its traffic.
+    pub fn is_at(&self, nve: &NveId) -> bool {
+        self.active_nve() == Some(nve)
+    }
+
+    /// From now on the NVE at `location` carries its traffic; returns where that was before.
+    pub fn bind(&mut self, location: Location) -> Option<Location> {
+        self.bindings.bind(location)
+    }
+
+    /// No NVE carries its traffic any more; returns where that was.
+    pub fn detach(&mut self) -> Option<Location> {
+        self.bindings.detach()
+    }
+
+    /// The NVE has other locators, wherever the record names it.
+    pub fn relocate(&mut self, nve: &NveId, locators: Locators) {
+        self.bindings.relocate(nve, locators);
+    }
+
     /// Every address that leads to it, each with the MAC that answers for it: recorded ones with its own, then bound
     /// ones.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Mac)> + '_ {

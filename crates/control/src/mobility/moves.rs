@@ -1,7 +1,7 @@
 //! This NVE's part in planned moves (R42, R45, R49).
 
 use godwit_model::message::MoveRole;
-use godwit_model::{BindingState, Location, MoveId, MoveStepKind, NveId, VmRecord};
+use godwit_model::{Location, MoveId, MoveStepKind, NveId, VmRecord};
 use godwit_wire::Instant;
 
 use crate::io::Level;
@@ -48,8 +48,7 @@ impl Intent {
     /// Where the VM still runs, seen from the new NVE.
     pub(crate) fn runs_at(&self, record: Option<&VmRecord>, us: &NveId) -> Option<Location> {
         match record {
-            Some(r) if r.state == BindingState::Active => r.location.clone().filter(|l| l.nve != *us),
-            Some(_) => None,
+            Some(r) => r.active().filter(|l| l.nve != *us).cloned(),
             None => Some(self.from.clone()),
         }
     }

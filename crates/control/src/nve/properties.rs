@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{
-    Allowed, BindRefusal, BindingState, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId,
-    MoveMode, NveId, OperState, VmRecord, VnSettings,
+    Allowed, BindRefusal, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId, MoveMode,
+    NveId, OperState, VmRecord, VnSettings,
 };
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
@@ -103,8 +103,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         key: vm(n),
         ipv4: (n != 4).then(|| Ipv4Addr::new(10, 0, 0, n % 4)).into_iter().collect(),
         ipv6: Vec::new(),
-        state: if location.is_some() { BindingState::Active } else { BindingState::Detached },
-        location,
+        bindings: location.into(),
         version: Version { epoch: 1, seq },
         router: false,
         router_pinned: false,
