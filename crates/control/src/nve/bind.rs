@@ -10,7 +10,6 @@ use godwit_wire::{Instant, Mac};
 
 use crate::binds::{PATIENCE, Wanted};
 use crate::io::Outputs;
-use crate::mobility::Phase;
 
 use super::{Nve, PortKind, Timer, provision};
 
@@ -274,9 +273,6 @@ impl Nve {
 
     /// The port that a VM runs on.
     pub(super) fn runs_on(&self, key: VmKey) -> Option<PortIdx> {
-        match self.vms.get(&key)?.phase {
-            Phase::Running { port } | Phase::Paused { port: Some(port), .. } => Some(port),
-            _ => None,
-        }
+        self.vms.get(&key)?.phase.port()
     }
 }

@@ -8,7 +8,7 @@ use godwit_wire::{Span, Vni};
 use crate::barrier::After;
 use crate::io::{Level, Outputs};
 use crate::mirror::{Offer, SnapshotEnd};
-use crate::mobility::{Phase, Vm};
+use crate::mobility::Vm;
 use crate::queries::Asked;
 use crate::records::Touched;
 
@@ -140,11 +140,7 @@ impl Nve {
     pub(super) fn report(&mut self, out: &mut Outputs) {
         let mut attachments = Vec::new();
         for (key, vm) in &self.vms {
-            let on = match vm.phase {
-                Phase::Running { port } => Some(port),
-                Phase::Paused { port, .. } => port,
-                Phase::Idle | Phase::Left | Phase::Refused { .. } => None,
-            };
+            let on = vm.phase.port();
             for (port, p) in &vm.ports {
                 let active = on == Some(*port);
                 let version = if active { vm.hosted } else { Version::ZERO };

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 
 use crate::config::WorkerSet;
 use crate::io::{PortSpec, UplinkSpec, UplinkV4};
+use crate::mobility::{Phase, Run};
 
 use super::*;
 
@@ -364,7 +365,7 @@ fn check(nve: &Nve) {
         let vn = nve.desired.vn(key.vni).map(|vn| Key::new(vn, key.mac));
         let state = vn.and_then(|k| nve.desired.vm(k));
         match vm.phase {
-            crate::mobility::Phase::Running { port } => {
+            Phase::Running(Run { port, .. }) => {
                 assert_eq!(state, Some(VmState::Local { port }));
                 for mac in nve.macs_of(*key) {
                     let nested = nve.desired.vn(key.vni).and_then(|vn| nve.desired.vm(Key::new(vn, mac)));
@@ -372,7 +373,7 @@ fn check(nve: &Nve) {
                 }
                 assert!(nve.ports.contains_key(&port));
             }
-            crate::mobility::Phase::Paused { .. } => assert!(matches!(state, Some(VmState::Paused { .. }))),
+            Phase::Paused(_) => assert!(matches!(state, Some(VmState::Paused { .. }))),
             _ => assert!(!matches!(state, Some(VmState::Local { .. } | VmState::Paused { .. }))),
         }
     }
