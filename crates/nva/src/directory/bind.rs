@@ -172,11 +172,9 @@ impl Directory {
             let text = format!("the directory has no VM {}; define it with `godwitctl vm define`", wish.key);
             return refused(BindRefusal::UnknownVm, text);
         };
-        let here = r.location.as_ref().is_some_and(|l| l.nve == *nve);
         let moves = || self.intent(r).is_some_and(|(_, from, to)| from == *nve || to == *nve);
-        if !here && !moves() {
-            let place =
-                r.location.as_ref().map_or("attached nowhere".into(), |l| format!("at NVE {}", l.nve));
+        if !r.is_at(nve) && !moves() {
+            let place = r.active_nve().map_or("attached nowhere".into(), |nve| format!("at NVE {nve}"));
             return refused(BindRefusal::NotHere, format!("VM {} is {place}", r.name));
         }
         let mut takes = Vec::new();
@@ -436,7 +434,7 @@ impl Directory {
     fn ask_holder(&mut self, key: VmKey, ip: IpAddr) {
         let place = (key.vni, ip);
         let recent = self.binding.asked.get(&place).is_some_and(|at| self.now.since(*at) < ASK_AGAIN);
-        let nve = self.records.get(&key).and_then(|r| r.location.as_ref()).map(|l| &l.nve);
+        let nve = self.records.get(&key).and_then(VmRecord::active_nve);
         if let Some(session) = nve.and_then(|nve| self.session_of(nve)).filter(|_| !recent) {
             self.binding.asked.insert(place, self.now);
             self.send(session, NvaToNve::VerifyIp { key, ip });
@@ -446,8 +444,7 @@ impl Directory {
     /// A learned address is not in use any more.
     pub(super) fn unbind(&mut self, nve: &NveId, key: VmKey, ip: IpAddr) {
         let Some(r) = self.records.get(&key) else { return };
-        let here = r.location.as_ref().is_some_and(|l| l.nve == *nve);
-        if !here || r.bound.at(ip).is_none_or(|b| b.is_virtual) {
+        if !r.is_at(nve) || r.bound.at(ip).is_none_or(|b| b.is_virtual) {
             let text = format!("NVE {nve} gives up {ip} of {key}, which has not learned it there");
             return self.log(Level::Debug, text);
         }

@@ -46,7 +46,7 @@ impl Directory {
     pub(super) fn contest(&mut self, session: SessionId, nve: NveId, asked: Asked) {
         let key = asked.key;
         let Some(r) = self.records.get(&key) else { return };
-        let Some(owner) = r.location.as_ref().map(|l| l.nve.clone()) else { return };
+        let Some(owner) = r.active_nve().cloned() else { return };
         let version = r.version;
         let waiting = self.claims.contests.len();
         match self.claims.contests.get_mut(&key).filter(|c| c.version == version) {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_model::{
-    Allowed, BindingState, Bound, BoundIp, HandoverCounts, Learning, LearningOf, Location, Locators,
-    MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Policy, Unplanned, Version,
-    VmRecord, VnSettings, parse_rule,
+    Allowed, Bound, BoundIp, HandoverCounts, Learning, LearningOf, Location, Locators, MoveMode, MoveOrigin,
+    MovePhase, MoveRecord, MoveStep, MoveStepKind, Policy, Unplanned, Version, VmRecord, VnSettings,
+    parse_rule,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Prefix};
@@ -27,8 +27,7 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         key: VmKey { vni: Vni::from_low24(100), mac: Mac([2, 0, 0, 0, 0, n]) },
         ipv4: vec![Ipv4Addr::new(10, 0, 0, n)],
         ipv6: vec![],
-        state: if here.is_some() { BindingState::Active } else { BindingState::Detached },
-        location: here,
+        bindings: here.into(),
         version: Version { epoch: 1, seq },
         router: seq.is_multiple_of(3),
         router_pinned: false,

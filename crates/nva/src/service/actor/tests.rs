@@ -126,7 +126,7 @@ async fn r67_a_claim_goes_before_the_queries_of_its_own_nve() {
         })
         .collect();
     let detached = actor.directory.vm(key).unwrap();
-    assert!(detached.location.is_none(), "the withdrawal came after the claim that it is about");
+    assert!(!detached.is_active(), "the withdrawal came after the claim that it is about");
     let newest: Vec<(u64, Version)> = (1..=21).map(|seq| (seq, detached.version)).collect();
     assert_eq!(answers, newest, "in their order, with what is newest");
 }
