@@ -1,5 +1,9 @@
 //! What waits for the actor, and in which order it is taken.
 
+mod commits;
+mod held;
+mod interleaved;
+
 use std::sync::Arc;
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
