@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::held::Held;
 use super::*;
-use crate::directory::{Operator, Order, OtherAnswer, Status as Counts, VnInfo, Write};
+use crate::directory::{Config, Operator, Order, OtherAnswer, Status as Counts, VnInfo, Write};
 
 /// A running actor on a held store.
 struct Rig {
@@ -22,7 +22,9 @@ struct Rig {
 impl Rig {
     fn start() -> Rig {
         let held = Held::default();
-        let (handle, actor) = Actor::new(Directory::new(Default::default()), Box::new(held.clone()));
+        // A test that was kept from its core for a while is no NVE that is silent.
+        let config = Config { keepalive_ms: 60_000, ..Config::default() };
+        let (handle, actor) = Actor::new(Directory::new(config), Box::new(held.clone()));
         let (stop, stopped) = watch::channel(false);
         Rig { handle, held, stop, actor: tokio::spawn(actor.run(stopped)) }
     }
@@ -218,15 +220,14 @@ async fn r73_a_session_that_ends_during_a_commit_is_told_nothing_more() {
     rig.handle.gone(a.id).await;
     let c = rig.join("a", 1).await;
     let told = |opened: &mut Opened| {
-        let mut keys = vec![];
+        let mut updates = 0;
         while let Ok(Ok(message)) = opened.outbox.try_recv() {
-            if let Ok(SessionDown::Message(NvaToNve::Update { .. })) = SessionDown::try_from(message) {
-                keys.push(opened.id);
-            }
+            let message = SessionDown::try_from(message).unwrap();
+            updates += usize::from(matches!(message, SessionDown::Message(NvaToNve::Update { .. })));
         }
-        keys.len()
+        updates
     };
-    assert_eq!(told(&mut b), 1);
+    assert!(told(&mut b) >= 1, "the other one is told when it is durable");
     assert!(a.outbox.try_recv().is_err() && a.outbox.is_closed());
     assert_ne!(c.id, a.id, "a number is not used again");
 }
