@@ -100,7 +100,7 @@ impl Actor {
                 }
                 () = tokio::time::sleep_until(next_tick), if has_room => {}
             }
-            if has_room && tokio::time::Instant::now() >= next_tick {
+            if self.filling.has_room() && tokio::time::Instant::now() >= next_tick {
                 self.tick();
                 next_tick = tokio::time::Instant::now() + TICK;
             }

@@ -1,6 +1,7 @@
 //! Jobs are taken while a batch is committed, and nothing leaves before its own commit.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{ClaimCause, DirectoryMode, MoveMode, MovePhase, Version, VmRecord};
@@ -10,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::held::Held;
 use super::*;
 use crate::directory::{Config, Operator, Order, OtherAnswer, Status as Counts, VnInfo, Write};
+use crate::service::handle::SHARE;
 
 /// A running actor on a held store.
 struct Rig {
@@ -205,6 +207,66 @@ async fn r67_a_batch_that_is_full_takes_no_more() {
     assert_eq!(more.iter().filter(|m| m.is_finished()).count(), 256);
     rig.quiet().await;
     assert!(more.iter().all(JoinHandle::is_finished));
+}
+
+#[tokio::test]
+async fn r67_a_storm_during_a_commit_has_its_share_and_no_more() {
+    let held = Held::default();
+    let (handle, mut actor) = Actor::new(Directory::new(Default::default()), Box::new(held.clone()));
+    actor.handle(Peer::operator(), Input::Order(red())).unwrap();
+    actor.commit();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let storm = sent.clone();
+    tokio::spawn(async move {
+        let share = Arc::new(Semaphore::new(SHARE));
+        loop {
+            let turn = share.clone().acquire_owned().await.unwrap();
+            handle.up(SessionId(1), SessionUp::Message(NveToNva::Keepalive), turn).await.unwrap();
+            storm.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let after = async |rounds: usize, actor: &mut Actor| {
+        for _ in 0..rounds {
+            for _ in 0..2 * SHARE {
+                tokio::task::yield_now().await;
+            }
+            if let Ok(job) = actor.jobs.try_recv() {
+                actor.batch(job);
+            }
+            actor.commit();
+        }
+        sent.load(Ordering::Relaxed)
+    };
+    assert_eq!(after(20, &mut actor).await, SHARE);
+    actor.tick();
+    assert_eq!(
+        after(20, &mut actor).await,
+        2 * SHARE,
+        "an NVE whose messages wait for long is no silent one"
+    );
+    held.finish();
+    let sealed = until_durable(&mut actor.committing).await.unwrap();
+    actor.let_out(sealed);
+    actor.commit();
+    assert!(after(20, &mut actor).await > 10 * SHARE, "nothing is being committed");
+}
+
+#[tokio::test]
+async fn r71_there_are_no_ticks_while_nothing_is_taken() {
+    let (rig, _first) = Rig::committing_a_vm().await;
+    let _more: Vec<_> = (2..257).map(|n| rig.order::<VmRecord>(vm(n))).collect();
+    let share = Arc::new(Semaphore::new(1));
+    let (handle, turn) = (rig.handle.clone(), share.clone().acquire_owned().await.unwrap());
+    let last = async move { handle.up(SessionId(1), SessionUp::Message(NveToNva::Keepalive), turn).await };
+    drop(tokio::spawn(last));
+    settle().await;
+    // A tick would give the turn back.
+    tokio::time::sleep(10 * TICK).await;
+    settle().await;
+    assert_eq!(share.available_permits(), 0);
+    rig.held.finish();
+    settle().await;
+    assert_eq!(share.available_permits(), 1);
 }
 
 #[tokio::test]
