@@ -26,8 +26,8 @@ pub struct Loaded {
 
 /// Where the service keeps the directory's state.
 ///
-/// Calls are made one at a time: the next one when the one before has ended. A call does its work while it is awaited,
-/// and must not block the thread that awaits it.
+/// Calls are made one at a time: the next one when the one before has ended. Neither a call nor its awaiting may block
+/// the thread.
 pub trait Store: Send {
     /// Begins a new incarnation.
     ///

@@ -4,12 +4,13 @@
 //! so that a newer version can read what an older wrote.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::{fs, thread};
 
 use godwit_model::{MoveId, NveId, VmKey};
 use godwit_wire::{Mac, Vni};
 use redb::{Database, Durability, ReadableTable, TableDefinition};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{Loaded, Pending, Store, StoreError, codec};
 use crate::directory::{State, Write};
@@ -31,7 +32,7 @@ const FLAPS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("flaps");
 const NVES: TableDefinition<&str, Bytes> = TableDefinition::new("nves");
 const MOVES: TableDefinition<&str, Bytes> = TableDefinition::new("moves");
 
-/// Requests that may wait for the thread; the service makes one at a time.
+/// Requests that may wait for the thread: one call at a time needs no more.
 const REQUESTS: usize = 1;
 
 /// Something that the thread is to do, and where the result goes.
@@ -45,7 +46,7 @@ enum Request {
 pub struct RedbStore {
     path: PathBuf,
     /// `None` tells the thread to end.
-    requests: Option<mpsc::Sender<Request>>,
+    requests: Option<mpsc::SyncSender<Request>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -58,29 +59,26 @@ impl RedbStore {
     pub fn open(dir: &Path) -> Result<RedbStore, StoreError> {
         let file = File::open(dir)?;
         let path = file.path.clone();
-        let (requests, waiting) = mpsc::channel(REQUESTS);
+        let (requests, waiting) = mpsc::sync_channel(REQUESTS);
         let thread = thread::Builder::new()
             .name("store".into())
-            .spawn(move || serve(&file, waiting))
+            .spawn(move || serve(&file, &waiting))
             .map_err(StoreError::Thread)?;
         Ok(RedbStore { path, requests: Some(requests), thread: Some(thread) })
     }
 
-    /// Asks the thread, and waits for what it says.
+    /// Asks the thread; what it says is the result.
     fn ask<T: Send + 'static>(
         &self,
         request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
     ) -> Pending<T> {
         let (reply, answer) = oneshot::channel();
-        let request = request(reply);
-        let (requests, file) = (self.requests.clone(), self.path.clone());
-        Box::pin(async move {
-            if let Some(requests) = requests {
-                // Without a thread there is no answer either.
-                let _ = requests.send(request).await;
-            }
-            answer.await.unwrap_or(Err(StoreError::Died { file }))
-        })
+        if let Some(requests) = &self.requests {
+            // There is room. Where the thread is gone, there is no answer either.
+            let _ = requests.try_send(request(reply));
+        }
+        let file = self.path.clone();
+        Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Died { file })) })
     }
 }
 
@@ -105,8 +103,8 @@ impl Drop for RedbStore {
 }
 
 /// The thread: one request after the other, until nobody can ask any more.
-fn serve(file: &File, mut requests: mpsc::Receiver<Request>) {
-    while let Some(request) = requests.blocking_recv() {
+fn serve(file: &File, requests: &mpsc::Receiver<Request>) {
+    while let Ok(request) = requests.recv() {
         match request {
             Request::Load(reply) => drop(reply.send(file.begin())),
             Request::Commit(writes, reply) => drop(reply.send(file.commit(&writes))),

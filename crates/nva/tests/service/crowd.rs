@@ -51,7 +51,7 @@ impl Told {
 /// Changes its VMs and looks at everybody's, until the connection breaks.
 async fn operate(mut op: Operator, first: u16, told: Told) -> Status {
     for n in 0.. {
-        let vm = v1::DefineVmRequest { router: n / VMS % 2 == 0, ..definition(first + n % VMS) };
+        let vm = v1::DefineVmRequest { router: (n / VMS).is_multiple_of(2), ..definition(first + n % VMS) };
         match op.define_vm(vm).await {
             Ok(record) => told.note_vm(record.into_inner()),
             Err(e) => return e,
