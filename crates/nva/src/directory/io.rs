@@ -111,8 +111,8 @@ pub enum Level {
 
 /// What the directory wants done.
 ///
-/// Of one list, all [`Output::Persist`] must be durable before any [`Output::Send`] leaves or an order
-/// is answered: what somebody was told survives a crash. Sends of one session go in order.
+/// Of one list, all [`Output::Persist`], and those of all earlier lists, must be durable before any [`Output::Send`]
+/// leaves or an order is answered: what somebody was told survives a crash. Sends of one session go in order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
     /// Make it durable.

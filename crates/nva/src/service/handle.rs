@@ -13,7 +13,8 @@ use crate::directory::{Answered, Directory, Operator, Order, OtherAnswer, Refusa
 
 /// Jobs that may wait for the actor; more make their senders wait.
 pub(super) const QUEUE: usize = 1024;
-/// Of these, one NVE's messages. However much it says, others wait for so many of them at most (R67).
+/// Of these, with what the actor has taken last, one NVE's messages. However much it says, others wait for so many of
+/// them at most (R67).
 pub(super) const SHARE: usize = 32;
 
 /// What goes to an NVE.
@@ -31,7 +32,8 @@ pub(super) struct Opened {
 pub(super) type Finish = Box<dyn FnOnce() + Send>;
 type Look = Box<dyn FnOnce(&Directory, Instant) -> Finish + Send>;
 
-/// A place in the queue out of an NVE's share; free again when the actor has taken what it was for.
+/// A place in the queue out of an NVE's share; free again when the actor has closed the batch that it was taken into,
+/// or at the next tick.
 pub(super) type Turn = OwnedSemaphorePermit;
 
 /// Something that the actor is to do.

@@ -1,5 +1,9 @@
 //! What waits for the actor, and in which order it is taken.
 
+mod commits;
+mod held;
+mod interleaved;
+
 use std::sync::Arc;
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
@@ -73,7 +77,7 @@ fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
     ] {
         actor.nve(session, Input::Message(message));
     }
-    actor.outputs.clear();
+    actor.filling = Batch::default();
     (handle, actor, session, VmKey { vni, mac })
 }
 
@@ -110,10 +114,11 @@ async fn r67_a_claim_goes_before_the_queries_of_its_own_nve() {
     actor.batch(first);
 
     let said: Vec<NvaToNve> = actor
-        .outputs
+        .filling
+        .effects
         .iter()
-        .filter_map(|o| match o {
-            Output::Send { message, .. } => Some(message.clone()),
+        .filter_map(|e| match e {
+            Effect::Say(_, SessionDown::Message(message)) => Some(message.clone()),
             _ => None,
         })
         .collect();
