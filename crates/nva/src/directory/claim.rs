@@ -180,7 +180,7 @@ impl Directory {
         let (n, s) = (self.config.flap_limit, self.config.flap_window.as_ms() / 1000);
         let often = format!("moved {n} times within {s} s without being ordered to");
         if froze {
-            self.log(Level::Warn, format!("ALARM: VM {} ({key}) {often}: frozen at NVE {nve}", record.name));
+            self.log(Level::Alarm, format!("ALARM: VM {} ({key}) {often}: frozen at NVE {nve}", record.name));
         }
         self.put_vm(record.clone());
         self.claims.note_granted(key, self.now, session);

@@ -65,6 +65,7 @@ mod vns;
 
 use std::collections::BTreeMap;
 
+pub use godwit_model::Level;
 use godwit_model::message::NvaToNve;
 use godwit_model::{NveId, Version};
 use godwit_wire::Instant;
@@ -72,7 +73,7 @@ use godwit_wire::Instant;
 pub use allowed::{ListChange, VmChanges};
 pub use clones::RefusedInfo;
 pub use door::{Input, Operator, Peer, Reply, Request};
-pub use io::{Config, Level, Output, SessionId};
+pub use io::{Config, Output, SessionId};
 pub use order::{Answered, Order, OtherAnswer};
 pub use refusal::{Refusal, RefusalKind};
 pub use stale::Departure;

@@ -287,6 +287,7 @@ fn log(level: Level, text: &str) {
         Level::Debug => tracing::debug!("{text}"),
         Level::Info => tracing::info!("{text}"),
         Level::Warn => tracing::warn!("{text}"),
+        Level::Alarm => tracing::error!("{text}"),
     }
 }
 
