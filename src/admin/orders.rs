@@ -45,7 +45,7 @@ async fn carry_out(switch: &Shared, kind: Kind) -> anyhow::Result<Answer> {
             if !p.move_id.is_empty() {
                 let s = switch.borrow();
                 let port = s.access_port(&p.name)?;
-                s.nve.may_pause(port, &MoveId(p.move_id)).map_err(|e| anyhow!("port {}: {e}", p.name))?;
+                s.nve.may_pause(port, &MoveId(p.move_id)).with_context(|| format!("port {}", p.name))?;
             }
             access_input(switch, &p.name, "paused", |port| Input::PausePort { port }).await
         }
@@ -103,7 +103,7 @@ async fn vm_state(switch: &Shared, s: v1::SetVmState) -> anyhow::Result<Answer> 
     {
         let switch = switch.borrow();
         let port = switch.access_port(&s.port)?;
-        switch.nve.may_say(port, state).map_err(|e| anyhow!("port {}: {e}", s.port))?;
+        switch.nve.may_say(port, state).with_context(|| format!("port {}", s.port))?;
     }
     let what = format!("has a VM that is {state}");
     let said = access_input(switch, &s.port, &what, |port| Input::VmState { port, state }).await?;
