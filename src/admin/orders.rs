@@ -8,7 +8,7 @@ use godwit_model::{MoveId, OperState};
 use godwit_wire::{Mac, Vni};
 use godwit_worker::command::{Command, Reply, SmallFrame};
 
-use super::{perf, placement, views};
+use super::{counters, perf, placement, views};
 use crate::config::{Activation, PortConfig};
 use crate::switch::{Shared, Switch};
 use crate::{passing, ports};
@@ -31,7 +31,7 @@ async fn carry_out(switch: &Shared, kind: Kind) -> anyhow::Result<Answer> {
     match kind {
         Kind::GetStatus(_) => views::status(switch).await,
         Kind::ListPorts(_) => Ok(views::ports(&switch.borrow())),
-        Kind::GetCounters(c) => views::counters(switch, c.all).await,
+        Kind::GetCounters(c) => counters::counters(switch, c.all).await,
         Kind::GetPerf(p) => perf::perf(switch, p.reset).await,
         Kind::GetUnderlay(_) => Ok(super::underlay::report(&switch.borrow())),
         Kind::ListEntries(e) => views::entries(&switch.borrow(), e.vni),

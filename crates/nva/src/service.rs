@@ -5,6 +5,7 @@
 //! gathered, makes it durable in one transaction, and only then lets anything out.
 
 mod actor;
+mod counts;
 mod handle;
 mod operator;
 mod session;

@@ -21,6 +21,7 @@
 //! | `door` | requests, replies, and which peer may ask what |
 //! | `order` | operators' orders, their answers, and where each is carried out |
 //! | `view` | queries |
+//! | `counts` | what is counted for operators |
 //! | `io`, `state`, `refusal`, `restore` | outputs and settings; what is persisted; reasons of refusals; a restart |
 //! | `vns`, `vms`, `nves`, `policies` | each thing that operators define, with its orders |
 //! | `allowed`, `bind` | what a VM may have beside its recorded addresses; what it takes of that |
@@ -39,6 +40,7 @@ mod claim;
 mod claims;
 mod clones;
 mod conflict;
+mod counts;
 mod door;
 mod forward;
 mod interest;
@@ -84,6 +86,7 @@ pub use vns::VnChanges;
 
 use bind::Binding;
 use claims::Claims;
+use counts::Counts;
 use moves::Moves;
 use nves::Nve;
 use policies::Policies;
@@ -113,6 +116,7 @@ pub struct Directory {
     updates: Updates,
     claims: Claims,
     clock: Clock,
+    counts: Counts,
     // The step that is being made: its time and what comes out of it.
     now: Instant,
     wall_us: u64,

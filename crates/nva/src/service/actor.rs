@@ -10,6 +10,7 @@ use godwit_model::{MoveId, NveId};
 use godwit_wire::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::counts::Meter;
 use super::handle::{Finish, Handle, Job, Opened, Outgoing, QUEUE, status};
 use crate::directory::{
     Answered, Directory, Input, Level, Output, Peer, Refusal, Reply, Request, SessionId, Write,
@@ -47,6 +48,7 @@ pub(super) struct Actor {
     /// What the current batch led to, let out when it is durable.
     outputs: Vec<Output>,
     finishes: Vec<Finish>,
+    meter: Meter,
     started: std::time::Instant,
 }
 
@@ -64,6 +66,7 @@ impl Actor {
             watchers: HashMap::new(),
             outputs: Vec::new(),
             finishes: Vec::new(),
+            meter: Meter::default(),
             started: std::time::Instant::now(),
         };
         (Handle::new(tx), actor)
@@ -148,6 +151,9 @@ impl Actor {
                 let _ = reply.send(self.watch(id));
             }
             Job::Ask(nve, request, reply) => self.ask(&nve, request, reply),
+            Job::Counters(reply) => {
+                let _ = reply.send(self.directory.counters().chain(self.meter.entries()).collect());
+            }
         }
     }
 
@@ -234,7 +240,9 @@ impl Actor {
             _ => None,
         });
         let writes: Vec<Write> = persists.collect();
+        self.meter.handed_over(writes.len());
         self.store.commit(&writes)?;
+        self.meter.durable();
         for output in outputs {
             match output {
                 Output::Persist(_) => {}
@@ -258,6 +266,7 @@ impl Actor {
             Err(mpsc::error::TrySendError::Closed(_)) => {} // Its reader says so in a moment.
             Err(mpsc::error::TrySendError::Full(_)) => {
                 tracing::warn!("{session} does not read: {OUTBOX} messages wait; it must begin anew");
+                self.meter.overflowed();
                 self.forget(session);
                 self.nve(session, Input::Disconnected);
             }
