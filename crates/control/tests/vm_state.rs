@@ -103,16 +103,16 @@ fn r16_the_first_word_may_be_any() {
 fn r16_what_rfc_7666_has_no_way_to_is_refused_and_changes_nothing() {
     let mut lab = with_port();
     say(&mut lab, A, Running);
-    let why = lab.hosts[A].nve.may_say(PORT, Resuming).unwrap_err();
+    let why = lab.hosts[A].nve.may_say(PORT, Resuming).unwrap_err().to_string();
     assert!(why.contains("was running") && why.contains("suspending"), "{why}");
     say(&mut lab, A, Resuming);
     assert_eq!((port(&lab, A), bound(&lab)), (PortState::Activated, ACTIVE));
     say(&mut lab, A, Running);
     assert_eq!(claims(&lab, A).len(), 1, "said again it is no news");
     say(&mut lab, A, Crashed);
-    let why = lab.hosts[A].nve.may_say(PORT, Running).unwrap_err();
+    let why = lab.hosts[A].nve.may_say(PORT, Running).unwrap_err().to_string();
     assert!(why.contains("remove the port"), "{why}");
-    assert!(lab.hosts[A].nve.may_say(PortIdx(0), Running).unwrap_err().contains("up0"));
+    assert!(lab.hosts[A].nve.may_say(PortIdx(0), Running).unwrap_err().to_string().contains("up0"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod addressing;
 mod binding;
 mod claim;
 mod ids;
+mod level;
 pub mod message;
 mod moves;
 mod oper;
@@ -23,6 +24,7 @@ pub use addressing::{
 pub use binding::{Binding, BindingState, Bindings, Location, Locators};
 pub use claim::{BindRefusal, ClaimCause, DenyReason, Unplanned};
 pub use ids::{BadName, MoveId, NveId, Secret, VmKey, check_name};
+pub use level::Level;
 pub use moves::{HandoverCounts, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind};
 pub use oper::{BadOperState, OperState};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};

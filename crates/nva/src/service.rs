@@ -6,6 +6,7 @@
 
 mod actor;
 mod batch;
+mod counts;
 mod handle;
 mod operator;
 mod session;

@@ -4,6 +4,7 @@
 //! [`ConvertError`] that names the field; they never panic, whatever the peer sent.
 
 mod addressing;
+mod counters;
 mod record;
 mod session;
 mod vn;

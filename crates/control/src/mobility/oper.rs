@@ -18,6 +18,7 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
 use crate::io::Level;
+use crate::manager::NoTransition;
 
 use super::port::{AccessPort, Behind, Door, Opens};
 use super::{Ctx, PauseCause, Phase, Vm};
@@ -59,22 +60,15 @@ impl AccessPort {
 
 impl Vm {
     /// Why the manager cannot say `to` of the VM on this port now (R16).
-    pub(crate) fn refuses_state(&self, port: PortIdx, to: OperState) -> Option<String> {
-        let p = self.ports.get(&port)?;
-        let from = p.oper.filter(|from| !from.allows(to))?;
-        let next: Vec<&str> = from.next().iter().map(|s| s.as_str()).collect();
-        let remedy = if next.is_empty() {
-            String::from("remove the port and add it again")
-        } else {
-            format!("after {from} come {}", next.join(", "))
-        };
-        Some(format!("{} was {from}, and RFC 7666 has no way from there to {to}; {remedy}", self.key))
+    pub(crate) fn refuses_state(&self, port: PortIdx, to: OperState) -> Option<NoTransition> {
+        let from = self.ports.get(&port)?.oper.filter(|from| !from.allows(to))?;
+        Some(NoTransition { key: self.key, from, to })
     }
 
     /// The manager says how the VM on this port is.
     pub(crate) fn state_said(&mut self, port: PortIdx, to: OperState, cx: &mut Ctx<'_>) {
-        if let Some(text) = self.refuses_state(port, to) {
-            return cx.note(Level::Warn, text);
+        if let Some(refused) = self.refuses_state(port, to) {
+            return cx.note(Level::Warn, refused.to_string());
         }
         self.say_that_the_move_goes_on(cx);
         let Some(p) = self.ports.get_mut(&port) else { return };

@@ -125,17 +125,20 @@ impl Directory {
     pub(super) fn bind(&mut self, session: SessionId, nve: &NveId, wish: Wish) {
         let verdict = self.judge_wish(nve, &wish);
         if matches!(&verdict, Ok(takes) if takes.is_empty()) {
+            self.counts.binds_confirmed += 1;
             self.spoke(&wish);
             return self.bound(session, &wish);
         }
         let at_home =
             !matches!(&verdict, Err(r) if matches!(r.reason, BindRefusal::UnknownVm | BindRefusal::NotHere));
         if at_home && !self.may_wish(wish.key) {
+            self.counts.binds_limited += 1;
             return;
         }
         match verdict {
             Ok(takes) => self.take(session, &wish, &takes),
             Err(r) => {
+                self.counts.binds_refused += 1;
                 let what = wish.ip.map_or(format!("MAC {}", wish.mac), |ip| format!("{ip} at {}", wish.mac));
                 let level = if at_home { Level::Info } else { Level::Debug };
                 self.log(level, format!("{what} is not bound to VM {}: {}", wish.key, r.text));
@@ -372,6 +375,7 @@ impl Directory {
         let text = format!("VM {} ({key}) {what} at {}, version {}", record.name, wish.mac, record.version);
         self.log(Level::Info, text);
         self.put_vm(record);
+        self.counts.binds_granted += 1;
         self.spoke(wish);
         self.publish_in_place(key, Some(session));
         self.bound(session, wish);

@@ -68,6 +68,7 @@ impl Directory {
             Verdict::Deny(reason, text) => self.deny(session, &nve, &asked, reason, text),
             Verdict::Verify => self.contest(session, nve, asked),
             Verdict::Confirm => {
+                self.counts.claims_confirmed += 1;
                 self.source_came_back(&nve, key);
                 self.flags_heard(session, key, &asked.flags);
                 if let Some(record) = self.records.get(&key).cloned() {
@@ -179,9 +180,11 @@ impl Directory {
         let (n, s) = (self.config.flap_limit, self.config.flap_window.as_ms() / 1000);
         let often = format!("moved {n} times within {s} s without being ordered to");
         if froze {
-            self.log(Level::Warn, format!("ALARM: VM {} ({key}) {often}: frozen at NVE {nve}", record.name));
+            self.counts.vms_frozen += 1;
+            self.log(Level::Alarm, format!("ALARM: VM {} ({key}) {often}: frozen at NVE {nve}", record.name));
         }
         self.put_vm(record.clone());
+        self.counts.claims_granted += 1;
         self.claims.note_granted(key, self.now, session);
         let news = match &by {
             Some(id) => format!("move {id} took the VM on to {nve}"),

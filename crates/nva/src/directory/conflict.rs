@@ -73,6 +73,7 @@ impl Directory {
                 self.log(Level::Warn, text);
                 let c = Contest { nve, session, asked, owner, version, since: self.now, on: None };
                 self.claims.contests.insert(key, c);
+                self.counts.claims_contested += 1;
                 self.turn(key);
             }
         }
@@ -256,6 +257,7 @@ impl Directory {
         text: String,
     ) {
         let Asked { seq, key, cause, .. } = *asked;
+        self.counts.claims_refused += 1;
         self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
         self.claim_refused(key, nve, &text);
         self.unplanned_refused(nve, asked, reason, &text);

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{MoveId, Secret, timing};
+use godwit_model::{Level, MoveId, Secret, timing};
 use godwit_wire::Span;
 
 use super::state::Write;
@@ -96,17 +96,6 @@ impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "session {}", self.0)
     }
-}
-
-/// How much a line of the log matters.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// For those who look for something.
-    Debug,
-    /// The course of things.
-    Info,
-    /// Something was refused, is late or differs.
-    Warn,
 }
 
 /// What the directory wants done.

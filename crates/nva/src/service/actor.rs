@@ -14,6 +14,7 @@ use godwit_wire::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::batch::{Batch, Effect};
+use super::counts::Meter;
 use super::handle::{Handle, Job, Opened, Outgoing, QUEUE, status};
 use crate::directory::{Answered, Directory, Input, Level, Peer, Refusal, Reply, Request, SessionId};
 use crate::store::{Pending, Store, StoreError};
@@ -63,6 +64,7 @@ pub(super) struct Actor {
     filling: Batch,
     /// One at a time.
     committing: Option<Committing>,
+    meter: Meter,
     started: std::time::Instant,
 }
 
@@ -80,6 +82,7 @@ impl Actor {
             watchers: HashMap::new(),
             filling: Batch::default(),
             committing: None,
+            meter: Meter::default(),
             started: std::time::Instant::now(),
         };
         (Handle::new(tx), actor)
@@ -93,7 +96,11 @@ impl Actor {
             tokio::select! {
                 biased;
                 _ = stopped.wait_for(|s| *s) => break,
-                durable = until_durable(&mut self.committing) => self.let_out(durable?),
+                durable = until_durable(&mut self.committing) => {
+                    let durable = durable?;
+                    self.meter.durable();
+                    self.let_out(durable);
+                }
                 job = self.jobs.recv(), if has_room => {
                     let Some(job) = job else { break };
                     self.batch(job);
@@ -177,6 +184,9 @@ impl Actor {
                 self.filling.answer(reply, answer);
             }
             Job::Ask(nve, request, reply) => self.ask(&nve, request, reply),
+            Job::Counters(reply) => {
+                let _ = reply.send(self.directory.counters().chain(self.meter.entries()).collect());
+            }
         }
     }
 
@@ -267,6 +277,7 @@ impl Actor {
             if writes.is_empty() {
                 self.let_out(sealed);
             } else {
+                self.meter.handed_over(writes.len());
                 self.committing = Some(Committing { commit: self.store.commit(writes), sealed });
             }
         }
@@ -294,6 +305,7 @@ impl Actor {
             Err(mpsc::error::TrySendError::Closed(_)) => {} // Its reader says so in a moment.
             Err(mpsc::error::TrySendError::Full(_)) => {
                 tracing::warn!("{session} does not read: {OUTBOX} messages wait; it must begin anew");
+                self.meter.overflowed();
                 self.forget(session);
                 self.nve(session, Input::Disconnected);
             }
@@ -331,6 +343,7 @@ fn log(level: Level, text: &str) {
         Level::Debug => tracing::debug!("{text}"),
         Level::Info => tracing::info!("{text}"),
         Level::Warn => tracing::warn!("{text}"),
+        Level::Alarm => tracing::error!("{text}"),
     }
 }
 

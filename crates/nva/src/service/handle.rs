@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use godwit_api::tonic::Status;
 use godwit_api::{SessionUp, v1};
+use godwit_counters::Entry;
 use godwit_model::message::NveToNva;
 use godwit_model::{MoveId, NveId};
 use godwit_wire::Instant;
@@ -54,6 +55,8 @@ pub(super) enum Job {
     Watch(MoveId, oneshot::Sender<Result<watch::Receiver<v1::MoveRecord>, Status>>),
     /// Relays an operator's request to an NVE.
     Ask(NveId, v1::AdminRequest, oneshot::Sender<Result<v1::AdminResponse, Status>>),
+    /// Reads the counters.
+    Counters(oneshot::Sender<Vec<Entry>>),
 }
 
 impl Job {
@@ -140,6 +143,12 @@ impl Handle {
     pub async fn ask(&self, nve: NveId, request: v1::AdminRequest) -> Result<v1::AdminResponse, Status> {
         let (tx, rx) = oneshot::channel();
         self.answered(Job::Ask(nve, request, tx), rx).await?
+    }
+
+    /// All counters of the NVA.
+    pub async fn counters(&self) -> Result<Vec<Entry>, Status> {
+        let (tx, rx) = oneshot::channel();
+        self.answered(Job::Counters(tx), rx).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! `godwit-nva` over real sockets: sessions, orders, crashes.
 
 mod client;
+mod counters;
 mod crash;
 mod crowd;
 mod operator;

@@ -168,6 +168,8 @@ async fn r70_an_nve_that_does_not_read_is_cut_off_and_harms_nobody() {
         }
     };
     tokio::time::timeout(3 * PATIENCE, cut_off).await.expect("it is never cut off");
+    let counted = op.get_counters(v1::GetCounters { all: false }).await.unwrap().into_inner().counters;
+    assert!(counted.iter().any(|c| c.name == "sessions_overflowed" && c.value == 1), "{counted:?}");
     let mut a = Nve::join(&nva.url, "a").await.unwrap();
     a.claim(1, Version::ZERO).await.unwrap();
 }

@@ -48,6 +48,7 @@ impl Directory {
             counts: Vec::new(),
         };
         self.moves.forget_timed_out(key);
+        self.counts.moves_ordered += 1;
         self.open_move(record);
         self.set_moving(key, Some(id.clone()));
         self.nva_step(&id, MoveStepKind::Ordered, String::new());

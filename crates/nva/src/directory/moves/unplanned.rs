@@ -38,6 +38,7 @@ impl Directory {
     ) -> Option<MoveId> {
         let record = self.unplanned_record(key, from, to, asked, MovePhase::Preparing, Version::ZERO)?;
         let id = record.id.clone();
+        self.counts.moves_unplanned += 1;
         self.open_move(record);
         Some(id)
     }

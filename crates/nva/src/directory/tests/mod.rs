@@ -6,6 +6,7 @@ mod bound;
 mod claims;
 mod clones;
 mod conflict;
+mod counts;
 mod door;
 mod explained;
 mod history;
