@@ -5,8 +5,7 @@ use core::marker::PhantomData;
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VnIdx};
 use godwit_tables::{DropReason, Tables};
-use godwit_wire::policy::{Direction, Traffic};
-use godwit_wire::{Frame, Instant};
+use godwit_wire::Instant;
 
 use crate::packet::{Packet, PacketSource};
 use crate::{Output, Spare};
@@ -61,15 +60,9 @@ impl<'a, P: Packet, O: Output<P>, S: PacketSource<P>> Context<'a, P, O, S> {
         let ports = &self.tables.ports;
         match ports.serves(port, vn) {
             true => Ok(()),
-            false if ports.leads_to(port, vn) => self.policy_allows(port, packet),
+            false if ports.leads_to(port, vn) => ports.may_get(port, packet.data()),
             false => Err(DropReason::PortGone),
         }
-    }
-
-    #[inline(never)]
-    fn policy_allows(&self, port: PortIdx, packet: &P) -> Result<(), DropReason> {
-        let frame = Frame::read(packet.data()).map_err(|_| DropReason::Truncated)?;
-        self.tables.ports.may_get(port, Traffic::of(&frame, Direction::In).as_ref())
     }
 
     /// Drops a frame of the burst.

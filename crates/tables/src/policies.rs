@@ -2,8 +2,8 @@
 //!
 //! Rules come one by one and are in force together: a frame meets the old policy or the new one, never a mixture.
 
-use godwit_wire::policy::{self, MAX_RULES, Rule, Traffic, Verdict};
-use godwit_wire::{Bucket, Dscp, Instant, Rate};
+use godwit_wire::policy::{self, Direction, MAX_RULES, Rule, Traffic, Verdict};
+use godwit_wire::{Bucket, Dscp, Frame, Instant, Rate};
 
 use crate::{DropReason, OutOfRange};
 
@@ -169,9 +169,13 @@ impl Policies {
     /// The VM at the port may get a frame.
     ///
     /// # Errors
-    /// [`DropReason::PolicyDenied`].
-    pub(crate) fn receive(&self, port: usize, traffic: Option<&Traffic>) -> Result<(), DropReason> {
-        match self.judge(port, traffic) {
+    /// [`DropReason::PolicyDenied`]; [`DropReason::Truncated`] where it has no Ethernet header.
+    pub(crate) fn receive(&self, port: usize, frame: &[u8]) -> Result<(), DropReason> {
+        if self.of(port).is_none() {
+            return Ok(());
+        }
+        let frame = Frame::read(frame).map_err(|_| DropReason::Truncated)?;
+        match self.judge(port, Traffic::of(&frame, Direction::In).as_ref()) {
             Some(Judged { verdict: Verdict::Deny, .. }) => Err(DropReason::PolicyDenied),
             _ => Ok(()),
         }

@@ -229,12 +229,12 @@ impl Ports {
         self.policies.sends_freely(usize::from(port.0), traffic)
     }
 
-    /// The policy of the port's VM lets it get a frame (R23).
+    /// The policy of the port's VM lets it get a frame (R23), which is read only where there is a policy.
     ///
     /// # Errors
     /// Why not.
-    pub fn may_get(&self, port: PortIdx, traffic: Option<&Traffic>) -> Result<(), DropReason> {
-        self.policies.receive(usize::from(port.0), traffic)
+    pub fn may_get(&self, port: PortIdx, frame: &[u8]) -> Result<(), DropReason> {
+        self.policies.receive(usize::from(port.0), frame)
     }
 
     pub(crate) fn stage_rule(&mut self, port: PortIdx, at: u8, rule: Rule) -> Result<(), OutOfRange> {

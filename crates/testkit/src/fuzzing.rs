@@ -70,6 +70,7 @@ pub fn offload(bytes: &[u8]) {
     let Some((&[high, low, piece], frame)) = bytes.split_first_chunk() else { return };
     let first = &frame[..frame.len().min(usize::from(piece).max(14))];
     let Ok(read) = Frame::read_first(first, frame.len()) else { return };
+    reading::layers(&read, first, frame.len());
     if let Ok(layers) = offload::Layers::of(&read) {
         let mut whole = frame.to_vec();
         assert!(layers.complete(&mut whole));

@@ -1,8 +1,8 @@
 //! One look at a tenant's frame: what encapsulation and the check of sources need of its headers.
 //!
 //! Nearly every frame is IPv4 without options or IPv6 without extension headers, with TCP or UDP,
-//! not fragmented. [`quick_look`] reads these at fixed places; all else goes through the parsers. Where
-//! both have an answer it is the same, which a property test holds them to.
+//! not fragmented. [`quick_look`] reads these at fixed places; all else is read by [`Frame`]. Where both have an
+//! answer it is the same, which a property holds them to (`tests/frame.rs`).
 
 use crate::bytes::{array, u16_at, u32_at};
 use crate::ecn::Ecn;

@@ -194,7 +194,7 @@ fn source_of_piece(first: &[u8]) -> Source {
 }
 
 /// What can be completed or cut, and where it lies, by a walk of its own.
-fn layers(f: &Frame<'_>, first: &[u8], len: usize) {
+pub(super) fn layers(f: &Frame<'_>, first: &[u8], len: usize) {
     let expected = walk(first, len);
     assert_eq!(Layers::of(f).ok(), expected, "{len} bytes, of which {} are there", first.len());
 }
