@@ -20,8 +20,8 @@ use crate::packet::{Asks, Packet, PacketSource, Takes, Unfinished};
 /// header, the largest TCP header. Drivers fill one buffer before they begin the next.
 const FIRST_PIECE: usize = 14 + 8 + 60 + 60;
 
-/// A frame that is not plain, read as far as it could be, may be looked at: its first piece has its headers, and what it asks for can be
-/// done.
+/// A frame that is not plain may be looked at: its first piece has its headers, and what it asks for can be
+/// done. `frame`: as it was read, if it could be.
 ///
 /// # Errors
 /// Why it is dropped.
