@@ -7,8 +7,8 @@ use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
 use godwit_tables::vms::{Fib, State};
 use godwit_tables::{Dispatch, DropReason, Tables};
 use godwit_wire::ethernet::{Membership, TAG_LEN, membership};
-use godwit_wire::policy::{self, Direction};
-use godwit_wire::{FlowHash, Instant, tenant};
+use godwit_wire::policy::{self, Direction, Traffic};
+use godwit_wire::{EtherType, FlowHash, Frame, Instant, Mac, guard, tenant};
 
 use super::{Found, MAX_STEPS, Step, Trace, Verdict};
 use crate::access;
@@ -41,7 +41,6 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
             return trace;
         }
     };
-    let inner = (0, frame.len());
     let mut t = Tracer {
         tables,
         ingress,
@@ -49,7 +48,7 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
         now,
         v4: false,
         hash: FlowHash(0),
-        inner,
+        tenant: None,
         room: Some(&mut room),
         trace,
     };
@@ -89,8 +88,8 @@ struct Tracer<'a> {
     v4: bool,
     /// The hash of its flow (R2).
     hash: FlowHash,
-    /// Where in `frame` the tenant's begins and ends.
-    inner: (usize, usize),
+    /// The tenant's frame, once its headers have been read.
+    tenant: Option<Frame<'a>>,
     /// Where a tenant's frame without its tag can lie.
     room: Option<&'a mut [u8; MAX_FRAME]>,
     trace: Trace,
@@ -98,39 +97,41 @@ struct Tracer<'a> {
 
 impl<'a> Tracer<'a> {
     /// Notes what the tenant's frame is.
-    fn see(&mut self, frame: &[u8]) {
-        let look = tenant::look(frame, &self.tables.hash_key);
+    fn see(&mut self, frame: Frame<'a>) {
+        let look = tenant::Look::of(&frame, &self.tables.hash_key);
         (self.v4, self.hash) = (look.is_v4(), look.hash);
+        self.tenant = Some(frame);
     }
 
-    fn parsed(&mut self, frame: &[u8]) {
-        if let Some(a) = Addresses::of(frame) {
-            self.trace.push(Step::Parsed { dst: a.dst_mac(), src: a.src_mac(), ethertype: a.ethertype });
-        }
+    fn parsed(&mut self, dst: Mac, src: Mac, ethertype: EtherType) {
+        self.trace.push(Step::Parsed { dst, src, ethertype });
     }
 
     fn follow_vm(&mut self, port: &Port) -> Verdict {
-        self.parsed(self.frame);
+        let frame = Frame::read(self.frame);
+        if let Ok(f) = &frame {
+            self.parsed(f.dst(), f.src(), f.outer_type());
+        }
         self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
-        self.see(self.frame);
-        let (wish, _) = access::inspect(self.frame, true, port, self.tables, self.now);
+        let Ok(frame) = frame else { return Verdict::Drop(DropReason::Truncated) };
+        self.see(frame);
+        let (wish, _) = access::inspect(&frame, port, self.tables, self.now);
         if wish != Wish::Untag {
-            return self.wish(wish, port, self.frame.len());
+            return self.wish(wish, &frame, port, self.frame.len());
         }
         self.trace.push(Step::Untagged);
         // Without the tag: the addresses, then what follows the tag. Only the start matters to
         // `inspect`; a control message is far shorter than this.
-        let mut room = [0; MAX_FRAME];
-        let bare = untagged(self.frame, &mut room);
-        self.see(bare);
-        let (wish, _) = access::inspect(bare, true, port, self.tables, self.now);
-        self.wish(wish, port, self.frame.len() - TAG_LEN)
+        let bare = self.room.take().map(|room| Frame::read(untagged(self.frame, room)));
+        let Some(Ok(frame)) = bare else { return Verdict::Drop(DropReason::Truncated) };
+        self.see(frame);
+        let (wish, _) = access::inspect(&frame, port, self.tables, self.now);
+        self.wish(wish, &frame, port, self.frame.len() - TAG_LEN)
     }
 
-    fn wish(&mut self, wish: Wish, port: &Port, len: usize) -> Verdict {
+    fn wish(&mut self, wish: Wish, frame: &Frame<'_>, port: &Port, len: usize) -> Verdict {
         if !matches!(wish, Wish::Drop(_)) {
-            let mac = Addresses::of(self.frame).map_or(port.mac, Addresses::src_mac);
-            self.trace.push(Step::SourceAccepted { mac });
+            self.trace.push(Step::SourceAccepted { mac: frame.src() });
         }
         if matches!(wish, Wish::Unicast(_) | Wish::Flood)
             && let Err(reason) = self.policy(port.port, Direction::Out)
@@ -139,7 +140,7 @@ impl<'a> Tracer<'a> {
         }
         match wish {
             Wish::Unicast(to) | Wish::ToOwner(to) => self.resolve(Key::new(port.vn, to), len, From::Local),
-            Wish::Flood => self.flood(port.vn, self.frame, true),
+            Wish::Flood => self.flood(port.vn, true),
             Wish::Announce(kind, _) => {
                 self.trace.push(Step::Announces { kind });
                 Verdict::Consumed
@@ -160,8 +161,8 @@ impl<'a> Tracer<'a> {
 
     /// What the policy of a port's VM says of the frame. Whether its rate is used up is not to be seen here.
     fn policy(&mut self, port: PortIdx, direction: Direction) -> Result<(), DropReason> {
-        let frame = self.frame.get(self.inner.0..self.inner.1).unwrap_or_default();
-        let Some(judged) = self.tables.ports.judge(port, frame, direction) else { return Ok(()) };
+        let traffic = self.tenant.as_ref().and_then(|frame| Traffic::of(frame, direction));
+        let Some(judged) = self.tables.ports.judge(port, traffic.as_ref()) else { return Ok(()) };
         self.trace.push(Step::Policy { port, judged });
         match judged.verdict {
             policy::Verdict::Allow => Ok(()),
@@ -174,24 +175,27 @@ impl<'a> Tracer<'a> {
             Resolution::Arp(reply) => (reply.spa.into(), Some(reply.sha), Verdict::Answered),
             Resolution::Nd(advert) => (advert.target.into(), advert.tlla, Verdict::Answered),
             Resolution::Wait { ask, .. } => (ask.target, None, Verdict::Waits),
-            Resolution::Flood { ask } => (ask.target, None, self.flood(ask.vn, self.frame, true)),
+            Resolution::Flood { ask } => (ask.target, None, self.flood(ask.vn, true)),
         };
         self.trace.push(Step::AsksFor { target, owner });
         verdict
     }
 
-    fn flood(&self, vn: VnIdx, frame: &[u8], to_tunnels: bool) -> Verdict {
-        if to_tunnels && let Err(reason) = check_word(self.tables, self.ingress, frame) {
+    fn flood(&self, vn: VnIdx, to_tunnels: bool) -> Verdict {
+        let word = self.tenant.as_ref().and_then(guard::word);
+        if to_tunnels && let Err(reason) = check_word(self.tables, self.ingress, word) {
             return Verdict::Drop(reason);
         }
-        match destinations(self.tables, vn, self.ingress, frame, to_tunnels).count() {
+        match destinations(self.tables, vn, self.ingress, word, to_tunnels).count() {
             0 => Verdict::Drop(DropReason::NoReceiver),
             n => Verdict::Replicated(n),
         }
     }
 
     fn follow_uplink(&mut self, uplink: &Uplink) -> Verdict {
-        self.parsed(self.frame);
+        if let Some(a) = Addresses::of(self.frame) {
+            self.parsed(a.dst_mac(), a.src_mac(), a.ethertype);
+        }
         let c = overlay::classify(self.frame, true, uplink, self.tables, &mut None);
         let (vn, dst, outer) = match (c.kind, c.inner) {
             (Kind::Drop(reason), _) => return Verdict::Drop(reason),
@@ -201,21 +205,19 @@ impl<'a> Tracer<'a> {
         let inner = self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
         self.trace.push(Step::Outer { sender: outer.src, ttl: outer.ttl });
         self.trace.push(Step::VnFound { vn, vni: outer.vni });
-        self.inner = (outer.inner_offset, outer.inner_end);
-        if c.untag
-            && membership(inner) == Membership::Priority
-            && let Some(room) = self.room.take()
-        {
-            self.trace.push(Step::Untagged);
-            self.frame = untagged(inner, room);
-            self.inner = (0, self.frame.len());
-        }
-        let inner = self.frame.get(self.inner.0..self.inner.1).unwrap_or_default();
-        self.see(inner);
+        let inner = match self.room.take() {
+            Some(room) if c.untag && membership(inner) == Membership::Priority => {
+                self.trace.push(Step::Untagged);
+                untagged(inner, room)
+            }
+            _ => inner,
+        };
+        let Ok(frame) = Frame::read(inner) else { return Verdict::Drop(DropReason::InnerTruncated) };
+        self.see(frame);
         if c.kind == Kind::Group {
-            return self.flood(vn, inner, false);
+            return self.flood(vn, false);
         }
-        self.resolve(Key::new(vn, dst), self.inner.1 - self.inner.0, From::outer(&outer))
+        self.resolve(Key::new(vn, dst), inner.len(), From::outer(&outer))
     }
 
     fn underlay(&self, uplink: &Uplink) -> Verdict {
