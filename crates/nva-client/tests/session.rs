@@ -1,5 +1,4 @@
 //! The NVA client against a real gRPC server on the loopback.
-#![cfg(feature = "session")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,8 +7,8 @@ use std::time::Duration;
 use godwit_api::v1::nva_session_server::{NvaSession, NvaSessionServer};
 use godwit_api::v1::{AdminResponse, NvaMessage, NveMessage, nve_message::Kind};
 use godwit_api::{SessionDown, tonic};
-use godwit_control::{NvaClient, SessionConfig, SessionEvent};
 use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_nva_client::{NvaClient, SessionConfig, SessionEvent};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;

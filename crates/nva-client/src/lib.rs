@@ -1,7 +1,7 @@
 //! The NVA client: keeps one stream to an NVA open and carries messages both ways.
 //!
-//! It knows nothing of what the messages mean. [`NvaClient`] belongs to the loop that owns the
-//! [`Nve`](crate::Nve); a task beside it does the network's part. Four rules:
+//! It knows nothing of what the messages mean. [`NvaClient`] belongs to the loop that owns control
+//! (`godwit-control`'s `Nve`); a task beside it does the network's part. Four rules:
 //!
 //! * Nothing crosses sessions. What the owner said before it heard that a session was lost is never
 //!   sent on the next one: messages carry the number of the session that they were meant for.
@@ -11,6 +11,7 @@
 //!   keeps its order; a question is as good later, since its answer is what the directory has by then.
 //! * Nothing ends it but its drop. Whatever goes wrong is a lost session and another attempt, soon at
 //!   first, because an NVA that restarts must not keep a data center waiting.
+#![forbid(unsafe_code)]
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::pin;
