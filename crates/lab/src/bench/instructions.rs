@@ -23,7 +23,7 @@ use super::report;
 use super::report::Conditions;
 use crate::cmd;
 
-/// Passes over a burst that are functions of their own; the second has the first one's frames.
+/// Pipeline stages that are functions of their own; the second has the first one's frames.
 const STAGES: [&str; 2] = ["look", "apply"];
 
 /// What frames of a row take in one build.
@@ -100,7 +100,7 @@ fn worker(file: &Path, program: &Path) -> Result<Counts> {
 struct Counts {
     /// Instructions in each function itself.
     functions: HashMap<String, u64>,
-    /// Calls of the first pass.
+    /// Calls of the first stage.
     bursts: u64,
 }
 
@@ -147,7 +147,7 @@ impl Counts {
     }
 }
 
-/// The function is that pass over a burst of frames from VMs or from an uplink.
+/// The function is that stage for a burst of frames from VMs or from an uplink.
 fn is_stage(function: &str, stage: &str) -> bool {
     ["access", "overlay"].iter().any(|file| function == format!("godwit_pipeline::{file}::{stage}"))
 }
@@ -174,7 +174,7 @@ pub fn text(outcomes: &[Outcome]) -> String {
         table.add_row(begin.into_iter().chain(stages).chain(end));
     }
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    format!("Instructions for a frame in the switch itself, by pass over its burst.\n{table}")
+    format!("Instructions for a frame in the switch itself, by pipeline stage.\n{table}")
 }
 
 /// Writes the results as JSON.

@@ -14,7 +14,7 @@
 //! | `beside` | two rows in turn, for what is promised of their quotient |
 //! | `updates`, `directory` | locations that change under load |
 //! | `storm` | a VM that scans beside VMs that do not |
-//! | `passes` | what each pass over a burst costs |
+//! | `stages` | what each pipeline stage costs |
 //! | `instructions` | instructions of a frame, beside another build's |
 //! | `stillness` | what the machine itself does to a thread that never waits |
 //! | `memory` | hugepages |
@@ -28,10 +28,10 @@ pub mod godwit;
 pub mod instructions;
 pub mod memory;
 pub mod ovs;
-pub mod passes;
 pub mod peer;
 pub mod plan;
 pub mod report;
+pub mod stages;
 pub mod stats;
 pub mod stillness;
 pub mod storm;
@@ -89,13 +89,13 @@ pub struct Bench {
     /// resolves addresses by the directory
     #[arg(long, conflicts_with_all = ["updates", "cases", "pcap", "quick", "ends"])]
     pub storm: bool,
-    /// Instead of comparing rows, what each pass over a burst costs in them; wants a switch that was built to
-    /// measure that (cargo build --release --features passes)
+    /// Instead of comparing rows, what each pipeline stage costs in them; wants a switch that was built to
+    /// measure that (cargo build --release --features stage-meter)
     #[arg(long, conflicts_with_all = ["updates", "storm", "pcap"])]
-    pub passes: bool,
+    pub stages: bool,
     /// Instead of speeds, the instructions that a frame takes, counted by valgrind: the same on each run, however busy
     /// the machine is
-    #[arg(long, conflicts_with_all = ["updates", "storm", "pcap", "passes"])]
+    #[arg(long, conflicts_with_all = ["updates", "storm", "pcap", "stages"])]
     pub instructions: bool,
     /// With --instructions: count them in this switch first, for comparison
     #[arg(long, value_name = "FILE", requires = "instructions")]
@@ -147,8 +147,8 @@ impl Bench {
         if self.storm {
             return self.storm(&site);
         }
-        if self.passes {
-            return self.passes(&site, &rows);
+        if self.stages {
+            return self.stages(&site, &rows);
         }
         let (mut outcomes, start) = (Vec::new(), Instant::now());
         for (n, row) in rows.iter().enumerate() {
@@ -216,12 +216,12 @@ impl Bench {
         Ok(true)
     }
 
-    fn passes(&self, site: &Site, rows: &[Row]) -> Result<bool> {
+    fn stages(&self, site: &Site, rows: &[Row]) -> Result<bool> {
         let window = Duration::from_millis(self.window_ms.into());
-        let outcomes = passes::measure(site, rows, self.rounds, window)?;
-        println!("{}", passes::text(&outcomes));
+        let outcomes = stages::measure(site, rows, self.rounds, window)?;
+        println!("{}", stages::text(&outcomes));
         if let Some(path) = &self.json {
-            passes::write(path, &outcomes, &self.conditions(site))?;
+            stages::write(path, &outcomes, &self.conditions(site))?;
         }
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! Where the cycles of a burst go, pass by pass: for builds with the feature `passes`, which benchmarks make.
+//! The stage meter: where the cycles of a burst go. For builds with the feature `stage-meter`, which benchmarks make.
 //!
 //! Reading the counter costs as much as a frame does. So the switch as it ships has none of this: its [`Meter`] is
 //! [`NoMeter`], which has no size, and what it is told compiles to nothing.
@@ -12,11 +12,11 @@ use crate::io::Io;
 pub enum Stage {
     /// Polling a queue that brought frames, and those before it that brought none.
     Receive,
-    /// Pass one: headers, keys, prefetch of locations. What a device put into memory is asked for here, too.
+    /// First stage of the pipeline: headers, keys, prefetch of locations, and of what a device put into memory.
     Look,
-    /// Pass two: locations, outer headers.
+    /// Second stage of the pipeline: locations, outer headers.
     Apply,
-    /// Frames go to their outboxes, and those that need more go the long way.
+    /// Frames go to their outboxes, and those that need more take the cold path.
     Emit,
     /// Outboxes to transmit queues.
     Send,
@@ -56,11 +56,11 @@ impl From<Pass> for Stage {
 pub type Ticks = [u64; Stage::ALL.len()];
 
 /// What a worker of this build has.
-#[cfg(feature = "passes")]
+#[cfg(feature = "stage-meter")]
 pub type Meter = TickMeter;
 
 /// What a worker of this build has.
-#[cfg(not(feature = "passes"))]
+#[cfg(not(feature = "stage-meter"))]
 pub type Meter = NoMeter;
 
 /// Splits time among the stages: each is told to have ended, and gets what passed since the one before.
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    #[cfg(not(feature = "passes"))]
+    #[cfg(not(feature = "stage-meter"))]
     #[test]
     fn the_switch_as_it_ships_has_no_meter() {
         assert_eq!(size_of::<Meter>(), 0);

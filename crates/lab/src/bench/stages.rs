@@ -1,5 +1,5 @@
-//! Where the cycles of a frame go: a switch that was built to measure its passes over a burst carries a row's frames by
-//! itself.
+//! Where the cycles of a frame go: a switch that was built to measure its pipeline stages carries a row's frames
+//! by itself.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -27,8 +27,8 @@ pub struct Outcome {
     pub row: String,
     /// Millions of frames a second of the switch that measures itself, median of the rounds.
     pub mpps: f64,
-    /// Ticks of the time stamp counter a frame, by pass: medians of the rounds.
-    pub passes: Vec<(String, f64)>,
+    /// Ticks of the time stamp counter a frame, by pipeline stage: medians of the rounds.
+    pub stages: Vec<(String, f64)>,
 }
 
 /// Measures the rows, one after the other.
@@ -56,15 +56,15 @@ fn measure_row(site: &Site, row: Row, rounds: u32, window: Duration) -> Result<O
         let perf = switch.perf(false)?;
         ensure!(
             !perf.stages.is_empty(),
-            "{} does not measure its passes: build it with --features passes",
+            "{} does not measure its stages: build it with --features stage-meter",
             site.godwit.display()
         );
         taken.push(by_frame(&perf));
     }
     let names = taken.first().into_iter().flatten().map(|(name, _)| name.clone());
     let middle = |at: usize| median(&taken.iter().map(|t| t[at].1).collect::<Vec<f64>>()).unwrap_or_default();
-    let passes = names.enumerate().map(|(at, name)| (name, middle(at))).collect();
-    Ok(Outcome { row: row.to_string(), mpps: median(&rates).unwrap_or_default(), passes })
+    let stages = names.enumerate().map(|(at, name)| (name, middle(at))).collect();
+    Ok(Outcome { row: row.to_string(), mpps: median(&rates).unwrap_or_default(), stages })
 }
 
 /// Ticks for each frame that came in.
@@ -73,21 +73,21 @@ fn by_frame(perf: &WorkerPerf) -> Vec<(String, f64)> {
     perf.stages.iter().map(|s| (s.name.clone(), s.ticks as f64 / frames)).collect()
 }
 
-/// A row a line, a pass a column.
+/// A row a line, a stage a column.
 pub fn text(outcomes: &[Outcome]) -> String {
     let Some(first) = outcomes.first() else { return String::new() };
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
-    let names = first.passes.iter().map(|(name, _)| name.as_str());
+    let names = first.stages.iter().map(|(name, _)| name.as_str());
     table.set_header(["row", "Mpps"].into_iter().chain(names).chain(["all"]));
     for o in outcomes {
-        let all: f64 = o.passes.iter().map(|(_, ticks)| ticks).sum();
-        let passes = o.passes.iter().map(|(_, ticks)| format!("{ticks:.1}"));
+        let all: f64 = o.stages.iter().map(|(_, ticks)| ticks).sum();
+        let stages = o.stages.iter().map(|(_, ticks)| format!("{ticks:.1}"));
         let begin = [o.row.clone(), format!("{:.2}", o.mpps)];
-        table.add_row(begin.into_iter().chain(passes).chain([format!("{all:.1}")]));
+        table.add_row(begin.into_iter().chain(stages).chain([format!("{all:.1}")]));
     }
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    format!("Ticks of the time stamp counter for a frame, by pass over its burst.\n{table}")
+    format!("Ticks of the time stamp counter for a frame, by pipeline stage.\n{table}")
 }
 
 /// Writes the results as JSON.
@@ -95,7 +95,7 @@ pub fn text(outcomes: &[Outcome]) -> String {
 /// # Errors
 /// Where the file cannot be written.
 pub fn write(path: &Path, outcomes: &[Outcome], conditions: &Conditions) -> Result<()> {
-    report::write_pretty(path, &json!({ "passes": outcomes, "conditions": conditions }))
+    report::write_pretty(path, &json!({ "stages": outcomes, "conditions": conditions }))
 }
 
 #[cfg(test)]
@@ -113,9 +113,9 @@ mod tests {
             stages: vec![stage("look", 1000), stage("apply", 2050)],
             ..WorkerPerf::default()
         };
-        let passes = by_frame(&perf);
-        assert_eq!(passes, [("look".to_owned(), 10.0), ("apply".to_owned(), 20.5)]);
-        let text = text(&[Outcome { row: "encap-v4/60/1".into(), mpps: 30.0, passes }]);
+        let stages = by_frame(&perf);
+        assert_eq!(stages, [("look".to_owned(), 10.0), ("apply".to_owned(), 20.5)]);
+        let text = text(&[Outcome { row: "encap-v4/60/1".into(), mpps: 30.0, stages }]);
         let row = text.lines().find(|line| line.contains("encap-v4/60/1")).expect("the row has a line");
         let words: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(words, ["encap-v4/60/1", "30.00", "10.0", "20.5", "30.5"]);

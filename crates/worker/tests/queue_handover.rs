@@ -11,7 +11,7 @@ use godwit_wire::{Instant, Mac, Vni};
 use godwit_worker::command::{Command, Mailbox, Order, Reply, TxPath};
 use godwit_worker::mem::{MemIo, MemQueue};
 use godwit_worker::outbox::OUTBOX;
-use godwit_worker::pass::{Baton, PATIENCE, Pass, Progress};
+use godwit_worker::queue_handover::{Baton, PATIENCE, Progress, QueueHandover};
 use godwit_worker::worker::Worker;
 use proptest::prelude::*;
 
@@ -58,7 +58,7 @@ impl Scene {
             s.know_both(w);
             let own = by == w;
             let tx = if own { TxPath::Own(s.tx.clone()) } else { TxPath::Relay(relays[by].clone()) };
-            s.order(w, Command::AttachTx { port: B, tx, takes: None, outbox: Vec::with_capacity(OUTBOX) });
+            s.order(w, Command::AttachTx { port: B, tx, offloads: None, outbox: Vec::with_capacity(OUTBOX) });
             if own {
                 s.order(w, Command::ServeRelay { port: B, relay: relays[w].clone() });
             }
@@ -86,14 +86,14 @@ impl Scene {
     }
 
     /// Sends A's queue along a route of workers.
-    fn pass(&mut self, route: &[usize]) {
+    fn hand_over(&mut self, route: &[usize]) {
         self.batons = route[1..].iter().map(|_| Arc::new(ArrayQueue::new(1))).collect();
         self.progress = Arc::default();
         for (i, &w) in route.iter().enumerate().rev() {
             let (from, to) = (i.checked_sub(1), self.batons.get(i).cloned());
             let from = from.map(|i| self.batons[i].clone());
             let progress = self.progress.clone();
-            self.order(w, Command::PassRx(Pass { port: A, queue: 0, from, to, progress }));
+            self.order(w, Command::HandOver(QueueHandover { port: A, queue: 0, from, to, progress }));
         }
     }
 
@@ -110,10 +110,10 @@ impl Scene {
         }
     }
 
-    /// Ends the pass everywhere: nobody has kept the queue.
+    /// Ends the handover everywhere: nobody has kept the queue.
     fn end(&mut self) {
         for w in 0..self.workers.len() {
-            self.order(w, Command::EndPass { port: A, queue: 0 });
+            self.order(w, Command::EndHandover { port: A, queue: 0 });
             self.step(w);
             let Some(Reply::Rx { rx, .. }) = self.boxes[w].replies.pop() else { panic!("an answer") };
             assert!(rx.is_none(), "worker {w} kept the queue");
@@ -126,7 +126,7 @@ fn r13_a_queue_waits_for_what_its_worker_received() {
     let mut s = Scene::new(&[0, 1], 4);
     (0..20).for_each(|n| assert!(s.rx.put(frame(n))));
     s.step(0);
-    s.pass(&[0, 1]);
+    s.hand_over(&[0, 1]);
     (20..30).for_each(|n| assert!(s.rx.put(frame(n))));
     for _ in 0..3 {
         s.step(0);
@@ -149,7 +149,7 @@ fn r13_a_device_that_takes_nothing_keeps_no_queue_waiting() {
     let mut s = Scene::new(&[0, 1], 4);
     (0..20).for_each(|n| assert!(s.rx.put(frame(n))));
     s.step(0);
-    s.pass(&[0, 1]);
+    s.hand_over(&[0, 1]);
     s.step(0);
     assert!(!s.progress.is_done());
     s.now += PATIENCE.0;
@@ -164,9 +164,9 @@ fn r13_a_pass_that_is_called_off_gives_the_queue_back() {
     let mut s = Scene::new(&[0, 1], 4);
     (0..20).for_each(|n| assert!(s.rx.put(frame(n))));
     s.step(0);
-    s.pass(&[0, 1]);
+    s.hand_over(&[0, 1]);
     s.step(0);
-    s.order(0, Command::EndPass { port: A, queue: 0 });
+    s.order(0, Command::EndHandover { port: A, queue: 0 });
     s.step(0);
     let Some(Reply::Rx { rx: Some(rx), .. }) = s.boxes[0].replies.pop() else { panic!("the queue") };
     s.order(0, Command::AttachRx { port: A, queue: 0, rx });
@@ -200,7 +200,7 @@ proptest! {
         let mut sent = 0;
         for (i, &(what, n)) in doings.iter().enumerate() {
             if i == start {
-                s.pass(route);
+                s.hand_over(route);
             }
             match what {
                 0..5 => s.step(usize::from(what) % 3),
@@ -213,7 +213,7 @@ proptest! {
             }
         }
         if start >= doings.len() {
-            s.pass(route);
+            s.hand_over(route);
         }
         for _ in 0..2000 {
             (0..3).for_each(|w| s.step(w));

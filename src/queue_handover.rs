@@ -1,7 +1,7 @@
 //! Receive queues that change workers while traffic runs.
 //!
 //! Everyone who takes part is told before the worker that polls the queue is, so that the queue is on its
-//! way for no longer than the workers need (see `godwit_worker::pass`); control only watches. No frame is
+//! way for no longer than the workers need (see `godwit_worker::queue_handover`); control only watches. No frame is
 //! lost in the switch or overtaken by a later one of its queue. Frames in a hold are not waited for.
 
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use godwit_dpdk::RxQueue;
 use godwit_tables::update::PortIdx;
 use godwit_worker::command::{Command, Reply};
 use godwit_worker::dpdk::DpdkIo;
-use godwit_worker::pass::{Baton, Pass, Progress};
+use godwit_worker::queue_handover::{Baton, Progress, QueueHandover};
 
 use crate::placement;
 use crate::switch::{Shared, Switch};
 
 /// How often control looks whether a queue has arrived.
 const LOOK: Duration = Duration::from_millis(1);
-/// So often before it calls the pass off.
+/// So often before it calls the handover off.
 const LOOKS: u32 = 2000;
 
 /// Lets another worker poll one receive queue.
 ///
 /// # Errors
 /// An unknown port, queue or worker, another change under way, or workers that do not answer.
-pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> anyhow::Result<String> {
+pub async fn hand_over(switch: &Shared, name: &str, queue: u16, to: usize) -> anyhow::Result<String> {
     let (port, from) = {
         let mut s = switch.borrow_mut();
         if to >= s.workers.len() {
@@ -49,7 +49,7 @@ pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> anyhow:
         }
         let (port, devargs) = (device.number, device.devargs.clone());
         s.devices.begin(name, &devargs)?;
-        if let Err(e) = s.devices.begin_pass() {
+        if let Err(e) = s.devices.begin_handover() {
             s.devices.end(name);
             return Err(e);
         }
@@ -57,7 +57,7 @@ pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> anyhow:
     };
     let result = carry_out(switch, port, queue, from, to).await;
     let mut s = switch.borrow_mut();
-    s.devices.end_pass();
+    s.devices.end_handover();
     s.devices.end(name);
     let late = result.with_context(|| format!("{name}:{queue}"))?;
     let polled = s.devices.polled(port, queue, to);
@@ -70,15 +70,15 @@ pub async fn pass(switch: &Shared, name: &str, queue: u16, to: usize) -> anyhow:
 /// Lets another worker poll all receive queues of a port.
 ///
 /// # Errors
-/// As of [`pass`].
-pub async fn pass_all(switch: &Shared, name: &str, to: usize) -> anyhow::Result<String> {
+/// As of [`hand_over`].
+pub async fn hand_over_all(switch: &Shared, name: &str, to: usize) -> anyhow::Result<String> {
     let queues: Vec<u16> = {
         let s = switch.borrow();
         let device = s.devices.by_name(name).ok_or_else(|| s.no_port(name))?;
         device.polled_by.iter().map(|q| q.0).collect()
     };
     for queue in queues {
-        pass(switch, name, queue, to).await?;
+        hand_over(switch, name, queue, to).await?;
     }
     Ok(format!("worker {to} polls port {name}"))
 }
@@ -96,7 +96,7 @@ async fn carry_out(
     route.push(to);
     let batons: Vec<Baton<DpdkIo>> = route[1..].iter().map(|_| Arc::new(ArrayQueue::new(1))).collect();
     let progress = Arc::new(Progress::default());
-    let leg = |i: usize| Pass {
+    let leg = |i: usize| QueueHandover {
         port,
         queue,
         from: i.checked_sub(1).map(|i| batons[i].clone()),
@@ -104,11 +104,11 @@ async fn carry_out(
         progress: progress.clone(),
     };
     for (i, &worker) in route.iter().enumerate().skip(1) {
-        switch.borrow_mut().workers[worker].order(Command::PassRx(leg(i)));
+        switch.borrow_mut().workers[worker].order(Command::HandOver(leg(i)));
     }
     // Who will receive the queue waits for it before it is let go.
     Switch::settled(switch).await;
-    switch.borrow_mut().workers[from].order(Command::PassRx(leg(0)));
+    switch.borrow_mut().workers[from].order(Command::HandOver(leg(0)));
     for _ in 0..LOOKS {
         if progress.is_done() {
             break;
@@ -125,7 +125,7 @@ async fn carry_out(
     bail!("the workers did not hand the queue over; worker {from} polls it as before")
 }
 
-/// Ends the pass at everyone who took part; the queue, if it did not arrive.
+/// Ends the handover at everyone who took part; the queue, if it did not arrive.
 async fn end(
     switch: &Shared,
     port: PortIdx,
@@ -135,7 +135,7 @@ async fn end(
 ) -> Option<RxQueue> {
     let asked: Vec<_> = {
         let mut s = switch.borrow_mut();
-        route.iter().map(|&w| s.workers[w].ask(Command::EndPass { port, queue })).collect()
+        route.iter().map(|&w| s.workers[w].ask(Command::EndHandover { port, queue })).collect()
     };
     let mut stranded = None;
     for answer in asked {

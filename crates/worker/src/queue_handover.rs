@@ -25,7 +25,7 @@ pub type Baton<I> = Arc<ArrayQueue<<I as Io>::Rx>>;
 const DONE: u8 = 1;
 const LATE: u8 = 2;
 
-/// How far a pass has come; shared by all who take part.
+/// How far a handover has come; shared by all who take part.
 #[derive(Default, Debug)]
 pub struct Progress(AtomicU8);
 
@@ -50,8 +50,8 @@ impl Progress {
     }
 }
 
-/// A worker's part in a pass. Control keeps clones of what is shared, so that a worker frees nothing.
-pub struct Pass<I: Io> {
+/// A worker's part in the handover of a queue. Control keeps clones of what is shared, so that a worker frees nothing.
+pub struct QueueHandover<I: Io> {
     /// The port.
     pub port: PortIdx,
     /// The queue's number at the port.
@@ -64,9 +64,9 @@ pub struct Pass<I: Io> {
     pub progress: Arc<Progress>,
 }
 
-/// A pass at a worker that takes part in it.
+/// A handover at a worker that takes part in it.
 pub(crate) struct Leg<I: Io> {
-    pub pass: Pass<I>,
+    pub handover: QueueHandover<I>,
     /// The queue, while it is here.
     pub rx: Option<I::Rx>,
     /// When the patience ends.
