@@ -13,9 +13,17 @@ use crate::tree::Tree;
 const CORES: [&str; 6] =
     ["godwit-wire", "godwit-model", "godwit-packet", "godwit-tables", "godwit-pipeline", "godwit-control"];
 
-/// Crates that know nothing of DPDK, beside the cores.
-const WITHOUT_DPDK: [&str; 6] =
-    ["godwit-worker", "godwit-api", "godwit-nva", "godwit-nva-client", "godwit-ctl", "godwit-testkit"];
+/// Crates that know nothing of DPDK, beside the cores; bench has it for its tests only.
+const WITHOUT_DPDK: [&str; 8] = [
+    "godwit-worker",
+    "godwit-api",
+    "godwit-nva",
+    "godwit-nva-client",
+    "godwit-ctl",
+    "godwit-testkit",
+    "godwit-lab",
+    "godwit-bench",
+];
 
 /// Crates that bind DPDK.
 const DPDK: [&str; 2] = ["dpdk-sys", "godwit-dpdk"];

@@ -15,10 +15,10 @@ use godwit_api::v1;
 use godwit_api::v1::nva_message::Kind as Down;
 use godwit_api::v1::nva_session_server::{NvaSession, NvaSessionServer};
 use godwit_api::v1::nve_message::Kind as Up;
+use godwit_lab::netns;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::ends::LOCAL_IP;
-use crate::netns;
+use crate::ends::LOCAL_IP;
 
 /// Messages that may wait for the switch; whoever sends more waits with them.
 const QUEUE: usize = 4096;

@@ -15,9 +15,9 @@ use anyhow::Result;
 use serde::{Serialize, Serializer};
 
 use self::switch::{MEMORY_MB, Switch, Window};
-use super::peer::Site;
-use super::stats::{Rates, median};
-use super::{SETTLE, memory, stillness};
+use crate::peer::{SETTLE, Site};
+use crate::stats::{Rates, median};
+use crate::{memory, stillness};
 
 /// What a port may ask the directory in a second, as the switch has it where nobody configures it.
 const QUESTIONS: f64 = 50.0;

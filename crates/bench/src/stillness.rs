@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn gaps_are_counted_for_as_long_as_asked() {
-        let core = crate::bench::peer::Cores::online().unwrap().main();
+        let core = crate::peer::Cores::online().unwrap().main();
         let gaps = watch(core, core, Duration::from_millis(20)).unwrap();
         assert!(gaps.seconds >= 0.02 && gaps.long_own <= gaps.long, "{gaps:?}");
         assert!(watch(100_000, core, Duration::from_millis(1)).is_err());

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use godwit_lab::cmd;
+use godwit_lab::lab::process::Process;
 
-use super::ends::{self, Ends, NEXT_HOP, PLAYER_MAC, VNI};
-use super::peer::{Measured, Peer, Site};
-use crate::cmd;
-use crate::lab::process::Process;
+use crate::ends::{self, Ends, NEXT_HOP, PLAYER_MAC, VNI};
+use crate::peer::{Measured, Peer, Site};
 
 const VSWITCHD: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";

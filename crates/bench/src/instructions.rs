@@ -12,16 +12,16 @@ use std::{fs, thread};
 use anyhow::{Context, Result, ensure};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
+use godwit_lab::cmd;
 use serde::Serialize;
 use serde_json::json;
 
-use super::ends::Ends;
-use super::godwit::Godwit;
-use super::peer::Site;
-use super::plan::Row;
-use super::report;
-use super::report::Conditions;
-use crate::cmd;
+use crate::ends::Ends;
+use crate::godwit::Godwit;
+use crate::peer::Site;
+use crate::plan::Row;
+use crate::report;
+use crate::report::Conditions;
 
 /// Pipeline stages that are functions of their own; the second has the first one's frames.
 const STAGES: [&str; 2] = ["look", "apply"];

@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::ends::Ends;
-use super::godwit::{self, Godwit};
-use super::peer::{Peer, Site};
-use super::plan::{Case, Row};
-use super::stats::{Rates, rounded};
-use super::testpmd::{self, Testpmd};
-use super::{SETTLE, memory};
+use crate::ends::Ends;
+use crate::godwit::{self, Godwit};
+use crate::memory;
+use crate::peer::{Peer, SETTLE, Site};
+use crate::plan::{Case, Row};
+use crate::stats::{Rates, rounded};
+use crate::testpmd::{self, Testpmd};
 
 /// A row and the one that it is compared with.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -113,7 +113,7 @@ pub fn measure(sites: [&Site; 2], pair: &Pair, rounds: u32, window: Duration) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::plan;
+    use crate::plan;
 
     #[test]
     fn what_is_promised_is_compared_with_the_next_simpler_row() {

@@ -9,9 +9,9 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::beside::{self, Ratio};
-use super::plan::Row;
-use super::stats::{Rates, rounded};
+use crate::beside::{self, Ratio};
+use crate::plan::Row;
+use crate::stats::{Rates, rounded};
 
 /// What a row gave.
 pub struct Outcome {
@@ -200,7 +200,7 @@ pub fn write_json(path: &Path, rows: &[Outcome], ratios: &[Ratio], conditions: &
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn write_updates(path: &Path, outcome: &super::updates::Outcome, conditions: &Conditions) -> Result<()> {
+pub fn write_updates(path: &Path, outcome: &crate::updates::Outcome, conditions: &Conditions) -> Result<()> {
     write_pretty(path, &json!({ "updates": outcome, "conditions": conditions }))
 }
 
@@ -208,7 +208,7 @@ pub fn write_updates(path: &Path, outcome: &super::updates::Outcome, conditions:
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn write_storm(path: &Path, outcome: &super::storm::Outcome, conditions: &Conditions) -> Result<()> {
+pub fn write_storm(path: &Path, outcome: &crate::storm::Outcome, conditions: &Conditions) -> Result<()> {
     write_pretty(path, &json!({ "storm": outcome, "conditions": conditions }))
 }
 
@@ -225,7 +225,7 @@ pub fn write_pretty(path: &Path, value: &Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::plan;
+    use crate::plan;
 
     fn outcome(name: &str, godwit: f64) -> Outcome {
         let row = plan::select(&[], name).unwrap()[0];

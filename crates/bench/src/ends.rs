@@ -1,7 +1,7 @@
 //! The two ends that every contender gets: a device that plays a capture without end, and `net_null` that takes
 //! everything and sends nothing (`no-rx`).
 //!
-//! What plays is `net_null` with `godwit-replay` loaded before the contender's own libraries, or DPDK's `net_pcap`
+//! What plays is `net_null` with this package's library loaded before the contender's own, or DPDK's `net_pcap`
 //! (`infinite_rx`), which has a buffer of 2 KiB for each frame and reads them in turn: with a long capture its
 //! reading is most of what is measured then.
 
@@ -11,12 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use godwit_lab::random::Dice;
 use godwit_testkit::frames::{self, Vxlan};
 use godwit_wire::{Mac, Vni};
 
-use super::peer::{Player, Site};
-use super::plan::Row;
-use crate::random::Dice;
+use crate::peer::{Player, Site};
+use crate::plan::Row;
 
 /// The tenant's network.
 pub const VNI: u32 = 100;
@@ -106,7 +106,7 @@ impl Ends {
 /// Where the player is: beside this program, as cargo leaves both.
 fn replay_library() -> Result<PathBuf> {
     let path = std::env::current_exe().context("where am I?")?.with_file_name("libgodwit_replay.so");
-    let built = "build it (cargo build --release -p godwit-replay), or have net_pcap play (--ends pcap)";
+    let built = "build it (cargo build --release -p godwit-bench), or have net_pcap play (--ends pcap)";
     ensure!(path.is_file(), "{} is not there: {built}", path.display());
     Ok(path)
 }
@@ -235,7 +235,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::bench::plan::{self, Case};
+    use crate::plan::{self, Case};
 
     #[test]
     fn every_destination_and_flow_is_sent() {

@@ -12,13 +12,13 @@ use godwit_api::v1::WorkerPerf;
 use serde::Serialize;
 use serde_json::json;
 
-use super::ends::Ends;
-use super::godwit::{self, Godwit};
-use super::peer::{Peer, Site};
-use super::plan::Row;
-use super::report::Conditions;
-use super::stats::median;
-use super::{SETTLE, memory, report};
+use crate::ends::Ends;
+use crate::godwit::{self, Godwit};
+use crate::peer::{Peer, SETTLE, Site};
+use crate::plan::Row;
+use crate::report::Conditions;
+use crate::stats::median;
+use crate::{memory, report};
 
 /// What a row's frames cost.
 #[derive(Clone, Debug, Serialize)]

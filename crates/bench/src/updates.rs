@@ -13,14 +13,14 @@ use anyhow::{Context, Result, ensure};
 use godwit_api::v1;
 use serde::Serialize;
 
-use super::directory::{Book, Directory};
-use super::ends::{Ends, REMOTE_VM, VNI};
-use super::godwit::Godwit;
-use super::peer::{Peer, Site};
-use super::plan::{self, Row};
-use super::stats::{Rates, median};
-use super::stillness::{self, Gaps};
-use super::{SETTLE, godwit, memory};
+use crate::directory::{Book, Directory};
+use crate::ends::{Ends, REMOTE_VM, VNI};
+use crate::godwit::Godwit;
+use crate::peer::{Peer, SETTLE, Site};
+use crate::plan::{self, Row};
+use crate::stats::{Rates, median};
+use crate::stillness::{self, Gaps};
+use crate::{godwit, memory};
 
 /// Where the directories serve, in the namespace: one runs until the program ends.
 const REPLACING: &str = "127.0.0.1:6641";

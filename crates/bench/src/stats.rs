@@ -10,7 +10,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// To three decimals, as reports have it.
-pub(super) fn rounded(value: Option<f64>) -> Option<f64> {
+pub fn rounded(value: Option<f64>) -> Option<f64> {
     value.map(|v| (v * 1000.0).round() / 1000.0)
 }
 

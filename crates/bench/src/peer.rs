@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use godwit_lab::cmd;
+use godwit_lab::lab::cleanup;
+use godwit_lab::lab::rpc::Rpc;
 
-use crate::cmd;
-use crate::lab::cleanup;
-use crate::lab::rpc::Rpc;
+/// A contender that runs again needs so long until its caches are warm.
+pub const SETTLE: Duration = Duration::from_millis(300);
 
 /// What plays the capture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

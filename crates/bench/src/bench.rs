@@ -1,67 +1,29 @@
-//! Speed, beside others: Godwit, DPDK's own forwarding (`dpdk-testpmd`, which touches nothing) and
-//! OVS-DPDK carry the same frames between the same ends, in turn, in one run.
-//!
-//! All contenders of a row are started, and stand still (SIGSTOP) except the one that is measured. So
-//! they alternate within seconds, and a slow moment of the machine falls on all of them; a row's ratios
-//! are medians of the ratios within a round.
-//!
-//! | File | Does |
-//! |---|---|
-//! | `plan` | the rows, and their names |
-//! | `ends` | the frames, and the devices between which all carry them |
-//! | `peer` | what contenders have in common; where they run |
-//! | `godwit`, `testpmd`, `ovs` | starting each, and reading its own counters |
-//! | `beside` | two rows in turn, for what is promised of their quotient |
-//! | `updates`, `directory` | locations that change under load |
-//! | `storm` | a VM that scans beside VMs that do not |
-//! | `stages` | what each pipeline stage costs |
-//! | `instructions` | instructions of a frame, beside another build's |
-//! | `stillness` | what the machine itself does to a thread that never waits |
-//! | `memory` | hugepages |
-//! | `stats` | medians |
-//! | `report` | table and JSON |
-
-pub mod beside;
-pub mod directory;
-pub mod ends;
-pub mod godwit;
-pub mod instructions;
-pub mod memory;
-pub mod ovs;
-pub mod peer;
-pub mod plan;
-pub mod report;
-pub mod stages;
-pub mod stats;
-pub mod stillness;
-pub mod storm;
-pub mod testpmd;
-pub mod updates;
+//! The command line, and the rows in their turn.
 
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::Parser;
+use godwit_lab::cmd;
 
-use self::beside::Ratio;
-use self::ends::Ends;
-use self::godwit::Godwit;
-use self::ovs::Ovs;
-use self::peer::{Peer, Player, Site};
-use self::plan::Row;
-use self::report::{Conditions, Outcome};
-use self::testpmd::Testpmd;
-use crate::cmd;
+use crate::beside::{self, Ratio};
+use crate::ends::{self, Ends};
+use crate::godwit::{self, Godwit};
+use crate::ovs::{self, Ovs};
+use crate::peer::{self, Peer, Player, SETTLE, Site};
+use crate::plan::{self, Row};
+use crate::report::{self, Conditions, Outcome};
+use crate::testpmd::{self, Testpmd};
+use crate::{instructions, memory, stages, stats, storm, updates};
 
-/// A contender that runs again needs so long until its caches are warm.
-const SETTLE: Duration = Duration::from_millis(300);
 /// Two rows are compared the better the sooner one follows the other.
 const LONGEST_OF_A_PAIR: Duration = Duration::from_millis(600);
 
 /// Measure Godwit, DPDK's own forwarding and OVS-DPDK in turn between the same ends
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Parser)]
+#[command(name = "godwit-bench", version)]
 pub struct Bench {
     /// Only the rows with the shortest frames and one worker that show what is promised
     #[arg(long)]

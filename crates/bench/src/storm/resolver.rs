@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use godwit_lab::netns;
 use godwit_testkit::frames;
 use godwit_wire::Mac;
 use nix::sys::socket::MsgFlags;
@@ -14,8 +15,6 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-
-use crate::netns;
 
 /// From one question to the next: far below what a port may ask (R67).
 const PERIOD: Duration = Duration::from_millis(40);

@@ -8,11 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use godwit_lab::cmd;
+use godwit_lab::lab::process::Process;
 
-use super::ends::Ends;
-use super::peer::{Measured, Peer, Site};
-use crate::cmd;
-use crate::lab::process::Process;
+use crate::ends::Ends;
+use crate::peer::{Measured, Peer, Site};
 
 /// How long it may take to start, with a long capture.
 const START_PATIENCE: Duration = Duration::from_secs(60);

@@ -11,18 +11,18 @@ use anyhow::{Context, Result, ensure};
 use godwit_api::convert::ip_bytes;
 use godwit_api::v1::query::By;
 use godwit_api::v1::{self, Counter, QueuePerf};
+use godwit_lab::cmd;
+use godwit_lab::lab::process::Process;
+use godwit_lab::lab::rpc::Admin;
 use godwit_testkit::frames;
 use godwit_wire::Mac;
 
 use super::Neighbor;
 use super::resolver::Resolver;
-use crate::bench::directory::{Book, Directory};
-use crate::bench::ends::{self, NEXT_HOP, REMOTE_VM, VNI};
-use crate::bench::peer::Site;
-use crate::bench::plan::Case;
-use crate::cmd;
-use crate::lab::process::Process;
-use crate::lab::rpc::Admin;
+use crate::directory::{Book, Directory};
+use crate::ends::{self, NEXT_HOP, REMOTE_VM, VNI};
+use crate::peer::Site;
+use crate::plan::Case;
 
 /// VMs elsewhere that traffic goes to.
 const DESTINATIONS: u32 = 1_000;

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use godwit_api::v1::{self, Counter};
+use godwit_lab::cmd;
+use godwit_lab::lab::process::Process;
+use godwit_lab::lab::rpc::Admin;
 
-use super::ends::{self, Ends, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
-use super::peer::{Measured, Peer, Site};
-use super::plan::Row;
-use crate::cmd;
-use crate::lab::process::Process;
-use crate::lab::rpc::Admin;
+use crate::ends::{self, Ends, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
+use crate::peer::{Measured, Peer, Site};
+use crate::plan::Row;
 
 /// Bytes that a packet buffer takes, and the share of the memory that buffers get.
 const BUFFER: usize = 2560;
