@@ -21,7 +21,7 @@ use godwit_worker::outbox::OUTBOX;
 use crate::bonds::Legs;
 use crate::config::{Activation, PortConfig};
 use crate::devices::{Device, is_pci, queue_of};
-use crate::offloads::Verdict;
+use crate::offloads::ChecksumOffload;
 use crate::opening::{Opened, VHOST, Wanted, open};
 use crate::placement::{self, Queue};
 use crate::switch::{Shared, Switch};
@@ -46,7 +46,7 @@ pub fn attach(
     })?;
     let placed = place(switch, wanted, number, &port, rx.len() as u16)?;
     warn_of_distance(switch, wanted, &port, &placed);
-    let by_card = checksums.as_ref().is_some_and(Verdict::by_card);
+    let by_card = checksums.as_ref().is_some_and(ChecksumOffload::by_card);
     let offloads = (guest_offloads || by_card).then(SharedReceiveOffloads::default);
     if let Some(offloads) = offloads.as_ref().filter(|_| by_card) {
         offloads.set(ReceiveOffloads { checksum: true, ..ReceiveOffloads::NOTHING });
@@ -65,7 +65,7 @@ pub fn attach(
         name: wanted.name.clone(),
         receive_offloads: offloads.clone(),
         in_use: Vec::new(),
-        offloads: checksums.as_ref().map(Verdict::to_string).unwrap_or_default(),
+        offloads: checksums.as_ref().map(ChecksumOffload::to_string).unwrap_or_default(),
         devargs: wanted.devargs.clone(),
         number,
         polled_by: (0..).zip(placed.iter().copied()).collect(),

@@ -96,7 +96,7 @@ async fn carry_out(
     route.push(to);
     let batons: Vec<Baton<DpdkIo>> = route[1..].iter().map(|_| Arc::new(ArrayQueue::new(1))).collect();
     let progress = Arc::new(Progress::default());
-    let leg = |i: usize| QueueHandover {
+    let part = |i: usize| QueueHandover {
         port,
         queue,
         from: i.checked_sub(1).map(|i| batons[i].clone()),
@@ -104,11 +104,11 @@ async fn carry_out(
         progress: progress.clone(),
     };
     for (i, &worker) in route.iter().enumerate().skip(1) {
-        switch.borrow_mut().workers[worker].order(Command::HandOver(leg(i)));
+        switch.borrow_mut().workers[worker].order(Command::HandOver(part(i)));
     }
     // Who will receive the queue waits for it before it is let go.
     Switch::settled(switch).await;
-    switch.borrow_mut().workers[from].order(Command::HandOver(leg(0)));
+    switch.borrow_mut().workers[from].order(Command::HandOver(part(0)));
     for _ in 0..LOOKS {
         if progress.is_done() {
             break;

@@ -65,8 +65,8 @@ pub struct QueueHandover<I: Io> {
 }
 
 /// A handover at a worker that takes part in it.
-pub(crate) struct Leg<I: Io> {
-    pub handover: QueueHandover<I>,
+pub(crate) struct ActiveHandover<I: Io> {
+    pub order: QueueHandover<I>,
     /// The queue, while it is here.
     pub rx: Option<I::Rx>,
     /// When the patience ends.

@@ -26,7 +26,7 @@ use crate::io::{Io, QUEUES, RxQueue};
 use crate::orders::Entry;
 use crate::outbox::{OUTBOX, Outboxes};
 use crate::perf::{Iteration, Perf, QueuePerf, Work};
-use crate::queue_handover::{Leg, PATIENCE, QueueHandover};
+use crate::queue_handover::{ActiveHandover, PATIENCE, QueueHandover};
 use crate::stages::{Meter, Stage};
 
 /// Frames taken from a queue at a time.
@@ -60,7 +60,7 @@ pub struct Worker<I: Io> {
     queues: Vec<Polled<I>>,
     outboxes: Outboxes<I>,
     /// A receive queue that is handed to another worker.
-    leg: Option<Leg<I>>,
+    handover: Option<ActiveHandover<I>>,
     mailbox: Mailbox<I>,
     burst: Vec<I::Packet>,
     /// Frames that were on their way to a VM that has stopped.
@@ -128,7 +128,7 @@ impl<I: Io> Worker<I> {
             pool,
             queues: Vec::with_capacity(QUEUES),
             outboxes: Outboxes::new(),
-            leg: None,
+            handover: None,
             mailbox,
             burst: Vec::with_capacity(BURST),
             returned: Vec::with_capacity(OUTBOX),
@@ -161,7 +161,7 @@ impl<I: Io> Worker<I> {
         busy |= self.outboxes.flush(&mut self.tables.counters);
         self.meter.ended::<I>(Stage::Send);
         self.meter.close(busy);
-        if self.leg.is_some() {
+        if self.handover.is_some() {
             self.hand_on(now);
         }
         self.work.iterations += 1;
@@ -285,8 +285,9 @@ impl<I: Io> Worker<I> {
             }
             Command::HandOver(handover) => self.begin_handover(handover, now),
             Command::EndHandover { port, queue } => {
-                let leg = self.leg.take_if(|leg| leg.handover.port == port && leg.handover.queue == queue);
-                self.reply(Reply::Rx { port, queue, rx: leg.and_then(|leg| leg.rx) });
+                let active =
+                    self.handover.take_if(|active| active.order.port == port && active.order.queue == queue);
+                self.reply(Reply::Rx { port, queue, rx: active.and_then(|active| active.rx) });
             }
             Command::AttachTx { port, tx, offloads, outbox } => {
                 self.outboxes.attach(port, tx, offloads, outbox);
@@ -329,37 +330,37 @@ impl<I: Io> Worker<I> {
     fn begin_handover(&mut self, handover: QueueHandover<I>, now: Instant) {
         let rx = if handover.from.is_none() { self.let_go(handover.port, handover.queue) } else { None };
         self.outboxes.mark();
-        self.leg = Some(Leg { handover, rx, due: now + PATIENCE, over: false });
+        self.handover = Some(ActiveHandover { order: handover, rx, due: now + PATIENCE, over: false });
     }
 
     /// Hands a queue on as soon as all that should leave before it has left.
     #[cold]
     fn hand_on(&mut self, now: Instant) {
-        let Some(leg) = self.leg.as_mut().filter(|leg| !leg.over) else { return };
-        if leg.rx.is_none()
-            && let Some(rx) = leg.handover.from.as_ref().and_then(|from| from.pop())
+        let Some(active) = self.handover.as_mut().filter(|active| !active.over) else { return };
+        if active.rx.is_none()
+            && let Some(rx) = active.order.from.as_ref().and_then(|from| from.pop())
         {
-            leg.rx = Some(rx);
-            leg.due = now + PATIENCE;
+            active.rx = Some(rx);
+            active.due = now + PATIENCE;
             self.outboxes.mark();
         }
-        if leg.rx.is_none() {
+        if active.rx.is_none() {
             return;
         }
         if !self.outboxes.is_clear() {
-            if now < leg.due {
+            if now < active.due {
                 return;
             }
-            leg.handover.progress.late();
+            active.order.progress.late();
         }
-        leg.over = true;
-        let Some(rx) = leg.rx.take() else { return };
-        let QueueHandover { port, queue, .. } = leg.handover;
-        match &leg.handover.to {
+        active.over = true;
+        let Some(rx) = active.rx.take() else { return };
+        let QueueHandover { port, queue, .. } = active.order;
+        match &active.order.to {
             // Only one queue is on its way: there is room. Were there none, the queue would stay here.
-            Some(to) => leg.rx = to.push(rx).err(),
+            Some(to) => active.rx = to.push(rx).err(),
             None => {
-                leg.handover.progress.done();
+                active.order.progress.done();
                 self.queues.push(Polled { port, queue, rx, perf: QueuePerf::default() });
             }
         }
