@@ -24,7 +24,6 @@ mod records;
 mod refusals;
 #[cfg(feature = "session")]
 pub mod session;
-mod timers;
 mod unconfirmed;
 mod underlay;
 pub mod view;

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod addressing;
+mod deadlines;
 pub mod message;
 mod oper;
 mod policy;
@@ -19,6 +20,7 @@ pub use addressing::{
     Allowed, BadLearning, Bound, BoundIp, BoundKind, LEARNED_DEFAULT, LEARNED_MAX, Learning, LearningOf,
     MAX_BOUND, MAX_MACS, MAX_PREFIXES,
 };
+pub use deadlines::Deadlines;
 pub use oper::{BadOperState, OperState};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
 pub use vn::VnSettings;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use godwit_model::Deadlines;
 use godwit_wire::{Instant, Span};
 
 /// Every way carries packets of this size (RFC 8200 section 5); of IPv4 nothing smaller is believed either.
@@ -25,6 +26,8 @@ struct Path {
 #[derive(Default, Debug)]
 pub(super) struct Paths {
     paths: BTreeMap<IpAddr, Path>,
+    /// When a report is too old.
+    ends: Deadlines<IpAddr>,
 }
 
 impl Paths {
@@ -40,6 +43,7 @@ impl Paths {
             _ => {}
         }
         self.paths.insert(remote, Path { mtu, since: now });
+        self.ends.set(remote, Some(now + LIFE));
         true
     }
 
@@ -51,17 +55,17 @@ impl Paths {
     /// It is not in use any more.
     pub(super) fn forget(&mut self, remote: IpAddr) {
         self.paths.remove(&remote);
+        self.ends.set(remote, None);
     }
 
     /// When the next report is too old.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.paths.values().map(|p| p.since + LIFE).min()
+        self.ends.next()
     }
 
     /// Forgets reports that are too old, and says of whom.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<IpAddr> {
-        let old: Vec<IpAddr> =
-            self.paths.iter().filter(|(_, p)| now >= p.since + LIFE).map(|(ip, _)| *ip).collect();
+        let old = self.ends.take_due(now);
         old.iter().for_each(|ip| self.forget(*ip));
         old
     }
