@@ -4,6 +4,15 @@
 //! [`Nve`] is the whole of it without I/O: inputs and the time go in, wanted effects come out. The
 //! switch process runs it behind the NVA session; tests and the simulator run the same struct.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::cast_lossless
+    )
+)]
 
 mod announcer;
 mod barrier;

@@ -2,6 +2,15 @@
 //!
 //! No I/O and no protocol: `godwit-api` turns these into protobuf and back.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::cast_lossless
+    )
+)]
 
 mod addressing;
 mod deadlines;

@@ -45,7 +45,7 @@ impl Nve {
             return self.enter_stage(key, Lifetime { end, stage: Stage::Over }, end);
         }
         // Not all at the same time, when many were asked for at the same time.
-        let early = life.0 / 10 * u64::from((self.own_number(key) >> 24) as u8) / 256;
+        let early = life.0 / 10 * (self.own_number(key) >> 24 & 0xff) / 256;
         let watch = asked + Span(life.0 / 5 * 4 - early);
         // A life of next to nothing does not lead to a question after the other.
         let watch = watch.max(self.now + Span(ONCE.0 / 5 * 4));

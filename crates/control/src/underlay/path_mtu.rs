@@ -10,7 +10,7 @@ use godwit_model::Deadlines;
 use godwit_wire::{Instant, Span};
 
 /// Every way carries packets of this size (RFC 8200 section 5); of IPv4 nothing smaller is believed either.
-const FLOOR: u32 = 1280;
+const FLOOR: u16 = 1280;
 /// After so long a larger packet is tried again.
 const LIFE: Span = Span::from_ms(600_000);
 /// For so long after a report none with a larger value counts (RFC 8201 section 4).
@@ -34,10 +34,8 @@ impl Paths {
     /// A believable report about `remote`, whose uplink carries `uplink` bytes. False where it says nothing new
     /// or nothing possible.
     pub(super) fn told(&mut self, now: Instant, remote: IpAddr, mtu: u32, uplink: u16) -> bool {
-        if mtu < FLOOR || mtu >= u32::from(uplink) {
-            return false;
-        }
-        let mtu = mtu as u16;
+        let possible = |mtu: &u16| (FLOOR..uplink).contains(mtu);
+        let Some(mtu) = u16::try_from(mtu).ok().filter(possible) else { return false };
         match self.paths.get(&remote) {
             Some(p) if mtu > p.mtu && now.since(p.since) < NO_RAISE => return false,
             _ => {}
