@@ -2,6 +2,7 @@
 //!
 //! Nothing is to be said to the linker here: `dpdk-sys` links the shared libraries, and device drivers
 //! are plugins that EAL loads at run time.
+#![forbid(unsafe_code)]
 
 use std::process::Command;
 

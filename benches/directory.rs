@@ -3,6 +3,7 @@
 //! what a restart costs, and what memory a binding takes.
 //!
 //! One run of each, since most of it cannot be repeated on the same directory: not for small differences.
+#![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant as Clock};

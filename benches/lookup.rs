@@ -1,5 +1,6 @@
 //! The location table at 1, 1,000 and 1,000,000 entries, looked up 32 keys at a time, beside
 //! hashbrown with the same keys. Figures are for 32 lookups.
+#![forbid(unsafe_code)]
 
 use std::hint::black_box;
 use std::num::NonZeroU64;

@@ -1,6 +1,7 @@
 //! What an update costs on its way to a worker: the lock-free queue alone, and with its effect on the
 //! tables, beside a mutex around a `VecDeque`; and what a worker under load pays for updates that another core sends,
 //! 100,000 a second, beside a queue of whole orders that it looks into in every iteration.
+#![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::hint::black_box;

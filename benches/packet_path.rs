@@ -1,5 +1,6 @@
 //! Encapsulation and decapsulation over frames in memory: the pipeline that runs on mbufs, fed with
 //! bursts of 32. Figures are for 32 frames of 60 bytes (64 with FCS).
+#![forbid(unsafe_code)]
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,6 +1,7 @@
 //! What the record behind `godwitctl perf` costs: an iteration's entry, with what the system is asked once a
 //! millisecond, and the time stamp counter that one iteration in sixteen reads around its queues. A full iteration
 //! has up to 64 frames.
+#![forbid(unsafe_code)]
 
 use std::hint::black_box;
 

@@ -5,8 +5,8 @@ mod check;
 mod devices;
 mod file;
 mod flags;
-mod prefix;
 mod routes;
+mod text;
 mod underlay;
 mod uplink;
 
@@ -15,7 +15,6 @@ pub use file::{
     Activation, Config, DirectoryKind, Hugepages, Offloads, OuterChoice, PortConfig, UplinkConfig, VmConfig,
 };
 pub use flags::Flags;
-pub use prefix::Prefix;
 pub use routes::{kernel_interface, uplink_of};
 pub use underlay::{RouteSource, UnderlayConfig};
 

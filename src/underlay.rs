@@ -37,7 +37,7 @@ pub fn add_routes(switch: &mut Switch) -> anyhow::Result<()> {
                 .map_err(|(what, remedy)| anyhow!("route to {}: {what}; {remedy}", r.to))?;
             hops.push(RouteHop { uplink: number_of(switch, &config.uplinks[at].name)?, ip: Some(via.ip) });
         }
-        routes.push(Route { to: r.to.addr, len: r.to.len, hops });
+        routes.push(Route { to: r.to.addr(), len: r.to.prefix_len(), hops });
     }
     if !routes.is_empty() {
         switch.input(Input::Routes { origin: RouteOrigin::Fixed, routes });

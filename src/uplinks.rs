@@ -68,8 +68,8 @@ pub fn add(switch: &mut Switch, u: &UplinkConfig) -> anyhow::Result<()> {
 fn uplink_spec(u: &UplinkConfig, mac: Mac, mtu: u16, exception: Option<PortIdx>) -> UplinkSpec {
     UplinkSpec {
         mac,
-        v4: u.ipv4.map(|p| UplinkV4 { addr: p.addr, prefix_len: p.len, gateway: u.gateway4 }),
-        v6: u.ipv6.map(|p| UplinkV6 { addr: p.addr, prefix_len: p.len, gateway: u.gateway6 }),
+        v4: u.ipv4.map(|p| UplinkV4 { addr: p.addr(), prefix_len: p.prefix_len(), gateway: u.gateway4 }),
+        v6: u.ipv6.map(|p| UplinkV6 { addr: p.addr(), prefix_len: p.prefix_len(), gateway: u.gateway6 }),
         v6_link_local: None,
         mtu,
         exception,

@@ -1,4 +1,5 @@
 //! All tests of whole processes in one binary: each binary of its own would compile and link the same again.
+#![forbid(unsafe_code)]
 
 mod addresses;
 mod bare_metal;

@@ -1,4 +1,5 @@
 //! Compiles the protocol files without an installed protoc.
+#![forbid(unsafe_code)]
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     const FILES: [&str; 4] = ["common", "session", "admin", "operator"];

@@ -2,6 +2,7 @@
 //!
 //! Dependents with a build script of their own find DPDK's version in `DEP_DPDK_VERSION`, and where its
 //! libraries lie in `DEP_DPDK_LIBDIR`.
+#![forbid(unsafe_code)]
 
 use std::{env, path::PathBuf, process::Command};
 

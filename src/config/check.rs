@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::prefix::{host_bits, same_prefix};
+use ipnet::IpNet;
+
 use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig, routes, uplink};
 use crate::{cores, placement};
 
@@ -186,18 +187,17 @@ impl Checker<'_> {
             if let Some((k, what, remedy)) = uplink::mistake(u) {
                 return self.bad(key(k), what, remedy);
             }
-            let v4 = u.ipv4.map(|p| (IpAddr::V4(p.addr), p.len));
-            let v6 = u.ipv6.map(|p| (IpAddr::V6(p.addr), p.len));
-            for (ip, len) in v4.into_iter().chain(v6) {
-                self.locator(&key(family_key(ip)), ip, len)?;
-                if let Some(other) = overlapping(&locators, c, i, ip, len) {
-                    let what = format!("locator {ip}/{len} overlaps that of {other}");
+            for net in u.nets() {
+                let ip = net.addr();
+                self.locator(&key(family_key(ip)), net)?;
+                if let Some(other) = overlapping(&locators, c, i, net) {
+                    let what = format!("locator {net} overlaps that of {other}");
                     return self.bad(key(family_key(ip)), what, "give each uplink a prefix of its own");
                 }
                 locators.insert(ip, key(family_key(ip)));
             }
-            self.gateway(&key("gateway4"), u.gateway4.map(IpAddr::V4), v4)?;
-            self.gateway(&key("gateway6"), u.gateway6.map(IpAddr::V6), v6)?;
+            self.gateway(&key("gateway4"), u.gateway4.map(IpAddr::V4), u.ipv4.map(IpNet::V4))?;
+            self.gateway(&key("gateway6"), u.gateway6.map(IpAddr::V6), u.ipv6.map(IpNet::V6))?;
             let tenant = tenant_mtu(c, u);
             if tenant < MIN_TENANT_MTU || u.mtu > 9600 {
                 let what = format!("{} leaves {tenant} bytes for tenants' packets", u.mtu);
@@ -209,28 +209,25 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn locator(&self, key: &str, ip: IpAddr, len: u8) -> Result<(), ConfigError> {
-        let network = len < if ip.is_ipv4() { 31 } else { 127 } && host_bits(ip, len) == 0;
+    fn locator(&self, key: &str, net: IpNet) -> Result<(), ConfigError> {
+        let ip = net.addr();
+        let network = net.prefix_len() + 1 < net.max_prefix_len() && ip == net.network();
         if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || network {
-            return self.bad(
-                key,
-                format!("{ip}/{len} is no address of a host"),
-                "use the uplink's own address",
-            );
+            return self.bad(key, format!("{net} is no address of a host"), "use the uplink's own address");
         }
         Ok(())
     }
 
-    fn gateway(&self, key: &str, gw: Option<IpAddr>, own: Option<(IpAddr, u8)>) -> Result<(), ConfigError> {
+    fn gateway(&self, key: &str, gw: Option<IpAddr>, own: Option<IpNet>) -> Result<(), ConfigError> {
         let Some(gw) = gw else { return Ok(()) };
         let link_local = matches!(gw, IpAddr::V6(a) if a.is_unicast_link_local());
         match own {
             None => self.bad(key, format!("{gw} has no locator of its family"), "set the locator or drop it"),
-            Some((ip, _)) if ip == gw => {
+            Some(net) if net.addr() == gw => {
                 self.bad(key, format!("{gw} is the locator itself"), "name the router")
             }
-            Some((ip, len)) if !link_local && !same_prefix(ip, gw, len) => {
-                self.bad(key, format!("{gw} is not in {ip}/{len}"), "name a router on the link")
+            Some(net) if !link_local && !net.contains(&gw) => {
+                self.bad(key, format!("{gw} is not in {net}"), "name a router on the link")
             }
             Some(_) => Ok(()),
         }
@@ -365,21 +362,10 @@ fn family_key(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "ipv4" } else { "ipv6" }
 }
 
-/// Name of the earlier locator key whose prefix meets `ip/len`.
-fn overlapping(
-    seen: &BTreeMap<IpAddr, String>,
-    c: &Config,
-    before: usize,
-    ip: IpAddr,
-    len: u8,
-) -> Option<String> {
+/// Name of the earlier locator key whose prefix meets `net`.
+fn overlapping(seen: &BTreeMap<IpAddr, String>, c: &Config, before: usize, net: IpNet) -> Option<String> {
     c.uplinks[..before].iter().find_map(|u| {
-        let v4 = u.ipv4.map(|p| (IpAddr::V4(p.addr), p.len));
-        let v6 = u.ipv6.map(|p| (IpAddr::V6(p.addr), p.len));
-        let hit = v4
-            .into_iter()
-            .chain(v6)
-            .find(|(other, other_len)| same_prefix(*other, ip, len.min(*other_len)))?;
-        seen.get(&hit.0).cloned()
+        let hit = u.nets().find(|other| other.contains(&net.network()) || net.contains(&other.network()))?;
+        seen.get(&hit.addr()).cloned()
     })
 }

@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use godwit_wire::{Mac, VlanId, Vni};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer};
 
 use super::bond::{self, BondConfig};
-use super::prefix::{Prefix, from_text};
+use super::text::{from_text, optional_net};
 use super::underlay::{RouteConfig, UnderlayConfig};
 use crate::placement::Pin;
 
@@ -220,9 +221,11 @@ pub struct UplinkConfig {
     #[serde(default, deserialize_with = "bond::vlan")]
     pub vlan: Option<VlanId>,
     /// IPv4 address with the length of its prefix; the locator, unless `[underlay]` has one.
-    pub ipv4: Option<Prefix<Ipv4Addr>>,
+    #[serde(default, deserialize_with = "optional_net")]
+    pub ipv4: Option<Ipv4Net>,
     /// IPv6 address with the length of its prefix; the locator, unless `[underlay]` has one.
-    pub ipv6: Option<Prefix<Ipv6Addr>>,
+    #[serde(default, deserialize_with = "optional_net")]
+    pub ipv6: Option<Ipv6Net>,
     /// Next hop to IPv4 locators outside the prefix.
     pub gateway4: Option<Ipv4Addr>,
     /// Next hop to IPv6 locators outside the prefix.
@@ -240,6 +243,13 @@ pub struct UplinkConfig {
     /// Receive queues.
     #[serde(default = "one")]
     pub rx_queues: u16,
+}
+
+impl UplinkConfig {
+    /// Its addresses with their prefixes, that of IPv4 first.
+    pub fn nets(&self) -> impl Iterator<Item = IpNet> {
+        self.ipv4.map(IpNet::V4).into_iter().chain(self.ipv6.map(IpNet::V6))
+    }
 }
 
 fn uplink_mtu() -> u16 {

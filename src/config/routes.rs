@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::prefix::{host_bits, same_prefix};
 use super::underlay::{RouteSource, Via};
-use super::{Config, Prefix, UplinkConfig};
+use super::{Config, UplinkConfig};
 
 /// Next hops of a route at most, as many as a tunnel has ways.
 const MAX_VIA: usize = godwit_tables::update::MAX_WAYS;
@@ -42,14 +41,10 @@ pub fn uplink_of(c: &Config, via: &Via) -> Result<usize, (String, String)> {
             )),
         };
     }
-    let on_link = |u: &UplinkConfig| match via.ip {
-        IpAddr::V4(_) => u.ipv4.is_some_and(|p| same_prefix(via.ip, p.addr.into(), p.len)),
-        IpAddr::V6(_) => u.ipv6.is_some_and(|p| same_prefix(via.ip, p.addr.into(), p.len)),
-    };
+    let on_link = |u: &UplinkConfig| u.nets().any(|net| net.contains(&via.ip));
     c.uplinks.iter().position(on_link).ok_or_else(|| {
         let prefix = |u: &UplinkConfig| {
-            let of = [u.ipv4.map(|p| p.to_string()), u.ipv6.map(|p| p.to_string())];
-            let of: Vec<String> = of.into_iter().flatten().collect();
+            let of: Vec<String> = u.nets().map(|net| net.to_string()).collect();
             format!("{} has {}", u.name, if of.is_empty() { "none".into() } else { of.join(" and ") })
         };
         let prefixes: Vec<String> = c.uplinks.iter().map(prefix).collect();
@@ -89,10 +84,7 @@ fn in_underlay(c: &Config) -> Option<(String, String, String)> {
                 "use an address of your own",
             );
         }
-        let on = |l: &&UplinkConfig| {
-            let v4 = l.ipv4.is_some_and(|p| same_prefix(ip, p.addr.into(), p.len));
-            v4 || l.ipv6.is_some_and(|p| same_prefix(ip, p.addr.into(), p.len))
-        };
+        let on = |l: &&UplinkConfig| l.nets().any(|net| net.contains(&ip));
         if let Some(l) = c.uplinks.iter().find(on) {
             let what =
                 format!("{ip} lies in the prefix of uplink {:?}, so only that one would lead to it", l.name);
@@ -114,8 +106,8 @@ fn in_route(c: &Config, i: usize) -> Option<(String, String, String)> {
     let route = &c.routes[i];
     let bad =
         |key: &str, what: String, remedy: &str| Some((format!("route[{i}].{key}"), what, remedy.to_owned()));
-    let Prefix { addr, len } = route.to;
-    if host_bits(addr, len) != 0 {
+    let addr = route.to.addr();
+    if addr != route.to.network() {
         return bad(
             "to",
             format!("{} has bits behind its prefix", route.to),
@@ -155,8 +147,7 @@ fn in_route(c: &Config, i: usize) -> Option<(String, String, String)> {
             Err((what, remedy)) => return bad(&key, what, &remedy),
             Ok(at) => {
                 let u = &c.uplinks[at];
-                let own = [u.ipv4.map(|p| IpAddr::from(p.addr)), u.ipv6.map(|p| IpAddr::from(p.addr))];
-                if own.contains(&Some(via.ip)) {
+                if u.nets().any(|net| net.addr() == via.ip) {
                     return bad(&key, format!("{} is uplink {:?} itself", via.ip, u.name), "name the router");
                 }
             }

@@ -42,7 +42,7 @@ fn a_good_file_is_taken() {
     let c = load_text(GOOD, &[]).unwrap();
     assert_eq!(c.nve.id, "a");
     assert_eq!(c.ports[0].vni.get(), 100);
-    assert_eq!(c.uplinks[0].ipv4.unwrap().len, 24);
+    assert_eq!(c.uplinks[0].ipv4.unwrap().prefix_len(), 24);
 }
 
 #[test]

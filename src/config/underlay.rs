@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-use super::prefix::{Prefix, from_text};
+use super::text::{from_text, net};
 
 /// Table `[underlay]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -66,7 +67,8 @@ pub enum RouteSource {
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// The locators that it is for.
-    pub to: Prefix<IpAddr>,
+    #[serde(deserialize_with = "net")]
+    pub to: IpNet,
     /// The next hops, each with the same right.
     pub via: Vec<Via>,
 }

@@ -6,14 +6,15 @@
 //! reading is most of what is measured then.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use godwit_lab::random::Dice;
 use godwit_testkit::frames::{self, Vxlan};
-use godwit_wire::{Mac, Vni};
+use godwit_testkit::pcap::{self, Packet, Resolution};
+use godwit_wire::{Instant, Mac, Vni};
 
 use crate::peer::{Player, Site};
 use crate::plan::Row;
@@ -128,20 +129,9 @@ pub fn write(row: Row, path: &Path) -> Result<f64> {
 /// # Errors
 /// Where the file cannot be written.
 pub fn write_frames(path: &Path, frames: impl Iterator<Item = Vec<u8>>) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
-        // Microseconds, little-endian, version 2.4, Ethernet.
-        file.write_all(&0xa1b2_c3d4_u32.to_le_bytes())?;
-        file.write_all(&[2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0])?;
-        for frame in frames {
-            file.write_all(&[0; 8])?;
-            file.write_all(&(frame.len() as u32).to_le_bytes())?;
-            file.write_all(&(frame.len() as u32).to_le_bytes())?;
-            file.write_all(&frame)?;
-        }
-        file.flush()
-    };
-    write().with_context(|| format!("writing {}", path.display()))
+    let packets = frames.map(|data| Packet { at: Instant(0), data });
+    let write = |file| pcap::write(BufWriter::new(file), packets, Resolution::Micro);
+    File::create(path).and_then(write).with_context(|| format!("writing {}", path.display()))
 }
 
 /// 0 to `n` in an order that is always the same and that no cache foresees.

@@ -6,16 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
-use godwit_wire::{Instant, Mac, Span, Vni};
+use godwit_wire::{Bucket, Instant, Mac, Rate, Vni};
 
 /// Former owners that are remembered; of more, a change may go untold.
 const MAX_FORMER: usize = 65_536;
 /// Changes that wait to be told; of more, the newest goes untold and is counted.
 const MAX_WAITING: usize = 4_096;
-/// Frames that may go out at once.
-const BURST: u64 = 200;
-/// Between two frames on average: 1,000 a second, of all local VMs together.
-const FRAME_GAP: Span = Span::from_ms(1);
+/// Frames to all local VMs together.
+const FRAMES: Rate = Rate::per_second(1000, 200);
 
 /// Who had which address, and what local VMs have not been told.
 #[derive(Default, Debug)]
@@ -25,8 +23,7 @@ pub(crate) struct Announcer {
     /// The same by owner.
     had: BTreeSet<(Vni, Mac, IpAddr)>,
     waiting: VecDeque<(Vni, IpAddr)>,
-    /// Frames up to now are paid for until then.
-    paid_until: Instant,
+    frames: Bucket,
     /// Changes that found no room and were not complained about.
     dropped: u64,
 }
@@ -76,14 +73,12 @@ impl Announcer {
 
     /// So many frames told of a change.
     pub(crate) fn told(&mut self, now: Instant, frames: usize) {
-        let saved = Instant(now.0.saturating_sub(BURST * FRAME_GAP.0));
-        let cost = FRAME_GAP.0.saturating_mul(frames as u64);
-        self.paid_until = Instant(self.paid_until.max(saved).0.saturating_add(cost));
+        self.frames.spend(FRAMES, now, frames as u64);
     }
 
     /// When the next change may be told.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
-        (!self.waiting.is_empty()).then_some(self.paid_until.max(now))
+        (!self.waiting.is_empty()).then_some(self.frames.next(FRAMES, now))
     }
 
     /// Changes that found no room since the last call.
@@ -101,6 +96,8 @@ impl Announcer {
 
 #[cfg(test)]
 mod tests {
+    use godwit_wire::Span;
+
     use super::*;
 
     const A: Mac = Mac([2, 0, 0, 0, 0, 1]);

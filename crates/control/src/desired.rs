@@ -289,7 +289,8 @@ impl DesiredState {
 /// The rules, and what brings them into force.
 fn policy_updates(port: PortIdx, policy: &Policy) -> impl Iterator<Item = Update> {
     let rules = policy.rules.iter().zip(0..).map(move |(&rule, at)| Update::PolicyRule { port, at, rule });
-    let (count, rate) = (policy.rules.len() as u8, Rate::per_second(policy.rate, policy.burst));
+    let count = u8::try_from(policy.rules.len()).unwrap_or(u8::MAX);
+    let rate = Rate::per_second(policy.rate, policy.burst);
     let (default, dscp) = (policy.default, policy.dscp);
     rules.chain([Update::PolicySet { port, rules: count, default, rate, dscp }])
 }

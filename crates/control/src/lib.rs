@@ -5,6 +5,15 @@
 //! switch process runs it behind the NVA client (`godwit-nva-client`); tests and the simulator run
 //! the same struct.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::cast_lossless
+    )
+)]
 
 mod announcer;
 mod barrier;
@@ -24,7 +33,6 @@ mod nve;
 mod queries;
 mod records;
 mod refusals;
-mod timers;
 mod unconfirmed;
 mod underlay;
 pub mod view;

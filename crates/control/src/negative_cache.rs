@@ -1,63 +1,46 @@
 //! What the directory does not have, for as long as its word counts (R36).
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use godwit_model::Deadlines;
 use godwit_wire::Instant;
 
 /// Negative answers of one kind, so many at most. Of more the one that ends first goes: it would be asked about
 /// again the soonest in any case.
 #[derive(Debug)]
 pub(crate) struct NegativeCache<K> {
-    ends: BTreeMap<K, Instant>,
-    /// The same by end.
-    order: BTreeSet<(Instant, K)>,
+    ends: Deadlines<K>,
     capacity: usize,
 }
 
 impl<K: Ord + Copy> NegativeCache<K> {
     pub(crate) fn new(capacity: usize) -> NegativeCache<K> {
-        NegativeCache { ends: BTreeMap::new(), order: BTreeSet::new(), capacity }
+        NegativeCache { ends: Deadlines::default(), capacity }
     }
 
     /// `key` is absent until then; returns which other answer had to go for it.
     pub(crate) fn insert(&mut self, key: K, until: Instant) -> Option<K> {
-        self.remove(key);
-        let evicted = if self.ends.len() >= self.capacity { self.order.pop_first() } else { None };
-        if let Some((_, oldest)) = evicted {
-            self.ends.remove(&oldest);
-        }
-        self.ends.insert(key, until);
-        self.order.insert((until, key));
-        evicted.map(|(_, oldest)| oldest)
+        let is_full = !self.ends.has(key) && self.ends.len() >= self.capacity;
+        let evicted = if is_full { self.ends.pop_first() } else { None };
+        self.ends.set(key, Some(until));
+        evicted
     }
 
     pub(crate) fn remove(&mut self, key: K) {
-        if let Some(until) = self.ends.remove(&key) {
-            self.order.remove(&(until, key));
-        }
+        self.ends.set(key, None);
     }
 
     /// When the answer on `key` ends.
     pub(crate) fn get(&self, key: K) -> Option<Instant> {
-        self.ends.get(&key).copied()
+        self.ends.get(key)
     }
 
     /// Takes out those that have ended; `Instant::NEVER` takes all.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<K> {
-        let mut over = Vec::new();
-        while let Some(&(until, key)) = self.order.first()
-            && until <= now
-        {
-            self.order.pop_first();
-            self.ends.remove(&key);
-            over.push(key);
-        }
-        over
+        self.ends.take_due(now)
     }
 
     /// All, by key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, Instant)> + '_ {
-        self.ends.iter().map(|(k, t)| (*k, *t))
+        self.ends.range(..)
     }
 }
 
@@ -87,6 +70,6 @@ mod tests {
         assert_eq!(n.expire(Instant(4)), [0, 1, 2, 3]);
         assert_eq!(n.iter().count(), 6);
         assert_eq!(n.expire(Instant::NEVER).len(), 6);
-        assert_eq!((n.iter().count(), n.order.len()), (0, 0));
+        assert_eq!((n.iter().count(), n.ends.len()), (0, 0));
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use godwit_tables::update::PortIdx;
-use godwit_wire::{Instant, Mac, Span};
+use godwit_wire::{Bucket, Instant, Mac, Rate, Span};
 
 /// Sources of a port that are remembered; of more, the one that is longest ago goes.
 const MAX_A_PORT: usize = 8;
-/// Between two alarms on one source.
-const QUIET: Span = Span::from_ms(60_000);
+/// Alarms on one source.
+const ALARMS: Rate = Rate::every(Span::from_ms(60_000), 1);
 
 /// A source that was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,8 +26,7 @@ pub struct Refusal {
     pub count: u64,
     /// When it was told last.
     pub last: Instant,
-    /// No alarm before then.
-    quiet_until: Instant,
+    alarms: Bucket,
 }
 
 /// By port.
@@ -51,21 +50,19 @@ impl Refusals {
                 all.remove(oldest);
             }
             let (mac, ip) = source;
-            let never = Instant(0);
-            let (why, allow) = (String::new(), String::new());
-            all.push(Refusal { mac, ip, why, allow, count: 0, last: never, quiet_until: never });
+            let (why, allow, alarms) = (String::new(), String::new(), Bucket::default());
+            all.push(Refusal { mac, ip, why, allow, count: 0, last: Instant(0), alarms });
             all.len() - 1
         });
         let r = &mut all[at];
         r.count += 1;
         r.last = now;
-        let tell = now >= r.quiet_until || r.why != why;
+        if r.why != why {
+            r.alarms = Bucket::default();
+        }
         why.clone_into(&mut r.why);
         allow.clone_into(&mut r.allow);
-        if tell {
-            r.quiet_until = now + QUIET;
-        }
-        tell.then_some(r.count)
+        r.alarms.take(ALARMS, now).then_some(r.count)
     }
 
     /// Those of a port, the last one first.
@@ -98,7 +95,7 @@ mod tests {
         let later = now + Span::from_ms(1000);
         assert_eq!(all.note(later, port, (mac(19), None), "why", "how"), None);
         assert_eq!(all.note(later, port, (mac(19), None), "another why", "how"), Some(3), "that is news");
-        assert_eq!(all.note(later + QUIET, port, (mac(19), None), "another why", "how"), Some(4));
+        assert_eq!(all.note(later + ALARMS.gap(), port, (mac(19), None), "another why", "how"), Some(4));
         all.forget(port);
         assert!(all.of(port).is_empty());
     }

@@ -1,9 +1,13 @@
 //! Addresses, versions and times of the protocol as text.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, UNIX_EPOCH};
 
 use godwit_api::v1;
 use godwit_wire::Mac;
+
+/// The last one that RFC 3339 can say.
+const LAST_MOMENT: Duration = Duration::from_millis(253_402_300_799_999);
 
 /// A MAC address.
 pub fn mac(mac: u64) -> String {
@@ -68,26 +72,11 @@ pub fn span_ms(ms: u64) -> String {
     }
 }
 
-/// A moment, given in microseconds since 1970, as RFC 3339 in UTC with milliseconds.
+/// A moment, given in microseconds since 1970, as RFC 3339 in UTC with milliseconds; later ones than year 9999 are
+/// shown as its end.
 pub fn moment_us(us: u64) -> String {
-    let (s, ms) = (us / 1_000_000, us / 1000 % 1000);
-    let (year, month, day) = civil(s / 86_400);
-    let (h, m) = (s / 3600 % 24, s / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{:02}.{ms:03}Z", s % 60)
-}
-
-/// Year, month and day of the Gregorian calendar, from days since 1970-01-01.
-///
-/// Counts in eras of 400 years that begin on 1 March, so that the leap day ends a year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (era * 400 + yoe + u64::from(month <= 2), month, day)
+    let moment = UNIX_EPOCH + Duration::from_micros(us).min(LAST_MOMENT);
+    humantime::format_rfc3339_millis(moment).to_string()
 }
 
 #[cfg(test)]
@@ -99,6 +88,7 @@ mod tests {
         assert_eq!(moment_us(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(moment_us(951_782_400_123_456), "2000-02-29T00:00:00.123Z");
         assert_eq!(moment_us(1_735_689_599_999_000), "2024-12-31T23:59:59.999Z");
+        assert_eq!(moment_us(u64::MAX), "9999-12-31T23:59:59.999Z");
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 mod common;
 
-use std::path::Path;
-
 use common::{BURST, eal, pool, running};
 use godwit_dpdk::Mbuf;
+use godwit_testkit::pcap;
 
 const FRAMES: usize = 100;
 const OUTER: [u8; 50] = [0xa5; 50];
@@ -16,39 +15,12 @@ fn frame(i: usize) -> Vec<u8> {
     frame
 }
 
-fn write_pcap(path: &Path) {
-    let mut file = Vec::new();
-    // Magic number, version 2.4, zone, accuracy, longest frame, Ethernet.
-    for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65535, 1] {
-        file.extend(word.to_le_bytes());
-    }
-    for i in 0..FRAMES {
-        let bytes = frame(i);
-        for word in [i as u32, 0, bytes.len() as u32, bytes.len() as u32] {
-            file.extend(word.to_le_bytes());
-        }
-        file.extend(bytes);
-    }
-    std::fs::write(path, file).expect("the capture is written");
-}
-
-fn read_pcap(path: &Path) -> Vec<Vec<u8>> {
-    let file = std::fs::read(path).expect("the capture is there");
-    let mut rest = &file[24..];
-    let mut frames = Vec::new();
-    while !rest.is_empty() {
-        let len = u32::from_le_bytes(rest[8..12].try_into().expect("four bytes")) as usize;
-        frames.push(rest[16..16 + len].to_vec());
-        rest = &rest[16 + len..];
-    }
-    frames
-}
-
 #[test]
 fn real_frames_pass_unharmed() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let (input, output) = (dir.path().join("in.pcap"), dir.path().join("out.pcap"));
-    write_pcap(&input);
+    let all: Vec<_> = (0..FRAMES).map(frame).collect();
+    pcap::save(&input, &all).expect("the capture is written");
     let _eal = eal();
     let pool = pool();
     let args = format!("net_pcap0,rx_pcap={},tx_pcap={}", input.display(), output.display());
@@ -74,7 +46,7 @@ fn real_frames_pass_unharmed() {
     drop((rx, tx));
     port.close().expect("it is unplugged");
 
-    let frames = read_pcap(&output);
+    let frames = pcap::load(&output).expect("the capture is there");
     assert_eq!(frames.len(), FRAMES);
     for (i, got) in frames.iter().enumerate() {
         assert_eq!((&got[..OUTER.len()], &got[OUTER.len()..]), (&OUTER[..], &frame(i)[..]));

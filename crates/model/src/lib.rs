@@ -2,10 +2,20 @@
 //!
 //! No I/O and no protocol: `godwit-api` turns these into protobuf and back.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::cast_lossless
+    )
+)]
 
 mod addressing;
 mod binding;
 mod claim;
+mod deadlines;
 mod ids;
 mod level;
 pub mod message;
@@ -23,6 +33,7 @@ pub use addressing::{
 };
 pub use binding::{Binding, BindingState, Bindings, Location, Locators};
 pub use claim::{BindRefusal, ClaimCause, DenyReason, Unplanned};
+pub use deadlines::Deadlines;
 pub use ids::{BadName, MoveId, NveId, Secret, VmKey, check_name};
 pub use level::Level;
 pub use moves::{HandoverCounts, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind};

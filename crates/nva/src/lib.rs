@@ -2,6 +2,15 @@
 //!
 //! [`directory`] decides, [`store`] remembers, [`service`] speaks. Only the last two do I/O.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::cast_lossless
+    )
+)]
 
 pub mod directory;
 pub mod service;

@@ -1,7 +1,7 @@
 //! `godwit-nva`: the directory of a Godwit network.
 #![forbid(unsafe_code)]
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,7 +90,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let mut store = RedbStore::open(&flags.data)?;
-    let channel_secret = Some(random_secret().context("cannot read random bytes from /dev/urandom")?);
+    let channel_secret = Some(random_secret().context("the kernel gives no random bytes")?);
     let config = Config {
         keepalive_ms: flags.keepalive_ms,
         pos_life: Span::from_ms(flags.pos_life_ms),
@@ -122,9 +122,9 @@ fn run(flags: Flags) -> anyhow::Result<()> {
 }
 
 /// A fresh key for datagrams between NVEs: it lives as long as this process.
-fn random_secret() -> std::io::Result<Secret> {
+fn random_secret() -> Result<Secret, getrandom::Error> {
     let mut bytes = [0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    getrandom::fill(&mut bytes)?;
     Ok(Secret(bytes))
 }
 

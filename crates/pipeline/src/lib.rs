@@ -35,6 +35,8 @@
 //! | `too_big` | what does not fit the way: the sender is told |
 //! | `trace` | what would happen to a frame, and why: its steps, the walk, the text |
 #![forbid(unsafe_code)]
+// Truncation is left out: what goes over the packet path is bounded by a frame or a table, and `as` costs nothing.
+#![cfg_attr(not(test), warn(clippy::cast_possible_wrap, clippy::cast_sign_loss, clippy::cast_lossless))]
 
 mod access;
 mod bum;

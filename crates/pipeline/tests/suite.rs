@@ -1,5 +1,6 @@
 //! All integration tests in one binary, as each of its own would compile and link the same again; but `allocation`,
 //! whose allocator is the whole process's.
+#![forbid(unsafe_code)]
 
 mod acceptance;
 mod access;

@@ -26,6 +26,8 @@
 //! | `service` | what time does: ages, ends, progress reports |
 //! | `counters` | what is counted, and the balance that it must keep |
 #![deny(unsafe_code)]
+// Truncation is left out: what goes over the packet path is bounded by a frame or a table, and `as` costs nothing.
+#![cfg_attr(not(test), warn(clippy::cast_possible_wrap, clippy::cast_sign_loss, clippy::cast_lossless))]
 
 mod apply;
 mod arrivals;

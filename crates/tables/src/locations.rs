@@ -121,6 +121,7 @@ impl View<'_> {
 
     /// Asks the cache for a key's home bucket, and for the next one if keys have gone on to it.
     #[inline(always)]
+    #[allow(clippy::cast_possible_wrap, reason = "one bit")]
     pub fn prefetch(&self, home: Home) {
         let bucket = self.bucket(home.0);
         prefetch::read(bucket);

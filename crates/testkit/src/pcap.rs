@@ -2,6 +2,7 @@
 //! and to replay recorded traffic.
 
 use godwit_wire::Instant;
+use std::borrow::Borrow;
 use std::path::Path;
 use std::{fmt, fs, io};
 
@@ -65,24 +66,38 @@ pub fn from_frames(frames: &[Vec<u8>]) -> Vec<Packet> {
 
 /// A whole capture file, little-endian.
 pub fn to_bytes(packets: &[Packet], resolution: Resolution) -> Vec<u8> {
+    let mut out = Vec::new();
+    // Memory takes whatever is written.
+    let _ = write(&mut out, packets, resolution);
+    out
+}
+
+/// Writes a capture, little-endian, one frame after the other: not all of them need fit into memory.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(
+    mut out: impl io::Write,
+    packets: impl IntoIterator<Item = impl Borrow<Packet>>,
+    resolution: Resolution,
+) -> io::Result<()> {
     let (magic, unit) = match resolution {
         Resolution::Micro => (MAGIC_MICRO, 1000),
         Resolution::Nano => (MAGIC_NANO, 1),
     };
-    let mut out = magic.to_le_bytes().to_vec();
-    out.extend([2, 0, 4, 0]);
-    out.extend([0; 8]);
-    out.extend(SNAP_LEN.to_le_bytes());
-    out.extend(LINKTYPE_ETHERNET.to_le_bytes());
+    // Version 2.4, zone, accuracy.
+    out.write_all(&words([magic, 0x0004_0002, 0, 0, SNAP_LEN, LINKTYPE_ETHERNET]))?;
     for p in packets {
-        let (seconds, rest) = (p.at.0 / 1_000_000_000, p.at.0 % 1_000_000_000);
-        out.extend((seconds as u32).to_le_bytes());
-        out.extend(((rest / unit) as u32).to_le_bytes());
-        out.extend((p.data.len() as u32).to_le_bytes());
-        out.extend((p.data.len() as u32).to_le_bytes());
-        out.extend(&p.data);
+        let Packet { at, data } = p.borrow();
+        let (seconds, rest, len) = (at.0 / 1_000_000_000, at.0 % 1_000_000_000 / unit, data.len() as u32);
+        out.write_all(&words([seconds as u32, rest as u32, len, len]))?;
+        out.write_all(data)?;
     }
-    out
+    out.flush()
+}
+
+fn words<const N: usize>(words: [u32; N]) -> Vec<u8> {
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
 /// Reads a capture of either byte order and resolution.

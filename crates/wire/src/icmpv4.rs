@@ -23,14 +23,12 @@ pub const MAX_ERROR_LEN: usize = 576;
 
 /// Echo reply.
 pub const ECHO_REPLY: u8 = 0;
-/// Destination unreachable; see [`CODE_HOST_UNREACHABLE`] and [`CODE_FRAG_NEEDED`].
+/// Destination unreachable; see [`CODE_FRAG_NEEDED`].
 pub const UNREACHABLE: u8 = 3;
 /// Echo request.
 pub const ECHO_REQUEST: u8 = 8;
 /// Time exceeded; code 0 is TTL in transit.
 pub const TIME_EXCEEDED: u8 = 11;
-/// Unreachable: no such host, or no answer from it.
-pub const CODE_HOST_UNREACHABLE: u8 = 1;
 /// Unreachable: too big and DF set (RFC 1191, R8). The MTU is in the low half of `rest`.
 pub const CODE_FRAG_NEEDED: u8 = 4;
 

@@ -34,8 +34,6 @@ pub const ECHO_REQUEST: u8 = 128;
 pub const ECHO_REPLY: u8 = 129;
 /// Redirect (RFC 4861): numbered as information, yet no error may answer it.
 const REDIRECT: u8 = 137;
-/// Unreachable: no answer to neighbour discovery.
-pub const CODE_ADDRESS_UNREACHABLE: u8 = 3;
 
 /// A view of an ICMPv6 message; its length is that of the buffer, which must be the IP payload
 /// after all extension headers.

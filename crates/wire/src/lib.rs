@@ -14,6 +14,8 @@
 //! * Integers are in host byte order at this interface and big-endian in the bytes.
 //! * An error says why, in a small `Copy` enum, so that it maps to one counted drop reason.
 #![forbid(unsafe_code)]
+// Truncation is left out: what goes over the packet path is bounded by a frame or a table, and `as` costs nothing.
+#![cfg_attr(not(test), warn(clippy::cast_possible_wrap, clippy::cast_sign_loss, clippy::cast_lossless))]
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;

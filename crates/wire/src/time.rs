@@ -59,8 +59,12 @@ impl Rate {
         if rate == 0 {
             return Rate::UNLIMITED;
         }
-        let gap = 1_000_000_000 / rate as u64;
-        Rate { gap: Span(gap), slack: Span(gap * burst.saturating_sub(1) as u64) }
+        Rate::every(Span(1_000_000_000 / rate as u64), burst)
+    }
+
+    /// Once a `gap` on average, `burst` at once where nothing happened for long; a burst of 0 counts as 1.
+    pub const fn every(gap: Span, burst: u32) -> Rate {
+        Rate { gap, slack: Span(gap.0.saturating_mul(burst.saturating_sub(1) as u64)) }
     }
 
     /// From one token to the next; zero: no bound.
@@ -88,9 +92,15 @@ impl Bucket {
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let has = self.has(rate, now);
         if has {
-            self.full = self.full.max(now) + rate.gap;
+            self.spend(rate, now, 1);
         }
         has
+    }
+
+    /// Takes so many tokens, there or not: those that are missing are waited for before the next one.
+    #[inline]
+    pub fn spend(&mut self, rate: Rate, now: Instant, tokens: u64) {
+        self.full = self.full.max(now) + Span(rate.gap.0.saturating_mul(tokens));
     }
 
     /// When the next token is there: `now` or later.
@@ -133,6 +143,14 @@ mod tests {
             assert!(b.take(rate, now) && !b.take(rate, now));
             assert_eq!(b.next(rate, now), now + Span::from_ms(10));
         }
+    }
+
+    #[test]
+    fn r67_tokens_spent_in_advance_are_waited_for() {
+        let (rate, now, mut b) = (Rate::every(Span::from_ms(1), 2), Instant(5_000_000), Bucket::default());
+        b.spend(rate, now, 5);
+        assert_eq!((b.has(rate, now), b.next(rate, now)), (false, now + Span::from_ms(4)));
+        assert!(b.take(rate, now + Span::from_ms(4)));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! All integration tests in one binary: each binary of its own would compile and link the same again.
+#![forbid(unsafe_code)]
 
 mod ecn;
 mod flow;

@@ -64,7 +64,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use godwit_model::{ClaimCause, Location, MoveStep, MoveStepKind, NveId, Version, VmKey, VmRecord};
 use godwit_tables::update::{Admission, PortIdx};
-use godwit_wire::{Bucket, Instant};
+use godwit_wire::{Bucket, Instant, Rate};
 
 use crate::io::Level;
 use crate::view::PortState;
@@ -83,6 +83,9 @@ pub(crate) use refusal::Refusal;
 use scan::Scan;
 use seek::Seek;
 use verify::Check;
+
+/// Notes on one VM's announcements, and claims of its changed flags.
+const NOTES: Rate = Rate::per_second(1, 1);
 
 /// What workers shall do with the VM's frames.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -130,8 +133,8 @@ pub(crate) struct Vm {
     overrides: BTreeMap<Ipv6Addr, bool>,
     /// Address of an announcement that came before the directory spoke.
     announced: Option<IpAddr>,
-    /// No second note on a refused announcement before then.
-    quiet_until: Instant,
+    /// Notes on announcements, and claims of changed flags.
+    notes: Bucket,
     pub(crate) handover: Handover,
     /// The NVA wants to know whether it still runs here (R21).
     check: Option<Check>,
@@ -164,7 +167,7 @@ impl Vm {
             router: None,
             overrides: BTreeMap::new(),
             announced: None,
-            quiet_until: Instant(0),
+            notes: Bucket::default(),
             handover: Handover::default(),
             check: None,
             scan: None,

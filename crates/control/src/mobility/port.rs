@@ -11,7 +11,7 @@ use godwit_wire::Instant;
 
 use crate::io::Level;
 
-use super::{Ctx, Pause, PauseCause, Phase, Provision, Run, Vm};
+use super::{Ctx, NOTES, Pause, PauseCause, Phase, Provision, Run, Vm};
 
 /// Whose word opens a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -294,17 +294,15 @@ impl Vm {
             _ => true,
         };
         let known = router_known && overrides_known;
-        if !own || known || self.claim.is_some() || cx.now < self.quiet_until {
+        if !own || known || self.claim.is_some() || !self.notes.take(NOTES, cx.now) {
             return;
         }
-        self.quiet_until = cx.now + godwit_wire::Span::from_ms(1000);
         self.keep_flags(router, overrides, ip, cx);
         self.start_claim(ClaimCause::NeighborAdvertisement, false, cx);
     }
 
     fn refuse_announcement(&mut self, level: Level, text: String, cx: &mut Ctx<'_>) {
-        if cx.now >= self.quiet_until {
-            self.quiet_until = cx.now + godwit_wire::Span::from_ms(1000);
+        if self.notes.take(NOTES, cx.now) {
             cx.note(level, text);
         }
     }

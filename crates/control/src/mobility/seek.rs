@@ -22,7 +22,7 @@ use godwit_wire::{Instant, Span};
 use crate::io::Level;
 
 use super::verify::{MAX_ASKED, asked_in_turn};
-use super::{Action, Ctx, Pause, Phase, Vm};
+use super::{Action, Ctx, NOTES, Pause, Phase, Vm};
 
 /// Between the first questions.
 const SOON: Span = Span::from_ms(500);
@@ -172,8 +172,7 @@ impl Vm {
     /// followed some times a second.
     pub(super) fn may_change_ports(&mut self, cx: &mut Ctx<'_>) -> bool {
         let may = self.changes.take(cx.config.claim_rate, cx.now);
-        if !may && cx.now >= self.quiet_until {
-            self.quiet_until = cx.now + Span::from_ms(1000);
+        if !may && self.notes.take(NOTES, cx.now) {
             let text = format!(
                 "{} speaks on several ports at once and is followed a few times a second: its guest should use one of \
                  them at a time",

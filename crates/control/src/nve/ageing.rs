@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use godwit_model::{VmKey, VmRecord, timing};
 use godwit_tables::update::Key;
-use godwit_wire::{Instant, Span, Vni};
+use godwit_wire::{Instant, Rate, Span, Vni};
 
 use crate::io::Outputs;
 use crate::lifetimes::{Lifetime, Stage};
@@ -45,7 +45,7 @@ impl Nve {
             return self.enter_stage(key, Lifetime { end, stage: Stage::Over }, end);
         }
         // Not all at the same time, when many were asked for at the same time.
-        let early = life.0 / 10 * u64::from(spread(self.config.nve.as_str(), key)) / 256;
+        let early = life.0 / 10 * (self.own_number(key) >> 24 & 0xff) / 256;
         let watch = asked + Span(life.0 / 5 * 4 - early);
         // A life of next to nothing does not lead to a question after the other.
         let watch = watch.max(self.now + Span(ONCE.0 / 5 * 4));
@@ -141,9 +141,10 @@ impl Nve {
     /// When a question may be put that found too many others before it: one after the other, so that thousands that
     /// wait do not all try again all the time. Whose turn comes after the end of its life has none.
     fn next_turn(&mut self, end: Instant) -> Instant {
-        let turn = (self.refresh_turn + self.config.query_rate.gap()).max(self.now + RETRY);
+        let rate = Rate::every(self.config.query_rate.gap(), 1);
+        let turn = self.refresh_bucket.next(rate, self.now + RETRY);
         if turn < end {
-            self.refresh_turn = turn;
+            self.refresh_bucket.take(rate, turn);
         }
         turn
     }
@@ -226,12 +227,4 @@ impl Nve {
             }
         }
     }
-}
-
-/// Another number for each NVE and VM, and the same each time.
-fn spread(nve: &str, key: VmKey) -> u8 {
-    let bytes = nve.bytes().chain(key.mac.0).chain(key.vni.get().to_be_bytes());
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    (hash >> 24) as u8
 }

@@ -5,14 +5,14 @@
 
 use godwit_model::Locators;
 use godwit_tables::update::{PortIdx, PortRole};
-use godwit_wire::{Instant, Span};
+use godwit_wire::{Bucket, Rate, Span};
 
 use crate::io::{Input, Level, Outputs, PortSpec};
 
 use super::{Nve, Timer};
 
-/// The same refusal is an alarm again after so long.
-const ALARM_AGAIN: Span = Span::from_ms(60_000);
+/// How often the same refusal is an alarm.
+const ALARMS: Rate = Rate::every(Span::from_ms(60_000), 1);
 
 /// An NVA that is there is waited for so many times as long: after its own restart it decides within 10 s.
 const UNDECIDED: u32 = 4;
@@ -22,7 +22,7 @@ const UNDECIDED: u32 = 4;
 pub(super) struct Suspicion {
     /// Why the NVA refuses this switch.
     pub refusal: Option<String>,
-    alarmed: Option<Instant>,
+    alarms: Bucket,
     /// Uplinks wait no longer.
     cleared: bool,
     /// How many times more they have waited, for an NVA that is there and has not decided.
@@ -123,7 +123,6 @@ impl Nve {
 
     pub(super) fn is_no_clone(&mut self, out: &mut Outputs) {
         if self.clone.refusal.take().is_some() {
-            self.clone.alarmed = None;
             out.note(
                 Level::Info,
                 String::from("the NVA takes this switch now: nobody else has its name and locators"),
@@ -181,9 +180,10 @@ impl Nve {
 
     /// Another live switch has this one's name or a locator.
     pub(super) fn refused_as_clone(&mut self, text: String, out: &mut Outputs) {
-        let told = self.clone.alarmed.is_some_and(|at| self.now.since(at) < ALARM_AGAIN);
-        if !told || self.clone.refusal.as_ref() != Some(&text) {
-            self.clone.alarmed = Some(self.now);
+        if self.clone.refusal.as_ref() != Some(&text) {
+            self.clone.alarms = Bucket::default();
+        }
+        if self.clone.alarms.take(ALARMS, self.now) {
             self.alarm(format!("the NVA refuses this switch: {text}"), out);
         }
         self.clone.refusal = Some(text);

@@ -8,7 +8,7 @@ use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, PortIdx};
 use godwit_wire::arp::ArpRepr;
 use godwit_wire::ndp::{self, AdvertFrame, SolicitFrame};
-use godwit_wire::{Mac, Span};
+use godwit_wire::{Mac, Rate, Span};
 
 use crate::binds::Wanted;
 use crate::io::{Level, Outputs};
@@ -22,8 +22,8 @@ use super::{Nve, PortKind, Timer};
 const TRIANGLE: Span = Span::from_ms(5000);
 /// Link-local address that goes with `Mac::PROBER`.
 const PROBER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x0067, 0x77ff, 0xfe74, 0x0001);
-/// Gap between alarms on a full table.
-const FULL_QUIET: Span = Span::from_ms(1000);
+/// Alarms on full tables.
+const FULL_ALARMS: Rate = Rate::per_second(1, 1);
 
 impl Nve {
     pub(super) fn worker_event(&mut self, worker: usize, event: Event, out: &mut Outputs) {
@@ -207,15 +207,18 @@ impl Nve {
 
     /// A VM left: the others of its VN that run here are asked, one after the other, whether they still do (R32).
     pub(super) fn scan_others(&mut self, left: VmKey, out: &mut Outputs) {
-        let Some(gap) = 1_000_000_000_u64.checked_div(self.config.scan_rate.into()) else { return };
+        if self.config.scan_rate == 0 {
+            return;
+        }
+        let rate = Rate::per_second(self.config.scan_rate, 1);
         let others: Vec<VmKey> =
             self.vms.keys().filter(|k| k.vni == left.vni && **k != left).copied().collect();
         for key in others {
-            let at = self.scan_paid.max(self.now);
+            let at = self.scan_bucket.next(rate, self.now);
             let mut asked = false;
             self.with_known_vm(key, out, |vm, cx| asked = vm.scan_from(at, cx));
             if asked {
-                self.scan_paid = at + Span(gap);
+                self.scan_bucket.take(rate, at);
                 self.counts.scanned += 1;
             }
         }
@@ -317,10 +320,9 @@ impl Nve {
     }
 
     fn table_full(&mut self, key: Key, out: &mut Outputs) {
-        if self.now < self.table_full_quiet {
+        if !self.table_full.take(FULL_ALARMS, self.now) {
             return;
         }
-        self.table_full_quiet = self.now + FULL_QUIET;
         let what = match self.named(key) {
             Some(VmKey { vni, mac: Mac::BROADCAST }) => {
                 return self.alarm(

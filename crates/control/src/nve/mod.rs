@@ -25,10 +25,12 @@ mod stale;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hasher as _;
 use std::net::IpAddr;
 
+use fnv::FnvHasher;
 use godwit_model::message::NveToNva;
-use godwit_model::{Locators, Policy, Version, VmKey, VmRecord};
+use godwit_model::{Deadlines, Locators, Policy, Version, VmKey, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Instant, Span, Vni};
 
@@ -45,7 +47,6 @@ use crate::mirror::Mirror;
 use crate::mobility::Vm;
 use crate::queries::{Asked, Queries};
 use crate::refusals::Refusals;
-use crate::timers::Timers;
 use crate::unconfirmed::Unconfirmed;
 use crate::underlay::Underlay;
 
@@ -149,7 +150,7 @@ pub struct Nve {
     rarp_replies: Bucket,
     desired: DesiredState,
     barriers: Barriers,
-    timers: Timers<Timer>,
+    timers: Deadlines<Timer>,
     /// Number of the last claim or query.
     seq: u64,
     /// What the directory said of VMs that are to come here: their VN may be unknown until their ports are there.
@@ -173,16 +174,16 @@ pub struct Nve {
     /// Stale senders that were told.
     told: stale::Told,
     counts: Counts,
-    /// From when on the next VM may be asked whether it is still here (R32).
-    scan_paid: Instant,
+    /// VMs that are asked whether they are still here (R32).
+    scan_bucket: Bucket,
     /// Questions that workers' frames raised (R67).
     query_bucket: Bucket,
     /// Questions to VMs that are looked for (R32).
     seek_bucket: Bucket,
-    /// When the last of the questions comes that renew a pulled entry and had to wait for their turn (R67).
-    refresh_turn: Instant,
-    /// No second alarm on a full table before then.
-    table_full_quiet: Instant,
+    /// Questions that renew a pulled entry and had to wait for their turn (R67).
+    refresh_bucket: Bucket,
+    /// Alarms on full tables.
+    table_full: Bucket,
 }
 
 impl Nve {
@@ -209,7 +210,7 @@ impl Nve {
             rarp: BTreeMap::new(),
             rarp_replies: Bucket::default(),
             barriers: Barriers::default(),
-            timers: Timers::default(),
+            timers: Deadlines::default(),
             seq: 0,
             prepared: BTreeMap::new(),
             withdrawals: BTreeMap::new(),
@@ -222,11 +223,11 @@ impl Nve {
             checks: check::Checks::default(),
             told: stale::Told::default(),
             counts: Counts::default(),
-            scan_paid: Instant(0),
+            scan_bucket: Bucket::default(),
             query_bucket: Bucket::default(),
             seek_bucket: Bucket::default(),
-            refresh_turn: Instant(0),
-            table_full_quiet: Instant(0),
+            refresh_bucket: Bucket::default(),
+            table_full: Bucket::default(),
             config,
         }
     }
@@ -388,6 +389,15 @@ impl Nve {
         if !self.vms.get(&key).is_some_and(Vm::is_present) {
             self.drop_vn_if_unneeded(key.vni, out);
         }
+    }
+
+    /// Another number for each NVE and VM, and the same each time.
+    fn own_number(&self, key: VmKey) -> u64 {
+        let mut hasher = FnvHasher::default();
+        hasher.write(self.config.nve.as_str().as_bytes());
+        hasher.write(&key.mac.0);
+        hasher.write(&key.vni.get().to_be_bytes());
+        hasher.finish()
     }
 
     fn alarm(&self, text: String, out: &mut Outputs) {

@@ -46,7 +46,7 @@ fn rule(record: &VmRecord, vn: LearningOf, like: IpAddr) -> SourceRule {
     let shared = record.allowed.virtual_macs.iter().copied().filter(|_| is_link_local(like));
     let room: usize = own.chain(shared).map(|mac| room_of(record, vn, mac, like)).sum();
     let left = MAX_BOUND.saturating_sub(record.bound.ips.len());
-    let room = room.min(left).min(usize::from(LEARNED_MAX)) as u8;
+    let room = u8::try_from(room.min(left)).unwrap_or(LEARNED_MAX).min(LEARNED_MAX);
     let learns = record.learning(vn, record.key.mac, like).room() > 0 || !record.allowed.nested.is_empty();
     if room == 0 && learns { SourceRule::Full } else { SourceRule::Listed { room } }
 }

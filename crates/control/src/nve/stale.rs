@@ -8,7 +8,7 @@ use godwit_model::message::NveToNva;
 use godwit_model::{Locators, NveId, Version, VmKey};
 use godwit_tables::update::Key;
 use godwit_wire::peer::{self, Datagram, Kind, Notice};
-use godwit_wire::{Instant, Span};
+use godwit_wire::{Bucket, Instant, Rate, Span};
 
 use crate::channel::Refused;
 use crate::io::{Level, Outputs};
@@ -20,10 +20,8 @@ use super::{Nve, Timer};
 
 /// Pairs of VM and sender whose last redirect is remembered.
 const MAX_TOLD: usize = 4096;
-/// Between two redirects on average, whoever they go to: a thousand a second.
-const GAP: Span = Span::from_ms(1);
-/// Redirects that may go at once.
-const BURST: u64 = 200;
+/// Redirects, whoever they go to.
+const REDIRECTS: Rate = Rate::per_second(1000, 200);
 /// The questions that a departure leads to spread over this time (R39).
 const JITTER_MS: u64 = 50;
 
@@ -31,13 +29,13 @@ const JITTER_MS: u64 = 50;
 #[derive(Default, Debug)]
 pub(super) struct Told {
     last: BTreeMap<(VmKey, IpAddr), (Instant, u32)>,
-    paid: Instant,
+    redirects: Bucket,
 }
 
 impl Told {
     /// Whether the sender may be told now; if so, which time in a row this is.
     fn may(&mut self, now: Instant, key: VmKey, sender: IpAddr, interval: Span) -> Option<u32> {
-        if self.paid > now {
+        if !self.redirects.has(REDIRECTS, now) {
             return None;
         }
         let last = self.last.get(&(key, sender)).copied();
@@ -53,8 +51,7 @@ impl Told {
         let recent = |t: Instant| now.since(t).0 < interval.0.saturating_mul(20);
         let times = last.filter(|(t, _)| recent(*t)).map_or(1, |(_, n)| n.saturating_add(1));
         self.last.insert((key, sender), (now, times));
-        let saved = Instant(now.0.saturating_sub(BURST * GAP.0));
-        self.paid = self.paid.max(saved) + GAP;
+        self.redirects.take(REDIRECTS, now);
         Some(times)
     }
 }
@@ -301,7 +298,7 @@ impl Nve {
             return self.alarm(text, out);
         }
         if self.suspect(key) {
-            let wait = Span::from_ms(jitter(self.config.nve.as_str(), key));
+            let wait = Span::from_ms(self.own_number(key) % (JITTER_MS + 1));
             self.timers.arm(Timer::Suspect(key), self.now + wait);
         }
     }
@@ -325,11 +322,4 @@ impl Nve {
         let newer = |h: Hearsay| version.is_some_and(|v| h.version > v);
         !self.unconfirmed.hearsay(key).is_some_and(newer) && self.unconfirmed.settle(key)
     }
-}
-
-/// So many milliseconds of [`JITTER_MS`]: another number for each NVE and VM, and the same each time.
-fn jitter(nve: &str, key: VmKey) -> u64 {
-    let bytes = nve.bytes().chain(key.mac.0).chain(key.vni.get().to_be_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
-        % (JITTER_MS + 1)
 }

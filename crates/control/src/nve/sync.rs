@@ -153,7 +153,7 @@ impl Nve {
         // Outer IP, UDP, VXLAN and the inner Ethernet header: as many bytes as the outer headers
         // with the outer Ethernet header.
         // With both families, what goes over IPv6 must fit too.
-        let overhead = if l.v6.is_some() { V6_LEN } else { V4_LEN } as u16;
+        let overhead = u16::try_from(if l.v6.is_some() { V6_LEN } else { V4_LEN }).unwrap_or(u16::MAX);
         let carried = self.underlay.mtu().map_or(LONELY_MTU, |m| m.saturating_sub(overhead));
         if configured == 0 { carried } else { configured.min(carried) }
     }

@@ -19,13 +19,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use godwit_model::Locators;
+use godwit_model::{Deadlines, Locators};
 use godwit_tables::update::{PortIdx, Shares};
 use godwit_wire::{Instant, Mac, VlanId};
 
 use crate::config::Liveness;
 use crate::io::{Route, RouteOrigin, UplinkSpec};
-use crate::timers::Timers;
 
 pub(crate) use neighbor::Neighbor;
 pub(crate) use news::{Cut, News};
@@ -86,7 +85,7 @@ pub(crate) struct Underlay {
     kernel: Vec<Route>,
     neighbors: BTreeMap<NextHop, Neighbor>,
     remotes: BTreeMap<IpAddr, Remote>,
-    timers: Timers<NextHop>,
+    timers: Deadlines<NextHop>,
     changed: BTreeSet<IpAddr>,
     paths: path_mtu::Paths,
     frames: Vec<(PortIdx, Vec<u8>)>,

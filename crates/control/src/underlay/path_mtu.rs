@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use godwit_model::Deadlines;
 use godwit_wire::{Instant, Span};
 
 /// Every way carries packets of this size (RFC 8200 section 5); of IPv4 nothing smaller is believed either.
-const FLOOR: u32 = 1280;
+const FLOOR: u16 = 1280;
 /// After so long a larger packet is tried again.
 const LIFE: Span = Span::from_ms(600_000);
 /// For so long after a report none with a larger value counts (RFC 8201 section 4).
@@ -25,21 +26,22 @@ struct Path {
 #[derive(Default, Debug)]
 pub(super) struct Paths {
     paths: BTreeMap<IpAddr, Path>,
+    /// When a report is too old.
+    ends: Deadlines<IpAddr>,
 }
 
 impl Paths {
     /// A believable report about `remote`, whose uplink carries `uplink` bytes. False where it says nothing new
     /// or nothing possible.
     pub(super) fn told(&mut self, now: Instant, remote: IpAddr, mtu: u32, uplink: u16) -> bool {
-        if mtu < FLOOR || mtu >= u32::from(uplink) {
-            return false;
-        }
-        let mtu = mtu as u16;
+        let possible = |mtu: &u16| (FLOOR..uplink).contains(mtu);
+        let Some(mtu) = u16::try_from(mtu).ok().filter(possible) else { return false };
         match self.paths.get(&remote) {
             Some(p) if mtu > p.mtu && now.since(p.since) < NO_RAISE => return false,
             _ => {}
         }
         self.paths.insert(remote, Path { mtu, since: now });
+        self.ends.set(remote, Some(now + LIFE));
         true
     }
 
@@ -51,17 +53,17 @@ impl Paths {
     /// It is not in use any more.
     pub(super) fn forget(&mut self, remote: IpAddr) {
         self.paths.remove(&remote);
+        self.ends.set(remote, None);
     }
 
     /// When the next report is too old.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.paths.values().map(|p| p.since + LIFE).min()
+        self.ends.next()
     }
 
     /// Forgets reports that are too old, and says of whom.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<IpAddr> {
-        let old: Vec<IpAddr> =
-            self.paths.iter().filter(|(_, p)| now >= p.since + LIFE).map(|(ip, _)| *ip).collect();
+        let old = self.ends.take_due(now);
         old.iter().for_each(|ip| self.forget(*ip));
         old
     }

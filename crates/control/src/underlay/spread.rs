@@ -43,6 +43,7 @@ impl Spread {
     }
 
     /// Gives what nobody has to who has least; then takes from who has most, until all have alike.
+    #[allow(clippy::cast_possible_truncation, reason = "places are below MAX_WAYS")]
     fn divide(&mut self) {
         let mut counts = [0usize; MAX_WAYS];
         for share in &mut self.shares {

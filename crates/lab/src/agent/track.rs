@@ -1,17 +1,22 @@
 //! What a receiver of numbered packets remembers: which arrived, which twice, which late, and the
 //! silences between arrivals. Pure: packets and times are handed in.
 
+use fixedbitset::FixedBitSet;
+use hdrhistogram::Histogram;
+
 use super::proto::Gap;
 
 /// Silences shorter than this are the ordinary rhythm of the machine and not kept.
 pub const GAP_MIN_NS: u64 = 5_000_000;
+/// Longer delays count as this: an hour.
+const LONGEST_US: u64 = 3_600_000_000;
 const GAPS_KEPT: usize = 64;
 const RANGES_KEPT: usize = 64;
 
 /// The receiving end of one numbered stream.
 #[derive(Default, Debug)]
 pub struct Tracker {
-    seen: Vec<u64>,
+    seen: FixedBitSet,
     received: u64,
     duplicated: u64,
     reordered: u64,
@@ -44,15 +49,13 @@ impl Tracker {
         }
     }
 
-    /// Sets the packet's bit; false where it was set.
+    /// Notes a packet; false where it was noted before.
     fn mark(&mut self, seq: u64) -> bool {
-        let (word, bit) = ((seq / 64) as usize, 1u64 << (seq % 64));
-        if word >= self.seen.len() {
-            self.seen.resize(word + 1024, 0);
+        let at = seq as usize;
+        if at >= self.seen.len() {
+            self.seen.grow(at + 65_536);
         }
-        let fresh = self.seen[word] & bit == 0;
-        self.seen[word] |= bit;
-        fresh
+        !self.seen.put(at)
     }
 
     fn keep_gap(&mut self, gap: Gap) {
@@ -89,9 +92,8 @@ impl Tracker {
 
     /// The first missing ranges below `sent`.
     pub fn missing(&self, sent: u64) -> Vec<(u64, u64)> {
-        let seen = |s: u64| self.seen.get((s / 64) as usize).is_some_and(|w| w & (1 << (s % 64)) != 0);
         let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for seq in (0..sent).filter(|&s| !seen(s)) {
+        for seq in (0..sent).filter(|&s| !self.seen.contains(s as usize)) {
             let kept = ranges.len();
             match ranges.last_mut() {
                 Some((_, last)) if *last + 1 == seq => *last = seq,
@@ -103,62 +105,30 @@ impl Tracker {
     }
 }
 
-/// A histogram of delays with buckets of an eighth of a power of two.
+/// Delays, to a thousandth.
 #[derive(Debug)]
-pub struct Delays {
-    buckets: Vec<u64>,
-    count: u64,
-    max_us: u64,
-}
+pub struct Delays(Histogram<u64>);
 
 impl Default for Delays {
     fn default() -> Delays {
-        Delays { buckets: vec![0; 64 * 8], count: 0, max_us: 0 }
+        Delays(Histogram::new_with_max(LONGEST_US, 3).expect("a range and a precision that there are"))
     }
 }
 
 impl Delays {
     fn add(&mut self, us: u64) {
-        self.buckets[bucket(us)] += 1;
-        self.count += 1;
-        self.max_us = self.max_us.max(us);
+        self.0.saturating_record(us);
     }
 
     /// The longest.
     pub fn max_us(&self) -> u64 {
-        self.max_us
+        self.0.max()
     }
 
-    /// The delay that the fraction `q` of all packets did not exceed, to about a tenth.
+    /// The delay that the fraction `q` of all packets did not exceed.
     pub fn quantile_us(&self, q: f64) -> u64 {
-        let wanted = (self.count as f64 * q).ceil() as u64;
-        let mut sum = 0;
-        for (i, n) in self.buckets.iter().enumerate() {
-            sum += n;
-            if sum >= wanted && sum > 0 {
-                return bucket_end(i).min(self.max_us);
-            }
-        }
-        self.max_us
+        self.0.value_at_quantile(q)
     }
-}
-
-/// Small values have a bucket each; above, three bits below the highest one select it.
-fn bucket(us: u64) -> usize {
-    if us < 8 {
-        return us as usize;
-    }
-    let top = us.ilog2();
-    ((top - 2) * 8) as usize + ((us >> (top - 3)) & 7) as usize
-}
-
-/// The largest value of a bucket.
-fn bucket_end(index: usize) -> u64 {
-    if index < 8 {
-        return index as u64;
-    }
-    let (top, step) = (index as u32 / 8 + 2, index as u64 % 8);
-    ((9 + step) << (top - 3)) - 1
 }
 
 #[cfg(test)]
@@ -198,15 +168,6 @@ mod tests {
         }
         let lengths: Vec<u64> = t.gaps().iter().map(|g| (g.to_ns - g.from_ns) / 1_000_000).collect();
         assert_eq!(lengths, [39, 10, 6]);
-    }
-
-    #[test]
-    fn buckets_follow_each_other_and_hold_their_values() {
-        for us in (0..5000).chain([1 << 20, (1 << 40) + 12345]) {
-            let b = bucket(us);
-            assert!(bucket_end(b) >= us, "{us}");
-            assert!(b == 0 || bucket_end(b - 1) < us, "{us}");
-        }
     }
 
     #[test]

@@ -211,7 +211,9 @@ impl Image {
         let mut whole = self.clone();
         let modules: String = self.modules.iter().map(|m| format!("{}\n", m.trim_end())).collect();
         whole.file("/etc/modules", 0o644, modules.as_bytes());
-        fs::write(path, cpio::archive(&whole.nodes)).with_context(|| format!("writing {}", path.display()))
+        cpio::archive(&whole.nodes)
+            .and_then(|bytes| fs::write(path, bytes))
+            .with_context(|| format!("writing {}", path.display()))
     }
 }
 

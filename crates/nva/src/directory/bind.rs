@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{BindRefusal, Bound, BoundIp, LearningOf, MAX_BOUND, NveId, VmKey, VmRecord};
+use godwit_model::{BindRefusal, Bound, BoundIp, Deadlines, LearningOf, MAX_BOUND, NveId, VmKey, VmRecord};
 use godwit_wire::{Bucket, Instant, Mac, Rate, Span, Vni};
 
 use super::{Directory, Level, SessionId, allowed};
@@ -47,8 +47,8 @@ pub(super) struct Binding {
     spoken: BTreeMap<(Vni, Shared), Instant>,
     /// What VMs have used of [`WISHES`]; and that this was said.
     used: BTreeMap<VmKey, (Bucket, bool)>,
-    /// When holders of learned addresses were asked.
-    asked: BTreeMap<(Vni, IpAddr), Instant>,
+    /// Until when holders of learned addresses are not asked again.
+    asked: Deadlines<(Vni, IpAddr)>,
     /// When `spoken` is looked through next.
     next_sweep: Instant,
 }
@@ -437,10 +437,10 @@ impl Directory {
     /// Another VM uses an address that this one learned: its NVE looks whether it is in use here.
     fn ask_holder(&mut self, key: VmKey, ip: IpAddr) {
         let place = (key.vni, ip);
-        let recent = self.binding.asked.get(&place).is_some_and(|at| self.now.since(*at) < ASK_AGAIN);
+        let recent = self.binding.asked.get(place).is_some_and(|until| until > self.now);
         let nve = self.records.get(&key).and_then(VmRecord::active_nve);
         if let Some(session) = nve.and_then(|nve| self.session_of(nve)).filter(|_| !recent) {
-            self.binding.asked.insert(place, self.now);
+            self.binding.asked.set(place, Some(self.now + ASK_AGAIN));
             self.send(session, NvaToNve::VerifyIp { key, ip });
         }
     }
@@ -458,7 +458,7 @@ impl Directory {
     /// Forgets what says nothing any more.
     pub(super) fn sweep_binding(&mut self) {
         let (now, records) = (self.now, &self.records);
-        self.binding.asked.retain(|_, at| now.since(*at) < ASK_AGAIN);
+        self.binding.asked.take_due(now);
         self.binding.used.retain(|_, (bucket, _)| bucket.next(FULL, now) > now);
         if now < self.binding.next_sweep {
             return;

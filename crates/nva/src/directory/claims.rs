@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use godwit_model::{NveId, Version, VmKey};
-use godwit_wire::{Instant, Span};
+use godwit_wire::{Bucket, Instant, Span};
 
 use super::SessionId;
 use super::conflict::Contest;
@@ -16,8 +16,8 @@ const RECENT: Span = Span::from_ms(5000);
 pub(super) struct Claims {
     /// Claims for VMs of other NVEs that wait for the old NVE's word (R21).
     pub contests: BTreeMap<VmKey, Contest>,
-    /// No second line before then that too many claims wait.
-    pub crowd_quiet: Instant,
+    /// Lines that too many claims wait.
+    pub crowd_lines: Bucket,
     /// The NVE that had a VM last, and the version with which it lost it: it may say so (R39).
     former: BTreeMap<VmKey, (NveId, Version)>,
     /// When VMs moved of late without being ordered to (R22), in microseconds since 1970: that outlives a restart.

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
 use godwit_model::{Locators, NveId};
-use godwit_wire::{Instant, Span};
+use godwit_wire::{Bucket, Instant, Rate, Span};
 
 use super::{Directory, Level, NveRecord, Output, SessionId};
 
@@ -19,8 +19,8 @@ use super::{Directory, Level, NveRecord, Output, SessionId};
 /// that: an attempt to connect that was under way lasts up to 3 s, the gap to the next one up to 2 s, and another
 /// 2 s are for a host that is busy just then. With the default keepalive an NVE is expected for 10 s.
 const COMES_BACK: Span = Span::from_ms(3000 + 2000 + 2000);
-/// The same refusal is an alarm again after so long.
-const ALARM_AGAIN: Span = Span::from_ms(60_000);
+/// How often the same refusal is an alarm.
+const ALARMS: Rate = Rate::every(Span::from_ms(60_000), 1);
 /// A refusal is shown to operators for so long.
 const SHOWN: Span = Span::from_ms(120_000);
 
@@ -61,7 +61,7 @@ pub(super) struct Refused {
     text: String,
     count: u64,
     last: Instant,
-    alarmed: Instant,
+    alarms: Bucket,
 }
 
 impl Refused {
@@ -174,10 +174,10 @@ impl Directory {
         let now = self.now;
         let Some(n) = self.nves.get_mut(first) else { return };
         let before = n.refused.take().filter(|r| r.info(now).is_some());
-        let count = before.as_ref().map_or(0, |r| r.count) + 1;
-        let told = before.map(|r| r.alarmed).filter(|at| now.since(*at) < ALARM_AGAIN);
-        n.refused = Some(Refused { text: text.into(), count, last: now, alarmed: told.unwrap_or(now) });
-        if told.is_none() {
+        let (count, mut alarms) = before.map_or((1, Bucket::default()), |r| (r.count + 1, r.alarms));
+        let is_alarm = alarms.take(ALARMS, now);
+        n.refused = Some(Refused { text: text.into(), count, last: now, alarms });
+        if is_alarm {
             let often = if count > 1 { format!(" ({count} times)") } else { String::new() };
             self.log(Level::Alarm, format!("ALARM: {text}{often}"));
         }

@@ -6,13 +6,15 @@
 
 use godwit_model::message::NvaToNve;
 use godwit_model::{DenyReason, Locators, MoveStepKind, NveId, Version, VmKey};
-use godwit_wire::{Instant, Span};
+use godwit_wire::{Instant, Rate, Span};
 
 use super::claim::Asked;
 use super::{Directory, Level, SessionId, Write};
 
 /// Steps of a claim before its verdict that are kept: an owner that comes and goes is asked each time.
 const MAX_STORY: usize = 8;
+/// Lines that too many claims wait.
+const CROWD_LINES: Rate = Rate::per_second(1, 1);
 
 /// A claim that waits for the old NVE's word.
 pub(super) struct Contest {
@@ -57,8 +59,7 @@ impl Directory {
             Some(_) => self.contest_between(session, nve, asked),
             None if waiting >= self.config.max_contests => {
                 // No room is no reason: the claim comes again, and finds some (R18).
-                if self.now >= self.claims.crowd_quiet {
-                    self.claims.crowd_quiet = self.now + Span::from_ms(1000);
+                if self.claims.crowd_lines.take(CROWD_LINES, self.now) {
                     let text = format!(
                         "{waiting} claims wait for other NVEs' words: that of NVE {nve} for {key}, and others, are \
                          looked at when they come again"

@@ -4,12 +4,12 @@
 //! An interest is remembered from the answer on until the answer's life and the update windows are over. The NVE
 //! counts that life from its question, so what it still uses is always of interest here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::Change;
-use godwit_model::{DirectoryMode, NveId, VmKey, VmRecord, timing};
-use godwit_wire::{Instant, Mac, Span, Vni};
+use godwit_model::{Deadlines, DirectoryMode, NveId, VmKey, VmRecord, timing};
+use godwit_wire::{Mac, Span, Vni};
 
 use super::session::Session;
 use super::{Directory, Level, SessionId};
@@ -22,75 +22,22 @@ pub(super) struct Subscription {
     pub mode: DirectoryMode,
 }
 
-/// What is remembered until a time.
-struct Until<K> {
-    ends: BTreeMap<K, Instant>,
-    by_end: BTreeSet<(Instant, K)>,
-}
-
-impl<K> Default for Until<K> {
-    fn default() -> Until<K> {
-        Until { ends: BTreeMap::new(), by_end: BTreeSet::new() }
-    }
-}
-
-impl<K: Ord + Copy> Until<K> {
-    /// Until `end` at least.
-    fn extend(&mut self, key: K, end: Instant) {
-        let old = self.ends.get(&key).copied();
-        if old.is_some_and(|old| old >= end) {
-            return;
-        }
-        if let Some(old) = old {
-            self.by_end.remove(&(old, key));
-        }
-        self.ends.insert(key, end);
-        self.by_end.insert((end, key));
-    }
-
-    fn has(&self, key: K) -> bool {
-        self.ends.contains_key(&key)
-    }
-
-    /// The one that ends first, if there are more than `max`.
-    fn beyond(&mut self, max: usize) -> Option<K> {
-        let (_, key) = if self.ends.len() > max { self.by_end.pop_first()? } else { return None };
-        self.ends.remove(&key);
-        Some(key)
-    }
-
-    fn expire(&mut self, now: Instant) {
-        while let Some((_, key)) = self.by_end.first().copied().filter(|(end, _)| *end <= now) {
-            self.by_end.pop_first();
-            self.ends.remove(&key);
-        }
-    }
-
-    fn retain(&mut self, stays: impl Fn(&K) -> bool) {
-        self.ends.retain(|key, _| stays(key));
-        self.by_end.retain(|(_, key)| stays(key));
-    }
-}
-
 /// What one session was told in pull mode and may still use.
 #[derive(Default)]
 pub(super) struct Interests {
-    vms: Until<VmKey>,
+    vms: Deadlines<VmKey>,
     /// Addresses that no VM had.
-    absent: Until<(Vni, IpAddr)>,
+    absent: Deadlines<(Vni, IpAddr)>,
 }
 
 impl Interests {
     fn of_vn(&self, vni: Vni) -> impl Iterator<Item = VmKey> + '_ {
-        self.vms
-            .ends
-            .range(VmKey { vni, mac: Mac::ZERO }..=VmKey { vni, mac: Mac::BROADCAST })
-            .map(|(k, _)| *k)
+        self.vms.range(VmKey { vni, mac: Mac::ZERO }..=VmKey { vni, mac: Mac::BROADCAST }).map(|(key, _)| key)
     }
 
     fn absent_of_vn(&self, vni: Vni) -> impl Iterator<Item = IpAddr> + '_ {
         let from = (vni, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        self.absent.ends.range(from..).map(|(k, _)| *k).take_while(move |(v, _)| *v == vni).map(|(_, ip)| ip)
+        self.absent.range(from..).map(|(k, _)| k).take_while(move |(v, _)| *v == vni).map(|(_, ip)| ip)
     }
 
     /// It was told that nobody has an address, or a nested or virtual MAC, which this VM has got.
@@ -98,7 +45,7 @@ impl Interests {
         let vni = record.key.vni;
         let ip = || record.addresses().any(|(ip, _)| self.absent.has((vni, ip)));
         let mac = || record.macs().skip(1).any(|mac| self.vms.has(VmKey { vni, mac }));
-        !self.absent.ends.is_empty() && ip() || mac()
+        !self.absent.is_empty() && ip() || mac()
     }
 
     /// The VN is not pulled any more.
@@ -140,7 +87,7 @@ impl Directory {
             return;
         }
         s.interests.vms.extend(key, end);
-        let called_in = s.interests.vms.beyond(max);
+        let called_in = s.interests.vms.pop_beyond(max);
         if let Some(key) = called_in {
             let who = self.name_of(session);
             self.log(
@@ -158,7 +105,7 @@ impl Directory {
         let Some(s) = self.sessions.get_mut(&session) else { return };
         if s.mode(vni) != Some(DirectoryMode::Push) {
             s.interests.absent.extend((vni, ip), end);
-            s.interests.absent.beyond(self.config.max_interests);
+            s.interests.absent.pop_beyond(self.config.max_interests);
         }
     }
 
@@ -228,8 +175,8 @@ impl Directory {
     pub(super) fn sweep_interests(&mut self) {
         let now = self.now;
         for s in self.sessions.values_mut() {
-            s.interests.vms.expire(now);
-            s.interests.absent.expire(now);
+            s.interests.vms.take_due(now);
+            s.interests.absent.take_due(now);
         }
     }
 }
