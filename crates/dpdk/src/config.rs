@@ -60,7 +60,7 @@ pub struct PortConfig {
     /// Loop the port back: what is sent is received. For drivers with [`DevInfo::loops`]; others ignore it.
     pub loopback: bool,
     /// A guest is behind the port: take frames that it left unfinished, and hand such frames to it
-    /// ([`crate::Port::guest_takes`]). For `net_vhost`; others ignore it.
+    /// ([`crate::Port::guest_receive_offloads`]). For `net_vhost`; others ignore it.
     pub guest_offloads: bool,
     /// Further offloads as DPDK's bits (`RTE_ETH_RX_OFFLOAD_*`), of which those are switched on that the
     /// device has: what a guest's own end of a port asks for.

@@ -150,7 +150,7 @@ impl Mbuf {
     }
 
     /// Has the frame sent without its checksum, or uncut, its receiver told. For ports whose guest takes it
-    /// so ([`crate::Port::guest_takes`]).
+    /// so ([`crate::Port::guest_receive_offloads`]).
     pub fn hand_on(&mut self, missing: Unfinished) {
         self.finished();
         let h = self.header_mut();

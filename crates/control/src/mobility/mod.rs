@@ -124,8 +124,8 @@ pub(crate) struct Vm {
     claims: Bucket,
     pub(crate) intent: Option<Intent>,
     pub(crate) forward: Option<Forward>,
-    /// The directory has had it here since it was activated on its port. Outlives that stay: a refusal of a claim, which
-    /// may come when the VM runs here no more, is the news of a departure only where the VM had been here.
+    /// The directory has had it here since it was activated on its port. Outlives that stay: a refusal of a claim,
+    /// which may come when the VM runs here no more, is the news of a departure only where the VM had been here.
     confirmed: bool,
     /// The R flag of its last advertisement here (R25).
     pub(crate) router: Option<bool>,

@@ -18,7 +18,7 @@ use crate::v1::{self, nve_message::Kind as Up};
 pub enum SessionUp {
     /// A message of the model.
     Message(NveToNva),
-    /// The answer to [`SessionDown::AdminOrder`] of the same `id`.
+    /// The answer to [`SessionDown::AdminOrder`](super::SessionDown::AdminOrder) of the same `id`.
     AdminReply {
         /// The order's number.
         id: u64,
