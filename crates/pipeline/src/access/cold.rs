@@ -55,11 +55,11 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
             cx.parts(packet, |cx, part| apply_cold(cx, part, port));
         }
         Wish::Unicast(to) => cx.within_policy(packet, port, |cx, packet| {
-            cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
+            cx.resolve(packet, Key::new(port.vn, to), From::Local);
         }),
         Wish::ToOwner(to) => {
             packet.data_mut()[..6].copy_from_slice(&to.0);
-            cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
+            cx.resolve(packet, Key::new(port.vn, to), From::Local);
         }
         Wish::Flood => {
             cx.within_policy(packet, port, |cx, packet| cx.flood(packet, port.vn, Some(port.vni)));

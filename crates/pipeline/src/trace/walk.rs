@@ -1,19 +1,20 @@
 //! The way of a frame through the tables, step by step.
 
+use core::net::IpAddr;
+
 use godwit_tables::event::AnnounceKind;
-use godwit_tables::holds::Origin;
 use godwit_tables::tunnels::Tunnel;
-use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
+use godwit_tables::update::{Key, PortIdx, PortRole, Target, VmState, VnIdx};
 use godwit_tables::vms::{Fib, State};
-use godwit_tables::{Dispatch, DropReason, Tables};
+use godwit_tables::{Action, Decision, DropReason, Egress, Tables};
 use godwit_wire::ethernet::{Membership, TAG_LEN, membership};
 use godwit_wire::policy::{self, Direction};
-use godwit_wire::{FlowHash, Instant, tenant};
+use godwit_wire::{Instant, tenant};
 
 use super::{Found, MAX_STEPS, Step, Trace, Verdict};
 use crate::access;
 use crate::bum::{check_word, destinations};
-use crate::classify::{Addresses, From, flight_ttl};
+use crate::classify::{Addresses, From};
 use crate::mem::MAX_FRAME;
 use crate::overlay::{self, Kind};
 use crate::port::Port;
@@ -41,18 +42,7 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
             return trace;
         }
     };
-    let inner = (0, frame.len());
-    let mut t = Tracer {
-        tables,
-        ingress,
-        frame,
-        now,
-        v4: false,
-        hash: FlowHash(0),
-        inner,
-        room: Some(&mut room),
-        trace,
-    };
+    let mut t = Tracer { tables, ingress, frame, now, room: Some(&mut room), trace };
     let verdict = match role {
         None => Verdict::Drop(DropReason::PortUnknown),
         Some(PortRole::Access { vn, mac, admission }) => {
@@ -85,24 +75,12 @@ struct Tracer<'a> {
     ingress: PortIdx,
     frame: &'a [u8],
     now: Instant,
-    /// The tenant's frame is an IPv4 packet (R4).
-    v4: bool,
-    /// The hash of its flow (R2).
-    hash: FlowHash,
-    /// Where in `frame` the tenant's begins and ends.
-    inner: (usize, usize),
     /// Where a tenant's frame without its tag can lie.
     room: Option<&'a mut [u8; MAX_FRAME]>,
     trace: Trace,
 }
 
 impl<'a> Tracer<'a> {
-    /// Notes what the tenant's frame is.
-    fn see(&mut self, frame: &[u8]) {
-        let look = tenant::look(frame, &self.tables.hash_key);
-        (self.v4, self.hash) = (look.is_v4(), look.hash);
-    }
-
     fn parsed(&mut self, frame: &[u8]) {
         if let Some(a) = Addresses::of(frame) {
             self.trace.push(Step::Parsed { dst: a.dst_mac(), src: a.src_mac(), ethertype: a.ethertype });
@@ -112,33 +90,31 @@ impl<'a> Tracer<'a> {
     fn follow_vm(&mut self, port: &Port) -> Verdict {
         self.parsed(self.frame);
         self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
-        self.see(self.frame);
-        let (wish, _) = access::inspect(self.frame, true, port, self.tables, self.now);
-        if wish != Wish::Untag {
-            return self.wish(wish, port, self.frame.len());
+        let (mut wish, _) = access::inspect(self.frame, true, port, self.tables, self.now);
+        if wish == Wish::Untag
+            && let Some(room) = self.room.take()
+        {
+            self.trace.push(Step::Untagged);
+            self.frame = untagged(self.frame, room);
+            (wish, _) = access::inspect(self.frame, true, port, self.tables, self.now);
         }
-        self.trace.push(Step::Untagged);
-        // Without the tag: the addresses, then what follows the tag. Only the start matters to
-        // `inspect`; a control message is far shorter than this.
-        let mut room = [0; MAX_FRAME];
-        let bare = untagged(self.frame, &mut room);
-        self.see(bare);
-        let (wish, _) = access::inspect(bare, true, port, self.tables, self.now);
-        self.wish(wish, port, self.frame.len() - TAG_LEN)
+        self.wish(wish, port)
     }
 
-    fn wish(&mut self, wish: Wish, port: &Port, len: usize) -> Verdict {
+    fn wish(&mut self, wish: Wish, port: &Port) -> Verdict {
         if !matches!(wish, Wish::Drop(_)) {
             let mac = Addresses::of(self.frame).map_or(port.mac, Addresses::src_mac);
             self.trace.push(Step::SourceAccepted { mac });
         }
         if matches!(wish, Wish::Unicast(_) | Wish::Flood)
-            && let Err(reason) = self.policy(port.port, Direction::Out)
+            && let Err(reason) = self.policy(port.port)
         {
             return Verdict::Drop(reason);
         }
         match wish {
-            Wish::Unicast(to) | Wish::ToOwner(to) => self.resolve(Key::new(port.vn, to), len, From::Local),
+            Wish::Unicast(to) | Wish::ToOwner(to) => {
+                self.resolve(Key::new(port.vn, to), self.frame, From::Local)
+            }
             Wish::Flood => self.flood(port.vn, self.frame, true),
             Wish::Announce(kind, _) => {
                 self.trace.push(Step::Announces { kind });
@@ -158,10 +134,9 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// What the policy of a port's VM says of the frame. Whether its rate is used up is not to be seen here.
-    fn policy(&mut self, port: PortIdx, direction: Direction) -> Result<(), DropReason> {
-        let frame = self.frame.get(self.inner.0..self.inner.1).unwrap_or_default();
-        let Some(judged) = self.tables.ports.judge(port, frame, direction) else { return Ok(()) };
+    /// What the policy of the VM that sends the frame says of it. Whether its rate is used up is not to be seen here.
+    fn policy(&mut self, port: PortIdx) -> Result<(), DropReason> {
+        let Some(judged) = self.tables.ports.judge(port, self.frame, Direction::Out) else { return Ok(()) };
         self.trace.push(Step::Policy { port, judged });
         match judged.verdict {
             policy::Verdict::Allow => Ok(()),
@@ -198,24 +173,20 @@ impl<'a> Tracer<'a> {
             (_, Some(inner)) => inner,
             (_, None) => return self.underlay(uplink),
         };
-        let inner = self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
+        let mut inner = self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
         self.trace.push(Step::Outer { sender: outer.src, ttl: outer.ttl });
         self.trace.push(Step::VnFound { vn, vni: outer.vni });
-        self.inner = (outer.inner_offset, outer.inner_end);
         if c.untag
             && membership(inner) == Membership::Priority
             && let Some(room) = self.room.take()
         {
             self.trace.push(Step::Untagged);
-            self.frame = untagged(inner, room);
-            self.inner = (0, self.frame.len());
+            inner = untagged(inner, room);
         }
-        let inner = self.frame.get(self.inner.0..self.inner.1).unwrap_or_default();
-        self.see(inner);
         if c.kind == Kind::Group {
             return self.flood(vn, inner, false);
         }
-        self.resolve(Key::new(vn, dst), self.inner.1 - self.inner.0, From::outer(&outer))
+        self.resolve(Key::new(vn, dst), inner, From::outer(&outer))
     }
 
     fn underlay(&self, uplink: &Uplink) -> Verdict {
@@ -237,48 +208,32 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// What [`crate::context::Context::resolve`] does.
-    fn resolve(&mut self, key: Key, len: usize, from: From) -> Verdict {
-        let fib = self.tables.vms.get(key);
-        self.trace.push(Step::FibHit { key, found: self.found(fib) });
-        match (fib, from) {
-            (Some(Fib::Local(port)), _) => self.deliver(port, key.vn()),
-            (Some(Fib::Remote(first) | Fib::Ageing(first)), From::Local) => {
-                // A frame waits for the tunnel that its entry names, whatever its twin does.
-                let ready = self.tables.tunnels.ready(first).is_some();
-                let way = if ready { self.way(first) } else { (first, self.tables.tunnels.get(first)) };
-                self.tunnel(way);
-                match way.1 {
-                    None => Verdict::Drop(DropReason::NoTunnel),
-                    Some(t) if t.header.is_some() => self.encapsulate(Some(t), len, false, from),
-                    Some(_) => self.hold(false, self.tables.miss_hold_packets(), len, Verdict::Held),
+    /// What the tables decide of a tenant's frame for a single VM, in a trace's words.
+    fn resolve(&mut self, key: Key, frame: &[u8], from: From) -> Verdict {
+        let decision = self.tables.decide(key, &from.inbound(self.ingress, frame), self.now);
+        self.trace.push(Step::FibHit { key, found: self.found(decision.entry) });
+        let way = match decision.egress() {
+            Some(Egress::Tunnel(target)) => self.tunnel(target, frame),
+            Some(Egress::Port(port)) => {
+                self.judged(port, frame, &decision);
+                None
+            }
+            None => None,
+        };
+        let remote = || way.and_then(|t| t.remote);
+        match decision.action {
+            Action::Deliver(port) => Verdict::Send { port },
+            Action::Encapsulate { .. } => self.leaves(remote(), false, from),
+            Action::Forward { .. } => self.leaves(remote(), true, from),
+            Action::Query { room } => room.map_or_else(Verdict::Drop, |()| Verdict::Miss),
+            Action::AwaitTunnel { room, .. } | Action::Hold { room, .. } => {
+                room.map_or_else(Verdict::Drop, |()| Verdict::Held)
+            }
+            Action::Drop { reason, .. } => {
+                if reason == DropReason::TooBig {
+                    self.marked(from);
                 }
-            }
-            (Some(Fib::Special(at)), _) => {
-                let s = self.tables.vms.special(at);
-                let querying = matches!(s.state, State::Querying { .. });
-                match self.tables.dispatch(&s.state, from_origin(from), false) {
-                    Dispatch::Deliver(port) => self.deliver(port, key.vn()),
-                    Dispatch::Hold => self.hold(querying, s.limits.packets, len, Verdict::Held),
-                    Dispatch::Drop(reason) => Verdict::Drop(reason),
-                    Dispatch::Tunnel { tunnel, in_flight } => {
-                        let way = self.way(tunnel);
-                        self.tunnel(way);
-                        match from {
-                            From::Overlay { ttl, .. } if flight_ttl(ttl).is_none() => {
-                                Verdict::Drop(DropReason::TtlExhausted)
-                            }
-                            _ => self.encapsulate(way.1, len, in_flight, from),
-                        }
-                    }
-                }
-            }
-            (None, From::Local) if self.tables.may_query(self.ingress, self.now) => {
-                self.hold(true, self.tables.miss_hold_packets(), len, Verdict::Miss)
-            }
-            (None, From::Local) => Verdict::Drop(DropReason::MissLimit),
-            (None | Some(Fib::Remote(_) | Fib::Ageing(_)), From::Overlay { .. }) => {
-                Verdict::Drop(DropReason::NotLocal)
+                Verdict::Drop(reason)
             }
         }
     }
@@ -287,8 +242,8 @@ impl<'a> Tracer<'a> {
         match fib {
             None => Found::Missing,
             Some(Fib::Local(port)) => Found::Known(VmState::Local { port }, 0),
-            Some(Fib::Remote(tunnel)) => Found::Known(VmState::Remote { tunnel }, 0),
-            Some(Fib::Ageing(tunnel)) => Found::Known(VmState::Ageing { tunnel }, 0),
+            Some(Fib::Remote(to)) => Found::Known(VmState::Remote { to }, 0),
+            Some(Fib::Ageing(to)) => Found::Known(VmState::Ageing { to }, 0),
             Some(Fib::Special(at)) => {
                 let s = self.tables.vms.special(at);
                 match s.state {
@@ -299,36 +254,45 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// The tunnel that the tenant's frame goes through, and its flow's way.
-    fn way(&self, tunnel: TunnelIdx) -> (TunnelIdx, Option<&'a Tunnel>) {
-        match self.tables.tunnels.for_frame(tunnel, self.v4, self.hash) {
-            Some((tunnel, t)) => (tunnel, t.remote.is_some().then_some(t)),
-            None => (tunnel, None),
-        }
-    }
-
-    fn tunnel(&mut self, (tunnel, t): (TunnelIdx, Option<&Tunnel>)) {
+    /// Notes the tunnel that a frame goes through, and answers with its flow's way (R4, R95). A tunnel that is not
+    /// ready has none yet, whatever its twin has.
+    fn tunnel(&mut self, target: Target, frame: &[u8]) -> Option<&'a Tunnel> {
+        let tunnels = &self.tables.tunnels;
+        let look = tenant::look(frame, &self.tables.hash_key);
+        let way = tunnels.ready(target.tunnel);
+        let way = way.and_then(|_| tunnels.for_frame(target.tunnel, look.is_v4(), look.hash));
+        let (tunnel, t) = match way {
+            Some((tunnel, t)) => (tunnel, Some(t)),
+            None => (target.tunnel, tunnels.get(target.tunnel)),
+        };
         self.trace.push(Step::Tunnel {
             tunnel,
             remote: t.and_then(|t| t.remote),
             mtu: t.map_or(0, |t| t.mtu),
             hop: t.and_then(|t| Some((t.uplink, t.header.as_ref()?.dst_mac()))),
         });
+        t
     }
 
-    fn hold(&self, querying: bool, packets: u32, len: usize, held: Verdict) -> Verdict {
-        self.tables.room_to_hold(querying, packets, len).map_or_else(Verdict::Drop, |()| held)
-    }
-
-    fn deliver(&mut self, port: PortIdx, vn: VnIdx) -> Verdict {
-        match self.tables.ports.leads_to(port, vn) {
-            false => Verdict::Drop(DropReason::PortGone),
-            true if port == self.ingress => Verdict::Drop(DropReason::Hairpin),
-            true => self.policy(port, Direction::In).map_or_else(Verdict::Drop, |()| Verdict::Send { port }),
+    /// Notes what the policy of a port's VM has said of the frame, if it was asked (R23).
+    fn judged(&mut self, port: PortIdx, frame: &[u8], decision: &Decision) {
+        let asked = matches!(
+            decision.action,
+            Action::Deliver(_) | Action::Drop { reason: DropReason::PolicyDenied, .. }
+        );
+        if asked && let Some(judged) = self.tables.ports.judge(port, frame, Direction::In) {
+            self.trace.push(Step::Policy { port, judged });
         }
     }
 
-    fn encapsulate(&mut self, tunnel: Option<&Tunnel>, len: usize, in_flight: bool, from: From) -> Verdict {
+    fn leaves(&mut self, remote: Option<IpAddr>, in_flight: bool, from: From) -> Verdict {
+        self.marked(from);
+        remote
+            .map_or(Verdict::Drop(DropReason::NoTunnel), |remote| Verdict::Encapsulated { remote, in_flight })
+    }
+
+    /// Notes the DSCP that the outer header gets of a policy, or of the one that the frame came with (R23).
+    fn marked(&mut self, from: From) {
         let mark = match from {
             From::Local => self.tables.ports.dscp(self.ingress),
             From::Overlay { dscp, .. } => dscp,
@@ -336,20 +300,5 @@ impl<'a> Tracer<'a> {
         if let Some(dscp) = mark {
             self.trace.push(Step::Marked { dscp });
         }
-        match tunnel {
-            Some(t) if len > usize::from(t.inner_max) => Verdict::Drop(DropReason::TooBig),
-            Some(t) => match t.remote {
-                Some(remote) => Verdict::Encapsulated { remote, in_flight },
-                None => Verdict::Drop(DropReason::NoTunnel),
-            },
-            None => Verdict::Drop(DropReason::NoTunnel),
-        }
-    }
-}
-
-fn from_origin(from: From) -> Origin {
-    match from {
-        From::Local => Origin::Local,
-        From::Overlay { .. } => Origin::Overlay,
     }
 }
