@@ -85,3 +85,20 @@ impl View<'_> {
         self.0.get_at(home, key.0).map(Fib::unpack)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_word_keeps_what_it_was_made_of(index in any::<u32>(), vni in any::<u32>()) {
+            let to = Target { tunnel: TunnelIdx(index), vni: Vni::from_low24(vni) };
+            let local = Fib::Local(PortIdx(index as u16));
+            for fib in [local, Fib::Remote(to), Fib::Ageing(to), Fib::Special(SpecialIdx(index))] {
+                prop_assert_eq!(Fib::unpack(fib.pack()), fib);
+            }
+        }
+    }
+}
