@@ -8,7 +8,8 @@ use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
 use godwit_tables::vms::{Fib, View};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::Patch;
-use godwit_wire::{Class, FlowHash, Instant, Mac, tenant};
+use godwit_wire::policy::{Direction, Traffic};
+use godwit_wire::{Class, FlowHash, Frame, Instant, Mac, guard, tenant};
 
 use crate::bum;
 use crate::classify::{self, Sender};
@@ -16,7 +17,6 @@ use crate::context::Context;
 use crate::encap::{encapsulate, finish, is_unfinished};
 use crate::packet::{Packet, PacketSource};
 use crate::port::Port;
-use crate::proxy;
 use crate::run::{self, COLD, Exit, UNKNOWN};
 use crate::{MAX_BURST, Output, Pass};
 
@@ -175,13 +175,15 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
         }
         return;
     }
-    let tenant = tenant::look(frame, &tables.hash_key);
-    let good = match tenant.source {
+    let Ok(frame) = Frame::read(frame) else { return };
+    let good = match frame.source() {
         tenant::Source::NotIp => src == port.mac,
-        source => !proxy::is_resolution(frame) && port.carries(src, source, tables, now),
+        source => !frame.resolves() && port.carries(src, source, tables, now),
     };
-    let free = !port.filtered || tables.ports.sends_freely(port.port, frame);
-    if good && free && bum::check_word(tables, port.port, frame).is_ok() {
+    let traffic = || Traffic::of(&frame, Direction::Out);
+    let free = !port.filtered || tables.ports.sends_freely(port.port, traffic().as_ref());
+    if good && free && bum::check_word(tables, port.port, guard::word(&frame)).is_ok() {
+        let tenant = tenant::Look::of(&frame, &tables.hash_key);
         look.set(key, tables.vms.view(), tenant);
         look.class = Class::new(port.dscp, tenant.ecn);
     }

@@ -4,8 +4,8 @@ use godwit_tables::DropReason;
 use godwit_tables::Tables;
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, TunnelIdx, VnIdx};
-use godwit_wire::Vni;
 use godwit_wire::guard::{self, Word};
+use godwit_wire::{Frame, Vni};
 
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
@@ -20,13 +20,18 @@ pub(crate) enum Destination {
     Tunnel(TunnelIdx),
 }
 
+/// Whose business a frame is that nobody has read yet.
+fn word_of(frame: &[u8]) -> Option<Word> {
+    guard::word(&Frame::read(frame).ok()?)
+}
+
 /// A VM's frame to a group may go out: what routers and DHCP servers say comes from those only (R66). The overlay's
 /// frames were looked at where they came in.
 ///
 /// # Errors
 /// Why not.
-pub(crate) fn check_word(tables: &Tables, from: PortIdx, frame: &[u8]) -> Result<(), DropReason> {
-    match guard::word(frame) {
+pub(crate) fn check_word(tables: &Tables, from: PortIdx, word: Option<Word>) -> Result<(), DropReason> {
+    match word {
         Some(Word::OfServer) if !tables.ports.is_server(from) => Err(DropReason::NotRouter),
         _ => Ok(()),
     }
@@ -39,10 +44,10 @@ pub(crate) fn destinations<'a>(
     tables: &'a Tables,
     vn: VnIdx,
     from: PortIdx,
-    frame: &[u8],
+    word: Option<Word>,
     to_tunnels: bool,
 ) -> impl Iterator<Item = Destination> + use<'a> {
-    let all = guard::word(frame) != Some(Word::ToServer);
+    let all = word != Some(Word::ToServer);
     let hears = move |p: PortIdx| p != from && (all || tables.ports.is_server(p));
     let ports = tables.ports.activated(vn).filter(move |&p| hears(p)).map(Destination::Port);
     let tunnels = tables.vns.replicas(vn).filter(move |_| to_tunnels).map(Destination::Tunnel);
@@ -56,15 +61,21 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         if !packet.is_plain() {
             return self.parts(packet, |cx, part| cx.flood(part, vn, vni));
         }
+        let word = word_of(packet.data());
+        self.flood_read(packet, vn, vni, word);
+    }
+
+    /// The same of a plain frame that has been read: whose business it is.
+    pub fn flood_read(&mut self, packet: P, vn: VnIdx, vni: Option<Vni>, word: Option<Word>) {
         if vni.is_some()
-            && let Err(reason) = check_word(self.tables, self.ingress, packet.data())
+            && let Err(reason) = check_word(self.tables, self.ingress, word)
         {
             return self.not_router(packet, reason);
         }
         let mut to = core::mem::take(&mut self.spare.destinations);
         to.clear();
         let room = to.capacity();
-        to.extend(destinations(self.tables, vn, self.ingress, packet.data(), vni.is_some()).take(room));
+        to.extend(destinations(self.tables, vn, self.ingress, word, vni.is_some()).take(room));
         if vni.is_some() && self.tables.vns.get(vn).is_some_and(|v| v.replicas_missing) {
             // A copy that should have been made.
             self.tables.counters.worker.copies += 1;

@@ -173,6 +173,32 @@ impl From {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use godwit_wire::Frame;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What the fast path reads of a frame's addresses is what the cold path reads.
+        #[test]
+        fn addresses_are_those_of_a_frame_that_was_read(
+            mut b in prop::collection::vec(any::<u8>(), 0..40),
+            ethertype in prop::sample::select(vec![0x0800u16, 0x0806, 0x8035, 0x8100, 0x88a8, 0x86dd]),
+        ) {
+            if let Some(at) = b.get_mut(12..14) {
+                at.copy_from_slice(&ethertype.to_be_bytes());
+            }
+            let Ok(f) = Frame::read(&b) else {
+                prop_assert!(Addresses::of(&b).is_none() && to_single(&b).is_none());
+                return Ok(());
+            };
+            let a = Addresses::of(&b).expect("a header");
+            prop_assert_eq!((a.dst_mac(), a.src_mac(), a.ethertype), (f.dst(), f.src(), f.outer_type()));
+            let single = (!f.dst().is_multicast()).then_some(f.dst().to_u64());
+            prop_assert_eq!(to_single(&b).map(|(dst, src)| (dst, src.mac())), single.map(|dst| (dst, f.src())));
+            prop_assert_eq!(from_to_single(&b, Sender::of(f.src())), single);
+            let plain = f.dst().is_unicast() && !f.outer_type().is_tag() && f.arp().is_none();
+            prop_assert_eq!(plain_unicast(&b), plain.then(|| (f.dst().to_u64(), f.src())));
+        }
+    }
 
     #[test]
     fn r46d_three_times_and_no_more() {

@@ -9,6 +9,7 @@ use godwit_tables::DropReason;
 use godwit_tables::update::{Key, PortIdx};
 use godwit_tables::vms::Fib;
 use godwit_wire::offload::{Cut, Layers};
+use godwit_wire::{Frame, WireError};
 
 use crate::Output;
 use crate::classify::From;
@@ -20,11 +21,11 @@ use crate::packet::{Asks, Packet, PacketSource, Takes, Unfinished};
 const FIRST_PIECE: usize = 14 + 8 + 60 + 60;
 
 /// A frame that is not plain may be looked at: its first piece has its headers, and what it asks for can be
-/// done.
+/// done. `frame`: as it was read, if it could be.
 ///
 /// # Errors
 /// Why it is dropped.
-pub(crate) fn admit<P: Packet>(packet: &P) -> Result<(), DropReason> {
+pub(crate) fn admit<P: Packet>(packet: &P, frame: Option<&Frame<'_>>) -> Result<(), DropReason> {
     let (first, len) = (packet.data(), packet.len());
     if first.len() < len && first.len() < FIRST_PIECE {
         return Err(DropReason::NotContiguous);
@@ -33,19 +34,25 @@ pub(crate) fn admit<P: Packet>(packet: &P) -> Result<(), DropReason> {
     if asks == Asks::NOTHING {
         return Ok(());
     }
-    missing(first, len, asks).map(|_| ()).ok_or(DropReason::BadOffload)
+    frame.and_then(|f| missing(f, asks)).map(|_| ()).ok_or(DropReason::BadOffload)
+}
+
+/// Reads a frame from its first piece.
+///
+/// # Errors
+/// As [`Frame::read_first`].
+pub(crate) fn read<P: Packet>(packet: &P) -> Result<Frame<'_>, WireError> {
+    Frame::read_first(packet.data(), packet.len())
 }
 
 /// What is missing of a frame; `None` where its headers do not allow what it asks for.
-fn missing(first: &[u8], len: usize, asks: Asks) -> Option<(Layers, Unfinished)> {
+fn missing(frame: &Frame<'_>, asks: Asks) -> Option<Unfinished> {
     let layers = match asks.segment {
-        0 => Layers::of(first, len).ok()?,
-        segment => *Cut::of(first, len, segment).ok()?.layers(),
+        0 => Layers::of(frame).ok()?,
+        segment => *Cut::of(frame, segment).ok()?.layers(),
     };
     let Layers { l3, l4, payload, six, tcp, .. } = layers;
-    let told =
-        Unfinished { l2_len: l3, l3_len: l4 - l3, l4_len: payload - l4, six, tcp, segment: asks.segment };
-    Some((layers, told))
+    Some(Unfinished { l2_len: l3, l3_len: l4 - l3, l4_len: payload - l4, six, tcp, segment: asks.segment })
 }
 
 /// Whether a receiver that takes so much can be given the frame as it is.
@@ -121,7 +128,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         if asks == Asks::NOTHING {
             return None;
         }
-        let told = missing(packet.data(), packet.len(), asks)?.1;
+        let told = missing(&read(packet).ok()?, asks)?;
         suits(packet, &told, self.out.takes(port)).then_some(told)
     }
 
@@ -140,7 +147,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             Err((packet, reason)) => return self.drop(packet, reason),
         };
         if checksum {
-            let layers = Layers::of(packet.data(), packet.len());
+            let layers = read(&packet).and_then(|frame| Layers::of(&frame));
             if !layers.is_ok_and(|l| l.complete(packet.data_mut())) {
                 return self.drop(packet, DropReason::BadOffload);
             }
@@ -167,7 +174,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     }
 
     fn segments(&mut self, packet: P, segment: u16, mut then: impl FnMut(&mut Self, P)) {
-        let Ok(cut) = Cut::of(packet.data(), packet.len(), segment) else {
+        let Ok(cut) = read(&packet).and_then(|frame| Cut::of(&frame, segment)) else {
             return self.drop(packet, DropReason::BadOffload);
         };
         self.tables.counters.worker.segmented += 1;

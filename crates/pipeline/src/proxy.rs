@@ -6,6 +6,7 @@
 //! the tags that a transparent VN keeps ([`check`], R65, R66). Tagged ones are then carried like data, since the
 //! directory knows no addresses of single VLANs.
 
+use core::cell::OnceCell;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_tables::event::{AnnounceKind, Event, Refused};
@@ -14,12 +15,10 @@ use godwit_tables::update::{Key, PortIdx, VmState};
 use godwit_tables::vms::{Fib, State};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{self, Arp, ArpRepr};
-use godwit_wire::ethernet::Ethernet;
 use godwit_wire::ndp::{self, Advert, AdvertFrame, Ndp, Solicit, SolicitFrame};
-use godwit_wire::{EtherType, Instant, Mac, WireError};
+use godwit_wire::{EtherType, Frame, Instant, Mac, WireError};
 
 use crate::Output;
-use crate::classify::Addresses;
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
 use crate::port::{Found, Port, Use};
@@ -48,52 +47,62 @@ impl Resolution {
     }
 }
 
-/// A frame that resolves addresses, behind tags or not: ARP, RARP or neighbor discovery, which are bounded for each
-/// port (R67). Asking one neighbor whether it is there, and its answer, count as well.
-pub(crate) fn is_resolution(frame: &[u8]) -> bool {
-    let Ok(eth) = Ethernet::new_checked(frame) else { return false };
-    match eth.ethertype() {
-        EtherType::ARP | EtherType::RARP => true,
-        EtherType::IPV6 => ndp::looks_like(eth.payload()),
-        _ => false,
-    }
+/// What a frame says to resolve addresses, behind tags or not, read once.
+pub(crate) struct Message<'a> {
+    pub frame: &'a Frame<'a>,
+    /// Its checksum is summed up where somebody asks for it: not of what is over a port's limit (R67).
+    nd: OnceCell<Result<Ndp, WireError>>,
 }
 
-/// A frame that only looks whether an address is free: what comes of it is no claim, of that address or of any (R30).
-pub(crate) fn is_probe(frame: &[u8]) -> bool {
-    let Ok(eth) = Ethernet::new_checked(frame) else { return false };
-    match eth.ethertype() {
-        EtherType::ARP => Arp::new_checked(eth.payload()).is_ok_and(|arp| arp.spa().is_unspecified()),
-        EtherType::IPV6 => matches!(ndp::parse(eth.payload()), Ok(Ndp::Solicit(s)) if s.is_dad()),
-        _ => false,
+impl<'a> Message<'a> {
+    pub fn of(frame: &'a Frame<'a>) -> Message<'a> {
+        Message { frame, nd: OnceCell::new() }
     }
-}
 
-/// The address that a frame says to everybody to be its sender's, unasked (R24, R25).
-pub(crate) fn announced(eth: &Ethernet<&[u8]>) -> Option<IpAddr> {
-    match eth.ethertype() {
-        EtherType::ARP => {
-            let arp = Arp::new_checked(eth.payload()).ok()?;
-            let to_all = !eth.dst().is_unicast() && arp.is_gratuitous(eth.src());
-            to_all.then(|| arp.spa().into())
+    fn nd(&self) -> Result<Ndp, WireError> {
+        *self.nd.get_or_init(|| self.frame.ndp())
+    }
+
+    /// It only looks whether an address is free: what comes of it is no claim, of that address or of any (R30).
+    pub fn is_probe(&self) -> bool {
+        match self.frame.ethertype() {
+            EtherType::ARP => self.arp().is_some_and(|arp| arp.spa().is_unspecified()),
+            EtherType::IPV6 => matches!(self.nd(), Ok(Ndp::Solicit(s)) if s.is_dad()),
+            _ => false,
         }
-        EtherType::IPV6 => match ndp::parse(eth.payload()) {
-            Ok(Ndp::Advert(a)) if a.is_unsolicited_announce() => Some(a.target.into()),
-            _ => None,
-        },
-        _ => None,
     }
-}
 
-/// The address for which a frame answers a question.
-pub(crate) fn answered(eth: &Ethernet<&[u8]>) -> Option<IpAddr> {
-    match eth.ethertype() {
-        EtherType::ARP => Arp::new_checked(eth.payload()).ok().map(|arp| arp.spa().into()),
-        EtherType::IPV6 => match ndp::parse(eth.payload()) {
-            Ok(Ndp::Advert(a)) => Some(a.target.into()),
+    /// The address that it says to everybody to be its sender's, unasked (R24, R25).
+    pub fn announced(&self) -> Option<IpAddr> {
+        let frame = self.frame;
+        match frame.ethertype() {
+            EtherType::ARP => {
+                let arp = self.arp()?;
+                let to_all = !frame.dst().is_unicast() && arp.is_gratuitous(frame.src());
+                to_all.then(|| arp.spa().into())
+            }
+            EtherType::IPV6 => match self.nd() {
+                Ok(Ndp::Advert(a)) if a.is_unsolicited_announce() => Some(a.target.into()),
+                _ => None,
+            },
             _ => None,
-        },
-        _ => None,
+        }
+    }
+
+    /// The address for which it answers a question.
+    pub fn answered(&self) -> Option<IpAddr> {
+        match self.frame.ethertype() {
+            EtherType::ARP => self.arp().map(|arp| arp.spa().into()),
+            EtherType::IPV6 => match self.nd() {
+                Ok(Ndp::Advert(a)) => Some(a.target.into()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn arp(&self) -> Option<Arp<&'a [u8]>> {
+        self.frame.arp()?.ok()
     }
 }
 
@@ -103,22 +112,20 @@ pub(crate) fn answered(eth: &Ethernet<&[u8]>) -> Option<IpAddr> {
 /// # Errors
 /// Why it is dropped; the reason of its kind for what cannot be read.
 pub(crate) fn check(
-    eth: &Ethernet<&[u8]>,
+    message: &Message<'_>,
     used: impl Fn(IpAddr) -> Use,
     port: &Port,
     tables: &Tables,
     now: Instant,
     found: &mut Found,
 ) -> Result<(), DropReason> {
-    let arp = match eth.ethertype() {
-        EtherType::IPV6 => return check_nd(eth, used, port, tables, now, found),
-        EtherType::ARP | EtherType::RARP => {
-            Arp::new_checked(eth.payload()).map_err(|_| malformed(DropReason::ArpMalformed, found))?
-        }
-        _ => return Ok(()),
+    let frame = message.frame;
+    let arp = match frame.arp() {
+        None => return check_nd(message, used, port, tables, now, found),
+        Some(arp) => arp.map_err(|_| malformed(DropReason::ArpMalformed, found))?,
     };
-    is_sender(arp.sha(), eth, found)?;
-    if eth.ethertype() == EtherType::ARP {
+    is_sender(arp.sha(), frame, found)?;
+    if frame.ethertype() == EtherType::ARP {
         let spa = arp.spa().into();
         return port.check(spa, used(spa), tables, now, found);
     }
@@ -126,7 +133,7 @@ pub(crate) fn check(
     if arp.op() != arp::OP_RARP_REQUEST {
         return Err(malformed(DropReason::ArpMalformed, found));
     }
-    is_sender(arp.tha(), eth, found)
+    is_sender(arp.tha(), frame, found)
 }
 
 fn malformed(reason: DropReason, found: &mut Found) -> DropReason {
@@ -135,43 +142,41 @@ fn malformed(reason: DropReason, found: &mut Found) -> DropReason {
 }
 
 /// A MAC that ARP or ND names as the sender's is the frame's source.
-fn is_sender(mac: Mac, eth: &Ethernet<&[u8]>, found: &mut Found) -> Result<(), DropReason> {
-    if mac == eth.src() { Ok(()) } else { Err(found.refuse(mac, None, Refused::Mac)) }
+fn is_sender(mac: Mac, frame: &Frame<'_>, found: &mut Found) -> Result<(), DropReason> {
+    if mac == frame.src() { Ok(()) } else { Err(found.refuse(mac, None, Refused::Mac)) }
 }
 
 /// Solicitations and advertisements; whose the other messages are, [`crate::bum::check_word`] knows. SEND's options
 /// exempt none: a reader without SEND passes over them.
 fn check_nd(
-    eth: &Ethernet<&[u8]>,
+    message: &Message<'_>,
     used: impl Fn(IpAddr) -> Use,
     port: &Port,
     tables: &Tables,
     now: Instant,
     found: &mut Found,
 ) -> Result<(), DropReason> {
-    match ndp::kind(eth.payload()) {
-        Ok(ndp::NEIGHBOR_SOLICIT | ndp::NEIGHBOR_ADVERT) => {}
-        _ => return Ok(()),
-    }
-    let (mac, target) = match ndp::parse(eth.payload()) {
+    let Some(ndp::NEIGHBOR_SOLICIT | ndp::NEIGHBOR_ADVERT) = message.frame.nd_kind() else { return Ok(()) };
+    let (mac, target) = match message.nd() {
         Ok(Ndp::Solicit(s)) => (s.slla, None),
         Ok(Ndp::Advert(a)) => (a.tlla, Some(a.target.into())),
         _ => return Err(malformed(DropReason::NdMalformed, found)),
     };
     if let Some(mac) = mac {
-        is_sender(mac, eth, found)?;
+        is_sender(mac, message.frame, found)?;
     }
     target.map_or(Ok(()), |ip| port.check(ip, used(ip), tables, now, found))
 }
 
 /// An untagged ARP packet from a VM, checked.
-pub(crate) fn arp(packet: &[u8], a: Addresses, port: &Port, tables: &Tables, now: Instant) -> Wish {
-    let Ok(arp) = Arp::new_checked(packet) else { return Wish::Drop(DropReason::ArpMalformed) };
-    if !a.to_group() {
+pub(crate) fn arp(frame: &Frame<'_>, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    let Some(Ok(arp)) = frame.arp() else { return Wish::Drop(DropReason::ArpMalformed) };
+    let dst = frame.dst();
+    if !dst.is_multicast() {
         // To the owner itself: to see whether it is alive, or to answer it (R28).
-        return if a.dst == 0 { Wish::Drop(DropReason::UnknownUnicast) } else { Wish::Unicast(a.dst_mac()) };
+        return if dst == Mac::ZERO { Wish::Drop(DropReason::UnknownUnicast) } else { Wish::Unicast(dst) };
     }
-    if arp.is_gratuitous(a.src_mac()) {
+    if arp.is_gratuitous(frame.src()) {
         return Wish::Announce(AnnounceKind::GratuitousArp, Some(arp.spa().into()));
     }
     match arp.op() {
@@ -185,21 +190,21 @@ pub(crate) fn arp(packet: &[u8], a: Addresses, port: &Port, tables: &Tables, now
 }
 
 /// A RARP packet from a VM, checked: an announcement or nothing (R26).
-pub(crate) fn rarp(packet: &[u8], a: Addresses) -> Wish {
-    let Ok(arp) = Arp::new_checked(packet) else { return Wish::Drop(DropReason::ArpMalformed) };
-    if a.dst_mac() == Mac::BROADCAST && arp.is_rarp_announce(a.src_mac()) {
+pub(crate) fn rarp(frame: &Frame<'_>) -> Wish {
+    let Some(Ok(arp)) = frame.arp() else { return Wish::Drop(DropReason::ArpMalformed) };
+    if frame.dst() == Mac::BROADCAST && arp.is_rarp_announce(frame.src()) {
         return Wish::Announce(AnnounceKind::Rarp, None);
     }
     Wish::Drop(DropReason::ArpMalformed)
 }
 
 /// An untagged IPv6 packet from a VM to a group, checked.
-pub(crate) fn nd(packet: &[u8], port: &Port, tables: &Tables, now: Instant) -> Wish {
-    match ndp::parse(packet) {
+pub(crate) fn nd(message: &Message<'_>, port: &Port, tables: &Tables, now: Instant) -> Wish {
+    match message.nd() {
         Ok(Ndp::Solicit(s)) => solicit(&s, port, tables, now),
         Ok(Ndp::Advert(adv)) => advert(&adv, port, tables, now),
         Ok(Ndp::RouterSolicit | Ndp::RouterAdvert | Ndp::Redirect) | Err(WireError::NotThis) => Wish::Flood,
-        Err(_) if ndp::looks_like(packet) => Wish::Drop(DropReason::NdMalformed),
+        Err(_) if message.frame.resolves() => Wish::Drop(DropReason::NdMalformed),
         Err(_) => Wish::Drop(DropReason::InnerMalformed),
     }
 }

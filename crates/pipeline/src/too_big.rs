@@ -6,11 +6,8 @@ use godwit_tables::DropReason;
 use godwit_tables::update::{Key, PortIdx, PortRole, Target, TunnelIdx, VnIdx};
 use godwit_tables::vms::Fib;
 use godwit_wire::ethernet::{self, Ethernet};
-use godwit_wire::icmpv4;
-use godwit_wire::icmpv6;
-use godwit_wire::ipv4::Ipv4;
-use godwit_wire::ipv6::Ipv6;
-use godwit_wire::{EtherType, tenant};
+use godwit_wire::frame::Network;
+use godwit_wire::{Frame, icmpv4, icmpv6, tenant};
 
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
@@ -29,40 +26,39 @@ const MAX_ANSWER: usize =
 ///
 /// It comes from the address that the frame was sent to, since an L2 VN has no router, and carries the
 /// frame's tags.
-fn error(frame: &[u8], inner_max: usize, buf: &mut [u8; MAX_ANSWER]) -> Option<usize> {
-    let eth = Ethernet::new_checked(frame).ok()?;
-    if eth.dst().is_multicast() {
+fn error(frame: &Frame<'_>, inner_max: usize, buf: &mut [u8; MAX_ANSWER]) -> Option<usize> {
+    if frame.dst().is_multicast() {
         return None;
     }
-    let tags = eth.l3_offset() - ethernet::HEADER_LEN;
-    let mtu = inner_max.checked_sub(eth.l3_offset())?;
-    let (eth_src, eth_dst, out) = (eth.dst(), eth.src(), &mut buf[tags..]);
-    let len = match eth.ethertype() {
-        EtherType::IPV4 => {
-            let ip = Ipv4::new_checked(eth.payload()).ok()?;
+    let tags = frame.l3() - ethernet::HEADER_LEN;
+    let mtu = inner_max.checked_sub(frame.l3())?;
+    let (eth_src, eth_dst, out) = (frame.dst(), frame.src(), &mut buf[tags..]);
+    let len = match frame.network() {
+        Network::V4(_) => {
+            let ip = frame.ipv4()?;
             if !ip.dont_fragment() || !icmpv4::permits_error(&ip) {
                 return None;
             }
             let (kind, code) = (icmpv4::UNREACHABLE, icmpv4::CODE_FRAG_NEEDED);
             let (src, dst, rest) = (ip.dst(), ip.src(), mtu as u32);
             let answer = icmpv4::ErrorRepr { eth_src, eth_dst, src, dst, kind, code, rest };
-            answer.emit_frame(out, &eth.payload()[..ip.total_len()])
+            answer.emit_frame(out, &frame.payload()[..ip.total_len()])
         }
-        EtherType::IPV6 => {
-            let ip = Ipv6::new_checked(eth.payload()).ok()?;
+        Network::V6(_) => {
+            let ip = frame.ipv6()?;
             if !icmpv6::permits_error(&ip) {
                 return None;
             }
             let (kind, code, rest) = (icmpv6::PACKET_TOO_BIG, 0, mtu.max(IPV6_MIN_MTU) as u32);
             let answer =
                 icmpv6::ErrorRepr { eth_src, eth_dst, src: ip.dst(), dst: ip.src(), kind, code, rest };
-            answer.emit_frame(out, &eth.payload()[..ip.total_len()])
+            answer.emit_frame(out, &frame.payload()[..ip.total_len()])
         }
         _ => return None,
     };
     // Its addresses before its tags; EtherType and the rest stand behind them already.
     buf.copy_within(tags..tags + 12, 0);
-    buf[12..12 + tags].copy_from_slice(&frame[12..12 + tags]);
+    buf[12..12 + tags].copy_from_slice(&frame.bytes()[12..12 + tags]);
     Some(tags + len.ok()?)
 }
 
@@ -124,11 +120,11 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         by: PortIdx,
         back: impl Fn(&Self) -> Option<Back>,
     ) -> Option<()> {
-        let frame = packet.data();
-        let look = tenant::look(frame, &self.tables.hash_key);
+        let frame = Frame::read(packet.data()).ok()?;
+        let look = tenant::Look::of(&frame, &self.tables.hash_key);
         let (tunnel, _) = self.tables.tunnels.ready_for_frame::<true>(to, look.is_v4(), look.hash)?;
         let mut buf = [0; MAX_ANSWER];
-        let len = error(frame, tunnel.inner_max.into(), &mut buf)?;
+        let len = error(&frame, tunnel.inner_max.into(), &mut buf)?;
         let back = back(self)?;
         if !self.tables.ports.may_send_error(by, self.now) {
             return None;

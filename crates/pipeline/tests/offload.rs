@@ -6,8 +6,8 @@ use godwit_pipeline::packet::{Asks, Packet, Takes};
 use godwit_tables::DropReason;
 use godwit_tables::update::*;
 use godwit_testkit::frames;
-use godwit_wire::Mac;
 use godwit_wire::offload::Layers;
+use godwit_wire::{Frame, Mac, WireError};
 use std::net::IpAddr;
 
 const ALL: Takes = Takes { checksum: true, tcp4: true, tcp6: true };
@@ -37,9 +37,13 @@ fn udp(six: bool, to: Mac, len: usize) -> Vec<u8> {
     frames::udp_frame((M1, src, 1000), (to, dst, 53), &payload(len))
 }
 
+fn layers(frame: &[u8]) -> Result<Layers, WireError> {
+    Frame::read(frame).and_then(|f| Layers::of(&f))
+}
+
 /// What a guest sends that leaves its checksum out: the sum of the pseudo-header stands in its place.
 fn unfinished(mut frame: Vec<u8>) -> Vec<u8> {
-    let at = Layers::of(&frame, frame.len()).expect("TCP or UDP").checksum_at();
+    let at = layers(&frame).expect("TCP or UDP").checksum_at();
     frame[at..at + 2].copy_from_slice(&[0xab, 0xcd]);
     frame
 }
@@ -53,7 +57,7 @@ fn joined<'a>(packets: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let packets: Vec<&[u8]> = packets.collect();
     let mut all = Vec::new();
     for (i, p) in packets.iter().enumerate() {
-        let l = Layers::of(p, p.len()).expect("sound");
+        let l = layers(p).expect("sound");
         assert_eq!(l.end, p.len());
         let mut again = p.to_vec();
         assert!(l.complete(&mut again));

@@ -3,7 +3,7 @@
 //! Rules come one by one and are in force together: a frame meets the old policy or the new one, never a mixture.
 
 use godwit_wire::policy::{self, Direction, MAX_RULES, Rule, Traffic, Verdict};
-use godwit_wire::{Bucket, Dscp, Instant, Rate};
+use godwit_wire::{Bucket, Dscp, Frame, Instant, Rate};
 
 use crate::{DropReason, OutOfRange};
 
@@ -130,12 +130,12 @@ impl Policies {
     }
 
     /// What the port's policy says of a frame; `None`: nothing, because there is none, or because no policy is about
-    /// such frames.
-    pub fn judge(&self, port: usize, frame: &[u8], direction: Direction) -> Option<Judged> {
+    /// such frames, which have no traffic.
+    pub fn judge(&self, port: usize, traffic: Option<&Traffic>) -> Option<Judged> {
         let p = self.of(port)?;
-        let traffic = Traffic::of(frame, direction)?;
+        let traffic = traffic?;
         let rules = &p.rules[..usize::from(p.count)];
-        let (verdict, at) = policy::verdict(rules, p.default, &traffic);
+        let (verdict, at) = policy::verdict(rules, p.default, traffic);
         Some(Judged { verdict, rule: at.map(|at| rules[at]) })
     }
 
@@ -143,8 +143,13 @@ impl Policies {
     ///
     /// # Errors
     /// Why it may not.
-    pub(crate) fn send(&mut self, port: usize, frame: &[u8], now: Instant) -> Result<(), DropReason> {
-        match self.judge(port, frame, Direction::Out) {
+    pub(crate) fn send(
+        &mut self,
+        port: usize,
+        traffic: Option<&Traffic>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        match self.judge(port, traffic) {
             None => return Ok(()),
             Some(Judged { verdict: Verdict::Deny, .. }) => return Err(DropReason::PolicyDenied),
             Some(_) => {}
@@ -155,8 +160,8 @@ impl Policies {
     }
 
     /// The VM at the port may send a frame, however many it sends.
-    pub(crate) fn sends_freely(&self, port: usize, frame: &[u8]) -> bool {
-        let judged = || self.judge(port, frame, Direction::Out);
+    pub(crate) fn sends_freely(&self, port: usize, traffic: Option<&Traffic>) -> bool {
+        let judged = || self.judge(port, traffic);
         self.of(port).is_none_or(|p| p.rate == Rate::UNLIMITED)
             && judged().is_none_or(|j| j.verdict == Verdict::Allow)
     }
@@ -164,9 +169,13 @@ impl Policies {
     /// The VM at the port may get a frame.
     ///
     /// # Errors
-    /// [`DropReason::PolicyDenied`].
+    /// [`DropReason::PolicyDenied`]; [`DropReason::Truncated`] where it has no Ethernet header.
     pub(crate) fn receive(&self, port: usize, frame: &[u8]) -> Result<(), DropReason> {
-        match self.judge(port, frame, Direction::In) {
+        if self.of(port).is_none() {
+            return Ok(());
+        }
+        let frame = Frame::read(frame).map_err(|_| DropReason::Truncated)?;
+        match self.judge(port, Traffic::of(&frame, Direction::In).as_ref()) {
             Some(Judged { verdict: Verdict::Deny, .. }) => Err(DropReason::PolicyDenied),
             _ => Ok(()),
         }

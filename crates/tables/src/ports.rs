@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use godwit_wire::policy::{Direction, Rule, Verdict};
+use godwit_wire::policy::{Rule, Traffic, Verdict};
 use godwit_wire::{Bucket, Dscp, Instant, Mac, Rate, Span};
 
 use crate::policies::{Judged, Policies};
@@ -207,24 +207,29 @@ impl Ports {
     }
 
     /// What the policy of the port's VM says of a frame, if it says anything.
-    pub fn judge(&self, port: PortIdx, frame: &[u8], direction: Direction) -> Option<Judged> {
-        self.policies.judge(usize::from(port.0), frame, direction)
+    pub fn judge(&self, port: PortIdx, traffic: Option<&Traffic>) -> Option<Judged> {
+        self.policies.judge(usize::from(port.0), traffic)
     }
 
     /// The policy of the port's VM lets it send a frame now; this counts as sending it (R23).
     ///
     /// # Errors
     /// Why not.
-    pub fn may_send(&mut self, port: PortIdx, frame: &[u8], now: Instant) -> Result<(), DropReason> {
-        self.policies.send(usize::from(port.0), frame, now)
+    pub fn may_send(
+        &mut self,
+        port: PortIdx,
+        traffic: Option<&Traffic>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.policies.send(usize::from(port.0), traffic, now)
     }
 
     /// It lets it send the frame however many it sends.
-    pub fn sends_freely(&self, port: PortIdx, frame: &[u8]) -> bool {
-        self.policies.sends_freely(usize::from(port.0), frame)
+    pub fn sends_freely(&self, port: PortIdx, traffic: Option<&Traffic>) -> bool {
+        self.policies.sends_freely(usize::from(port.0), traffic)
     }
 
-    /// The policy of the port's VM lets it get a frame (R23).
+    /// The policy of the port's VM lets it get a frame (R23), which is read only where there is a policy.
     ///
     /// # Errors
     /// Why not.

@@ -1,10 +1,16 @@
 //! The bodies of the fuzz targets, shared by `fuzz/` (libFuzzer) and by the stable tests that run
 //! them over a corpus and its mutations. Each takes arbitrary bytes and panics on a broken promise.
 
+mod reading;
+
+pub use reading::frame;
+
 use crate::frames;
 use godwit_wire::ethernet::{self, EtherType, Ethernet};
 use godwit_wire::outer::Patch;
-use godwit_wire::{Arp, Ecn, Family, FlowHash, HashKey, Icmpv4, Icmpv6, Ipv4, Ipv6, Mac, Ndp, Tcp, Udp};
+use godwit_wire::{
+    Arp, Ecn, Family, FlowHash, Frame, HashKey, Icmpv4, Icmpv6, Ipv4, Ipv6, Mac, Ndp, Tcp, Udp,
+};
 use godwit_wire::{Class, OuterHeader, Vni, arp, ecn, flow, icmpv4, icmpv6, ndp, offload, outer, quote};
 use std::net::IpAddr;
 
@@ -63,20 +69,23 @@ fn checksum_in_full(frame: &[u8], o: &outer::Outer) {
 pub fn offload(bytes: &[u8]) {
     let Some((&[high, low, piece], frame)) = bytes.split_first_chunk() else { return };
     let first = &frame[..frame.len().min(usize::from(piece).max(14))];
-    if let Ok(layers) = offload::Layers::of(first, frame.len()) {
+    let Ok(read) = Frame::read_first(first, frame.len()) else { return };
+    reading::layers(&read, first, frame.len());
+    if let Ok(layers) = offload::Layers::of(&read) {
         let mut whole = frame.to_vec();
         assert!(layers.complete(&mut whole));
         sound(&whole, &layers);
         assert!(!layers.complete(&mut whole[..layers.end - 1]), "what is not there is not summed");
     }
-    let Ok(cut) = offload::Cut::of(first, frame.len(), u16::from_be_bytes([high, low])) else { return };
+    let Ok(cut) = offload::Cut::of(&read, u16::from_be_bytes([high, low])) else { return };
     let mut at = cut.header_len();
     for i in 0..cut.count() {
         let mut packet = frame[..cut.header_len()].to_vec();
         packet.extend(&frame[at..at + cut.payload_len(i)]);
         at += cut.payload_len(i);
         assert!(cut.finish(i, &mut packet));
-        let layers = offload::Layers::of(&packet, packet.len()).expect("own packets are sound");
+        let read = Frame::read(&packet).expect("a header");
+        let layers = offload::Layers::of(&read).expect("own packets are sound");
         assert_eq!(layers.end, packet.len());
         sound(&packet, &layers);
     }
@@ -101,6 +110,7 @@ fn sound(frame: &[u8], layers: &offload::Layers) {
 
 /// A frame from a tenant.
 pub fn inner(frame: &[u8]) {
+    reading::frame(frame);
     let key = HashKey::new(1, 2);
     let flow = flow::FlowKey::of_frame(frame);
     let hash = flow.hash(&key);

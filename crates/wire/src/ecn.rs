@@ -1,6 +1,7 @@
 //! Explicit congestion notification through the tunnel (RFC 6040, R6).
 
 use crate::ethernet::{EtherType, Ethernet};
+use crate::frame::Frame;
 use crate::ipv4::Ipv4;
 use crate::ipv6::Ipv6;
 use core::fmt;
@@ -55,12 +56,7 @@ impl Ecn {
     /// read it from (other EtherType, or malformed).
     #[inline]
     pub fn of_frame(frame: &[u8]) -> Option<Ecn> {
-        let eth = Ethernet::new_checked(frame).ok()?;
-        match eth.ethertype() {
-            EtherType::IPV4 => Ipv4::new_checked(eth.payload()).ok().map(|p| p.ecn()),
-            EtherType::IPV6 => Ipv6::new_checked(eth.payload()).ok().map(|p| p.ecn()),
-            _ => None,
-        }
+        Frame::read(frame).ok()?.ecn()
     }
 
     /// The outer codepoint at encapsulation: a copy of the inner one, Not-ECT for non-IP frames

@@ -6,10 +6,9 @@
 use core::net::IpAddr;
 
 use crate::bytes::{array, u16_at, u32_at};
-use crate::ethernet::{EtherType, Ethernet};
+use crate::frame::{Frame, Network};
 use crate::ipv4::Ipv4;
 use crate::ipv6::Ipv6;
-use crate::proto;
 
 /// The first UDP source port of encapsulated frames; there are 2^14 (RFC 7348 section 5).
 pub const FIRST_PORT: u16 = 49152;
@@ -42,60 +41,55 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    /// Of less than a header.
+    pub(crate) const NONE: FlowKey = FlowKey::new([0; 4], FlowKind::Mac, 0, 0);
+
     #[inline(always)]
     pub(crate) const fn new(addr: [u64; 4], kind: FlowKind, proto: u16, ports: u32) -> FlowKey {
         FlowKey { addr, rest: (kind as u64) << 48 | (proto as u64) << 32 | ports as u64 }
     }
 
-    /// The key of an Ethernet frame, up to two tags looked through. Never fails: what cannot be
-    /// parsed further falls back to the next coarser kind, down to zeros for less than 14 bytes.
+    /// The key of a frame. What cannot be read further falls back to the next coarser kind.
+    #[inline]
+    pub fn of(frame: &Frame<'_>) -> FlowKey {
+        match frame.network() {
+            Network::V4(_) => frame.ipv4().map(|ip| Self::of_ipv4(frame, &ip)),
+            Network::V6(_) => frame.ipv6().map(|ip| Self::of_ipv6(frame, &ip)),
+            _ => None,
+        }
+        .unwrap_or_else(|| Self::of_macs(frame.bytes()))
+    }
+
+    /// The key of an Ethernet frame that nobody has read yet; zeros for less than 14 bytes.
     #[inline]
     pub fn of_frame(frame: &[u8]) -> FlowKey {
-        let Ok(eth) = Ethernet::new_checked(frame) else { return Self::of_macs(frame) };
-        let key = match eth.ethertype() {
-            EtherType::IPV4 => Self::of_ipv4(eth.payload()),
-            EtherType::IPV6 => Self::of_ipv6(eth.payload()),
-            _ => None,
-        };
-        key.unwrap_or_else(|| Self::of_macs(frame))
+        Frame::read(frame).map_or(Self::NONE, |f| Self::of(&f))
     }
 
     #[inline]
-    fn of_ipv4(packet: &[u8]) -> Option<FlowKey> {
-        let ip = Ipv4::new_checked(packet).ok()?;
-        let addr = u64::from(ip.src().to_bits()) << 32 | u64::from(ip.dst().to_bits());
-        let (addr, proto) = ([addr, 0, 0, 0], ip.proto());
-        // Later fragments carry no ports, and all fragments of a datagram must take one path.
-        if proto::has_ports(proto) && !ip.is_fragment() && ip.payload().len() >= 4 {
-            let ports = u32_at(ip.payload(), 0);
-            return Some(Self::new(addr, FlowKind::V4Ports, proto.into(), ports));
+    fn of_ipv4(frame: &Frame<'_>, ip: &Ipv4<&[u8]>) -> FlowKey {
+        let addr = [u64::from(ip.src().to_bits()) << 32 | u64::from(ip.dst().to_bits()), 0, 0, 0];
+        match frame.ports() {
+            Some(ports) => Self::new(addr, FlowKind::V4Ports, ip.proto().into(), ports),
+            None => Self::new(addr, FlowKind::V4, ip.proto().into(), 0),
         }
-        Some(Self::new(addr, FlowKind::V4, proto.into(), 0))
     }
 
     #[inline]
-    fn of_ipv6(packet: &[u8]) -> Option<FlowKey> {
-        let ip = Ipv6::new_checked(packet).ok()?;
+    fn of_ipv6(frame: &Frame<'_>, ip: &Ipv6<&[u8]>) -> FlowKey {
         let (s, d) = (ip.src().octets(), ip.dst().octets());
         let word = |o: &[u8; 16], at| u64::from_be_bytes(array(o, at));
         let addr = [word(&s, 0), word(&s, 8), word(&d, 0), word(&d, 8)];
-        let Ok(upper) = ip.upper() else {
-            // A chain that cannot be followed: the fixed header still names the flow.
-            return Some(Self::new(addr, FlowKind::V6, ip.next_header().into(), 0));
-        };
-        let l4 = &packet[upper.offset..ip.total_len()];
-        if proto::has_ports(upper.proto) && upper.fragment.is_none() && l4.len() >= 4 {
-            let ports = u32_at(l4, 0);
-            return Some(Self::new(addr, FlowKind::V6Ports, upper.proto.into(), ports));
+        // A chain that cannot be followed: the fixed header still names the flow.
+        let proto = frame.upper().map_or(ip.next_header(), |(upper, _)| upper.proto);
+        match frame.ports() {
+            Some(ports) => Self::new(addr, FlowKind::V6Ports, proto.into(), ports),
+            None => Self::new(addr, FlowKind::V6, proto.into(), 0),
         }
-        Some(Self::new(addr, FlowKind::V6, upper.proto.into(), 0))
     }
 
     #[inline]
     fn of_macs(frame: &[u8]) -> FlowKey {
-        if frame.len() < 14 {
-            return Self::new([0; 4], FlowKind::Mac, 0, 0);
-        }
         let high = u64::from(u32_at(frame, 0)) << 32 | u64::from(u32_at(frame, 4));
         let low = u64::from(u32_at(frame, 8));
         Self::new([high, low, 0, 0], FlowKind::Mac, u16_at(frame, 12), 0)

@@ -1,13 +1,10 @@
 //! What only routers and DHCP servers say, and what is only for DHCP servers (R66).
 
 use crate::bytes::u16_at;
-use crate::ethernet::{EtherType, Ethernet};
-use crate::ipv4::Ipv4;
-use crate::ipv6::{self, Ipv6};
+use crate::frame::Frame;
+use crate::ndp::{REDIRECT, ROUTER_ADVERT};
 use crate::proto;
 
-const ROUTER_ADVERT: u8 = 134;
-const REDIRECT: u8 = 137;
 /// UDP ports of DHCP servers, for IPv4 and for IPv6.
 const SERVERS: [u16; 2] = [67, 547];
 /// UDP ports of DHCP clients.
@@ -22,30 +19,18 @@ pub enum Word {
     ToServer,
 }
 
-/// Looks at an Ethernet frame, through its tags. Never fails; `None` for everything else.
-pub fn word(frame: &[u8]) -> Option<Word> {
-    let eth = Ethernet::new_checked(frame).ok()?;
-    match eth.ethertype() {
-        EtherType::IPV4 => v4(eth.payload()),
-        EtherType::IPV6 => v6(eth.payload()),
-        _ => None,
-    }
-}
-
-fn v4(packet: &[u8]) -> Option<Word> {
-    let ip = Ipv4::new_checked(packet).ok()?;
-    let first = ip.proto() == proto::UDP && ip.fragment_offset() == 0;
-    if first { udp(ip.payload(), 0) } else { None }
-}
-
-fn v6(packet: &[u8]) -> Option<Word> {
-    let ip = Ipv6::new_checked(packet).ok()?;
+/// Looks at what a frame carries, behind its tags. Never fails; `None` for everything else.
+pub fn word(frame: &Frame<'_>) -> Option<Word> {
+    let (upper, message) = frame.upper()?;
     // Later fragments begin with neither a type nor ports.
-    let upper = ip.upper().ok().filter(|u| u.fragment.is_none_or(|f| f.offset == 0))?;
-    let message = ip.payload().get(upper.offset.checked_sub(ipv6::HEADER_LEN)?..)?;
-    match upper.proto {
-        proto::ICMPV6 if matches!(message.first(), Some(&(ROUTER_ADVERT | REDIRECT))) => Some(Word::OfServer),
-        proto::UDP => udp(message, 1),
+    if upper.is_later() {
+        return None;
+    }
+    match (upper.proto, frame.is_v6()) {
+        (proto::UDP, six) => udp(message, six.into()),
+        (proto::ICMPV6, true) if matches!(message.first(), Some(&(ROUTER_ADVERT | REDIRECT))) => {
+            Some(Word::OfServer)
+        }
         _ => None,
     }
 }
@@ -65,6 +50,10 @@ fn udp(message: &[u8], family: usize) -> Option<Word> {
 mod tests {
     use super::*;
     use crate::ethernet::HEADER_LEN;
+
+    fn word(frame: &[u8]) -> Option<Word> {
+        super::word(&Frame::read(frame).ok()?)
+    }
 
     /// An IPv4 frame to a UDP port, 4 bytes of UDP.
     fn v4_to(port: u16) -> Vec<u8> {

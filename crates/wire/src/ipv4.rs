@@ -26,6 +26,35 @@ const OFFSET_MASK: u16 = 0x1fff;
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
 
+/// Where the protocol and the source address lie.
+pub(crate) const PROTO: usize = field::PROTO;
+pub(crate) const SRC: usize = field::SRC;
+
+/// Checks a header as far as it contradicts itself; bytes of the header and of the packet. Whether all of the packet is
+/// there is the caller's to see.
+#[inline]
+pub(crate) fn check(b: &[u8]) -> Result<(usize, usize), WireError> {
+    if b.len() < HEADER_LEN {
+        return Err(WireError::Truncated);
+    }
+    if b[field::VER_IHL] >> 4 != 4 {
+        return Err(WireError::BadVersion);
+    }
+    let header_len = usize::from(b[field::VER_IHL] & 0xf) * 4;
+    let total_len = usize::from(u16_at(b, field::TOTAL_LEN));
+    if header_len < HEADER_LEN || total_len < header_len {
+        return Err(WireError::BadLength);
+    }
+    Ok((header_len, total_len))
+}
+
+/// The offset in its datagram, in bytes, of a packet that [`check`] accepts, if it is a fragment.
+#[inline]
+pub(crate) fn fragment(b: &[u8]) -> Option<u16> {
+    let word = u16_at(b, field::FRAG);
+    (word & (FLAG_MF | OFFSET_MASK) != 0).then_some((word & OFFSET_MASK) * 8)
+}
+
 /// A view of an IPv4 packet; bytes after the total length (Ethernet padding) are ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct Ipv4<T> {
@@ -42,21 +71,18 @@ impl<T: AsRef<[u8]>> Ipv4<T> {
     #[inline]
     pub fn new_checked(buf: T) -> Result<Self, WireError> {
         let b = buf.as_ref();
-        if b.len() < HEADER_LEN {
-            return Err(WireError::Truncated);
-        }
-        if b[field::VER_IHL] >> 4 != 4 {
-            return Err(WireError::BadVersion);
-        }
-        let header_len = usize::from(b[field::VER_IHL] & 0xf) * 4;
-        let total_len = usize::from(u16_at(b, field::TOTAL_LEN));
-        if header_len < HEADER_LEN || total_len < header_len {
-            return Err(WireError::BadLength);
-        }
+        let (_, total_len) = check(b)?;
         if b.len() < total_len {
             return Err(WireError::Truncated);
         }
         Ok(Ipv4 { buf })
+    }
+
+    /// A packet that [`Ipv4::new_checked`] would accept, as the caller knows.
+    #[inline]
+    pub(crate) fn checked(buf: T) -> Self {
+        debug_assert!(Ipv4::new_checked(buf.as_ref()).is_ok());
+        Ipv4 { buf }
     }
 
     #[inline]

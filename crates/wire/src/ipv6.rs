@@ -68,6 +68,72 @@ pub struct Upper {
     pub fragment: Option<Fragment>,
 }
 
+/// A chain of extension headers that was walked.
+#[derive(Clone, Copy)]
+pub(crate) struct Chain {
+    /// Where it ended.
+    pub upper: Upper,
+    /// How many headers it has.
+    pub headers: u16,
+    /// All of these are hop-by-hop or destination options.
+    pub only_options: bool,
+}
+
+/// Where the source address lies.
+pub(crate) const SRC: usize = field::SRC;
+
+/// Checks a fixed header; bytes of the packet. Whether all of it is there is the caller's to see.
+#[inline]
+pub(crate) fn check(b: &[u8]) -> Result<usize, WireError> {
+    if b.len() < HEADER_LEN {
+        return Err(WireError::Truncated);
+    }
+    if b[field::VER_CLASS_LABEL] >> 4 != 6 {
+        return Err(WireError::BadVersion);
+    }
+    Ok(HEADER_LEN + usize::from(u16_at(b, field::PAYLOAD_LEN)))
+}
+
+/// Walks the extension headers of a packet whose fixed header [`check`] accepts, in what there is of it.
+#[inline]
+pub(crate) fn chain(b: &[u8]) -> Result<Chain, WireError> {
+    let next = b[field::NEXT];
+    // Nearly every packet has no extension header; the walk stays out of line.
+    if is_extension(next) {
+        return walk(b, next);
+    }
+    let upper = Upper { proto: next, offset: HEADER_LEN, fragment: None };
+    Ok(Chain { upper, headers: 0, only_options: true })
+}
+
+fn walk(b: &[u8], first: u8) -> Result<Chain, WireError> {
+    let (mut next, mut offset) = (first, HEADER_LEN);
+    let (mut headers, mut only_options) = (0, true);
+    while is_extension(next) {
+        // Every extension header is at least eight bytes long, so that these are at most 8,192.
+        if b.len() < offset + 8 {
+            return Err(WireError::Truncated);
+        }
+        let (kind, units) = (next, usize::from(b[offset + 1]));
+        next = b[offset];
+        headers += 1;
+        only_options &= matches!(kind, proto::HOP_BY_HOP | proto::DEST_OPTIONS);
+        if kind == proto::FRAGMENT {
+            let off_flags = u16_at(b, offset + 2);
+            let fragment =
+                Fragment { offset: off_flags & !7, more: off_flags & 1 != 0, ident: u32_at(b, offset + 4) };
+            let upper = Upper { proto: next, offset: offset + 8, fragment: Some(fragment) };
+            return Ok(Chain { upper, headers, only_options });
+        }
+        // AH counts four-byte units less two (RFC 4302), all others eight-byte units less one.
+        offset += if kind == proto::AH { (units + 2) * 4 } else { (units + 1) * 8 };
+        if offset > b.len() {
+            return Err(WireError::Truncated);
+        }
+    }
+    Ok(Chain { upper: Upper { proto: next, offset, fragment: None }, headers, only_options })
+}
+
 /// A view of an IPv6 packet; bytes after the payload length (Ethernet padding) are ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct Ipv6<T> {
@@ -84,16 +150,17 @@ impl<T: AsRef<[u8]>> Ipv6<T> {
     #[inline]
     pub fn new_checked(buf: T) -> Result<Self, WireError> {
         let b = buf.as_ref();
-        if b.len() < HEADER_LEN {
-            return Err(WireError::Truncated);
-        }
-        if b[field::VER_CLASS_LABEL] >> 4 != 6 {
-            return Err(WireError::BadVersion);
-        }
-        if b.len() - HEADER_LEN < usize::from(u16_at(b, field::PAYLOAD_LEN)) {
+        if b.len() < check(b)? {
             return Err(WireError::Truncated);
         }
         Ok(Ipv6 { buf })
+    }
+
+    /// A packet that [`Ipv6::new_checked`] would accept, as the caller knows.
+    #[inline]
+    pub(crate) fn checked(buf: T) -> Self {
+        debug_assert!(Ipv6::new_checked(buf.as_ref()).is_ok());
+        Ipv6 { buf }
     }
 
     #[inline]
@@ -169,40 +236,7 @@ impl<T: AsRef<[u8]>> Ipv6<T> {
     /// [`WireError::Truncated`] where a header in the chain is cut off.
     #[inline]
     pub fn upper(&self) -> Result<Upper, WireError> {
-        let next = self.next_header();
-        // Nearly every packet has no extension header; the walk stays out of line.
-        if is_extension(next) {
-            return self.walk(next);
-        }
-        Ok(Upper { proto: next, offset: HEADER_LEN, fragment: None })
-    }
-
-    fn walk(&self, first: u8) -> Result<Upper, WireError> {
-        let b = &self.b()[..self.total_len()];
-        let (mut next, mut offset) = (first, HEADER_LEN);
-        while is_extension(next) {
-            // Every extension header is at least eight bytes long.
-            if b.len() < offset + 8 {
-                return Err(WireError::Truncated);
-            }
-            let (kind, units) = (next, usize::from(b[offset + 1]));
-            next = b[offset];
-            if kind == proto::FRAGMENT {
-                let off_flags = u16_at(b, offset + 2);
-                let fragment = Fragment {
-                    offset: off_flags & !7,
-                    more: off_flags & 1 != 0,
-                    ident: u32_at(b, offset + 4),
-                };
-                return Ok(Upper { proto: next, offset: offset + 8, fragment: Some(fragment) });
-            }
-            // AH counts four-byte units less two (RFC 4302), all others eight-byte units less one.
-            offset += if kind == proto::AH { (units + 2) * 4 } else { (units + 1) * 8 };
-            if offset > b.len() {
-                return Err(WireError::Truncated);
-            }
-        }
-        Ok(Upper { proto: next, offset, fragment: None })
+        chain(&self.b()[..self.total_len()]).map(|c| c.upper)
     }
 }
 

@@ -130,16 +130,27 @@ impl Advert {
 pub fn parse(packet: &[u8]) -> Result<Ndp, WireError> {
     let ip = Ipv6::new_checked(packet)?;
     let upper = ip.upper()?;
+    read(&ip, upper.proto, upper.offset, upper.fragment.map(|f| f.offset))
+}
+
+/// The same where the extension headers have been walked: what they lead to, where it begins in the packet, and its
+/// offset in the datagram if the packet is a fragment.
+pub(crate) fn read(
+    ip: &Ipv6<&[u8]>,
+    upper: u8,
+    offset: usize,
+    fragment: Option<u16>,
+) -> Result<Ndp, WireError> {
     // What later fragments begin with is anything but a type.
-    if upper.proto != proto::ICMPV6 || upper.fragment.is_some_and(|f| f.offset != 0) {
+    if upper != proto::ICMPV6 || fragment.is_some_and(|at| at != 0) {
         return Err(WireError::NotThis);
     }
-    let message = &ip.payload()[upper.offset - ipv6::HEADER_LEN..];
+    let message = &ip.payload()[offset - ipv6::HEADER_LEN..];
     let icmp = Icmpv6::new_checked(message)?;
     if !matches!(icmp.kind(), ROUTER_SOLICIT..=REDIRECT) {
         return Err(WireError::NotThis);
     }
-    if upper.fragment.is_some() {
+    if fragment.is_some() {
         return Err(WireError::Fragment);
     }
     if ip.hop_limit() != 255 {
@@ -155,28 +166,9 @@ pub fn parse(packet: &[u8]) -> Result<Ndp, WireError> {
         ROUTER_SOLICIT => Ok(Ndp::RouterSolicit),
         ROUTER_ADVERT => Ok(Ndp::RouterAdvert),
         REDIRECT => Ok(Ndp::Redirect),
-        NEIGHBOR_SOLICIT => parse_solicit(&ip, message).map(Ndp::Solicit),
-        _ => parse_advert(&ip, message).map(Ndp::Advert),
+        NEIGHBOR_SOLICIT => parse_solicit(ip, message).map(Ndp::Solicit),
+        _ => parse_advert(ip, message).map(Ndp::Advert),
     }
-}
-
-/// The type of the neighbour discovery message, valid or not, that an IPv6 packet carries.
-///
-/// # Errors
-/// [`WireError::NotThis`] for everything else.
-pub fn kind(packet: &[u8]) -> Result<u8, WireError> {
-    let ip = Ipv6::new_checked(packet).map_err(|_| WireError::NotThis)?;
-    let upper = ip.upper().map_err(|_| WireError::NotThis)?;
-    let begins = upper.proto == proto::ICMPV6 && upper.fragment.is_none_or(|f| f.offset == 0);
-    match ip.payload().get(upper.offset - ipv6::HEADER_LEN) {
-        Some(&kind @ ROUTER_SOLICIT..=REDIRECT) if begins => Ok(kind),
-        _ => Err(WireError::NotThis),
-    }
-}
-
-/// An IPv6 packet carries a neighbour discovery message, valid or not.
-pub fn looks_like(packet: &[u8]) -> bool {
-    kind(packet).is_ok()
 }
 
 fn parse_target(message: &[u8]) -> Result<Ipv6Addr, WireError> {

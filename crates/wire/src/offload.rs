@@ -8,15 +8,15 @@
 use crate::bytes::{put_u16, put_u32, u16_at, u32_at, v4_at, v6_at};
 use crate::checksum::{self, fold, pseudo_v4, pseudo_v6, udp_field};
 use crate::error::WireError;
-use crate::ethernet::EtherType;
-use crate::{ipv4, ipv6, proto, tcp};
+use crate::frame::{Frame, Network};
+use crate::{ipv6, proto, tcp};
 
 /// Packets that one frame is cut into at most. A 64 KiB segment makes 45 of an MTU of 1,500 bytes; a guest
 /// that asks for ever smaller ones asks for an amplifier.
 pub const MAX_SEGMENTS: usize = 256;
 
-/// IPv6 extension headers that are walked at most.
-const MAX_EXTENSIONS: usize = 8;
+/// IPv6 extension headers that may precede the transport header.
+const MAX_EXTENSIONS: u16 = 8;
 /// What only the last packet of a cut frame has: no more data, deliver without delay.
 const LAST_ONLY: u8 = tcp::FIN | tcp::PSH;
 /// What only the first has: the congestion window was reduced (RFC 3168 section 6.1.2).
@@ -49,25 +49,35 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Reads the headers of a frame of `frame_len` bytes from its first piece. Up to two tags, IPv4
+    /// What there is to complete or to cut of a frame, which has to begin with all of its headers. Up to two tags, IPv4
     /// options and those IPv6 extension headers that leave the pseudo-header alone may precede TCP or UDP.
     ///
     /// # Errors
     /// [`WireError::NotThis`] where it is neither TCP nor UDP over IP, [`WireError::Fragment`] (a
     /// fragment's checksum covers more than itself), and what else is wrong with a length.
-    pub fn of(first: &[u8], frame_len: usize) -> Result<Layers, WireError> {
-        let (l3, ethertype) = ethernet(first)?;
-        let (l4, end, proto) = match ethertype {
-            EtherType::IPV4 => ip4(first, l3)?,
-            EtherType::IPV6 => ip6(first, l3)?,
-            _ => return Err(WireError::NotThis),
+    pub fn of(frame: &Frame<'_>) -> Result<Layers, WireError> {
+        let (ip, six) = match frame.network() {
+            Network::V4(ip) => (ip, false),
+            Network::V6(ip) => (ip, true),
+            Network::Malformed(why) => return Err(why),
+            Network::Unknown => return Err(WireError::Truncated),
+            Network::NotIp if frame.ethertype().is_tag() => return Err(WireError::TooDeep),
+            Network::NotIp => return Err(WireError::NotThis),
         };
-        if end > frame_len || l4 > end {
-            return Err(WireError::BadLength);
+        let upper = ip.upper?;
+        if upper.fragment.is_some() {
+            return Err(WireError::Fragment);
         }
-        let tcp = proto == proto::TCP;
-        let payload = l4 + transport(first, l4, end, proto)?;
-        Ok(Layers { l3, l4, payload, end, six: ethertype == EtherType::IPV6, tcp })
+        // A routing header would put another destination into the pseudo-header.
+        if !upper.only_options {
+            return Err(WireError::NotThis);
+        }
+        if upper.extensions > MAX_EXTENSIONS {
+            return Err(WireError::TooDeep);
+        }
+        let (l4, end, tcp) = (upper.at, ip.end, upper.proto == proto::TCP);
+        let payload = l4 + transport(frame.bytes(), l4, end, upper.proto)?;
+        Ok(Layers { l3: frame.l3(), l4, payload, end, six, tcp })
     }
 
     /// The checksum field.
@@ -103,69 +113,6 @@ impl Layers {
     }
 }
 
-/// Bytes of Ethernet header and tags, and the type of what follows.
-fn ethernet(first: &[u8]) -> Result<(usize, EtherType), WireError> {
-    let mut at = 12;
-    for _ in 0..3 {
-        if first.len() < at + 2 {
-            return Err(WireError::Truncated);
-        }
-        let ethertype = EtherType(u16_at(first, at));
-        at += 2;
-        if !ethertype.is_tag() {
-            return Ok((at, ethertype));
-        }
-        at += 2;
-    }
-    Err(WireError::TooDeep)
-}
-
-/// Transport header, end of the packet, protocol.
-fn ip4(first: &[u8], l3: usize) -> Result<(usize, usize, u8), WireError> {
-    if first.len() < l3 + ipv4::HEADER_LEN {
-        return Err(WireError::Truncated);
-    }
-    if first[l3] >> 4 != 4 {
-        return Err(WireError::BadVersion);
-    }
-    let header = usize::from(first[l3] & 15) * 4;
-    if header < ipv4::HEADER_LEN {
-        return Err(WireError::BadLength);
-    }
-    // More fragments, or not the first.
-    if u16_at(first, l3 + 6) & 0x3fff != 0 {
-        return Err(WireError::Fragment);
-    }
-    Ok((l3 + header, l3 + usize::from(u16_at(first, l3 + 2)), first[l3 + 9]))
-}
-
-/// Transport header, end of the packet, protocol.
-fn ip6(first: &[u8], l3: usize) -> Result<(usize, usize, u8), WireError> {
-    if first.len() < l3 + ipv6::HEADER_LEN {
-        return Err(WireError::Truncated);
-    }
-    if first[l3] >> 4 != 6 {
-        return Err(WireError::BadVersion);
-    }
-    let end = l3 + ipv6::HEADER_LEN + usize::from(u16_at(first, l3 + 4));
-    let (mut next, mut at) = (first[l3 + 6], l3 + ipv6::HEADER_LEN);
-    for _ in 0..=MAX_EXTENSIONS {
-        match next {
-            proto::FRAGMENT => return Err(WireError::Fragment),
-            // A routing header would put another destination into the pseudo-header.
-            proto::HOP_BY_HOP | proto::DEST_OPTIONS => {
-                if first.len() < at + 8 {
-                    return Err(WireError::Truncated);
-                }
-                next = first[at];
-                at += (usize::from(first[at + 1]) + 1) * 8;
-            }
-            _ => return Ok((at, end, next)),
-        }
-    }
-    Err(WireError::TooDeep)
-}
-
 /// Bytes of transport header.
 fn transport(first: &[u8], l4: usize, end: usize, proto: u8) -> Result<usize, WireError> {
     let header = match proto {
@@ -195,19 +142,18 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// Cuts a frame of `frame_len` bytes, whose first piece is `first`, into packets of at most `segment`
-    /// bytes of TCP payload.
+    /// Cuts a frame, or what its first piece begins, into packets of at most `segment` bytes of TCP payload.
     ///
     /// # Errors
     /// As [`Layers::of`]; [`WireError::NotThis`] where it is not TCP; [`WireError::BadField`] where it opens
     /// or resets a connection, `segment` is 0 or would make more than [`MAX_SEGMENTS`] packets.
-    pub fn of(first: &[u8], frame_len: usize, segment: u16) -> Result<Cut, WireError> {
-        let layers = Layers::of(first, frame_len)?;
+    pub fn of(frame: &Frame<'_>, segment: u16) -> Result<Cut, WireError> {
+        let layers = Layers::of(frame)?;
         if !layers.tcp {
             return Err(WireError::NotThis);
         }
         let segment = usize::from(segment);
-        if segment == 0 || first[layers.l4 + 13] & NEVER != 0 {
+        if segment == 0 || frame.bytes()[layers.l4 + 13] & NEVER != 0 {
             return Err(WireError::BadField);
         }
         let count = (layers.end - layers.payload).div_ceil(segment).max(1);

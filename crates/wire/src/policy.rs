@@ -11,17 +11,13 @@
 use core::fmt;
 use core::net::IpAddr;
 
-use crate::ethernet::{EtherType, Ethernet};
 use crate::flow::{FlowKey, FlowKind};
-use crate::ipv6::Ipv6;
+use crate::frame::Frame;
 use crate::prefix::Prefix;
 use crate::proto;
 
 /// Rules that a policy has at most.
 pub const MAX_RULES: usize = 64;
-
-/// Router solicitation to redirect (RFC 4861).
-const DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
 
 /// Which way a frame goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,11 +108,11 @@ pub struct Traffic {
 
 impl Traffic {
     /// `None` for what no rule is about: ARP, RARP and neighbor discovery. Never fails.
-    pub fn of(frame: &[u8], direction: Direction) -> Option<Traffic> {
+    pub fn of(frame: &Frame<'_>, direction: Direction) -> Option<Traffic> {
         if is_resolution(frame) {
             return None;
         }
-        let flow = FlowKey::of_frame(frame);
+        let flow = FlowKey::of(frame);
         let Some((src, dst)) = flow.addresses() else {
             return Some(Traffic { direction, proto: None, remote: None, ports: None });
         };
@@ -136,22 +132,9 @@ impl Traffic {
     }
 }
 
-/// ARP, RARP, neighbor discovery, behind tags or not.
-fn is_resolution(frame: &[u8]) -> bool {
-    let Ok(eth) = Ethernet::new_checked(frame) else { return false };
-    match eth.ethertype() {
-        EtherType::ARP | EtherType::RARP => true,
-        EtherType::IPV6 => is_discovery(eth.payload()).unwrap_or(false),
-        _ => false,
-    }
-}
-
-fn is_discovery(packet: &[u8]) -> Option<bool> {
-    let ip = Ipv6::new_checked(packet).ok()?;
-    let upper = ip.upper().ok()?;
-    // Never in fragments (RFC 6980).
-    let message = packet.get(upper.offset..ip.total_len()).filter(|_| upper.fragment.is_none())?;
-    Some(upper.proto == proto::ICMPV6 && DISCOVERY.contains(message.first()?))
+/// ARP, RARP, neighbor discovery, behind tags or not. Discovery is never in fragments (RFC 6980).
+fn is_resolution(frame: &Frame<'_>) -> bool {
+    frame.resolves() && frame.upper().is_none_or(|(upper, _)| upper.fragment.is_none())
 }
 
 /// What rules and default say of a frame; which rule decided, counted from 0.
@@ -225,6 +208,10 @@ mod tests {
     use core::net::Ipv4Addr;
     use proptest::prelude::*;
 
+    fn traffic(frame: &[u8], direction: Direction) -> Option<Traffic> {
+        Traffic::of(&Frame::read(frame).expect("a header"), direction)
+    }
+
     fn v4(last: u8) -> IpAddr {
         Ipv4Addr::new(10, 0, 0, last).into()
     }
@@ -252,7 +239,7 @@ mod tests {
 
     #[test]
     fn r23_own_and_remote_change_sides_with_the_direction() {
-        let out = Traffic::of(&udp(), Direction::Out);
+        let out = traffic(&udp(), Direction::Out);
         let want = Traffic {
             direction: Direction::Out,
             proto: Some(proto::UDP),
@@ -262,46 +249,46 @@ mod tests {
         assert_eq!(out, Some(want));
         let want =
             Traffic { direction: Direction::In, remote: Some(v4(1)), ports: Some((2000, 1000)), ..want };
-        assert_eq!(Traffic::of(&udp(), Direction::In), Some(want));
+        assert_eq!(traffic(&udp(), Direction::In), Some(want));
     }
 
     #[test]
     fn r23_arp_rarp_and_discovery_are_nobodys_to_forbid() {
         let frame = |ethertype: [u8; 2]| [&[0; 12], &ethertype[..], &[0; 46]].concat();
         for silent in [frame([8, 6]), frame([0x80, 0x35])] {
-            assert_eq!(Traffic::of(&silent, Direction::Out), None);
+            assert_eq!(traffic(&silent, Direction::Out), None);
         }
         let mut tagged = frame([0x81, 0]);
         tagged[16..18].copy_from_slice(&[8, 6]);
-        assert_eq!(Traffic::of(&tagged, Direction::Out), None);
+        assert_eq!(traffic(&tagged, Direction::Out), None);
         let mut nd = frame([0x86, 0xdd]);
         nd.resize(14 + 40 + 24, 0);
         (nd[14], nd[19], nd[20]) = (0x60, 24, proto::ICMPV6);
         for kind in 0..=255 {
             nd[54] = kind;
-            assert_eq!(Traffic::of(&nd, Direction::In).is_none(), (133..=137).contains(&kind), "{kind}");
+            assert_eq!(traffic(&nd, Direction::In).is_none(), (133..=137).contains(&kind), "{kind}");
         }
-        let other = Traffic::of(&frame([0x88, 0xcc]), Direction::Out).expect("rules are about it");
+        let other = traffic(&frame([0x88, 0xcc]), Direction::Out).expect("rules are about it");
         assert_eq!((other.proto, other.remote, other.ports), (None, None, None));
         assert!(rule(Verdict::Deny, Direction::Out).matches(&other));
     }
 
     #[test]
     fn r23_fragments_pass_no_rule_about_ports_that_allows_and_none_that_denies() {
-        let t = Traffic::of(&later_fragment(), Direction::Out).expect("IP");
+        let t = traffic(&later_fragment(), Direction::Out).expect("IP");
         assert_eq!((t.proto, t.ports), (Some(proto::UDP), None));
         let port = PortRange::new(5, 6);
         for verdict in [Verdict::Allow, Verdict::Deny] {
             let r = Rule { proto: Some(proto::UDP), port, ..rule(verdict, Direction::Out) };
             assert_eq!(r.matches(&t), verdict == Verdict::Deny);
-            let whole = Traffic::of(&udp(), Direction::Out).expect("IP");
+            let whole = traffic(&udp(), Direction::Out).expect("IP");
             assert!(!r.matches(&whole), "its ports are others");
         }
     }
 
     #[test]
     fn r23_the_first_rule_that_matches_decides() {
-        let t = Traffic::of(&udp(), Direction::Out).expect("IP");
+        let t = traffic(&udp(), Direction::Out).expect("IP");
         let other = rule(Verdict::Deny, Direction::In);
         let rules = [other, rule(Verdict::Allow, Direction::Out), rule(Verdict::Deny, Direction::Out)];
         assert_eq!(verdict(&rules, Verdict::Deny, &t), (Verdict::Allow, Some(1)));
@@ -345,7 +332,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(frame in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = Traffic::of(&frame, Direction::Out);
+            let _ = Frame::read(&frame).map(|f| Traffic::of(&f, Direction::Out));
         }
     }
 }

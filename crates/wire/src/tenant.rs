@@ -1,17 +1,15 @@
 //! One look at a tenant's frame: what encapsulation and the check of sources need of its headers.
 //!
 //! Nearly every frame is IPv4 without options or IPv6 without extension headers, with TCP or UDP,
-//! not fragmented. [`quick_look`] reads these at fixed places; all else goes through the parsers. Where
-//! both have an answer it is the same, which a property test holds them to.
+//! not fragmented. [`quick_look`] reads these at fixed places; all else is read by [`Frame`]. Where both have an
+//! answer it is the same, which a property holds them to (`tests/frame.rs`).
 
-use crate::bytes::{array, u16_at, u32_at, v4_at, v6_at};
+use crate::bytes::{array, u16_at, u32_at};
 use crate::ecn::Ecn;
-use crate::ethernet::{self, EtherType, Ethernet};
+use crate::ethernet;
 use crate::flow::{FlowHash, FlowKey, FlowKind, HashKey};
-use crate::guard;
-use crate::ipv4::{self, Ipv4};
-use crate::ipv6::{self, Ipv6};
-use crate::proto;
+use crate::frame::Frame;
+use crate::{guard, ipv4, ipv6, proto};
 
 /// The IP source address of a frame, as an integer whose highest bits come first on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +36,13 @@ pub struct Look {
 }
 
 impl Look {
+    /// What a frame that has been read says.
+    #[inline]
+    pub fn of(frame: &Frame<'_>, key: &HashKey) -> Look {
+        let ecn = frame.ecn().unwrap_or(Ecn::NotEct);
+        Look { hash: FlowKey::of(frame).hash(key), ecn, source: frame.source() }
+    }
+
     /// It is an IPv4 packet.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
@@ -122,48 +127,13 @@ fn look_v6(h: &[u8; V6_L4 + 4], len: usize, key: &HashKey) -> Option<Look> {
     })
 }
 
-/// The parsers' answer.
+/// The answer of [`Frame`].
 #[cold]
 #[inline(never)]
 fn look_closer(frame: &[u8], key: &HashKey) -> Look {
-    let hash = FlowKey::of_frame(frame).hash(key);
-    let (source, ecn) = source_and_ecn(frame);
-    Look { hash, ecn, source }
-}
-
-/// Who says to have sent an untagged frame.
-pub fn source(frame: &[u8]) -> Source {
-    source_and_ecn(frame).0
-}
-
-/// The same of an untagged frame that goes on in another buffer: whether its length is right is not to be
-/// seen here.
-pub fn source_of_piece(first: &[u8]) -> Source {
-    let Ok(eth) = Ethernet::new_checked(first) else { return Source::NotIp };
-    let packet = eth.payload();
-    match (eth.ethertype(), packet.first().map(|b| b >> 4)) {
-        (EtherType::IPV4, Some(4)) if packet.len() >= ipv4::HEADER_LEN => {
-            Source::V4(v4_at(packet, 12).to_bits())
-        }
-        (EtherType::IPV6, Some(6)) if packet.len() >= ipv6::HEADER_LEN => {
-            Source::V6(v6_at(packet, 8).to_bits())
-        }
-        (EtherType::IPV4 | EtherType::IPV6, _) => Source::Malformed,
-        _ => Source::NotIp,
-    }
-}
-
-fn source_and_ecn(frame: &[u8]) -> (Source, Ecn) {
-    const MALFORMED: (Source, Ecn) = (Source::Malformed, Ecn::NotEct);
-    let Ok(eth) = Ethernet::new_checked(frame) else { return (Source::NotIp, Ecn::NotEct) };
-    match eth.ethertype() {
-        EtherType::IPV4 => {
-            Ipv4::new_checked(eth.payload()).map_or(MALFORMED, |p| (Source::V4(p.src().to_bits()), p.ecn()))
-        }
-        EtherType::IPV6 => {
-            Ipv6::new_checked(eth.payload()).map_or(MALFORMED, |p| (Source::V6(p.src().to_bits()), p.ecn()))
-        }
-        _ => (Source::NotIp, Ecn::NotEct),
+    match Frame::read(frame) {
+        Ok(frame) => Look::of(&frame, key),
+        Err(_) => Look { hash: FlowKey::NONE.hash(key), ecn: Ecn::NotEct, source: Source::NotIp },
     }
 }
 
@@ -182,7 +152,8 @@ mod tests {
         assert_eq!(found, look_closer(frame, &KEY));
         if let Some(quick) = quick_look(frame, &KEY) {
             assert_eq!(quick, found);
-            assert_ne!(guard::word(frame), Some(guard::Word::OfServer), "R66");
+            let read = Frame::read(frame).expect("a header");
+            assert_ne!(guard::word(&read), Some(guard::Word::OfServer), "R66");
         }
         found
     }

@@ -2,6 +2,7 @@
 
 mod ecn;
 mod flow;
+mod frame;
 mod fuzz_smoke;
 mod golden;
 mod headers;

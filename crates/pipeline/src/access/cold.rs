@@ -1,19 +1,42 @@
 //! Frames from VMs that are not plain, and those that wait for their port to open.
 
-use godwit_tables::DropReason;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole};
+use godwit_tables::{DropReason, Tables};
 use godwit_wire::ethernet::TAG_LEN;
+use godwit_wire::guard::{self, Word};
+use godwit_wire::policy::{Direction, Traffic};
+use godwit_wire::{Frame, Instant, Mac};
 
 use super::inspect::inspect;
 use crate::Output;
-use crate::classify::{Addresses, From};
+use crate::classify::From;
 use crate::context::Context;
 use crate::offload;
 use crate::packet::{Packet, PacketSource};
 use crate::port::{Found, Port};
-use crate::proxy;
 use crate::wish::Wish;
+
+/// What is to be known of a frame once its bytes are no longer looked at: the frame itself moves on.
+struct Seen {
+    wish: Wish,
+    found: Found,
+    src: Mac,
+    /// It resolves addresses.
+    resolves: bool,
+    /// Whose business it is (R66).
+    word: Option<Word>,
+    /// What its VM's policy looks at (R23), if there is a policy, and one that is about such frames.
+    traffic: Option<Traffic>,
+}
+
+impl Seen {
+    fn of(frame: &Frame<'_>, port: &Port, tables: &Tables, now: Instant) -> Seen {
+        let (wish, found) = inspect(frame, port, tables, now);
+        let traffic = if port.filtered { Traffic::of(frame, Direction::Out) } else { None };
+        Seen { wish, found, src: frame.src(), resolves: frame.resolves(), word: guard::word(frame), traffic }
+    }
+}
 
 /// Everything that is not plain.
 #[cold]
@@ -23,30 +46,43 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     mut packet: P,
     port: &Port,
 ) {
+    let frame = offload::read(&packet);
     if !packet.is_plain() {
         // The first pass counted the first piece.
         let others = packet.len() - packet.data().len();
         cx.tables.counters.received(port.port, 0, others as u64);
-        if let Err(reason) = offload::admit(&packet) {
+        if let Err(reason) = offload::admit(&packet, frame.as_ref().ok()) {
             return cx.drop(packet, reason);
         }
     }
-    let whole = packet.data().len() == packet.len();
-    let (mut wish, mut found) = inspect(packet.data(), whole, port, cx.tables, cx.now);
-    if wish == Wish::Untag {
+    let Ok(frame) = frame else { return cx.drop(packet, DropReason::Truncated) };
+    let mut seen = Seen::of(&frame, port, cx.tables, cx.now);
+    if seen.wish == Wish::Untag {
         packet.data_mut().copy_within(..12, TAG_LEN);
         packet.trim_front(TAG_LEN);
-        (wish, found) = inspect(packet.data(), whole, port, cx.tables, cx.now);
+        // Another frame now, which is read anew.
+        let Ok(frame) = offload::read(&packet) else { return cx.drop(packet, DropReason::Truncated) };
+        seen = Seen::of(&frame, port, cx.tables, cx.now);
     }
-    let mac = Addresses::of(packet.data()).map_or(port.mac, Addresses::src_mac);
     // What waits for its port to open is looked at again then.
-    if found != Found::default() && !matches!(wish, Wish::FirstFrame | Wish::Probe) {
-        cx.tell_sources(port.port, mac, &found, port.admission == Admission::Activated);
+    if seen.found != Found::default() && !matches!(seen.wish, Wish::FirstFrame | Wish::Probe) {
+        cx.tell_sources(port.port, seen.src, &seen.found, port.admission == Admission::Activated);
     }
-    if wish != Wish::Drop(DropReason::ResolutionLimit) && proxy::is_resolution(packet.data()) {
+    if seen.wish != Wish::Drop(DropReason::ResolutionLimit) && seen.resolves {
         cx.tables.ports.resolved(port.port, cx.now);
     }
-    match wish {
+    act(cx, packet, port, &seen);
+}
+
+/// Does what a frame asks for.
+fn act<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    mut packet: P,
+    port: &Port,
+    seen: &Seen,
+) {
+    let (plain, whole) = (packet.is_plain(), packet.data().len() == packet.len());
+    match seen.wish {
         // Requests and announcements are short.
         Wish::Announce(..) | Wish::Resolve(_) if !whole => cx.drop(packet, DropReason::NotContiguous),
         // What lies in pieces has not been seen in full: once it lies in one, it may turn out to say what it must not
@@ -54,19 +90,20 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         Wish::Unicast(_) | Wish::Flood if !whole && packet.asks().segment == 0 => {
             cx.parts(packet, |cx, part| apply_cold(cx, part, port));
         }
-        Wish::Unicast(to) => cx.within_policy(packet, port, |cx, packet| {
+        Wish::Unicast(to) => cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| {
             cx.resolve(packet, Key::new(port.vn, to), From::Local);
         }),
         Wish::ToOwner(to) => {
             packet.data_mut()[..6].copy_from_slice(&to.0);
             cx.resolve(packet, Key::new(port.vn, to), From::Local);
         }
-        Wish::Flood => {
-            cx.within_policy(packet, port, |cx, packet| cx.flood(packet, port.vn, Some(port.vni)));
-        }
+        Wish::Flood => cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| match plain {
+            true => cx.flood_read(packet, port.vn, Some(port.vni), seen.word),
+            false => cx.flood(packet, port.vn, Some(port.vni)),
+        }),
         Wish::Announce(kind, ip) => {
             if cx.tables.ports.may_announce(port.port, cx.now) {
-                cx.event(Event::Announce { port: port.port, kind, mac, ip });
+                cx.event(Event::Announce { port: port.port, kind, mac: seen.src, ip });
             }
             cx.consume(packet);
         }
@@ -74,7 +111,7 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         Wish::FirstFrame => {
             if cx.tables.ports.may_report_first_frame(port.port, cx.now) {
                 let kind = AnnounceKind::FirstFrame;
-                cx.event(Event::Announce { port: port.port, kind, mac, ip: None });
+                cx.event(Event::Announce { port: port.port, kind, mac: seen.src, ip: None });
             }
             cx.await_opening(packet);
         }
@@ -87,17 +124,36 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
 }
 
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
-    /// Does `then` with what a VM sends, as far as its policy lets it (R23): a policy looks at packets as they leave.
-    fn within_policy(&mut self, packet: P, port: &Port, then: impl Fn(&mut Self, P)) {
+    /// Does `then` with what a VM sends, as far as its policy lets it (R23): a policy looks at packets as they leave,
+    /// at a plain one's `traffic` and at what others become.
+    fn within_policy(
+        &mut self,
+        packet: P,
+        traffic: Option<&Traffic>,
+        port: &Port,
+        then: impl Fn(&mut Self, P),
+    ) {
         if !port.filtered {
             return then(self, packet);
         }
-        let one = |cx: &mut Self, packet: P| match cx.tables.ports.may_send(port.port, packet.data(), cx.now)
+        let one = |cx: &mut Self, packet: P, traffic: Option<&Traffic>| match cx
+            .tables
+            .ports
+            .may_send(port.port, traffic, cx.now)
         {
             Ok(()) => then(cx, packet),
             Err(reason) => cx.drop(packet, reason),
         };
-        if packet.is_plain() { one(self, packet) } else { self.parts(packet, one) }
+        if packet.is_plain() {
+            return one(self, packet, traffic);
+        }
+        self.parts(packet, |cx, part| {
+            let traffic = Frame::read(part.data()).map(|f| Traffic::of(&f, Direction::Out));
+            match traffic {
+                Ok(traffic) => one(cx, part, traffic.as_ref()),
+                Err(_) => cx.drop(part, DropReason::Truncated),
+            }
+        });
     }
 
     /// A good frame of a port that is not activated yet: control may just be hearing of its VM (R45). One that its

@@ -8,8 +8,8 @@ use godwit_tables::update::{Key, PortIdx, PortRole, Target, VmState, VnIdx};
 use godwit_tables::vms::{Fib, State};
 use godwit_tables::{Action, Decision, DropReason, Egress, Tables};
 use godwit_wire::ethernet::{Membership, TAG_LEN, membership};
-use godwit_wire::policy::{self, Direction};
-use godwit_wire::{Instant, tenant};
+use godwit_wire::policy::{self, Direction, Traffic};
+use godwit_wire::{EtherType, Frame, Instant, Mac, guard, tenant};
 
 use super::{Found, MAX_STEPS, Step, Trace, Verdict};
 use crate::access;
@@ -42,7 +42,7 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
             return trace;
         }
     };
-    let mut t = Tracer { tables, ingress, frame, now, room: Some(&mut room), trace };
+    let mut t = Tracer { tables, ingress, frame, now, tenant: None, room: Some(&mut room), trace };
     let verdict = match role {
         None => Verdict::Drop(DropReason::PortUnknown),
         Some(PortRole::Access { vn, mac, admission }) => {
@@ -75,36 +75,40 @@ struct Tracer<'a> {
     ingress: PortIdx,
     frame: &'a [u8],
     now: Instant,
+    /// The tenant's frame, once its headers have been read.
+    tenant: Option<Frame<'a>>,
     /// Where a tenant's frame without its tag can lie.
     room: Option<&'a mut [u8; MAX_FRAME]>,
     trace: Trace,
 }
 
 impl<'a> Tracer<'a> {
-    fn parsed(&mut self, frame: &[u8]) {
-        if let Some(a) = Addresses::of(frame) {
-            self.trace.push(Step::Parsed { dst: a.dst_mac(), src: a.src_mac(), ethertype: a.ethertype });
-        }
+    fn parsed(&mut self, dst: Mac, src: Mac, ethertype: EtherType) {
+        self.trace.push(Step::Parsed { dst, src, ethertype });
     }
 
     fn follow_vm(&mut self, port: &Port) -> Verdict {
-        self.parsed(self.frame);
-        self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
-        let (mut wish, _) = access::inspect(self.frame, true, port, self.tables, self.now);
-        if wish == Wish::Untag
-            && let Some(room) = self.room.take()
-        {
-            self.trace.push(Step::Untagged);
-            self.frame = untagged(self.frame, room);
-            (wish, _) = access::inspect(self.frame, true, port, self.tables, self.now);
+        let frame = Frame::read(self.frame);
+        if let Ok(f) = &frame {
+            self.parsed(f.dst(), f.src(), f.outer_type());
         }
-        self.wish(wish, port)
+        self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
+        let Ok(mut frame) = frame else { return Verdict::Drop(DropReason::Truncated) };
+        let (mut wish, _) = access::inspect(&frame, port, self.tables, self.now);
+        if wish == Wish::Untag {
+            self.trace.push(Step::Untagged);
+            let bare = self.room.take().map(|room| Frame::read(untagged(self.frame, room)));
+            let Some(Ok(bare)) = bare else { return Verdict::Drop(DropReason::Truncated) };
+            frame = bare;
+            (wish, _) = access::inspect(&frame, port, self.tables, self.now);
+        }
+        self.tenant = Some(frame);
+        self.wish(wish, &frame, port)
     }
 
-    fn wish(&mut self, wish: Wish, port: &Port) -> Verdict {
+    fn wish(&mut self, wish: Wish, frame: &Frame<'_>, port: &Port) -> Verdict {
         if !matches!(wish, Wish::Drop(_)) {
-            let mac = Addresses::of(self.frame).map_or(port.mac, Addresses::src_mac);
-            self.trace.push(Step::SourceAccepted { mac });
+            self.trace.push(Step::SourceAccepted { mac: frame.src() });
         }
         if matches!(wish, Wish::Unicast(_) | Wish::Flood)
             && let Err(reason) = self.policy(port.port)
@@ -113,9 +117,9 @@ impl<'a> Tracer<'a> {
         }
         match wish {
             Wish::Unicast(to) | Wish::ToOwner(to) => {
-                self.resolve(Key::new(port.vn, to), self.frame, From::Local)
+                self.resolve(Key::new(port.vn, to), frame.bytes(), From::Local)
             }
-            Wish::Flood => self.flood(port.vn, self.frame, true),
+            Wish::Flood => self.flood(port.vn, true),
             Wish::Announce(kind, _) => {
                 self.trace.push(Step::Announces { kind });
                 Verdict::Consumed
@@ -125,7 +129,7 @@ impl<'a> Tracer<'a> {
                 if wish == Wish::FirstFrame {
                     self.trace.push(Step::Announces { kind: AnnounceKind::FirstFrame });
                 }
-                let room = self.tables.room_for_arrival(self.ingress, self.frame.len());
+                let room = self.tables.room_for_arrival(self.ingress, frame.bytes().len());
                 room.map_or_else(Verdict::Drop, |()| Verdict::Held)
             }
             Wish::Resolve(r) => self.asks(&r),
@@ -136,7 +140,8 @@ impl<'a> Tracer<'a> {
 
     /// What the policy of the VM that sends the frame says of it. Whether its rate is used up is not to be seen here.
     fn policy(&mut self, port: PortIdx) -> Result<(), DropReason> {
-        let Some(judged) = self.tables.ports.judge(port, self.frame, Direction::Out) else { return Ok(()) };
+        let traffic = self.tenant.as_ref().and_then(|frame| Traffic::of(frame, Direction::Out));
+        let Some(judged) = self.tables.ports.judge(port, traffic.as_ref()) else { return Ok(()) };
         self.trace.push(Step::Policy { port, judged });
         match judged.verdict {
             policy::Verdict::Allow => Ok(()),
@@ -149,24 +154,27 @@ impl<'a> Tracer<'a> {
             Resolution::Arp(reply) => (reply.spa.into(), Some(reply.sha), Verdict::Answered),
             Resolution::Nd(advert) => (advert.target.into(), advert.tlla, Verdict::Answered),
             Resolution::Wait { ask, .. } => (ask.target, None, Verdict::Waits),
-            Resolution::Flood { ask } => (ask.target, None, self.flood(ask.vn, self.frame, true)),
+            Resolution::Flood { ask } => (ask.target, None, self.flood(ask.vn, true)),
         };
         self.trace.push(Step::AsksFor { target, owner });
         verdict
     }
 
-    fn flood(&self, vn: VnIdx, frame: &[u8], to_tunnels: bool) -> Verdict {
-        if to_tunnels && let Err(reason) = check_word(self.tables, self.ingress, frame) {
+    fn flood(&self, vn: VnIdx, to_tunnels: bool) -> Verdict {
+        let word = self.tenant.as_ref().and_then(guard::word);
+        if to_tunnels && let Err(reason) = check_word(self.tables, self.ingress, word) {
             return Verdict::Drop(reason);
         }
-        match destinations(self.tables, vn, self.ingress, frame, to_tunnels).count() {
+        match destinations(self.tables, vn, self.ingress, word, to_tunnels).count() {
             0 => Verdict::Drop(DropReason::NoReceiver),
             n => Verdict::Replicated(n),
         }
     }
 
     fn follow_uplink(&mut self, uplink: &Uplink) -> Verdict {
-        self.parsed(self.frame);
+        if let Some(a) = Addresses::of(self.frame) {
+            self.parsed(a.dst_mac(), a.src_mac(), a.ethertype);
+        }
         let c = overlay::classify(self.frame, true, uplink, self.tables, &mut None);
         let (vn, dst, outer) = match (c.kind, c.inner) {
             (Kind::Drop(reason), _) => return Verdict::Drop(reason),
@@ -183,8 +191,10 @@ impl<'a> Tracer<'a> {
             self.trace.push(Step::Untagged);
             inner = untagged(inner, room);
         }
+        let Ok(frame) = Frame::read(inner) else { return Verdict::Drop(DropReason::InnerTruncated) };
+        self.tenant = Some(frame);
         if c.kind == Kind::Group {
-            return self.flood(vn, inner, false);
+            return self.flood(vn, false);
         }
         self.resolve(Key::new(vn, dst), inner, From::outer(&outer))
     }
@@ -280,7 +290,8 @@ impl<'a> Tracer<'a> {
             decision.action,
             Action::Deliver(_) | Action::Drop { reason: DropReason::PolicyDenied, .. }
         );
-        if asked && let Some(judged) = self.tables.ports.judge(port, frame, Direction::In) {
+        let traffic = Frame::read(frame).ok().and_then(|frame| Traffic::of(&frame, Direction::In));
+        if asked && let Some(judged) = self.tables.ports.judge(port, traffic.as_ref()) {
             self.trace.push(Step::Policy { port, judged });
         }
     }
