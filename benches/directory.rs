@@ -8,9 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant as Clock};
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
-use godwit_model::{
-    BindingState, ClaimCause, DirectoryMode, Locators, MoveMode, NveId, Version, VmKey, VnSettings,
-};
+use godwit_model::{ClaimCause, DirectoryMode, Locators, MoveMode, NveId, Version, VmKey, VnSettings};
 use godwit_nva::directory::{
     Answered, Config, Directory, Input, Order, Output, Peer, Refusal, Reply, Request, SessionId,
     VmDefinition, VnRecord,
@@ -186,7 +184,7 @@ impl Bench {
         for i in 0..MOVED {
             let n = scattered(i, self.bindings);
             let record = self.directory.vm(key(n)).expect("it was defined");
-            assert_eq!(record.state, BindingState::Active);
+            assert!(record.is_active());
             let base = record.version;
             let to = SessionId(place(n).0 % NVES + 1);
             self.join(to, key(n).vni);

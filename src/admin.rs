@@ -2,6 +2,7 @@
 //!
 //! The NVA relays the same orders over its session, so both ways end in [`orders::answer`].
 
+mod counters;
 pub mod orders;
 mod perf;
 mod placement;

@@ -8,7 +8,7 @@ use godwit_model::{MoveId, OperState};
 use godwit_wire::{Mac, Vni};
 use godwit_worker::command::{Command, Reply, SmallFrame};
 
-use super::{perf, placement, views};
+use super::{counters, perf, placement, views};
 use crate::config::{Activation, PortConfig};
 use crate::switch::{Shared, Switch};
 use crate::{passing, ports};
@@ -31,7 +31,7 @@ async fn carry_out(switch: &Shared, kind: Kind) -> anyhow::Result<Answer> {
     match kind {
         Kind::GetStatus(_) => views::status(switch).await,
         Kind::ListPorts(_) => Ok(views::ports(&switch.borrow())),
-        Kind::GetCounters(c) => views::counters(switch, c.all).await,
+        Kind::GetCounters(c) => counters::counters(switch, c.all).await,
         Kind::GetPerf(p) => perf::perf(switch, p.reset).await,
         Kind::GetUnderlay(_) => Ok(super::underlay::report(&switch.borrow())),
         Kind::ListEntries(e) => views::entries(&switch.borrow(), e.vni),
@@ -45,7 +45,7 @@ async fn carry_out(switch: &Shared, kind: Kind) -> anyhow::Result<Answer> {
             if !p.move_id.is_empty() {
                 let s = switch.borrow();
                 let port = s.access_port(&p.name)?;
-                s.nve.may_pause(port, &MoveId(p.move_id)).map_err(|e| anyhow!("port {}: {e}", p.name))?;
+                s.nve.may_pause(port, &MoveId(p.move_id)).with_context(|| format!("port {}", p.name))?;
             }
             access_input(switch, &p.name, "paused", |port| Input::PausePort { port }).await
         }
@@ -103,7 +103,7 @@ async fn vm_state(switch: &Shared, s: v1::SetVmState) -> anyhow::Result<Answer> 
     {
         let switch = switch.borrow();
         let port = switch.access_port(&s.port)?;
-        switch.nve.may_say(port, state).map_err(|e| anyhow!("port {}: {e}", s.port))?;
+        switch.nve.may_say(port, state).with_context(|| format!("port {}", s.port))?;
     }
     let what = format!("has a VM that is {state}");
     let said = access_input(switch, &s.port, &what, |port| Input::VmState { port, state }).await?;

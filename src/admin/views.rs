@@ -5,16 +5,11 @@ use godwit_api::convert::ip_bytes;
 use godwit_api::v1::{self, admin_response::Kind as Answer};
 use godwit_control::view::{BindingsView, EntryView, PortView};
 use godwit_pipeline::trace::{Step, Trace};
-use godwit_tables::counters::{DropReason, PortCounters};
 use godwit_wire::Vni;
 use godwit_worker::command::{Command, Reply, Snapshot};
 
 use crate::bonds::Legs;
-use crate::devices::Device;
 use crate::switch::{Shared, Switch};
-
-/// In a port's place: the sum of all that were removed.
-const REMOVED: &str = "(removed)";
 
 /// Asks every worker for its counters.
 pub(super) async fn snapshots(switch: &Shared) -> anyhow::Result<Vec<Box<Snapshot>>> {
@@ -137,100 +132,6 @@ fn bindings(s: &Switch, b: BindingsView) -> v1::PortBindings {
         room_v6,
         room_link_local,
         refused: refused.collect(),
-    }
-}
-
-/// All counters that are not zero, or all.
-pub async fn counters(switch: &Shared, all: bool) -> anyhow::Result<Answer> {
-    let snapshots = snapshots(switch).await?;
-    let s = switch.borrow();
-    let mut counters = Vec::new();
-    for (worker, snapshot) in snapshots.iter().enumerate() {
-        for (name, value, help) in snapshot.counters.worker.entries() {
-            counters.push(counter(worker, "", name, false, value, help));
-        }
-        for d in s.devices.iter() {
-            port_counters(&mut counters, worker, &d.name, snapshot.counters.port(d.number));
-        }
-        port_counters(&mut counters, worker, REMOVED, &snapshot.counters.removed);
-    }
-    for (name, value, help) in s.nve.counts().entries() {
-        counters.push(v1::Counter { device: true, ..counter(0, "", name, false, value, help) });
-    }
-    s.devices.iter().for_each(|d| device_counters(&mut counters, d));
-    s.devices.iter().for_each(|d| leg_counters(&mut counters, d));
-    counters.retain(|c| all || c.value != 0);
-    Ok(Answer::Counters(v1::CounterList { nve: s.config.nve.id.clone(), counters }))
-}
-
-fn port_counters(out: &mut Vec<v1::Counter>, worker: usize, name: &str, p: &PortCounters) {
-    let traffic = [
-        ("rx_packets", p.rx_packets, "Frames that came in."),
-        ("rx_bytes", p.rx_bytes, "Bytes that came in, without FCS."),
-        ("tx_packets", p.tx_packets, "Frames that went out."),
-        ("tx_bytes", p.tx_bytes, "Bytes that went out, without FCS."),
-    ];
-    for (what, value, help) in traffic {
-        out.push(counter(worker, name, what, false, value, help));
-    }
-    for reason in DropReason::ALL {
-        out.push(counter(worker, name, reason.name(), true, p.drops[reason as usize], reason.help()));
-    }
-}
-
-/// What only the device can know: frames that never reached a worker.
-fn device_counters(out: &mut Vec<v1::Counter>, d: &Device) {
-    // A device that is gone counts nothing any more.
-    let Ok(stats) = d.port.stats() else { return };
-    let lines = [
-        (
-            "device_missed",
-            true,
-            stats.rx_missed,
-            "The device's receive queues were full: its workers are too slow.",
-        ),
-        ("device_rx_errors", true, stats.rx_errors, "The device received them damaged."),
-        (
-            "device_no_buffer",
-            false,
-            stats.rx_no_mbuf,
-            "Times that no buffer was left to receive into; raise memory_mb.",
-        ),
-        ("device_tx_errors", false, stats.tx_errors, "Attempts to send that the device refused."),
-    ];
-    for (name, drop, value, help) in lines {
-        out.push(v1::Counter { device: true, ..counter(0, &d.name, name, drop, value, help) });
-    }
-}
-
-/// What a bond's legs carried.
-fn leg_counters(out: &mut Vec<v1::Counter>, d: &Device) {
-    for leg in d.legs.as_ref().map(Legs::info).unwrap_or_default() {
-        let port = format!("{}/{}", d.name, leg.device);
-        let lines = [
-            (
-                "leg_rx_packets",
-                leg.rx_packets,
-                "Frames that came in by this leg of the bond, LACP's included.",
-            ),
-            ("leg_tx_packets", leg.tx_packets, "Frames that went out by it, LACP's included."),
-            ("leg_losses", leg.losses, "Times that it stopped to carry frames."),
-        ];
-        for (name, value, help) in lines {
-            out.push(v1::Counter { device: true, ..counter(0, &port, name, false, value, help) });
-        }
-    }
-}
-
-fn counter(worker: usize, port: &str, name: &str, drop: bool, value: u64, help: &str) -> v1::Counter {
-    v1::Counter {
-        worker: worker as u32,
-        port: port.into(),
-        name: name.into(),
-        drop,
-        value,
-        help: help.into(),
-        device: false,
     }
 }
 

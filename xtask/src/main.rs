@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod affected;
 mod check;
 mod finding;
 mod markdown;
@@ -25,10 +26,12 @@ use tree::Tree;
 const USAGE: &str = "\
 usage: scripts/xtask requirements [--tests R46]
        scripts/xtask check [NAME...]
+       scripts/xtask affected FILE...
 
 requirements   each requirement of docs/requirements/ with its state and its tests, one a line
   --tests R46  only the tests of that requirement or clause, with file and line
 check          the house checks; without names all of them
+affected       the tests that changes of these files can break, as a filter of cargo-nextest; nothing for none
 
 Exit code 0: nothing found; 1: something is to be mended; 2: wrong arguments or an unreadable tree.
 ";
@@ -37,6 +40,7 @@ Exit code 0: nothing found; 1: something is to be mended; 2: wrong arguments or 
 enum Command {
     Map { only: Option<Number> },
     Check { names: Vec<String> },
+    Affected { files: Vec<String> },
     Help,
 }
 
@@ -59,22 +63,28 @@ fn parse(arguments: &[String]) -> Result<Command, Problem> {
                 Err(Problem(wrong))
             }
         },
+        ["affected", files @ ..] => {
+            Ok(Command::Affected { files: files.iter().map(|file| (*file).to_owned()).collect() })
+        }
         ["help" | "-h" | "--help"] => Ok(Command::Help),
-        [] => Err(Problem("no command: give `requirements` or `check`".into())),
+        [] => Err(Problem("no command: give `requirements`, `check` or `affected`".into())),
         other => Err(Problem(format!("`{}`: not understood", other.join(" ")))),
     }
 }
 
 /// Runs a command and returns what it found.
 fn run(command: &Command) -> Result<Vec<Finding>, Problem> {
-    let tree = Tree::read(&root())?;
     match command {
         Command::Help => {
             say(&format!("{USAGE}\nchecks: {}", check::names().join(", ")));
             Ok(Vec::new())
         }
-        Command::Map { only } => Ok(requirements::print(&tree, *only)),
-        Command::Check { names } => check::run(&tree, names),
+        Command::Affected { files } => {
+            affected::filter(files).iter().for_each(|filter| say(filter));
+            Ok(Vec::new())
+        }
+        Command::Map { only } => Ok(requirements::print(&Tree::read(&root())?, *only)),
+        Command::Check { names } => check::run(&Tree::read(&root())?, names),
     }
 }
 

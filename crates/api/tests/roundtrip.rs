@@ -6,10 +6,10 @@ use godwit_api::prost::Message as _;
 use godwit_api::{SessionDown, SessionUp, v1};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    Allowed, BindRefusal, BindingState, Bound, BoundIp, ClaimCause, DenyReason, DirectoryMode, Gateway,
-    HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId, MoveMode, MoveOrigin,
-    MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Unplanned, Version, VmKey,
-    VmRecord, VnSettings,
+    Allowed, BindRefusal, Bound, BoundIp, ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts,
+    LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId, MoveMode, MoveOrigin, MovePhase,
+    MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Unplanned, Version, VmKey, VmRecord,
+    VnSettings,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
@@ -130,14 +130,12 @@ fn record() -> impl Strategy<Value = VmRecord> {
             (router, router_pinned, pinned, moving, frozen, policy, no_override),
             (allowed, bound),
         )| {
-            let state = if location.is_some() { BindingState::Active } else { BindingState::Detached };
             VmRecord {
                 name,
                 key,
                 ipv4,
                 ipv6,
-                location,
-                state,
+                bindings: location.into(),
                 version,
                 router,
                 router_pinned,

@@ -1,57 +1,57 @@
 //! What control counts, for operators.
 
-godwit_tables::named_counters! {
+godwit_counters::counters! {
     /// Counters of an NVE's control, since its start.
     Counts;
 
     /// Stale senders told directly where a VM is, or that it is not here.
-    redirects_direct, // R47
+    redirects_direct: One, // R47
     /// Stale senders told by way of the NVA.
-    redirects_by_nva, // R47
+    redirects_by_nva: One, // R47
     /// Stale senders that could be told neither directly nor by way of the NVA.
-    redirects_untold, // R47
+    redirects_untold: One, // R47
     /// Reports of stale senders not answered: so shortly after another, or too many in all.
-    redirects_withheld, // R47
+    redirects_withheld: One, // R47
     /// Redirects of other NVEs that led to another location, until the directory confirms it.
-    redirects_used, // R47
+    redirects_used: One, // R47
     /// Redirects of other NVEs that were no news: late, or about what does not go to that NVE.
-    redirects_late, // R47
+    redirects_late: One, // R47
     /// Datagrams of other NVEs that opened.
-    notices_opened,
+    notices_opened: Packets,
     /// Datagrams refused: the NVA gave no such key here.
-    notices_unknown_key, // R47
+    notices_unknown_key: Packets, // R47
     /// Datagrams refused: the seal was wrong.
-    notices_forged, // R47
+    notices_forged: Packets, // R47
     /// Datagrams refused: they had come before.
-    notices_replayed, // R47
+    notices_replayed: Packets, // R47
     /// Datagrams refused: their content made no sense, or was not their sender's to say.
-    notices_refused, // R39, R47
+    notices_refused: Packets, // R39, R47
     /// Departures of VMs told by way of the NVA.
-    departures_by_nva, // R39
+    departures_by_nva: One, // R39
     /// Departures of VMs told to another NVE directly, while the NVA was away.
-    departures_direct, // R39
+    departures_direct: One, // R39
     /// Entries put in doubt by what another NVE said, and asked about.
-    entries_suspected, // R39
+    entries_suspected: One, // R39
     /// Pulled entries asked about again because they were in use.
-    entries_refreshed, // R40
+    entries_refreshed: One, // R40
     /// Pulled entries forgotten because nobody used them, or nobody answered.
-    entries_aged, // R40
+    entries_aged: One, // R40
     /// Unconfirmed locations that found no room.
-    unconfirmed_dropped = "rumours_dropped",
+    unconfirmed_dropped = "rumours_dropped": One,
     /// Questions of workers not put to the directory: too many in a second.
-    queries_limited, // R67
+    queries_limited: One, // R67
     /// Claims put off: too many of one VM in a second.
-    claims_delayed, // R67
+    claims_delayed: One, // R67
     /// VMs that asked for their own address and were told.
-    rarp_answered, // R27
+    rarp_answered: One, // R27
     /// VMs that asked for their own address and were not told, because there were many.
-    rarp_limited, // R27
+    rarp_limited: One, // R27
     /// VMs asked whether they are still here because another left.
-    scanned, // R32
+    scanned: One, // R32
     /// Addresses and virtual MACs of VMs here that the directory bound by their own word.
-    addresses_bound, // R92, R93
+    addresses_bound: One, // R92, R93
     /// Those that it refused.
-    addresses_refused, // R92, R93
+    addresses_refused: One, // R92, R93
     /// Learned addresses given back because nobody answered for them.
-    addresses_unbound, // R93
+    addresses_unbound: One, // R93
 }

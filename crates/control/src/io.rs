@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use godwit_model::Level;
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{Location, OperState};
 use godwit_tables::event::Event;
@@ -237,19 +238,6 @@ pub enum Input {
     },
     /// Only time passed.
     Tick,
-}
-
-/// How much a note matters.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// For those who look for something.
-    Debug,
-    /// The course of things.
-    Info,
-    /// Something was refused or is late.
-    Warn,
-    /// A person should look.
-    Alarm,
 }
 
 /// A line for the log.

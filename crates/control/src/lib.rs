@@ -15,6 +15,7 @@ mod counts;
 mod desired;
 pub mod io;
 mod lifetimes;
+mod manager;
 mod mirror;
 mod mobility;
 mod negative_cache;
@@ -34,6 +35,7 @@ pub use counts::Counts;
 pub use io::{
     Input, Level, Note, Outputs, PortSpec, Route, RouteHop, RouteOrigin, UplinkSpec, UplinkV4, UplinkV6,
 };
+pub use manager::{ManagerRefusal, NoTransition};
 pub use nve::Nve;
 #[cfg(feature = "session")]
 pub use session::{NvaClient, SessionConfig, SessionEvent};

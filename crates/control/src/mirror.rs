@@ -272,8 +272,9 @@ impl Mirror {
 
     /// Other NVEs that take part in the VN, those of the configuration file included (R60).
     pub(crate) fn members(&self, vni: Vni, us: &NveId) -> BTreeMap<NveId, Locators> {
-        let fixed = self.static_vms.values().filter(|r| r.key.vni == vni).filter_map(|r| r.location.clone());
-        let mut all: BTreeMap<NveId, Locators> = fixed.map(|l| (l.nve, l.locators)).collect();
+        let fixed = self.static_vms.values().filter(|r| r.key.vni == vni).flat_map(|r| r.bindings.iter());
+        let fixed = fixed.map(|b| (b.location.nve.clone(), b.location.locators));
+        let mut all: BTreeMap<NveId, Locators> = fixed.collect();
         if let Some(vn) = self.vns.get(&vni) {
             all.extend(vn.members.iter().map(|(n, l)| (n.clone(), *l)));
         }
@@ -292,7 +293,7 @@ impl Mirror {
                 known.confirmed = true;
                 return Offer::Ignored;
             }
-            if new.version == old.version && (new.location != old.location || new.state != old.state) {
+            if new.version == old.version && new.bindings != old.bindings {
                 known.confirmed = true;
                 // A configuration file may be corrected; the NVA's word of a version is final.
                 if new.version != Version::ZERO {

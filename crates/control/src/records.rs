@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use godwit_model::{BindingState, Location, Version, VmKey, VmRecord};
+use godwit_model::{Location, Version, VmKey, VmRecord};
 use godwit_wire::Mac;
 
 /// What a record's change touches.
@@ -40,8 +40,7 @@ pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], rout
         key,
         ipv4: v4,
         ipv6: v6,
-        location: Some(location),
-        state: BindingState::Active,
+        bindings: Some(location).into(),
         version: Version::ZERO,
         router,
         router_pinned: true,

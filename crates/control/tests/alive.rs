@@ -6,7 +6,7 @@ use crate::lab::*;
 use godwit_control::view::PortState;
 use godwit_control::{Input, PortSpec, WorkerSet};
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{BindingState, DenyReason, Version, VmRecord};
+use godwit_model::{DenyReason, Version, VmRecord};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{Admission, PortIdx, VmState};
 use godwit_wire::Mac;
@@ -46,8 +46,8 @@ fn answering(lab: &mut Lab, port: PortIdx, ms: u64) -> Option<u64> {
     None
 }
 
-fn bound(lab: &Lab) -> BindingState {
-    lab.nva.records[&vm(1)].state
+fn bound(lab: &Lab) -> bool {
+    lab.nva.records[&vm(1)].is_active()
 }
 
 fn port_state(lab: &Lab, port: PortIdx) -> PortState {
@@ -61,10 +61,10 @@ fn r19_a_guest_that_was_away_and_says_nothing_is_there_again_with_its_link() {
         lab.run_vm(A, 1);
         link(&mut lab, PORT, false);
         lab.pass(away);
-        assert_eq!(bound(&lab) == BindingState::Detached, away > 3_000, "{away} ms");
+        assert_eq!(!bound(&lab), away > 3_000, "{away} ms");
         link(&mut lab, PORT, true);
         assert!(runs(&lab, PORT), "after {away} ms");
-        assert_eq!(lab.nva.records[&vm(1)].location, Some(location(A)));
+        assert_eq!(lab.nva.records[&vm(1)].active(), Some(&location(A)));
     }
 }
 
@@ -78,10 +78,10 @@ fn r19_a_link_that_returns_does_not_take_a_vm_from_where_it_is_now() {
     lab.settle();
     lab.announce(B, PORT, 1);
     lab.settle();
-    assert_eq!(lab.nva.records[&vm(1)].location, Some(location(B)));
+    assert_eq!(lab.nva.records[&vm(1)].active(), Some(&location(B)));
     link(&mut lab, PORT, true);
     lab.pass(FOUND);
-    assert_eq!(lab.nva.records[&vm(1)].location, Some(location(B)));
+    assert_eq!(lab.nva.records[&vm(1)].active(), Some(&location(B)));
     assert_eq!(admission(&lab, A, PORT), Some(Admission::Associated));
     // It goes there, too, and is at A after all: asked, it says so.
     lab.input(B, Input::PortRemoved { port: PORT });
@@ -104,9 +104,9 @@ fn r18_what_the_operator_activated_stays_so_when_its_guest_reboots_and_not_when_
     for _ in 0..2 {
         link(&mut lab, PORT, false);
         lab.pass(10_000);
-        assert_eq!(bound(&lab), BindingState::Detached);
+        assert!(!bound(&lab));
         link(&mut lab, PORT, true);
-        assert!(runs(&lab, PORT) && bound(&lab) == BindingState::Active);
+        assert!(runs(&lab, PORT) && bound(&lab));
     }
     // It moves to B: from here on A needs another order.
     lab.order_move("m", 1, A, B);
@@ -130,7 +130,7 @@ fn r32_a_vm_that_only_answers_is_found_wherever_it_was_lost() {
     lab.add_port(A, PORT, 1);
     lab.settle();
     assert!(answering(&mut lab, PORT, FOUND).is_some());
-    assert_eq!(lab.nva.records[&vm(1)].location, Some(location(A)));
+    assert_eq!(lab.nva.records[&vm(1)].active(), Some(&location(A)));
     // The NVA has detached it behind A's back, and then the port went and came as another one.
     lab.input(A, Input::PortRemoved { port: PORT });
     lab.pass(4_000);
@@ -258,7 +258,7 @@ fn r93_a_vm_without_recorded_addresses_is_activated_by_any_announcement() {
         lab.settle();
         lab.event(A, Event::Announce { port: PORT, kind, mac: mac(1), ip });
         lab.settle();
-        assert!(runs(&lab, PORT) && bound(&lab) == BindingState::Active, "{kind:?}");
+        assert!(runs(&lab, PORT) && bound(&lab), "{kind:?}");
     }
 }
 
@@ -298,7 +298,7 @@ fn r55_a_claim_that_crossed_a_definition_is_made_again_and_its_port_stays_open()
         assert!(runs(&lab, PORT), "{reason:?}: no quarantine");
         lab.pass(1_000);
         assert_eq!(last_claim(&lab).1, [std::net::IpAddr::from([10, 0, 0, 77])]);
-        assert_eq!((bound(&lab), lab.hosts[A].alarms()), (BindingState::Active, 0));
+        assert_eq!((bound(&lab), lab.hosts[A].alarms()), (true, 0));
     }
 }
 
@@ -326,7 +326,7 @@ fn r18_a_refused_vm_is_claimed_again_slower_and_slower_until_it_is_granted() {
     lab.nva.mute = false;
     lab.pass(FOUND);
     assert!(runs(&lab, PORT));
-    assert_eq!((bound(&lab), port_state(&lab, PORT)), (BindingState::Active, PortState::Activated));
+    assert_eq!((bound(&lab), port_state(&lab, PORT)), (true, PortState::Activated));
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn r18_a_refusal_ends_with_its_port_and_the_vm_is_found_on_its_other_one() {
         lab.input(A, Input::Nva(NvaToNve::Provision { key: vm(1), record }));
         assert!(answering(&mut lab, SECOND, FOUND).is_some(), "removed: {removed}");
         lab.settle();
-        assert_eq!(bound(&lab), BindingState::Active);
+        assert!(bound(&lab));
     }
 }
 
@@ -396,7 +396,7 @@ fn r18_a_refusal_that_comes_after_its_port_went_closes_no_other_one() {
     lab.nva.mute = false;
     lab.announce(A, SECOND, 1);
     lab.settle();
-    assert!(runs(&lab, SECOND) && bound(&lab) == BindingState::Active);
+    assert!(runs(&lab, SECOND) && bound(&lab));
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn r18_a_vm_that_starts_while_it_is_defined_is_active_with_its_definition() {
     assert_eq!(port_state(&lab, PORT), PortState::Quarantined, "the NVA does not know it yet");
     lab.nva.define(vm(1), vm_ip(1));
     lab.pass(FOUND);
-    assert!(runs(&lab, PORT) && bound(&lab) == BindingState::Active);
+    assert!(runs(&lab, PORT) && bound(&lab));
 }
 
 #[test]
@@ -452,16 +452,16 @@ fn r19_a_vm_that_the_directory_has_here_and_that_is_not_is_withdrawn_once_more()
             link(&mut lab, PORT, false);
         }
         lab.pass(3_500);
-        assert_eq!((withdrawals(&lab, A), bound(&lab)), (vec![first], BindingState::Active));
+        assert_eq!((withdrawals(&lab, A), bound(&lab)), (vec![first], true));
         for (_, message) in news {
             lab.input(A, Input::Nva(message));
         }
         lab.settle();
         let second = lab.nva.records[&vm(1)].clone();
         if pinned {
-            assert_eq!((second.state, second.version), (BindingState::Active, next), "the operator's word");
+            assert_eq!((second.is_active(), second.version), (true, next), "the operator's word");
         } else {
-            assert_eq!((withdrawals(&lab, A), second.state), (vec![first, next], BindingState::Detached));
+            assert_eq!((withdrawals(&lab, A), second.is_active()), (vec![first, next], false));
         }
     }
     // Nor is it there where nothing is known of its VN any more.
@@ -470,7 +470,7 @@ fn r19_a_vm_that_the_directory_has_here_and_that_is_not_is_withdrawn_once_more()
     let record = lab.nva.records.get(&vm(1)).cloned();
     lab.input(B, Input::Nva(NvaToNve::Provision { key: vm(1), record: record.clone() }));
     assert_eq!(withdrawals(&lab, B), [], "it is at A");
-    let record = record.map(|r| VmRecord { location: Some(location(B)), ..r });
+    let record = record.map(|r| VmRecord { bindings: Some(location(B)).into(), ..r });
     lab.input(B, Input::Nva(NvaToNve::Provision { key: vm(1), record }));
     assert_eq!(withdrawals(&lab, B), [lab.version(1)]);
 }
@@ -492,5 +492,5 @@ fn r18_an_order_stands_for_a_guest_that_reboots_before_its_new_switch_has_the_gr
     assert!(!runs(&lab, PORT));
     link(&mut lab, PORT, true);
     assert!(answering(&mut lab, PORT, FOUND).is_some());
-    assert_eq!(lab.nva.records[&vm(1)].location, Some(location(A)));
+    assert_eq!(lab.nva.records[&vm(1)].active(), Some(&location(A)));
 }

@@ -6,7 +6,7 @@ use crate::lab::said::{A, B, C, claims, is_remote_to, other_record, queries, war
 use crate::lab::{Lab, PORT, key, location, locator, mac, vm, vm_ip, vni};
 use godwit_control::Input;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
-use godwit_model::{BindingState, ClaimCause, DirectoryMode, Version, VnSettings};
+use godwit_model::{ClaimCause, DirectoryMode, Version, VnSettings};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, VmState};
 
@@ -62,7 +62,7 @@ fn r34_a_lost_answer_is_asked_for_again_with_its_number() {
     let mut says = |seq, n| {
         lab.nva.define(vm(n), vm_ip(n));
         let r = lab.nva.records.get_mut(&vm(n)).unwrap();
-        (r.location, r.state) = (Some(location(B)), BindingState::Active);
+        r.bind(location(B));
         let record = Some(r.clone());
         lab.input(A, Input::Nva(NvaToNve::Response { seq, record, lifetime_ms: 1000 }));
         assert_eq!((lab.hosts[A].state(50), lab.hosts[A].state(n)), (None, None), "{seq} {n}");
@@ -83,7 +83,7 @@ fn r34_an_answer_that_is_lost_twice_comes_within_300_ms() {
     // In the directory, and the push of it did not come.
     lab.nva.define(vm(50), vm_ip(50));
     let r = lab.nva.records.get_mut(&vm(50)).unwrap();
-    (r.location, r.state) = (Some(location(B)), BindingState::Active);
+    r.bind(location(B));
     lab.nva.mute_queries = true;
     for _ in 0..10 {
         lab.event(A, Event::MissMac { key: key(50), port: PORT });
@@ -146,7 +146,8 @@ fn r38_two_lost_updates_and_the_third_counts() {
     lab.run_vm(C, 3);
     for (n, place) in [B, A, B].into_iter().enumerate() {
         let r = lab.nva.records.get_mut(&vm(1)).unwrap();
-        (r.version.seq, r.location) = (r.version.seq + 1, Some(location(place)));
+        r.version.seq += 1;
+        r.bind(location(place));
         let change = Change::Vm(r.clone());
         for (i, message) in lab.nva.news(vni(), &change, None) {
             if n == 2 && i == C {

@@ -160,7 +160,7 @@ fn use_what_ages(lab: &mut Lab) {
 fn check(lab: &Lab, world: &World) {
     for (n, (at, port)) in (1..).zip(*world) {
         let record = &lab.nva.records[&vm(n)];
-        assert_eq!(record.location, Some(lab::location(at)), "vm{n} in the directory");
+        assert_eq!(record.active(), Some(&lab::location(at)), "vm{n} in the directory");
         assert_eq!(lab.hosts[at].state(n), Some(VmState::Local { port }), "vm{n} at {at}");
         for i in (0..HOSTS).filter(|i| *i != at) {
             if lab.hosts[i].nve.nva().vns == 0 {

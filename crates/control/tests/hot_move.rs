@@ -391,7 +391,8 @@ fn r46_stale_news_never_moves_a_vm_away() {
     let mut lab = v_at_a();
     let record = lab.nva.records[&vm(1)].clone();
     for version in [Version::ZERO, Version { epoch: 1, seq: record.version.seq - 1 }, record.version] {
-        let stale = godwit_model::VmRecord { location: Some(lab::location(B)), version, ..record.clone() };
+        let stale =
+            godwit_model::VmRecord { bindings: Some(lab::location(B)).into(), version, ..record.clone() };
         lab.input(A, Input::Nva(NvaToNve::Provision { key: vm(1), record: Some(stale) }));
         assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }), "R20: {version}");
     }

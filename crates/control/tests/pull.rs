@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::lab::said::{A, B, C};
 use crate::lab::{self, Lab, key, location, mac, vm, vm_ip, vni};
 use godwit_control::NveConfig;
+use godwit_model::DirectoryMode;
 use godwit_model::message::{Change, NveToNva, QueryBy};
-use godwit_model::{BindingState, DirectoryMode};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{PortIdx, VmState};
 use godwit_wire::{Mac, Rate};
@@ -64,7 +64,7 @@ fn moves_to_b(lab: &mut Lab) {
     lab.nva.accept_unplanned = true;
     let r = lab.nva.records.get_mut(&vm(1)).unwrap();
     r.version.seq += 1000;
-    r.location = Some(location(B));
+    r.bind(location(B));
     let change = Change::Vm(r.clone());
     for (i, message) in lab.nva.news(vni(), &change, None) {
         if i == C && lab.hosts[C].connected {
@@ -301,7 +301,7 @@ fn r40_r67_what_is_used_takes_turns_and_lives_on_as_far_as_questions_go() {
     for n in all.clone() {
         lab.nva.define(vm(n), vm_ip(n));
         let r = lab.nva.records.get_mut(&vm(n)).unwrap();
-        (r.location, r.state) = (Some(location(A)), godwit_model::BindingState::Active);
+        r.bind(location(A));
         lab.event(C, Event::MissMac { key: key(n), port: PortIdx(2) });
         lab.pass(50);
     }
@@ -414,7 +414,7 @@ fn r40_many_entries_do_not_ask_at_the_same_moment() {
     for n in 10..110 {
         lab.nva.define(vm(n), vm_ip(n));
         let r = lab.nva.records.get_mut(&vm(n)).unwrap();
-        (r.location, r.state) = (Some(location(A)), godwit_model::BindingState::Active);
+        r.bind(location(A));
         lab.event(C, Event::MissMac { key: key(n), port: PortIdx(2) });
     }
     lab.pass(0);
@@ -443,7 +443,7 @@ fn r36_news_of_who_got_an_absent_address_end_the_answer_and_are_asked_about_furt
     assert!(lab.hosts[C].tables.absent_ips.contains_key(&(vn, absent)));
     lab.nva.define(vm(9), absent);
     let r = lab.nva.records.get_mut(&vm(9)).unwrap();
-    (r.state, r.location) = (BindingState::Active, Some(location(A)));
+    r.bind(location(A));
     let news = Change::Vm(r.clone());
     lab.nva.interests.insert((C, vm(9)));
     for (i, message) in lab.nva.news(vni(), &news, None) {

@@ -42,7 +42,7 @@ fn r4_the_outer_family_follows_the_vms_addresses_where_both_nves_have_both() {
             locators: Locators { v6: Some(v6), ..location(B).locators },
         };
         let mut record = other_record(&lab, 2, B, Version { epoch: 1, seq: 99 });
-        record.location = Some(here);
+        record.bind(here);
         lab.input(A, Input::Nva(NvaToNve::Snapshot { vni: vni(), vms: vec![record] }));
         lab.event(A, Event::Neighbor { uplink: UPLINK, ip: v6.into(), mac: mac(77), solicited: true });
         let Some(VmState::Remote { to }) = lab.hosts[A].state(2) else { panic!() };
@@ -62,7 +62,7 @@ fn r4_without_a_common_family_frames_are_dropped_with_an_alarm() {
     lab.nva.define(vm(2), vm_ip(2));
     let mut record = other_record(&lab, 2, B, Version { epoch: 1, seq: 99 });
     let v6 = Some("2001:db8::2".parse().unwrap());
-    record.location = Some(godwit_model::Location { nve: nve_id(B), locators: Locators { v4: None, v6 } });
+    record.bind(godwit_model::Location { nve: nve_id(B), locators: Locators { v4: None, v6 } });
     for _ in 0..3 {
         lab.input(A, Input::Nva(NvaToNve::Snapshot { vni: vni(), vms: vec![record.clone()] }));
     }

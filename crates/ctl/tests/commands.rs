@@ -11,6 +11,17 @@ fn nva() {
 }
 
 #[test]
+fn nva_counters() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "nva counters",
+        "nva counters --all",
+        "nva counters --all --json",
+        "--socket SOCKET nva counters",
+    ]));
+}
+
+#[test]
 fn nve() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[

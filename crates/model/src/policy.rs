@@ -1,6 +1,5 @@
 //! Policies: what a VM may send and receive, and how much, wherever it runs (R23, RFC 8394 section 3.3).
 
-use core::fmt;
 use core::net::IpAddr;
 
 use godwit_wire::policy::{Direction, MAX_RULES, NAMES, PortRange, Rule, Verdict};
@@ -74,21 +73,12 @@ impl Policy {
 }
 
 /// A rule that cannot be read, or that could never match; says why.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{0}; a rule is `allow|deny in|out [any|tcp|udp|sctp|icmp|icmp6|NUMBER] [ADDRESS[/LENGTH]] [port N[-N]] \
+     [remote-port N[-N]]`"
+)]
 pub struct BadRule(pub String);
-
-impl fmt::Display for BadRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}; a rule is `allow|deny in|out [any|tcp|udp|sctp|icmp|icmp6|NUMBER] [ADDRESS[/LENGTH]] [port N[-N]] \
-             [remote-port N[-N]]`",
-            self.0
-        )
-    }
-}
-
-impl std::error::Error for BadRule {}
 
 /// Reads a rule as [`Rule`]'s `Display` writes it.
 ///

@@ -30,6 +30,26 @@ impl VnSettings {
     }
 }
 
+/// How an NVE learns the records of a VN, in the words of RFC 8171.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum DirectoryMode {
+    /// The NVA sends all of them, and every change (R37).
+    #[default]
+    Push,
+    /// The NVE asks for those that it needs, and forgets those that it no longer uses (R34, R40).
+    Pull,
+}
+
+impl DirectoryMode {
+    /// `push` or `pull`.
+    pub fn as_text(self) -> &'static str {
+        match self {
+            DirectoryMode::Push => "push",
+            DirectoryMode::Pull => "pull",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use clap::Parser;
 use godwit_model::Secret;
 use godwit_model::timing::{MOVE_PATIENCE_MS, PAUSE_LIMIT_MS, POS_LIFE_MS};
 use godwit_nva::service::Service;
-use godwit_nva::store::RedbStore;
+use godwit_nva::store::{Loaded, RedbStore, Store as _};
 use godwit_nva::{Config, Directory};
 use godwit_wire::Span;
 use tokio::signal::unix::{SignalKind, signal};
@@ -89,7 +89,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let (store, state, epoch) = RedbStore::open(&flags.data)?;
+    let mut store = RedbStore::open(&flags.data)?;
     let channel_secret = Some(random_secret().context("cannot read random bytes from /dev/urandom")?);
     let config = Config {
         keepalive_ms: flags.keepalive_ms,
@@ -100,13 +100,14 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         channel_secret,
         ..Config::default()
     };
-    let directory = Directory::restore(config, state, epoch);
-    let vms = directory.status().vms;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime; check the limits of open files and processes")?;
     runtime.block_on(async {
+        let Loaded { state, epoch } = store.load().await?;
+        let directory = Directory::restore(config, state, epoch);
+        let vms = directory.status().vms;
         // Before anybody is told that we are there: a signal must not find the default action.
         let stop = stop_signal()?;
         let service = Service::start(&flags.listen, directory, Box::new(store)).await?;

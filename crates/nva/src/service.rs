@@ -2,9 +2,11 @@
 //!
 //! One task, the actor, owns the directory and the store. Everything reaches it through one bounded
 //! channel, and what it answers to NVEs goes through one bounded channel a session. It takes what has
-//! gathered, makes it durable in one transaction, and only then lets anything out.
+//! gathered, has it committed in one transaction, and lets nothing out before that. Meanwhile it takes what comes.
 
 mod actor;
+mod batch;
+mod counts;
 mod handle;
 mod operator;
 mod session;
@@ -62,7 +64,7 @@ impl Service {
     pub async fn start(
         listen: &[SocketAddr],
         directory: Directory,
-        store: Box<dyn Store + Send>,
+        store: Box<dyn Store>,
     ) -> Result<Service, ServeError> {
         let mut listeners = Vec::new();
         for addr in listen {

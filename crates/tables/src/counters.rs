@@ -11,33 +11,10 @@
 
 use crate::update::{MAX_PORTS, PortIdx};
 
-macro_rules! drop_reasons {
-    ($($(#[doc = $help:literal])+ $name:ident = $text:literal,)*) => {
-        /// Why a frame was dropped. Its index is its place in [`PortCounters::drops`].
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-        #[repr(u8)]
-        pub enum DropReason {
-            $($(#[doc = $help])+ $name,)*
-        }
+godwit_counters::drop_reasons! {
+    /// Why a frame was dropped. Its index is its place in [`PortCounters::drops`].
+    DropReason;
 
-        impl DropReason {
-            /// All reasons, in the order of their indices.
-            pub const ALL: [DropReason; [$($text),*].len()] = [$(DropReason::$name),*];
-
-            /// The counter's name.
-            pub const fn name(self) -> &'static str {
-                match self { $(DropReason::$name => $text,)* }
-            }
-
-            /// One line for the operator.
-            pub const fn help(self) -> &'static str {
-                match self { $(DropReason::$name => concat!($($help),+).trim_ascii(),)* }
-            }
-        }
-    };
-}
-
-drop_reasons! {
     /// Shorter than an Ethernet header, or ends inside a header that it announces.
     Truncated = "truncated",
     /// The frame lies in several buffers, and neither the first holds its headers nor one its whole.
@@ -168,129 +145,82 @@ drop_reasons! {
 /// Number of reasons.
 pub const DROP_REASONS: usize = DropReason::ALL.len();
 
-/// Counters of one port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PortCounters {
+godwit_counters::counters! {
+    /// Counters of one port.
+    PortCounters;
+
     /// Frames that came in.
-    pub rx_packets: u64,
-    /// Their bytes, without FCS.
-    pub rx_bytes: u64,
-    /// Frames handed to the port's outbox.
-    pub tx_packets: u64,
-    /// Their bytes, without FCS.
-    pub tx_bytes: u64,
-    /// Frames that came in here and were dropped, by [`DropReason`]; [`DropReason::TxFull`] counts
-    /// at the port that could not send.
-    pub drops: [u64; DROP_REASONS],
+    rx_packets: Packets,
+    /// Bytes that came in, without FCS.
+    rx_bytes: Bytes,
+    /// Frames that went out.
+    tx_packets: Packets,
+    /// Bytes that went out, without FCS.
+    tx_bytes: Bytes,
+    by DropReason:
+    /// Frames that came in here and were dropped; [`DropReason::TxFull`] counts at the port that could not send.
+    drops,
 }
 
 impl PortCounters {
-    const ZERO: PortCounters =
-        PortCounters { rx_packets: 0, rx_bytes: 0, tx_packets: 0, tx_bytes: 0, drops: [0; DROP_REASONS] };
-
-    fn add(&mut self, other: &PortCounters) {
-        self.rx_packets += other.rx_packets;
-        self.rx_bytes += other.rx_bytes;
-        self.tx_packets += other.tx_packets;
-        self.tx_bytes += other.tx_bytes;
-        for (sum, n) in self.drops.iter_mut().zip(&other.drops) {
-            *sum += n;
-        }
-    }
-
     /// Frames dropped, for whatever reason.
     pub fn dropped(&self) -> u64 {
         self.drops.iter().sum()
     }
 }
 
-impl Default for PortCounters {
-    fn default() -> Self {
-        Self::ZERO
-    }
-}
-
-/// Makes a struct of counters that name and explain themselves: its documentation and name, then the counters with
-/// theirs, which operators read. A counter that operators know by another name than the code has it after a `=`.
-#[macro_export]
-macro_rules! named_counters {
-    (@name $name:ident) => { stringify!($name) };
-    (@name $name:ident $shown:literal) => { $shown };
-    (
-        $(#[doc = $what:literal])+ $set:ident;
-        $($(#[doc = $help:literal])+ $name:ident $(= $shown:literal)?,)*
-    ) => {
-        $(#[doc = $what])+
-        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-        pub struct $set {
-            $($(#[doc = $help])+ pub $name: u64,)*
-        }
-
-        impl $set {
-            /// Name, value and one line of help of each counter.
-            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64, &'static str)> {
-                [$((
-                    $crate::named_counters!(@name $name $($shown)?),
-                    self.$name,
-                    concat!($($help),+).trim_ascii(),
-                ),)*].into_iter()
-            }
-        }
-    };
-}
-
-named_counters! {
+godwit_counters::counters! {
     /// Counters of one worker.
     WorkerCounters;
 
     /// Frames put into an outer header for the first time.
-    encapsulated,
+    encapsulated: Packets,
     /// Frames taken out of an outer header and delivered.
-    decapsulated,
+    decapsulated: Packets,
     /// Frames from the overlay sent on to a VM's new NVE.
-    forwarded_in_flight, // R44
+    forwarded_in_flight: Packets, // R44
     /// Frames put into a hold.
-    held, // R35, R45
+    held: Packets, // R35, R45
     /// Held frames that went on in order.
-    flushed,
+    flushed: Packets,
     /// Frames that an uplink handed over in pieces, copied into one.
-    gathered,
+    gathered: Packets,
     /// Broadcast and multicast frames that were replicated.
-    replicated,
+    replicated: Packets,
     /// Copies of frames asked for, made or not.
-    copies,
+    copies: Packets,
     /// Outer UDP checksums left to the uplink's device.
-    checksums_left, // R5
+    checksums_left: Packets, // R5
     /// Partial checksums completed.
-    checksums_completed, // R11
+    checksums_completed: Packets, // R11
     /// Large TCP frames cut into packets; each packet but the first counts as a copy.
-    segmented, // R11
+    segmented: Packets, // R11
     /// Frames handed from one VM to another of this host without their checksum or uncut.
-    handed_on, // R11
+    handed_on: Packets, // R11
     /// Senders told that a frame was too big for the way to its VM; each counts as a copy.
-    told_too_big, // R8
+    told_too_big: Packets, // R8
     /// Reports of routers on packets too big for the underlay that quote a packet of ours.
-    path_too_big, // R9
+    path_too_big: Packets, // R9
     /// Those that quote what we did not send: another locator, another VN, too little to tell.
-    path_too_big_unmatched, // R9
+    path_too_big_unmatched: Packets, // R9
     /// Datagrams of other NVEs, or what looks like them, handed to control.
-    peer_datagrams, // R47
+    peer_datagrams: Packets, // R47
     /// ARP requests answered, the underlay's included.
-    answered_arp,
+    answered_arp: Packets,
     /// Neighbor solicitations answered, the underlay's included.
-    answered_nd,
+    answered_nd: Packets,
     /// Echo requests to an own locator answered.
-    answered_echo,
+    answered_echo: Packets,
     /// Frames for unknown destinations that began a query.
-    misses, // R34
+    misses: Packets, // R34
     /// Frames that ended here as they should: announcements and the underlay's neighbor answers.
-    consumed,
+    consumed: Packets,
     /// Events that found their queue full.
-    events_dropped,
+    events_dropped: One,
     /// Updates refused because a table was full or an index out of range.
-    table_full, // R13
+    table_full: One, // R13
     /// Updates applied.
-    updates,
+    updates: One,
 }
 
 /// All counters of a worker.
@@ -316,8 +246,8 @@ impl Counters {
 
     /// All zero, for `ports` ports, at least one and at most [`MAX_PORTS`].
     pub fn with_ports(ports: usize) -> Counters {
-        let ports = vec![PortCounters::ZERO; ports.clamp(1, MAX_PORTS)].into_boxed_slice();
-        Counters { worker: WorkerCounters::default(), removed: PortCounters::ZERO, ports }
+        let ports = vec![PortCounters::default(); ports.clamp(1, MAX_PORTS)].into_boxed_slice();
+        Counters { worker: WorkerCounters::default(), removed: PortCounters::default(), ports }
     }
 
     /// Makes this a copy of `other`, which has as many ports, without allocating.
@@ -347,7 +277,7 @@ impl Counters {
     /// A port is gone: the next with its number begins at zero.
     pub fn retire(&mut self, port: PortIdx) {
         let gone = core::mem::take(self.port_mut(port));
-        self.removed.add(&gone);
+        self.removed += &gone;
     }
 
     /// Counts one dropped frame of `port`.
@@ -409,7 +339,7 @@ impl Counters {
     /// All ports summed up, past ones too.
     pub fn total(&self) -> PortCounters {
         let mut sum = self.removed;
-        self.ports.iter().for_each(|p| sum.add(p));
+        self.ports.iter().for_each(|p| sum += p);
         sum
     }
 }
@@ -454,8 +384,19 @@ mod tests {
 
     #[test]
     fn worker_counters_explain_themselves() {
-        for (name, _, help) in WorkerCounters::default().entries() {
-            assert!(!name.is_empty() && help.ends_with('.'));
+        for entry in WorkerCounters::default().entries() {
+            assert!(!entry.descriptor.name.is_empty() && entry.descriptor.help.ends_with('.'));
         }
+    }
+
+    #[test]
+    fn a_port_shows_its_traffic_and_then_every_drop_reason() {
+        let mut c = Counters::new();
+        c.received(PortIdx(3), 5, 300);
+        c.drop_many(PortIdx(3), DropReason::TxFull, 2);
+        let shown: Vec<_> = c.port(PortIdx(3)).entries().map(|e| (e.descriptor.name, e.value)).collect();
+        let traffic = [("rx_packets", 5), ("rx_bytes", 300), ("tx_packets", 0), ("tx_bytes", 0)];
+        assert_eq!(shown[..4], traffic);
+        assert_eq!((shown.len(), shown[shown.len() - 1]), (4 + DROP_REASONS, ("tx_full", 2)));
     }
 }

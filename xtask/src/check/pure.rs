@@ -8,7 +8,8 @@ use crate::problem::Problem;
 use crate::tree::Tree;
 
 /// Crates that know nothing of DPDK.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
+    "godwit-counters",
     "godwit-wire",
     "godwit-model",
     "godwit-packet",

@@ -4,6 +4,7 @@
 //! [`ConvertError`] that names the field; they never panic, whatever the peer sent.
 
 mod addressing;
+mod counters;
 mod record;
 mod session;
 mod vn;
@@ -15,9 +16,7 @@ use godwit_model::{BadName, BadPolicy, BadRule, MoveId, NveId, check_name};
 use godwit_wire::{Mac, Vni};
 
 pub use addressing::{learning_word, macs, prefixes};
-pub use record::{
-    bind_refusal, binding_state, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, unplanned,
-};
+pub use record::{bind_refusal, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, unplanned};
 pub use session::{SessionDown, SessionUp};
 
 /// A message that the protocol does not allow: which field, and what is wrong with it.

@@ -27,7 +27,6 @@ macro_rules! enums {
 }
 
 enums! {
-    BindingState, binding_state { Detached, Active }
     MoveMode, move_mode { Hot }
     MoveOrigin, move_origin { Ordered, Unplanned }
     MovePhase, move_phase { Preparing, Prepared, Paused, Granted, Done, Aborted, Failed }
@@ -110,15 +109,37 @@ impl TryFrom<v1::Location> for model::Location {
     }
 }
 
+/// On the wire a record has one location and the state of that; bindings that are not active have no form there.
+fn located(m: &model::Bindings) -> (Option<v1::Location>, v1::BindingState) {
+    match m.active().cloned() {
+        Some(location) => (Some(location.into()), v1::BindingState::Active),
+        None => (None, v1::BindingState::Detached),
+    }
+}
+
+fn bindings(location: Option<v1::Location>, state: i32) -> Result<model::Bindings, ConvertError> {
+    let active: Option<model::Location> = super::maybe("location", location)?;
+    let attached = match v1::BindingState::try_from(state) {
+        Ok(v1::BindingState::Active) => true,
+        Ok(v1::BindingState::Detached) => false,
+        _ => return Err(ConvertError::new("state", Problem::UnknownEnumerator(state))),
+    };
+    if active.is_some() != attached {
+        return Err(ConvertError::new("location", Problem::StateAndLocation));
+    }
+    Ok(active.into())
+}
+
 impl From<model::VmRecord> for v1::VmRecord {
     fn from(m: model::VmRecord) -> v1::VmRecord {
+        let (location, state) = located(&m.bindings);
         v1::VmRecord {
             name: m.name,
             key: Some(m.key.into()),
             ipv4: m.ipv4.iter().map(|a| a.octets().to_vec()).collect(),
             ipv6: m.ipv6.iter().map(|a| a.octets().to_vec()).collect(),
-            location: m.location.map(Into::into),
-            state: v1::BindingState::from(m.state).into(),
+            location,
+            state: state.into(),
             version: Some(m.version.into()),
             router: m.router,
             router_pinned: m.router_pinned,
@@ -140,18 +161,12 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
     type Error = ConvertError;
 
     fn try_from(p: v1::VmRecord) -> Result<model::VmRecord, ConvertError> {
-        let location = super::maybe("location", p.location)?;
-        let state = binding_state("state", p.state)?;
-        if location.is_some() != (state == model::BindingState::Active) {
-            return Err(ConvertError::new("location", Problem::StateAndLocation));
-        }
         Ok(model::VmRecord {
             name: name("name", "VM", p.name)?,
             key: part("key", p.key)?,
             ipv4: addresses("ipv4", &p.ipv4, ipv4)?,
             ipv6: addresses("ipv6", &p.ipv6, ipv6)?,
-            location,
-            state,
+            bindings: bindings(p.location, p.state)?,
             version: version("version", p.version)?,
             router: p.router,
             router_pinned: p.router_pinned,

@@ -38,7 +38,12 @@ impl Claim {
         !self.again
     }
 
-    /// Likewise, and the NVA has it.
+    /// It has not gone out in this session.
+    pub(super) fn is_unsent(&self) -> bool {
+        !self.sent
+    }
+
+    /// It says something new, and the NVA has it.
     pub(crate) fn awaits_answer(&self) -> bool {
         !self.again && self.sent
     }
@@ -82,17 +87,15 @@ impl Vm {
     }
 
     /// Sends or repeats the claim, if there is a session and the directory has spoken on the VM.
-    fn send_claim(&mut self, cx: &mut Ctx<'_>) {
-        let port = match self.phase {
-            Phase::Running { port } => Some(port),
-            Phase::Paused { port, .. } => port,
+    pub(super) fn send_claim(&mut self, cx: &mut Ctx<'_>) {
+        let port = match &self.phase {
             Phase::Refused(r) => Some(r.port),
-            Phase::Idle | Phase::Left => None,
+            phase => phase.port(),
         };
         let name = port.and_then(|p| self.ports.get(&p)).map(|p| p.name.clone()).unwrap_or_default();
         let base = cx.version().max(self.hosted);
         let Some(c) = &mut self.claim else { return };
-        if !cx.online || !self.provisioned || name.is_empty() {
+        if !cx.online || !self.provisioned.is_said() || name.is_empty() {
             c.next = None;
             return;
         }
@@ -138,41 +141,10 @@ impl Vm {
         });
     }
 
-    /// The directory's answer to a port of the VM.
-    pub(crate) fn port_answered(&mut self, cx: &mut Ctx<'_>) {
-        // Not the answer to its port: somebody repeats an order, or asks for it.
-        let again = self.provisioned && core::mem::replace(&mut self.answered, true);
-        self.answered = true;
-        self.provision(cx);
-        if again {
-            self.claim_refused_again(cx.now);
-            self.seek_now(cx);
-        }
-    }
-
-    /// The directory has spoken on the VM: deferred claims go out, unless the address that was
-    /// announced meanwhile is not the VM's (R24).
-    pub(crate) fn provision(&mut self, cx: &mut Ctx<'_>) {
-        let first = !core::mem::replace(&mut self.provisioned, true);
-        let alien = self.announced.take().filter(|ip| first && !cx.may_announce(*ip));
-        let unsaid = self.claim.as_ref().is_some_and(|c| !c.sent && c.cause != ClaimCause::Activate);
-        if let (Some(ip), true, Phase::Running { .. }) = (alien, unsaid, self.phase) {
-            cx.note(Level::Warn, format!("{} announced {ip}, which is not its address: refused", self.key));
-            self.claim = None;
-            self.phase = Phase::Idle;
-        }
-        if self.claim.as_ref().is_some_and(|c| !c.sent && c.next.is_none()) {
-            self.send_claim(cx);
-        }
-        if cx.record.is_some() {
-            self.directory_changed(cx);
-        }
-    }
-
     /// A new session: everything that runs here is said again (R73). A paused VM is only reported,
     /// because its new NVE may be claiming it.
     pub(crate) fn session_up(&mut self, cx: &mut Ctx<'_>) {
-        self.answered = true;
+        self.settle_provision();
         for p in self.ports.values() {
             cx.actions.push(Action::Send(NveToNva::Associate { key: self.key, port: p.name.clone() }));
         }
@@ -183,7 +155,7 @@ impl Vm {
         self.ask_again(cx);
         let fresh = self.claim.as_ref().filter(|c| c.is_fresh()).map(|c| c.cause);
         match self.phase {
-            Phase::Running { .. } => self.start_claim(fresh.unwrap_or(ClaimCause::Resync), false, cx),
+            Phase::Running(_) => self.start_claim(fresh.unwrap_or(ClaimCause::Resync), false, cx),
             _ => self.claim = None,
         }
         self.claim_refused_again(cx.now);
@@ -241,7 +213,7 @@ impl Vm {
             let to = to.clone();
             return self.depart(to, version, cx);
         }
-        self.withdraw_at = None;
+        self.disarm_withdrawal();
         if self.rested_on_old_news(&claim, reason, cx) {
             return self.claim_anew(&claim, cx);
         }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{BindingState, HandoverCounts, LearningOf, Location, MoveId, MoveStep, Version, VmRecord};
+use godwit_model::{HandoverCounts, LearningOf, Location, MoveId, MoveStep, Version, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Instant};
 
@@ -56,14 +56,13 @@ impl Ctx<'_> {
 
     /// Where the directory has the VM, if that is another NVE.
     pub(super) fn elsewhere(&self) -> Option<(&Location, Version)> {
-        let r = self.record.filter(|r| r.state == BindingState::Active)?;
-        r.location.as_ref().filter(|l| l.nve != self.config.nve).map(|l| (l, r.version))
+        let r = self.record?;
+        r.active().filter(|l| l.nve != self.config.nve).map(|l| (l, r.version))
     }
 
     /// The version with which the directory has the VM here.
     pub(super) fn here(&self) -> Option<Version> {
-        let r = self.record.filter(|r| r.state == BindingState::Active)?;
-        r.location.as_ref().filter(|l| l.nve == self.config.nve).map(|_| r.version)
+        self.record.filter(|r| r.is_at(&self.config.nve)).map(|r| r.version)
     }
 
     /// A planned move of it is under way.

@@ -3,7 +3,7 @@
 use godwit_model::{ClaimCause, Location, Version};
 
 use super::port::Door;
-use super::{AccessPort, Action, Claim, Ctx, Phase, Vm};
+use super::{AccessPort, Action, Claim, Ctx, Phase, Refusal, Vm};
 use crate::io::Level;
 
 impl Vm {
@@ -18,37 +18,44 @@ impl Vm {
         }
         // Detached, or not in the directory.
         match self.phase {
-            Phase::Running { .. } if self.claim.is_none() => {
+            Phase::Running(_) if self.claim.is_none() => {
                 cx.note(
                     Level::Warn,
                     format!("the directory has {} nowhere, but it runs here: claiming", self.key),
                 );
                 self.reclaim_later(cx);
             }
-            Phase::Refused(r) if cx.version() > r.at => self.after_refusal(r, cx),
+            Phase::Refused(Refusal { port, cause, at, .. }) if cx.version() > at => {
+                self.after_refusal(port, cause, cx);
+            }
             Phase::Left if cx.record.is_some() => {
                 // Nobody has it: a VM that is behind a port here may say so.
                 self.forward = None;
                 self.reopen_ports();
             }
             Phase::Idle | Phase::Left | Phase::Refused(_) => self.forward = None,
-            Phase::Running { .. } | Phase::Paused { .. } => {}
+            Phase::Running(_) | Phase::Paused(_) => {}
         }
     }
 
     fn directory_has_it_here(&mut self, version: Version, cx: &mut Ctx<'_>) {
         self.forward.take_if(|f| version > f.version);
         match self.phase {
-            Phase::Running { .. } | Phase::Paused { .. } => {
+            Phase::Running(_) | Phase::Paused(_) => {
                 self.hosted = self.hosted.max(version);
                 self.confirmed |= version > self.ran_from;
             }
-            Phase::Refused(r) if version > r.at => self.after_refusal(r, cx),
+            Phase::Refused(Refusal { port, cause, at, .. }) if version > at => {
+                self.after_refusal(port, cause, cx);
+            }
             // Control started anew under a running VM, or the operator pinned it here: the port that
             // is there is the VM's. An echo of what we withdrew does not count, and in the midst of a
             // move only the VM itself can tell where it is.
             Phase::Idle
-                if self.answered && version > self.withdrawn && self.intent.is_none() && !cx.is_moving() =>
+                if self.provisioned.is_settled()
+                    && version > self.withdrawn
+                    && self.intent.is_none()
+                    && !cx.is_moving() =>
             {
                 let on = self.ports.iter().find(|(_, p)| p.could_have_it() && !p.awaits_order());
                 if let Some(port) = on.map(|(port, _)| *port) {
@@ -67,9 +74,9 @@ impl Vm {
         }
         match self.phase {
             // A claim of a VM that just came here is decided by its answer.
-            Phase::Running { .. } if self.claim.as_ref().is_some_and(Claim::is_fresh) => {}
-            Phase::Paused { .. } if self.claim.as_ref().is_some_and(Claim::awaits_answer) => {}
-            Phase::Running { .. } | Phase::Paused { .. } => self.depart(to, version, cx),
+            Phase::Running(_) if self.claim.as_ref().is_some_and(Claim::is_fresh) => {}
+            Phase::Paused(_) if self.claim.as_ref().is_some_and(Claim::awaits_answer) => {}
+            Phase::Running(_) | Phase::Paused(_) => self.depart(to, version, cx),
             Phase::Idle | Phase::Left | Phase::Refused(_) => {
                 // It was there already when an order let it in here: the order stands.
                 if self.phase != Phase::Idle || version > self.ran_from {
@@ -90,7 +97,7 @@ impl Vm {
 
     /// It left (R41): close its ports, send on what was held and what still comes (R43).
     pub(super) fn depart(&mut self, to: Location, version: Version, cx: &mut Ctx<'_>) {
-        if matches!(self.phase, Phase::Running { .. }) {
+        if self.phase.is_running() {
             self.handover.begin(None);
         }
         cx.note(
@@ -108,17 +115,12 @@ impl Vm {
         self.close_port_it_ran_on();
         self.phase = Phase::Left;
         self.claim = None;
-        self.withdraw_at = None;
     }
 
     /// Its port is closed (R41). A port that waits for its return is not, nor is one on which the
     /// directory never had it: a VM that came back there is about to say so.
     fn close_port_it_ran_on(&mut self) {
-        let on = match self.phase {
-            Phase::Running { port } => Some(port),
-            Phase::Paused { port, .. } => port,
-            Phase::Idle | Phase::Left | Phase::Refused(_) => None,
-        };
+        let on = self.phase.port();
         self.ports.values_mut().for_each(AccessPort::is_left);
         if let Some(p) = on.filter(|_| self.confirmed).and_then(|port| self.ports.get_mut(&port)) {
             p.door = Door::Closed;

@@ -16,6 +16,31 @@
 //!     or port added again +--------------------- Left (forward entry)
 //! ```
 //!
+//! | Phase | Event | Next |
+//! |---|---|---|
+//! | Idle, Left | announcement, order, the directory has it here | Running, with a claim |
+//! | Running | order, link lost, port gone, its manager's report | Paused |
+//! | Running | the announced address is not its own | Idle |
+//! | Running, Paused | newer location at another NVE | Left, with a forward entry |
+//! | Running, Paused | claim refused | Refused; without a port or by old news Idle or Left |
+//! | Paused | order, announcement, link or port back, move called off | Running |
+//! | Paused | hold over, its manager's report | Idle, with a withdrawal |
+//! | Left | port added, move back here, no NVE has it | Idle |
+//! | Left | forward entry over, no port | Idle |
+//! | Refused | announcement, order, grant, no other NVE has it | Running |
+//! | Refused | port gone, move to here | Idle |
+//!
+//! | Phase | What it carries |
+//! |---|---|
+//! | Idle, Left | nothing |
+//! | Running | port; since when; whether the VM itself spoke |
+//! | Paused | port, while that is there; cause; beginning of the run and of the pause; when the attachment ends |
+//! | Refused | port and cause of the claim; version and owner that it lost to; when it is claimed again |
+//!
+//! Beside the phase, and in each of them, stand what the directory has said since the first port came
+//! ([`Provision`]), the claim and the forward entry, this NVE's part in a move ([`Intent`]), and the history of the
+//! VM's stays here (`hosted`, `ran_from`, `withdrawn`, `confirmed`), by which late answers are judged.
+//!
 //! The directory's word is not kept here: the mirror has it, and each call gets the newest record.
 //! Versions decide (R20): what is not newer than our own last hosting never moves a VM away.
 
@@ -26,7 +51,9 @@ mod forward;
 mod handover;
 mod moves;
 mod oper;
+mod phase;
 mod port;
+mod provision;
 mod refusal;
 mod scan;
 mod seek;
@@ -47,7 +74,11 @@ pub(crate) use context::{Action, Ctx};
 use forward::Forward;
 pub(crate) use handover::Handover;
 pub(crate) use moves::Intent;
+use phase::{Pause, PauseCause};
+pub(crate) use phase::{Phase, Run};
 pub(crate) use port::AccessPort;
+use port::Behind;
+use provision::Provision;
 pub(crate) use refusal::Refusal;
 use scan::Scan;
 use seek::Seek;
@@ -68,32 +99,6 @@ pub(crate) enum Wish {
     Departed { to: Location, until: Instant },
 }
 
-/// Why a VM is paused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum PauseCause {
-    /// The hypervisor said so.
-    Asked,
-    /// Its port lost the link.
-    LinkDown,
-    /// Its port is gone.
-    PortGone,
-}
-
-/// Where the VM stands at this NVE.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Phase {
-    /// Not running here; its ports are silent.
-    Idle,
-    /// Runs on a port.
-    Running { port: PortIdx },
-    /// Paused; the port may be gone already.
-    Paused { port: Option<PortIdx>, cause: PauseCause },
-    /// Runs at another NVE; its ports here are closed (R41).
-    Left,
-    /// The NVA refused its claim; the port is closed.
-    Refused(Refusal),
-}
-
 /// One VM's machine.
 #[derive(Debug)]
 pub(crate) struct Vm {
@@ -102,11 +107,9 @@ pub(crate) struct Vm {
     /// Name of the port that it had last.
     pub(crate) last_port: String,
     pub(crate) phase: Phase,
-    /// The directory has spoken on this VM since its port came, or in this session.
-    pub(crate) provisioned: bool,
-    /// The directory has answered since a port came to it in this session. What it said before it heard of the port may
-    /// be older than our report that the VM is not here.
-    answered: bool,
+    /// What the directory has said of it since its first port came. Independent of the phase: a VM runs before the
+    /// directory has spoken, and the directory speaks of VMs that do not run.
+    provisioned: Provision,
     /// Version of our own last hosting; zero for never.
     pub(crate) hosted: Version,
     /// Version of the record that the last activation rested on.
@@ -118,13 +121,8 @@ pub(crate) struct Vm {
     claims: Bucket,
     pub(crate) intent: Option<Intent>,
     pub(crate) forward: Option<Forward>,
-    /// When a vanished port ends the attachment (R19).
-    withdraw_at: Option<Instant>,
-    /// Wall clock of the last pause.
-    paused_us: u64,
-    /// The VM itself spoke since it was activated: its claim rests on more than what we remember.
-    spoke: bool,
-    /// The directory has had it here since it was activated on its port.
+    /// The directory has had it here since it was activated on its port. Outlives that stay: a refusal of a claim, which
+    /// may come when the VM runs here no more, is the news of a departure only where the VM had been here.
     confirmed: bool,
     /// The R flag of its last advertisement here (R25).
     pub(crate) router: Option<bool>,
@@ -143,14 +141,8 @@ pub(crate) struct Vm {
     seek: Option<Seek>,
     /// Changes between its ports that it was good for of late.
     changes: Bucket,
-    /// When it was paused last.
-    paused_since: Instant,
-    /// When it began to run on its port.
-    running_since: Instant,
-    /// It would run on a port, had its policy come (R23).
+    /// It would run on a port, had its policy come (R23). In every phase: it may run on another port meanwhile.
     waits: Option<(PortIdx, ClaimCause)>,
-    /// Where the directory has it, as far as a refusal of its claim knows.
-    refused_for: Option<NveId>,
 }
 
 impl Vm {
@@ -160,8 +152,7 @@ impl Vm {
             ports: BTreeMap::new(),
             last_port: String::new(),
             phase: Phase::Idle,
-            provisioned: false,
-            answered: true,
+            provisioned: Provision::Unsaid,
             hosted: Version::ZERO,
             ran_from: Version::ZERO,
             withdrawn: Version::ZERO,
@@ -169,9 +160,6 @@ impl Vm {
             claims: Bucket::default(),
             intent: None,
             forward: None,
-            withdraw_at: None,
-            paused_us: 0,
-            spoke: false,
             confirmed: false,
             router: None,
             overrides: BTreeMap::new(),
@@ -182,18 +170,15 @@ impl Vm {
             scan: None,
             seek: None,
             changes: Bucket::default(),
-            paused_since: Instant(0),
-            running_since: Instant(0),
             waits: None,
-            refused_for: None,
         }
     }
 
     /// What workers shall do with its frames.
     pub(crate) fn wish(&self, now: Instant, record: Option<&VmRecord>, us: &NveId) -> Wish {
         match self.phase {
-            Phase::Running { port } => return Wish::Local(port),
-            Phase::Paused { .. } => return Wish::Paused,
+            Phase::Running(run) => return Wish::Local(run.port),
+            Phase::Paused(_) => return Wish::Paused,
             Phase::Idle | Phase::Left | Phase::Refused(_) => {}
         }
         // While it is only associated for its return, it still runs where it went (R46c).
@@ -211,33 +196,30 @@ impl Vm {
     /// How far a port of its may talk.
     pub(crate) fn admission(&self, port: PortIdx) -> Admission {
         let Some(p) = self.ports.get(&port) else { return Admission::Closed };
-        match self.phase {
-            // A paused VM's port stays open: frames that it had sent before still leave.
-            Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } if on == port => {
-                Admission::Activated
-            }
-            _ if p.is_closed() => Admission::Closed,
-            _ => Admission::Associated,
+        // A paused VM's port stays open: frames that it had sent before still leave.
+        if self.is_on(port) {
+            Admission::Activated
+        } else if p.is_closed() {
+            Admission::Closed
+        } else {
+            Admission::Associated
         }
     }
 
     /// Where an access port of its stands, for people (R15).
     pub(crate) fn port_state(&self, port: PortIdx) -> PortState {
-        match (self.admission(port), self.phase) {
-            (Admission::Activated, Phase::Paused { .. }) => PortState::Paused,
+        match (self.admission(port), &self.phase) {
+            (Admission::Activated, Phase::Paused(_)) => PortState::Paused,
             (Admission::Activated, _) => PortState::Activated,
             // Not there, says its manager (R16).
-            (Admission::Closed, _) if self.ports.get(&port).is_some_and(|p| p.off) => PortState::Init,
+            (Admission::Closed, _) if self.ports.get(&port).is_some_and(|p| p.behind == Behind::Nobody) => {
+                PortState::Init
+            }
             (Admission::Closed, Phase::Refused(_)) => PortState::Quarantined,
             (Admission::Closed, _) => PortState::Departed,
-            (Admission::Associated, _) if self.provisioned => PortState::Associated,
+            (Admission::Associated, _) if self.provisioned.is_said() => PortState::Associated,
             (Admission::Associated, _) => PortState::Init,
         }
-    }
-
-    /// It runs or is paused here, so that local senders may resolve its addresses.
-    pub(crate) fn is_hosted(&self) -> bool {
-        matches!(self.phase, Phase::Running { .. } | Phase::Paused { .. })
     }
 
     /// Ports or holds of it are there.
@@ -267,7 +249,7 @@ impl Vm {
         let intent = self.intent.as_ref().map(Intent::deadline);
         let check = self.check.as_ref().map(Check::deadline);
         let scan = self.scan.as_ref().map(Scan::deadline);
-        let crashed = self.ports.values().filter_map(|p| p.off_at).min();
+        let crashed = self.ports.values().filter_map(AccessPort::crash_ends).min();
         let (seek, refused) = (self.seek.as_ref().map(Seek::deadline), self.refusal_deadline());
         [
             seek,
@@ -275,7 +257,7 @@ impl Vm {
             claim,
             forward,
             intent,
-            self.withdraw_at,
+            self.phase.pause().and_then(|pause| pause.withdraw_at),
             self.handover.deadline(),
             check,
             scan,
@@ -294,12 +276,9 @@ impl Vm {
         if self.intent.as_ref().is_some_and(|i| i.prepare_by().is_some_and(|t| t <= cx.now)) {
             self.report_prepared(cx, "next hop not resolved yet");
         }
-        if self.withdraw_at.is_some_and(|t| t <= cx.now) {
-            self.withdraw_at = None;
-            if matches!(self.phase, Phase::Paused { .. }) {
-                self.keep_door();
-                self.attachment_over("it has no port any more", cx);
-            }
+        if self.phase.pause().and_then(|pause| pause.withdraw_at).is_some_and(|t| t <= cx.now) {
+            self.keep_door();
+            self.attachment_over("it has no port any more", cx);
         }
         self.crash_due(cx);
         self.ask_for_extension(cx);
@@ -320,7 +299,6 @@ impl Vm {
 
     /// The port stayed away, or the VM's manager says that it does not run: the attachment ends (R19).
     fn attachment_over(&mut self, why: &str, cx: &mut Ctx<'_>) {
-        self.withdraw_at = None;
         self.phase = Phase::Idle;
         self.claim = None;
         self.seek = None;
@@ -335,7 +313,7 @@ impl Vm {
     /// The directory has it here by this version, and it is not: the withdrawal that said so rested on an older
     /// version, or there was nothing to withdraw yet. Said once a version (R19).
     pub(crate) fn disowns(&mut self, version: Version) -> bool {
-        let idle = self.phase == Phase::Idle && self.answered && self.intent.is_none();
+        let idle = self.phase == Phase::Idle && self.provisioned.is_settled() && self.intent.is_none();
         let missing = idle && version > self.withdrawn && !self.ports.values().any(AccessPort::could_have_it);
         if missing {
             self.withdrawn = version;

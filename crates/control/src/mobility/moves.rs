@@ -1,12 +1,12 @@
 //! This NVE's part in planned moves (R42, R45, R49).
 
 use godwit_model::message::MoveRole;
-use godwit_model::{BindingState, Location, MoveId, MoveStepKind, NveId, VmRecord};
+use godwit_model::{Location, MoveId, MoveStepKind, NveId, VmRecord};
 use godwit_wire::Instant;
 
 use crate::io::Level;
 
-use super::{Action, Ctx, Phase, Vm};
+use super::{Action, Ctx, PauseCause, Phase, Vm};
 
 /// A planned move that concerns this NVE.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,8 +48,7 @@ impl Intent {
     /// Where the VM still runs, seen from the new NVE.
     pub(crate) fn runs_at(&self, record: Option<&VmRecord>, us: &NveId) -> Option<Location> {
         match record {
-            Some(r) if r.state == BindingState::Active => r.location.clone().filter(|l| l.nve != *us),
-            Some(_) => None,
+            Some(r) => r.active().filter(|l| l.nve != *us).cloned(),
             None => Some(self.from.clone()),
         }
     }
@@ -103,7 +102,7 @@ impl Vm {
                 port_ready: role == MoveRole::Source,
                 prepared_said: false,
                 paused_said: false,
-                stood_before: matches!(self.phase, Phase::Paused { .. }),
+                stood_before: self.phase.pause().is_some(),
                 resumed: false,
                 unconfirmed: false,
             });
@@ -111,7 +110,7 @@ impl Vm {
         self.arm_withdrawal(cx);
         self.port_ready(cx);
         self.report_if_prepared(cx);
-        if matches!(self.phase, Phase::Paused { .. }) {
+        if self.phase.pause().is_some() {
             self.report_paused(cx);
         }
     }
@@ -169,7 +168,8 @@ impl Vm {
     }
 
     pub(crate) fn report_paused(&mut self, cx: &mut Ctx<'_>) {
-        let step = self.step(cx, MoveStepKind::Paused, self.paused_us, "");
+        let Some(pause) = self.phase.pause() else { return };
+        let step = self.step(cx, MoveStepKind::Paused, pause.wall_us, "");
         if let Some(i) = self.intent.as_mut().filter(|i| !i.is_target() && !i.paused_said) {
             i.paused_said = true;
             self.handover.move_id = Some(i.id.clone());
@@ -203,7 +203,7 @@ impl Vm {
         if intent.is_target() {
             return;
         }
-        let Phase::Paused { port, .. } = self.phase else { return };
+        let Some(port) = self.phase.pause().map(|pause| pause.port) else { return };
         if intent.stood_before {
             return self.arm_withdrawal(cx);
         }
@@ -215,9 +215,8 @@ impl Vm {
         match back {
             Some(port) => self.activate(port, godwit_model::ClaimCause::Activate, cx),
             None => {
-                self.phase = Phase::Paused { port, cause: super::PauseCause::PortGone };
-                if let Some(port) = port {
-                    self.phase = Phase::Paused { port: Some(port), cause: super::PauseCause::LinkDown };
+                if let Phase::Paused(pause) = &mut self.phase {
+                    pause.cause = if port.is_some() { PauseCause::LinkDown } else { PauseCause::PortGone };
                 }
                 self.arm_withdrawal(cx);
             }
@@ -239,9 +238,8 @@ impl Vm {
         }
         // Paused before its claim was answered, and the directory does not have it here: it never was
         // ours, and what is held goes where it is.
-        let unclaimed = matches!(self.phase, Phase::Paused { .. }) && self.claim.is_none();
+        let unclaimed = self.phase.pause().is_some() && self.claim.is_none();
         if unclaimed && cx.elsewhere().is_some_and(|(_, v)| v > self.hosted) {
-            self.withdraw_at = None;
             self.reopen_ports();
         }
         if all || cx.record.is_some() {

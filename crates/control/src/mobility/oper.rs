@@ -15,11 +15,12 @@
 
 use godwit_model::{ClaimCause, OperState};
 use godwit_tables::update::PortIdx;
-use godwit_wire::Span;
+use godwit_wire::{Instant, Span};
 
 use crate::io::Level;
+use crate::manager::NoTransition;
 
-use super::port::{AccessPort, Door, Opens};
+use super::port::{AccessPort, Behind, Door, Opens};
 use super::{Ctx, PauseCause, Phase, Vm};
 
 /// A crashed VM may come up again on its port for so long (R16).
@@ -28,12 +29,20 @@ const CRASH_HOLD: Span = Span::from_ms(30_000);
 impl AccessPort {
     /// Nothing that comes from it is heard: its VM left or was refused, or is not there to speak.
     pub(crate) fn is_closed(&self) -> bool {
-        self.door == Door::Closed || self.off
+        self.door == Door::Closed || self.behind == Behind::Nobody
     }
 
     /// The manager says that the VM is not executed here, and will not go on by itself.
     pub(crate) fn is_stopped(&self) -> bool {
         self.oper.is_some_and(|o| !o.is_active())
+    }
+
+    /// When a crashed VM counts as gone.
+    pub(super) fn crash_ends(&self) -> Option<Instant> {
+        match self.behind {
+            Behind::Crashed { until } => Some(until),
+            Behind::Anybody | Behind::Nobody => None,
+        }
     }
 
     /// The word of an operator, a hypervisor or the VM itself, which a state before does not stand against.
@@ -42,8 +51,7 @@ impl AccessPort {
         if ordered && self.opens == Opens::ByOrder {
             self.opens = Opens::Ordered;
         }
-        self.off = false;
-        self.off_at = None;
+        self.behind = Behind::Anybody;
         if self.is_stopped() || self.oper == Some(OperState::Paused) {
             self.oper = None;
         }
@@ -52,22 +60,15 @@ impl AccessPort {
 
 impl Vm {
     /// Why the manager cannot say `to` of the VM on this port now (R16).
-    pub(crate) fn refuses_state(&self, port: PortIdx, to: OperState) -> Option<String> {
-        let p = self.ports.get(&port)?;
-        let from = p.oper.filter(|from| !from.allows(to))?;
-        let next: Vec<&str> = from.next().iter().map(|s| s.as_str()).collect();
-        let remedy = if next.is_empty() {
-            String::from("remove the port and add it again")
-        } else {
-            format!("after {from} come {}", next.join(", "))
-        };
-        Some(format!("{} was {from}, and RFC 7666 has no way from there to {to}; {remedy}", self.key))
+    pub(crate) fn refuses_state(&self, port: PortIdx, to: OperState) -> Option<NoTransition> {
+        let from = self.ports.get(&port)?.oper.filter(|from| !from.allows(to))?;
+        Some(NoTransition { key: self.key, from, to })
     }
 
     /// The manager says how the VM on this port is.
     pub(crate) fn state_said(&mut self, port: PortIdx, to: OperState, cx: &mut Ctx<'_>) {
-        if let Some(text) = self.refuses_state(port, to) {
-            return cx.note(Level::Warn, text);
+        if let Some(refused) = self.refuses_state(port, to) {
+            return cx.note(Level::Warn, refused.to_string());
         }
         self.say_that_the_move_goes_on(cx);
         let Some(p) = self.ports.get_mut(&port) else { return };
@@ -82,9 +83,12 @@ impl Vm {
         if before == Some(to) {
             return;
         }
-        p.off_at = (to == OperState::Crashed).then(|| cx.now + CRASH_HOLD);
-        let was_off = p.off;
-        p.off = matches!(to, OperState::Preparing | OperState::Shutdown | OperState::Deleted);
+        let was_off = p.behind == Behind::Nobody;
+        p.behind = match to {
+            OperState::Crashed => Behind::Crashed { until: cx.now + CRASH_HOLD },
+            OperState::Preparing | OperState::Shutdown | OperState::Deleted => Behind::Nobody,
+            _ => Behind::Anybody,
+        };
         match to {
             OperState::Running => self.activate_asked(port, cx),
             // Transient states of one that runs; heard first, they say that it does.
@@ -100,10 +104,6 @@ impl Vm {
             OperState::Unknown | OperState::Other => {}
         }
         self.look_again(cx);
-    }
-
-    fn is_on(&self, port: PortIdx) -> bool {
-        matches!(self.phase, Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } if on == port)
     }
 
     /// The first word of a VM that nobody has seen yet. Where it is known to have left, it is late.
@@ -144,7 +144,7 @@ impl Vm {
     /// It is not executed on this port any more. What is held for a move stays held (R45): its old
     /// hypervisor is often done before its new NVE has the grant.
     fn stops_on(&mut self, port: PortIdx, before: Option<OperState>, cx: &mut Ctx<'_>) {
-        if matches!(self.phase, Phase::Refused(r) if r.port == port) {
+        if matches!(&self.phase, Phase::Refused(r) if r.port == port) {
             self.refusal_over();
         }
         if let Some(p) = self.ports.get_mut(&port) {
@@ -159,7 +159,7 @@ impl Vm {
         if !ordered && before != Some(OperState::Migrating) {
             return self.attachment_over("it runs here no more, says its manager", cx);
         }
-        if matches!(self.phase, Phase::Running { .. }) {
+        if self.phase.is_running() {
             // A move explains a longer silence than a port that is only gone.
             let cause = if ordered { PauseCause::Asked } else { PauseCause::LinkDown };
             self.pause(Some(port), cause, cx);
@@ -169,9 +169,8 @@ impl Vm {
 
     /// A crashed VM did not come back.
     pub(crate) fn crash_due(&mut self, cx: &Ctx<'_>) {
-        for p in self.ports.values_mut().filter(|p| p.off_at.is_some_and(|t| t <= cx.now)) {
-            p.off_at = None;
-            p.off = true;
+        for p in self.ports.values_mut().filter(|p| p.crash_ends().is_some_and(|t| t <= cx.now)) {
+            p.behind = Behind::Nobody;
         }
     }
 }

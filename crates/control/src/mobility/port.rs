@@ -11,7 +11,7 @@ use godwit_wire::Instant;
 
 use crate::io::Level;
 
-use super::{Ctx, PauseCause, Phase, Vm};
+use super::{Ctx, Pause, PauseCause, Phase, Provision, Run, Vm};
 
 /// Whose word opens a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,10 +44,18 @@ pub(crate) struct AccessPort {
     pub(crate) link_up: bool,
     /// What the VM manager said last (R16).
     pub(crate) oper: Option<OperState>,
-    /// By that word there is no VM behind it that could speak.
-    pub(crate) off: bool,
-    /// When a crash comes to that.
-    pub(crate) off_at: Option<Instant>,
+    pub(crate) behind: Behind,
+}
+
+/// Whether a VM is behind a port that could speak, by its manager's word (R16).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Behind {
+    /// There may be one.
+    Anybody,
+    /// It crashed, and may come up again until then.
+    Crashed { until: Instant },
+    /// There is none.
+    Nobody,
 }
 
 /// How an announcement is called in a claim.
@@ -114,22 +122,20 @@ impl Vm {
         cx.send(NveToNva::Associate { key: self.key, port: name.clone() });
         let came_back = name == self.last_port;
         if self.ports.is_empty() {
-            // What it said before an earlier port went may be forgotten with the VN.
-            self.provisioned = cx.record.is_some();
-            self.answered = !cx.online;
+            self.provisioned = Provision::of_first_port(cx.record.is_some(), cx.online);
         }
         let opens = if explicit { Opens::ByOrder } else { Opens::ByWord };
-        let (door, link_up, off) = (Door::Open, true, false);
-        let new = AccessPort { name, opens, door, link_up, oper: None, off, off_at: None };
+        let (door, link_up, behind) = (Door::Open, true, Behind::Anybody);
+        let new = AccessPort { name, opens, door, link_up, oper: None, behind };
         self.ports.insert(port, new);
         match self.phase {
             Phase::Left => self.phase = Phase::Idle,
             // Its port came back under it (a switch or hypervisor restarted the device). Another port
             // says nothing of where the VM runs: it may be for a move back that we do not know yet.
-            Phase::Paused { port: None, cause: PauseCause::PortGone }
+            Phase::Paused(Pause { port: None, cause: PauseCause::PortGone, .. })
                 if self.intent.is_none() && came_back =>
             {
-                self.withdraw_at = None;
+                self.disarm_withdrawal();
                 if !explicit {
                     self.activate(port, ClaimCause::Resync, cx);
                 }
@@ -139,7 +145,7 @@ impl Vm {
             Phase::Idle if cx.here().is_some() && cx.record.is_some_and(|r| r.pinned) => {
                 self.directory_changed(cx);
             }
-            Phase::Idle | Phase::Running { .. } | Phase::Paused { .. } | Phase::Refused(_) => {}
+            Phase::Idle | Phase::Running(_) | Phase::Paused(_) | Phase::Refused(_) => {}
         }
         self.port_ready(cx);
     }
@@ -149,10 +155,10 @@ impl Vm {
         let Some(gone) = self.ports.remove(&port) else { return };
         self.last_port.clone_from(&gone.name);
         cx.send(NveToNva::Disassociate { key: self.key, port: gone.name });
-        match self.phase {
-            Phase::Running { port: on } if on == port => self.pause(None, PauseCause::PortGone, cx),
-            Phase::Paused { port: Some(on), cause } if on == port => {
-                self.phase = Phase::Paused { port: None, cause };
+        match &mut self.phase {
+            Phase::Running(run) if run.port == port => self.pause(None, PauseCause::PortGone, cx),
+            Phase::Paused(pause) if pause.port == Some(port) => {
+                pause.port = None;
                 self.arm_withdrawal(cx);
             }
             Phase::Refused(r) if r.port == port => self.refusal_over(),
@@ -170,10 +176,10 @@ impl Vm {
         }
         p.link_up = up;
         match self.phase {
-            Phase::Running { port: on } if on == port && !up => {
+            Phase::Running(run) if run.port == port && !up => {
                 self.pause(Some(port), PauseCause::LinkDown, cx);
             }
-            Phase::Paused { port: Some(on), cause } if on == port => {
+            Phase::Paused(Pause { port: Some(on), cause, .. }) if on == port => {
                 let back = up && cause == PauseCause::LinkDown && !self.is_stopped(port);
                 if back { self.activate(port, ClaimCause::Activate, cx) } else { self.arm_withdrawal(cx) }
             }
@@ -185,10 +191,10 @@ impl Vm {
 
     /// The hypervisor paused the VM (R45).
     pub(crate) fn pause_asked(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
-        match self.phase {
-            Phase::Running { port: on } if on == port => self.pause(Some(port), PauseCause::Asked, cx),
-            Phase::Paused { port: on, .. } => {
-                self.phase = Phase::Paused { port: on, cause: PauseCause::Asked };
+        match &mut self.phase {
+            Phase::Running(run) if run.port == port => self.pause(Some(port), PauseCause::Asked, cx),
+            Phase::Paused(pause) => {
+                pause.cause = PauseCause::Asked;
                 self.stands_for_the_move();
                 self.arm_withdrawal(cx);
             }
@@ -206,7 +212,7 @@ impl Vm {
     fn link_came_back(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
         let Some(p) = self.ports.get_mut(&port) else { return };
         let free = cx.elsewhere().is_none() && !cx.is_moving() && self.intent.is_none();
-        match (self.phase, p.door) {
+        match (&self.phase, p.door) {
             (Phase::Idle, Door::Kept) if free && !p.is_stopped() && !p.awaits_order() => {
                 let ordered = p.opens == Opens::Ordered;
                 let cause = if ordered { ClaimCause::Activate } else { ClaimCause::Resync };
@@ -224,7 +230,7 @@ impl Vm {
         if let Some(p) = self.ports.get_mut(&port).filter(|p| p.awaits_order()) {
             p.opens = Opens::Ordered;
         }
-        if self.ports.contains_key(&port) && self.phase != (Phase::Running { port }) {
+        if self.ports.contains_key(&port) && self.phase.running_on() != Some(port) {
             self.activate(port, ClaimCause::Activate, cx);
         }
     }
@@ -243,9 +249,9 @@ impl Vm {
         let by_word = |p: &&AccessPort| !p.is_closed() && p.opens == Opens::ByWord;
         let Some(p) = self.ports.get(&port).filter(by_word) else { return };
         match self.phase {
-            Phase::Running { port: on } if on == port && self.spoke => return self.flag_heard(kind, ip, cx),
+            Phase::Running(run) if run.port == port && run.spoke => return self.flag_heard(kind, ip, cx),
             // Frames sent before the pause still come: they do not end it.
-            Phase::Paused { port: Some(on), .. } if on == port && !self.pause_is_old(cx.now) => return,
+            Phase::Paused(pause) if pause.port == Some(port) && !pause.is_old(cx.now) => return,
             _ => {}
         }
         let alien = |ip: &IpAddr| !cx.may_announce(*ip);
@@ -254,7 +260,7 @@ impl Vm {
                 format!("port {}: {} announced {ip}, which is not its address: refused", p.name, self.key);
             return self.refuse_announcement(Level::Warn, text, cx);
         }
-        if matches!(self.phase, Phase::Running { port: on } if on != port) && !self.may_change_ports(cx) {
+        if self.phase.running_on().is_some_and(|on| on != port) && !self.may_change_ports(cx) {
             return;
         }
         self.announced = ip;
@@ -309,32 +315,29 @@ impl Vm {
         if self.awaits_policy(port, cause, cx) {
             return;
         }
-        // Taken up again where it was. A VM that speaks for itself claims, because it may have been
-        // elsewhere meanwhile without a word reaching us.
-        self.spoke = !matches!(cause, ClaimCause::Activate | ClaimCause::Resync);
+        let spoke = !matches!(cause, ClaimCause::Activate | ClaimCause::Resync);
         if cause != ClaimCause::NeighborAdvertisement {
             // Heard in an earlier life here; what it is now only it can tell.
             self.router = None;
         }
-        let same_port = match self.phase {
-            Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } => on == port,
-            _ => false,
+        let same_port = self.is_on(port);
+        let (paused, since) = match self.phase {
+            Phase::Running(run) if same_port => (false, run.since),
+            Phase::Paused(pause) => (true, if same_port { pause.ran_since } else { cx.now }),
+            _ => (false, cx.now),
         };
-        let paused = matches!(self.phase, Phase::Paused { .. });
         self.leave_other_ports(port);
         if let Some(intent) = self.intent.as_mut().filter(|i| !i.is_target() && paused) {
             intent.resumed |= cause == ClaimCause::Activate && !intent.stood_before;
             self.report_resumed(cx);
         }
         self.confirmed = same_port && self.hosted > Version::ZERO && cx.here() == Some(self.hosted);
-        let stayed = self.confirmed && !self.spoke;
+        // Taken up again where it was. A VM that speaks for itself claims, because it may have been
+        // elsewhere meanwhile without a word reaching us.
+        let stayed = self.confirmed && !spoke;
         let had_forward = self.forward.take().is_some();
         self.ran_from = cx.version();
-        if !same_port {
-            self.running_since = cx.now;
-        }
-        self.phase = Phase::Running { port };
-        self.withdraw_at = None;
+        self.phase = Phase::Running(Run { port, since, spoke });
         if let Some(p) = self.ports.get_mut(&port) {
             p.runs(cause == ClaimCause::Activate);
         }
@@ -362,11 +365,7 @@ impl Vm {
     /// A port opens with everything that its VM's record asks for, or not at all (R15, R23). One that is open already
     /// has a policy in force.
     fn awaits_policy(&mut self, port: PortIdx, cause: ClaimCause, cx: &mut Ctx<'_>) -> bool {
-        let open = match self.phase {
-            Phase::Running { port: on } | Phase::Paused { port: Some(on), .. } => on == port,
-            _ => false,
-        };
-        if open || !cx.missing_policy {
+        if self.is_on(port) || !cx.missing_policy {
             self.waits = None;
             return false;
         }
@@ -396,10 +395,10 @@ impl Vm {
 
     /// Everything that comes for it is held from now on.
     pub(super) fn pause(&mut self, port: Option<PortIdx>, cause: PauseCause, cx: &mut Ctx<'_>) {
-        self.phase = Phase::Paused { port, cause };
+        let ran_since = if let Phase::Running(run) = self.phase { run.since } else { cx.now };
+        let (since, wall_us) = (cx.now, cx.wall_us);
+        self.phase = Phase::Paused(Pause { port, cause, ran_since, since, wall_us, withdraw_at: None });
         self.stands_for_the_move();
-        self.paused_us = cx.wall_us;
-        self.paused_since = cx.now;
         self.seek = None;
         self.handover.begin(self.intent.as_ref().map(|i| i.id.clone()));
         self.arm_withdrawal(cx);
@@ -416,13 +415,14 @@ impl Vm {
     /// A port that is gone or without link ends the attachment after a while; a pause that was asked
     /// for or a planned move explains it for longer (R19).
     pub(crate) fn arm_withdrawal(&mut self, cx: &Ctx<'_>) {
-        let Phase::Paused { port, cause } = self.phase else { return };
-        let on = port.and_then(|p| self.ports.get(&p));
+        let Phase::Paused(pause) = &mut self.phase else { return };
+        let on = pause.port.and_then(|p| self.ports.get(&p));
         // Its manager says that it is there and paused, however long that is and whatever its device does.
         let paused = on.is_some_and(|p| p.oper == Some(OperState::Paused));
         let attached = paused || on.is_some_and(|p| p.link_up && !p.is_stopped());
-        let explained = cause == PauseCause::Asked || self.intent.as_ref().is_some_and(|i| !i.is_target());
+        let explained =
+            pause.cause == PauseCause::Asked || self.intent.as_ref().is_some_and(|i| !i.is_target());
         let hold = if explained { cx.config.intent_timeout } else { cx.config.port_down_hold };
-        self.withdraw_at = (!attached).then(|| cx.now + hold);
+        pause.withdraw_at = (!attached).then(|| cx.now + hold);
     }
 }

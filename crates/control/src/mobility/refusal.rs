@@ -15,26 +15,26 @@ use super::{Claim, Ctx, Phase, Vm};
 const GAP: (Span, Span) = (Span::from_ms(1000), Span::from_ms(5000));
 
 /// What was refused, and when it is claimed again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Refusal {
     pub(crate) port: PortIdx,
     pub(crate) cause: ClaimCause,
     /// The directory's version that the refused claim rested on.
     pub(crate) at: Version,
-    /// Only somebody's word counts: another has the VM, or the operator has decided.
-    waits_for_word: bool,
-    /// When it is claimed again; `NEVER` while a claim is under way or only a word counts.
+    /// When it is claimed again; `NEVER` while a claim is under way, or where another has the VM or the operator has
+    /// decided, so that only news or an order counts.
     next: Instant,
     gap: Span,
+    /// Where the directory has the VM, as far as the refusal knows.
+    owner: Option<NveId>,
 }
 
 impl Vm {
     /// Closes the port; frames for the VM go where the directory has it.
     pub(super) fn refused(&mut self, claim: &Claim, reason: DenyReason, text: &str, cx: &mut Ctx<'_>) {
-        let (port, before) = match self.phase {
-            Phase::Running { port } | Phase::Paused { port: Some(port), .. } => (Some(port), None),
-            Phase::Refused(r) => (Some(r.port), Some(r)),
-            _ => (None, None),
+        let (port, before) = match &self.phase {
+            Phase::Refused(r) => (Some(r.port), Some((r.gap, r.cause))),
+            phase => (phase.port(), None),
         };
         // Said once, however often it is tried.
         let level = if before.is_some() { Level::Debug } else { Level::Alarm };
@@ -54,16 +54,16 @@ impl Vm {
             return;
         };
         let at = cx.version();
-        let gap = before.map_or(GAP.0, |b| Span(b.gap.0.saturating_mul(2)).min(GAP.1));
+        let gap = before.map_or(GAP.0, |(gap, _)| Span(gap.0.saturating_mul(2)).min(GAP.1));
         let decided = matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
         let next = if decided { Instant::NEVER } else { cx.now + gap };
-        let cause = before.map_or(claim.cause, |b| b.cause);
-        self.refused_for = cx.elsewhere().map(|(l, _)| l.nve.clone());
-        self.phase = Phase::Refused(Refusal { port, cause, at, waits_for_word: decided, next, gap });
+        let cause = before.map_or(claim.cause, |(_, cause)| cause);
+        let owner = cx.elsewhere().map(|(l, _)| l.nve.clone());
+        self.phase = Phase::Refused(Refusal { port, cause, at, next, gap, owner });
     }
 
     pub(super) fn refusal_deadline(&self) -> Option<Instant> {
-        match self.phase {
+        match &self.phase {
             Phase::Refused(r) => Some(r.next).filter(|t| *t != Instant::NEVER),
             _ => None,
         }
@@ -90,8 +90,8 @@ impl Vm {
             && version > r.at
         {
             r.at = version;
-            if self.refused_for.as_ref() != Some(owner) {
-                self.refused_for = Some(owner.clone());
+            if r.owner.as_ref() != Some(owner) {
+                r.owner = Some(owner.clone());
                 r.next = r.next.min(now + r.gap);
             }
         }
@@ -112,20 +112,20 @@ impl Vm {
     }
 
     /// News after a refusal, and no other NVE has the VM: it may try again.
-    pub(super) fn after_refusal(&mut self, r: Refusal, cx: &mut Ctx<'_>) {
+    pub(super) fn after_refusal(&mut self, port: PortIdx, cause: ClaimCause, cx: &mut Ctx<'_>) {
         self.claim = None;
-        self.activate(r.port, r.cause, cx);
+        self.activate(port, cause, cx);
     }
 
     /// A claim that was refused before has its grant.
     pub(super) fn refusal_lifted(&mut self, seq: u64, cx: &mut Ctx<'_>) {
-        let Phase::Refused(r) = self.phase else { return };
-        if self.claim.as_ref().is_none_or(|c| c.seq != seq) || !self.ports.contains_key(&r.port) {
+        let Phase::Refused(Refusal { port, .. }) = self.phase else { return };
+        if self.claim.as_ref().is_none_or(|c| c.seq != seq) || !self.ports.contains_key(&port) {
             return;
         }
         // Nothing was delivered before: what follows is as if it had been activated and granted in one.
         let claim = self.claim.take();
-        self.activate(r.port, ClaimCause::Resync, cx);
+        self.activate(port, ClaimCause::Resync, cx);
         if self.is_hosted() {
             self.claim = claim;
         }

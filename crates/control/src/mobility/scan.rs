@@ -31,16 +31,17 @@ impl Scan {
 impl Vm {
     /// Has it asked from `at` on, unless it is being asked; false where it is not to be.
     pub(crate) fn scan_from(&mut self, at: Instant, cx: &Ctx<'_>) -> bool {
+        let Phase::Running(run) = self.phase else { return false };
         let wanted = self.scan.is_none() && self.scanned_port(cx).is_some();
         if wanted {
-            self.scan = Some(Scan { asked: 0, next: at.max(self.running_since + cx.config.scan_grace) });
+            self.scan = Some(Scan { asked: 0, next: at.max(run.since + cx.config.scan_grace) });
         }
         wanted
     }
 
     /// The port that it runs on, where it may be asked.
     fn scanned_port(&self, cx: &Ctx<'_>) -> Option<PortIdx> {
-        let Phase::Running { port } = self.phase else { return None };
+        let port = self.phase.running_on()?;
         let settled = self.intent.is_none() && !cx.is_moving() && self.check.is_none();
         let reachable = self.ports.get(&port).is_some_and(|p| p.link_up);
         let known = cx.record.is_some_and(|r| r.addresses().next().is_some());

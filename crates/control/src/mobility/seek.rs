@@ -22,7 +22,7 @@ use godwit_wire::{Instant, Span};
 use crate::io::Level;
 
 use super::verify::{MAX_ASKED, asked_in_turn};
-use super::{Action, Ctx, Phase, Vm};
+use super::{Action, Ctx, Pause, Phase, Vm};
 
 /// Between the first questions.
 const SOON: Span = Span::from_ms(500);
@@ -36,8 +36,6 @@ const TURNS: usize = 4;
 const LEAST: Span = Span::from_ms(200);
 /// A VM that is paused is asked after so long, whether it really is: no handover takes that long.
 const PAUSE_ASK: Span = Span::from_ms(6000);
-/// What a VM said before its pause has arrived after so long.
-const PAUSE_GRACE: Span = Span::from_ms(2000);
 
 /// Questions to a VM that is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +75,11 @@ impl Vm {
     fn is_sought(&self) -> bool {
         match self.phase {
             Phase::Idle | Phase::Left => self.other_ports(None).next().is_some(),
-            Phase::Paused { port, .. } => {
+            Phase::Paused(Pause { port, .. }) => {
                 port.is_some_and(|p| self.ports.get(&p).is_some_and(|p| p.link_up && !p.is_stopped()))
                     || self.other_ports(port).next().is_some()
             }
-            Phase::Running { port } => self.other_ports(Some(port)).next().is_some(),
+            Phase::Running(run) => self.other_ports(Some(run.port)).next().is_some(),
             Phase::Refused(_) => false,
         }
     }
@@ -92,8 +90,8 @@ impl Vm {
             self.seek = None;
         } else if self.seek.is_none() {
             let first = match self.phase {
-                Phase::Paused { port: Some(_), .. } => PAUSE_ASK,
-                Phase::Running { .. } => LOOK,
+                Phase::Paused(Pause { port: Some(_), .. }) => PAUSE_ASK,
+                Phase::Running(_) => LOOK,
                 _ => SOON,
             };
             self.seek = Some(Seek { next: now + first + spread(self.key), last: Instant(0), silent: 0 });
@@ -102,8 +100,7 @@ impl Vm {
 
     /// Something says that it may be there: it is asked at once.
     pub(crate) fn seek_now(&mut self, cx: &mut Ctx<'_>) {
-        let running = matches!(self.phase, Phase::Running { .. });
-        if running || !self.is_sought() {
+        if self.phase.is_running() || !self.is_sought() {
             return;
         }
         let seek = self.seek.get_or_insert(Seek { next: cx.now, last: Instant(0), silent: 0 });
@@ -120,22 +117,20 @@ impl Vm {
             return;
         }
         let ports: Vec<PortIdx> = match self.phase {
-            Phase::Running { port } if seek.silent < 2 => vec![port],
-            Phase::Running { .. } | Phase::Idle | Phase::Left => self.other_ports(None).collect(),
-            Phase::Paused { port, .. } => {
-                let own = port.filter(|p| self.ports.get(p).is_some_and(|p| p.link_up));
-                own.filter(|_| self.pause_is_old(cx.now)).into_iter().chain(self.other_ports(port)).collect()
+            Phase::Running(run) if seek.silent < 2 => vec![run.port],
+            Phase::Running(_) | Phase::Idle | Phase::Left => self.other_ports(None).collect(),
+            Phase::Paused(pause) => {
+                let own = pause.port.filter(|p| self.ports.get(p).is_some_and(|p| p.link_up));
+                let own = own.filter(|_| pause.is_old(cx.now));
+                own.into_iter().chain(self.other_ports(pause.port)).collect()
             }
             Phase::Refused(_) => Vec::new(),
         };
         let ips = self.asked_addresses(seek.silent, cx);
         seek.last = cx.now;
         seek.silent = seek.silent.saturating_add(1);
-        let gap = if matches!(self.phase, Phase::Running { .. }) {
-            LOOK
-        } else {
-            Span(SOON.0 << seek.silent.min(8)).min(SLOWEST)
-        };
+        let gap =
+            if self.phase.is_running() { LOOK } else { Span(SOON.0 << seek.silent.min(8)).min(SLOWEST) };
         seek.next = cx.now + gap;
         self.seek = Some(seek);
         cx.actions.extend(ports.into_iter().map(|port| Action::Probe { port, ips: ips.clone() }));
@@ -151,27 +146,21 @@ impl Vm {
         }
     }
 
-    /// What it says now it did not say before its pause.
-    pub(super) fn pause_is_old(&self, now: Instant) -> bool {
-        now.since(self.paused_since) >= PAUSE_GRACE
-    }
-
     /// It answered on this port, where it does not run as far as we knew.
     pub(super) fn found_on(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
-        if self.phase == (Phase::Running { port }) {
+        if self.phase.running_on() == Some(port) {
             if let Some(s) = &mut self.seek {
                 s.silent = 0;
             }
             return;
         }
-        let too_early = matches!(self.phase, Phase::Paused { port: Some(on), .. } if on == port)
-            && !self.pause_is_old(cx.now);
+        let paused_on_it = self.phase.pause().filter(|pause| pause.port == Some(port));
+        let too_early = paused_on_it.is_some_and(|pause| !pause.is_old(cx.now));
         let refused = matches!(self.phase, Phase::Refused(_));
-        let paused_on_it = matches!(self.phase, Phase::Paused { port: Some(on), .. } if on == port);
-        if too_early || refused || !(paused_on_it || self.may_be_on(port)) {
+        if too_early || refused || !(paused_on_it.is_some() || self.may_be_on(port)) {
             return;
         }
-        if matches!(self.phase, Phase::Running { .. }) && !self.may_change_ports(cx) {
+        if self.phase.is_running() && !self.may_change_ports(cx) {
             return;
         }
         let name = self.ports.get(&port).map_or("", |p| p.name.as_str());
@@ -197,7 +186,7 @@ impl Vm {
 
     /// The VM ran on its port when that lost its link: with the link it is back, unless somebody else has it by then.
     pub(super) fn keep_door(&mut self) {
-        if let Phase::Paused { port: Some(port), .. } = self.phase
+        if let Phase::Paused(Pause { port: Some(port), .. }) = self.phase
             && let Some(p) = self.ports.get_mut(&port).filter(|p| !p.is_closed())
         {
             p.door = super::port::Door::Kept;

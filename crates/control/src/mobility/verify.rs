@@ -7,7 +7,7 @@ use godwit_model::{Version, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
-use super::{Ctx, Phase, Vm};
+use super::{Ctx, Vm};
 
 /// So long the VM has for an answer (R21).
 const PATIENCE: Span = Span::from_ms(3000);
@@ -61,10 +61,7 @@ impl Vm {
 
     /// The port that the VM is on, where that has a link.
     fn asked_port(&self) -> Option<PortIdx> {
-        let (Phase::Running { port } | Phase::Paused { port: Some(port), .. }) = self.phase else {
-            return None;
-        };
-        self.ports.get(&port).filter(|p| p.link_up).map(|_| port)
+        self.phase.port().filter(|port| self.ports.get(port).is_some_and(|p| p.link_up))
     }
 
     /// Its port may be gone meanwhile, which needs no patience.
@@ -97,7 +94,7 @@ impl Vm {
 
     /// The VM answered.
     pub(crate) fn heard_alive(&mut self, port: PortIdx, cx: &mut Ctx<'_>) {
-        if self.phase == (Phase::Running { port }) {
+        if self.phase.running_on() == Some(port) {
             self.scan = None;
         }
         if self.check.is_some() && self.asked_port() == Some(port) {

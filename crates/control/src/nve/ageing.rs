@@ -78,7 +78,7 @@ impl Nve {
 
     /// Of the configuration file, or of a VM here, of which the NVA tells us anyhow.
     fn is_lasting(&self, r: &VmRecord) -> bool {
-        let here = r.location.as_ref().is_some_and(|l| l.nve == self.config.nve);
+        let here = r.is_at(&self.config.nve);
         r.version == godwit_model::Version::ZERO || here || self.is_hosted(r.key)
     }
 

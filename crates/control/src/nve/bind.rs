@@ -3,14 +3,13 @@
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{BindRefusal, BindingState, Version, VmKey, VmRecord};
+use godwit_model::{BindRefusal, Version, VmKey, VmRecord};
 use godwit_tables::event::Refused;
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Mac};
 
 use crate::binds::{PATIENCE, Wanted};
 use crate::io::Outputs;
-use crate::mobility::Phase;
 
 use super::{Nve, PortKind, Timer, provision};
 
@@ -170,9 +169,7 @@ impl Nve {
             // The next session asks, if it comes in time.
             return self.timers.set(Timer::Bind(wanted), self.unasked_at(key).filter(|at| *at > self.now));
         }
-        let here = |r: &VmRecord| {
-            r.state == BindingState::Active && r.location.as_ref().is_some_and(|l| l.nve == self.config.nve)
-        };
+        let here = |r: &VmRecord| r.is_at(&self.config.nve);
         let granted = self.mirror.record(key).is_some_and(here) && self.vms[&key].claim.is_none();
         if !granted {
             let at = self.binds.look_later(self.now);
@@ -276,9 +273,6 @@ impl Nve {
 
     /// The port that a VM runs on.
     pub(super) fn runs_on(&self, key: VmKey) -> Option<PortIdx> {
-        match self.vms.get(&key)?.phase {
-            Phase::Running { port } | Phase::Paused { port: Some(port), .. } => Some(port),
-            _ => None,
-        }
+        self.vms.get(&key)?.phase.port()
     }
 }

@@ -13,7 +13,6 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
 use crate::io::{Level, Outputs};
-use crate::mobility::Phase;
 
 use super::{Nve, Timer};
 
@@ -85,7 +84,7 @@ impl Nve {
     /// The port on which the VM may be asked.
     fn asked_port(&self, key: VmKey) -> Option<PortIdx> {
         let vm = self.vms.get(&key)?;
-        let Phase::Running { port } = vm.phase else { return None };
+        let port = vm.phase.running_on()?;
         // What the record says of moves is as old as the record: nobody is told when a move is over.
         let moving = vm.intent.is_some();
         let linked = self.ports.get(&port).is_some_and(|p| p.link_up);

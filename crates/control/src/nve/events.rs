@@ -12,7 +12,7 @@ use godwit_wire::{Mac, Span};
 
 use crate::binds::Wanted;
 use crate::io::{Level, Outputs};
-use crate::mobility::{Phase, Vm};
+use crate::mobility::Vm;
 use crate::queries::Asked;
 
 use super::bind::Standing;
@@ -299,9 +299,8 @@ impl Nve {
                 IpAddr::V6(ip) => AdvertFrame::unsolicited(mac, ip, router).emit_frame(&mut buf),
             };
             let Ok(n) = written else { continue };
-            let running = |(key, vm): (&VmKey, &Vm)| match vm.phase {
-                Phase::Running { port } if !self.macs_of(*key).contains(&mac) => Some(port),
-                _ => None,
+            let running = |(key, vm): (&VmKey, &Vm)| {
+                vm.phase.running_on().filter(|_| !self.macs_of(*key).contains(&mac))
             };
             let ports: Vec<PortIdx> = self.vms_of(vni).filter_map(running).collect();
             self.announcer.told(self.now, ports.len());

@@ -89,7 +89,7 @@ impl Nve {
         match state {
             EntryState::Local | EntryState::Paused => Some(self.config.nve.clone()),
             EntryState::Departed => self.vms.get(&key)?.forward.as_ref().map(|f| f.to.nve.clone()),
-            _ => self.mirror.record(key)?.location.as_ref().map(|l| l.nve.clone()),
+            _ => self.mirror.record(key)?.active_nve().cloned(),
         }
     }
 

@@ -1,14 +1,14 @@
 //! The session with the NVA: what it says and what we say when it begins.
 
 use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva};
-use godwit_model::{BindingState, Locators, Version, VmKey, VmRecord};
+use godwit_model::{Locators, Version, VmKey, VmRecord};
 use godwit_tables::update::Key;
 use godwit_wire::{Span, Vni};
 
 use crate::barrier::After;
 use crate::io::{Level, Outputs};
 use crate::mirror::{Offer, SnapshotEnd};
-use crate::mobility::{Phase, Vm};
+use crate::mobility::Vm;
 use crate::queries::Asked;
 use crate::records::Touched;
 
@@ -60,9 +60,7 @@ impl Nve {
             self.with_known_vm(key, out, |vm, cx| vm.resume_forward(cx.now));
         }
         let (us, vms) = (self.config.nve.clone(), &self.vms);
-        let gone = self
-            .mirror
-            .forget_others(|r| vms.contains_key(&r.key) || r.location.as_ref().is_some_and(|l| l.nve == us));
+        let gone = self.mirror.forget_others(|r| vms.contains_key(&r.key) || r.is_at(&us));
         let text = format!(
             "the NVA has been away for {} s: {} VMs at other NVEs are forgotten",
             self.config.headless.as_ms() / 1000,
@@ -142,11 +140,7 @@ impl Nve {
     pub(super) fn report(&mut self, out: &mut Outputs) {
         let mut attachments = Vec::new();
         for (key, vm) in &self.vms {
-            let on = match vm.phase {
-                Phase::Running { port } => Some(port),
-                Phase::Paused { port, .. } => port,
-                Phase::Idle | Phase::Left | Phase::Refused { .. } => None,
-            };
+            let on = vm.phase.port();
             for (port, p) in &vm.ports {
                 let active = on == Some(*port);
                 let version = if active { vm.hosted } else { Version::ZERO };
@@ -266,8 +260,7 @@ impl Nve {
 
     /// The version by which the directory has a VM here, where a withdrawal could change that.
     fn given_to_us(&self, r: &VmRecord) -> Option<Version> {
-        let here = r.state == BindingState::Active
-            && r.location.as_ref().is_some_and(|l| l.nve == self.config.nve)
+        let here = r.is_at(&self.config.nve)
             && self.mirror.record(r.key).is_none_or(|known| known.version <= r.version);
         (here && !r.pinned && !r.frozen && r.moving.is_none()).then_some(r.version)
     }
@@ -288,7 +281,7 @@ impl Nve {
     /// Takes a record, from whatever message, and lets its VM and its addresses follow.
     pub(super) fn learn(&mut self, record: VmRecord, out: &mut Outputs) {
         let key = record.key;
-        let active = record.state == BindingState::Active;
+        let active = record.is_active();
         let mut touched = Touched::of(&record);
         if active {
             self.settle_questions(&record);
@@ -453,7 +446,7 @@ impl Nve {
 
     fn grant(&mut self, seq: u64, record: VmRecord, out: &mut Outputs) {
         let (key, version) = (record.key, record.version);
-        if record.location.as_ref().is_none_or(|l| l.nve != self.config.nve) {
+        if !record.is_at(&self.config.nve) {
             return self.alarm(format!("the NVA granted {key} to us but names another NVE: refused"), out);
         }
         self.learn(record, out);

@@ -8,6 +8,7 @@ use godwit_tables::update::{Admission, MAX_PORTS, PortIdx, PortRole};
 use godwit_wire::Mac;
 
 use crate::io::{Level, Outputs, PortSpec, UplinkSpec};
+use crate::manager::ManagerRefusal;
 use crate::mobility::{Ctx, Vm};
 use crate::records::static_record;
 
@@ -165,25 +166,14 @@ impl Nve {
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub fn may_pause(&self, port: PortIdx, id: &MoveId) -> Result<(), String> {
-        let Some(p) = self.ports.get(&port) else { return Err(format!("there is no port {}", port.0)) };
-        let PortKind::Access(key) = p.kind else {
-            return Err(format!("port {} is no access port: nothing to pause", p.name));
-        };
-        let vm = self.vms.get(&key);
-        match vm.and_then(|vm| vm.intent.as_ref()) {
-            Some(i) if i.id == *id && !i.is_target() => Ok(()),
-            Some(i) if i.id == *id => {
-                Err(format!("move {id} brings {key} to this NVE; pause it at {}", i.from.nve))
-            }
-            Some(i) => Err(format!(
-                "{key} is in move {} here, not in {id}; name that one, or call it off first",
-                i.id
-            )),
-            None => Err(format!(
-                "this NVE has not heard of move {id} of {key}; wait until `godwitctl move show {id}` says \
-                 prepared, or see whether the NVE's session with the NVA is up"
-            )),
+    pub fn may_pause(&self, port: PortIdx, id: &MoveId) -> Result<(), ManagerRefusal> {
+        let key = self.vm_of_port(port, "nothing to pause")?;
+        let id = id.clone();
+        match self.vms.get(&key).and_then(|vm| vm.intent.as_ref()) {
+            Some(i) if i.id == id && !i.is_target() => Ok(()),
+            Some(i) if i.id == id => Err(ManagerRefusal::Target { id, key, from: i.from.nve.clone() }),
+            Some(i) => Err(ManagerRefusal::OtherMove { key, here: i.id.clone(), id }),
+            None => Err(ManagerRefusal::UnknownMove { id, key }),
         }
     }
 
@@ -191,12 +181,19 @@ impl Nve {
     ///
     /// # Errors
     /// Why not, and what to do.
-    pub fn may_say(&self, port: PortIdx, state: OperState) -> Result<(), String> {
-        let Some(p) = self.ports.get(&port) else { return Err(format!("there is no port {}", port.0)) };
-        let PortKind::Access(key) = p.kind else {
-            return Err(format!("port {} is no access port: there is no VM behind it", p.name));
-        };
-        self.vms.get(&key).and_then(|vm| vm.refuses_state(port, state)).map_or(Ok(()), Err)
+    pub fn may_say(&self, port: PortIdx, state: OperState) -> Result<(), ManagerRefusal> {
+        let key = self.vm_of_port(port, "there is no VM behind it")?;
+        let refused = self.vms.get(&key).and_then(|vm| vm.refuses_state(port, state));
+        refused.map_or(Ok(()), |r| Err(r.into()))
+    }
+
+    /// The VM of an access port; `lack` is what another port does not have.
+    fn vm_of_port(&self, port: PortIdx, lack: &'static str) -> Result<VmKey, ManagerRefusal> {
+        match self.ports.get(&port) {
+            None => Err(ManagerRefusal::NoPort(port)),
+            Some(Port { kind: PortKind::Access(key), .. }) => Ok(*key),
+            Some(p) => Err(ManagerRefusal::NoAccessPort { port: p.name.clone(), lack }),
+        }
     }
 
     /// Hands something to the VM behind an access port.

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{
-    Allowed, BindRefusal, BindingState, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId,
-    MoveMode, NveId, OperState, VmRecord, VnSettings,
+    Allowed, BindRefusal, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId, MoveMode,
+    NveId, OperState, VmRecord, VnSettings,
 };
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
@@ -16,6 +16,7 @@ use proptest::prelude::*;
 
 use crate::config::WorkerSet;
 use crate::io::{PortSpec, UplinkSpec, UplinkV4};
+use crate::mobility::{Phase, Run};
 
 use super::*;
 
@@ -103,8 +104,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         key: vm(n),
         ipv4: (n != 4).then(|| Ipv4Addr::new(10, 0, 0, n % 4)).into_iter().collect(),
         ipv6: Vec::new(),
-        state: if location.is_some() { BindingState::Active } else { BindingState::Detached },
-        location,
+        bindings: location.into(),
         version: Version { epoch: 1, seq },
         router: false,
         router_pinned: false,
@@ -365,7 +365,7 @@ fn check(nve: &Nve) {
         let vn = nve.desired.vn(key.vni).map(|vn| Key::new(vn, key.mac));
         let state = vn.and_then(|k| nve.desired.vm(k));
         match vm.phase {
-            crate::mobility::Phase::Running { port } => {
+            Phase::Running(Run { port, .. }) => {
                 assert_eq!(state, Some(VmState::Local { port }));
                 for mac in nve.macs_of(*key) {
                     let nested = nve.desired.vn(key.vni).and_then(|vn| nve.desired.vm(Key::new(vn, mac)));
@@ -373,7 +373,7 @@ fn check(nve: &Nve) {
                 }
                 assert!(nve.ports.contains_key(&port));
             }
-            crate::mobility::Phase::Paused { .. } => assert!(matches!(state, Some(VmState::Paused { .. }))),
+            Phase::Paused(_) => assert!(matches!(state, Some(VmState::Paused { .. }))),
             _ => assert!(!matches!(state, Some(VmState::Local { .. } | VmState::Paused { .. }))),
         }
     }

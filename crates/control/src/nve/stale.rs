@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{BindingState, Locators, NveId, Version, VmKey};
+use godwit_model::{Locators, NveId, Version, VmKey};
 use godwit_tables::update::Key;
 use godwit_wire::peer::{self, Datagram, Kind, Notice};
 use godwit_wire::{Instant, Span};
@@ -131,7 +131,7 @@ impl Nve {
         }
         self.seek(Some(key), out);
         let record = self.mirror.record(key).filter(|r| r.version > Version::ZERO);
-        let elsewhere = record.and_then(|r| r.location.as_ref().map(|l| (l, r.version)));
+        let elsewhere = record.and_then(|r| r.active().map(|l| (l, r.version)));
         let elsewhere = elsewhere.filter(|(l, _)| l.nve != self.config.nve);
         let to = elsewhere.map(|(l, version)| (l.locators, version));
         self.tell_sender(key, sender, to, out);
@@ -278,8 +278,7 @@ impl Nve {
             return None;
         }
         let heard = self.unconfirmed.hearsay(key);
-        let r = record.filter(|r| r.state == BindingState::Active);
-        let known = r.and_then(|r| r.location.as_ref().map(|l| (l, r.version)));
+        let known = record.and_then(|r| r.active().map(|l| (l, r.version)));
         let known = known.filter(|(l, _)| l.nve != self.config.nve);
         match (heard, known) {
             (Some(h), known) if known.is_none_or(|(_, v)| h.version > v) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{BindingState, DirectoryMode, Locators, VmKey, VmRecord};
+use godwit_model::{DirectoryMode, Locators, VmKey, VmRecord};
 use godwit_tables::update::{Key, PortRole, Target, TunnelIdx, VmState};
 use godwit_wire::outer::{OuterHeader, V4_LEN, V6_LEN};
 use godwit_wire::{Instant, Span, Vni};
@@ -216,8 +216,8 @@ impl Nve {
 
     /// What the directory alone says of a VM.
     fn directory_state(&mut self, key: VmKey, out: &mut Outputs) -> Option<VmState> {
-        let record = self.mirror.record(key).filter(|r| r.state == BindingState::Active);
-        let elsewhere = record.and_then(|r| r.location.as_ref()).filter(|l| l.nve != self.config.nve);
+        let record = self.mirror.record(key).filter(|r| r.is_active());
+        let elsewhere = record.and_then(VmRecord::active).filter(|l| l.nve != self.config.nve);
         // What another NVE said of late, if the directory has nothing as new (R47).
         let heard = self.unconfirmed.hearsay(key).filter(|h| record.is_none_or(|r| h.version > r.version));
         match heard.map(|h| h.to).or(elsewhere.map(|l| l.locators)) {
@@ -266,7 +266,7 @@ impl Nve {
     /// Attached somewhere, or running here with its claim on the way (R28: a detached VM's address is
     /// not answered).
     fn is_alive(&self, record: &VmRecord) -> bool {
-        record.state == BindingState::Active || self.vms.get(&record.key).is_some_and(Vm::is_hosted)
+        record.is_active() || self.vms.get(&record.key).is_some_and(Vm::is_hosted)
     }
 
     /// Copies go to each other NVE with members once (R60).

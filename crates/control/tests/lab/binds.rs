@@ -23,7 +23,7 @@ impl MiniNva {
             vec![(i, NvaToNve::BindRefused { seq, key, mac, ip, reason, text })]
         };
         let Some(r) = self.records.get(&key).cloned() else { return refuse(BindRefusal::UnknownVm) };
-        if r.location.as_ref().is_none_or(|l| l.nve != nve_id(i)) {
+        if !r.is_at(&nve_id(i)) {
             return refuse(BindRefusal::NotHere);
         }
         let is_virtual = ip.is_some_and(|ip| r.allowed.shares_ip(ip));
@@ -114,5 +114,5 @@ pub fn binds(lab: &Lab, i: usize) -> Vec<(u64, Mac, Option<IpAddr>, bool, u32)> 
 
 /// The VM runs at this NVE, as the directory has it.
 pub fn is_at(lab: &Lab, n: u8, i: usize) -> bool {
-    lab.nva.records[&vm(n)].location == Some(location(i))
+    lab.nva.records[&vm(n)].active() == Some(&location(i))
 }

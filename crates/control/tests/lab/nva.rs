@@ -5,8 +5,7 @@ use std::net::IpAddr;
 
 use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    BindingState, DenyReason, DirectoryMode, Gateway, MoveId, Policy, Secret, Version, VmKey, VmRecord,
-    VnSettings,
+    DenyReason, DirectoryMode, Gateway, MoveId, Policy, Secret, Version, VmKey, VmRecord, VnSettings,
 };
 use godwit_wire::Vni;
 
@@ -94,8 +93,7 @@ impl MiniNva {
             key,
             ipv4,
             ipv6,
-            location: None,
-            state: BindingState::Detached,
+            bindings: Default::default(),
             version,
             router: false,
             router_pinned: false,
@@ -294,19 +292,18 @@ impl MiniNva {
             vec![(i, NvaToNve::Deny { seq, key, reason, text, record })]
         };
         let Some(r) = self.records.get(&key).cloned() else { return deny(DenyReason::UnknownVm, None) };
-        let ours = r.location.as_ref().is_some_and(|l| l.nve == nve_id(i));
+        let ours = r.is_at(&nve_id(i));
         if ours {
             return vec![(i, NvaToNve::Grant { seq, record: r })];
         }
         if r.moving.is_none() && base < r.version {
             return deny(DenyReason::StaleVersion, Some(r));
         }
-        if r.state == BindingState::Active && r.moving.is_none() && !self.accept_unplanned {
+        if r.is_active() && r.moving.is_none() && !self.accept_unplanned {
             return deny(DenyReason::OwnedElsewhere, Some(r));
         }
         let version = self.version();
-        let record =
-            VmRecord { location: Some(location(i)), state: BindingState::Active, version, moving: None, ..r };
+        let record = VmRecord { bindings: Some(location(i)).into(), version, moving: None, ..r };
         self.records.insert(key, record.clone());
         self.interests.insert((i, key));
         let mut said = vec![(i, NvaToNve::Grant { seq, record: record.clone() })];
@@ -317,8 +314,7 @@ impl MiniNva {
     fn withdraw(&mut self, key: VmKey, version: Version) -> Said {
         let next = self.version();
         let Some(r) = self.records.get_mut(&key).filter(|r| r.version == version) else { return Vec::new() };
-        r.state = BindingState::Detached;
-        r.location = None;
+        r.detach();
         r.version = next;
         let change = Change::Vm(r.clone());
         self.news(key.vni, &change, None)

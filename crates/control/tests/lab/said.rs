@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use godwit_control::Level;
 use godwit_model::message::NveToNva;
-use godwit_model::{BindingState, ClaimCause, Version, VmRecord};
+use godwit_model::{ClaimCause, Version, VmRecord};
 use godwit_tables::update::{Admission, PortIdx, PortRole, VmState};
 
 use super::{Lab, location, locator, vm};
@@ -49,10 +49,5 @@ pub fn is_remote_to(lab: &Lab, i: usize, n: u8, to: usize) -> bool {
 }
 
 pub fn other_record(lab: &Lab, n: u8, at: usize, version: Version) -> VmRecord {
-    VmRecord {
-        location: Some(location(at)),
-        state: BindingState::Active,
-        version,
-        ..lab.nva.records[&vm(n)].clone()
-    }
+    VmRecord { bindings: Some(location(at)).into(), version, ..lab.nva.records[&vm(n)].clone() }
 }

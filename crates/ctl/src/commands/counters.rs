@@ -54,6 +54,10 @@ struct CounterView {
     worker: Option<u32>,
     port: Option<String>,
     name: String,
+    /// count, drop or gauge; a gauge's value rises and falls.
+    kind: String,
+    /// packets, bytes or nanoseconds; 1 for events and things; None from a switch that does not say.
+    unit: Option<String>,
     drop: bool,
     value: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +111,7 @@ impl Report for Counters {
                 ),
                 c.port.clone().unwrap_or_default(),
                 c.name.clone(),
-                if c.drop { "drop" } else { "count" }.into(),
+                c.kind.clone(),
                 c.value.to_string(),
                 last.next().unwrap_or_else(|| " ".into()),
                 last.next().unwrap_or_else(|| " ".into()),
@@ -163,6 +167,14 @@ async fn read_one(hand: &Hand, all: bool) -> Result<v1::CounterList, Failure> {
     }
 }
 
+/// The kind of a counter, from a switch that does not say it, too.
+pub(super) fn kind(c: &v1::Counter) -> String {
+    if !c.kind.is_empty() {
+        return c.kind.clone();
+    }
+    if c.drop { "drop" } else { "count" }.into()
+}
+
 /// What identifies a counter from one round to the next.
 type Key = (String, u32, String, String);
 
@@ -202,6 +214,8 @@ fn select(a: &CountersArgs, lists: &[v1::CounterList], earlier: Option<&Earlier>
                 worker: (!c.device).then_some(c.worker),
                 port: crate::text::some(&c.port),
                 name: c.name.clone(),
+                kind: kind(c),
+                unit: crate::text::some(&c.unit),
                 drop: c.drop,
                 value: c.value,
                 per_second: earlier.zip(elapsed).map(|(e, secs)| rate(e, secs)),

@@ -3,7 +3,6 @@
 //! One thread lives in the NVA's namespace and makes all connections there: the management network
 //! never touches the machine's own. The rest of the lab calls it and waits.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -102,21 +101,14 @@ impl Rpc {
 }
 
 /// A call that failed, with the server's own words.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {text} ({code:?})")]
 pub struct Refused {
     what: String,
     /// The kind of refusal.
     pub code: Code,
     text: String,
 }
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({:?})", self.what, self.text, self.code)
-    }
-}
-
-impl std::error::Error for Refused {}
 
 fn refused(what: &str, status: &Status) -> anyhow::Error {
     Refused { what: what.into(), code: status.code(), text: status.message().into() }.into()

@@ -152,7 +152,7 @@ impl Directory {
     pub(super) fn set_vm(&mut self, name: &str, to: VmChanges) -> Result<VmRecord, Refusal> {
         let r = self.vm_named(name)?;
         let vn = self.vns.record(r.key.vni).ok_or_else(|| Refusal::UnknownVn(String::new()))?.name.clone();
-        let pinned: Option<NveId> = r.location.as_ref().filter(|_| r.pinned).map(|l| l.nve.clone());
+        let pinned: Option<NveId> = r.active_nve().filter(|_| r.pinned).cloned();
         let mut def = VmDefinition {
             name: r.name.clone(),
             vn,
@@ -190,7 +190,7 @@ impl Directory {
     /// The VM is at an NVE that is there, or was of late, or is expected after a restart of this NVA: it can speak for
     /// itself. What others want of one that cannot is not kept for it.
     pub(super) fn is_present(&self, r: &VmRecord) -> bool {
-        let Some(nve) = r.location.as_ref().and_then(|l| self.nves.get(&l.nve)) else { return false };
+        let Some(nve) = r.active_nve().and_then(|nve| self.nves.get(nve)) else { return false };
         // Who was not heard since our own start could not be: it counts as heard then.
         let heard = nve.heard.or(self.clock.started).unwrap_or(self.now);
         nve.session.is_some() || nve.expected || self.now.since(heard) <= self.config.verify_timeout

@@ -125,17 +125,20 @@ impl Directory {
     pub(super) fn bind(&mut self, session: SessionId, nve: &NveId, wish: Wish) {
         let verdict = self.judge_wish(nve, &wish);
         if matches!(&verdict, Ok(takes) if takes.is_empty()) {
+            self.counts.binds_confirmed += 1;
             self.spoke(&wish);
             return self.bound(session, &wish);
         }
         let at_home =
             !matches!(&verdict, Err(r) if matches!(r.reason, BindRefusal::UnknownVm | BindRefusal::NotHere));
         if at_home && !self.may_wish(wish.key) {
+            self.counts.binds_limited += 1;
             return;
         }
         match verdict {
             Ok(takes) => self.take(session, &wish, &takes),
             Err(r) => {
+                self.counts.binds_refused += 1;
                 let what = wish.ip.map_or(format!("MAC {}", wish.mac), |ip| format!("{ip} at {}", wish.mac));
                 let level = if at_home { Level::Info } else { Level::Debug };
                 self.log(level, format!("{what} is not bound to VM {}: {}", wish.key, r.text));
@@ -172,11 +175,9 @@ impl Directory {
             let text = format!("the directory has no VM {}; define it with `godwitctl vm define`", wish.key);
             return refused(BindRefusal::UnknownVm, text);
         };
-        let here = r.location.as_ref().is_some_and(|l| l.nve == *nve);
         let moves = || self.intent(r).is_some_and(|(_, from, to)| from == *nve || to == *nve);
-        if !here && !moves() {
-            let place =
-                r.location.as_ref().map_or("attached nowhere".into(), |l| format!("at NVE {}", l.nve));
+        if !r.is_at(nve) && !moves() {
+            let place = r.active_nve().map_or("attached nowhere".into(), |nve| format!("at NVE {nve}"));
             return refused(BindRefusal::NotHere, format!("VM {} is {place}", r.name));
         }
         let mut takes = Vec::new();
@@ -374,6 +375,7 @@ impl Directory {
         let text = format!("VM {} ({key}) {what} at {}, version {}", record.name, wish.mac, record.version);
         self.log(Level::Info, text);
         self.put_vm(record);
+        self.counts.binds_granted += 1;
         self.spoke(wish);
         self.publish_in_place(key, Some(session));
         self.bound(session, wish);
@@ -436,7 +438,7 @@ impl Directory {
     fn ask_holder(&mut self, key: VmKey, ip: IpAddr) {
         let place = (key.vni, ip);
         let recent = self.binding.asked.get(&place).is_some_and(|at| self.now.since(*at) < ASK_AGAIN);
-        let nve = self.records.get(&key).and_then(|r| r.location.as_ref()).map(|l| &l.nve);
+        let nve = self.records.get(&key).and_then(VmRecord::active_nve);
         if let Some(session) = nve.and_then(|nve| self.session_of(nve)).filter(|_| !recent) {
             self.binding.asked.insert(place, self.now);
             self.send(session, NvaToNve::VerifyIp { key, ip });
@@ -446,8 +448,7 @@ impl Directory {
     /// A learned address is not in use any more.
     pub(super) fn unbind(&mut self, nve: &NveId, key: VmKey, ip: IpAddr) {
         let Some(r) = self.records.get(&key) else { return };
-        let here = r.location.as_ref().is_some_and(|l| l.nve == *nve);
-        if !here || r.bound.at(ip).is_none_or(|b| b.is_virtual) {
+        if !r.is_at(nve) || r.bound.at(ip).is_none_or(|b| b.is_virtual) {
             let text = format!("NVE {nve} gives up {ip} of {key}, which has not learned it there");
             return self.log(Level::Debug, text);
         }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use godwit_model::message::NvaToNve;
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, Location, MoveId, MoveStep, MoveStepKind, NveId, Unplanned,
-    Version, VmKey, VmRecord,
+    ClaimCause, DenyReason, Location, MoveId, MoveStep, MoveStepKind, NveId, Unplanned, Version, VmKey,
+    VmRecord,
 };
 
 use super::{Directory, Level, SessionId};
@@ -68,6 +68,7 @@ impl Directory {
             Verdict::Deny(reason, text) => self.deny(session, &nve, &asked, reason, text),
             Verdict::Verify => self.contest(session, nve, asked),
             Verdict::Confirm => {
+                self.counts.claims_confirmed += 1;
                 self.source_came_back(&nve, key);
                 self.flags_heard(session, key, &asked.flags);
                 if let Some(record) = self.records.get(&key).cloned() {
@@ -128,7 +129,7 @@ impl Directory {
             return Verdict::Deny(DenyReason::AddressMismatch, text);
         }
         let intent = self.intent(r);
-        match &r.location {
+        match r.active() {
             Some(l) if l.nve == *nve => Verdict::Confirm,
             Some(l) if r.pinned => {
                 Verdict::Deny(DenyReason::Pinned, format!("VM {} is pinned to NVE {}", r.name, l.nve))
@@ -165,8 +166,7 @@ impl Directory {
         let (seq, key) = (asked.seq, asked.key);
         let Some(location) = self.location_of(&nve) else { return };
         let Some(mut record) = self.records.get(&key).cloned() else { return };
-        let old = record.location.replace(location).map(|l| l.nve);
-        record.state = BindingState::Active;
+        let old = record.bind(location).map(|l| l.nve);
         record.version = self.next_version();
         learn(&mut record, &asked.flags);
         let froze = by.is_none() && old.is_some() && self.count_unplanned(key);
@@ -180,9 +180,11 @@ impl Directory {
         let (n, s) = (self.config.flap_limit, self.config.flap_window.as_ms() / 1000);
         let often = format!("moved {n} times within {s} s without being ordered to");
         if froze {
-            self.log(Level::Warn, format!("ALARM: VM {} ({key}) {often}: frozen at NVE {nve}", record.name));
+            self.counts.vms_frozen += 1;
+            self.log(Level::Alarm, format!("ALARM: VM {} ({key}) {often}: frozen at NVE {nve}", record.name));
         }
         self.put_vm(record.clone());
+        self.counts.claims_granted += 1;
         self.claims.note_granted(key, self.now, session);
         let news = match &by {
             Some(id) => format!("move {id} took the VM on to {nve}"),
@@ -208,8 +210,7 @@ impl Directory {
     /// Compare-and-delete: a withdrawal that rests on an older version changes nothing (R19).
     pub(super) fn withdraw(&mut self, nve: &NveId, key: VmKey, version: Version) {
         let Some(r) = self.records.get(&key) else { return };
-        let here = r.location.as_ref().is_some_and(|l| l.nve == *nve);
-        if !here || r.version != version {
+        if !r.is_at(nve) || r.version != version {
             let text = format!("ignored a stale withdrawal of {key} by NVE {nve}: it holds {version}");
             return self.log(Level::Info, text);
         }
@@ -232,8 +233,7 @@ impl Directory {
 
     pub(super) fn detach(&mut self, key: VmKey) {
         let Some(mut record) = self.records.get(&key).cloned() else { return };
-        record.location = None;
-        record.state = BindingState::Detached;
+        record.detach();
         record.version = self.next_version();
         self.log(Level::Info, format!("VM {} ({key}) is detached, version {}", record.name, record.version));
         self.overtake(key, &format!("the VM was detached, version {},", record.version));

@@ -179,7 +179,7 @@ impl Directory {
         n.refused = Some(Refused { text: text.into(), count, last: now, alarmed: told.unwrap_or(now) });
         if told.is_none() {
             let often = if count > 1 { format!(" ({count} times)") } else { String::new() };
-            self.log(Level::Warn, format!("ALARM: {text}{often}"));
+            self.log(Level::Alarm, format!("ALARM: {text}{often}"));
         }
     }
 

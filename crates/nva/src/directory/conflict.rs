@@ -46,7 +46,7 @@ impl Directory {
     pub(super) fn contest(&mut self, session: SessionId, nve: NveId, asked: Asked) {
         let key = asked.key;
         let Some(r) = self.records.get(&key) else { return };
-        let Some(owner) = r.location.as_ref().map(|l| l.nve.clone()) else { return };
+        let Some(owner) = r.active_nve().cloned() else { return };
         let version = r.version;
         let waiting = self.claims.contests.len();
         match self.claims.contests.get_mut(&key).filter(|c| c.version == version) {
@@ -73,6 +73,7 @@ impl Directory {
                 self.log(Level::Warn, text);
                 let c = Contest { nve, session, asked, owner, version, since: self.now, on: None };
                 self.claims.contests.insert(key, c);
+                self.counts.claims_contested += 1;
                 self.turn(key);
             }
         }
@@ -256,6 +257,7 @@ impl Directory {
         text: String,
     ) {
         let Asked { seq, key, cause, .. } = *asked;
+        self.counts.claims_refused += 1;
         self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
         self.claim_refused(key, nve, &text);
         self.unplanned_refused(nve, asked, reason, &text);

@@ -62,7 +62,8 @@ pub struct Request {
 /// The result of a request.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reply {
-    /// The answer to the peer, given when the outputs are durable. After a refusal nothing has changed.
+    /// The answer to the peer, given when the outputs are durable. After a refusal nothing but the counters has
+    /// changed.
     pub answer: Result<Answered, Refusal>,
     /// What is to be done, in this order; of a refused request lines of the log only.
     pub outputs: Vec<Output>,
@@ -98,7 +99,12 @@ impl Directory {
             (Peer::Nve(session), Input::Message(message)) => self.message(session, message),
             (Peer::Nve(session), Input::Other { error }) => self.other(session, error),
             (Peer::Nve(session), Input::Disconnected) => self.disconnected(session),
-            (Peer::Operator(_), Input::Order(order)) => return self.obey(order),
+            (Peer::Operator(_), Input::Order(order)) => {
+                let answer = self.obey(order);
+                self.counts.orders += 1;
+                self.counts.orders_refused += u64::from(answer.is_err());
+                return answer;
+            }
             (Peer::Clock, Input::Tick) => self.tick(),
             (peer, what) => return Err(not_its_own(&peer, &what)),
         }

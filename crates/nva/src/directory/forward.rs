@@ -31,8 +31,8 @@ impl Directory {
     /// forward to, and a foreign NVE never acknowledges anything.
     fn behind(&self, asker: &NveId, key: VmKey) -> Vec<NveId> {
         let Some(r) = self.records.get(&key) else { return Vec::new() };
-        let (Some(owner), Some(vn)) = (&r.location, self.vns.get(key.vni)) else { return Vec::new() };
-        let others = vn.members.iter().filter(|m| *m != asker && **m != owner.nve);
+        let (Some(owner), Some(vn)) = (r.active_nve(), self.vns.get(key.vni)) else { return Vec::new() };
+        let others = vn.members.iter().filter(|m| *m != asker && *m != owner);
         others.filter(|m| self.is_behind(m, r)).cloned().collect()
     }
 

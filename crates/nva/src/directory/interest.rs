@@ -200,7 +200,7 @@ impl Directory {
             let m = self.moves.get(r.moving.as_ref()?)?;
             Some(m.record.from == *nve || m.record.to == *nve)
         };
-        r.location.as_ref().is_some_and(|l| l.nve == *nve) || moves().unwrap_or(false)
+        r.bindings.at(nve).is_some() || moves().unwrap_or(false)
     }
 
     /// The subscribers of the VM's VN that are told of its changes.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{MoveId, Secret, timing};
+use godwit_model::{Level, MoveId, Secret, timing};
 use godwit_wire::Span;
 
 use super::state::Write;
@@ -98,21 +98,10 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// How much a line of the log matters.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// For those who look for something.
-    Debug,
-    /// The course of things.
-    Info,
-    /// Something was refused, is late or differs.
-    Warn,
-}
-
 /// What the directory wants done.
 ///
-/// Of one list, all [`Output::Persist`] must be durable before any [`Output::Send`] leaves or an order
-/// is answered: what somebody was told survives a crash. Sends of one session go in order.
+/// Of one list, all [`Output::Persist`], and those of all earlier lists, must be durable before any [`Output::Send`]
+/// leaves or an order is answered: what somebody was told survives a crash. Sends of one session go in order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
     /// Make it durable.

@@ -21,6 +21,7 @@
 //! | `door` | requests, replies, and which peer may ask what |
 //! | `order` | operators' orders, their answers, and where each is carried out |
 //! | `view` | queries |
+//! | `counts` | what is counted for operators |
 //! | `io`, `state`, `refusal`, `restore` | outputs and settings; what is persisted; reasons of refusals; a restart |
 //! | `vns`, `vms`, `nves`, `policies` | each thing that operators define, with its orders |
 //! | `allowed`, `bind` | what a VM may have beside its recorded addresses; what it takes of that |
@@ -39,6 +40,7 @@ mod claim;
 mod claims;
 mod clones;
 mod conflict;
+mod counts;
 mod door;
 mod forward;
 mod interest;
@@ -65,6 +67,7 @@ mod vns;
 
 use std::collections::BTreeMap;
 
+pub use godwit_model::Level;
 use godwit_model::message::NvaToNve;
 use godwit_model::{NveId, Version};
 use godwit_wire::Instant;
@@ -72,7 +75,7 @@ use godwit_wire::Instant;
 pub use allowed::{ListChange, VmChanges};
 pub use clones::RefusedInfo;
 pub use door::{Input, Operator, Peer, Reply, Request};
-pub use io::{Config, Level, Output, SessionId};
+pub use io::{Config, Output, SessionId};
 pub use order::{Answered, Order, OtherAnswer};
 pub use refusal::{Refusal, RefusalKind};
 pub use stale::Departure;
@@ -83,6 +86,7 @@ pub use vns::VnChanges;
 
 use bind::Binding;
 use claims::Claims;
+use counts::Counts;
 use moves::Moves;
 use nves::Nve;
 use policies::Policies;
@@ -112,6 +116,7 @@ pub struct Directory {
     updates: Updates,
     claims: Claims,
     clock: Clock,
+    counts: Counts,
     // The step that is being made: its time and what comes out of it.
     now: Instant,
     wall_us: u64,

@@ -119,9 +119,7 @@ impl Directory {
         for key in keys {
             let Some(mut record) = self.records.get(&key).cloned() else { continue };
             record.version = self.next_version();
-            if let Some(l) = &mut record.location {
-                l.locators = locators;
-            }
+            record.relocate(nve, locators);
             self.put_vm(record);
             self.publish(key, None);
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use godwit_model::message::{Attachment, NvaToNve};
-use godwit_model::{BindingState, NveId, Version, VmKey};
+use godwit_model::{NveId, Version, VmKey};
 use godwit_wire::{Span, Vni};
 
 use super::{Directory, Level, SessionId};
@@ -71,11 +71,7 @@ impl Directory {
         self.report_ports(session, &nve, &attachments);
         let mut stale: BTreeSet<Vni> = BTreeSet::new();
         for a in attachments.iter().filter(|a| a.active && a.version != Version::ZERO) {
-            let differs = self.records.get(&a.key).is_none_or(|r| {
-                let here =
-                    r.state == BindingState::Active && r.location.as_ref().is_some_and(|l| l.nve == nve);
-                !here || r.version != a.version
-            });
+            let differs = self.records.get(&a.key).is_none_or(|r| !r.is_at(&nve) || r.version != a.version);
             // Not while the news is under way anyhow.
             if differs && self.updates.held(a.key).is_none() {
                 stale.insert(a.key.vni);
@@ -121,7 +117,8 @@ impl Directory {
             // The grant of another connection was never under way beside this report: the NVE has
             // started anew since.
             let fresh = self.claims.was_granted(key, session, self.now, REPORT_GRACE);
-            if let (false, Some(version)) = (fresh, self.records.get(&key).map(|r| r.version)) {
+            let has = self.records.get(&key).filter(|r| r.is_at(nve)).map(|r| r.version);
+            if let (false, Some(version)) = (fresh, has) {
                 self.withdraw(nve, key, version);
             }
         }

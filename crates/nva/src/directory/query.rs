@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::BindingState;
 use godwit_model::message::{NvaToNve, QueryBy};
 use godwit_wire::Vni;
 
@@ -16,8 +15,9 @@ impl Directory {
             QueryBy::Ip(ip) => self.records.key_of_ip(vni, ip),
         };
         let record = key.and_then(|key| self.records.get(&key)).cloned();
-        let nowhere = record.as_ref().is_some_and(|r| r.state == BindingState::Detached);
+        let nowhere = record.as_ref().is_some_and(|r| !r.is_active());
         let life = if record.is_some() { self.config.pos_life } else { self.config.neg_life };
+        self.counts.queries_answered += 1;
         self.send(session, NvaToNve::Response { seq, record, lifetime_ms: life.as_ms() });
         // After the answer, because where there are too many this one may be the one that is called in.
         match (key, by) {

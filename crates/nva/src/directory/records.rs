@@ -125,12 +125,11 @@ impl Directory {
     /// Puts a VM's record in place, where its VN and its NVE know of it too, and makes it durable.
     pub(super) fn put_vm(&mut self, record: VmRecord) {
         let key = record.key;
-        if let Some(old) = self.remove_vm(key) {
-            let place = |r: &VmRecord| r.location.as_ref().map(|l| l.nve.clone());
-            if let Some(nve) = place(&old).filter(|_| place(&old) != place(&record)) {
-                self.note_former(&nve, key);
-                self.claims.set_former(key, nve, old.version);
-            }
+        if let Some(old) = self.remove_vm(key)
+            && let Some(nve) = old.active_nve().filter(|nve| !record.is_at(nve))
+        {
+            self.note_former(nve, key);
+            self.claims.set_former(key, nve.clone(), old.version);
         }
         self.persist(Write::PutVm(record.clone()));
         self.insert_vm(record);
@@ -141,8 +140,10 @@ impl Directory {
         if let (Some(g), Some(vn)) = (Gateway::of(&record), self.vns.get_mut(record.key.vni)) {
             vn.gateways.insert(g.mac, g.ip);
         }
-        if let Some(nve) = record.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
-            nve.vms.insert(record.key);
+        for b in record.bindings.iter() {
+            if let Some(nve) = self.nves.get_mut(&b.location.nve) {
+                nve.vms.insert(record.key);
+            }
         }
         self.records.insert(record);
     }
@@ -153,8 +154,10 @@ impl Directory {
         if let Some(vn) = self.vns.get_mut(key.vni) {
             vn.gateways.remove(&key.mac);
         }
-        if let Some(nve) = record.location.as_ref().and_then(|l| self.nves.get_mut(&l.nve)) {
-            nve.vms.remove(&key);
+        for b in record.bindings.iter() {
+            if let Some(nve) = self.nves.get_mut(&b.location.nve) {
+                nve.vms.remove(&key);
+            }
         }
         Some(record)
     }

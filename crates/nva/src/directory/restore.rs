@@ -7,6 +7,7 @@ use godwit_wire::{Instant, Vni};
 
 use super::bind::Binding;
 use super::claims::Claims;
+use super::counts::Counts;
 use super::moves::Moves;
 use super::nves::Nve;
 use super::policies::Policies;
@@ -48,6 +49,7 @@ impl Directory {
             updates: Updates::default(),
             claims: Claims::restored(state.flaps.clone()),
             clock: Clock::default(),
+            counts: Counts::default(),
             now: Instant(0),
             wall_us: 0,
             out: Vec::new(),

@@ -124,11 +124,13 @@ impl Sessions {
 impl Directory {
     pub(super) fn connected(&mut self, session: SessionId, address: Option<SocketAddr>) {
         self.sessions.open(session, self.now, address);
+        self.counts.sessions_opened += 1;
     }
 
     pub(super) fn message(&mut self, session: SessionId, message: NveToNva) {
         let Some(s) = self.sessions.get_mut(&session) else { return };
         s.heard = self.now;
+        self.counts.messages += 1;
         let (nve, waits) = (s.nve.clone(), s.pending.is_some());
         self.refuse_clones_of(session);
         match (message, nve) {
@@ -187,6 +189,7 @@ impl Directory {
     }
 
     pub(super) fn error(&mut self, session: SessionId, text: String) {
+        self.counts.messages_refused += 1;
         let who = self.name_of(session);
         self.log(Level::Warn, format!("refused a message of {who}: {text}"));
         self.send(session, NvaToNve::Error { text });
@@ -306,6 +309,7 @@ impl Directory {
     pub(super) fn disconnected(&mut self, session: SessionId) {
         let knew_below = self.knows_below(session);
         let Some(s) = self.sessions.remove(&session) else { return };
+        self.counts.sessions_closed += 1;
         for vni in s.subscribed.keys() {
             if let Some(vn) = self.vns.get_mut(*vni) {
                 vn.subscribers.remove(&session);

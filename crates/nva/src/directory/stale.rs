@@ -31,7 +31,7 @@ impl Directory {
     /// An NVE says that a VM left it: the others of the VN hear of it, if it is the VM's to say (R39).
     pub(super) fn departed(&mut self, session: SessionId, nve: &NveId, key: VmKey, version: Version) {
         let Some(r) = self.records.get(&key) else { return };
-        let owner = r.location.as_ref().is_some_and(|l| l.nve == *nve) && version <= r.version;
+        let owner = r.is_at(nve) && version <= r.version;
         let former = self.claims.former(key).is_some_and(|(n, v)| n == nve && version <= *v);
         if !owner && !former {
             // After a start the NVA does not know who had what before; everybody gets a snapshot anyhow.
@@ -80,7 +80,7 @@ impl Directory {
     /// The NVE that a VM may have left, and the version by which it had it.
     fn who_had(&self, name: &str, nve: Option<&NveId>) -> Result<(NveId, VmKey, Version), Refusal> {
         let r = self.vm_named(name)?;
-        let owner = r.location.as_ref().map(|l| &l.nve);
+        let owner = r.active_nve();
         match (owner, nve, self.claims.former(r.key)) {
             (None, None, _) => Err(Refusal::DepartsFromNowhere { vm: name.into() }),
             (Some(owner), None, _) => Ok((owner.clone(), r.key, r.version)),

@@ -56,6 +56,11 @@ impl Updates {
         self.fanouts.is_empty() && self.awaited.is_empty()
     }
 
+    /// Updates that are not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.awaited.len()
+    }
+
     /// A change of the VM waits for the old NVE.
     pub fn hold(&mut self, key: VmKey, fanout: Fanout) {
         self.fanouts.insert(key, fanout);

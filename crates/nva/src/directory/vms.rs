@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use godwit_model::{Allowed, BindingState, Location, NveId, Version, VmKey, VmRecord, check_name};
+use godwit_model::{Allowed, Location, NveId, Version, VmKey, VmRecord, check_name};
 use godwit_wire::Mac;
 
 use super::{Directory, Level, Refusal, Write};
@@ -58,9 +58,8 @@ impl Directory {
         self.put_vm(record.clone());
         self.publish(key, None);
         self.follow_gateway(key.vni, gateway);
-        let places = [old.and_then(|r| r.location), record.location.clone()];
-        for nve in places.into_iter().flatten().map(|l| l.nve) {
-            self.sync_foreign_member(&nve, key.vni);
+        for b in old.iter().chain([&record]).flat_map(|r| r.bindings.iter()) {
+            self.sync_foreign_member(&b.location.nve, key.vni);
         }
         Ok(record)
     }
@@ -127,8 +126,7 @@ impl Directory {
             key,
             ipv4: sorted(def.ipv4.clone()),
             ipv6,
-            state: if location.is_some() { BindingState::Active } else { BindingState::Detached },
-            location,
+            bindings: location.into(),
             version: old.map_or(Version::ZERO, |r| r.version),
             // What the VM said itself stays, unless the operator knows better or did so before.
             router: def.router || old.is_some_and(|r| r.router && !r.router_pinned),
@@ -158,8 +156,8 @@ impl Directory {
         if let Some((id, ..)) = self.intent(&record) {
             return Err(Refusal::VmMoving { vm: name.into(), id });
         }
-        let place = record.location.as_ref().map(|l| l.nve.clone());
-        if let Some(nve) = place.clone().filter(|n| !record.pinned && self.session_of(n).is_some()) {
+        let place = record.active_nve().cloned();
+        if let Some(nve) = place.filter(|n| !record.pinned && self.session_of(n).is_some()) {
             return Err(Refusal::VmActive { vm: name.into(), nve });
         }
         let version = self.next_version();
@@ -171,8 +169,8 @@ impl Directory {
         self.log(Level::Info, format!("VM {name} ({}) is deleted, version {version}", record.key));
         self.publish(record.key, None);
         self.follow_gateway(record.key.vni, gateway);
-        if let Some(nve) = place {
-            self.sync_foreign_member(&nve, record.key.vni);
+        for b in record.bindings.iter() {
+            self.sync_foreign_member(&b.location.nve, record.key.vni);
         }
         Ok(record)
     }
@@ -205,7 +203,7 @@ fn placed(
     old: Option<&VmRecord>,
     pin: Option<Location>,
 ) -> Result<Option<Location>, Refusal> {
-    let here = old.and_then(|r| r.location.clone());
+    let here = old.and_then(|r| r.active().cloned());
     let claimed = old.is_some_and(|r| !r.pinned);
     match (pin, here) {
         (Some(pin), Some(here)) if claimed && pin.nve != here.nve => {

@@ -1,4 +1,7 @@
 //! The one task that owns the directory and the store.
+//!
+//! It takes what has gathered into a batch, hands the batch's writes to the store, and goes on with the next batch
+//! while they are committed. What a batch led to leaves when its own commit and all earlier ones are durable, in order.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,21 +9,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use godwit_api::tonic::Status;
 use godwit_api::{SessionDown, SessionUp, v1};
-use godwit_model::{MoveId, NveId};
+use godwit_model::{MoveId, MoveRecord, NveId};
 use godwit_wire::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::handle::{Finish, Handle, Job, Opened, Outgoing, QUEUE, status};
-use crate::directory::{
-    Answered, Directory, Input, Level, Output, Peer, Refusal, Reply, Request, SessionId, Write,
-};
-use crate::store::{Store, StoreError};
+use super::batch::{Batch, Effect};
+use super::counts::Meter;
+use super::handle::{Handle, Job, Opened, Outgoing, QUEUE, status};
+use crate::directory::{Answered, Directory, Input, Level, Peer, Refusal, Reply, Request, SessionId};
+use crate::store::{Pending, Store, StoreError};
 
 /// Messages that may wait for one NVE; more end its session, and it begins anew with a snapshot.
 const OUTBOX: usize = 8192;
-/// Jobs taken into one transaction, beside questions.
-const BATCH: usize = 256;
-/// Interval of the directory's ticks.
+/// Interval of the directory's ticks. They stand still while the batch has no room: the directory forgives silence
+/// that is this process's own.
 const TICK: Duration = Duration::from_millis(10);
 
 struct Connection {
@@ -34,24 +36,40 @@ struct Asked {
     reply: oneshot::Sender<Result<v1::AdminResponse, Status>>,
 }
 
+/// What leaves when a commit is durable.
+#[derive(Default)]
+struct Sealed {
+    effects: Vec<Effect>,
+    /// Moves that are watched, as they are with this commit.
+    moved: Vec<MoveRecord>,
+}
+
+/// A batch that is being committed.
+struct Committing {
+    commit: Pending<()>,
+    sealed: Sealed,
+}
+
 /// The task's state.
 pub(super) struct Actor {
     jobs: mpsc::Receiver<Job>,
     directory: Directory,
-    store: Box<dyn Store + Send>,
+    store: Box<dyn Store>,
     connections: HashMap<SessionId, Connection>,
     next_session: u64,
     asked: HashMap<u64, Asked>,
     next_order: u64,
     watchers: HashMap<MoveId, watch::Sender<v1::MoveRecord>>,
-    /// What the current batch led to, let out when it is durable.
-    outputs: Vec<Output>,
-    finishes: Vec<Finish>,
+    /// Takes what comes.
+    filling: Batch,
+    /// One at a time.
+    committing: Option<Committing>,
+    meter: Meter,
     started: std::time::Instant,
 }
 
 impl Actor {
-    pub fn new(directory: Directory, store: Box<dyn Store + Send>) -> (Handle, Actor) {
+    pub fn new(directory: Directory, store: Box<dyn Store>) -> (Handle, Actor) {
         let (tx, jobs) = mpsc::channel(QUEUE);
         let actor = Actor {
             jobs,
@@ -62,8 +80,9 @@ impl Actor {
             asked: HashMap::new(),
             next_order: 1,
             watchers: HashMap::new(),
-            outputs: Vec::new(),
-            finishes: Vec::new(),
+            filling: Batch::default(),
+            committing: None,
+            meter: Meter::default(),
             started: std::time::Instant::now(),
         };
         (Handle::new(tx), actor)
@@ -73,38 +92,55 @@ impl Actor {
     pub async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Result<(), StoreError> {
         let mut next_tick = tokio::time::Instant::now() + TICK;
         loop {
+            let has_room = self.filling.has_room();
             tokio::select! {
                 biased;
-                _ = stopped.wait_for(|s| *s) => return Ok(()),
-                job = self.jobs.recv() => {
-                    let Some(job) = job else { return Ok(()) };
+                _ = stopped.wait_for(|s| *s) => break,
+                durable = until_durable(&mut self.committing) => {
+                    let durable = durable?;
+                    self.meter.durable();
+                    self.let_out(durable);
+                }
+                job = self.jobs.recv(), if has_room => {
+                    let Some(job) = job else { break };
                     self.batch(job);
                 }
-                () = tokio::time::sleep_until(next_tick) => {}
+                () = tokio::time::sleep_until(next_tick), if has_room => {}
             }
-            if tokio::time::Instant::now() >= next_tick {
-                self.step(Peer::Clock, Input::Tick);
-                self.asked.retain(|_, a| !a.reply.is_closed());
+            if self.filling.has_room() && tokio::time::Instant::now() >= next_tick {
+                self.tick();
                 next_tick = tokio::time::Instant::now() + TICK;
             }
-            self.flush()?;
+            self.commit();
         }
+        // What is being committed becomes durable, so it is said; what is not is not.
+        if self.committing.is_some() {
+            let durable = until_durable(&mut self.committing).await?;
+            self.let_out(durable);
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        self.step(Peer::Clock, Input::Tick);
+        self.asked.retain(|_, a| !a.reply.is_closed());
+        self.filling.give_back_turns();
     }
 
     /// Takes a job and those that wait behind it: first what changes something, then the questions (R67). Each
     /// kind keeps its order. A question that something overtakes is answered with what is newer.
     fn batch(&mut self, first: Job) {
-        let (mut questions, mut taken) = (Vec::new(), 0);
+        let mut questions = Vec::new();
         let mut next = Some(first);
         while let Some(job) = next {
-            if job.is_question() {
+            let is_question = job.is_question();
+            self.filling.count(is_question);
+            if is_question {
                 questions.push(job);
             } else {
                 self.take(job);
-                taken += 1;
             }
-            let more = taken < BATCH && taken + questions.len() < QUEUE;
-            next = if more { self.jobs.try_recv().ok() } else { None };
+            next = if self.filling.has_room() { self.jobs.try_recv().ok() } else { None };
         }
         for question in questions {
             self.take(question);
@@ -115,11 +151,11 @@ impl Actor {
         match job {
             Job::Open(address, reply) => self.open(address, reply),
             Job::Up(session, SessionUp::Message(message), turn) => {
-                drop(turn);
+                self.filling.hold(turn);
                 self.nve(session, Input::Message(message));
             }
             Job::Up(session, SessionUp::AdminReply { id, response }, turn) => {
-                drop(turn);
+                self.filling.hold(turn);
                 self.nve(session, Input::Other { error: None });
                 if self.asked.get(&id).is_some_and(|a| a.session == session)
                     && let Some(asked) = self.asked.remove(&id)
@@ -128,7 +164,7 @@ impl Actor {
                 }
             }
             Job::Bad(session, text, turn) => {
-                drop(turn);
+                self.filling.hold(turn);
                 self.nve(session, Input::Other { error: Some(text) });
             }
             Job::Gone(session) => {
@@ -137,25 +173,28 @@ impl Actor {
             }
             Job::Order(operator, order, reply) => {
                 let answer = self.handle(Peer::Operator(operator), Input::Order(order));
-                // The asker may have gone away meanwhile.
-                self.finishes.push(Box::new(move || drop(reply.send(answer))));
+                self.filling.answer(reply, answer);
             }
             Job::Look(look) => {
                 let finish = look(&self.directory, self.time().0);
-                self.finishes.push(finish);
+                self.filling.add(Effect::Answer(finish));
             }
             Job::Watch(id, reply) => {
-                let _ = reply.send(self.watch(id));
+                let answer = self.watch(id);
+                self.filling.answer(reply, answer);
             }
             Job::Ask(nve, request, reply) => self.ask(&nve, request, reply),
+            Job::Counters(reply) => {
+                let _ = reply.send(self.directory.counters().chain(self.meter.entries()).collect());
+            }
         }
     }
 
-    /// One step of the directory; its outputs wait for the end of the batch, as its answer must.
+    /// One step of the directory; its outputs wait until the batch is durable, as its answer must.
     fn handle(&mut self, peer: Peer, what: Input) -> Result<Answered, Refusal> {
         let (now, wall_us) = self.time();
         let Reply { answer, outputs } = self.directory.handle(Request { peer, what, now, wall_us });
-        self.outputs.extend(outputs);
+        self.filling.extend(outputs);
         answer
     }
 
@@ -205,14 +244,15 @@ impl Actor {
     ) {
         let session = match self.directory.session_for(nve) {
             Ok(session) => session,
-            Err(refusal) => return drop(reply.send(Err(status(&refusal)))),
+            Err(refusal) => return self.filling.answer(reply, Err(status(&refusal))),
         };
         let id = self.next_order;
         self.next_order += 1;
         self.asked.insert(id, Asked { session, reply });
-        self.deliver(session, SessionDown::AdminOrder { id, request });
+        self.filling.add(Effect::Say(session, SessionDown::AdminOrder { id, request }));
     }
 
+    /// A receiver that shows the move as this batch leaves it, once the batch is durable.
     fn watch(&mut self, id: MoveId) -> Result<watch::Receiver<v1::MoveRecord>, Status> {
         let record = self.directory.move_record(&id).map_err(|r| status(&r))?.clone();
         if let Some(tx) = self.watchers.get(&id) {
@@ -226,29 +266,36 @@ impl Actor {
         Ok(rx)
     }
 
-    /// Makes the batch durable, and only then lets it out (see [`Output`]).
-    fn flush(&mut self) -> Result<(), StoreError> {
-        let outputs = std::mem::take(&mut self.outputs);
-        let persists = outputs.iter().filter_map(|o| match o {
-            Output::Persist(w) => Some(w.clone()),
-            _ => None,
-        });
-        let writes: Vec<Write> = persists.collect();
-        self.store.commit(&writes)?;
-        for output in outputs {
-            match output {
-                Output::Persist(_) => {}
-                Output::Send { session, message } => self.deliver(session, message.into()),
-                Output::Close { session, reason } => self.close(session, reason),
-                Output::MoveChanged(id) => self.move_changed(&id),
-                Output::Log { level, text } => log(level, &text),
+    /// Closes the batch and has it committed, unless another one is. A batch without writes rests on what is durable,
+    /// and leaves at once.
+    fn commit(&mut self) {
+        while self.committing.is_none() && !self.filling.is_empty() {
+            let Batch { writes, effects, moved, .. } = std::mem::take(&mut self.filling);
+            let watched = moved.iter().filter(|id| self.watchers.contains_key(id));
+            let records = watched.filter_map(|id| self.directory.move_record(id).ok());
+            let sealed = Sealed { moved: records.cloned().collect(), effects };
+            if writes.is_empty() {
+                self.let_out(sealed);
+            } else {
+                self.meter.handed_over(writes.len());
+                self.committing = Some(Committing { commit: self.store.commit(writes), sealed });
             }
         }
-        // What overflowing sessions led to is not durable yet; it goes with the next batch.
-        for finish in std::mem::take(&mut self.finishes) {
-            finish();
+    }
+
+    /// What overflowing sessions lead to meanwhile is not durable yet; it is part of the next batch.
+    fn let_out(&mut self, sealed: Sealed) {
+        for record in sealed.moved {
+            self.move_changed(record);
         }
-        Ok(())
+        for effect in sealed.effects {
+            match effect {
+                Effect::Say(session, message) => self.deliver(session, message),
+                Effect::Close(session, reason) => self.close(session, reason),
+                Effect::Log(level, text) => log(level, &text),
+                Effect::Answer(answer) => answer(),
+            }
+        }
     }
 
     fn deliver(&mut self, session: SessionId, message: SessionDown) {
@@ -258,6 +305,7 @@ impl Actor {
             Err(mpsc::error::TrySendError::Closed(_)) => {} // Its reader says so in a moment.
             Err(mpsc::error::TrySendError::Full(_)) => {
                 tracing::warn!("{session} does not read: {OUTBOX} messages wait; it must begin anew");
+                self.meter.overflowed();
                 self.forget(session);
                 self.nve(session, Input::Disconnected);
             }
@@ -271,15 +319,23 @@ impl Actor {
         self.forget(session);
     }
 
-    fn move_changed(&mut self, id: &MoveId) {
-        let Some(tx) = self.watchers.get(id) else { return };
-        let Ok(record) = self.directory.move_record(id) else { return };
-        let is_final = record.phase.is_final();
-        tx.send_replace(record.clone().into());
+    fn move_changed(&mut self, record: MoveRecord) {
+        let Some(tx) = self.watchers.get(&record.id) else { return };
+        let (id, is_final) = (record.id.clone(), record.phase.is_final());
+        tx.send_replace(record.into());
         if is_final || tx.is_closed() {
-            self.watchers.remove(id);
+            self.watchers.remove(&id);
         }
     }
+}
+
+/// What leaves when the batch that is being committed is durable; without one it waits for ever.
+async fn until_durable(committing: &mut Option<Committing>) -> Result<Sealed, StoreError> {
+    let Some(Committing { commit, sealed }) = committing else { return std::future::pending().await };
+    commit.await?;
+    let sealed = std::mem::take(sealed);
+    *committing = None;
+    Ok(sealed)
 }
 
 fn log(level: Level, text: &str) {
@@ -287,6 +343,7 @@ fn log(level: Level, text: &str) {
         Level::Debug => tracing::debug!("{text}"),
         Level::Info => tracing::info!("{text}"),
         Level::Warn => tracing::warn!("{text}"),
+        Level::Alarm => tracing::error!("{text}"),
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use godwit_api::tonic::Status;
 use godwit_api::{SessionUp, v1};
+use godwit_counters::Entry;
 use godwit_model::message::NveToNva;
 use godwit_model::{MoveId, NveId};
 use godwit_wire::Instant;
@@ -13,7 +14,8 @@ use crate::directory::{Answered, Directory, Operator, Order, OtherAnswer, Refusa
 
 /// Jobs that may wait for the actor; more make their senders wait.
 pub(super) const QUEUE: usize = 1024;
-/// Of these, one NVE's messages. However much it says, others wait for so many of them at most (R67).
+/// Of these, with what the actor has taken last, one NVE's messages. However much it says, others wait for so many of
+/// them at most (R67).
 pub(super) const SHARE: usize = 32;
 
 /// What goes to an NVE.
@@ -31,7 +33,8 @@ pub(super) struct Opened {
 pub(super) type Finish = Box<dyn FnOnce() + Send>;
 type Look = Box<dyn FnOnce(&Directory, Instant) -> Finish + Send>;
 
-/// A place in the queue out of an NVE's share; free again when the actor has taken what it was for.
+/// A place in the queue out of an NVE's share; free again when the actor has closed the batch that it was taken into,
+/// or at the next tick.
 pub(super) type Turn = OwnedSemaphorePermit;
 
 /// Something that the actor is to do.
@@ -52,6 +55,8 @@ pub(super) enum Job {
     Watch(MoveId, oneshot::Sender<Result<watch::Receiver<v1::MoveRecord>, Status>>),
     /// Relays an operator's request to an NVE.
     Ask(NveId, v1::AdminRequest, oneshot::Sender<Result<v1::AdminResponse, Status>>),
+    /// Reads the counters.
+    Counters(oneshot::Sender<Vec<Entry>>),
 }
 
 impl Job {
@@ -138,6 +143,12 @@ impl Handle {
     pub async fn ask(&self, nve: NveId, request: v1::AdminRequest) -> Result<v1::AdminResponse, Status> {
         let (tx, rx) = oneshot::channel();
         self.answered(Job::Ask(nve, request, tx), rx).await?
+    }
+
+    /// All counters of the NVA.
+    pub async fn counters(&self) -> Result<Vec<Entry>, Status> {
+        let (tx, rx) = oneshot::channel();
+        self.answered(Job::Counters(tx), rx).await
     }
 }
 

@@ -328,6 +328,13 @@ impl Operator for Operators {
         }
     }
 
+    async fn get_counters(&self, request: Request<v1::GetCounters>) -> Called<v1::CounterList> {
+        let all = request.into_inner().all;
+        let shown = self.handle.counters().await?.into_iter().filter(|e| all || e.value != 0);
+        let counters = shown.map(v1::Counter::from).collect();
+        Ok(Response::new(v1::CounterList { nve: String::new(), counters }))
+    }
+
     async fn get_status(&self, _: Request<v1::NvaStatusRequest>) -> Called<v1::NvaStatus> {
         let s = self.handle.look(|d, _| Ok(d.status())).await?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

@@ -61,6 +61,15 @@ pub enum StoreError {
         /// What the store said.
         why: String,
     },
+    /// There is no thread for the store.
+    #[error("cannot start the thread of the store: {0}; check the limit of processes")]
+    Thread(io::Error),
+    /// The store's thread is gone.
+    #[error("the thread that writes {file} has died; please report this with the log", file = file.display())]
+    Died {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 impl StoreError {

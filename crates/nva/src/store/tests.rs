@@ -1,19 +1,33 @@
 //! The store keeps what it was told, and says so when it cannot.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use godwit_model::{
-    Allowed, BindingState, Bound, BoundIp, HandoverCounts, Learning, LearningOf, Location, Locators,
-    MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Policy, Unplanned, Version,
+    Allowed, Bound, BoundIp, HandoverCounts, Learning, LearningOf, Location, Locators, MoveId, MoveMode,
+    MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version, VmKey,
     VmRecord, VnSettings, parse_rule,
 };
 use godwit_wire::policy::Verdict;
-use godwit_wire::{Dscp, Prefix};
+use godwit_wire::{Dscp, Mac, Prefix, Vni};
 use proptest::prelude::*;
 
 use super::*;
 use crate::directory::{NveRecord, StoredMove, VnRecord};
+
+/// Waits for what a store gives.
+fn wait<T>(pending: Pending<T>) -> Result<T, StoreError> {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(pending)
+}
+
+/// A store in `dir` with what it loaded.
+fn open(dir: &Path) -> Result<(RedbStore, State, u32), StoreError> {
+    let mut store = RedbStore::open(dir)?;
+    let Loaded { state, epoch } = wait(store.load())?;
+    Ok((store, state, epoch))
+}
 
 fn vm(n: u8, seq: u64) -> VmRecord {
     let here = n.is_multiple_of(2).then(|| Location {
@@ -27,8 +41,7 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         key: VmKey { vni: Vni::from_low24(100), mac: Mac([2, 0, 0, 0, 0, n]) },
         ipv4: vec![Ipv4Addr::new(10, 0, 0, n)],
         ipv6: vec![],
-        state: if here.is_some() { BindingState::Active } else { BindingState::Detached },
-        location: here,
+        bindings: here.into(),
         version: Version { epoch: 1, seq },
         router: seq.is_multiple_of(3),
         router_pinned: false,
@@ -161,7 +174,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let mut model = MemoryStore::default();
         for (starts, batch) in batches.iter().enumerate() {
-            let (mut store, state, epoch) = RedbStore::open(dir.path()).unwrap();
+            let (mut store, state, epoch) = open(dir.path()).unwrap();
             prop_assert_eq!(&State { epoch: 0, ..state }, &model.state);
             prop_assert_eq!(epoch as usize, starts + 1, "each start has its epoch");
             // The directory never gives a lower number than before.
@@ -172,8 +185,8 @@ proptest! {
                 _ => true,
             };
             let batch: Vec<Write> = batch.clone().into_iter().filter(&mut rises).collect();
-            store.commit(&batch).unwrap();
-            model.commit(&batch).unwrap();
+            wait(store.commit(batch.clone())).unwrap();
+            wait(model.commit(batch)).unwrap();
         }
     }
 }
@@ -181,8 +194,8 @@ proptest! {
 #[test]
 fn a_second_process_is_told_that_the_file_is_in_use() {
     let dir = tempfile::tempdir().unwrap();
-    let _first = RedbStore::open(dir.path()).unwrap();
-    let e = RedbStore::open(dir.path()).err().unwrap();
+    let _first = open(dir.path()).unwrap();
+    let e = open(dir.path()).err().unwrap();
     assert!(matches!(e, StoreError::InUse { .. }), "{e}");
     assert!(e.to_string().contains("another godwit-nva"), "{e}");
 }
@@ -191,7 +204,7 @@ fn a_second_process_is_told_that_the_file_is_in_use() {
 fn a_file_that_is_no_store_is_named_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(FILE), vec![0x5a; 9000]).unwrap();
-    let e = RedbStore::open(dir.path()).err().unwrap();
+    let e = open(dir.path()).err().unwrap();
     assert!(matches!(e, StoreError::Damaged { .. }), "{e}");
     let text = e.to_string();
     assert!(text.contains(FILE) && text.contains("backup"), "{text}");
@@ -202,14 +215,14 @@ fn a_file_that_is_no_store_is_named_with_a_remedy() {
 #[test]
 fn damage_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut store, ..) = RedbStore::open(dir.path()).unwrap();
+    let (mut store, ..) = open(dir.path()).unwrap();
     let writes: Vec<Write> = (0..50).map(|n| Write::PutVm(vm(n, 4))).collect();
-    store.commit(&writes).unwrap();
+    wait(store.commit(writes.clone())).unwrap();
     drop(store);
     let good = fs::read(dir.path().join(FILE)).unwrap();
     let expected: State = {
         let mut m = MemoryStore::default();
-        m.commit(&writes).unwrap();
+        wait(m.commit(writes)).unwrap();
         m.state
     };
     for cut in [1, 100, 4096, good.len() / 2, good.len() - 1] {
@@ -225,7 +238,7 @@ fn damage_is_noticed() {
 }
 
 fn same_or_error(dir: &Path, expected: &State) {
-    if let Ok((_, state, _)) = RedbStore::open(dir) {
+    if let Ok((_, state, _)) = open(dir) {
         assert_eq!(&state.vms, &expected.vms);
     }
 }
@@ -233,12 +246,11 @@ fn same_or_error(dir: &Path, expected: &State) {
 #[test]
 fn a_newer_format_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, ..) = RedbStore::open(dir.path()).unwrap();
-    let txn = store.begin_write().unwrap();
-    txn.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
-    txn.commit().unwrap();
-    drop(store);
-    let e = RedbStore::open(dir.path()).err().unwrap();
+    drop(open(dir.path()).unwrap());
+    let file = super::redb::File::open(dir.path()).unwrap();
+    file.set_format(super::redb::FORMAT + 1);
+    drop(file);
+    let e = open(dir.path()).err().unwrap();
     assert!(matches!(e, StoreError::Newer { .. }), "{e}");
 }
 
@@ -247,6 +259,26 @@ fn a_directory_that_cannot_be_made_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let e = RedbStore::open(&file).err().unwrap();
+    let e = open(&file).err().unwrap();
     assert!(matches!(e, StoreError::Directory { .. }), "{e}");
+}
+
+#[test]
+fn a_store_that_is_let_go_of_has_written_what_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, ..) = open(dir.path()).unwrap();
+    let commit = store.commit(vec![Write::PutVm(vm(1, 1))]);
+    // Nobody waits for the answer.
+    drop((store, commit));
+    let (_, state, _) = open(dir.path()).unwrap();
+    assert_eq!(state.vms.len(), 1);
+}
+
+#[test]
+fn r73_each_load_of_a_store_in_memory_is_an_incarnation() {
+    let mut store = MemoryStore::default();
+    for epoch in 1..4 {
+        let loaded = wait(store.load()).unwrap();
+        assert_eq!((loaded.state.epoch, loaded.epoch), (epoch - 1, epoch));
+    }
 }

@@ -1,7 +1,9 @@
 //! `godwit-nva` over real sockets: sessions, orders, crashes.
 
 mod client;
+mod counters;
 mod crash;
+mod crowd;
 mod operator;
 mod process;
 mod sessions;

@@ -1,5 +1,6 @@
 //! Orders of operators.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,8 +9,8 @@ use godwit_api::{SessionDown, v1};
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{Version, VmRecord};
 use godwit_nva::service::Service;
-use godwit_nva::store::{Store, StoreError};
-use godwit_nva::{Config, Directory, Write};
+use godwit_nva::store::{Loaded, Pending, Store, StoreError};
+use godwit_nva::{Config, Directory, State, Write};
 
 use crate::client::{Nve, define, definition, key, operator, serve};
 
@@ -110,11 +111,13 @@ async fn everything_defined_is_listed_and_can_be_deleted() {
 struct Failing(Arc<AtomicBool>);
 
 impl Store for Failing {
-    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        if self.0.load(Ordering::Relaxed) && !writes.is_empty() {
-            return Err(StoreError::Write { file: "disk".into(), why: "no space".into() });
-        }
-        Ok(())
+    fn load(&mut self) -> Pending<Loaded> {
+        Box::pin(ready(Ok(Loaded { state: State::default(), epoch: 1 })))
+    }
+
+    fn commit(&mut self, _: Vec<Write>) -> Pending<()> {
+        let refusal = StoreError::Write { file: "disk".into(), why: "no space".into() };
+        Box::pin(ready(if self.0.load(Ordering::Relaxed) { Err(refusal) } else { Ok(()) }))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use godwit_api::tonic::Code;
 use godwit_api::v1;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
-use godwit_model::{BindingState, MoveId, MoveStep, MoveStepKind, Version};
+use godwit_model::{MoveId, MoveStep, MoveStepKind, Version};
 use godwit_nva::Config;
 
 use crate::client::{Nve, PATIENCE, define, key, operator, serve};
@@ -44,7 +44,7 @@ async fn r49_a_hot_move_over_the_wire() {
             _ => None,
         };
         let seen = nve.until(moved).await.unwrap();
-        assert_eq!(seen.location, at_b.location);
+        assert_eq!(seen.bindings, at_b.bindings);
     }
     let mut phases = vec![];
     while let Some(record) = watch.message().await.unwrap() {
@@ -72,7 +72,7 @@ async fn r18_a_vm_is_visible_in_the_directory_within_100_ms_of_its_announcement(
             NvaToNve::Update { change: Change::Vm(r), .. } => (r.version == held.version).then(|| r.clone()),
             _ => None,
         };
-        assert_eq!(c.until(seen).await.unwrap().location, held.location);
+        assert_eq!(c.until(seen).await.unwrap().bindings, held.bindings);
         let shown = op.show_vm(v1::VmName { name: format!("vm{n}") }).await.unwrap().into_inner();
         assert_eq!(shown.location.unwrap().nve, "a");
         best = best.min(begin.elapsed());
@@ -168,6 +168,8 @@ async fn r70_an_nve_that_does_not_read_is_cut_off_and_harms_nobody() {
         }
     };
     tokio::time::timeout(3 * PATIENCE, cut_off).await.expect("it is never cut off");
+    let counted = op.get_counters(v1::GetCounters { all: false }).await.unwrap().into_inner().counters;
+    assert!(counted.iter().any(|c| c.name == "sessions_overflowed" && c.value == 1), "{counted:?}");
     let mut a = Nve::join(&nva.url, "a").await.unwrap();
     a.claim(1, Version::ZERO).await.unwrap();
 }
@@ -182,7 +184,7 @@ async fn r19_a_withdrawal_reaches_the_others() {
     let held = a.claim(1, Version::ZERO).await.unwrap();
     a.say(NveToNva::Withdraw { key: key(1), version: held.version }).await;
     let detached = |m: &NvaToNve| match m {
-        NvaToNve::Update { change: Change::Vm(r), .. } => (r.state == BindingState::Detached).then_some(()),
+        NvaToNve::Update { change: Change::Vm(r), .. } => (!r.is_active()).then_some(()),
         _ => None,
     };
     c.until(detached).await.unwrap();

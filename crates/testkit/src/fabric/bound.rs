@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use godwit_model::{BindingState, MAX_BOUND, Version, VmRecord};
+use godwit_model::{MAX_BOUND, Version, VmRecord};
 use godwit_tables::update::{PortIdx, SourceRule, SourceRules, Update, VmState};
 use godwit_wire::{Instant, Mac, Span};
 
@@ -95,7 +95,7 @@ impl World {
             return false;
         };
         let record = directory.vm(self.guests[holder].key);
-        let is_there = record.is_some_and(|r| r.state == BindingState::Active && r.moving.is_none());
+        let is_there = record.is_some_and(|r| r.is_active() && r.moving.is_none());
         let other = &self.guests[holder];
         let stays = other.script.is_none() && self.now.since(other.runs_since) > KNOWN;
         holder != vm && is_there && stays && self.now.since(since) > KNOWN
@@ -271,8 +271,7 @@ impl World {
             return false;
         }
         let Some(record) = self.nva.settled().and_then(|d| d.vm(guest.key)) else { return false };
-        let here = record.location.as_ref().is_some_and(|l| l.nve == names::nve(host));
-        here && !self.has_virtual(record)
+        record.is_at(&names::nve(host)) && !self.has_virtual(record)
     }
 
     fn has_virtual(&self, record: &VmRecord) -> bool {

@@ -39,7 +39,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use godwit_model::message::{Change, NvaToNve};
-use godwit_model::{BindingState, MoveId, NveId, Version, VmKey, VmRecord};
+use godwit_model::{MoveId, NveId, Version, VmKey, VmRecord};
 use godwit_tables::event::HandoverStats;
 use godwit_tables::update::{Key, VmState};
 use godwit_tables::vms::{Fib, State};
@@ -186,7 +186,7 @@ impl World {
         {
             self.words.holders.told(guest.vn, record);
         }
-        let place = record.location.as_ref().map(|l| &l.nve);
+        let place = record.active_nve();
         let places = self.known.places.entry(record.key).or_default();
         let said = places.entry(record.version).or_insert_with(|| place.cloned());
         if said.as_ref() != place {
@@ -254,8 +254,7 @@ impl World {
             return Some(format!("the directory has no {}", guest.key));
         };
         let runs_at = guest.at.map(|(host, _)| names::nve(host));
-        let has = record.location.as_ref().map(|l| l.nve.clone());
-        let right = record.state == BindingState::Active && has == runs_at && record.moving.is_none();
+        let right = runs_at.as_ref().is_some_and(|nve| record.is_at(nve)) && record.moving.is_none();
         (!right).then(|| format!("{} runs at {runs_at:?}, the directory has {record:?}", guest.key))
     }
 

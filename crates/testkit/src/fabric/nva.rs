@@ -1,8 +1,9 @@
 //! The NVA: the directory that runs in production, before a store that takes its time and dies with
 //! the process at the worst of moments.
 //!
-//! As in the service, requests that wait go into one transaction, nothing else is looked at while it
-//! is written, and what the directory wants said is said after that.
+//! As in the service, requests that wait go into one transaction, one is written at a time, and what the directory
+//! wants said is said after that. The service takes further requests meanwhile, which makes no difference to what it
+//! says (a test of its actor compares the two); here they wait.
 
 use std::collections::VecDeque;
 

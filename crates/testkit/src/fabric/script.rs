@@ -139,7 +139,7 @@ impl World {
     fn is_settled(&self, vm: usize) -> bool {
         let guest = &self.guests[vm];
         let record = self.nva.settled().and_then(|d| d.vm(guest.key));
-        let has = record.and_then(|r| r.location.as_ref()).map(|l| l.nve.clone());
+        let has = record.and_then(|r| r.active_nve().cloned());
         record.is_some_and(|r| r.moving.is_none()) && has == guest.at.map(|(host, _)| names::nve(host))
     }
 

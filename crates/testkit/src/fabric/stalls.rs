@@ -221,8 +221,8 @@ impl World {
             return false;
         }
         let record = self.nva.settled().and_then(|d| d.vm(guest.key));
-        let owner = record.and_then(|r| r.location.as_ref()).map(|l| l.nve.clone());
-        if owner.is_some_and(|nve| nve != names::nve(host)) {
+        let owner = record.and_then(|r| r.active_nve());
+        if owner.is_some_and(|nve| *nve != names::nve(host)) {
             return false;
         }
         let macs = || self.macs_of(vm).filter(|mac| *mac != names::VIRTUAL_MAC);

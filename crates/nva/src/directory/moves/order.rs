@@ -48,6 +48,7 @@ impl Directory {
             counts: Vec::new(),
         };
         self.moves.forget_timed_out(key);
+        self.counts.moves_ordered += 1;
         self.open_move(record);
         self.set_moving(key, Some(id.clone()));
         self.nva_step(&id, MoveStepKind::Ordered, String::new());
@@ -92,7 +93,7 @@ impl Directory {
     /// claim that comes late.
     pub(in crate::directory) fn late_move(&self, key: VmKey, to: &NveId) -> Option<MoveId> {
         let m = self.moves.timed_out(key)?;
-        let owner = self.records.get(&key)?.location.as_ref().map(|l| &l.nve);
+        let owner = self.records.get(&key)?.active_nve();
         let explains = m.timed_out() && m.record.to == *to && owner == Some(&m.record.from);
         explains.then(|| m.record.id.clone())
     }
@@ -109,9 +110,7 @@ impl Directory {
         let r = self.vm_named(vm)?;
         let target = self.nves.get(to).ok_or_else(|| Refusal::UnknownNve(to.to_string()))?;
         let vm = vm.to_owned();
-        let Some(owner) = r.location.as_ref().map(|l| l.nve.clone()) else {
-            return Err(Refusal::VmDetached { vm });
-        };
+        let Some(owner) = r.active_nve().cloned() else { return Err(Refusal::VmDetached { vm }) };
         if r.pinned {
             return Err(Refusal::VmPinned { vm, nve: owner });
         }

@@ -50,7 +50,11 @@ impl Directory {
         let (key, withdrawn) = (m.record.key, m.withdrawn);
         let parties = [m.record.to.clone(), m.record.from.clone()];
         self.moves.set_called_off(id, phase == MovePhase::Aborted && reason.starts_with(NO_CLAIM));
-        let what = if phase == MovePhase::Failed { MoveStepKind::Failed } else { MoveStepKind::Aborted };
+        let (what, count) = match phase {
+            MovePhase::Failed => (MoveStepKind::Failed, &mut self.counts.moves_failed),
+            _ => (MoveStepKind::Aborted, &mut self.counts.moves_aborted),
+        };
+        *count += 1;
         let detaches = withdrawn.is_some() && withdrawn == self.records.get(&key).map(|r| r.version);
         if detaches {
             note += &format!("; {} had withdrawn the VM, which is detached now", parties[1]);
@@ -95,6 +99,7 @@ impl Directory {
         m.awaiting.clear();
         let key = m.record.key;
         self.moves.set_done(id);
+        self.counts.moves_done += 1;
         // Until here the record names the move, so that an NVE which missed its order still reports.
         if self.records.get(&key).is_some_and(|r| r.moving.as_ref() == Some(id)) {
             self.set_moving(key, None);

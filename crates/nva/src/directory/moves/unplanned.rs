@@ -38,6 +38,7 @@ impl Directory {
     ) -> Option<MoveId> {
         let record = self.unplanned_record(key, from, to, asked, MovePhase::Preparing, Version::ZERO)?;
         let id = record.id.clone();
+        self.counts.moves_unplanned += 1;
         self.open_move(record);
         Some(id)
     }
@@ -55,9 +56,7 @@ impl Directory {
             matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
         let key = asked.key;
         let Some(r) = self.records.get(&key).filter(|r| contested && r.moving.is_none()) else { return };
-        let Some(from) = r.location.as_ref().map(|l| l.nve.clone()).filter(|from| from != nve) else {
-            return;
-        };
+        let Some(from) = r.active_nve().filter(|from| *from != nve).cloned() else { return };
         let version = r.version;
         let place = (key, nve.clone());
         let about = (self.stay(key), reason);

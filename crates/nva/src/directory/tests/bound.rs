@@ -146,7 +146,7 @@ fn check_answer(before: &[VmRecord], w: &World, op: &Op, answer: &Result<VmRecor
             let Some(ip) = ip else { return };
             assert!(r.mac_of(*ip).is_some(), "it has the address");
             let had = others().find(|o| o.mac_of(*ip).is_some());
-            if let Some(o) = had.filter(|o| o.location.is_some()) {
+            if let Some(o) = had.filter(|o| o.is_active()) {
                 // From somebody who runs, only what is virtual, by an announcement or with its MAC.
                 let with_mac = o.bound.macs.contains(&mac) && o.mac_of(*ip) == Some(mac);
                 assert!(r.allowed.shares_ip(*ip) && (*announced || with_mac), "{ip} taken from {}", o.name);

@@ -11,7 +11,7 @@ fn r18_a_free_vm_goes_to_the_first_who_claims_it() {
     let before = w.vm(1).version;
     let out = w.say(a, claim(1, Version::ZERO));
     let record = granted(&out, a).unwrap();
-    assert_eq!((owner(&record), record.state), (Some("a"), BindingState::Active));
+    assert_eq!((owner(&record), record.is_active()), (Some("a"), true));
     assert!(record.version > before);
     assert_eq!(w.durable.vms[&key(1)], record, "durable with the step that says so");
     assert_eq!(updated(&out, c), [record], "there is no old NVE to wait for");
@@ -154,7 +154,7 @@ fn r19_a_withdrawal_is_compare_and_delete() {
     assert_eq!(owner(w.vm(1)), Some("a"), "nor one of somebody else");
     let out = w.say(a, NveToNva::Withdraw { key: key(1), version: at_a.version });
     let record = w.vm(1).clone();
-    assert_eq!((record.state, owner(&record)), (BindingState::Detached, None));
+    assert_eq!((record.is_active(), owner(&record)), (false, None));
     assert!(record.version > at_a.version);
     assert_eq!(record.ipv4, definition(1).ipv4, "the addresses stay reserved");
     assert_eq!(updated(&out, b), [record]);
@@ -177,7 +177,7 @@ fn r45_a_withdrawal_during_a_move_waits_for_its_end() {
             assert_eq!(owner(w.vm(1)), Some("b"));
         } else {
             let out = w.abort_move(&MoveId("m".into())).unwrap().1;
-            assert_eq!(w.vm(1).state, BindingState::Detached, "now it counts");
+            assert!(!w.vm(1).is_active(), "now it counts");
             assert_eq!(updated(&out, c).len(), 1);
         }
     }

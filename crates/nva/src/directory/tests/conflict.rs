@@ -162,7 +162,7 @@ fn r22_five_ping_pongs_freeze_and_the_operator_clears() {
     let out = w.say(b, claim(1, base));
     assert!(granted(&out, b).unwrap().frozen);
     assert!(
-        out.iter().any(|o| matches!(o, Output::Log { level: Level::Warn, text } if text.contains("ALARM")))
+        out.iter().any(|o| matches!(o, Output::Log { level: Level::Alarm, text } if text.contains("ALARM")))
     );
     let base = w.vm(1).version;
     assert_eq!(denied(&w.say(a, claim(1, base)), a), Some(DenyReason::Frozen));

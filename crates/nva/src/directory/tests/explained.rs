@@ -50,7 +50,7 @@ fn r49_the_history_says_that_the_vm_was_gone_at_the_call_off() {
     abort(&mut w);
     let note = note(&w, "m", K::Aborted).unwrap();
     assert!(note.ends_with("; a had withdrawn the VM, which is detached now"), "{note}");
-    assert_eq!(w.vm(1).state, BindingState::Detached);
+    assert!(!w.vm(1).is_active());
 }
 
 #[test]

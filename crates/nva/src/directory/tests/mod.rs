@@ -6,6 +6,7 @@ mod bound;
 mod claims;
 mod clones;
 mod conflict;
+mod counts;
 mod door;
 mod explained;
 mod history;
@@ -25,9 +26,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    BindingState, ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, MoveId, MoveMode,
-    MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version, VmKey,
-    VmRecord, VnSettings,
+    ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, MoveId, MoveMode, MoveOrigin,
+    MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version, VmKey, VmRecord,
+    VnSettings,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -303,5 +304,5 @@ pub(super) fn updated(outputs: &[Output], to: SessionId) -> Vec<VmRecord> {
 }
 
 pub(super) fn owner(r: &VmRecord) -> Option<&str> {
-    r.location.as_ref().map(|l| l.nve.as_str())
+    r.active_nve().map(NveId::as_str)
 }

@@ -149,7 +149,7 @@ fn r60_a_foreign_nves_new_locator_reaches_everybody() {
     w.define_nve(&id("tor"), locators(98)).unwrap();
     define(&mut w, VmDefinition { pinned: Some(id("tor")), ..definition(1) }).unwrap();
     let (_, out) = w.define_nve(&id("tor"), locators(99)).unwrap();
-    assert_eq!(updated(&out, a)[0].location.as_ref().unwrap().locators, locators(99));
+    assert_eq!(updated(&out, a)[0].active().unwrap().locators, locators(99));
 }
 
 #[test]

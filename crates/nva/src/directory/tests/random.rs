@@ -99,7 +99,7 @@ impl Watcher {
         if r.version > newest.0 {
             *newest = (r.version, Some(r.clone()));
         } else if let Some(known) = newest.1.as_ref().filter(|k| k.version == r.version) {
-            assert_eq!((&known.location, known.state, &known.ipv4), (&r.location, r.state, &r.ipv4));
+            assert_eq!((&known.bindings, &known.ipv4), (&r.bindings, &r.ipv4));
         }
     }
 
@@ -118,7 +118,7 @@ impl Watcher {
         for r in now.vms.values() {
             let seen = self.newest.get(&r.key).map_or(Version::ZERO, |n| n.0);
             assert!(r.version >= seen, "{} fell from {seen} to {}", r.key, r.version);
-            assert_eq!(r.location.is_some(), r.state == BindingState::Active);
+            assert_eq!(r.is_active(), r.bindings.iter().count() == 1);
             self.record(r);
         }
     }
@@ -128,7 +128,7 @@ impl Watcher {
 fn consistent(w: &World) {
     let d = &w.d;
     for (id, n) in &d.nves {
-        let here = d.records.values().filter(|r| r.location.as_ref().is_some_and(|l| l.nve == *id));
+        let here = d.records.values().filter(|r| r.bindings.at(id).is_some());
         let here: BTreeSet<VmKey> = here.map(|r| r.key).collect();
         assert_eq!(n.vms, here, "VMs of {id}");
         if let Some(s) = n.session {

@@ -43,7 +43,7 @@ fn r33_nothing_is_heard_before_hello() {
     let s = w.connect();
     let out = w.say(s, claim(1, Version::ZERO));
     assert_eq!(errors(&out, s), 1);
-    assert_eq!(w.vm(1).state, BindingState::Detached);
+    assert!(!w.vm(1).is_active());
     let out = w.nve(s, Input::Other { error: Some("kind: is not set".into()) });
     assert_eq!(errors(&out, s), 1, "and the session stays");
     assert_eq!(closed(&out), []);

@@ -1,5 +1,9 @@
 //! What waits for the actor, and in which order it is taken.
 
+mod commits;
+mod held;
+mod interleaved;
+
 use std::sync::Arc;
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
@@ -73,7 +77,7 @@ fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
     ] {
         actor.nve(session, Input::Message(message));
     }
-    actor.outputs.clear();
+    actor.filling = Batch::default();
     (handle, actor, session, VmKey { vni, mac })
 }
 
@@ -110,10 +114,11 @@ async fn r67_a_claim_goes_before_the_queries_of_its_own_nve() {
     actor.batch(first);
 
     let said: Vec<NvaToNve> = actor
-        .outputs
+        .filling
+        .effects
         .iter()
-        .filter_map(|o| match o {
-            Output::Send { message, .. } => Some(message.clone()),
+        .filter_map(|e| match e {
+            Effect::Say(_, SessionDown::Message(message)) => Some(message.clone()),
             _ => None,
         })
         .collect();
@@ -126,7 +131,7 @@ async fn r67_a_claim_goes_before_the_queries_of_its_own_nve() {
         })
         .collect();
     let detached = actor.directory.vm(key).unwrap();
-    assert!(detached.location.is_none(), "the withdrawal came after the claim that it is about");
+    assert!(!detached.is_active(), "the withdrawal came after the claim that it is about");
     let newest: Vec<(u64, Version)> = (1..=21).map(|seq| (seq, detached.version)).collect();
     assert_eq!(answers, newest, "in their order, with what is newest");
 }

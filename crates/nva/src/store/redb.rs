@@ -1,23 +1,22 @@
-//! What the directory must not lose, on disk: one redb file.
+//! The store of `godwit-nva`: one redb file, and a thread of its own that reads and writes it.
 //!
-//! Every batch of writes is one transaction that is on the disk when [`Store::commit`] returns. Values
-//! are the protobuf records of `godwit-api`, so that a newer version can read what an older wrote.
+//! Every commit is one transaction that is on the disk when it ends. Values are the protobuf records of `godwit-api`,
+//! so that a newer version can read what an older wrote.
 
-mod codec;
-mod error;
-
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::{fs, thread};
 
 use godwit_model::{MoveId, NveId, VmKey};
 use godwit_wire::{Mac, Vni};
 use redb::{Database, Durability, ReadableTable, TableDefinition};
+use tokio::sync::oneshot;
 
+use super::{Loaded, Pending, Store, StoreError, codec};
 use crate::directory::{State, Write};
-pub use error::StoreError;
 
 /// Number of the layout below; a file with a higher one is of a newer version.
-const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 2;
 
 /// The file's name in the data directory.
 pub const FILE: &str = "directory.redb";
@@ -33,42 +32,95 @@ const FLAPS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("flaps");
 const NVES: TableDefinition<&str, Bytes> = TableDefinition::new("nves");
 const MOVES: TableDefinition<&str, Bytes> = TableDefinition::new("moves");
 
-/// Where the service keeps the directory's state.
-pub trait Store {
-    /// Makes all of `writes` durable, or none of them.
+/// Requests that may wait for the thread: one call at a time needs no more.
+const REQUESTS: usize = 1;
+
+/// Something that the thread is to do, and where the result goes.
+enum Request {
+    Load(oneshot::Sender<Result<Loaded, StoreError>>),
+    Commit(Vec<Write>, oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// The way to the thread that has the file. Dropped, it waits until the thread has finished what it was given and
+/// has closed the file.
+pub struct RedbStore {
+    path: PathBuf,
+    /// `None` tells the thread to end.
+    requests: Option<mpsc::SyncSender<Request>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl RedbStore {
+    /// Opens the file in `dir`, made where it is missing, and starts its thread.
     ///
     /// # Errors
-    /// Where the disk refuses. The directory is ahead of the store then and must not go on.
-    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError>;
-}
+    /// Where the directory cannot be made, another process has the file, it is damaged, or there is no thread to be
+    /// had.
+    pub fn open(dir: &Path) -> Result<RedbStore, StoreError> {
+        let file = File::open(dir)?;
+        let path = file.path.clone();
+        let (requests, waiting) = mpsc::sync_channel(REQUESTS);
+        let thread = thread::Builder::new()
+            .name("store".into())
+            .spawn(move || serve(&file, &waiting))
+            .map_err(StoreError::Thread)?;
+        Ok(RedbStore { path, requests: Some(requests), thread: Some(thread) })
+    }
 
-/// A store in memory, for tests.
-#[derive(Default)]
-pub struct MemoryStore {
-    /// What was committed.
-    pub state: State,
-}
-
-impl Store for MemoryStore {
-    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        writes.iter().for_each(|w| self.state.apply(w));
-        Ok(())
+    /// Asks the thread; what it says is the result.
+    fn ask<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
+    ) -> Pending<T> {
+        let (reply, answer) = oneshot::channel();
+        if let Some(requests) = &self.requests {
+            // There is room. Where the thread is gone, there is no answer either.
+            let _ = requests.try_send(request(reply));
+        }
+        let file = self.path.clone();
+        Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Died { file })) })
     }
 }
 
-/// The store of `godwit-nva`.
-pub struct RedbStore {
+impl Store for RedbStore {
+    fn load(&mut self) -> Pending<Loaded> {
+        self.ask(Request::Load)
+    }
+
+    fn commit(&mut self, writes: Vec<Write>) -> Pending<()> {
+        self.ask(|reply| Request::Commit(writes, reply))
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // Where it died, whoever asked it has been told.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread: one request after the other, until nobody can ask any more.
+fn serve(file: &File, requests: &mpsc::Receiver<Request>) {
+    while let Ok(request) = requests.recv() {
+        match request {
+            Request::Load(reply) => drop(reply.send(file.begin())),
+            Request::Commit(writes, reply) => drop(reply.send(file.commit(&writes))),
+        }
+    }
+}
+
+/// The open file.
+pub(super) struct File {
     db: Database,
     path: PathBuf,
 }
 
-impl RedbStore {
-    /// Opens the store in `dir`, made where it is missing, and begins a new incarnation: the state as it
-    /// was left, and an epoch above the last one that is durable already (R73).
-    ///
-    /// # Errors
-    /// Where the directory cannot be made, another process has the file, or it is damaged or newer.
-    pub fn open(dir: &Path) -> Result<(RedbStore, State, u32), StoreError> {
+impl File {
+    /// Opens the file in `dir`, made where it is missing.
+    pub fn open(dir: &Path) -> Result<File, StoreError> {
         let unusable = |why| StoreError::Directory { dir: dir.into(), why };
         fs::create_dir_all(dir).map_err(unusable)?;
         let path = dir.join(FILE);
@@ -77,13 +129,11 @@ impl RedbStore {
         builder.set_check_integrity_on_open(true);
         let db = builder.create(&path).map_err(|e| StoreError::open(&path, e))?;
         sync_directory(dir).map_err(unusable)?;
-        let mut store = RedbStore { db, path };
-        let (state, epoch) = store.begin()?;
-        Ok((store, state, epoch))
+        Ok(File { db, path })
     }
 
     /// Makes the tables, raises the epoch, and reads everything.
-    fn begin(&mut self) -> Result<(State, u32), StoreError> {
+    fn begin(&self) -> Result<Loaded, StoreError> {
         let txn = self.begin_write()?;
         let mut state = State::default();
         {
@@ -109,7 +159,7 @@ impl RedbStore {
         self.load(&txn, &mut state)?;
         txn.commit().map_err(|e| self.broken(e))?;
         let epoch = state.epoch + 1;
-        Ok((state, epoch))
+        Ok(Loaded { state, epoch })
     }
 
     fn load(&self, txn: &redb::WriteTransaction, state: &mut State) -> Result<(), StoreError> {
@@ -146,10 +196,23 @@ impl RedbStore {
         Ok(())
     }
 
+    fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
+        let txn = self.begin_write()?;
+        put(&txn, writes).map_err(|e| self.failed(e))?;
+        txn.commit().map_err(|e| self.failed(e))
+    }
+
     fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
         let mut txn = self.db.begin_write().map_err(|e| self.failed(e))?;
         txn.set_durability(Durability::Immediate).map_err(|e| self.failed(e))?;
         Ok(txn)
+    }
+
+    #[cfg(test)]
+    pub fn set_format(&self, format: u64) {
+        let txn = self.begin_write().unwrap();
+        txn.open_table(META).unwrap().insert("format", format).unwrap();
+        txn.commit().unwrap();
     }
 
     fn broken(&self, why: impl ToString) -> StoreError {
@@ -158,17 +221,6 @@ impl RedbStore {
 
     fn failed(&self, why: impl ToString) -> StoreError {
         StoreError::Write { file: self.path.clone(), why: why.to_string() }
-    }
-}
-
-impl Store for RedbStore {
-    fn commit(&mut self, writes: &[Write]) -> Result<(), StoreError> {
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let txn = self.begin_write()?;
-        put(&txn, writes).map_err(|e| self.failed(e))?;
-        txn.commit().map_err(|e| self.failed(e))
     }
 }
 
@@ -213,6 +265,3 @@ fn vm_key(key: VmKey) -> (u32, u64) {
 fn sync_directory(dir: &Path) -> std::io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
-
-#[cfg(test)]
-mod tests;
