@@ -137,10 +137,10 @@ install_quietly() {
     fi
 }
 
-# Builds the four programs; cargo shows how far it is.
+# Builds the programs, and the library that plays captures; cargo shows how far it is.
 build_release() {
     need_space 3
     say "building (the first time takes some minutes)"
-    (cd "$GODWIT_ROOT" && cargo build --release -p godwit -p godwit-nva -p godwit-ctl -p godwit-lab -p godwit-replay) ||
+    (cd "$GODWIT_ROOT" && cargo build --release -p godwit -p godwit-nva -p godwit-ctl -p godwit-lab -p godwit-bench) ||
         die "the build failed: see above"
 }

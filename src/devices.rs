@@ -8,7 +8,7 @@ use anyhow::bail;
 use godwit_dpdk::{Port, VhostSocket};
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::Mac;
-use godwit_worker::takes::{SharedTakes, SharedUse};
+use godwit_worker::offloads::{SharedReceiveOffloads, SharedUse};
 
 use crate::bonds::Legs;
 use crate::kernel;
@@ -36,8 +36,8 @@ pub struct Device {
     pub mtu: u16,
     /// For each transmit queue of a guest's port but the first: the guest receives by it.
     pub in_use: Vec<SharedUse>,
-    /// What the guest behind it takes unfinished, or the uplink's card; `None` where there is neither.
-    pub takes: Option<SharedTakes>,
+    /// Receiver offload capabilities of the guest behind it, or of the uplink's card; `None` where there is neither.
+    pub receive_offloads: Option<SharedReceiveOffloads>,
     /// What the card computes, for the operator; empty where nothing was asked of it.
     pub offloads: String,
     /// The device itself.
@@ -89,7 +89,7 @@ pub struct Devices {
     /// Names that are being added or removed, with the arguments of their devices.
     busy: Vec<(String, String)>,
     /// A receive queue is on its way between workers.
-    passing: bool,
+    handing_over: bool,
 }
 
 impl Devices {
@@ -172,17 +172,17 @@ impl Devices {
     ///
     /// # Errors
     /// Another queue is on its way.
-    pub fn begin_pass(&mut self) -> anyhow::Result<()> {
-        if self.passing {
+    pub fn begin_handover(&mut self) -> anyhow::Result<()> {
+        if self.handing_over {
             bail!("another receive queue is changing workers right now; try again");
         }
-        self.passing = true;
+        self.handing_over = true;
         Ok(())
     }
 
     /// Gives it free.
-    pub fn end_pass(&mut self) {
-        self.passing = false;
+    pub fn end_handover(&mut self) {
+        self.handing_over = false;
     }
 }
 

@@ -37,7 +37,7 @@ pub enum Proof {
 
 /// Who computes the checksums, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum ChecksumOffload {
     /// The card, as it was seen to.
     Proved,
     /// The card, unproved, by order.
@@ -50,35 +50,37 @@ pub enum Verdict {
     Unproved(Proof),
 }
 
-impl Verdict {
+impl ChecksumOffload {
     /// The card computes them.
     pub fn by_card(&self) -> bool {
-        matches!(self, Verdict::Proved | Verdict::Ordered)
+        matches!(self, ChecksumOffload::Proved | ChecksumOffload::Ordered)
     }
 
     /// Tells the operator; a card that promises what it does not do is worth a warning.
     pub fn log(&self, port: &str) {
         match self {
-            Verdict::Unproved(Proof::Wrong | Proof::Missing) => tracing::warn!(port = %port, "{self}"),
+            ChecksumOffload::Unproved(Proof::Wrong | Proof::Missing) => {
+                tracing::warn!(port = %port, "{self}")
+            }
             _ => tracing::info!(port = %port, "{self}"),
         }
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for ChecksumOffload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Verdict::Proved => "outer UDP checksums: by the card, which was tested",
-            Verdict::Ordered => "outer UDP checksums: by the card, untested, as configured",
-            Verdict::Off => "outer UDP checksums: in software, as configured",
-            Verdict::Unreported => "outer UDP checksums: in software, the card offers none",
-            Verdict::Unproved(Proof::Wrong) => {
+            ChecksumOffload::Proved => "outer UDP checksums: by the card, which was tested",
+            ChecksumOffload::Ordered => "outer UDP checksums: by the card, untested, as configured",
+            ChecksumOffload::Off => "outer UDP checksums: in software, as configured",
+            ChecksumOffload::Unreported => "outer UDP checksums: in software, the card offers none",
+            ChecksumOffload::Unproved(Proof::Wrong) => {
                 "outer UDP checksums: in software, the card's were wrong in the test"
             }
-            Verdict::Unproved(Proof::Missing) => {
+            ChecksumOffload::Unproved(Proof::Missing) => {
                 "outer UDP checksums: in software, the card's test frames did not come back"
             }
-            Verdict::Unproved(_) => {
+            ChecksumOffload::Unproved(_) => {
                 "outer UDP checksums: in software, the driver has no loopback to test the card's in"
             }
         })
@@ -86,14 +88,18 @@ impl fmt::Display for Verdict {
 }
 
 /// What follows from the order, the card's word, and a test that is made only where it matters.
-fn judge<E>(asked: Offloads, reported: bool, test: impl FnOnce() -> Result<Proof, E>) -> Result<Verdict, E> {
+fn judge<E>(
+    asked: Offloads,
+    reported: bool,
+    test: impl FnOnce() -> Result<Proof, E>,
+) -> Result<ChecksumOffload, E> {
     Ok(match asked {
-        Offloads::Off => Verdict::Off,
-        _ if !reported => Verdict::Unreported,
-        Offloads::On => Verdict::Ordered,
+        Offloads::Off => ChecksumOffload::Off,
+        _ if !reported => ChecksumOffload::Unreported,
+        Offloads::On => ChecksumOffload::Ordered,
         Offloads::Auto => match test()? {
-            Proof::Right => Verdict::Proved,
-            other => Verdict::Unproved(other),
+            Proof::Right => ChecksumOffload::Proved,
+            other => ChecksumOffload::Unproved(other),
         },
     })
 }
@@ -102,7 +108,11 @@ fn judge<E>(asked: Offloads, reported: bool, test: impl FnOnce() -> Result<Proof
 ///
 /// # Errors
 /// What DPDK said.
-pub fn decide(asked: Offloads, port: &mut Port, pool: &Arc<Mempool>) -> Result<Verdict, godwit_dpdk::Error> {
+pub fn decide(
+    asked: Offloads,
+    port: &mut Port,
+    pool: &Arc<Mempool>,
+) -> Result<ChecksumOffload, godwit_dpdk::Error> {
     let info = port.dev_info()?;
     judge(asked, info.tx_checksums(), || {
         if !info.loops() {
@@ -294,22 +304,22 @@ mod tests {
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-    fn verdict(asked: Offloads, reported: bool, proof: Option<Proof>) -> Verdict {
+    fn verdict(asked: Offloads, reported: bool, proof: Option<Proof>) -> ChecksumOffload {
         judge(asked, reported, || proof.ok_or("no test was due")).unwrap()
     }
 
     #[test]
     fn r5_auto_uses_what_was_proved_and_nothing_else() {
-        assert_eq!(verdict(Offloads::Auto, true, Some(Proof::Right)), Verdict::Proved);
+        assert_eq!(verdict(Offloads::Auto, true, Some(Proof::Right)), ChecksumOffload::Proved);
         for proof in [Proof::Wrong, Proof::Missing, Proof::NoLoop] {
             let v = verdict(Offloads::Auto, true, Some(proof));
-            assert!(v == Verdict::Unproved(proof) && !v.by_card());
+            assert!(v == ChecksumOffload::Unproved(proof) && !v.by_card());
         }
         // No test where nothing hangs on it.
-        assert_eq!(verdict(Offloads::Auto, false, None), Verdict::Unreported);
-        assert_eq!(verdict(Offloads::On, false, None), Verdict::Unreported);
-        assert_eq!(verdict(Offloads::On, true, None), Verdict::Ordered);
-        assert_eq!(verdict(Offloads::Off, true, None), Verdict::Off);
+        assert_eq!(verdict(Offloads::Auto, false, None), ChecksumOffload::Unreported);
+        assert_eq!(verdict(Offloads::On, false, None), ChecksumOffload::Unreported);
+        assert_eq!(verdict(Offloads::On, true, None), ChecksumOffload::Ordered);
+        assert_eq!(verdict(Offloads::Off, true, None), ChecksumOffload::Off);
     }
 
     #[test]

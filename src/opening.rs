@@ -7,7 +7,7 @@ use godwit_dpdk::{Mempool, Port, PortConfig as DeviceConfig, RxQueue, TxQueue};
 use godwit_wire::Mac;
 
 use crate::config::{BondConfig, Offloads};
-use crate::offloads::{self, Verdict};
+use crate::offloads::{self, ChecksumOffload};
 
 /// The driver of ports whose guest decides which queues are in use.
 pub const VHOST: &str = "net_vhost";
@@ -45,7 +45,7 @@ pub struct Opened {
     /// What the guest behind it takes unfinished can be asked for.
     pub guest_offloads: bool,
     /// Who computes outer UDP checksums, where they are wanted of it.
-    pub checksums: Option<Verdict>,
+    pub checksums: Option<ChecksumOffload>,
 }
 
 impl Opened {
@@ -71,7 +71,7 @@ fn start(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opened, 
         None => None,
     };
     let config = DeviceConfig {
-        tx_checksums: checksums.as_ref().is_some_and(Verdict::by_card),
+        tx_checksums: checksums.as_ref().is_some_and(ChecksumOffload::by_card),
         rx_queues,
         tx_queues,
         mtu: (wanted.mtu != 0).then_some(wanted.mtu),

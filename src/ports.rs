@@ -11,21 +11,21 @@ use anyhow::{Context, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 use godwit_control::{Input, PortSpec, WorkerSet};
 use godwit_dpdk::{Port, RxQueue, TxQueue};
-use godwit_pipeline::packet::Takes;
+use godwit_pipeline::packet::ReceiveOffloads;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::Mac;
 use godwit_worker::command::{Command, Reply, TxPath};
+use godwit_worker::offloads::{SharedReceiveOffloads, SharedUse};
 use godwit_worker::outbox::OUTBOX;
-use godwit_worker::takes::{SharedTakes, SharedUse};
 
 use crate::bonds::Legs;
 use crate::config::{Activation, PortConfig};
 use crate::devices::{Device, is_pci, queue_of};
-use crate::offloads::Verdict;
+use crate::offloads::ChecksumOffload;
 use crate::opening::{Opened, VHOST, Wanted, open};
 use crate::placement::{self, Queue};
 use crate::switch::{Shared, Switch};
-use crate::{kernel, numa, statics};
+use crate::{kernel, numa, static_config};
 
 /// Frames that other workers may leave for a port between two iterations of the one that sends them.
 const RELAY: usize = 4096;
@@ -46,26 +46,26 @@ pub fn attach(
     })?;
     let placed = place(switch, wanted, number, &port, rx.len() as u16)?;
     warn_of_distance(switch, wanted, &port, &placed);
-    let by_card = checksums.as_ref().is_some_and(Verdict::by_card);
-    let takes = (guest_offloads || by_card).then(SharedTakes::default);
-    if let Some(takes) = takes.as_ref().filter(|_| by_card) {
-        takes.set(Takes { checksum: true, ..Takes::NOTHING });
+    let by_card = checksums.as_ref().is_some_and(ChecksumOffload::by_card);
+    let offloads = (guest_offloads || by_card).then(SharedReceiveOffloads::default);
+    if let Some(offloads) = offloads.as_ref().filter(|_| by_card) {
+        offloads.set(ReceiveOffloads { checksum: true, ..ReceiveOffloads::NOTHING });
     }
-    if let Some(takes) = takes.clone().filter(|_| guest_offloads) {
+    if let Some(offloads) = offloads.clone().filter(|_| guest_offloads) {
         // Whoever comes next says anew what it takes; `Switch::poll_links` asks, and soon: what is sent to a guest
         // that has stopped waits for the news (R45).
         let changed = switch.links_changed.clone();
         let forget = move |_| {
-            takes.set(Takes::NOTHING);
+            offloads.set(ReceiveOffloads::NOTHING);
             changed.store(true, Ordering::Release);
         };
         port.set_link_callback(forget).with_context(|| format!("port {:?}", wanted.name))?;
     }
     let device = Device {
         name: wanted.name.clone(),
-        takes: takes.clone(),
+        receive_offloads: offloads.clone(),
         in_use: Vec::new(),
-        offloads: checksums.as_ref().map(Verdict::to_string).unwrap_or_default(),
+        offloads: checksums.as_ref().map(ChecksumOffload::to_string).unwrap_or_default(),
         devargs: wanted.devargs.clone(),
         number,
         polled_by: (0..).zip(placed.iter().copied()).collect(),
@@ -85,7 +85,7 @@ pub fn attach(
     let spec = spec(&device);
     let is_access = matches!(spec, PortSpec::Access { .. });
     switch.devices.map.insert(number, Device { is_access, ..device });
-    let (sent_by, in_use) = attach_tx(switch, number, &placed, tx, takes.as_ref(), guests_queues);
+    let (sent_by, in_use) = attach_tx(switch, number, &placed, tx, offloads.as_ref(), guests_queues);
     if let Some(device) = switch.devices.map.get_mut(&number) {
         (device.sent_by, device.in_use) = (sent_by, in_use);
     }
@@ -134,10 +134,10 @@ fn attach_tx(
     port: PortIdx,
     polled: &[usize],
     tx: Vec<TxQueue>,
-    takes: Option<&SharedTakes>,
+    offloads: Option<&SharedReceiveOffloads>,
     guests_queues: bool,
 ) -> (Vec<usize>, Vec<SharedUse>) {
-    let takes = || takes.cloned();
+    let offloads = || offloads.cloned();
     let workers = switch.workers.len();
     let kept = switch.workers.iter().position(|w| w.at.postcopy);
     let owners = placement::transmit_owners(polled, tx.len(), workers, kept);
@@ -157,7 +157,7 @@ fn attach_tx(
             sent_by[owner] = owners[0];
             TxPath::Either { tx, used, relay: relays[0].clone() }
         };
-        switch.workers[owner].order(Command::AttachTx { port, tx, takes: takes(), outbox: outbox() });
+        switch.workers[owner].order(Command::AttachTx { port, tx, offloads: offloads(), outbox: outbox() });
         if i < serving && owners.len() + relayed.len() > serving {
             switch.workers[owner].order(Command::ServeRelay { port, relay: relays[i].clone() });
         }
@@ -165,7 +165,7 @@ fn attach_tx(
     for (i, &w) in relayed.iter().enumerate() {
         let tx = TxPath::Relay(relays[i % serving].clone());
         sent_by[w] = owners[i % serving];
-        switch.workers[w].order(Command::AttachTx { port, tx, takes: takes(), outbox: outbox() });
+        switch.workers[w].order(Command::AttachTx { port, tx, offloads: offloads(), outbox: outbox() });
     }
     (sent_by, in_use)
 }
@@ -228,7 +228,7 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> anyhow::Result<Stri
         let (vni, mac) = (config.vni, config.mac);
         switch.borrow_mut().input(Input::StaticNeighbor { vni, ip, mac, router: false });
     }
-    statics::add_behind(&mut switch.borrow_mut(), &config.name, port);
+    static_config::add_behind(&mut switch.borrow_mut(), &config.name, port);
     if config.activate == Activation::Start {
         switch.borrow_mut().input(Input::ActivatePort { port });
     }

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use godwit_api::v1::AdminResponse;
-use godwit_control::{Input, NvaClient, SessionConfig, SessionEvent};
+use godwit_control::Input;
+use godwit_nva_client::{NvaClient, SessionConfig, SessionEvent};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};

@@ -23,7 +23,7 @@ use crate::devices::is_pci;
 use crate::placement::WorkerAt;
 use crate::switch::{Shared, Switch};
 use crate::workers::{self, Since, Thread, WorkerHandle};
-use crate::{cores, numa, ports, statics, underlay, uplinks};
+use crate::{cores, numa, ports, static_config, underlay, uplinks};
 
 /// Bytes of a packet buffer behind its headroom, at least: a 1,550-byte outer packet with room to spare.
 const DATA_ROOM: usize = 2048;
@@ -211,7 +211,7 @@ async fn add_configured_ports(switch: &Shared) -> anyhow::Result<()> {
         uplinks::add(&mut switch.borrow_mut(), uplink)?;
     }
     underlay::add_routes(&mut switch.borrow_mut())?;
-    statics::add(&mut switch.borrow_mut(), &config);
+    static_config::add(&mut switch.borrow_mut(), &config);
     let pump = tokio::task::spawn_local(pump_forever(switch.clone()));
     let mut added = Ok(String::new());
     for port in &config.ports {

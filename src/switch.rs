@@ -155,11 +155,11 @@ impl Switch {
         }
     }
 
-    /// Tells control of devices whose link changed, and workers what guests take unfinished.
+    /// Tells control of devices whose link changed, and workers the receiver offload capabilities of guests.
     pub fn poll_links(&mut self) {
         for d in self.devices.iter() {
-            if let Some(takes) = d.takes.as_ref().filter(|_| d.is_access) {
-                takes.set(d.port.guest_takes());
+            if let Some(offloads) = d.receive_offloads.as_ref().filter(|_| d.is_access) {
+                offloads.set(d.port.guest_receive_offloads());
             }
         }
         let mut changed = Vec::new();

@@ -12,15 +12,16 @@ fn measured(ends: &str) -> Value {
     let _restored = Hugepages::remember();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let json = folder.path().join("rows.json");
-    let mut lab = Command::new(program("godwit-lab"));
-    lab.args(["bench", "--no-ovs", "--rounds", "1", "--window-ms", "100", "--ends", ends])
+    let mut bench = Command::new(program("godwit-bench"));
+    bench
+        .args(["--no-ovs", "--rounds", "1", "--window-ms", "100", "--ends", ends])
         .args([
             "--case",
             "encap-v4/60/1000,encap-v6/imix/64,decap-v4/1514/10/inner=6,decap-v6/60/64/flows=5000",
         ])
         .arg("--json")
         .arg(&json);
-    assert!(lab.status().expect("the lab runs").success());
+    assert!(bench.status().expect("the benchmark runs").success());
     serde_json::from_slice(&std::fs::read(&json).expect("a report")).expect("JSON")
 }
 

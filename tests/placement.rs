@@ -3,18 +3,18 @@
 
 use crate::common::lab;
 
-fn passes(uplink_queues: &str) {
+fn handovers(uplink_queues: &str) {
     let (output, _) =
-        lab(&["placement", "--workers", "0-1", "--passes", "40", "--uplink-queues", uplink_queues]);
+        lab(&["placement", "--workers", "0-1", "--handovers", "40", "--uplink-queues", uplink_queues]);
     assert!(output.status.success(), "the scenario failed");
 }
 
 #[test]
 fn r13_queues_change_workers_under_traffic() {
-    passes("2");
+    handovers("2");
 }
 
 #[test]
 fn r13_queues_change_workers_that_share_a_transmit_queue() {
-    passes("1");
+    handovers("1");
 }

@@ -15,11 +15,11 @@ fn r67_a_scan_is_50_questions_a_second_to_the_directory_and_others_are_answered(
     let _restored = Hugepages::remember();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let json = folder.path().join("storm.json");
-    let mut lab = Command::new(program("godwit-lab"));
-    lab.args(["bench", "--storm", "--rounds", "2", "--window-ms", "1000", "--json"]).arg(&json);
+    let mut bench = Command::new(program("godwit-bench"));
+    bench.args(["--storm", "--rounds", "2", "--window-ms", "1000", "--json"]).arg(&json);
     // 1: something of R67 is not so. Beside other tests times and throughput may not be; what must be is looked at
     // below.
-    let ended = lab.status().expect("the lab runs").code();
+    let ended = bench.status().expect("the benchmark runs").code();
     assert!([Some(0), Some(1)].contains(&ended), "{ended:?}");
     let report: Value = serde_json::from_slice(&std::fs::read(&json).expect("a report")).expect("JSON");
     let beside = report["storm"]["beside"].as_array().expect("neighbors");

@@ -11,7 +11,7 @@ use godwit_worker::command::{Command, Reply, SmallFrame};
 use super::{counters, perf, placement, views};
 use crate::config::{Activation, PortConfig};
 use crate::switch::{Shared, Switch};
-use crate::{passing, ports};
+use crate::{ports, queue_handover};
 
 /// Carries an order out.
 pub async fn answer(switch: &Shared, request: AdminRequest) -> AdminResponse {
@@ -37,7 +37,9 @@ async fn carry_out(switch: &Shared, kind: Kind) -> anyhow::Result<Answer> {
         Kind::ListEntries(e) => views::entries(&switch.borrow(), e.vni),
         Kind::AddPort(a) => add_port(switch, a).await,
         Kind::RemovePort(r) => ports::remove(switch, &r.name).await.map(done),
-        Kind::MovePort(m) => passing::pass_all(switch, &m.name, m.worker as usize).await.map(done),
+        Kind::MovePort(m) => {
+            queue_handover::hand_over_all(switch, &m.name, m.worker as usize).await.map(done)
+        }
         Kind::GetPlacement(g) => placement::show(switch, g.window_ms).await,
         Kind::SetPlacement(p) => placement::set(switch, p).await.map(done),
         Kind::Rebalance(r) => placement::rebalance(switch, r).await,

@@ -3,8 +3,8 @@
 use godwit_api::v1::{self, admin_response::Kind as Answer};
 use godwit_wire::Instant;
 use godwit_worker::command::{Command, Snapshot};
-use godwit_worker::passes::{Stage, Ticks};
 use godwit_worker::perf::Histogram;
+use godwit_worker::stages::{Stage, Ticks};
 
 use super::views;
 use crate::switch::{Shared, Switch};
@@ -53,7 +53,7 @@ fn worker(s: &Switch, number: usize, w: &Snapshot, now: Instant) -> v1::WorkerPe
         long: long.collect(),
         long_count: w.perf.long_count,
         long_own_count: w.perf.long_own_count,
-        stages: stages(w.passes),
+        stages: stages(w.stages),
     }
 }
 

@@ -9,8 +9,8 @@ use godwit_worker::command::Snapshot;
 use godwit_worker::perf::QueuePerf;
 
 use super::views;
-use crate::passing;
 use crate::placement::{self, Queue, QueueId};
+use crate::queue_handover::hand_over;
 use crate::switch::{Shared, Switch};
 
 /// Milliseconds that loads are measured for where the asker says none.
@@ -37,17 +37,17 @@ pub async fn show(switch: &Shared, window_ms: u32) -> anyhow::Result<Answer> {
 /// Has a worker poll a queue.
 ///
 /// # Errors
-/// As of [`passing::pass`].
+/// As of [`hand_over`].
 pub async fn set(switch: &Shared, order: v1::SetPlacement) -> anyhow::Result<String> {
     let queue = u16::try_from(order.queue)
         .map_err(|_| anyhow!("{} is no receive queue's number; they are numbered from 0", order.queue))?;
-    passing::pass(switch, &order.port, queue, order.worker as usize).await
+    hand_over(switch, &order.port, queue, order.worker as usize).await
 }
 
 /// Moves queues from busy workers to idle ones, by load measured now; or says what it would move.
 ///
 /// # Errors
-/// As of [`passing::pass`]; what was moved before stays moved.
+/// As of [`hand_over`]; what was moved before stays moved.
 pub async fn rebalance(switch: &Shared, order: v1::Rebalance) -> anyhow::Result<Answer> {
     let mut measured = measure(switch, order.window_ms).await?;
     let changes = {
@@ -60,7 +60,7 @@ pub async fn rebalance(switch: &Shared, order: v1::Rebalance) -> anyhow::Result<
     for change in changes {
         let Some(queue) = measured.queues.iter_mut().find(|q| q.id == change.id) else { continue };
         if !order.dry_run {
-            passing::pass(switch, &queue.name, queue.id.queue, change.to).await?;
+            hand_over(switch, &queue.name, queue.id.queue, change.to).await?;
             queue.at = Some(change.to);
         }
         told.push(v1::PlacementChange {

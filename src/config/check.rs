@@ -37,7 +37,7 @@ pub fn check(c: &Config, origin: &str, online: &[usize]) -> Result<(), ConfigErr
     k.attachments(c)?;
     k.pins(c)?;
     k.vns(c)?;
-    k.statics(c)
+    k.static_vms(c)
 }
 
 /// Largest tenant IP packet that an uplink carries, by the families of its locators, in bytes (R8).
@@ -330,7 +330,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn statics(&self, c: &Config) -> Result<(), ConfigError> {
+    fn static_vms(&self, c: &Config) -> Result<(), ConfigError> {
         for (i, v) in c.vms.iter().enumerate() {
             if !v.mac.is_unicast() {
                 return self.bad(

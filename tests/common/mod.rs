@@ -22,7 +22,7 @@ fn build_beside() -> PathBuf {
     let own = PathBuf::from(env!("CARGO_BIN_EXE_godwit"));
     let folder = own.parent().expect("a program lies in a folder").to_path_buf();
     let packages =
-        ["godwit", "godwit-nva", "godwit-ctl", "godwit-lab", "godwit-replay"].map(|p| ["-p", p]).concat();
+        ["godwit", "godwit-nva", "godwit-ctl", "godwit-lab", "godwit-bench"].map(|p| ["-p", p]).concat();
     let mut cargo = Command::new(env!("CARGO"));
     cargo.arg("build").args(&packages).current_dir(env!("CARGO_MANIFEST_DIR"));
     if folder.ends_with("release") {

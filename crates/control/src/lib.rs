@@ -1,8 +1,9 @@
 //! The NVE's control plane: mobility state machine, directory mirror, underlay neighbors, desired
-//! state of the workers, NVA session.
+//! state of the workers.
 //!
-//! [`Nve`] is the whole of it without I/O: inputs and the time go in, wanted effects come out. The
-//! switch process runs it behind the NVA session; tests and the simulator run the same struct.
+//! [`Nve`] is the whole of it, without I/O: inputs and the time go in, wanted effects come out. The
+//! switch process runs it behind the NVA client (`godwit-nva-client`); tests and the simulator run
+//! the same struct.
 #![forbid(unsafe_code)]
 
 mod announcer;
@@ -23,8 +24,6 @@ mod nve;
 mod queries;
 mod records;
 mod refusals;
-#[cfg(feature = "session")]
-pub mod session;
 mod timers;
 mod unconfirmed;
 mod underlay;
@@ -37,5 +36,3 @@ pub use io::{
 };
 pub use manager::{ManagerRefusal, NoTransition};
 pub use nve::Nve;
-#[cfg(feature = "session")]
-pub use session::{NvaClient, SessionConfig, SessionEvent};

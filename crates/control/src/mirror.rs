@@ -4,13 +4,19 @@
 //! by snapshot and revision (R37), a negative answer by its life (R36). What follows for the workers
 //! is decided elsewhere; every method says which keys and addresses it touched.
 
+mod absent;
+mod sync;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use godwit_model::{Gateway, LearningOf, Location, Locators, NveId, Version, VmKey, VmRecord, VnSettings};
-use godwit_wire::{Instant, Mac, Vni};
+use godwit_model::{Gateway, LearningOf, Locators, NveId, Version, VmKey, VmRecord, VnSettings};
+use godwit_wire::{Mac, Vni};
 
 use crate::negative_cache::NegativeCache;
+
+pub(crate) use sync::SnapshotEnd;
+use sync::Sync;
 
 /// Negative answers that a VN keeps of each kind.
 const NEGATIVE_CACHE_SIZE: usize = 16_384;
@@ -38,17 +44,6 @@ struct Entry {
 pub(crate) struct Owner {
     pub(crate) mac: Mac,
     pub(crate) router: bool,
-}
-
-/// Where a VN's synchronization stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Sync {
-    /// Not subscribed in this session.
-    Off,
-    /// Subscribed; the snapshot is coming.
-    Snapshot,
-    /// Complete up to this revision.
-    Done(u64),
 }
 
 /// One VN.
@@ -120,16 +115,6 @@ fn unindex<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Mac>>, key: K, mac: Mac) {
     }
 }
 
-/// What the end of a snapshot says of its VN.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct SnapshotEnd {
-    pub(crate) revision: u64,
-    pub(crate) settings: VnSettings,
-    pub(crate) gateway: Option<Gateway>,
-    pub(crate) members: Vec<Location>,
-    pub(crate) lingering: Vec<NveId>,
-}
-
 /// The directory's mirror.
 #[derive(Default, Debug)]
 pub(crate) struct Mirror {
@@ -159,17 +144,6 @@ impl Mirror {
     /// The mirrored VNs.
     pub(crate) fn vns(&self) -> impl Iterator<Item = Vni> + '_ {
         self.vns.keys().copied()
-    }
-
-    /// It was asked for in this session.
-    pub(crate) fn is_subscribed(&self, vni: Vni) -> bool {
-        self.vns.get(&vni).is_some_and(|vn| vn.sync != Sync::Off)
-    }
-
-    /// So many VNs are mirrored, and of so many the snapshot is complete.
-    pub(crate) fn synced(&self) -> (usize, usize) {
-        let done = self.vns.values().filter(|v| matches!(v.sync, Sync::Done(_))).count();
-        (self.vns.len(), done)
     }
 
     /// What the operator set for a VN.
@@ -334,13 +308,6 @@ impl Mirror {
         Some(old)
     }
 
-    /// No session: nothing is subscribed any more, what is known stays.
-    pub(crate) fn session_down(&mut self) {
-        for vn in self.vns.values_mut() {
-            vn.sync = Sync::Off;
-        }
-    }
-
     /// Forgets all records of the directory but those that `stays` names; returns them (R72).
     pub(crate) fn forget_others(&mut self, stays: impl Fn(&VmRecord) -> bool) -> Vec<VmRecord> {
         let all = self.vns.values().flat_map(|vn| vn.vms.values().map(|e| &e.record));
@@ -349,124 +316,5 @@ impl Mirror {
             self.removed(r.key, r.version);
         }
         gone
-    }
-
-    /// Subscribe has been said: from now on records are confirmed anew.
-    pub(crate) fn begin_snapshot(&mut self, vni: Vni) {
-        if let Some(vn) = self.vns.get_mut(&vni) {
-            vn.sync = Sync::Snapshot;
-            for e in vn.vms.values_mut() {
-                e.confirmed = false;
-            }
-        }
-    }
-
-    /// The snapshot is complete: what it did not confirm goes (R37), unless it was not to name all (`pulled`). Returns
-    /// those records.
-    pub(crate) fn end_snapshot(&mut self, vni: Vni, end: SnapshotEnd, pulled: bool) -> Vec<VmRecord> {
-        let Some(vn) = self.vns.get_mut(&vni) else { return Vec::new() };
-        let swept = if vn.sync == Sync::Snapshot {
-            let gone = vn.vms.values().filter(|e| !e.confirmed && e.record.version != Version::ZERO);
-            gone.map(|e| e.record.clone()).collect()
-        } else {
-            Vec::new()
-        };
-        vn.sync = Sync::Done(end.revision);
-        vn.settings = end.settings;
-        vn.gateway = end.gateway;
-        vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
-        vn.lingering = end.lingering.into_iter().collect();
-        for r in swept.iter().filter(|_| !pulled) {
-            self.removed(r.key, r.version);
-        }
-        swept
-    }
-
-    /// Counts an update; false: some are missing, and the VN wants a new snapshot (R37).
-    pub(crate) fn revision(&mut self, vni: Vni, revision: u64) -> bool {
-        let Some(vn) = self.vns.get_mut(&vni) else { return true };
-        let Sync::Done(have) = vn.sync else { return true };
-        if revision > have.saturating_add(1) {
-            return false;
-        }
-        vn.sync = Sync::Done(have.max(revision));
-        true
-    }
-
-    /// A snapshot that was not asked for is newer than what came before it: updates were lost on the way, and what it
-    /// does not name may be gone (R38).
-    pub(crate) fn has_missed(&self, vni: Vni, end: u64) -> bool {
-        self.vns.get(&vni).is_some_and(|vn| matches!(vn.sync, Sync::Done(have) if end > have))
-    }
-
-    /// An NVE has members in the VN.
-    pub(crate) fn member_joined(&mut self, vni: Vni, location: Location) {
-        if let Some(vn) = self.vns.get_mut(&vni) {
-            vn.lingering.remove(&location.nve);
-            vn.members.insert(location.nve, location.locators);
-        }
-    }
-
-    /// An NVE only forwards for VMs that left it (R17).
-    pub(crate) fn member_lingers(&mut self, vni: Vni, location: Location) {
-        if let Some(vn) = self.vns.get_mut(&vni) {
-            vn.lingering.insert(location.nve.clone());
-            vn.members.insert(location.nve, location.locators);
-        }
-    }
-
-    /// An NVE has no part any more.
-    pub(crate) fn member_left(&mut self, vni: Vni, nve: &NveId) {
-        if let Some(vn) = self.vns.get_mut(&vni) {
-            vn.lingering.remove(nve);
-            vn.members.remove(nve);
-        }
-    }
-
-    /// A negative answer on a MAC; returns another one that had to go for it.
-    pub(crate) fn set_absent(&mut self, key: VmKey, until: Instant) -> Option<VmKey> {
-        let evicted = self.vns.get_mut(&key.vni)?.absent.insert(key.mac, until)?;
-        Some(VmKey { mac: evicted, ..key })
-    }
-
-    /// A negative answer on an address; returns another one that had to go for it.
-    pub(crate) fn set_absent_ip(&mut self, vni: Vni, ip: IpAddr, until: Instant) -> Option<IpAddr> {
-        self.vns.get_mut(&vni)?.absent_ip.insert(ip, until)
-    }
-
-    /// The VM attaches here, or what was said of it is void: neither it nor its addresses are absent (R36).
-    pub(crate) fn clear_absent(&mut self, key: VmKey) {
-        if let Some(vn) = self.vns.get_mut(&key.vni) {
-            vn.absent.remove(key.mac);
-            for (ip, _) in vn.vms.get(&key.mac).into_iter().flat_map(|e| e.record.addresses()) {
-                vn.absent_ip.remove(ip);
-            }
-        }
-    }
-
-    /// End of a negative answer on a MAC.
-    pub(crate) fn absent(&self, key: VmKey) -> Option<Instant> {
-        self.vns.get(&key.vni)?.absent.get(key.mac)
-    }
-
-    /// End of a negative answer on an address.
-    pub(crate) fn absent_ip(&self, vni: Vni, ip: IpAddr) -> Option<Instant> {
-        self.vns.get(&vni)?.absent_ip.get(ip)
-    }
-
-    /// Negative answers whose life is over are forgotten; `Instant::NEVER` takes all (R36). Returns
-    /// the MACs and addresses.
-    pub(crate) fn expire_negative_cache(&mut self, now: Instant) -> (Vec<VmKey>, Vec<(Vni, IpAddr)>) {
-        let (mut keys, mut ips) = (Vec::new(), Vec::new());
-        for (&vni, vn) in &mut self.vns {
-            keys.extend(vn.absent.expire(now).into_iter().map(|mac| VmKey { vni, mac }));
-            ips.extend(vn.absent_ip.expire(now).into_iter().map(|ip| (vni, ip)));
-        }
-        (keys, ips)
-    }
-
-    /// MACs with a negative answer in a VN, for people.
-    pub(crate) fn absents(&self, vni: Vni) -> Vec<(Mac, Instant)> {
-        self.vns.get(&vni).map_or_else(Vec::new, |v| v.absent.iter().collect())
     }
 }

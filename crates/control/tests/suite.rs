@@ -19,7 +19,6 @@ mod pull;
 mod rarp;
 mod scan;
 mod second_word;
-mod session;
 mod sources;
 mod stale;
 mod stale_abort;

@@ -1,6 +1,6 @@
 //! EAL's command line, made from an [`EalConfig`].
 
-use crate::eal::{EalConfig, Pci};
+use crate::eal_config::{EalConfig, Pci};
 use crate::memory::Memory;
 
 /// A PCI address that no device has. An allow-list of just this one keeps EAL from taking devices

@@ -23,7 +23,7 @@ const PAIRED: [&str; 2] = ["net_tap", "net_af_xdp"];
 
 /// Drivers that claim to report changes of the link and never call anyone. Without the claim DPDK asks
 /// them each time the link is read, which gives its true state.
-const MUTE: [&str; 2] = ["net_tap", crate::bond::DRIVER];
+const MUTE: [&str; 2] = ["net_tap", crate::bond_driver::DRIVER];
 
 /// Drivers behind whose ports there are guests.
 const GUESTS: [&str; 1] = ["net_vhost"];

@@ -12,9 +12,11 @@
 
 mod args;
 mod bond;
+mod bond_driver;
 mod config;
 mod device;
 mod eal;
+mod eal_config;
 mod error;
 mod link;
 mod log;
@@ -29,10 +31,12 @@ mod thread;
 mod time;
 mod vhost;
 
-pub use bond::{BondMode, Leg};
+pub use bond::Leg;
+pub use bond_driver::BondMode;
 pub use config::{ConfigReport, DevInfo, PortConfig};
 pub use device::max_devices;
-pub use eal::{Eal, EalConfig, HugePages, LogLevel, Pci, version};
+pub use eal::{Eal, version};
+pub use eal_config::{EalConfig, HugePages, LogLevel, Pci};
 pub use error::{Errno, Error, Result};
 pub use link::{Link, LinkEvent};
 pub use mbuf::{Mbuf, TX_IP_CKSUM, TX_IPV4, TX_IPV6, TX_UDP_CKSUM};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bond;
+use crate::bond_driver;
 use crate::config::{self, ConfigReport, PortConfig};
 use crate::device::{Device, Lease, State};
 use crate::error::{Errno, Result};
@@ -129,10 +129,10 @@ impl Port {
         // SAFETY: the port is configured, stopped and not controlled by anyone else.
         device.check("starting", || unsafe { dpdk_sys::rte_eth_dev_start(device.id) })?;
         control.state = State::Started { rx, tx };
-        bond::started(device, &control.members, tx)?;
+        bond_driver::started(device, &control.members, tx)?;
         let copies =
             config::copies(&device.driver) || control.members.iter().any(|m| config::copies(&m.driver));
-        let lively = device.driver == bond::DRIVER;
+        let lively = device.driver == bond_driver::DRIVER;
         // SAFETY: the port runs with these queues and does not stop while a lease is out; it was stopped,
         // so no earlier handles exist.
         unsafe {

@@ -1,6 +1,6 @@
 //! What a port says of itself while it lives: link, addresses, counters, abilities.
 
-use godwit_packet::Takes;
+use godwit_packet::ReceiveOffloads;
 
 use crate::config::DevInfo;
 use crate::device::Device;
@@ -107,15 +107,15 @@ impl Port {
         Ok(())
     }
 
-    /// What the guest on a `net_vhost` port takes unfinished, as it agreed with the driver: nothing while
-    /// there is no guest, and for other ports. It changes with the guest.
-    pub fn guest_takes(&self) -> Takes {
+    /// Receiver offload capabilities of the guest on a `net_vhost` port, as it agreed with the driver: none while
+    /// there is no guest, and for other ports. They change with the guest.
+    pub fn guest_receive_offloads(&self) -> ReceiveOffloads {
         let _control = self.0.control();
         let mut features = 0;
         // SAFETY: `features` is writable; any port number may be asked for.
         let (rc, _) = log::capture(|| unsafe { dpdk_sys::godwit_vhost_features(self.0.id, &mut features) });
         let has = |bit: u32| rc == 0 && features >> bit & 1 != 0;
-        Takes { checksum: has(GUEST_CSUM), tcp4: has(GUEST_TSO4), tcp6: has(GUEST_TSO6) }
+        ReceiveOffloads { checksum: has(GUEST_CSUM), tcp4: has(GUEST_TSO4), tcp6: has(GUEST_TSO6) }
     }
 
     /// The guest on a `net_vhost` port put queues that it receives by into use, or out of it: their numbers, and

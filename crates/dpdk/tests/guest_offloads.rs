@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{BURST, pool};
 use godwit_dpdk::{Eal, EalConfig, HugePages, Mbuf, Mempool, Port, PortConfig, RxQueue, TxQueue};
-use godwit_packet::{Asks, Packet, Takes, Unfinished};
+use godwit_packet::{Asks, Packet, ReceiveOffloads, Unfinished};
 
 /// `RTE_ETH_RX_OFFLOAD_UDP_CKSUM`, `_TCP_CKSUM` and `_TCP_LRO`.
 const GUEST_RX: u64 = 1 << 2 | 1 << 3 | 1 << 4;
@@ -115,16 +115,16 @@ fn r11_what_a_guest_leaves_undone_comes_and_is_handed_on() {
     let (pool, huge) = (pool(), Mempool::new("huge", 255, 0, 65_000, None).expect("a pool"));
     let sockets: Vec<_> = (0..3).map(|n| dir.path().join(n.to_string())).collect();
     let mut hosts: Vec<End> = (0..3).map(|n| host(n, &sockets[n], &pool)).collect();
-    assert_eq!(hosts[0].port.guest_takes(), Takes::NOTHING, "nobody is there");
+    assert_eq!(hosts[0].port.guest_receive_offloads(), ReceiveOffloads::NOTHING, "nobody is there");
     // The last guest's driver is told nothing of offloads.
     let mut guests: Vec<End> = (0..3).map(|n| guest(n, &sockets[n], &pool, n < 2)).collect();
     for h in &hosts {
         until("the guests connect", || h.port.link().up.then_some(()));
     }
-    let all = Takes { checksum: true, tcp4: true, tcp6: true };
-    let takes: Vec<Takes> = hosts.iter().map(|h| h.port.guest_takes()).collect();
-    assert_eq!(takes, [all, all, Takes::NOTHING]);
-    assert_eq!(guests[0].port.guest_takes(), Takes::NOTHING, "not a host's end");
+    let all = ReceiveOffloads { checksum: true, tcp4: true, tcp6: true };
+    let offloads: Vec<ReceiveOffloads> = hosts.iter().map(|h| h.port.guest_receive_offloads()).collect();
+    assert_eq!(offloads, [all, all, ReceiveOffloads::NOTHING]);
+    assert_eq!(guests[0].port.guest_receive_offloads(), ReceiveOffloads::NOTHING, "not a host's end");
 
     let frame = large(60_000);
     send(&mut guests[0], of(&huge, &frame, LARGE));
@@ -171,5 +171,5 @@ fn r11_what_a_guest_leaves_undone_comes_and_is_handed_on() {
     drop((rx, tx, got));
     port.close().expect("a guest leaves");
     until("its host's end notices", || (!hosts[1].port.link().up).then_some(()));
-    assert_eq!(hosts[1].port.guest_takes(), Takes::NOTHING);
+    assert_eq!(hosts[1].port.guest_receive_offloads(), ReceiveOffloads::NOTHING);
 }

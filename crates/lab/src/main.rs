@@ -10,7 +10,6 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use godwit_api::v1::ListMovesRequest;
 use godwit_lab::agent;
-use godwit_lab::bench::Bench;
 use godwit_lab::lab::nve::Binaries;
 use godwit_lab::lab::{Lab, cleanup, take_down};
 use godwit_lab::mover::{How, hot_move, timeline};
@@ -74,8 +73,6 @@ enum Command {
     GuestTso(GuestTso),
     /// Run the switch on network cards of an emulated machine, bound to vfio-pci behind its IOMMU
     BareMetal(BareMetal),
-    /// Measure Godwit, DPDK's own forwarding and OVS-DPDK in turn between the same ends
-    Bench(Bench),
     /// Move a VM of a standing lab to another switch, as its hypervisor
     Move {
         /// The lab's id
@@ -160,7 +157,6 @@ impl Command {
             Command::Compare(scenario) => scenario.run(),
             Command::GuestTso(scenario) => scenario.run(),
             Command::BareMetal(scenario) => scenario.run(),
-            Command::Bench(bench) => bench.run(),
             Command::Move { lab, vm, to } => move_standing(&lab, &vm, &to),
             Command::List => {
                 cleanup::labs().iter().for_each(|id| println!("{id}  {}", cleanup::directory(id).display()));

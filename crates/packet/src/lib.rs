@@ -18,9 +18,9 @@ impl Asks {
     pub const NOTHING: Asks = Asks { checksum: false, segment: 0 };
 }
 
-/// What a port takes undone, for its receiver to see to or to do without (R11).
+/// Receiver offload capabilities of a port: what may be unfinished in frames to it (R11).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Takes {
+pub struct ReceiveOffloads {
     /// Frames without their TCP or UDP checksum.
     pub checksum: bool,
     /// TCP over IPv4 in frames larger than its MTU and in several pieces.
@@ -29,18 +29,18 @@ pub struct Takes {
     pub tcp6: bool,
 }
 
-impl Takes {
+impl ReceiveOffloads {
     /// Complete frames only.
-    pub const NOTHING: Takes = Takes { checksum: false, tcp4: false, tcp6: false };
+    pub const NOTHING: ReceiveOffloads = ReceiveOffloads { checksum: false, tcp4: false, tcp6: false };
 
     /// As the low bits of a byte.
     pub const fn bits(self) -> u8 {
         self.checksum as u8 | (self.tcp4 as u8) << 1 | (self.tcp6 as u8) << 2
     }
 
-    /// From [`Takes::bits`].
-    pub const fn from_bits(bits: u8) -> Takes {
-        Takes { checksum: bits & 1 != 0, tcp4: bits & 2 != 0, tcp6: bits & 4 != 0 }
+    /// From [`ReceiveOffloads::bits`].
+    pub const fn from_bits(bits: u8) -> ReceiveOffloads {
+        ReceiveOffloads { checksum: bits & 1 != 0, tcp4: bits & 2 != 0, tcp6: bits & 4 != 0 }
     }
 }
 

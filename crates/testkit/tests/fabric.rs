@@ -203,7 +203,7 @@ fn r92_a_directory_that_gives_virtual_addresses_to_all_is_caught() {
 
 #[test]
 fn r24_a_switch_that_does_not_tell_of_new_owners_is_caught() {
-    caught_as(Invariant::NoLoss, Class::Planned, Sabotage::NoHeralds, 100);
+    caught_as(Invariant::NoLoss, Class::Planned, Sabotage::NoAnnouncer, 100);
 }
 
 #[test]

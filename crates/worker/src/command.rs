@@ -9,13 +9,12 @@ use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, Update};
 use godwit_wire::Instant;
 
-use crate::io::Io;
+use crate::io::{Io, QUEUES};
+use crate::offloads::{SharedReceiveOffloads, SharedUse};
 use crate::orders::Orders;
-use crate::pass::Pass;
-use crate::passes::Ticks;
-use crate::perf::{Perf, QueuePerf};
-use crate::takes::{SharedTakes, SharedUse};
-use crate::worker::{QUEUES, Work};
+use crate::perf::{Perf, QueuePerf, Work};
+use crate::queue_handover::QueueHandover;
+use crate::stages::Ticks;
 
 /// The longest frame that control sends or traces, in bytes. ARP and ND packets are shorter.
 pub const SMALL_FRAME: usize = 256;
@@ -78,8 +77,8 @@ pub struct Snapshot {
     pub perf: Perf,
     /// What each receive queue brought: port, number at the port.
     pub queues: Vec<(PortIdx, u16, QueuePerf)>,
-    /// What each pass took.
-    pub passes: Ticks,
+    /// What each stage took.
+    pub stages: Ticks,
 }
 
 impl Snapshot {
@@ -94,7 +93,7 @@ impl Snapshot {
             perf: Perf::new(Instant(0)),
             // The worker fills it without asking for memory.
             queues: Vec::with_capacity(QUEUES),
-            passes: Ticks::default(),
+            stages: Ticks::default(),
         })
     }
 }
@@ -119,12 +118,12 @@ pub enum Command<I: Io> {
         /// Its number at the port.
         queue: u16,
     },
-    /// Take part in handing a receive queue to another worker. One pass at a time: it ends with
-    /// [`Command::EndPass`].
-    PassRx(Pass<I>),
-    /// The pass is over, or called off; answered by [`Reply::Rx`] with the queue if it is still here
+    /// Take part in handing a receive queue to another worker. One handover at a time: it ends
+    /// with [`Command::EndHandover`].
+    HandOver(QueueHandover<I>),
+    /// The handover is over, or called off; answered by [`Reply::Rx`] with the queue if it is still here
     /// and not polled.
-    EndPass {
+    EndHandover {
         /// The port.
         port: PortIdx,
         /// Its number at the port.
@@ -136,8 +135,8 @@ pub enum Command<I: Io> {
         port: PortIdx,
         /// The way.
         tx: TxPath<I>,
-        /// What the guest behind it takes unfinished; `None` where there is none.
-        takes: Option<SharedTakes>,
+        /// Receiver offload capabilities of the guest behind it; `None` where there is none.
+        offloads: Option<SharedReceiveOffloads>,
         /// Empty, with room for [`crate::outbox::OUTBOX`] frames: control allocates, the worker doesn't.
         outbox: Vec<I::Packet>,
     },

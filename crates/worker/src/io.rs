@@ -8,6 +8,9 @@ use crate::perf::CoreUse;
 /// The longest time between two calls of [`TxQueue::keep_alive`]; LACP's driver wants 100 ms at most.
 pub const KEEP_ALIVE: Span = Span::from_ms(10);
 
+/// Receive queues that a worker polls at most.
+pub const QUEUES: usize = 256;
+
 /// A receive queue, owned by one worker at a time.
 pub trait RxQueue<P>: Send {
     /// Appends up to `max` received frames to `out`, never more than its spare capacity; returns how many.

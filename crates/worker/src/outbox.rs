@@ -4,14 +4,14 @@
 //! to the worker that owns one. A queue that is full keeps its frames for the next iterations, up to
 //! the outbox's capacity; beyond that the newest are dropped and counted as `tx_full`.
 
-use godwit_pipeline::packet::{Packet, Takes};
+use godwit_pipeline::packet::{Packet, ReceiveOffloads};
 use godwit_tables::counters::Counters;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::{Instant, Mac};
 
 use crate::command::{Relay, TxPath};
 use crate::io::{Io, KEEP_ALIVE, TxQueue};
-use crate::takes::SharedTakes;
+use crate::offloads::SharedReceiveOffloads;
 
 /// Frames that a port's outbox holds before it must be sent.
 pub const OUTBOX: usize = 512;
@@ -22,7 +22,7 @@ const FULL: usize = OUTBOX / 4;
 struct Slot<I: Io> {
     queue: Vec<I::Packet>,
     tx: Option<TxPath<I>>,
-    takes: Option<SharedTakes>,
+    offloads: Option<SharedReceiveOffloads>,
     serves: Option<Relay<I::Packet>>,
     listed: bool,
     /// Frames at the front of `queue` that have to leave before a receive queue changes workers.
@@ -50,7 +50,7 @@ impl<I: Io> Outboxes<I> {
         let slot = |_| Slot {
             queue: Vec::new(),
             tx: None,
-            takes: None,
+            offloads: None,
             serves: None,
             listed: false,
             owed: 0,
@@ -71,11 +71,11 @@ impl<I: Io> Outboxes<I> {
         &mut self,
         port: PortIdx,
         tx: TxPath<I>,
-        takes: Option<SharedTakes>,
+        offloads: Option<SharedReceiveOffloads>,
         queue: Vec<I::Packet>,
     ) {
         if let Some(slot) = self.slots.get_mut(usize::from(port.0)) {
-            slot.takes = takes;
+            slot.offloads = offloads;
             slot.queue = queue;
             slot.tx = Some(tx);
             // Whether it wants that, the first time shows.
@@ -125,7 +125,7 @@ impl<I: Io> Outboxes<I> {
             counters.not_sent(port, 1, packet.len() as u64);
         }
         (slot.owed, slot.owed_relay) = (0, 0);
-        slot.takes = None;
+        slot.offloads = None;
         slot.tx.take()
     }
 
@@ -148,9 +148,9 @@ impl<I: Io> Outboxes<I> {
         counters.taken_back(port, (into.len() - before) as u64, bytes);
     }
 
-    /// What the port's receiver takes unfinished.
-    pub fn takes(&self, port: PortIdx) -> Takes {
-        self.slots.get(usize::from(port.0)).map_or(Takes::NOTHING, Slot::takes)
+    /// Receiver offload capabilities of the port.
+    pub fn offloads(&self, port: PortIdx) -> ReceiveOffloads {
+        self.slots.get(usize::from(port.0)).map_or(ReceiveOffloads::NOTHING, Slot::offloads)
     }
 
     /// The port has so much to send that what can wait elsewhere had better do so.
@@ -300,8 +300,8 @@ impl<I: Io> Slot<I> {
         self.queue.capacity() - self.queue.len()
     }
 
-    fn takes(&self) -> Takes {
-        self.takes.as_ref().map_or(Takes::NOTHING, SharedTakes::get)
+    fn offloads(&self) -> ReceiveOffloads {
+        self.offloads.as_ref().map_or(ReceiveOffloads::NOTHING, SharedReceiveOffloads::get)
     }
 
     /// A guest left, or restarted with another driver, before it got frames that were handed on as they
@@ -338,7 +338,7 @@ impl<I: Io> Slot<I> {
         match &mut self.tx {
             Some(TxPath::Own(tx)) => {
                 let sent = tx.tx(&mut self.queue);
-                if sent == 0 && self.takes.is_some() && self.takes() == Takes::NOTHING {
+                if sent == 0 && self.offloads.is_some() && self.offloads() == ReceiveOffloads::NOTHING {
                     self.forget_unfinished();
                 }
                 sent

@@ -24,6 +24,15 @@ const SUB: u64 = 1 << SUB_BITS;
 /// Doublings: up to 2^36 ns, a minute.
 const BUCKETS: usize = (36 - SUB_BITS as usize + 1) * SUB as usize;
 
+/// How a worker spent its iterations.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Work {
+    /// Iterations of the loop.
+    pub iterations: u64,
+    /// Those in which there was something to do.
+    pub busy: u64,
+}
+
 /// Counts of durations in nanoseconds, in buckets that grow with their values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Histogram {

@@ -13,8 +13,8 @@
 //! reused, so that even freeing memory is control's work.
 
 use crossbeam::queue::ArrayQueue;
-use godwit_pipeline::packet::{Packet, PacketSource, Takes};
-use godwit_pipeline::{Output, Pass as PassOver, Pipeline, trace};
+use godwit_pipeline::packet::{Packet, PacketSource, ReceiveOffloads};
+use godwit_pipeline::{Output, Pass, Pipeline, trace};
 use godwit_tables::Tables;
 use godwit_tables::counters::DropReason;
 use godwit_tables::event::Event;
@@ -22,12 +22,12 @@ use godwit_tables::update::{Key, PortIdx, Update, VmState};
 use godwit_wire::Instant;
 
 use crate::command::{Command, Mailbox, Reply, SmallFrame, Snapshot};
-use crate::io::{Io, RxQueue};
+use crate::io::{Io, QUEUES, RxQueue};
 use crate::orders::Entry;
 use crate::outbox::{OUTBOX, Outboxes};
-use crate::pass::{Leg, PATIENCE, Pass};
-use crate::passes::{Meter, Stage};
-use crate::perf::{Iteration, Perf, QueuePerf};
+use crate::perf::{Iteration, Perf, QueuePerf, Work};
+use crate::queue_handover::{ActiveHandover, PATIENCE, QueueHandover};
+use crate::stages::{Meter, Stage};
 
 /// Frames taken from a queue at a time.
 pub const BURST: usize = 64;
@@ -38,9 +38,6 @@ pub const ORDERS: usize = 32;
 /// Under load the mailbox is looked into once in so many frames: each look takes a line from the other core's cache,
 /// and orders that are taken together wait for memory together. Short frames are so many in some 20 us.
 pub const LOOK: u32 = 8 * BURST as u32;
-
-/// Receive queues that a worker polls at most.
-pub const QUEUES: usize = 256;
 
 /// How many times an outbox's worth of frames is taken back from a VM that stopped: with what waits in a relay.
 const TAKEN_BACK: usize = 16;
@@ -55,15 +52,6 @@ struct Polled<I: Io> {
     perf: QueuePerf,
 }
 
-/// How a worker spent its iterations.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Work {
-    /// Iterations of the loop.
-    pub iterations: u64,
-    /// Those in which there was something to do.
-    pub busy: u64,
-}
-
 /// One worker: tables, queues and the loop over them.
 pub struct Worker<I: Io> {
     tables: Tables,
@@ -72,7 +60,7 @@ pub struct Worker<I: Io> {
     queues: Vec<Polled<I>>,
     outboxes: Outboxes<I>,
     /// A receive queue that is handed to another worker.
-    leg: Option<Leg<I>>,
+    handover: Option<ActiveHandover<I>>,
     mailbox: Mailbox<I>,
     burst: Vec<I::Packet>,
     /// Frames that were on their way to a VM that has stopped.
@@ -113,8 +101,8 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
         self.outboxes.send_all(port, packets);
     }
 
-    fn takes(&self, port: PortIdx) -> Takes {
-        self.outboxes.takes(port)
+    fn takes(&self, port: PortIdx) -> ReceiveOffloads {
+        self.outboxes.offloads(port)
     }
 
     fn is_full(&self, port: PortIdx) -> bool {
@@ -126,7 +114,7 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
     }
 
     #[inline(always)]
-    fn ended(&mut self, pass: PassOver) {
+    fn ended(&mut self, pass: Pass) {
         self.meter.ended::<I>(pass.into());
     }
 }
@@ -140,7 +128,7 @@ impl<I: Io> Worker<I> {
             pool,
             queues: Vec::with_capacity(QUEUES),
             outboxes: Outboxes::new(),
-            leg: None,
+            handover: None,
             mailbox,
             burst: Vec::with_capacity(BURST),
             returned: Vec::with_capacity(OUTBOX),
@@ -173,8 +161,8 @@ impl<I: Io> Worker<I> {
         busy |= self.outboxes.flush(&mut self.tables.counters);
         self.meter.ended::<I>(Stage::Send);
         self.meter.close(busy);
-        if self.leg.is_some() {
-            self.pass_on(now);
+        if self.handover.is_some() {
+            self.hand_on(now);
         }
         self.work.iterations += 1;
         self.work.busy += u64::from(busy);
@@ -295,12 +283,15 @@ impl<I: Io> Worker<I> {
                 let rx = self.let_go(port, queue);
                 self.reply(Reply::Rx { port, queue, rx });
             }
-            Command::PassRx(pass) => self.begin_pass(pass, now),
-            Command::EndPass { port, queue } => {
-                let leg = self.leg.take_if(|leg| leg.pass.port == port && leg.pass.queue == queue);
-                self.reply(Reply::Rx { port, queue, rx: leg.and_then(|leg| leg.rx) });
+            Command::HandOver(handover) => self.begin_handover(handover, now),
+            Command::EndHandover { port, queue } => {
+                let active =
+                    self.handover.take_if(|active| active.order.port == port && active.order.queue == queue);
+                self.reply(Reply::Rx { port, queue, rx: active.and_then(|active| active.rx) });
             }
-            Command::AttachTx { port, tx, takes, outbox } => self.outboxes.attach(port, tx, takes, outbox),
+            Command::AttachTx { port, tx, offloads, outbox } => {
+                self.outboxes.attach(port, tx, offloads, outbox);
+            }
             Command::ServeRelay { port, relay } => self.outboxes.serve(port, relay),
             Command::DetachTx { port } => {
                 let tx = self.outboxes.detach(port, &mut self.tables.counters);
@@ -336,40 +327,40 @@ impl<I: Io> Worker<I> {
         Some(self.queues.swap_remove(at).rx)
     }
 
-    fn begin_pass(&mut self, pass: Pass<I>, now: Instant) {
-        let rx = if pass.from.is_none() { self.let_go(pass.port, pass.queue) } else { None };
+    fn begin_handover(&mut self, handover: QueueHandover<I>, now: Instant) {
+        let rx = if handover.from.is_none() { self.let_go(handover.port, handover.queue) } else { None };
         self.outboxes.mark();
-        self.leg = Some(Leg { pass, rx, due: now + PATIENCE, over: false });
+        self.handover = Some(ActiveHandover { order: handover, rx, due: now + PATIENCE, over: false });
     }
 
     /// Hands a queue on as soon as all that should leave before it has left.
     #[cold]
-    fn pass_on(&mut self, now: Instant) {
-        let Some(leg) = self.leg.as_mut().filter(|leg| !leg.over) else { return };
-        if leg.rx.is_none()
-            && let Some(rx) = leg.pass.from.as_ref().and_then(|from| from.pop())
+    fn hand_on(&mut self, now: Instant) {
+        let Some(active) = self.handover.as_mut().filter(|active| !active.over) else { return };
+        if active.rx.is_none()
+            && let Some(rx) = active.order.from.as_ref().and_then(|from| from.pop())
         {
-            leg.rx = Some(rx);
-            leg.due = now + PATIENCE;
+            active.rx = Some(rx);
+            active.due = now + PATIENCE;
             self.outboxes.mark();
         }
-        if leg.rx.is_none() {
+        if active.rx.is_none() {
             return;
         }
         if !self.outboxes.is_clear() {
-            if now < leg.due {
+            if now < active.due {
                 return;
             }
-            leg.pass.progress.late();
+            active.order.progress.late();
         }
-        leg.over = true;
-        let Some(rx) = leg.rx.take() else { return };
-        let Pass { port, queue, .. } = leg.pass;
-        match &leg.pass.to {
+        active.over = true;
+        let Some(rx) = active.rx.take() else { return };
+        let QueueHandover { port, queue, .. } = active.order;
+        match &active.order.to {
             // Only one queue is on its way: there is room. Were there none, the queue would stay here.
-            Some(to) => leg.rx = to.push(rx).err(),
+            Some(to) => active.rx = to.push(rx).err(),
             None => {
-                leg.pass.progress.done();
+                active.order.progress.done();
                 self.queues.push(Polled { port, queue, rx, perf: QueuePerf::default() });
             }
         }
@@ -426,7 +417,7 @@ impl<I: Io> Worker<I> {
         snapshot.held = self.tables.waiting();
         snapshot.queued = self.outboxes.waiting() as u64;
         snapshot.perf.clone_from(&self.perf);
-        snapshot.passes = self.meter.ticks();
+        snapshot.stages = self.meter.ticks();
         snapshot.queues.clear();
         let room = snapshot.queues.capacity();
         snapshot.queues.extend(self.queues.iter().take(room).map(|q| (q.port, q.queue, q.perf)));

@@ -1,5 +1,5 @@
 //! All integration tests in one binary: each binary of its own would compile and link the same again.
 
-mod pass;
+mod queue_handover;
 mod updates;
 mod worker;

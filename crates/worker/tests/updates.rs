@@ -68,7 +68,7 @@ fn set_up(mailbox: &Mailbox<MemIo>, access: &MemQueue, out: &[MemQueue; 2]) {
         let tunnel = TunnelIdx(n as u32);
         give(Command::Table(Update::TunnelSet { tunnel, uplink, remote, mtu: 1500, header }));
         let tx = TxPath::Own(out[n].clone());
-        give(Command::AttachTx { port: uplink, tx, takes: None, outbox: Vec::with_capacity(OUTBOX) });
+        give(Command::AttachTx { port: uplink, tx, offloads: None, outbox: Vec::with_capacity(OUTBOX) });
     }
     give(Command::Table(moved_to(0)));
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 use godwit_pipeline::mem::{MemPacket, MemPool};
-use godwit_pipeline::packet::{Packet, Takes, Unfinished};
+use godwit_pipeline::packet::{Packet, ReceiveOffloads, Unfinished};
 use godwit_tables::counters::Counters;
 use godwit_tables::update::{Admission, HoldLimits, Key, PortIdx, PortRole, Update, VmState, VnIdx};
 use godwit_tables::{DropReason, Tables, TablesConfig};
 use godwit_wire::{Instant, Mac, Span, Vni};
 use godwit_worker::command::{Command, Mailbox, Order, Relay, Reply, SmallFrame, Snapshot, TxPath};
 use godwit_worker::mem::{MemIo, MemQueue};
+use godwit_worker::offloads::{SharedReceiveOffloads, SharedUse};
 use godwit_worker::outbox::{OUTBOX, Outboxes};
-use godwit_worker::takes::{SharedTakes, SharedUse};
 use godwit_worker::worker::{BURST, LOOK, ORDERS, Worker};
 
 const VN: VnIdx = VnIdx(0);
@@ -60,7 +60,7 @@ fn attach_rx(mailbox: &Mailbox<MemIo>, port: PortIdx) -> MemQueue {
 }
 
 fn attach_tx(mailbox: &Mailbox<MemIo>, port: PortIdx, tx: TxPath<MemIo>) {
-    order(mailbox, Command::AttachTx { port, tx, takes: None, outbox: Vec::with_capacity(OUTBOX) });
+    order(mailbox, Command::AttachTx { port, tx, offloads: None, outbox: Vec::with_capacity(OUTBOX) });
 }
 
 fn steps(w: &mut Worker<MemIo>, n: usize) {
@@ -331,13 +331,13 @@ fn control_sends_traces_and_reads_counters() {
 
 #[test]
 fn r11_frames_handed_on_do_not_outlive_the_guest_that_would_have_taken_them() {
-    let takes = SharedTakes::default();
-    let all = Takes { checksum: true, tcp4: true, tcp6: true };
-    takes.set(all);
+    let offloads = SharedReceiveOffloads::default();
+    let all = ReceiveOffloads { checksum: true, tcp4: true, tcp6: true };
+    offloads.set(all);
     let mut out = Outboxes::<MemIo>::new();
     let (queue, mut counters) = (MemQueue::new(0), Counters::new());
-    out.attach(A, TxPath::Own(queue), Some(takes.clone()), Vec::with_capacity(OUTBOX));
-    assert_eq!((out.takes(A), out.takes(B)), (all, Takes::NOTHING));
+    out.attach(A, TxPath::Own(queue), Some(offloads.clone()), Vec::with_capacity(OUTBOX));
+    assert_eq!((out.offloads(A), out.offloads(B)), (all, ReceiveOffloads::NOTHING));
     let told = Unfinished { l2_len: 14, l3_len: 20, l4_len: 20, six: false, tcp: true, segment: 1400 };
     for n in 0..4 {
         let mut packet = MemPacket::new(&[n; 60]);
@@ -349,7 +349,7 @@ fn r11_frames_handed_on_do_not_outlive_the_guest_that_would_have_taken_them() {
     }
     out.flush(&mut counters);
     assert_eq!(out.waiting(), 4, "the guest is slow, no more");
-    takes.set(Takes::NOTHING);
+    offloads.set(ReceiveOffloads::NOTHING);
     out.flush(&mut counters);
     assert_eq!((out.waiting(), counters.dropped(DropReason::TxFull)), (2, 2));
 }

@@ -22,7 +22,11 @@ struct Check {
 /// All checks, in the order they run in.
 const CHECKS: [Check; 6] = [
     Check { name: "suites", holds: "every test file is part of a test binary", run: suites::check },
-    Check { name: "pure", holds: "the pure crates depend on nothing of DPDK", run: pure::check },
+    Check {
+        name: "pure",
+        holds: "pure crates depend on nothing of DPDK, cores on no runtime",
+        run: pure::check,
+    },
     Check { name: "width", holds: "no line is longer than 120 characters", run: width::check },
     Check {
         name: "requirements",

@@ -20,7 +20,7 @@ Examples:
   godwitctl perf --nve nve-a --reset   the same, and begin the record anew
 
 CYCLES are of the time stamp counter, for receiving and processing a frame; sending is not in them.
-A build for benchmarks (cargo build --features passes) says what each pass over a burst costs.
+A build for benchmarks (cargo build --features stage-meter) shows what each pipeline stage costs.
 A worker that is alone on its core and idle is busy polling: BUSY counts iterations with work only.
 MAILBOX is the time from an update's being sent to a worker until it surely had effect.
 OWN is what is left of a long iteration without the time in which the core did something else: ran another
@@ -49,7 +49,7 @@ struct WorkerView {
     iterations_us: Spread,
     mailbox_us: Spread,
     queues: Vec<QueueView>,
-    /// Cycles a packet by pass over a burst; empty in builds that do not measure it.
+    /// Cycles a packet by pipeline stage; empty in builds that do not measure it.
     stages: Vec<StageView>,
     long_iterations: u64,
     /// Those that would have been long without the worker's absence, too.
@@ -108,7 +108,7 @@ fn spread(d: Option<v1::Durations>) -> Spread {
     Spread { count: d.count, p50: us(d.p50_ns), p99: us(d.p99_ns), max: us(d.max_ns), buckets }
 }
 
-/// The passes over bursts, for each packet that came in.
+/// The pipeline stages, for each packet that came in.
 fn stages(w: &v1::WorkerPerf) -> Vec<StageView> {
     let packets = w.queues.iter().map(|q| q.packets).sum();
     let all = w.stages.iter().map(|s| s.ticks).sum();

@@ -29,7 +29,7 @@ pub struct Placement {
     load: Load,
     /// How often a queue changes workers
     #[arg(long, default_value_t = 60, value_name = "N")]
-    passes: u32,
+    handovers: u32,
     /// Milliseconds between two changes
     #[arg(long, default_value_t = 50, value_name = "MS")]
     pause: u64,
@@ -40,8 +40,8 @@ pub struct Placement {
 struct Outcome {
     workers: usize,
     uplink_queues: u32,
-    passes: u32,
-    /// Passes in which a worker did not wait for a device that took nothing.
+    handovers: u32,
+    /// Handovers in which a worker did not wait for a device that took nothing.
     late: u32,
     /// Frames that the switches dropped, by reason.
     drops: Vec<String>,
@@ -62,7 +62,7 @@ impl Placement {
             "  VMs v and p talk, {} probes a second and TCP each way, while receive queues of v's switch\n  \
              change workers {} times; its uplink has {} queue(s).\n",
             thousands(u64::from(self.load.spec(Guests::Netns).rate)),
-            self.passes,
+            self.handovers,
             self.common.uplink_queues
         );
         let mut lab = Lab::start(&LabSpec::new(&["a", "b"], false, &self.common.switch_options()), &bins)?;
@@ -81,9 +81,9 @@ impl Placement {
         let traffic = talk(lab, 1, self.load.spec(Guests::Netns), false, PAIR)?;
         with_agents(lab, PAIR, |v, p| run(p).and_then(|()| run(v)))?;
         let mut late = 0;
-        for n in 0..self.passes {
+        for n in 0..self.handovers {
             std::thread::sleep(Duration::from_millis(self.pause));
-            late += u32::from(pass(lab, n, workers)?);
+            late += u32::from(hand_over(lab, n, workers)?);
         }
         std::thread::sleep(Duration::from_millis(self.pause));
         let talk = finish(lab, &traffic, PAIR)?;
@@ -98,14 +98,14 @@ impl Placement {
             && whole(&talk.b_to_a)
             && late == 0
             && talk.tcp.as_ref().is_none_or(|t| t.alive);
-        let (uplink_queues, passes) = (self.common.uplink_queues, self.passes);
-        Ok(Outcome { workers, uplink_queues, passes, late, drops, kernel_drops, talk, passed })
+        let (uplink_queues, handovers) = (self.common.uplink_queues, self.handovers);
+        Ok(Outcome { workers, uplink_queues, handovers, late, drops, kernel_drops, talk, passed })
     }
 }
 
 /// The n-th change at switch a: its queues take turns, each to the next worker. Answers whether a worker
 /// lost patience.
-fn pass(lab: &Lab, n: u32, workers: usize) -> Result<bool> {
+fn hand_over(lab: &Lab, n: u32, workers: usize) -> Result<bool> {
     let admin = &lab.nve("a")?.admin;
     let queues = match admin.ask(Ask::GetPlacement(GetPlacement { window_ms: WINDOW_MS }))? {
         Answer::Placement(report) => report.queues,
@@ -147,7 +147,7 @@ fn print_result(r: &Outcome) {
     if let Some(tcp) = &r.talk.tcp {
         println!("  TCP: {:.1} MB, {}", tcp.bytes as f64 / 1e6, if tcp.alive { "alive" } else { "DEAD" });
     }
-    println!("  {} changes, {} late; drops: {:?}; kernel {}", r.passes, r.late, r.drops, r.kernel_drops);
+    println!("  {} changes, {} late; drops: {:?}; kernel {}", r.handovers, r.late, r.drops, r.kernel_drops);
     println!(
         "\n{}",
         if r.passed { "PASSED: nothing lost, nothing doubled, nothing overtaken." } else { "FAILED" }

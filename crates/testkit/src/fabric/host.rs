@@ -209,7 +209,7 @@ impl World {
         let updates =
             out.updates.drain(..).filter_map(|(w, u)| Some((w, Order::Apply(bound::broken(broken, u)?))));
         orders.extend(updates);
-        if broken == Some(Sabotage::NoHeralds) {
+        if broken == Some(Sabotage::NoAnnouncer) {
             out.frames.retain(|(_, frame)| names::told_of(frame).is_none());
         }
         orders.extend(out.barriers.drain(..).map(|(w, t)| (w, Order::Barrier(t))));

@@ -76,7 +76,7 @@ pub enum Sabotage {
     /// Old NVEs do not forward packets for MACs that are nested in VMs that left (R94).
     NestedNotForwarded,
     /// NVEs do not tell local VMs that an address has got another MAC (R24).
-    NoHeralds,
+    NoAnnouncer,
 }
 
 /// A VM.

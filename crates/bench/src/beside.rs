@@ -1,0 +1,133 @@
+//! Two rows beside each other, in turn: how a contender takes more destinations, the other outer family, the
+//! other way or a second worker. The rows of the table are minutes apart, and what a machine carries changes by
+//! a third within seconds, so their quotient says little.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::ends::Ends;
+use crate::godwit::{self, Godwit};
+use crate::memory;
+use crate::peer::{Peer, SETTLE, Site};
+use crate::plan::{Case, Row};
+use crate::stats::{Rates, rounded};
+use crate::testpmd::{self, Testpmd};
+
+/// A row and the one that it is compared with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pair {
+    /// The row.
+    pub of: Row,
+    /// The other one.
+    pub to: Row,
+}
+
+/// What a pair gave.
+#[derive(Serialize)]
+pub struct Ratio {
+    /// The row's name.
+    pub of: String,
+    /// The other one's.
+    pub to: String,
+    /// The median of the ratios within a round, of Godwit.
+    pub godwit: Option<f64>,
+    /// Of the best rounds.
+    pub godwit_best: Option<f64>,
+    /// The same of the floor: what the ends and the machine make of it.
+    pub floor: Option<f64>,
+    /// Of the best rounds.
+    pub floor_best: Option<f64>,
+    /// All of it: Godwit's row and the other one, then the floor's.
+    pub rounds: [Rates; 4],
+}
+
+/// The row that another one is compared with.
+pub fn reference(row: Row) -> Row {
+    let mut base = row;
+    if row.workers > 1 {
+        base.workers = 1;
+    } else if row.flows != row.destinations || row.destinations != 1_000 {
+        (base.destinations, base.flows, base.nves) = (1_000, 1_000, 1);
+    } else {
+        base.case = Case::EncapV4;
+    }
+    base
+}
+
+/// The pairs among `rows` for which something is promised: a million destinations, the other families and
+/// ways, and a second worker.
+pub fn pairs(rows: &[Row]) -> Vec<Pair> {
+    let promised = |row: &Row| {
+        let million = row.destinations == 1_000_000 && row.case == Case::EncapV4;
+        let plain = row.flows == row.destinations && row.sizes.longest() == 60;
+        plain && (million || row.destinations == 1_000)
+    };
+    let pair = |row: &Row| Pair { of: *row, to: reference(*row) };
+    rows.iter().filter(|r| promised(r)).map(pair).filter(|p| p.of != p.to && rows.contains(&p.to)).collect()
+}
+
+/// Measures a pair: both rows with Godwit and with the floor, round by round.
+///
+/// # Errors
+/// Where one of the four does not start, or ends.
+pub fn measure(sites: [&Site; 2], pair: &Pair, rounds: u32, window: Duration) -> Result<Ratio> {
+    let ends = [Ends::new(pair.of, sites[0])?, Ends::new(pair.to, sites[1])?];
+    memory::reserve(ends.iter().map(|e| godwit::memory_mb(e) + testpmd::memory_mb(e)).sum())?;
+    let mut peers: Vec<Box<dyn Peer>> = Vec::new();
+    for (site, ends) in sites.iter().zip(&ends) {
+        let mut godwit = Godwit::start(site, ends)?;
+        godwit.run(false)?;
+        peers.push(Box::new(godwit));
+    }
+    for (site, ends) in sites.iter().zip(&ends) {
+        let mut floor = Testpmd::start(site, ends)?;
+        floor.run(false)?;
+        peers.push(Box::new(floor));
+    }
+    let mut rates: [Rates; 4] = Default::default();
+    for round in 0..rounds as usize {
+        for i in 0..peers.len() {
+            // The two that are compared follow each other at once, in either order.
+            let at = if round % 2 == 0 { i } else { peers.len() - 1 - i };
+            peers[at].run(true)?;
+            std::thread::sleep(SETTLE);
+            let mpps = peers[at].measure(window)?.mpps;
+            peers[at].run(false)?;
+            rates[at].0.push(mpps);
+        }
+    }
+    let best = |a: &Rates, b: &Rates| rounded(a.best().zip(b.best()).map(|(a, b)| a / b));
+    Ok(Ratio {
+        of: pair.of.to_string(),
+        to: pair.to.to_string(),
+        godwit: rounded(rates[0].ratio(&rates[1])),
+        godwit_best: best(&rates[0], &rates[1]),
+        floor: rounded(rates[2].ratio(&rates[3])),
+        floor_best: best(&rates[2], &rates[3]),
+        rounds: rates,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan;
+
+    #[test]
+    fn what_is_promised_is_compared_with_the_next_simpler_row() {
+        let names = |rows: &[Row]| -> Vec<(String, String)> {
+            pairs(rows).iter().map(|p| (p.of.to_string(), p.to.to_string())).collect()
+        };
+        let quick = names(&plan::quick());
+        let base = "encap-v4/60/1000";
+        let of: Vec<&str> = quick.iter().map(|(of, _)| of.as_str()).collect();
+        assert_eq!(of, ["encap-v4/60/1000000", "encap-v6/60/1000", "decap-v4/60/1000", "decap-v6/60/1000"]);
+        assert!(quick.iter().all(|(_, to)| to == base));
+        let full = names(&plan::full(2));
+        assert_eq!(full.len(), quick.len() + 4);
+        let two = ("decap-v6/60/1000/workers=2".to_owned(), "decap-v6/60/1000".to_owned());
+        assert!(full.contains(&two));
+    }
+}

@@ -1,0 +1,331 @@
+//! The two ends that every contender gets: a device that plays a capture without end, and `net_null` that takes
+//! everything and sends nothing (`no-rx`).
+//!
+//! What plays is `net_null` with this package's library loaded before the contender's own, or DPDK's `net_pcap`
+//! (`infinite_rx`), which has a buffer of 2 KiB for each frame and reads them in turn: with a long capture its
+//! reading is most of what is measured then.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use godwit_lab::random::Dice;
+use godwit_testkit::frames::{self, Vxlan};
+use godwit_wire::{Mac, Vni};
+
+use crate::peer::{Player, Site};
+use crate::plan::Row;
+
+/// The tenant's network.
+pub const VNI: u32 = 100;
+/// The VM that sends, and the first of those that receive.
+pub const LOCAL_VM: Mac = Mac([0x02, 0x10, 0, 0, 0, 0x01]);
+/// Its address.
+pub const LOCAL_IP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+/// Its address of IPv6.
+pub const LOCAL_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1);
+/// The first VM elsewhere.
+pub const REMOTE_VM: Mac = Mac([0x02, 0x20, 0, 0, 0, 0]);
+/// The first VM within the port's.
+pub const NESTED_VM: Mac = Mac([0x02, 0x30, 0, 0, 0, 0]);
+/// The next hop to every other NVE.
+pub const NEXT_HOP: Mac = Mac([0x02, 0, 0, 0, 0x01, 0x02]);
+/// What the first `net_pcap` of a process says its address is, and the player says, too.
+pub const PLAYER_MAC: Mac = Mac([0x02, 0x70, 0x63, 0x61, 0x70, 0]);
+
+/// The ends of one row.
+pub struct Ends {
+    /// The row.
+    pub row: Row,
+    /// What plays the capture.
+    pub player: Player,
+    /// The capture.
+    pcap: PathBuf,
+    /// The library that a program has to load before its own, to play it.
+    preload: Option<PathBuf>,
+}
+
+impl Ends {
+    /// Writes the row's capture into the site's folder.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, or there is nothing to play it.
+    pub fn new(row: Row, site: &Site) -> Result<Ends> {
+        let (pcap, player) = (site.dir.join("frames.pcap"), site.player);
+        let preload = match player {
+            Player::Replay => Some(replay_library()?),
+            Player::Pcap => None,
+        };
+        write(row, &pcap)?;
+        Ok(Ends { row, player, pcap, preload })
+    }
+
+    /// The source, with a receive queue for each worker.
+    pub fn source(&self) -> String {
+        match self.player {
+            Player::Replay => self.player.device().to_owned(),
+            Player::Pcap => {
+                let queue = format!(",rx_pcap={}", self.pcap.display());
+                format!("{}{},infinite_rx=1", self.player.device(), queue.repeat(self.row.workers))
+            }
+        }
+    }
+
+    /// What has to be in a contender's environment.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let Some(library) = &self.preload else { return Vec::new() };
+        vec![
+            ("LD_PRELOAD", library.display().to_string()),
+            ("GODWIT_REPLAY_CAPTURE", self.pcap.display().to_string()),
+            ("GODWIT_REPLAY_DEVICE", self.player.device().to_owned()),
+            ("GODWIT_REPLAY_MAC", PLAYER_MAC.to_string()),
+        ]
+    }
+
+    /// The sink.
+    pub fn sink(&self) -> &'static str {
+        "net_null1,no-rx=1"
+    }
+
+    /// Buffers that the capture itself takes in each process that plays it.
+    pub fn captured(&self) -> usize {
+        match self.player {
+            Player::Replay => 0,
+            Player::Pcap => self.row.frames() as usize * self.row.workers,
+        }
+    }
+
+    /// Those, with as many under way as any queue holds.
+    pub fn buffers(&self) -> usize {
+        self.captured() + 32_768
+    }
+}
+
+/// Where the player is: beside this program, as cargo leaves both.
+fn replay_library() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("where am I?")?.with_file_name("libgodwit_replay.so");
+    let built = "build it (cargo build --release -p godwit-bench), or have net_pcap play (--ends pcap)";
+    ensure!(path.is_file(), "{} is not there: {built}", path.display());
+    Ok(path)
+}
+
+/// Writes a row's frames as a capture, and answers with the mean of their lengths, in bytes, outer headers
+/// included.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write(row: Row, path: &Path) -> Result<f64> {
+    let mut bytes = 0;
+    let frames = shuffled(row.frames()).into_iter().map(|n| frame(&row, n)).inspect(|f| bytes += f.len());
+    write_frames(path, frames)?;
+    Ok(bytes as f64 / f64::from(row.frames()))
+}
+
+/// Writes a capture, one frame after the other: a million need not fit into memory.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_frames(path: &Path, frames: impl Iterator<Item = Vec<u8>>) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        // Microseconds, little-endian, version 2.4, Ethernet.
+        file.write_all(&0xa1b2_c3d4_u32.to_le_bytes())?;
+        file.write_all(&[2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0])?;
+        for frame in frames {
+            file.write_all(&[0; 8])?;
+            file.write_all(&(frame.len() as u32).to_le_bytes())?;
+            file.write_all(&(frame.len() as u32).to_le_bytes())?;
+            file.write_all(&frame)?;
+        }
+        file.flush()
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+/// 0 to `n` in an order that is always the same and that no cache foresees.
+pub fn shuffled(n: u32) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..n).collect();
+    let mut dice = Dice::new(7);
+    for i in (1..all.len()).rev() {
+        all.swap(i, dice.between(0, i as u64 + 1) as usize);
+    }
+    all
+}
+
+/// The `n`-th address after this one.
+pub fn nth(mac: Mac, n: u32) -> Mac {
+    Mac::from_u64(mac.to_u64() + u64::from(n))
+}
+
+/// Scatters numbers of 40 bits: two of them never become the same one.
+fn scattered(n: u64) -> u64 {
+    const MASK: u64 = (1 << 40) - 1;
+    let mixed = (n ^ 0x5_0000_2711).wrapping_mul(0x9e_3779_b97f) & MASK;
+    ((mixed ^ mixed >> 21).wrapping_mul(0xc2_b2ae_3d27) & MASK) ^ 0x17
+}
+
+/// The address of the `n`-th VM elsewhere.
+pub fn remote_vm(row: &Row, n: u32) -> Mac {
+    if row.random { Mac::from_u64(2 << 40 | scattered(u64::from(n) + 1)) } else { nth(REMOTE_VM, n) }
+}
+
+/// The address of the `n`-th VM behind the port; the first is the port's own.
+pub fn local_vm(row: &Row, n: u32) -> Mac {
+    let random = row.random && n > 0;
+    // Beyond those elsewhere, of which there are fewer than 2^32.
+    if random { Mac::from_u64(2 << 40 | scattered(1 << 32 | u64::from(n))) } else { nth(LOCAL_VM, n) }
+}
+
+/// The address of the `n`-th VM within the port's.
+pub fn nested_vm(n: u32) -> Mac {
+    nth(NESTED_VM, n)
+}
+
+/// The `n`-th IP address of the tenant's VMs behind the port.
+pub fn near_ip(row: &Row, n: u32) -> IpAddr {
+    if row.inner_v6 {
+        return Ipv6Addr::from_bits(LOCAL_IP6.to_bits() + u128::from(n)).into();
+    }
+    Ipv4Addr::from_bits(LOCAL_IP.to_bits() + n).into()
+}
+
+/// UDP ports of a flow, source and destination (RFC 4814, 4.5 for the random ones).
+fn ports(row: &Row, flow: u32) -> (u16, u16) {
+    if row.random {
+        let mut dice = Dice::new(u64::from(flow) << 8 | 76);
+        let mut port = |low: u64, high: u64| dice.between(low, high + 1) as u16;
+        return (port(1024, 65_535), port(1, 49_151));
+    }
+    (1024 + (flow / row.destinations % 60_000) as u16, 5678)
+}
+
+/// Frame number `n`: every destination and every flow comes equally often.
+fn frame(row: &Row, n: u32) -> Vec<u8> {
+    let flow = n % row.flows;
+    let vm = flow % row.destinations;
+    let (source, destination) = ports(row, flow);
+    let far = |n: u32| -> IpAddr {
+        if row.inner_v6 {
+            return Ipv6Addr::from_bits(0x2001_0db8_000b << 80 | u128::from(n)).into();
+        }
+        Ipv4Addr::from_bits(0x0a80_0000 + n).into()
+    };
+    let ip_header = if row.inner_v6 { 40 } else { 20 };
+    let payload = vec![0; row.sizes.of(n as usize) - 14 - ip_header - 8];
+    if row.case.is_encap() {
+        let (mac, ip) = match row.nested {
+            0 => (LOCAL_VM, near_ip(row, n % row.sources)),
+            nested => (nested_vm(n % nested), near_ip(row, row.sources + n % nested)),
+        };
+        let (from, to) = ((mac, ip, source), (remote_vm(row, vm), far(vm), destination));
+        return frames::udp_frame(from, to, &payload);
+    }
+    let (from, to) =
+        ((remote_vm(row, vm), far(vm), source), (local_vm(row, vm), near_ip(row, vm), destination));
+    let outer_eth = (NEXT_HOP, PLAYER_MAC);
+    let mut outer = Vxlan::new(outer_eth, (row.case.remote(0), row.case.locator()), Vni::from_low24(VNI));
+    outer.ports.0 = 49_152 + (flow % 16_384) as u16;
+    outer.frame(&frames::udp_frame(from, to, &payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::plan::{self, Case};
+
+    #[test]
+    fn every_destination_and_flow_is_sent() {
+        let rows = plan::full(2);
+        let row = plan::select(&rows, "encap-v4/60/64/flows=1000").unwrap()[0];
+        let all: Vec<Vec<u8>> = shuffled(row.frames()).into_iter().map(|n| frame(&row, n)).collect();
+        assert_eq!(all.len(), row.frames() as usize);
+        assert!(all.iter().all(|f| f.len() == 60 && f[6..12] == LOCAL_VM.0), "R65: all from the port's VM");
+        let macs: BTreeSet<&[u8]> = all.iter().map(|f| &f[..6]).collect();
+        assert_eq!(macs.len(), 64);
+        let flows: BTreeSet<(&[u8], &[u8])> = all.iter().map(|f| (&f[..6], &f[34..36])).collect();
+        assert_eq!(flows.len(), 1000);
+    }
+
+    #[test]
+    fn r65_r94_every_address_and_nested_vm_sends() {
+        let senders = |name: &str| -> BTreeSet<(Vec<u8>, Vec<u8>)> {
+            let row = plan::select(&[], name).unwrap()[0];
+            (0..row.frames())
+                .map(|n| frame(&row, n))
+                .map(|f| (f[6..12].to_vec(), f[26..30].to_vec()))
+                .collect()
+        };
+        let twenty = senders("encap-v4/60/1000/sources=20");
+        assert!(twenty.len() == 20 && twenty.iter().all(|s| s.0 == LOCAL_VM.0), "one MAC, twenty addresses");
+        let nested = senders("encap-v4/60/1000/nested=3");
+        let own = |n: u8| (nested_vm(n.into()).0.to_vec(), vec![10, 1, 0, 2 + n]);
+        assert_eq!(nested, (0..3).map(own).collect(), "each its own");
+    }
+
+    #[test]
+    fn decapsulation_is_of_whole_packets() {
+        for case in [Case::DecapV4, Case::DecapV6] {
+            let row = plan::select(&[], &format!("{}/60/1000", case.name())).unwrap()[0];
+            assert_eq!(frame(&row, 17).len(), 60 + case.overhead());
+        }
+    }
+
+    #[test]
+    fn r76_random_rows_have_macs_and_ports_that_do_not_count_upwards() {
+        let row = plan::select(&[], "encap-v4/60/1000/flows=4000/random").unwrap()[0];
+        let all: Vec<Vec<u8>> = (0..row.frames()).map(|n| frame(&row, n)).collect();
+        assert_eq!(all[17], frame(&row, 17), "the same each time");
+        let macs: BTreeSet<&[u8]> = all.iter().map(|f| &f[..6]).collect();
+        assert_eq!(macs.len(), 1000);
+        assert!(macs.iter().all(|m| m[0] == 2), "of one VM each, of nobody's register");
+        assert!(macs.iter().map(|m| m[1]).collect::<BTreeSet<_>>().len() > 200, "in all bytes");
+        let port = |f: &[u8], at: usize| u16::from_be_bytes([f[at], f[at + 1]]);
+        let sources: Vec<u16> = all.iter().map(|f| port(f, 34)).collect();
+        let destinations: Vec<u16> = all.iter().map(|f| port(f, 36)).collect();
+        assert!(sources.iter().all(|p| *p >= 1024) && sources.iter().any(|p| *p > 60_000));
+        assert!(destinations.iter().all(|p| (1..=49_151).contains(p)));
+        assert!(destinations.iter().any(|p| *p < 1024) && destinations.iter().any(|p| *p > 48_000));
+        assert!(all.iter().all(|f| f[6..12] == LOCAL_VM.0), "R65: all from the port's VM");
+    }
+
+    #[test]
+    fn r76_no_two_vms_have_one_address() {
+        let row = plan::select(&[], "decap-v4/60/100000/random").unwrap()[0];
+        let mut macs: BTreeSet<Mac> = (0..row.destinations).map(|n| local_vm(&row, n)).collect();
+        macs.extend((0..row.destinations).map(|n| remote_vm(&row, n)));
+        macs.extend([NEXT_HOP, PLAYER_MAC]);
+        assert_eq!(macs.len(), 2 * row.destinations as usize + 2);
+        assert_eq!(local_vm(&row, 0), LOCAL_VM);
+    }
+
+    #[test]
+    fn r76_inner_frames_may_be_of_ipv6_and_long() {
+        for (name, len) in [("encap-v4/62/10/inner=6", 62), ("decap-v6/9212/10/inner=6", 9212 + 70)] {
+            let row = plan::select(&[], name).unwrap()[0];
+            let frame = frame(&row, 3);
+            assert_eq!(frame.len(), len);
+            let inner = &frame[frame.len() - row.sizes.longest()..];
+            assert_eq!((&inner[12..14], inner[14] >> 4), ([0x86, 0xdd].as_slice(), 6));
+        }
+    }
+
+    #[test]
+    fn frames_of_ordinary_rows_are_as_they_always_were() {
+        // Figures of different commits are of the same frames.
+        let row = plan::select(&[], "encap-v4/60/1000").unwrap()[0];
+        let text = "0220000000070210000000010800450000 2e00000000401166370a0100010a800007 0400162e001a";
+        let wanted: Vec<u8> = text.split(' ').flat_map(hex).collect();
+        assert_eq!(frame(&row, 2007)[..wanted.len()], wanted);
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        text.as_bytes()
+            .chunks(2)
+            .map(|c| u8::from_str_radix(std::str::from_utf8(c).unwrap(), 16).unwrap())
+            .collect()
+    }
+}
