@@ -12,7 +12,7 @@ use std::time::{Duration, Instant as Clock};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::queue::ArrayQueue;
-use godwit_tables::update::{Key, TunnelIdx, Update, VmState, VnIdx};
+use godwit_tables::update::{Key, Target, TunnelIdx, Update, VmState, VnIdx};
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::{Instant, Mac, Vni};
 use godwit_worker::command::{Command, Order};
@@ -23,10 +23,8 @@ const BATCH: u64 = 32;
 
 fn update(i: u64) -> Update {
     let mac = Mac::from_u64(0x0220_0000_0000 | (i % 100_000));
-    Update::VmSet {
-        key: Key::new(VnIdx(0), mac),
-        state: VmState::Remote { tunnel: TunnelIdx((i % 256) as u32) },
-    }
+    let to = Target { tunnel: TunnelIdx((i % 256) as u32), vni: Vni::from_low24(100) };
+    Update::VmSet { key: Key::new(VnIdx(0), mac), state: VmState::Remote { to } }
 }
 
 fn tables() -> Tables {

@@ -10,7 +10,8 @@ use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::{Output, Pipeline};
 use godwit_tables::event::Event;
 use godwit_tables::update::{
-    Admission, Key, PortIdx, PortRole, PrefixKind, SourceRule, SourceRules, TunnelIdx, Update, VmState, VnIdx,
+    Admission, Key, PortIdx, PortRole, PrefixKind, SourceRule, SourceRules, Target, TunnelIdx, Update,
+    VmState, VnIdx,
 };
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::outer::{OuterHeader, Patch};
@@ -82,8 +83,8 @@ fn tables(vms: u32, v6: bool, local: bool) -> Tables {
     for u in updates {
         assert_eq!(t.apply(u, NOW), None);
     }
-    let state =
-        if local { VmState::Local { port: ACCESS } } else { VmState::Remote { tunnel: TunnelIdx(0) } };
+    let to = Target { tunnel: TunnelIdx(0), vni: Vni::from_low24(VNI) };
+    let state = if local { VmState::Local { port: ACCESS } } else { VmState::Remote { to } };
     for i in 0..vms {
         assert_eq!(t.apply(Update::VmSet { key: Key::new(VN, mac(i)), state }, NOW), None);
     }

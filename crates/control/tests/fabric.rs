@@ -138,8 +138,8 @@ fn use_vm(lab: &mut Lab, i: usize, n: u8) {
         None if !lab.hosts[i].tables.vns.is_empty() => {
             lab.event(i, Event::MissMac { key: key(n), port: PortIdx(1) });
         }
-        Some(VmState::Ageing { tunnel }) => {
-            lab.hosts[i].tables.vms.insert(key(n), VmState::Remote { tunnel });
+        Some(VmState::Ageing { to }) => {
+            lab.hosts[i].tables.vms.insert(key(n), VmState::Remote { to });
             lab.event(i, Event::InUse { key: key(n) });
         }
         _ => {}

@@ -77,7 +77,7 @@ fn answers(lab: &mut Lab, uplink: PortIdx) {
 
 fn tunnel(lab: &Lab) -> TunnelIdx {
     match lab.hosts[A].state(2) {
-        Some(VmState::Remote { tunnel }) => tunnel,
+        Some(VmState::Remote { to }) => to.tunnel,
         other => panic!("{other:?}"),
     }
 }

@@ -31,8 +31,8 @@ fn two() -> Lab {
 fn send(lab: &mut Lab) {
     match lab.hosts[C].state(1) {
         None => lab.event(C, Event::MissMac { key: key(1), port: PortIdx(2) }),
-        Some(VmState::Ageing { tunnel }) => {
-            lab.hosts[C].tables.vms.insert(key(1), VmState::Remote { tunnel });
+        Some(VmState::Ageing { to }) => {
+            lab.hosts[C].tables.vms.insert(key(1), VmState::Remote { to });
             lab.event(C, Event::InUse { key: key(1) });
         }
         Some(_) => {}
@@ -155,8 +155,8 @@ fn r40_a_workers_word_that_got_lost_is_asked_for_again() {
     let mut lab = two();
     send(&mut lab);
     lab.pass(24_000);
-    let Some(VmState::Ageing { tunnel }) = lab.hosts[C].state(1) else { panic!() };
-    lab.hosts[C].tables.vms.insert(key(1), VmState::Remote { tunnel });
+    let Some(VmState::Ageing { to }) = lab.hosts[C].state(1) else { panic!() };
+    lab.hosts[C].tables.vms.insert(key(1), VmState::Remote { to });
     lab.pass(4_000);
     assert!(is_watched(&lab), "watched again");
     send(&mut lab);
@@ -318,8 +318,8 @@ fn r40_r67_what_is_used_takes_turns_and_lives_on_as_far_as_questions_go() {
     };
     let before = asked(&lab);
     for n in all.clone() {
-        let Some(VmState::Ageing { tunnel }) = lab.hosts[C].state(n) else { panic!("{n} is not watched") };
-        lab.hosts[C].tables.vms.insert(key(n), VmState::Remote { tunnel });
+        let Some(VmState::Ageing { to }) = lab.hosts[C].state(n) else { panic!("{n} is not watched") };
+        lab.hosts[C].tables.vms.insert(key(n), VmState::Remote { to });
         lab.event(C, Event::InUse { key: key(n) });
     }
     lab.pass(1_000);

@@ -45,11 +45,11 @@ fn r4_the_outer_family_follows_the_vms_addresses_where_both_nves_have_both() {
         record.bind(here);
         lab.input(A, Input::Nva(NvaToNve::Snapshot { vni: vni(), vms: vec![record] }));
         lab.event(A, Event::Neighbor { uplink: UPLINK, ip: v6.into(), mac: mac(77), solicited: true });
-        let Some(VmState::Remote { tunnel }) = lab.hosts[A].state(2) else { panic!() };
-        let (_, way) = lab.hosts[A].tables.tunnels[&tunnel];
+        let Some(VmState::Remote { to }) = lab.hosts[A].state(2) else { panic!() };
+        let (_, way) = lab.hosts[A].tables.tunnels[&to.tunnel];
         assert_eq!(way.unwrap().0.family(), family, "{choice:?} {ip}");
         // What of its frames is IPv4 goes over IPv4 even so, if the choice is the frame's.
-        let twin = lab.hosts[A].tables.twins.get(&tunnel).map(|t| lab.hosts[A].tables.tunnels[t].0);
+        let twin = lab.hosts[A].tables.twins.get(&to.tunnel).map(|t| lab.hosts[A].tables.tunnels[t].0);
         let expected = (choice == OuterChoice::Auto && family == Family::V6).then(|| locator(B));
         assert_eq!(twin, expected, "{choice:?} {ip}");
     }
@@ -126,10 +126,10 @@ fn a_tunnel_is_pending_until_its_next_hop_answers() {
     lab.run_vm(B, 2);
     lab.answer_arp = false;
     lab.run_vm(A, 1);
-    let Some(VmState::Remote { tunnel }) = lab.hosts[A].state(2) else { panic!() };
-    assert_eq!(lab.hosts[A].tables.tunnels[&tunnel], (locator(B), None));
+    let Some(VmState::Remote { to }) = lab.hosts[A].state(2) else { panic!() };
+    assert_eq!(lab.hosts[A].tables.tunnels[&to.tunnel], (locator(B), None));
     lab.event(A, Event::Neighbor { uplink: UPLINK, ip: locator(B), mac: mac(99), solicited: true });
-    let (_, way) = lab.hosts[A].tables.tunnels[&tunnel];
+    let (_, way) = lab.hosts[A].tables.tunnels[&to.tunnel];
     let (header, mtu) = way.unwrap();
     assert_eq!((header.dst_mac(), header.ttl(), mtu), (mac(99), 64, 1550));
 }

@@ -207,20 +207,22 @@ fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(
             continue;
         }
         look.exit = match vms.get_at(look.home, look.key) {
-            Some(Fib::Remote(to)) => match tables.tunnels.ready_for_frame::<VARIED>(to, look.v4, look.hash) {
-                Some((tunnel, header)) => {
-                    let patch = Patch { vni: port.vni, hash: look.hash, class: look.class };
-                    match encapsulate::<VARIED, _>(packet, tunnel, header, patch) {
-                        Ok(grown) => {
-                            look.len += grown as u32;
-                            encapsulated += 1;
-                            tunnel.uplink
+            Some(Fib::Remote(to)) => {
+                match tables.tunnels.ready_for_frame::<VARIED>(to.tunnel, look.v4, look.hash) {
+                    Some((tunnel, header)) => {
+                        let patch = Patch { vni: to.vni, hash: look.hash, class: look.class };
+                        match encapsulate::<VARIED, _>(packet, tunnel, header, patch) {
+                            Ok(grown) => {
+                                look.len += grown as u32;
+                                encapsulated += 1;
+                                tunnel.uplink
+                            }
+                            Err(_) => COLD,
                         }
-                        Err(_) => COLD,
                     }
+                    None => COLD,
                 }
-                None => COLD,
-            },
+            }
             Some(Fib::Local(to)) if to != port.port && tables.ports.serves(to, port.vn) => to,
             // The cold path knows these two, which no table has.
             None if look.key.mac() != Mac::PROBER && look.key.mac() != Mac::ZERO => UNKNOWN,

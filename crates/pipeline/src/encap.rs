@@ -1,13 +1,14 @@
 //! Putting on the outer header (R1–R6, R8).
 
 use godwit_tables::tunnels::Tunnel;
-use godwit_tables::update::TunnelIdx;
+use godwit_tables::update::{Target, TunnelIdx};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::{
     OuterHeader, Patch, TAGGED_V4_LEN, TAGGED_V6_LEN, V4_LEN, V6_LEN, copy_dscp, fill_udp_checksum,
     leave_udp_checksum,
 };
-use godwit_wire::{Class, Dscp, Family, Vni, ipv6, tenant, udp};
+use godwit_wire::tenant::{self, Look};
+use godwit_wire::{Class, Dscp, Family, Vni, ipv6, udp};
 
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource, Unfinished};
@@ -115,21 +116,30 @@ fn leave_checksum<P: Packet>(packet: &mut P, vxlan_port: u16) -> bool {
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Encapsulates with this outer TTL and, where it is marked, this DSCP (R23), and sends; or says why not and gives
     /// the packet back. For the cold paths.
-    #[inline(never)]
     pub fn tunnel(
         &mut self,
-        mut packet: P,
-        to: TunnelIdx,
+        packet: P,
+        tunnel: TunnelIdx,
         vni: Vni,
-        (ttl, dscp): (u8, Option<Dscp>),
+        marks: (u8, Option<Dscp>),
     ) -> Result<(), (P, DropReason)> {
         let look = tenant::look(packet.data(), &self.tables.hash_key);
-        let Some((tunnel, header)) = self.tables.tunnels.ready_for_frame::<true>(to, look.is_v4(), look.hash)
-        else {
-            return Err((packet, DropReason::NoTunnel));
-        };
+        self.tunnel_flow(packet, Target { tunnel, vni }, look, marks)
+    }
+
+    /// The same for a frame that was looked at.
+    #[inline(never)]
+    pub fn tunnel_flow(
+        &mut self,
+        mut packet: P,
+        to: Target,
+        look: Look,
+        (ttl, dscp): (u8, Option<Dscp>),
+    ) -> Result<(), (P, DropReason)> {
+        let ready = self.tables.tunnels.ready_for_frame::<true>(to.tunnel, look.is_v4(), look.hash);
+        let Some((tunnel, header)) = ready else { return Err((packet, DropReason::NoTunnel)) };
         let uplink = tunnel.uplink;
-        let patch = Patch { vni, hash: look.hash, class: Class::new(dscp, look.ecn) };
+        let patch = Patch { vni: to.vni, hash: look.hash, class: Class::new(dscp, look.ecn) };
         if let Err(reason) = encapsulate::<true, _>(&mut packet, tunnel, header, patch) {
             return Err((packet, reason));
         }
@@ -146,11 +156,10 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     }
 
     /// Encapsulates and sends a frame of the burst for the first time; counts it either way.
-    pub fn tunnel_first(&mut self, packet: P, to: TunnelIdx, vni: Vni) {
+    pub fn tunnel_first(&mut self, packet: P, to: Target, look: Look) {
         let mark = self.tables.ports.dscp(self.ingress);
-        match self.tunnel(packet, to, vni, (DEFAULT_TTL, mark)) {
+        match self.tunnel_flow(packet, to, look, (DEFAULT_TTL, mark)) {
             Ok(()) => self.tables.counters.worker.encapsulated += 1,
-            Err((packet, DropReason::TooBig)) => self.too_big(packet, to),
             Err((packet, reason)) => self.drop(packet, reason),
         }
     }

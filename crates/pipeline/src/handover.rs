@@ -1,14 +1,15 @@
-//! VMs with a special entry: being asked for, moving in, pausing, moving out (R35, R41–R46). Holds,
-//! drains and forwards in flight; and the tick that does what time asks for.
+//! Carries out what the tables decide about a frame for a single VM. VMs with a special entry (being asked for, moving
+//! in, pausing, moving out; R35, R41–R46): holds, drains, forwards in flight; and the tick, for what time asks for.
 
 use core::net::IpAddr;
 
 use godwit_tables::event::Event;
 use godwit_tables::holds::{About, Origin};
-use godwit_tables::update::{Key, TunnelIdx};
+use godwit_tables::update::{Key, PortIdx, Target};
 use godwit_tables::vms::{Fib, SpecialIdx};
-use godwit_tables::{Dispatch, DropReason};
-use godwit_wire::Vni;
+use godwit_tables::{Action, Decision, Dispatch, DropReason, Egress, Inbound};
+use godwit_wire::Dscp;
+use godwit_wire::tenant::{self, Look};
 
 use crate::classify::{From, flight_ttl};
 use crate::context::Context;
@@ -17,10 +18,23 @@ use crate::too_big::Came;
 use crate::{DEFAULT_TTL, DRAIN_BUDGET, Output};
 
 impl From {
-    fn origin(self) -> Origin {
+    pub(crate) fn origin(self) -> Origin {
         match self {
             From::Local => Origin::Local,
             From::Overlay { .. } => Origin::Overlay,
+        }
+    }
+
+    /// The frame as the tables decide about it.
+    pub(crate) fn inbound(self, ingress: PortIdx, frame: &[u8]) -> Inbound<'_> {
+        Inbound { ingress, origin: self.origin(), flight: self.flight(), frame }
+    }
+
+    /// The outer TTL of another journey, if it may make one (R46d).
+    fn flight(self) -> Option<u8> {
+        match self {
+            From::Overlay { ttl, .. } => flight_ttl(ttl),
+            From::Local => None,
         }
     }
 
@@ -31,57 +45,117 @@ impl From {
             From::Local => None,
         }
     }
+
+    /// The outer DSCP that it came with.
+    fn dscp(self) -> Option<Dscp> {
+        match self {
+            From::Overlay { dscp, .. } => dscp,
+            From::Local => None,
+        }
+    }
 }
 
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
-    /// Does with an inner frame for `key` whatever the tables say at this moment.
+    /// Does with an inner frame for `key` whatever the tables decide at this moment.
     #[cold]
     #[inline(never)]
-    pub fn resolve(&mut self, packet: P, key: Key, vni: Vni, from: From) {
-        if !packet.is_plain() {
-            return self.resolve_parts(packet, key, vni, from);
+    pub fn resolve(&mut self, packet: P, key: Key, from: From) {
+        if packet.is_plain() {
+            self.resolve_whole(packet, key, from);
+        } else {
+            self.resolve_parts(packet, key, from);
         }
-        match (self.tables.vms.get(key), from) {
-            (Some(Fib::Local(port)), _) => self.deliver_from(packet, key, port, from),
-            (Some(Fib::Special(at)), _) => self.special(packet, key, vni, at, from),
-            (Some(Fib::Remote(tunnel)), From::Local) => self.send_elsewhere(packet, key, vni, tunnel),
-            (Some(Fib::Ageing(tunnel)), From::Local) => {
-                // What control has not heard is said with the next frame: unheard, the entry would die in use.
-                if self.event(Event::InUse { key }) {
-                    self.tables.vms.used(key, tunnel);
+    }
+
+    /// The same for a frame that goes on as it is.
+    pub fn resolve_whole(&mut self, packet: P, key: Key, from: From) {
+        let mut decision = self.decide(&packet, key, from);
+        if let Action::Hold { at, behind: true, .. } = decision.action {
+            // Older frames may go now, and newer ones must not overtake them.
+            let mut budget = DRAIN_BUDGET;
+            self.drain(at, &mut budget);
+            decision = self.decide(&packet, key, from);
+        }
+        self.act(packet, key, &decision, from);
+    }
+
+    fn decide(&self, packet: &P, key: Key, from: From) -> Decision {
+        self.tables.decide(key, &from.inbound(self.ingress, packet.data()), self.now)
+    }
+
+    fn act(&mut self, packet: P, key: Key, decision: &Decision, from: From) {
+        if let (Some(Fib::Ageing(to)), From::Local) = (decision.entry, from) {
+            self.tell_in_use(key, to);
+        }
+        match decision.action {
+            Action::Deliver(port) => match decision.entry {
+                // What the old NVE held comes all at once, and a guest's queue is short: it waits here (R45).
+                Some(Fib::Special(at)) if self.out.is_full(port) => {
+                    self.hold(packet, at, from);
+                    self.tables.try_again(at);
                 }
-                self.send_elsewhere(packet, key, vni, tunnel);
+                _ => {
+                    self.count_decapsulated(from);
+                    self.send(port, packet);
+                }
+            },
+            Action::Encapsulate { target, look } => self.tunnel_first(packet, target, look),
+            Action::Forward { at, target, look, ttl } => {
+                self.tell_stale(key, from);
+                if let Err((packet, reason)) = self.forward(packet, at, target, look, (ttl, from.dscp())) {
+                    self.drop(packet, reason);
+                }
             }
-            (None, From::Local) => self.miss(packet, key),
-            (None | Some(Fib::Remote(_) | Fib::Ageing(_)), From::Overlay { .. }) => {
-                self.not_here(packet, key, from)
-            }
+            Action::Query { .. } => self.query(packet, key),
+            Action::AwaitTunnel { target, .. } => match self.tables.await_tunnel(key, target) {
+                Ok(at) => self.hold(packet, at, from),
+                Err(reason) => self.drop(packet, reason),
+            },
+            Action::Hold { at, .. } => self.hold(packet, at, from),
+            Action::Drop { reason, egress } => self.give_up(packet, key, reason, egress, from),
         }
     }
 
-    /// Through the tunnel, or into a hold until it is ready.
-    fn send_elsewhere(&mut self, packet: P, key: Key, vni: Vni, tunnel: TunnelIdx) {
-        if self.tables.tunnels.ready(tunnel).is_some() {
-            return self.tunnel_first(packet, tunnel, vni);
+    /// Drops a frame that goes nowhere, and tells whoever can do something about it.
+    fn give_up(&mut self, packet: P, key: Key, reason: DropReason, egress: Option<Egress>, from: From) {
+        match (reason, egress) {
+            // Not here, and no forward entry (R43, R46a).
+            (DropReason::NotLocal, _) => {
+                self.tell_sender(key, from, |key, sender| Event::NotLocal { key, sender });
+            }
+            (DropReason::TtlExhausted, Some(Egress::Tunnel(to))) => {
+                // That is the sender whose entry closes a loop.
+                self.tell_stale(key, from);
+                self.tell_loop(key, from, to);
+            }
+            (DropReason::TooBig, Some(Egress::Tunnel(to))) => match from {
+                From::Local => return self.too_big(packet, to.tunnel),
+                From::Overlay { sender, .. } => {
+                    self.tell_stale(key, from);
+                    let came = Came { by: self.ingress, vn: key.vn(), sender: Some(sender) };
+                    self.too_big_on_its_way(&packet, to.tunnel, came);
+                }
+            },
+            (DropReason::PortGone | DropReason::PolicyDenied, _) => self.count_decapsulated(from),
+            _ => {}
         }
-        match self.tables.await_tunnel(key, tunnel) {
-            Ok(at) => self.hold(packet, at, From::Local),
-            Err(reason) => self.drop(packet, reason),
-        }
+        self.drop(packet, reason);
     }
 
-    pub fn deliver_from(&mut self, packet: P, key: Key, port: godwit_tables::update::PortIdx, from: From) {
-        if port == self.ingress && self.tables.ports.leads_to(port, key.vn()) {
-            return self.drop(packet, DropReason::Hairpin);
+    fn count_decapsulated(&mut self, from: From) {
+        self.tables.counters.worker.decapsulated += u64::from(from.origin() == Origin::Overlay);
+    }
+
+    /// Tells control that an entry whose life nears its end is in use (R40). What control has not heard is told with
+    /// the next frame: unheard, the entry would die in use.
+    fn tell_in_use(&mut self, key: Key, to: Target) {
+        if self.event(Event::InUse { key }) {
+            self.tables.vms.used(key, to);
         }
-        if from.origin() == Origin::Overlay {
-            self.tables.counters.worker.decapsulated += 1;
-        }
-        self.deliver(port, key.vn(), packet);
     }
 
     /// An unknown destination: the directory is asked once, the frame waits (R34, R35).
-    fn miss(&mut self, packet: P, key: Key) {
+    fn query(&mut self, packet: P, key: Key) {
         match self.tables.begin_query(key, self.ingress, self.now) {
             Ok(at) => {
                 self.event(Event::MissMac { key, port: self.ingress });
@@ -91,49 +165,17 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
     }
 
-    /// From the overlay, for a VM that is not here and has no forward entry (R43, R46a).
-    fn not_here(&mut self, packet: P, key: Key, from: From) {
-        self.tell_sender(key, from, |key, sender| Event::NotLocal { key, sender });
-        self.drop(packet, DropReason::NotLocal);
+    /// A frame for a VM that has left: the NVE that sent it does not know yet.
+    fn tell_stale(&mut self, key: Key, from: From) {
+        self.tell_sender(key, from, |key, sender| Event::StaleSender { key, sender });
     }
 
     fn tell_sender(&mut self, key: Key, from: From, event: impl Fn(Key, IpAddr) -> Event) {
-        if let From::Overlay { sender, .. } = from
+        if let Some(sender) = from.sender()
             && from != From::RETURNED
             && self.tables.may_report_sender(key, sender, self.now)
         {
             self.event(event(key, sender));
-        }
-    }
-
-    fn special(&mut self, packet: P, key: Key, vni: Vni, at: SpecialIdx, from: From) {
-        let origin = from.origin();
-        let mut verdict = self.tables.dispatch_new(self.tables.vms.special(at), origin);
-        if verdict.is_none() {
-            // Older frames may go now, and newer ones must not overtake them.
-            let mut budget = DRAIN_BUDGET;
-            self.drain(at, &mut budget);
-            verdict = self.tables.dispatch_new(self.tables.vms.special(at), origin);
-        }
-        match verdict {
-            None | Some(Dispatch::Hold) => self.hold(packet, at, from),
-            // What the old NVE held comes all at once, and a guest's queue is short: it waits here (R45).
-            Some(Dispatch::Deliver(port)) if self.out.is_full(port) => {
-                self.hold(packet, at, from);
-                self.tables.try_again(at);
-            }
-            Some(Dispatch::Deliver(port)) => self.deliver_from(packet, key, port, from),
-            Some(Dispatch::Tunnel { tunnel, in_flight: false }) => self.tunnel_first(packet, tunnel, vni),
-            Some(Dispatch::Tunnel { tunnel, .. }) => match self.in_flight(packet, at, vni, tunnel, from) {
-                Ok(()) => {}
-                Err((packet, reason)) => {
-                    let came = Came { by: self.ingress, vn: key.vn(), sender: from.sender() };
-                    self.tell_if_too_big(&packet, reason, tunnel, came);
-                    self.drop(packet, reason);
-                }
-            },
-            Some(Dispatch::Drop(DropReason::NotLocal)) => self.not_here(packet, key, from),
-            Some(Dispatch::Drop(reason)) => self.drop(packet, reason),
         }
     }
 
@@ -149,36 +191,25 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
     }
 
-    /// Sends a frame on to its VM's new NVE (R44), if its outer TTL allows another journey (R46d).
-    fn in_flight(
+    /// Sends a frame on to its VM's new NVE (R44).
+    fn forward(
         &mut self,
         packet: P,
         at: SpecialIdx,
-        vni: Vni,
-        tunnel: TunnelIdx,
-        from: From,
+        to: Target,
+        look: Look,
+        marks: (u8, Option<Dscp>),
     ) -> Result<(), (P, DropReason)> {
-        let (ttl, dscp) = match from {
-            From::Overlay { ttl, dscp, .. } => (flight_ttl(ttl), dscp),
-            From::Local => (Some(DEFAULT_TTL), self.tables.ports.dscp(self.ingress)),
-        };
-        // Also where the TTL is used up: that is the sender whose entry closes a loop.
-        let key = self.tables.vms.special(at).key;
-        self.tell_sender(key, from, |key, sender| Event::StaleSender { key, sender });
-        let Some(ttl) = ttl else {
-            self.tell_loop(key, from, tunnel);
-            return Err((packet, DropReason::TtlExhausted));
-        };
-        self.tunnel(packet, tunnel, vni, (ttl, dscp))?;
+        self.tunnel_flow(packet, to, look, marks)?;
         self.tables.forwarded(at, self.now);
         Ok(())
     }
 
     /// Frames for `key` go round, and these are two of the NVEs that send them on (R46).
     #[cold]
-    fn tell_loop(&mut self, key: Key, from: From, tunnel: TunnelIdx) {
+    fn tell_loop(&mut self, key: Key, from: From, to: Target) {
         if let From::Overlay { sender, .. } = from
-            && let Some(to) = self.tables.tunnels.get(tunnel).and_then(|t| t.remote)
+            && let Some(to) = self.tables.tunnels.get(to.tunnel).and_then(|t| t.remote)
             && self.tables.may_report_loop(key, sender, self.now)
         {
             self.event(Event::TtlExhausted { key, sender, to });
@@ -210,24 +241,20 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             };
             match sent {
                 Ok(()) => self.tables.flushed(at, self.now),
-                Err((packet, reason)) => {
-                    if let Dispatch::Tunnel { tunnel, .. } = to {
-                        let sender = (about.origin == Origin::Overlay).then_some(about.sender);
-                        let vn = self.tables.vms.special(at).key.vn();
-                        let came = Came { by: about.ingress, vn, sender };
-                        self.tell_if_too_big(&packet, reason, tunnel, came);
-                    }
-                    self.out.discard(packet);
-                    self.tables.lost(at, about.ingress, reason, self.now);
-                }
+                Err((packet, reason)) => self.lose_held(packet, at, &about, to, reason),
             }
         }
     }
 
-    fn tell_if_too_big(&mut self, packet: &P, reason: DropReason, tunnel: TunnelIdx, came: Came) {
-        if reason == DropReason::TooBig {
-            self.too_big_on_its_way(packet, tunnel, came);
+    /// Drops a held frame that could not be sent.
+    fn lose_held(&mut self, packet: P, at: SpecialIdx, about: &About, to: Dispatch, reason: DropReason) {
+        if let (Dispatch::Tunnel { target, .. }, DropReason::TooBig) = (to, reason) {
+            let sender = (about.origin == Origin::Overlay).then_some(about.sender);
+            let vn = self.tables.vms.special(at).key.vn();
+            self.too_big_on_its_way(&packet, target.tunnel, Came { by: about.ingress, vn, sender });
         }
+        self.out.discard(packet);
+        self.tables.lost(at, about.ingress, reason, self.now);
     }
 
     fn send_held(
@@ -249,17 +276,22 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 self.send(port, packet);
                 Ok(())
             }
-            Dispatch::Tunnel { tunnel, in_flight } => {
-                let Some(vni) = self.tables.vns.get(key.vn()).map(|v| v.vni) else {
-                    return Err((packet, DropReason::UnknownVn));
-                };
-                if in_flight {
-                    let from = From::Overlay { sender: about.sender, ttl: about.ttl, dscp: about.dscp };
-                    return self.in_flight(packet, at, vni, tunnel, from);
+            Dispatch::Tunnel { target, in_flight } => {
+                let look = tenant::look(packet.data(), &self.tables.hash_key);
+                if !in_flight {
+                    self.tunnel_flow(packet, target, look, (DEFAULT_TTL, about.dscp))?;
+                    self.tables.counters.worker.encapsulated += 1;
+                    return Ok(());
                 }
-                self.tunnel(packet, tunnel, vni, (DEFAULT_TTL, about.dscp))?;
-                self.tables.counters.worker.encapsulated += 1;
-                Ok(())
+                let from = From::Overlay { sender: about.sender, ttl: about.ttl, dscp: about.dscp };
+                self.tell_stale(key, from);
+                match from.flight() {
+                    Some(ttl) => self.forward(packet, at, target, look, (ttl, about.dscp)),
+                    None => {
+                        self.tell_loop(key, from, target);
+                        Err((packet, DropReason::TtlExhausted))
+                    }
+                }
             }
             Dispatch::Hold | Dispatch::Drop(_) => Err((packet, DropReason::HoldAborted)),
         }

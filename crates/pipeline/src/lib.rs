@@ -205,12 +205,12 @@ impl Pipeline {
         src: &mut S,
         now: Instant,
     ) {
-        let vni = tables.vns.get(key.vn()).map(|v| v.vni);
+        let is_known = tables.vns.get(key.vn()).is_some();
         let mut cx = Context::new(tables, out, src, &mut self.spare, port, now);
         for packet in frames.drain(..) {
-            match vni {
-                Some(vni) => cx.resolve(packet, key, vni, classify::From::RETURNED),
-                None => cx.drop(packet, DropReason::UnknownVn),
+            match is_known {
+                true => cx.resolve(packet, key, classify::From::RETURNED),
+                false => cx.drop(packet, DropReason::UnknownVn),
             }
         }
     }

@@ -9,7 +9,7 @@ use godwit_tables::DropReason;
 use godwit_tables::update::{Key, PortIdx};
 use godwit_tables::vms::Fib;
 use godwit_wire::offload::{Cut, Layers};
-use godwit_wire::{Frame, Vni, WireError};
+use godwit_wire::{Frame, WireError};
 
 use crate::Output;
 use crate::classify::From;
@@ -110,7 +110,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// [`Context::resolve`] for frames that are not plain.
     #[cold]
     #[inline(never)]
-    pub fn resolve_parts(&mut self, mut packet: P, key: Key, vni: Vni, from: From) {
+    pub fn resolve_parts(&mut self, mut packet: P, key: Key, from: From) {
         // A policy looks at packets, not at what will become some.
         if let Some(Fib::Local(port)) = self.tables.vms.get(key)
             && !self.tables.ports.is_filtered(port)
@@ -118,9 +118,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         {
             packet.hand_on(told);
             self.tables.counters.worker.handed_on += 1;
-            return self.deliver_from(packet, key, port, from);
+            return self.resolve_whole(packet, key, from);
         }
-        self.parts(packet, |cx, part| cx.resolve(part, key, vni, from));
+        self.parts(packet, |cx, part| cx.resolve(part, key, from));
     }
 
     fn as_it_is(&self, packet: &P, port: PortIdx) -> Option<Unfinished> {

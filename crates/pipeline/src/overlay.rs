@@ -262,5 +262,5 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         cx.tables.counters.worker.decapsulated += 1;
         return cx.flood(packet, vn, None);
     }
-    cx.resolve(packet, Key::new(vn, dst), outer.vni, From::outer(&outer));
+    cx.resolve(packet, Key::new(vn, dst), From::outer(&outer));
 }

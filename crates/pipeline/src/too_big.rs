@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use godwit_tables::DropReason;
-use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VnIdx};
+use godwit_tables::update::{Key, PortIdx, PortRole, Target, TunnelIdx, VnIdx};
 use godwit_tables::vms::Fib;
 use godwit_wire::ethernet::{self, Ethernet};
 use godwit_wire::frame::Network;
@@ -76,7 +76,7 @@ pub(crate) struct Came {
 /// Where an answer goes.
 enum Back {
     Port(PortIdx),
-    Tunnel(TunnelIdx),
+    Tunnel(Target),
 }
 
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
@@ -85,9 +85,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     #[cold]
     #[inline(never)]
     pub fn too_big(&mut self, packet: P, to: TunnelIdx) {
-        if let Some(PortRole::Access { vn, .. }) = self.tables.ports.role(self.ingress) {
-            let (by, vn) = (self.ingress, *vn);
-            self.tell_too_big(&packet, to, by, vn, |_| Some(Back::Port(by)));
+        if let Some(PortRole::Access { .. }) = self.tables.ports.role(self.ingress) {
+            let by = self.ingress;
+            self.tell_too_big(&packet, to, by, |_| Some(Back::Port(by)));
         }
         self.drop(packet, DropReason::TooBig);
     }
@@ -97,7 +97,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     #[cold]
     #[inline(never)]
     pub fn too_big_on_its_way(&mut self, packet: &P, to: TunnelIdx, came: Came) {
-        self.tell_too_big(packet, to, came.by, came.vn, |cx| cx.way_back(packet, came));
+        self.tell_too_big(packet, to, came.by, |cx| cx.way_back(packet, came));
     }
 
     /// The frame's own VM may be anywhere by now, and other VMs may have its port.
@@ -105,8 +105,11 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         let mac = Ethernet::new_checked(packet.data()).ok()?.src();
         match self.tables.vms.get(Key::new(came.vn, mac)) {
             Some(Fib::Local(port)) if self.tables.ports.leads_to(port, came.vn) => Some(Back::Port(port)),
-            Some(Fib::Remote(tunnel) | Fib::Ageing(tunnel)) => Some(Back::Tunnel(tunnel)),
-            _ => self.tables.tunnels.towards(came.sender?).map(Back::Tunnel),
+            Some(Fib::Remote(to) | Fib::Ageing(to)) => Some(Back::Tunnel(to)),
+            _ => {
+                let tunnel = self.tables.tunnels.towards(came.sender?)?;
+                Some(Back::Tunnel(Target { tunnel, vni: self.tables.vns.get(came.vn)?.vni }))
+            }
         }
     }
 
@@ -115,7 +118,6 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         packet: &P,
         to: TunnelIdx,
         by: PortIdx,
-        vn: VnIdx,
         back: impl Fn(&Self) -> Option<Back>,
     ) -> Option<()> {
         let frame = Frame::read(packet.data()).ok()?;
@@ -134,13 +136,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
         match back {
             Back::Port(port) => self.send(port, answer),
-            Back::Tunnel(tunnel) => {
-                let vni = self.tables.vns.get(vn).map(|v| v.vni);
-                let sent = match vni {
-                    Some(vni) => self.tunnel(answer, tunnel, vni, (DEFAULT_TTL, None)),
-                    None => Err((answer, DropReason::UnknownVn)),
-                };
-                if let Err((answer, _)) = sent {
+            Back::Tunnel(to) => {
+                if let Err((answer, _)) = self.tunnel(answer, to.tunnel, to.vni, (DEFAULT_TTL, None)) {
                     self.out.discard(answer);
                     return None;
                 }

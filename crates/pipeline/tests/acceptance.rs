@@ -42,7 +42,7 @@ fn r8_an_underlay_of_1550_carries_1500_and_20_less_after_a_move_to_an_ipv6_locat
     lab.one(P1, &unfragmentable(1501));
     assert_eq!((lab.to(UPLINK).len(), told_mtu(&lab)), (0, Some(1500)));
     lab.clear();
-    lab.vm(R4, VmState::Remote { tunnel: T6 });
+    lab.vm(R4, VmState::Remote { to: through(T6) });
     lab.one(P1, &unfragmentable(1500));
     assert_eq!((lab.to(UPLINK).len(), told_mtu(&lab)), (0, Some(1480)));
     lab.clear();
@@ -124,7 +124,7 @@ fn r44_inner_and_outer_families_in_all_combinations_byte_by_byte() {
                 let mut lab = Lab::new();
                 let ip = |n: u8| if v6_inside { v6(n.into()).into() } else { IpAddr::V4(v4(n)) };
                 let inner = frames::udp_frame((R4, ip(4), 7), (M1, ip(1), 8), &[0x5a; 333]);
-                lab.vm(M1, VmState::Departed { tunnel, until: lab.now + ms(60_000) });
+                lab.vm(M1, VmState::Departed { to: through(tunnel), until: lab.now + ms(60_000) });
                 lab.one(UPLINK, &vxlan_from(from, vni()).frame(&inner));
                 let (outer, got) = open(lab.only().1);
                 assert_eq!((outer.dst, outer.ttl), (remote, 48));
@@ -148,7 +148,7 @@ fn r45_a_blackout_of_a_second_at_300_packets_a_second_loses_and_reorders_nothing
         if aborted {
             lab.vm(M1, VmState::Local { port: P1 });
         } else {
-            lab.vm(M1, VmState::Departed { tunnel: T4, until: lab.now + ms(60_000) });
+            lab.vm(M1, VmState::Departed { to: through(T4), until: lab.now + ms(60_000) });
         }
         lab.settle();
         let out = lab.to(if aborted { P1 } else { UPLINK });
@@ -175,7 +175,7 @@ fn r45_full_holds_do_not_starve_reception() {
 fn r41_nothing_of_a_stale_vm_leaves_and_its_neighbors_reach_it_at_its_new_nve() {
     let mut lab = Lab::new();
     lab.access(P1, VN, M1, Admission::Closed);
-    lab.vm(M1, VmState::Departed { tunnel: T4, until: lab.now + ms(60_000) });
+    lab.vm(M1, VmState::Departed { to: through(T4), until: lab.now + ms(60_000) });
     for frame in [numbered(M1, M2, 1), numbered(M1, R4, 2), frames::garp(M1, v4(1))] {
         dropped(&mut lab, P1, &frame, DropReason::PortClosed);
     }

@@ -145,7 +145,7 @@ fn r6_dscp_is_copied_where_that_is_wanted() {
         assert_eq!(lab.only().1[15], 0);
         lab.clear();
         // One that is forwarded in flight gets it again.
-        lab.vm(R4, VmState::Departed { tunnel: T6, until: lab.now + ms(1000) });
+        lab.vm(R4, VmState::Departed { to: through(T6), until: lab.now + ms(1000) });
         let mut ip = frames::V4::new(v4(2), v4(4), 17);
         ip.tos = 0xb8;
         let m = frames::udp(v4(2).into(), v4(4).into(), (1, 2), b"x", frames::Ck::Good);
@@ -189,7 +189,8 @@ fn r13_the_same_mac_in_vni_1_and_16777215() {
         [Event::MissMac { key: Key::new(OTHER_VN, M2), port: P3 }],
         "a miss in its own VN"
     );
-    lab.apply(Update::VmSet { key: Key::new(OTHER_VN, R4), state: VmState::Remote { tunnel: T4 } });
+    let to = Target { tunnel: T4, vni: other_vni() };
+    lab.apply(Update::VmSet { key: Key::new(OTHER_VN, R4), state: VmState::Remote { to } });
     lab.one(P3, &numbered(M1, R4, 2));
     lab.one(P1, &numbered(M1, R4, 3));
     let vnis: Vec<u32> = lab.to(UPLINK).iter().map(|f| open(f).0.vni.get()).collect();

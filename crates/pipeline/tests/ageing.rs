@@ -5,7 +5,7 @@ use godwit_tables::event::Event;
 use godwit_tables::update::*;
 
 fn ageing() -> VmState {
-    VmState::Ageing { tunnel: T4 }
+    VmState::Ageing { to: through(T4) }
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn r40_a_busy_entry_loses_and_holds_nothing_over_many_lives() {
     for life in 0..50 {
         lab.vm(R4, ageing());
         lab.input(P1, &(1..=20).map(|n| numbered(M1, R4, life * 20 + n)).collect::<Vec<_>>());
-        lab.vm(R4, VmState::Remote { tunnel: T4 });
+        lab.vm(R4, VmState::Remote { to: through(T4) });
         lab.tick();
         lab.wait(ms(1000));
     }
@@ -66,12 +66,12 @@ fn r40_what_comes_from_the_overlay_is_no_use() {
 #[test]
 fn r40_a_tunnel_that_is_not_ready_lets_frames_wait_as_ever() {
     let mut lab = Lab::new();
-    lab.vm(STRANGER, VmState::Ageing { tunnel: PENDING });
+    lab.vm(STRANGER, VmState::Ageing { to: through(PENDING) });
     lab.one(P1, &numbered(M1, STRANGER, 1));
     assert_eq!((lab.tables.waiting(), lab.out.sent.len()), (1, 0));
     assert_eq!(lab.take_events(), [Event::InUse { key: key(STRANGER) }]);
     // Said while frames wait: it is watched when they are gone.
-    lab.vm(STRANGER, VmState::Ageing { tunnel: PENDING });
+    lab.vm(STRANGER, VmState::Ageing { to: through(PENDING) });
     lab.tunnel(PENDING, NVE_C.into());
     lab.settle();
     assert_eq!(numbers(&lab.to(UPLINK)), [1]);

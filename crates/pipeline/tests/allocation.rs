@@ -104,10 +104,10 @@ fn updates(now: Instant) -> Vec<Update> {
     for n in 0..40 {
         let k = key(mac(0x100 + n));
         for state in [
-            VmState::Remote { tunnel: T4 },
-            VmState::Ageing { tunnel: T4 },
+            VmState::Remote { to: through(T4) },
+            VmState::Ageing { to: through(T4) },
             VmState::Paused { hold: limits(4, 100) },
-            VmState::Departed { tunnel: T6, until },
+            VmState::Departed { to: through(T6), until },
             VmState::Absent { until },
             VmState::Local { port: P1 },
         ] {

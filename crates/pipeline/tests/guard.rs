@@ -15,7 +15,7 @@ fn lab() -> Lab {
     let mut lab = Lab::new();
     lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });
     lab.apply(Update::ServerSet { port: P1, server: true });
-    lab.vm(R4, VmState::Remote { tunnel: T4 });
+    lab.vm(R4, VmState::Remote { to: through(T4) });
     lab
 }
 

@@ -54,7 +54,7 @@ fn r45_new_nve_delivers_what_came_early_first() {
 #[test]
 fn r45_what_a_port_does_not_take_at_once_waits_and_keeps_its_order() {
     let mut lab = Lab::with(&TablesConfig { settle: ms(1000), ..config() });
-    lab.vm(M1, VmState::Expected { via: Some(T4), hold: limits(4096, 2000) });
+    lab.vm(M1, VmState::Expected { via: Some(through(T4)), hold: limits(4096, 2000) });
     lab.input(UPLINK, &(0..300).map(overlay).collect::<Vec<_>>());
     lab.vm(M1, VmState::Local { port: P1 });
     // What the old NVE held follows, faster than the port takes it.
@@ -115,7 +115,7 @@ fn r35_what_a_vm_that_has_just_moved_here_says_to_whom_it_must_be_asked_for_wait
     lab.vm(M1, VmState::Local { port: P1 });
     lab.input(P1, &say(0, 90));
     assert_eq!(lab.tables.waiting(), 90);
-    lab.vm(STRANGER, VmState::Remote { tunnel: T4 });
+    lab.vm(STRANGER, VmState::Remote { to: through(T4) });
     lab.settle();
     assert_eq!(numbers(&lab.to(UPLINK)), (0..90).collect::<Vec<_>>());
     lab.apply(Update::VmRemove { key: key(STRANGER) });
@@ -163,7 +163,7 @@ fn r46_aborted_at_the_new_nve_nothing_returns_to_the_overlay() {
     lab.one(UPLINK, &overlay(0));
     lab.one(P2, &local(1));
     lab.one(UPLINK, &overlay(2));
-    lab.vm(M1, VmState::Remote { tunnel: T4 });
+    lab.vm(M1, VmState::Remote { to: through(T4) });
     lab.settle();
     assert_eq!(numbers(&lab.to(UPLINK)), [1]);
     assert_eq!(lab.drops(DropReason::HoldAborted), 2);
@@ -335,7 +335,8 @@ fn counts_begin_anew_with_each_handover() {
 #[test]
 fn any_update_twice_ends_in_the_same_state() {
     let mut lab = Lab::new();
-    for state in [paused(), expected(None), VmState::Local { port: P1 }, VmState::Remote { tunnel: T4 }] {
+    for state in [paused(), expected(None), VmState::Local { port: P1 }, VmState::Remote { to: through(T4) }]
+    {
         lab.vm(M1, state);
         let before = lab.tables.vms.special_of(key(M1)).map(|s| s.state);
         lab.vm(M1, state);
@@ -358,7 +359,7 @@ fn many_vms_move_at_once() {
     }
     let until = lab.now + ms(1000);
     for n in 0..50 {
-        lab.vm(mac(0x100 + n), VmState::Departed { tunnel: T4, until });
+        lab.vm(mac(0x100 + n), VmState::Departed { to: through(T4), until });
     }
     lab.settle();
     let sent = numbers(&lab.to(UPLINK));

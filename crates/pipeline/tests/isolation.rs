@@ -127,7 +127,7 @@ fn lab(nets: &[Net; 2]) -> Lab {
                     lab.access(port, net.vn, mac, Admission::Activated);
                     VmState::Local { port }
                 }
-                Place::Tunnel(tunnel) => VmState::Remote { tunnel },
+                Place::Tunnel(tunnel) => VmState::Remote { to: Target { tunnel, vni: net.vni } },
             };
             lab.apply(Update::VmSet { key: Key::new(net.vn, mac), state });
         }

@@ -116,7 +116,7 @@ fn r23_every_way_to_other_nves_marks() {
     lab.one(P1, &v4_frame(M1, STRANGER, 1));
     lab.one(P2, &v4_frame(M2, STRANGER, 1));
     lab.apply(Update::PortRemove { port: P1 });
-    lab.vm(STRANGER, VmState::Remote { tunnel: T6 });
+    lab.vm(STRANGER, VmState::Remote { to: through(T6) });
     lab.settle();
     let mut held = lab.marks();
     held.sort_unstable();
@@ -151,7 +151,7 @@ fn r23_a_frame_that_is_forwarded_in_flight_keeps_its_mark() {
         let comes = |tos| Vxlan { tos, ..vxlan_from(sender, vni()) }.frame(&v4_frame(R4, M1, 2));
         lab.vm(M1, VmState::Paused { hold: limits(100, 2000) });
         lab.one(UPLINK, &comes(EF << 2 | 3));
-        lab.vm(M1, VmState::Departed { tunnel, until: lab.now + ms(60_000) });
+        lab.vm(M1, VmState::Departed { to: through(tunnel), until: lab.now + ms(60_000) });
         lab.one(UPLINK, &comes(EF << 2 | 3));
         lab.one(UPLINK, &comes(3));
         lab.settle();
@@ -171,7 +171,7 @@ fn r23_a_mark_goes_before_the_copy_of_the_inner_dscp() {
     for udp_checksum in [false, true] {
         let mut lab = Lab::with(&TablesConfig { copy_dscp: true, udp_checksum, ..config() });
         lab.mark(P1, Some(0));
-        lab.vm(STRANGER, VmState::Departed { tunnel: T4, until: lab.now + ms(60_000) });
+        lab.vm(STRANGER, VmState::Departed { to: through(T4), until: lab.now + ms(60_000) });
         for to in [R4, R6, STRANGER] {
             lab.one(P1, &v4_frame(M1, to, EF << 2));
             assert_eq!(lab.marks(), [0]);

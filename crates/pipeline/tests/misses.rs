@@ -15,7 +15,7 @@ fn r34_r35_a_miss_asks_once_and_flushes_in_order() {
     assert_eq!(lab.tables.counters.worker.misses, 1);
     lab.wait(ms(50));
     lab.tick();
-    lab.vm(STRANGER, VmState::Remote { tunnel: T4 });
+    lab.vm(STRANGER, VmState::Remote { to: through(T4) });
     lab.one(P1, &numbered(M1, STRANGER, 21));
     lab.settle();
     assert_eq!(numbers(&lab.to(UPLINK)), (5..=21).collect::<Vec<_>>(), "5 to 20 before 21");
@@ -80,7 +80,7 @@ fn r67_one_port_cannot_ask_for_everything() {
     lab.one(P2, &numbered(M2, mac(0x2000), 1));
     assert_eq!(lab.take_events().len(), 1, "others still find room");
     // Answers give the room back.
-    lab.vm(mac(0x1000), VmState::Remote { tunnel: T4 });
+    lab.vm(mac(0x1000), VmState::Remote { to: through(T4) });
     lab.clear();
     lab.one(P1, &numbered(M1, mac(0x3000), 1));
     assert_eq!(lab.take_events().len(), 1);
@@ -108,7 +108,7 @@ fn r13_a_full_table_says_so() {
     let mut c = config();
     c.location_capacity = 5;
     let mut lab = Lab::with(&c);
-    lab.vm(STRANGER, VmState::Remote { tunnel: T4 });
+    lab.vm(STRANGER, VmState::Remote { to: through(T4) });
     assert_eq!(lab.take_events(), [Event::TableFull { key: key(STRANGER) }]);
     dropped(&mut lab, P1, &numbered(M1, STRANGER, 1), DropReason::MissLimit);
     lab.one(P1, &numbered(M1, M2, 1));
@@ -118,7 +118,7 @@ fn r13_a_full_table_says_so() {
 #[test]
 fn frames_wait_for_a_tunnel_whose_next_hop_does_not_answer() {
     let mut lab = Lab::new();
-    lab.vm(STRANGER, VmState::Remote { tunnel: PENDING });
+    lab.vm(STRANGER, VmState::Remote { to: through(PENDING) });
     lab.input(P1, &(1..=3).map(|n| numbered(M1, STRANGER, n)).collect::<Vec<_>>());
     lab.tick();
     assert_eq!((lab.tables.waiting(), lab.out.sent.len()), (3, 0));
@@ -139,13 +139,13 @@ fn frames_wait_for_a_tunnel_whose_next_hop_does_not_answer() {
 #[test]
 fn a_tunnel_that_is_gone() {
     let mut lab = Lab::new();
-    lab.vm(STRANGER, VmState::Remote { tunnel: PENDING });
+    lab.vm(STRANGER, VmState::Remote { to: through(PENDING) });
     lab.one(P1, &numbered(M1, STRANGER, 1));
     lab.apply(Update::TunnelRemove { tunnel: PENDING });
     lab.settle();
     assert_eq!((lab.drops(DropReason::NoTunnel), lab.tables.waiting()), (1, 0));
     dropped(&mut lab, P1, &numbered(M1, STRANGER, 2), DropReason::NoTunnel);
-    lab.vm(STRANGER, VmState::Remote { tunnel: TunnelIdx(12_345) });
+    lab.vm(STRANGER, VmState::Remote { to: through(TunnelIdx(12_345)) });
     dropped(&mut lab, P1, &numbered(M1, STRANGER, 3), DropReason::NoTunnel);
 }
 

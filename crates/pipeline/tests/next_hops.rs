@@ -83,7 +83,7 @@ fn r95_each_flow_keeps_to_its_way_on_every_path() {
         assert_eq!(told, Some(*way), "{t}");
     }
     // On the way back out of a hold, and in flight for another NVE.
-    lab.vm(R4, VmState::Departed { tunnel: T4, until: lab.now + ms(10_000) });
+    lab.vm(R4, VmState::Departed { to: through(T4), until: lab.now + ms(10_000) });
     for (n, way) in (0..FLOWS).zip(&straight) {
         let outer = vxlan_from(NVE_C.into(), vni()).frame(&flow(n, R4));
         assert_eq!(way_of(&mut lab, UPLINK, &outer), *way, "in flight");

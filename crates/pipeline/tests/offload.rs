@@ -195,7 +195,7 @@ fn r11_r35_what_waits_waits_finished() {
     let mut lab = Lab::new();
     lab.input_packets(P1, vec![from_guest(tcp(false, STRANGER, 6000), cut(MSS), 2048)]);
     assert_eq!((lab.out.sent.len(), lab.tables.waiting()), (0, 5));
-    lab.vm(STRANGER, VmState::Remote { tunnel: T4 });
+    lab.vm(STRANGER, VmState::Remote { to: through(T4) });
     lab.settle();
     assert_eq!(joined(lab.to(UPLINK).iter().map(|f| open(f).1)), payload(6000));
 }

@@ -3,7 +3,7 @@
 //! what processing does after.
 
 use crate::common::*;
-use godwit_pipeline::mem::MemPool;
+use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::trace::{Trace, Verdict, trace};
 use godwit_tables::counters::DropReason;
 use godwit_tables::update::*;
@@ -103,24 +103,26 @@ fn arrival() -> impl Strategy<Value = (PortIdx, Vec<u8>)> {
 }
 
 fn vm_state() -> impl Strategy<Value = VmState> {
-    let tunnel = (0u32..4).prop_map(TunnelIdx);
+    let vni =
+        prop_oneof![2 => Just(vni()), 1 => Just(other_vni()), 1 => any::<u32>().prop_map(Vni::from_low24)];
+    let to = (0u32..4, vni).prop_map(|(n, vni)| Target { tunnel: TunnelIdx(n), vni });
     let hold = (0u32..6, 0u64..20).prop_map(|(p, a)| limits(p, a));
     let until = (0u64..60).prop_map(|t| godwit_wire::Instant(1_000_000_000) + ms(t));
     prop_oneof![
-        tunnel.clone().prop_map(|tunnel| VmState::Remote { tunnel }),
-        tunnel.clone().prop_map(|tunnel| VmState::Ageing { tunnel }),
+        to.clone().prop_map(|to| VmState::Remote { to }),
+        to.clone().prop_map(|to| VmState::Ageing { to }),
         proptest::sample::select(&[P1, P2, P3, UPLINK, PortIdx(33), PortIdx(5000)][..])
             .prop_map(|port| VmState::Local { port }),
-        (proptest::option::of(tunnel.clone()), hold.clone())
+        (proptest::option::of(to.clone()), hold.clone())
             .prop_map(|(via, hold)| VmState::Expected { via, hold }),
         hold.prop_map(|hold| VmState::Paused { hold }),
-        (tunnel, until.clone()).prop_map(|(tunnel, until)| VmState::Departed { tunnel, until }),
+        (to, until.clone()).prop_map(|(to, until)| VmState::Departed { to, until }),
         until.prop_map(|until| VmState::Absent { until }),
     ]
 }
 
 #[derive(Clone, Debug)]
-enum Op {
+pub enum Op {
     Frames(Vec<(PortIdx, Vec<u8>)>),
     Vm(Mac, VnIdx, VmState),
     Other(u8, Mac, u8),
@@ -129,7 +131,7 @@ enum Op {
     Buffers(usize),
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub fn op() -> impl Strategy<Value = Op> {
     let mac = proptest::sample::select(&MACS[..]);
     prop_oneof![
         5 => proptest::collection::vec(arrival(), 1..6).prop_map(Op::Frames),
@@ -229,7 +231,7 @@ impl Lab {
         });
     }
 
-    fn run(&mut self, op: Op) {
+    pub fn run(&mut self, op: Op) {
         match op {
             Op::Frames(all) => {
                 for (port, f) in all {
@@ -251,9 +253,14 @@ impl Lab {
 
 /// What became of one frame, in the words of a trace.
 fn observed(lab: &mut Lab, port: PortIdx, frame: &[u8]) -> Verdict {
+    observed_packet(lab, port, MemPacket::new(frame))
+}
+
+/// The same of a packet.
+pub fn observed_packet(lab: &mut Lab, port: PortIdx, packet: MemPacket) -> Verdict {
     lab.clear();
     let before = (*lab.tables.counters.worker_copy(), lab.tables.counters.total(), lab.tables.waiting());
-    lab.one(port, frame);
+    lab.input_packets(port, vec![packet]);
     let (w, t) = (lab.tables.counters.worker, lab.tables.counters.total());
     for reason in DropReason::ALL {
         let i = reason as usize;
@@ -307,7 +314,7 @@ fn text(t: &Trace) -> String {
 }
 
 /// 400, or as many as `PROPTEST_CASES` says.
-fn cases() -> ProptestConfig {
+pub fn cases() -> ProptestConfig {
     let usual = ProptestConfig::default();
     if std::env::var_os("PROPTEST_CASES").is_some() { usual } else { ProptestConfig { cases: 400, ..usual } }
 }
@@ -395,7 +402,7 @@ port 1: VM 02:00:00:00:00:01 of VN 1, Activated
 frame: from 02:00:00:00:00:01 to 02:00:00:00:00:04, type 0x0800
 VN 1: VNI 1
 source 02:00:00:00:00:01 is the port's VM
-destination 02:00:00:00:00:04 in VN 1: Remote { tunnel: TunnelIdx(0) }
+destination 02:00:00:00:00:04 in VN 1: Remote { to: tunnel 0 with vni 1 }
 tunnel 0: to NVE 198.18.0.2, MTU 1600, by port 0 to the next hop 02:00:00:00:bb:00
 => goes to NVE 198.18.0.2
 ";
@@ -413,17 +420,17 @@ fn the_trace_knows_each_state() {
     let states = [
         VmState::Local { port: P1 },
         VmState::Local { port: PortIdx(33) },
-        VmState::Remote { tunnel: T4 },
-        VmState::Remote { tunnel: PENDING },
-        VmState::Ageing { tunnel: T4 },
-        VmState::Ageing { tunnel: PENDING },
+        VmState::Remote { to: through(T4) },
+        VmState::Remote { to: through(PENDING) },
+        VmState::Ageing { to: through(T4) },
+        VmState::Ageing { to: through(PENDING) },
         VmState::Expected { via: None, hold },
-        VmState::Expected { via: Some(T6), hold },
+        VmState::Expected { via: Some(through(T6)), hold },
         VmState::Paused { hold },
         VmState::Paused { hold: limits(0, 100) },
-        VmState::Departed { tunnel: T4, until },
-        VmState::Departed { tunnel: PENDING, until },
-        VmState::Departed { tunnel: TunnelIdx(7), until },
+        VmState::Departed { to: through(T4), until },
+        VmState::Departed { to: through(PENDING), until },
+        VmState::Departed { to: through(TunnelIdx(7)), until },
         VmState::Absent { until },
     ];
     for state in states {

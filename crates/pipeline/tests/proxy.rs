@@ -18,10 +18,10 @@ fn r28_known_targets_are_answered_for_their_owner() {
     let want = frames::padded(frames::arp_reply(R4, v4(4), M1, v4(1)), 60);
     // The same answer before, during and after a move, and nothing on the underlay.
     for state in [
-        VmState::Remote { tunnel: T4 },
-        VmState::Expected { via: Some(T4), hold: limits(10, 100) },
+        VmState::Remote { to: through(T4) },
+        VmState::Expected { via: Some(through(T4)), hold: limits(10, 100) },
         VmState::Paused { hold: limits(10, 100) },
-        VmState::Departed { tunnel: T6, until: lab.now + ms(60_000) },
+        VmState::Departed { to: through(T6), until: lab.now + ms(60_000) },
         VmState::Local { port: P2 },
     ] {
         lab.vm(R4, state);
@@ -95,7 +95,7 @@ fn r30_probes() {
     lab.neighbor(v4(4), R4);
     dropped(&mut lab, P1, &frames::arp_probe(M1, v4(1)), DropReason::OwnAddress);
     // The directory still has it elsewhere, but it is the same VM: silence.
-    lab.vm(M1, VmState::Remote { tunnel: T4 });
+    lab.vm(M1, VmState::Remote { to: through(T4) });
     dropped(&mut lab, P1, &frames::arp_probe(M1, v4(1)), DropReason::OwnAddress);
     lab.one(P1, &frames::arp_probe(M1, v4(4)));
     let want = frames::arp_reply(R4, v4(4), M1, Ipv4Addr::UNSPECIFIED);
@@ -282,7 +282,7 @@ fn r30_duplicate_address_detection() {
 fn r30_a_probe_at_a_port_that_is_not_open_yet_claims_nothing() {
     let mut lab = Lab::new();
     lab.access(P1, VN, M1, Admission::Associated);
-    lab.vm(M1, VmState::Remote { tunnel: T4 });
+    lab.vm(M1, VmState::Remote { to: through(T4) });
     lab.neighbor(v4(1), M1);
     lab.neighbor(v6(1), M1);
     for own in [frames::arp_probe(M1, v4(1)), Nd::dad(M1, v6(1)).frame()] {

@@ -49,7 +49,7 @@ impl Nves {
 
     fn departed(&mut self, at: usize, to: usize, family: Family) {
         let (tunnel, until) = (tunnel_to(to, family), self.0[at].now + ms(60_000));
-        self.vm(at, V, VmState::Departed { tunnel, until });
+        self.vm(at, V, VmState::Departed { to: through(tunnel), until });
     }
 
     /// The underlay carries what is under way until nothing is, `changed` on the way. Returns what was delivered
@@ -173,7 +173,7 @@ fn r6_ce_between_c_and_a_reaches_v_at_b() {
         for (v6_inside, ecn, held) in [(false, 2, false), (false, 1, true), (true, 2, true), (true, 1, false)]
         {
             let mut nves = Nves::new();
-            nves.vm(C, V, VmState::Remote { tunnel: tunnel_to(A, first) });
+            nves.vm(C, V, VmState::Remote { to: through(tunnel_to(A, first)) });
             nves.vm(B, V, VmState::Local { port: P1 });
             if held {
                 nves.vm(A, V, VmState::Paused { hold: limits(100, 2000) });
@@ -218,7 +218,7 @@ fn r6_ce_between_c_and_a_reaches_v_at_b() {
 fn r46_a_bounce_between_two_ends_after_three() {
     for family in FAMILIES {
         let mut nves = Nves::new();
-        nves.vm(C, V, VmState::Remote { tunnel: tunnel_to(A, family) });
+        nves.vm(C, V, VmState::Remote { to: through(tunnel_to(A, family)) });
         // Each believes that V went to the other.
         nves.departed(A, B, family);
         nves.departed(B, A, family);
@@ -244,7 +244,7 @@ fn r46_a_bounce_between_two_ends_after_three() {
 fn r46_return_move_with_a_stale_sender_loses_nothing() {
     for family in FAMILIES {
         let hold = limits(100, 2000);
-        let expected = |via: usize| VmState::Expected { via: Some(tunnel_to(via, family)), hold };
+        let expected = |via: usize| VmState::Expected { via: Some(through(tunnel_to(via, family))), hold };
         let local = VmState::Local { port: P1 };
         let mut nves = Nves::new();
         nves.vm(A, V, local);
@@ -253,7 +253,7 @@ fn r46_return_move_with_a_stale_sender_loses_nothing() {
         let mut traffic = |nves: &mut Nves, to: &[usize]| {
             let before = nves.waiting();
             for nve in to {
-                nves.vm(C, V, VmState::Remote { tunnel: tunnel_to(*nve, family) });
+                nves.vm(C, V, VmState::Remote { to: through(tunnel_to(*nve, family)) });
                 nves.0[C].input(P2, &(sent..sent + 3).map(|n| numbered(P, V, n)).collect::<Vec<_>>());
                 sent += 3;
             }

@@ -9,6 +9,7 @@ mod ageing;
 mod announcements;
 mod broadcast;
 mod common;
+mod decision;
 mod guard;
 mod handover;
 mod in_flight;

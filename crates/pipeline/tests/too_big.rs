@@ -34,7 +34,7 @@ fn lab() -> Lab {
 
 fn departed(lab: &mut Lab) {
     let until = lab.now + ms(60_000);
-    lab.vm(M1, VmState::Departed { tunnel: T6, until });
+    lab.vm(M1, VmState::Departed { to: through(T6), until });
 }
 
 /// What an ICMP error in a frame says: from, to, type, code, MTU, and what it quotes.

@@ -92,7 +92,7 @@ fn r44_errors_through_the_overlay_are_sound() {
     for (six, frame) in too_long((R4, 4), (M1, 1)).into_iter().enumerate() {
         let mut lab = narrow();
         let until = lab.now + ms(60_000);
-        lab.vm(M1, VmState::Departed { tunnel: T6, until });
+        lab.vm(M1, VmState::Departed { to: through(T6), until });
         lab.one(UPLINK, &vxlan().frame(&frame));
         let answer = sent(&lab, UPLINK);
         let outer = "ip.src ip.dst ip.ttl ip.flags.df ip.checksum.status udp.dstport udp.checksum vxlan.vni";
@@ -136,7 +136,7 @@ fn re_encapsulated(v6_inside: bool) -> Vec<Onward> {
             let mut original = frames::tcp_frame(ends.0, ends.1, (9, 10), 0x18, b"payload");
             capable(&mut original);
             let until = lab.now + ms(60_000);
-            lab.vm(M1, VmState::Departed { tunnel, until });
+            lab.vm(M1, VmState::Departed { to: through(tunnel), until });
             let came = Vxlan { tos: if marked { 3 } else { 2 }, ..vxlan_from(sender, vni()) };
             lab.one(UPLINK, &came.frame(&original));
             let frame = sent(&lab, UPLINK);

@@ -120,7 +120,7 @@ fn r92_a_virtual_mac_speaks_and_control_hears_of_it() {
     refused(&mut lab, &udp(VRRP, v4(1).into()), DropReason::SpoofedSource);
     lab.apply(Update::MacSet { port: P1, mac: VRRP, shared: true });
     // Its entry leads elsewhere, or nowhere: the frame passes, and control is told once a second.
-    for state in [None, Some(VmState::Remote { tunnel: T6 }), Some(VmState::Local { port: P2 })] {
+    for state in [None, Some(VmState::Remote { to: through(T6) }), Some(VmState::Local { port: P2 })] {
         if let Some(state) = state {
             lab.vm(VRRP, state);
         }
@@ -340,7 +340,7 @@ fn r94_a_nested_vm_shows_that_its_parent_is_alive() {
     lab.vm(nested[0], VmState::Paused { hold: limits(8, 1000) });
     lab.one(P2, &numbered(M2, nested[0], 1));
     assert_eq!(lab.tables.waiting(), 1);
-    lab.vm(nested[0], VmState::Remote { tunnel: T4 });
+    lab.vm(nested[0], VmState::Remote { to: through(T4) });
     lab.settle();
     assert_eq!(lab.to(UPLINK).len(), 1);
 }

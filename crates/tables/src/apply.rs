@@ -147,8 +147,8 @@ impl Tables {
         }
         let plain = match state {
             VmState::Local { port } => Some(Fib::Local(port)),
-            VmState::Remote { tunnel } => Some(Fib::Remote(tunnel)),
-            VmState::Ageing { tunnel } => Some(Fib::Ageing(tunnel)),
+            VmState::Remote { to } => Some(Fib::Remote(to)),
+            VmState::Ageing { to } => Some(Fib::Ageing(to)),
             _ => None,
         };
         match (self.vms.get(key), plain) {

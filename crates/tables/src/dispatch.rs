@@ -1,7 +1,7 @@
 //! Where a frame for a VM with a special entry goes.
 
 use crate::holds::Origin;
-use crate::update::{PortIdx, TunnelIdx, VmState};
+use crate::update::{PortIdx, Target, VmState};
 use crate::vms::{Special, State};
 use crate::{DropReason, Tables};
 
@@ -12,8 +12,8 @@ pub enum Dispatch {
     Deliver(PortIdx),
     /// Through the tunnel, whose header is ready.
     Tunnel {
-        /// The tunnel.
-        tunnel: TunnelIdx,
+        /// The tunnel, and the VNI under which the frame goes.
+        target: Target,
         /// The frame came from the overlay: the outer TTL shrinks (R46d).
         in_flight: bool,
     },
@@ -26,8 +26,8 @@ pub enum Dispatch {
 impl Tables {
     /// Where a frame from `origin` goes when its VM is in `state`. `flushing`: it was held before.
     pub fn dispatch(&self, state: &State, origin: Origin, flushing: bool) -> Dispatch {
-        let tunnel = |tunnel, in_flight| match self.tunnels.get(tunnel) {
-            Some(t) if t.header.is_some() => Dispatch::Tunnel { tunnel, in_flight },
+        let tunnel = |target: Target, in_flight| match self.tunnels.get(target.tunnel) {
+            Some(t) if t.header.is_some() => Dispatch::Tunnel { target, in_flight },
             Some(_) => Dispatch::Hold,
             None => Dispatch::Drop(DropReason::NoTunnel),
         };
@@ -35,8 +35,8 @@ impl Tables {
             (State::Querying { .. }, Origin::Local) => Dispatch::Hold,
             (State::Querying { .. }, Origin::Overlay) => Dispatch::Drop(DropReason::NotLocal),
             (State::Known(VmState::Local { port }), _) => Dispatch::Deliver(port),
-            (State::Known(VmState::Remote { tunnel: t } | VmState::Ageing { tunnel: t }), Origin::Local) => {
-                tunnel(t, false)
+            (State::Known(VmState::Remote { to } | VmState::Ageing { to }), Origin::Local) => {
+                tunnel(to, false)
             }
             // Held while the VM was expected here, and now it runs elsewhere: no forward entry
             // allows to send it back to the overlay (R46a, R46b).
@@ -46,9 +46,9 @@ impl Tables {
             (State::Known(VmState::Remote { .. } | VmState::Ageing { .. }), Origin::Overlay) => {
                 Dispatch::Drop(DropReason::NotLocal)
             }
-            (State::Known(VmState::Expected { via: Some(t), .. }), Origin::Local) => tunnel(t, false),
+            (State::Known(VmState::Expected { via: Some(to), .. }), Origin::Local) => tunnel(to, false),
             (State::Known(VmState::Expected { .. } | VmState::Paused { .. }), _) => Dispatch::Hold,
-            (State::Known(VmState::Departed { tunnel: t, .. }), _) => tunnel(t, origin == Origin::Overlay),
+            (State::Known(VmState::Departed { to, .. }), _) => tunnel(to, origin == Origin::Overlay),
             (State::Known(VmState::Absent { .. }), _) => Dispatch::Drop(DropReason::UnknownUnicast),
         }
     }

@@ -9,6 +9,7 @@
 //! | `locations` | the forwarding table's memory: integer to integer, one cache line a lookup |
 //! | `pages` | memory in huge pages |
 //! | `vms` | what is known of each VM, in a word or in a special entry |
+//! | `decide` | what becomes of a frame for a single VM |
 //! | `dispatch` | where a frame for a VM with a special entry goes |
 //! | `queries` | special entries made and ended, questions to the directory |
 //! | `arrivals` | frames of VMs whose port is not activated yet |
@@ -34,6 +35,7 @@ mod arrivals;
 mod asks;
 mod config;
 pub mod counters;
+mod decide;
 mod dispatch;
 pub mod event;
 mod held;
@@ -57,6 +59,7 @@ pub mod vns;
 
 pub use config::{OutOfRange, TablesConfig};
 pub use counters::{Counters, DropReason, PortCounters, WorkerCounters};
+pub use decide::{Action, Decision, Egress, Inbound};
 pub use dispatch::Dispatch;
 pub use service::Serviced;
 

@@ -2,7 +2,7 @@
 
 use godwit_wire::Instant;
 
-use crate::update::{Key, PortIdx, PortRole, TunnelIdx, VmState};
+use crate::update::{Key, PortIdx, PortRole, Target, VmState};
 use crate::vms::{SpecialIdx, State};
 use crate::{DropReason, Tables};
 
@@ -28,7 +28,7 @@ impl Tables {
 
     /// Frames that may wait for an answer that `port` asks for (R35). More than else where its VM has just moved
     /// here: it says at once what it could not say on the way, to peers that this NVE need not know yet (R45).
-    fn hold_of_question(&self, port: PortIdx, now: Instant) -> u32 {
+    pub(crate) fn hold_of_question(&self, port: PortIdx, now: Instant) -> u32 {
         let usual = self.miss_hold_packets();
         let Some(&PortRole::Access { vn, mac, .. }) = self.ports.role(port) else { return usual };
         match self.vms.special_of(Key::new(vn, mac)) {
@@ -50,11 +50,11 @@ impl Tables {
     /// # Errors
     /// [`DropReason::NoTunnel`] where the tunnel does not exist, [`DropReason::MissLimit`] where
     /// there is no room.
-    pub fn await_tunnel(&mut self, key: Key, tunnel: TunnelIdx) -> Result<SpecialIdx, DropReason> {
-        if self.tunnels.get(tunnel).is_none() {
+    pub fn await_tunnel(&mut self, key: Key, to: Target) -> Result<SpecialIdx, DropReason> {
+        if self.tunnels.get(to.tunnel).is_none() {
             return Err(DropReason::NoTunnel);
         }
-        self.special(key, State::Known(VmState::Remote { tunnel })).ok_or(DropReason::MissLimit)
+        self.special(key, State::Known(VmState::Remote { to })).ok_or(DropReason::MissLimit)
     }
 
     /// A new special entry, an old negative answer's if there is no other.

@@ -77,8 +77,8 @@ impl Tables {
                 self.forget(at, DropReason::HoldExpired);
                 return Serviced { gone: true, event };
             }
-            State::Known(VmState::Departed { tunnel, until }) if until <= now => {
-                self.vms.enter(at, VmState::Remote { tunnel }, now);
+            State::Known(VmState::Departed { to, until }) if until <= now => {
+                self.vms.enter(at, VmState::Remote { to }, now);
             }
             _ => {}
         }

@@ -25,6 +25,22 @@ pub struct PortIdx(pub u16);
 #[repr(transparent)]
 pub struct TunnelIdx(pub u32);
 
+/// Where frames for a VM at another NVE are sent: the outer header's VNI is that of the entry, whatever VN the frame
+/// came from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The NVE's tunnel.
+    pub tunnel: TunnelIdx,
+    /// The VNI under which that NVE has the VM.
+    pub vni: Vni,
+}
+
+impl core::fmt::Debug for Target {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "tunnel {} with {:?}", self.tunnel.0, self.vni)
+    }
+}
+
 /// Ways that a tunnel has at most (R95).
 pub const MAX_WAYS: usize = 8;
 
@@ -79,14 +95,14 @@ pub enum VmState {
     /// At another NVE. Frames from local ports are tunnelled there; frames from the overlay are not
     /// ours and are dropped as `NotLocal` (split horizon, R46a).
     Remote {
-        /// The NVE's tunnel.
-        tunnel: TunnelIdx,
+        /// Its NVE.
+        to: Target,
     },
     /// As `Remote`, and its life nears its end: the first frame from a local port makes it `Remote` and is told to
     /// control, which asks the directory again (R40).
     Ageing {
-        /// The NVE's tunnel.
-        tunnel: TunnelIdx,
+        /// Its NVE.
+        to: Target,
     },
     /// Activated on a port of this NVE: everything is delivered there.
     Local {
@@ -97,7 +113,7 @@ pub enum VmState {
     /// frames from local ports go to where it still runs, or are held where that is unknown.
     Expected {
         /// Where it still runs.
-        via: Option<TunnelIdx>,
+        via: Option<Target>,
         /// Bounds of what arrives early.
         hold: HoldLimits,
     },
@@ -110,8 +126,8 @@ pub enum VmState {
     /// with the outer TTL rule of R46d and counted as forwarded; frames from local ports are
     /// tunnelled as for `Remote`. At `until` the worker turns it into `Remote`.
     Departed {
-        /// The new NVE's tunnel.
-        tunnel: TunnelIdx,
+        /// The new NVE.
+        to: Target,
         /// When the forward entry dies (fwd_timer).
         until: Instant,
     },
@@ -121,6 +137,17 @@ pub enum VmState {
         /// End of the negative answer's life.
         until: Instant,
     },
+}
+
+impl VmState {
+    /// Where frames of VMs here are sent, if to another NVE.
+    pub fn target(self) -> Option<Target> {
+        match self {
+            VmState::Remote { to } | VmState::Ageing { to } | VmState::Departed { to, .. } => Some(to),
+            VmState::Expected { via, .. } => via,
+            VmState::Local { .. } | VmState::Paused { .. } | VmState::Absent { .. } => None,
+        }
+    }
 }
 
 /// How far a port lets its VM talk (R15).

@@ -15,7 +15,7 @@ use crate::TablesConfig;
 use crate::event::{Event, HandoverStats};
 use crate::holds::{Origin, Queue};
 use crate::locations::Locations;
-use crate::update::{HoldLimits, Key, PortIdx, TunnelIdx, VmState};
+use crate::update::{HoldLimits, Key, PortIdx, Target, VmState};
 
 pub use fib::{Fib, SpecialIdx, View};
 
@@ -82,8 +82,8 @@ impl Special {
     fn plain(&self) -> Option<Fib> {
         match self.state {
             State::Known(VmState::Local { port }) => Some(Fib::Local(port)),
-            State::Known(VmState::Remote { tunnel }) => Some(Fib::Remote(tunnel)),
-            State::Known(VmState::Ageing { tunnel }) => Some(Fib::Ageing(tunnel)),
+            State::Known(VmState::Remote { to }) => Some(Fib::Remote(to)),
+            State::Known(VmState::Ageing { to }) => Some(Fib::Ageing(to)),
             _ => None,
         }
     }
@@ -235,9 +235,12 @@ impl Vms {
 
     /// There is room for another special entry and its key.
     pub(crate) fn has_room(&self) -> bool {
-        let slab =
-            !self.free.is_empty() || self.specials.len() < self.capacity || self.any_absent().is_some();
-        slab && self.fib.len() < self.fib.capacity()
+        self.has_special_room() && self.fib.len() < self.fib.capacity()
+    }
+
+    /// There is room for another special entry of a key that the table has.
+    pub(crate) fn has_special_room(&self) -> bool {
+        !self.free.is_empty() || self.specials.len() < self.capacity || self.any_absent().is_some()
     }
 
     fn is_absent(&self, place: usize) -> bool {
@@ -286,9 +289,9 @@ impl Vms {
     }
 
     /// A frame used an entry that was watched: it is plain again.
-    pub fn used(&mut self, key: Key, tunnel: TunnelIdx) {
+    pub fn used(&mut self, key: Key, to: Target) {
         // The key is in the table, so this replaces and cannot fail.
-        let _ = self.set_plain(key, Fib::Remote(tunnel));
+        let _ = self.set_plain(key, Fib::Remote(to));
     }
 
     /// Removes a key that has a plain word.

@@ -147,7 +147,7 @@ impl<I: Io> Orders<I> {
 
 #[cfg(test)]
 mod tests {
-    use godwit_tables::update::{PortIdx, TunnelIdx};
+    use godwit_tables::update::{PortIdx, Target, TunnelIdx};
     use godwit_wire::Vni;
     use proptest::prelude::*;
 
@@ -164,9 +164,10 @@ mod tests {
     fn command(kind: u8, n: u64) -> Command<MemIo> {
         let (key, vn) = (Key(n), VnIdx(n as u16));
         let ip = IpAddr::from([10, 0, (n >> 8) as u8, n as u8]);
-        let (mac, tunnel) = (Mac::from_u64(n), TunnelIdx(n as u32));
+        let mac = Mac::from_u64(n);
+        let to = Target { tunnel: TunnelIdx(n as u32), vni: Vni::from_low24(n as u32) };
         match kind {
-            0 => Command::Table(Update::VmSet { key, state: VmState::Remote { tunnel } }),
+            0 => Command::Table(Update::VmSet { key, state: VmState::Remote { to } }),
             1 => Command::Table(Update::VmRemove { key }),
             2 => Command::Table(Update::NeighborSet { vn, ip, mac, router: n.is_multiple_of(2) }),
             3 => Command::Table(Update::NeighborRemove { vn, ip }),

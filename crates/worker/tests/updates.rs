@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant as Clock;
 
 use godwit_pipeline::mem::MemPool;
-use godwit_tables::update::{Admission, Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_tables::update::{Admission, Key, PortIdx, PortRole, Target, TunnelIdx, Update, VmState, VnIdx};
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::outer::{OuterHeader, parse_outer};
 use godwit_wire::{Instant, Mac, Vni};
@@ -19,6 +19,7 @@ use godwit_worker::worker::Worker;
 
 const UPDATES: u32 = 100_000;
 const VN: VnIdx = VnIdx(0);
+const VNI: Vni = Vni::from_low24(7);
 const VM: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const ACCESS: PortIdx = PortIdx(0);
@@ -45,12 +46,7 @@ fn give(mailbox: &Mailbox<MemIo>, at: Instant, command: Command<MemIo>) {
 fn set_up(mailbox: &Mailbox<MemIo>, access: &MemQueue, out: &[MemQueue; 2]) {
     let give = |command| give(mailbox, Instant(1), command);
     let own = Ipv4Addr::new(198, 18, 0, 1);
-    give(Command::Table(Update::VnSet {
-        vn: VN,
-        vni: Vni::from_low24(7),
-        mtu: 1450,
-        transparent_vlan: false,
-    }));
+    give(Command::Table(Update::VnSet { vn: VN, vni: VNI, mtu: 1450, transparent_vlan: false }));
     let role = PortRole::Access { vn: VN, mac: VM, admission: Admission::Activated };
     give(Command::Table(Update::PortSet { port: ACCESS, role }));
     give(Command::AttachRx { port: ACCESS, queue: 0, rx: access.clone() });
@@ -78,7 +74,8 @@ fn set_up(mailbox: &Mailbox<MemIo>, access: &MemQueue, out: &[MemQueue; 2]) {
 }
 
 fn moved_to(n: usize) -> Update {
-    Update::VmSet { key: Key::new(VN, PEER), state: VmState::Remote { tunnel: TunnelIdx(n as u32) } }
+    let to = Target { tunnel: TunnelIdx(n as u32), vni: VNI };
+    Update::VmSet { key: Key::new(VN, PEER), state: VmState::Remote { to } }
 }
 
 /// Every packet has one tunnel's header, whole, and left by that tunnel's uplink. Returns how many

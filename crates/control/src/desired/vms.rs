@@ -114,13 +114,7 @@ impl DesiredState {
 
 /// The tunnel that an entry names.
 pub(crate) fn tunnel_of(state: VmState) -> Option<TunnelIdx> {
-    match state {
-        VmState::Remote { tunnel } | VmState::Ageing { tunnel } | VmState::Departed { tunnel, .. } => {
-            Some(tunnel)
-        }
-        VmState::Expected { via, .. } => via,
-        VmState::Local { .. } | VmState::Paused { .. } | VmState::Absent { .. } => None,
-    }
+    state.target().map(|to| to.tunnel)
 }
 
 pub(super) fn answer_update(vn: VnIdx, ip: IpAddr, answer: Answer) -> Update {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
 use godwit_model::{DirectoryMode, Locators, VmKey, VmRecord};
-use godwit_tables::update::{Key, PortRole, TunnelIdx, VmState};
+use godwit_tables::update::{Key, PortRole, Target, TunnelIdx, VmState};
 use godwit_wire::outer::{OuterHeader, V4_LEN, V6_LEN};
 use godwit_wire::{Instant, Span, Vni};
 
@@ -201,12 +201,12 @@ impl Nve {
             Wish::Local(port) => Some(VmState::Local { port }),
             Wish::Paused => Some(VmState::Paused { hold: self.config.handover_hold }),
             Wish::Expected { via } => {
-                let via = via.and_then(|l| self.tunnel_to(key, l.locators, out));
+                let via = via.and_then(|l| self.target_at(key, l.locators, out));
                 Some(VmState::Expected { via, hold: self.config.arrive_hold })
             }
             Wish::Departed { to, until } if self.config.forward_in_flight => {
-                match self.tunnel_to(key, to.locators, out) {
-                    Some(tunnel) => Some(VmState::Departed { tunnel, until }),
+                match self.target_at(key, to.locators, out) {
+                    Some(to) => Some(VmState::Departed { to, until }),
                     None => self.unreachable_state(),
                 }
             }
@@ -221,9 +221,9 @@ impl Nve {
         // What another NVE said of late, if the directory has nothing as new (R47).
         let heard = self.unconfirmed.hearsay(key).filter(|h| record.is_none_or(|r| h.version > r.version));
         match heard.map(|h| h.to).or(elsewhere.map(|l| l.locators)) {
-            Some(locators) => match self.tunnel_to(key, locators, out) {
-                Some(tunnel) if self.lifetimes.is_watched(key) => Some(VmState::Ageing { tunnel }),
-                Some(tunnel) => Some(VmState::Remote { tunnel }),
+            Some(locators) => match self.target_at(key, locators, out) {
+                Some(to) if self.lifetimes.is_watched(key) => Some(VmState::Ageing { to }),
+                Some(to) => Some(VmState::Remote { to }),
                 None => self.unreachable_state(),
             },
             None if self.behind.contains_key(&key) => {
@@ -283,6 +283,12 @@ impl Nve {
     }
 
     // ---- Tunnels ----
+
+    /// Where frames for a VM at other locators are sent: its VN is bridged, so the VNI is that of its VN.
+    fn target_at(&mut self, key: VmKey, locators: Locators, out: &mut Outputs) -> Option<Target> {
+        let tunnel = self.tunnel_to(key, locators, out)?;
+        Some(Target { tunnel, vni: key.vni })
+    }
 
     fn tunnel_to(&mut self, key: VmKey, locators: Locators, out: &mut Outputs) -> Option<TunnelIdx> {
         let record = self.mirror.record(key);

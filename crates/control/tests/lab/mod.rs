@@ -102,14 +102,8 @@ impl Host {
     }
 
     pub fn tunnel_ip(&self, n: u8) -> Option<IpAddr> {
-        let t = match self.state(n)? {
-            VmState::Remote { tunnel } | VmState::Ageing { tunnel } | VmState::Departed { tunnel, .. } => {
-                tunnel
-            }
-            VmState::Expected { via, .. } => via?,
-            _ => return None,
-        };
-        self.tables.tunnels.get(&t).map(|t| t.0)
+        let to = self.state(n)?.target()?;
+        self.tables.tunnels.get(&to.tunnel).map(|t| t.0)
     }
 
     pub fn alarms(&self) -> usize {

@@ -55,13 +55,7 @@ impl Tables {
     }
 
     fn tunnel_of(state: VmState) -> Option<TunnelIdx> {
-        match state {
-            VmState::Remote { tunnel } | VmState::Ageing { tunnel } | VmState::Departed { tunnel, .. } => {
-                Some(tunnel)
-            }
-            VmState::Expected { via, .. } => via,
-            _ => None,
-        }
+        state.target().map(|to| to.tunnel)
     }
 
     /// Nothing names what is not there, and nothing goes that is still named.
@@ -69,8 +63,9 @@ impl Tables {
         match update {
             Update::VmSet { key, state } => {
                 assert!(self.vns.contains_key(&key.vn()), "{update:?}: no such VN");
-                if let Some(t) = Self::tunnel_of(state) {
-                    assert!(self.tunnels.contains_key(&t), "{update:?}: no such tunnel");
+                if let Some(to) = state.target() {
+                    assert!(self.tunnels.contains_key(&to.tunnel), "{update:?}: no such tunnel");
+                    assert_eq!(to.vni.get(), self.vns[&key.vn()].0, "{update:?}: the VNI of another VN");
                 }
                 if let VmState::Local { port } = state {
                     assert!(self.ports.contains_key(&port), "{update:?}: no such port");

@@ -91,11 +91,11 @@ fn act<P: Packet, O: Output<P>, S: PacketSource<P>>(
             cx.parts(packet, |cx, part| apply_cold(cx, part, port));
         }
         Wish::Unicast(to) => cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| {
-            cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
+            cx.resolve(packet, Key::new(port.vn, to), From::Local);
         }),
         Wish::ToOwner(to) => {
             packet.data_mut()[..6].copy_from_slice(&to.0);
-            cx.resolve(packet, Key::new(port.vn, to), port.vni, From::Local);
+            cx.resolve(packet, Key::new(port.vn, to), From::Local);
         }
         Wish::Flood => cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| match plain {
             true => cx.flood_read(packet, port.vn, Some(port.vni), seen.word),

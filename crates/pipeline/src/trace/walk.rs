@@ -1,19 +1,20 @@
 //! The way of a frame through the tables, step by step.
 
+use core::net::IpAddr;
+
 use godwit_tables::event::AnnounceKind;
-use godwit_tables::holds::Origin;
 use godwit_tables::tunnels::Tunnel;
-use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
+use godwit_tables::update::{Key, PortIdx, PortRole, Target, VmState, VnIdx};
 use godwit_tables::vms::{Fib, State};
-use godwit_tables::{Dispatch, DropReason, Tables};
+use godwit_tables::{Action, Decision, DropReason, Egress, Tables};
 use godwit_wire::ethernet::{Membership, TAG_LEN, membership};
 use godwit_wire::policy::{self, Direction, Traffic};
-use godwit_wire::{EtherType, FlowHash, Frame, Instant, Mac, guard, tenant};
+use godwit_wire::{EtherType, Frame, Instant, Mac, guard, tenant};
 
 use super::{Found, MAX_STEPS, Step, Trace, Verdict};
 use crate::access;
 use crate::bum::{check_word, destinations};
-use crate::classify::{Addresses, From, flight_ttl};
+use crate::classify::{Addresses, From};
 use crate::mem::MAX_FRAME;
 use crate::overlay::{self, Kind};
 use crate::port::Port;
@@ -41,17 +42,7 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
             return trace;
         }
     };
-    let mut t = Tracer {
-        tables,
-        ingress,
-        frame,
-        now,
-        v4: false,
-        hash: FlowHash(0),
-        tenant: None,
-        room: Some(&mut room),
-        trace,
-    };
+    let mut t = Tracer { tables, ingress, frame, now, tenant: None, room: Some(&mut room), trace };
     let verdict = match role {
         None => Verdict::Drop(DropReason::PortUnknown),
         Some(PortRole::Access { vn, mac, admission }) => {
@@ -84,10 +75,6 @@ struct Tracer<'a> {
     ingress: PortIdx,
     frame: &'a [u8],
     now: Instant,
-    /// The tenant's frame is an IPv4 packet (R4).
-    v4: bool,
-    /// The hash of its flow (R2).
-    hash: FlowHash,
     /// The tenant's frame, once its headers have been read.
     tenant: Option<Frame<'a>>,
     /// Where a tenant's frame without its tag can lie.
@@ -96,13 +83,6 @@ struct Tracer<'a> {
 }
 
 impl<'a> Tracer<'a> {
-    /// Notes what the tenant's frame is.
-    fn see(&mut self, frame: Frame<'a>) {
-        let look = tenant::Look::of(&frame, &self.tables.hash_key);
-        (self.v4, self.hash) = (look.is_v4(), look.hash);
-        self.tenant = Some(frame);
-    }
-
     fn parsed(&mut self, dst: Mac, src: Mac, ethertype: EtherType) {
         self.trace.push(Step::Parsed { dst, src, ethertype });
     }
@@ -113,33 +93,32 @@ impl<'a> Tracer<'a> {
             self.parsed(f.dst(), f.src(), f.outer_type());
         }
         self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
-        let Ok(frame) = frame else { return Verdict::Drop(DropReason::Truncated) };
-        self.see(frame);
-        let (wish, _) = access::inspect(&frame, port, self.tables, self.now);
-        if wish != Wish::Untag {
-            return self.wish(wish, &frame, port, self.frame.len());
+        let Ok(mut frame) = frame else { return Verdict::Drop(DropReason::Truncated) };
+        let (mut wish, _) = access::inspect(&frame, port, self.tables, self.now);
+        if wish == Wish::Untag {
+            self.trace.push(Step::Untagged);
+            let bare = self.room.take().map(|room| Frame::read(untagged(self.frame, room)));
+            let Some(Ok(bare)) = bare else { return Verdict::Drop(DropReason::Truncated) };
+            frame = bare;
+            (wish, _) = access::inspect(&frame, port, self.tables, self.now);
         }
-        self.trace.push(Step::Untagged);
-        // Without the tag: the addresses, then what follows the tag. Only the start matters to
-        // `inspect`; a control message is far shorter than this.
-        let bare = self.room.take().map(|room| Frame::read(untagged(self.frame, room)));
-        let Some(Ok(frame)) = bare else { return Verdict::Drop(DropReason::Truncated) };
-        self.see(frame);
-        let (wish, _) = access::inspect(&frame, port, self.tables, self.now);
-        self.wish(wish, &frame, port, self.frame.len() - TAG_LEN)
+        self.tenant = Some(frame);
+        self.wish(wish, &frame, port)
     }
 
-    fn wish(&mut self, wish: Wish, frame: &Frame<'_>, port: &Port, len: usize) -> Verdict {
+    fn wish(&mut self, wish: Wish, frame: &Frame<'_>, port: &Port) -> Verdict {
         if !matches!(wish, Wish::Drop(_)) {
             self.trace.push(Step::SourceAccepted { mac: frame.src() });
         }
         if matches!(wish, Wish::Unicast(_) | Wish::Flood)
-            && let Err(reason) = self.policy(port.port, Direction::Out)
+            && let Err(reason) = self.policy(port.port)
         {
             return Verdict::Drop(reason);
         }
         match wish {
-            Wish::Unicast(to) | Wish::ToOwner(to) => self.resolve(Key::new(port.vn, to), len, From::Local),
+            Wish::Unicast(to) | Wish::ToOwner(to) => {
+                self.resolve(Key::new(port.vn, to), frame.bytes(), From::Local)
+            }
             Wish::Flood => self.flood(port.vn, true),
             Wish::Announce(kind, _) => {
                 self.trace.push(Step::Announces { kind });
@@ -150,7 +129,7 @@ impl<'a> Tracer<'a> {
                 if wish == Wish::FirstFrame {
                     self.trace.push(Step::Announces { kind: AnnounceKind::FirstFrame });
                 }
-                let room = self.tables.room_for_arrival(self.ingress, self.frame.len());
+                let room = self.tables.room_for_arrival(self.ingress, frame.bytes().len());
                 room.map_or_else(Verdict::Drop, |()| Verdict::Held)
             }
             Wish::Resolve(r) => self.asks(&r),
@@ -159,9 +138,9 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// What the policy of a port's VM says of the frame. Whether its rate is used up is not to be seen here.
-    fn policy(&mut self, port: PortIdx, direction: Direction) -> Result<(), DropReason> {
-        let traffic = self.tenant.as_ref().and_then(|frame| Traffic::of(frame, direction));
+    /// What the policy of the VM that sends the frame says of it. Whether its rate is used up is not to be seen here.
+    fn policy(&mut self, port: PortIdx) -> Result<(), DropReason> {
+        let traffic = self.tenant.as_ref().and_then(|frame| Traffic::of(frame, Direction::Out));
         let Some(judged) = self.tables.ports.judge(port, traffic.as_ref()) else { return Ok(()) };
         self.trace.push(Step::Policy { port, judged });
         match judged.verdict {
@@ -202,22 +181,22 @@ impl<'a> Tracer<'a> {
             (_, Some(inner)) => inner,
             (_, None) => return self.underlay(uplink),
         };
-        let inner = self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
+        let mut inner = self.frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
         self.trace.push(Step::Outer { sender: outer.src, ttl: outer.ttl });
         self.trace.push(Step::VnFound { vn, vni: outer.vni });
-        let inner = match self.room.take() {
-            Some(room) if c.untag && membership(inner) == Membership::Priority => {
-                self.trace.push(Step::Untagged);
-                untagged(inner, room)
-            }
-            _ => inner,
-        };
+        if c.untag
+            && membership(inner) == Membership::Priority
+            && let Some(room) = self.room.take()
+        {
+            self.trace.push(Step::Untagged);
+            inner = untagged(inner, room);
+        }
         let Ok(frame) = Frame::read(inner) else { return Verdict::Drop(DropReason::InnerTruncated) };
-        self.see(frame);
+        self.tenant = Some(frame);
         if c.kind == Kind::Group {
             return self.flood(vn, false);
         }
-        self.resolve(Key::new(vn, dst), inner.len(), From::outer(&outer))
+        self.resolve(Key::new(vn, dst), inner, From::outer(&outer))
     }
 
     fn underlay(&self, uplink: &Uplink) -> Verdict {
@@ -239,48 +218,32 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// What [`crate::context::Context::resolve`] does.
-    fn resolve(&mut self, key: Key, len: usize, from: From) -> Verdict {
-        let fib = self.tables.vms.get(key);
-        self.trace.push(Step::FibHit { key, found: self.found(fib) });
-        match (fib, from) {
-            (Some(Fib::Local(port)), _) => self.deliver(port, key.vn()),
-            (Some(Fib::Remote(first) | Fib::Ageing(first)), From::Local) => {
-                // A frame waits for the tunnel that its entry names, whatever its twin does.
-                let ready = self.tables.tunnels.ready(first).is_some();
-                let way = if ready { self.way(first) } else { (first, self.tables.tunnels.get(first)) };
-                self.tunnel(way);
-                match way.1 {
-                    None => Verdict::Drop(DropReason::NoTunnel),
-                    Some(t) if t.header.is_some() => self.encapsulate(Some(t), len, false, from),
-                    Some(_) => self.hold(false, self.tables.miss_hold_packets(), len, Verdict::Held),
+    /// What the tables decide of a tenant's frame for a single VM, in a trace's words.
+    fn resolve(&mut self, key: Key, frame: &[u8], from: From) -> Verdict {
+        let decision = self.tables.decide(key, &from.inbound(self.ingress, frame), self.now);
+        self.trace.push(Step::FibHit { key, found: self.found(decision.entry) });
+        let way = match decision.egress() {
+            Some(Egress::Tunnel(target)) => self.tunnel(target, frame),
+            Some(Egress::Port(port)) => {
+                self.judged(port, frame, &decision);
+                None
+            }
+            None => None,
+        };
+        let remote = || way.and_then(|t| t.remote);
+        match decision.action {
+            Action::Deliver(port) => Verdict::Send { port },
+            Action::Encapsulate { .. } => self.leaves(remote(), false, from),
+            Action::Forward { .. } => self.leaves(remote(), true, from),
+            Action::Query { room } => room.map_or_else(Verdict::Drop, |()| Verdict::Miss),
+            Action::AwaitTunnel { room, .. } | Action::Hold { room, .. } => {
+                room.map_or_else(Verdict::Drop, |()| Verdict::Held)
+            }
+            Action::Drop { reason, .. } => {
+                if reason == DropReason::TooBig {
+                    self.marked(from);
                 }
-            }
-            (Some(Fib::Special(at)), _) => {
-                let s = self.tables.vms.special(at);
-                let querying = matches!(s.state, State::Querying { .. });
-                match self.tables.dispatch(&s.state, from_origin(from), false) {
-                    Dispatch::Deliver(port) => self.deliver(port, key.vn()),
-                    Dispatch::Hold => self.hold(querying, s.limits.packets, len, Verdict::Held),
-                    Dispatch::Drop(reason) => Verdict::Drop(reason),
-                    Dispatch::Tunnel { tunnel, in_flight } => {
-                        let way = self.way(tunnel);
-                        self.tunnel(way);
-                        match from {
-                            From::Overlay { ttl, .. } if flight_ttl(ttl).is_none() => {
-                                Verdict::Drop(DropReason::TtlExhausted)
-                            }
-                            _ => self.encapsulate(way.1, len, in_flight, from),
-                        }
-                    }
-                }
-            }
-            (None, From::Local) if self.tables.may_query(self.ingress, self.now) => {
-                self.hold(true, self.tables.miss_hold_packets(), len, Verdict::Miss)
-            }
-            (None, From::Local) => Verdict::Drop(DropReason::MissLimit),
-            (None | Some(Fib::Remote(_) | Fib::Ageing(_)), From::Overlay { .. }) => {
-                Verdict::Drop(DropReason::NotLocal)
+                Verdict::Drop(reason)
             }
         }
     }
@@ -289,8 +252,8 @@ impl<'a> Tracer<'a> {
         match fib {
             None => Found::Missing,
             Some(Fib::Local(port)) => Found::Known(VmState::Local { port }, 0),
-            Some(Fib::Remote(tunnel)) => Found::Known(VmState::Remote { tunnel }, 0),
-            Some(Fib::Ageing(tunnel)) => Found::Known(VmState::Ageing { tunnel }, 0),
+            Some(Fib::Remote(to)) => Found::Known(VmState::Remote { to }, 0),
+            Some(Fib::Ageing(to)) => Found::Known(VmState::Ageing { to }, 0),
             Some(Fib::Special(at)) => {
                 let s = self.tables.vms.special(at);
                 match s.state {
@@ -301,36 +264,46 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    /// The tunnel that the tenant's frame goes through, and its flow's way.
-    fn way(&self, tunnel: TunnelIdx) -> (TunnelIdx, Option<&'a Tunnel>) {
-        match self.tables.tunnels.for_frame(tunnel, self.v4, self.hash) {
-            Some((tunnel, t)) => (tunnel, t.remote.is_some().then_some(t)),
-            None => (tunnel, None),
-        }
-    }
-
-    fn tunnel(&mut self, (tunnel, t): (TunnelIdx, Option<&Tunnel>)) {
+    /// Notes the tunnel that a frame goes through, and answers with its flow's way (R4, R95). A tunnel that is not
+    /// ready has none yet, whatever its twin has.
+    fn tunnel(&mut self, target: Target, frame: &[u8]) -> Option<&'a Tunnel> {
+        let tunnels = &self.tables.tunnels;
+        let look = tenant::look(frame, &self.tables.hash_key);
+        let way = tunnels.ready(target.tunnel);
+        let way = way.and_then(|_| tunnels.for_frame(target.tunnel, look.is_v4(), look.hash));
+        let (tunnel, t) = match way {
+            Some((tunnel, t)) => (tunnel, Some(t)),
+            None => (target.tunnel, tunnels.get(target.tunnel)),
+        };
         self.trace.push(Step::Tunnel {
             tunnel,
             remote: t.and_then(|t| t.remote),
             mtu: t.map_or(0, |t| t.mtu),
             hop: t.and_then(|t| Some((t.uplink, t.header.as_ref()?.dst_mac()))),
         });
+        t
     }
 
-    fn hold(&self, querying: bool, packets: u32, len: usize, held: Verdict) -> Verdict {
-        self.tables.room_to_hold(querying, packets, len).map_or_else(Verdict::Drop, |()| held)
-    }
-
-    fn deliver(&mut self, port: PortIdx, vn: VnIdx) -> Verdict {
-        match self.tables.ports.leads_to(port, vn) {
-            false => Verdict::Drop(DropReason::PortGone),
-            true if port == self.ingress => Verdict::Drop(DropReason::Hairpin),
-            true => self.policy(port, Direction::In).map_or_else(Verdict::Drop, |()| Verdict::Send { port }),
+    /// Notes what the policy of a port's VM has said of the frame, if it was asked (R23).
+    fn judged(&mut self, port: PortIdx, frame: &[u8], decision: &Decision) {
+        let asked = matches!(
+            decision.action,
+            Action::Deliver(_) | Action::Drop { reason: DropReason::PolicyDenied, .. }
+        );
+        let traffic = Frame::read(frame).ok().and_then(|frame| Traffic::of(&frame, Direction::In));
+        if asked && let Some(judged) = self.tables.ports.judge(port, traffic.as_ref()) {
+            self.trace.push(Step::Policy { port, judged });
         }
     }
 
-    fn encapsulate(&mut self, tunnel: Option<&Tunnel>, len: usize, in_flight: bool, from: From) -> Verdict {
+    fn leaves(&mut self, remote: Option<IpAddr>, in_flight: bool, from: From) -> Verdict {
+        self.marked(from);
+        remote
+            .map_or(Verdict::Drop(DropReason::NoTunnel), |remote| Verdict::Encapsulated { remote, in_flight })
+    }
+
+    /// Notes the DSCP that the outer header gets of a policy, or of the one that the frame came with (R23).
+    fn marked(&mut self, from: From) {
         let mark = match from {
             From::Local => self.tables.ports.dscp(self.ingress),
             From::Overlay { dscp, .. } => dscp,
@@ -338,20 +311,5 @@ impl<'a> Tracer<'a> {
         if let Some(dscp) = mark {
             self.trace.push(Step::Marked { dscp });
         }
-        match tunnel {
-            Some(t) if len > usize::from(t.inner_max) => Verdict::Drop(DropReason::TooBig),
-            Some(t) => match t.remote {
-                Some(remote) => Verdict::Encapsulated { remote, in_flight },
-                None => Verdict::Drop(DropReason::NoTunnel),
-            },
-            None => Verdict::Drop(DropReason::NoTunnel),
-        }
-    }
-}
-
-fn from_origin(from: From) -> Origin {
-    match from {
-        From::Local => Origin::Local,
-        From::Overlay { .. } => Origin::Overlay,
     }
 }

@@ -61,6 +61,11 @@ pub fn other_vni() -> Vni {
     Vni::from_low24(16_777_215)
 }
 
+/// Another NVE with VMs of the VN.
+pub fn through(tunnel: TunnelIdx) -> Target {
+    Target { tunnel, vni: vni() }
+}
+
 pub fn key(mac: Mac) -> Key {
     Key::new(VN, mac)
 }
@@ -188,8 +193,8 @@ impl Lab {
         lab.vm(M1, VmState::Local { port: P1 });
         lab.vm(M2, VmState::Local { port: P2 });
         lab.apply(Update::VmSet { key: Key::new(OTHER_VN, M1), state: VmState::Local { port: P3 } });
-        lab.vm(R4, VmState::Remote { tunnel: T4 });
-        lab.vm(R6, VmState::Remote { tunnel: T6 });
+        lab.vm(R4, VmState::Remote { to: through(T4) });
+        lab.vm(R6, VmState::Remote { to: through(T6) });
         lab
     }
 

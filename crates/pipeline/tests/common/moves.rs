@@ -3,7 +3,7 @@
 use godwit_tables::event::{Event, HandoverStats};
 use godwit_tables::update::{TunnelIdx, VmState};
 
-use super::{Lab, M1, M2, R4, UPLINK, key, limits, ms, numbered, open, vxlan};
+use super::{Lab, M1, M2, R4, UPLINK, key, limits, ms, numbered, open, through, vxlan};
 
 /// From another NVE, for M1.
 pub fn overlay(n: u32) -> Vec<u8> {
@@ -20,13 +20,13 @@ pub fn paused() -> VmState {
 }
 
 pub fn expected(via: Option<TunnelIdx>) -> VmState {
-    VmState::Expected { via, hold: limits(100, 2000) }
+    VmState::Expected { via: via.map(through), hold: limits(100, 2000) }
 }
 
 impl Lab {
     pub fn departed(&mut self, tunnel: TunnelIdx) {
         let until = self.now + ms(60_000);
-        self.vm(M1, VmState::Departed { tunnel, until });
+        self.vm(M1, VmState::Departed { to: through(tunnel), until });
     }
 
     /// The last progress report.

@@ -2,8 +2,10 @@
 
 use core::num::NonZeroU64;
 
+use godwit_wire::Vni;
+
 use crate::locations::{self, Home};
-use crate::update::{Key, PortIdx, TunnelIdx};
+use crate::update::{Key, PortIdx, Target, TunnelIdx};
 
 /// A special entry's place in its slab.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,38 +16,47 @@ pub struct SpecialIdx(pub(crate) u32);
 pub enum Fib {
     /// Deliver to this port.
     Local(PortIdx),
-    /// Send through this tunnel.
-    Remote(TunnelIdx),
+    /// Send through this tunnel, with this VNI.
+    Remote(Target),
     /// See the special entry.
     Special(SpecialIdx),
-    /// Send through this tunnel, and say that it is in use (R40). The fast path does not know it.
-    Ageing(TunnelIdx),
+    /// The same, and say that it is in use (R40). The fast path does not know it.
+    Ageing(Target),
 }
 
 const LOCAL: u64 = 1;
 const REMOTE: u64 = 2;
 const SPECIAL: u64 = 3;
 const AGEING: u64 = 4;
+/// A word: the index in the low 32 bits, the VNI in the next 24, the kind in the high 8.
+const VNI: u32 = 32;
+const KIND: u32 = 56;
 
 impl Fib {
     #[inline(always)]
     pub(super) fn pack(self) -> NonZeroU64 {
-        let (kind, index) = match self {
-            Fib::Local(p) => (LOCAL, u32::from(p.0)),
-            Fib::Remote(t) => (REMOTE, t.0),
-            Fib::Special(s) => (SPECIAL, s.0),
-            Fib::Ageing(t) => (AGEING, t.0),
+        let (kind, vni, index) = match self {
+            Fib::Local(p) => (LOCAL, 0, u32::from(p.0)),
+            Fib::Remote(t) => (REMOTE, t.vni.get(), t.tunnel.0),
+            Fib::Special(s) => (SPECIAL, 0, s.0),
+            Fib::Ageing(t) => (AGEING, t.vni.get(), t.tunnel.0),
         };
-        NonZeroU64::MIN.saturating_add((kind << 32 | u64::from(index)) - 1)
+        let word = kind << KIND | u64::from(vni) << VNI | u64::from(index);
+        NonZeroU64::MIN.saturating_add(word - 1)
     }
 
     #[inline(always)]
     pub(super) fn unpack(word: NonZeroU64) -> Fib {
         let index = word.get() as u32;
-        match word.get() >> 32 {
+        let target = || Target {
+            tunnel: TunnelIdx(index),
+            // A VNI has 24 bits, and the kind lies above them.
+            vni: Vni::from_low24((word.get() >> VNI) as u32),
+        };
+        match word.get() >> KIND {
             LOCAL => Fib::Local(PortIdx(index as u16)),
-            REMOTE => Fib::Remote(TunnelIdx(index)),
-            AGEING => Fib::Ageing(TunnelIdx(index)),
+            REMOTE => Fib::Remote(target()),
+            AGEING => Fib::Ageing(target()),
             _ => Fib::Special(SpecialIdx(index)),
         }
     }
@@ -72,5 +83,22 @@ impl View<'_> {
     #[inline(always)]
     pub fn get_at(&self, home: Home, key: Key) -> Option<Fib> {
         self.0.get_at(home, key.0).map(Fib::unpack)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_word_keeps_what_it_was_made_of(index in any::<u32>(), vni in any::<u32>()) {
+            let to = Target { tunnel: TunnelIdx(index), vni: Vni::from_low24(vni) };
+            let local = Fib::Local(PortIdx(index as u16));
+            for fib in [local, Fib::Remote(to), Fib::Ageing(to), Fib::Special(SpecialIdx(index))] {
+                prop_assert_eq!(Fib::unpack(fib.pack()), fib);
+            }
+        }
     }
 }

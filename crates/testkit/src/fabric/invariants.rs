@@ -306,16 +306,17 @@ impl World {
             let to = worker.delivers(asked);
             return (to != Some(port)).then(|| format!("delivers {asked} to {to:?}, not {port:?}"));
         }
-        let tunnel = match worker.tables.vms.get(key) {
-            Some(Fib::Remote(tunnel) | Fib::Ageing(tunnel)) => Some(tunnel),
+        let target = match worker.tables.vms.get(key) {
+            Some(Fib::Remote(to) | Fib::Ageing(to)) => Some(to),
             Some(Fib::Special(at)) => match worker.tables.vms.special(at).state {
-                State::Known(VmState::Departed { tunnel, .. }) => Some(tunnel),
+                State::Known(VmState::Departed { to, .. }) => Some(to),
                 _ => None,
             },
             _ => None,
         };
-        let to = tunnel.and_then(|t| worker.tables.tunnels.get(t)).and_then(|t| t.remote);
-        let right = to.is_some_and(|ip| names::host_at(ip) == owner);
+        let to = target.and_then(|t| worker.tables.tunnels.get(t.tunnel)).and_then(|t| t.remote);
+        let vni = worker.tables.vns.get(key.vn()).map(|v| v.vni);
+        let right = to.is_some_and(|ip| names::host_at(ip) == owner) && target.map(|t| t.vni) == vni;
         (!right).then(|| {
             let fib = worker.tables.vms.get(key);
             format!("sends {asked} to {to:?} ({fib:?}), it is at n{owner}")

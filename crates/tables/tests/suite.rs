@@ -1,0 +1,11 @@
+//! All integration tests in one binary, as each of its own would compile and link the same again.
+
+mod apply;
+mod arrivals;
+mod common;
+mod decide;
+mod neighbors;
+mod policies;
+mod ports;
+mod vms;
+mod vns;
