@@ -6,7 +6,7 @@ use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
 use godwit_pipeline::packet::Packet;
 use godwit_tables::update::*;
-use godwit_testkit::frames;
+use godwit_testkit::{Rng, frames};
 use godwit_wire::{Mac, Vni};
 
 const FRAMES: usize = 1_000_000;
@@ -137,18 +137,6 @@ fn lab(nets: &[Net; 2]) -> Lab {
     lab
 }
 
-/// Numbers that look drawn and are the same in each run.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % n
-    }
-}
-
 /// Leaves the buffer as it was before `frame` was put into it: outer headers come and go before the frame.
 fn give_back(mut packet: MemPacket, entered: usize) -> MemPacket {
     let (len, now) = (entered, packet.data().len());
@@ -163,7 +151,7 @@ fn give_back(mut packet: MemPacket, entered: usize) -> MemPacket {
 #[test]
 fn r13_a_million_frames_leak_nowhere() {
     let nets = Net::pair();
-    let (mut lab, cases, mut draw) = (lab(&nets), cases(&nets), Draw(0x9e37_79b9_7f4a_7c15));
+    let (mut lab, cases, mut draw) = (lab(&nets), cases(&nets), Rng::new(1871));
     let mut buffers: Vec<MemPacket> = (0..BURST).map(|_| MemPacket::new(&[])).collect();
     let (mut burst, mut chosen) = (Vec::with_capacity(BURST), Vec::with_capacity(BURST));
     let mut ways = [[0_u64; 3]; 2];
@@ -171,10 +159,10 @@ fn r13_a_million_frames_leak_nowhere() {
     for _ in 0..FRAMES / BURST {
         // The uplink, where both VNs come in one burst, as often as all the VMs together.
         let (port, choice) =
-            if draw.below(2) == 0 { cases.last() } else { cases.get(draw.below(6)) }.unwrap();
+            if draw.index(2) == 0 { cases.last() } else { cases.get(draw.index(6)) }.unwrap();
         chosen.clear();
         for mut packet in buffers.drain(..) {
-            let case = &choice[draw.below(choice.len())];
+            let case = &choice[draw.index(choice.len())];
             assert!(packet.set(&case.frame));
             burst.push(packet);
             chosen.push(case);

@@ -7,4 +7,7 @@ pub mod fabric;
 pub mod frames;
 pub mod fuzzing;
 pub mod pcap;
+mod rng;
 pub mod tshark;
+
+pub use rng::Rng;

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use godwit_model::Unplanned;
 use godwit_wire::Span;
 
-use super::rng::Rng;
 use super::schedule::{
     Abort, Announce, Class, ClonePlan, Fault, FlowPlan, MovePlan, Pause, Schedule, Underlay, VmPlan, Weather,
 };
+use crate::rng::Rng;
 
 /// The schedule of a seed, of one class.
 pub(super) fn schedule(class: Class, seed: u64) -> Schedule {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use godwit_wire::Span;
 
 use super::names;
-use super::rng::Rng;
 use super::schedule::{AddressPlan, Schedule, Side, SidePlan, TakeOver, TenantPlan, UsePlan};
+use crate::rng::Rng;
 
 /// Schedules of a thousand that have such addresses.
 const SHARE: u64 = 125;

@@ -36,7 +36,6 @@ pub mod invariants;
 mod names;
 mod nva;
 mod queue;
-mod rng;
 mod schedule;
 mod script;
 mod session;
@@ -57,7 +56,6 @@ use godwit_tables::vms::Fib;
 use godwit_wire::{Instant, Span};
 
 pub use invariants::Invariant;
-pub use rng::Rng;
 pub use schedule::{
     Abort, AddressPlan, Announce, Class, ClonePlan, Fault, FlowPlan, MovePlan, Pause, Sabotage, Schedule,
     Side, SidePlan, TakeOver, TenantPlan, Underlay, UsePlan, VmPlan, Weather,

@@ -14,12 +14,12 @@ use super::host::Host;
 use super::invariants::{Invariant, Known};
 use super::nva::{Job, Nva};
 use super::queue::Queue;
-use super::rng::Rng;
 use super::schedule::{Class, Fault, Sabotage, Schedule};
 use super::script::Script;
 use super::session::Conn;
 use super::stats::Stats;
 use super::traffic::{Flow, Guest, Question};
+use crate::rng::Rng;
 
 /// Events that one schedule may take; more means that something goes round in circles.
 const MAX_EVENTS: u64 = 2_000_000;

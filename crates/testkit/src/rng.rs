@@ -1,5 +1,5 @@
-//! The fabric's only source of chance: a small generator of its own, so that a seed means the same
-//! schedule whatever versions of other crates are built in.
+//! The only source of chance of the fabric and of seeded tests: a small generator of its own, so that a seed means the
+//! same schedule whatever versions of other crates are built in.
 
 use godwit_wire::Span;
 
