@@ -22,8 +22,9 @@ use crate::tenant::Source;
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     bytes: &'a [u8],
+    /// What follows header and tags.
+    payload: &'a [u8],
     whole: bool,
-    l3: u8,
     ethertype: EtherType,
     network: Network,
 }
@@ -90,26 +91,31 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// [`WireError::Truncated`] below the 14 bytes of an Ethernet header.
+    #[inline]
     pub fn read_first(first: &'a [u8], len: usize) -> Result<Frame<'a>, WireError> {
-        let whole = first.len() >= len;
-        let eth = match Ethernet::new_checked(first) {
-            Ok(eth) => eth,
-            Err(why) if first.len() < ethernet::HEADER_LEN => return Err(why),
-            Err(_) => {
-                let ethertype = EtherType(u16_at(first, 12));
-                let l3 = ethernet::HEADER_LEN as u8;
-                return Ok(Frame { bytes: first, whole, l3, ethertype, network: Network::Unknown });
-            }
+        if first.len() < ethernet::HEADER_LEN {
+            return Err(WireError::Truncated);
+        }
+        let Ok(eth) = Ethernet::new_checked(first) else { return Ok(Frame::cut_tag(first, len)) };
+        let (ethertype, l3) = (eth.ethertype(), eth.l3_offset());
+        let payload = &first[l3..];
+        let network = match ethertype {
+            EtherType::IPV4 => read_v4(payload, l3, len),
+            EtherType::IPV6 => read_v6(payload, l3, len),
+            _ => Network::NotIp,
         };
-        let l3 = eth.l3_offset();
-        let network = match eth.ethertype() {
-            EtherType::IPV4 => read_v4(&first[l3..], l3, len),
-            EtherType::IPV6 => read_v6(&first[l3..], l3, len),
-            _ => Ok(Network::NotIp),
-        };
-        // At most 22.
-        let (l3, ethertype) = (l3 as u8, eth.ethertype());
-        Ok(Frame { bytes: first, whole, l3, ethertype, network: network.unwrap_or_else(Network::Malformed) })
+        Ok(Frame { bytes: first, payload, whole: first.len() >= len, ethertype, network })
+    }
+
+    #[cold]
+    fn cut_tag(first: &'a [u8], len: usize) -> Frame<'a> {
+        Frame {
+            bytes: first,
+            payload: &first[ethernet::HEADER_LEN..],
+            whole: first.len() >= len,
+            ethertype: EtherType(u16_at(first, 12)),
+            network: Network::Unknown,
+        }
     }
 
     /// The frame; of one in pieces the first.
@@ -157,13 +163,13 @@ impl<'a> Frame<'a> {
     /// Where the network layer begins: 14, 18 or 22.
     #[inline]
     pub fn l3(&self) -> usize {
-        usize::from(self.l3)
+        self.bytes.len() - self.payload.len()
     }
 
     /// What follows header and tags, Ethernet padding included.
     #[inline]
     pub fn payload(&self) -> &'a [u8] {
-        &self.bytes[self.l3()..]
+        self.payload
     }
 
     /// The network layer.
@@ -176,7 +182,7 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn ipv4(&self) -> Option<Ipv4<&'a [u8]>> {
         match self.network {
-            Network::V4(ip) if self.holds(&ip) => Some(Ipv4::checked(self.payload())),
+            Network::V4(ip) if self.holds(&ip) => Some(Ipv4::checked(self.payload)),
             _ => None,
         }
     }
@@ -185,7 +191,7 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn ipv6(&self) -> Option<Ipv6<&'a [u8]>> {
         match self.network {
-            Network::V6(ip) if self.holds(&ip) => Some(Ipv6::checked(self.payload())),
+            Network::V6(ip) if self.holds(&ip) => Some(Ipv6::checked(self.payload)),
             _ => None,
         }
     }
@@ -237,15 +243,15 @@ impl<'a> Frame<'a> {
         }
         match self.network {
             Network::Unknown | Network::NotIp => Source::NotIp,
-            Network::V4(_) => Source::V4(v4_at(self.payload(), ipv4::SRC).to_bits()),
-            Network::V6(_) => Source::V6(v6_at(self.payload(), ipv6::SRC).to_bits()),
+            Network::V4(_) => Source::V4(v4_at(self.payload, ipv4::SRC).to_bits()),
+            Network::V6(_) => Source::V6(v6_at(self.payload, ipv6::SRC).to_bits()),
             Network::Malformed(_) => Source::Malformed,
         }
     }
 
     /// The same from the fixed header alone: once the frame lies in one piece, it is read again, and its lengths count.
     fn source_of_piece(&self) -> Source {
-        let packet = self.payload();
+        let packet = self.payload;
         match (self.ethertype, packet.first().map(|b| b >> 4)) {
             (EtherType::IPV4, Some(4)) if packet.len() >= ipv4::HEADER_LEN => {
                 Source::V4(v4_at(packet, ipv4::SRC).to_bits())
@@ -265,7 +271,7 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn arp(&self) -> Option<Result<Arp<&'a [u8]>, WireError>> {
         match self.ethertype {
-            EtherType::ARP | EtherType::RARP => Some(Arp::new_checked(self.payload())),
+            EtherType::ARP | EtherType::RARP => Some(Arp::new_checked(self.payload)),
             _ => None,
         }
     }
@@ -306,11 +312,14 @@ impl<'a> Frame<'a> {
 
 /// Reads the IPv4 packet that begins at `l3` in a frame of `len` bytes.
 #[inline]
-fn read_v4(packet: &[u8], l3: usize, len: usize) -> Result<Network, WireError> {
-    let (header_len, total_len) = ipv4::check(packet)?;
+fn read_v4(packet: &[u8], l3: usize, len: usize) -> Network {
+    let (header_len, total_len) = match ipv4::check(packet) {
+        Ok(lengths) => lengths,
+        Err(why) => return Network::Malformed(why),
+    };
     let end = l3 + total_len;
     if end > len {
-        return Err(WireError::BadLength);
+        return Network::Malformed(WireError::BadLength);
     }
     let upper = Upper {
         proto: packet[ipv4::PROTO],
@@ -319,16 +328,19 @@ fn read_v4(packet: &[u8], l3: usize, len: usize) -> Result<Network, WireError> {
         extensions: 0,
         only_options: true,
     };
-    Ok(Network::V4(Ip { end, upper: Ok(upper) }))
+    Network::V4(Ip { end, upper: Ok(upper) })
 }
 
 /// Reads the IPv6 packet that begins at `l3` in a frame of `len` bytes.
 #[inline]
-fn read_v6(packet: &[u8], l3: usize, len: usize) -> Result<Network, WireError> {
-    let total_len = ipv6::check(packet)?;
+fn read_v6(packet: &[u8], l3: usize, len: usize) -> Network {
+    let total_len = match ipv6::check(packet) {
+        Ok(total_len) => total_len,
+        Err(why) => return Network::Malformed(why),
+    };
     let end = l3 + total_len;
     if end > len {
-        return Err(WireError::BadLength);
+        return Network::Malformed(WireError::BadLength);
     }
     let chain = ipv6::chain(&packet[..total_len.min(packet.len())]);
     let upper = chain.map(|c| Upper {
@@ -338,5 +350,5 @@ fn read_v6(packet: &[u8], l3: usize, len: usize) -> Result<Network, WireError> {
         extensions: c.headers,
         only_options: c.only_options,
     });
-    Ok(Network::V6(Ip { end, upper }))
+    Network::V6(Ip { end, upper })
 }
