@@ -166,12 +166,20 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
     let open = port.admission == Admission::Activated && packet.is_plain();
     let Some((dst, src)) = classify::plain_unicast(frame).filter(|_| open) else { return };
     let key = Key(u64::from(port.vn.0) << 48 | dst);
-    // Neither of ARP or ND nor of a DHCP server, so that its sender's addresses are all there is to look at.
-    if !port.filtered
-        && let Some(tenant) = tenant::quick_look(frame, &tables.hash_key)
-    {
-        if port.carries(src, tenant.source, tables, now) {
-            look.set(key, tables.vms.view(), tenant);
+    let free = |frame: &Frame<'_>| {
+        let traffic = || Traffic::of(frame, Direction::Out);
+        !port.filtered || tables.ports.sends_freely(port.port, traffic().as_ref())
+    };
+    let mut set = |tenant: tenant::Look| {
+        look.set(key, tables.vms.view(), tenant);
+        look.class = Class::new(port.dscp, tenant.ecn);
+    };
+    // Neither of ARP or ND nor of a DHCP server, so that its sender's addresses and the policy are all there is to
+    // look at.
+    if let Some(tenant) = tenant::quick_look(frame, &tables.hash_key) {
+        let free = || !port.filtered || Frame::read(frame).is_ok_and(|f| free(&f));
+        if port.carries(src, tenant.source, tables, now) && free() {
+            set(tenant);
         }
         return;
     }
@@ -180,12 +188,8 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
         tenant::Source::NotIp => src == port.mac,
         source => !frame.resolves() && port.carries(src, source, tables, now),
     };
-    let traffic = || Traffic::of(&frame, Direction::Out);
-    let free = !port.filtered || tables.ports.sends_freely(port.port, traffic().as_ref());
-    if good && free && bum::check_word(tables, port.port, guard::word(&frame)).is_ok() {
-        let tenant = tenant::Look::of(&frame, &tables.hash_key);
-        look.set(key, tables.vms.view(), tenant);
-        look.class = Class::new(port.dscp, tenant.ecn);
+    if good && free(&frame) && bum::check_word(tables, port.port, guard::word(&frame)).is_ok() {
+        set(tenant::Look::of(&frame, &tables.hash_key));
     }
 }
 

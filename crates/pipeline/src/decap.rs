@@ -9,11 +9,11 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use godwit_tables::update::VnIdx;
 use godwit_tables::{DropReason, Tables};
-use godwit_wire::ethernet::{Membership, TAG_LEN, membership, strip_tag};
-use godwit_wire::frame::Network;
+use godwit_wire::ethernet::{Ethernet, Membership, TAG_LEN, membership, strip_tag};
 use godwit_wire::outer::{Outer, TAGGED_V4_LEN, V4_LEN, V6_LEN};
-use godwit_wire::{Ecn, EtherType, Frame, Mac, VlanId, Vni, ecn};
+use godwit_wire::{Ecn, EtherType, Mac, VlanId, Vni, ecn};
 
+use crate::classify::{Addresses, is_group};
 use crate::packet::Packet;
 
 /// The VN that was found last: most bursts have one or few.
@@ -54,26 +54,26 @@ pub(crate) fn look_inside(
 ) -> Result<(VnIdx, u64), DropReason> {
     let vn = find_vn(tables, outer.vni, last)?;
     let inner = frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
-    let inner = Frame::read(inner).map_err(|_| DropReason::InnerTruncated)?;
-    if inner.src().is_multicast() {
+    let a = Addresses::of(inner).ok_or(DropReason::InnerTruncated)?;
+    if is_group(a.src) {
         return Err(DropReason::InnerMulticastSource);
     }
-    if inner.outer_type().is_tag() && !vn.transparent {
+    if a.ethertype.is_tag() && !vn.transparent {
         // A tag without a VLAN is as good as none, and is taken off; one behind it is one too many.
-        let two = inner.type_behind_tag().is_some_and(EtherType::is_tag);
-        if membership(inner.bytes()) != Membership::Priority || two {
+        let untagged = inner.get(TAG_LEN..).and_then(Addresses::of);
+        if membership(inner) != Membership::Priority || untagged.is_some_and(|a| a.ethertype.is_tag()) {
             return Err(DropReason::InnerVlan);
         }
     }
-    if inner.network() == Network::Unknown {
+    if Ethernet::new_checked(inner).is_err() {
         // Half a tag: nobody knows what the frame is (R10).
         return Err(DropReason::InnerTruncated);
     }
     // Only an outer congestion mark can be impossible to pass on (RFC 6040 figure 4).
-    if outer.ecn == Ecn::Ce && inner.ecn() == Some(Ecn::NotEct) {
+    if outer.ecn == Ecn::Ce && Ecn::of_frame(inner) == Some(Ecn::NotEct) {
         return Err(DropReason::Congestion);
     }
-    Ok((vn.found, inner.dst().to_u64()))
+    Ok((vn.found, a.dst))
 }
 
 /// The VN with an identifier: the last one, or another.
@@ -291,7 +291,6 @@ pub(crate) fn decapsulate<P: Packet>(packet: &mut P, outer: &Outer, untag: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::{Addresses, is_group};
     use godwit_testkit::frames::{self, Ck, Vxlan};
     use godwit_wire::outer::parse_outer;
     use proptest::prelude::*;

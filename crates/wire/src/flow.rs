@@ -6,7 +6,7 @@
 use core::net::IpAddr;
 
 use crate::bytes::{array, u16_at, u32_at};
-use crate::frame::{Frame, Network};
+use crate::frame::Frame;
 use crate::ipv4::Ipv4;
 use crate::ipv6::Ipv6;
 
@@ -52,12 +52,13 @@ impl FlowKey {
     /// The key of a frame. What cannot be read further falls back to the next coarser kind.
     #[inline]
     pub fn of(frame: &Frame<'_>) -> FlowKey {
-        match frame.network() {
-            Network::V4(_) => frame.ipv4().map(|ip| Self::of_ipv4(frame, &ip)),
-            Network::V6(_) => frame.ipv6().map(|ip| Self::of_ipv6(frame, &ip)),
-            _ => None,
+        if let Some(ip) = frame.ipv4() {
+            Self::of_ipv4(frame, &ip)
+        } else if let Some(ip) = frame.ipv6() {
+            Self::of_ipv6(frame, &ip)
+        } else {
+            Self::of_macs(frame.bytes())
         }
-        .unwrap_or_else(|| Self::of_macs(frame.bytes()))
     }
 
     /// The key of an Ethernet frame that nobody has read yet; zeros for less than 14 bytes.

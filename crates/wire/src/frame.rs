@@ -22,10 +22,36 @@ use crate::tenant::Source;
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     bytes: &'a [u8],
-    whole: bool,
-    l3: u8,
+    /// What follows header and tags.
+    payload: &'a [u8],
+    /// The end of the IP packet.
+    end: u32,
+    /// Where the upper layer begins.
+    at: u32,
     ethertype: EtherType,
-    network: Network,
+    /// The offset of a fragment, which is a multiple of 8, or [`WHOLE`].
+    fragment: u16,
+    /// Extension headers of IPv6.
+    extensions: u16,
+    proto: u8,
+    only_options: bool,
+    whole: bool,
+    layer: Layer,
+}
+
+/// Instead of a fragment's offset: the packet is none.
+const WHOLE: u16 = u16::MAX;
+
+/// [`Network`] without what belongs to it: plain fields are written faster than nested ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Layer {
+    Unknown,
+    NotIp,
+    V4,
+    V6,
+    /// An extension header is cut off.
+    Chain,
+    Malformed(WireError),
 }
 
 /// The network layer of a frame.
@@ -90,26 +116,94 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// [`WireError::Truncated`] below the 14 bytes of an Ethernet header.
+    #[inline]
     pub fn read_first(first: &'a [u8], len: usize) -> Result<Frame<'a>, WireError> {
-        let whole = first.len() >= len;
-        let eth = match Ethernet::new_checked(first) {
-            Ok(eth) => eth,
-            Err(why) if first.len() < ethernet::HEADER_LEN => return Err(why),
-            Err(_) => {
-                let ethertype = EtherType(u16_at(first, 12));
-                let l3 = ethernet::HEADER_LEN as u8;
-                return Ok(Frame { bytes: first, whole, l3, ethertype, network: Network::Unknown });
-            }
+        let head = first.first_chunk::<{ ethernet::HEADER_LEN }>().ok_or(WireError::Truncated)?;
+        let ethertype = EtherType(u16_at(head, 12));
+        let mut frame = Frame {
+            bytes: first,
+            payload: &first[ethernet::HEADER_LEN..],
+            end: 0,
+            at: 0,
+            ethertype,
+            fragment: WHOLE,
+            extensions: 0,
+            proto: 0,
+            only_options: true,
+            whole: first.len() >= len,
+            layer: Layer::NotIp,
         };
-        let l3 = eth.l3_offset();
-        let network = match eth.ethertype() {
-            EtherType::IPV4 => read_v4(&first[l3..], l3, len),
-            EtherType::IPV6 => read_v6(&first[l3..], l3, len),
-            _ => Ok(Network::NotIp),
+        match ethertype {
+            EtherType::IPV4 => frame.read_v4(len),
+            EtherType::IPV6 => frame.read_v6(len),
+            EtherType::VLAN | EtherType::QINQ => frame.read_tagged(len),
+            _ => {}
+        }
+        Ok(frame)
+    }
+
+    #[inline(never)]
+    fn read_tagged(&mut self, len: usize) {
+        let Ok(eth) = Ethernet::new_checked(self.bytes) else {
+            self.layer = Layer::Unknown;
+            return;
         };
-        // At most 22.
-        let (l3, ethertype) = (l3 as u8, eth.ethertype());
-        Ok(Frame { bytes: first, whole, l3, ethertype, network: network.unwrap_or_else(Network::Malformed) })
+        (self.ethertype, self.payload) = (eth.ethertype(), &self.bytes[eth.l3_offset()..]);
+        match self.ethertype {
+            EtherType::IPV4 => self.read_v4(len),
+            EtherType::IPV6 => self.read_v6(len),
+            _ => {}
+        }
+    }
+
+    /// Reads the IPv4 packet that the payload begins with, in a frame of `len` bytes.
+    #[inline]
+    fn read_v4(&mut self, len: usize) {
+        let (header_len, total_len) = match ipv4::check(self.payload) {
+            Ok(lengths) => lengths,
+            Err(why) => return self.layer = Layer::Malformed(why),
+        };
+        let end = self.l3() + total_len;
+        if end > len {
+            return self.layer = Layer::Malformed(WireError::BadLength);
+        }
+        (self.end, self.at) = (end as u32, (self.l3() + header_len) as u32);
+        self.proto = self.payload[ipv4::PROTO];
+        self.fragment = ipv4::fragment(self.payload).unwrap_or(WHOLE);
+        self.layer = Layer::V4;
+    }
+
+    /// The same of IPv6.
+    #[inline]
+    fn read_v6(&mut self, len: usize) {
+        let total_len = match ipv6::check(self.payload) {
+            Ok(total_len) => total_len,
+            Err(why) => return self.layer = Layer::Malformed(why),
+        };
+        let end = self.l3() + total_len;
+        if end > len {
+            return self.layer = Layer::Malformed(WireError::BadLength);
+        }
+        self.end = end as u32;
+        self.layer = Layer::V6;
+        self.proto = self.payload[ipv6::NEXT];
+        self.at = (self.l3() + ipv6::HEADER_LEN) as u32;
+        // Nearly every packet has no extension header; the walk stays out of line.
+        if ipv6::is_extension(self.proto) {
+            self.walk(total_len);
+        }
+    }
+
+    #[inline(never)]
+    fn walk(&mut self, total_len: usize) {
+        let Ok(chain) = ipv6::chain(&self.payload[..total_len.min(self.payload.len())]) else {
+            self.layer = Layer::Chain;
+            return;
+        };
+        self.proto = chain.upper.proto;
+        self.at = (self.l3() + chain.upper.offset) as u32;
+        self.fragment = chain.upper.fragment.map_or(WHOLE, |f| f.offset);
+        (self.extensions, self.only_options) = (chain.headers, chain.only_options);
     }
 
     /// The frame; of one in pieces the first.
@@ -157,57 +251,71 @@ impl<'a> Frame<'a> {
     /// Where the network layer begins: 14, 18 or 22.
     #[inline]
     pub fn l3(&self) -> usize {
-        usize::from(self.l3)
+        self.bytes.len() - self.payload.len()
     }
 
     /// What follows header and tags, Ethernet padding included.
     #[inline]
     pub fn payload(&self) -> &'a [u8] {
-        &self.bytes[self.l3()..]
+        self.payload
     }
 
     /// The network layer.
     #[inline]
     pub fn network(&self) -> Network {
-        self.network
+        let ip = |upper| Ip { end: self.end as usize, upper };
+        match self.layer {
+            Layer::Unknown => Network::Unknown,
+            Layer::NotIp => Network::NotIp,
+            Layer::V4 => Network::V4(ip(Ok(self.upper_layer()))),
+            Layer::V6 => Network::V6(ip(Ok(self.upper_layer()))),
+            Layer::Chain => Network::V6(ip(Err(WireError::Truncated))),
+            Layer::Malformed(why) => Network::Malformed(why),
+        }
+    }
+
+    #[inline]
+    fn upper_layer(&self) -> Upper {
+        Upper {
+            proto: self.proto,
+            at: self.at as usize,
+            fragment: Some(self.fragment).filter(|at| *at != WHOLE),
+            extensions: self.extensions,
+            only_options: self.only_options,
+        }
     }
 
     /// The IPv4 packet, if all of it is there.
     #[inline]
     pub fn ipv4(&self) -> Option<Ipv4<&'a [u8]>> {
-        match self.network {
-            Network::V4(ip) if self.holds(&ip) => Some(Ipv4::checked(self.payload())),
-            _ => None,
-        }
+        (self.layer == Layer::V4 && self.holds_packet()).then(|| Ipv4::checked(self.payload))
     }
 
     /// The IPv6 packet, if all of it is there.
     #[inline]
     pub fn ipv6(&self) -> Option<Ipv6<&'a [u8]>> {
-        match self.network {
-            Network::V6(ip) if self.holds(&ip) => Some(Ipv6::checked(self.payload())),
-            _ => None,
-        }
+        (self.is_v6() && self.holds_packet()).then(|| Ipv6::checked(self.payload))
     }
 
     /// It is an IPv6 packet.
     #[inline]
     pub fn is_v6(&self) -> bool {
-        matches!(self.network, Network::V6(_))
+        matches!(self.layer, Layer::V6 | Layer::Chain)
     }
 
     #[inline]
-    fn holds(&self, ip: &Ip) -> bool {
-        ip.end <= self.bytes.len()
+    fn holds_packet(&self) -> bool {
+        self.end as usize <= self.bytes.len()
     }
 
     /// The upper layer and its bytes, of an IP packet that is all there and whose headers lead to one.
     #[inline]
     pub fn upper(&self) -> Option<(Upper, &'a [u8])> {
-        let (Network::V4(ip) | Network::V6(ip)) = self.network else { return None };
-        let upper = ip.upper.ok()?;
+        if !matches!(self.layer, Layer::V4 | Layer::V6) {
+            return None;
+        }
         // Nothing where the packet goes beyond a first piece.
-        Some((upper, self.bytes.get(upper.at..ip.end)?))
+        Some((self.upper_layer(), self.bytes.get(self.at as usize..self.end as usize)?))
     }
 
     /// The first four bytes of a protocol with ports: source, then destination. None of fragments, since all
@@ -222,10 +330,9 @@ impl<'a> Frame<'a> {
     /// The codepoint of the IP header; `None` where there is none to read it from.
     #[inline]
     pub fn ecn(&self) -> Option<Ecn> {
-        match self.network {
-            Network::V4(_) => self.ipv4().map(|ip| ip.ecn()),
-            Network::V6(_) => self.ipv6().map(|ip| ip.ecn()),
-            _ => None,
+        match self.layer {
+            Layer::V4 => self.ipv4().map(|ip| ip.ecn()),
+            _ => self.ipv6().map(|ip| ip.ecn()),
         }
     }
 
@@ -235,17 +342,17 @@ impl<'a> Frame<'a> {
         if !self.whole {
             return self.source_of_piece();
         }
-        match self.network {
-            Network::Unknown | Network::NotIp => Source::NotIp,
-            Network::V4(_) => Source::V4(v4_at(self.payload(), ipv4::SRC).to_bits()),
-            Network::V6(_) => Source::V6(v6_at(self.payload(), ipv6::SRC).to_bits()),
-            Network::Malformed(_) => Source::Malformed,
+        match self.layer {
+            Layer::Unknown | Layer::NotIp => Source::NotIp,
+            Layer::V4 => Source::V4(v4_at(self.payload, ipv4::SRC).to_bits()),
+            Layer::V6 | Layer::Chain => Source::V6(v6_at(self.payload, ipv6::SRC).to_bits()),
+            Layer::Malformed(_) => Source::Malformed,
         }
     }
 
     /// The same from the fixed header alone: once the frame lies in one piece, it is read again, and its lengths count.
     fn source_of_piece(&self) -> Source {
-        let packet = self.payload();
+        let packet = self.payload;
         match (self.ethertype, packet.first().map(|b| b >> 4)) {
             (EtherType::IPV4, Some(4)) if packet.len() >= ipv4::HEADER_LEN => {
                 Source::V4(v4_at(packet, ipv4::SRC).to_bits())
@@ -265,7 +372,7 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn arp(&self) -> Option<Result<Arp<&'a [u8]>, WireError>> {
         match self.ethertype {
-            EtherType::ARP | EtherType::RARP => Some(Arp::new_checked(self.payload())),
+            EtherType::ARP | EtherType::RARP => Some(Arp::new_checked(self.payload)),
             _ => None,
         }
     }
@@ -288,7 +395,7 @@ impl<'a> Frame<'a> {
     /// As [`ndp::parse`]; [`WireError::NotThis`] where the frame is not IPv6, [`WireError::Truncated`] where the
     /// packet goes beyond a first piece.
     pub fn ndp(&self) -> Result<Ndp, WireError> {
-        let upper = match self.network {
+        let upper = match self.network() {
             Network::V6(ip) => ip.upper?,
             Network::Malformed(why) if self.ethertype == EtherType::IPV6 => return Err(why),
             _ => return Err(WireError::NotThis),
@@ -302,41 +409,4 @@ impl<'a> Frame<'a> {
     pub fn resolves(&self) -> bool {
         matches!(self.ethertype, EtherType::ARP | EtherType::RARP) || self.nd_kind().is_some()
     }
-}
-
-/// Reads the IPv4 packet that begins at `l3` in a frame of `len` bytes.
-#[inline]
-fn read_v4(packet: &[u8], l3: usize, len: usize) -> Result<Network, WireError> {
-    let (header_len, total_len) = ipv4::check(packet)?;
-    let end = l3 + total_len;
-    if end > len {
-        return Err(WireError::BadLength);
-    }
-    let upper = Upper {
-        proto: packet[ipv4::PROTO],
-        at: l3 + header_len,
-        fragment: ipv4::fragment(packet),
-        extensions: 0,
-        only_options: true,
-    };
-    Ok(Network::V4(Ip { end, upper: Ok(upper) }))
-}
-
-/// Reads the IPv6 packet that begins at `l3` in a frame of `len` bytes.
-#[inline]
-fn read_v6(packet: &[u8], l3: usize, len: usize) -> Result<Network, WireError> {
-    let total_len = ipv6::check(packet)?;
-    let end = l3 + total_len;
-    if end > len {
-        return Err(WireError::BadLength);
-    }
-    let chain = ipv6::chain(&packet[..total_len.min(packet.len())]);
-    let upper = chain.map(|c| Upper {
-        proto: c.upper.proto,
-        at: l3 + c.upper.offset,
-        fragment: c.upper.fragment.map(|f| f.offset),
-        extensions: c.headers,
-        only_options: c.only_options,
-    });
-    Ok(Network::V6(Ip { end, upper }))
 }

@@ -79,7 +79,8 @@ pub(crate) struct Chain {
     pub only_options: bool,
 }
 
-/// Where the source address lies.
+/// Where the next header field and the source address lie.
+pub(crate) const NEXT: usize = field::NEXT;
 pub(crate) const SRC: usize = field::SRC;
 
 /// Checks a fixed header; bytes of the packet. Whether all of it is there is the caller's to see.
@@ -241,7 +242,7 @@ impl<T: AsRef<[u8]>> Ipv6<T> {
 }
 
 #[inline]
-const fn is_extension(next: u8) -> bool {
+pub(crate) const fn is_extension(next: u8) -> bool {
     matches!(
         next,
         proto::HOP_BY_HOP

@@ -11,7 +11,6 @@
 use core::fmt;
 use core::net::IpAddr;
 
-use crate::flow::{FlowKey, FlowKind};
 use crate::frame::Frame;
 use crate::prefix::Prefix;
 use crate::proto;
@@ -112,23 +111,20 @@ impl Traffic {
         if is_resolution(frame) {
             return None;
         }
-        let flow = FlowKey::of(frame);
-        let Some((src, dst)) = flow.addresses() else {
+        let (remote, proto) = if let Some(ip) = frame.ipv4() {
+            (IpAddr::V4(if direction == Direction::Out { ip.dst() } else { ip.src() }), ip.proto())
+        } else if let Some(ip) = frame.ipv6() {
+            // Of a chain that cannot be followed, what the fixed header names.
+            let proto = frame.upper().map_or(ip.next_header(), |(upper, _)| upper.proto);
+            (IpAddr::V6(if direction == Direction::Out { ip.dst() } else { ip.src() }), proto)
+        } else {
             return Some(Traffic { direction, proto: None, remote: None, ports: None });
         };
-        let has_ports = matches!(flow.kind(), FlowKind::V4Ports | FlowKind::V6Ports);
-        let (from, to) = flow.ports();
-        let (remote, own_port, remote_port) = match direction {
-            Direction::Out => (dst, from, to),
-            Direction::In => (src, to, from),
-        };
-        Some(Traffic {
-            direction,
-            // An IP protocol fits a byte.
-            proto: Some(flow.proto() as u8),
-            remote: Some(remote),
-            ports: has_ports.then_some((own_port, remote_port)),
-        })
+        let ports = frame.ports().map(|both| {
+            let (from, to) = ((both >> 16) as u16, both as u16);
+            if direction == Direction::Out { (from, to) } else { (to, from) }
+        });
+        Some(Traffic { direction, proto: Some(proto), remote: Some(remote), ports })
     }
 }
 

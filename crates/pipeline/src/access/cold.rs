@@ -24,17 +24,19 @@ struct Seen {
     src: Mac,
     /// It resolves addresses.
     resolves: bool,
-    /// Whose business it is (R66).
+    /// Whose business it is (R66), of a frame to a group.
     word: Option<Word>,
-    /// What its VM's policy looks at (R23), if there is a policy, and one that is about such frames.
+    /// What its VM's policy looks at (R23), if there is a policy that is about such frames.
     traffic: Option<Traffic>,
 }
 
 impl Seen {
     fn of(frame: &Frame<'_>, port: &Port, tables: &Tables, now: Instant) -> Seen {
         let (wish, found) = inspect(frame, port, tables, now);
-        let traffic = if port.filtered { Traffic::of(frame, Direction::Out) } else { None };
-        Seen { wish, found, src: frame.src(), resolves: frame.resolves(), word: guard::word(frame), traffic }
+        let word = if let Wish::Flood = wish { guard::word(frame) } else { None };
+        let carried = port.filtered && matches!(wish, Wish::Unicast(_) | Wish::Flood);
+        let traffic = if carried { Traffic::of(frame, Direction::Out) } else { None };
+        Seen { wish, found, src: frame.src(), resolves: frame.resolves(), word, traffic }
     }
 }
 
@@ -57,7 +59,7 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     }
     let Ok(frame) = frame else { return cx.drop(packet, DropReason::Truncated) };
     let mut seen = Seen::of(&frame, port, cx.tables, cx.now);
-    if seen.wish == Wish::Untag {
+    if let Wish::Untag = seen.wish {
         packet.data_mut().copy_within(..12, TAG_LEN);
         packet.trim_front(TAG_LEN);
         // Another frame now, which is read anew.
@@ -68,7 +70,7 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     if seen.found != Found::default() && !matches!(seen.wish, Wish::FirstFrame | Wish::Probe) {
         cx.tell_sources(port.port, seen.src, &seen.found, port.admission == Admission::Activated);
     }
-    if seen.wish != Wish::Drop(DropReason::ResolutionLimit) && seen.resolves {
+    if seen.resolves && seen.wish != Wish::Drop(DropReason::ResolutionLimit) {
         cx.tables.ports.resolved(port.port, cx.now);
     }
     act(cx, packet, port, &seen);

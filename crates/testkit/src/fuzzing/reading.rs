@@ -7,9 +7,9 @@ use godwit_wire::frame::{Frame, Network};
 use godwit_wire::guard::{self, Word};
 use godwit_wire::ipv6::Upper;
 use godwit_wire::offload::Layers;
-use godwit_wire::policy::{Direction, Traffic};
+use godwit_wire::policy::{self, Direction, PortRange, Rule, Traffic, Verdict};
 use godwit_wire::tenant::{self, Source};
-use godwit_wire::{HashKey, Ipv4, Ipv6, Ndp, WireError, ndp, proto};
+use godwit_wire::{HashKey, Ipv4, Ipv6, Ndp, Prefix, WireError, ndp, proto};
 use std::net::IpAddr;
 
 const KEY: HashKey = HashKey::new(3, 5);
@@ -82,6 +82,28 @@ fn carried(f: &Frame<'_>, bytes: &[u8]) {
     assert_eq!(f.resolves(), arp_like || part.is_some());
     assert_eq!(Traffic::of(f, Direction::In).is_none(), arp_like || whole.is_some());
     discovery(f, bytes);
+    [Direction::In, Direction::Out].into_iter().for_each(|direction| traffic(f, bytes, direction));
+}
+
+/// A rule made of the flow is about its frame; one that asks for what the frame has not is not.
+fn traffic(f: &Frame<'_>, bytes: &[u8], direction: Direction) {
+    let Some(t) = Traffic::of(f, direction) else { return };
+    let matches = |rule: Rule| policy::verdict(&[rule], Verdict::Deny, &t).1.is_some();
+    let any = Rule { direction, ..Rule::ANY };
+    let (kind, proto, (from, to), addresses) = five_tuple(bytes);
+    let Some((src, dst)) = addresses else {
+        assert!(matches(any) && !matches(Rule { proto: Some(17), ..any }));
+        return;
+    };
+    let (remote, own, other) = match direction {
+        Direction::Out => (dst, from, to),
+        Direction::In => (src, to, from),
+    };
+    let rule = Rule { proto: u8::try_from(proto).ok(), remote: Some(Prefix::host(remote)), ..any };
+    assert!(rule.proto.is_some() && matches(rule));
+    let (port, remote_port) = (PortRange::new(own, own), PortRange::new(other, other));
+    let has_ports = matches!(kind, FlowKind::V4Ports | FlowKind::V6Ports);
+    assert_eq!(matches(Rule { port, remote_port, ..rule }), has_ports);
 }
 
 /// A message is the same; of errors its readers tell apart only whether it is another kind of packet.
