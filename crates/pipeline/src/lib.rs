@@ -30,7 +30,7 @@
 //! | `run` | the burst's frames leave, as many together as go the same way |
 //! | `proxy` | ARP and ND in the overlay: announcements, answers, requests that wait |
 //! | `bum` | broadcast and multicast |
-//! | `handover` | VMs with a special entry: hold, drain, forward in flight; `tick` |
+//! | `special` | VMs with a special entry: hold, drain, forward in flight; `tick` |
 //! | `offload` | frames that a guest left unfinished, or in several pieces |
 //! | `too_big` | what does not fit the way: the sender is told |
 //! | `trace` | what would happen to a frame, and why: its steps, the walk, the text |
@@ -44,7 +44,6 @@ mod classify;
 mod context;
 mod decap;
 mod encap;
-mod handover;
 pub mod mem;
 mod offload;
 mod overlay;
@@ -52,6 +51,7 @@ pub mod packet;
 mod port;
 mod proxy;
 mod run;
+mod special;
 mod too_big;
 pub mod trace;
 mod underlay;
@@ -243,7 +243,7 @@ impl Pipeline {
     ) {
         if tables.ready() > 0 || tables.specials_due(now) || tables.asks_due(now) || tables.has_arrivals() {
             let port = PortIdx(u16::MAX);
-            handover::tick(&mut Context::new(tables, out, src, &mut self.spare, port, now));
+            special::tick(&mut Context::new(tables, out, src, &mut self.spare, port, now));
         }
     }
 }

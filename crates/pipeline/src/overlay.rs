@@ -69,7 +69,7 @@ pub(crate) struct Classified {
 }
 
 /// Looks at a frame from an uplink, behind the tag that [`Uplink::untags`] has seen. No side effects.
-pub(crate) fn classify(
+pub(crate) fn inspect(
     frame: &[u8],
     contiguous: bool,
     uplink: &Uplink,
@@ -251,7 +251,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
 ) {
     let Some(packet) = in_one_piece(cx, packet) else { return };
     let Some(mut packet) = untag(cx, packet, uplink) else { return };
-    let c = classify(packet.data(), packet.is_contiguous(), uplink, cx.tables, &mut None);
+    let c = inspect(packet.data(), packet.is_contiguous(), uplink, cx.tables, &mut None);
     let (vn, dst, outer) = match (c.kind, c.inner) {
         (Kind::Drop(reason), _) => return cx.drop(packet, reason),
         (_, None) => return cx.underlay(packet, uplink),

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use godwit_wire::{Instant, Mac, Rate, Span};
 
 use crate::update::Key;
-use crate::{Tables, limiter};
+use crate::{Tables, event_limiter};
 
 /// Datagrams of other NVEs that are handed to control (R47).
 const PEERS: Rate = Rate::per_second(1000, 256);
@@ -13,17 +13,17 @@ const PEERS: Rate = Rate::per_second(1000, 256);
 impl Tables {
     /// A stale sender of frames for `key` may be reported now (R47).
     pub fn may_report_sender(&mut self, key: Key, sender: IpAddr, now: Instant) -> bool {
-        self.redirects.allow(limiter::tag(key.0, sender), self.bounds.redirect_interval, now)
+        self.redirects.allow(event_limiter::tag(key.0, sender), self.bounds.redirect_interval, now)
     }
 
     /// That frames of `sender` for `key` go round may be reported now (R46d).
     pub fn may_report_loop(&mut self, key: Key, sender: IpAddr, now: Instant) -> bool {
-        self.news.allow(limiter::tag(!key.0, sender), Span::from_ms(1000), now)
+        self.news.allow(event_limiter::tag(!key.0, sender), Span::from_ms(1000), now)
     }
 
     /// A router's report on packets to `remote` may be passed on now (R9).
     pub fn may_report_path(&mut self, remote: IpAddr, now: Instant) -> bool {
-        self.news.allow(limiter::tag(u64::MAX, remote), self.bounds.redirect_interval, now)
+        self.news.allow(event_limiter::tag(u64::MAX, remote), self.bounds.redirect_interval, now)
     }
 
     /// A datagram of another NVE may be handed to control now; nobody fills its queue with them (R47).
@@ -34,7 +34,7 @@ impl Tables {
     /// An underlay neighbor's address may be reported now. Answers to our own questions and what
     /// was merely overheard do not silence each other.
     pub fn may_report_neighbor(&mut self, ip: IpAddr, mac: Mac, solicited: bool, now: Instant) -> bool {
-        let tag = limiter::tag(mac.to_u64() << 1 | u64::from(solicited), ip);
+        let tag = event_limiter::tag(mac.to_u64() << 1 | u64::from(solicited), ip);
         self.news.allow(tag, self.bounds.redirect_interval, now)
     }
 }

@@ -1,8 +1,10 @@
 //! The bodies of the fuzz targets, shared by `fuzz/` (libFuzzer) and by the stable tests that run
 //! them over a corpus and its mutations. Each takes arbitrary bytes and panics on a broken promise.
 
+mod peers;
 mod reading;
 
+pub use peers::{peer, seeds as peer_seeds};
 pub use reading::frame;
 
 use crate::frames;

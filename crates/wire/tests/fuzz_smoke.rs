@@ -30,7 +30,10 @@ fn mutate(frame: &mut Vec<u8>, other: &[u8], r: &mut Rng) {
 }
 
 fn walk(seed: u64, iterations: usize, target: fn(&[u8])) {
-    let seeds = fuzzing::seeds();
+    walk_from(&fuzzing::seeds(), seed, iterations, target);
+}
+
+fn walk_from(seeds: &[Vec<u8>], seed: u64, iterations: usize, target: fn(&[u8])) {
     let mut r = Rng::new(seed);
     for i in 0..iterations {
         let mut frame = seeds[r.index(seeds.len())].clone();
@@ -58,7 +61,13 @@ fn offload_survives_200_000_mutations() {
 }
 
 #[test]
+fn r47_peer_survives_200_000_mutations() {
+    walk_from(&fuzzing::peer_seeds(), 0x1319_8a2e, 200_000, fuzzing::peer);
+}
+
+#[test]
 fn seeds_pass() {
+    fuzzing::peer_seeds().iter().for_each(|seed| fuzzing::peer(seed));
     for seed in fuzzing::seeds() {
         fuzzing::outer(&seed);
         fuzzing::inner(&seed);

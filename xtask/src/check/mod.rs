@@ -2,6 +2,7 @@
 
 mod glossary;
 mod operator;
+mod places;
 mod pure;
 mod suites;
 mod width;
@@ -20,7 +21,7 @@ struct Check {
 }
 
 /// All checks, in the order they run in.
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     Check { name: "suites", holds: "every test file is part of a test binary", run: suites::check },
     Check {
         name: "pure",
@@ -34,6 +35,11 @@ const CHECKS: [Check; 6] = [
         run: requirements,
     },
     Check { name: "operator", holds: "no requirement's number reaches an operator", run: operator::check },
+    Check {
+        name: "places",
+        holds: "the documents name files that exist, and count them",
+        run: places::check,
+    },
     Check { name: "glossary", holds: "documents use terms that the glossary defines", run: glossary::check },
 ];
 

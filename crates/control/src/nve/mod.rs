@@ -13,6 +13,7 @@ mod events;
 mod hops;
 mod inspect;
 mod machine;
+mod notices;
 mod nva;
 mod policy;
 mod ports;
@@ -37,7 +38,6 @@ use godwit_wire::{Bucket, Instant, Span, Vni};
 use crate::announcer::Announcer;
 use crate::barrier::{After, Barriers};
 use crate::binds::{Binds, Wanted};
-use crate::channel::Channel;
 use crate::config::NveConfig;
 use crate::counts::Counts;
 use crate::desired::DesiredState;
@@ -47,6 +47,7 @@ use crate::mirror::Mirror;
 use crate::mobility::Vm;
 use crate::queries::{Asked, Queries};
 use crate::refusals::Refusals;
+use crate::seal::Seals;
 use crate::unconfirmed::Unconfirmed;
 use crate::underlay::Underlay;
 
@@ -162,7 +163,7 @@ pub struct Nve {
     /// Tunnels that nothing used at the last look.
     idle_tunnels: BTreeSet<IpAddr>,
     /// Datagrams to and from other NVEs.
-    channel: Channel,
+    seals: Seals,
     /// What they say and the directory has not confirmed.
     unconfirmed: Unconfirmed,
     /// What VMs use by their own word and the directory has not granted (R92, R93).
@@ -216,7 +217,7 @@ impl Nve {
             withdrawals: BTreeMap::new(),
             reports: VecDeque::new(),
             idle_tunnels: BTreeSet::new(),
-            channel: Channel::default(),
+            seals: Seals::default(),
             unconfirmed: Unconfirmed::default(),
             binds: Binds::default(),
             refusals: Refusals::default(),

@@ -1,7 +1,7 @@
 //! The session with the NVA: what it says and what we say when it begins.
 
 use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva};
-use godwit_model::{Locators, Version, VmKey, VmRecord};
+use godwit_model::{Locators, MoveMode, Version, VmKey, VmRecord};
 use godwit_wire::Vni;
 
 use crate::barrier::After;
@@ -10,7 +10,7 @@ use crate::mirror::{Offer, SnapshotEnd};
 use crate::mobility::Vm;
 use crate::records::Touched;
 
-use super::stale::By;
+use super::notices::By;
 use super::{Nve, Timer};
 
 impl Nve {
@@ -202,12 +202,14 @@ impl Nve {
                 }
                 self.with_known_vm(key, out, |vm, cx| vm.denied(seq, reason, &text, cx));
             }
-            NvaToNve::MovePrepare { id, role, record, from, to, mode: _ } => {
+            NvaToNve::MovePrepare { id, role, record, from, to, mode } => {
                 let key = record.key;
                 let known = self.mirror.record(key).filter(|r| r.version > record.version);
                 self.prepared.insert(key, known.unwrap_or(&record).clone());
                 self.learn(record, out);
-                self.with_vm(key, out, |vm, cx| vm.prepare(id, role, from, to, cx));
+                match mode {
+                    MoveMode::Hot => self.with_vm(key, out, |vm, cx| vm.prepare(id, role, from, to, cx)),
+                }
             }
             NvaToNve::MoveAbort { id, key, reason } => {
                 self.with_known_vm(key, out, |vm, cx| vm.abort(&id, &reason, cx));
@@ -230,7 +232,7 @@ impl Nve {
             NvaToNve::Redirect { key, to, version, from } => {
                 self.redirected(key, to, version, By::Nve(&from), out);
             }
-            NvaToNve::ChannelKey { number, sender, secret } => self.channel.set_key(number, sender, secret),
+            NvaToNve::ChannelKey { number, sender, secret } => self.seals.set_key(number, sender, secret),
             NvaToNve::Bound { seq, record } => self.bound(seq, record, out),
             NvaToNve::BindRefused { seq, reason, text, .. } => self.bind_refused(seq, reason, &text, out),
             NvaToNve::VerifyIp { key, ip } => self.verify_ip(key, ip, out),

@@ -7,15 +7,15 @@ use std::net::IpAddr;
 use godwit_model::message::NveToNva;
 use godwit_model::{Locators, NveId, Version, VmKey};
 use godwit_tables::update::Key;
-use godwit_wire::peer::{self, Datagram, Kind, Notice};
+use godwit_wire::peer::Kind;
 use godwit_wire::{Bucket, Instant, Rate, Span};
 
-use crate::channel::Refused;
 use crate::io::{Level, Outputs};
 use crate::mobility::Wish;
 use crate::queries::Asked;
 use crate::unconfirmed::Hearsay;
 
+use super::notices::By;
 use super::{Nve, Timer};
 
 /// Pairs of VM and sender whose last redirect is remembered.
@@ -54,15 +54,6 @@ impl Told {
         self.redirects.take(REDIRECTS, now);
         Some(times)
     }
-}
-
-/// Who says something.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum By<'a> {
-    /// The NVE with this locator, by a datagram.
-    Locator(IpAddr),
-    /// This NVE, by way of the NVA.
-    Nve(&'a NveId),
 }
 
 /// Where this NVE sends a VM's frames now.
@@ -151,67 +142,7 @@ impl Nve {
         }
     }
 
-    /// Sends a sealed datagram to a member of the VM's VN; false where there is no key, no way, or no such
-    /// member: a stranger's source address may be anybody's.
-    fn send_notice(
-        &mut self,
-        kind: Kind,
-        key: VmKey,
-        remote: IpAddr,
-        to: Locators,
-        version: Version,
-        out: &mut Outputs,
-    ) -> bool {
-        let members = self.mirror.members(key.vni, &self.config.nve);
-        if !self.channel.has_key() || !members.values().any(|l| l.contains(remote)) {
-            return false;
-        }
-        let Some(hop) = self.underlay.hop(remote) else {
-            // The next one finds its way.
-            let _ = self.tunnel(remote, out);
-            return false;
-        };
-        let version = (version.epoch, version.seq);
-        let notice = Notice { kind, vni: key.vni, mac: key.mac, version, v4: to.v4, v6: to.v6 };
-        let Some(datagram) = self.channel.seal(hop.src_ip, remote, &notice) else { return false };
-        let mut buf = [0; peer::MAX_FRAME_LEN];
-        let macs = (hop.src_mac, hop.dst_mac);
-        let Ok(n) = peer::emit_frame(&mut buf, macs, (hop.src_ip, remote), &datagram) else { return false };
-        out.frames.push((hop.uplink, buf[..n].to_vec()));
-        true
-    }
-
     // ---- What is made of it when others say so ----
-
-    /// A datagram came; what does not open is counted and has no effect.
-    pub(super) fn peer_datagram(&mut self, src: IpAddr, dst: IpAddr, datagram: &Datagram, out: &mut Outputs) {
-        let notice = match self.channel.open(src, dst, datagram) {
-            Ok(notice) => notice,
-            Err(why) => {
-                let c = &mut self.counts;
-                let counter = match why {
-                    Refused::UnknownKey => &mut c.notices_unknown_key,
-                    Refused::Forged => &mut c.notices_forged,
-                    Refused::Replayed => &mut c.notices_replayed,
-                    Refused::Nonsense => &mut c.notices_refused,
-                };
-                *counter += 1;
-                return;
-            }
-        };
-        self.counts.notices_opened += 1;
-        let key = VmKey { vni: notice.vni, mac: notice.mac };
-        let version = Version { epoch: notice.version.0, seq: notice.version.1 };
-        let by = By::Locator(src);
-        match notice.kind {
-            Kind::Redirect => {
-                let to = Locators { v4: notice.v4, v6: notice.v6 };
-                self.redirected(key, Some(to), version, by, out);
-            }
-            Kind::NotHere => self.redirected(key, None, version, by, out),
-            Kind::Departed => self.departed_elsewhere(key, version, by, out),
-        }
-    }
 
     /// Another NVE says that we send to an old location (R47): used at once if our frames do go there and its
     /// word is newer than ours, and asked about.

@@ -55,7 +55,17 @@ struct SettingsBesideName {
 impl From<SettingsBesideName> for v1::VnSettings {
     fn from(p: SettingsBesideName) -> v1::VnSettings {
         let SettingsBesideName { mtu, transparent_vlan, flood_silent, unplanned, rarp, learning } = p;
-        v1::VnSettings { mtu, transparent_vlan, flood_silent, rarp, learning, unplanned }
+        // Later settings have the values that they have where nobody set them.
+        #[allow(clippy::needless_update)]
+        v1::VnSettings {
+            mtu,
+            transparent_vlan,
+            flood_silent,
+            rarp,
+            learning,
+            unplanned,
+            ..Default::default()
+        }
     }
 }
 

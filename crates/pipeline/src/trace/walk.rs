@@ -175,7 +175,7 @@ impl<'a> Tracer<'a> {
         if let Some(a) = Addresses::of(self.frame) {
             self.parsed(a.dst_mac(), a.src_mac(), a.ethertype);
         }
-        let c = overlay::classify(self.frame, true, uplink, self.tables, &mut None);
+        let c = overlay::inspect(self.frame, true, uplink, self.tables, &mut None);
         let (vn, dst, outer) = match (c.kind, c.inner) {
             (Kind::Drop(reason), _) => return Verdict::Drop(reason),
             (_, Some(inner)) => inner,

@@ -54,8 +54,7 @@ impl Directory {
         self.nva_step(&id, MoveStepKind::Ordered, String::new());
         self.save_move(&id);
         self.log(Level::Info, format!("move {id}: VM {vm} ({key}) to NVE {to} ordered"));
-        self.prepare(&id, MoveRole::Target);
-        self.prepare(&id, MoveRole::Source);
+        self.begin(&id, mode);
         self.move_record(&id).cloned()
     }
 
@@ -68,14 +67,24 @@ impl Directory {
         }
         let Some(m) = self.moves.get(id).filter(|m| m.timed_out()) else { return };
         let (vm, to, from) = (m.record.vm.clone(), m.record.to.clone(), m.record.from.clone());
+        let mode = m.record.mode;
         let may = self.may_move(&vm, &to).ok().filter(|(_, owner)| *owner == from);
         let Some((key, _)) = may else { return };
         self.reopen(id, "again, after its time was over");
         self.set_moving(key, Some(id.clone()));
         self.save_move(id);
         self.log(Level::Info, format!("move {id}: ordered again after its time was over"));
-        self.prepare(id, MoveRole::Target);
-        self.prepare(id, MoveRole::Source);
+        self.begin(id, mode);
+    }
+
+    /// The NVEs of a move that is on are told, by its mode.
+    fn begin(&mut self, id: &MoveId, mode: MoveMode) {
+        match mode {
+            MoveMode::Hot => {
+                self.prepare(id, MoveRole::Target);
+                self.prepare(id, MoveRole::Source);
+            }
+        }
     }
 
     /// A move that time has ended is under way again.

@@ -12,7 +12,6 @@ mod explained;
 mod history;
 mod moves;
 mod operator;
-mod orders;
 mod patience;
 mod policies;
 mod pull;
@@ -20,6 +19,7 @@ mod random;
 mod sessions;
 mod stale;
 mod updates;
+mod world_orders;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

@@ -68,19 +68,19 @@ struct Keyed {
 
 /// Key, counters, windows.
 #[derive(Default)]
-pub(crate) struct Channel {
+pub(crate) struct Seals {
     current: Option<Keyed>,
     /// The key before, by which others may still speak.
     previous: Option<Keyed>,
 }
 
-impl core::fmt::Debug for Channel {
+impl core::fmt::Debug for Seals {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Channel(key {:?})", self.current.as_ref().map(|k| k.number))
+        write!(f, "Seals(key {:?})", self.current.as_ref().map(|k| k.number))
     }
 }
 
-impl Channel {
+impl Seals {
     /// The NVA's key, and our number under it.
     pub(crate) fn set_key(&mut self, number: u32, sender: u32, secret: Secret) {
         if let Some(k) = self.current.as_mut().filter(|k| k.number == number) {
@@ -193,8 +193,8 @@ mod tests {
         Notice { kind: Kind::NotHere, vni, mac, version: (1, 2), v4: None, v6: None }
     }
 
-    fn pair() -> (Channel, Channel) {
-        let (mut a, mut b) = (Channel::default(), Channel::default());
+    fn pair() -> (Seals, Seals) {
+        let (mut a, mut b) = (Seals::default(), Seals::default());
         a.set_key(1, 10, Secret([1; 32]));
         b.set_key(1, 11, Secret([1; 32]));
         (a, b)
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(b.open(A, B, &d), Ok(notice()));
         assert_eq!(b.open(A, B, &d), Err(Refused::Replayed));
         assert_eq!(a.open(A, B, &d), Err(Refused::Replayed), "reflected");
-        assert_eq!(Channel::default().seal(A, B, &notice()), None);
+        assert_eq!(Seals::default().seal(A, B, &notice()), None);
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
         let mut other = d;
         other[7] ^= 1;
         assert_eq!(b.open(A, B, &other), Err(Refused::UnknownKey));
-        let mut stranger = Channel::default();
+        let mut stranger = Seals::default();
         stranger.set_key(1, 12, Secret([2; 32]));
         let d2 = stranger.seal(A, B, &notice()).unwrap();
         assert_eq!(b.open(A, B, &d2), Err(Refused::Forged));

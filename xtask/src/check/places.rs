@@ -1,0 +1,132 @@
+//! Where the documents say that a thing is added or found: the paths exist, and the table of places agrees with the
+//! lists that it counts.
+
+use crate::finding::Finding;
+use crate::markdown::{self, Kind};
+use crate::problem::Problem;
+use crate::tree::{File, Tree};
+
+/// The document that lists what each addition touches.
+const GUIDE: &str = "CONTRIBUTING.md";
+
+/// Documents whose paths are those of the tree.
+const DOCUMENTS: [&str; 2] = [GUIDE, "docs/ARCHITECTURE.md"];
+
+/// How a path within the tree begins.
+const ROOTS: [&str; 7] = ["crates/", "src/", "tests/", "docs/", "scripts/", "xtask/", "fuzz/"];
+
+/// Numbers as a list's first words give them.
+const NUMBERS: [&str; 14] = [
+    "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve",
+    "Thirteen", "Fourteen",
+];
+
+/// Finds paths that lead nowhere and counts that disagree.
+pub fn check(tree: &Tree) -> Result<Vec<Finding>, Problem> {
+    let documents = DOCUMENTS.iter().filter_map(|path| tree.file(path));
+    let mut findings: Vec<Finding> = documents.flat_map(|document| lost_paths(tree, document)).collect();
+    findings.extend(tree.file(GUIDE).into_iter().flat_map(wrong_counts));
+    Ok(findings)
+}
+
+/// Paths in a document's prose and tables that the tree does not have.
+fn lost_paths(tree: &Tree, document: &File) -> Vec<Finding> {
+    let lines = markdown::lines(&document.text).into_iter().filter(|line| line.kind != Kind::Code);
+    let mut findings = Vec::new();
+    for line in lines {
+        for path in line.text.split('`').skip(1).step_by(2).filter(|code| is_path(code)) {
+            if !exists(tree, path) {
+                let what = format!("{path}: no such file or folder");
+                findings.push(Finding::at(&document.path, line.number, what, "name the one that is meant"));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether code in a document is a path of the tree; those with a placeholder or a pattern are not.
+fn is_path(code: &str) -> bool {
+    let is_plain = code.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+    is_plain && !code.contains("NAME") && ROOTS.iter().any(|root| code.starts_with(root))
+}
+
+/// Whether the tree has a file at a path, or any file below it. What is no text the tree does not have.
+fn exists(tree: &Tree, path: &str) -> bool {
+    let folder = path.trim_end_matches('/');
+    let below = |file: &File| file.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    tree.files.iter().any(|file| file.path == path || below(file)) || path.ends_with("snapshots/")
+}
+
+/// Rows of the table of places whose number is not that of the section.
+fn wrong_counts(guide: &File) -> Vec<Finding> {
+    let sections = sections(guide);
+    let lines = markdown::lines(&guide.text);
+    let places = lines.iter().skip_while(|line| line.text != "### Places touched");
+    let rows = places.filter(|line| line.kind == Kind::Table);
+    let mut findings = Vec::new();
+    for row in rows {
+        let cells = markdown::cells(row.text);
+        let [name, files, ..] = cells.as_slice() else { continue };
+        let section = sections.iter().find(|(title, _)| title == name);
+        let counted = section.and_then(|(_, count)| *count);
+        if counted.map(|count| count.to_string()).as_deref() != Some(*files) {
+            let what = match counted {
+                Some(count) => format!("{name}: {files} files here, {count} in its section"),
+                None => format!("{name}: no section of this name begins with a number of files"),
+            };
+            findings.push(Finding::at(
+                &guide.path,
+                row.number,
+                what,
+                "make the table agree with the section",
+            ));
+        }
+    }
+    findings
+}
+
+/// The sections, by their titles without an article, and the number that the first of their lists announces.
+fn sections(guide: &File) -> Vec<(String, Option<usize>)> {
+    let mut found: Vec<(String, Option<usize>)> = Vec::new();
+    for line in guide.text.lines() {
+        if let Some(title) = line.strip_prefix("### ") {
+            let name = title.trim_start_matches("An ").trim_start_matches("A ");
+            found.push((name.to_owned(), None));
+        } else if let Some((_, count @ None)) = found.last_mut() {
+            let is_announced = line.split(' ').nth(1).is_some_and(|word| word.starts_with("files"));
+            let number = NUMBERS.iter().position(|number| line.split(' ').next() == Some(number));
+            *count = number.filter(|_| is_announced).map(|at| at + 1);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    const TEXT: &str = "### A drop reason\n\nTwo files:\n\n1. `src/a.rs`: one.\n\n### Places touched\n\n\
+                        | Addition | Files |\n|---|---:|\n| drop reason | 2 |\n";
+
+    fn found(text: &str) -> Vec<String> {
+        let tree = Tree::of(&[(GUIDE, text), ("src/a.rs", ""), ("crates/b/src/c.rs", "")]);
+        check(&tree).expect("the check is made").into_iter().map(|finding| finding.what).collect()
+    }
+
+    #[test]
+    fn what_agrees_and_exists_passes() {
+        assert_eq!(found(TEXT), Vec::<String>::new());
+        assert_eq!(found("see `crates/b/` and `crates/b/src/NAME.rs`"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_path_that_leads_nowhere_is_named() {
+        assert_eq!(found("see `src/gone.rs`"), ["src/gone.rs: no such file or folder"]);
+    }
+
+    #[test]
+    fn a_count_that_disagrees_is_named() {
+        assert_eq!(found(&TEXT.replace("| 2 |", "| 3 |")), ["drop reason: 3 files here, 2 in its section"]);
+        assert_eq!(found(&TEXT.replace("| drop", "| lost")).len(), 1);
+    }
+}
