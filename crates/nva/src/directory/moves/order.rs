@@ -54,7 +54,7 @@ impl Directory {
         self.nva_step(&id, MoveStepKind::Ordered, String::new());
         self.save_move(&id);
         self.log(Level::Info, format!("move {id}: VM {vm} ({key}) to NVE {to} ordered"));
-        self.begin(&id, mode);
+        self.begin_move(&id, mode);
         self.move_record(&id).cloned()
     }
 
@@ -74,11 +74,11 @@ impl Directory {
         self.set_moving(key, Some(id.clone()));
         self.save_move(id);
         self.log(Level::Info, format!("move {id}: ordered again after its time was over"));
-        self.begin(id, mode);
+        self.begin_move(id, mode);
     }
 
     /// The NVEs of a move that is on are told, by its mode.
-    fn begin(&mut self, id: &MoveId, mode: MoveMode) {
+    fn begin_move(&mut self, id: &MoveId, mode: MoveMode) {
         match mode {
             MoveMode::Hot => {
                 self.prepare(id, MoveRole::Target);
