@@ -1,12 +1,12 @@
 //! Frames from VMs that are not plain, and those that wait for their port to open.
 
+use godwit_tables::DropReason;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole};
-use godwit_tables::{DropReason, Tables};
 use godwit_wire::ethernet::TAG_LEN;
 use godwit_wire::guard::{self, Word};
 use godwit_wire::policy::{Direction, Traffic};
-use godwit_wire::{Frame, Instant, Mac};
+use godwit_wire::{Frame, Mac};
 
 use super::inspect::inspect;
 use crate::Output;
@@ -17,10 +17,8 @@ use crate::packet::{Packet, PacketSource};
 use crate::port::{Found, Port};
 use crate::wish::Wish;
 
-/// What is to be known of a frame once its bytes are no longer looked at: the frame itself moves on.
+/// What is to be known of a frame, beside its wish, once its bytes are no longer looked at: the frame itself moves on.
 struct Seen {
-    wish: Wish,
-    found: Found,
     src: Mac,
     /// It resolves addresses.
     resolves: bool,
@@ -31,12 +29,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(frame: &Frame<'_>, port: &Port, tables: &Tables, now: Instant) -> Seen {
-        let (wish, found) = inspect(frame, port, tables, now);
+    fn of(frame: &Frame<'_>, wish: &Wish, port: &Port) -> Seen {
         let word = if let Wish::Flood = wish { guard::word(frame) } else { None };
         let carried = port.filtered && matches!(wish, Wish::Unicast(_) | Wish::Flood);
         let traffic = if carried { Traffic::of(frame, Direction::Out) } else { None };
-        Seen { wish, found, src: frame.src(), resolves: frame.resolves(), word, traffic }
+        Seen { src: frame.src(), resolves: frame.resolves(), word, traffic }
     }
 }
 
@@ -58,22 +55,24 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         }
     }
     let Ok(frame) = frame else { return cx.drop(packet, DropReason::Truncated) };
-    let mut seen = Seen::of(&frame, port, cx.tables, cx.now);
-    if let Wish::Untag = seen.wish {
+    let (mut wish, mut found) = inspect(&frame, port, cx.tables, cx.now);
+    let mut seen = Seen::of(&frame, &wish, port);
+    if let Wish::Untag = wish {
         packet.data_mut().copy_within(..12, TAG_LEN);
         packet.trim_front(TAG_LEN);
         // Another frame now, which is read anew.
         let Ok(frame) = offload::read(&packet) else { return cx.drop(packet, DropReason::Truncated) };
-        seen = Seen::of(&frame, port, cx.tables, cx.now);
+        (wish, found) = inspect(&frame, port, cx.tables, cx.now);
+        seen = Seen::of(&frame, &wish, port);
     }
     // What waits for its port to open is looked at again then.
-    if seen.found != Found::default() && !matches!(seen.wish, Wish::FirstFrame | Wish::Probe) {
-        cx.tell_sources(port.port, seen.src, &seen.found, port.admission == Admission::Activated);
+    if found != Found::default() && !matches!(wish, Wish::FirstFrame | Wish::Probe) {
+        cx.tell_sources(port.port, seen.src, &found, port.admission == Admission::Activated);
     }
-    if seen.resolves && seen.wish != Wish::Drop(DropReason::ResolutionLimit) {
+    if seen.resolves && wish != Wish::Drop(DropReason::ResolutionLimit) {
         cx.tables.ports.resolved(port.port, cx.now);
     }
-    act(cx, packet, port, &seen);
+    act(cx, packet, port, &wish, &seen);
 }
 
 /// Does what a frame asks for.
@@ -81,10 +80,11 @@ fn act<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx: &mut Context<'_, P, O, S>,
     mut packet: P,
     port: &Port,
+    wish: &Wish,
     seen: &Seen,
 ) {
     let (plain, whole) = (packet.is_plain(), packet.data().len() == packet.len());
-    match seen.wish {
+    match *wish {
         // Requests and announcements are short.
         Wish::Announce(..) | Wish::Resolve(_) if !whole => cx.drop(packet, DropReason::NotContiguous),
         // What lies in pieces has not been seen in full: once it lies in one, it may turn out to say what it must not

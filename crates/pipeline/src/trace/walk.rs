@@ -116,9 +116,7 @@ impl<'a> Tracer<'a> {
             return Verdict::Drop(reason);
         }
         match wish {
-            Wish::Unicast(to) | Wish::ToOwner(to) => {
-                self.resolve(Key::new(port.vn, to), frame.bytes(), From::Local)
-            }
+            Wish::Unicast(to) | Wish::ToOwner(to) => self.resolve(Key::new(port.vn, to), frame, From::Local),
             Wish::Flood => self.flood(port.vn, true),
             Wish::Announce(kind, _) => {
                 self.trace.push(Step::Announces { kind });
@@ -196,7 +194,7 @@ impl<'a> Tracer<'a> {
         if c.kind == Kind::Group {
             return self.flood(vn, false);
         }
-        self.resolve(Key::new(vn, dst), inner, From::outer(&outer))
+        self.resolve(Key::new(vn, dst), &frame, From::outer(&outer))
     }
 
     fn underlay(&self, uplink: &Uplink) -> Verdict {
@@ -219,8 +217,8 @@ impl<'a> Tracer<'a> {
     }
 
     /// What the tables decide of a tenant's frame for a single VM, in a trace's words.
-    fn resolve(&mut self, key: Key, frame: &[u8], from: From) -> Verdict {
-        let decision = self.tables.decide(key, &from.inbound(self.ingress, frame), self.now);
+    fn resolve(&mut self, key: Key, frame: &Frame<'_>, from: From) -> Verdict {
+        let decision = self.tables.decide(key, &from.inbound(self.ingress, frame.bytes()), self.now);
         self.trace.push(Step::FibHit { key, found: self.found(decision.entry) });
         let way = match decision.egress() {
             Some(Egress::Tunnel(target)) => self.tunnel(target, frame),
@@ -266,9 +264,9 @@ impl<'a> Tracer<'a> {
 
     /// Notes the tunnel that a frame goes through, and answers with its flow's way (R4, R95). A tunnel that is not
     /// ready has none yet, whatever its twin has.
-    fn tunnel(&mut self, target: Target, frame: &[u8]) -> Option<&'a Tunnel> {
+    fn tunnel(&mut self, target: Target, frame: &Frame<'_>) -> Option<&'a Tunnel> {
         let tunnels = &self.tables.tunnels;
-        let look = tenant::look(frame, &self.tables.hash_key);
+        let look = tenant::Look::of(frame, &self.tables.hash_key);
         let way = tunnels.ready(target.tunnel);
         let way = way.and_then(|_| tunnels.for_frame(target.tunnel, look.is_v4(), look.hash));
         let (tunnel, t) = match way {
@@ -285,12 +283,12 @@ impl<'a> Tracer<'a> {
     }
 
     /// Notes what the policy of a port's VM has said of the frame, if it was asked (R23).
-    fn judged(&mut self, port: PortIdx, frame: &[u8], decision: &Decision) {
+    fn judged(&mut self, port: PortIdx, frame: &Frame<'_>, decision: &Decision) {
         let asked = matches!(
             decision.action,
             Action::Deliver(_) | Action::Drop { reason: DropReason::PolicyDenied, .. }
         );
-        let traffic = Frame::read(frame).ok().and_then(|frame| Traffic::of(&frame, Direction::In));
+        let traffic = Traffic::of(frame, Direction::In);
         if asked && let Some(judged) = self.tables.ports.judge(port, traffic.as_ref()) {
             self.trace.push(Step::Policy { port, judged });
         }
