@@ -5,7 +5,7 @@ mod inspect;
 
 use godwit_tables::locations::Home;
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
-use godwit_tables::vms::{Fib, View};
+use godwit_tables::vms::{Fib, RemoteMark, View};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::Patch;
 use godwit_wire::policy::{Direction, Traffic};
@@ -206,15 +206,17 @@ fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(
     let (mut encapsulated, mut left) = (0, 0);
     let tables = &*cx.tables;
     let vms = tables.vms.view();
+    // The VNI is the entry's. Within its VN that is the port's own, which need not be read from each entry.
+    let own = RemoteMark::of(port.vni);
     for (look, packet) in looks.iter_mut().zip(&mut *burst) {
         if look.exit == COLD {
             continue;
         }
-        look.exit = match vms.get_at(look.home, look.key) {
-            Some(Fib::Remote(to)) => {
-                match tables.tunnels.ready_for_frame::<VARIED>(to.tunnel, look.v4, look.hash) {
+        look.exit = match vms.word_at(look.home, look.key) {
+            Some(word) if let Some(to) = word.tunnel_of(own) => {
+                match tables.tunnels.ready_for_frame::<VARIED>(to, look.v4, look.hash) {
                     Some((tunnel, header)) => {
-                        let patch = Patch { vni: to.vni, hash: look.hash, class: look.class };
+                        let patch = Patch { vni: port.vni, hash: look.hash, class: look.class };
                         match encapsulate::<VARIED, _>(packet, tunnel, header, patch) {
                             Ok(grown) => {
                                 look.len += grown as u32;
@@ -227,10 +229,13 @@ fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(
                     None => COLD,
                 }
             }
-            Some(Fib::Local(to)) if to != port.port && tables.ports.serves(to, port.vn) => to,
+            Some(word) => match word.fib() {
+                Fib::Local(to) if to != port.port && tables.ports.serves(to, port.vn) => to,
+                _ => COLD,
+            },
             // The cold path knows these two, which no table has.
             None if look.key.mac() != Mac::PROBER && look.key.mac() != Mac::ZERO => UNKNOWN,
-            _ => COLD,
+            None => COLD,
         };
     }
     if is_unfinished(tables) && encapsulated > 0 {

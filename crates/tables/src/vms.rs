@@ -17,7 +17,7 @@ use crate::holds::{Origin, Queue};
 use crate::locations::Locations;
 use crate::update::{HoldLimits, Key, PortIdx, Target, VmState};
 
-pub use fib::{Fib, SpecialIdx, View};
+pub use fib::{Fib, RemoteMark, SpecialIdx, View, Word};
 
 /// The state of a special entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

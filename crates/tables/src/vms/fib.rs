@@ -62,6 +62,36 @@ impl Fib {
     }
 }
 
+/// What the forwarding table has for a key, not taken apart.
+#[derive(Clone, Copy)]
+pub struct Word(NonZeroU64);
+
+/// The upper half of the words of [`Fib::Remote`] with one VNI.
+#[derive(Clone, Copy)]
+pub struct RemoteMark(u32);
+
+impl RemoteMark {
+    /// Of the words with this VNI.
+    #[inline]
+    pub fn of(vni: Vni) -> RemoteMark {
+        RemoteMark((REMOTE << (KIND - VNI)) as u32 | vni.get())
+    }
+}
+
+impl Word {
+    /// The tunnel, where the word is of [`Fib::Remote`] with the VNI of the mark: kind and VNI in one comparison.
+    #[inline(always)]
+    pub fn tunnel_of(self, mark: RemoteMark) -> Option<TunnelIdx> {
+        ((self.0.get() >> VNI) as u32 == mark.0).then_some(TunnelIdx(self.0.get() as u32))
+    }
+
+    /// The word taken apart.
+    #[inline(always)]
+    pub fn fib(self) -> Fib {
+        Fib::unpack(self.0)
+    }
+}
+
 /// The forwarding table as a burst reads it.
 #[derive(Clone, Copy)]
 pub struct View<'a>(pub(super) locations::View<'a>);
@@ -77,6 +107,12 @@ impl View<'_> {
     #[inline(always)]
     pub fn prefetch(&self, home: Home) {
         self.0.prefetch(home);
+    }
+
+    /// The word of a key whose home was computed before.
+    #[inline(always)]
+    pub fn word_at(&self, home: Home, key: Key) -> Option<Word> {
+        self.0.get_at(home, key.0).map(Word)
     }
 
     /// What is known of a key whose home was computed before.
@@ -98,7 +134,11 @@ mod tests {
             let local = Fib::Local(PortIdx(index as u16));
             for fib in [local, Fib::Remote(to), Fib::Ageing(to), Fib::Special(SpecialIdx(index))] {
                 prop_assert_eq!(Fib::unpack(fib.pack()), fib);
+                let tunnel = Word(fib.pack()).tunnel_of(RemoteMark::of(to.vni));
+                prop_assert_eq!(tunnel, (fib == Fib::Remote(to)).then_some(to.tunnel));
             }
+            let other = RemoteMark::of(Vni::from_low24(!vni));
+            prop_assert_eq!(Word(Fib::Remote(to).pack()).tunnel_of(other), None);
         }
     }
 }
