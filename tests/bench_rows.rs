@@ -26,6 +26,7 @@ fn measured(ends: &str) -> Value {
 }
 
 #[test]
+#[ignore = "long: half a minute; about the benchmark, not the switch"]
 fn r76_rows_of_either_player_lose_no_frame() {
     for ends in ["replay", "pcap"] {
         let report = measured(ends);

@@ -209,6 +209,7 @@ fn r96_a_clone_with_the_same_locator_takes_nothing_from_the_first() {
 }
 
 #[test]
+#[ignore = "long: half a minute; the one with the same locator runs always"]
 fn r96_a_clone_with_a_locator_of_its_own_takes_nothing_from_the_first() {
     clone_with("198.18.0.3");
 }

@@ -44,6 +44,7 @@ fn two_workers_with_hugepages_lose_nothing() {
 
 /// A hot move without hugepages (R49).
 #[test]
+#[ignore = "long: a quarter of a minute; with hugepages it runs always"]
 fn two_workers_without_hugepages_lose_nothing() {
     let args = ["--workers", "0x3", "--hugepages", "never", "--inner", "6", "--outer", "4"];
     nothing_lost(&[&PATIENT[..], &args].concat(), 1);
@@ -51,6 +52,7 @@ fn two_workers_without_hugepages_lose_nothing() {
 
 /// A hot move with one worker (R49), with as much held as where nobody configures it.
 #[test]
+#[ignore = "long: a quarter of a minute; with hugepages it runs always"]
 fn one_worker_without_hugepages_loses_nothing() {
     let args = ["hot-move", "--rate=1000", "--hugepages", "never", "--inner", "4", "--outer", "4"];
     nothing_lost(&args, 1);
@@ -78,6 +80,7 @@ fn r45_a_vm_that_stands_still_for_a_second_at_its_new_host_loses_nothing() {
 
 /// The same with Linux under QEMU, whose queue takes 256 frames: what was held comes no faster than it is taken.
 #[test]
+#[ignore = "long: a quarter of a minute; the live migration runs always"]
 fn r45_a_real_guest_that_stands_still_for_a_second_loses_nothing() {
     let run = unusual(&["--guests", "qemu", "--pause-destination", "1s", "--moves", "2"], 2);
     // What the switch writes into a guest it reports, so that it comes along (R49). One that does not report leaves
@@ -148,6 +151,7 @@ fn r44_r75_in_flight_frames_are_whole_and_move_show_tells_what_happened() {
 
 /// The test of hot moves can fail: without forwarding packets are lost (R49).
 #[test]
+#[ignore = "long: a third of a minute; the simulation has the same sabotage"]
 fn without_forwarding_in_flight_packets_are_lost() {
     let (_, report) = lab(&["hot-move", "--no-forward", "--inner", "4", "--outer", "4"]);
     let lost = report["runs"][0]["lost"].as_u64();
@@ -158,6 +162,7 @@ fn without_forwarding_in_flight_packets_are_lost() {
 /// The guest runs at its new host while its memory is still at the old one: the worker that polls its port waits for
 /// pages, and it alone.
 #[test]
+#[ignore = "long: a third of a minute; the live migration runs always"]
 fn r45_a_real_guest_that_migrates_by_post_copy_loses_nothing() {
     let args = ["--guests", "qemu", "--postcopy", "--moves", "2", "--inner", "4", "--outer", "4"];
     // At this rate a ring of the guest's holds what comes in two seconds.

@@ -20,6 +20,7 @@ fn r32_r23_vms_that_were_lost_and_only_answer_are_reached() {
 }
 
 #[test]
+#[ignore = "long: three quarters of a minute; two others of its kind run always"]
 fn r19_r18_guests_on_vhost_user_ports_that_reboot_and_only_answer_are_reached() {
     found("vhost");
 }
