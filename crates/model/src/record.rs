@@ -36,7 +36,7 @@ pub struct VmRecord {
     pub pinned: bool,
     /// The planned move that is under way, if any.
     pub moving: Option<MoveId>,
-    /// What it may send and receive, wherever it runs (R23): the name of a [`Policy`].
+    /// What it may send and receive, wherever it runs (R23): the name of a [`Policy`](crate::Policy).
     pub policy: Option<String>,
     /// It went to and fro without being ordered to, and stays where it is until the operator clears it (R22).
     pub frozen: bool,
