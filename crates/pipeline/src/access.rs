@@ -18,14 +18,14 @@ use crate::encap::{encapsulate, finish, is_unfinished};
 use crate::packet::{Packet, PacketSource};
 use crate::port::Port;
 use crate::run::{self, COLD, Exit, UNKNOWN};
-use crate::{MAX_BURST, Output, Pass};
+use crate::{MAX_BURST, Output, Stage};
 
 use cold::apply_cold;
 pub(crate) use inspect::inspect;
 
 /// What the passes remember of a frame.
 #[derive(Clone, Copy)]
-pub(crate) struct Look {
+pub(crate) struct AccessSlot {
     key: Key,
     hash: FlowHash,
     home: Home,
@@ -40,9 +40,9 @@ pub(crate) struct Look {
     v4: bool,
 }
 
-impl Default for Look {
-    fn default() -> Look {
-        Look {
+impl Default for AccessSlot {
+    fn default() -> AccessSlot {
+        AccessSlot {
             key: Key(0),
             hash: FlowHash(0),
             home: Home::default(),
@@ -54,7 +54,7 @@ impl Default for Look {
     }
 }
 
-impl run::Done for Look {
+impl run::Done for AccessSlot {
     #[inline(always)]
     fn exit(&self) -> Exit {
         self.exit
@@ -69,7 +69,7 @@ impl run::Done for Look {
 /// Processes the first `n` frames of a burst, at most [`MAX_BURST`].
 pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx: &mut Context<'_, P, O, S>,
-    looks: &mut [Look; MAX_BURST],
+    slots: &mut [AccessSlot; MAX_BURST],
     burst: &mut Vec<P>,
     n: usize,
     vn: VnIdx,
@@ -85,20 +85,20 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     if cx.tables.has_arrivals_at(cx.ingress) && admission == Admission::Activated {
         cx.admit_arrivals(&port);
     }
-    let looks = &mut looks[..n.min(MAX_BURST)];
+    let slots = &mut slots[..n.min(MAX_BURST)];
     if port.has_more(cx.tables) {
-        look::<true, _, _, _>(cx, looks, &burst[..n], &port);
+        look::<true, _, _, _>(cx, slots, &burst[..n], &port);
     } else {
-        look::<false, _, _, _>(cx, looks, &burst[..n], &port);
+        look::<false, _, _, _>(cx, slots, &burst[..n], &port);
     }
-    cx.out.ended(Pass::Look);
+    cx.out.ended(Stage::Look);
     match cx.tables.tunnels.are_varied() {
-        false => apply::<false, _, _, _>(cx, looks, &mut burst[..n], &port),
-        true => apply::<true, _, _, _>(cx, looks, &mut burst[..n], &port),
+        false => apply::<false, _, _, _>(cx, slots, &mut burst[..n], &port),
+        true => apply::<true, _, _, _>(cx, slots, &mut burst[..n], &port),
     }
-    cx.out.ended(Pass::Apply);
-    run::emit(cx, looks, burst, |cx, packet| apply_cold(cx, packet, &port));
-    cx.out.ended(Pass::Emit);
+    cx.out.ended(Stage::Apply);
+    run::emit(cx, slots, burst, |cx, packet| apply_cold(cx, packet, &port));
+    cx.out.ended(Stage::Emit);
 }
 
 /// Pass one: headers, keys, prefetch of locations. `MORE`: frames may come from more than one MAC and address. A
@@ -106,7 +106,7 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 #[inline(never)]
 fn look<const MORE: bool, P: Packet, O, S>(
     cx: &mut Context<'_, P, O, S>,
-    looks: &mut [Look],
+    slots: &mut [AccessSlot],
     burst: &[P],
     port: &Port,
 ) {
@@ -115,10 +115,10 @@ fn look<const MORE: bool, P: Packet, O, S>(
     let vms = cx.tables.vms.view();
     let set = if MORE { cx.tables.ports.sources(port.port) } else { None };
     let mut bytes = 0;
-    for (look, packet) in looks.iter_mut().zip(burst) {
+    for (slot, packet) in slots.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;
-        look.len = frame.len() as u32;
+        slot.len = frame.len() as u32;
         if MORE {
             if let Some((dst, src)) = classify::to_single(frame)
                 && packet.is_plain()
@@ -126,7 +126,7 @@ fn look<const MORE: bool, P: Packet, O, S>(
                 && (src == own && (port.is_usual(tenant.source) || port.is_set(tenant.source, set))
                     || port.carries(src.mac(), tenant.source, cx.tables, cx.now))
             {
-                look.set(Key(vn | dst), vms, tenant);
+                slot.set(Key(vn | dst), vms, tenant);
                 continue;
             }
         } else if let Some(dst) = classify::from_to_single(frame, own)
@@ -134,15 +134,15 @@ fn look<const MORE: bool, P: Packet, O, S>(
             && let Some(tenant) = tenant::quick_look(frame, &hash_key)
             && port.is_usual(tenant.source)
         {
-            look.set(Key(vn | dst), vms, tenant);
+            slot.set(Key(vn | dst), vms, tenant);
             continue;
         }
-        look_closer(look, packet, port, cx.tables, cx.now);
+        look_closer(slot, packet, port, cx.tables, cx.now);
     }
-    cx.tables.counters.received(port.port, looks.len() as u64, bytes);
+    cx.tables.counters.received(port.port, slots.len() as u64, bytes);
 }
 
-impl Look {
+impl AccessSlot {
     /// The frame needs nothing but its destination's location.
     #[inline(always)]
     fn set(&mut self, key: Key, vms: View<'_>, tenant: tenant::Look) {
@@ -160,9 +160,9 @@ impl Look {
 /// fragments, what else the port's VM may send from, and all that is for the cold path.
 #[cold]
 #[inline(never)]
-fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tables, now: Instant) {
+fn look_closer<P: Packet>(slot: &mut AccessSlot, packet: &P, port: &Port, tables: &Tables, now: Instant) {
     let frame = packet.data();
-    look.exit = COLD;
+    slot.exit = COLD;
     let open = port.admission == Admission::Activated && packet.is_plain();
     let Some((dst, src)) = classify::plain_unicast(frame).filter(|_| open) else { return };
     let key = Key(u64::from(port.vn.0) << 48 | dst);
@@ -171,8 +171,8 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
         !port.filtered || tables.ports.sends_freely(port.port, traffic().as_ref())
     };
     let mut set = |tenant: tenant::Look| {
-        look.set(key, tables.vms.view(), tenant);
-        look.class = Class::new(port.dscp, tenant.ecn);
+        slot.set(key, tables.vms.view(), tenant);
+        slot.class = Class::new(port.dscp, tenant.ecn);
     };
     // Neither of ARP or ND nor of a DHCP server, so that its sender's addresses and the policy are all there is to
     // look at.
@@ -199,7 +199,7 @@ fn look_closer<P: Packet>(look: &mut Look, packet: &P, port: &Port, tables: &Tab
 #[inline(never)]
 fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(
     cx: &mut Context<'_, P, O, S>,
-    looks: &mut [Look],
+    slots: &mut [AccessSlot],
     burst: &mut [P],
     port: &Port,
 ) {
@@ -208,18 +208,18 @@ fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(
     let vms = tables.vms.view();
     // The VNI is the entry's. Within its VN that is the port's own, which need not be read from each entry.
     let own = RemoteMark::of(port.vni);
-    for (look, packet) in looks.iter_mut().zip(&mut *burst) {
-        if look.exit == COLD {
+    for (slot, packet) in slots.iter_mut().zip(&mut *burst) {
+        if slot.exit == COLD {
             continue;
         }
-        look.exit = match vms.word_at(look.home, look.key) {
+        slot.exit = match vms.word_at(slot.home, slot.key) {
             Some(word) if let Some(to) = word.tunnel_of(own) => {
-                match tables.tunnels.ready_for_frame::<VARIED>(to, look.v4, look.hash) {
+                match tables.tunnels.ready_for_frame::<VARIED>(to, slot.v4, slot.hash) {
                     Some((tunnel, header)) => {
-                        let patch = Patch { vni: port.vni, hash: look.hash, class: look.class };
+                        let patch = Patch { vni: port.vni, hash: slot.hash, class: slot.class };
                         match encapsulate::<VARIED, _>(packet, tunnel, header, patch) {
                             Ok(grown) => {
-                                look.len += grown as u32;
+                                slot.len += grown as u32;
                                 encapsulated += 1;
                                 tunnel.uplink
                             }
@@ -234,16 +234,17 @@ fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(
                 _ => COLD,
             },
             // The cold path knows these two, which no table has.
-            None if look.key.mac() != Mac::PROBER && look.key.mac() != Mac::ZERO => UNKNOWN,
+            None if slot.key.mac() != Mac::PROBER && slot.key.mac() != Mac::ZERO => UNKNOWN,
             None => COLD,
         };
     }
     if is_unfinished(tables) && encapsulated > 0 {
         // What leaves by an uplink was encapsulated.
-        let leaves = |look: &Look| matches!(tables.ports.role(look.exit), Some(PortRole::Uplink { .. }));
+        let leaves =
+            |slot: &AccessSlot| matches!(tables.ports.role(slot.exit), Some(PortRole::Uplink { .. }));
         let out = &*cx.out;
-        let outer = looks.iter().zip(burst).filter(|(look, _)| leaves(look));
-        let outer = outer.map(|(look, p)| (p, out.takes(look.exit).checksum));
+        let outer = slots.iter().zip(burst).filter(|(slot, _)| leaves(slot));
+        let outer = outer.map(|(slot, p)| (p, out.receive_offloads(slot.exit).checksum));
         left = finish(outer, port.dscp.is_some(), tables);
     }
     cx.tables.counters.worker.checksums_left += left;

@@ -143,7 +143,7 @@ pub(crate) fn outer_drop(e: OuterError) -> Option<DropReason> {
 
 /// Where a frame came from, as far as it matters after decapsulation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum From {
+pub(crate) enum Arrival {
     /// A VM's port.
     Local,
     /// Another NVE.
@@ -157,16 +157,16 @@ pub(crate) enum From {
     },
 }
 
-impl From {
+impl Arrival {
     /// It had been delivered already, and its VM did not take it. Nobody remembers who sent it; it may make one
     /// journey less than a fresh one (R46d).
-    pub const RETURNED: From =
-        From::Overlay { sender: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ttl: 48, dscp: None };
+    pub const RETURNED: Arrival =
+        Arrival::Overlay { sender: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ttl: 48, dscp: None };
 
     /// From the NVE that put this header on.
-    pub fn outer(outer: &Outer) -> From {
+    pub fn outer(outer: &Outer) -> Arrival {
         let dscp = Some(outer.dscp).filter(|dscp| dscp.get() != 0);
-        From::Overlay { sender: outer.src, ttl: outer.ttl, dscp }
+        Arrival::Overlay { sender: outer.src, ttl: outer.ttl, dscp }
     }
 }
 

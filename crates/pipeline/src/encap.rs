@@ -147,7 +147,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             header.set_ttl(packet.data_mut(), ttl);
         }
         if is_unfinished(self.tables) {
-            let leave = self.out.takes(uplink).checksum;
+            let leave = self.out.receive_offloads(uplink).checksum;
             let left = finish(core::iter::once((&mut packet, leave)), dscp.is_some(), self.tables);
             self.tables.counters.worker.checksums_left += left;
         }

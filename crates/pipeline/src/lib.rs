@@ -22,7 +22,7 @@
 //! |---|---|
 //! | `classify` | first look at a frame, without side effects |
 //! | `access` | frames from VMs: the passes, the decision in full, the cold path |
-//! | `wish` | what a frame from a VM asks for |
+//! | `disposition` | what a frame from a VM asks for |
 //! | `port` | which MACs and addresses a port's VM may send from |
 //! | `overlay` | frames from an uplink, VXLAN to us |
 //! | `underlay` | frames from an uplink that are not; the exception port |
@@ -43,6 +43,7 @@ mod bum;
 mod classify;
 mod context;
 mod decap;
+mod disposition;
 mod encap;
 pub mod mem;
 mod offload;
@@ -55,7 +56,6 @@ mod special;
 mod too_big;
 pub mod trace;
 mod underlay;
-mod wish;
 
 pub use classify::DEFAULT_TTL;
 pub use trace::{Trace, trace};
@@ -67,7 +67,7 @@ use godwit_wire::Instant;
 
 use bum::Destination;
 use context::Context;
-use packet::{Packet, PacketSource, Takes};
+use packet::{Packet, PacketSource, ReceiveOffloads};
 
 /// The most frames that go through the passes together; longer bursts are cut.
 pub const MAX_BURST: usize = 64;
@@ -77,7 +77,7 @@ pub const DRAIN_BUDGET: u32 = 64;
 
 /// A pass over a burst.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pass {
+pub enum Stage {
     /// Headers, keys, prefetch of locations.
     Look,
     /// Locations, outer headers.
@@ -104,8 +104,8 @@ pub trait Output<P> {
     /// For control. `false` where there is no room: the pipeline counts it.
     fn event(&mut self, event: Event) -> bool;
     /// What the port takes unfinished (R11). It may change at any time.
-    fn takes(&self, _port: PortIdx) -> Takes {
-        Takes::NOTHING
+    fn receive_offloads(&self, _port: PortIdx) -> ReceiveOffloads {
+        ReceiveOffloads::NOTHING
     }
     /// The port has so much to send that held frames had better wait (R45). Asked of moving VMs' frames only.
     fn is_full(&self, _port: PortIdx) -> bool {
@@ -113,7 +113,7 @@ pub trait Output<P> {
     }
     /// A pass is over: for who measures them.
     #[inline(always)]
-    fn ended(&mut self, _pass: Pass) {}
+    fn ended(&mut self, _stage: Stage) {}
     /// `packet` is done with. Override to give buffers back in bulk.
     #[inline]
     fn discard(&mut self, packet: P) {
@@ -123,8 +123,8 @@ pub trait Output<P> {
 
 /// The scratch memory of packet processing; one a worker.
 pub struct Pipeline {
-    access: [access::Look; MAX_BURST],
-    overlay: [overlay::Look; MAX_BURST],
+    access: [access::AccessSlot; MAX_BURST],
+    overlay: [overlay::OverlaySlot; MAX_BURST],
     seen: decap::Seen,
     spare: Spare,
 }
@@ -147,8 +147,8 @@ impl Pipeline {
     /// Reserves the scratch memory.
     pub fn new() -> Pipeline {
         Pipeline {
-            access: [access::Look::default(); MAX_BURST],
-            overlay: [overlay::Look::default(); MAX_BURST],
+            access: [access::AccessSlot::default(); MAX_BURST],
+            overlay: [overlay::OverlaySlot::default(); MAX_BURST],
             seen: decap::Seen::default(),
             spare: Spare {
                 frame: Vec::with_capacity(64 * 1024),
@@ -209,7 +209,7 @@ impl Pipeline {
         let mut cx = Context::new(tables, out, src, &mut self.spare, port, now);
         for packet in frames.drain(..) {
             match is_known {
-                true => cx.resolve(packet, key, classify::From::RETURNED),
+                true => cx.resolve(packet, key, classify::Arrival::RETURNED),
                 false => cx.drop(packet, DropReason::UnknownVn),
             }
         }

@@ -5,7 +5,7 @@ use godwit_tables::event::Event;
 use godwit_tables::update::PortIdx;
 
 use crate::Output;
-use crate::packet::{Asks, Packet, PacketSource, Takes, Unfinished};
+use crate::packet::{Asks, Packet, PacketSource, ReceiveOffloads, Unfinished};
 
 /// Bytes before the frame in a fresh [`MemPacket`], as in an mbuf.
 pub const HEADROOM: usize = 128;
@@ -225,7 +225,7 @@ pub struct MemOutput<P> {
     /// Events that find room; the rest is refused.
     pub event_room: usize,
     /// What every port takes unfinished.
-    pub takes: Takes,
+    pub takes: ReceiveOffloads,
     /// Frames that a port takes before it is full.
     pub port_room: usize,
 }
@@ -237,7 +237,7 @@ impl<P> Default for MemOutput<P> {
             events: Vec::new(),
             discarded: 0,
             event_room: usize::MAX,
-            takes: Takes::NOTHING,
+            takes: ReceiveOffloads::NOTHING,
             port_room: usize::MAX,
         }
     }
@@ -276,7 +276,7 @@ impl<P: Packet> Output<P> for MemOutput<P> {
         room
     }
 
-    fn takes(&self, _port: PortIdx) -> Takes {
+    fn receive_offloads(&self, _port: PortIdx) -> ReceiveOffloads {
         self.takes
     }
 

@@ -12,9 +12,9 @@ use godwit_wire::offload::{Cut, Layers};
 use godwit_wire::{Frame, WireError};
 
 use crate::Output;
-use crate::classify::From;
+use crate::classify::Arrival;
 use crate::context::Context;
-use crate::packet::{Asks, Packet, PacketSource, Takes, Unfinished};
+use crate::packet::{Asks, Packet, PacketSource, ReceiveOffloads, Unfinished};
 
 /// Bytes that the first of several pieces must have: Ethernet, two tags, the largest IPv4 or a usual IPv6
 /// header, the largest TCP header. Drivers fill one buffer before they begin the next.
@@ -56,7 +56,7 @@ fn missing(frame: &Frame<'_>, asks: Asks) -> Option<Unfinished> {
 }
 
 /// Whether a receiver that takes so much can be given the frame as it is.
-fn suits<P: Packet>(packet: &P, told: &Unfinished, takes: Takes) -> bool {
+fn suits<P: Packet>(packet: &P, told: &Unfinished, takes: ReceiveOffloads) -> bool {
     let whole = packet.data().len() == packet.len();
     let large = if told.six { takes.tcp6 } else { takes.tcp4 };
     takes.checksum && (large || whole && told.segment == 0)
@@ -110,7 +110,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// [`Context::resolve`] for frames that are not plain.
     #[cold]
     #[inline(never)]
-    pub fn resolve_parts(&mut self, mut packet: P, key: Key, from: From) {
+    pub fn resolve_parts(&mut self, mut packet: P, key: Key, from: Arrival) {
         // A policy looks at packets, not at what will become some.
         if let Some(Fib::Local(port)) = self.tables.vms.get(key)
             && !self.tables.ports.is_filtered(port)
@@ -129,7 +129,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             return None;
         }
         let told = missing(&read(packet).ok()?, asks)?;
-        suits(packet, &told, self.out.takes(port)).then_some(told)
+        suits(packet, &told, self.out.receive_offloads(port)).then_some(told)
     }
 
     /// Turns a frame into plain ones, each in one buffer, and does `then` with each of them, in order.

@@ -8,13 +8,13 @@ use godwit_wire::Mac;
 use godwit_wire::ethernet::{TAG_LEN, strip_tag};
 use godwit_wire::outer::{Outer, parse_outer};
 
-use crate::classify::{Addresses, From, is_group, outer_drop};
+use crate::classify::{Addresses, Arrival, is_group, outer_drop};
 use crate::context::Context;
 use crate::decap::{LastVn, Seen, decapsulate, find_vn, look_inside, usual};
 use crate::packet::{Packet, PacketSource};
 use crate::run::{self, COLD, Exit};
 use crate::underlay::Uplink;
-use crate::{MAX_BURST, Output, Pass};
+use crate::{MAX_BURST, Output, Stage};
 
 /// What a frame from an uplink is.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
 
 /// What the passes remember of a frame.
 #[derive(Clone, Copy)]
-pub(crate) struct Look {
+pub(crate) struct OverlaySlot {
     key: Key,
     home: Home,
     /// VXLAN to us, of the usual shape, for a single VM.
@@ -41,13 +41,20 @@ pub(crate) struct Look {
     exit: Exit,
 }
 
-impl Default for Look {
-    fn default() -> Look {
-        Look { key: Key(0), home: Home::default(), usual: false, inner_offset: 0, inner_end: 0, exit: COLD }
+impl Default for OverlaySlot {
+    fn default() -> OverlaySlot {
+        OverlaySlot {
+            key: Key(0),
+            home: Home::default(),
+            usual: false,
+            inner_offset: 0,
+            inner_end: 0,
+            exit: COLD,
+        }
     }
 }
 
-impl run::Done for Look {
+impl run::Done for OverlaySlot {
     #[inline(always)]
     fn exit(&self) -> Exit {
         self.exit
@@ -115,38 +122,38 @@ fn classify_vxlan(
 /// Processes the first `n` frames of a burst, at most [`MAX_BURST`].
 pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx: &mut Context<'_, P, O, S>,
-    looks: &mut [Look; MAX_BURST],
+    slots: &mut [OverlaySlot; MAX_BURST],
     burst: &mut Vec<P>,
     n: usize,
     uplink: &Uplink,
     seen: &mut Seen,
 ) {
-    let looks = &mut looks[..n.min(MAX_BURST)];
+    let slots = &mut slots[..n.min(MAX_BURST)];
     match uplink.vlan() {
-        None => look::<false, _, _, _>(cx, looks, &burst[..n], uplink, seen),
-        Some(_) => look::<true, _, _, _>(cx, looks, &burst[..n], uplink, seen),
+        None => look::<false, _, _, _>(cx, slots, &burst[..n], uplink, seen),
+        Some(_) => look::<true, _, _, _>(cx, slots, &burst[..n], uplink, seen),
     }
-    cx.out.ended(Pass::Look);
-    apply(cx, looks, &mut burst[..n]);
-    cx.out.ended(Pass::Apply);
-    run::emit(cx, looks, burst, |cx, packet| apply_cold(cx, packet, uplink));
-    cx.out.ended(Pass::Emit);
+    cx.out.ended(Stage::Look);
+    apply(cx, slots, &mut burst[..n]);
+    cx.out.ended(Stage::Apply);
+    run::emit(cx, slots, burst, |cx, packet| apply_cold(cx, packet, uplink));
+    cx.out.ended(Stage::Emit);
 }
 
 /// Pass two: the fast path to a port here. Whatever has no exit after it takes the cold path.
 #[inline(never)]
-fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], burst: &mut [P]) {
+fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, slots: &mut [OverlaySlot], burst: &mut [P]) {
     let mut decapsulated = 0;
     let tables = &*cx.tables;
     let vms = tables.vms.view();
-    for (look, packet) in looks.iter_mut().zip(burst) {
-        look.exit = COLD;
-        if look.usual
-            && let Some(Fib::Local(port)) = vms.get_at(look.home, look.key)
-            && tables.ports.serves(port, look.key.vn())
+    for (slot, packet) in slots.iter_mut().zip(burst) {
+        slot.exit = COLD;
+        if slot.usual
+            && let Some(Fib::Local(port)) = vms.get_at(slot.home, slot.key)
+            && tables.ports.serves(port, slot.key.vn())
         {
-            packet.cut(look.inner_offset.into(), look.inner_end.into());
-            look.exit = port;
+            packet.cut(slot.inner_offset.into(), slot.inner_end.into());
+            slot.exit = port;
             decapsulated += 1;
         }
     }
@@ -160,7 +167,7 @@ fn apply<P: Packet, O, S>(cx: &mut Context<'_, P, O, S>, looks: &mut [Look], bur
 #[inline(never)]
 fn look<const TAGGED: bool, P: Packet, O, S>(
     cx: &mut Context<'_, P, O, S>,
-    looks: &mut [Look],
+    slots: &mut [OverlaySlot],
     burst: &[P],
     uplink: &Uplink,
     seen: &mut Seen,
@@ -169,25 +176,25 @@ fn look<const TAGGED: bool, P: Packet, O, S>(
     let mut bytes = 0;
     let mut last = seen.recall(cx.tables);
     let vms = cx.tables.vms.view();
-    for (look, packet) in looks.iter_mut().zip(burst) {
+    for (slot, packet) in slots.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;
         // A card's word on checksums says nothing here: some call the one that VXLAN leaves out a wrong one.
         let usual = usual::<TAGGED>(frame, &own).filter(|_| packet.is_contiguous());
         let vn = usual.and_then(|u| find_vn(cx.tables, u.vni, &mut last).ok());
-        look.usual = vn.is_some();
-        look.key = Key(0);
+        slot.usual = vn.is_some();
+        slot.key = Key(0);
         if let (Some(u), Some(vn)) = (usual, vn) {
-            look.key = Key(u64::from(vn.found.0) << 48 | u.dst);
+            slot.key = Key(u64::from(vn.found.0) << 48 | u.dst);
             // 50 or 70, and at most a 16-bit length and the 54 bytes of headers before it.
-            look.inner_offset = u.inner_offset as u8;
-            look.inner_end = u.inner_end as u16;
+            slot.inner_offset = u.inner_offset as u8;
+            slot.inner_end = u.inner_end as u16;
         }
-        look.home = vms.home(look.key);
-        vms.prefetch(look.home);
+        slot.home = vms.home(slot.key);
+        vms.prefetch(slot.home);
     }
     seen.keep(last, cx.tables);
-    cx.tables.counters.received(uplink.port, looks.len() as u64, bytes);
+    cx.tables.counters.received(uplink.port, slots.len() as u64, bytes);
 }
 
 /// A card that fills buffers in steps (8,192 bytes of them, and not 9,000) hands a long frame over in pieces. It is
@@ -262,5 +269,5 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         cx.tables.counters.worker.decapsulated += 1;
         return cx.flood(packet, vn, None);
     }
-    cx.resolve(packet, Key::new(vn, dst), From::outer(&outer));
+    cx.resolve(packet, Key::new(vn, dst), Arrival::outer(&outer));
 }

@@ -20,9 +20,9 @@ use godwit_wire::{EtherType, Frame, Instant, Mac, WireError};
 
 use crate::Output;
 use crate::context::Context;
+use crate::disposition::{Disposition, Resolution};
 use crate::packet::{Packet, PacketSource};
 use crate::port::{Found, Port, Use};
-use crate::wish::{Resolution, Wish};
 
 /// Bytes of an answer, whichever it is.
 const MAX_ANSWER: usize = ndp::MAX_FRAME_LEN;
@@ -169,47 +169,53 @@ fn check_nd(
 }
 
 /// An untagged ARP packet from a VM, checked.
-pub(crate) fn arp(frame: &Frame<'_>, port: &Port, tables: &Tables, now: Instant) -> Wish {
-    let Some(Ok(arp)) = frame.arp() else { return Wish::Drop(DropReason::ArpMalformed) };
+pub(crate) fn arp(frame: &Frame<'_>, port: &Port, tables: &Tables, now: Instant) -> Disposition {
+    let Some(Ok(arp)) = frame.arp() else { return Disposition::Drop(DropReason::ArpMalformed) };
     let dst = frame.dst();
     if !dst.is_multicast() {
         // To the owner itself: to see whether it is alive, or to answer it (R28).
-        return if dst == Mac::ZERO { Wish::Drop(DropReason::UnknownUnicast) } else { Wish::Unicast(dst) };
+        return if dst == Mac::ZERO {
+            Disposition::Drop(DropReason::UnknownUnicast)
+        } else {
+            Disposition::Unicast(dst)
+        };
     }
     if arp.is_gratuitous(frame.src()) {
-        return Wish::Announce(AnnounceKind::GratuitousArp, Some(arp.spa().into()));
+        return Disposition::Announce(AnnounceKind::GratuitousArp, Some(arp.spa().into()));
     }
     match arp.op() {
         arp::OP_REQUEST if !arp.tpa().is_unspecified() => {
             let ask = ask_of(port, arp.tpa().into(), arp.spa().into(), tables, now);
             resolve(&ask, tables, now)
         }
-        arp::OP_REPLY => Wish::Flood,
-        _ => Wish::Drop(DropReason::ArpMalformed),
+        arp::OP_REPLY => Disposition::Flood,
+        _ => Disposition::Drop(DropReason::ArpMalformed),
     }
 }
 
 /// A RARP packet from a VM, checked: an announcement or nothing (R26).
-pub(crate) fn rarp(frame: &Frame<'_>) -> Wish {
-    let Some(Ok(arp)) = frame.arp() else { return Wish::Drop(DropReason::ArpMalformed) };
+pub(crate) fn rarp(frame: &Frame<'_>) -> Disposition {
+    let Some(Ok(arp)) = frame.arp() else { return Disposition::Drop(DropReason::ArpMalformed) };
     if frame.dst() == Mac::BROADCAST && arp.is_rarp_announce(frame.src()) {
-        return Wish::Announce(AnnounceKind::Rarp, None);
+        return Disposition::Announce(AnnounceKind::Rarp, None);
     }
-    Wish::Drop(DropReason::ArpMalformed)
+    Disposition::Drop(DropReason::ArpMalformed)
 }
 
 /// An untagged IPv6 packet from a VM to a group, checked.
-pub(crate) fn nd(message: &Message<'_>, port: &Port, tables: &Tables, now: Instant) -> Wish {
+pub(crate) fn nd(message: &Message<'_>, port: &Port, tables: &Tables, now: Instant) -> Disposition {
     match message.nd() {
         Ok(Ndp::Solicit(s)) => solicit(&s, port, tables, now),
         Ok(Ndp::Advert(adv)) => advert(&adv, port, tables, now),
-        Ok(Ndp::RouterSolicit | Ndp::RouterAdvert | Ndp::Redirect) | Err(WireError::NotThis) => Wish::Flood,
-        Err(_) if message.frame.resolves() => Wish::Drop(DropReason::NdMalformed),
-        Err(_) => Wish::Drop(DropReason::InnerMalformed),
+        Ok(Ndp::RouterSolicit | Ndp::RouterAdvert | Ndp::Redirect) | Err(WireError::NotThis) => {
+            Disposition::Flood
+        }
+        Err(_) if message.frame.resolves() => Disposition::Drop(DropReason::NdMalformed),
+        Err(_) => Disposition::Drop(DropReason::InnerMalformed),
     }
 }
 
-fn solicit(s: &Solicit, port: &Port, tables: &Tables, now: Instant) -> Wish {
+fn solicit(s: &Solicit, port: &Port, tables: &Tables, now: Instant) -> Disposition {
     let target = s.target.into();
     // An option that we cannot speak for, SEND's for instance: the owner must see it (R29). A probe is answered here
     // whatever is in it: its owner's answer would be to all, and be taken for an announcement (R30).
@@ -218,23 +224,23 @@ fn solicit(s: &Solicit, port: &Port, tables: &Tables, now: Instant) -> Wish {
         && let Some(Neighbor::Known { mac, .. }) = tables.neighbors.get(port.vn, target, now)
         && mac != port.mac
     {
-        return Wish::ToOwner(mac);
+        return Disposition::ToOwner(mac);
     }
     resolve(&Ask { only_owner, ..ask_of(port, target, s.src.into(), tables, now) }, tables, now)
 }
 
-fn advert(adv: &Advert, port: &Port, tables: &Tables, now: Instant) -> Wish {
+fn advert(adv: &Advert, port: &Port, tables: &Tables, now: Instant) -> Disposition {
     if !adv.is_unsolicited_announce() {
-        return Wish::Drop(DropReason::NdMalformed);
+        return Disposition::Drop(DropReason::NdMalformed);
     }
     let target = adv.target.into();
     let other = |n| matches!(n, Neighbor::Known { mac, .. } if mac != port.mac);
     if !adv.overrides && tables.neighbors.get(port.vn, target, now).is_some_and(other) {
         // Without the O flag it must not replace what is known (R25).
-        return Wish::Nothing;
+        return Disposition::Nothing;
     }
     let (router, overrides) = (adv.router, adv.overrides);
-    Wish::Announce(AnnounceKind::NeighborAdvertisement { router, overrides }, Some(target))
+    Disposition::Announce(AnnounceKind::NeighborAdvertisement { router, overrides }, Some(target))
 }
 
 fn ask_of(port: &Port, target: IpAddr, ip: IpAddr, tables: &Tables, now: Instant) -> Ask {
@@ -243,17 +249,17 @@ fn ask_of(port: &Port, target: IpAddr, ip: IpAddr, tables: &Tables, now: Instant
 }
 
 /// Answers a request, lets it wait, or drops it.
-fn resolve(ask: &Ask, tables: &Tables, now: Instant) -> Wish {
+fn resolve(ask: &Ask, tables: &Tables, now: Instant) -> Disposition {
     match answer(ask, tables, now) {
-        Some(Ok(r)) => Wish::Resolve(r),
+        Some(Ok(r)) => Disposition::Resolve(r),
         Some(Err(DropReason::UnknownTarget)) if asks_silent(ask, tables, now) => {
-            Wish::Resolve(Resolution::Flood { ask: *ask })
+            Disposition::Resolve(Resolution::Flood { ask: *ask })
         }
-        Some(Err(reason)) => Wish::Drop(reason),
+        Some(Err(reason)) => Disposition::Drop(reason),
         None => match tables.check_ask(ask, now) {
-            Ok(query) => Wish::Resolve(Resolution::Wait { ask: *ask, query }),
-            Err(AskRefused::Repeated) => Wish::Drop(DropReason::AskRepeated),
-            Err(AskRefused::Full) => Wish::Drop(DropReason::AskLimit),
+            Ok(query) => Disposition::Resolve(Resolution::Wait { ask: *ask, query }),
+            Err(AskRefused::Repeated) => Disposition::Drop(DropReason::AskRepeated),
+            Err(AskRefused::Full) => Disposition::Drop(DropReason::AskLimit),
         },
     }
 }

@@ -11,17 +11,17 @@ use godwit_tables::{Action, Decision, Dispatch, DropReason, Egress, Inbound};
 use godwit_wire::Dscp;
 use godwit_wire::tenant::{self, Look};
 
-use crate::classify::{From, flight_ttl};
+use crate::classify::{Arrival, flight_ttl};
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
 use crate::too_big::Came;
 use crate::{DEFAULT_TTL, DRAIN_BUDGET, Output};
 
-impl From {
+impl Arrival {
     pub(crate) fn origin(self) -> Origin {
         match self {
-            From::Local => Origin::Local,
-            From::Overlay { .. } => Origin::Overlay,
+            Arrival::Local => Origin::Local,
+            Arrival::Overlay { .. } => Origin::Overlay,
         }
     }
 
@@ -33,24 +33,24 @@ impl From {
     /// The outer TTL of another journey, if it may make one (R46d).
     fn flight(self) -> Option<u8> {
         match self {
-            From::Overlay { ttl, .. } => flight_ttl(ttl),
-            From::Local => None,
+            Arrival::Overlay { ttl, .. } => flight_ttl(ttl),
+            Arrival::Local => None,
         }
     }
 
     /// The NVE that sent it here.
     fn sender(self) -> Option<IpAddr> {
         match self {
-            From::Overlay { sender, .. } => Some(sender),
-            From::Local => None,
+            Arrival::Overlay { sender, .. } => Some(sender),
+            Arrival::Local => None,
         }
     }
 
     /// The outer DSCP that it came with.
     fn dscp(self) -> Option<Dscp> {
         match self {
-            From::Overlay { dscp, .. } => dscp,
-            From::Local => None,
+            Arrival::Overlay { dscp, .. } => dscp,
+            Arrival::Local => None,
         }
     }
 }
@@ -59,7 +59,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Does with an inner frame for `key` whatever the tables decide at this moment.
     #[cold]
     #[inline(never)]
-    pub fn resolve(&mut self, packet: P, key: Key, from: From) {
+    pub fn resolve(&mut self, packet: P, key: Key, from: Arrival) {
         if packet.is_plain() {
             self.resolve_whole(packet, key, from);
         } else {
@@ -68,7 +68,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     }
 
     /// The same for a frame that goes on as it is.
-    pub fn resolve_whole(&mut self, packet: P, key: Key, from: From) {
+    pub fn resolve_whole(&mut self, packet: P, key: Key, from: Arrival) {
         let mut decision = self.decide(&packet, key, from);
         if let Action::Hold { at, behind: true, .. } = decision.action {
             // Older frames may go now, and newer ones must not overtake them.
@@ -79,12 +79,12 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         self.act(packet, key, &decision, from);
     }
 
-    fn decide(&self, packet: &P, key: Key, from: From) -> Decision {
+    fn decide(&self, packet: &P, key: Key, from: Arrival) -> Decision {
         self.tables.decide(key, &from.inbound(self.ingress, packet.data()), self.now)
     }
 
-    fn act(&mut self, packet: P, key: Key, decision: &Decision, from: From) {
-        if let (Some(Fib::Ageing(to)), From::Local) = (decision.entry, from) {
+    fn act(&mut self, packet: P, key: Key, decision: &Decision, from: Arrival) {
+        if let (Some(Fib::Ageing(to)), Arrival::Local) = (decision.entry, from) {
             self.tell_in_use(key, to);
         }
         match decision.action {
@@ -117,7 +117,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     }
 
     /// Drops a frame that goes nowhere, and tells whoever can do something about it.
-    fn give_up(&mut self, packet: P, key: Key, reason: DropReason, egress: Option<Egress>, from: From) {
+    fn give_up(&mut self, packet: P, key: Key, reason: DropReason, egress: Option<Egress>, from: Arrival) {
         match (reason, egress) {
             // Not here, and no forward entry (R43, R46a).
             (DropReason::NotLocal, _) => {
@@ -129,8 +129,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 self.tell_loop(key, from, to);
             }
             (DropReason::TooBig, Some(Egress::Tunnel(to))) => match from {
-                From::Local => return self.too_big(packet, to.tunnel),
-                From::Overlay { sender, .. } => {
+                Arrival::Local => return self.too_big(packet, to.tunnel),
+                Arrival::Overlay { sender, .. } => {
                     self.tell_stale(key, from);
                     let came = Came { by: self.ingress, vn: key.vn(), sender: Some(sender) };
                     self.too_big_on_its_way(&packet, to.tunnel, came);
@@ -142,7 +142,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         self.drop(packet, reason);
     }
 
-    fn count_decapsulated(&mut self, from: From) {
+    fn count_decapsulated(&mut self, from: Arrival) {
         self.tables.counters.worker.decapsulated += u64::from(from.origin() == Origin::Overlay);
     }
 
@@ -159,20 +159,20 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         match self.tables.begin_query(key, self.ingress, self.now) {
             Ok(at) => {
                 self.event(Event::MissMac { key, port: self.ingress });
-                self.hold(packet, at, From::Local);
+                self.hold(packet, at, Arrival::Local);
             }
             Err(reason) => self.drop(packet, reason),
         }
     }
 
     /// A frame for a VM that has left: the NVE that sent it does not know yet.
-    fn tell_stale(&mut self, key: Key, from: From) {
+    fn tell_stale(&mut self, key: Key, from: Arrival) {
         self.tell_sender(key, from, |key, sender| Event::StaleSender { key, sender });
     }
 
-    fn tell_sender(&mut self, key: Key, from: From, event: impl Fn(Key, IpAddr) -> Event) {
+    fn tell_sender(&mut self, key: Key, from: Arrival, event: impl Fn(Key, IpAddr) -> Event) {
         if let Some(sender) = from.sender()
-            && from != From::RETURNED
+            && from != Arrival::RETURNED
             && self.tables.may_report_sender(key, sender, self.now)
         {
             self.event(event(key, sender));
@@ -180,10 +180,12 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     }
 
     /// The frame waits; its buffer does not (R45).
-    fn hold(&mut self, packet: P, at: SpecialIdx, from: From) {
+    fn hold(&mut self, packet: P, at: SpecialIdx, from: Arrival) {
         let about = match from {
-            From::Local => About::local(self.now, self.ingress, self.tables.ports.dscp(self.ingress)),
-            From::Overlay { sender, ttl, dscp } => About::overlay(self.now, self.ingress, sender, ttl, dscp),
+            Arrival::Local => About::local(self.now, self.ingress, self.tables.ports.dscp(self.ingress)),
+            Arrival::Overlay { sender, ttl, dscp } => {
+                About::overlay(self.now, self.ingress, sender, ttl, dscp)
+            }
         };
         match self.tables.hold(at, packet.data(), about) {
             Ok(()) => self.out.discard(packet),
@@ -207,8 +209,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
 
     /// Frames for `key` go round, and these are two of the NVEs that send them on (R46).
     #[cold]
-    fn tell_loop(&mut self, key: Key, from: From, to: Target) {
-        if let From::Overlay { sender, .. } = from
+    fn tell_loop(&mut self, key: Key, from: Arrival, to: Target) {
+        if let Arrival::Overlay { sender, .. } = from
             && let Some(to) = self.tables.tunnels.get(to.tunnel).and_then(|t| t.remote)
             && self.tables.may_report_loop(key, sender, self.now)
         {
@@ -283,7 +285,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                     self.tables.counters.worker.encapsulated += 1;
                     return Ok(());
                 }
-                let from = From::Overlay { sender: about.sender, ttl: about.ttl, dscp: about.dscp };
+                let from = Arrival::Overlay { sender: about.sender, ttl: about.ttl, dscp: about.dscp };
                 self.tell_stale(key, from);
                 match from.flight() {
                     Some(ttl) => self.forward(packet, at, target, look, (ttl, about.dscp)),

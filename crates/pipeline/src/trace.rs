@@ -33,7 +33,7 @@ pub enum Found {
 
 /// How a frame ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum Ending {
     /// It leaves through a port, without an outer header.
     Send {
         /// The port.
@@ -146,7 +146,7 @@ pub enum Step {
         mtu: u16,
     },
     /// The end.
-    Verdict(Verdict),
+    Ending(Ending),
 }
 
 /// The steps of one frame.
@@ -163,10 +163,10 @@ impl Trace {
     }
 
     /// How the frame ends.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Ending {
         match self.steps().last() {
-            Some(Step::Verdict(v)) => *v,
-            _ => Verdict::Drop(DropReason::PortUnknown),
+            Some(Step::Ending(v)) => *v,
+            _ => Ending::Drop(DropReason::PortUnknown),
         }
     }
 

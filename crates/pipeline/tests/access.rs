@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
-use godwit_pipeline::packet::Takes;
+use godwit_pipeline::packet::ReceiveOffloads;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;
 use godwit_tables::{DropReason, TablesConfig};
@@ -81,7 +81,7 @@ fn r5_full_checksums_where_they_are_wanted() {
 #[test]
 fn r5_full_checksums_are_left_to_a_device_that_takes_them() {
     let mut lab = Lab::with(&TablesConfig { udp_checksum: true, ..config() });
-    lab.out.takes = Takes { checksum: true, ..Takes::NOTHING };
+    lab.out.takes = ReceiveOffloads { checksum: true, ..ReceiveOffloads::NOTHING };
     let burst = [numbered(M1, R4, 1), numbered(M1, M2, 2), numbered(M1, R6, 3)];
     lab.input(P1, &burst);
     lab.apply(Update::ReplicaAdd { vn: VN, tunnel: T4 });

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::common::*;
 use crate::properties::{cases, observed_packet, op};
 use godwit_pipeline::mem::{MemPacket, MemPool};
-use godwit_pipeline::trace::{Step, Trace, Verdict, trace};
+use godwit_pipeline::trace::{Ending, Step, Trace, trace};
 use godwit_tables::holds::Origin;
 use godwit_tables::update::*;
 use godwit_tables::{Action, Decision, DropReason, Inbound, Tables};
@@ -68,24 +68,24 @@ fn arrival() -> impl Strategy<Value = Arrival> {
 }
 
 /// A decision in the words of a trace.
-fn in_words(tables: &Tables, decision: &Decision) -> Verdict {
+fn in_words(tables: &Tables, decision: &Decision) -> Ending {
     let remote = |target: Target, look: tenant::Look| {
         let way = tables.tunnels.for_frame(target.tunnel, look.is_v4(), look.hash);
         way.and_then(|(_, t)| t.remote).expect("a tunnel that is ready")
     };
     match decision.action {
-        Action::Deliver(port) => Verdict::Send { port },
+        Action::Deliver(port) => Ending::Send { port },
         Action::Encapsulate { target, look } => {
-            Verdict::Encapsulated { remote: remote(target, look), in_flight: false }
+            Ending::Encapsulated { remote: remote(target, look), in_flight: false }
         }
         Action::Forward { target, look, .. } => {
-            Verdict::Encapsulated { remote: remote(target, look), in_flight: true }
+            Ending::Encapsulated { remote: remote(target, look), in_flight: true }
         }
-        Action::Query { room } => room.map_or_else(Verdict::Drop, |()| Verdict::Miss),
+        Action::Query { room } => room.map_or_else(Ending::Drop, |()| Ending::Miss),
         Action::AwaitTunnel { room, .. } | Action::Hold { room, .. } => {
-            room.map_or_else(Verdict::Drop, |()| Verdict::Held)
+            room.map_or_else(Ending::Drop, |()| Ending::Held)
         }
-        Action::Drop { reason, .. } => Verdict::Drop(reason),
+        Action::Drop { reason, .. } => Ending::Drop(reason),
     }
 }
 

@@ -62,7 +62,7 @@ fn r66_routers_and_servers_speak_and_others_do_not() {
         assert_eq!(lab.drops(DropReason::NotRouter), 1, "{f:02x?}");
         assert_eq!(lab.take_events(), [Event::NotRouter { port: P2 }]);
         let told = godwit_pipeline::trace::trace(&lab.tables, P2, &f, lab.now).verdict();
-        assert_eq!(told, godwit_pipeline::trace::Verdict::Drop(DropReason::NotRouter));
+        assert_eq!(told, godwit_pipeline::trace::Ending::Drop(DropReason::NotRouter));
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::common::*;
 use godwit_pipeline::Output;
 use godwit_pipeline::mem::{MemPacket, MemPool};
-use godwit_pipeline::trace::{Verdict, trace};
+use godwit_pipeline::trace::{Ending, trace};
 use godwit_tables::DropReason;
 use godwit_tables::event::{AnnounceKind, Event, Refused};
 use godwit_tables::update::*;
@@ -45,7 +45,7 @@ pub fn spoofed(mac: Mac, ip: impl Into<Option<IpAddr>>, why: Refused) -> Event {
 #[track_caller]
 pub fn goes(lab: &mut Lab, frame: &[u8]) -> Vec<Event> {
     let told = trace(&lab.tables, P1, frame, lab.now).verdict();
-    assert!(matches!(told, Verdict::Encapsulated { .. }), "{told}");
+    assert!(matches!(told, Ending::Encapsulated { .. }), "{told}");
     lab.one(P1, frame);
     assert_eq!((lab.only().0, open(lab.only().1).1), (UPLINK, frame));
     let told = lab.take_events();
@@ -57,7 +57,7 @@ pub fn goes(lab: &mut Lab, frame: &[u8]) -> Vec<Event> {
 #[track_caller]
 pub fn refused(lab: &mut Lab, frame: &[u8], reason: DropReason) -> Vec<Event> {
     lab.wait(ms(1000));
-    assert_eq!(trace(&lab.tables, P1, frame, lab.now).verdict(), Verdict::Drop(reason));
+    assert_eq!(trace(&lab.tables, P1, frame, lab.now).verdict(), Ending::Drop(reason));
     dropped(lab, P1, frame, reason);
     lab.take_events()
 }
@@ -66,7 +66,7 @@ pub fn refused(lab: &mut Lab, frame: &[u8], reason: DropReason) -> Vec<Event> {
 #[track_caller]
 pub fn ends(lab: &mut Lab, frame: &[u8]) -> Vec<Event> {
     let before = lab.tables.counters.worker.consumed;
-    assert_eq!(trace(&lab.tables, P1, frame, lab.now).verdict(), Verdict::Consumed);
+    assert_eq!(trace(&lab.tables, P1, frame, lab.now).verdict(), Ending::Consumed);
     lab.one(P1, frame);
     assert_eq!(lab.tables.counters.worker.consumed, before + 1);
     assert!(lab.out.sent.is_empty());

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use godwit_pipeline::mem::{MemPacket, MemPool};
-use godwit_pipeline::packet::{Asks, Packet, Takes};
+use godwit_pipeline::packet::{Asks, Packet, ReceiveOffloads};
 use godwit_tables::DropReason;
 use godwit_tables::update::*;
 use godwit_testkit::frames;
@@ -10,7 +10,7 @@ use godwit_wire::offload::Layers;
 use godwit_wire::{Frame, Mac, WireError};
 use std::net::IpAddr;
 
-const ALL: Takes = Takes { checksum: true, tcp4: true, tcp6: true };
+const ALL: ReceiveOffloads = ReceiveOffloads { checksum: true, tcp4: true, tcp6: true };
 const CHECKSUM: Asks = Asks { checksum: true, segment: 0 };
 const MSS: u16 = 1400;
 
@@ -121,7 +121,11 @@ fn r11_between_vms_of_one_host_frames_stay_whole() {
 
 #[test]
 fn r11_a_vm_that_cannot_finish_frames_gets_finished_ones() {
-    let some = [Takes::NOTHING, Takes { tcp6: false, ..ALL }, Takes { checksum: false, ..ALL }];
+    let some = [
+        ReceiveOffloads::NOTHING,
+        ReceiveOffloads { tcp6: false, ..ALL },
+        ReceiveOffloads { checksum: false, ..ALL },
+    ];
     for (takes, six) in some.into_iter().zip([false, true, true]) {
         let mut lab = Lab::new();
         lab.out.takes = takes;

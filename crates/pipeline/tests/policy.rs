@@ -178,7 +178,7 @@ fn r23_the_trace_names_the_rule() {
         let steps: Vec<String> = trace.steps().iter().map(|s| s.to_string()).collect();
         (trace.verdict(), steps.join("\n"))
     };
-    let denied = trace::Verdict::Drop(DropReason::PolicyDenied);
+    let denied = trace::Ending::Drop(DropReason::PolicyDenied);
     let (verdict, steps) = says(P1, &udp(M1, R4, (1000, 25)));
     assert_eq!(verdict, denied);
     assert!(steps.contains("policy of port 1: deny, by the rule `deny out udp remote-port 25`"), "{steps}");

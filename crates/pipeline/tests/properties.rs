@@ -4,7 +4,7 @@
 
 use crate::common::*;
 use godwit_pipeline::mem::{MemPacket, MemPool};
-use godwit_pipeline::trace::{Trace, Verdict, trace};
+use godwit_pipeline::trace::{Ending, Trace, trace};
 use godwit_tables::counters::DropReason;
 use godwit_tables::update::*;
 use godwit_testkit::frames::{self, Nd, Vxlan};
@@ -252,12 +252,12 @@ impl Lab {
 }
 
 /// What became of one frame, in the words of a trace.
-fn observed(lab: &mut Lab, port: PortIdx, frame: &[u8]) -> Verdict {
+fn observed(lab: &mut Lab, port: PortIdx, frame: &[u8]) -> Ending {
     observed_packet(lab, port, MemPacket::new(frame))
 }
 
 /// The same of a packet.
-pub fn observed_packet(lab: &mut Lab, port: PortIdx, packet: MemPacket) -> Verdict {
+pub fn observed_packet(lab: &mut Lab, port: PortIdx, packet: MemPacket) -> Ending {
     lab.clear();
     let before = (*lab.tables.counters.worker_copy(), lab.tables.counters.total(), lab.tables.waiting());
     lab.input_packets(port, vec![packet]);
@@ -272,7 +272,7 @@ pub fn observed_packet(lab: &mut Lab, port: PortIdx, packet: MemPacket) -> Verdi
             _ => true,
         };
         if t.drops[i] > before.1.drops[i] && own && w.replicated == before.0.replicated {
-            return Verdict::Drop(reason);
+            return Ending::Drop(reason);
         }
     }
     if w.replicated > before.0.replicated {
@@ -280,31 +280,31 @@ pub fn observed_packet(lab: &mut Lab, port: PortIdx, packet: MemPacket) -> Verdi
             - before.0.copies
             - (t.drops[DropReason::ReplicationLimit as usize]
                 - before.1.drops[DropReason::ReplicationLimit as usize]);
-        return Verdict::Replicated(copies as usize + 1);
+        return Ending::Replicated(copies as usize + 1);
     }
     if w.consumed > before.0.consumed {
-        return Verdict::Consumed;
+        return Ending::Consumed;
     }
     if w.answered_arp + w.answered_nd + w.answered_echo
         > before.0.answered_arp + before.0.answered_nd + before.0.answered_echo
     {
-        return Verdict::Answered;
+        return Ending::Answered;
     }
     if w.misses > before.0.misses {
-        return Verdict::Miss;
+        return Ending::Miss;
     }
     if w.held > before.0.held {
-        return Verdict::Held;
+        return Ending::Held;
     }
     if lab.tables.waiting() > before.2 {
-        return Verdict::Waits;
+        return Ending::Waits;
     }
     let in_flight = w.forwarded_in_flight > before.0.forwarded_in_flight;
     let (to, sent) = (lab.out.sent[0].0, lab.to(lab.out.sent[0].0)[0]);
     if in_flight || w.encapsulated > before.0.encapsulated {
-        return Verdict::Encapsulated { remote: open(sent).0.dst, in_flight };
+        return Ending::Encapsulated { remote: open(sent).0.dst, in_flight };
     }
-    Verdict::Send { port: to }
+    Ending::Send { port: to }
 }
 
 fn text(t: &Trace) -> String {
@@ -409,7 +409,7 @@ tunnel 0: to NVE 198.18.0.2, MTU 1600, by port 0 to the next hop 02:00:00:00:bb:
     assert_eq!(t.to_string(), want);
     lab.vm(M1, VmState::Paused { hold: limits(10, 1000) });
     let frame = vxlan().frame(&numbered(R4, M1, 1));
-    assert_eq!(trace(&lab.tables, UPLINK, &frame, lab.now).verdict(), Verdict::Held);
+    assert_eq!(trace(&lab.tables, UPLINK, &frame, lab.now).verdict(), Ending::Held);
     assert_eq!(lab.tables.counters.total().rx_packets, 0, "a trace leaves no trace");
 }
 

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use godwit_pipeline::mem::MemPacket;
-use godwit_pipeline::trace::{Verdict, trace};
+use godwit_pipeline::trace::{Ending, trace};
 use godwit_tables::DropReason;
 use godwit_tables::event::{Event, Refused};
 use godwit_tables::update::*;
@@ -122,7 +122,7 @@ fn probe(to: Mac, slla: Mac) -> Nd {
 
 #[track_caller]
 fn refused(lab: &mut Lab, frame: &[u8], reason: DropReason) {
-    assert_eq!(trace(&lab.tables, P1, frame, lab.now).verdict(), Verdict::Drop(reason));
+    assert_eq!(trace(&lab.tables, P1, frame, lab.now).verdict(), Ending::Drop(reason));
     dropped(lab, P1, frame, reason);
 }
 

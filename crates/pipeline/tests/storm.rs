@@ -90,7 +90,7 @@ fn counts(lab: &mut Lab, frame: &[u8]) {
     lab.input(P1, &vec![frame.to_vec(); 250]);
     assert_eq!(lab.drops(DropReason::ResolutionLimit), 50);
     let verdict = godwit_pipeline::trace::trace(&lab.tables, P1, frame, lab.now).verdict();
-    assert_eq!(verdict, godwit_pipeline::trace::Verdict::Drop(DropReason::ResolutionLimit));
+    assert_eq!(verdict, godwit_pipeline::trace::Ending::Drop(DropReason::ResolutionLimit));
 }
 
 /// M1 asks R4 whether it is there, and answers that it is there itself.
@@ -140,10 +140,10 @@ fn r67_the_trace_says_that_the_limit_is_reached() {
         lab.one(P1, &frame);
     }
     let verdict = godwit_pipeline::trace::trace(&lab.tables, P1, &frame, lab.now).verdict();
-    assert_eq!(verdict, godwit_pipeline::trace::Verdict::Drop(DropReason::ResolutionLimit));
+    assert_eq!(verdict, godwit_pipeline::trace::Ending::Drop(DropReason::ResolutionLimit));
     lab.wait(ms(10));
     let verdict = godwit_pipeline::trace::trace(&lab.tables, P1, &frame, lab.now).verdict();
-    assert_eq!(verdict, godwit_pipeline::trace::Verdict::Consumed);
+    assert_eq!(verdict, godwit_pipeline::trace::Ending::Consumed);
 }
 
 #[test]

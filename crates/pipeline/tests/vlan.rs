@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::common::*;
-use godwit_pipeline::trace::{Verdict, trace};
+use godwit_pipeline::trace::{Ending, trace};
 use godwit_tables::DropReason;
 use godwit_tables::event::Event;
 use godwit_tables::update::*;
@@ -28,7 +28,7 @@ fn packets(inner: &[u8]) -> Vec<Vec<u8>> {
 
 #[track_caller]
 fn refused(lab: &mut Lab, frame: &[u8], reason: DropReason) {
-    assert_eq!(trace(&lab.tables, UPLINK, frame, lab.now).verdict(), Verdict::Drop(reason));
+    assert_eq!(trace(&lab.tables, UPLINK, frame, lab.now).verdict(), Ending::Drop(reason));
     dropped(lab, UPLINK, frame, reason);
 }
 
@@ -37,7 +37,7 @@ fn r95_a_priority_tag_is_as_good_as_none() {
     let mut lab = Lab::new();
     for (n, packet) in (0..).zip(packets(&to_m1(1))) {
         let packet = tagged(&packet, 0x8100, [0, PRIORITY, 0x7000, 0xf000][n % 4]);
-        assert_eq!(trace(&lab.tables, UPLINK, &packet, lab.now).verdict(), Verdict::Send { port: P1 });
+        assert_eq!(trace(&lab.tables, UPLINK, &packet, lab.now).verdict(), Ending::Send { port: P1 });
         lab.one(UPLINK, &packet);
         assert_eq!(lab.only(), (P1, to_m1(1).as_slice()));
         lab.clear();
@@ -90,7 +90,7 @@ fn r10_r95_an_inner_priority_tag_goes_where_tags_are_stripped() {
     let mut lab = Lab::new();
     let inner = tagged(&to_m1(1), 0x8100, PRIORITY);
     for packet in packets(&inner) {
-        assert_eq!(trace(&lab.tables, UPLINK, &packet, lab.now).verdict(), Verdict::Send { port: P1 });
+        assert_eq!(trace(&lab.tables, UPLINK, &packet, lab.now).verdict(), Ending::Send { port: P1 });
         lab.one(UPLINK, &packet);
         assert_eq!(lab.only(), (P1, to_m1(1).as_slice()));
         lab.clear();
@@ -166,10 +166,7 @@ fn r95_only_its_vlans_frames_are_the_uplinks() {
         for priority in [0, 0x6000, 0xf000] {
             for packet in packets(&to_m1(1)) {
                 let packet = tagged(&packet, 0x8100, priority | VLAN);
-                assert_eq!(
-                    trace(&lab.tables, UPLINK, &packet, lab.now).verdict(),
-                    Verdict::Send { port: P1 }
-                );
+                assert_eq!(trace(&lab.tables, UPLINK, &packet, lab.now).verdict(), Ending::Send { port: P1 });
                 lab.one(UPLINK, &packet);
                 assert_eq!(lab.only(), (P1, to_m1(1).as_slice()));
                 lab.clear();

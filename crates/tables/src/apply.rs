@@ -127,7 +127,23 @@ impl Tables {
                 self.tunnels.remove(tunnel);
                 Ok(())
             }
-            _ => Ok(()),
+            // In `apply`, each by itself.
+            Update::VmSet { .. }
+            | Update::VmSettle { .. }
+            | Update::VmRemove { .. }
+            | Update::NeighborSet { .. }
+            | Update::NeighborAbsent { .. }
+            | Update::NeighborRemove { .. }
+            | Update::ReplicaAdd { .. }
+            | Update::ReplicaRemove { .. }
+            | Update::VnRemove { .. }
+            | Update::SourceRulesSet { .. }
+            | Update::MacSet { .. }
+            | Update::MacRemove { .. }
+            | Update::PrefixSet { .. }
+            | Update::PrefixRemove { .. }
+            | Update::SourceSet { .. }
+            | Update::SourceRemove { .. } => Ok(()),
         };
         self.refused(done, None)
     }

@@ -3,7 +3,7 @@
 //! Reading the counter costs as much as a frame does. So the switch as it ships has none of this: its [`Meter`] is
 //! [`NoMeter`], which has no size, and what it is told compiles to nothing.
 
-use godwit_pipeline::Pass;
+use godwit_pipeline::Stage as PipelineStage;
 
 use crate::io::Io;
 
@@ -42,12 +42,12 @@ impl Stage {
     }
 }
 
-impl From<Pass> for Stage {
-    fn from(pass: Pass) -> Stage {
-        match pass {
-            Pass::Look => Stage::Look,
-            Pass::Apply => Stage::Apply,
-            Pass::Emit => Stage::Emit,
+impl From<PipelineStage> for Stage {
+    fn from(stage: PipelineStage) -> Stage {
+        match stage {
+            PipelineStage::Look => Stage::Look,
+            PipelineStage::Apply => Stage::Apply,
+            PipelineStage::Emit => Stage::Emit,
         }
     }
 }

@@ -14,7 +14,7 @@
 
 use crossbeam::queue::ArrayQueue;
 use godwit_pipeline::packet::{Packet, PacketSource, ReceiveOffloads};
-use godwit_pipeline::{Output, Pass, Pipeline, trace};
+use godwit_pipeline::{Output, Pipeline, Stage as PipelineStage, trace};
 use godwit_tables::Tables;
 use godwit_tables::counters::DropReason;
 use godwit_tables::event::Event;
@@ -101,7 +101,7 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
         self.outboxes.send_all(port, packets);
     }
 
-    fn takes(&self, port: PortIdx) -> ReceiveOffloads {
+    fn receive_offloads(&self, port: PortIdx) -> ReceiveOffloads {
         self.outboxes.offloads(port)
     }
 
@@ -114,8 +114,8 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
     }
 
     #[inline(always)]
-    fn ended(&mut self, pass: Pass) {
-        self.meter.ended::<I>(pass.into());
+    fn ended(&mut self, stage: PipelineStage) {
+        self.meter.ended::<I>(stage.into());
     }
 }
 

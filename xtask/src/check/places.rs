@@ -26,6 +26,7 @@ pub fn check(tree: &Tree) -> Result<Vec<Finding>, Problem> {
     let documents = DOCUMENTS.iter().filter_map(|path| tree.file(path));
     let mut findings: Vec<Finding> = documents.flat_map(|document| lost_paths(tree, document)).collect();
     findings.extend(tree.file(GUIDE).into_iter().flat_map(wrong_counts));
+    findings.extend(tree.file(GUIDE).into_iter().flat_map(wrong_lists));
     Ok(findings)
 }
 
@@ -85,6 +86,35 @@ fn wrong_counts(guide: &File) -> Vec<Finding> {
     findings
 }
 
+/// Lists that have more or fewer items than the words before them announce.
+fn wrong_lists(guide: &File) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut announced: Option<(usize, usize)> = None;
+    let mut items = 0;
+    for (at, line) in guide.text.lines().chain(["### "]).enumerate() {
+        let is_item = line.split_once(". ").is_some_and(|(n, _)| n.parse() == Ok(items + 1));
+        items += usize::from(is_item);
+        let next = number_of_files(line);
+        if next.is_none() && !line.starts_with("### ") {
+            continue;
+        }
+        if let Some((number, count)) = announced.filter(|(_, count)| *count != items) {
+            let what = format!("{count} files are announced, {items} listed");
+            findings.push(Finding::at(&guide.path, number, what, "make the words agree with the list"));
+        }
+        announced = next.map(|count| (at + 1, count));
+        items = 0;
+    }
+    findings
+}
+
+/// The number of files that a line announces at its beginning.
+fn number_of_files(line: &str) -> Option<usize> {
+    let (first, rest) = line.split_once(' ')?;
+    let number = NUMBERS.iter().position(|number| *number == first)?;
+    rest.starts_with("files").then_some(number + 1)
+}
+
 /// The sections, by their titles without an article, and the number that the first of their lists announces.
 fn sections(guide: &File) -> Vec<(String, Option<usize>)> {
     let mut found: Vec<(String, Option<usize>)> = Vec::new();
@@ -93,9 +123,7 @@ fn sections(guide: &File) -> Vec<(String, Option<usize>)> {
             let name = title.trim_start_matches("An ").trim_start_matches("A ");
             found.push((name.to_owned(), None));
         } else if let Some((_, count @ None)) = found.last_mut() {
-            let is_announced = line.split(' ').nth(1).is_some_and(|word| word.starts_with("files"));
-            let number = NUMBERS.iter().position(|number| line.split(' ').next() == Some(number));
-            *count = number.filter(|_| is_announced).map(|at| at + 1);
+            *count = number_of_files(line);
         }
     }
     found
@@ -105,7 +133,8 @@ fn sections(guide: &File) -> Vec<(String, Option<usize>)> {
 mod unit {
     use super::*;
 
-    const TEXT: &str = "### A drop reason\n\nTwo files:\n\n1. `src/a.rs`: one.\n\n### Places touched\n\n\
+    const TEXT: &str = "### A drop reason\n\nTwo files:\n\n1. `src/a.rs`: one.\n2. `src/a.rs`: two.\n\n\
+                        ### Places touched\n\n\
                         | Addition | Files |\n|---|---:|\n| drop reason | 2 |\n";
 
     fn found(text: &str) -> Vec<String> {
@@ -128,5 +157,6 @@ mod unit {
     fn a_count_that_disagrees_is_named() {
         assert_eq!(found(&TEXT.replace("| 2 |", "| 3 |")), ["drop reason: 3 files here, 2 in its section"]);
         assert_eq!(found(&TEXT.replace("| drop", "| lost")).len(), 1);
+        assert_eq!(found(&TEXT.replace("2. ", "and ")), ["2 files are announced, 1 listed"]);
     }
 }

@@ -79,7 +79,7 @@ impl Vm {
         }
     }
 
-    /// All workers have applied what was wished when claim `seq` began.
+    /// All workers have applied the entry that was desired when claim `seq` began.
     pub(crate) fn gate_open(&mut self, seq: u64, cx: &mut Ctx<'_>) {
         if self.claim.as_ref().is_some_and(|c| c.seq == seq && !c.sent) {
             self.send_claim(cx);

@@ -88,7 +88,7 @@ pub(crate) enum Action {
     Withdraw(Version),
     /// Progress of a move, which waits for a session.
     Report { id: MoveId, step: Option<MoveStep>, counts: Option<HandoverCounts> },
-    /// Tell the machine when all workers have applied what it wishes now.
+    /// Tell the machine when all workers have applied the entry that it desires now.
     Gate { seq: u64 },
     /// What the old NVE held for the VM comes from now on (R45).
     Settle,

@@ -1,7 +1,7 @@
 //! One VM's mobility at this NVE: a pure state machine, (event, now) -> actions.
 //!
 //! The machine decides three things, always by its whole state and never by a difference, so that
-//! they may be asked for again at any time: what workers do with the VM's frames ([`Vm::wish`]),
+//! they may be asked for again at any time: what workers do with the VM's frames ([`Vm::desired_entry`]),
 //! how far each of its ports may talk ([`Vm::admission`]), and when time alone changes something
 //! ([`Vm::deadline`]). Everything else is an [`Action`] that happens once: a message, a report, a
 //! note.
@@ -89,7 +89,7 @@ const NOTES: Rate = Rate::per_second(1, 1);
 
 /// What workers shall do with the VM's frames.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum DesiredEntry {
     /// What the directory says.
     Directory,
     /// Deliver to the port.
@@ -178,21 +178,21 @@ impl Vm {
     }
 
     /// What workers shall do with its frames.
-    pub(crate) fn wish(&self, now: Instant, record: Option<&VmRecord>, us: &NveId) -> Wish {
+    pub(crate) fn desired_entry(&self, now: Instant, record: Option<&VmRecord>, us: &NveId) -> DesiredEntry {
         match self.phase {
-            Phase::Running(run) => return Wish::Local(run.port),
-            Phase::Paused(_) => return Wish::Paused,
+            Phase::Running(run) => return DesiredEntry::Local(run.port),
+            Phase::Paused(_) => return DesiredEntry::Paused,
             Phase::Idle | Phase::Left | Phase::Refused(_) => {}
         }
         // While it is only associated for its return, it still runs where it went (R46c).
         if let Some(f) = self.forward.as_ref().filter(|f| f.ends() > now) {
-            return Wish::Departed { to: f.to.clone(), until: f.ends() };
+            return DesiredEntry::Departed { to: f.to.clone(), until: f.ends() };
         }
         match &self.intent {
             Some(intent) if intent.is_target() && self.open_port().is_some() => {
-                Wish::Expected { via: intent.runs_at(record, us) }
+                DesiredEntry::Expected { via: intent.runs_at(record, us) }
             }
-            _ => Wish::Directory,
+            _ => DesiredEntry::Directory,
         }
     }
 

@@ -11,7 +11,7 @@ use godwit_wire::peer::Kind;
 use godwit_wire::{Bucket, Instant, Rate, Span};
 
 use crate::io::{Level, Outputs};
-use crate::mobility::Wish;
+use crate::mobility::DesiredEntry;
 use crate::queries::Asked;
 use crate::unconfirmed::Hearsay;
 
@@ -201,7 +201,7 @@ impl Nve {
     fn sent_to(&self, key: VmKey) -> Option<Sent> {
         let record = self.mirror.record(key);
         if let Some(vm) = self.vms.get(&key)
-            && vm.wish(self.now, record, &self.config.nve) != Wish::Directory
+            && vm.desired_entry(self.now, record, &self.config.nve) != DesiredEntry::Directory
         {
             return None;
         }

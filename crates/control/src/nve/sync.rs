@@ -13,7 +13,7 @@ use crate::barrier::After;
 use crate::config::OuterChoice;
 use crate::desired::{Answer, TunnelWay, TunnelWays};
 use crate::io::{Level, Outputs};
-use crate::mobility::{Vm, Wish};
+use crate::mobility::{DesiredEntry, Vm};
 use crate::underlay::{Hop, Ways};
 
 use super::{Nve, Port, PortKind, Timer, half};
@@ -195,22 +195,24 @@ impl Nve {
 
     fn vm_state(&mut self, key: VmKey, out: &mut Outputs) -> Option<VmState> {
         let record = self.mirror.record(key);
-        let wish =
-            self.vms.get(&key).map_or(Wish::Directory, |vm| vm.wish(self.now, record, &self.config.nve));
-        match wish {
-            Wish::Local(port) => Some(VmState::Local { port }),
-            Wish::Paused => Some(VmState::Paused { hold: self.config.handover_hold }),
-            Wish::Expected { via } => {
+        let entry = self
+            .vms
+            .get(&key)
+            .map_or(DesiredEntry::Directory, |vm| vm.desired_entry(self.now, record, &self.config.nve));
+        match entry {
+            DesiredEntry::Local(port) => Some(VmState::Local { port }),
+            DesiredEntry::Paused => Some(VmState::Paused { hold: self.config.handover_hold }),
+            DesiredEntry::Expected { via } => {
                 let via = via.and_then(|l| self.target_at(key, l.locators, out));
                 Some(VmState::Expected { via, hold: self.config.arrive_hold })
             }
-            Wish::Departed { to, until } if self.config.forward_in_flight => {
+            DesiredEntry::Departed { to, until } if self.config.forward_in_flight => {
                 match self.target_at(key, to.locators, out) {
                     Some(to) => Some(VmState::Departed { to, until }),
                     None => self.unreachable_state(),
                 }
             }
-            Wish::Departed { .. } | Wish::Directory => self.directory_state(key, out),
+            DesiredEntry::Departed { .. } | DesiredEntry::Directory => self.directory_state(key, out),
         }
     }
 

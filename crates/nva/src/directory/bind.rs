@@ -24,7 +24,7 @@ const SWEEP: Span = Span::from_ms(10_000);
 
 /// What an NVE asks for.
 #[derive(Clone, Copy)]
-pub(super) struct Wish {
+pub(super) struct BindRequest {
     pub seq: u64,
     pub key: VmKey,
     pub mac: Mac,
@@ -40,7 +40,7 @@ enum Shared {
     Mac(Mac),
 }
 
-/// What is known of bindings beside the records. Each part is bounded: by what is bound, and by the rate of wishes.
+/// What is known of bindings beside the records. Each part is bounded: by what is bound, and by the rate of requests.
 #[derive(Default)]
 pub(super) struct Binding {
     /// When its owner spoke of something shared last.
@@ -53,7 +53,7 @@ pub(super) struct Binding {
     next_sweep: Instant,
 }
 
-/// One change that a wish leads to.
+/// One change that a request leads to.
 #[derive(Clone, Copy)]
 enum Take {
     Mac { from: Option<VmKey> },
@@ -67,7 +67,7 @@ impl Take {
     }
 }
 
-/// Why a wish is refused: for programs, for people, and who is to be asked whether it uses the address still.
+/// Why a request is refused: for programs, for people, and who is to be asked whether it uses the address still.
 struct Refused {
     reason: BindRefusal,
     text: String,
@@ -122,44 +122,46 @@ fn kind(ip: IpAddr) -> (bool, bool) {
 
 impl Directory {
     /// A VM spoke of something as its own.
-    pub(super) fn bind(&mut self, session: SessionId, nve: &NveId, wish: Wish) {
-        let verdict = self.judge_wish(nve, &wish);
+    pub(super) fn bind(&mut self, session: SessionId, nve: &NveId, request: BindRequest) {
+        let verdict = self.judge_request(nve, &request);
         if matches!(&verdict, Ok(takes) if takes.is_empty()) {
             self.counts.binds_confirmed += 1;
-            self.spoke(&wish);
-            return self.bound(session, &wish);
+            self.spoke(&request);
+            return self.bound(session, &request);
         }
         let at_home =
             !matches!(&verdict, Err(r) if matches!(r.reason, BindRefusal::UnknownVm | BindRefusal::NotHere));
-        if at_home && !self.may_wish(wish.key) {
+        if at_home && !self.may_request(request.key) {
             self.counts.binds_limited += 1;
             return;
         }
         match verdict {
-            Ok(takes) => self.take(session, &wish, &takes),
+            Ok(takes) => self.take(session, &request, &takes),
             Err(r) => {
                 self.counts.binds_refused += 1;
-                let what = wish.ip.map_or(format!("MAC {}", wish.mac), |ip| format!("{ip} at {}", wish.mac));
+                let what = request
+                    .ip
+                    .map_or(format!("MAC {}", request.mac), |ip| format!("{ip} at {}", request.mac));
                 let level = if at_home { Level::Info } else { Level::Debug };
-                self.log(level, format!("{what} is not bound to VM {}: {}", wish.key, r.text));
-                if let (Some(holder), Some(ip)) = (r.ask, wish.ip) {
+                self.log(level, format!("{what} is not bound to VM {}: {}", request.key, r.text));
+                if let (Some(holder), Some(ip)) = (r.ask, request.ip) {
                     self.ask_holder(holder, ip);
                 }
-                let Wish { seq, key, mac, ip, .. } = wish;
+                let BindRequest { seq, key, mac, ip, .. } = request;
                 let (reason, text) = (r.reason, r.text);
                 self.send(session, NvaToNve::BindRefused { seq, key, mac, ip, reason, text });
             }
         }
     }
 
-    fn bound(&mut self, session: SessionId, wish: &Wish) {
-        if let Some(record) = self.records.get(&wish.key).cloned() {
-            self.send(session, NvaToNve::Bound { seq: wish.seq, record });
+    fn bound(&mut self, session: SessionId, request: &BindRequest) {
+        if let Some(record) = self.records.get(&request.key).cloned() {
+            self.send(session, NvaToNve::Bound { seq: request.seq, record });
         }
     }
 
-    /// One of the VM's wishes is looked at; false where there were too many of late.
-    fn may_wish(&mut self, key: VmKey) -> bool {
+    /// One of the VM's requests is looked at; false where there were too many of late.
+    fn may_request(&mut self, key: VmKey) -> bool {
         let (bucket, said) = self.binding.used.entry(key).or_default();
         let may = bucket.take(WISHES, self.now);
         if !may && !std::mem::replace(said, true) {
@@ -169,10 +171,11 @@ impl Directory {
         may
     }
 
-    /// What is to change for the wish; nothing where the VM has it.
-    fn judge_wish(&self, nve: &NveId, wish: &Wish) -> Result<Vec<Take>, Refused> {
-        let Some(r) = self.records.get(&wish.key) else {
-            let text = format!("the directory has no VM {}; define it with `godwitctl vm define`", wish.key);
+    /// What is to change for the request; nothing where the VM has it.
+    fn judge_request(&self, nve: &NveId, request: &BindRequest) -> Result<Vec<Take>, Refused> {
+        let Some(r) = self.records.get(&request.key) else {
+            let text =
+                format!("the directory has no VM {}; define it with `godwitctl vm define`", request.key);
             return refused(BindRefusal::UnknownVm, text);
         };
         let moves = || self.intent(r).is_some_and(|(_, from, to)| from == *nve || to == *nve);
@@ -181,18 +184,18 @@ impl Directory {
             return refused(BindRefusal::NotHere, format!("VM {} is {place}", r.name));
         }
         let mut takes = Vec::new();
-        if !r.macs().any(|mac| mac == wish.mac) {
-            takes.push(self.judge_mac(r, wish)?);
+        if !r.macs().any(|mac| mac == request.mac) {
+            takes.push(self.judge_mac(r, request)?);
         }
-        if let Some(ip) = wish.ip {
-            takes.extend(self.judge_ip(r, wish, ip)?);
+        if let Some(ip) = request.ip {
+            takes.extend(self.judge_ip(r, request, ip)?);
         }
         Ok(takes)
     }
 
     /// The VM speaks from a MAC that it does not have: a virtual one goes to who spoke from it last.
-    fn judge_mac(&self, r: &VmRecord, wish: &Wish) -> Result<Take, Refused> {
-        let (mac, name) = (wish.mac, &r.name);
+    fn judge_mac(&self, r: &VmRecord, request: &BindRequest) -> Result<Take, Refused> {
+        let (mac, name) = (request.mac, &r.name);
         let owner = self.records.get(&self.records.key_of_mac(r.key.vni, mac));
         if !r.allowed.shares_mac(mac) {
             return match owner {
@@ -210,23 +213,23 @@ impl Directory {
             };
         }
         match owner {
-            Some(o) if self.is_present(o) && !self.is_later(r.key.vni, Shared::Mac(mac), wish) => {
+            Some(o) if self.is_present(o) && !self.is_later(r.key.vni, Shared::Mac(mac), request) => {
                 refused(BindRefusal::Taken, format!("VM {} spoke from the virtual MAC {mac} later", o.name))
             }
             o => Ok(Take::Mac { from: o.map(|o| o.key) }),
         }
     }
 
-    /// The wish is younger than what its owner said.
-    fn is_later(&self, vni: Vni, what: Shared, wish: &Wish) -> bool {
-        self.binding.spoken.get(&(vni, what)).is_none_or(|at| self.said_at(wish) > *at)
+    /// The request is younger than what its owner said.
+    fn is_later(&self, vni: Vni, what: Shared, request: &BindRequest) -> bool {
+        self.binding.spoken.get(&(vni, what)).is_none_or(|at| self.said_at(request) > *at)
     }
 
-    fn said_at(&self, wish: &Wish) -> Instant {
-        self.now - Span::from_ms(wish.age_ms.into())
+    fn said_at(&self, request: &BindRequest) -> Instant {
+        self.now - Span::from_ms(request.age_ms.into())
     }
 
-    fn judge_ip(&self, r: &VmRecord, wish: &Wish, ip: IpAddr) -> Result<Option<Take>, Refused> {
+    fn judge_ip(&self, r: &VmRecord, request: &BindRequest, ip: IpAddr) -> Result<Option<Take>, Refused> {
         if !allowed::is_individual(ip) {
             return refused(BindRefusal::NotAllowed, format!("{ip} is no address for a VM"));
         }
@@ -234,16 +237,16 @@ impl Directory {
             return Ok(None);
         }
         let has = r.bound.at(ip);
-        if has.is_some_and(|b| b.mac == wish.mac || !wish.announced) {
+        if has.is_some_and(|b| b.mac == request.mac || !request.announced) {
             return Ok(None);
         }
         let is_virtual = r.allowed.shares_ip(ip);
         let from = match self.holder(r.key, ip) {
-            Some(o) if is_virtual => Some(self.judge_virtual(o, wish, ip)?),
+            Some(o) if is_virtual => Some(self.judge_virtual(o, request, ip)?),
             Some(o) => Some(self.judge_taken_ip(r, o, ip)?),
             None => None,
         };
-        let bound = BoundIp { ip, mac: wish.mac, is_virtual };
+        let bound = BoundIp { ip, mac: request.mac, is_virtual };
         if !is_virtual {
             self.judge_room(r, &bound)?;
         }
@@ -267,17 +270,22 @@ impl Directory {
     }
 
     /// A virtual address that another VM has goes to who announced it last.
-    fn judge_virtual(&self, o: &VmRecord, wish: &Wish, ip: IpAddr) -> Result<Option<VmKey>, Refused> {
+    fn judge_virtual(
+        &self,
+        o: &VmRecord,
+        request: &BindRequest,
+        ip: IpAddr,
+    ) -> Result<Option<VmKey>, Refused> {
         let Some(shared) = o.bound.at(ip).map(|b| b.is_virtual) else {
             let text = format!("{ip} is an address of VM {} in the directory", o.name);
             return refused(BindRefusal::Taken, text);
         };
-        let text = if !wish.announced {
+        let text = if !request.announced {
             format!(
                 "VM {} has the virtual address {ip}; an announcement takes it (gratuitous ARP, NA)",
                 o.name
             )
-        } else if shared && self.is_present(o) && !self.is_later(o.key.vni, Shared::Ip(ip), wish) {
+        } else if shared && self.is_present(o) && !self.is_later(o.key.vni, Shared::Ip(ip), request) {
             format!("VM {} announced the virtual address {ip} later", o.name)
         } else {
             return Ok(Some(o.key));
@@ -331,16 +339,16 @@ impl Directory {
     }
 
     /// It is the VM's from now on.
-    fn take(&mut self, session: SessionId, wish: &Wish, takes: &[Take]) {
-        let key = wish.key;
+    fn take(&mut self, session: SessionId, request: &BindRequest, takes: &[Take]) {
+        let key = request.key;
         let Some(mut record) = self.records.get(&key).cloned() else { return };
         let mut losers: Vec<VmKey> = takes.iter().filter_map(Take::from).collect();
         losers.dedup();
         for take in takes {
             match *take {
                 Take::Mac { from } => {
-                    record.bound.macs.push(wish.mac);
-                    record.bound.ips.extend(self.goes_along(from, wish.mac, &record));
+                    record.bound.macs.push(request.mac);
+                    record.bound.ips.extend(self.goes_along(from, request.mac, &record));
                 }
                 Take::Ip { bound, .. } => {
                     record.bound.ips.retain(|b| b.ip != bound.ip);
@@ -362,8 +370,8 @@ impl Directory {
                 for take in &takes {
                     match take {
                         Take::Mac { .. } => {
-                            bound.macs.retain(|mac| *mac != wish.mac);
-                            bound.ips.retain(|b| b.mac != wish.mac);
+                            bound.macs.retain(|mac| *mac != request.mac);
+                            bound.ips.retain(|b| b.mac != request.mac);
                         }
                         Take::Ip { bound: b, .. } => bound.ips.retain(|o| o.ip != b.ip),
                     }
@@ -371,14 +379,15 @@ impl Directory {
             });
         }
         record.version = self.next_version();
-        let what = wish.ip.map_or_else(|| "speaks".into(), |ip| format!("has {ip}"));
-        let text = format!("VM {} ({key}) {what} at {}, version {}", record.name, wish.mac, record.version);
+        let what = request.ip.map_or_else(|| "speaks".into(), |ip| format!("has {ip}"));
+        let text =
+            format!("VM {} ({key}) {what} at {}, version {}", record.name, request.mac, record.version);
         self.log(Level::Info, text);
         self.put_vm(record);
         self.counts.binds_granted += 1;
-        self.spoke(wish);
+        self.spoke(request);
         self.publish_in_place(key, Some(session));
-        self.bound(session, wish);
+        self.bound(session, request);
     }
 
     /// The virtual addresses that answer by a virtual MAC go with it to whom they are allowed as well.
@@ -390,15 +399,15 @@ impl Directory {
     }
 
     /// The owner spoke of what it shares: who wants it must have spoken later.
-    fn spoke(&mut self, wish: &Wish) {
-        let at = self.said_at(wish);
-        let Some(r) = self.records.get(&wish.key) else { return };
-        let shares_mac = r.bound.macs.contains(&wish.mac);
-        let has = |ip: &IpAddr| r.bound.at(*ip).is_some_and(|b| b.is_virtual && b.mac == wish.mac);
-        let ip = wish.ip.filter(|ip| wish.announced && has(ip));
-        let what = shares_mac.then_some(Shared::Mac(wish.mac)).into_iter().chain(ip.map(Shared::Ip));
+    fn spoke(&mut self, request: &BindRequest) {
+        let at = self.said_at(request);
+        let Some(r) = self.records.get(&request.key) else { return };
+        let shares_mac = r.bound.macs.contains(&request.mac);
+        let has = |ip: &IpAddr| r.bound.at(*ip).is_some_and(|b| b.is_virtual && b.mac == request.mac);
+        let ip = request.ip.filter(|ip| request.announced && has(ip));
+        let what = shares_mac.then_some(Shared::Mac(request.mac)).into_iter().chain(ip.map(Shared::Ip));
         for what in what {
-            let spoken = self.binding.spoken.entry((wish.key.vni, what)).or_insert(at);
+            let spoken = self.binding.spoken.entry((request.key.vni, what)).or_insert(at);
             *spoken = at.max(*spoken);
         }
     }

@@ -22,7 +22,7 @@ pub(super) struct Flags {
 
 /// What an NVE claims.
 #[derive(Clone)]
-pub(super) struct Asked {
+pub(super) struct ClaimRequest {
     pub seq: u64,
     pub key: VmKey,
     pub ips: Vec<IpAddr>,
@@ -45,7 +45,7 @@ fn learn(record: &mut VmRecord, flags: &Flags) -> bool {
 }
 
 /// What a claim comes to.
-enum Verdict {
+enum Judgment {
     /// It is there already: the same version again, so that a repeated claim changes nothing.
     Confirm,
     /// It becomes the owner, by this move if it was a planned one.
@@ -56,18 +56,18 @@ enum Verdict {
 }
 
 impl Directory {
-    pub(super) fn claim(&mut self, session: SessionId, nve: NveId, mut asked: Asked) {
+    pub(super) fn claim(&mut self, session: SessionId, nve: NveId, mut asked: ClaimRequest) {
         asked.ips.sort_unstable();
         asked.ips.dedup();
-        let Asked { seq, key, .. } = asked;
+        let ClaimRequest { seq, key, .. } = asked;
         let verdict = self.judge(&nve, key, &asked.ips, asked.base);
-        if !matches!(verdict, Verdict::Verify) {
+        if !matches!(verdict, Judgment::Verify) {
             self.end_contest(&nve, key);
         }
         match verdict {
-            Verdict::Deny(reason, text) => self.deny(session, &nve, &asked, reason, text),
-            Verdict::Verify => self.contest(session, nve, asked),
-            Verdict::Confirm => {
+            Judgment::Deny(reason, text) => self.deny(session, &nve, &asked, reason, text),
+            Judgment::Verify => self.contest(session, nve, asked),
+            Judgment::Confirm => {
                 self.counts.claims_confirmed += 1;
                 self.source_came_back(&nve, key);
                 self.flags_heard(session, key, &asked.flags);
@@ -75,7 +75,7 @@ impl Directory {
                     self.send(session, NvaToNve::Grant { seq, record });
                 }
             }
-            Verdict::Grant(by) => self.grant(session, nve, &asked, by, ""),
+            Judgment::Grant(by) => self.grant(session, nve, &asked, by, ""),
         }
     }
 
@@ -104,10 +104,10 @@ impl Directory {
     }
 
     /// The rules, in the order in which they bind.
-    fn judge(&self, nve: &NveId, key: VmKey, ips: &[IpAddr], base: Version) -> Verdict {
+    fn judge(&self, nve: &NveId, key: VmKey, ips: &[IpAddr], base: Version) -> Judgment {
         let Some(r) = self.records.get(&key) else {
             let text = format!("the directory has no VM {key}; define it with `godwitctl vm define`");
-            return Verdict::Deny(DenyReason::UnknownVm, text);
+            return Judgment::Deny(DenyReason::UnknownVm, text);
         };
         if !r.ips().eq(ips.iter().copied()) && base < r.version {
             // A definition crossed it: with the record in hand it is made again (R55).
@@ -117,7 +117,7 @@ impl Directory {
                 list(r.ips()),
                 r.version
             );
-            return Verdict::Deny(DenyReason::StaleVersion, text);
+            return Judgment::Deny(DenyReason::StaleVersion, text);
         }
         if !r.ips().eq(ips.iter().copied()) {
             let text = format!(
@@ -126,13 +126,13 @@ impl Directory {
                 list(r.ips()),
                 list(ips.iter().copied())
             );
-            return Verdict::Deny(DenyReason::AddressMismatch, text);
+            return Judgment::Deny(DenyReason::AddressMismatch, text);
         }
         let intent = self.intent(r);
         match r.active() {
-            Some(l) if l.nve == *nve => Verdict::Confirm,
+            Some(l) if l.nve == *nve => Judgment::Confirm,
             Some(l) if r.pinned => {
-                Verdict::Deny(DenyReason::Pinned, format!("VM {} is pinned to NVE {}", r.name, l.nve))
+                Judgment::Deny(DenyReason::Pinned, format!("VM {} is pinned to NVE {}", r.name, l.nve))
             }
             Some(l) => {
                 let late = self.late_move(key, nve).is_some();
@@ -159,7 +159,7 @@ impl Directory {
         &mut self,
         session: SessionId,
         nve: NveId,
-        asked: &Asked,
+        asked: &ClaimRequest,
         by: Option<MoveId>,
         why: &str,
     ) {
@@ -259,12 +259,12 @@ fn judge_taken(
     base: Version,
     policy: Unplanned,
     late: bool,
-) -> Verdict {
+) -> Judgment {
     let ordered = intent.is_some();
     if let Some((id, _, to)) = intent
         && to == *nve
     {
-        return Verdict::Grant(Some(id));
+        return Judgment::Grant(Some(id));
     }
     if r.frozen {
         let text = format!(
@@ -272,38 +272,38 @@ fn judge_taken(
              `godwitctl vm clear {}`",
             r.name, owner.nve, r.name
         );
-        return Verdict::Deny(DenyReason::Frozen, text);
+        return Judgment::Deny(DenyReason::Frozen, text);
     }
     if base != Version::ZERO && base < r.version {
         let text = format!(
             "the claim rests on version {base}, VM {} is at NVE {} since version {}",
             r.name, owner.nve, r.version
         );
-        return Verdict::Deny(DenyReason::StaleVersion, text);
+        return Judgment::Deny(DenyReason::StaleVersion, text);
     }
     match policy {
-        Unplanned::Verify if !ordered => return Verdict::Verify,
+        Unplanned::Verify if !ordered => return Judgment::Verify,
         // Ordered, and only its time was over: the old NVE says whether it is too late.
-        Unplanned::Deny if !ordered && late => return Verdict::Verify,
-        Unplanned::Accept if !ordered => return Verdict::Grant(None),
+        Unplanned::Deny if !ordered && late => return Judgment::Verify,
+        Unplanned::Accept if !ordered => return Judgment::Grant(None),
         _ => {}
     }
     let text = format!(
         "VM {} is at NVE {}; order a move (`godwitctl vm move {} --to {nve}`) or stop it there first",
         r.name, owner.nve, r.name
     );
-    Verdict::Deny(DenyReason::OwnedElsewhere, text)
+    Judgment::Deny(DenyReason::OwnedElsewhere, text)
 }
 
 /// Nobody has it: the first one gets it, unless a planned move says who.
-fn judge_free(r: &VmRecord, intent: Option<(MoveId, NveId, NveId)>, nve: &NveId) -> Verdict {
+fn judge_free(r: &VmRecord, intent: Option<(MoveId, NveId, NveId)>, nve: &NveId) -> Judgment {
     match intent {
-        Some((id, _, to)) if to == *nve => Verdict::Grant(Some(id)),
+        Some((id, _, to)) if to == *nve => Judgment::Grant(Some(id)),
         Some((id, from, to)) if from != *nve => {
             let text = format!("VM {} is on its way from NVE {from} to {to} (move {id})", r.name);
-            Verdict::Deny(DenyReason::OwnedElsewhere, text)
+            Judgment::Deny(DenyReason::OwnedElsewhere, text)
         }
-        _ => Verdict::Grant(None),
+        _ => Judgment::Grant(None),
     }
 }
 

@@ -8,7 +8,7 @@ use godwit_model::message::NvaToNve;
 use godwit_model::{DenyReason, Locators, MoveStepKind, NveId, Version, VmKey};
 use godwit_wire::{Instant, Rate, Span};
 
-use super::claim::Asked;
+use super::claim::ClaimRequest;
 use super::{Directory, Level, SessionId, Write};
 
 /// Steps of a claim before its verdict that are kept: an owner that comes and goes is asked each time.
@@ -21,7 +21,7 @@ pub(super) struct Contest {
     /// Who claims, by which connection, and what it said last.
     nve: NveId,
     session: SessionId,
-    asked: Asked,
+    asked: ClaimRequest,
     /// Where the directory has the VM.
     owner: NveId,
     /// Version of that location: when it changes, the claim is looked at anew.
@@ -45,7 +45,7 @@ enum Turn {
 
 impl Directory {
     /// A claim for a VM of another NVE begins to wait, or goes on waiting.
-    pub(super) fn contest(&mut self, session: SessionId, nve: NveId, asked: Asked) {
+    pub(super) fn contest(&mut self, session: SessionId, nve: NveId, asked: ClaimRequest) {
         let key = asked.key;
         let Some(r) = self.records.get(&key) else { return };
         let Some(owner) = r.active_nve().cloned() else { return };
@@ -54,7 +54,7 @@ impl Directory {
         match self.claims.contests.get_mut(&key).filter(|c| c.version == version) {
             Some(c) if c.nve == nve => {
                 let story = std::mem::take(&mut c.asked.story);
-                (c.session, c.asked) = (session, Asked { story, ..asked });
+                (c.session, c.asked) = (session, ClaimRequest { story, ..asked });
             }
             Some(_) => self.contest_between(session, nve, asked),
             None if waiting >= self.config.max_contests => {
@@ -68,7 +68,7 @@ impl Directory {
                 }
             }
             None => {
-                let asked = Asked { story: vec![self.claimed_step(&nve, asked.cause)], ..asked };
+                let asked = ClaimRequest { story: vec![self.claimed_step(&nve, asked.cause)], ..asked };
                 let text =
                     format!("NVE {nve} claims {key}, which is at {owner}, without a move: asking {owner}");
                 self.log(Level::Warn, text);
@@ -81,7 +81,7 @@ impl Directory {
     }
 
     /// Two claims for one VM: the newer base wins, then the lower address (R21).
-    fn contest_between(&mut self, session: SessionId, nve: NveId, asked: Asked) {
+    fn contest_between(&mut self, session: SessionId, nve: NveId, asked: ClaimRequest) {
         let key = asked.key;
         let address = |nve: &NveId| self.nves.get(nve).map_or(Locators::default(), |n| n.record.locators);
         let Some(c) = self.claims.contests.get(&key) else { return };
@@ -94,7 +94,7 @@ impl Directory {
             // What the owner was asked stands for the newcomer, too.
             let asking = c.asked.story.iter().filter(|s| s.what != MoveStepKind::Claimed).cloned();
             let story = std::iter::once(claimed).chain(asking).collect();
-            (c.session, c.nve, c.asked) = (session, nve.clone(), Asked { story, ..asked });
+            (c.session, c.nve, c.asked) = (session, nve.clone(), ClaimRequest { story, ..asked });
             (nve, lost)
         } else {
             (c.nve.clone(), (session, nve, asked))
@@ -253,11 +253,11 @@ impl Directory {
         &mut self,
         session: SessionId,
         nve: &NveId,
-        asked: &Asked,
+        asked: &ClaimRequest,
         reason: DenyReason,
         text: String,
     ) {
-        let Asked { seq, key, cause, .. } = *asked;
+        let ClaimRequest { seq, key, cause, .. } = *asked;
         self.counts.claims_refused += 1;
         self.log(Level::Warn, format!("denied NVE {nve} the VM {key} ({cause:?}): {text}"));
         self.claim_refused(key, nve, &text);

@@ -7,8 +7,8 @@ use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{NveId, VmKey};
 use godwit_wire::{Instant, Span, Vni};
 
-use super::bind::Wish;
-use super::claim::{Asked, Flags};
+use super::bind::BindRequest;
+use super::claim::{ClaimRequest, Flags};
 use super::clones::Hello;
 use super::interest::{Interests, Subscription};
 use super::{Directory, Level, Nve, NveRecord, Output, SessionId};
@@ -157,10 +157,14 @@ impl Directory {
             NveToNva::Query { seq, vni, by } => self.query(session, seq, vni, by),
             NveToNva::Claim { seq, key, ips, cause, base, port: _, router, overrides } => {
                 let flags = Flags { router, overrides };
-                self.claim(session, nve, Asked { seq, key, ips, cause, base, flags, story: Vec::new() });
+                self.claim(
+                    session,
+                    nve,
+                    ClaimRequest { seq, key, ips, cause, base, flags, story: Vec::new() },
+                );
             }
             NveToNva::Bind { seq, key, mac, ip, announced, age_ms } => {
-                self.bind(session, &nve, Wish { seq, key, mac, ip, announced, age_ms });
+                self.bind(session, &nve, BindRequest { seq, key, mac, ip, announced, age_ms });
             }
             NveToNva::Unbind { key, ip } => self.unbind(&nve, key, ip),
             NveToNva::Withdraw { key, version } => self.withdraw(&nve, key, version),

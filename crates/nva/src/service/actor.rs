@@ -89,10 +89,15 @@ impl Actor {
     }
 
     /// Runs until it is stopped, or until the store refuses.
+    ///
+    /// The directory's time passes between commits only: its deadlines begin when a message is made, and none is to
+    /// end because the disk has not let the message out yet.
     pub async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Result<(), StoreError> {
         let mut next_tick = tokio::time::Instant::now() + TICK;
+        let mut next_turns = next_tick;
         loop {
             let has_room = self.filling.has_room();
+            let wake = if self.committing.is_some() { next_turns } else { next_tick.min(next_turns) };
             tokio::select! {
                 biased;
                 _ = stopped.wait_for(|s| *s) => break,
@@ -105,11 +110,17 @@ impl Actor {
                     let Some(job) = job else { break };
                     self.batch(job);
                 }
-                () = tokio::time::sleep_until(next_tick), if has_room => {}
+                () = tokio::time::sleep_until(wake), if has_room => {}
             }
-            if self.filling.has_room() && tokio::time::Instant::now() >= next_tick {
-                self.tick();
-                next_tick = tokio::time::Instant::now() + TICK;
+            let now = tokio::time::Instant::now();
+            if now >= next_turns {
+                self.give_back();
+                next_turns = now + TICK;
+            }
+            // Also where the batch is full: what waited for this commit must not keep time from passing.
+            if self.committing.is_none() && now >= next_tick {
+                self.step(Peer::Clock, Input::Tick);
+                next_tick = now + TICK;
             }
             self.commit();
         }
@@ -121,8 +132,8 @@ impl Actor {
         Ok(())
     }
 
-    fn tick(&mut self) {
-        self.step(Peer::Clock, Input::Tick);
+    /// What goes on during a commit: turns are given back, and who has stopped waiting for an NVE is forgotten.
+    fn give_back(&mut self) {
         self.asked.retain(|_, a| !a.reply.is_closed());
         self.filling.give_back_turns();
     }
@@ -185,7 +196,8 @@ impl Actor {
             }
             Job::Ask(nve, request, reply) => self.ask(&nve, request, reply),
             Job::Counters(reply) => {
-                let _ = reply.send(self.directory.counters().chain(self.meter.entries()).collect());
+                let counters = self.directory.counters().chain(self.meter.entries()).collect();
+                self.filling.answer(reply, counters);
             }
         }
     }
@@ -290,6 +302,9 @@ impl Actor {
         }
         for effect in sealed.effects {
             match effect {
+                // Whoever gave the order has stopped waiting for it.
+                Effect::Say(_, SessionDown::AdminOrder { id, .. })
+                    if self.asked.get(&id).is_none_or(|a| a.reply.is_closed()) => {}
                 Effect::Say(session, message) => self.deliver(session, message),
                 Effect::Close(session, reason) => self.close(session, reason),
                 Effect::Log(level, text) => log(level, &text),
@@ -321,9 +336,12 @@ impl Actor {
 
     fn move_changed(&mut self, record: MoveRecord) {
         let Some(tx) = self.watchers.get(&record.id) else { return };
-        let (id, is_final) = (record.id.clone(), record.phase.is_final());
+        let id = record.id.clone();
+        // A move that time has ended may have been taken up again in the batch that is filling.
+        let is_final = self.directory.move_record(&id).is_ok_and(|now| now.phase.is_final());
+        let is_over = is_final && record.phase.is_final();
         tx.send_replace(record.into());
-        if is_final || tx.is_closed() {
+        if is_over || tx.is_closed() {
             self.watchers.remove(&id);
         }
     }

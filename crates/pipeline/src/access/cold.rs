@@ -10,14 +10,15 @@ use godwit_wire::{Frame, Mac};
 
 use super::inspect::inspect;
 use crate::Output;
-use crate::classify::From;
+use crate::classify::Arrival;
 use crate::context::Context;
+use crate::disposition::Disposition;
 use crate::offload;
 use crate::packet::{Packet, PacketSource};
 use crate::port::{Found, Port};
-use crate::wish::Wish;
 
-/// What is to be known of a frame, beside its wish, once its bytes are no longer looked at: the frame itself moves on.
+/// What is to be known of a frame, beside its disposition, once its bytes are no longer looked at: the frame itself
+/// moves on.
 struct Seen {
     src: Mac,
     /// It resolves addresses.
@@ -29,9 +30,9 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(frame: &Frame<'_>, wish: &Wish, port: &Port) -> Seen {
-        let word = if let Wish::Flood = wish { guard::word(frame) } else { None };
-        let carried = port.filtered && matches!(wish, Wish::Unicast(_) | Wish::Flood);
+    fn of(frame: &Frame<'_>, disposition: &Disposition, port: &Port) -> Seen {
+        let word = if let Disposition::Flood = disposition { guard::word(frame) } else { None };
+        let carried = port.filtered && matches!(disposition, Disposition::Unicast(_) | Disposition::Flood);
         let traffic = if carried { Traffic::of(frame, Direction::Out) } else { None };
         Seen { src: frame.src(), resolves: frame.resolves(), word, traffic }
     }
@@ -55,24 +56,24 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
         }
     }
     let Ok(frame) = frame else { return cx.drop(packet, DropReason::Truncated) };
-    let (mut wish, mut found) = inspect(&frame, port, cx.tables, cx.now);
-    let mut seen = Seen::of(&frame, &wish, port);
-    if let Wish::Untag = wish {
+    let (mut disposition, mut found) = inspect(&frame, port, cx.tables, cx.now);
+    let mut seen = Seen::of(&frame, &disposition, port);
+    if let Disposition::Untag = disposition {
         packet.data_mut().copy_within(..12, TAG_LEN);
         packet.trim_front(TAG_LEN);
         // Another frame now, which is read anew.
         let Ok(frame) = offload::read(&packet) else { return cx.drop(packet, DropReason::Truncated) };
-        (wish, found) = inspect(&frame, port, cx.tables, cx.now);
-        seen = Seen::of(&frame, &wish, port);
+        (disposition, found) = inspect(&frame, port, cx.tables, cx.now);
+        seen = Seen::of(&frame, &disposition, port);
     }
     // What waits for its port to open is looked at again then.
-    if found != Found::default() && !matches!(wish, Wish::FirstFrame | Wish::Probe) {
+    if found != Found::default() && !matches!(disposition, Disposition::FirstFrame | Disposition::Probe) {
         cx.tell_sources(port.port, seen.src, &found, port.admission == Admission::Activated);
     }
-    if seen.resolves && wish != Wish::Drop(DropReason::ResolutionLimit) {
+    if seen.resolves && disposition != Disposition::Drop(DropReason::ResolutionLimit) {
         cx.tables.ports.resolved(port.port, cx.now);
     }
-    act(cx, packet, port, &wish, &seen);
+    act(cx, packet, port, &disposition, &seen);
 }
 
 /// Does what a frame asks for.
@@ -80,48 +81,52 @@ fn act<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx: &mut Context<'_, P, O, S>,
     mut packet: P,
     port: &Port,
-    wish: &Wish,
+    disposition: &Disposition,
     seen: &Seen,
 ) {
     let (plain, whole) = (packet.is_plain(), packet.data().len() == packet.len());
-    match *wish {
+    match *disposition {
         // Requests and announcements are short.
-        Wish::Announce(..) | Wish::Resolve(_) if !whole => cx.drop(packet, DropReason::NotContiguous),
+        Disposition::Announce(..) | Disposition::Resolve(_) if !whole => {
+            cx.drop(packet, DropReason::NotContiguous)
+        }
         // What lies in pieces has not been seen in full: once it lies in one, it may turn out to say what it must not
         // (R66). What is to be cut is TCP, which says nothing of the kind.
-        Wish::Unicast(_) | Wish::Flood if !whole && packet.asks().segment == 0 => {
+        Disposition::Unicast(_) | Disposition::Flood if !whole && packet.asks().segment == 0 => {
             cx.parts(packet, |cx, part| apply_cold(cx, part, port));
         }
-        Wish::Unicast(to) => cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| {
-            cx.resolve(packet, Key::new(port.vn, to), From::Local);
+        Disposition::Unicast(to) => cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| {
+            cx.resolve(packet, Key::new(port.vn, to), Arrival::Local);
         }),
-        Wish::ToOwner(to) => {
+        Disposition::ToOwner(to) => {
             packet.data_mut()[..6].copy_from_slice(&to.0);
-            cx.resolve(packet, Key::new(port.vn, to), From::Local);
+            cx.resolve(packet, Key::new(port.vn, to), Arrival::Local);
         }
-        Wish::Flood => cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| match plain {
-            true => cx.flood_read(packet, port.vn, Some(port.vni), seen.word),
-            false => cx.flood(packet, port.vn, Some(port.vni)),
-        }),
-        Wish::Announce(kind, ip) => {
+        Disposition::Flood => {
+            cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| match plain {
+                true => cx.flood_read(packet, port.vn, Some(port.vni), seen.word),
+                false => cx.flood(packet, port.vn, Some(port.vni)),
+            })
+        }
+        Disposition::Announce(kind, ip) => {
             if cx.tables.ports.may_announce(port.port, cx.now) {
                 cx.event(Event::Announce { port: port.port, kind, mac: seen.src, ip });
             }
             cx.consume(packet);
         }
-        Wish::Resolve(r) => cx.answer(packet, r),
-        Wish::FirstFrame => {
+        Disposition::Resolve(r) => cx.answer(packet, r),
+        Disposition::FirstFrame => {
             if cx.tables.ports.may_report_first_frame(port.port, cx.now) {
                 let kind = AnnounceKind::FirstFrame;
                 cx.event(Event::Announce { port: port.port, kind, mac: seen.src, ip: None });
             }
             cx.await_opening(packet);
         }
-        Wish::Probe => cx.await_opening(packet),
-        Wish::Nothing => cx.consume(packet),
-        Wish::Untag => cx.drop(packet, DropReason::VlanTag),
-        Wish::Drop(reason @ DropReason::NotRouter) => cx.not_router(packet, reason),
-        Wish::Drop(reason) => cx.drop(packet, reason),
+        Disposition::Probe => cx.await_opening(packet),
+        Disposition::Nothing => cx.consume(packet),
+        Disposition::Untag => cx.drop(packet, DropReason::VlanTag),
+        Disposition::Drop(reason @ DropReason::NotRouter) => cx.not_router(packet, reason),
+        Disposition::Drop(reason) => cx.drop(packet, reason),
     }
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 use godwit_tables::policies::Judged;
 use godwit_tables::update::PortRole;
 
-use super::{Found, Step, Trace, Verdict};
+use super::{Ending, Found, Step, Trace};
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,26 +64,26 @@ impl fmt::Display for Step {
                     None => write!(f, "its next hop does not answer yet"),
                 }
             }
-            Step::Verdict(verdict) => verdict.fmt(f),
+            Step::Ending(verdict) => verdict.fmt(f),
         }
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Verdict::Send { port } => write!(f, "=> leaves through port {}", port.0),
-            Verdict::Encapsulated { remote, in_flight: false } => write!(f, "=> goes to NVE {remote}"),
-            Verdict::Encapsulated { remote, in_flight: true } => {
+            Ending::Send { port } => write!(f, "=> leaves through port {}", port.0),
+            Ending::Encapsulated { remote, in_flight: false } => write!(f, "=> goes to NVE {remote}"),
+            Ending::Encapsulated { remote, in_flight: true } => {
                 write!(f, "=> forwarded in flight to NVE {remote}")
             }
-            Verdict::Miss => write!(f, "=> waits, and the directory is asked"),
-            Verdict::Held => write!(f, "=> waits"),
-            Verdict::Answered => write!(f, "=> answered"),
-            Verdict::Waits => write!(f, "=> the request waits for the directory"),
-            Verdict::Replicated(n) => write!(f, "=> copied to {n}"),
-            Verdict::Consumed => write!(f, "=> ends here, as it should"),
-            Verdict::Drop(reason) => write!(f, "=> dropped, {}: {}", reason.name(), reason.help()),
+            Ending::Miss => write!(f, "=> waits, and the directory is asked"),
+            Ending::Held => write!(f, "=> waits"),
+            Ending::Answered => write!(f, "=> answered"),
+            Ending::Waits => write!(f, "=> the request waits for the directory"),
+            Ending::Replicated(n) => write!(f, "=> copied to {n}"),
+            Ending::Consumed => write!(f, "=> ends here, as it should"),
+            Ending::Drop(reason) => write!(f, "=> dropped, {}: {}", reason.name(), reason.help()),
         }
     }
 }

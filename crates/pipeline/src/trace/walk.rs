@@ -11,15 +11,15 @@ use godwit_wire::ethernet::{Membership, TAG_LEN, membership};
 use godwit_wire::policy::{self, Direction, Traffic};
 use godwit_wire::{EtherType, Frame, Instant, Mac, guard, tenant};
 
-use super::{Found, MAX_STEPS, Step, Trace, Verdict};
+use super::{Ending, Found, MAX_STEPS, Step, Trace};
 use crate::access;
 use crate::bum::{check_word, destinations};
-use crate::classify::{Addresses, From};
+use crate::classify::{Addresses, Arrival};
+use crate::disposition::{Disposition, Resolution};
 use crate::mem::MAX_FRAME;
 use crate::overlay::{self, Kind};
 use crate::port::Port;
 use crate::underlay::{self, Fate, Uplink};
-use crate::wish::{Resolution, Wish};
 
 /// Follows a frame that comes in on `ingress`.
 pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> Trace {
@@ -38,27 +38,27 @@ pub fn trace(tables: &Tables, ingress: PortIdx, frame: &[u8], now: Instant) -> T
             untagged(frame, &mut bare)
         }
         Err(reason) => {
-            trace.push(Step::Verdict(Verdict::Drop(reason)));
+            trace.push(Step::Ending(Ending::Drop(reason)));
             return trace;
         }
     };
     let mut t = Tracer { tables, ingress, frame, now, tenant: None, room: Some(&mut room), trace };
     let verdict = match role {
-        None => Verdict::Drop(DropReason::PortUnknown),
+        None => Ending::Drop(DropReason::PortUnknown),
         Some(PortRole::Access { vn, mac, admission }) => {
             match (admission, Port::of(tables, ingress, vn, mac, admission)) {
-                (godwit_tables::update::Admission::Closed, _) => Verdict::Drop(DropReason::PortClosed),
-                (_, None) => Verdict::Drop(DropReason::UnknownVn),
+                (godwit_tables::update::Admission::Closed, _) => Ending::Drop(DropReason::PortClosed),
+                (_, None) => Ending::Drop(DropReason::UnknownVn),
                 (_, Some(port)) => t.follow_vm(&port),
             }
         }
         Some(PortRole::Uplink { .. }) => t.follow_uplink(&Uplink::of(ingress, &role)),
         Some(PortRole::Exception { uplink }) => match tables.ports.role(uplink) {
-            Some(PortRole::Uplink { .. }) => Verdict::Send { port: uplink },
-            _ => Verdict::Drop(DropReason::PortGone),
+            Some(PortRole::Uplink { .. }) => Ending::Send { port: uplink },
+            _ => Ending::Drop(DropReason::PortGone),
         },
     };
-    t.trace.push(Step::Verdict(verdict));
+    t.trace.push(Step::Ending(verdict));
     t.trace
 }
 
@@ -87,52 +87,54 @@ impl<'a> Tracer<'a> {
         self.trace.push(Step::Parsed { dst, src, ethertype });
     }
 
-    fn follow_vm(&mut self, port: &Port) -> Verdict {
+    fn follow_vm(&mut self, port: &Port) -> Ending {
         let frame = Frame::read(self.frame);
         if let Ok(f) = &frame {
             self.parsed(f.dst(), f.src(), f.outer_type());
         }
         self.trace.push(Step::VnFound { vn: port.vn, vni: port.vni });
-        let Ok(mut frame) = frame else { return Verdict::Drop(DropReason::Truncated) };
-        let (mut wish, _) = access::inspect(&frame, port, self.tables, self.now);
-        if wish == Wish::Untag {
+        let Ok(mut frame) = frame else { return Ending::Drop(DropReason::Truncated) };
+        let (mut disposition, _) = access::inspect(&frame, port, self.tables, self.now);
+        if disposition == Disposition::Untag {
             self.trace.push(Step::Untagged);
             let bare = self.room.take().map(|room| Frame::read(untagged(self.frame, room)));
-            let Some(Ok(bare)) = bare else { return Verdict::Drop(DropReason::Truncated) };
+            let Some(Ok(bare)) = bare else { return Ending::Drop(DropReason::Truncated) };
             frame = bare;
-            (wish, _) = access::inspect(&frame, port, self.tables, self.now);
+            (disposition, _) = access::inspect(&frame, port, self.tables, self.now);
         }
         self.tenant = Some(frame);
-        self.wish(wish, &frame, port)
+        self.disposition(disposition, &frame, port)
     }
 
-    fn wish(&mut self, wish: Wish, frame: &Frame<'_>, port: &Port) -> Verdict {
-        if !matches!(wish, Wish::Drop(_)) {
+    fn disposition(&mut self, disposition: Disposition, frame: &Frame<'_>, port: &Port) -> Ending {
+        if !matches!(disposition, Disposition::Drop(_)) {
             self.trace.push(Step::SourceAccepted { mac: frame.src() });
         }
-        if matches!(wish, Wish::Unicast(_) | Wish::Flood)
+        if matches!(disposition, Disposition::Unicast(_) | Disposition::Flood)
             && let Err(reason) = self.policy(port.port)
         {
-            return Verdict::Drop(reason);
+            return Ending::Drop(reason);
         }
-        match wish {
-            Wish::Unicast(to) | Wish::ToOwner(to) => self.resolve(Key::new(port.vn, to), frame, From::Local),
-            Wish::Flood => self.flood(port.vn, true),
-            Wish::Announce(kind, _) => {
-                self.trace.push(Step::Announces { kind });
-                Verdict::Consumed
+        match disposition {
+            Disposition::Unicast(to) | Disposition::ToOwner(to) => {
+                self.resolve(Key::new(port.vn, to), frame, Arrival::Local)
             }
-            Wish::Nothing => Verdict::Consumed,
-            Wish::FirstFrame | Wish::Probe => {
-                if wish == Wish::FirstFrame {
+            Disposition::Flood => self.flood(port.vn, true),
+            Disposition::Announce(kind, _) => {
+                self.trace.push(Step::Announces { kind });
+                Ending::Consumed
+            }
+            Disposition::Nothing => Ending::Consumed,
+            Disposition::FirstFrame | Disposition::Probe => {
+                if disposition == Disposition::FirstFrame {
                     self.trace.push(Step::Announces { kind: AnnounceKind::FirstFrame });
                 }
                 let room = self.tables.room_for_arrival(self.ingress, frame.bytes().len());
-                room.map_or_else(Verdict::Drop, |()| Verdict::Held)
+                room.map_or_else(Ending::Drop, |()| Ending::Held)
             }
-            Wish::Resolve(r) => self.asks(&r),
-            Wish::Untag => Verdict::Drop(DropReason::VlanTag),
-            Wish::Drop(reason) => Verdict::Drop(reason),
+            Disposition::Resolve(r) => self.asks(&r),
+            Disposition::Untag => Ending::Drop(DropReason::VlanTag),
+            Disposition::Drop(reason) => Ending::Drop(reason),
         }
     }
 
@@ -147,35 +149,35 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    fn asks(&mut self, r: &Resolution) -> Verdict {
+    fn asks(&mut self, r: &Resolution) -> Ending {
         let (target, owner, verdict) = match r {
-            Resolution::Arp(reply) => (reply.spa.into(), Some(reply.sha), Verdict::Answered),
-            Resolution::Nd(advert) => (advert.target.into(), advert.tlla, Verdict::Answered),
-            Resolution::Wait { ask, .. } => (ask.target, None, Verdict::Waits),
+            Resolution::Arp(reply) => (reply.spa.into(), Some(reply.sha), Ending::Answered),
+            Resolution::Nd(advert) => (advert.target.into(), advert.tlla, Ending::Answered),
+            Resolution::Wait { ask, .. } => (ask.target, None, Ending::Waits),
             Resolution::Flood { ask } => (ask.target, None, self.flood(ask.vn, true)),
         };
         self.trace.push(Step::AsksFor { target, owner });
         verdict
     }
 
-    fn flood(&self, vn: VnIdx, to_tunnels: bool) -> Verdict {
+    fn flood(&self, vn: VnIdx, to_tunnels: bool) -> Ending {
         let word = self.tenant.as_ref().and_then(guard::word);
         if to_tunnels && let Err(reason) = check_word(self.tables, self.ingress, word) {
-            return Verdict::Drop(reason);
+            return Ending::Drop(reason);
         }
         match destinations(self.tables, vn, self.ingress, word, to_tunnels).count() {
-            0 => Verdict::Drop(DropReason::NoReceiver),
-            n => Verdict::Replicated(n),
+            0 => Ending::Drop(DropReason::NoReceiver),
+            n => Ending::Replicated(n),
         }
     }
 
-    fn follow_uplink(&mut self, uplink: &Uplink) -> Verdict {
+    fn follow_uplink(&mut self, uplink: &Uplink) -> Ending {
         if let Some(a) = Addresses::of(self.frame) {
             self.parsed(a.dst_mac(), a.src_mac(), a.ethertype);
         }
         let c = overlay::inspect(self.frame, true, uplink, self.tables, &mut None);
         let (vn, dst, outer) = match (c.kind, c.inner) {
-            (Kind::Drop(reason), _) => return Verdict::Drop(reason),
+            (Kind::Drop(reason), _) => return Ending::Drop(reason),
             (_, Some(inner)) => inner,
             (_, None) => return self.underlay(uplink),
         };
@@ -189,35 +191,35 @@ impl<'a> Tracer<'a> {
             self.trace.push(Step::Untagged);
             inner = untagged(inner, room);
         }
-        let Ok(frame) = Frame::read(inner) else { return Verdict::Drop(DropReason::InnerTruncated) };
+        let Ok(frame) = Frame::read(inner) else { return Ending::Drop(DropReason::InnerTruncated) };
         self.tenant = Some(frame);
         if c.kind == Kind::Group {
             return self.flood(vn, false);
         }
-        self.resolve(Key::new(vn, dst), &frame, From::outer(&outer))
+        self.resolve(Key::new(vn, dst), &frame, Arrival::outer(&outer))
     }
 
-    fn underlay(&self, uplink: &Uplink) -> Verdict {
+    fn underlay(&self, uplink: &Uplink) -> Ending {
         match underlay::inspect(self.frame, uplink).0 {
-            Fate::Arp(_) | Fate::Nd(_) => Verdict::Answered,
-            Fate::Echo4 | Fate::Echo6 if underlay::is_valid_echo(self.frame) => Verdict::Answered,
+            Fate::Arp(_) | Fate::Nd(_) => Ending::Answered,
+            Fate::Echo4 | Fate::Echo6 if underlay::is_valid_echo(self.frame) => Ending::Answered,
             Fate::Echo4 | Fate::Echo6 => self.host(uplink, false),
-            Fate::Peer => Verdict::Consumed,
+            Fate::Peer => Ending::Consumed,
             Fate::Host { news } => self.host(uplink, news),
         }
     }
 
-    fn host(&self, uplink: &Uplink, used: bool) -> Verdict {
+    fn host(&self, uplink: &Uplink, used: bool) -> Ending {
         match uplink.exception() {
-            Some(port) if underlay::is_exception(self.tables, port) => Verdict::Send { port },
-            Some(_) => Verdict::Drop(DropReason::PortGone),
-            None if used => Verdict::Consumed,
-            None => Verdict::Drop(DropReason::NoExceptionPort),
+            Some(port) if underlay::is_exception(self.tables, port) => Ending::Send { port },
+            Some(_) => Ending::Drop(DropReason::PortGone),
+            None if used => Ending::Consumed,
+            None => Ending::Drop(DropReason::NoExceptionPort),
         }
     }
 
     /// What the tables decide of a tenant's frame for a single VM, in a trace's words.
-    fn resolve(&mut self, key: Key, frame: &Frame<'_>, from: From) -> Verdict {
+    fn resolve(&mut self, key: Key, frame: &Frame<'_>, from: Arrival) -> Ending {
         let decision = self.tables.decide(key, &from.inbound(self.ingress, frame.bytes()), self.now);
         self.trace.push(Step::FibHit { key, found: self.found(decision.entry) });
         let way = match decision.egress() {
@@ -230,18 +232,18 @@ impl<'a> Tracer<'a> {
         };
         let remote = || way.and_then(|t| t.remote);
         match decision.action {
-            Action::Deliver(port) => Verdict::Send { port },
+            Action::Deliver(port) => Ending::Send { port },
             Action::Encapsulate { .. } => self.leaves(remote(), false, from),
             Action::Forward { .. } => self.leaves(remote(), true, from),
-            Action::Query { room } => room.map_or_else(Verdict::Drop, |()| Verdict::Miss),
+            Action::Query { room } => room.map_or_else(Ending::Drop, |()| Ending::Miss),
             Action::AwaitTunnel { room, .. } | Action::Hold { room, .. } => {
-                room.map_or_else(Verdict::Drop, |()| Verdict::Held)
+                room.map_or_else(Ending::Drop, |()| Ending::Held)
             }
             Action::Drop { reason, .. } => {
                 if reason == DropReason::TooBig {
                     self.marked(from);
                 }
-                Verdict::Drop(reason)
+                Ending::Drop(reason)
             }
         }
     }
@@ -294,17 +296,16 @@ impl<'a> Tracer<'a> {
         }
     }
 
-    fn leaves(&mut self, remote: Option<IpAddr>, in_flight: bool, from: From) -> Verdict {
+    fn leaves(&mut self, remote: Option<IpAddr>, in_flight: bool, from: Arrival) -> Ending {
         self.marked(from);
-        remote
-            .map_or(Verdict::Drop(DropReason::NoTunnel), |remote| Verdict::Encapsulated { remote, in_flight })
+        remote.map_or(Ending::Drop(DropReason::NoTunnel), |remote| Ending::Encapsulated { remote, in_flight })
     }
 
     /// Notes the DSCP that the outer header gets of a policy, or of the one that the frame came with (R23).
-    fn marked(&mut self, from: From) {
+    fn marked(&mut self, from: Arrival) {
         let mark = match from {
-            From::Local => self.tables.ports.dscp(self.ingress),
-            From::Overlay { dscp, .. } => dscp,
+            Arrival::Local => self.tables.ports.dscp(self.ingress),
+            Arrival::Overlay { dscp, .. } => dscp,
         };
         if let Some(dscp) = mark {
             self.trace.push(Step::Marked { dscp });

@@ -87,7 +87,7 @@ pub(super) fn swap(seed: u64) -> Schedule {
     let change = |rng: &mut Rng, vm: usize, to: usize| MovePlan {
         vm,
         to: plan.vms[to].home,
-        cold: false,
+        dies: false,
         local: false,
         abort: None,
         ..place.draw(rng, vm, at)
@@ -217,13 +217,13 @@ impl Place<'_> {
             true => rng.us(settled, settled + 5000),
             false => rng.us(0, 5000),
         };
-        let cold = class == Class::Anything && rng.chance(80);
-        let local = !cold && rng.chance(120);
+        let dies = class == Class::Anything && rng.chance(80);
+        let local = !dies && rng.chance(120);
         let aborts = [Abort::Ordered, Abort::Plugged, Abort::Prepared, Abort::Pausing, Abort::Paused];
         MovePlan {
             at,
             vm,
-            cold,
+            dies,
             local,
             to: rng.index(self.hosts),
             plug_first: rng.chance(300),

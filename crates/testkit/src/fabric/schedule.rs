@@ -244,7 +244,7 @@ pub struct MovePlan {
     /// The VM.
     pub vm: usize,
     /// No move: the VM dies, and is started at the new switch without a word to the NVA.
-    pub cold: bool,
+    pub dies: bool,
     /// To another port of the switch where it is, without a word to the NVA (R23).
     pub local: bool,
     /// The new switch.

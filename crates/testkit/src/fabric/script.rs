@@ -106,7 +106,7 @@ impl World {
         self.note(|| format!("SCRIPT {id}: vm {vm} from {old:?} to n{}: {plan:?}", plan.to));
         self.stats.moves += 1;
         self.guests[vm].script = Some(script);
-        let (cold, local) = (plan.cold, plan.local);
+        let (dies, local) = (plan.dies, plan.local);
         let until = Instant::NEVER;
         self.scripts.push(Script {
             plan,
@@ -120,7 +120,7 @@ impl World {
             until,
         });
         // What was said to switches on behalf of an earlier move has arrived before the VM dies.
-        let (step, after) = match (cold, local) {
+        let (step, after) = match (dies, local) {
             (true, _) => (Step::Die, Span::from_ms(5)),
             (_, true) => (Step::Plug, Span(0)),
             _ => (Step::Order, Span(0)),

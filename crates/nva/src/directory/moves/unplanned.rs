@@ -9,7 +9,7 @@ use godwit_model::{
 };
 
 use super::super::Directory;
-use super::super::claim::Asked;
+use super::super::claim::ClaimRequest;
 
 impl Directory {
     /// The first step of a claim that no order explains.
@@ -34,7 +34,7 @@ impl Directory {
         key: VmKey,
         from: NveId,
         to: &NveId,
-        asked: &Asked,
+        asked: &ClaimRequest,
     ) -> Option<MoveId> {
         let record = self.unplanned_record(key, from, to, asked, MovePhase::Preparing, Version::ZERO)?;
         let id = record.id.clone();
@@ -48,7 +48,7 @@ impl Directory {
     pub(in crate::directory) fn unplanned_refused(
         &mut self,
         nve: &NveId,
-        asked: &Asked,
+        asked: &ClaimRequest,
         reason: DenyReason,
         text: &str,
     ) {
@@ -85,7 +85,7 @@ impl Directory {
         key: VmKey,
         from: NveId,
         to: &NveId,
-        asked: &Asked,
+        asked: &ClaimRequest,
         phase: MovePhase,
         version: Version,
     ) -> Option<MoveRecord> {

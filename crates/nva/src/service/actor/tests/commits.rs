@@ -23,9 +23,12 @@ struct Rig {
 
 impl Rig {
     fn start() -> Rig {
-        let held = Held::default();
         // A test that was kept from its core for a while is no NVE that is silent.
-        let config = Config { keepalive_ms: 60_000, ..Config::default() };
+        Rig::with(Config { keepalive_ms: 60_000, ..Config::default() })
+    }
+
+    fn with(config: Config) -> Rig {
+        let held = Held::default();
         let (handle, actor) = Actor::new(Directory::new(config), Box::new(held.clone()));
         let (stop, stopped) = watch::channel(false);
         Rig { handle, held, stop, actor: tokio::spawn(actor.run(stopped)) }
@@ -238,7 +241,7 @@ async fn r67_a_storm_during_a_commit_has_its_share_and_no_more() {
         sent.load(Ordering::Relaxed)
     };
     assert_eq!(after(20, &mut actor).await, SHARE);
-    actor.tick();
+    actor.give_back();
     assert_eq!(
         after(20, &mut actor).await,
         2 * SHARE,
@@ -334,4 +337,57 @@ async fn r73_a_watcher_sees_no_phase_that_a_crash_would_take_back() {
     assert_eq!(early.borrow().phase(), v1::MovePhase::Aborted);
     assert_eq!(late.await.unwrap().unwrap().borrow().phase(), v1::MovePhase::Aborted);
     assert_eq!(aborted.await.unwrap().unwrap().phase, MovePhase::Aborted);
+}
+
+#[tokio::test]
+async fn r71_time_passes_while_every_batch_is_full() {
+    let rig = Rig::with(Config { keepalive_ms: 300, ..Config::default() });
+    drop(rig.order::<VnInfo>(red()));
+    rig.quiet().await;
+    let silent = rig.join("a", 1).await;
+    let mut vms = 1..u16::MAX;
+    while !silent.outbox.is_closed() {
+        // More than a batch takes waits at each hand-over.
+        for n in vms.by_ref().take(300) {
+            drop(rig.order::<VmRecord>(vm(n)));
+        }
+        assert!(!vms.is_empty(), "the silent NVE's session never ends");
+        settle().await;
+        tokio::time::sleep(TICK).await;
+        if rig.held.under_way().is_some() {
+            rig.held.finish();
+        }
+        settle().await;
+    }
+}
+
+#[tokio::test]
+async fn r38_a_commit_that_takes_long_leads_to_no_storm_of_what_has_not_left() {
+    let rig = Rig::start();
+    drop(rig.order::<VnInfo>(red()));
+    let mut a = rig.join("a", 1).await;
+    while a.outbox.try_recv().is_ok() {}
+    drop(rig.order::<VmRecord>(vm(1)));
+    settle().await;
+    // One that is made while the other is committed, and its own takes long as well.
+    drop(rig.order::<VmRecord>(vm(2)));
+    for _ in 0..2 {
+        tokio::time::sleep(60 * TICK).await;
+        rig.held.finish();
+        settle().await;
+    }
+    let (mut updates, mut others) = ([0; 2], 0);
+    while let Ok(Ok(message)) = a.outbox.try_recv() {
+        match SessionDown::try_from(message).unwrap() {
+            SessionDown::Message(NvaToNve::Update { change, .. }) => {
+                let told = format!("{change:?}");
+                let of = (1..=2).find(|n| told.contains(&format!("\"vm{n}\""))).expect("of these two");
+                updates[of - 1] += 1;
+            }
+            SessionDown::Message(NvaToNve::Keepalive) => {}
+            _ => others += 1,
+        }
+    }
+    assert!(updates.iter().all(|n| (1..=3).contains(n)), "{updates:?}");
+    assert_eq!(others, 0, "no snapshot: nobody missed anything");
 }

@@ -11,7 +11,7 @@ use godwit_wire::ndp::AdvertFrame;
 
 /// What a frame from a VM asks for.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Wish {
+pub(crate) enum Disposition {
     /// Carried to the VM with this address.
     Unicast(Mac),
     /// The same, but the frame is addressed to a group: rewrite its destination (R29).
