@@ -278,7 +278,7 @@ impl Operator for Operators {
     async fn start_move(&self, request: Request<v1::StartMoveRequest>) -> Called<v1::MoveRecord> {
         let p = request.into_inner();
         let to = convert::nve_id("to", p.to).map_err(invalid)?;
-        // Unset is hot: the only mode there is.
+        // Unset is hot.
         let mode = match p.mode {
             0 => MoveMode::Hot,
             raw => convert::move_mode("mode", raw).map_err(invalid)?,
