@@ -4,7 +4,7 @@
 use crate::common::lab;
 
 #[test]
-#[ignore = "long: a minute; timers of BGP, which the simulation and tests of next hops cover"]
+#[ignore = "long: a minute; the bond runs always, and next hops and ways have tests of their own"]
 fn r95_two_uplinks_with_bgp_lose_one() {
     let args = ["fabric", "--part", "routed", "--rate", "1600", "--duration", "3", "--slack", "5"];
     let (output, _) = lab(&args);

@@ -44,7 +44,7 @@ fn two_workers_with_hugepages_lose_nothing() {
 
 /// A hot move without hugepages (R49).
 #[test]
-#[ignore = "long: a quarter of a minute; with hugepages it runs always"]
+#[ignore = "long: a quarter of a minute; with hugepages it runs always, and ordinary memory has a test in dpdk"]
 fn two_workers_without_hugepages_lose_nothing() {
     let args = ["--workers", "0x3", "--hugepages", "never", "--inner", "6", "--outer", "4"];
     nothing_lost(&[&PATIENT[..], &args].concat(), 1);
@@ -52,7 +52,7 @@ fn two_workers_without_hugepages_lose_nothing() {
 
 /// A hot move with one worker (R49), with as much held as where nobody configures it.
 #[test]
-#[ignore = "long: a quarter of a minute; with hugepages it runs always"]
+#[ignore = "long: a quarter of a minute; with hugepages it runs always, and ordinary memory has a test in dpdk"]
 fn one_worker_without_hugepages_loses_nothing() {
     let args = ["hot-move", "--rate=1000", "--hugepages", "never", "--inner", "4", "--outer", "4"];
     nothing_lost(&args, 1);

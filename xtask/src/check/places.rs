@@ -1,6 +1,8 @@
 //! Where the documents say that a thing is added or found: the paths exist, and the table of places agrees with the
 //! lists that it counts.
 
+use std::path::Path;
+
 use crate::finding::Finding;
 use crate::markdown::{self, Kind};
 use crate::problem::Problem;
@@ -24,19 +26,19 @@ const NUMBERS: [&str; 14] = [
 /// Finds paths that lead nowhere and counts that disagree.
 pub fn check(tree: &Tree) -> Result<Vec<Finding>, Problem> {
     let documents = DOCUMENTS.iter().filter_map(|path| tree.file(path));
-    let mut findings: Vec<Finding> = documents.flat_map(|document| lost_paths(tree, document)).collect();
+    let mut findings: Vec<Finding> = documents.flat_map(lost_paths).collect();
     findings.extend(tree.file(GUIDE).into_iter().flat_map(wrong_counts));
     findings.extend(tree.file(GUIDE).into_iter().flat_map(wrong_lists));
     Ok(findings)
 }
 
 /// Paths in a document's prose and tables that the tree does not have.
-fn lost_paths(tree: &Tree, document: &File) -> Vec<Finding> {
+fn lost_paths(document: &File) -> Vec<Finding> {
     let lines = markdown::lines(&document.text).into_iter().filter(|line| line.kind != Kind::Code);
     let mut findings = Vec::new();
     for line in lines {
         for path in line.text.split('`').skip(1).step_by(2).filter(|code| is_path(code)) {
-            if !exists(tree, path) {
+            if !exists(path) {
                 let what = format!("{path}: no such file or folder");
                 findings.push(Finding::at(&document.path, line.number, what, "name the one that is meant"));
             }
@@ -51,11 +53,9 @@ fn is_path(code: &str) -> bool {
     is_plain && !code.contains("NAME") && ROOTS.iter().any(|root| code.starts_with(root))
 }
 
-/// Whether the tree has a file at a path, or any file below it. What is no text the tree does not have.
-fn exists(tree: &Tree, path: &str) -> bool {
-    let folder = path.trim_end_matches('/');
-    let below = |file: &File| file.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-    tree.files.iter().any(|file| file.path == path || below(file)) || path.ends_with("snapshots/")
+/// Whether there is a file or folder at a path of the tree, be it text or not.
+fn exists(path: &str) -> bool {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path).exists()
 }
 
 /// Rows of the table of places whose number is not that of the section.
@@ -133,19 +133,19 @@ fn sections(guide: &File) -> Vec<(String, Option<usize>)> {
 mod unit {
     use super::*;
 
-    const TEXT: &str = "### A drop reason\n\nTwo files:\n\n1. `src/a.rs`: one.\n2. `src/a.rs`: two.\n\n\
+    const TEXT: &str = "### A drop reason\n\nTwo files:\n\n1. `src/main.rs`: one.\n2. `src/main.rs`: two.\n\n\
                         ### Places touched\n\n\
                         | Addition | Files |\n|---|---:|\n| drop reason | 2 |\n";
 
     fn found(text: &str) -> Vec<String> {
-        let tree = Tree::of(&[(GUIDE, text), ("src/a.rs", ""), ("crates/b/src/c.rs", "")]);
+        let tree = Tree::of(&[(GUIDE, text)]);
         check(&tree).expect("the check is made").into_iter().map(|finding| finding.what).collect()
     }
 
     #[test]
     fn what_agrees_and_exists_passes() {
         assert_eq!(found(TEXT), Vec::<String>::new());
-        assert_eq!(found("see `crates/b/` and `crates/b/src/NAME.rs`"), Vec::<String>::new());
+        assert_eq!(found("see `crates/wire/` and `crates/wire/src/NAME.rs`"), Vec::<String>::new());
     }
 
     #[test]
