@@ -6,10 +6,10 @@ use godwit_api::prost::Message as _;
 use godwit_api::{SessionDown, SessionUp, v1};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    Allowed, BindRefusal, Bound, BoundIp, ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts,
-    LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId, MoveMode, MoveOrigin, MovePhase,
-    MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Secret, Unplanned, Version, VmKey, VmRecord,
-    VnSettings,
+    Advertise, Allowed, BindRefusal, Bound, BoundIp, ClaimCause, DenyReason, Dhcp, DirectoryMode, Domain,
+    DomainId, Gateway, HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId,
+    MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Multicast, NveId, Policy, Secret,
+    StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey, VmRecord, VnRouting, VnSettings,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
@@ -82,8 +82,8 @@ fn macs() -> impl Strategy<Value = Vec<Mac>> {
     btree_set(mac(), 0..3).prop_map(|s| s.into_iter().collect())
 }
 
-fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
-    let one = (ip(), any::<u8>()).prop_map(|(ip, len)| {
+fn prefix() -> impl Strategy<Value = Prefix> {
+    (ip(), any::<u8>()).prop_map(|(ip, len)| {
         let bits = if ip.is_ipv4() { 32 } else { 128 };
         let clear = u32::from(bits - len % (bits + 1));
         let ip = match ip {
@@ -95,8 +95,40 @@ fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
             }
         };
         Prefix::new(ip, len % (bits + 1)).unwrap()
-    });
-    btree_set(one, 0..3).prop_map(|s| s.into_iter().collect())
+    })
+}
+
+fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
+    btree_set(prefix(), 0..3).prop_map(|s| s.into_iter().collect())
+}
+
+fn routing() -> impl Strategy<Value = VnRouting> {
+    let advertise = (any::<bool>(), any::<bool>(), any::<u16>())
+        .prop_map(|(managed, other, lifetime_s)| Advertise { managed, other, lifetime_s });
+    let dhcp = (any::<u32>(), vec(ip(), 0..3)).prop_map(|(lease_s, dns)| Dhcp { lease_s, dns });
+    let subnet = (prefix(), ip(), of(advertise), of(dhcp))
+        .prop_map(|(prefix, gateway, advertise, dhcp)| Subnet { prefix, gateway, advertise, dhcp });
+    (any::<u32>(), any::<bool>(), vec(subnet, 0..3)).prop_map(|(id, routed_only, subnets)| VnRouting {
+        domain: DomainId(id),
+        routed_only,
+        subnets,
+    })
+}
+
+fn multicast() -> impl Strategy<Value = Multicast> {
+    select([Multicast::Flood, Multicast::Snoop, Multicast::Off].to_vec())
+}
+
+fn underlay_group() -> impl Strategy<Value = UnderlayGroup> {
+    (of(any::<[u8; 4]>()), of(any::<[u8; 16]>()))
+        .prop_map(|(v4, v6)| UnderlayGroup { v4: v4.map(Into::into), v6: v6.map(Into::into) })
+}
+
+fn domain() -> impl Strategy<Value = (Domain, bool, Vec<StaticRoute>, Vec<Prefix>)> {
+    let domain = (any::<u32>(), name(), mac(), vec(vni(), 0..3))
+        .prop_map(|(id, name, gateway_mac, vns)| Domain { id: DomainId(id), name, gateway_mac, vns });
+    let route = (prefix(), key()).prop_map(|(prefix, via)| StaticRoute { prefix, via });
+    (domain, any::<bool>(), vec(route, 0..3), vec(prefix(), 0..3))
 }
 
 fn allowed() -> impl Strategy<Value = Allowed> {
@@ -297,7 +329,7 @@ fn down() -> impl Strategy<Value = NvaToNve> {
     let refused = (any::<u64>(), key(), mac(), of(ip()), select(refusals), any::<String>());
     let flags = any::<[bool; 4]>();
     let unplanned = select([Unplanned::Verify, Unplanned::Accept, Unplanned::Deny].to_vec());
-    let settings = (any::<u16>(), learning(), unplanned);
+    let settings = (any::<u16>(), learning(), unplanned, of(routing()), multicast(), underlay_group());
     let gateway =
         (any::<[u8; 6]>(), any::<[u8; 4]>()).prop_map(|(mac, ip)| Gateway { mac: Mac(mac), ip: ip.into() });
     let members = (vec(location(), 0..3), vec(nve(), 0..3));
@@ -307,9 +339,20 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         (any::<u32>(), any::<u32>())
             .prop_map(|(epoch, keepalive_ms)| NvaToNve::Welcome { epoch, keepalive_ms }),
         (vni(), vec(record(), 0..3)).prop_map(|(vni, vms)| NvaToNve::Snapshot { vni, vms }),
-        end.prop_map(|(vni, revision, flags, (mtu, learning, unplanned), (members, lingering), gateway)| {
+        end.prop_map(|(vni, revision, flags, settings, (members, lingering), gateway)| {
             let [known, transparent_vlan, flood_silent, rarp] = flags;
-            let settings = VnSettings { mtu, transparent_vlan, flood_silent, rarp, learning, unplanned };
+            let (mtu, learning, unplanned, routing, multicast, underlay_group) = settings;
+            let settings = VnSettings {
+                mtu,
+                transparent_vlan,
+                flood_silent,
+                rarp,
+                learning,
+                unplanned,
+                routing,
+                multicast,
+                underlay_group,
+            };
             NvaToNve::End { vni, revision, known, settings, gateway, members, lingering }
         }),
         (vni(), any::<u64>(), any::<u64>(), change)
@@ -339,6 +382,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         (key(), of(record())).prop_map(|(key, record)| NvaToNve::Provision { key, record }),
         (any::<bool>(), vec(policy(), 0..3), vec(name(), 0..3))
             .prop_map(|(reset, policies, gone)| NvaToNve::Policies { reset, policies, gone }),
+        domain().prop_map(|(domain, reset, routes, gone)| NvaToNve::Domain { domain, reset, routes, gone }),
+        any::<u32>().prop_map(|id| NvaToNve::DomainGone { id: DomainId(id) }),
         (key(), version()).prop_map(|(key, version)| NvaToNve::ForwardExtend { key, version }),
         (key(), version(), nve()).prop_map(|(key, version, from)| NvaToNve::Departed { key, version, from }),
         (key(), of(locators()), version(), nve()).prop_map(|(key, to, version, from)| NvaToNve::Redirect {

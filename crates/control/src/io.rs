@@ -116,6 +116,13 @@ pub enum Input {
         /// Its word.
         event: Event,
     },
+    /// A VM's frame that a worker punted, as it came in: untagged, or behind a tag that a transparent VN keeps.
+    Punted {
+        /// The port.
+        port: PortIdx,
+        /// The frame.
+        frame: Vec<u8>,
+    },
     /// The NVA's word, in the order of its stream.
     Nva(NvaToNve),
     /// A stream to the NVA opened; nothing has been said on it.
@@ -267,8 +274,8 @@ pub struct Outputs {
     pub updates: Vec<(usize, Update)>,
     /// Worker and token: when the worker has applied all updates before this, `Input::Applied`.
     pub barriers: Vec<(usize, u64)>,
-    /// Frames for uplinks and VMs' ports, untagged and without padding, at most 256 bytes: ARP, ND, and
-    /// datagrams to other NVEs.
+    /// Frames for uplinks and VMs' ports, untagged and without padding, at most 1,514 bytes: ARP, ND, datagrams to
+    /// other NVEs, and what the gateway says to VMs.
     pub frames: Vec<(PortIdx, Vec<u8>)>,
     /// Messages to the NVA; empty unless connected.
     pub to_nva: Vec<NveToNva>,

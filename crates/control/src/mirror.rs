@@ -9,6 +9,7 @@ mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
 
 use godwit_model::{Gateway, LearningOf, Locators, NveId, Version, VmKey, VmRecord, VnSettings};
 use godwit_wire::{Mac, Vni};
@@ -147,8 +148,9 @@ impl Mirror {
     }
 
     /// What the operator set for a VN.
-    pub(crate) fn settings(&self, vni: Vni) -> VnSettings {
-        self.vns.get(&vni).map(|v| v.settings).unwrap_or_default()
+    pub(crate) fn settings(&self, vni: Vni) -> &VnSettings {
+        static UNSAID: LazyLock<VnSettings> = LazyLock::new(VnSettings::default);
+        self.vns.get(&vni).map_or(&UNSAID, |v| &v.settings)
     }
 
     /// The router in whose name they are answered: one whose record is here, or the one that the directory named.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use godwit_wire::{Mac, Vni};
+use godwit_wire::{Mac, Prefix, Vni};
 
 use crate::{
-    BindRefusal, ClaimCause, DenyReason, DirectoryMode, Gateway, HandoverCounts, Location, Locators, MoveId,
-    MoveMode, MoveStep, NveId, Policy, Secret, Version, VmKey, VmRecord, VnSettings,
+    BindRefusal, ClaimCause, DenyReason, DirectoryMode, Domain, DomainId, Gateway, HandoverCounts, Location,
+    Locators, MoveId, MoveMode, MoveStep, NveId, Policy, Secret, StaticRoute, Version, VmKey, VmRecord,
+    VnSettings,
 };
 
 /// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.
@@ -39,12 +40,12 @@ pub enum NveToNva {
         /// The VN.
         vni: Vni,
     },
-    /// It has no port in a VN that it subscribed to, but still forwards for VMs that left it; or it has one again
-    /// (R17). Each Subscribe of a new session says that it does not linger.
+    /// It has no port in a VN that it subscribed to, but still forwards for VMs that left it, or routes to its VMs
+    /// (R58); or it has one again (R17). Each Subscribe of a new session says that it does not linger.
     Linger {
         /// The VN.
         vni: Vni,
-        /// It only forwards.
+        /// It has no port.
         lingers: bool,
     },
     /// A port for the VM is there and silent (R15).
@@ -327,6 +328,22 @@ pub enum NvaToNve {
         policies: Vec<Policy>,
         /// Names of those that are gone.
         gone: Vec<String>,
+    },
+    /// A routing domain that joins a VN which the receiver subscribed to; before the first End of such a VN (R58).
+    Domain {
+        /// The domain.
+        domain: Domain,
+        /// What was told of its routes before counts no more: these are the first of all that there are.
+        reset: bool,
+        /// New or changed routes.
+        routes: Vec<StaticRoute>,
+        /// Prefixes whose routes are gone.
+        gone: Vec<Prefix>,
+    },
+    /// The domain is gone, or joins no VN of the receiver's any more.
+    DomainGone {
+        /// The domain.
+        id: DomainId,
     },
     /// What the directory has on an associated VM; `None`: nothing.
     Provision {

@@ -3,10 +3,10 @@
 //! They travel whole: from the operator to the directory and its file, from there with each snapshot to the NVEs. A new
 //! setting is a field here, its form on the wire, an option of the operator's, and its use.
 
-use crate::{LearningOf, Unplanned};
+use crate::{LearningOf, Multicast, UnderlayGroup, Unplanned, VnRouting};
 
 /// What an operator sets for a VN. The default is that of a VN of which nobody said anything.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct VnSettings {
     /// Tenant MTU in bytes; 0 for each NVE's own (R8).
     pub mtu: u16,
@@ -20,13 +20,19 @@ pub struct VnSettings {
     pub learning: LearningOf,
     /// Treatment of claims without a move for VMs of other NVEs (R21). The directory's own: no NVE acts on it.
     pub unplanned: Unplanned,
+    /// Its routing domain and its subnets; `None`: it is bridged only (R58).
+    pub routing: Option<VnRouting>,
+    /// What becomes of multicast (R61).
+    pub multicast: Multicast,
+    /// Groups of the underlay that carry what is for everybody (R60).
+    pub underlay_group: UnderlayGroup,
 }
 
 impl VnSettings {
     /// NVEs act alike under both.
     #[must_use]
     pub fn same_for_nves(&self, other: &VnSettings) -> bool {
-        VnSettings { unplanned: other.unplanned, ..*self } == *other
+        VnSettings { unplanned: other.unplanned, ..self.clone() } == *other
     }
 }
 
@@ -57,7 +63,7 @@ mod tests {
     #[test]
     fn nves_need_not_hear_of_unplanned_moves_and_of_all_else_they_do() {
         let before = VnSettings::default();
-        assert!(before.same_for_nves(&VnSettings { unplanned: Unplanned::Deny, ..before }));
-        assert!(!before.same_for_nves(&VnSettings { rarp: true, ..before }));
+        assert!(before.same_for_nves(&VnSettings { unplanned: Unplanned::Deny, ..before.clone() }));
+        assert!(!before.same_for_nves(&VnSettings { rarp: true, ..before.clone() }));
     }
 }

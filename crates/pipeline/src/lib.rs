@@ -72,6 +72,9 @@ use packet::{Packet, PacketSource, ReceiveOffloads};
 /// The most frames that go through the passes together; longer bursts are cut.
 pub const MAX_BURST: usize = 64;
 
+/// The longest frame that [`Output::punt`] takes, in bytes: one with a packet of 1,500 bytes and two tags.
+pub const MAX_PUNT: usize = 1522;
+
 /// Held frames that one call of [`Pipeline::tick`] sends at most.
 pub const DRAIN_BUDGET: u32 = 64;
 
@@ -103,6 +106,12 @@ pub trait Output<P> {
     }
     /// For control. `false` where there is no room: the pipeline counts it.
     fn event(&mut self, event: Event) -> bool;
+    /// A copy of a VM's frame for control, which came in on `port`: what it answers or learns from (DHCP, router
+    /// solicitations, IGMP, MLD). `false` where there is no room, or the frame is longer than [`MAX_PUNT`]: the
+    /// pipeline counts it.
+    fn punt(&mut self, _port: PortIdx, _frame: &[u8]) -> bool {
+        false
+    }
     /// What the port takes unfinished (R11). It may change at any time.
     fn receive_offloads(&self, _port: PortIdx) -> ReceiveOffloads {
         ReceiveOffloads::NOTHING

@@ -144,6 +144,13 @@ impl Tables {
             | Update::PrefixRemove { .. }
             | Update::SourceSet { .. }
             | Update::SourceRemove { .. } => Ok(()),
+            Update::DomainSet { .. }
+            | Update::DomainRemove { .. }
+            | Update::VnRoutingSet { .. }
+            | Update::SubnetSet { .. }
+            | Update::SubnetRemove { .. }
+            | Update::RouteSet { .. }
+            | Update::RouteRemove { .. } => Ok(()),
         };
         self.refused(done, None)
     }

@@ -25,6 +25,50 @@ pub struct PortIdx(pub u16);
 #[repr(transparent)]
 pub struct TunnelIdx(pub u32);
 
+/// A worker's dense number of a routing domain; control gives it out (R58).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(transparent)]
+pub struct DomainIdx(pub u16);
+
+/// Lengths that the prefixes of a domain have at most, of each family.
+pub const MAX_LENGTHS: usize = 8;
+
+/// The lengths of the prefixes that a routing domain has of one family, longest first, host routes left out; the rest
+/// is [`NO_LENGTH`]. A lookup that finds no host route tries them in turn.
+pub type Lengths = [u8; MAX_LENGTHS];
+
+/// No prefix has so many bits.
+pub const NO_LENGTH: u8 = u8::MAX;
+
+/// Where a route of a domain leads (R58).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NextHop {
+    /// To this VM, wherever it is: its frames get its MAC, and its VN's number.
+    Vm(Key),
+    /// To a subnet of the VN, whose VMs have host routes: an address without one is asked for in a pulled VN, and
+    /// otherwise not reachable.
+    Subnet {
+        /// The VN.
+        vn: VnIdx,
+        /// The directory is asked.
+        ask: bool,
+    },
+    /// To the gateway itself: one of its addresses in the VN.
+    Gateway(VnIdx),
+}
+
+/// A VN's part in a routing domain (R58).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VnRouting {
+    /// The domain.
+    pub domain: DomainIdx,
+    /// MAC of the gateway, the same at every NVE.
+    pub mac: Mac,
+    /// The VN is not bridged: each frame to a single MAC is routed, and each address is answered for with the
+    /// gateway's MAC.
+    pub routed_only: bool,
+}
+
 /// Where frames for a VM at another NVE are sent: the outer header's VNI is that of the entry, whatever VN the frame
 /// came from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -415,6 +459,59 @@ pub enum Update {
         vn: VnIdx,
         /// Least gap between two such requests in this worker; none: they are dropped.
         flood_gap: Option<Span>,
+    },
+    /// Adds or replaces a routing domain (R58).
+    DomainSet {
+        /// The domain.
+        domain: DomainIdx,
+        /// Lengths of its IPv4 prefixes.
+        v4: Lengths,
+        /// Lengths of its IPv6 prefixes.
+        v6: Lengths,
+    },
+    /// Forgets a domain; its routes were removed, and no VN is in it.
+    DomainRemove {
+        /// The domain.
+        domain: DomainIdx,
+    },
+    /// The VN's part in a routing domain; none: it is bridged only (R58).
+    VnRoutingSet {
+        /// The VN.
+        vn: VnIdx,
+        /// Its part.
+        routing: Option<VnRouting>,
+    },
+    /// The VN has this subnet, and the gateway this address in it: the source of its errors (R58).
+    SubnetSet {
+        /// The VN.
+        vn: VnIdx,
+        /// The subnet.
+        prefix: Prefix,
+        /// The gateway's address.
+        gateway: IpAddr,
+    },
+    /// The opposite of `SubnetSet`.
+    SubnetRemove {
+        /// The VN.
+        vn: VnIdx,
+        /// The subnet.
+        prefix: Prefix,
+    },
+    /// Adds or replaces a route of a domain (R58). A prefix of one address is a host route.
+    RouteSet {
+        /// The domain.
+        domain: DomainIdx,
+        /// Where packets are for.
+        prefix: Prefix,
+        /// Where they go.
+        to: NextHop,
+    },
+    /// The opposite of `RouteSet`.
+    RouteRemove {
+        /// The domain.
+        domain: DomainIdx,
+        /// The prefix.
+        prefix: Prefix,
     },
     /// Adds or replaces a tunnel whose next hop is resolved. Held packets waiting for it go out.
     TunnelSet {

@@ -6,6 +6,7 @@
 mod addressing;
 mod counters;
 mod record;
+mod routing;
 mod session;
 mod vn;
 
@@ -16,7 +17,10 @@ use godwit_model::{BadName, BadPolicy, BadRule, MoveId, NveId, check_name};
 use godwit_wire::{Mac, Vni};
 
 pub use addressing::{learning_word, macs, prefixes};
-pub use record::{bind_refusal, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, unplanned};
+pub use record::{
+    bind_refusal, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, multicast, unplanned,
+};
+pub use routing::prefix;
 pub use session::{SessionDown, SessionUp};
 
 /// A message that the protocol does not allow: which field, and what is wrong with it.

@@ -36,6 +36,7 @@ enums! {
     }
     DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen }
     Unplanned, unplanned { Verify, Accept, Deny }
+    Multicast, multicast { Flood, Snoop, Off }
     BindRefusal, bind_refusal { UnknownVm, NotHere, NotAllowed, Full, Taken }
     ClaimCause, claim_cause {
         Activate, GratuitousArp, NeighborAdvertisement, Rarp, FirstFrame, Resync,

@@ -1,8 +1,9 @@
 //! Settings of VNs.
 
-use godwit_model::{Unplanned, VnSettings};
+use godwit_model::{Multicast, Unplanned, VnSettings};
 
-use super::{ConvertError, Problem, maybe, unplanned};
+use super::routing::underlay_group;
+use super::{ConvertError, Problem, maybe, multicast, unplanned};
 use crate::v1;
 
 /// The directory takes none above, in bytes.
@@ -17,6 +18,10 @@ impl From<VnSettings> for v1::VnSettings {
             rarp: m.rarp,
             learning: Some(m.learning.into()),
             unplanned: v1::Unplanned::from(m.unplanned).into(),
+            routing: m.routing.map(Into::into),
+            multicast: v1::Multicast::from(m.multicast).into(),
+            underlay_group_v4: m.underlay_group.v4.map(|a| a.octets().into()).unwrap_or_default(),
+            underlay_group_v6: m.underlay_group.v6.map(|a| a.octets().into()).unwrap_or_default(),
         }
     }
 }
@@ -36,6 +41,12 @@ impl TryFrom<v1::VnSettings> for VnSettings {
                 0 => Unplanned::default(),
                 known => unplanned("unplanned", known)?,
             },
+            routing: maybe("routing", p.routing)?,
+            multicast: match p.multicast {
+                0 => Multicast::default(),
+                known => multicast("multicast", known)?,
+            },
+            underlay_group: underlay_group(&p.underlay_group_v4, &p.underlay_group_v6)?,
         })
     }
 }

@@ -289,7 +289,7 @@ impl Nve {
                 self.access_port(port, "report on", out, |vm, cx| vm.state_said(port, state, cx));
             }
             // All workers have everything at this stage, whoever polls a port.
-            Input::PortWorkers { .. } | Input::Tick => {}
+            Input::PortWorkers { .. } | Input::Punted { .. } | Input::Tick => {}
             Input::WorkerJoined { worker } => self.desired.worker_joined(worker),
             Input::WorkerLeft { worker } => {
                 self.desired.worker_left(worker);

@@ -194,6 +194,7 @@ impl Nve {
                 }
             }
             NvaToNve::Policies { reset, policies, gone } => self.policies_came(reset, policies, &gone, out),
+            NvaToNve::Domain { .. } | NvaToNve::DomainGone { .. } => {}
             NvaToNve::Response { seq, record, lifetime_ms } => self.response(seq, record, lifetime_ms, out),
             NvaToNve::Grant { seq, record } => self.grant(seq, record, out),
             NvaToNve::Deny { seq, key, reason, text, record } => {

@@ -305,6 +305,14 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         Update::ReplicaAdd { vn, tunnel } | Update::ReplicaRemove { vn, tunnel } => {
             format!("copy {vn:?} {tunnel:?}")
         }
+        Update::DomainSet { domain, .. } | Update::DomainRemove { domain } => format!("domain {domain:?}"),
+        Update::VnRoutingSet { vn, .. } => format!("routing {vn:?}"),
+        Update::SubnetSet { vn, prefix, .. } | Update::SubnetRemove { vn, prefix } => {
+            format!("subnet {vn:?} {prefix}")
+        }
+        Update::RouteSet { domain, prefix, .. } | Update::RouteRemove { domain, prefix } => {
+            format!("route {domain:?} {prefix}")
+        }
     };
     if let Update::TunnelRemove { tunnel } = update {
         tables.remove(&format!("twin {tunnel:?}"));
@@ -344,6 +352,10 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         | Update::TunnelSpread { shares: None, .. }
         | Update::ReplicaRemove { .. }
         | Update::VnSilent { flood_gap: None, .. }
+        | Update::DomainRemove { .. }
+        | Update::VnRoutingSet { routing: None, .. }
+        | Update::SubnetRemove { .. }
+        | Update::RouteRemove { .. }
         // Negative entries end by themselves.
         | Update::NeighborAbsent { .. }
         | Update::VmSet { state: VmState::Absent { until: Instant(..=0xffff_ffff_ffff) }, .. } => tables.remove(&put),

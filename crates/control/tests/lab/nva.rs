@@ -231,7 +231,7 @@ impl MiniNva {
                 vni,
                 revision,
                 known: true,
-                settings: self.settings,
+                settings: self.settings.clone(),
                 gateway: self.gateway,
                 members,
                 lingering,

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use godwit_tables::event::Event;
 use godwit_tables::update::{
-    Key, PortIdx, PortRole, PrefixKind, Shares, SourceRules, TunnelIdx, Update, VmState, VnIdx,
+    DomainIdx, Key, Lengths, NextHop, PortIdx, PortRole, PrefixKind, Shares, SourceRules, TunnelIdx, Update,
+    VmState, VnIdx, VnRouting,
 };
 use godwit_wire::arp::{self, Arp};
 use godwit_wire::ethernet;
@@ -41,6 +42,10 @@ pub struct Tables {
     pub ways: BTreeMap<(TunnelIdx, u8), (PortIdx, OuterHeader, u16)>,
     pub spread: BTreeMap<TunnelIdx, Shares>,
     pub silent: BTreeMap<VnIdx, Span>,
+    pub domains: BTreeMap<DomainIdx, (Lengths, Lengths)>,
+    pub routing: BTreeMap<VnIdx, VnRouting>,
+    pub subnets: BTreeMap<(VnIdx, Prefix), IpAddr>,
+    pub routes: BTreeMap<(DomainIdx, Prefix), NextHop>,
     pub routers: BTreeSet<(VnIdx, IpAddr)>,
 }
 
@@ -149,6 +154,8 @@ impl Tables {
                 self.absent_ips.retain(|(v, _), _| *v != vn);
                 self.replicas.retain(|(v, _)| *v != vn);
                 self.silent.remove(&vn);
+                self.routing.remove(&vn);
+                self.subnets.retain(|(v, _), _| *v != vn);
                 self.routers.retain(|(v, _)| *v != vn);
             }
             Update::PortSet { port, role } => {
@@ -201,6 +208,30 @@ impl Tables {
             }
             Update::VnSilent { vn, flood_gap: None } => {
                 self.silent.remove(&vn);
+            }
+            Update::DomainSet { domain, v4, v6 } => {
+                self.domains.insert(domain, (v4, v6));
+            }
+            Update::DomainRemove { domain } => {
+                self.domains.remove(&domain);
+            }
+            Update::VnRoutingSet { vn, routing: Some(routing) } => {
+                self.routing.insert(vn, routing);
+            }
+            Update::VnRoutingSet { vn, routing: None } => {
+                self.routing.remove(&vn);
+            }
+            Update::SubnetSet { vn, prefix, gateway } => {
+                self.subnets.insert((vn, prefix), gateway);
+            }
+            Update::SubnetRemove { vn, prefix } => {
+                self.subnets.remove(&(vn, prefix));
+            }
+            Update::RouteSet { domain, prefix, to } => {
+                self.routes.insert((domain, prefix), to);
+            }
+            Update::RouteRemove { domain, prefix } => {
+                self.routes.remove(&(domain, prefix));
             }
             Update::NeighborSet { vn, ip, mac, router } => {
                 self.routers.remove(&(vn, ip));

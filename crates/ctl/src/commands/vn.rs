@@ -237,6 +237,7 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
                 rarp: rarp == Rarp::On,
                 learning: Some(learning.all()),
                 unplanned: v1::Unplanned::from(unplanned).into(),
+                ..v1::VnSettings::default()
             };
             let vn = v1::Vn { name, vni, settings: Some(settings), ..v1::Vn::default() };
             let vn = nva.settle(nva.client().create_vn(vn)).await?;

@@ -131,7 +131,7 @@ impl Directory {
             vni,
             revision,
             known: record.is_some(),
-            settings: record.map(|r| r.settings).unwrap_or_default(),
+            settings: record.map(|r| r.settings.clone()).unwrap_or_default(),
             gateway: vn.and_then(|v| self.told_gateway(v, mode)),
             members,
             lingering,

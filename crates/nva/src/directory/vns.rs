@@ -175,10 +175,10 @@ impl Directory {
         let unknown = || Refusal::UnknownVn(name.into());
         let vni = self.vns.vni_of(name).ok_or_else(unknown)?;
         let record = self.vns.record_mut(vni).ok_or_else(unknown)?;
-        let before = record.settings;
-        let settings = to.applied_to(before);
+        let before = record.settings.clone();
+        let settings = to.applied_to(before.clone());
         if settings != before {
-            record.settings = settings;
+            record.settings = settings.clone();
             let record = record.clone();
             self.persist(Write::PutVn(record));
             self.log(Level::Info, format!("VN {name}: {}", settings_text(&settings)));

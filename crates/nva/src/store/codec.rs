@@ -28,7 +28,7 @@ pub(super) fn vn(r: &VnRecord) -> Vec<u8> {
     let p = v1::Vn {
         name: r.name.clone(),
         vni: r.vni.get(),
-        settings: Some(r.settings.into()),
+        settings: Some(r.settings.clone().into()),
         ..Default::default()
     };
     p.encode_to_vec()

@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use godwit_model::{
-    Allowed, Bound, BoundIp, HandoverCounts, Learning, LearningOf, Location, Locators, MoveId, MoveMode,
-    MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version, VmKey,
-    VmRecord, VnSettings, parse_rule,
+    Advertise, Allowed, Bound, BoundIp, Dhcp, DomainId, HandoverCounts, Learning, LearningOf, Location,
+    Locators, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Multicast, NveId,
+    Policy, Subnet, UnderlayGroup, Unplanned, Version, VmKey, VmRecord, VnRouting, VnSettings, parse_rule,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
@@ -78,6 +78,16 @@ fn a_move(n: u8, number: u64) -> StoredMove {
     StoredMove { number, record }
 }
 
+fn routing(n: u8) -> VnRouting {
+    let subnet = Subnet {
+        prefix: Prefix::new([10, n, 0, 0].into(), 24).unwrap(),
+        gateway: [10, n, 0, 1].into(),
+        advertise: Some(Advertise { managed: true, other: false, lifetime_s: 1800 }),
+        dhcp: Some(Dhcp { lease_s: 3600, dns: vec![[10, n, 0, 2].into()] }),
+    };
+    VnRouting { domain: DomainId(n.into()), routed_only: n > 3, subnets: vec![subnet] }
+}
+
 fn vn(n: u8, mtu: u16) -> VnRecord {
     VnRecord {
         vni: Vni::from_low24(n.into()),
@@ -92,6 +102,9 @@ fn vn(n: u8, mtu: u16) -> VnRecord {
                 v6: Some(Learning::Learned(n + 1)),
             },
             unplanned: if n > 1 { Unplanned::Accept } else { Unplanned::Verify },
+            routing: (n > 2).then(|| routing(n)),
+            multicast: if n > 3 { Multicast::Snoop } else { Multicast::Flood },
+            underlay_group: UnderlayGroup { v4: (n > 4).then(|| [239, 1, 1, n].into()), v6: None },
         },
     }
 }
@@ -108,6 +121,7 @@ fn a_vn_of_format_1_keeps_its_settings() {
         rarp: true,
         learning,
         unplanned: Unplanned::Deny,
+        ..VnSettings::default()
     };
     let expected = VnRecord { vni: Vni::from_low24(7), name: "vn7".into(), settings };
     assert_eq!(super::codec::vn_from(before).unwrap(), expected);

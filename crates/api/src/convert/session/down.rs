@@ -1,12 +1,12 @@
 //! From the NVA to the NVE.
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
-use godwit_model::{Gateway, Secret};
+use godwit_model::{DomainId, Gateway, Secret};
 
 use super::{maybe_ip, protocol};
 use crate::convert::record::{bind_refusal, deny_reason, move_mode, version};
 use crate::convert::{
-    ConvertError, Problem, each, ip, ip_bytes, ipv4, mac, maybe, move_id, nve_id, part, vni,
+    ConvertError, Problem, each, ip, ip_bytes, ipv4, mac, maybe, move_id, nve_id, part, routing, vni,
 };
 use crate::v1::{self, nva_message::Kind as Down};
 
@@ -109,6 +109,10 @@ fn down(m: NvaToNve) -> Down {
             let policies = policies.into_iter().map(Into::into).collect();
             Down::Policies(v1::Policies { reset, policies, gone })
         }
+        NvaToNve::Domain { domain, reset, routes, gone } => {
+            Down::Domain(routing::domain(domain, reset, routes, &gone))
+        }
+        NvaToNve::DomainGone { id } => Down::DomainGone(v1::DomainGone { id: id.0 }),
         NvaToNve::ForwardExtend { key, version } => {
             Down::ForwardExtend(v1::ForwardExtend { key: Some(key.into()), version: Some(version.into()) })
         }
@@ -199,6 +203,8 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             policies: each("policies.policies", p.policies)?,
             gone: p.gone,
         }),
+        Down::Domain(p) => NvaToNve::try_from(p).map_err(|e| e.within("domain")),
+        Down::DomainGone(p) => Ok(NvaToNve::DomainGone { id: DomainId(p.id) }),
         Down::Departed(p) => Ok(NvaToNve::Departed {
             key: part("departed.key", p.key)?,
             version: version("departed.version", p.version)?,
