@@ -150,9 +150,25 @@ impl Tables {
             | Update::SubnetSet { .. }
             | Update::SubnetRemove { .. }
             | Update::RouteSet { .. }
-            | Update::RouteRemove { .. } => Ok(()),
+            | Update::RouteRemove { .. } => self.apply_routing(update),
         };
         self.refused(done, None)
+    }
+
+    /// Domains and their routes (R58).
+    fn apply_routing(&mut self, update: Update) -> Result<(), OutOfRange> {
+        let routes = &mut self.routes;
+        match update {
+            Update::DomainSet { domain, v4, v6 } => return routes.set_domain(domain, v4, v6),
+            Update::SubnetSet { vn, prefix, gateway } => return routes.set_subnet(vn, prefix, gateway),
+            Update::RouteSet { domain, prefix, to } => return routes.set(domain, prefix, to),
+            Update::DomainRemove { domain } => routes.remove_domain(domain),
+            Update::VnRoutingSet { vn, routing } => routes.set_vn(vn, routing),
+            Update::SubnetRemove { vn, prefix } => routes.remove_subnet(vn, prefix),
+            Update::RouteRemove { domain, prefix } => routes.remove(domain, prefix),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Counts a refusal and puts it into words.
@@ -286,6 +302,7 @@ impl Tables {
         if let Some(v) = self.vns.slot(vn) {
             (v.vms, v.neighbors) = (0, 0);
         }
+        self.routes.remove_vn(vn);
         self.vns.remove(vn);
     }
 }

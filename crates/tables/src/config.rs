@@ -17,6 +17,12 @@ pub struct TablesConfig {
     pub tunnel_capacity: usize,
     /// IP addresses that ARP and ND requests are answered for, negative answers included.
     pub neighbor_capacity: usize,
+    /// Routes of all routing domains together, host routes included (R58).
+    pub route_capacity: usize,
+    /// Routing domains at a time.
+    pub domain_capacity: usize,
+    /// Subnets of all VNs together.
+    pub subnet_capacity: usize,
     /// VMs that are in no plain state: being asked for, expected, paused, departed, absent.
     pub special_capacity: usize,
     /// Of these, at most so many being asked for, so that a scan leaves room for handovers.
@@ -66,6 +72,9 @@ impl Default for TablesConfig {
             vn_capacity: 4096,
             tunnel_capacity: 8192,
             neighbor_capacity: 1 << 16,
+            route_capacity: 1 << 16,
+            domain_capacity: 4096,
+            subnet_capacity: 8192,
             special_capacity: 8192,
             miss_capacity: 4096,
             misses_per_port: 256,

@@ -22,6 +22,7 @@
 //! | `sets` | sets of integers in memory of fixed size |
 //! | `neighbors` | IP addresses, and the requests that wait to be told of one |
 //! | `asks` | what bounds these requests |
+//! | `routes` | routes of routing domains, and what VNs have of them |
 //! | `reports` | rate limits of events |
 //! | `apply` | what each update does |
 //! | `service` | what time does: ages, ends, progress reports |
@@ -49,6 +50,7 @@ pub mod ports;
 pub mod prefetch;
 mod queries;
 mod reports;
+pub mod routes;
 mod service;
 mod sets;
 pub mod sources;
@@ -69,6 +71,7 @@ use godwit_wire::{Bucket, HashKey, Span};
 use holds::Holds;
 use neighbors::{Asks, Neighbors};
 use ports::Ports;
+use routes::Routes;
 use tunnels::Tunnels;
 use vms::Vms;
 use vns::Vns;
@@ -85,6 +88,8 @@ pub struct Tables {
     pub tunnels: Tunnels,
     /// IP addresses.
     pub neighbors: Neighbors,
+    /// Routes.
+    pub routes: Routes,
     /// Counters.
     pub counters: Counters,
     /// UDP port of VXLAN.
@@ -126,6 +131,7 @@ impl Tables {
             vns: Vns::new(config),
             tunnels: Tunnels::new(config),
             neighbors: Neighbors::new(config),
+            routes: Routes::new(config),
             counters: Counters::with_ports(config.port_capacity),
             vxlan_port: config.vxlan_port,
             udp_checksum: config.udp_checksum,

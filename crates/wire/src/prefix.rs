@@ -19,6 +19,17 @@ impl Prefix {
         (len <= prefix.bits() && prefix.head(addr) == aligned(addr)).then_some(prefix)
     }
 
+    /// The prefix of `len` bits that contains `ip`; of all bits where there are no so many.
+    pub fn of(ip: IpAddr, len: u8) -> Prefix {
+        let len = len.min(if ip.is_ipv4() { 32 } else { 128 });
+        let head = Prefix { addr: ip, len }.head(ip);
+        let addr = match ip {
+            IpAddr::V4(_) => IpAddr::V4(((head >> 96) as u32).into()),
+            IpAddr::V6(_) => IpAddr::V6(head.into()),
+        };
+        Prefix { addr, len }
+    }
+
     /// The prefix of one address: /32 or /128.
     pub const fn host(addr: IpAddr) -> Prefix {
         let len = if addr.is_ipv4() { 32 } else { 128 };
@@ -144,6 +155,20 @@ mod tests {
         ] {
             assert_eq!(prefix.parse::<Prefix>().unwrap().last().to_string(), last);
         }
+    }
+
+    #[test]
+    fn an_address_is_in_its_prefix_of_every_length() {
+        for ip in ["203.0.113.255", "255.255.255.255", "2001:db8::ffff", "::"] {
+            let ip: core::net::IpAddr = ip.parse().unwrap();
+            for len in 0..=if ip.is_ipv4() { 32 } else { 128 } {
+                let prefix = Prefix::of(ip, len);
+                assert!(prefix.contains(ip) && prefix.prefix_len() == len, "{ip}/{len}");
+                assert_eq!(Prefix::new(prefix.addr(), len), Some(prefix));
+            }
+        }
+        assert_eq!(Prefix::of("10.1.2.3".parse().unwrap(), 24).to_string(), "10.1.2.0/24");
+        assert_eq!(Prefix::of("10.1.2.3".parse().unwrap(), 99).to_string(), "10.1.2.3");
     }
 
     #[test]
