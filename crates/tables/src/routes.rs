@@ -15,6 +15,7 @@ use core::net::IpAddr;
 
 use godwit_wire::{Prefix, route};
 
+use crate::locations::Home;
 use crate::update::{DomainIdx, Key, Lengths, NO_LENGTH, NextHop, VnIdx, VnRouting};
 use crate::vms::Fib;
 use crate::{OutOfRange, TablesConfig};
@@ -24,7 +25,6 @@ use followers::Followers;
 use table::{Mixed, Place, Table, View};
 
 pub use entry::Found;
-pub use table::Home;
 
 /// A subnet of a VN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

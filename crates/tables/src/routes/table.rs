@@ -11,6 +11,7 @@
 use core::hint::select_unpredictable;
 
 use super::entry::{Addr, Found, Scope, Words};
+use crate::locations::Home;
 use crate::{pages, prefetch};
 
 /// Entries in one bucket.
@@ -29,10 +30,6 @@ const MOVED: usize = 32;
 const FAR: u32 = 1 << 14;
 
 type Bucket = [[u64; WORDS / WAYS]; WAYS];
-
-/// The home bucket of a key: the result of hashing it once.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Home(pub(crate) u32);
 
 /// Where keys have their homes.
 #[derive(Clone, Copy)]

@@ -98,9 +98,10 @@ proptest! {
                 (None, _) => {}
             }
             check(&t);
-            for n in 1..150 {
-                prop_assert_eq!(found(&t, n), oracle.get(&n).copied());
-            }
+            prop_assert_eq!(found(&t, n), oracle.get(&n).copied());
+        }
+        for n in 1..150 {
+            prop_assert_eq!(found(&t, n), oracle.get(&n).copied());
         }
     }
 }
