@@ -24,6 +24,7 @@ mod policy;
 mod properties;
 mod proxy;
 mod requests;
+mod routes;
 mod several_nves;
 mod sources;
 mod storm;
