@@ -41,6 +41,7 @@ pub mod policy;
 pub mod prefix;
 pub mod proto;
 pub mod quote;
+pub mod route;
 pub mod tcp;
 pub mod tenant;
 pub mod time;
