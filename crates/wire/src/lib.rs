@@ -27,6 +27,8 @@ pub mod ecn;
 pub mod error;
 pub mod ethernet;
 pub mod flow;
+pub mod forward;
+pub mod fragment;
 pub mod frame;
 pub mod guard;
 pub mod icmpv4;
