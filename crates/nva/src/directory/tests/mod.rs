@@ -7,6 +7,8 @@ mod claims;
 mod clones;
 mod conflict;
 mod counts;
+mod domain_news;
+mod domains;
 mod door;
 mod explained;
 mod history;
