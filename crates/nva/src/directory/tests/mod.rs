@@ -18,6 +18,7 @@ mod patience;
 mod policies;
 mod pull;
 mod random;
+mod random_domains;
 mod sessions;
 mod stale;
 mod updates;
