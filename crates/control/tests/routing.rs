@@ -202,10 +202,10 @@ fn r58_the_gateway_owns_its_addresses_whatever_a_record_says() {
     let mut lab = two();
     let taken = vm_of(0, 9);
     lab.nva.define(taken, ip_of(0, 254));
-    let record = lab.nva.records[&taken].clone();
-    let mut record = record;
-    record.bindings = Some(crate::lab::location(B)).into();
-    let said = lab.nva.news(vn(0), &Change::Vm(record), None);
+    let record = lab.nva.records.get_mut(&taken).unwrap();
+    record.bindings = Some(crate::lab::location(2)).into();
+    let record = Change::Vm(record.clone());
+    let said = lab.nva.news(vn(0), &record, None);
     lab.deliver(said);
     let a = &lab.hosts[A];
     let here = a.vn(0).unwrap();
@@ -319,7 +319,7 @@ fn r58_a_move_changes_no_route() {
 fn r58_a_vm_that_is_gone_has_no_route() {
     let mut lab = two();
     lab.remove_port(B, 2);
-    lab.pass(1_000);
+    lab.pass(60_000);
     let a = &lab.hosts[A];
     assert_eq!(a.route(ip_of(1, 2)), Some(NextHop::Subnet { vn: a.vn(1).unwrap(), ask: false }));
 }
