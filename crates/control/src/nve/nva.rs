@@ -194,7 +194,10 @@ impl Nve {
                 }
             }
             NvaToNve::Policies { reset, policies, gone } => self.policies_came(reset, policies, &gone, out),
-            NvaToNve::Domain { .. } | NvaToNve::DomainGone { .. } => {}
+            NvaToNve::Domain { domain, .. } => {
+                self.gateway_told(domain.id, domain.gateway_mac, &domain.vns);
+            }
+            NvaToNve::DomainGone { id } => self.gateway_gone(id),
             NvaToNve::Response { seq, record, lifetime_ms } => self.response(seq, record, lifetime_ms, out),
             NvaToNve::Grant { seq, record } => self.grant(seq, record, out),
             NvaToNve::Deny { seq, key, reason, text, record } => {
