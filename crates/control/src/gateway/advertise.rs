@@ -6,7 +6,7 @@ use godwit_model::VnRouting;
 use godwit_wire::ipv6::{ALL_NODES, ALL_NODES_MAC};
 use godwit_wire::{Mac, Prefix, Span, ndp};
 
-use super::{frames, link_local};
+use super::frames;
 
 /// Default lifetimes of prefixes, in seconds (RFC 4861 section 6.2.1): 30 and 7 days.
 const VALID: u32 = 2_592_000;
@@ -143,7 +143,7 @@ impl Advertisement {
     }
 
     fn frame(&self, mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
-        frames::neighbor_discovery((self.gateway, mac), (link_local(self.gateway), ip), self.message())
+        frames::neighbor_discovery((self.gateway, mac), (self.gateway.link_local(), ip), self.message())
     }
 
     fn message(&self) -> Vec<u8> {

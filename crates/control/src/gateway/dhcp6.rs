@@ -13,7 +13,7 @@ use dhcproto::v6::{
 use godwit_model::{Dhcp, Subnet};
 use godwit_wire::Mac;
 
-use super::{Client, Outcome, frames, link_local};
+use super::{Client, Outcome, frames};
 
 /// Bytes of a message before its options, and of an option's header.
 const HEADER_LEN: usize = 4;
@@ -337,7 +337,7 @@ impl<'a> Exchange<'a> {
         let mut bytes = Vec::new();
         reply.encode(&mut Encoder::new(&mut bytes)).ok()?;
         let (gateway, (mac, ip)) = (self.client.gateway, self.from);
-        let ips = (link_local(gateway).into(), ip.into());
+        let ips = (gateway.link_local().into(), ip.into());
         frames::udp((gateway, mac), ips, (SERVER_PORT, CLIENT_PORT), &bytes)
     }
 }

@@ -22,7 +22,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use godwit_model::{Subnet, VmKey};
 use godwit_wire::Mac;
@@ -61,11 +61,4 @@ pub(crate) enum Outcome {
     Released(Option<Vec<u8>>),
     /// The client says that another host uses the address; otherwise likewise.
     Declined(IpAddr, Option<Vec<u8>>),
-}
-
-/// The gateway's link-local address, from its MAC (RFC 4291 appendix A).
-pub(crate) fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    let octets: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-    octets.into()
 }

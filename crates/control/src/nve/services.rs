@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use godwit_model::{DomainId, VmKey, VnRouting};
+use godwit_model::{VmKey, VnRouting};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Mac, Rate, Span, Vni};
 
@@ -23,8 +23,6 @@ const NOTES: Rate = Rate::every(Span::from_ms(60_000), 4);
 /// What the gateway keeps.
 #[derive(Default, Debug)]
 pub(super) struct Services {
-    /// MAC of the gateway in each routing domain.
-    domains: BTreeMap<DomainId, Mac>,
     ports: BTreeMap<PortIdx, PortServices>,
     notes: Bucket,
 }
@@ -40,27 +38,11 @@ struct PortServices {
 impl Nve {
     // ---- What is known ----
 
-    /// The directory told of a routing domain.
-    pub(super) fn gateway_told(&mut self, id: DomainId, gateway: Mac, vns: &[Vni]) {
-        self.services.domains.insert(id, gateway);
-        for vni in vns {
-            self.follow_advertisers(*vni);
-        }
-    }
-
-    /// A routing domain is gone.
-    pub(super) fn gateway_gone(&mut self, id: DomainId) {
-        self.services.domains.remove(&id);
-        let vnis: Vec<Vni> = self.mirror.vns().collect();
-        for vni in vnis {
-            self.follow_advertisers(vni);
-        }
-    }
-
     /// What the VN is in its routing domain, and the gateway's MAC there.
     fn routing_of(&self, vni: Vni) -> Option<(&VnRouting, Mac)> {
         let routing = self.mirror.settings(vni).routing.as_ref()?;
-        Some((routing, *self.services.domains.get(&routing.domain)?))
+        let known = self.mirror.domains.get(routing.domain)?;
+        Some((routing, known.domain.gateway_mac))
     }
 
     fn advertisement(&self, vni: Vni) -> Option<Advertisement> {
@@ -86,6 +68,7 @@ impl Nve {
             Asked::Dhcp6 { src, dst, message } => {
                 self.dhcp(port, key, |client| gateway::dhcp6(client, mac, (src, dst), message), out);
             }
+            // Reports of group membership are taken where groups are (R61).
             Asked::Membership => {}
         }
     }
@@ -183,15 +166,11 @@ impl Nve {
 
     /// What is advertised in the VN may have changed.
     pub(super) fn follow_advertisers(&mut self, vni: Vni) {
-        let of_vn = |kind: PortKind| matches!(kind, PortKind::Access(key) if key.vni == vni);
-        let advertises = self.advertisement(vni).is_some();
-        let ports: Vec<VmKey> = self
-            .ports
-            .iter()
-            .filter(|(port, p)| of_vn(p.kind) && (advertises || self.services.ports.contains_key(port)))
-            .filter_map(|(_, p)| if let PortKind::Access(key) = p.kind { Some(key) } else { None })
-            .collect();
-        for key in ports {
+        if self.services.ports.is_empty() && self.routing_of(vni).is_none() {
+            return;
+        }
+        let keys: Vec<VmKey> = self.vms_of(vni).map(|(key, _)| *key).collect();
+        for key in keys {
             self.follow_advertiser(key);
         }
     }
@@ -199,22 +178,25 @@ impl Nve {
     /// The VM came or left, or what is advertised in its VN may have changed.
     pub(super) fn follow_advertiser(&mut self, key: VmKey) {
         let says = self.advertisement(key.vni);
-        let runs_on = self.vms.get(&key).and_then(|vm| vm.phase.running_on());
-        let ports: Vec<PortIdx> =
-            self.vms.get(&key).map(|vm| vm.ports.keys().copied().collect()).unwrap_or_default();
+        if says.is_none() && self.services.ports.is_empty() {
+            return;
+        }
+        let Some(vm) = self.vms.get(&key) else { return };
+        let runs_on = vm.phase.running_on();
+        let ports: Vec<PortIdx> = vm.ports.keys().copied().collect();
         for port in ports {
-            let known = self.services.ports.contains_key(&port);
             match &says {
-                _ if runs_on != Some(port) => {
-                    if let Some(services) = self.services.ports.get_mut(&port) {
-                        services.advertiser = None;
-                        self.timers.set(Timer::Advertise(port), None);
-                    }
-                }
+                _ if runs_on != Some(port) => self.forget_advertiser(port),
                 Some(says) => self.advertise(port, key, says.clone()),
-                None if known => self.withdraw_advertisements(port),
-                None => {}
+                None => self.withdraw_advertisements(port),
             }
+        }
+    }
+
+    fn forget_advertiser(&mut self, port: PortIdx) {
+        if let Some(services) = self.services.ports.get_mut(&port) {
+            services.advertiser = None;
+            self.timers.set(Timer::Advertise(port), None);
         }
     }
 
