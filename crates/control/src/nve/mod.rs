@@ -23,6 +23,7 @@ mod provision;
 mod rarp;
 mod refused;
 mod routing;
+mod services;
 mod stale;
 mod sync;
 
@@ -80,6 +81,8 @@ enum Timer {
     Addresses(VmKey),
     /// Uplinks have waited long enough for the NVA (R96).
     Guard,
+    /// A router advertisement to a port's VM (R58).
+    Advertise(PortIdx),
 }
 
 /// What a port is.
@@ -178,6 +181,8 @@ pub struct Nve {
     checks: check::Checks,
     /// Stale senders that were told.
     told: stale::Told,
+    /// What VMs ask of their gateway (R58).
+    services: services::Services,
     counts: Counts,
     /// VMs that are asked whether they are still here (R32).
     scan_bucket: Bucket,
@@ -228,6 +233,7 @@ impl Nve {
             refusals: Refusals::default(),
             checks: check::Checks::default(),
             told: stale::Told::default(),
+            services: services::Services::default(),
             counts: Counts::default(),
             scan_bucket: Bucket::default(),
             query_bucket: Bucket::default(),
@@ -294,7 +300,8 @@ impl Nve {
                 self.access_port(port, "report on", out, |vm, cx| vm.state_said(port, state, cx));
             }
             // All workers have everything at this stage, whoever polls a port.
-            Input::PortWorkers { .. } | Input::Punted { .. } | Input::Tick => {}
+            Input::PortWorkers { .. } | Input::Tick => {}
+            Input::Punted { port, frame } => self.punted(port, &frame, out),
             Input::WorkerJoined { worker } => self.desired.worker_joined(worker),
             Input::WorkerLeft { worker } => {
                 self.desired.worker_left(worker);
@@ -336,6 +343,7 @@ impl Nve {
                 Timer::Bind(wanted) => self.bind_due(wanted, out),
                 Timer::Addresses(key) => self.addresses_due(key, out),
                 Timer::Guard => self.guard_over(out),
+                Timer::Advertise(port) => self.advertise_due(port, out),
             }
         }
     }
@@ -396,6 +404,7 @@ impl Nve {
         self.follow_life(key);
         self.follow_binds(key, out);
         self.follow_checks(key);
+        self.follow_advertiser(key);
         if !self.vms.get(&key).is_some_and(Vm::is_present) {
             self.drop_vn_if_unneeded(key.vni, out);
         }

@@ -151,6 +151,7 @@ impl Nve {
             self.sync_ip(vni, ip);
         }
         self.sync_replicas(vni, out);
+        self.follow_advertisers(vni);
     }
 
     /// Everything, after the locators changed.
@@ -166,7 +167,7 @@ impl Nve {
     }
 
     /// Largest inner IP packet: what the VN is configured for, at most what the uplinks carry (R8).
-    fn tenant_mtu(&self, configured: u16) -> u16 {
+    pub(super) fn tenant_mtu(&self, configured: u16) -> u16 {
         let l = self.underlay.locators();
         // Outer IP, UDP, VXLAN and the inner Ethernet header: as many bytes as the outer headers
         // with the outer Ethernet header.
