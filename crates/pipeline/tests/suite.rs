@@ -26,6 +26,7 @@ mod properties;
 mod proxy;
 mod requests;
 mod routed;
+mod routes;
 mod several_nves;
 mod sources;
 mod storm;
