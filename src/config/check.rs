@@ -145,6 +145,7 @@ impl Checker<'_> {
             ("nve.hold_memory_mb", n.hold_memory_mb as u64, 1, 256),
             ("nve.memory_mb", n.memory_mb as u64, 32, 1 << 20),
             ("nve.locations", n.locations as u64, 16, 1 << 26),
+            ("nve.routes", n.routes as u64, 16, 1 << 22),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {

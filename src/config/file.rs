@@ -114,6 +114,8 @@ pub struct Nve {
     pub hold_memory_mb: usize,
     /// Locations that a worker's table has room for.
     pub locations: usize,
+    /// Routes of routing domains that a worker's table has room for (R58).
+    pub routes: usize,
 }
 
 impl Default for Nve {
@@ -153,6 +155,7 @@ impl Default for Nve {
             handover_hold_ms: 2000,
             hold_memory_mb: 64,
             locations: 1 << 20,
+            routes: 1 << 16,
         }
     }
 }
