@@ -1,15 +1,16 @@
 //! What holds for every sequence of inputs, sensible or not.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{
-    Allowed, BindRefusal, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId, MoveMode,
-    NveId, OperState, VmRecord, VnSettings,
+    Advertise, Allowed, BindRefusal, Bound, BoundIp, DenyReason, Dhcp, Domain, GATEWAY_MAC, Learning,
+    LearningOf, Location, MoveId, MoveMode, NveId, OperState, Subnet, VmRecord, VnRouting, VnSettings,
 };
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
+use godwit_testkit::clients;
 use godwit_wire::policy::{Rule, Verdict};
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
 use proptest::prelude::*;
@@ -103,7 +104,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         name: format!("vm{n}"),
         key: vm(n),
         ipv4: (n != 4).then(|| Ipv4Addr::new(10, 0, 0, n % 4)).into_iter().collect(),
-        ipv6: Vec::new(),
+        ipv6: n.is_multiple_of(2).then(|| v6(n.into())).into_iter().collect(),
         bindings: location.into(),
         version: Version { epoch: 1, seq },
         router: false,
@@ -180,6 +181,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 flood_silent: at.is_multiple_of(2),
                 rarp: at.is_multiple_of(3),
                 learning: LearningOf { v4: (at == 4).then_some(Learning::Learned(2)), v6: None },
+                routing: (at > 2).then(|| routing(at > 3)),
                 ..VnSettings::default()
             };
             nva(NvaToNve::End {
@@ -233,8 +235,50 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         }
         43 => nva(policies(n, at)),
         44..=49 => by_own_word(kind, n, at, seq),
+        50 | 51 => Input::Punted { port, frame: for_the_gateway(n, at, seq) },
+        52 if at == 5 => nva(NvaToNve::DomainGone { id: DomainId(1) }),
+        52 => {
+            let (name, vns) = (String::from("d"), vec![vni()]);
+            let domain = Domain { id: DomainId(1), name, gateway_mac: GATEWAY_MAC, vns };
+            nva(NvaToNve::Domain { domain, reset: at == 1, routes: Vec::new(), gone: Vec::new() })
+        }
         _ => Input::Tick,
     }
+}
+
+/// A VM's question to the gateway, whole, cut off or with one byte changed.
+fn for_the_gateway(n: u8, at: u8, seq: u64) -> Vec<u8> {
+    let ips = (Ipv4Addr::new(10, 0, 0, n % 4), v6(n.into()));
+    let all = clients::seeds(mac(n), GATEWAY_MAC, ips);
+    let mut frame = all[(usize::from(at) + 7 * seq as usize) % all.len()].clone();
+    let len = frame.len();
+    match at {
+        1 => frame.truncate(len - 1 - seq as usize),
+        2 => frame[len - 1 - seq as usize] ^= 1 << (seq % 8),
+        3 => frame[14 + 2 * seq as usize] ^= 0x80,
+        _ => {}
+    }
+    frame
+}
+
+fn v6(n: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n)
+}
+
+/// The VN's part in a domain, with subnets that have all services or none.
+fn routing(all: bool) -> VnRouting {
+    let subnet = |gateway: IpAddr, len| Subnet {
+        prefix: Prefix::of(gateway, len),
+        gateway,
+        advertise: (all && gateway.is_ipv6()).then_some(Advertise {
+            managed: false,
+            other: false,
+            lifetime_s: 30,
+        }),
+        dhcp: all.then(|| Dhcp { lease_s: 60, dns: vec![gateway] }),
+    };
+    let subnets = vec![subnet([10, 0, 0, 254].into(), 24), subnet(v6(0xfe).into(), 64)];
+    VnRouting { domain: DomainId(1), routed_only: all, subnets }
 }
 
 /// What VMs use by their own word, and what the directory says to it.
@@ -432,7 +476,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
         seen = is;
         assert!(nve.session.connected || out.to_nva.is_empty());
         check_words(&nve, &hosted, &out);
-        assert!(out.frames.iter().all(|(_, f)| f.len() <= 128));
+        assert!(out.frames.iter().all(|(_, f)| f.len() <= 1514));
         // Worker 1 comes and goes; worker 0 hears everything.
         out.updates.iter().filter(|(w, _)| *w == 0).for_each(|(_, u)| apply(&mut tables, *u));
         if joined {
@@ -451,7 +495,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
 
 fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
     let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
-    (0..51u8, 0..5u8, 0..6u8, 0..22u64, ms)
+    (0..54u8, 0..5u8, 0..6u8, 0..22u64, ms)
 }
 
 fn opening() -> Vec<(u8, u8, u8, u64, u32)> {
