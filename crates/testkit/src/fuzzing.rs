@@ -3,13 +3,13 @@
 
 mod mutate;
 mod peers;
-#[cfg(feature = "fabric")]
+#[cfg(feature = "control")]
 mod punts;
 mod reading;
 
 pub use mutate::walk;
 pub use peers::{peer, seeds as peer_seeds};
-#[cfg(feature = "fabric")]
+#[cfg(feature = "control")]
 pub use punts::{punted, seeds as punt_seeds};
 pub use reading::frame;
 
