@@ -202,10 +202,10 @@ fn r58_the_gateway_owns_its_addresses_whatever_a_record_says() {
     let mut lab = two();
     let taken = vm_of(0, 9);
     lab.nva.define(taken, ip_of(0, 254));
-    let record = lab.nva.records[&taken].clone();
-    let mut record = record;
-    record.bindings = Some(crate::lab::location(B)).into();
-    let said = lab.nva.news(vn(0), &Change::Vm(record), None);
+    let record = lab.nva.records.get_mut(&taken).unwrap();
+    record.bindings = Some(crate::lab::location(2)).into();
+    let record = Change::Vm(record.clone());
+    let said = lab.nva.news(vn(0), &record, None);
     lab.deliver(said);
     let a = &lab.hosts[A];
     let here = a.vn(0).unwrap();
@@ -222,6 +222,30 @@ fn r58_the_gateway_owns_its_addresses_whatever_a_record_says() {
     assert_eq!(lab.hosts[A].tables.neighbors[&(here, ip_of(0, 254))], Some(GATEWAY_MAC));
     let told = lab.hosts[A].frames[before..].iter().filter(|(port, _)| *port == PortIdx(1)).count();
     assert_eq!(told, 0);
+}
+
+#[test]
+fn r24_r58_vms_that_are_not_bridged_know_no_other_mac_and_are_told_of_none() {
+    for routed_only in [true, false] {
+        let mut lab = two();
+        lab.nva.routing.insert(vn(0), VnRouting { routed_only, ..part(0) });
+        let said = lab.nva.say_settings();
+        lab.deliver(said);
+        let before = lab.hosts[A].frames.len();
+        // The address goes from one VM to another.
+        for n in [5, 6] {
+            let key = vm_of(0, n);
+            lab.nva.define(key, ip_of(0, 5));
+            let record = lab.nva.records.get_mut(&key).unwrap();
+            record.bindings = Some(crate::lab::location(2)).into();
+            let said = lab.nva.news(vn(0), &Change::Vm(lab.nva.records[&key].clone()), None);
+            lab.deliver(said);
+        }
+        lab.pass(1_000);
+        let told = lab.hosts[A].frames[before..].iter().filter(|(port, _)| *port == PortIdx(1)).count();
+        assert_eq!(told, usize::from(!routed_only));
+        assert_eq!(lab.hosts[A].route(ip_of(0, 5)), Some(NextHop::Vm(lab.hosts[A].key(0, 6))));
+    }
 }
 
 #[test]
@@ -319,7 +343,7 @@ fn r58_a_move_changes_no_route() {
 fn r58_a_vm_that_is_gone_has_no_route() {
     let mut lab = two();
     lab.remove_port(B, 2);
-    lab.pass(1_000);
+    lab.pass(60_000);
     let a = &lab.hosts[A];
     assert_eq!(a.route(ip_of(1, 2)), Some(NextHop::Subnet { vn: a.vn(1).unwrap(), ask: false }));
 }

@@ -1,16 +1,15 @@
 //! What holds for every sequence of inputs, sensible or not.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{
-    Advertise, Allowed, BindRefusal, Bound, BoundIp, DenyReason, Dhcp, Domain, GATEWAY_MAC, Learning,
-    LearningOf, Location, MoveId, MoveMode, NveId, OperState, Subnet, VmRecord, VnRouting, VnSettings,
+    Allowed, BindRefusal, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId, MoveMode,
+    NveId, OperState, VmRecord, VnSettings,
 };
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
-use godwit_testkit::clients;
 use godwit_wire::policy::{Rule, Verdict};
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
 use proptest::prelude::*;
@@ -20,6 +19,9 @@ use crate::io::{PortSpec, UplinkSpec, UplinkV4};
 use crate::mobility::{Phase, Run};
 
 use super::*;
+
+mod questions;
+mod routing;
 
 fn vni() -> Vni {
     Vni::from_low24(77)
@@ -104,7 +106,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         name: format!("vm{n}"),
         key: vm(n),
         ipv4: (n != 4).then(|| Ipv4Addr::new(10, 0, 0, n % 4)).into_iter().collect(),
-        ipv6: n.is_multiple_of(2).then(|| v6(n.into())).into_iter().collect(),
+        ipv6: n.is_multiple_of(2).then(|| questions::ipv6(n)).into_iter().collect(),
         bindings: location.into(),
         version: Version { epoch: 1, seq },
         router: false,
@@ -181,7 +183,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 flood_silent: at.is_multiple_of(2),
                 rarp: at.is_multiple_of(3),
                 learning: LearningOf { v4: (at == 4).then_some(Learning::Learned(2)), v6: None },
-                routing: (at > 2).then(|| routing(at > 3)),
+                routing: routing::part(0, n, at),
                 ..VnSettings::default()
             };
             nva(NvaToNve::End {
@@ -235,50 +237,10 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         }
         43 => nva(policies(n, at)),
         44..=49 => by_own_word(kind, n, at, seq),
-        50 | 51 => Input::Punted { port, frame: for_the_gateway(n, at, seq) },
-        52 if at == 5 => nva(NvaToNve::DomainGone { id: DomainId(1) }),
-        52 => {
-            let (name, vns) = (String::from("d"), vec![vni()]);
-            let domain = Domain { id: DomainId(1), name, gateway_mac: GATEWAY_MAC, vns };
-            nva(NvaToNve::Domain { domain, reset: at == 1, routes: Vec::new(), gone: Vec::new() })
-        }
+        50..=54 => routing::input(kind, n, at, seq),
+        55 | 56 => Input::Punted { port, frame: questions::frame(n, at, seq) },
         _ => Input::Tick,
     }
-}
-
-/// A VM's question to the gateway, whole, cut off or with one byte changed.
-fn for_the_gateway(n: u8, at: u8, seq: u64) -> Vec<u8> {
-    let ips = (Ipv4Addr::new(10, 0, 0, n % 4), v6(n.into()));
-    let all = clients::seeds(mac(n), GATEWAY_MAC, ips);
-    let mut frame = all[(usize::from(at) + 7 * seq as usize) % all.len()].clone();
-    let len = frame.len();
-    match at {
-        1 => frame.truncate(len - 1 - seq as usize),
-        2 => frame[len - 1 - seq as usize] ^= 1 << (seq % 8),
-        3 => frame[14 + 2 * seq as usize] ^= 0x80,
-        _ => {}
-    }
-    frame
-}
-
-fn v6(n: u16) -> Ipv6Addr {
-    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n)
-}
-
-/// The VN's part in a domain, with subnets that have all services or none.
-fn routing(all: bool) -> VnRouting {
-    let subnet = |gateway: IpAddr, len| Subnet {
-        prefix: Prefix::of(gateway, len),
-        gateway,
-        advertise: (all && gateway.is_ipv6()).then_some(Advertise {
-            managed: false,
-            other: false,
-            lifetime_s: 30,
-        }),
-        dhcp: all.then(|| Dhcp { lease_s: 60, dns: vec![gateway] }),
-    };
-    let subnets = vec![subnet([10, 0, 0, 254].into(), 24), subnet(v6(0xfe).into(), 64)];
-    VnRouting { domain: DomainId(1), routed_only: all, subnets }
 }
 
 /// What VMs use by their own word, and what the directory says to it.
@@ -314,11 +276,11 @@ fn policies(n: u8, at: u8) -> NvaToNve {
     NvaToNve::Policies { reset: at.is_multiple_of(4), policies: vec![policy], gone }
 }
 
-/// The parts of a worker's tables that matter here.
 /// What workers begin with.
 const UNSAID: SourceRules =
     SourceRules { v4: SourceRule::Any, v6: SourceRule::Any, link_local: SourceRule::Any };
 
+/// The parts of a worker's tables that matter here.
 fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
     let put = match update {
         // Staged ones of before may be left.
@@ -479,6 +441,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
         assert!(out.frames.iter().all(|(_, f)| f.len() <= 1514));
         // Worker 1 comes and goes; worker 0 hears everything.
         out.updates.iter().filter(|(w, _)| *w == 0).for_each(|(_, u)| apply(&mut tables, *u));
+        routing::check(&nve, &tables);
         if joined {
             let mut fresh = BTreeMap::new();
             out.updates.iter().filter(|(w, _)| *w == 1).for_each(|(_, u)| apply(&mut fresh, *u));
@@ -490,12 +453,13 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
         all.barriers.extend(out.barriers);
         all.notes.extend(out.notes);
     }
+    routing::nothing_is_left(nve, now, tables);
     all
 }
 
 fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
     let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
-    (0..54u8, 0..5u8, 0..6u8, 0..22u64, ms)
+    (0..58u8, 0..5u8, 0..6u8, 0..22u64, ms)
 }
 
 fn opening() -> Vec<(u8, u8, u8, u64, u32)> {

@@ -109,6 +109,11 @@ impl Nve {
         self.mirror.domains.of_vn(vni).any(|id| self.domains.contains(&id))
     }
 
+    /// Neither a port nor a forward entry here needs the VN.
+    pub(super) fn is_only_routed_to(&self, vni: Vni) -> bool {
+        self.lingering.contains(&vni) && !self.vms_of(vni).any(|(_, vm)| vm.needs_vn())
+    }
+
     /// Begins to take part in a VN without a port; false where there is no room for it.
     fn take_vn(&mut self, vni: Vni, out: &mut Outputs) -> bool {
         if self.desired.vn(vni).is_some() {

@@ -1,6 +1,6 @@
 //! What the workers should have, derived from the whole of what we know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
@@ -97,13 +97,16 @@ impl Nve {
         if self.desired.vn(vni).is_none() || self.ports.values().any(has_port) {
             return;
         }
-        if self.vms_of(vni).any(|(_, vm)| vm.needs_vn()) || self.is_routed_to(vni) {
+        let forwards = self.vms_of(vni).any(|(_, vm)| vm.needs_vn());
+        if forwards || self.is_routed_to(vni) {
             let lingers = !self.vms_of(vni).any(|(_, vm)| vm.is_present());
             // Otherwise the subscription says so.
             if lingers && self.lingering.insert(vni) && self.mirror.is_subscribed(vni) {
                 self.send(NveToNva::Linger { vni, lingers: true }, out);
             }
-            self.sync_replicas(vni, out);
+            if !forwards {
+                self.sync_replicas(vni, out);
+            }
             return;
         }
         self.lingering.remove(&vni);
@@ -279,7 +282,9 @@ impl Nve {
         let answer = owner.or_else(fixed).or_else(absent);
         let new = if let Some(Answer::Owner { mac, .. }) = answer { Some(mac) } else { None };
         let old = self.desired.owner(vn, ip).map(|(mac, _)| mac);
-        if old != new {
+        // Where VMs are not bridged, they know each other by the gateway's MAC.
+        let bridged = self.desired.routing(vn).is_none_or(|part| !part.routed_only);
+        if old != new && bridged {
             self.announcer.changed(vni, ip, old, new);
         }
         self.desired.set_answer(vn, ip, answer);
@@ -291,12 +296,12 @@ impl Nve {
         record.is_active() || self.vms.get(&record.key).is_some_and(Vm::is_hosted)
     }
 
-    /// Copies go to each other NVE with members once (R60). Where no port is, none leave.
+    /// Copies go to each other NVE with members once (R60). From a VN that is only routed to, none leave.
     pub(super) fn sync_replicas(&mut self, vni: Vni, out: &mut Outputs) {
         let Some(vn) = self.desired.vn(vni) else { return };
         let mut tunnels = BTreeSet::new();
-        let members = match self.lingering.contains(&vni) {
-            true => Default::default(),
+        let members = match self.is_only_routed_to(vni) {
+            true => BTreeMap::new(),
             false => self.mirror.replicas(vni, &self.config.nve),
         };
         for (nve, locators) in members {
