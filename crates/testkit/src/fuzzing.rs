@@ -1,10 +1,16 @@
 //! The bodies of the fuzz targets, shared by `fuzz/` (libFuzzer) and by the stable tests that run
 //! them over a corpus and its mutations. Each takes arbitrary bytes and panics on a broken promise.
 
+mod mutate;
 mod peers;
+#[cfg(feature = "control")]
+mod punts;
 mod reading;
 
+pub use mutate::walk;
 pub use peers::{peer, seeds as peer_seeds};
+#[cfg(feature = "control")]
+pub use punts::{punted, seeds as punt_seeds};
 pub use reading::frame;
 
 use crate::frames;

@@ -149,7 +149,7 @@ impl<'a> Exchange<'a> {
         [OptionCode::IANA, OptionCode::IATA, OptionCode::IAPD].into_iter().map(|c| self.all(c).len()).sum()
     }
 
-    fn associations(&self) -> impl Iterator<Item = &IANA> {
+    fn associations(&self) -> impl DoubleEndedIterator<Item = &IANA> {
         self.all(OptionCode::IANA)
             .iter()
             .filter_map(|o| if let DhcpOption::IANA(ia) = o { Some(ia) } else { None })
@@ -255,7 +255,8 @@ impl<'a> Exchange<'a> {
 
     fn answer_associations(&self, wish: Wish, into: &mut DhcpOptions) {
         let chosen = self.chosen();
-        for ia in self.associations() {
+        // The crate puts an option before others of its kind.
+        for ia in self.associations().rev() {
             if let Some(opts) = self.association(ia, chosen == Some(ia.id), wish) {
                 let (t1, t2) = self.renewal(&opts);
                 into.insert(DhcpOption::IANA(IANA { id: ia.id, t1, t2, opts }));

@@ -19,8 +19,6 @@ mod dhcp6;
 mod frames;
 mod question;
 mod schedule;
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 

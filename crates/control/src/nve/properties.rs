@@ -20,6 +20,7 @@ use crate::mobility::{Phase, Run};
 
 use super::*;
 
+mod questions;
 mod routing;
 
 fn vni() -> Vni {
@@ -105,7 +106,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         name: format!("vm{n}"),
         key: vm(n),
         ipv4: (n != 4).then(|| Ipv4Addr::new(10, 0, 0, n % 4)).into_iter().collect(),
-        ipv6: Vec::new(),
+        ipv6: n.is_multiple_of(2).then(|| questions::ipv6(n)).into_iter().collect(),
         bindings: location.into(),
         version: Version { epoch: 1, seq },
         router: false,
@@ -237,6 +238,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         43 => nva(policies(n, at)),
         44..=49 => by_own_word(kind, n, at, seq),
         50..=54 => routing::input(kind, n, at, seq),
+        55 | 56 => Input::Punted { port, frame: questions::frame(n, at, seq) },
         _ => Input::Tick,
     }
 }
@@ -436,7 +438,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
         seen = is;
         assert!(nve.session.connected || out.to_nva.is_empty());
         check_words(&nve, &hosted, &out);
-        assert!(out.frames.iter().all(|(_, f)| f.len() <= 128));
+        assert!(out.frames.iter().all(|(_, f)| f.len() <= 1514));
         // Worker 1 comes and goes; worker 0 hears everything.
         out.updates.iter().filter(|(w, _)| *w == 0).for_each(|(_, u)| apply(&mut tables, *u));
         routing::check(&nve, &tables);
@@ -457,7 +459,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
 
 fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
     let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
-    (0..56u8, 0..5u8, 0..6u8, 0..22u64, ms)
+    (0..58u8, 0..5u8, 0..6u8, 0..22u64, ms)
 }
 
 fn opening() -> Vec<(u8, u8, u8, u64, u32)> {

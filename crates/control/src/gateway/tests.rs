@@ -1,1 +1,0 @@
-//! Frames of the gateway as others read them.
