@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
-use godwit_model::{Gateway, LearningOf, Locators, NveId, Version, VmKey, VmRecord, VnSettings};
+use godwit_model::{Gateway, LearningOf, Locators, NveId, Version, VmKey, VmRecord, VnRouting, VnSettings};
 use godwit_wire::{Mac, Vni};
 
 use crate::negative_cache::NegativeCache;
@@ -122,6 +122,7 @@ pub(crate) struct Mirror {
     vns: BTreeMap<Vni, VnMirror>,
     static_vms: BTreeMap<VmKey, VmRecord>,
     static_ips: BTreeMap<(Vni, IpAddr), Owner>,
+    static_routing: BTreeMap<Vni, VnRouting>,
 }
 
 impl Mirror {
@@ -130,7 +131,9 @@ impl Mirror {
         if self.vns.contains_key(&vni) {
             return;
         }
-        self.vns.insert(vni, VnMirror::new());
+        let mut vn = VnMirror::new();
+        vn.settings.routing = self.static_routing.get(&vni).cloned();
+        self.vns.insert(vni, vn);
         let fixed: Vec<VmRecord> = self.static_vms.values().filter(|r| r.key.vni == vni).cloned().collect();
         for record in fixed {
             self.offer(record);
@@ -230,6 +233,14 @@ impl Mirror {
         let record = self.static_vms.remove(&key)?;
         self.removed(key, Version::ZERO);
         Some(record)
+    }
+
+    /// What the configuration file says of a VN's routing: its settings until the directory tells others.
+    pub(crate) fn set_static_routing(&mut self, vni: Vni, routing: VnRouting) {
+        if let Some(vn) = self.vns.get_mut(&vni) {
+            vn.settings.routing = Some(routing.clone());
+        }
+        self.static_routing.insert(vni, routing);
     }
 
     /// An address from the configuration file.
