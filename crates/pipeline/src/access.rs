@@ -4,7 +4,7 @@ mod cold;
 mod inspect;
 
 use godwit_tables::locations::Home;
-use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
+use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx, VnRouting};
 use godwit_tables::vms::{Fib, RemoteMark, View};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::Patch;
@@ -82,6 +82,9 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     let Some(port) = Port::of(cx.tables, cx.ingress, vn, mac, admission) else {
         return cx.refuse(burst, n, DropReason::UnknownVn);
     };
+    if port.routing.is_some() && cx.tables.awaited_due(cx.now) {
+        cx.route_awaited();
+    }
     if cx.tables.has_arrivals_at(cx.ingress) && admission == Admission::Activated {
         cx.admit_arrivals(&port);
     }
@@ -90,6 +93,9 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
         look::<true, _, _, _>(cx, slots, &burst[..n], &port);
     } else {
         look::<false, _, _, _>(cx, slots, &burst[..n], &port);
+    }
+    if let Some(routing) = port.routing {
+        leave_routed(slots, &routing);
     }
     cx.out.ended(Stage::Look);
     match cx.tables.tunnels.are_varied() {
@@ -190,6 +196,16 @@ fn look_closer<P: Packet>(slot: &mut AccessSlot, packet: &P, port: &Port, tables
     };
     if good && free(&frame) && bum::check_word(tables, port.port, guard::word(&frame)).is_ok() {
         set(tenant::Look::of(&frame, &tables.hash_key));
+    }
+}
+
+/// What the gateway gets takes the cold path (R58).
+#[inline(never)]
+fn leave_routed(slots: &mut [AccessSlot], routing: &VnRouting) {
+    for slot in slots {
+        if routing.routed_only || slot.key.mac() == routing.mac {
+            slot.exit = COLD;
+        }
     }
 }
 

@@ -157,6 +157,8 @@ impl Tables {
 
     /// Domains and their routes (R58).
     fn apply_routing(&mut self, update: Update) -> Result<(), OutOfRange> {
+        // Packets may wait for just this.
+        self.awaited.told();
         let routes = &mut self.routes;
         match update {
             Update::DomainSet { domain, v4, v6 } => return routes.set_domain(domain, v4, v6),
@@ -260,6 +262,7 @@ impl Tables {
             }
         }
         self.asks.told(vn, ip);
+        self.awaited.told_of(vn, ip);
         match set {
             Ok(is_new) => {
                 if is_new && let Some(v) = self.vns.slot(vn) {

@@ -22,6 +22,7 @@
 //! | `sets` | sets of integers in memory of fixed size |
 //! | `neighbors` | IP addresses, and the requests that wait to be told of one |
 //! | `asks` | what bounds these requests |
+//! | `awaited` | packets that wait for a host route |
 //! | `routes` | routes of routing domains, and what VNs have of them |
 //! | `reports` | rate limits of events |
 //! | `apply` | what each update does |
@@ -34,6 +35,7 @@
 mod apply;
 mod arrivals;
 mod asks;
+pub mod awaited;
 mod config;
 pub mod counters;
 mod decide;
@@ -66,6 +68,7 @@ pub use dispatch::Dispatch;
 pub use service::Serviced;
 
 use arrivals::Arrivals;
+use awaited::Awaited;
 use event_limiter::Limiter;
 use godwit_wire::{Bucket, HashKey, Span};
 use holds::Holds;
@@ -103,6 +106,7 @@ pub struct Tables {
     holds: Holds,
     arrivals: Arrivals,
     asks: Asks,
+    awaited: Awaited,
     redirects: Limiter,
     news: Limiter,
     peers: Bucket,
@@ -140,6 +144,7 @@ impl Tables {
             holds: Holds::new(config.hold_bytes),
             arrivals: Arrivals::new(),
             asks: Asks::new(config),
+            awaited: Awaited::new(config),
             redirects: Limiter::new(),
             news: Limiter::new(),
             peers: Bucket::default(),

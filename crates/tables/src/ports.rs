@@ -20,6 +20,8 @@ const FILTERED: u32 = 1 << 31;
 
 /// Announcements of a port that are told to control: 16 at once, one more every 5 ms.
 const ANNOUNCEMENTS: Rate = Rate::per_second(200, 16);
+/// Frames of a port that are handed to control, DHCP and router solicitations: 32 at once, one more every 20 ms.
+const PUNTS: Rate = Rate::per_second(50, 32);
 /// Between two first frames of a port that are told to control.
 const FIRST_FRAMES: Span = Span::from_ms(5);
 
@@ -37,6 +39,8 @@ pub struct Port {
     resolution: Bucket,
     /// Questions to the directory because of this port's frames (R67).
     questions: Bucket,
+    /// DHCP and router solicitations (R67).
+    punts: Bucket,
     first_frame: Instant,
     spoofed: Instant,
     taken: Instant,
@@ -84,6 +88,7 @@ impl Ports {
             announcements: Bucket::default(),
             resolution: Bucket::default(),
             questions: Bucket::default(),
+            punts: Bucket::default(),
             first_frame: Instant(0),
             spoofed: Instant(0),
             taken: Instant(0),
@@ -381,6 +386,11 @@ impl Ports {
     pub(crate) fn asked(&mut self, port: PortIdx, now: Instant) {
         let rate = self.questions;
         self.counts(port).questions.take(rate, now);
+    }
+
+    /// A frame of this port may be handed to control now; this counts as one (R67).
+    pub fn may_punt(&mut self, port: PortIdx, now: Instant) -> bool {
+        self.counts(port).punts.take(PUNTS, now)
     }
 
     /// An ICMP error may be sent to this port now: 100 in a second (R8).

@@ -100,7 +100,7 @@ impl Model {
         bytes.extend(n.to_be_bytes());
         bytes.push(origin as u8);
         bytes.extend(self.frames.to_be_bytes());
-        let inbound = Inbound { ingress, origin, flight: Some(48), frame: &bytes };
+        let inbound = Inbound { ingress, origin, flight: Some(48), routed: false, frame: &bytes };
         let (at, room): (SpecialIdx, _) = match self.t.decide(key(n), &inbound, self.now).action {
             Action::Query { room } => {
                 let until = self.now + TablesConfig::default().miss_hold_age;
