@@ -235,7 +235,9 @@ impl<'a> Domain<'a> {
         }
         let subnets = self.all_subnets();
         let mut lengths: [BTreeSet<u8>; 2] = Default::default();
-        subnets.iter().for_each(|(p, ..)| drop(lengths[usize::from(p.is_ipv4())].insert(p.prefix_len())));
+        for (p, ..) in &subnets {
+            lengths[usize::from(p.is_ipv4())].insert(p.prefix_len());
+        }
         let mut rows: Vec<(u8, IpAddr, IpAddr, String)> = Vec::new();
         for (j, r) in d.routes.iter().enumerate() {
             let key = |k: &str| format!("domain[{}].route[{j}].{k}", self.at);

@@ -118,7 +118,7 @@ pub struct Nve {
     pub hold_memory_mb: usize,
     /// Locations that a worker's table has room for.
     pub locations: usize,
-    /// IP addresses that a worker's table of neighbors has room for, and routes that its table of these has.
+    /// IP addresses that a worker's table of neighbors has room for, and routes that its table of routes has room for.
     pub addresses: usize,
 }
 

@@ -8,7 +8,7 @@
 //! | File | Does |
 //! |---|---|
 //! | `bench` | the command line, and the rows in their turn |
-//! | `plan` | the rows, and their names |
+//! | `plan`, `case` | the rows, and their names |
 //! | `routed` | routed rows: their domain, prefixes and gateway |
 //! | `ends` | the frames, and the devices between which all carry them |
 //! | `peer` | what contenders have in common; where they run |
@@ -29,6 +29,7 @@
 
 mod bench;
 mod beside;
+mod case;
 mod directory;
 mod ends;
 mod godwit;

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
-use godwit_model::{Gateway, LearningOf, Locators, NveId, Version, VmKey, VmRecord, VnRouting, VnSettings};
+use godwit_model::{
+    DomainId, Gateway, LearningOf, Locators, NveId, Version, VmKey, VmRecord, VnRouting, VnSettings,
+};
 use godwit_wire::{Mac, Vni};
 
 use crate::negative_cache::NegativeCache;
@@ -240,12 +242,19 @@ impl Mirror {
         Some(record)
     }
 
-    /// What the configuration file says of a VN's routing: its settings until the directory tells others.
-    pub(crate) fn set_static_routing(&mut self, vni: Vni, routing: VnRouting) {
-        if let Some(vn) = self.vns.get_mut(&vni) {
-            vn.settings.routing = Some(routing.clone());
+    /// What the configuration file says of VNs' parts in a domain: their settings until the directory tells others.
+    /// Returns the VNs that have or had a part.
+    pub(crate) fn set_static_routing(&mut self, id: DomainId, vns: Vec<(Vni, VnRouting)>) -> BTreeSet<Vni> {
+        let mut touched: BTreeSet<Vni> = vns.iter().map(|(vni, _)| *vni).collect();
+        touched.extend(self.static_routing.iter().filter(|(_, r)| r.domain == id).map(|(vni, _)| *vni));
+        self.static_routing.retain(|_, r| r.domain != id);
+        self.static_routing.extend(vns);
+        for vni in &touched {
+            if let Some(vn) = self.vns.get_mut(vni) {
+                vn.settings.routing = self.static_routing.get(vni).cloned();
+            }
         }
-        self.static_routing.insert(vni, routing);
+        touched
     }
 
     /// An address from the configuration file.

@@ -1,6 +1,8 @@
 //! Routing domains of the configuration file (R58).
 
-use godwit_model::{Domain, StaticRoute, VnRouting};
+use std::collections::BTreeSet;
+
+use godwit_model::{Domain, DomainId, StaticRoute, VnRouting};
 use godwit_wire::Vni;
 
 use crate::io::Outputs;
@@ -16,9 +18,15 @@ impl Nve {
         routes: &[StaticRoute],
         out: &mut Outputs,
     ) {
-        for (vni, routing) in vns {
-            self.mirror.set_static_routing(vni, routing);
+        let id = domain.id;
+        let was_in: BTreeSet<DomainId> = vns.iter().filter_map(|(vni, _)| self.domain_of(*vni)).collect();
+        let touched = self.mirror.set_static_routing(id, vns);
+        self.domain_told(domain, true, routes, &[], out);
+        for vni in touched {
+            self.sync_routing(vni, out);
         }
-        let _ = (domain, routes, out);
+        for other in was_in.into_iter().filter(|other| *other != id) {
+            self.follow_domain(other, out);
+        }
     }
 }
