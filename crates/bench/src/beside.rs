@@ -1,6 +1,6 @@
-//! Two rows beside each other, in turn: how a contender takes more destinations, the other outer family, the
-//! other way, a second worker or a gateway. The rows of the table are minutes apart, and what a machine carries changes by
-//! a third within seconds, so their quotient says little.
+//! Two rows beside each other, in turn: how a contender takes more destinations, the other outer family, the other
+//! way, a second worker or a gateway. The rows of the table are minutes apart, and what a machine carries changes
+//! by a third within seconds, so their quotient says little.
 
 use std::time::Duration;
 

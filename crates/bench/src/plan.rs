@@ -241,8 +241,8 @@ pub fn full(cores: usize) -> Vec<Row> {
 
 /// A row by its name, as [`Row`] displays it:
 /// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N][/routers=N]`. A name
-/// without destinations, or of the case alone, selects all such rows of `all`; `rfc2544` instead of a length is a row for
-/// each of RFC 2544's frame sizes and the jumbo ones, less the FCS.
+/// without destinations, or of the case alone, selects all such rows of `all`; `rfc2544` instead of a length is a row
+/// for each of RFC 2544's frame sizes and the jumbo ones, less the FCS.
 ///
 /// # Errors
 /// Where it names nothing.
