@@ -388,9 +388,14 @@ impl Ports {
         self.counts(port).questions.take(rate, now);
     }
 
-    /// A frame of this port may be handed to control now; this counts as one (R67).
-    pub fn may_punt(&mut self, port: PortIdx, now: Instant) -> bool {
-        self.counts(port).punts.take(PUNTS, now)
+    /// A frame of this port may be handed to control now (R67).
+    pub fn may_punt(&self, port: PortIdx, now: Instant) -> bool {
+        self.at(port).punts.has(PUNTS, now)
+    }
+
+    /// One was.
+    pub fn punted(&mut self, port: PortIdx, now: Instant) {
+        self.counts(port).punts.take(PUNTS, now);
     }
 
     /// An ICMP error may be sent to this port now: 100 in a second (R8).

@@ -13,6 +13,7 @@ use godwit_wire::policy::{self, Direction, Traffic};
 use godwit_wire::{EtherType, Frame, Instant, Mac, guard, tenant};
 
 use super::{Ending, Found, MAX_STEPS, Problem, Step, Trace};
+use crate::MAX_PUNT;
 use crate::access;
 use crate::bum::{check_word, destinations};
 use crate::classify::{Addresses, Arrival};
@@ -125,7 +126,11 @@ impl<'a> Tracer<'a> {
             Disposition::Route => self.route(frame, port),
             Disposition::Punt => {
                 self.trace.push(Step::Punted);
-                Ending::Consumed
+                match self.tables.ports.may_punt(port.port, self.now) {
+                    false => Ending::Drop(DropReason::PuntLimit),
+                    true if frame.bytes().len() > MAX_PUNT => Ending::Drop(DropReason::PuntFull),
+                    true => Ending::Consumed,
+                }
             }
             Disposition::Flood => self.flood(port.vn, true),
             Disposition::Announce(kind, _) => {
