@@ -130,7 +130,7 @@ impl Checker<'_> {
 
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
-        let ranges: [(&str, u64, u64, u64); 19] = [
+        let ranges: [(&str, u64, u64, u64); 20] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
             ("nve.redirect_ms", n.redirect_ms, 10, 10_000),
             ("nve.headless_s", n.headless_s, 0, 86_400),
@@ -150,6 +150,7 @@ impl Checker<'_> {
             ("nve.memory_mb", n.memory_mb as u64, 32, 1 << 20),
             ("nve.locations", n.locations as u64, 16, 1 << 26),
             ("nve.addresses", n.addresses as u64, 16, 1 << 26),
+            ("nve.routes", n.routes as u64, 16, 1 << 22),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {

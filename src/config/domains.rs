@@ -322,13 +322,18 @@ impl<'a> Domain<'a> {
     /// All of it finds room in the workers' tables.
     fn room(&self) -> Result<(), Mistake> {
         let subnets = self.all_subnets().len() as u64;
-        let vms: u64 = self.addresses.iter().map(|a| row_len(a.first, a.last)).sum();
-        let needed = vms + subnets + self.c.domains[self.at].route_count();
-        if needed > self.c.nve.addresses as u64 {
-            let what = format!("domain {:?} alone has {needed} addresses and prefixes", self.name());
-            return mistaken("nve.addresses".into(), what, format!("set it to {needed} or more"));
+        let addresses: u64 = self.addresses.iter().map(|a| row_len(a.first, a.last)).sum();
+        let routes = addresses + subnets + self.c.domains[self.at].route_count();
+        let n = &self.c.nve;
+        let tables = [("addresses", addresses, n.addresses), ("routes", routes, n.routes)];
+        match tables.into_iter().find(|(_, needed, room)| *needed > *room as u64) {
+            Some((key, needed, _)) => mistaken(
+                format!("nve.{key}"),
+                format!("domain {:?} alone has {needed} {key}", self.name()),
+                format!("set it to {needed} or more"),
+            ),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -118,8 +118,10 @@ pub struct Nve {
     pub hold_memory_mb: usize,
     /// Locations that a worker's table has room for.
     pub locations: usize,
-    /// IP addresses that a worker's table of neighbors has room for, and routes that its table of routes has room for.
+    /// IP addresses that a worker's table of neighbors has room for.
     pub addresses: usize,
+    /// Routes of routing domains that a worker's table has room for (R58).
+    pub routes: usize,
 }
 
 impl Default for Nve {
@@ -160,6 +162,7 @@ impl Default for Nve {
             hold_memory_mb: 64,
             locations: 1 << 20,
             addresses: 1 << 16,
+            routes: 1 << 16,
         }
     }
 }

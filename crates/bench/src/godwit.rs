@@ -26,8 +26,8 @@ const POOL_SHARE: usize = 2;
 const START_PATIENCE: Duration = Duration::from_secs(120);
 /// Frames that have gone out when caches and buffers are warm.
 const WARM: u64 = 1_000_000;
-/// IP addresses that a switch has room for unless told otherwise, and what a routed row has beside its destinations:
-/// VMs that route for them, gateways, subnets.
+/// IP addresses and routes that a switch has room for unless told otherwise, and what a routed row has beside its
+/// destinations: VMs that route for them, gateways, subnets.
 const ADDRESSES: u32 = 65_536;
 const MORE_ADDRESSES: u32 = 1024;
 /// A share of lost frames that is worth a word.
@@ -68,7 +68,8 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>, keys: &str) -> Result<Str
     let mut text = String::new();
     let mut nve_lines = nva.map_or_else(String::new, |url| format!("nva = \"{url}\"\n"));
     if case.is_routed() && destinations + MORE_ADDRESSES > ADDRESSES {
-        writeln!(nve_lines, "addresses = {}", destinations + MORE_ADDRESSES)?;
+        let room = destinations + MORE_ADDRESSES;
+        writeln!(nve_lines, "addresses = {room}\nroutes = {room}")?;
     }
     write!(
         text,

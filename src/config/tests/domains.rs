@@ -154,7 +154,9 @@ fn r58_addresses_that_others_have_or_no_subnet_has_are_refused() {
     refused(&format!("{ROUTED}{again}"), &[], "vm[1].ips: 10.2.3.232 is of vm[0].ips too", "of its own");
     assert!(load_text(&format!("{ROUTED}{}", again.replace(".232", ".233")), &[]).is_ok());
     let little = with("id = \"a\"", "id = \"a\"\naddresses = 1000");
-    refused(&little, &[], "nve.addresses: domain \"red\" alone has 1025", "set it to 1025");
+    let routes = with("id = \"a\"", "id = \"a\"\nroutes = 1024");
+    refused(&routes, &[], "nve.routes: domain \"red\" alone has 1025 routes", "set it to 1025");
+    refused(&little, &[], "nve.addresses: domain \"red\" alone has 1005 addresses", "set it to 1005");
     refused(&with("id = \"a\"", "id = \"a\"\naddresses = 1"), &[], "nve.addresses", "use 16 to");
 }
 
