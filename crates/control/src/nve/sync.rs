@@ -285,7 +285,9 @@ impl Nve {
         let answer = owner.or_else(fixed).or_else(absent);
         let new = if let Some(Answer::Owner { mac, .. }) = answer { Some(mac) } else { None };
         let old = self.desired.owner(vn, ip).map(|(mac, _)| mac);
-        if old != new {
+        // Where VMs are not bridged, they know each other by the gateway's MAC.
+        let bridged = self.desired.routing(vn).is_none_or(|part| !part.routed_only);
+        if old != new && bridged {
             self.announcer.changed(vni, ip, old, new);
         }
         self.desired.set_answer(vn, ip, answer);
