@@ -24,6 +24,8 @@ const BUFFER: usize = 2560;
 const POOL_SHARE: usize = 2;
 /// How long it may take until all locations are known and frames flow.
 const START_PATIENCE: Duration = Duration::from_secs(120);
+/// The same under valgrind.
+const COUNTED_PATIENCE: Duration = Duration::from_secs(900);
 /// Frames that have gone out when caches and buffers are warm.
 const WARM: u64 = 1_000_000;
 /// IP addresses and routes that a switch has room for unless told otherwise, and what a routed row has beside its
@@ -166,7 +168,7 @@ impl Godwit {
             .arg(format!("--callgrind-out-file={}", counts.display()))
             .arg(&site.godwit);
         let mut godwit = Godwit::spawn_as(command, site, ends, None, "hugepages = \"never\"\n")?;
-        godwit.wait(ends.row)?;
+        godwit.wait_for(ends.row, COUNTED_PATIENCE)?;
         Ok(godwit)
     }
 
@@ -235,7 +237,11 @@ impl Godwit {
     /// # Errors
     /// Where it ended, or that takes too long.
     pub fn wait(&mut self, row: Row) -> Result<()> {
-        let give_up = Instant::now() + START_PATIENCE;
+        self.wait_for(row, START_PATIENCE)
+    }
+
+    fn wait_for(&mut self, row: Row, patience: Duration) -> Result<()> {
+        let give_up = Instant::now() + patience;
         let wanted = u64::from(row.vms()) * row.workers as u64;
         let mut counters = Vec::new();
         let (mut known, mut updates) = (0, 0);
@@ -252,7 +258,7 @@ impl Godwit {
             }
             ensure!(
                 Instant::now() < give_up,
-                "it knows {known} of {wanted} locations and sent {} frames in {START_PATIENCE:?}{}",
+                "it knows {known} of {wanted} locations and sent {} frames in {patience:?}{}",
                 self.sent(&counters),
                 lost(&[], &counters).unwrap_or_default()
             );
