@@ -344,3 +344,5 @@ fn no_uplink_and_no_file_are_refused() {
     let e = load(Some(Path::new("/nonexistent/x.toml")), &flags, &[0]).unwrap_err().to_string();
     assert!(e.contains("/nonexistent/x.toml") && e.contains("--config"), "{e}");
 }
+
+mod domains;

@@ -25,6 +25,7 @@ mod refused;
 mod routing;
 mod services;
 mod stale;
+mod statics;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -312,6 +313,7 @@ impl Nve {
                 let record = crate::records::static_record(VmKey { vni, mac }, location, &ips, router);
                 self.static_vm(record, out);
             }
+            Input::StaticDomain { domain, vns, routes } => self.static_domain(domain, vns, &routes, out),
             Input::VmBehindPort { port, mac, ips } => self.vm_behind_port(port, mac, &ips, out),
             Input::StaticNeighbor { vni, ip, mac, router } => {
                 self.mirror.set_static_ip(vni, ip, crate::mirror::Owner { mac, router });

@@ -57,6 +57,10 @@ impl Nve {
             return;
         }
         self.begin_vn(vni, out);
+        // Known already where the configuration file says so.
+        if let Some(id) = self.domain_of(vni) {
+            self.follow_domain(id, out);
+        }
     }
 
     /// Numbers a VN and wants its records; false where there is no room for it.
