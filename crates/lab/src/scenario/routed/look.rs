@@ -33,9 +33,13 @@ pub struct Entry(String);
 impl Entry {
     /// Finds the neighbor in what `ip neighbor show` printed.
     pub fn read(ip: &str, table: &str) -> Entry {
-        let line = table.lines().find(|l| l.split(' ').next() == Some(ip)).unwrap_or_default().trim();
-        // The last word is the state.
-        Entry(line.rsplit_once(' ').map_or("", |(entry, _)| entry).to_owned())
+        let of_line = |line: &'_ str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = table.lines().map(of_line).find(|words| words.first().is_some_and(|w| w == ip));
+        // After these come its state and, as busybox has it, its statistics.
+        let words = words.unwrap_or_default();
+        let mac = words.iter().skip_while(|w| *w != "lladdr").nth(1);
+        let router = if words.iter().any(|w| w == "router") { " router" } else { "" };
+        Entry(mac.map(|mac| format!("{ip} lladdr {mac}{router}")).unwrap_or_default())
     }
 
     /// It has a MAC address.
@@ -84,7 +88,8 @@ pub(crate) fn echoes(lab: &mut Lab, vm: &str, to: IpAddr, (sent, size): (u32, u3
 /// Where it does not.
 pub(crate) fn wait_reached(lab: &mut Lab, vm: &str, to: IpAddr) -> Result<()> {
     let started = Instant::now();
-    while echoes(lab, vm, to, (1, 56))?.received == 0 {
+    let line = format!("ping {} -c 1 -W 1 {to} || true", if to.is_ipv6() { "-6" } else { "-4" });
+    while received(&sh(lab, vm, &line)?) == 0 {
         ensure!(started.elapsed() < PATIENCE, "VM {vm} does not reach {to}");
         sleep(Duration::from_millis(100));
     }
@@ -177,6 +182,8 @@ mod tests {
         assert_eq!(entry, Entry::read("10.1.1.1", "10.1.1.1 lladdr 02:67:77:00:00:01 DELAY"));
         let router = Entry::read("fe80::1", "fe80::1 lladdr 02:67:77:00:00:01 router STALE\n");
         assert_ne!(router, Entry::read("fe80::1", "fe80::1 lladdr 02:67:77:00:00:01 STALE\n"));
+        let busybox = "fe80::1 lladdr 02:67:77:00:00:01 router ref 1 used 0/0/0 probes 4 REACHABLE";
+        assert_eq!(router, Entry::read("fe80::1", busybox));
         assert!(!Entry::read("10.1.1.1", "10.1.1.1 FAILED").is_known());
         assert!(!Entry::read("10.1.1.1", "10.1.1.11 lladdr 02:67:77:00:00:01 STALE").is_known());
     }
