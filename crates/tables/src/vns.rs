@@ -3,7 +3,7 @@
 use godwit_wire::{Instant, Span, Vni};
 
 use crate::locations::Locations;
-use crate::update::{TunnelIdx, VnIdx};
+use crate::update::{Multicast, TunnelIdx, VnIdx};
 use crate::{OutOfRange, TablesConfig};
 
 /// A virtual network.
@@ -17,6 +17,8 @@ pub struct Vn {
     pub transparent_vlan: bool,
     /// A tunnel was refused a place in the replication list (R60).
     pub replicas_missing: bool,
+    /// What becomes of multicast (R61).
+    pub multicast: Multicast,
     /// Requests for unknown addresses are flooded, at least so far apart (R31).
     pub flood_gap: Option<Span>,
     /// No such request is flooded before then.
@@ -34,6 +36,7 @@ const VACANT_VN: Vn = Vn {
     mtu: 0,
     transparent_vlan: false,
     replicas_missing: false,
+    multicast: Multicast::Flood,
     flood_gap: None,
     flood_next: Instant(0),
     present: false,
