@@ -13,6 +13,7 @@ mod events;
 mod hops;
 mod inspect;
 mod machine;
+mod multicast;
 mod notices;
 mod nva;
 mod policy;
@@ -45,6 +46,7 @@ use crate::io::{Input, Level, Outputs};
 use crate::lifetimes::Lifetimes;
 use crate::mirror::Mirror;
 use crate::mobility::Vm;
+use crate::multicast::Multicast;
 use crate::queries::{Asked, Queries};
 use crate::refusals::Refusals;
 use crate::seal::Seals;
@@ -145,6 +147,12 @@ pub struct Nve {
     announcer: Announcer,
     /// Policies that the NVA has told (R23).
     policies: BTreeMap<String, Policy>,
+    /// Multicast groups (R61).
+    multicast: Multicast,
+    /// Which of them the NVA was told in this session.
+    groups_told: BTreeMap<Vni, BTreeSet<IpAddr>>,
+    /// Alarms on groups that found no room.
+    groups_full: Bucket,
     /// VMs that asked for their own address and wait for the directory, with the end of their patience (R27).
     rarp: BTreeMap<VmKey, (PortIdx, Instant)>,
     /// RARP replies sent: each looks for its VN's gateway.
@@ -208,6 +216,9 @@ impl Nve {
             underlay: Underlay::new(config.locators, config.liveness),
             announcer: Announcer::default(),
             policies: BTreeMap::new(),
+            multicast: Multicast::default(),
+            groups_told: BTreeMap::new(),
+            groups_full: Bucket::default(),
             rarp: BTreeMap::new(),
             rarp_replies: Bucket::default(),
             barriers: Barriers::default(),
@@ -242,6 +253,7 @@ impl Nve {
         self.wall_us = wall_us;
         self.take(input, out);
         self.fire(out);
+        self.multicast_due(out);
         self.follow_underlay(out);
         self.tell_local_vms(out);
         self.finish(out);
@@ -250,7 +262,8 @@ impl Nve {
     /// When to call [`Nve::handle`] with `Input::Tick` at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         let announcement = self.announcer.due(self.now);
-        [self.timers.next(), self.underlay.deadline(), announcement].into_iter().flatten().min()
+        let timers = [self.timers.next(), self.multicast.deadline(), self.underlay.deadline(), announcement];
+        timers.into_iter().flatten().min()
     }
 
     /// What it was configured with.
@@ -289,7 +302,8 @@ impl Nve {
                 self.access_port(port, "report on", out, |vm, cx| vm.state_said(port, state, cx));
             }
             // All workers have everything at this stage, whoever polls a port.
-            Input::PortWorkers { .. } | Input::Punted { .. } | Input::Tick => {}
+            Input::PortWorkers { .. } | Input::Tick => {}
+            Input::Punted { port, frame } => self.membership_heard(port, &frame, out),
             Input::WorkerJoined { worker } => self.desired.worker_joined(worker),
             Input::WorkerLeft { worker } => {
                 self.desired.worker_left(worker);

@@ -93,6 +93,7 @@ impl Nve {
             return;
         }
         self.lingering.remove(&vni);
+        self.forget_groups(vni);
         self.send(NveToNva::Unsubscribe { vni }, out);
         for asked in self.queries.forget_vn(vni) {
             self.timers.set(Timer::Query(asked), None);
@@ -124,6 +125,7 @@ impl Nve {
         if let Some(vn) = self.desired.set_vn(vni, self.tenant_mtu(settings.mtu), settings.transparent_vlan) {
             self.desired.set_flood_silent(vn, settings.flood_silent);
         }
+        self.follow_multicast(vni, out);
         let mut keys: BTreeSet<VmKey> = self.mirror.records(vni).map(|r| r.key).collect();
         keys.extend(self.vms_of(vni).map(|(k, _)| *k));
         for key in keys {
@@ -183,6 +185,7 @@ impl Nve {
             let admission = vm.admission(port);
             self.desired.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
         }
+        self.follow_open_ports(key, out);
     }
 
     /// The old NVE hears of the grant when we do, and sends what it held.
@@ -282,6 +285,7 @@ impl Nve {
             }
         }
         self.desired.set_replicas(vn, tunnels);
+        self.sync_groups(vni, out);
     }
 
     // ---- Tunnels ----
@@ -300,7 +304,12 @@ impl Nve {
 
     /// The tunnel to a locator. Where both NVEs have both families, IPv4 packets for one over IPv6 go
     /// over IPv4 (R4): a VM with addresses of both is one entry.
-    fn tunnel_pair(&mut self, remote: IpAddr, locators: Locators, out: &mut Outputs) -> Option<TunnelIdx> {
+    pub(super) fn tunnel_pair(
+        &mut self,
+        remote: IpAddr,
+        locators: Locators,
+        out: &mut Outputs,
+    ) -> Option<TunnelIdx> {
         let tunnel = self.tunnel(remote, out)?;
         if remote.is_ipv6() {
             let ours = self.underlay.locators();
