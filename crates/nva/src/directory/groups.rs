@@ -47,7 +47,7 @@ impl Directory {
         if reset {
             groups.clear();
         }
-        left.iter().for_each(|ip| drop(groups.remove(ip)));
+        groups.retain(|ip| !left.contains(ip));
         let room = MAX_GROUPS.min((MAX_GROUPS_OF_NVE + before.len()).saturating_sub(n.groups));
         let mut refused = 0;
         for ip in joined {
