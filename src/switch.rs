@@ -11,7 +11,7 @@ use godwit_control::{Input, Level, Nve, Outputs};
 use godwit_dpdk::{Eal, Mempool};
 use godwit_model::message::NveToNva;
 use godwit_tables::update::PortIdx;
-use godwit_worker::command::{Command, Reply, SmallFrame};
+use godwit_worker::command::{Command, MAX_SENT, Reply};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
@@ -98,13 +98,12 @@ impl Switch {
             self.barriers.push((worker, token, reached));
         }
         for (port, frame) in out.frames.drain(..) {
-            match SmallFrame::new(&frame) {
-                // Any worker reaches any port; the first always exists.
-                Some(frame) => self.workers[0].order(Command::Send { port, frame }),
-                None => {
-                    tracing::error!(port = port.0, len = frame.len(), "control made a frame that is too long")
-                }
+            if frame.len() > MAX_SENT {
+                tracing::error!(port = port.0, len = frame.len(), "control made a frame that is too long");
+                continue;
             }
+            // Any worker reaches any port; the first always exists. The answer brings the frame back, to be freed.
+            drop(self.workers[0].ask(Command::Send { port, frame }));
         }
         self.to_nva.append(&mut out.to_nva);
         for note in out.notes.drain(..) {
@@ -128,8 +127,21 @@ impl Switch {
                 any = true;
                 self.input(Input::Worker { worker, event });
             }
+            any |= self.poll_punts(worker);
         }
         any | self.poll_barriers()
+    }
+
+    /// Hands VMs' frames that a worker punted to control. More than [`workers::PUNTS`] wait for the next turn, and keep
+    /// no other input waiting.
+    fn poll_punts(&mut self, worker: usize) -> bool {
+        let mut any = false;
+        for _ in 0..workers::PUNTS {
+            let Some(punt) = self.workers[worker].punt() else { break };
+            any = true;
+            self.input(Input::Punted { port: punt.port(), frame: punt.bytes().to_vec() });
+        }
+        any
     }
 
     fn poll_barriers(&mut self) -> bool {

@@ -9,6 +9,7 @@ use godwit_tables::update::Update;
 use godwit_wire::Instant;
 use godwit_worker::command::{Command, Mailbox, Order, Reply};
 use godwit_worker::dpdk::DpdkIo;
+use godwit_worker::punts::Punt;
 use godwit_worker::worker::Worker;
 use tokio::sync::oneshot;
 
@@ -18,6 +19,8 @@ use crate::placement::WorkerAt;
 pub const MAILBOX: usize = 4096;
 /// Events that fit into a worker's queue.
 pub const EVENTS: usize = 4096;
+/// Punted frames that control takes from a worker in one turn.
+pub const PUNTS: usize = 32;
 /// Updates that may wait for room in a mailbox before control stops taking more from the NVA.
 pub const BACKLOG: usize = 65_536;
 /// Iterations without work before a worker with an idle sleep sleeps.
@@ -187,6 +190,11 @@ impl WorkerHandle {
     /// The next thing that the worker noticed.
     pub fn event(&self) -> Option<Event> {
         self.mailbox.events.pop()
+    }
+
+    /// The next frame of a VM that the worker punted.
+    pub fn punt(&self) -> Option<Punt> {
+        self.mailbox.punts.take()
     }
 
     /// Orders under way: in the mailbox or waiting for room in it.

@@ -4,8 +4,8 @@
 use godwit_tables::event::Event;
 use godwit_tables::update::PortIdx;
 
-use crate::Output;
 use crate::packet::{Asks, Packet, PacketSource, ReceiveOffloads, Unfinished};
+use crate::{MAX_PUNT, Output};
 
 /// Bytes before the frame in a fresh [`MemPacket`], as in an mbuf.
 pub const HEADROOM: usize = 128;
@@ -220,10 +220,14 @@ pub struct MemOutput<P> {
     pub sent: Vec<(PortIdx, P)>,
     /// Events raised.
     pub events: Vec<Event>,
+    /// Frames punted, each with the port that it came in on.
+    pub punts: Vec<(PortIdx, Vec<u8>)>,
     /// Frames dropped.
     pub discarded: usize,
     /// Events that find room; the rest is refused.
     pub event_room: usize,
+    /// Punted frames that find room; the rest is refused.
+    pub punt_room: usize,
     /// What every port takes unfinished.
     pub takes: ReceiveOffloads,
     /// Frames that a port takes before it is full.
@@ -235,8 +239,10 @@ impl<P> Default for MemOutput<P> {
         MemOutput {
             sent: Vec::new(),
             events: Vec::new(),
+            punts: Vec::new(),
             discarded: 0,
             event_room: usize::MAX,
+            punt_room: usize::MAX,
             takes: ReceiveOffloads::NOTHING,
             port_room: usize::MAX,
         }
@@ -258,6 +264,7 @@ impl<P: Packet> MemOutput<P> {
     pub fn clear(&mut self) {
         self.sent.clear();
         self.events.clear();
+        self.punts.clear();
         self.discarded = 0;
     }
 }
@@ -272,6 +279,14 @@ impl<P: Packet> Output<P> for MemOutput<P> {
         let room = self.events.len() < self.event_room;
         if room {
             self.events.push(event);
+        }
+        room
+    }
+
+    fn punt(&mut self, port: PortIdx, frame: &[u8]) -> bool {
+        let room = self.punts.len() < self.punt_room && frame.len() <= MAX_PUNT;
+        if room {
+            self.punts.push((port, frame.to_vec()));
         }
         room
     }

@@ -13,11 +13,15 @@ use crate::io::{Io, QUEUES};
 use crate::offloads::{SharedReceiveOffloads, SharedUse};
 use crate::orders::Orders;
 use crate::perf::{Perf, QueuePerf, Work};
+use crate::punts::Punts;
 use crate::queue_handover::QueueHandover;
 use crate::stages::Ticks;
 
-/// The longest frame that control sends or traces, in bytes. ARP and ND packets are shorter.
+/// The longest frame that control traces, in bytes: its headers are enough.
 pub const SMALL_FRAME: usize = 256;
+
+/// The longest frame that control sends, in bytes: one with a packet of 1,500 bytes.
+pub const MAX_SENT: usize = 1514;
 
 /// A short frame by value, so that a command needs no allocation on either side.
 #[derive(Clone, Copy)]
@@ -158,12 +162,12 @@ pub enum Command<I: Io> {
         /// The port.
         port: PortIdx,
     },
-    /// Send a frame that control made.
+    /// Send a frame that control made; answered by [`Reply::Sent`], for control to free the frame.
     Send {
         /// The port.
         port: PortIdx,
-        /// The frame.
-        frame: SmallFrame,
+        /// The frame, of at most [`MAX_SENT`] bytes.
+        frame: Vec<u8>,
     },
     /// Say what would happen to a frame; answered by [`Reply::Trace`].
     Trace {
@@ -215,6 +219,11 @@ pub enum Reply<I: Io> {
         /// The way.
         tx: Option<TxPath<I>>,
     },
+    /// The frame was sent, or counted as dropped.
+    Sent {
+        /// The frame as control made it.
+        frame: Vec<u8>,
+    },
     /// What would happen.
     Trace {
         /// Of the order.
@@ -241,6 +250,8 @@ pub struct Mailbox<I: Io> {
     pub replies: Arc<ArrayQueue<Reply<I>>>,
     /// What the worker noticed; bounded, the newest is dropped and counted where it is full.
     pub events: Arc<ArrayQueue<Event>>,
+    /// VMs' frames for control; likewise.
+    pub punts: Arc<Punts>,
 }
 
 impl<I: Io> Clone for Mailbox<I> {
@@ -249,6 +260,7 @@ impl<I: Io> Clone for Mailbox<I> {
             commands: self.commands.clone(),
             replies: self.replies.clone(),
             events: self.events.clone(),
+            punts: self.punts.clone(),
         }
     }
 }
@@ -260,6 +272,7 @@ impl<I: Io> Mailbox<I> {
             commands: Arc::new(Orders::new(commands)),
             replies: Arc::new(ArrayQueue::new(commands)),
             events: Arc::new(ArrayQueue::new(events)),
+            punts: Arc::default(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The poll-mode loop of a pinned core, its mailbox, outboxes and counters.
 //!
 //! A worker owns its tables outright. Control reaches it by one bounded lock-free queue of
-//! [`command::Command`]s ([`orders::Orders`]) and hears of it by two: [`command::Reply`]s, never lost, and events, of
-//! which the newest is dropped and counted when their queue is full.
+//! [`command::Command`]s ([`orders::Orders`]) and hears of it by three: [`command::Reply`]s, never lost, events, and
+//! VMs' frames that control answers ([`punts::Punts`]). Of these two the newest is dropped and counted when their
+//! queue is full.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod offloads;
 pub mod orders;
 pub mod outbox;
 pub mod perf;
+pub mod punts;
 pub mod queue_handover;
 pub mod stages;
 pub mod worker;

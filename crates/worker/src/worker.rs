@@ -21,11 +21,12 @@ use godwit_tables::event::Event;
 use godwit_tables::update::{Key, PortIdx, Update, VmState};
 use godwit_wire::Instant;
 
-use crate::command::{Command, Mailbox, Reply, SmallFrame, Snapshot};
+use crate::command::{Command, Mailbox, Reply, Snapshot};
 use crate::io::{Io, QUEUES, RxQueue};
 use crate::orders::Entry;
 use crate::outbox::{OUTBOX, Outboxes};
 use crate::perf::{Iteration, Perf, QueuePerf, Work};
+use crate::punts::Punts;
 use crate::queue_handover::{ActiveHandover, PATIENCE, QueueHandover};
 use crate::stages::{Meter, Stage};
 
@@ -82,6 +83,7 @@ pub struct Worker<I: Io> {
 struct Exits<'a, I: Io> {
     outboxes: &'a mut Outboxes<I>,
     events: &'a ArrayQueue<Event>,
+    punts: &'a Punts,
     meter: &'a mut Meter,
 }
 
@@ -111,6 +113,10 @@ impl<I: Io> Output<I::Packet> for Exits<'_, I> {
 
     fn event(&mut self, event: Event) -> bool {
         self.events.push(event).is_ok()
+    }
+
+    fn punt(&mut self, port: PortIdx, frame: &[u8]) -> bool {
+        self.punts.put(port, frame)
     }
 
     #[inline(always)]
@@ -236,7 +242,7 @@ impl<I: Io> Worker<I> {
         let Worker {
             tables, pipeline, pool, queues, outboxes, mailbox, burst, iteration, work, meter, ..
         } = self;
-        let mut exits = Exits { outboxes, events: &mailbox.events, meter };
+        let mut exits = Exits { outboxes, events: &mailbox.events, punts: &mailbox.punts, meter };
         let mut busy = false;
         // Reading the counter costs a frame's processing: one iteration in some is timed.
         let timed = work.iterations.is_multiple_of(TIMED);
@@ -269,7 +275,7 @@ impl<I: Io> Worker<I> {
 
     fn tick(&mut self, now: Instant) {
         let Worker { tables, pipeline, pool, outboxes, mailbox, meter, .. } = self;
-        let mut exits = Exits { outboxes, events: &mailbox.events, meter };
+        let mut exits = Exits { outboxes, events: &mailbox.events, punts: &mailbox.punts, meter };
         pipeline.tick(tables, &mut exits, pool, now);
     }
 
@@ -298,7 +304,10 @@ impl<I: Io> Worker<I> {
                 self.reply(Reply::Tx { port, tx });
             }
             Command::RetirePort { port } => self.tables.counters.retire(port),
-            Command::Send { port, frame } => self.send(port, &frame),
+            Command::Send { port, frame } => {
+                self.send(port, &frame);
+                self.reply(Reply::Sent { frame });
+            }
             Command::Trace { id, port, frame } => {
                 let trace = trace::trace(&self.tables, port, frame.bytes(), now);
                 self.reply(Reply::Trace { id, trace });
@@ -391,18 +400,17 @@ impl<I: Io> Worker<I> {
                 if returned.is_empty() {
                     break;
                 }
-                let mut exits = Exits { outboxes, events: &mailbox.events, meter };
+                let mut exits = Exits { outboxes, events: &mailbox.events, punts: &mailbox.punts, meter };
                 pipeline.redirect(returned, (port, key), tables, &mut exits, pool, now);
             }
         }
     }
 
-    fn send(&mut self, port: PortIdx, frame: &SmallFrame) {
-        let bytes = frame.bytes();
+    fn send(&mut self, port: PortIdx, frame: &[u8]) {
         let Some(mut packet) = self.pool.alloc() else {
             return self.tables.counters.drop_one(port, DropReason::NoBuffer);
         };
-        if packet.set(bytes) && Pipeline::tag(&mut packet, port, &self.tables) {
+        if packet.set(frame) && Pipeline::tag(&mut packet, port, &self.tables) {
             self.tables.counters.sent(port, packet.len());
             self.outboxes.send(port, packet);
         } else {

@@ -10,7 +10,7 @@ use godwit_tables::counters::Counters;
 use godwit_tables::update::{Admission, HoldLimits, Key, PortIdx, PortRole, Update, VmState, VnIdx};
 use godwit_tables::{DropReason, Tables, TablesConfig};
 use godwit_wire::{Instant, Mac, Span, Vni};
-use godwit_worker::command::{Command, Mailbox, Order, Relay, Reply, SmallFrame, Snapshot, TxPath};
+use godwit_worker::command::{Command, MAX_SENT, Mailbox, Order, Relay, Reply, SmallFrame, Snapshot, TxPath};
 use godwit_worker::mem::{MemIo, MemQueue};
 use godwit_worker::offloads::{SharedReceiveOffloads, SharedUse};
 use godwit_worker::outbox::{OUTBOX, Outboxes};
@@ -312,12 +312,15 @@ fn control_sends_traces_and_reads_counters() {
     let (mut w, mailbox) = worker();
     let tx = MemQueue::new(8);
     attach_tx(&mailbox, B, TxPath::Own(tx.clone()));
-    let small = SmallFrame::new(&frame(A, B, 5)).expect("it is short");
-    order(&mailbox, Command::Send { port: B, frame: small });
+    let sent = frame(A, B, 5);
+    let small = SmallFrame::new(&sent).expect("it is short");
+    order(&mailbox, Command::Send { port: B, frame: sent.clone() });
     order(&mailbox, Command::Trace { id: 3, port: A, frame: small });
     order(&mailbox, Command::Snapshot(Snapshot::empty()));
     steps(&mut w, 1);
     assert_eq!(sources(&tx), [5]);
+    let Some(Reply::Sent { frame: back }) = mailbox.replies.pop() else { panic!("the frame, to be freed") };
+    assert_eq!(back, sent);
     let Some(Reply::Trace { id: 3, trace }) = mailbox.replies.pop() else { panic!("a trace") };
     assert!(!trace.steps().is_empty());
     let Some(Reply::Snapshot(s)) = mailbox.replies.pop() else { panic!("counters") };
@@ -327,6 +330,21 @@ fn control_sends_traces_and_reads_counters() {
     order(&mailbox, Command::Stop);
     steps(&mut w, 1);
     assert!(w.stopped());
+}
+
+#[test]
+fn control_sends_vms_frames_with_packets_of_1500_bytes() {
+    let (mut w, mailbox) = worker();
+    let tx = MemQueue::new(8);
+    attach_tx(&mailbox, B, TxPath::Own(tx.clone()));
+    let long = vec![7; MAX_SENT];
+    order(&mailbox, Command::Send { port: B, frame: long.clone() });
+    steps(&mut w, 1);
+    assert_eq!(tx.take(), Some(long), "no tag, nothing cut off");
+    order(&mailbox, Command::Send { port: PortIdx(9), frame: vec![7; 60] });
+    steps(&mut w, 1);
+    assert!(matches!(mailbox.replies.pop(), Some(Reply::Sent { .. })));
+    assert!(matches!(mailbox.replies.pop(), Some(Reply::Sent { .. })), "given back where nobody is, too");
 }
 
 #[test]

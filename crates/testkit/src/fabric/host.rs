@@ -293,6 +293,9 @@ impl World {
         let w = &mut self.hosts[host].workers[worker];
         let events = take_events(w);
         let mut sent = std::mem::take(&mut w.out.sent);
+        for (port, frame) in std::mem::take(&mut w.out.punts) {
+            self.tell_later(host, Input::Punted { port, frame });
+        }
         for word in events {
             if let WorkerEvent::Handover { stats, .. } = &word {
                 self.check_forwarding(host, stats);
