@@ -37,6 +37,8 @@ struct Vn {
     flood_silent: bool,
     replicas: BTreeSet<TunnelIdx>,
     multicast: Multicast,
+    /// The tunnel to a group of the underlay (R60).
+    underlay_group: Option<TunnelIdx>,
     /// Members of multicast groups (R61).
     members: BTreeMap<IpAddr, BTreeSet<Member>>,
 }
@@ -151,6 +153,7 @@ impl DesiredState {
                 flood_silent: false,
                 replicas: BTreeSet::new(),
                 multicast: Multicast::Flood,
+                underlay_group: None,
                 members: BTreeMap::new(),
             },
         );
@@ -194,6 +197,7 @@ impl DesiredState {
             self.set_answer(vn, ip, None);
         }
         self.clear_groups(vn);
+        self.set_underlay_group(vn, None);
         self.set_replicas(vn, BTreeSet::new());
         self.set_flood_silent(vn, false);
         self.vns.remove(&vn);

@@ -170,6 +170,34 @@ pub(crate) fn destinations<'a>(
     ports.into_iter().flatten().chain(tunnels.into_iter().flatten()).chain(joined)
 }
 
+/// What becomes of copies to other NVEs where there are too many (R60).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bound {
+    /// There are not.
+    Kept,
+    /// One goes to a group of the underlay instead.
+    Group(TunnelIdx),
+    /// So many more go, and one at least is missing.
+    Cut(usize),
+}
+
+/// The same of a VM's frame with copies to `tunnels` NVEs.
+pub(crate) fn bound(tables: &Tables, vn: VnIdx, audience: Audience, tunnels: usize) -> Bound {
+    let Some(v) = tables.vns.get(vn) else { return Bound::Kept };
+    let everybody = matches!(audience.to, To::Everybody | To::Servers);
+    let limit = tables.vns.copy_limit();
+    if tunnels <= limit && !(everybody && v.replicas_missing) {
+        return Bound::Kept;
+    }
+    v.underlay_group.map_or(Bound::Cut(tunnels.min(limit)), Bound::Group)
+}
+
+impl Destination {
+    pub(crate) fn is_tunnel(self) -> bool {
+        matches!(self, Destination::Tunnel(_))
+    }
+}
+
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Copies a frame to those in its VN that it is for; with a VNI to the other NVEs, too.
     #[cold]
@@ -204,11 +232,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         to.clear();
         let room = to.capacity();
         to.extend(destinations(self.tables, vn, self.ingress, audience, vni.is_some()).take(room));
-        let everybody = matches!(audience.to, To::Everybody | To::Servers);
-        if everybody && vni.is_some() && self.tables.vns.get(vn).is_some_and(|v| v.replicas_missing) {
-            // A copy that should have been made.
-            self.tables.counters.worker.copies += 1;
-            self.tables.counters.drop_one(self.ingress, DropReason::ReplicationLimit);
+        if vni.is_some() {
+            self.bound_copies(&mut to, vn, audience);
         }
         match to.split_last() {
             None => match audience.without_receiver() {
@@ -229,6 +254,30 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             }
         }
         self.spare.destinations = to;
+    }
+
+    /// Keeps to the limit of copies to other NVEs (R60).
+    fn bound_copies(&mut self, to: &mut Vec<Destination>, vn: VnIdx, audience: Audience) {
+        let tunnels = to.iter().filter(|d| d.is_tunnel()).count();
+        match bound(self.tables, vn, audience, tunnels) {
+            Bound::Kept => {}
+            Bound::Group(tunnel) => {
+                to.retain(|d| !d.is_tunnel());
+                to.push(Destination::Tunnel(tunnel));
+            }
+            Bound::Cut(limit) => {
+                // Copies that should have been made.
+                let missing = (tunnels - limit).max(1) as u64;
+                self.tables.counters.worker.copies += missing;
+                self.tables.counters.drop_many(self.ingress, DropReason::ReplicationLimit, missing);
+                let mut room = limit;
+                to.retain(|d| {
+                    let stays = !d.is_tunnel() || room > 0;
+                    room -= usize::from(stays && d.is_tunnel());
+                    stays
+                });
+            }
+        }
     }
 
     /// Hands IGMP or MLD of a VM to control (R61).

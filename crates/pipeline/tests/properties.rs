@@ -20,6 +20,9 @@ fn any_mac() -> impl Strategy<Value = Mac> {
     prop_oneof![6 => proptest::sample::select(&MACS[..]), 1 => any::<[u8; 6]>().prop_map(Mac)]
 }
 
+/// A group that some joined.
+const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 1);
+
 /// A frame as a VM may send it.
 fn vm_frame() -> impl Strategy<Value = Vec<u8>> {
     let small = 0u8..8;
@@ -52,7 +55,22 @@ fn vm_frame() -> impl Strategy<Value = Vec<u8>> {
             }
         },
     );
-    let plain = prop_oneof![arp, nd, data];
+    let multicast = (any_mac(), 0u8..8, 0usize..7).prop_map(|(m, from, kind)| {
+        let (v4, ll) = ((m, v4(from)), (m, m.link_local()));
+        match kind {
+            0 => frames::igmp_one(v4, 0x16, GROUP),
+            1 => frames::igmp3_report(v4, &[(3, GROUP)], false),
+            2 => frames::igmp2_query(v4),
+            3 => frames::mld1_query(ll),
+            4 => frames::mld2_report(ll, &[(4, std::net::Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 9))], false),
+            5 => {
+                let link = Ipv4Addr::new(224, 0, 0, 251);
+                frames::udp_frame((m, v4.1.into(), 1), (frames::group_mac_v4(link), link.into(), 2), b"link")
+            }
+            _ => frames::udp_frame((m, v4.1.into(), 1), (frames::group_mac_v4(GROUP), GROUP.into(), 2), b"x"),
+        }
+    });
+    let plain = prop_oneof![3 => arp, 3 => nd, 3 => data, 2 => multicast];
     (plain, 0u8..10).prop_map(|(f, tag)| match tag {
         0 => frames::tagged(&f, 0x8100, 5),
         1 => frames::tagged(&frames::tagged(&f, 0x8100, 5), 0x88a8, 6),
@@ -174,8 +192,28 @@ impl Lab {
             32 => self.apply(Update::TunnelSpread { tunnel, shares: Some([n / 4; SHARES]) }),
             33 => self.apply(Update::TunnelSpread { tunnel, shares: None }),
             34..42 => self.sources(kind, m, n),
+            42 | 43 => self.group(tunnel, n),
+            44 => self.apply(Update::VnMulticastSet {
+                vn: VN,
+                multicast: [Multicast::Flood, Multicast::Snoop, Multicast::Snoop, Multicast::Off]
+                    [usize::from(n % 4)],
+            }),
             28 => self.apply(Update::PolicyClear { port: if n < 4 { P1 } else { P2 } }),
             _ => self.set_uplink((n & 1 == 0).then_some(EXCEPTION)),
+        }
+    }
+
+    /// A member of a group, or of every group, comes or goes.
+    fn group(&mut self, tunnel: TunnelIdx, n: u8) {
+        let group = [GROUP.into(), Ipv4Addr::UNSPECIFIED.into()][usize::from(n % 2)];
+        let member = match n / 2 {
+            0 => Member::Port(P1),
+            1 => Member::Port(P2),
+            _ => Member::Tunnel(tunnel),
+        };
+        match n {
+            7 => self.apply(Update::GroupMemberRemove { vn: VN, group, member }),
+            _ => self.apply(Update::GroupMemberSet { vn: VN, group, member }),
         }
     }
 

@@ -17,6 +17,7 @@ mod isolation;
 mod learned;
 mod mark;
 mod misses;
+mod multicast;
 mod next_hops;
 mod offload;
 mod overlay;

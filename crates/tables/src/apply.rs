@@ -150,6 +150,12 @@ impl Tables {
                 }
                 Ok(())
             }
+            Update::VnUnderlayGroup { vn, tunnel } => {
+                if let Some(v) = self.vns.slot(vn) {
+                    v.underlay_group = tunnel;
+                }
+                Ok(())
+            }
             Update::GroupMemberSet { vn, group, member } => match self.vns.get(vn) {
                 Some(_) => self.groups.add(vn, group, member),
                 None => Err(OutOfRange),

@@ -489,6 +489,14 @@ pub enum Update {
         /// What.
         multicast: Multicast,
     },
+    /// Where the VN's broadcast and multicast go instead of more copies than there may be (R60): the tunnel's remote is
+    /// a group of the underlay, and what comes from there by the tunnel's uplink is the VN's.
+    VnUnderlayGroup {
+        /// The VN.
+        vn: VnIdx,
+        /// The tunnel; none: copies only.
+        tunnel: Option<TunnelIdx>,
+    },
     /// Frames to the group are copied to this member (R61).
     GroupMemberSet {
         /// The VN.

@@ -19,6 +19,8 @@ pub struct Vn {
     pub replicas_missing: bool,
     /// What becomes of multicast (R61).
     pub multicast: Multicast,
+    /// What is for more NVEs than there may be copies goes by this tunnel, to a group of the underlay (R60).
+    pub underlay_group: Option<TunnelIdx>,
     /// Requests for unknown addresses are flooded, at least so far apart (R31).
     pub flood_gap: Option<Span>,
     /// No such request is flooded before then.
@@ -37,6 +39,7 @@ const VACANT_VN: Vn = Vn {
     transparent_vlan: false,
     replicas_missing: false,
     multicast: Multicast::Flood,
+    underlay_group: None,
     flood_gap: None,
     flood_next: Instant(0),
     present: false,
@@ -148,6 +151,11 @@ impl Vns {
         let count = self.get(vn).map_or(0, |v| usize::from(v.replicas));
         let from = if count == 0 { 0 } else { usize::from(vn.0) * self.limit };
         self.replicas[from..from + count].iter().map(|&t| TunnelIdx(t))
+    }
+
+    /// Copies of a frame to other NVEs at most (R60).
+    pub fn copy_limit(&self) -> usize {
+        self.limit
     }
 
     pub(crate) fn add_replica(&mut self, vn: VnIdx, tunnel: TunnelIdx) -> Result<(), OutOfRange> {

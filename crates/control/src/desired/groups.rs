@@ -15,6 +15,25 @@ impl DesiredState {
         self.emit(Update::VnMulticastSet { vn, multicast });
     }
 
+    /// Sets the tunnel to the underlay's group of a VN (R60).
+    pub(crate) fn set_underlay_group(&mut self, vn: VnIdx, tunnel: Option<TunnelIdx>) {
+        let Some(v) = self.vns.get_mut(&vn).filter(|v| v.underlay_group != tunnel) else { return };
+        let old = core::mem::replace(&mut v.underlay_group, tunnel);
+        self.count_use(tunnel, 1);
+        self.emit(Update::VnUnderlayGroup { vn, tunnel });
+        self.count_use(old, -1);
+    }
+
+    /// The VN has a group of the underlay.
+    pub(crate) fn has_underlay_group(&self, vn: VnIdx) -> bool {
+        self.vns.get(&vn).is_some_and(|v| v.underlay_group.is_some())
+    }
+
+    /// The groups of the underlay that VNs use (R60), as tunnels.
+    pub(crate) fn underlay_groups(&self) -> BTreeSet<IpAddr> {
+        self.vns.values().filter_map(|v| self.remote(v.underlay_group?)).collect()
+    }
+
     /// Sets the members of a group of a VN.
     pub(crate) fn set_members(&mut self, vn: VnIdx, group: IpAddr, wanted: BTreeSet<Member>) {
         let Some(v) = self.vns.get_mut(&vn) else { return };
@@ -57,5 +76,6 @@ pub(super) fn updates(vn: VnIdx, v: &Vn) -> impl Iterator<Item = Update> + '_ {
     let members = v.members.iter().flat_map(move |(&group, members)| {
         members.iter().map(move |&member| Update::GroupMemberSet { vn, group, member })
     });
-    policy.into_iter().chain(members)
+    let group = v.underlay_group.map(|tunnel| Update::VnUnderlayGroup { vn, tunnel: Some(tunnel) });
+    policy.into_iter().chain(group).chain(members)
 }

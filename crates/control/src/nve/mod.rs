@@ -25,6 +25,7 @@ mod rarp;
 mod refused;
 mod stale;
 mod sync;
+mod underlay_groups;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher as _;
@@ -81,6 +82,8 @@ enum Timer {
     Addresses(VmKey),
     /// Uplinks have waited long enough for the NVA (R96).
     Guard,
+    /// Membership in groups of the underlay is said again (R60).
+    UnderlayGroups,
 }
 
 /// What a port is.
@@ -151,6 +154,8 @@ pub struct Nve {
     multicast: Multicast,
     /// Which of them the NVA was told in this session.
     groups_told: BTreeMap<Vni, BTreeSet<IpAddr>>,
+    /// Groups of the underlay that were joined, each by an uplink (R60).
+    underlay_groups: BTreeMap<IpAddr, PortIdx>,
     /// Alarms on groups that found no room.
     groups_full: Bucket,
     /// VMs that asked for their own address and wait for the directory, with the end of their patience (R27).
@@ -218,6 +223,7 @@ impl Nve {
             policies: BTreeMap::new(),
             multicast: Multicast::default(),
             groups_told: BTreeMap::new(),
+            underlay_groups: BTreeMap::new(),
             groups_full: Bucket::default(),
             rarp: BTreeMap::new(),
             rarp_replies: Bucket::default(),
@@ -345,6 +351,7 @@ impl Nve {
                 Timer::Bind(wanted) => self.bind_due(wanted, out),
                 Timer::Addresses(key) => self.addresses_due(key, out),
                 Timer::Guard => self.guard_over(out),
+                Timer::UnderlayGroups => self.underlay_groups_due(out),
             }
         }
     }

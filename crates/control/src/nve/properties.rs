@@ -1,12 +1,14 @@
 //! What holds for every sequence of inputs, sensible or not.
 
+mod membership;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{
     Allowed, BindRefusal, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId, MoveMode,
-    NveId, OperState, VmRecord, VnSettings,
+    Multicast, NveId, OperState, UnderlayGroup, VmRecord, VnSettings,
 };
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
@@ -179,6 +181,12 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
             let settings = VnSettings {
                 flood_silent: at.is_multiple_of(2),
                 rarp: at.is_multiple_of(3),
+                underlay_group: UnderlayGroup {
+                    v4: at.is_multiple_of(3).then_some(Ipv4Addr::new(239, 0, 0, 1)),
+                    v6: None,
+                },
+                multicast: [Multicast::Snoop, Multicast::Flood, Multicast::Snoop, Multicast::Off]
+                    [usize::from(at % 4)],
                 learning: LearningOf { v4: (at == 4).then_some(Learning::Learned(2)), v6: None },
                 ..VnSettings::default()
             };
@@ -233,6 +241,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         }
         43 => nva(policies(n, at)),
         44..=49 => by_own_word(kind, n, at, seq),
+        50..=53 => membership::input(kind, n, at, seq),
         _ => Input::Tick,
     }
 }
@@ -305,6 +314,11 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         Update::ReplicaAdd { vn, tunnel } | Update::ReplicaRemove { vn, tunnel } => {
             format!("copy {vn:?} {tunnel:?}")
         }
+        Update::VnMulticastSet { vn, .. } => format!("multicast {vn:?}"),
+        Update::VnUnderlayGroup { vn, .. } => format!("underlay group {vn:?}"),
+        Update::GroupMemberSet { vn, group, member } | Update::GroupMemberRemove { vn, group, member } => {
+            format!("member {vn:?} {group} {member:?}")
+        }
         Update::DomainSet { domain, .. } | Update::DomainRemove { domain } => format!("domain {domain:?}"),
         Update::VnRoutingSet { vn, .. } => format!("routing {vn:?}"),
         Update::SubnetSet { vn, prefix, .. } | Update::SubnetRemove { vn, prefix } => {
@@ -352,6 +366,9 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         | Update::TunnelSpread { shares: None, .. }
         | Update::ReplicaRemove { .. }
         | Update::VnSilent { flood_gap: None, .. }
+        | Update::VnMulticastSet { multicast: godwit_tables::update::Multicast::Flood, .. }
+        | Update::GroupMemberRemove { .. }
+        | Update::VnUnderlayGroup { tunnel: None, .. }
         | Update::DomainRemove { .. }
         | Update::VnRoutingSet { routing: None, .. }
         | Update::SubnetRemove { .. }

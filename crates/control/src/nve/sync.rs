@@ -101,6 +101,7 @@ impl Nve {
         if let Some(vn) = self.desired.remove_vn(vni) {
             self.barriers.after_applied(After::FreeVn(vn));
         }
+        self.join_underlay_groups(out);
         self.mirror.remove_vn(vni);
         let aged: Vec<VmKey> = self.lifetimes.of_vn(vni).collect();
         for key in aged {
@@ -126,6 +127,7 @@ impl Nve {
             self.desired.set_flood_silent(vn, settings.flood_silent);
         }
         self.follow_multicast(vni, out);
+        self.sync_underlay_group(vni, out);
         let mut keys: BTreeSet<VmKey> = self.mirror.records(vni).map(|r| r.key).collect();
         keys.extend(self.vms_of(vni).map(|(k, _)| *k));
         for key in keys {
@@ -365,6 +367,7 @@ impl Nve {
             }
         }
         if !changed.is_empty() {
+            self.join_underlay_groups(out);
             let keys: Vec<VmKey> = self.intents.iter().copied().collect();
             for key in keys {
                 self.check_peer(key, out);

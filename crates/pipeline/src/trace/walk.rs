@@ -13,7 +13,7 @@ use godwit_wire::{EtherType, Frame, Instant, Mac, tenant};
 
 use super::{Ending, Found, MAX_STEPS, Step, Trace};
 use crate::access;
-use crate::bum::{Audience, audience, destinations};
+use crate::bum::{Audience, Bound, audience, bound, destinations};
 use crate::classify::{Addresses, Arrival};
 use crate::disposition::{Disposition, Resolution};
 use crate::mem::MAX_FRAME;
@@ -169,7 +169,16 @@ impl<'a> Tracer<'a> {
             Ok(audience) => audience,
             Err(reason) => return Ending::Drop(reason),
         };
-        match destinations(self.tables, vn, self.ingress, audience, to_tunnels).count() {
+        let all = || destinations(self.tables, vn, self.ingress, audience, to_tunnels);
+        let tunnels = all().filter(|d| d.is_tunnel()).count();
+        let bound = if to_tunnels { bound(self.tables, vn, audience, tunnels) } else { Bound::Kept };
+        let count = all().count();
+        let count = match bound {
+            Bound::Kept => count,
+            Bound::Group(_) => count - tunnels + 1,
+            Bound::Cut(limit) => count - tunnels + limit,
+        };
+        match count {
             0 => audience.without_receiver().map_or(Ending::Consumed, Ending::Drop),
             n => Ending::Replicated(n),
         }

@@ -9,6 +9,7 @@ mod conflict;
 mod counts;
 mod door;
 mod explained;
+mod groups;
 mod history;
 mod moves;
 mod operator;
