@@ -198,6 +198,7 @@ impl DesiredState {
         }
         self.clear_groups(vn);
         self.set_underlay_group(vn, None);
+        self.set_multicast(vn, Multicast::Flood);
         self.set_replicas(vn, BTreeSet::new());
         self.set_flood_silent(vn, false);
         self.vns.remove(&vn);

@@ -2,6 +2,8 @@
 //! buffer is accounted for (the lab checks the balance after each step), and the trace tells before
 //! what processing does after.
 
+use std::net::Ipv4Addr;
+
 use crate::common::*;
 use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::trace::{Ending, Trace, trace};

@@ -162,6 +162,7 @@ impl Multicast {
             let ends = self.due.range(..).map(|(due, _)| due).filter(|due| due.is_end_at(vni, port));
             let ends: Vec<Due> = ends.filter(|due| !due.is_router()).collect();
             ends.into_iter().for_each(|due| self.due.set(due, None));
+            self.due.set(Due::Arrival(vni, port), None);
             return;
         }
         for group in vn.groups.of_port(port).filter(|g| !g.is_unspecified()) {
