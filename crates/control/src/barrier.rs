@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use godwit_model::VmKey;
-use godwit_tables::update::{TunnelIdx, VnIdx};
+use godwit_tables::update::{DomainIdx, TunnelIdx, VnIdx};
 
 use crate::config::WorkerSet;
 
@@ -18,6 +18,8 @@ pub(crate) enum After {
     FreeVn(VnIdx),
     /// Likewise.
     FreeTunnel(TunnelIdx),
+    /// Likewise.
+    FreeDomain(DomainIdx),
 }
 
 #[derive(Debug)]

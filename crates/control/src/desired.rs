@@ -4,10 +4,11 @@
 //! gets all of it. At this stage each worker has everything: remote locations could
 //! go only to the workers that poll a port of their VN, and this is the one place that would know.
 //!
-//! Numbers of VNs and tunnels are dense. One that was given up is given out again only when all
+//! Numbers of VNs, tunnels and routing domains are dense. One that was given up is given out again only when all
 //! workers have applied its removal.
 
 mod groups;
+mod routes;
 mod tunnels;
 mod vms;
 
@@ -21,6 +22,8 @@ use godwit_wire::{Mac, Rate, Span, Vni};
 use crate::bindings::Bindings;
 use crate::config::WorkerSet;
 
+use routes::DesiredRoutes;
+pub(crate) use routes::RoutedVn;
 use tunnels::{Tunnel, way_updates};
 pub(crate) use tunnels::{TunnelWay, TunnelWays};
 use vms::answer_update;
@@ -80,6 +83,8 @@ pub(crate) struct DesiredState {
     policies: BTreeMap<PortIdx, Policy>,
     vms: BTreeMap<Key, VmState>,
     answers: BTreeMap<(VnIdx, IpAddr), Answer>,
+    /// Routing domains (R58).
+    routes: DesiredRoutes,
     updates: Vec<(usize, Update)>,
 }
 
@@ -98,6 +103,7 @@ impl DesiredState {
             policies: BTreeMap::new(),
             vms: BTreeMap::new(),
             answers: BTreeMap::new(),
+            routes: DesiredRoutes::default(),
             updates: Vec::new(),
         }
     }
@@ -187,6 +193,7 @@ impl DesiredState {
     /// Removes a VN and everything in it; its number, to be freed once that is applied.
     pub(crate) fn remove_vn(&mut self, vni: Vni) -> Option<VnIdx> {
         let vn = self.by_vni.remove(&vni)?;
+        self.set_routing(vn, None);
         let keys: Vec<Key> =
             self.vms.range(Key::new(vn, Mac::ZERO)..=Key::new(vn, Mac::BROADCAST)).map(|(k, _)| *k).collect();
         for key in keys {
@@ -290,7 +297,9 @@ impl DesiredState {
             all.extend(bindings.updates(port, &Bindings::default()));
         }
         all.extend(self.policies.iter().flat_map(|(&port, policy)| policy_updates(port, policy)));
+        all.extend(self.routes.domains());
         all.extend(self.vms.iter().map(|(&key, &state)| Update::VmSet { key, state }));
+        all.extend(self.routes.parts());
         all.extend(self.answers.iter().map(|(&(vn, ip), &a)| answer_update(vn, ip, a)));
         for (&vn, v) in &self.vns {
             all.extend(v.replicas.iter().map(|&tunnel| Update::ReplicaAdd { vn, tunnel }));

@@ -5,6 +5,7 @@
 //! is decided elsewhere; every method says which keys and addresses it touched.
 
 mod absent;
+mod domains;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ use godwit_wire::{Mac, Vni};
 
 use crate::negative_cache::NegativeCache;
 
+use domains::Domains;
+pub(crate) use domains::RouteChange;
 pub(crate) use sync::SnapshotEnd;
 use sync::Sync;
 
@@ -119,6 +122,8 @@ fn unindex<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Mac>>, key: K, mac: Mac) {
 /// The directory's mirror.
 #[derive(Default, Debug)]
 pub(crate) struct Mirror {
+    /// Routing domains (R58).
+    pub(crate) domains: Domains,
     vns: BTreeMap<Vni, VnMirror>,
     static_vms: BTreeMap<VmKey, VmRecord>,
     static_ips: BTreeMap<(Vni, IpAddr), Owner>,

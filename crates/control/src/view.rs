@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use godwit_model::{Allowed, BoundIp, HandoverCounts, NveId, OperState, Version, VmKey};
 use godwit_tables::update::PortIdx;
-use godwit_wire::{Mac, Span};
+use godwit_wire::{Mac, Span, Vni};
 
 pub use crate::refusals::Refusal;
 
@@ -148,6 +148,21 @@ pub struct BindingsView {
     pub room: [Option<u8>; 3],
     /// What it sent from and might not, the last first.
     pub refused: Vec<Refusal>,
+}
+
+/// A routing domain as its VMs here have it (R58).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DomainView {
+    /// Its name.
+    pub name: String,
+    /// The VNs that it joins, sorted.
+    pub vns: Vec<Vni>,
+    /// Of these, VNs without a port here: they are only routed to.
+    pub routed_to: Vec<Vni>,
+    /// Addresses with a route of their own, those of gateways included.
+    pub host_routes: usize,
+    /// Subnets and static routes.
+    pub prefixes: usize,
 }
 
 /// A next hop on the underlay (R95).

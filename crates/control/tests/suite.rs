@@ -19,6 +19,8 @@ mod next_hops;
 mod policy;
 mod pull;
 mod rarp;
+mod routing;
+mod routing_pull;
 mod scan;
 mod second_word;
 mod sources;

@@ -8,12 +8,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use godwit_model::Secret;
 use godwit_model::timing::{MOVE_PATIENCE_MS, PAUSE_LIMIT_MS, POS_LIFE_MS};
+use godwit_model::{GATEWAY_MAC, Secret};
+use godwit_nva::directory::check_gateway_mac;
 use godwit_nva::service::Service;
 use godwit_nva::store::{Loaded, RedbStore, Store as _};
 use godwit_nva::{Config, Directory};
-use godwit_wire::Span;
+use godwit_wire::{Mac, Span};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The directory (NVA) of a Godwit network: knows which VM is at which NVE, and tells all who need it.
@@ -65,9 +66,20 @@ struct Flags {
     #[arg(long, value_name = "N", default_value_t = Config::default().max_interests)]
     max_interests: usize,
 
+    /// MAC of the gateway of every routed network, the same at every switch.
+    ///
+    /// An individual, locally administered one that no VM of a routed network has. Guests keep it in their neighbor
+    /// tables: with another one they reach their gateway again when they ask anew.
+    #[arg(long, value_name = "MAC", default_value_t = GATEWAY_MAC, value_parser = gateway_mac)]
+    gateway_mac: Mac,
+
     /// What to log to stderr, as in `debug` or `godwit_nva=debug`.
     #[arg(long, value_name = "FILTER", env = "GODWIT_LOG", default_value = "info")]
     log: String,
+}
+
+fn gateway_mac(text: &str) -> anyhow::Result<Mac> {
+    Ok(check_gateway_mac(text.parse()?)?)
 }
 
 fn main() -> ExitCode {
@@ -97,6 +109,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         max_interests: flags.max_interests,
         intent_timeout: Span::from_ms(flags.move_patience_s * 1000),
         pause_limit: Span::from_ms(flags.pause_limit_s * 1000),
+        gateway_mac: flags.gateway_mac,
         channel_secret,
         ..Config::default()
     };
@@ -107,6 +120,10 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     runtime.block_on(async {
         let Loaded { state, epoch } = store.load().await?;
         let directory = Directory::restore(config, state, epoch);
+        if let Some(vm) = directory.has_gateway_mac() {
+            let mac = flags.gateway_mac;
+            anyhow::bail!("--gateway-mac {mac} is that of VM {:?} ({}); choose another one", vm.name, vm.key);
+        }
         let vms = directory.status().vms;
         // Before anybody is told that we are there: a signal must not find the default action.
         let stop = stop_signal()?;

@@ -146,6 +146,8 @@ pub(crate) fn outer_drop(e: OuterError) -> Option<DropReason> {
 pub(crate) enum Arrival {
     /// A VM's port.
     Local,
+    /// A VM's port, and the gateway has sent it on (R58).
+    Routed,
     /// Another NVE.
     Overlay {
         /// Its locator.

@@ -55,6 +55,10 @@ pub(crate) fn look_inside(
     let vn = find_vn(tables, outer.vni, last)?;
     let inner = frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
     let a = Addresses::of(inner).ok_or(DropReason::InnerTruncated)?;
+    // Packets are routed where they come from a VM, and nowhere else (R58).
+    if tables.routes.of_vn(vn.found).is_some_and(|r| r.mac.to_u64() == a.dst) {
+        return Err(DropReason::OverlayToGateway);
+    }
     if is_group(a.src) {
         return Err(DropReason::InnerMulticastSource);
     }

@@ -16,6 +16,10 @@ pub(crate) enum Disposition {
     Unicast(Mac),
     /// The same, but the frame is addressed to a group: rewrite its destination (R29).
     ToOwner(Mac),
+    /// For the gateway: routed to a VM, or answered (R58).
+    Route,
+    /// Shown to control, which answers it (R58).
+    Punt,
     /// Copied to everybody in the VN (R60).
     Flood,
     /// The same, after its 802.1Q tag was taken off and the frame looked at again (R10).
@@ -32,6 +36,13 @@ pub(crate) enum Disposition {
     Probe,
     /// Dropped.
     Drop(DropReason),
+}
+
+impl Disposition {
+    /// The frame carries data: the policy of the VM that sends it has a say (R23).
+    pub fn is_carried(&self) -> bool {
+        matches!(self, Disposition::Unicast(_) | Disposition::Flood | Disposition::Route | Disposition::Punt)
+    }
 }
 
 /// What becomes of a request.

@@ -28,6 +28,8 @@
 //! | `underlay` | frames from an uplink that are not; the exception port |
 //! | `encap`, `decap` | putting on and taking off the outer header |
 //! | `run` | the burst's frames leave, as many together as go the same way |
+//! | `gateway` | what the gateway of a routed VN answers, and tells of what it cannot send on |
+//! | `routed` | packets that the gateway sends on; what waits for a route; fragments |
 //! | `proxy` | ARP and ND in the overlay: announcements, answers, requests that wait |
 //! | `bum` | broadcast and multicast |
 //! | `special` | VMs with a special entry: hold, drain, forward in flight; `tick` |
@@ -45,12 +47,14 @@ mod context;
 mod decap;
 mod disposition;
 mod encap;
+mod gateway;
 pub mod mem;
 mod offload;
 mod overlay;
 pub mod packet;
 mod port;
 mod proxy;
+mod routed;
 mod run;
 mod special;
 mod too_big;
@@ -250,7 +254,12 @@ impl Pipeline {
         src: &mut S,
         now: Instant,
     ) {
-        if tables.ready() > 0 || tables.specials_due(now) || tables.asks_due(now) || tables.has_arrivals() {
+        if tables.ready() > 0
+            || tables.specials_due(now)
+            || tables.asks_due(now)
+            || tables.has_arrivals()
+            || tables.awaited_due(now)
+        {
             let port = PortIdx(u16::MAX);
             special::tick(&mut Context::new(tables, out, src, &mut self.spare, port, now));
         }

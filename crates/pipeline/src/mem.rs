@@ -220,14 +220,14 @@ pub struct MemOutput<P> {
     pub sent: Vec<(PortIdx, P)>,
     /// Events raised.
     pub events: Vec<Event>,
-    /// Frames punted, each with the port that it came in on.
-    pub punts: Vec<(PortIdx, Vec<u8>)>,
+    /// Frames handed to control, each with the port that it came in on.
+    pub punted: Vec<(PortIdx, Vec<u8>)>,
+    /// Frames that control has room for.
+    pub punt_room: usize,
     /// Frames dropped.
     pub discarded: usize,
     /// Events that find room; the rest is refused.
     pub event_room: usize,
-    /// Punted frames that find room; the rest is refused.
-    pub punt_room: usize,
     /// What every port takes unfinished.
     pub takes: ReceiveOffloads,
     /// Frames that a port takes before it is full.
@@ -239,10 +239,10 @@ impl<P> Default for MemOutput<P> {
         MemOutput {
             sent: Vec::new(),
             events: Vec::new(),
-            punts: Vec::new(),
+            punted: Vec::new(),
+            punt_room: usize::MAX,
             discarded: 0,
             event_room: usize::MAX,
-            punt_room: usize::MAX,
             takes: ReceiveOffloads::NOTHING,
             port_room: usize::MAX,
         }
@@ -264,7 +264,7 @@ impl<P: Packet> MemOutput<P> {
     pub fn clear(&mut self) {
         self.sent.clear();
         self.events.clear();
-        self.punts.clear();
+        self.punted.clear();
         self.discarded = 0;
     }
 }
@@ -284,9 +284,9 @@ impl<P: Packet> Output<P> for MemOutput<P> {
     }
 
     fn punt(&mut self, port: PortIdx, frame: &[u8]) -> bool {
-        let room = self.punts.len() < self.punt_room && frame.len() <= MAX_PUNT;
+        let room = self.punted.len() < self.punt_room && frame.len() <= MAX_PUNT;
         if room {
-            self.punts.push((port, frame.to_vec()));
+            self.punted.push((port, frame.to_vec()));
         }
         room
     }

@@ -9,7 +9,7 @@ use core::net::IpAddr;
 use godwit_tables::event::{Event, Refused};
 use godwit_tables::neighbors::Neighbor;
 use godwit_tables::sources::{self, Family, Sources};
-use godwit_tables::update::{Admission, Key, PortIdx, SourceRule, VmState, VnIdx};
+use godwit_tables::update::{Admission, Key, PortIdx, SourceRule, VmState, VnIdx, VnRouting};
 use godwit_tables::vms::{Fib, State};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::tenant::Source;
@@ -41,6 +41,10 @@ pub(crate) struct Port {
     pub filtered: bool,
     /// And marks what it sends.
     pub dscp: Option<Dscp>,
+    /// Its VN's part in a routing domain (R58).
+    pub routing: Option<VnRouting>,
+    /// Any source is good but the gateway's, which has to be looked for.
+    unbound: bool,
 }
 
 /// What a frame's source MAC is to the port.
@@ -136,6 +140,11 @@ impl Port {
     pub fn of(tables: &Tables, port: PortIdx, vn: VnIdx, mac: Mac, admission: Admission) -> Option<Port> {
         let v = tables.vns.get(vn)?;
         let filtered = tables.ports.is_filtered(port);
+        let routing = tables.routes.of_vn(vn);
+        let binds = |s: &Sources| {
+            [Family::V4, Family::V6, Family::LinkLocal].iter().all(|&f| s.rule(f) != SourceRule::Any)
+        };
+        let unbound = routing.is_some() && !tables.ports.sources(port).is_some_and(binds);
         Some(Port {
             port,
             vn,
@@ -149,6 +158,8 @@ impl Port {
             usual: tables.ports.usual(port),
             filtered,
             dscp: if filtered { tables.ports.dscp(port) } else { None },
+            routing,
+            unbound,
         })
     }
 
@@ -158,6 +169,9 @@ impl Port {
     }
 
     fn speaker_of(&self, mac: Mac, tables: &Tables, now: Instant) -> Option<Speaker> {
+        if self.routing.is_some_and(|r| r.mac == mac) {
+            return None;
+        }
         if mac == self.own {
             return Some(Speaker::Own);
         }
@@ -195,10 +209,18 @@ impl Port {
         }
     }
 
-    /// The port is open, and no policy has each frame looked at: there are plain frames.
+    /// The port is open, and neither a policy nor a gateway without rules has each frame looked at: there are plain
+    /// frames.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.admission == Admission::Activated && !self.filtered
+        self.admission == Admission::Activated && !self.filtered && !self.unbound
+    }
+
+    /// The address is one of the gateway's, which no VM may use (R58).
+    fn is_gateways(&self, ip: IpAddr, tables: &Tables, now: Instant) -> bool {
+        let Some(routing) = self.routing else { return false };
+        let its = |n| matches!(n, Neighbor::Known { mac, .. } if mac == routing.mac);
+        ip == routing.mac.link_local() || tables.neighbors.get(self.vn, ip, now).is_some_and(its)
     }
 
     /// Plain frames may come from more than one MAC and one address of each family.
@@ -234,7 +256,9 @@ impl Port {
     #[inline]
     fn is_forwarded(&self, source: Source, s: &Sources, tables: &Tables, now: Instant) -> bool {
         let forwards = tables.ports.is_server(self.port) && s.is_quiet();
-        let free = |ip| can_be_a_source(ip) && !self.is_others(ip, s, tables, now);
+        let free = |ip| {
+            can_be_a_source(ip) && !self.is_others(ip, s, tables, now) && !self.is_gateways(ip, tables, now)
+        };
         forwards && address(source).is_some_and(free)
     }
 
@@ -313,6 +337,9 @@ impl Port {
         // Before it has others, a VM uses the unspecified one (DHCP, RFC 4862 section 5.4.2).
         if ip.is_unspecified() {
             return Standing::Good;
+        }
+        if self.is_gateways(ip, tables, now) {
+            return Standing::Refused(Refused::Taken);
         }
         let set = tables.ports.sources(self.port).filter(|_| by.1 != Speaker::Behind);
         if let Some(s) = set {

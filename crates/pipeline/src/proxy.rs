@@ -59,7 +59,8 @@ impl<'a> Message<'a> {
         Message { frame, nd: OnceCell::new() }
     }
 
-    fn nd(&self) -> Result<Ndp, WireError> {
+    /// The neighbor discovery message.
+    pub fn nd(&self) -> Result<Ndp, WireError> {
         *self.nd.get_or_init(|| self.frame.ndp())
     }
 
@@ -219,10 +220,13 @@ fn solicit(s: &Solicit, port: &Port, tables: &Tables, now: Instant) -> Dispositi
     let target = s.target.into();
     // An option that we cannot speak for, SEND's for instance: the owner must see it (R29). A probe is answered here
     // whatever is in it: its owner's answer would be to all, and be taken for an announcement (R30).
-    let only_owner = s.other_options && !s.is_dad();
+    // Where VMs are not bridged, the gateway alone is asked.
+    let bridged = !port.routing.is_some_and(|r| r.routed_only);
+    let only_owner = s.other_options && !s.is_dad() && bridged;
     if only_owner
         && let Some(Neighbor::Known { mac, .. }) = tables.neighbors.get(port.vn, target, now)
         && mac != port.mac
+        && !port.routing.is_some_and(|r| r.mac == mac)
     {
         return Disposition::ToOwner(mac);
     }
@@ -243,13 +247,13 @@ fn advert(adv: &Advert, port: &Port, tables: &Tables, now: Instant) -> Dispositi
     Disposition::Announce(AnnounceKind::NeighborAdvertisement { router, overrides }, Some(target))
 }
 
-fn ask_of(port: &Port, target: IpAddr, ip: IpAddr, tables: &Tables, now: Instant) -> Ask {
+pub(crate) fn ask_of(port: &Port, target: IpAddr, ip: IpAddr, tables: &Tables, now: Instant) -> Ask {
     let expires = tables.ask_expires(now);
     Ask { vn: port.vn, target, port: port.port, mac: port.mac, ip, only_owner: false, expires }
 }
 
 /// Answers a request, lets it wait, or drops it.
-fn resolve(ask: &Ask, tables: &Tables, now: Instant) -> Disposition {
+pub(crate) fn resolve(ask: &Ask, tables: &Tables, now: Instant) -> Disposition {
     match answer(ask, tables, now) {
         Some(Ok(r)) => Disposition::Resolve(r),
         Some(Err(DropReason::UnknownTarget)) if asks_silent(ask, tables, now) => {
@@ -266,6 +270,9 @@ fn resolve(ask: &Ask, tables: &Tables, now: Instant) -> Disposition {
 
 /// The answer to a request, or why there is none; `None` where the tables do not know.
 fn answer(ask: &Ask, tables: &Tables, now: Instant) -> Option<Result<Resolution, DropReason>> {
+    if let Some(routing) = tables.routes.of_vn(ask.vn).filter(|r| r.routed_only) {
+        return answer_for_all(ask, routing.mac, tables, now);
+    }
     let (owner, router) = match tables.neighbors.get(ask.vn, ask.target, now)? {
         Neighbor::Known { mac, router } => (mac, router),
         Neighbor::Absent { .. } => return Some(Err(DropReason::UnknownTarget)),
@@ -280,15 +287,54 @@ fn answer(ask: &Ask, tables: &Tables, now: Instant) -> Option<Result<Resolution,
     if let Some(State::Known(VmState::Absent { .. })) = state {
         return Some(Err(DropReason::UnknownTarget));
     }
+    Some(reply(ask, owner, router))
+}
+
+fn reply(ask: &Ask, owner: Mac, router: bool) -> Result<Resolution, DropReason> {
     match (ask.target, ask.ip) {
         (IpAddr::V4(target), IpAddr::V4(ip)) => {
-            Some(Ok(Resolution::Arp(ArpRepr::reply_to(&arp_request(ask.mac, ip, target), owner))))
+            Ok(Resolution::Arp(ArpRepr::reply_to(&arp_request(ask.mac, ip, target), owner)))
         }
         (IpAddr::V6(target), IpAddr::V6(ip)) => {
-            Some(Ok(Resolution::Nd(AdvertFrame::reply_to(&solicitation(ip, target), ask.mac, owner, router))))
+            Ok(Resolution::Nd(AdvertFrame::reply_to(&solicitation(ip, target), ask.mac, owner, router)))
         }
-        _ => Some(Err(DropReason::UnknownTarget)),
+        _ => Err(DropReason::UnknownTarget),
     }
+}
+
+/// The answer where VMs are not bridged (R58): each address is at the gateway's MAC, but for the asker's own. Whoever
+/// probes hears of others that have the address, and of nobody else (R30).
+fn answer_for_all(
+    ask: &Ask,
+    gateway: Mac,
+    tables: &Tables,
+    now: Instant,
+) -> Option<Result<Resolution, DropReason>> {
+    let known = tables.neighbors.get(ask.vn, ask.target, now);
+    let probes = ask.ip.is_unspecified();
+    let router = match known {
+        Some(Neighbor::Known { mac, router }) => {
+            let key = Key::new(ask.vn, mac);
+            if mac == ask.mac || tables.vms.get(key) == Some(Fib::Local(ask.port)) {
+                return Some(Err(DropReason::OwnAddress));
+            }
+            let state = tables.vms.special_of(key).map(|s| s.state);
+            if probes && matches!(state, Some(State::Known(VmState::Absent { .. }))) {
+                return Some(Err(DropReason::UnknownTarget));
+            }
+            router && mac == gateway
+        }
+        Some(Neighbor::Absent { .. }) if probes => return Some(Err(DropReason::UnknownTarget)),
+        None if probes => return None,
+        Some(Neighbor::Absent { .. }) | None => {
+            let own = tables.ports.sources(ask.port).is_some_and(|s| s.lists(ask.target));
+            if own || ask.target == ask.ip {
+                return Some(Err(DropReason::OwnAddress));
+            }
+            false
+        }
+    };
+    Some(reply(ask, gateway, router))
 }
 
 /// The VN has silent hosts, and one of them may have the address (R31).

@@ -20,21 +20,22 @@ use crate::{DEFAULT_TTL, DRAIN_BUDGET, Output};
 impl Arrival {
     pub(crate) fn origin(self) -> Origin {
         match self {
-            Arrival::Local => Origin::Local,
+            Arrival::Local | Arrival::Routed => Origin::Local,
             Arrival::Overlay { .. } => Origin::Overlay,
         }
     }
 
     /// The frame as the tables decide about it.
     pub(crate) fn inbound(self, ingress: PortIdx, frame: &[u8]) -> Inbound<'_> {
-        Inbound { ingress, origin: self.origin(), flight: self.flight(), frame }
+        let routed = self == Arrival::Routed;
+        Inbound { ingress, origin: self.origin(), flight: self.flight(), routed, frame }
     }
 
     /// The outer TTL of another journey, if it may make one (R46d).
     fn flight(self) -> Option<u8> {
         match self {
             Arrival::Overlay { ttl, .. } => flight_ttl(ttl),
-            Arrival::Local => None,
+            Arrival::Local | Arrival::Routed => None,
         }
     }
 
@@ -42,7 +43,7 @@ impl Arrival {
     fn sender(self) -> Option<IpAddr> {
         match self {
             Arrival::Overlay { sender, .. } => Some(sender),
-            Arrival::Local => None,
+            Arrival::Local | Arrival::Routed => None,
         }
     }
 
@@ -50,7 +51,7 @@ impl Arrival {
     fn dscp(self) -> Option<Dscp> {
         match self {
             Arrival::Overlay { dscp, .. } => dscp,
-            Arrival::Local => None,
+            Arrival::Local | Arrival::Routed => None,
         }
     }
 }
@@ -84,7 +85,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     }
 
     fn act(&mut self, packet: P, key: Key, decision: &Decision, from: Arrival) {
-        if let (Some(Fib::Ageing(to)), Arrival::Local) = (decision.entry, from) {
+        if let (Some(Fib::Ageing(to)), Arrival::Local | Arrival::Routed) = (decision.entry, from) {
             self.tell_in_use(key, to);
         }
         match decision.action {
@@ -112,12 +113,21 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 Err(reason) => self.drop(packet, reason),
             },
             Action::Hold { at, .. } => self.hold(packet, at, from),
-            Action::Drop { reason, egress } => self.give_up(packet, key, reason, egress, from),
+            Action::Drop { reason, egress } => {
+                self.give_up(packet, key, (reason, egress), decision.entry, from)
+            }
         }
     }
 
     /// Drops a frame that goes nowhere, and tells whoever can do something about it.
-    fn give_up(&mut self, packet: P, key: Key, reason: DropReason, egress: Option<Egress>, from: Arrival) {
+    fn give_up(
+        &mut self,
+        packet: P,
+        key: Key,
+        (reason, egress): (DropReason, Option<Egress>),
+        entry: Option<Fib>,
+        from: Arrival,
+    ) {
         match (reason, egress) {
             // Not here, and no forward entry (R43, R46a).
             (DropReason::NotLocal, _) => {
@@ -130,10 +140,11 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             }
             (DropReason::TooBig, Some(Egress::Tunnel(to))) => match from {
                 Arrival::Local => return self.too_big(packet, to.tunnel),
+                Arrival::Routed => return self.routed_too_big(packet, key, to),
                 Arrival::Overlay { sender, .. } => {
                     self.tell_stale(key, from);
                     let came = Came { by: self.ingress, vn: key.vn(), sender: Some(sender) };
-                    self.too_big_on_its_way(&packet, to.tunnel, came);
+                    return self.too_big_in_flight(packet, to, entry, came, from);
                 }
             },
             (DropReason::PortGone | DropReason::PolicyDenied, _) => self.count_decapsulated(from),
@@ -150,7 +161,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// the next frame: unheard, the entry would die in use.
     fn tell_in_use(&mut self, key: Key, to: Target) {
         if self.event(Event::InUse { key }) {
-            self.tables.vms.used(key, to);
+            self.tables.used(key, to);
         }
     }
 
@@ -182,7 +193,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// The frame waits; its buffer does not (R45).
     fn hold(&mut self, packet: P, at: SpecialIdx, from: Arrival) {
         let about = match from {
-            Arrival::Local => About::local(self.now, self.ingress, self.tables.ports.dscp(self.ingress)),
+            Arrival::Local | Arrival::Routed => {
+                About::local(self.now, self.ingress, self.tables.ports.dscp(self.ingress))
+            }
             Arrival::Overlay { sender, ttl, dscp } => {
                 About::overlay(self.now, self.ingress, sender, ttl, dscp)
             }
@@ -243,9 +256,48 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             };
             match sent {
                 Ok(()) => self.tables.flushed(at, self.now),
-                Err((packet, reason)) => self.lose_held(packet, at, &about, to, reason),
+                Err((packet, reason)) => self.cut_or_lose_held(packet, at, &about, to, reason),
             }
         }
+    }
+
+    /// A frame from another NVE that is too big to go on in flight: a routed one may be cut (R8), of every other one
+    /// its sender is told.
+    fn too_big_in_flight(&mut self, packet: P, to: Target, entry: Option<Fib>, came: Came, from: Arrival) {
+        let marks = (from.flight().unwrap_or(0), from.dscp());
+        match self.send_cut(packet, came.vn, to, marks, self.ingress) {
+            Ok(_) => {
+                if let Some(Fib::Special(at)) = entry {
+                    self.tables.forwarded(at, self.now);
+                }
+            }
+            Err(packet) => {
+                self.too_big_on_its_way(&packet, to, came);
+                self.drop(packet, DropReason::TooBig);
+            }
+        }
+    }
+
+    /// A held frame could not be sent as it is: a routed one that is too big may be cut (R8).
+    fn cut_or_lose_held(
+        &mut self,
+        packet: P,
+        at: SpecialIdx,
+        about: &About,
+        to: Dispatch,
+        reason: DropReason,
+    ) {
+        let (Dispatch::Tunnel { target, in_flight }, DropReason::TooBig) = (to, reason) else {
+            return self.lose_held(packet, at, about, to, reason);
+        };
+        let vn = self.tables.vms.special(at).key.vn();
+        let ttl = if in_flight { flight_ttl(about.ttl).unwrap_or(0) } else { DEFAULT_TTL };
+        match self.send_cut(packet, vn, target, (ttl, about.dscp), about.ingress) {
+            Ok(_) if in_flight => self.tables.forwarded(at, self.now),
+            Ok(sent) => self.tables.counters.worker.encapsulated += sent,
+            Err(packet) => return self.lose_held(packet, at, about, to, reason),
+        }
+        self.tables.flushed(at, self.now);
     }
 
     /// Drops a held frame that could not be sent.
@@ -253,7 +305,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         if let (Dispatch::Tunnel { target, .. }, DropReason::TooBig) = (to, reason) {
             let sender = (about.origin == Origin::Overlay).then_some(about.sender);
             let vn = self.tables.vms.special(at).key.vn();
-            self.too_big_on_its_way(&packet, target.tunnel, Came { by: about.ingress, vn, sender });
+            self.too_big_on_its_way(&packet, target, Came { by: about.ingress, vn, sender });
         }
         self.out.discard(packet);
         self.tables.lost(at, about.ingress, reason, self.now);
@@ -320,6 +372,9 @@ pub(crate) fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context
     }
     if cx.tables.asks_due(cx.now) {
         cx.answer_waiting();
+    }
+    if cx.tables.awaited_due(cx.now) {
+        cx.route_awaited();
     }
     if cx.tables.has_arrivals() {
         cx.tick_arrivals();

@@ -11,6 +11,7 @@ use godwit_wire::{Frame, icmpv4, icmpv6, tenant};
 
 use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
+use crate::routed::is_routed;
 use crate::{DEFAULT_TTL, Output};
 
 /// Every IPv6 link carries packets of this size, and no host takes a smaller one for an answer (RFC 8200
@@ -74,8 +75,10 @@ pub(crate) struct Came {
 }
 
 /// Where an answer goes.
-enum Back {
+pub(crate) enum Back {
+    /// To a VM here.
     Port(PortIdx),
+    /// To another NVE.
     Tunnel(Target),
 }
 
@@ -96,7 +99,13 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// the way to where the sender is now, or back to the NVE that sent the frame (R44).
     #[cold]
     #[inline(never)]
-    pub fn too_big_on_its_way(&mut self, packet: &P, to: TunnelIdx, came: Came) {
+    pub fn too_big_on_its_way(&mut self, packet: &P, to: Target, came: Came) {
+        let frame = Frame::read(packet.data());
+        if frame.is_ok_and(|f| is_routed(&f, came.vn, self.tables)) {
+            self.tell_routed_too_big(packet.data(), came.vn, to, came.by);
+            return;
+        }
+        let to = to.tunnel;
         self.tell_too_big(packet, to, came.by, |cx| cx.way_back(packet, came));
     }
 
@@ -126,15 +135,20 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         let mut buf = [0; MAX_ANSWER];
         let len = error(&frame, tunnel.inner_max.into(), &mut buf)?;
         let back = back(self)?;
+        self.send_back(&buf[..len], &back, by)
+    }
+
+    /// Sends an answer about a packet that was too big, if `by` has not been charged for too many of late.
+    pub fn send_back(&mut self, bytes: &[u8], back: &Back, by: PortIdx) -> Option<()> {
         if !self.tables.ports.may_send_error(by, self.now) {
             return None;
         }
         let mut answer = self.src.alloc()?;
-        if !answer.set(&buf[..len]) {
+        if !answer.set(bytes) {
             self.out.discard(answer);
             return None;
         }
-        match back {
+        match *back {
             Back::Port(port) => self.send(port, answer),
             Back::Tunnel(to) => {
                 if let Err((answer, _)) = self.tunnel(answer, to.tunnel, to.vni, (DEFAULT_TTL, None)) {

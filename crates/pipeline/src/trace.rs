@@ -12,13 +12,14 @@ use core::net::IpAddr;
 use godwit_tables::DropReason;
 use godwit_tables::event::AnnounceKind;
 use godwit_tables::policies::Judged;
-use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
+use godwit_tables::update::{Key, NextHop, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
 use godwit_wire::{Dscp, EtherType, Mac, Vni};
 
+pub use crate::gateway::Problem;
 pub use walk::trace;
 
 /// The most steps that a trace takes.
-pub const MAX_STEPS: usize = 14;
+pub const MAX_STEPS: usize = 18;
 
 /// What the forwarding table says of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +46,13 @@ pub enum Ending {
         remote: IpAddr,
         /// It came from the overlay (R44).
         in_flight: bool,
+    },
+    /// It goes to another NVE, cut into fragments (R8).
+    Fragmented {
+        /// The NVE's locator.
+        remote: IpAddr,
+        /// Fragments.
+        pieces: usize,
     },
     /// It begins a query and waits (R34, R35).
     Miss,
@@ -126,6 +134,31 @@ pub enum Step {
         /// Its owner, if known.
         owner: Option<Mac>,
     },
+    /// The gateway looks for a route (R58).
+    Route {
+        /// The destination.
+        dst: IpAddr,
+        /// Where the route leads.
+        to: Option<NextHop>,
+    },
+    /// The gateway sends the packet on to a VM (R7, R58).
+    Forwards {
+        /// The VM, the frame's new destination.
+        dst: Mac,
+        /// The gateway, its new source.
+        src: Mac,
+        /// TTL or hop limit as it leaves.
+        ttl: u8,
+    },
+    /// The gateway tells the sender of a problem, unless it has told it of too many of late.
+    Tells {
+        /// The gateway's address.
+        from: IpAddr,
+        /// What.
+        problem: Problem,
+    },
+    /// Control is shown the frame, and answers it: DHCP or a router solicitation.
+    Punted,
     /// The entry of the destination.
     FibHit {
         /// VN and MAC.

@@ -49,7 +49,7 @@ impl Arrival {
             Some((_, ttl)) => (Origin::Overlay, flight(ttl)),
             None => (Origin::Local, None),
         };
-        Inbound { ingress: self.port(), origin, flight, frame: &self.inner }
+        Inbound { ingress: self.port(), origin, flight, routed: false, frame: &self.inner }
     }
 }
 

@@ -8,6 +8,7 @@ use godwit_tables::update::*;
 use godwit_tables::{DropReason, TablesConfig};
 use godwit_testkit::frames;
 use godwit_wire::Mac;
+use proptest::prelude::*;
 
 const G4: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(239, 1, 1, 2);
@@ -118,23 +119,23 @@ fn r61_a_report_goes_to_routers_and_to_control_and_to_nobody_else() {
     let report = frames::igmp_one(from, 0x16, G4);
     join(&mut lab, G4, Member::Port(P2));
     lab.one(P1, &report);
-    assert_eq!(lab.out.punts, [(P1, report.clone())]);
+    assert_eq!(lab.out.punted, [(P1, report.clone())]);
     assert_eq!(exits(&mut lab), [], "members would take it for their own and be silent");
     join(&mut lab, EVERY4, Member::Port(P4));
     join(&mut lab, EVERY4, Member::Tunnel(T4));
     for frame in [&report, &frames::igmp3_report(from, &[(4, G4)], false), &frames::igmp_one(from, 0x17, G4)]
     {
         lab.one(P1, frame);
-        assert_eq!(lab.out.punts, [(P1, frame.clone())]);
+        assert_eq!(lab.out.punted, [(P1, frame.clone())]);
         assert_eq!(exits(&mut lab), [UPLINK, P4]);
     }
     let mld = frames::mld2_report((M1, M1.link_local()), &[(4, G6)], false);
     lab.one(P1, &mld);
-    assert_eq!(lab.out.punts, [(P1, mld)]);
+    assert_eq!(lab.out.punted, [(P1, mld)]);
     assert_eq!(exits(&mut lab), []);
     // From the overlay: to routers here, and control hears it from the directory.
     lab.one(UPLINK, &vxlan().frame(&frames::igmp_one((R4, v4(9)), 0x16, G4)));
-    assert!(lab.out.punts.is_empty());
+    assert!(lab.out.punted.is_empty());
     assert_eq!(exits(&mut lab), [P4]);
     assert_eq!(lab.tables.counters.worker.memberships, 5);
 }
@@ -145,10 +146,10 @@ fn r61_only_routers_ask_and_everybody_hears_them() {
     let query = frames::igmp2_query((M1, v4(1)));
     dropped(&mut lab, P1, &query, DropReason::NotRouter);
     assert_eq!(lab.take_events(), [Event::NotRouter { port: P1 }]);
-    assert!(lab.out.punts.is_empty());
+    assert!(lab.out.punted.is_empty());
     lab.apply(Update::ServerSet { port: P1, server: true });
     lab.one(P1, &query);
-    assert_eq!(lab.out.punts, [(P1, query.clone())]);
+    assert_eq!(lab.out.punted, [(P1, query.clone())]);
     assert_eq!(exits(&mut lab), [UPLINK, UPLINK, P2, P4]);
     lab.one(UPLINK, &vxlan().frame(&frames::mld1_query((R4, R4.link_local()))));
     assert_eq!(exits(&mut lab), [P1, P2, P4]);
@@ -187,7 +188,7 @@ fn r61_other_vns_and_vns_that_flood_are_as_before() {
     assert_eq!(exits(&mut lab), [UPLINK, UPLINK, P2, P4]);
     let report = frames::igmp_one((M1, v4(1)), 0x16, G4);
     lab.one(P1, &report);
-    assert_eq!((lab.out.punts.len(), exits(&mut lab).len()), (0, 4));
+    assert_eq!((lab.out.punted.len(), exits(&mut lab).len()), (0, 4));
     lab.apply(Update::VnMulticastSet { vn: VN, multicast: Multicast::Snoop });
     join(&mut lab, G4, Member::Port(P3));
     lab.one(P1, &data(G4));
@@ -204,14 +205,14 @@ fn r61_malformed_messages_are_dropped_and_control_hears_a_bounded_number() {
     dropped(&mut lab, P1, &bad, DropReason::MembershipMalformed);
     let report = frames::igmp_one((M1, v4(1)), 0x16, G4);
     lab.input(P1, &vec![report.clone(); 40]);
-    assert_eq!(lab.out.punts.len(), 32);
+    assert_eq!(lab.out.punted.len(), 32);
     let w = lab.tables.counters.worker;
     assert_eq!((w.memberships, w.memberships_lost), (32, 8));
     lab.one(P4, &frames::igmp_one((mac(7), v4(4)), 0x16, G4));
-    assert_eq!(lab.out.punts.len(), 33, "of each port");
+    assert_eq!(lab.out.punted.len(), 33, "of each port");
     lab.wait(ms(50));
     lab.one(P1, &report);
-    assert_eq!(lab.out.punts.len(), 34);
+    assert_eq!(lab.out.punted.len(), 34);
     lab.out.punt_room = 0;
     lab.wait(ms(50));
     lab.one(P1, &report);
@@ -314,4 +315,41 @@ fn r60_a_group_with_more_members_than_copies() {
     lab.one(P1, &data(G4));
     assert_eq!(lab.drops(DropReason::ReplicationLimit), 1);
     assert_eq!(exits(&mut lab), [UPLINK; 4]);
+}
+
+/// Multicast and what is said of it, as VMs may send it, for the properties.
+pub fn frame(mac: impl Strategy<Value = Mac>) -> impl Strategy<Value = Vec<u8>> {
+    (mac, 0u8..8, 0usize..7).prop_map(|(m, from, kind)| {
+        let (host, ll) = ((m, v4(from)), (m, m.link_local()));
+        let data = |group: Ipv4Addr| {
+            frames::udp_frame((m, host.1.into(), 1), (frames::group_mac_v4(group), group.into(), 2), b"data")
+        };
+        match kind {
+            0 => frames::igmp_one(host, 0x16, G4),
+            1 => frames::igmp3_report(host, &[(3, G4)], false),
+            2 => frames::igmp2_query(host),
+            3 => frames::mld1_query(ll),
+            4 => frames::mld2_report(ll, &[(4, G6)], false),
+            5 => data(Ipv4Addr::new(224, 0, 0, 251)),
+            _ => data(G4),
+        }
+    })
+}
+
+/// A member of a group, or of every group, comes or goes; or the VN takes multicast otherwise.
+pub fn change(lab: &mut Lab, kind: u8, tunnel: TunnelIdx, n: u8) {
+    let group = if n.is_multiple_of(2) { G4.into() } else { EVERY4 };
+    let member = match n / 2 {
+        0 => Member::Port(P1),
+        1 => Member::Port(P2),
+        _ => Member::Tunnel(tunnel),
+    };
+    let multicast =
+        [Multicast::Flood, Multicast::Snoop, Multicast::Snoop, Multicast::Off][usize::from(n % 4)];
+    lab.apply(match (kind, n) {
+        (0, _) => Update::VnMulticastSet { vn: VN, multicast },
+        (1, 7) => Update::VnUnderlayGroup { vn: VN, tunnel: Some(tunnel) },
+        (_, 7) => Update::GroupMemberRemove { vn: VN, group, member },
+        _ => Update::GroupMemberSet { vn: VN, group, member },
+    });
 }

@@ -4,7 +4,7 @@ use godwit_wire::{Instant, Mac};
 
 use crate::event::Event;
 use crate::neighbors::Neighbor;
-use crate::update::{HoldLimits, Key, PortIdx, PortRole, Update, VmState, VnIdx};
+use crate::update::{HoldLimits, Key, NextHop, PortIdx, PortRole, Update, VmState, VnIdx};
 use crate::vms::{Fib, State};
 use crate::{DropReason, OutOfRange, Tables};
 
@@ -177,13 +177,18 @@ impl Tables {
 
     /// Domains and their routes (R58).
     fn apply_routing(&mut self, update: Update) -> Result<(), OutOfRange> {
+        // Packets may wait for just this.
+        self.awaited.told();
         let routes = &mut self.routes;
         match update {
             Update::DomainSet { domain, v4, v6 } => return routes.set_domain(domain, v4, v6),
             Update::SubnetSet { vn, prefix, gateway } => return routes.set_subnet(vn, prefix, gateway),
-            Update::RouteSet { domain, prefix, to } => return routes.set(domain, prefix, to),
+            Update::RouteSet { domain, prefix, to } => {
+                let fib = if let NextHop::Vm(vm) = to { self.vms.get(vm) } else { None };
+                return routes.set(domain, prefix, to, fib);
+            }
             Update::DomainRemove { domain } => routes.remove_domain(domain),
-            Update::VnRoutingSet { vn, routing } => routes.set_vn(vn, routing),
+            Update::VnRoutingSet { vn, routing } => return routes.set_vn(vn, routing),
             Update::SubnetRemove { vn, prefix } => routes.remove_subnet(vn, prefix),
             Update::RouteRemove { domain, prefix } => routes.remove(domain, prefix),
             _ => {}
@@ -216,10 +221,10 @@ impl Tables {
                 self.vms.enter(at, state, now);
                 let word = self.vms.collapsed(at, now)?;
                 let last = self.vms.report(at, now, true);
-                self.vms.free_special(at, Some(word));
+                self.vms.free_special(at, Some(word), &mut self.routes);
                 last
             }
-            (_, Some(word)) => match self.vms.set_plain(key, word) {
+            (_, Some(word)) => match self.vms.set_plain(key, word, &mut self.routes) {
                 Ok(is_new) => {
                     self.count_vm(key, is_new);
                     None
@@ -256,7 +261,7 @@ impl Tables {
                 last
             }
             Fib::Local(_) | Fib::Remote(_) | Fib::Ageing(_) => {
-                self.vms.remove_plain(key);
+                self.vms.remove_plain(key, &mut self.routes);
                 self.uncount_vm(key);
                 None
             }
@@ -280,6 +285,7 @@ impl Tables {
             }
         }
         self.asks.told(vn, ip);
+        self.awaited.told_of(vn, ip);
         match set {
             Ok(is_new) => {
                 if is_new && let Some(v) = self.vns.slot(vn) {
@@ -305,7 +311,7 @@ impl Tables {
                     place += 1;
                 }
             }
-            self.vms.remove_vn(vn);
+            self.vms.remove_vn(vn, &mut self.routes);
         }
         if left.1 > 0 {
             self.neighbors.remove_vn(vn);

@@ -90,6 +90,28 @@ godwit_counters::drop_reasons! {
     /// A solicitation that only its target may answer, which nobody here knew where to find: the host asks again, and
     /// then it gets there.
     AskOwner = "ask_owner", // R29
+    /// To be routed, but no untagged IP packet whose headers can be read and sum up.
+    NotRoutable = "not_routable", // R58
+    /// To be routed, from or to an address that no router forwards packets of: of this host, of this link, a group.
+    RouteMartian = "route_martian", // R58
+    /// To be routed, with options or hop-by-hop options that cannot be read, or with a source route.
+    RouteOptions = "route_options", // R58
+    /// To be routed, with a TTL or hop limit of 0 or 1.
+    TtlExceeded = "ttl_exceeded", // R7
+    /// To be routed, and its routing domain has no route to the destination.
+    NoRoute = "no_route", // R58
+    /// To be routed into a subnet where nobody has the destination address.
+    HostUnreachable = "host_unreachable", // R35, R58
+    /// For the gateway itself, which answers nothing but echo requests in one piece.
+    GatewayRefused = "gateway_refused", // R58
+    /// Broadcast or multicast in a VN that is routed only, which is not carried on.
+    NotBridged = "not_bridged", // R58
+    /// From the overlay to the gateway's MAC: packets are routed where they come from a VM, and nowhere else.
+    OverlayToGateway = "overlay_to_gateway", // R58
+    /// DHCP or a router solicitation beyond the port's rate.
+    PuntLimit = "punt_limit", // R58, R67
+    /// DHCP or a router solicitation that control had no room for.
+    PuntFull = "punt_full", // R58
     /// Broadcast or multicast, and nobody else is in the VN.
     NoReceiver = "no_receiver",
     /// Multicast to a group without members elsewhere, in a VN that snoops.
@@ -205,6 +227,12 @@ godwit_counters::counters! {
     handed_on: Packets, // R11
     /// Senders told that a frame was too big for the way to its VM; each counts as a copy.
     told_too_big: Packets, // R8
+    /// Packets that were too big for the way to their VM and cut into fragments; each but the first counts as a copy.
+    fragmented: Packets, // R8
+    /// ICMP errors that the gateway sent to VMs; each counts as a copy.
+    icmp_errors: Packets, // R58
+    /// Frames handed to control: DHCP and router solicitations.
+    punted: Packets, // R58
     /// Reports of routers on packets too big for the underlay that quote a packet of ours.
     path_too_big: Packets, // R9
     /// Those that quote what we did not send: another locator, another VN, too little to tell.
@@ -215,7 +243,7 @@ godwit_counters::counters! {
     answered_arp: Packets,
     /// Neighbor solicitations answered, the underlay's included.
     answered_nd: Packets,
-    /// Echo requests to an own locator answered.
+    /// Echo requests to an own locator, or to a gateway, answered.
     answered_echo: Packets,
     /// Frames for unknown destinations that began a query.
     misses: Packets, // R34

@@ -21,6 +21,8 @@ pub struct Inbound<'a> {
     /// The outer TTL with which a frame from another NVE is sent on in flight; `None`: it has been sent on too often
     /// (R46d). Of no meaning for frames of VMs here.
     pub flight: Option<u8>,
+    /// The gateway has sent it on: it may leave by the port that it came in on (R58).
+    pub routed: bool,
     /// The inner frame.
     pub frame: &'a [u8],
 }
@@ -130,13 +132,14 @@ impl Tables {
         Decision { entry, action }
     }
 
-    /// To a port: that is in the VN, the frame does not come from there, and its VM's policy lets it in (R23).
+    /// To a port: that is in the VN, the frame does not come from there unless it was routed, and its VM's policy lets
+    /// it in (R23).
     fn decide_delivery(&self, port: PortIdx, vn: VnIdx, inbound: &Inbound<'_>) -> Action {
         let drop = |reason| Action::Drop { reason, egress: Some(Egress::Port(port)) };
         if !self.ports.leads_to(port, vn) {
             return drop(DropReason::PortGone);
         }
-        if port == inbound.ingress {
+        if port == inbound.ingress && !inbound.routed {
             return drop(DropReason::Hairpin);
         }
         match self.ports.may_get(port, inbound.frame) {

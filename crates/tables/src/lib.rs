@@ -23,6 +23,7 @@
 //! | `sets` | sets of integers in memory of fixed size |
 //! | `neighbors` | IP addresses, and the requests that wait to be told of one |
 //! | `asks` | what bounds these requests |
+//! | `awaited` | packets that wait for a host route |
 //! | `routes` | routes of routing domains, and what VNs have of them |
 //! | `reports` | rate limits of events |
 //! | `apply` | what each update does |
@@ -35,6 +36,7 @@
 mod apply;
 mod arrivals;
 mod asks;
+pub mod awaited;
 mod config;
 pub mod counters;
 mod decide;
@@ -68,6 +70,7 @@ pub use dispatch::Dispatch;
 pub use service::Serviced;
 
 use arrivals::Arrivals;
+use awaited::Awaited;
 use event_limiter::Limiter;
 use godwit_wire::{Bucket, HashKey, Span};
 use groups::Groups;
@@ -108,6 +111,7 @@ pub struct Tables {
     holds: Holds,
     arrivals: Arrivals,
     asks: Asks,
+    awaited: Awaited,
     redirects: Limiter,
     news: Limiter,
     peers: Bucket,
@@ -146,6 +150,7 @@ impl Tables {
             holds: Holds::new(config.hold_bytes),
             arrivals: Arrivals::new(),
             asks: Asks::new(config),
+            awaited: Awaited::new(config),
             redirects: Limiter::new(),
             news: Limiter::new(),
             peers: Bucket::default(),

@@ -23,6 +23,8 @@ const ANNOUNCEMENTS: Rate = Rate::per_second(200, 16);
 /// IGMP and MLD messages of a port that are told to control: 32 at once, one more every 50 ms. A host answers a general
 /// query with a message a group, in old versions.
 const MEMBERSHIPS: Rate = Rate::per_second(20, 32);
+/// Frames of a port that are handed to control, DHCP and router solicitations: 32 at once, one more every 20 ms.
+const PUNTS: Rate = Rate::per_second(50, 32);
 /// Between two first frames of a port that are told to control.
 const FIRST_FRAMES: Span = Span::from_ms(5);
 
@@ -42,6 +44,8 @@ pub struct Port {
     resolution: Bucket,
     /// Questions to the directory because of this port's frames (R67).
     questions: Bucket,
+    /// DHCP and router solicitations (R67).
+    punts: Bucket,
     first_frame: Instant,
     spoofed: Instant,
     taken: Instant,
@@ -90,6 +94,7 @@ impl Ports {
             memberships: Bucket::default(),
             resolution: Bucket::default(),
             questions: Bucket::default(),
+            punts: Bucket::default(),
             first_frame: Instant(0),
             spoofed: Instant(0),
             taken: Instant(0),
@@ -393,6 +398,16 @@ impl Ports {
     pub(crate) fn asked(&mut self, port: PortIdx, now: Instant) {
         let rate = self.questions;
         self.counts(port).questions.take(rate, now);
+    }
+
+    /// A frame of this port may be handed to control now (R67).
+    pub fn may_punt(&self, port: PortIdx, now: Instant) -> bool {
+        self.at(port).punts.has(PUNTS, now)
+    }
+
+    /// One was.
+    pub fn punted(&mut self, port: PortIdx, now: Instant) {
+        self.counts(port).punts.take(PUNTS, now);
     }
 
     /// An ICMP error may be sent to this port now: 100 in a second (R8).

@@ -67,6 +67,19 @@ pub struct VnRouting {
     /// The VN is not bridged: each frame to a single MAC is routed, and each address is answered for with the
     /// gateway's MAC.
     pub routed_only: bool,
+    /// Control answers DHCP for IPv4: clients' messages are shown to it, and not copied to the VN.
+    pub dhcp_v4: bool,
+    /// The same for IPv6.
+    pub dhcp_v6: bool,
+    /// Control advertises the gateway as an IPv6 router: solicitations are shown to it, and not copied to the VN.
+    pub advertise: bool,
+}
+
+impl VnRouting {
+    /// A part in which control answers nothing.
+    pub const fn new(domain: DomainIdx, mac: Mac, routed_only: bool) -> VnRouting {
+        VnRouting { domain, mac, routed_only, dhcp_v4: false, dhcp_v6: false, advertise: false }
+    }
 }
 
 /// Where frames for a VM at another NVE are sent: the outer header's VNI is that of the entry, whatever VN the frame

@@ -24,7 +24,7 @@ enum Short {
 
 fn decide(t: &Tables, key: Key, origin: Origin, flight: Option<u8>, frame: &[u8], now: Instant) -> Short {
     let ingress = if origin == Origin::Local { P2 } else { UPLINK };
-    let decision = t.decide(key, &Inbound { ingress, origin, flight, frame }, now);
+    let decision = t.decide(key, &Inbound { ingress, origin, flight, routed: false, frame }, now);
     assert_eq!(decision.entry, t.vms.get(key));
     let waits = |room: Result<(), DropReason>, short| room.map_or_else(Short::NoRoom, |()| short);
     match decision.action {
@@ -127,7 +127,7 @@ fn r8_what_is_larger_than_the_way_is_dropped_and_the_way_named() {
     assert_eq!(all(&t, 9, most)[0], Short::Encapsulate(to(READY)));
     assert_eq!(all(&t, 9, most + 1)[0], Short::Drop(DropReason::TooBig));
     let f = frame(v4(2), v4(1), most + 1);
-    let inbound = Inbound { ingress: P2, origin: Origin::Local, flight: None, frame: &f };
+    let inbound = Inbound { ingress: P2, origin: Origin::Local, flight: None, routed: false, frame: &f };
     assert_eq!(t.decide(key(9), &inbound, NOW).egress(), Some(Egress::Tunnel(to(READY))));
 }
 
@@ -167,7 +167,7 @@ fn r45_a_frame_waits_behind_older_ones_that_may_go() {
     let f = frame(v4(2), v4(1), 10);
     t.hold(at, &f, about(Origin::Overlay, NOW)).expect("room");
     assert_eq!(t.apply(Update::VmSet { key: key(1), state: VmState::Local { port: P1 } }, NOW), None);
-    let inbound = Inbound { ingress: P2, origin: Origin::Local, flight: None, frame: &f };
+    let inbound = Inbound { ingress: P2, origin: Origin::Local, flight: None, routed: false, frame: &f };
     let action = t.decide(key(1), &inbound, NOW).action;
     assert_eq!(action, Action::Hold { at, behind: true, room: Ok(()) });
     assert_eq!(tick(&mut t, NOW).0.len(), 1);

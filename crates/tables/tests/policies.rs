@@ -55,7 +55,8 @@ impl Policy {
 
 fn lets_in(t: &Tables, port: u16, ip: u8) -> bool {
     let f = frame(v4(ip), v4(1), 0);
-    let inbound = Inbound { ingress: UPLINK, origin: Origin::Overlay, flight: None, frame: &f };
+    let inbound =
+        Inbound { ingress: UPLINK, origin: Origin::Overlay, flight: None, routed: false, frame: &f };
     match t.decide(key(port.into()), &inbound, NOW).action {
         Action::Deliver(to) => to == PortIdx(port),
         Action::Drop { reason: DropReason::PolicyDenied, .. } => false,

@@ -31,6 +31,14 @@ pub const ECHO_REQUEST: u8 = 8;
 pub const TIME_EXCEEDED: u8 = 11;
 /// Unreachable: too big and DF set (RFC 1191, R8). The MTU is in the low half of `rest`.
 pub const CODE_FRAG_NEEDED: u8 = 4;
+/// Unreachable: no route to the network.
+pub const CODE_NET: u8 = 0;
+/// Unreachable: the network is there, the host is not.
+pub const CODE_HOST: u8 = 1;
+/// Unreachable: the host does not speak the protocol.
+pub const CODE_PROTOCOL: u8 = 2;
+/// Unreachable: nobody listens on the port.
+pub const CODE_PORT: u8 = 3;
 
 /// A view of an ICMP message; its length is that of the buffer, which must be the IP payload.
 #[derive(Clone, Copy, Debug)]

@@ -28,6 +28,16 @@ pub const UNREACHABLE: u8 = 1;
 pub const PACKET_TOO_BIG: u8 = 2;
 /// Time exceeded; code 0 is hop limit in transit.
 pub const TIME_EXCEEDED: u8 = 3;
+/// Parameter problem; code 1 is a next header that is not known, `rest` points at its field.
+pub const PARAMETER_PROBLEM: u8 = 4;
+/// Unreachable: no route.
+pub const CODE_NO_ROUTE: u8 = 0;
+/// Unreachable: the address is nobody's.
+pub const CODE_ADDRESS: u8 = 3;
+/// Unreachable: nobody listens on the port.
+pub const CODE_PORT: u8 = 4;
+/// Parameter problem: a next header that is not known.
+pub const CODE_NEXT_HEADER: u8 = 1;
 /// Echo request.
 pub const ECHO_REQUEST: u8 = 128;
 /// Echo reply.

@@ -3,6 +3,7 @@
 
 mod ecn;
 mod flow;
+mod fragment;
 mod frame;
 mod fuzz_smoke;
 mod golden;

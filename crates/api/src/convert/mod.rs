@@ -20,7 +20,7 @@ pub use addressing::{learning_word, macs, prefixes};
 pub use record::{
     bind_refusal, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, multicast, unplanned,
 };
-pub use routing::prefix;
+pub use routing::{prefix, underlay_group};
 pub use session::{SessionDown, SessionUp};
 
 /// A message that the protocol does not allow: which field, and what is wrong with it.

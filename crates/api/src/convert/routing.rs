@@ -136,7 +136,10 @@ pub fn prefix(field: &str, text: &str) -> Result<Prefix, ConvertError> {
 }
 
 /// Groups of the underlay from their bytes; none where there are no bytes.
-pub(super) fn underlay_group(v4: &[u8], v6: &[u8]) -> Result<UnderlayGroup, ConvertError> {
+///
+/// # Errors
+/// Where there are other numbers of bytes.
+pub fn underlay_group(v4: &[u8], v6: &[u8]) -> Result<UnderlayGroup, ConvertError> {
     Ok(UnderlayGroup {
         v4: if v4.is_empty() { None } else { Some(ipv4("underlay_group_v4", v4)?) },
         v6: if v6.is_empty() { None } else { Some(ipv6("underlay_group_v6", v6)?) },

@@ -2,8 +2,7 @@
 
 use godwit_model::{Multicast, Unplanned, VnSettings};
 
-use super::routing::underlay_group;
-use super::{ConvertError, Problem, maybe, multicast, unplanned};
+use super::{ConvertError, Problem, maybe, multicast, underlay_group, unplanned};
 use crate::v1;
 
 /// The directory takes none above, in bytes.

@@ -76,6 +76,8 @@ impl DesiredState {
         if old == answer {
             return;
         }
+        // The route comes first: what waits for the answer goes by it (R58).
+        self.follow_answer(vn, ip, answer);
         match answer {
             Some(answer) => self.emit(answer_update(vn, ip, answer)),
             None => self.emit(Update::NeighborRemove { vn, ip }),
@@ -106,6 +108,7 @@ impl DesiredState {
     pub(crate) fn repeat_answer(&mut self, worker: usize, vn: VnIdx, ip: IpAddr) -> bool {
         let answer = self.answers.get(&(vn, ip)).copied().filter(|a| matches!(a, Answer::Owner { .. }));
         if let Some(answer) = answer {
+            self.repeat_route(worker, vn, ip);
             self.updates.push((worker, answer_update(vn, ip, answer)));
         }
         answer.is_some()

@@ -43,6 +43,7 @@ impl Mirror {
         for vn in self.vns.values_mut() {
             vn.sync = Sync::Off;
         }
+        self.domains.doubt();
     }
 
     /// Subscribe has been said: from now on records are confirmed anew.

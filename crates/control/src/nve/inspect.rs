@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use godwit_model::{NveId, Version, VmKey, VmRecord};
+use godwit_model::{Domain, NveId, Version, VmKey, VmRecord};
 use godwit_tables::update::{Key, PortIdx, SourceRule, VmState};
 use godwit_wire::{Instant, Vni};
 
 use crate::desired::tunnel_of;
 use crate::queries::Asked;
-use crate::view::{BindingsView, EntryState, EntryView, NeighborView, NvaView, PortState, PortView};
+use crate::view::{
+    BindingsView, DomainView, EntryState, EntryView, NeighborView, NvaView, PortState, PortView,
+};
 
 use super::{Nve, PortKind};
 
@@ -153,6 +155,22 @@ impl Nve {
             uplink_name: self.ports.get(&uplink).map(|p| p.name.clone()).unwrap_or_default(),
         };
         self.underlay.neighbors().map(view).collect()
+    }
+
+    /// Routing domains that this NVE has a part in, by number.
+    pub fn domains(&self) -> Vec<DomainView> {
+        let view = |domain: &Domain| {
+            let (host_routes, prefixes) = self.desired.routes_of(domain.id);
+            let routed_to = domain.vns.iter().filter(|vni| self.is_only_routed_to(**vni));
+            DomainView {
+                name: domain.name.clone(),
+                routed_to: routed_to.copied().collect(),
+                vns: domain.vns.clone(),
+                host_routes,
+                prefixes,
+            }
+        };
+        self.mirror.domains.all().filter(|d| self.domains.contains(&d.id)).map(view).collect()
     }
 
     /// How it stands with the NVA.

@@ -23,6 +23,7 @@ mod properties;
 mod provision;
 mod rarp;
 mod refused;
+mod routing;
 mod stale;
 mod sync;
 mod underlay_groups;
@@ -33,7 +34,7 @@ use std::net::IpAddr;
 
 use fnv::FnvHasher;
 use godwit_model::message::NveToNva;
-use godwit_model::{Deadlines, Locators, Policy, Version, VmKey, VmRecord};
+use godwit_model::{Deadlines, DomainId, Locators, Policy, Version, VmKey, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Instant, Span, Vni};
 
@@ -140,8 +141,11 @@ pub struct Nve {
     behind: BTreeMap<VmKey, PortIdx>,
     /// VMs with a planned move.
     intents: BTreeSet<VmKey>,
-    /// VNs without a port here, in which VMs that left are forwarded for (R17).
+    /// VNs without a port here, in which VMs that left are forwarded for (R17), or which VMs here send to by way of
+    /// their domain (R58).
     lingering: BTreeSet<Vni>,
+    /// Routing domains that this NVE has a part in.
+    domains: BTreeSet<DomainId>,
     mirror: Mirror,
     queries: Queries,
     /// Lifetimes of pulled records (R40).
@@ -215,6 +219,7 @@ impl Nve {
             behind: BTreeMap::new(),
             intents: BTreeSet::new(),
             lingering: BTreeSet::new(),
+            domains: BTreeSet::new(),
             mirror: Mirror::default(),
             queries: Queries::default(),
             lifetimes: Lifetimes::default(),
@@ -358,6 +363,9 @@ impl Nve {
 
     /// Lets workers' updates and barriers, frames and messages out.
     fn finish(&mut self, out: &mut Outputs) {
+        for domain in self.desired.take_left_domains() {
+            self.barriers.after_applied(After::FreeDomain(domain));
+        }
         // Without workers nothing waits, and what is released may want something once more.
         for _ in 0..4 {
             if !self.barriers.is_wanted() {
@@ -382,6 +390,7 @@ impl Nve {
                 After::Claim { key, seq } => self.with_known_vm(key, out, |vm, cx| vm.gate_open(seq, cx)),
                 After::FreeVn(vn) => self.desired.free_vn(vn),
                 After::FreeTunnel(tunnel) => self.desired.free_tunnel(tunnel),
+                After::FreeDomain(domain) => self.desired.free_domain(domain),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_model::message::NveToNva;
-use godwit_model::{GATEWAY_MAC, Locators, Multicast as Setting, NveId, VmKey};
+use godwit_model::{Locators, Multicast as Setting, NveId, VmKey};
 use godwit_tables::groups::routers_of;
 use godwit_tables::update::{Admission, Member, Multicast as Policy, PortIdx};
 use godwit_wire::membership::{self, Version};
@@ -247,7 +247,8 @@ impl Nve {
     /// 2.1.1).
     fn querier(&self, vni: Vni) -> Querier {
         let routing = self.mirror.settings(vni).routing.as_ref();
-        let mac = if routing.is_some() { GATEWAY_MAC } else { Mac::PROBER };
+        let domain = routing.and_then(|r| self.mirror.domains.get(r.domain));
+        let mac = domain.map_or(Mac::PROBER, |known| known.domain.gateway_mac);
         let mut gateways = routing.into_iter().flat_map(|r| r.subnets.iter().map(|s| s.gateway));
         let v4 = gateways.find_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None });
         Querier { mac, v4: v4.unwrap_or(Ipv4Addr::UNSPECIFIED), v6: mac.link_local() }

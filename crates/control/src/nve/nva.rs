@@ -195,10 +195,13 @@ impl Nve {
                 }
             }
             NvaToNve::Policies { reset, policies, gone } => self.policies_came(reset, policies, &gone, out),
-            NvaToNve::Domain { .. } | NvaToNve::DomainGone { .. } => {}
             NvaToNve::Groups { vni, nve, reset, joined, left } => {
                 self.groups_of_other(vni, &nve, reset, (joined, left), out);
             }
+            NvaToNve::Domain { domain, reset, routes, gone } => {
+                self.domain_told(domain, reset, &routes, &gone, out);
+            }
+            NvaToNve::DomainGone { id } => self.domain_gone(id, out),
             NvaToNve::Response { seq, record, lifetime_ms } => self.response(seq, record, lifetime_ms, out),
             NvaToNve::Grant { seq, record } => self.grant(seq, record, out),
             NvaToNve::Deny { seq, key, reason, text, record } => {
@@ -333,6 +336,7 @@ impl Nve {
     fn snapshot_end(&mut self, vni: Vni, end: SnapshotEnd, out: &mut Outputs) {
         let missed = self.mirror.has_missed(vni, end.revision);
         let pulled = self.is_pulled(vni);
+        let was_in = self.domain_of(vni);
         let unconfirmed = self.mirror.end_snapshot(vni, end, pulled);
         if pulled {
             let keys: Vec<VmKey> = unconfirmed.iter().map(|r| r.key).collect();
@@ -350,6 +354,11 @@ impl Nve {
             self.with_known_vm(key, out, |vm, cx| vm.snapshot_complete(!pulled, cx));
             self.rarp_known(key, out);
         }
+        let is_in = self.domain_of(vni);
+        for id in is_in.into_iter().chain(was_in.filter(|id| is_in != Some(*id))) {
+            self.follow_domain(id, out);
+        }
+        self.forget_untold_domains(out);
         if missed {
             out.note(Level::Info, format!("VN {vni}: updates were lost: new snapshot"));
             self.subscribe(vni, out);

@@ -22,6 +22,8 @@ use crate::mobility::{Phase, Run};
 
 use super::*;
 
+mod routing;
+
 fn vni() -> Vni {
     Vni::from_low24(77)
 }
@@ -188,6 +190,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 multicast: [Multicast::Snoop, Multicast::Flood, Multicast::Snoop, Multicast::Off]
                     [usize::from(at % 4)],
                 learning: LearningOf { v4: (at == 4).then_some(Learning::Learned(2)), v6: None },
+                routing: routing::part(0, n, at),
                 ..VnSettings::default()
             };
             nva(NvaToNve::End {
@@ -241,7 +244,8 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         }
         43 => nva(policies(n, at)),
         44..=49 => by_own_word(kind, n, at, seq),
-        50..=53 => membership::input(kind, n, at, seq),
+        50..=54 => routing::input(kind, n, at, seq),
+        55..=58 => membership::input(kind - 5, n, at, seq),
         _ => Input::Tick,
     }
 }
@@ -279,11 +283,11 @@ fn policies(n: u8, at: u8) -> NvaToNve {
     NvaToNve::Policies { reset: at.is_multiple_of(4), policies: vec![policy], gone }
 }
 
-/// The parts of a worker's tables that matter here.
 /// What workers begin with.
 const UNSAID: SourceRules =
     SourceRules { v4: SourceRule::Any, v6: SourceRule::Any, link_local: SourceRule::Any };
 
+/// The parts of a worker's tables that matter here.
 fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
     let put = match update {
         // Staged ones of before may be left.
@@ -452,6 +456,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
         assert!(out.frames.iter().all(|(_, f)| f.len() <= 128));
         // Worker 1 comes and goes; worker 0 hears everything.
         out.updates.iter().filter(|(w, _)| *w == 0).for_each(|(_, u)| apply(&mut tables, *u));
+        routing::check(&nve, &tables);
         if joined {
             let mut fresh = BTreeMap::new();
             out.updates.iter().filter(|(w, _)| *w == 1).for_each(|(_, u)| apply(&mut fresh, *u));
@@ -463,12 +468,13 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
         all.barriers.extend(out.barriers);
         all.notes.extend(out.notes);
     }
+    routing::nothing_is_left(nve, now, tables);
     all
 }
 
 fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
     let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
-    (0..51u8, 0..5u8, 0..6u8, 0..22u64, ms)
+    (0..60u8, 0..5u8, 0..6u8, 0..22u64, ms)
 }
 
 fn opening() -> Vec<(u8, u8, u8, u64, u32)> {

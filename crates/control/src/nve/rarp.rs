@@ -54,7 +54,7 @@ impl Nve {
         }
         // Without a router in the VN the switch speaks for itself, which has no address there.
         let nobody = Gateway { mac: Mac::PROBER, ip: Ipv4Addr::UNSPECIFIED };
-        let gateway = self.mirror.gateway(key.vni).filter(|g| g.mac != key.mac).unwrap_or(nobody);
+        let gateway = self.gateway_for(key, tpa).unwrap_or(nobody);
         let (sha, spa) = (gateway.mac, gateway.ip);
         let reply = ArpRepr { op: arp::OP_RARP_REPLY, sha, spa, tha: key.mac, tpa };
         let mut buf = [0; arp::FRAME_LEN];

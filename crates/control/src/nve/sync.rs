@@ -1,6 +1,6 @@
 //! What the workers should have, derived from the whole of what we know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
@@ -52,17 +52,24 @@ impl Nve {
         if self.desired.vn(vni).is_some() {
             if self.lingering.remove(&vni) {
                 self.send(NveToNva::Linger { vni, lingers: false }, out);
+                self.sync_replicas(vni, out);
             }
             return;
         }
+        self.begin_vn(vni, out);
+    }
+
+    /// Numbers a VN and wants its records; false where there is no room for it.
+    pub(super) fn begin_vn(&mut self, vni: Vni, out: &mut Outputs) -> bool {
         let (mtu, transparent) = (self.tenant_mtu(0), false);
         if self.desired.set_vn(vni, mtu, transparent).is_none() {
             self.alarm(format!("VN {vni} finds no room: too many VNs on this NVE"), out);
-            return;
+            return false;
         }
         self.mirror.add_vn(vni);
         self.subscribe(vni, out);
         self.sync_whole_vn(vni, out);
+        true
     }
 
     /// Wants the VN's records, if there is a session (R37).
@@ -77,18 +84,28 @@ impl Nve {
         }
     }
 
-    /// Ends taking part in a VN once no port, hold or forward entry of it is left, and lingers in it while only
-    /// forward entries are: this NVE sends for it and gets no copies (R17).
+    /// Ends taking part in a VN once nothing here needs it, and in those that only its domain needed.
     pub(super) fn drop_vn_if_unneeded(&mut self, vni: Vni, out: &mut Outputs) {
+        self.follow_domain_of(vni, out);
+        self.leave_vn(vni, out);
+    }
+
+    /// Ends taking part in a VN once no port, hold or forward entry of it is left and no VM here sends to it by way of
+    /// its domain. It lingers while only the latter two need it: this NVE sends for it and gets no copies (R17, R58).
+    pub(super) fn leave_vn(&mut self, vni: Vni, out: &mut Outputs) {
         let has_port = |p: &Port| matches!(p.kind, PortKind::Access(key) if key.vni == vni);
         if self.desired.vn(vni).is_none() || self.ports.values().any(has_port) {
             return;
         }
-        if self.vms_of(vni).any(|(_, vm)| vm.needs_vn()) {
+        let forwards = self.vms_of(vni).any(|(_, vm)| vm.needs_vn());
+        if forwards || self.is_routed_to(vni) {
             let lingers = !self.vms_of(vni).any(|(_, vm)| vm.is_present());
             // Otherwise the subscription says so.
             if lingers && self.lingering.insert(vni) && self.mirror.is_subscribed(vni) {
                 self.send(NveToNva::Linger { vni, lingers: true }, out);
+            }
+            if !forwards {
+                self.sync_replicas(vni, out);
             }
             return;
         }
@@ -128,6 +145,7 @@ impl Nve {
         }
         self.follow_multicast(vni, out);
         self.sync_underlay_group(vni, out);
+        self.sync_routing(vni, out);
         let mut keys: BTreeSet<VmKey> = self.mirror.records(vni).map(|r| r.key).collect();
         keys.extend(self.vms_of(vni).map(|(k, _)| *k));
         for key in keys {
@@ -246,9 +264,13 @@ impl Nve {
         (!lonely).then_some(VmState::Absent { until: Instant::NEVER })
     }
 
-    /// Who answers on an address: the configuration file, then the newest record that is alive.
+    /// Who answers on an address: the gateway on its own, then the newest record that is alive, then the configuration
+    /// file.
     pub(super) fn sync_ip(&mut self, vni: Vni, ip: IpAddr) {
         let Some(vn) = self.desired.vn(vni) else { return };
+        if let Some(gateway) = self.gateway_answer(vni, ip) {
+            return self.desired.set_answer(vn, ip, Some(gateway));
+        }
         let owner = self.mirror.owners(vni, ip).into_iter().find(|r| self.is_alive(r));
         // Two may use the address of a VM that went to and fro: nobody is told either's (R22, RFC 9161 section 3.7).
         let owner = owner.map(|r| match r.frozen {
@@ -276,11 +298,15 @@ impl Nve {
         record.is_active() || self.vms.get(&record.key).is_some_and(Vm::is_hosted)
     }
 
-    /// Copies go to each other NVE with members once (R60).
+    /// Copies go to each other NVE with members once (R60). From a VN that is only routed to, none leave.
     pub(super) fn sync_replicas(&mut self, vni: Vni, out: &mut Outputs) {
         let Some(vn) = self.desired.vn(vni) else { return };
         let mut tunnels = BTreeSet::new();
-        for (nve, locators) in self.mirror.replicas(vni, &self.config.nve) {
+        let members = match self.is_only_routed_to(vni) {
+            true => BTreeMap::new(),
+            false => self.mirror.replicas(vni, &self.config.nve),
+        };
+        for (nve, locators) in members {
             match choose_remote(self.underlay.locators(), locators, self.config.outer, None) {
                 Some(remote) => tunnels.extend(self.tunnel_pair(remote, locators, out)),
                 None => out.note(Level::Warn, format!("VN {vni}: no underlay family in common with {nve}")),

@@ -2,6 +2,7 @@
 //! says so. Each NVE's worker is a model that applies updates and checks that they make sense.
 
 pub mod binds;
+pub mod domains;
 pub mod nva;
 pub mod said;
 pub mod worker;
@@ -15,7 +16,7 @@ use godwit_control::{
 use godwit_model::message::{MoveRole, NvaToNve, NveToNva};
 use godwit_model::{Location, Locators, MoveId, MoveMode, NveId, Version, VmKey};
 use godwit_tables::event::{AnnounceKind, Event};
-use godwit_tables::update::{Key, PortIdx, VmState, VnIdx};
+use godwit_tables::update::{Key, PortIdx, Update, VmState, VnIdx};
 use godwit_wire::{Instant, Mac, Span, Vni};
 
 use nva::MiniNva;
@@ -88,6 +89,8 @@ pub struct Host {
     pub said: Vec<NveToNva>,
     pub notes: Vec<Note>,
     pub frames: Vec<(PortIdx, Vec<u8>)>,
+    /// Everything that its worker was ever told.
+    pub updates: Vec<Update>,
     pub barriers: VecDeque<(usize, u64)>,
     pub connected: bool,
     /// Messages on their way to it.
@@ -150,6 +153,7 @@ impl Lab {
                 said: Vec::new(),
                 notes: Vec::new(),
                 frames: Vec::new(),
+                updates: Vec::new(),
                 barriers: VecDeque::new(),
                 connected: false,
                 inbox: VecDeque::new(),
@@ -183,6 +187,7 @@ impl Lab {
             h.nve.handle(self.now, wall, input, &mut out);
             for (_, update) in out.updates {
                 h.tables.apply_checked(update);
+                h.updates.push(update);
             }
             h.barriers.extend(out.barriers);
             if self.apply {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    DenyReason, DirectoryMode, Gateway, MoveId, Policy, Secret, Version, VmKey, VmRecord, VnSettings,
+    DenyReason, DirectoryMode, Domain, DomainId, Gateway, MoveId, Policy, Secret, StaticRoute, Version,
+    VmKey, VmRecord, VnRouting, VnSettings,
 };
 use godwit_wire::Vni;
 
@@ -15,7 +16,7 @@ pub struct MiniNva {
     pub epoch: u32,
     seq: u64,
     pub records: BTreeMap<VmKey, VmRecord>,
-    subscribed: Vec<BTreeSet<Vni>>,
+    pub subscribed: Vec<BTreeSet<Vni>>,
     /// NVEs that only forward in a VN (R17).
     lingering: BTreeSet<(usize, Vni)>,
     revisions: BTreeMap<Vni, u64>,
@@ -28,8 +29,12 @@ pub struct MiniNva {
     pub mute: bool,
     /// Somebody has not acknowledged where VMs are: their forward entries are extended.
     pub needs_forwarding: bool,
-    /// Settings of all VNs.
+    /// Settings of all VNs, but for their routing.
     pub settings: VnSettings,
+    /// VNs' parts in routing domains, the domains with their routes, and who was told of which (R58).
+    pub routing: BTreeMap<Vni, VnRouting>,
+    pub domains: BTreeMap<DomainId, (Domain, Vec<StaticRoute>)>,
+    pub told: BTreeSet<(usize, DomainId)>,
     pub gateway: Option<Gateway>,
     /// The key of datagrams between NVEs (R47).
     pub secret: Option<Secret>,
@@ -49,7 +54,7 @@ pub struct MiniNva {
     pub policies: Vec<Policy>,
 }
 
-type Said = Vec<(usize, NvaToNve)>;
+pub type Said = Vec<(usize, NvaToNve)>;
 
 impl MiniNva {
     pub fn new(count: usize) -> MiniNva {
@@ -65,6 +70,9 @@ impl MiniNva {
             accept_unplanned: false,
             mute: false,
             settings: VnSettings::default(),
+            routing: BTreeMap::new(),
+            domains: BTreeMap::new(),
+            told: BTreeSet::new(),
             gateway: None,
             needs_forwarding: false,
             secret: None,
@@ -121,6 +129,7 @@ impl MiniNva {
         self.subscribed[i].clear();
         self.pulled.retain(|(j, _)| *j != i);
         self.interests.retain(|(j, _)| *j != i);
+        self.told.retain(|(j, _)| *j != i);
     }
 
     /// The NVA starts anew with what it stored.
@@ -153,7 +162,9 @@ impl MiniNva {
             NveToNva::Unsubscribe { vni } => {
                 self.subscribed[i].remove(&vni);
                 self.lingering.remove(&(i, vni));
-                self.member_news(i, vni, Change::MemberLeft(nve_id(i)))
+                let mut said = self.member_news(i, vni, Change::MemberLeft(nve_id(i)));
+                said.extend(self.no_part_left(i));
+                said
             }
             NveToNva::Linger { vni, lingers: true } => {
                 self.lingering.insert((i, vni));
@@ -229,7 +240,7 @@ impl MiniNva {
         said
     }
 
-    fn subscribe(&mut self, i: usize, vni: Vni) -> Said {
+    pub fn subscribe(&mut self, i: usize, vni: Vni) -> Said {
         let members = (0..self.subscribed.len()).filter(|j| *j != i && self.subscribed[*j].contains(&vni));
         let members: Vec<usize> = members.collect();
         let lingering = members.iter().filter(|j| self.lingering.contains(&(**j, vni)));
@@ -240,20 +251,12 @@ impl MiniNva {
             if joined { self.member_news(i, vni, Change::MemberJoined(location(i))) } else { Vec::new() };
         let told = |r: &&VmRecord| r.key.vni == vni && self.tells(i, r.key);
         let vms = self.records.values().filter(told).cloned().collect();
+        said.extend(self.tell_domains(i, vni));
         said.push((i, NvaToNve::Snapshot { vni, vms }));
         let revision = self.revisions.get(&vni).copied().unwrap_or(0);
-        said.push((
-            i,
-            NvaToNve::End {
-                vni,
-                revision,
-                known: true,
-                settings: self.settings.clone(),
-                gateway: self.gateway,
-                members,
-                lingering,
-            },
-        ));
+        let settings = self.settings_of(vni);
+        let gateway = self.gateway;
+        said.push((i, NvaToNve::End { vni, revision, known: true, settings, gateway, members, lingering }));
         for ((_, j), joined) in self.groups.iter().filter(|((v, j), _)| *v == vni && *j != i) {
             let (nve, joined) = (nve_id(*j), joined.iter().copied().collect());
             said.push((i, NvaToNve::Groups { vni, nve, reset: true, joined, left: Vec::new() }));

@@ -128,8 +128,33 @@ impl Tables {
                     || self.members.iter().any(|(.., m)| *m == Member::Tunnel(tunnel));
                 assert!(!named, "{update:?}: still named");
             }
+            Update::DomainSet { domain, v4, v6 } => {
+                let lengths = (v4, v6);
+                let tried = |p: &Prefix| is_tried(*p, &lengths);
+                let all = self.routes.keys().filter(|(d, _)| *d == domain).all(|(_, p)| tried(p));
+                assert!(all, "{update:?}: routes have other lengths");
+            }
+            Update::VnRoutingSet { vn, routing: Some(routing) } => {
+                let there = self.vns.contains_key(&vn) && self.domains.contains_key(&routing.domain);
+                assert!(there, "{update:?}: no such VN or domain");
+            }
+            Update::SubnetSet { vn, .. } => assert!(self.vns.contains_key(&vn), "{update:?}: no such VN"),
+            Update::RouteSet { domain, prefix, to } => {
+                let lengths = self.domains.get(&domain);
+                assert!(lengths.is_some_and(|l| is_tried(prefix, l)), "{update:?}: no such domain or length");
+                let vn = vn_of(to);
+                assert!(self.vns.contains_key(&vn), "{update:?}: no such VN");
+            }
+            Update::DomainRemove { domain } => {
+                let named = self.routing.values().any(|r| r.domain == domain)
+                    || self.routes.keys().any(|(d, _)| *d == domain);
+                assert!(!named, "{update:?}: still named");
+            }
             Update::VnRemove { vn } => {
                 let named = self.vms.keys().any(|k| k.vn() == vn)
+                    || self.routes.values().any(|to| vn_of(*to) == vn)
+                    || self.routing.contains_key(&vn)
+                    || self.subnets.keys().any(|(v, _)| *v == vn)
                     || self.ports.values().any(|r| matches!(r, PortRole::Access { vn: v, .. } if *v == vn));
                 assert!(!named, "{update:?}: still named");
             }
@@ -309,6 +334,19 @@ impl Tables {
             }
         }
     }
+}
+
+fn vn_of(to: NextHop) -> VnIdx {
+    match to {
+        NextHop::Vm(key) => key.vn(),
+        NextHop::Subnet { vn, .. } | NextHop::Gateway(vn) => vn,
+    }
+}
+
+/// A lookup finds the prefix: a host route, or one of a length that is tried.
+fn is_tried(prefix: Prefix, (v4, v6): &(Lengths, Lengths)) -> bool {
+    let lengths = if prefix.addr().is_ipv4() { v4 } else { v6 };
+    prefix == Prefix::host(prefix.addr()) || lengths.contains(&prefix.prefix_len())
 }
 
 /// What the underlay's owner of the address answers to an ARP request of ours.

@@ -282,7 +282,7 @@ impl Directory {
     }
 }
 
-fn ips_of(def: &VmDefinition) -> Vec<IpAddr> {
+pub(super) fn ips_of(def: &VmDefinition) -> Vec<IpAddr> {
     let v4 = def.ipv4.iter().copied().map(IpAddr::V4);
     v4.chain(def.ipv6.iter().copied().map(IpAddr::V6)).collect()
 }
@@ -292,7 +292,7 @@ fn macs_of(a: &Allowed) -> impl Iterator<Item = (&'static str, Mac)> + '_ {
     nested.chain(a.virtual_macs.iter().map(|m| ("virtual MAC", *m)))
 }
 
-fn prefixes_of(a: &Allowed) -> impl Iterator<Item = (&'static str, &Prefix)> {
+pub(super) fn prefixes_of(a: &Allowed) -> impl Iterator<Item = (&'static str, &Prefix)> {
     a.routes.iter().map(|p| ("route", p)).chain(a.virtual_ips.iter().map(|p| ("virtual prefix", p)))
 }
 

@@ -233,6 +233,10 @@ impl Directory {
         if !allowed::is_individual(ip) {
             return refused(BindRefusal::NotAllowed, format!("{ip} is no address for a VM"));
         }
+        let had = r.mac_of(ip).is_some();
+        if let Err(refusal) = self.check_routed_ip(r.key.vni, &r.name, ip, had) {
+            return refused(BindRefusal::NotAllowed, refusal.to_string());
+        }
         if r.ips().any(|own| own == ip) {
             return Ok(None);
         }

@@ -3,8 +3,8 @@
 use core::fmt;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{Level, MoveId, Secret, timing};
-use godwit_wire::Span;
+use godwit_model::{GATEWAY_MAC, Level, MoveId, Secret, timing};
+use godwit_wire::{Mac, Span};
 
 use super::state::Write;
 
@@ -52,6 +52,10 @@ pub struct Config {
     pub max_interests: usize,
     /// Policies that the directory takes.
     pub max_policies: usize,
+    /// Routing domains that the directory takes.
+    pub max_domains: usize,
+    /// MAC of the gateway of every routed network, at every NVE (R58).
+    pub gateway_mac: Mac,
     /// Addresses of one VM, both families together.
     pub max_addresses: usize,
     /// What datagrams between NVEs are protected with while this NVA runs (R47); without it they tell each
@@ -82,6 +86,8 @@ impl Default for Config {
             max_vns_per_nve: 65_536,
             max_interests: 262_144,
             max_policies: 1_024,
+            max_domains: 16_384,
+            gateway_mac: GATEWAY_MAC,
             max_addresses: 64,
             channel_secret: None,
         }

@@ -52,6 +52,7 @@ impl Directory {
             vn.subscribers.remove(&session);
         }
         self.settle_by_snapshot(session, vni);
+        self.left_vn_of_domain(session, vni);
         self.leave(nve, vni);
     }
 
@@ -113,6 +114,7 @@ impl Directory {
         let Some(s) = self.sessions.get(&session) else { return };
         let Some(Subscription { revision, mode }) = s.subscribed.get(&vni).copied() else { return };
         let nve = s.nve.clone();
+        self.introduce_domain(session, vni);
         let records: Vec<_> = match mode {
             DirectoryMode::Push => self.records.of_vn(vni).cloned().collect(),
             DirectoryMode::Pull => {

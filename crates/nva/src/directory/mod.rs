@@ -24,6 +24,7 @@
 //! | `counts` | what is counted for operators |
 //! | `io`, `state`, `refusal`, `restore` | outputs and settings; what is persisted; reasons of refusals; a restart |
 //! | `vns`, `vms`, `nves`, `policies` | each thing that operators define, with its orders |
+//! | `domains` | routing domains, subnets, static routes, and what NVEs are told of them |
 //! | `allowed`, `bind` | what a VM may have beside its recorded addresses; what it takes of that |
 //! | `records` | records of VMs and their indexes |
 //! | `session`, `clones` | connections of NVEs; switches that say they are another |
@@ -42,6 +43,7 @@ mod claims;
 mod clones;
 mod conflict;
 mod counts;
+mod domains;
 mod door;
 mod forward;
 mod groups;
@@ -76,12 +78,13 @@ use godwit_wire::Instant;
 
 pub use allowed::{ListChange, VmChanges};
 pub use clones::RefusedInfo;
+pub use domains::{BadGatewayMac, DomainInfo, RouteInfo, check_gateway_mac};
 pub use door::{Input, Operator, Peer, Reply, Request};
 pub use io::{Config, Output, SessionId};
 pub use order::{Answered, Order, OtherAnswer};
 pub use refusal::{Refusal, RefusalKind};
 pub use stale::Departure;
-pub use state::{NveRecord, State, StoredMove, VnRecord, Write};
+pub use state::{DomainRecord, NveRecord, State, StoredMove, VnRecord, Write};
 pub use view::{NveInfo, SharedOwner, Status, VnInfo};
 pub use vms::VmDefinition;
 pub use vns::VnChanges;
@@ -89,6 +92,7 @@ pub use vns::VnChanges;
 use bind::Binding;
 use claims::Claims;
 use counts::Counts;
+use domains::Domains;
 use moves::Moves;
 use nves::Nve;
 use policies::Policies;
@@ -105,6 +109,7 @@ pub struct Directory {
     epoch: u32,
     seq: u64,
     vns: Vns,
+    domains: Domains,
     records: Records,
     /// What else is known of bound addresses; nothing of it outlives a restart.
     binding: Binding,

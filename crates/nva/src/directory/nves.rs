@@ -93,7 +93,7 @@ impl Directory {
             return Err(Refusal::VmMoving { vm: m.vm.clone(), id: m.id.clone() });
         }
         self.forget_nve(id);
-        for vni in &info.vnis {
+        for vni in info.vnis.iter().chain(&info.routing) {
             self.drop_member(id, *vni);
         }
         self.log(Level::Info, format!("NVE {id} is deleted"));

@@ -1,8 +1,12 @@
 //! Orders of the operator and their answers, as values.
 
-use godwit_model::{Locators, MoveId, MoveMode, MoveRecord, NveId, Policy, VmRecord};
+use godwit_model::{Locators, MoveId, MoveMode, MoveRecord, NveId, Policy, Subnet, VmRecord};
+use godwit_wire::Prefix;
 
-use super::{Departure, Directory, NveInfo, Refusal, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord};
+use super::{
+    Departure, Directory, DomainInfo, NveInfo, Refusal, RouteInfo, VmChanges, VmDefinition, VnChanges,
+    VnInfo, VnRecord,
+};
 
 /// An operator's order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +24,46 @@ pub enum Order {
     DeleteVn {
         /// The VN's name.
         name: String,
+    },
+    /// Adds a subnet to a routed VN, or gives one that is there other settings (R58).
+    AddSubnet {
+        /// The VN's name.
+        vn: String,
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// Removes a subnet that no VM has an address in.
+    RemoveSubnet {
+        /// The VN's name.
+        vn: String,
+        /// The subnet's prefix.
+        prefix: Prefix,
+    },
+    /// Makes a routing domain; the same order again changes nothing (R58).
+    CreateDomain {
+        /// The domain's name.
+        name: String,
+    },
+    /// Deletes a routing domain without VNs.
+    DeleteDomain {
+        /// The domain's name.
+        name: String,
+    },
+    /// Packets of a domain for a prefix go to a VM; a route that is there gets this next hop.
+    AddRoute {
+        /// The domain's name.
+        domain: String,
+        /// Where packets are for.
+        prefix: Prefix,
+        /// The VM's name.
+        via: String,
+    },
+    /// Removes a static route.
+    RemoveRoute {
+        /// The domain's name.
+        domain: String,
+        /// The route's prefix.
+        prefix: Prefix,
     },
     /// Defines a VM, or changes one that is there to what is defined.
     DefineVm(VmDefinition),
@@ -91,6 +135,10 @@ pub enum Answered {
     Nothing,
     /// The VN, as it is now or was before its deletion.
     Vn(VnInfo),
+    /// The routing domain, as it is now or was before its deletion.
+    Domain(DomainInfo),
+    /// The static route, as it is now or was before its removal.
+    Route(RouteInfo),
     /// The VM, as it is now or was before its deletion.
     Vm(Box<VmRecord>),
     /// What was done about a departure.
@@ -132,6 +180,8 @@ macro_rules! kinds_of_answers {
 
 kinds_of_answers! {
     Vn VnInfo;
+    Domain DomainInfo;
+    Route RouteInfo;
     Vm VmRecord;
     Departure Departure;
     Policy Policy;
@@ -146,6 +196,12 @@ impl Directory {
             Order::CreateVn(vn) => self.create_vn(vn)?.into(),
             Order::SetVn { name, changes } => self.set_vn(&name, changes)?.into(),
             Order::DeleteVn { name } => self.delete_vn(&name)?.into(),
+            Order::AddSubnet { vn, subnet } => self.add_subnet(&vn, subnet)?.into(),
+            Order::RemoveSubnet { vn, prefix } => self.remove_subnet(&vn, prefix)?.into(),
+            Order::CreateDomain { name } => self.create_domain(name)?.into(),
+            Order::DeleteDomain { name } => self.delete_domain(&name)?.into(),
+            Order::AddRoute { domain, prefix, via } => self.add_route(&domain, prefix, &via)?.into(),
+            Order::RemoveRoute { domain, prefix } => self.remove_route(&domain, prefix)?.into(),
             Order::DefineVm(definition) => self.define_vm(definition)?.into(),
             Order::SetVm { name, changes } => self.set_vm(&name, changes)?.into(),
             Order::DeleteVm { name } => self.delete_vm(&name)?.into(),

@@ -54,6 +54,100 @@ pub enum Refusal {
     BadMtu(u16),
     #[error("VN {vn:?} has {vms} VMs; delete them first (`godwitctl vm list --vn {vn}`)")]
     VnHasVms { vn: String, vms: usize },
+    #[error(
+        "there is no routing domain {0:?}; `godwitctl domain list` shows those that are, `domain create` makes one"
+    )]
+    UnknownDomain(String),
+    #[error("routing domain {domain:?} joins {vns} VNs ({some}); delete them first")]
+    DomainHasVns { domain: String, vns: usize, some: String },
+    #[error("VN {vn:?} is in no routing domain, so it has no subnets; create one with `vn create --domain`")]
+    NotRouted { vn: String },
+    #[error(
+        "subnet {prefix} of VN {vn:?} overlaps subnet {other} of VN {other_vn:?} in routing domain {domain:?}; choose \
+         another prefix, or `godwitctl vn subnet remove {other_vn} {other}` first"
+    )]
+    SubnetsOverlap { prefix: Prefix, vn: String, other: Prefix, other_vn: String, domain: String },
+    #[error("subnet {prefix} is of no use: {why}")]
+    BadSubnet { prefix: Prefix, why: &'static str },
+    #[error("subnet {prefix} has addresses that are not routed: {why}; choose another prefix")]
+    UnroutedSubnet { prefix: Prefix, why: &'static str },
+    #[error(
+        "gateway {gateway} {why} of subnet {prefix}; name one of the addresses that a VM of it could have"
+    )]
+    BadGateway { gateway: IpAddr, prefix: Prefix, why: &'static str },
+    #[error(
+        "{ip}, the {what} of subnet {subnet} of VN {vn:?}, is an address of VM {vm:?}; choose another one, or give \
+         the VM another address first (`godwitctl vm set {vm}`)"
+    )]
+    GatewayTaken { ip: IpAddr, what: &'static str, subnet: Prefix, vn: String, vm: String },
+    #[error(
+        "{mine} of VM {vm:?} has {gateway}, the gateway's address in subnet {subnet} of VN {vn:?}; choose another \
+         one, or another gateway (`godwitctl vn subnet add {vn} {subnet} --gateway ADDRESS`)"
+    )]
+    GatewayAddress { mine: String, vm: String, gateway: IpAddr, subnet: Prefix, vn: String },
+    #[error("address {ip} of VM {vm:?} is the {what} address of subnet {subnet}; choose another one")]
+    SubnetEdge { ip: IpAddr, vm: String, subnet: Prefix, what: &'static str },
+    #[error(
+        "address {ip} of VM {vm:?} is outside the subnets of VN {vn:?} ({subnets}); choose one inside, or add a \
+         subnet first (`godwitctl vn subnet add {vn}`)"
+    )]
+    OutsideSubnets { ip: IpAddr, vm: String, vn: String, subnets: String },
+    #[error(
+        "{mac} of VM {vm:?} is the MAC of every gateway (`godwit-nva --gateway-mac`); choose another one"
+    )]
+    GatewayMac { mac: Mac, vm: String },
+    #[error("VN {vn:?} has no subnet {prefix}; it has {known}", known = none(known))]
+    UnknownSubnet { vn: String, prefix: Prefix, known: String },
+    #[error(
+        "{vms} VMs of VN {vn:?} have addresses in subnet {prefix} ({some}); give them others or delete them  \
+         first"
+    )]
+    SubnetHasVms { vn: String, prefix: Prefix, vms: usize, some: String },
+    #[error("{what} are {max} at most; remove one first")]
+    AtMost { what: String, max: usize },
+    #[error(
+        "{prefix} would be one more length of {family} prefixes in routing domain {domain:?}, which has {known}; \
+         {max} are possible, so choose a prefix of one of these lengths"
+    )]
+    Lengths { prefix: Prefix, domain: String, known: String, family: &'static str, max: usize },
+    #[error("a route to {prefix} is of no use: {why}; choose another prefix")]
+    BadRoute { prefix: Prefix, why: &'static str },
+    #[error(
+        "a route to {prefix} would be for a part of subnet {subnet} of VN {vn:?} in routing domain {domain:?}, which \
+         its gateways deliver themselves; choose a prefix outside, or one that contains it"
+    )]
+    RouteInSubnet { prefix: Prefix, subnet: Prefix, vn: String, domain: String },
+    #[error(
+        "routing domain {domain:?} has a route to {route}, which is in subnet {prefix} of VN {vn:?}; choose another \
+         prefix, or `godwitctl domain route remove {domain} {route}` first"
+    )]
+    SubnetHasRoute { vn: String, prefix: Prefix, route: Prefix, domain: String },
+    #[error(
+        "VM {vm:?} is in VN {vn:?}, which is not in routing domain {domain:?}; a next hop is a VM of the domain \
+         (`godwitctl domain show {domain}` names its VNs)"
+    )]
+    NextHopElsewhere { vm: String, vn: String, domain: String },
+    #[error(
+        "VM {vm:?} may not send from {prefix}, so it cannot route for it; `godwitctl vm set {vm} --route {prefix}` \
+         allows this prefix, `--router` any"
+    )]
+    MayNotRoute { vm: String, prefix: Prefix },
+    #[error(
+        "routing domain {domain:?} has no route to {prefix}; `godwitctl domain show {domain}` shows its routes"
+    )]
+    UnknownRoute { domain: String, prefix: Prefix },
+    #[error(
+        "VM {vm:?} is the next hop of {routes} routes of routing domain {domain:?} ({some}); `godwitctl domain \
+         route remove` them first"
+    )]
+    IsNextHop { vm: String, domain: String, routes: usize, some: String },
+    #[error(
+        "VM {vm:?} is the next hop of {prefix} in routing domain {domain:?} and must be allowed to send from it; keep \
+         `--route` or `--router`, or `godwitctl domain route remove {domain} {prefix}` first"
+    )]
+    RouteNeeds { vm: String, prefix: Prefix, domain: String },
+    #[error("{0} is no group for the underlay: name one that is routed, as 239.1.1.1 or ff08::1:1")]
+    BadUnderlayGroup(IpAddr),
     #[error("VM {name:?} is there as {key}; delete it first or choose another name")]
     VmExists { name: String, key: String },
     #[error("{mac} is VM {name:?} in VN {vn:?}; a MAC address is unique within its VN")]
@@ -120,6 +214,11 @@ pub enum Refusal {
     NotPermitted { peer: String, what: &'static str },
 }
 
+/// A list, or that it is empty.
+fn none(list: &str) -> &str {
+    if list.is_empty() { "none" } else { list }
+}
+
 impl Refusal {
     /// Its class.
     pub fn kind(&self) -> RefusalKind {
@@ -129,13 +228,22 @@ impl Refusal {
             | R::UnknownVm(_)
             | R::UnknownNve(_)
             | R::UnknownMove(_)
-            | R::UnknownPolicy(_) => RefusalKind::NotFound,
+            | R::UnknownPolicy(_)
+            | R::UnknownDomain(_)
+            | R::UnknownSubnet { .. }
+            | R::UnknownRoute { .. } => RefusalKind::NotFound,
             R::VnExists { .. }
             | R::VniTaken { .. }
             | R::VmExists { .. }
             | R::MacTaken { .. }
             | R::IpTaken { .. }
             | R::Overlap { .. }
+            | R::SubnetsOverlap { .. }
+            | R::SubnetHasRoute { .. }
+            | R::RouteInSubnet { .. }
+            | R::GatewayTaken { .. }
+            | R::GatewayAddress { .. }
+            | R::GatewayMac { .. }
             | R::MoveIdTaken { .. }
             | R::NveSpeaks { .. } => RefusalKind::Exists,
             R::Name(_)
@@ -147,8 +255,22 @@ impl Refusal {
             | R::TooMany { .. }
             | R::BadPrefix { .. }
             | R::BadMoveId(_)
+            | R::BadSubnet { .. }
+            | R::UnroutedSubnet { .. }
+            | R::BadGateway { .. }
+            | R::SubnetEdge { .. }
+            | R::OutsideSubnets { .. }
+            | R::BadRoute { .. }
+            | R::BadUnderlayGroup(_)
             | R::NoLocator => RefusalKind::Invalid,
             R::VnHasVms { .. }
+            | R::DomainHasVns { .. }
+            | R::NotRouted { .. }
+            | R::SubnetHasVms { .. }
+            | R::NextHopElsewhere { .. }
+            | R::MayNotRoute { .. }
+            | R::IsNextHop { .. }
+            | R::RouteNeeds { .. }
             | R::PolicyUsed { .. }
             | R::VmActive { .. }
             | R::VmMoving { .. }
@@ -163,7 +285,7 @@ impl Refusal {
             | R::NveConnected { .. }
             | R::NveHasVms { .. } => RefusalKind::State,
             R::NveNotConnected { .. } => RefusalKind::Away,
-            R::Full { .. } => RefusalKind::Full,
+            R::Full { .. } | R::AtMost { .. } | R::Lengths { .. } => RefusalKind::Full,
             R::NotPermitted { .. } => RefusalKind::Permission,
         }
     }

@@ -8,6 +8,7 @@ use godwit_wire::{Instant, Vni};
 use super::bind::Binding;
 use super::claims::Claims;
 use super::counts::Counts;
+use super::domains::Domains;
 use super::moves::Moves;
 use super::nves::Nve;
 use super::policies::Policies;
@@ -38,6 +39,7 @@ impl Directory {
             epoch,
             seq: state.seq,
             vns: Vns::default(),
+            domains: Domains::restored(&state),
             records: Records::default(),
             binding: Binding::default(),
             policies: Policies::restored(state.policies.clone()),
@@ -60,6 +62,9 @@ impl Directory {
 
     fn load(&mut self, state: State) {
         for record in state.vns.into_values() {
+            if let Some(routing) = &record.settings.routing {
+                self.domains.join(record.vni, routing);
+            }
             self.vns.define(record);
         }
         for (id, record) in state.nves {
@@ -88,7 +93,7 @@ impl Directory {
 
     /// What would be restored after a crash now; for tests and the simulator.
     pub fn state(&self) -> State {
-        State {
+        let mut state = State {
             epoch: self.epoch,
             seq: self.seq,
             vns: self.vns.stored(),
@@ -97,6 +102,9 @@ impl Directory {
             flaps: self.claims.flaps().clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
             moves: self.moves.stored(),
-        }
+            ..State::default()
+        };
+        self.domains.store(&mut state);
+        state
     }
 }

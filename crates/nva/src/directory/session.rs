@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{NveId, VmKey};
+use godwit_model::{DomainId, NveId, VmKey};
 use godwit_wire::{Instant, Span, Vni};
 
 use super::bind::BindRequest;
@@ -34,6 +34,8 @@ pub(super) struct Session {
     pub interests: Interests,
     /// Its ports by VM.
     pub ports: BTreeMap<VmKey, BTreeSet<String>>,
+    /// Routing domains that it was told of (R58).
+    pub domains: BTreeSet<DomainId>,
     /// Updates that it has not acknowledged.
     pub unacked: BTreeSet<u64>,
     /// It left updates unacknowledged and got a snapshot instead (R38).
@@ -53,6 +55,7 @@ impl Session {
             lingering: BTreeSet::new(),
             interests: Interests::default(),
             ports: BTreeMap::new(),
+            domains: BTreeSet::new(),
             unacked: BTreeSet::new(),
             dirty: false,
         }
@@ -105,6 +108,11 @@ impl Sessions {
         for s in self.by_id.values_mut() {
             s.heard = (s.heard + gap).min(now);
         }
+    }
+
+    /// Those that were told of a routing domain.
+    pub fn that_know(&self, id: DomainId) -> Vec<SessionId> {
+        self.by_id.iter().filter(|(_, s)| s.domains.contains(&id)).map(|(session, _)| *session).collect()
     }
 
     /// Those that were not heard for more than `limit`, with the milliseconds.

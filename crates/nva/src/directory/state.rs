@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use godwit_model::{Locators, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord, VnSettings};
-use godwit_wire::Vni;
+use godwit_model::{
+    DomainId, Locators, MoveId, MoveRecord, NveId, Policy, StaticRoute, VmKey, VmRecord, VnSettings,
+};
+use godwit_wire::{Prefix, Vni};
 
 /// A virtual network as the operator defined it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,6 +16,15 @@ pub struct VnRecord {
     pub name: String,
     /// What the operator set for it.
     pub settings: VnSettings,
+}
+
+/// A routing domain as the operator defined it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DomainRecord {
+    /// Its number, which no other domain ever had.
+    pub id: DomainId,
+    /// The operator's name for it.
+    pub name: String,
 }
 
 /// An NVE that spoke once, or that the operator defined.
@@ -51,6 +62,14 @@ pub enum Write {
     PutVn(VnRecord),
     /// The VN is gone.
     RemoveVn(Vni),
+    /// A new routing domain; its number is above all that were given before (R58).
+    PutDomain(DomainRecord),
+    /// The domain is gone, and its number is not given again.
+    RemoveDomain(DomainId),
+    /// New or changed static route of a domain.
+    PutRoute(DomainId, StaticRoute),
+    /// The route is gone.
+    RemoveRoute(DomainId, Prefix),
     /// New or changed VM.
     PutVm(VmRecord),
     /// The VM is gone.
@@ -82,6 +101,12 @@ pub struct State {
     pub seq: u64,
     /// VNs.
     pub vns: BTreeMap<Vni, VnRecord>,
+    /// The highest number that a routing domain has had (R58).
+    pub last_domain: u32,
+    /// Routing domains.
+    pub domains: BTreeMap<DomainId, DomainRecord>,
+    /// Next hops of their static routes.
+    pub routes: BTreeMap<(DomainId, Prefix), VmKey>,
     /// VMs.
     pub vms: BTreeMap<VmKey, VmRecord>,
     /// Policies.
@@ -104,6 +129,19 @@ impl State {
             }
             Write::RemoveVn(vni) => {
                 self.vns.remove(vni);
+            }
+            Write::PutDomain(r) => {
+                self.last_domain = self.last_domain.max(r.id.0);
+                self.domains.insert(r.id, r.clone());
+            }
+            Write::RemoveDomain(id) => {
+                self.domains.remove(id);
+            }
+            Write::PutRoute(id, r) => {
+                self.routes.insert((*id, r.prefix), r.via);
+            }
+            Write::RemoveRoute(id, prefix) => {
+                self.routes.remove(&(*id, *prefix));
             }
             Write::PutVm(r) => {
                 self.vms.insert(r.key, r.clone());

@@ -13,11 +13,15 @@ use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnRecord};
 pub struct VnInfo {
     /// What was defined.
     pub record: VnRecord,
+    /// Name of its routing domain (R58).
+    pub domain: Option<String>,
     /// VMs in it.
     pub vms: usize,
     /// NVEs with members.
     pub members: Vec<NveId>,
-    /// Those of them that ask for the records that they need (R34).
+    /// NVEs without ports in it that route to its VMs: they get its records, and no copies (R58).
+    pub routing: Vec<NveId>,
+    /// Members that ask for the records that they need (R34).
     pub pulling: Vec<NveId>,
 }
 
@@ -34,6 +38,8 @@ pub struct NveInfo {
     pub vms: usize,
     /// VNs that it is a member of.
     pub vnis: Vec<Vni>,
+    /// VNs that it only routes to (R58).
+    pub routing: Vec<Vni>,
     /// Milliseconds since it was last heard; 0 where it was not, since the NVA's start.
     pub silent_ms: u64,
     /// Another switch that came with its name or a locator of its own and was refused (R96).
@@ -106,12 +112,25 @@ impl Directory {
         let record = vn.record.clone()?;
         let sessions = vn.subscribers.iter().filter_map(|s| self.sessions.get(s));
         let pulls = sessions.filter(|s| s.mode(vni) == Some(DirectoryMode::Pull));
+        let routes = |nve: &&NveId| record.settings.routing.is_some() && vn.lingering.contains(*nve);
+        let routing: Vec<NveId> = vn.members.iter().filter(routes).cloned().collect();
         Some(VnInfo {
+            members: vn.members.iter().filter(|nve| !routes(nve)).cloned().collect(),
+            domain: self.routing_of(vni).and_then(|r| self.domain_name(r.domain)).map(str::to_owned),
+            routing,
             record,
             vms: self.records.of_vn(vni).count(),
-            members: vn.members.iter().cloned().collect(),
             pulling: pulls.filter_map(|s| s.nve.clone()).collect(),
         })
+    }
+
+    /// A VN by its name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn vn_named(&self, name: &str) -> Result<VnInfo, Refusal> {
+        let info = self.vns.vni_of(name).and_then(|vni| self.vn_info(vni));
+        info.ok_or_else(|| Refusal::UnknownVn(name.into()))
     }
 
     /// A VM's record by its key.
@@ -187,12 +206,16 @@ impl Directory {
         let n = self.nves.get(id)?;
         let session = n.session.and_then(|s| self.sessions.get(&s));
         let heard = session.map(|s| s.heard).or(n.heard);
+        let lingers = |vni: &Vni| self.vns.get(*vni).is_some_and(|vn| vn.lingering.contains(id));
+        let routes = |vni: &Vni| self.routing_of(*vni).is_some() && lingers(vni);
+        let (routing, vnis) = memberships(n).into_iter().partition(routes);
         Some(NveInfo {
             record: n.record.clone(),
             connected: session.is_some(),
             dirty: session.map_or(n.dirty, |s| s.dirty),
             vms: n.vms.len(),
-            vnis: memberships(n),
+            vnis,
+            routing,
             silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),
             refused: n.refused.as_ref().and_then(|r| r.info(now)),
         })

@@ -89,6 +89,7 @@ impl Directory {
             self.check_ip(key, &def.vn, ip)?;
         }
         self.check_allowed(key, def)?;
+        self.check_routed(key, def)?;
         Ok(key)
     }
 
@@ -150,7 +151,7 @@ impl Directory {
     /// Deletes a VM that does not run at a connected NVE.
     ///
     /// # Errors
-    /// Where it is not there, runs, or moves.
+    /// Where it is not there, runs, moves, or is the next hop of routes.
     pub(super) fn delete_vm(&mut self, name: &str) -> Result<VmRecord, Refusal> {
         let record = self.vm_named(name)?.clone();
         if let Some((id, ..)) = self.intent(&record) {
@@ -160,6 +161,7 @@ impl Directory {
         if let Some(nve) = place.filter(|n| !record.pinned && self.session_of(n).is_some()) {
             return Err(Refusal::VmActive { vm: name.into(), nve });
         }
+        self.check_not_next_hop(&record)?;
         let version = self.next_version();
         let gateway = self.gateway_of(record.key.vni);
         self.remove_vm(record.key);

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use godwit_model::{DirectoryMode, Gateway, Learning, NveId, Unplanned, VnSettings, check_name};
+use godwit_model::{
+    DirectoryMode, Gateway, Learning, Multicast, NveId, UnderlayGroup, Unplanned, VnSettings, check_name,
+};
 use godwit_wire::{Mac, Vni};
 
 use super::{Directory, Level, Refusal, SessionId, VnInfo, VnRecord, Write};
@@ -21,6 +23,10 @@ pub struct VnChanges {
     pub learning_v4: Option<Option<Learning>>,
     /// Of IPv6 likewise.
     pub learning_v6: Option<Option<Learning>>,
+    /// What becomes of multicast (R61).
+    pub multicast: Option<Multicast>,
+    /// Groups of the underlay, both families (R60).
+    pub underlay_group: Option<UnderlayGroup>,
 }
 
 impl VnChanges {
@@ -31,6 +37,8 @@ impl VnChanges {
         s.rarp = self.rarp.unwrap_or(s.rarp);
         s.learning.v4 = self.learning_v4.unwrap_or(s.learning.v4);
         s.learning.v6 = self.learning_v6.unwrap_or(s.learning.v6);
+        s.multicast = self.multicast.unwrap_or(s.multicast);
+        s.underlay_group = self.underlay_group.unwrap_or(s.underlay_group);
         s
     }
 }
@@ -38,12 +46,20 @@ impl VnChanges {
 /// What the log says of a VN's settings.
 fn settings_text(s: &VnSettings) -> String {
     format!(
-        "requests for unknown addresses are {}, unplanned moves: {:?}, RARP: {}, addresses: {}",
+        "requests for unknown addresses are {}, unplanned moves: {:?}, RARP: {}, addresses: {}, multicast: {}{}",
         if s.flood_silent { "flooded" } else { "dropped" },
         s.unplanned,
         s.rarp,
-        super::allowed::learning_text(s.learning)
+        super::allowed::learning_text(s.learning),
+        s.multicast.as_text(),
+        group_text(&s.underlay_group)
     )
+}
+
+fn group_text(g: &UnderlayGroup) -> String {
+    let v4 = g.v4.map(|a| format!(" by {a}"));
+    let v6 = g.v6.map(|a| format!(" by {a}"));
+    v4.into_iter().chain(v6).collect()
 }
 
 /// A VN and who takes part in it. Members may be there before the operator defines it.
@@ -115,10 +131,10 @@ impl Vns {
     }
 
     /// Nobody defines it any more; those who take part stay.
-    fn undefine(&mut self, vni: Vni) {
-        if let Some(record) = self.get_mut(vni).and_then(|vn| vn.record.take()) {
-            self.names.remove(&record.name);
-        }
+    fn undefine(&mut self, vni: Vni) -> Option<VnRecord> {
+        let record = self.get_mut(vni).and_then(|vn| vn.record.take())?;
+        self.names.remove(&record.name);
+        Some(record)
     }
 
     /// A VN that nobody defined and nobody uses leaves no trace.
@@ -145,13 +161,15 @@ impl Directory {
     ///
     /// # Errors
     /// Where its name or number is taken, or a value is of no use.
-    pub(super) fn create_vn(&mut self, vn: VnRecord) -> Result<VnInfo, Refusal> {
+    pub(super) fn create_vn(&mut self, mut vn: VnRecord) -> Result<VnInfo, Refusal> {
         check_name("VN", &vn.name)?;
         let mtu = vn.settings.mtu;
         if mtu != 0 && !(576..=9216).contains(&mtu) {
             return Err(Refusal::BadMtu(mtu));
         }
+        super::domains::check_underlay_group(&vn.settings.underlay_group)?;
         let vni = vn.vni;
+        super::domains::put_in_order(&mut vn);
         let there = self.vns.vni_of(&vn.name);
         if let Some(vni) = there.filter(|v| self.vns.record(*v) != Some(&vn)) {
             return Err(Refusal::VnExists { name: vn.name, vni });
@@ -160,22 +178,26 @@ impl Directory {
             if let Some(r) = self.vns.record(vni) {
                 return Err(Refusal::VniTaken { vni, name: r.name.clone() });
             }
+            self.check_routing(&vn)?;
             self.persist(Write::PutVn(vn.clone()));
             self.log(Level::Info, format!("VN {} has VNI {vni}", vn.name));
+            self.enter_domain(&vn);
             self.vns.define(vn);
             self.snapshot_all(vni);
         }
         self.vn_info(vni).ok_or(Refusal::UnknownVn(String::new()))
     }
 
-    /// Changes what a VN does with requests for unknown addresses (R31), which its members are told, or with
-    /// unplanned moves (R21).
+    /// Changes a VN's settings; its members are told of those that they act on.
     ///
     /// # Errors
-    /// Where it is not there.
+    /// Where it is not there, or a value is of no use.
     pub(super) fn set_vn(&mut self, name: &str, to: VnChanges) -> Result<VnInfo, Refusal> {
         let unknown = || Refusal::UnknownVn(name.into());
         let vni = self.vns.vni_of(name).ok_or_else(unknown)?;
+        if let Some(group) = &to.underlay_group {
+            super::domains::check_underlay_group(group)?;
+        }
         let record = self.vns.record_mut(vni).ok_or_else(unknown)?;
         let before = record.settings.clone();
         let settings = to.applied_to(before.clone());
@@ -205,16 +227,17 @@ impl Directory {
             return Err(Refusal::VnHasVms { vn: name.into(), vms });
         }
         let info = self.vn_info(vni).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
-        self.vns.undefine(vni);
+        let gone = self.vns.undefine(vni);
         self.persist(Write::RemoveVn(vni));
         self.log(Level::Info, format!("VN {name} is deleted"));
         self.snapshot_all(vni);
+        self.leave_domain(gone);
         self.vns.drop_unused(vni);
         Ok(info)
     }
 
     /// Subscribers learn that the VN is there, or is not any more.
-    fn snapshot_all(&mut self, vni: Vni) {
+    pub(super) fn snapshot_all(&mut self, vni: Vni) {
         self.snapshot_to(vni, |_| true);
     }
 

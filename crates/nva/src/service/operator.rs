@@ -8,15 +8,16 @@ use godwit_api::tonic::{self, Request, Response, Status};
 use godwit_api::v1::operator_server::Operator;
 use godwit_api::{ConvertError, v1};
 use godwit_model::{
-    Allowed, Learning, MoveId, MoveMode, MoveRecord, NveId, Policy, Unplanned, VmRecord, VnSettings,
+    Allowed, DomainId, Learning, MoveId, MoveMode, MoveRecord, Multicast, NveId, Policy, Unplanned, VmRecord,
+    VnSettings,
 };
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::handle::Handle;
 use crate::directory::{
-    Answered, Departure, ListChange, NveInfo, Operator as Caller, Order, OtherAnswer, Refusal, SharedOwner,
-    VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
+    Answered, Departure, DomainInfo, ListChange, NveInfo, Operator as Caller, Order, OtherAnswer, Refusal,
+    RouteInfo, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
 };
 
 /// How long an NVE may take to answer a relayed request.
@@ -52,6 +53,8 @@ fn vn(info: VnInfo) -> v1::Vn {
         vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
         members: info.members.iter().map(NveId::to_string).collect(),
         pulling: info.pulling.iter().map(NveId::to_string).collect(),
+        routing: info.routing.iter().map(NveId::to_string).collect(),
+        domain: info.domain.unwrap_or_default(),
     }
 }
 
@@ -64,6 +67,7 @@ fn nve(info: NveInfo) -> v1::NveInfo {
         software: info.record.software,
         vms: u32::try_from(info.vms).unwrap_or(u32::MAX),
         vnis: info.vnis.iter().map(|v| v.get()).collect(),
+        routing: info.routing.iter().map(|v| v.get()).collect(),
         silent_ms: info.silent_ms,
         dirty: info.dirty,
         instance: info.record.instance,
@@ -77,8 +81,43 @@ fn shared_owner(s: SharedOwner) -> v1::SharedOwner {
 }
 
 /// `None` where the field is not set.
-fn unplanned(raw: i32) -> Result<Option<Unplanned>, Status> {
-    if raw == 0 { Ok(None) } else { convert::unplanned("unplanned", raw).map(Some).map_err(invalid) }
+fn unplanned(raw: i32) -> Result<Option<Unplanned>, ConvertError> {
+    if raw == 0 { Ok(None) } else { convert::unplanned("unplanned", raw).map(Some) }
+}
+
+/// As [`unplanned`].
+fn multicast(raw: i32) -> Result<Option<Multicast>, ConvertError> {
+    if raw == 0 { Ok(None) } else { convert::multicast("multicast", raw).map(Some) }
+}
+
+fn vn_changes(p: v1::SetVnRequest) -> Result<VnChanges, ConvertError> {
+    let (learning_v4, learning_v6) = learning(p.learning)?;
+    let groups = p.underlay_groups.map(|g| convert::underlay_group(&g.v4, &g.v6)).transpose()?;
+    Ok(VnChanges {
+        flood_silent: p.flood_silent,
+        unplanned: unplanned(p.unplanned)?,
+        rarp: p.rarp,
+        learning_v4,
+        learning_v6,
+        multicast: multicast(p.multicast)?,
+        underlay_group: groups,
+    })
+}
+
+fn domain(info: DomainInfo) -> v1::DomainInfo {
+    v1::DomainInfo {
+        id: info.record.id.0,
+        name: info.record.name,
+        gateway_mac: info.gateway_mac.to_u64(),
+        vns: info.vns.into_iter().map(vn).collect(),
+        routes: Vec::new(),
+        route_count: u32::try_from(info.routes).unwrap_or(u32::MAX),
+    }
+}
+
+fn route(r: RouteInfo) -> v1::RouteInfo {
+    let via = Some(r.via.into());
+    v1::RouteInfo { domain: r.domain, prefix: r.prefix.to_string(), via, vm: r.vm, vn: r.vn }
 }
 
 fn vn_record(p: v1::Vn) -> Result<VnRecord, Status> {
@@ -151,7 +190,13 @@ fn some(text: String) -> Option<String> {
 #[tonic::async_trait]
 impl Operator for Operators {
     async fn create_vn(&self, request: Request<v1::Vn>) -> Called<v1::Vn> {
-        let record = vn_record(request.into_inner())?;
+        let mut p = request.into_inner();
+        if let Some(name) = some(std::mem::take(&mut p.domain)) {
+            // A number is never another domain's, so what follows means the one of this name or none.
+            let DomainId(id) = self.handle.look(move |d, _| d.domain_id(&name)).await?;
+            p.settings.get_or_insert_default().routing.get_or_insert_default().domain = id;
+        }
+        let record = vn_record(p)?;
         let info = self.order(Order::CreateVn(record)).await?;
         Ok(Response::new(vn(info)))
     }
@@ -163,11 +208,9 @@ impl Operator for Operators {
     }
 
     async fn set_vn(&self, request: Request<v1::SetVnRequest>) -> Called<v1::Vn> {
-        let v1::SetVnRequest { name, flood_silent, unplanned: policy, rarp, learning: words } =
-            request.into_inner();
-        let (learning_v4, learning_v6) = learning(words).map_err(invalid)?;
-        let unplanned = unplanned(policy)?;
-        let changes = VnChanges { flood_silent, unplanned, rarp, learning_v4, learning_v6 };
+        let p = request.into_inner();
+        let name = p.name.clone();
+        let changes = vn_changes(p).map_err(invalid)?;
         let info = self.order(Order::SetVn { name, changes }).await?;
         Ok(Response::new(vn(info)))
     }
@@ -175,6 +218,60 @@ impl Operator for Operators {
     async fn list_vns(&self, _: Request<v1::ListVnsRequest>) -> Called<v1::VnList> {
         let vns = self.handle.look(|d, _| Ok(d.vns())).await?;
         Ok(Response::new(v1::VnList { vns: vns.into_iter().map(vn).collect() }))
+    }
+
+    async fn add_subnet(&self, request: Request<v1::SubnetOfVn>) -> Called<v1::Vn> {
+        let v1::SubnetOfVn { vn: name, subnet } = request.into_inner();
+        let subnet = subnet.ok_or_else(|| Status::invalid_argument("subnet: is not set"))?;
+        let subnet = subnet.try_into().map_err(invalid)?;
+        let info = self.order(Order::AddSubnet { vn: name, subnet }).await?;
+        Ok(Response::new(vn(info)))
+    }
+
+    async fn remove_subnet(&self, request: Request<v1::RemoveSubnetRequest>) -> Called<v1::Vn> {
+        let v1::RemoveSubnetRequest { vn: name, prefix } = request.into_inner();
+        let prefix = convert::prefix("prefix", &prefix).map_err(invalid)?;
+        let info = self.order(Order::RemoveSubnet { vn: name, prefix }).await?;
+        Ok(Response::new(vn(info)))
+    }
+
+    async fn create_domain(&self, request: Request<v1::DomainName>) -> Called<v1::DomainInfo> {
+        let name = request.into_inner().name;
+        let info = self.order(Order::CreateDomain { name }).await?;
+        Ok(Response::new(domain(info)))
+    }
+
+    async fn delete_domain(&self, request: Request<v1::DomainName>) -> Called<v1::DomainInfo> {
+        let name = request.into_inner().name;
+        let info = self.order(Order::DeleteDomain { name }).await?;
+        Ok(Response::new(domain(info)))
+    }
+
+    async fn show_domain(&self, request: Request<v1::DomainName>) -> Called<v1::DomainInfo> {
+        let name = request.into_inner().name;
+        let look = move |d: &crate::Directory, _| Ok((d.domain_named(&name)?, d.routes(&name)?));
+        let (info, routes) = self.handle.look(look).await?;
+        let routes = routes.into_iter().map(route).collect();
+        Ok(Response::new(v1::DomainInfo { routes, ..domain(info) }))
+    }
+
+    async fn list_domains(&self, _: Request<v1::ListDomainsRequest>) -> Called<v1::DomainList> {
+        let domains = self.handle.look(|d, _| Ok(d.domains())).await?;
+        Ok(Response::new(v1::DomainList { domains: domains.into_iter().map(domain).collect() }))
+    }
+
+    async fn add_route(&self, request: Request<v1::AddRouteRequest>) -> Called<v1::RouteInfo> {
+        let v1::AddRouteRequest { domain, prefix, via } = request.into_inner();
+        let prefix = convert::prefix("prefix", &prefix).map_err(invalid)?;
+        let info = self.order(Order::AddRoute { domain, prefix, via }).await?;
+        Ok(Response::new(route(info)))
+    }
+
+    async fn remove_route(&self, request: Request<v1::RemoveRouteRequest>) -> Called<v1::RouteInfo> {
+        let v1::RemoveRouteRequest { domain, prefix } = request.into_inner();
+        let prefix = convert::prefix("prefix", &prefix).map_err(invalid)?;
+        let info = self.order(Order::RemoveRoute { domain, prefix }).await?;
+        Ok(Response::new(route(info)))
     }
 
     async fn define_vm(&self, request: Request<v1::DefineVmRequest>) -> Called<v1::VmRecord> {

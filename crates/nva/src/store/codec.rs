@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use godwit_api::convert;
 use godwit_api::prost::{self, Message};
 use godwit_api::{ConvertError, Problem, v1};
-use godwit_model::{Policy, VmKey, VmRecord, VnSettings};
+use godwit_model::{DomainId, Policy, StaticRoute, VmKey, VmRecord, VnSettings};
 
-use crate::directory::{NveRecord, StoredMove, VnRecord};
+use crate::directory::{DomainRecord, NveRecord, StoredMove, VnRecord};
 
 /// Bytes that are no record.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,31 @@ pub(super) fn vn_from(bytes: &[u8]) -> Decoded<VnRecord> {
         name: convert::name("vn.name", "VN", p.name)?,
         settings: VnSettings::try_from(settings)?,
     })
+}
+
+/// A routing domain, beside its number.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(prost_path = "godwit_api::prost")]
+struct DomainRow {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+pub(super) fn domain(r: &DomainRecord) -> Vec<u8> {
+    DomainRow { name: r.name.clone() }.encode_to_vec()
+}
+
+pub(super) fn domain_from(id: u32, bytes: &[u8]) -> Decoded<DomainRecord> {
+    let row = DomainRow::decode(bytes)?;
+    Ok(DomainRecord { id: DomainId(id), name: convert::name("domain.name", "routing domain", row.name)? })
+}
+
+pub(super) fn route(r: &StaticRoute) -> Vec<u8> {
+    v1::StaticRoute::from(*r).encode_to_vec()
+}
+
+pub(super) fn route_from(bytes: &[u8]) -> Decoded<StaticRoute> {
+    Ok(v1::StaticRoute::decode(bytes)?.try_into()?)
 }
 
 pub(super) fn vm(r: &VmRecord) -> Vec<u8> {

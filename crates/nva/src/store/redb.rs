@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::{fs, thread};
 
-use godwit_model::{MoveId, NveId, VmKey};
+use godwit_model::{DomainId, MoveId, NveId, VmKey};
 use godwit_wire::{Mac, Vni};
 use redb::{Database, Durability, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
@@ -24,6 +24,9 @@ pub const FILE: &str = "directory.redb";
 type Bytes = &'static [u8];
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const VNS: TableDefinition<u32, Bytes> = TableDefinition::new("vns");
+const DOMAINS: TableDefinition<u32, Bytes> = TableDefinition::new("domains");
+/// By domain and prefix.
+const ROUTES: TableDefinition<(u32, &str), Bytes> = TableDefinition::new("routes");
 /// By VNI and MAC.
 const VMS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("vms");
 const POLICIES: TableDefinition<&str, Bytes> = TableDefinition::new("policies");
@@ -31,6 +34,9 @@ const POLICIES: TableDefinition<&str, Bytes> = TableDefinition::new("policies");
 const FLAPS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("flaps");
 const NVES: TableDefinition<&str, Bytes> = TableDefinition::new("nves");
 const MOVES: TableDefinition<&str, Bytes> = TableDefinition::new("moves");
+
+/// The highest number that a routing domain has had, in `META`.
+const LAST_DOMAIN: &str = "last_domain";
 
 /// Requests that may wait for the thread: one call at a time needs no more.
 const REQUESTS: usize = 1;
@@ -152,11 +158,14 @@ impl File {
             let epoch = get("epoch")?.unwrap_or(0);
             state.epoch = u32::try_from(epoch).map_err(|e| self.broken(e))?;
             state.seq = get("seq")?.unwrap_or(0);
+            let last_domain = get(LAST_DOMAIN)?.unwrap_or(0);
+            state.last_domain = u32::try_from(last_domain).map_err(|e| self.broken(e))?;
             let next = state.epoch.checked_add(1).ok_or_else(|| self.broken("the epochs are used up"))?;
             meta.insert("format", FORMAT).map_err(|e| self.broken(e))?;
             meta.insert("epoch", u64::from(next)).map_err(|e| self.broken(e))?;
         }
         self.load(&txn, &mut state)?;
+        self.load_domains(&txn, &mut state)?;
         txn.commit().map_err(|e| self.broken(e))?;
         let epoch = state.epoch + 1;
         Ok(Loaded { state, epoch })
@@ -196,6 +205,20 @@ impl File {
         Ok(())
     }
 
+    fn load_domains(&self, txn: &redb::WriteTransaction, state: &mut State) -> Result<(), StoreError> {
+        for row in txn.open_table(DOMAINS).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (id, value) = row.map_err(|e| self.broken(e))?;
+            let r = codec::domain_from(id.value(), value.value()).map_err(|e| self.broken(e))?;
+            state.domains.insert(r.id, r);
+        }
+        for row in txn.open_table(ROUTES).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (key, value) = row.map_err(|e| self.broken(e))?;
+            let r = codec::route_from(value.value()).map_err(|e| self.broken(e))?;
+            state.routes.insert((DomainId(key.value().0), r.prefix), r.via);
+        }
+        Ok(())
+    }
+
     fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
         let txn = self.begin_write()?;
         put(&txn, writes).map_err(|e| self.failed(e))?;
@@ -228,6 +251,8 @@ impl File {
 fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error> {
     let mut meta = txn.open_table(META)?;
     let mut vns = txn.open_table(VNS)?;
+    let mut domains = txn.open_table(DOMAINS)?;
+    let mut routes = txn.open_table(ROUTES)?;
     let mut vms = txn.open_table(VMS)?;
     let mut policies = txn.open_table(POLICIES)?;
     let mut flaps = txn.open_table(FLAPS)?;
@@ -238,6 +263,16 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
             Write::Seq(n) => drop(meta.insert("seq", n)?),
             Write::PutVn(r) => drop(vns.insert(vn_key(r.vni), &codec::vn(r)[..])?),
             Write::RemoveVn(vni) => drop(vns.remove(vn_key(*vni))?),
+            Write::PutDomain(r) => {
+                let last = meta.get(LAST_DOMAIN)?.map_or(0, |v| v.value());
+                meta.insert(LAST_DOMAIN, last.max(r.id.0.into()))?;
+                domains.insert(r.id.0, &codec::domain(r)[..])?;
+            }
+            Write::RemoveDomain(id) => drop(domains.remove(id.0)?),
+            Write::PutRoute(id, r) => {
+                routes.insert((id.0, r.prefix.to_string().as_str()), &codec::route(r)[..])?;
+            }
+            Write::RemoveRoute(id, prefix) => drop(routes.remove((id.0, prefix.to_string().as_str()))?),
             Write::PutVm(r) => drop(vms.insert(vm_key(r.key), &codec::vm(r)[..])?),
             Write::RemoveVm(key) => drop(vms.remove(vm_key(*key))?),
             Write::PutPolicy(p) => drop(policies.insert(p.name.as_str(), &codec::policy(p)[..])?),

@@ -8,14 +8,15 @@ use std::path::Path;
 use godwit_model::{
     Advertise, Allowed, Bound, BoundIp, Dhcp, DomainId, HandoverCounts, Learning, LearningOf, Location,
     Locators, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Multicast, NveId,
-    Policy, Subnet, UnderlayGroup, Unplanned, Version, VmKey, VmRecord, VnRouting, VnSettings, parse_rule,
+    Policy, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey, VmRecord, VnRouting, VnSettings,
+    parse_rule,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
 use proptest::prelude::*;
 
 use super::*;
-use crate::directory::{NveRecord, StoredMove, VnRecord};
+use crate::directory::{DomainRecord, NveRecord, StoredMove, VnRecord};
 
 /// Waits for what a store gives.
 fn wait<T>(pending: Pending<T>) -> Result<T, StoreError> {
@@ -86,6 +87,16 @@ fn routing(n: u8) -> VnRouting {
         dhcp: Some(Dhcp { lease_s: 3600, dns: vec![[10, n, 0, 2].into()] }),
     };
     VnRouting { domain: DomainId(n.into()), routed_only: n > 3, subnets: vec![subnet] }
+}
+
+fn domain(n: u8) -> DomainRecord {
+    DomainRecord { id: DomainId(n.into()), name: format!("d{n}") }
+}
+
+fn static_route(n: u8, via: u8) -> (DomainId, StaticRoute) {
+    let texts = ["10.9.0.0/16", "0.0.0.0/0", "2001:db8:9::/48", "10.9.0.7"];
+    let prefix: Prefix = texts[usize::from(n) % texts.len()].parse().unwrap();
+    (DomainId((n / 2).into()), StaticRoute { prefix, via: vm(via, 0).key })
 }
 
 fn vn(n: u8, mtu: u16) -> VnRecord {
@@ -168,6 +179,16 @@ fn write() -> impl Strategy<Value = Write> {
         n.clone().prop_map(|n| Write::RemovePolicy(policy(n, 1).name)),
         (n.clone(), any::<[u64; 3]>()).prop_map(|(n, times)| Write::PutFlaps(vm(n, 0).key, times.to_vec())),
         n.clone().prop_map(|n| Write::RemoveFlaps(vm(n, 0).key)),
+        n.clone().prop_map(|n| Write::PutDomain(domain(n))),
+        n.clone().prop_map(|n| Write::RemoveDomain(domain(n).id)),
+        (n.clone(), n.clone()).prop_map(|(n, via)| {
+            let (id, route) = static_route(n, via);
+            Write::PutRoute(id, route)
+        }),
+        n.clone().prop_map(|n| {
+            let (id, route) = static_route(n, 0);
+            Write::RemoveRoute(id, route.prefix)
+        }),
         n.clone().prop_map(|n| Write::RemoveVn(vn(n, 0).vni)),
         (n.clone(), any::<u64>()).prop_map(|(n, s)| Write::PutVm(vm(n, s))),
         n.clone().prop_map(|n| Write::RemoveVm(vm(n, 0).key)),

@@ -35,7 +35,7 @@ impl Seen {
             Disposition::Flood => bum::audience(frame, tables, port.vn, port.port, true),
             _ => Ok(Audience::EVERYBODY),
         };
-        let carried = port.filtered && matches!(disposition, Disposition::Unicast(_) | Disposition::Flood);
+        let carried = port.filtered && disposition.is_carried();
         let traffic = if carried { Traffic::of(frame, Direction::Out) } else { None };
         Seen { src: frame.src(), resolves: frame.resolves(), audience, traffic }
     }
@@ -95,7 +95,9 @@ fn act<P: Packet, O: Output<P>, S: PacketSource<P>>(
         }
         // What lies in pieces has not been seen in full: once it lies in one, it may turn out to say what it must not
         // (R66). What is to be cut is TCP, which says nothing of the kind.
-        Disposition::Unicast(_) | Disposition::Flood if !whole && packet.asks().segment == 0 => {
+        Disposition::Unicast(_) | Disposition::Flood | Disposition::Route | Disposition::Punt
+            if !whole && packet.asks().segment == 0 =>
+        {
             cx.parts(packet, |cx, part| apply_cold(cx, part, port));
         }
         Disposition::Unicast(to) => cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| {
@@ -104,6 +106,12 @@ fn act<P: Packet, O: Output<P>, S: PacketSource<P>>(
         Disposition::ToOwner(to) => {
             packet.data_mut()[..6].copy_from_slice(&to.0);
             cx.resolve(packet, Key::new(port.vn, to), Arrival::Local);
+        }
+        Disposition::Route => {
+            cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| cx.route(packet, port));
+        }
+        Disposition::Punt => {
+            cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| cx.punt(packet));
         }
         Disposition::Flood => {
             cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| match plain {

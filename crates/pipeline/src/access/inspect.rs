@@ -9,6 +9,7 @@ use godwit_wire::{EtherType, Frame, Instant, Mac, guard};
 use crate::bum;
 use crate::classify;
 use crate::disposition::Disposition;
+use crate::gateway;
 use crate::port::{Found, Port, Speaker, Use};
 use crate::proxy::{self, Message};
 
@@ -113,5 +114,8 @@ fn inspect_as_kept(
     if disposition == Disposition::Unicast(Mac::PROBER) {
         return Disposition::Announce(AnnounceKind::Alive, message.answered());
     }
-    disposition
+    match port.routing {
+        Some(routing) => gateway::inspect(disposition, message, port, &routing, tables, now),
+        None => disposition,
+    }
 }

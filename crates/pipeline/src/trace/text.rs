@@ -3,9 +3,9 @@
 use core::fmt;
 
 use godwit_tables::policies::Judged;
-use godwit_tables::update::PortRole;
+use godwit_tables::update::{NextHop, PortRole};
 
-use super::{Ending, Found, Step, Trace};
+use super::{Ending, Found, Problem, Step, Trace};
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +47,23 @@ impl fmt::Display for Step {
             Step::AsksFor { target, owner: None } => {
                 write!(f, "asks for {target}, which the directory is to tell")
             }
+            Step::Route { dst, to } => {
+                write!(f, "route to {dst}: ")?;
+                match to {
+                    None => write!(f, "none"),
+                    Some(NextHop::Vm(key)) => write!(f, "VM {} of VN {}", key.mac(), key.vn().0),
+                    Some(NextHop::Subnet { vn, ask: true }) => {
+                        write!(f, "a subnet of VN {}, whose VMs the directory is asked for", vn.0)
+                    }
+                    Some(NextHop::Subnet { vn, ask: false }) => {
+                        write!(f, "a subnet of VN {}, and no VM has the address", vn.0)
+                    }
+                    Some(NextHop::Gateway(vn)) => write!(f, "the gateway itself, in VN {}", vn.0),
+                }
+            }
+            Step::Forwards { dst, src, ttl } => write!(f, "routed: from {src} to {dst}, TTL {ttl}"),
+            Step::Tells { from, problem } => write!(f, "the sender is told from {from}: {problem}"),
+            Step::Punted => write!(f, "DHCP or a router solicitation, which control answers"),
             Step::FibHit { key, found } => {
                 write!(f, "destination {} in VN {}: ", key.mac(), key.vn().0)?;
                 match found {
@@ -69,6 +86,19 @@ impl fmt::Display for Step {
     }
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::TimeExceeded => write!(f, "time exceeded"),
+            Problem::NoRoute => write!(f, "network unreachable"),
+            Problem::Host => write!(f, "host unreachable"),
+            Problem::Port => write!(f, "port unreachable"),
+            Problem::Protocol => write!(f, "protocol unreachable"),
+            Problem::TooBig(mtu) => write!(f, "too big, {mtu} bytes pass"),
+        }
+    }
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -76,6 +106,9 @@ impl fmt::Display for Ending {
             Ending::Encapsulated { remote, in_flight: false } => write!(f, "=> goes to NVE {remote}"),
             Ending::Encapsulated { remote, in_flight: true } => {
                 write!(f, "=> forwarded in flight to NVE {remote}")
+            }
+            Ending::Fragmented { remote, pieces } => {
+                write!(f, "=> goes to NVE {remote} in {pieces} fragments")
             }
             Ending::Miss => write!(f, "=> waits, and the directory is asked"),
             Ending::Held => write!(f, "=> waits"),

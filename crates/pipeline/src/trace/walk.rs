@@ -8,17 +8,21 @@ use godwit_tables::update::{Key, PortIdx, PortRole, Target, VmState, VnIdx};
 use godwit_tables::vms::{Fib, State};
 use godwit_tables::{Action, Decision, DropReason, Egress, Tables};
 use godwit_wire::ethernet::{Membership, TAG_LEN, membership};
+use godwit_wire::forward::{self, Header};
 use godwit_wire::policy::{self, Direction, Traffic};
 use godwit_wire::{EtherType, Frame, Instant, Mac, tenant};
 
-use super::{Ending, Found, MAX_STEPS, Step, Trace};
+use super::{Ending, Found, MAX_STEPS, Problem, Step, Trace};
+use crate::MAX_PUNT;
 use crate::access;
 use crate::bum::{Audience, Bound, audience, bound, destinations};
 use crate::classify::{Addresses, Arrival};
 use crate::disposition::{Disposition, Resolution};
+use crate::gateway;
 use crate::mem::MAX_FRAME;
 use crate::overlay::{self, Kind};
 use crate::port::Port;
+use crate::routed::{self, Routed};
 use crate::underlay::{self, Fate, Uplink};
 
 /// Follows a frame that comes in on `ingress`.
@@ -110,7 +114,7 @@ impl<'a> Tracer<'a> {
         if !matches!(disposition, Disposition::Drop(_)) {
             self.trace.push(Step::SourceAccepted { mac: frame.src() });
         }
-        if matches!(disposition, Disposition::Unicast(_) | Disposition::Flood)
+        if disposition.is_carried()
             && let Err(reason) = self.policy(port.port)
         {
             return Ending::Drop(reason);
@@ -118,6 +122,15 @@ impl<'a> Tracer<'a> {
         match disposition {
             Disposition::Unicast(to) | Disposition::ToOwner(to) => {
                 self.resolve(Key::new(port.vn, to), frame, Arrival::Local)
+            }
+            Disposition::Route => self.route(frame, port),
+            Disposition::Punt => {
+                self.trace.push(Step::Punted);
+                match self.tables.ports.may_punt(port.port, self.now) {
+                    false => Ending::Drop(DropReason::PuntLimit),
+                    true if frame.bytes().len() > MAX_PUNT => Ending::Drop(DropReason::PuntFull),
+                    true => Ending::Consumed,
+                }
             }
             Disposition::Flood => self.flood(port.vn, true),
             Disposition::Announce(kind, _) => {
@@ -136,6 +149,48 @@ impl<'a> Tracer<'a> {
             Disposition::Untag => Ending::Drop(DropReason::VlanTag),
             Disposition::Drop(reason) => Ending::Drop(reason),
         }
+    }
+
+    /// What the gateway does with a packet.
+    fn route(&mut self, frame: &Frame<'_>, port: &Port) -> Ending {
+        let Some(routing) = port.routing else { return Ending::Drop(DropReason::NotRoutable) };
+        let header = forward::read(frame);
+        if let Ok(Header { dst, .. }) = header {
+            let to = self.tables.routes.get(routing.domain, dst);
+            self.trace.push(Step::Route { dst, to });
+        }
+        let (reason, problem) = match routed::look_up(frame, &routing, self.tables) {
+            Routed::To(key) => {
+                let ttl = header.map_or(0, |h| h.ttl.saturating_sub(1));
+                self.trace.push(Step::Forwards { dst: key.mac(), src: routing.mac, ttl });
+                return self.resolve(key, frame, Arrival::Routed);
+            }
+            Routed::Echo => return Ending::Answered,
+            Routed::Await(place) => {
+                match self.tables.check_await(&place, port.port, frame.bytes().len(), self.now) {
+                    Ok(true) => return Ending::Miss,
+                    Ok(false) => return Ending::Held,
+                    Err(reason) => (reason, (reason == DropReason::HostUnreachable).then_some(Problem::Host)),
+                }
+            }
+            Routed::Drop(reason, problem) => (reason, problem),
+        };
+        if let Some(problem) = problem
+            && let Some(from) = gateway::speaks_as(frame, port.vn, &routing, problem, self.tables)
+            && gateway::permits_error(frame)
+        {
+            self.trace.push(Step::Tells { from, problem });
+        }
+        Ending::Drop(reason)
+    }
+
+    /// A frame that is too big for a tunnel is cut, if the gateway has sent it on and it may be (R8).
+    fn cut(&self, key: Key, frame: &Frame<'_>, to: Target, from: Arrival) -> Option<Ending> {
+        let is_routed = from == Arrival::Routed || routed::is_routed(frame, key.vn(), self.tables);
+        let cut = is_routed.then(|| routed::fragments(frame, to, self.tables))??;
+        let look = tenant::Look::of(frame, &self.tables.hash_key);
+        let (_, way) = self.tables.tunnels.for_frame(to.tunnel, look.is_v4(), look.hash)?;
+        Some(Ending::Fragmented { remote: way.remote?, pieces: cut.count() })
     }
 
     /// What the policy of the VM that sends the frame says of it. Whether its rate is used up is not to be seen here.
@@ -252,7 +307,14 @@ impl<'a> Tracer<'a> {
             Action::AwaitTunnel { room, .. } | Action::Hold { room, .. } => {
                 room.map_or_else(Ending::Drop, |()| Ending::Held)
             }
-            Action::Drop { reason, .. } => {
+            Action::Drop { reason, egress } => {
+                if reason == DropReason::TooBig
+                    && let Some(Egress::Tunnel(to)) = egress
+                    && let Some(ending) = self.cut(key, frame, to, from)
+                {
+                    self.marked(from);
+                    return ending;
+                }
                 if reason == DropReason::TooBig {
                     self.marked(from);
                 }
@@ -317,7 +379,7 @@ impl<'a> Tracer<'a> {
     /// Notes the DSCP that the outer header gets of a policy, or of the one that the frame came with (R23).
     fn marked(&mut self, from: Arrival) {
         let mark = match from {
-            Arrival::Local => self.tables.ports.dscp(self.ingress),
+            Arrival::Local | Arrival::Routed => self.tables.ports.dscp(self.ingress),
             Arrival::Overlay { dscp, .. } => dscp,
         };
         if let Some(dscp) = mark {

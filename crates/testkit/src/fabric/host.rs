@@ -293,7 +293,7 @@ impl World {
         let w = &mut self.hosts[host].workers[worker];
         let events = take_events(w);
         let mut sent = std::mem::take(&mut w.out.sent);
-        for (port, frame) in std::mem::take(&mut w.out.punts) {
+        for (port, frame) in std::mem::take(&mut w.out.punted) {
             self.tell_later(host, Input::Punted { port, frame });
         }
         for word in events {
