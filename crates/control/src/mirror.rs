@@ -271,6 +271,11 @@ impl Mirror {
         all
     }
 
+    /// The directory told of this NVE's part in the VN: the configuration file alone does not say what it wants (R61).
+    pub(crate) fn is_told_member(&self, vni: Vni, nve: &NveId) -> bool {
+        self.vns.get(&vni).is_some_and(|vn| vn.members.contains_key(nve))
+    }
+
     /// Other NVEs that take part in the VN, those of the configuration file included (R60).
     pub(crate) fn members(&self, vni: Vni, us: &NveId) -> BTreeMap<NveId, Locators> {
         let fixed = self.static_vms.values().filter(|r| r.key.vni == vni).flat_map(|r| r.bindings.iter());

@@ -4,6 +4,7 @@
 
 use crate::common::routing::*;
 use crate::common::*;
+use crate::multicast;
 use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::trace::{Ending, Trace, trace};
 use godwit_tables::counters::DropReason;
@@ -54,7 +55,8 @@ fn vm_frame() -> BoxedStrategy<Vec<u8>> {
             }
         },
     );
-    let plain = prop_oneof![1 => arp, 1 => nd, 1 => data, 1 => to_gateway()];
+    let plain =
+        prop_oneof![3 => arp, 3 => nd, 3 => data, 3 => to_gateway(), 2 => multicast::frame(any_mac())];
     (plain, 0u8..10)
         .prop_map(|(f, tag)| match tag {
             0 => frames::tagged(&f, 0x8100, 5),
@@ -216,6 +218,7 @@ impl Lab {
             32 => self.apply(Update::TunnelSpread { tunnel, shares: Some([n / 4; SHARES]) }),
             33 => self.apply(Update::TunnelSpread { tunnel, shares: None }),
             34..42 => self.sources(kind, m, n),
+            42..45 => multicast::change(self, kind - 42, tunnel, n),
             46..50 => self.join(n & 1 == 0),
             50..56 => self.routing(kind, m, n),
             28 => self.apply(Update::PolicyClear { port: if n < 4 { P1 } else { P2 } }),

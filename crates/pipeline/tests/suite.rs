@@ -18,6 +18,7 @@ mod isolation;
 mod learned;
 mod mark;
 mod misses;
+mod multicast;
 mod next_hops;
 mod offload;
 mod overlay;

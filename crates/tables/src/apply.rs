@@ -144,6 +144,26 @@ impl Tables {
             | Update::PrefixRemove { .. }
             | Update::SourceSet { .. }
             | Update::SourceRemove { .. } => Ok(()),
+            Update::VnMulticastSet { vn, multicast } => {
+                if let Some(v) = self.vns.slot(vn) {
+                    v.multicast = multicast;
+                }
+                Ok(())
+            }
+            Update::VnUnderlayGroup { vn, tunnel } => {
+                if let Some(v) = self.vns.slot(vn) {
+                    v.underlay_group = tunnel;
+                }
+                Ok(())
+            }
+            Update::GroupMemberSet { vn, group, member } => match self.vns.get(vn) {
+                Some(_) => self.groups.add(vn, group, member),
+                None => Err(OutOfRange),
+            },
+            Update::GroupMemberRemove { vn, group, member } => {
+                self.groups.remove(vn, group, member);
+                Ok(())
+            }
             Update::DomainSet { .. }
             | Update::DomainRemove { .. }
             | Update::VnRoutingSet { .. }
@@ -309,6 +329,7 @@ impl Tables {
             (v.vms, v.neighbors) = (0, 0);
         }
         self.routes.remove_vn(vn);
+        self.groups.remove_vn(vn);
         self.vns.remove(vn);
     }
 }

@@ -8,6 +8,7 @@ mod frame;
 mod fuzz_smoke;
 mod golden;
 mod headers;
+mod membership;
 mod offload;
 mod outer;
 mod properties;

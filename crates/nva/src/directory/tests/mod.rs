@@ -11,6 +11,7 @@ mod domain_news;
 mod domains;
 mod door;
 mod explained;
+mod groups;
 mod history;
 mod moves;
 mod operator;
