@@ -355,6 +355,9 @@ impl Nve {
             self.rarp_known(key, out);
         }
         let is_in = self.domain_of(vni);
+        if let Some(id) = is_in {
+            self.all_routes_told(id);
+        }
         for id in is_in.into_iter().chain(was_in.filter(|id| is_in != Some(*id))) {
             self.follow_domain(id, out);
         }
