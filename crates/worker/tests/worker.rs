@@ -7,8 +7,12 @@ use crossbeam::queue::ArrayQueue;
 use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::packet::{Packet, ReceiveOffloads, Unfinished};
 use godwit_tables::counters::Counters;
-use godwit_tables::update::{Admission, HoldLimits, Key, PortIdx, PortRole, Update, VmState, VnIdx};
+use godwit_tables::update::{
+    Admission, DomainIdx, HoldLimits, Key, MAX_LENGTHS, NO_LENGTH, PortIdx, PortRole, Update, VmState, VnIdx,
+    VnRouting,
+};
 use godwit_tables::{DropReason, Tables, TablesConfig};
+use godwit_testkit::clients::Dhcp4;
 use godwit_wire::{Instant, Mac, Span, Vni};
 use godwit_worker::command::{Command, MAX_SENT, Mailbox, Order, Relay, Reply, SmallFrame, Snapshot, TxPath};
 use godwit_worker::mem::{MemIo, MemQueue};
@@ -330,6 +334,24 @@ fn control_sends_traces_and_reads_counters() {
     order(&mailbox, Command::Stop);
     steps(&mut w, 1);
     assert!(w.stopped());
+}
+
+#[test]
+fn r58_what_a_vm_asks_of_its_gateway_reaches_control_and_nobody_else() {
+    let (mut w, mailbox) = worker();
+    let (rx, tx) = (attach_rx(&mailbox, A), MemQueue::new(8));
+    attach_tx(&mailbox, B, TxPath::Own(tx.clone()));
+    let none = [NO_LENGTH; MAX_LENGTHS];
+    order(&mailbox, Command::Table(Update::DomainSet { domain: DomainIdx(0), v4: none, v6: none }));
+    let routing = VnRouting { dhcp_v4: true, ..VnRouting::new(DomainIdx(0), Mac([2, 0, 0, 0, 9, 9]), false) };
+    order(&mailbox, Command::Table(Update::VnRoutingSet { vn: VN, routing: Some(routing) }));
+    steps(&mut w, 1);
+    let discover = Dhcp4::new(mac(A), 1).frame();
+    assert!(rx.put(discover.clone()));
+    steps(&mut w, 2);
+    let punt = mailbox.punts.take().expect("a frame for control");
+    assert_eq!((punt.port(), punt.bytes()), (A, &discover[..]));
+    assert!(mailbox.punts.take().is_none() && tx.is_empty(), "it is broadcast to nobody");
 }
 
 #[test]
