@@ -3,6 +3,7 @@
 
 mod peers;
 mod reading;
+mod routing;
 
 pub use peers::{peer, seeds as peer_seeds};
 pub use reading::frame;
@@ -113,6 +114,7 @@ fn sound(frame: &[u8], layers: &offload::Layers) {
 /// A frame from a tenant.
 pub fn inner(frame: &[u8]) {
     reading::frame(frame);
+    routing::frame(frame);
     let key = HashKey::new(1, 2);
     let flow = flow::FlowKey::of_frame(frame);
     let hash = flow.hash(&key);
