@@ -46,6 +46,24 @@ godwit_counters::counters! {
     rarp_answered: One, // R27
     /// VMs that asked for their own address and were not told, because there were many.
     rarp_limited: One, // R27
+    /// Router advertisements sent to VMs.
+    ra_sent: Packets, // R58
+    /// Router solicitations not answered: too many from one port.
+    ra_limited: Packets, // R58
+    /// Messages of DHCP clients answered.
+    dhcp_answered: Packets, // R58
+    /// Messages of DHCP clients not answered: the VM has no recorded address in a subnet with DHCP.
+    dhcp_unrecorded: Packets, // R58
+    /// Messages of DHCP clients not answered: malformed, relayed, of another client or for another server.
+    dhcp_refused: Packets, // R58
+    /// Messages of DHCP clients not answered: too many from one port.
+    dhcp_limited: Packets, // R58
+    /// Addresses given up by DHCP clients; records stay.
+    dhcp_released: One, // R58
+    /// Addresses that DHCP clients found in use by another host.
+    dhcp_declined: One, // R58
+    /// VMs' frames for the gateway that ask for nothing that it gives.
+    gateway_ignored: Packets, // R58
     /// VMs asked whether they are still here because another left.
     scanned: One, // R32
     /// Multicast groups that VMs could not join: too many at their port or in their VN.

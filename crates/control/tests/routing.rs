@@ -225,6 +225,30 @@ fn r58_the_gateway_owns_its_addresses_whatever_a_record_says() {
 }
 
 #[test]
+fn r24_r58_vms_that_are_not_bridged_know_no_other_mac_and_are_told_of_none() {
+    for routed_only in [true, false] {
+        let mut lab = two();
+        lab.nva.routing.insert(vn(0), VnRouting { routed_only, ..part(0) });
+        let said = lab.nva.say_settings();
+        lab.deliver(said);
+        let before = lab.hosts[A].frames.len();
+        // The address goes from one VM to another.
+        for n in [5, 6] {
+            let key = vm_of(0, n);
+            lab.nva.define(key, ip_of(0, 5));
+            let record = lab.nva.records.get_mut(&key).unwrap();
+            record.bindings = Some(crate::lab::location(2)).into();
+            let said = lab.nva.news(vn(0), &Change::Vm(lab.nva.records[&key].clone()), None);
+            lab.deliver(said);
+        }
+        lab.pass(1_000);
+        let told = lab.hosts[A].frames[before..].iter().filter(|(port, _)| *port == PortIdx(1)).count();
+        assert_eq!(told, usize::from(!routed_only));
+        assert_eq!(lab.hosts[A].route(ip_of(0, 5)), Some(NextHop::Vm(lab.hosts[A].key(0, 6))));
+    }
+}
+
+#[test]
 fn r58_only_addresses_of_the_vns_subnets_are_routed_to() {
     let mut lab = two();
     let key = vm_of(1, 2);

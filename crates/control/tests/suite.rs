@@ -9,6 +9,7 @@ mod conflict;
 mod directory;
 mod fabric;
 mod forgotten_addresses;
+mod gateway;
 mod headless;
 mod hot_move;
 mod lab;

@@ -220,7 +220,8 @@ mod tests {
         let plain = subnet("10.1.0.0/24,gateway=10.1.0.1").unwrap();
         assert_eq!((plain.prefix.as_str(), &plain.gateway[..]), ("10.1.0.0/24", &[10, 1, 0, 1][..]));
         assert_eq!((plain.advertise, plain.dhcp), (None, None));
-        let all = "2001:db8:1::/64,dns=2001:db8::53+2001:db8::54,dhcp=12h,lifetime=1h,ra=other+managed,gateway=2001:db8:1::1";
+        let all = "2001:db8:1::/64,dns=2001:db8::53+2001:db8::54,dhcp=12h,lifetime=1h,ra=other+managed,\
+                   gateway=2001:db8:1::1";
         let all = subnet(all).unwrap();
         assert_eq!(all.advertise, Some(v1::Advertise { managed: true, other: true, lifetime_s: 3600 }));
         let dhcp = all.dhcp.unwrap();

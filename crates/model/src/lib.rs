@@ -23,6 +23,7 @@ mod moves;
 mod oper;
 mod policy;
 mod record;
+pub mod routable;
 mod routing;
 pub mod timing;
 mod version;

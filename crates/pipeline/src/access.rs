@@ -5,7 +5,7 @@ mod inspect;
 mod router;
 
 use godwit_tables::locations::Home;
-use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx, VnRouting};
+use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
 use godwit_tables::vms::{Fib, RemoteMark, View};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::Patch;
@@ -97,15 +97,12 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     }
     let slots = &mut slots[..n.min(MAX_BURST)];
     // Where nothing is routed, the passes do not know of it.
-    let routed = cx.tables.routes.of_vn(vn).is_some();
+    let routed = port.routing.is_some();
     match (port.has_more(cx.tables), routed) {
         (false, false) => look::<false, false, _, _, _>(cx, slots, &burst[..n], &port),
         (true, false) => look::<true, false, _, _, _>(cx, slots, &burst[..n], &port),
         (false, true) => look::<false, true, _, _, _>(cx, slots, &burst[..n], &port),
         (true, true) => look::<true, true, _, _, _>(cx, slots, &burst[..n], &port),
-    }
-    if let Some(routing) = port.routing {
-        leave_routed(slots, &routing);
     }
     cx.out.ended(Stage::Look);
     match (cx.tables.tunnels.are_varied(), routed) {
@@ -230,16 +227,6 @@ fn look_closer<const ROUTED: bool, P: Packet>(
     };
     if good && free(&frame) && bum::check_word(tables, port.port, guard::word(&frame)).is_ok() {
         set(tenant::Look::of(&frame, &tables.hash_key));
-    }
-}
-
-/// What the gateway gets takes the cold path (R58).
-#[inline(never)]
-fn leave_routed(slots: &mut [AccessSlot], routing: &VnRouting) {
-    for slot in slots {
-        if routing.routed_only || slot.key.mac() == routing.mac {
-            slot.exit = COLD;
-        }
     }
 }
 

@@ -373,7 +373,7 @@ fn r58_without_a_buffer_nobody_is_told_and_nothing_is_lost_count_of() {
     let before = lab.drops(DropReason::NoBuffer);
     lab.one(P1, &frame(4, 64));
     assert_eq!(lab.drops(DropReason::NoBuffer) - before, 2, "two fragments");
-    lab.host(far(false, 50), Key::new(OTHER_VN, M1));
+    lab.own_route(far(false, 50), Key::new(OTHER_VN, M1));
     lab.tick();
     assert_eq!(lab.tables.waiting(), 1, "it is safest where it is");
     lab.pool = MemPool::endless();

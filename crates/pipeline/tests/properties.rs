@@ -240,9 +240,17 @@ impl Lab {
                 };
                 self.part_of(VN, answered);
             }
-            51 => self.apply(Update::VnRoutingSet { vn: VN, routing: None }),
+            51 if n < 2 => self.apply(Update::VnRoutingSet { vn: VN, routing: None }),
+            51 => {
+                let mut v4 = [NO_LENGTH; MAX_LENGTHS];
+                (v4[0], v4[1]) = (24, 0);
+                self.apply(Update::DomainSet { domain: DOMAIN, v4, v6: v4 });
+                for all in ["0.0.0.0/0", "::/0"] {
+                    self.route_to(all.parse().unwrap(), NextHop::Vm(Key::new(OTHER_VN, mac)));
+                }
+            }
             52 => self.pull(),
-            53 => self.host(ip, Key::new(OTHER_VN, mac)),
+            53 => self.own_route(ip, Key::new(OTHER_VN, mac)),
             54 => self.apply(Update::RouteRemove { domain: DOMAIN, prefix: Prefix::host(ip) }),
             _ => self.apply(Update::NeighborAbsent { vn: OTHER_VN, ip, until }),
         }

@@ -222,7 +222,7 @@ fn r35_r58_packets_wait_for_a_route_and_go_in_their_order() {
         assert_eq!(trace(&lab.tables, P1, &frames[0], lab.now).verdict(), Ending::Held);
         assert_eq!(lab.take_events(), [Event::MissIp { vn: OTHER_VN, ip: to, port: P1 }], "asked once");
         assert_eq!(lab.tables.waiting(), 5);
-        lab.host(to, Key::new(OTHER_VN, M1));
+        lab.own_route(to, Key::new(OTHER_VN, M1));
         // A newer one does not overtake them.
         lab.one(P1, &sent(to, 64, &[5; 40]));
         let want: Vec<Vec<u8>> = (0..6).map(|n| got(M1, to, 63, &[n; 40])).collect();

@@ -1,6 +1,7 @@
-//! Runs schedules of a range of seeds, goes on after failures, and says which invariants failed how
-//! often: `cargo run --example fabric -- FIRST COUNT [planned|cuts|frozen|nva|stalls|anything|all] [addresses]`. With a
-//! count of 1 a failure comes with its whole trace. `addresses`: every schedule has virtual, learned and nested ones.
+//! Runs schedules of a range of seeds, goes on after failures, and says which invariants failed how often:
+//! `cargo run --example fabric -- FIRST COUNT [planned|cuts|frozen|nva|stalls|anything|all] [addresses|routed]`.
+//! With a count of 1 a failure comes with its whole trace. `addresses`: every schedule has virtual, learned and nested
+//! ones. `routed`: every schedule has routing domains.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +20,16 @@ fn main() {
         Some("anything") => Some(Class::Anything),
         _ => None,
     };
-    let addresses = args.get(3).is_some_and(|a| a == "addresses");
+    let kind = args.get(3).map(String::as_str);
     let start = std::time::Instant::now();
     let (mut all, mut failed) = (Stats::default(), BTreeMap::<String, (u32, u64, String)>::new());
     for seed in first..first + count {
         let of = class.unwrap_or_else(|| Schedule::random(seed).class);
-        let schedule = if addresses { Schedule::addresses(of, seed) } else { Schedule::of(of, seed) };
+        let schedule = match kind {
+            Some("addresses") => Schedule::addresses(of, seed),
+            Some("routed") => Schedule::routed(of, seed),
+            _ => Schedule::of(of, seed),
+        };
         match run(&schedule) {
             Ok(stats) => all += stats,
             Err(f) if count == 1 => println!("{f:#}"),

@@ -2,10 +2,16 @@
 //! them over a corpus and its mutations. Each takes arbitrary bytes and panics on a broken promise.
 
 mod membership;
+mod mutate;
 mod peers;
+#[cfg(feature = "control")]
+mod punts;
 mod reading;
 
+pub use mutate::walk;
 pub use peers::{peer, seeds as peer_seeds};
+#[cfg(feature = "control")]
+pub use punts::{punted, seeds as punt_seeds};
 pub use reading::frame;
 
 use crate::frames;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clients;
 #[cfg(feature = "fabric")]
 pub mod fabric;
 pub mod frames;

@@ -220,3 +220,39 @@ fn r93_a_switch_that_gives_addresses_back_unasked_is_caught() {
 fn r94_a_switch_that_does_not_forward_for_nested_macs_is_caught() {
     caught_as(Invariant::NoLoss, Class::Planned, Sabotage::NestedNotForwarded, 100);
 }
+
+#[test]
+fn r58_routed_frames_stay_in_their_domain_and_lose_one_hop() {
+    // The invariants look at each frame, at each answer, and at the end at a VM that is gone.
+    let mut all = Stats::default();
+    for (seed, class) in (0..60).zip(Class::ALL.iter().cycle()) {
+        match run(&Schedule::routed(*class, seed)) {
+            Ok(stats) => all += stats,
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    assert!(all.frames_routed > 5_000 && all.moves_made > 60, "{all}");
+}
+
+/// Runs schedules with routing domains until one fails as it should.
+fn caught_routed(invariant: Invariant, by: Sabotage, seeds: u64) {
+    let fails = |seed| {
+        run(&Schedule::routed(Class::Planned, seed).broken(by)).is_err_and(|f| f.invariant == invariant)
+    };
+    assert!((0..seeds).any(fails), "{by:?} went unnoticed in {seeds} schedules");
+}
+
+#[test]
+fn r58_a_switch_that_has_one_domain_only_is_caught() {
+    caught_routed(Invariant::Isolation, Sabotage::OneDomain, 50);
+}
+
+#[test]
+fn r58_a_switch_that_routes_twice_is_caught() {
+    caught_routed(Invariant::Hops, Sabotage::RoutedTwice, 20);
+}
+
+#[test]
+fn r28_r58_a_switch_that_answers_for_vms_that_are_gone_is_caught() {
+    caught_routed(Invariant::Ghost, Sabotage::AnswersForGone, 50);
+}

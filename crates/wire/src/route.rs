@@ -107,14 +107,24 @@ pub enum Onward {
     V6(u128),
 }
 
-/// Where the packet of a frame that [`crate::tenant::quick_look`] took is to go, if it may: its TTL is above 1, and its
-/// source, which that look found, is no martian. `None` says only: look closer.
+/// An IPv4 header without options sums up (RFC 1812 section 5.2.2). One's complement sums do not mind the byte order,
+/// nor whether words of 32 bits are added.
+#[inline(always)]
+fn sums_up(h: &[u8; L3 + ipv4::HEADER_LEN]) -> bool {
+    /// The inverse of 0xffff modulo 2^64: what it multiplies into the first 2^64 / 0xffff numbers is a multiple.
+    const ONES_INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    let sum: u64 = (0..5).map(|word| u64::from(u32::from_le_bytes(array(h, L3 + 4 * word)))).sum();
+    sum.wrapping_mul(ONES_INVERSE) <= u64::MAX / 0xffff
+}
+
+/// Where the packet of a frame that [`crate::tenant::quick_look`] took is to go, if it may: its TTL is above 1, its IPv4
+/// header sums up, and its source, which that look found, is no martian. `None` says only: look closer.
 #[inline(always)]
 pub fn onward(frame: &[u8], source: Source) -> Option<Onward> {
     match source {
         Source::V4(from) => {
             let h: &[u8; L3 + ipv4::HEADER_LEN] = frame.first_chunk()?;
-            let good = h[L3 + V4_TTL] > 1 && !is_martian_v4(from.into());
+            let good = h[L3 + V4_TTL] > 1 && !is_martian_v4(from.into()) && sums_up(h);
             good.then(|| Onward::V4(u32_at(h, L3 + V4_DST)))
         }
         Source::V6(from) => {
@@ -237,9 +247,17 @@ mod tests {
         let mut f = [0; 60];
         f[14..34].copy_from_slice(&v4(2, &[1; 12]));
         f[30..34].copy_from_slice(&[10, 1, 2, 3]);
+        f[24..26].fill(0);
+        let sum = checksum::checksum(&f[14..34]).to_be_bytes();
+        f[24..26].copy_from_slice(&sum);
         let from = Source::V4(0x0a00_0001);
         assert_eq!(onward(&f, from), Some(Onward::V4(0x0a01_0203)));
         assert_eq!(onward(&f[..33], from), None);
+        for bit in 0..16 {
+            f[24 + bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(onward(&f, from), None);
+            f[24 + bit / 8] ^= 1 << (bit % 8);
+        }
         for martian in [0, 0x7f00_0001, 0xa9fe_0001, 0xe000_0001, u32::MAX] {
             assert_eq!(onward(&f, Source::V4(martian)), None);
         }

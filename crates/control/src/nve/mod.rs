@@ -24,7 +24,9 @@ mod provision;
 mod rarp;
 mod refused;
 mod routing;
+mod services;
 mod stale;
+mod statics;
 mod sync;
 mod underlay_groups;
 
@@ -85,6 +87,8 @@ enum Timer {
     Guard,
     /// Membership in groups of the underlay is said again (R60).
     UnderlayGroups,
+    /// A router advertisement to a port's VM (R58).
+    Advertise(PortIdx),
 }
 
 /// What a port is.
@@ -191,6 +195,8 @@ pub struct Nve {
     checks: check::Checks,
     /// Stale senders that were told.
     told: stale::Told,
+    /// What VMs ask of their gateway (R58).
+    services: services::Services,
     counts: Counts,
     /// VMs that are asked whether they are still here (R32).
     scan_bucket: Bucket,
@@ -245,6 +251,7 @@ impl Nve {
             refusals: Refusals::default(),
             checks: check::Checks::default(),
             told: stale::Told::default(),
+            services: services::Services::default(),
             counts: Counts::default(),
             scan_bucket: Bucket::default(),
             query_bucket: Bucket::default(),
@@ -314,7 +321,7 @@ impl Nve {
             }
             // All workers have everything at this stage, whoever polls a port.
             Input::PortWorkers { .. } | Input::Tick => {}
-            Input::Punted { port, frame } => self.membership_heard(port, &frame, out),
+            Input::Punted { port, frame } => self.punted(port, &frame, out),
             Input::WorkerJoined { worker } => self.desired.worker_joined(worker),
             Input::WorkerLeft { worker } => {
                 self.desired.worker_left(worker);
@@ -325,6 +332,7 @@ impl Nve {
                 let record = crate::records::static_record(VmKey { vni, mac }, location, &ips, router);
                 self.static_vm(record, out);
             }
+            Input::StaticDomain { domain, vns, routes } => self.static_domain(domain, vns, &routes, out),
             Input::VmBehindPort { port, mac, ips } => self.vm_behind_port(port, mac, &ips, out),
             Input::StaticNeighbor { vni, ip, mac, router } => {
                 self.mirror.set_static_ip(vni, ip, crate::mirror::Owner { mac, router });
@@ -357,6 +365,7 @@ impl Nve {
                 Timer::Addresses(key) => self.addresses_due(key, out),
                 Timer::Guard => self.guard_over(out),
                 Timer::UnderlayGroups => self.underlay_groups_due(out),
+                Timer::Advertise(port) => self.advertise_due(port, out),
             }
         }
     }
@@ -417,6 +426,7 @@ impl Nve {
         self.follow_life(key);
         self.follow_binds(key, out);
         self.follow_checks(key);
+        self.follow_advertiser(key);
         if !self.vms.get(&key).is_some_and(Vm::is_present) {
             self.drop_vn_if_unneeded(key.vni, out);
         }

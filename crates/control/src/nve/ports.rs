@@ -146,6 +146,7 @@ impl Nve {
         }
         self.desired.remove_port(port);
         self.refusals.forget(port);
+        self.forget_services(port);
         self.ports.remove(&port);
         if let PortKind::Access(key) = kind {
             self.drop_vn_if_unneeded(key.vni, out);

@@ -22,6 +22,7 @@ use crate::mobility::{Phase, Run};
 
 use super::*;
 
+mod questions;
 mod routing;
 
 fn vni() -> Vni {
@@ -107,7 +108,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         name: format!("vm{n}"),
         key: vm(n),
         ipv4: (n != 4).then(|| Ipv4Addr::new(10, 0, 0, n % 4)).into_iter().collect(),
-        ipv6: Vec::new(),
+        ipv6: n.is_multiple_of(2).then(|| questions::ipv6(n)).into_iter().collect(),
         bindings: location.into(),
         version: Version { epoch: 1, seq },
         router: false,
@@ -245,7 +246,8 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         43 => nva(policies(n, at)),
         44..=49 => by_own_word(kind, n, at, seq),
         50..=54 => routing::input(kind, n, at, seq),
-        55..=58 => membership::input(kind - 5, n, at, seq),
+        55 | 56 => Input::Punted { port, frame: questions::frame(n, at, seq) },
+        57..=60 => membership::input(kind - 7, n, at, seq),
         _ => Input::Tick,
     }
 }
@@ -453,7 +455,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
         seen = is;
         assert!(nve.session.connected || out.to_nva.is_empty());
         check_words(&nve, &hosted, &out);
-        assert!(out.frames.iter().all(|(_, f)| f.len() <= 128));
+        assert!(out.frames.iter().all(|(_, f)| f.len() <= 1514));
         // Worker 1 comes and goes; worker 0 hears everything.
         out.updates.iter().filter(|(w, _)| *w == 0).for_each(|(_, u)| apply(&mut tables, *u));
         routing::check(&nve, &tables);
@@ -474,7 +476,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
 
 fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
     let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
-    (0..60u8, 0..5u8, 0..6u8, 0..22u64, ms)
+    (0..62u8, 0..5u8, 0..6u8, 0..22u64, ms)
 }
 
 fn opening() -> Vec<(u8, u8, u8, u64, u32)> {

@@ -134,6 +134,7 @@ impl Nve {
         let vns: Vec<Vni> = self.mirror.vns().filter(|vni| self.domain_of(*vni) == Some(id)).collect();
         for vni in vns {
             self.sync_routing(vni, out);
+            self.follow_advertisers(vni);
         }
     }
 

@@ -57,6 +57,10 @@ impl Nve {
             return;
         }
         self.begin_vn(vni, out);
+        // Known already where the configuration file says so.
+        if let Some(id) = self.domain_of(vni) {
+            self.follow_domain(id, out);
+        }
     }
 
     /// Numbers a VN and wants its records; false where there is no room for it.
@@ -155,6 +159,7 @@ impl Nve {
             self.sync_ip(vni, ip);
         }
         self.sync_replicas(vni, out);
+        self.follow_advertisers(vni);
     }
 
     /// Everything, after the locators changed.
@@ -170,7 +175,7 @@ impl Nve {
     }
 
     /// Largest inner IP packet: what the VN is configured for, at most what the uplinks carry (R8).
-    fn tenant_mtu(&self, configured: u16) -> u16 {
+    pub(super) fn tenant_mtu(&self, configured: u16) -> u16 {
         let l = self.underlay.locators();
         // Outer IP, UDP, VXLAN and the inner Ethernet header: as many bytes as the outer headers
         // with the outer Ethernet header.
@@ -286,7 +291,9 @@ impl Nve {
         let answer = owner.or_else(fixed).or_else(absent);
         let new = if let Some(Answer::Owner { mac, .. }) = answer { Some(mac) } else { None };
         let old = self.desired.owner(vn, ip).map(|(mac, _)| mac);
-        if old != new {
+        // Where VMs are not bridged, they know each other by the gateway's MAC.
+        let bridged = self.desired.routing(vn).is_none_or(|part| !part.routed_only);
+        if old != new && bridged {
             self.announcer.changed(vni, ip, old, new);
         }
         self.desired.set_answer(vn, ip, answer);

@@ -82,7 +82,8 @@ pub enum VnCommand {
         after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned \
             deny\n  godwitctl vn set blue --addresses-v6 learned=16",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
-            .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6", "multicast", "underlay_group"])
+            .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
+            .args(["multicast", "underlay_group"])
     )]
     Set {
         /// Its name.

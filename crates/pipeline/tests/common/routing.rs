@@ -110,11 +110,11 @@ impl Lab {
         }
         for six in [false, true] {
             for (n, mac) in [(1, M1), (2, M2)] {
-                self.host(near(six, n), key(mac));
+                self.own_route(near(six, n), key(mac));
                 self.neighbor(near(six, n), mac);
             }
             for (n, mac) in [(1, M1), (4, R4), (6, R6), (9, STRANGER)] {
-                self.host(far(six, n), Key::new(OTHER_VN, mac));
+                self.own_route(far(six, n), Key::new(OTHER_VN, mac));
             }
         }
         for prefix in ["172.16.0.0/16", "fd16::/16"] {
@@ -130,7 +130,7 @@ impl Lab {
         self.apply(Update::RouteSet { domain: DOMAIN, prefix, to });
     }
 
-    pub fn host(&mut self, ip: IpAddr, key: Key) {
+    pub fn own_route(&mut self, ip: IpAddr, key: Key) {
         self.route_to(Prefix::host(ip), NextHop::Vm(key));
     }
 

@@ -11,13 +11,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use godwit_model::{MAX_BOUND, Version, VmRecord};
+use godwit_model::{GATEWAY_MAC, MAX_BOUND, Version, VmRecord};
 use godwit_tables::update::{PortIdx, SourceRule, SourceRules, Update, VmState};
 use godwit_wire::{Instant, Mac, Span};
 
 use super::addresses::Purpose;
 use super::invariants::{FOUND, Invariant};
 use super::names;
+use super::routing;
 use super::schedule::{Class, Sabotage, Side};
 use super::world::World;
 
@@ -61,7 +62,8 @@ pub(super) fn broken(by: Option<Sabotage>, update: Update) -> Option<Update> {
         (Some(Sabotage::NestedNotForwarded), Update::VmSet { key, state: VmState::Departed { .. } }) => {
             (key.mac().0[3] == 0).then_some(update)
         }
-        _ => Some(update),
+        (Some(by), update) => routing::broken(by, update),
+        (None, update) => Some(update),
     }
 }
 
@@ -132,7 +134,12 @@ impl World {
             .and_then(|number| self.guests.iter().position(|g| g.vn == vn && g.number == number));
         let owns = of.is_some_and(|of| self.guests[of].key.mac == mac && self.is_or_was_its(of, ip, mac));
         let nested = self.nested_at(vn, ip) == Some(mac);
-        if !owns && !nested && !self.words.holders.ever.contains(&(vn, ip, mac)) {
+        self.check_ghost(at, vm, ip, mac);
+        let right = match self.plan.is_routed_only(vn) || self.gateway_tells(vn, ip) {
+            true => mac == GATEWAY_MAC,
+            false => owns || nested || self.words.holders.ever.contains(&(vn, ip, mac)),
+        };
+        if !right {
             let text = format!("n{} told vm {vm} that {ip} has {mac}", at.0);
             return self.fail(Invariant::Destination, text);
         }

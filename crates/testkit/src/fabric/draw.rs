@@ -45,6 +45,7 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
         faults,
         clones: draw_clones(class, seed, hosts, run),
         addresses: None,
+        routing: None,
         weather,
         unplanned,
         fwd_timer,
@@ -150,12 +151,12 @@ fn draw_weather(rng: &mut Rng, class: Class) -> Weather {
 }
 
 /// What moves are drawn from.
-struct Place<'a> {
-    class: Class,
-    vms: &'a [VmPlan],
-    hosts: usize,
-    run: Span,
-    weather: &'a Weather,
+pub(super) struct Place<'a> {
+    pub class: Class,
+    pub vms: &'a [VmPlan],
+    pub hosts: usize,
+    pub run: Span,
+    pub weather: &'a Weather,
 }
 
 impl Place<'_> {
@@ -191,7 +192,7 @@ impl Place<'_> {
         [there, back]
     }
 
-    fn draw(&self, rng: &mut Rng, vm: usize, at: Span) -> MovePlan {
+    pub fn draw(&self, rng: &mut Rng, vm: usize, at: Span) -> MovePlan {
         let (class, weather) = (self.class, self.weather);
         let calm = class.is_lossless();
         // A hypervisor stops a VM's last device before it starts its first one elsewhere, and that takes

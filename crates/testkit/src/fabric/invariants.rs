@@ -9,8 +9,11 @@
 //! * [`Invariant::Remembers`]: at a restart the NVA's disk has everything that it ever told anybody:
 //!   records at least as new, and every order that was obeyed.
 //! * [`Invariant::Isolation`], [`Invariant::Destination`], [`Invariant::Intact`]: a test frame comes
-//!   to a VM of its own VN (two VNs use the same addresses), to the one it is for, bit by bit as sent.
+//!   to a VM of its own VN or routing domain (others use the same addresses), to the one it is for, bit by bit as sent;
+//!   one that was routed with the Ethernet header that the gateway gives it.
 //!   An answer to ARP or ND names the address's owner, and no request crosses the underlay.
+//! * [`Invariant::Hops`]: the TTL of a frame falls by one on the way from one subnet to another or in a VN that is not
+//!   bridged, and not at all within a bridged VN (R58).
 //! * [`Invariant::NoDuplicates`]: a frame is received once, or once more for each time that the
 //!   underlay repeated it.
 //! * [`Invariant::NoLoop`]: a frame is put into an outer header at most four times (R46d), three
@@ -34,6 +37,8 @@
 //!   NVAs those between VMs that did not move. Then each VM sends one frame of each family to each
 //!   other in its VN, and all of these are received, in any schedule. In a planned one every ARP or
 //!   ND request for another's address was answered, if the asker stayed (R28).
+//! * [`Invariant::Ghost`]: a minute after a VM of a routed VN is gone, nobody hears that it has its address, and no frame
+//!   for it comes to anybody (R28, R58).
 //! * [`Invariant::Balance`]: in each worker rx + copies = tx + consumed + drops + waiting.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,6 +96,10 @@ pub enum Invariant {
     Spoofed,
     /// A frame went round.
     NoLoop,
+    /// A frame's TTL fell too often, or not at all.
+    Hops,
+    /// A VM that is gone was answered for.
+    Ghost,
     /// A switch forwarded for long, though everybody could know better.
     NoTriangle,
     /// Something was said without a session, or a clone had one.

@@ -13,7 +13,7 @@
 //!
 //! | File | Is |
 //! |---|---|
-//! | `schedule`, `draw`, `draw_addresses` | what happens in a run, and how a seed becomes one |
+//! | `schedule`, `draw`, `draw_addresses`, `draw_routing` | what happens in a run, and how a seed becomes one |
 //! | `world` | everything that is there, and the loop |
 //! | `host`, `worker` | a switch |
 //! | `nva`, `session` | the NVA with its store; streams to it |
@@ -21,6 +21,7 @@
 //! | `script` | the hypervisor's part of a move |
 //! | `stalls` | guests, switches and the NVA that stand still; guests that reboot, have two ports, or are redefined |
 //! | `addresses` | guests with virtual, learned and nested addresses |
+//! | `routing` | routing domains, and VMs that are gone |
 //! | `invariants`, `bound` | what must hold |
 //! | `names`, `queue`, `rng`, `stats` | small things |
 
@@ -31,11 +32,13 @@ mod bound;
 mod clones;
 mod draw;
 mod draw_addresses;
+mod draw_routing;
 mod host;
 pub mod invariants;
 mod names;
 mod nva;
 mod queue;
+mod routing;
 mod schedule;
 mod script;
 mod session;
@@ -50,15 +53,15 @@ use std::fmt;
 use godwit_control::Input;
 use godwit_model::VnSettings;
 use godwit_nva::directory::VnRecord;
-use godwit_nva::{Directory, Input as NvaInput, Order, Output, Peer, Reply, Request};
+use godwit_nva::{Answered, Directory, Input as NvaInput, Order, Output, Peer, Reply, Request};
 use godwit_tables::event::Event::InUse;
 use godwit_tables::vms::Fib;
 use godwit_wire::{Instant, Span};
 
 pub use invariants::Invariant;
 pub use schedule::{
-    Abort, AddressPlan, Announce, Class, ClonePlan, Fault, FlowPlan, MovePlan, Pause, Sabotage, Schedule,
-    Side, SidePlan, TakeOver, TenantPlan, Underlay, UsePlan, VmPlan, Weather,
+    Abort, AddressPlan, Announce, Class, ClonePlan, Fault, FlowPlan, MovePlan, Pause, RoutingPlan, Sabotage,
+    Schedule, Side, SidePlan, TakeOver, TenantPlan, Underlay, UsePlan, VmPlan, Weather,
 };
 pub use stats::Stats;
 
@@ -151,34 +154,37 @@ impl World {
         self.come_to_rest("after the last fault and move");
         self.probe();
         self.check_ledger();
+        if self.violation.is_none() {
+            self.check_gone();
+        }
     }
 
     /// The operator defines VNs and VMs, hypervisors start the VMs, everybody connects.
     fn set_up(&mut self) {
         let mut directory = Directory::new(nva::config(&self.plan));
         self.nva.disk.epoch = directory.epoch();
+        let domains = self.plan.routing.as_ref().map_or(0, |r| r.domains);
+        let mut ids = Vec::new();
+        for number in 0..domains {
+            let order = Order::CreateDomain { name: routing::domain(number) };
+            if let Answered::Domain(domain) = self.first_order(&mut directory, order) {
+                ids.push(domain.record.id);
+            }
+        }
         let mut orders = Vec::new();
         for vn in 0..self.plan.vns {
-            let vn = VnRecord {
-                vni: names::vni(vn),
-                name: format!("vn{vn}"),
-                settings: VnSettings { unplanned: self.plan.unplanned, ..VnSettings::default() },
-            };
-            orders.push(Order::CreateVn(vn));
+            let plan = self.plan.routing.as_ref();
+            let part = plan.and_then(|plan| Some(routing::part(plan, vn, ids[plan.domain(vn)?])));
+            let settings =
+                VnSettings { unplanned: self.plan.unplanned, routing: part, ..VnSettings::default() };
+            orders.push(Order::CreateVn(VnRecord { vni: names::vni(vn), name: format!("vn{vn}"), settings }));
         }
         for vm in 0..self.guests.len() {
             orders.push(Order::DefineVm(self.definition(vm)));
         }
+        orders.extend(routing::routes(&self.plan));
         for order in orders {
-            let (peer, what) = (Peer::operator(), NvaInput::Order(order));
-            let request = Request { peer, what, now: self.now, wall_us: self.wall_us() };
-            let Reply { answer, outputs } = directory.handle(request);
-            answer.expect("a new VN or VM");
-            for output in outputs {
-                if let Output::Persist(write) = output {
-                    self.nva.disk.apply(&write);
-                }
-            }
+            self.first_order(&mut directory, order);
         }
         self.nva.directory = Some(directory);
         self.after(Span::from_ms(10), Event::NvaTick);
@@ -203,6 +209,19 @@ impl World {
             }
         }
         self.after(stalls::WATCH, Event::Watch);
+    }
+
+    /// An order before anybody is there to be told.
+    fn first_order(&mut self, directory: &mut Directory, order: Order) -> Answered {
+        let (peer, what) = (Peer::operator(), NvaInput::Order(order));
+        let request = Request { peer, what, now: self.now, wall_us: self.wall_us() };
+        let Reply { answer, outputs } = directory.handle(request);
+        for output in outputs {
+            if let Output::Persist(write) = output {
+                self.nva.disk.apply(&write);
+            }
+        }
+        answer.expect("a new VN, VM, domain or route")
     }
 
     /// Traffic, moves and faults of the schedule.
@@ -288,6 +307,7 @@ impl World {
     fn finished(mut self) -> Stats {
         for worker in self.hosts.iter().flat_map(|h| &h.workers) {
             self.stats.frames_held += worker.tables.counters.worker.held;
+            self.stats.frames_routed += worker.tables.counters.worker.routed;
             self.stats.frames_forwarded += worker.tables.counters.worker.forwarded_in_flight;
         }
         for host in &self.hosts {

@@ -6,7 +6,7 @@ use godwit_control::{UplinkSpec, UplinkV4, UplinkV6};
 use godwit_model::{NveId, VmKey};
 use godwit_wire::{Mac, Prefix, Vni};
 
-use super::schedule::{Side, Underlay};
+use super::schedule::{RoutingPlan, Side, Underlay};
 use crate::frames;
 
 /// Name of a switch.
@@ -67,6 +67,27 @@ pub fn vm_key(vn: usize, number: usize) -> VmKey {
     VmKey { vni: vni(vn), mac: Mac([2, 0, 0, 0, 0, number as u8 + 1]) }
 }
 
+/// Name of a VM.
+pub fn vm_name(vn: usize, number: usize) -> String {
+    format!("vm{vn}-{number}")
+}
+
+/// VMs of a routed VN are numbered from here, so that those of a domain have addresses of their own and those of
+/// different domains the same ones.
+pub fn first_number(plan: &RoutingPlan, vn: usize) -> usize {
+    if plan.is_routed_only(vn) { 32 } else { 16 }
+}
+
+/// The subnet of VMs that are numbered from `first`.
+pub fn subnet(first: usize, v6: bool) -> Prefix {
+    Prefix::of(gateway(first, v6), if v6 { 124 } else { 28 })
+}
+
+/// The gateway's address in it.
+pub fn gateway(first: usize, v6: bool) -> IpAddr {
+    if v6 { vm_v6(first + 13).into() } else { vm_v4(first + 13).into() }
+}
+
 /// IPv4 address.
 pub fn vm_v4(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, number as u8 + 1)
@@ -79,7 +100,7 @@ pub fn vm_v6(number: usize) -> Ipv6Addr {
 
 /// The VM that has an address by its number.
 pub fn number_of(ip: IpAddr) -> Option<usize> {
-    (0..8).find(|n| ip == vm_v4(*n) || ip == vm_v6(*n))
+    (0..64).find(|n| ip == vm_v4(*n) || ip == vm_v6(*n))
 }
 
 /// The address that VMs of a VN share.

@@ -77,6 +77,12 @@ pub enum Sabotage {
     NestedNotForwarded,
     /// NVEs do not tell local VMs that an address has got another MAC (R24).
     NoAnnouncer,
+    /// Workers have one routing domain only (R58).
+    OneDomain,
+    /// Switches route where frames leave the overlay, too (R58).
+    RoutedTwice,
+    /// Workers go on answering for VMs that are gone (R28, R58).
+    AnswersForGone,
 }
 
 /// A VM.
@@ -191,6 +197,36 @@ pub struct AddressPlan {
     pub flows: Vec<SidePlan>,
     /// How often NVEs ask for learned addresses.
     pub check: Span,
+}
+
+/// Routing domains: VNs beside the others, whose VMs reach each other by way of the gateway (R58).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoutingPlan {
+    /// The first of their VNs: each domain has two, of which the second is not bridged.
+    pub first: usize,
+    /// How many domains; all use the same addresses.
+    pub domains: usize,
+    /// By domain: a VM that hosts of a prefix are behind.
+    pub routers: Vec<usize>,
+    /// Flows beside those of [`Schedule::flows`], between VMs of one domain.
+    pub flows: Vec<SidePlan>,
+}
+
+impl RoutingPlan {
+    /// The domain of a VN.
+    pub fn domain(&self, vn: usize) -> Option<usize> {
+        vn.checked_sub(self.first).map(|n| n / 2).filter(|domain| *domain < self.domains)
+    }
+
+    /// The VN is not bridged.
+    pub fn is_routed_only(&self, vn: usize) -> bool {
+        self.domain(vn).is_some() && (vn - self.first) % 2 == 1
+    }
+
+    /// Frames from the one to the other go by way of the gateway.
+    pub fn is_routed(&self, from: usize, to: usize) -> bool {
+        self.domain(from).is_some() && (from != to || self.is_routed_only(from))
+    }
 }
 
 /// How a VM makes itself known at its new place (R18, R24 to R26).
@@ -366,6 +402,8 @@ pub struct Schedule {
     pub clones: Vec<ClonePlan>,
     /// Virtual, learned and nested addresses, where there are any.
     pub addresses: Option<AddressPlan>,
+    /// Routing domains, where there are any.
+    pub routing: Option<RoutingPlan>,
     /// Delays.
     pub weather: Weather,
     /// What becomes of claims that no move explains (R21).
@@ -390,12 +428,18 @@ impl Schedule {
 
     /// A schedule of one class.
     pub fn of(class: Class, seed: u64) -> Schedule {
-        super::draw::schedule(class, seed)
+        super::draw_routing::draw(super::draw::schedule(class, seed))
+    }
+
+    /// The schedule of a class and a seed with routing domains, which others have in their turn.
+    pub fn routed(class: Class, seed: u64) -> Schedule {
+        let schedule = super::draw::schedule(class, seed);
+        super::draw_routing::add(Schedule { addresses: None, ..schedule })
     }
 
     /// The schedule of a class and a seed with virtual, learned and nested addresses, which others have in their turn.
     pub fn addresses(class: Class, seed: u64) -> Schedule {
-        let mut schedule = Schedule::of(class, seed);
+        let mut schedule = super::draw::schedule(class, seed);
         schedule.addresses = Some(super::draw_addresses::plan(&schedule));
         schedule
     }
@@ -414,7 +458,9 @@ impl Schedule {
 
     /// What a VM may have beside its recorded addresses.
     pub fn tenant(&self, vm: usize) -> TenantPlan {
-        self.addresses.as_ref().and_then(|a| a.vms.get(vm)).copied().unwrap_or_default()
+        let routes = self.routing.as_ref().is_some_and(|r| r.routers.contains(&vm));
+        let default = TenantPlan { routes, ..TenantPlan::default() };
+        self.addresses.as_ref().and_then(|a| a.vms.get(vm)).copied().unwrap_or(default)
     }
 
     /// Number of switches.

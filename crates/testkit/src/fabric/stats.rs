@@ -63,6 +63,8 @@ stats! {
     frames_sent,
     /// Test frames received, broadcast ones by each receiver.
     frames_received,
+    /// Packets that gateways sent on.
+    frames_routed, // R58
     /// Test frames put into an outer header.
     encapsulations,
     /// Frames that switches held.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use godwit_model::VmKey;
+use godwit_model::{GATEWAY_MAC, VmKey};
 use godwit_pipeline::mem::MemPacket;
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Mac, Span};
@@ -12,6 +12,7 @@ use super::addresses::{Own, WORD};
 use super::host::UPLINK;
 use super::invariants::Invariant;
 use super::names::{self, Tag};
+use super::routing::{after_gateway, hops};
 use super::schedule::{Announce, Class, Sabotage, Schedule, Side, VmPlan};
 use super::worker::bytes;
 use super::world::{Event, World};
@@ -52,6 +53,8 @@ pub(super) struct Guest {
     pub second: Option<PortIdx>,
     /// Since when its switch should deliver to it and does not.
     pub missed_since: Option<Instant>,
+    /// Its port is gone, and it comes nowhere again.
+    pub gone: bool,
     /// Its record has one address more than it uses.
     pub defined_more: bool,
     /// How it announces itself at its present place.
@@ -74,7 +77,7 @@ impl Guest {
     pub fn new(plan: &VmPlan) -> Guest {
         Guest {
             key: names::vm_key(plan.vn, plan.number),
-            name: format!("vm{}-{}", plan.vn, plan.number),
+            name: names::vm_name(plan.vn, plan.number),
             vn: plan.vn,
             number: plan.number,
             at: None,
@@ -87,6 +90,7 @@ impl Guest {
             quiet: plan.quiet,
             second: None,
             missed_since: None,
+            gone: false,
             defined_more: plan.defined_late,
             announce: Announce::Explicit,
             has_moved: false,
@@ -130,6 +134,8 @@ pub(super) struct Flow {
     /// Sent by the application while traffic runs; the others only for a last probe.
     pub periodic: bool,
     template: Vec<u8>,
+    /// The same as it arrives: routed on its way, or not.
+    arrives: Vec<u8>,
     /// How often each frame was received.
     pub received: Vec<u8>,
     /// How often it was put into an outer header.
@@ -146,13 +152,14 @@ impl Flow {
             let to = f.to.map(|to| (to, Side::Own));
             flows.push(Flow::new(plan, flows.len(), (f.from, Side::Own), to, f.v6, f.every));
         }
-        let sides = plan.addresses.iter().flat_map(|a| &a.flows);
+        let routed = plan.routing.iter().flat_map(|r| &r.flows);
+        let sides = plan.addresses.iter().flat_map(|a| &a.flows).chain(routed);
         for f in sides.clone() {
             flows.push(Flow::new(plan, flows.len(), f.from, Some(f.to), f.v6, f.every));
         }
         for (from, vm) in plan.vms.iter().enumerate() {
             for (to, peer) in plan.vms.iter().enumerate() {
-                if from != to && vm.vn == peer.vn {
+                if from != to && plan.joins(vm.vn, peer.vn) {
                     for v6 in [false, true] {
                         let ends = ((from, Side::Own), (to, Side::Own));
                         flows.push(Flow::new(plan, flows.len(), ends.0, Some(ends.1), v6, Span(0)));
@@ -176,10 +183,18 @@ impl Flow {
         every: Span,
     ) -> Flow {
         let side = |(vm, side): (usize, Side)| names::side(plan.vms[vm].number, side, v6);
-        let template = names::data_frame(number, side(from), to.map(side));
+        let routed = to.filter(|to| plan.is_routed(plan.vms[from.0].vn, plan.vms[to.0].vn)).map(side);
+        let template = match routed {
+            Some((_, ip)) => names::data_frame(number, side(from), Some((GATEWAY_MAC, ip))),
+            None => names::data_frame(number, side(from), to.map(side)),
+        };
+        let arrives = match routed {
+            Some((mac, _)) => after_gateway(&template, mac),
+            None => template.clone(),
+        };
         let (received, encapsulated, repeated) = (Vec::new(), Vec::new(), Vec::new());
         let (from, to, periodic) = (from.0, to.map(|to| to.0), every > Span(0));
-        Flow { from, to, every, periodic, template, received, encapsulated, repeated }
+        Flow { from, to, every, periodic, template, arrives, received, encapsulated, repeated }
     }
 
     /// Makes the next frame.
@@ -192,10 +207,10 @@ impl Flow {
         MemPacket::new(&self.template)
     }
 
-    /// The frame is bit by bit what was sent (R44).
+    /// The frame is bit by bit what was sent, or what the gateway makes of that (R44, R58).
     fn is_intact(&mut self, tag: Tag, frame: &[u8]) -> bool {
-        tag.renumber(&mut self.template);
-        self.template == frame
+        tag.renumber(&mut self.arrives);
+        self.arrives == frame
     }
 }
 
@@ -243,7 +258,8 @@ impl World {
             return self.after(CHATTER, Event::Announce { vm, host, port, round });
         }
         let (mac, number) = (guest.key.mac, guest.number);
-        let ask = || frames::arp_request(mac, names::vm_v4(number), names::vm_v4((number + 1) % 4));
+        let neighbor = number / 16 * 16 + (number + 1) % 4;
+        let ask = || frames::arp_request(mac, names::vm_v4(number), names::vm_v4(neighbor));
         let frame = match guest.announce {
             // Any guest asks for some address before long, and again and again.
             Announce::Explicit | Announce::FirstFrame | Announce::Never => ask(),
@@ -268,6 +284,7 @@ impl World {
         // One number more than there are: nobody's address.
         let target = self.rng.index(5);
         let guest = &self.guests[vm];
+        let target = guest.number / 16 * 16 + target;
         if !guest.speaks(self.now) || target == guest.number || self.now < guest.silent_until {
             return;
         }
@@ -320,9 +337,12 @@ impl World {
         self.flush(host, worker);
     }
 
-    pub fn uplink_rx(&mut self, host: usize, packet: MemPacket) {
+    pub fn uplink_rx(&mut self, host: usize, mut packet: MemPacket) {
         if self.is_down(host) {
             return;
+        }
+        if self.sabotaged(Sabotage::RoutedTwice) {
+            self.route_again(&mut packet);
         }
         let workers = self.hosts[host].workers.len();
         let worker = names::spread(bytes(&packet), workers);
@@ -351,11 +371,18 @@ impl World {
         }
         let Some(flow) = self.flows.get_mut(usize::from(tag.flow)) else { return };
         let (from, to) = (flow.from, flow.to);
+        let (came, due) = (hops(frame), hops(&flow.arrives));
+        if came != due {
+            return self.fail(Invariant::Hops, format!("{tag:?} came with a TTL of {came:?}, not {due:?}"));
+        }
         if !flow.is_intact(tag, frame) {
             return self.fail(Invariant::Intact, format!("{tag:?} came changed to n{host}"));
         }
-        if self.guests[from].vn != self.guests[vm].vn {
+        if !self.plan.joins(self.guests[from].vn, self.guests[vm].vn) {
             return self.fail(Invariant::Isolation, format!("{tag:?} of vm {from} came to vm {vm}"));
+        }
+        if self.guests[vm].gone {
+            return self.fail(Invariant::Ghost, format!("{tag:?} came to vm {vm}, which is gone"));
         }
         if to.is_some_and(|to| to != vm) {
             return self.fail(Invariant::Destination, format!("{tag:?} for {to:?} came to vm {vm}"));

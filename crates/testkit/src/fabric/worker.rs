@@ -48,7 +48,10 @@ fn config() -> TablesConfig {
     TablesConfig {
         port_capacity: 64,
         location_capacity: 128,
-        vn_capacity: 8,
+        vn_capacity: 16,
+        route_capacity: 256,
+        domain_capacity: 8,
+        subnet_capacity: 32,
         tunnel_capacity: 64,
         neighbor_capacity: 256,
         special_capacity: 64,

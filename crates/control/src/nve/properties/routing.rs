@@ -1,6 +1,8 @@
 //! Routing domains among the inputs, and what holds for the routes (R58).
 
-use godwit_model::{Domain, StaticRoute, Subnet, VnRouting};
+use std::net::Ipv6Addr;
+
+use godwit_model::{Advertise, Dhcp, Domain, StaticRoute, Subnet, VnRouting};
 
 use super::*;
 
@@ -23,9 +25,17 @@ pub(super) fn part(of: u8, n: u8, at: u8) -> Option<VnRouting> {
         prefix: prefix(third, if at == 5 { 25 } else { 24 }),
         gateway: Ipv4Addr::new(10, 0, third, n % 4 + 1).into(),
         advertise: None,
-        dhcp: None,
+        dhcp: n.is_multiple_of(2).then(|| Dhcp { lease_s: 60, dns: Vec::new() }),
     };
-    let subnets = [of, of + 8].into_iter().take(usize::from(at % 3)).map(subnet).collect();
+    let gateway = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, of.into(), 0, 0, 0, 0, 0xfe));
+    let v6 = Subnet {
+        prefix: Prefix::of(gateway, 64),
+        gateway,
+        advertise: (at == 2).then_some(Advertise { managed: false, other: false, lifetime_s: 30 }),
+        dhcp: Some(Dhcp { lease_s: u32::MAX, dns: vec![gateway] }),
+    };
+    let v4 = [of, of + 8].into_iter().take(usize::from(at % 3)).map(subnet);
+    let subnets = v4.chain((n < 3).then_some(v6)).collect();
     (!at.is_multiple_of(4)).then(|| VnRouting { domain: id(at), routed_only: n.is_multiple_of(2), subnets })
 }
 
@@ -40,6 +50,17 @@ pub(super) fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
             let routes = vec![StaticRoute { prefix: prefix(n * 16, 16 + at), via }];
             let gone = vec![prefix(at * 16, 16 + n)];
             nva(NvaToNve::Domain { domain, reset: seq.is_multiple_of(4), routes, gone })
+        }
+        52 if seq.is_multiple_of(3) => {
+            let vns = (0..3).filter(|v| n >> v & 1 == 1);
+            let parts = vns.filter_map(|v| Some((vn(v), VnRouting { domain: id(at), ..part(v, n, at)? })));
+            let parts: Vec<_> = parts.collect();
+            let vns = parts.iter().map(|(vni, _)| *vni).collect();
+            let gateway_mac = Mac([2, 0x67, 0, 0, 0, 0]);
+            let domain = Domain { id: id(at), name: format!("d{}", at % 2), gateway_mac, vns };
+            let via = VmKey { vni: vn(n), mac: mac(at) };
+            let routes = vec![StaticRoute { prefix: prefix(n * 16, 16 + at), via }];
+            Input::StaticDomain { domain, vns: parts, routes }
         }
         52 => nva(NvaToNve::DomainGone { id: id(at) }),
         53 => {

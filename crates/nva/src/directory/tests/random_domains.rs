@@ -39,7 +39,7 @@ pub(super) enum Op {
 }
 
 /// The VNs that may be in a domain.
-pub(super) fn routed_vni() -> impl Strategy<Value = u32> {
+pub(super) fn routed_vni() -> impl Strategy<Value = u32> + Clone {
     200..203u32
 }
 
