@@ -85,10 +85,10 @@ enum Timer {
     Addresses(VmKey),
     /// Uplinks have waited long enough for the NVA (R96).
     Guard,
-    /// Membership in groups of the underlay is said again (R60).
-    UnderlayGroups,
     /// A router advertisement to a port's VM (R58).
     Advertise(PortIdx),
+    /// Membership in groups of the underlay is said again (R60).
+    UnderlayGroups,
 }
 
 /// What a port is.
@@ -364,8 +364,8 @@ impl Nve {
                 Timer::Bind(wanted) => self.bind_due(wanted, out),
                 Timer::Addresses(key) => self.addresses_due(key, out),
                 Timer::Guard => self.guard_over(out),
-                Timer::UnderlayGroups => self.underlay_groups_due(out),
                 Timer::Advertise(port) => self.advertise_due(port, out),
+                Timer::UnderlayGroups => self.underlay_groups_due(out),
             }
         }
     }
