@@ -246,7 +246,14 @@ fn routed(vms: u32, routes: impl Iterator<Item = (Prefix, Key)>) -> Tables {
     apply(Update::TunnelSet { tunnel: TunnelIdx(0), uplink: UPLINK, remote, mtu: 1550, header });
     let lengths = core::array::from_fn(|i| LENGTHS.get(i).copied().unwrap_or(NO_LENGTH));
     apply(Update::DomainSet { domain: DOMAIN, v4: lengths, v6: [NO_LENGTH; MAX_LENGTHS] });
-    let routing = VnRouting { domain: DOMAIN, mac: GATEWAY, routed_only: false };
+    let routing = VnRouting {
+        domain: DOMAIN,
+        mac: GATEWAY,
+        routed_only: false,
+        dhcp_v4: false,
+        dhcp_v6: false,
+        advertise: false,
+    };
     apply(Update::VnRoutingSet { vn: VN, routing: Some(routing) });
     for i in 0..vms {
         apply(Update::VmSet { key: Key::new(OTHER_VN, mac(i)), state: VmState::Remote { to } });

@@ -30,7 +30,14 @@ pub(super) struct Router<'a> {
 }
 
 /// The gateway of a VN that has none.
-const NOBODY: VnRouting = VnRouting { domain: DomainIdx(0), mac: Mac::ZERO, routed_only: false };
+const NOBODY: VnRouting = VnRouting {
+    domain: DomainIdx(0),
+    mac: Mac::ZERO,
+    routed_only: false,
+    dhcp_v4: false,
+    dhcp_v6: false,
+    advertise: false,
+};
 
 impl<'a> Router<'a> {
     /// That of the port's VN. Without routing it is not to be asked.
