@@ -135,7 +135,8 @@ impl InDomain<'_> {
             }
             let (addr, scope) = of(len);
             let scope = self.view.mixed(scope);
-            let found = self.view.get_at(self.view.home(addr, scope), addr, scope);
+            let Some(home) = self.view.home_of_prefix(addr, scope) else { continue };
+            let found = self.view.get_at(home, addr, scope);
             if found.is_some() {
                 return found;
             }

@@ -56,6 +56,10 @@ impl Scope {
         Scope((u64::from(domain.0) << 8 | (1 + u64::from(len.min(128)))) << Scope::SHIFT)
     }
 
+    pub fn is_host(self) -> bool {
+        matches!(self.0 >> Scope::SHIFT & 0xff, 129) || self.0 >> Scope::SHIFT & 0xff == V4 + 32
+    }
+
     pub fn of(domain: DomainIdx, prefix: Prefix) -> Scope {
         match prefix.is_ipv4() {
             true => Scope::v4(domain, prefix.prefix_len()),

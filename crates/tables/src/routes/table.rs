@@ -73,6 +73,22 @@ impl Homes {
     }
 }
 
+/// Counters of the filter of prefixes: 64 KiB, which a core's nearer caches hold.
+const COUNTERS: usize = 1 << 16;
+
+/// How many prefixes have a hash with these upper bits. Where none has, a lookup of a prefix need not look at the
+/// table: of a domain's lengths most have nothing for an address. A counter that is full stays so.
+struct Filter(Box<[u8]>);
+
+impl Filter {
+    fn count(&mut self, hash: u32, change: impl Fn(u8) -> u8) {
+        let counter = &mut self.0[(hash >> 16) as usize];
+        if *counter < u8::MAX {
+            *counter = change(*counter);
+        }
+    }
+}
+
 /// A scope, and what its hashes have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Mixed {
@@ -85,11 +101,19 @@ pub(super) struct Mixed {
 pub(super) struct View<'a> {
     buckets: &'a [Bucket],
     spilled: &'a [u64],
+    filter: &'a [u8],
     homes: Homes,
     last: u32,
 }
 
 impl View<'_> {
+    /// The home of a prefix that there may be; `None`: there is none.
+    #[inline(always)]
+    pub fn home_of_prefix(&self, addr: Addr, of: Mixed) -> Option<Home> {
+        let hash = self.homes.hash(addr, of.mix);
+        (self.filter[(hash >> 16) as usize] > 0).then(|| self.homes.of(addr, of.mix))
+    }
+
     #[inline(always)]
     pub fn mixed(&self, scope: Scope) -> Mixed {
         Mixed { scope, mix: self.homes.mix(scope) }
@@ -194,6 +218,7 @@ pub(super) struct Table {
     homes: Homes,
     /// From which buckets a key has gone on, of those that are its home.
     spilled: Vec<u64>,
+    filter: Filter,
     /// The number of each slot's entry.
     numbers: Vec<u32>,
     /// The place of each number's entry.
@@ -221,6 +246,7 @@ impl Table {
             last: buckets as u32 - 1,
             homes: Homes { seed, count, mask: count - 1 },
             spilled: vec![0; buckets.div_ceil(64)],
+            filter: Filter(vec![0; COUNTERS].into_boxed_slice()),
             numbers: vec![0; buckets * WAYS],
             places: vec![0; capacity],
             len: 0,
@@ -240,7 +266,7 @@ impl Table {
     pub fn view(&self) -> View<'_> {
         let (entries, _) = self.words[self.first..].as_chunks();
         let (buckets, _) = entries.as_chunks();
-        View { buckets, spilled: &self.spilled, homes: self.homes, last: self.last }
+        View { buckets, spilled: &self.spilled, filter: &self.filter.0, homes: self.homes, last: self.last }
     }
 
     fn bucket(&self, at: u32) -> Bucket {
@@ -290,6 +316,9 @@ impl Table {
     /// Adds an entry whose key is not there, under a number that no entry has: one below the capacity.
     pub fn insert(&mut self, words: Words, number: u32) {
         debug_assert!(!self.is_full(), "there are no more numbers than room");
+        if !words.scope().is_host() {
+            self.filter.count(self.homes.hash_of(&words), |n| n + 1);
+        }
         self.add(Entry { words, number });
         self.grow();
     }
@@ -377,7 +406,10 @@ impl Table {
 
     /// Removes the entry at a place.
     pub fn remove(&mut self, place: Place) {
-        self.take(place);
+        let words = self.take(place).words;
+        if !words.scope().is_host() {
+            self.filter.count(self.homes.hash_of(&words), |n| n.saturating_sub(1));
+        }
     }
 
     /// Removes an entry; one that passed its bucket on its way is moved into the gap, and so on.
