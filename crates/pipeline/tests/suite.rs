@@ -27,6 +27,7 @@ mod properties;
 mod proxy;
 mod requests;
 mod routed;
+mod routed_sizes;
 mod routes;
 mod several_nves;
 mod sources;
