@@ -10,12 +10,12 @@ use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::{Output, Pipeline};
 use godwit_tables::event::Event;
 use godwit_tables::update::{
-    Admission, Key, PortIdx, PortRole, PrefixKind, SourceRule, SourceRules, Target, TunnelIdx, Update,
-    VmState, VnIdx,
+    Admission, DomainIdx, Key, MAX_LENGTHS, NO_LENGTH, NextHop, PortIdx, PortRole, PrefixKind, SourceRule,
+    SourceRules, Target, TunnelIdx, Update, VmState, VnIdx, VnRouting,
 };
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::outer::{OuterHeader, Patch};
-use godwit_wire::{FlowHash, Instant, Mac, Vni};
+use godwit_wire::{FlowHash, Instant, Mac, Prefix, Vni};
 
 const BURST: usize = 32;
 const NOW: Instant = Instant(1_000_000_000);
@@ -210,9 +210,83 @@ fn second_look(c: &mut Criterion) {
     }
 }
 
+const GATEWAY: Mac = Mac([2, 0xff, 0, 0, 0, 1]);
+const DOMAIN: DomainIdx = DomainIdx(0);
+const OTHER_VN: VnIdx = VnIdx(1);
+/// Lengths of prefixes, longest first.
+const LENGTHS: [u8; 4] = [28, 24, 20, 16];
+
+/// The address of the `n`-th route's VM.
+fn routed_ip(n: u32, v6: bool) -> IpAddr {
+    match v6 {
+        false => Ipv4Addr::from(0x0b00_0000 + n).into(),
+        true => Ipv6Addr::from((0xfd00_u128 << 112) + u128::from(n)).into(),
+    }
+}
+
+/// The `n`-th prefix: those of one length do not overlap, nor do those of different ones.
+fn prefix(n: u32) -> Prefix {
+    let len = LENGTHS[n as usize % LENGTHS.len()];
+    let net = (n / LENGTHS.len() as u32) << (32 - u32::from(len));
+    let base = [0x1000_0000, 0x2000_0000, 0x3000_0000, 0x4000_0000][n as usize % LENGTHS.len()];
+    Prefix::of(Ipv4Addr::from(base + net).into(), len)
+}
+
+/// Tables with a VN that is bridged and routed, and VMs in another one behind one tunnel.
+fn routed(vms: u32, routes: impl Iterator<Item = (Prefix, Key)>) -> Tables {
+    let mut t = Tables::new(&TablesConfig { route_capacity: 1 << 20, ..TablesConfig::default() });
+    let (remote, header) = header(false);
+    let from = PortRole::Access { vn: VN, mac: TENANT, admission: Admission::Activated };
+    let to = Target { tunnel: TunnelIdx(0), vni: Vni::from_low24(VNI + 1) };
+    let mut apply = |u| assert_eq!(t.apply(u, NOW), None);
+    for (vn, vni) in [(VN, VNI), (OTHER_VN, VNI + 1)] {
+        apply(Update::VnSet { vn, vni: Vni::from_low24(vni), mtu: 1450, transparent_vlan: false });
+    }
+    apply(Update::PortSet { port: ACCESS, role: from });
+    apply(Update::TunnelSet { tunnel: TunnelIdx(0), uplink: UPLINK, remote, mtu: 1550, header });
+    let lengths = core::array::from_fn(|i| LENGTHS.get(i).copied().unwrap_or(NO_LENGTH));
+    apply(Update::DomainSet { domain: DOMAIN, v4: lengths, v6: [NO_LENGTH; MAX_LENGTHS] });
+    let routing = VnRouting { domain: DOMAIN, mac: GATEWAY, routed_only: false };
+    apply(Update::VnRoutingSet { vn: VN, routing: Some(routing) });
+    for i in 0..vms {
+        apply(Update::VmSet { key: Key::new(OTHER_VN, mac(i)), state: VmState::Remote { to } });
+    }
+    for (prefix, vm) in routes {
+        apply(Update::RouteSet { domain: DOMAIN, prefix, to: NextHop::Vm(vm) });
+    }
+    t
+}
+
+/// A 60-byte frame to the gateway, for an address beyond it.
+fn to_gateway(to: IpAddr, n: u32) -> Vec<u8> {
+    let from: IpAddr = match to {
+        IpAddr::V4(_) => Ipv4Addr::new(10, 1, 0, 1).into(),
+        IpAddr::V6(_) => "fd00:1::1".parse().expect("an address"),
+    };
+    let payload = if to.is_ipv4() { &[0; 18][..] } else { &[] };
+    let (from, to) = ((TENANT, from, 1024 + (n % 60_000) as u16), (GATEWAY, to, 5678));
+    godwit_testkit::frames::udp_frame(from, to, payload)
+}
+
+/// Routed frames, beside `encapsulate` of bridged ones: as many VMs, each with a host route, and prefixes of four
+/// lengths.
+fn route(c: &mut Criterion) {
+    let vm = |n| Key::new(OTHER_VN, mac(n));
+    for (family, v6) in [("v4", false), ("v6", true)] {
+        for vms in [1, 1_000, 1_000_000] {
+            let t = routed(vms, (0..vms).map(|n| (Prefix::host(routed_ip(n, v6)), vm(n))));
+            let sent = bursts(vms, |n| to_gateway(routed_ip(n, v6), n));
+            run(c, "route", ACCESS, t, &sent, BenchmarkId::new(family, vms));
+        }
+    }
+    let t = routed(1_000, (0..10_000).map(|n| (prefix(n), vm(n % 1_000))));
+    let sent = bursts(10_000, |n| to_gateway(prefix(n).last(), n));
+    run(c, "route", ACCESS, t, &sent, BenchmarkId::new("prefixes", 10_000));
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(30);
-    targets = packet_path, second_look
+    targets = packet_path, second_look, route
 }
 criterion_main!(benches);

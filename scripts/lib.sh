@@ -8,7 +8,7 @@ GODWIT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # To build: DPDK with its drivers, and what its bindings are generated with.
 GODWIT_BUILD_PACKAGES=(gcc libc6-dev libdpdk-dev dpdk libclang-dev clang pkg-config)
 # To run the lab.
-GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump)
+GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump iputils-ping traceroute)
 # To run real guests in it. Their kernel is fetched and unpacked by the lab itself, never installed.
 GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static)
 # To run the scenarios "fabric" and "addresses": who bonds, tags and routes at the other end, and keepalived. They bring

@@ -3,6 +3,8 @@
 mod bond;
 mod check;
 mod devices;
+mod domain;
+mod domains;
 mod file;
 mod flags;
 mod routes;
@@ -11,8 +13,10 @@ mod underlay;
 mod uplink;
 
 pub use bond::BondConfig;
+pub use domain::{DomainConfig, DomainRouteConfig, SubnetConfig};
 pub use file::{
     Activation, Config, DirectoryKind, Hugepages, Offloads, OuterChoice, PortConfig, UplinkConfig, VmConfig,
+    VnConfig,
 };
 pub use flags::Flags;
 pub use routes::{kernel_interface, uplink_of};
@@ -82,6 +86,11 @@ pub fn summary(c: &Config) -> String {
     let loopback: Vec<String> = loopback.into_iter().flatten().collect();
     if !loopback.is_empty() {
         out += &format!("\n  locator of all uplinks: {}", loopback.join(", "));
+    }
+    for d in &c.domains {
+        let vns = c.vns.iter().filter(|v| v.domain.as_ref() == Some(&d.name)).map(|v| v.vni.to_string());
+        let vns: Vec<String> = vns.collect();
+        out += &format!("\n  domain {} of VNs {}: {} static routes", d.name, vns.join(", "), d.route_count());
     }
     for p in &c.ports {
         out += &format!("\n  port {} on {}: VNI {}, {}", p.name, p.devargs, p.vni, p.mac);

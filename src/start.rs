@@ -144,6 +144,8 @@ fn start_workers(
         let mailbox = Mailbox::new(workers::MAILBOX, workers::EVENTS);
         let tables = Tables::new(&TablesConfig {
             location_capacity: config.nve.locations,
+            neighbor_capacity: config.nve.addresses,
+            route_capacity: config.nve.routes,
             hold_bytes: (config.nve.hold_memory_mb << 20) / cores.len(),
             vxlan_port: config.nve.vxlan_port,
             redirect_interval: Span::from_ms(config.nve.redirect_ms),

@@ -1,13 +1,13 @@
-//! Locations and neighbors from the configuration file: an NVE without a directory.
+//! Locations, neighbors and routing domains from the configuration file: an NVE without a directory.
 
 use std::net::IpAddr;
 
 use godwit_control::Input;
-use godwit_model::{Location, Locators, NveId};
+use godwit_model::{Domain, DomainId, Location, Locators, NveId, StaticRoute, Subnet, VmKey, VnRouting};
 use godwit_tables::update::PortIdx;
-use godwit_wire::Mac;
+use godwit_wire::{Mac, Vni};
 
-use crate::config::{Config, VmConfig};
+use crate::config::{Config, DomainConfig, DomainRouteConfig, SubnetConfig, VmConfig, VnConfig};
 use crate::switch::Switch;
 
 /// Hands every static entry to control.
@@ -17,6 +17,10 @@ pub fn add(switch: &mut Switch, config: &Config) {
         for i in 0..n.count {
             switch.input(Input::UnderlayNeighbor { uplink, ip: nth(n.ip, i), mac: n.mac });
         }
+    }
+    // Before VMs and ports: what these mean in a routed VN is known when they come.
+    for (n, domain) in (1..).zip(&config.domains) {
+        switch.input(static_domain(config, DomainId(n), domain));
     }
     for vm in config.vms.iter().filter(|v| v.locator.is_some()) {
         for i in 0..vm.count {
@@ -36,7 +40,7 @@ pub fn add_behind(switch: &mut Switch, name: &str, port: PortIdx) {
     let vms: Vec<VmConfig> = switch.config.vms.iter().filter(behind).cloned().collect();
     for vm in vms {
         for i in 0..vm.count {
-            switch.input(Input::VmBehindPort { port, mac: nth_mac(vm.mac, i), ips: vm.ips.clone() });
+            switch.input(Input::VmBehindPort { port, mac: nth_mac(vm.mac, i), ips: nth_ips(&vm, i) });
             if i % 1024 == 0 {
                 make_room(switch);
             }
@@ -60,9 +64,38 @@ fn static_vm(vm: &VmConfig, i: u32) -> Option<Input> {
         vni: vm.vni,
         mac: nth_mac(vm.mac, i),
         location: Location { nve, locators: locators_of(locator) },
-        ips: vm.ips.clone(),
+        ips: nth_ips(vm, i),
         router: false,
     })
+}
+
+/// The addresses of the `i`-th VM of a row.
+fn nth_ips(vm: &VmConfig, i: u32) -> Vec<IpAddr> {
+    vm.ips.iter().map(|ip| nth(*ip, i)).collect()
+}
+
+/// A domain, what its VNs have of it, and its routes.
+fn static_domain(config: &Config, id: DomainId, domain: &DomainConfig) -> Input {
+    let vns = config.vns.iter().filter(|v| v.domain.as_ref() == Some(&domain.name));
+    let mut parts: Vec<(Vni, VnRouting)> = vns.map(|v| (v.vni, part(v, id))).collect();
+    parts.sort_by_key(|(vni, _)| *vni);
+    let route = |r: &DomainRouteConfig, n| {
+        let via = VmKey { vni: r.vni, mac: r.next_hop(n) };
+        Some(StaticRoute { prefix: r.prefix(n)?, via })
+    };
+    let routes = domain.routes.iter().flat_map(|r| (0..r.count).filter_map(move |n| route(r, n))).collect();
+    let vns = parts.iter().map(|(vni, _)| *vni).collect();
+    let domain = Domain { id, name: domain.name.clone(), gateway_mac: domain.gateway_mac, vns };
+    Input::StaticDomain { domain, vns: parts, routes }
+}
+
+/// A VN's part in its domain.
+fn part(vn: &VnConfig, domain: DomainId) -> VnRouting {
+    let subnet =
+        |s: &SubnetConfig| Subnet { prefix: s.prefix, gateway: s.gateway, advertise: None, dhcp: None };
+    let mut subnets: Vec<Subnet> = vn.subnets.iter().map(subnet).collect();
+    subnets.sort_by_key(|s| s.prefix);
+    VnRouting { domain, routed_only: vn.routed_only, subnets }
 }
 
 fn nth_mac(mac: Mac, n: u32) -> Mac {

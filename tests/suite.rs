@@ -15,6 +15,7 @@ mod interop;
 mod nva_kill;
 mod offloads;
 mod placement;
+mod routed;
 mod router_role;
 mod scan_storm;
 mod sockets;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig, routes, uplink};
+use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig, domains, routes, uplink};
 use crate::{cores, placement};
 
 /// The smallest tenant MTU that is worth starting for: every IPv6 link carries 1,280 bytes (RFC 8200).
@@ -38,7 +38,11 @@ pub fn check(c: &Config, origin: &str, online: &[usize]) -> Result<(), ConfigErr
     k.attachments(c)?;
     k.pins(c)?;
     k.vns(c)?;
-    k.static_vms(c)
+    k.static_vms(c)?;
+    match domains::mistake(c) {
+        Some((key, what, remedy)) => k.bad(key, what, &remedy),
+        None => Ok(()),
+    }
 }
 
 /// Largest tenant IP packet that an uplink carries, by the families of its locators, in bytes (R8).
@@ -126,7 +130,7 @@ impl Checker<'_> {
 
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
-        let ranges: [(&str, u64, u64, u64); 18] = [
+        let ranges: [(&str, u64, u64, u64); 20] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
             ("nve.redirect_ms", n.redirect_ms, 10, 10_000),
             ("nve.headless_s", n.headless_s, 0, 86_400),
@@ -145,6 +149,8 @@ impl Checker<'_> {
             ("nve.hold_memory_mb", n.hold_memory_mb as u64, 1, 256),
             ("nve.memory_mb", n.memory_mb as u64, 32, 1 << 20),
             ("nve.locations", n.locations as u64, 16, 1 << 26),
+            ("nve.addresses", n.addresses as u64, 16, 1 << 26),
+            ("nve.routes", n.routes as u64, 16, 1 << 22),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
@@ -336,12 +342,9 @@ impl Checker<'_> {
                     "use a unicast address",
                 );
             }
-            if v.count > 1 && !v.ips.is_empty() {
-                return self.bad(
-                    format!("vm[{i}].ips"),
-                    "a row of VMs cannot share addresses",
-                    "drop ips or count",
-                );
+            if let Some(ip) = v.ips.iter().find(|ip| last_of_row(**ip, v.count).is_none()) {
+                let what = format!("there are no {} addresses from {ip} on", v.count);
+                return self.bad(format!("vm[{i}].ips"), what, "lower count, or begin earlier");
             }
             self.place_of(c, v, i)?;
             if v.nves == 0 || v.count == 0 {
@@ -356,6 +359,15 @@ impl Checker<'_> {
         }
         Ok(())
     }
+}
+
+/// The last of so many consecutive addresses, if there are as many.
+pub(super) fn last_of_row(ip: IpAddr, count: u32) -> Option<IpAddr> {
+    let more = count.saturating_sub(1);
+    Some(match ip {
+        IpAddr::V4(a) => IpAddr::V4(a.to_bits().checked_add(more)?.into()),
+        IpAddr::V6(a) => IpAddr::V6(a.to_bits().checked_add(more.into())?.into()),
+    })
 }
 
 fn family_key(ip: IpAddr) -> &'static str {

@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer};
 
 use super::bond::{self, BondConfig};
+use super::domain::{DomainConfig, SubnetConfig};
 use super::text::{from_text, optional_net};
 use super::underlay::{RouteConfig, UnderlayConfig};
 use crate::placement::Pin;
@@ -32,6 +33,9 @@ pub struct Config {
     /// Settings of VNs.
     #[serde(rename = "vn")]
     pub vns: Vec<VnConfig>,
+    /// Routing domains that are known without a directory.
+    #[serde(rename = "domain")]
+    pub domains: Vec<DomainConfig>,
     /// VMs at other NVEs that are known without a directory.
     #[serde(rename = "vm")]
     pub vms: Vec<VmConfig>,
@@ -114,6 +118,10 @@ pub struct Nve {
     pub hold_memory_mb: usize,
     /// Locations that a worker's table has room for.
     pub locations: usize,
+    /// IP addresses that a worker's table of neighbors has room for.
+    pub addresses: usize,
+    /// Routes of routing domains that a worker's table has room for (R58).
+    pub routes: usize,
 }
 
 impl Default for Nve {
@@ -153,6 +161,8 @@ impl Default for Nve {
             handover_hold_ms: 2000,
             hold_memory_mb: 64,
             locations: 1 << 20,
+            addresses: 1 << 16,
+            routes: 1 << 16,
         }
     }
 }
@@ -316,6 +326,14 @@ pub struct VnConfig {
     /// Whether the NVA sends all records of the VN, or is asked for those that are needed (R34, R37, R40).
     #[serde(default)]
     pub directory: DirectoryKind,
+    /// The routing domain of the file that it is in; without one it is bridged only (R58).
+    pub domain: Option<String>,
+    /// Its VMs are not bridged.
+    #[serde(default)]
+    pub routed_only: bool,
+    /// Its subnets.
+    #[serde(default)]
+    pub subnets: Vec<SubnetConfig>,
 }
 
 /// How records come from the NVA, in the words of RFC 8171.
@@ -339,7 +357,7 @@ pub struct VmConfig {
     /// The VM's address; with `count`, the first of a row.
     #[serde(deserialize_with = "from_text")]
     pub mac: Mac,
-    /// Its IP addresses; none with `count` above 1.
+    /// Its IP addresses; with `count`, each the first of a row.
     #[serde(default)]
     pub ips: Vec<IpAddr>,
     /// Locator of its NVE; with `nves` above 1, the first of a row.
@@ -379,7 +397,7 @@ fn pins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Pin>, D::Error> {
     texts.iter().map(|t| t.parse().map_err(serde::de::Error::custom)).collect()
 }
 
-fn vni<'de, D: Deserializer<'de>>(d: D) -> Result<Vni, D::Error> {
+pub(super) fn vni<'de, D: Deserializer<'de>>(d: D) -> Result<Vni, D::Error> {
     let n = u32::deserialize(d)?;
     Vni::new(n).ok_or_else(|| {
         serde::de::Error::custom(format!("{n} is no VNI; a VNI is a number from 0 to 16777215"))

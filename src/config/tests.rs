@@ -262,6 +262,13 @@ fn r67_rates_have_bounds() {
 }
 
 #[test]
+fn r58_the_table_of_routes_has_bounds() {
+    let with = |line: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\n{line}"));
+    assert_eq!(load_text(&with("routes = 4194304"), &[]).unwrap().nve.routes, 1 << 22);
+    refused(&with("routes = 4194305"), &[], "nve.routes", "use 16 to 4194304");
+}
+
+#[test]
 fn r95_a_vlan_is_one() {
     let with = |vlan: &str| GOOD.replace("name = \"up0\"", &format!("name = \"up0\"\nvlan = {vlan}"));
     let c = load_text(&with("4094"), &[]).unwrap();
@@ -337,3 +344,5 @@ fn no_uplink_and_no_file_are_refused() {
     let e = load(Some(Path::new("/nonexistent/x.toml")), &flags, &[0]).unwrap_err().to_string();
     assert!(e.contains("/nonexistent/x.toml") && e.contains("--config"), "{e}");
 }
+
+mod domains;

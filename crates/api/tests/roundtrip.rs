@@ -119,6 +119,12 @@ fn multicast() -> impl Strategy<Value = Multicast> {
     select([Multicast::Flood, Multicast::Snoop, Multicast::Off].to_vec())
 }
 
+/// Sorted, without doubles.
+fn groups() -> impl Strategy<Value = (Vni, bool, Vec<IpAddr>, Vec<IpAddr>)> {
+    let ips = || btree_set(ip(), 0..4).prop_map(|s| s.into_iter().collect());
+    (vni(), any::<bool>(), ips(), ips())
+}
+
 fn underlay_group() -> impl Strategy<Value = UnderlayGroup> {
     (of(any::<[u8; 4]>()), of(any::<[u8; 16]>()))
         .prop_map(|(v4, v6)| UnderlayGroup { v4: v4.map(Into::into), v6: v6.map(Into::into) })
@@ -282,6 +288,7 @@ fn up() -> impl Strategy<Value = NveToNva> {
         }),
         vni().prop_map(|vni| NveToNva::Unsubscribe { vni }),
         (vni(), any::<bool>()).prop_map(|(vni, lingers)| NveToNva::Linger { vni, lingers }),
+        groups().prop_map(|(vni, reset, joined, left)| NveToNva::Groups { vni, reset, joined, left }),
         (key(), name()).prop_map(|(key, port)| NveToNva::Associate { key, port }),
         (key(), name()).prop_map(|(key, port)| NveToNva::Disassociate { key, port }),
         (any::<u64>(), vni(), by).prop_map(|(seq, vni, by)| NveToNva::Query { seq, vni, by }),
@@ -384,6 +391,13 @@ fn down() -> impl Strategy<Value = NvaToNve> {
             .prop_map(|(reset, policies, gone)| NvaToNve::Policies { reset, policies, gone }),
         domain().prop_map(|(domain, reset, routes, gone)| NvaToNve::Domain { domain, reset, routes, gone }),
         any::<u32>().prop_map(|id| NvaToNve::DomainGone { id: DomainId(id) }),
+        (nve(), groups()).prop_map(|(nve, (vni, reset, joined, left))| NvaToNve::Groups {
+            vni,
+            nve,
+            reset,
+            joined,
+            left
+        }),
         (key(), version()).prop_map(|(key, version)| NvaToNve::ForwardExtend { key, version }),
         (key(), version(), nve()).prop_map(|(key, version, from)| NvaToNve::Departed { key, version, from }),
         (key(), of(locators()), version(), nve()).prop_map(|(key, to, version, from)| NvaToNve::Redirect {

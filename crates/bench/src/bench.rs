@@ -38,7 +38,7 @@ pub struct Bench {
     #[arg(long, default_value_t = 2000, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub window_ms: u32,
     /// Only these rows, `CASE[/BYTES|imix|rfc2544[/DESTINATIONS[OPTIONS]]]` with the options `/flows=N`, `/nves=N`,
-    /// `/workers=N`, `/inner=6`, `/random`, `/sources=N` and `/nested=N` in this order, such as encap-v4 or
+    /// `/workers=N`, `/inner=6`, `/random`, `/sources=N`, `/nested=N` and `/routers=N`, such as encap-v4 or
     /// decap-v6/60/1000; several times or with commas
     #[arg(long = "case", value_name = "ROW", value_delimiter = ',')]
     pub cases: Vec<String>,
@@ -101,7 +101,7 @@ impl Bench {
         }
         let mut site = Site::new(self.find_godwit()?, self.ends, self.keep)?;
         if self.instructions {
-            return self.instructions(&mut site, &rows);
+            return self.instructions(&mut site, &beside::with_references(&rows));
         }
         if let Some(rate) = self.updates {
             return self.updates(&site, rate);

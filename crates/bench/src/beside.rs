@@ -1,6 +1,6 @@
-//! Two rows beside each other, in turn: how a contender takes more destinations, the other outer family, the
-//! other way or a second worker. The rows of the table are minutes apart, and what a machine carries changes by
-//! a third within seconds, so their quotient says little.
+//! Two rows beside each other, in turn: how a contender takes more destinations, the other outer family, the other
+//! way, a second worker or a gateway. The rows of the table are minutes apart, and what a machine carries changes
+//! by a third within seconds, so their quotient says little.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::ends::Ends;
 use crate::godwit::{self, Godwit};
 use crate::memory;
 use crate::peer::{Peer, SETTLE, Site};
-use crate::plan::{Case, Row};
+use crate::plan::{self, Case, Row, Sizes};
 use crate::stats::{Rates, rounded};
 use crate::testpmd::{self, Testpmd};
 
@@ -46,7 +46,9 @@ pub struct Ratio {
 /// The row that another one is compared with.
 pub fn reference(row: Row) -> Row {
     let mut base = row;
-    if row.workers > 1 {
+    if row.case.is_routed() {
+        base = row.bridged();
+    } else if row.workers > 1 {
         base.workers = 1;
     } else if row.flows != row.destinations || row.destinations != 1_000 {
         (base.destinations, base.flows, base.nves) = (1_000, 1_000, 1);
@@ -57,15 +59,43 @@ pub fn reference(row: Row) -> Row {
 }
 
 /// The pairs among `rows` for which something is promised: a million destinations, the other families and
-/// ways, and a second worker.
+/// ways, and a second worker; and routed rows, each with the bridged row to as many destinations and that of IPv6 also
+/// with the one of IPv4, whether these are among them or not.
 pub fn pairs(rows: &[Row]) -> Vec<Pair> {
     let promised = |row: &Row| {
         let million = row.destinations == 1_000_000 && row.case == Case::EncapV4;
-        let plain = row.flows == row.destinations && row.sizes.longest() == 60;
-        plain && (million || row.destinations == 1_000)
+        let plain = row.flows == row.destinations && row.is_shortest();
+        plain && (million || row.destinations == 1_000 || row.case.is_routed())
     };
-    let pair = |row: &Row| Pair { of: *row, to: reference(*row) };
-    rows.iter().filter(|r| promised(r)).map(pair).filter(|p| p.of != p.to && rows.contains(&p.to)).collect()
+    let there = |p: &Pair| p.of != p.to && (p.of.case.is_routed() || rows.contains(&p.to));
+    let of_row = |row: &Row| {
+        let (of, to) = (*row, reference(*row));
+        let other_family = routed_v4(of).map(|to| Pair { of, to });
+        [Pair { of, to }].into_iter().chain(other_family)
+    };
+    rows.iter().filter(|r| promised(r)).flat_map(of_row).filter(there).collect()
+}
+
+/// The row of IPv4 that does the same as one of IPv6 routes.
+fn routed_v4(row: Row) -> Option<Row> {
+    let same = Row { case: Case::RouteV4, inner_v6: false, sizes: Sizes::Fixed(plan::SHORTEST), ..row };
+    (row.case == Case::RouteV6 && row.is_shortest()).then_some(same)
+}
+
+/// The rows, and behind each of those that are routed the ones that it is compared with.
+pub fn with_references(rows: &[Row]) -> Vec<Row> {
+    let mut all = Vec::new();
+    for row in rows {
+        let bridged = Some(row.bridged()).filter(|_| row.case.is_routed());
+        all.extend([Some(*row), bridged, routed_v4(*row)].into_iter().flatten());
+    }
+    let mut seen = Vec::new();
+    all.retain(|row| {
+        let new = !seen.contains(row);
+        seen.push(*row);
+        new
+    });
+    all
 }
 
 /// Measures a pair: both rows with Godwit and with the floor, round by round.
@@ -113,7 +143,6 @@ pub fn measure(sites: [&Site; 2], pair: &Pair, rounds: u32, window: Duration) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan;
 
     #[test]
     fn what_is_promised_is_compared_with_the_next_simpler_row() {
@@ -122,12 +151,31 @@ mod tests {
         };
         let quick = names(&plan::quick());
         let base = "encap-v4/60/1000";
-        let of: Vec<&str> = quick.iter().map(|(of, _)| of.as_str()).collect();
+        let bridged = || quick.iter().filter(|(of, _)| !of.starts_with("route"));
+        let of: Vec<&str> = bridged().map(|(of, _)| of.as_str()).collect();
         assert_eq!(of, ["encap-v4/60/1000000", "encap-v6/60/1000", "decap-v4/60/1000", "decap-v6/60/1000"]);
-        assert!(quick.iter().all(|(_, to)| to == base));
+        assert!(bridged().all(|(_, to)| to == base));
         let full = names(&plan::full(2));
         assert_eq!(full.len(), quick.len() + 4);
         let two = ("decap-v6/60/1000/workers=2".to_owned(), "decap-v6/60/1000".to_owned());
         assert!(full.contains(&two));
+    }
+
+    #[test]
+    fn r58_routed_rows_are_compared_with_bridged_ones_and_ipv6_with_ipv4() {
+        let of = |name: &str| -> Vec<String> {
+            pairs(&plan::select(&[], name).unwrap()).iter().map(|p| p.to.to_string()).collect()
+        };
+        assert_eq!(of("route-v4/60/1000"), ["encap-v4/60/1000"]);
+        assert_eq!(of("route-v4/60/1000000"), ["encap-v4/60/1000000"]);
+        assert_eq!(of("route-v4/60/10000/routers=256"), ["encap-v4/60/10000"]);
+        assert_eq!(of("route-v6/62/1000"), ["encap-v6/62/1000/inner=6", "route-v4/60/1000"]);
+        let prefixes = ["encap-v6/62/10000/inner=6", "route-v4/60/10000/routers=256"];
+        assert_eq!(of("route-v6/62/10000/routers=256"), prefixes);
+        let routed = plan::quick().into_iter().filter(|r| r.case.is_routed()).collect::<Vec<_>>();
+        assert_eq!((routed.len(), pairs(&routed).len()), (6, 9));
+        let counted = with_references(&plan::quick());
+        assert!(pairs(&routed).iter().all(|p| counted.contains(&p.to)));
+        assert_eq!(counted.len(), plan::quick().len() + 4, "each once");
     }
 }

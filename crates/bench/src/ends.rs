@@ -18,6 +18,7 @@ use godwit_wire::{Instant, Mac, Vni};
 
 use crate::peer::{Player, Site};
 use crate::plan::Row;
+use crate::routed;
 
 /// The tenant's network.
 pub const VNI: u32 = 100;
@@ -181,6 +182,14 @@ pub fn near_ip(row: &Row, n: u32) -> IpAddr {
     Ipv4Addr::from_bits(LOCAL_IP.to_bits() + n).into()
 }
 
+/// The `n`-th IP address of the tenant's VMs elsewhere.
+pub fn far_ip(row: &Row, n: u32) -> IpAddr {
+    if row.inner_v6 {
+        return Ipv6Addr::from_bits(0x2001_0db8_000b << 80 | u128::from(n)).into();
+    }
+    Ipv4Addr::from_bits(0x0a80_0000 + n).into()
+}
+
 /// UDP ports of a flow, source and destination (RFC 4814, 4.5 for the random ones).
 fn ports(row: &Row, flow: u32) -> (u16, u16) {
     if row.random {
@@ -196,12 +205,6 @@ fn frame(row: &Row, n: u32) -> Vec<u8> {
     let flow = n % row.flows;
     let vm = flow % row.destinations;
     let (source, destination) = ports(row, flow);
-    let far = |n: u32| -> IpAddr {
-        if row.inner_v6 {
-            return Ipv6Addr::from_bits(0x2001_0db8_000b << 80 | u128::from(n)).into();
-        }
-        Ipv4Addr::from_bits(0x0a80_0000 + n).into()
-    };
     let ip_header = if row.inner_v6 { 40 } else { 20 };
     let payload = vec![0; row.sizes.of(n as usize) - 14 - ip_header - 8];
     if row.case.is_encap() {
@@ -209,11 +212,15 @@ fn frame(row: &Row, n: u32) -> Vec<u8> {
             0 => (LOCAL_VM, near_ip(row, n % row.sources)),
             nested => (nested_vm(n % nested), near_ip(row, row.sources + n % nested)),
         };
-        let (from, to) = ((mac, ip, source), (remote_vm(row, vm), far(vm), destination));
+        let (to_mac, to_ip) = match row.case.is_routed() {
+            true => (routed::GATEWAY, routed::destination(row, vm).0),
+            false => (remote_vm(row, vm), far_ip(row, vm)),
+        };
+        let (from, to) = ((mac, ip, source), (to_mac, to_ip, destination));
         return frames::udp_frame(from, to, &payload);
     }
     let (from, to) =
-        ((remote_vm(row, vm), far(vm), source), (local_vm(row, vm), near_ip(row, vm), destination));
+        ((remote_vm(row, vm), far_ip(row, vm), source), (local_vm(row, vm), near_ip(row, vm), destination));
     let outer_eth = (NEXT_HOP, PLAYER_MAC);
     let mut outer = Vxlan::new(outer_eth, (row.case.remote(0), row.case.locator()), Vni::from_low24(VNI));
     outer.ports.0 = 49_152 + (flow % 16_384) as u16;
@@ -310,6 +317,29 @@ mod tests {
         let text = "0220000000070210000000010800450000 2e00000000401166370a0100010a800007 0400162e001a";
         let wanted: Vec<u8> = text.split(' ').flat_map(hex).collect();
         assert_eq!(frame(&row, 2007)[..wanted.len()], wanted);
+    }
+
+    #[test]
+    fn r58_routed_rows_send_to_the_gateway_what_bridged_rows_send_to_vms() {
+        let frames = |name: &str| -> (Vec<Vec<u8>>, BTreeSet<Vec<u8>>) {
+            let row = plan::select(&[], name).unwrap()[0];
+            let all: Vec<Vec<u8>> = (0..row.frames()).map(|n| frame(&row, n)).collect();
+            let at = if row.inner_v6 { 38..54 } else { 30..34 };
+            let destinations = all.iter().map(|f| f[at.clone()].to_vec()).collect();
+            (all, destinations)
+        };
+        for (routed, bridged) in [
+            ("route-v4/60/1000", "encap-v4/60/1000"),
+            ("route-v6/62/1000", "encap-v6/62/1000/inner=6"),
+            ("route-v4/60/10000/routers=256", "encap-v4/60/10000"),
+            ("route-v6/62/10000/routers=256", "encap-v6/62/10000/inner=6"),
+        ] {
+            let ((routed, to), (bridged, bridged_to)) = (frames(routed), frames(bridged));
+            assert_eq!((routed.len(), to.len()), (bridged.len(), bridged_to.len()), "as many addresses");
+            for (r, b) in routed.iter().zip(&bridged) {
+                assert_eq!((r.len(), &r[..6], &r[6..14]), (b.len(), &routed::GATEWAY.0[..], &b[6..14]));
+            }
+        }
     }
 
     fn hex(text: &str) -> Vec<u8> {

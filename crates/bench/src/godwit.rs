@@ -17,14 +17,21 @@ use godwit_lab::lab::rpc::Admin;
 use crate::ends::{self, Ends, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
 use crate::peer::{Measured, Peer, Site};
 use crate::plan::Row;
+use crate::routed;
 
 /// Bytes that a packet buffer takes, and the share of the memory that buffers get.
 const BUFFER: usize = 2560;
 const POOL_SHARE: usize = 2;
 /// How long it may take until all locations are known and frames flow.
 const START_PATIENCE: Duration = Duration::from_secs(120);
+/// The same under valgrind.
+const COUNTED_PATIENCE: Duration = Duration::from_secs(900);
 /// Frames that have gone out when caches and buffers are warm.
 const WARM: u64 = 1_000_000;
+/// IP addresses and routes that a switch has room for unless told otherwise, and what a routed row has beside its
+/// destinations: VMs that route for them, gateways, subnets.
+const ADDRESSES: u32 = 65_536;
+const MORE_ADDRESSES: u32 = 1024;
 /// A share of lost frames that is worth a word.
 const LOSS: f64 = 0.001;
 
@@ -61,11 +68,15 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>, keys: &str) -> Result<Str
     let (uplink, port) = if encap { (sink, source.as_str()) } else { (source.as_str(), sink) };
     let (uplink_queues, port_queues) = if encap { (1, workers) } else { (workers, 1) };
     let mut text = String::new();
-    let nva_line = nva.map_or_else(String::new, |url| format!("nva = \"{url}\"\n"));
+    let mut nve_lines = nva.map_or_else(String::new, |url| format!("nva = \"{url}\"\n"));
+    if case.is_routed() && destinations + MORE_ADDRESSES > ADDRESSES {
+        let room = destinations + MORE_ADDRESSES;
+        writeln!(nve_lines, "addresses = {room}\nroutes = {room}")?;
+    }
     write!(
         text,
         "[nve]\nid = \"bench\"\nworkers = \"{cores}\"\ncontrol_core = {main}\nmemory_mb = {memory}\n\
-         admin_socket = \"{dir}/godwit.sock\"\n{nva_line}{keys}\
+         admin_socket = \"{dir}/godwit.sock\"\n{nve_lines}{keys}\
          [[uplink]]\nname = \"up\"\ndevargs = \"{uplink}\"\nrx_queues = {uplink_queues}\nmtu = {mtu}\n\
          {family} = \"{locator}/{prefix}\"\n\
          [[neighbor]]\nuplink = \"up\"\nip = \"{remote}\"\nmac = \"{NEXT_HOP}\"\ncount = {nves}\n\
@@ -88,7 +99,9 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>, keys: &str) -> Result<Str
         let (mac, ip) = (ends::nested_vm(n), ends::near_ip(&ends.row, ends.row.sources + n));
         writeln!(text, "[[vm]]\nvni = {VNI}\nmac = \"{mac}\"\nips = [\"{ip}\"]\nport = \"vm\"")?;
     }
-    if ends.row.random {
+    if case.is_routed() {
+        routed::config(&mut text, &ends.row)?;
+    } else if ends.row.random {
         scattered_vms(&mut text, &ends.row)?;
     } else if encap {
         let remote = case.remote(0);
@@ -155,7 +168,7 @@ impl Godwit {
             .arg(format!("--callgrind-out-file={}", counts.display()))
             .arg(&site.godwit);
         let mut godwit = Godwit::spawn_as(command, site, ends, None, "hugepages = \"never\"\n")?;
-        godwit.wait(ends.row)?;
+        godwit.wait_for(ends.row, COUNTED_PATIENCE)?;
         Ok(godwit)
     }
 
@@ -215,7 +228,7 @@ impl Godwit {
     /// Where it does not answer.
     pub fn reading(&self) -> Result<Reading> {
         let counters = self.admin.counters()?;
-        let updates = counters.iter().filter(|c| c.name == "updates").map(|c| c.value).sum();
+        let updates = applied(&counters);
         Ok(Reading { at: Instant::now(), sent: self.sent(&counters), updates })
     }
 
@@ -224,22 +237,28 @@ impl Godwit {
     /// # Errors
     /// Where it ended, or that takes too long.
     pub fn wait(&mut self, row: Row) -> Result<()> {
-        let give_up = Instant::now() + START_PATIENCE;
-        let wanted = u64::from(row.destinations) * row.workers as u64;
+        self.wait_for(row, START_PATIENCE)
+    }
+
+    fn wait_for(&mut self, row: Row, patience: Duration) -> Result<()> {
+        let give_up = Instant::now() + patience;
+        let wanted = u64::from(row.vms()) * row.workers as u64;
         let mut counters = Vec::new();
-        let mut known = 0;
+        let (mut known, mut updates) = (0, 0);
         loop {
             self.process.check()?;
             if let Ok(status) = self.admin.status() {
                 known = status.workers.iter().map(|w| w.locations).sum();
                 counters = self.admin.counters()?;
-                if known >= wanted && self.sent(&counters) >= WARM {
+                // Routes may come after the locations that they lead to.
+                let settled = std::mem::replace(&mut updates, applied(&counters)) == updates;
+                if known >= wanted && settled && self.sent(&counters) >= WARM {
                     return Ok(());
                 }
             }
             ensure!(
                 Instant::now() < give_up,
-                "it knows {known} of {wanted} locations and sent {} frames in {START_PATIENCE:?}{}",
+                "it knows {known} of {wanted} locations and sent {} frames in {patience:?}{}",
                 self.sent(&counters),
                 lost(&[], &counters).unwrap_or_default()
             );
@@ -250,6 +269,11 @@ impl Godwit {
     fn sent(&self, counters: &[Counter]) -> u64 {
         counters.iter().filter(|c| c.port == self.out && c.name == "tx_packets").map(|c| c.value).sum()
     }
+}
+
+/// Updates that all workers have applied.
+fn applied(counters: &[Counter]) -> u64 {
+    counters.iter().filter(|c| c.name == "updates").map(|c| c.value).sum()
 }
 
 /// What was lost between two readings, if it matters: the reason with most frames.

@@ -8,7 +8,8 @@
 //! | File | Does |
 //! |---|---|
 //! | `bench` | the command line, and the rows in their turn |
-//! | `plan` | the rows, and their names |
+//! | `plan`, `case` | the rows, and their names |
+//! | `routed` | routed rows: their domain, prefixes and gateway |
 //! | `ends` | the frames, and the devices between which all carry them |
 //! | `peer` | what contenders have in common; where they run |
 //! | `godwit`, `testpmd`, `ovs` | starting each, and reading its own counters |
@@ -28,6 +29,7 @@
 
 mod bench;
 mod beside;
+mod case;
 mod directory;
 mod ends;
 mod godwit;
@@ -37,6 +39,7 @@ mod ovs;
 mod peer;
 mod plan;
 mod report;
+mod routed;
 mod stages;
 mod stats;
 mod stillness;

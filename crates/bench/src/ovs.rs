@@ -12,6 +12,7 @@ use godwit_lab::lab::process::Process;
 
 use crate::ends::{self, Ends, NEXT_HOP, PLAYER_MAC, VNI};
 use crate::peer::{Measured, Peer, Site};
+use crate::routed::{self, FAR_VNI, GATEWAY};
 
 const VSWITCHD: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -202,6 +203,16 @@ fn rules(ends: &Ends) -> Result<String> {
     let field = if row.case.is_v6() { "tun_ipv6_dst" } else { "tun_dst" };
     let mut text = String::new();
     for n in 0..row.destinations {
+        if row.case.is_routed() {
+            let (matched, priority, vm) = routed::rule(&row, n);
+            let (mac, remote) = (ends::remote_vm(&row, vm), row.case.remote(vm % row.nves));
+            writeln!(
+                text,
+                "priority={priority},{matched},dl_dst={GATEWAY},actions=dec_ttl,mod_dl_src:{GATEWAY},\
+                 mod_dl_dst:{mac},set_field:{FAR_VNI}->tun_id,set_field:{remote}->{field},output:{TUNNEL}"
+            )?;
+            continue;
+        }
         let mac = if row.case.is_encap() { ends::remote_vm(&row, n) } else { ends::local_vm(&row, n) };
         if row.case.is_encap() {
             let remote = row.case.remote(n % row.nves);

@@ -1,128 +1,11 @@
 //! What is measured: the rows of the table.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use serde::{Serialize, Serializer};
 
-/// Which way frames go and in which outer header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Case {
-    /// From a VM into VXLAN over IPv4.
-    EncapV4,
-    /// From a VM into VXLAN over IPv6.
-    EncapV6,
-    /// Out of VXLAN over IPv4 to VMs.
-    DecapV4,
-    /// Out of VXLAN over IPv6 to VMs.
-    DecapV6,
-}
-
-impl Case {
-    /// Its name in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Case::EncapV4 => "encap-v4",
-            Case::EncapV6 => "encap-v6",
-            Case::DecapV4 => "decap-v4",
-            Case::DecapV6 => "decap-v6",
-        }
-    }
-
-    /// Frames come from a VM.
-    pub fn is_encap(self) -> bool {
-        matches!(self, Case::EncapV4 | Case::EncapV6)
-    }
-
-    /// The locator of the switch under test.
-    pub fn locator(self) -> IpAddr {
-        if self.is_v6() {
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()
-        } else {
-            Ipv4Addr::new(198, 18, 0, 1).into()
-        }
-    }
-
-    /// The locator of the `n`-th other NVE.
-    pub fn remote(self, n: u32) -> IpAddr {
-        if self.is_v6() {
-            Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(0x1_0000 + n)).into()
-        } else {
-            Ipv4Addr::from_bits(0xc612_0100 + n).into()
-        }
-    }
-
-    /// Bits of the prefix that all locators share.
-    pub fn prefix(self) -> u8 {
-        if self.is_v6() { 64 } else { 16 }
-    }
-
-    /// The outer header is IPv6.
-    pub fn is_v6(self) -> bool {
-        matches!(self, Case::EncapV6 | Case::DecapV6)
-    }
-
-    /// Bytes that the outer headers add to a frame.
-    pub fn overhead(self) -> usize {
-        if self.is_v6() { 70 } else { 50 }
-    }
-}
-
-impl Serialize for Case {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(self.name())
-    }
-}
-
-/// Lengths of the tenant's frames, without FCS.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sizes {
-    /// All the same.
-    Fixed(usize),
-    /// Of twelve frames seven of 60 bytes, four of 590 and one of 1,514.
-    Imix,
-}
-
-impl Sizes {
-    /// The length of frame number `n`.
-    pub fn of(self, n: usize) -> usize {
-        match self {
-            Sizes::Fixed(bytes) => bytes,
-            Sizes::Imix => match n % 12 {
-                0..7 => 60,
-                7..11 => 590,
-                _ => 1514,
-            },
-        }
-    }
-
-    /// The longest.
-    pub fn longest(self) -> usize {
-        match self {
-            Sizes::Fixed(bytes) => bytes,
-            Sizes::Imix => 1514,
-        }
-    }
-
-    /// The mean, rounded.
-    pub fn mean(self) -> usize {
-        match self {
-            Sizes::Fixed(bytes) => bytes,
-            Sizes::Imix => (7 * 60 + 4 * 590 + 1514) / 12,
-        }
-    }
-}
-
-impl fmt::Display for Sizes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Sizes::Fixed(bytes) => write!(f, "{bytes}"),
-            Sizes::Imix => f.write_str("imix"),
-        }
-    }
-}
+pub use crate::case::{Case, Sizes};
 
 /// One row of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,6 +31,9 @@ pub struct Row {
     pub sources: u32,
     /// VMs within the port's that send in turn, each from its own MAC and IP address (R94); 0: the port's own does.
     pub nested: u32,
+    /// The destinations are prefixes of four lengths that so many VMs route for (R58), of a routed row; 0: they are
+    /// VMs, with host routes.
+    pub routers: u32,
 }
 
 /// RFC 2544's frame sizes and the jumbo ones (R76), which count the FCS.
@@ -158,13 +44,19 @@ const FCS: usize = 4;
 /// but not with outer headers within the uplink's largest MTU.
 const LONGEST: usize = 9216;
 /// The shortest frames of each inner family: Ethernet's, and the headers of IPv6 and UDP.
-const SHORTEST: usize = 60;
+pub const SHORTEST: usize = 60;
 const SHORTEST_V6: usize = 14 + 40 + 8;
 /// Destinations with addresses of their own in the configuration, one entry each, at most.
 const MOST_RANDOM: u32 = 100_000;
 
 /// Addresses of a VM, and VMs within one, at most.
 const MOST_SOURCES: u32 = 64;
+/// Destinations of a row with routers, at most: as many as there are prefixes of four lengths that do not overlap.
+const MOST_PREFIXES: u32 = 4 * 4096;
+
+/// Prefixes of the rows that are measured with routers, and these.
+const PREFIXES: u32 = 10_000;
+const ROUTERS: u32 = 256;
 
 /// Frames in the shortest capture: many bursts, and whole rounds of 64 flows and of the mix of sizes. Where there are
 /// more flows there are as many frames: every one more than that is memory that the ends' own buffers take from the
@@ -180,16 +72,22 @@ impl Row {
             flows: destinations,
             nves: usual_nves(destinations),
             workers: 1,
-            inner_v6: false,
+            inner_v6: case == Case::RouteV6,
             random: false,
             sources: 1,
             nested: 0,
+            routers: 0,
         }
     }
 
     /// Frames of the capture that each queue plays over and over.
     pub fn frames(&self) -> u32 {
         self.flows.max(self.destinations).max(FRAMES)
+    }
+
+    /// VMs at the other end.
+    pub fn vms(&self) -> u32 {
+        if self.routers == 0 { self.destinations } else { self.routers }
     }
 
     /// The longest frame that goes in or out, in bytes.
@@ -201,6 +99,16 @@ impl Row {
     pub fn underlay_mtu(&self) -> usize {
         // The outer IP packet is as long as the inner frame and the outer headers without Ethernet's.
         (self.longest() - 14).next_multiple_of(100).max(1600)
+    }
+
+    /// All frames are as short as they can be: what a frame costs shows most.
+    pub fn is_shortest(&self) -> bool {
+        self.sizes == Sizes::Fixed(self.shortest())
+    }
+
+    /// The same destinations without a gateway between.
+    pub fn bridged(&self) -> Row {
+        Row { case: self.case.bridged(), routers: 0, ..*self }
     }
 
     /// The shortest frame that has room for the row's headers.
@@ -223,6 +131,12 @@ impl Row {
         if self.sources.max(self.nested) > MOST_SOURCES {
             bail!("{self}: there can be {MOST_SOURCES} sources, and {MOST_SOURCES} nested VMs");
         }
+        if self.routers > 0 && !self.case.is_routed() {
+            bail!("{self}: routers are of route-v4 and route-v6");
+        }
+        if self.routers > self.destinations || self.routers > 0 && self.destinations > MOST_PREFIXES {
+            bail!("{self}: routers have a destination each at least, and {MOST_PREFIXES} together at most");
+        }
         Ok(())
     }
 }
@@ -234,7 +148,19 @@ fn usual_nves(destinations: u32) -> u32 {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { case, sizes, destinations, flows, nves, workers, inner_v6, random, sources, nested } = self;
+        let Row {
+            case,
+            sizes,
+            destinations,
+            flows,
+            nves,
+            workers,
+            inner_v6,
+            random,
+            sources,
+            nested,
+            routers,
+        } = self;
         write!(f, "{}/{sizes}/{destinations}", case.name())?;
         if flows != destinations {
             write!(f, "/flows={flows}")?;
@@ -245,8 +171,8 @@ impl fmt::Display for Row {
         if *workers != 1 {
             write!(f, "/workers={workers}")?;
         }
-        if *inner_v6 {
-            f.write_str("/inner=6")?;
+        if *inner_v6 != Row::new(*case, SHORTEST, 1).inner_v6 {
+            f.write_str(if *inner_v6 { "/inner=6" } else { "/inner=4" })?;
         }
         if *random {
             f.write_str("/random")?;
@@ -256,6 +182,9 @@ impl fmt::Display for Row {
         }
         if *nested != 0 {
             write!(f, "/nested={nested}")?;
+        }
+        if *routers != 0 {
+            write!(f, "/routers={routers}")?;
         }
         Ok(())
     }
@@ -272,6 +201,17 @@ pub fn quick() -> Vec<Row> {
         Row::new(Case::DecapV4, 60, 1_000),
         Row::new(Case::DecapV6, 60, 1_000),
     ]
+    .into_iter()
+    .chain(routed())
+    .collect()
+}
+
+/// Rows of routed frames: few and many host routes, and prefixes of four lengths.
+fn routed() -> impl Iterator<Item = Row> {
+    [(Case::RouteV4, SHORTEST), (Case::RouteV6, SHORTEST_V6)].into_iter().flat_map(|(case, bytes)| {
+        let hosts = [1_000, 1_000_000].map(|n| Row::new(case, bytes, n));
+        hosts.into_iter().chain([Row { routers: ROUTERS, ..Row::new(case, bytes, PREFIXES) }])
+    })
 }
 
 /// Every row.
@@ -300,16 +240,17 @@ pub fn full(cores: usize) -> Vec<Row> {
 }
 
 /// A row by its name, as [`Row`] displays it:
-/// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N]`. A name without
-/// destinations, or of the case alone, selects all such rows of `all`; `rfc2544` instead of a length is a row for
-/// each of RFC 2544's frame sizes and the jumbo ones, less the FCS.
+/// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N][/routers=N]`. A name
+/// without destinations, or of the case alone, selects all such rows of `all`; `rfc2544` instead of a length is a row
+/// for each of RFC 2544's frame sizes and the jumbo ones, less the FCS.
 ///
 /// # Errors
 /// Where it names nothing.
 pub fn select(all: &[Row], name: &str) -> Result<Vec<Row>> {
     let mut parts = name.split('/');
     let case = Case::from_str(parts.next().unwrap_or_default(), false).or_else(|_| {
-        bail!("{name:?} begins with no case; there are encap-v4, encap-v6, decap-v4, decap-v6")
+        let cases: Vec<_> = Case::value_variants().iter().map(|case| case.name()).collect();
+        bail!("{name:?} begins with no case; there are {}", cases.join(", "))
     })?;
     let (sizes, destinations) = (parts.next(), parts.next());
     let (Some(sizes), Some(destinations)) = (sizes, destinations) else {
@@ -340,10 +281,11 @@ pub fn select(all: &[Row], name: &str) -> Result<Vec<Row>> {
             Some(("inner", "6")) => row.inner_v6 = true,
             Some(("sources", n)) => row.sources = number("number of source addresses", n)?,
             Some(("nested", n)) => row.nested = number("number of nested VMs", n)?,
+            Some(("routers", n)) => row.routers = number("number of routers", n)?,
             None if part == "random" => row.random = true,
             _ => bail!(
                 "{part:?} in {name:?}: there are flows=N, nves=N, workers=N, inner=4, inner=6, random, \
-                 sources=N and nested=N"
+                 sources=N, nested=N and routers=N"
             ),
         }
     }
@@ -369,10 +311,13 @@ mod tests {
         }
         let names: std::collections::BTreeSet<_> = rows.iter().map(Row::to_string).collect();
         assert_eq!(names.len(), rows.len(), "no row twice");
-        assert!(rows.iter().all(|r| !r.random && !r.inner_v6), "they are as they were");
+        let bridged = || rows.iter().filter(|r| !r.case.is_routed());
+        assert!(bridged().all(|r| !r.random && !r.inner_v6), "they are as they were");
         for name in [
             "decap-v6/124/64/flows=1000/nves=16/workers=2/inner=6/random",
             "encap-v6/124/64/inner=6/sources=20/nested=3",
+            "route-v6/60/64/inner=4",
+            "route-v4/62/64/inner=6/random/routers=7",
         ] {
             assert_eq!(select(&rows, name).unwrap()[0].to_string(), name);
         }
@@ -414,14 +359,12 @@ mod tests {
         ] {
             assert!(select(&rows, &format!("encap-v4/{bad}")).is_err(), "{bad}");
         }
-        for bad in ["sources=2", "nested=1"] {
+        for bad in ["1000/routers=1001", "20000/routers=7"] {
+            assert!(select(&rows, &format!("route-v4/60/{bad}")).is_err(), "{bad}");
+        }
+        assert!(select(&rows, "route-v6/60/1000").is_err(), "two bytes more");
+        for bad in ["sources=2", "nested=1", "routers=1"] {
             assert!(select(&rows, &format!("decap-v4/60/1/{bad}")).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn imix_has_its_mean() {
-        let all: Vec<usize> = (0..12).map(|n| Sizes::Imix.of(n)).collect();
-        assert_eq!(all.iter().sum::<usize>() / 12, Sizes::Imix.mean());
     }
 }

@@ -108,7 +108,7 @@ pub struct Scaling {
 /// other way, and a second worker.
 pub fn scalings(rows: &[Outcome]) -> Vec<Scaling> {
     let mut out = Vec::new();
-    for o in rows.iter().filter(|o| o.row.sizes.longest() == 60) {
+    for o in rows.iter().filter(|o| o.row.is_shortest()) {
         let base = beside::reference(o.row);
         let Some(b) = rows.iter().find(|b| b.row == base) else { continue };
         if b.row == o.row {

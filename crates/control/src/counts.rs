@@ -66,6 +66,10 @@ godwit_counters::counters! {
     gateway_ignored: Packets, // R58
     /// VMs asked whether they are still here because another left.
     scanned: One, // R32
+    /// Multicast groups that VMs could not join: too many at their port or in their VN.
+    groups_refused: One, // R61
+    /// IGMP and MLD queries sent to VMs.
+    group_queries: One, // R61
     /// Addresses and virtual MACs of VMs here that the directory bound by their own word.
     addresses_bound: One, // R92, R93
     /// Those that it refused.

@@ -7,6 +7,7 @@
 //! Numbers of VNs, tunnels and routing domains are dense. One that was given up is given out again only when all
 //! workers have applied its removal.
 
+mod groups;
 mod routes;
 mod tunnels;
 mod vms;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::Policy;
-use godwit_tables::update::{Key, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
+use godwit_tables::update::{Key, Member, Multicast, PortIdx, PortRole, TunnelIdx, Update, VmState, VnIdx};
 use godwit_wire::{Mac, Rate, Span, Vni};
 
 use crate::bindings::Bindings;
@@ -38,6 +39,11 @@ struct Vn {
     transparent_vlan: bool,
     flood_silent: bool,
     replicas: BTreeSet<TunnelIdx>,
+    multicast: Multicast,
+    /// The tunnel to a group of the underlay (R60).
+    underlay_group: Option<TunnelIdx>,
+    /// Members of multicast groups (R61).
+    members: BTreeMap<IpAddr, BTreeSet<Member>>,
 }
 
 /// Dense numbers.
@@ -144,8 +150,19 @@ impl DesiredState {
         }
         let vn = VnIdx(u16::try_from(self.vn_numbers.take(u32::from(u16::MAX))?).ok()?);
         self.by_vni.insert(vni, vn);
-        self.vns
-            .insert(vn, Vn { vni, mtu, transparent_vlan, flood_silent: false, replicas: BTreeSet::new() });
+        self.vns.insert(
+            vn,
+            Vn {
+                vni,
+                mtu,
+                transparent_vlan,
+                flood_silent: false,
+                replicas: BTreeSet::new(),
+                multicast: Multicast::Flood,
+                underlay_group: None,
+                members: BTreeMap::new(),
+            },
+        );
         self.emit(Update::VnSet { vn, vni, mtu, transparent_vlan });
         Some(vn)
     }
@@ -186,6 +203,9 @@ impl DesiredState {
         for ip in ips {
             self.set_answer(vn, ip, None);
         }
+        self.clear_groups(vn);
+        self.set_underlay_group(vn, None);
+        self.set_multicast(vn, Multicast::Flood);
         self.set_replicas(vn, BTreeSet::new());
         self.set_flood_silent(vn, false);
         self.vns.remove(&vn);
@@ -283,6 +303,7 @@ impl DesiredState {
         all.extend(self.answers.iter().map(|(&(vn, ip), &a)| answer_update(vn, ip, a)));
         for (&vn, v) in &self.vns {
             all.extend(v.replicas.iter().map(|&tunnel| Update::ReplicaAdd { vn, tunnel }));
+            all.extend(groups::updates(vn, v));
         }
         self.updates.extend(all.into_iter().map(|u| (worker, u)));
         self.share_flood_gaps();

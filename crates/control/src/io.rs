@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use godwit_model::Level;
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{Location, OperState};
+use godwit_model::{Domain, Location, OperState, StaticRoute, VnRouting};
 use godwit_tables::event::Event;
 use godwit_tables::update::{PortIdx, Update};
 use godwit_wire::{Mac, VlanId, Vni};
@@ -198,6 +198,16 @@ pub enum Input {
         ips: Vec<IpAddr>,
         /// It is a router.
         router: bool,
+    },
+    /// A routing domain from a configuration file, for use without an NVA; before ports of its VNs (R58). The same
+    /// domain again replaces it.
+    StaticDomain {
+        /// The domain.
+        domain: Domain,
+        /// The part of each of its VNs.
+        vns: Vec<(Vni, VnRouting)>,
+        /// All its static routes.
+        routes: Vec<StaticRoute>,
     },
     /// Another VM behind an access port, from a configuration file, for use without an NVA; the NVA's
     /// word that it is elsewhere replaces it. It goes with the port.

@@ -28,6 +28,7 @@ mod lifetimes;
 mod manager;
 mod mirror;
 mod mobility;
+mod multicast;
 mod negative_cache;
 mod nve;
 mod queries;

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
-use godwit_model::{Gateway, LearningOf, Locators, NveId, Version, VmKey, VmRecord, VnSettings};
+use godwit_model::{
+    DomainId, Gateway, LearningOf, Locators, NveId, Version, VmKey, VmRecord, VnRouting, VnSettings,
+};
 use godwit_wire::{Mac, Vni};
 
 use crate::negative_cache::NegativeCache;
@@ -127,6 +129,7 @@ pub(crate) struct Mirror {
     vns: BTreeMap<Vni, VnMirror>,
     static_vms: BTreeMap<VmKey, VmRecord>,
     static_ips: BTreeMap<(Vni, IpAddr), Owner>,
+    static_routing: BTreeMap<Vni, VnRouting>,
 }
 
 impl Mirror {
@@ -135,7 +138,9 @@ impl Mirror {
         if self.vns.contains_key(&vni) {
             return;
         }
-        self.vns.insert(vni, VnMirror::new());
+        let mut vn = VnMirror::new();
+        vn.settings.routing = self.static_routing.get(&vni).cloned();
+        self.vns.insert(vni, vn);
         let fixed: Vec<VmRecord> = self.static_vms.values().filter(|r| r.key.vni == vni).cloned().collect();
         for record in fixed {
             self.offer(record);
@@ -237,6 +242,21 @@ impl Mirror {
         Some(record)
     }
 
+    /// What the configuration file says of VNs' parts in a domain: their settings until the directory tells others.
+    /// Returns the VNs that have or had a part.
+    pub(crate) fn set_static_routing(&mut self, id: DomainId, vns: Vec<(Vni, VnRouting)>) -> BTreeSet<Vni> {
+        let mut touched: BTreeSet<Vni> = vns.iter().map(|(vni, _)| *vni).collect();
+        touched.extend(self.static_routing.iter().filter(|(_, r)| r.domain == id).map(|(vni, _)| *vni));
+        self.static_routing.retain(|_, r| r.domain != id);
+        self.static_routing.extend(vns);
+        for vni in &touched {
+            if let Some(vn) = self.vns.get_mut(vni) {
+                vn.settings.routing = self.static_routing.get(vni).cloned();
+            }
+        }
+        touched
+    }
+
     /// An address from the configuration file.
     pub(crate) fn set_static_ip(&mut self, vni: Vni, ip: IpAddr, owner: Owner) {
         self.static_ips.insert((vni, ip), owner);
@@ -249,6 +269,11 @@ impl Mirror {
             all.retain(|nve, _| !vn.lingering.contains(nve));
         }
         all
+    }
+
+    /// The directory told of this NVE's part in the VN: the configuration file alone does not say what it wants (R61).
+    pub(crate) fn is_told_member(&self, vni: Vni, nve: &NveId) -> bool {
+        self.vns.get(&vni).is_some_and(|vn| vn.members.contains_key(nve))
     }
 
     /// Other NVEs that take part in the VN, those of the configuration file included (R60).

@@ -186,6 +186,40 @@ fn r58_without_the_nva_routing_goes_on_and_its_return_changes_nothing() {
 }
 
 #[test]
+fn r58_routes_that_are_told_anew_in_parts_do_not_go_meanwhile() {
+    let mut lab = two();
+    for (net, n) in [("203.0.113.0/24", 1), ("198.51.100.0/24", 1), ("192.0.2.0/24", 1)] {
+        let said = lab.nva.set_route(DOMAIN, prefix(net), Some(vm_of(0, n)));
+        lab.deliver(said);
+    }
+    lab.disconnect(A);
+    let (domain, routes) = lab.nva.domains[&DOMAIN].clone();
+    lab.nva.told.insert((A, DOMAIN));
+    let before = lab.hosts[A].updates.len();
+    lab.hosts[A].connected = true;
+    lab.input(A, Input::NvaConnected);
+    lab.nva_hears(A);
+    lab.nve_hears(A);
+    for (at, part) in routes[..2].chunks(1).enumerate() {
+        let (domain, routes) = (domain.clone(), part.to_vec());
+        lab.input(A, Input::Nva(NvaToNve::Domain { domain, reset: at == 0, routes, gone: Vec::new() }));
+    }
+    let gone = |lab: &Lab| {
+        let gone = |u: &&Update| matches!(u, Update::RouteRemove { .. });
+        lab.hosts[A].updates[before..].iter().filter(gone).count()
+    };
+    assert_eq!(gone(&lab), 0);
+    // With a VN's End all were told: the third is gone.
+    lab.settle();
+    assert_eq!(gone(&lab), 1);
+    assert_eq!(lab.hosts[A].route("192.0.2.1".parse().unwrap()), None);
+    assert_eq!(
+        lab.hosts[A].route("198.51.100.1".parse().unwrap()),
+        Some(NextHop::Vm(lab.hosts[A].key(0, 1)))
+    );
+}
+
+#[test]
 fn r58_a_domain_that_was_deleted_while_the_nva_was_away_is_gone_after_its_return() {
     let mut lab = two();
     lab.disconnect(A);
@@ -367,6 +401,21 @@ fn r58_a_new_worker_is_told_of_routing_in_order() {
     let last_route = told.iter().rposition(|u| matches!(u, Update::RouteSet { .. })).unwrap();
     let first_part = told.iter().position(|u| matches!(u, Update::VnRoutingSet { .. })).unwrap();
     assert!(last_route < first_part, "nothing is routed before all routes are there");
+}
+
+#[test]
+fn r58_an_operator_sees_the_domains_that_a_switch_has_a_part_in() {
+    let mut lab = two();
+    let said = lab.nva.set_route(DOMAIN, prefix("203.0.113.0/24"), Some(vm_of(1, 2)));
+    lab.deliver(said);
+    let views = lab.hosts[A].nve.domains();
+    assert_eq!(views.len(), 1);
+    assert_eq!((views[0].name.as_str(), &views[0].vns[..]), ("d7", &[vn(0), vn(1)][..]));
+    assert_eq!(views[0].routed_to, [vn(1)]);
+    assert_eq!((views[0].host_routes, views[0].prefixes), (4, 3), "two VMs and two gateways");
+    lab.remove_port(A, 1);
+    lab.pass(60_000);
+    assert!(lab.hosts[A].nve.domains().is_empty());
 }
 
 #[test]

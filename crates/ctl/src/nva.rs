@@ -66,6 +66,14 @@ impl Nva {
         Ok(self.settle(self.client().list_policies(v1::ListPoliciesRequest {})).await?.policies)
     }
 
+    /// All routing domains, without their routes.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn domains(&self) -> Result<Vec<v1::DomainInfo>, Failure> {
+        Ok(self.settle(self.client().list_domains(v1::ListDomainsRequest {})).await?.domains)
+    }
+
     /// The VMs of a VN, or all where `vn` is empty.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ pub enum Named {
     Move,
     /// A policy.
     Policy,
+    /// A routing domain.
+    Domain,
 }
 
 impl Named {
@@ -27,6 +29,7 @@ impl Named {
             Named::Nve => "NVE",
             Named::Move => "move",
             Named::Policy => "policy",
+            Named::Domain => "routing domain",
         }
     }
 
@@ -37,6 +40,7 @@ impl Named {
             Named::Nve => "godwitctl nve list",
             Named::Move => "godwitctl move list",
             Named::Policy => "godwitctl policy list",
+            Named::Domain => "godwitctl domain list",
         }
     }
 
@@ -46,6 +50,7 @@ impl Named {
             Named::Vm => nva.vms("").await?.into_iter().map(|v| v.name).collect(),
             Named::Nve => nva.nves().await?.into_iter().map(|v| v.name).collect(),
             Named::Policy => nva.policies().await?.into_iter().map(|p| p.name).collect(),
+            Named::Domain => nva.domains().await?.into_iter().map(|d| d.name).collect(),
             Named::Move => nva.moves("", false).await?.into_iter().map(|v| v.id).collect(),
         })
     }

@@ -62,6 +62,55 @@ fn vn() {
 }
 
 #[test]
+fn r58_vn_subnets() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "vn show web",
+        "vn show db --json",
+        "vn show wbe",
+        "vn create app --vni 5007 --domain shop --routed-only --subnet \
+         10.7.0.0/24,gateway=10.7.0.1,dhcp=12h,dns=10.7.0.2 --subnet 2001:db8:7::/64,gateway=2001:db8:7::1,ra=managed+other,\
+         lifetime=1h --json",
+        "vn create app --vni 5007 --domain shpo",
+        "vn create app --vni 5007 --subnet 10.7.0.0/24,gateway=10.7.0.1",
+        "vn create app --vni 5007 --domain shop --subnet 10.7.0.0/24",
+        "vn create app --vni 5007 --domain shop --subnet 10.7.0.0/24,gateway=10.7.0.1,mtu=1400",
+        "vn create app --vni 5007 --multicast snoop --underlay-group 239.1.1.1,ff08::1:1",
+        "vn create app --vni 5007 --underlay-group 10.1.1.1",
+        "vn set web --multicast off --underlay-group none",
+        "vn subnet add web 10.3.0.0/24 --gateway 10.3.0.1 --dhcp --dns 10.3.0.2,10.3.0.3",
+        "vn subnet add web 2001:db8:3::/64 --gateway 2001:db8:3::1 --ra --lifetime 0s --dhcp=12h",
+        "vn subnet add wbe 10.3.0.0/24 --gateway 10.3.0.1",
+        "vn subnet add web 10.2.0.0/16 --gateway 10.2.0.1",
+        "vn subnet add web 10.3.0.0/24",
+        "vn subnet remove web 10.3.0.0/24 --json",
+        "vn subnet remove web 10.1.0.0/24",
+    ]));
+}
+
+#[test]
+fn r58_domain() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "domain list",
+        "domain list --json",
+        "domain show shop",
+        "domain show shop --json",
+        "domain show shpo",
+        "domain create lab",
+        "domain delete empty --json",
+        "domain delete shop",
+        "domain delete emtpy",
+        "domain route add shop 0.0.0.0/0 --via web1",
+        "domain route add shop 10.244.1.0/24 --via wbe1",
+        "domain route add shop 10.244.1.1/24 --via web1",
+        "domain route add shop 10.244.1.0/24",
+        "domain route remove shop 10.244.1.0/24 --json",
+        "domain route remove shop 10.244.9.0/24",
+    ]));
+}
+
+#[test]
 fn vm() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[

@@ -1,5 +1,6 @@
 //! A capture of one wire, and what tshark says about every VXLAN frame in it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::lab::VNI;
 use crate::lab::process::{Process, tail};
 
 /// What is read of each frame, in this order.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 23] = [
     "vxlan.vni",
     "ip.src",
     "ipv6.src",
@@ -30,6 +31,12 @@ const FIELDS: [&str; 17] = [
     "_ws.malformed",
     "frame.number",
     "frame.len",
+    "ip.ttl",
+    "ipv6.hlim",
+    "ip.flags.mf",
+    "ip.opt.type",
+    "ipv6.fraghdr.nxt",
+    "ipv6.dstopts.nxt",
 ];
 /// What tshark's checksum status fields say.
 const BAD: &str = "0";
@@ -57,6 +64,14 @@ pub struct Side {
     pub tcp: u64,
     /// Those with a full inner packet.
     pub full: u64,
+    /// Those whose inner packet is a fragment that others follow, or one over IPv6.
+    pub fragments: u64,
+    /// Those whose inner packet has options: of IPv4, or for the destination over IPv6.
+    pub options: u64,
+    /// Their virtual networks.
+    pub vnis: BTreeSet<u32>,
+    /// Times to live of the inner packets.
+    pub ttls: BTreeSet<u8>,
 }
 
 /// What a capture showed.
@@ -154,6 +169,11 @@ impl Capture {
     }
 }
 
+/// A flag, as old and new versions of tshark write it.
+fn is_set(flag: &str) -> bool {
+    ["1", "True"].contains(&flag)
+}
+
 /// tcpdump's last line says how many packets it did not get.
 fn dropped_by_kernel(log: &str) -> Option<u64> {
     let line = log.lines().find(|l| l.contains("dropped by kernel"))?;
@@ -222,8 +242,19 @@ impl<'a> Fields<'a> {
 
     /// The sources inside the tunnel, whose own address is of this switch's family.
     fn inner_sources(&self, v6: bool, switch: IpAddr) -> &[&'a str] {
-        let all = self.sources(v6);
-        all.get(usize::from(switch.is_ipv6() == v6)..).unwrap_or_default()
+        self.inner(if v6 { "ipv6.src" } else { "ip.src" }, switch.is_ipv6() == v6)
+    }
+
+    /// The values of a field inside the tunnel, whose own header has one, too, where `outer`.
+    fn inner(&self, name: &str, outer: bool) -> &[&'a str] {
+        self.of(name).get(usize::from(outer)..).unwrap_or_default()
+    }
+
+    /// The first value of a field of either family inside the tunnel, by the name of each: further ones are of what an
+    /// ICMP error quotes.
+    fn first_inner(&self, (v4, v6): (&str, &str), switch: IpAddr) -> Option<&'a str> {
+        let of = |name, is_v6: bool| self.inner(name, switch.is_ipv6() == is_v6).first().copied();
+        of(v4, false).or_else(|| of(v6, true))
     }
 }
 
@@ -276,6 +307,13 @@ impl Findings {
         side.inner6 += u64::from(count(true) > 0);
         side.tcp += u64::from(!field("tcp.srcport").is_empty());
         side.udp += u64::from(field("udp.srcport").len() > 1);
+        side.vnis.extend(field("vxlan.vni").iter().filter_map(|vni| vni.parse::<u32>().ok()));
+        let ttl = fields.first_inner(("ip.ttl", "ipv6.hlim"), switch);
+        side.ttls.extend(ttl.and_then(|ttl| ttl.parse::<u8>().ok()));
+        let more = fields.inner("ip.flags.mf", switch.is_ipv4()).first().is_some_and(|mf| is_set(mf));
+        side.fragments += u64::from(more || !field("ipv6.fraghdr.nxt").is_empty());
+        let options = [field("ip.opt.type"), field("ipv6.dstopts.nxt")];
+        side.options += u64::from(options.iter().any(|o| !o.is_empty()));
         let (v4, v6) = (full.to_string(), (full - 40).to_string());
         side.full +=
             u64::from(field("ip.len").contains(&v4.as_str()) || field("ipv6.plen").contains(&v6.as_str()));
@@ -330,8 +368,26 @@ mod tests {
         assert_eq!((s.frames, s.inner4, s.inner6, s.tcp, s.udp, s.full), (1, 1, 0, 1, 0, 1));
         assert_eq!((o.frames, o.inner4, o.inner6, o.tcp, o.udp, o.full), (1, 0, 1, 0, 1, 0));
         assert_eq!((f.bad, f.good, f.malformed), (1, 4, 0));
+        assert_eq!((&s.vnis, &o.vnis), (&[100].into(), &[100].into()));
         assert_eq!((f.faulty.as_slice(), f.longest), ([2].as_slice(), 1464));
         assert!(!f.complaints().is_empty());
+    }
+
+    #[test]
+    fn times_to_live_fragments_and_options_are_those_of_the_inner_packet() {
+        let switch: IpAddr = "198.18.0.1".parse().unwrap();
+        let frame = |sources4: &str, sources6: &str, rest: &str| {
+            format!("202\t{sources4}\t{sources6}\t102\t52\t\t\t1\t\t\t\t\t\t\t\t1\t116\t{rest}")
+        };
+        let mut f = Findings::default();
+        // Time exceeded, which quotes a packet whose time is up.
+        f.add(&frame("198.18.0.1,10.1.1.10,10.1.2.20", "", "64,63,1\t\t0,0,0"), switch, 1400);
+        f.add(&frame("198.18.0.1,10.1.1.10", "", "64,62\t\t0,1\t68"), switch, 1400);
+        f.add(&frame("198.18.0.1", "2001:db8:1:1::10", "64\t61\t0\t\t58\t58"), switch, 1400);
+        let side = &f.from_switch;
+        assert_eq!((side.fragments, side.options), (2, 2));
+        assert_eq!(side.ttls, [61, 62, 63].into());
+        assert_eq!(side.vnis, [202].into());
     }
 
     #[test]

@@ -27,6 +27,7 @@ use godwit_lab::scenario::interop::Interop;
 use godwit_lab::scenario::nva_kill::NvaKill;
 use godwit_lab::scenario::placement::Placement;
 use godwit_lab::scenario::report::MoveLine;
+use godwit_lab::scenario::routed::Routed;
 use godwit_lab::scenario::router_role::RouterRole;
 use godwit_lab::scenario::split_brain::SplitBrain;
 use godwit_lab::scenario::stalls::Stalls;
@@ -53,6 +54,8 @@ enum Command {
     Stalls(Stalls),
     /// Lose VMs that only answer, and see whether each is reached again
     Found(Found),
+    /// Move a VM between switches under load, in one subnet of a routing domain while its peer is in another
+    Routed(Routed),
     /// Let a Linux host learn its default route from a router at another switch, and see what keeps and ends it
     RouterRole(RouterRole),
     /// Let VMs have other addresses than their definition lists: keepalived, learned ones, nested VMs, pods
@@ -147,6 +150,7 @@ impl Command {
             Command::SplitBrain(scenario) => scenario.run(),
             Command::Stalls(scenario) => scenario.run(),
             Command::Found(scenario) => scenario.run(),
+            Command::Routed(scenario) => scenario.run(),
             Command::RouterRole(scenario) => scenario.run(),
             Command::Addresses(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),

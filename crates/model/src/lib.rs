@@ -23,6 +23,7 @@ mod moves;
 mod oper;
 mod policy;
 mod record;
+pub mod routable;
 mod routing;
 pub mod timing;
 mod version;
@@ -42,8 +43,8 @@ pub use oper::{BadOperState, OperState};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
 pub use record::{Gateway, VmRecord};
 pub use routing::{
-    Advertise, Dhcp, Domain, DomainId, GATEWAY_MAC, MAX_LENGTHS, MAX_ROUTES, MAX_SUBNETS, Multicast,
-    StaticRoute, Subnet, UnderlayGroup, VnRouting,
+    Advertise, Dhcp, Domain, DomainId, GATEWAY_MAC, MAX_GROUPS, MAX_GROUPS_OF_NVE, MAX_LENGTHS, MAX_ROUTES,
+    MAX_SUBNETS, Multicast, StaticRoute, Subnet, UnderlayGroup, VnRouting,
 };
 pub use version::{Version, serial_cmp};
 pub use vn::{DirectoryMode, VnSettings};

@@ -175,6 +175,18 @@ pub enum NveToNva {
         /// Counts so far, if any.
         counts: Option<HandoverCounts>,
     },
+    /// Multicast groups of a VN that VMs here joined or left (R61). The VN is subscribed to.
+    Groups {
+        /// The VN.
+        vni: Vni,
+        /// What was said before counts no more: `joined` are all.
+        reset: bool,
+        /// Groups, at most [`MAX_GROUPS`](crate::MAX_GROUPS) of the VN altogether; `0.0.0.0` or `::`: every group of
+        /// the family, since a multicast router is here.
+        joined: Vec<IpAddr>,
+        /// Groups that nobody here wants any more.
+        left: Vec<IpAddr>,
+    },
     /// Every attachment, after a reconnect and every report_ival (R17).
     Report {
         /// All of them.
@@ -344,6 +356,20 @@ pub enum NvaToNve {
     DomainGone {
         /// The domain.
         id: DomainId,
+    },
+    /// Multicast groups of a VN that VMs at another NVE joined or left (R61). After each End of the VN, all groups of each
+    /// NVE that has said what it has; what is known of others stays.
+    Groups {
+        /// The VN.
+        vni: Vni,
+        /// The other NVE.
+        nve: NveId,
+        /// What was said of it before counts no more: `joined` are all.
+        reset: bool,
+        /// Groups, as in the message of that NVE.
+        joined: Vec<IpAddr>,
+        /// Groups that nobody there wants any more.
+        left: Vec<IpAddr>,
     },
     /// What the directory has on an associated VM; `None`: nothing.
     Provision {

@@ -86,6 +86,11 @@ pub struct Domain {
     pub vns: Vec<Vni>,
 }
 
+/// Multicast groups of a VN at most that VMs of one NVE have joined, those of multicast routers included (R61).
+pub const MAX_GROUPS: usize = 1024;
+/// Groups at most that the VMs of one NVE have joined, of all VNs together.
+pub const MAX_GROUPS_OF_NVE: usize = 65_536;
+
 /// What becomes of multicast in a VN (R61).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Multicast {

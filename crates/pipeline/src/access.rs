@@ -2,9 +2,10 @@
 
 mod cold;
 mod inspect;
+mod router;
 
 use godwit_tables::locations::Home;
-use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx, VnRouting};
+use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
 use godwit_tables::vms::{Fib, RemoteMark, View};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::outer::Patch;
@@ -22,17 +23,23 @@ use crate::{MAX_BURST, Output, Stage};
 
 use cold::apply_cold;
 pub(crate) use inspect::inspect;
+use router::Router;
+
+/// Before the second pass: the frame needs nothing but the location of its destination,
+const BRIDGED: Exit = PortIdx(0);
+/// or nothing but the route to it (R58).
+const ROUTED_FRAME: Exit = PortIdx(1);
 
 /// What the passes remember of a frame.
 #[derive(Clone, Copy)]
 pub(crate) struct AccessSlot {
+    /// Its destination's; of a routed IPv4 packet, the address that it is to.
     key: Key,
     hash: FlowHash,
     home: Home,
     /// Bytes of the frame: as it came in, then as it leaves.
     len: u32,
-    /// Where it goes: not [`COLD`] before the second pass means that the frame needs nothing but its
-    /// destination's location.
+    /// Where it goes; before the second pass [`BRIDGED`], [`ROUTED_FRAME`] or [`COLD`].
     exit: Exit,
     /// The outer header's: the frame's ECN, and the DSCP of its VM's policy (R6, R23).
     class: Class,
@@ -89,28 +96,31 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
         cx.admit_arrivals(&port);
     }
     let slots = &mut slots[..n.min(MAX_BURST)];
-    if port.has_more(cx.tables) {
-        look::<true, _, _, _>(cx, slots, &burst[..n], &port);
-    } else {
-        look::<false, _, _, _>(cx, slots, &burst[..n], &port);
-    }
-    if let Some(routing) = port.routing {
-        leave_routed(slots, &routing);
+    // Where nothing is routed, the passes do not know of it.
+    let routed = port.routing.is_some();
+    match (port.has_more(cx.tables), routed) {
+        (false, false) => look::<false, false, _, _, _>(cx, slots, &burst[..n], &port),
+        (true, false) => look::<true, false, _, _, _>(cx, slots, &burst[..n], &port),
+        (false, true) => look::<false, true, _, _, _>(cx, slots, &burst[..n], &port),
+        (true, true) => look::<true, true, _, _, _>(cx, slots, &burst[..n], &port),
     }
     cx.out.ended(Stage::Look);
-    match cx.tables.tunnels.are_varied() {
-        false => apply::<false, _, _, _>(cx, slots, &mut burst[..n], &port),
-        true => apply::<true, _, _, _>(cx, slots, &mut burst[..n], &port),
+    match (cx.tables.tunnels.are_varied(), routed) {
+        (false, false) => apply::<false, false, _, _, _>(cx, slots, &mut burst[..n], &port),
+        (true, false) => apply::<true, false, _, _, _>(cx, slots, &mut burst[..n], &port),
+        (false, true) => apply::<false, true, _, _, _>(cx, slots, &mut burst[..n], &port),
+        (true, true) => apply::<true, true, _, _, _>(cx, slots, &mut burst[..n], &port),
     }
     cx.out.ended(Stage::Apply);
     run::emit(cx, slots, burst, |cx, packet| apply_cold(cx, packet, &port));
     cx.out.ended(Stage::Emit);
 }
 
-/// Pass one: headers, keys, prefetch of locations. `MORE`: frames may come from more than one MAC and address. A
-/// function of its own: one call a burst, and registers for what the loop needs instead of for all of a worker's step.
+/// Pass one: headers, keys, prefetch of locations. `MORE`: frames may come from more than one MAC and address.
+/// `ROUTED`: the port's VN has a gateway (R58). A function of its own: one call a burst, and registers for what the loop
+/// needs instead of for all of a worker's step.
 #[inline(never)]
-fn look<const MORE: bool, P: Packet, O, S>(
+fn look<const MORE: bool, const ROUTED: bool, P: Packet, O, S>(
     cx: &mut Context<'_, P, O, S>,
     slots: &mut [AccessSlot],
     burst: &[P],
@@ -120,6 +130,7 @@ fn look<const MORE: bool, P: Packet, O, S>(
     let (vn, hash_key) = (u64::from(port.vn.0) << 48, cx.tables.hash_key);
     let vms = cx.tables.vms.view();
     let set = if MORE { cx.tables.ports.sources(port.port) } else { None };
+    let router = if ROUTED { Router::of(cx.tables, port.vn) } else { None };
     let mut bytes = 0;
     for (slot, packet) in slots.iter_mut().zip(burst) {
         let frame = packet.data();
@@ -132,7 +143,10 @@ fn look<const MORE: bool, P: Packet, O, S>(
                 && (src == own && (port.is_usual(tenant.source) || port.is_set(tenant.source, set))
                     || port.carries(src.mac(), tenant.source, cx.tables, cx.now))
             {
-                slot.set(Key(vn | dst), vms, tenant);
+                match router.filter(|r| r.takes(dst)) {
+                    Some(router) => router.look(slot, frame, dst, tenant),
+                    None => slot.set(Key(vn | dst), vms, tenant),
+                }
                 continue;
             }
         } else if let Some(dst) = classify::from_to_single(frame, own)
@@ -140,10 +154,13 @@ fn look<const MORE: bool, P: Packet, O, S>(
             && let Some(tenant) = tenant::quick_look(frame, &hash_key)
             && port.is_usual(tenant.source)
         {
-            slot.set(Key(vn | dst), vms, tenant);
+            match router.filter(|r| r.takes(dst)) {
+                Some(router) => router.look(slot, frame, dst, tenant),
+                None => slot.set(Key(vn | dst), vms, tenant),
+            }
             continue;
         }
-        look_closer(slot, packet, port, cx.tables, cx.now);
+        look_closer::<ROUTED, _>(slot, packet, port, cx.tables, cx.now);
     }
     cx.tables.counters.received(port.port, slots.len() as u64, bytes);
 }
@@ -158,7 +175,7 @@ impl AccessSlot {
         self.hash = tenant.hash;
         self.class = tenant.ecn.into();
         self.v4 = tenant.is_v4();
-        self.exit = PortIdx(0);
+        self.exit = BRIDGED;
     }
 }
 
@@ -166,7 +183,13 @@ impl AccessSlot {
 /// fragments, what else the port's VM may send from, and all that is for the cold path.
 #[cold]
 #[inline(never)]
-fn look_closer<P: Packet>(slot: &mut AccessSlot, packet: &P, port: &Port, tables: &Tables, now: Instant) {
+fn look_closer<const ROUTED: bool, P: Packet>(
+    slot: &mut AccessSlot,
+    packet: &P,
+    port: &Port,
+    tables: &Tables,
+    now: Instant,
+) {
     let frame = packet.data();
     slot.exit = COLD;
     let open = port.admission == Admission::Activated && packet.is_plain();
@@ -176,8 +199,12 @@ fn look_closer<P: Packet>(slot: &mut AccessSlot, packet: &P, port: &Port, tables
         let traffic = || Traffic::of(frame, Direction::Out);
         !port.filtered || tables.ports.sends_freely(port.port, traffic().as_ref())
     };
+    let router = if ROUTED { Router::of(tables, port.vn).filter(|r| r.takes(dst)) } else { None };
     let mut set = |tenant: tenant::Look| {
-        slot.set(key, tables.vms.view(), tenant);
+        match router {
+            Some(router) => router.look(slot, packet.data(), dst, tenant),
+            None => slot.set(key, tables.vms.view(), tenant),
+        }
         slot.class = Class::new(port.dscp, tenant.ecn);
     };
     // Neither of ARP or ND nor of a DHCP server, so that its sender's addresses and the policy are all there is to
@@ -187,6 +214,10 @@ fn look_closer<P: Packet>(slot: &mut AccessSlot, packet: &P, port: &Port, tables
         if port.carries(src, tenant.source, tables, now) && free() {
             set(tenant);
         }
+        return;
+    }
+    // Of what is routed, all else is the gateway's.
+    if router.is_some() {
         return;
     }
     let Ok(frame) = Frame::read(frame) else { return };
@@ -199,21 +230,11 @@ fn look_closer<P: Packet>(slot: &mut AccessSlot, packet: &P, port: &Port, tables
     }
 }
 
-/// What the gateway gets takes the cold path (R58).
-#[inline(never)]
-fn leave_routed(slots: &mut [AccessSlot], routing: &VnRouting) {
-    for slot in slots {
-        if routing.routed_only || slot.key.mac() == routing.mac {
-            slot.exit = COLD;
-        }
-    }
-}
-
 /// Pass two, the fast path: to another NVE and to another port here. Whatever has no exit after
 /// it is unchanged and takes the cold path. `VARIED`: tunnels may have twins
-/// (R4), several ways or tags (R95).
+/// (R4), several ways or tags (R95). `ROUTED`: as in [`look`].
 #[inline(never)]
-fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(
+fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
     cx: &mut Context<'_, P, O, S>,
     slots: &mut [AccessSlot],
     burst: &mut [P],
@@ -224,8 +245,16 @@ fn apply<const VARIED: bool, P: Packet, O: Output<P>, S>(
     let vms = tables.vms.view();
     // The VNI is the entry's. Within its VN that is the port's own, which need not be read from each entry.
     let own = RemoteMark::of(port.vni);
+    let router = if ROUTED { Router::of(tables, port.vn) } else { None };
     for (slot, packet) in slots.iter_mut().zip(&mut *burst) {
         if slot.exit == COLD {
+            continue;
+        }
+        if ROUTED && slot.exit == ROUTED_FRAME {
+            slot.exit = COLD;
+            if let Some(router) = &router {
+                encapsulated += router.apply::<VARIED, _>(slot, packet, tables, port);
+            }
             continue;
         }
         slot.exit = match vms.word_at(slot.home, slot.key) {

@@ -237,6 +237,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         if !self.tables.ports.may_punt(self.ingress, self.now) {
             return self.drop(packet, DropReason::PuntLimit);
         }
+        self.tables.ports.punted(self.ingress, self.now);
         if !self.out.punt(self.ingress, packet.data()) {
             return self.drop(packet, DropReason::PuntFull);
         }

@@ -110,13 +110,25 @@ fn classify_vxlan(
         return drop(DropReason::NotOurMac);
     }
     match parse_outer(frame, tables.vxlan_port) {
-        Ok(outer) if !ours || !uplink.is_locator(outer.dst) => drop(DropReason::NotOurLocator),
+        Ok(outer) if ours && !uplink.is_locator(outer.dst) => drop(DropReason::NotOurLocator),
+        Ok(outer) if !ours && !is_of_group(&outer, uplink, tables) => drop(DropReason::NotOurLocator),
         Ok(outer) => match look_inside(frame, &outer, tables, last) {
+            // What is for a single VM has no business in a group: other NVEs know where it is.
+            Ok((_, dst)) if !ours && !is_group(dst) => drop(DropReason::NotOurLocator),
             Ok((vn, dst)) => Ok((vn, dst, outer)),
             Err(reason) => drop(reason),
         },
         Err(e) => Err(outer_drop(e).map_or(Kind::Underlay, Kind::Drop)),
     }
+}
+
+/// The packet is of another NVE, for the underlay's group of its VN, and came by the uplink that joined it (R60): where
+/// several uplinks hear it, one counts.
+fn is_of_group(outer: &Outer, uplink: &Uplink, tables: &Tables) -> bool {
+    let vn = tables.vns.by_vni(outer.vni).and_then(|vn| tables.vns.get(vn));
+    let tunnel = vn.and_then(|v| v.underlay_group).and_then(|t| tables.tunnels.get(t));
+    let joined = tunnel.is_some_and(|t| t.remote == Some(outer.dst) && t.uplink == uplink.port);
+    joined && !uplink.is_locator(outer.src)
 }
 
 /// Processes the first `n` frames of a burst, at most [`MAX_BURST`].

@@ -161,7 +161,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// the next frame: unheard, the entry would die in use.
     fn tell_in_use(&mut self, key: Key, to: Target) {
         if self.event(Event::InUse { key }) {
-            self.tables.vms.used(key, to);
+            self.tables.used(key, to);
         }
     }
 

@@ -13,6 +13,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+const GATEWAY: Mac = mac(0xffff);
+
 thread_local! {
     static REQUESTS: Cell<u64> = const { Cell::new(0) };
 }
@@ -123,11 +125,45 @@ fn updates(now: Instant) -> Vec<Update> {
         all.push(Update::NeighborRemove { vn: VN, ip: v6(n as u16).into() });
     }
     all.extend(sources());
+    all.extend(routes());
     all.push(Update::ReplicaAdd { vn: VN, tunnel: T4 });
     all.push(Update::TunnelPending { tunnel: TunnelIdx(9), remote: NVE_C.into() });
     all.push(Update::TunnelRemove { tunnel: TunnelIdx(9) });
     all.push(Update::VnRemove { vn: OTHER_VN });
     all.push(Update::VnSet { vn: OTHER_VN, vni: other_vni(), mtu: 1500, transparent_vlan: false });
+    all
+}
+
+/// A VN that is routed, and routes that come, lead elsewhere and go.
+fn routes() -> Vec<Update> {
+    let (domain, v6) = (DomainIdx(1), [64, 48, 0, NO_LENGTH, NO_LENGTH, NO_LENGTH, NO_LENGTH, NO_LENGTH]);
+    let routing = Some(VnRouting { domain, mac: GATEWAY, routed_only: false });
+    let mut all = vec![
+        Update::DomainSet { domain, v4: [NO_LENGTH; MAX_LENGTHS], v6 },
+        Update::VnRoutingSet { vn: VN, routing },
+        Update::SubnetSet {
+            vn: VN,
+            prefix: godwit_wire::Prefix::of(v4(0).into(), 24),
+            gateway: v4(254).into(),
+        },
+    ];
+    for n in 0..40_u16 {
+        let ips = [v4(n as u8).into(), std::net::IpAddr::from(common::v6(n))];
+        for (ip, len) in ips.into_iter().flat_map(|ip| [(ip, 128), (ip, 64)]) {
+            let prefix = godwit_wire::Prefix::of(ip, len);
+            let vm = key(if n % 2 == 0 { R4 } else { mac(0x100 + u64::from(n) % 40) });
+            all.push(Update::RouteSet { domain, prefix, to: NextHop::Vm(vm) });
+            if n % 3 == 0 {
+                all.push(Update::RouteSet { domain, prefix, to: NextHop::Subnet { vn: VN, ask: false } });
+            }
+            if n % 5 == 0 {
+                all.push(Update::RouteRemove { domain, prefix });
+            }
+        }
+    }
+    for state in [VmState::Local { port: P2 }, VmState::Remote { to: through(T4) }] {
+        all.push(Update::VmSet { key: key(R4), state });
+    }
     all
 }
 
@@ -173,6 +209,8 @@ fn r14_nothing_asks_for_memory() {
         numbered(M1, R4, 1),
         numbered(M1, R6, 1),
         numbered(M1, STRANGER, 1),
+        frames::udp_frame((M1, v4(1).into(), 1), (GATEWAY, v4(2).into(), 2), b"routed"),
+        frames::udp_frame((M1, v6(1).into(), 1), (GATEWAY, v6(4).into(), 2), b"routed"),
         numbered(M1, mac(0x101), 1),
         frames::garp(M1, v4(1)),
         frames::arp_request(M1, v4(1), v4(4)),
@@ -198,7 +236,7 @@ fn r14_nothing_asks_for_memory() {
     for _ in 0..50 {
         for &u in &updates {
             let _ = tables.apply(u, now);
-            input(&mut tables, P1, &from_vms[..4], now);
+            input(&mut tables, P1, &from_vms[..6], now);
         }
         input(&mut tables, P1, &from_vms, now);
         input(&mut tables, UPLINK, &from_nves, now);

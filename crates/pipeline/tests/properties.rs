@@ -2,7 +2,9 @@
 //! buffer is accounted for (the lab checks the balance after each step), and the trace tells before
 //! what processing does after.
 
+use crate::common::routing::*;
 use crate::common::*;
+use crate::multicast;
 use godwit_pipeline::mem::{MemPacket, MemPool};
 use godwit_pipeline::trace::{Ending, Trace, trace};
 use godwit_tables::counters::DropReason;
@@ -12,8 +14,9 @@ use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{self, Direction, Rule};
 use godwit_wire::{Dscp, Mac, Prefix, Rate, Vni};
 use proptest::prelude::*;
+use std::net::IpAddr;
 
-const MACS: [Mac; 7] = [M1, M2, R4, R6, STRANGER, Mac::BROADCAST, mac(0x50)];
+const MACS: [Mac; 8] = [M1, M2, R4, R6, STRANGER, Mac::BROADCAST, mac(0x50), GW];
 const PORTS: [PortIdx; 6] = [UPLINK, P1, P2, P3, EXCEPTION, PortIdx(33)];
 
 fn any_mac() -> impl Strategy<Value = Mac> {
@@ -21,7 +24,7 @@ fn any_mac() -> impl Strategy<Value = Mac> {
 }
 
 /// A frame as a VM may send it.
-fn vm_frame() -> impl Strategy<Value = Vec<u8>> {
+fn vm_frame() -> BoxedStrategy<Vec<u8>> {
     let small = 0u8..8;
     let arp = (any_mac(), small.clone(), small.clone(), 0usize..4).prop_map(|(m, a, b, kind)| match kind {
         0 => frames::arp_request(m, v4(a), v4(b)),
@@ -52,12 +55,53 @@ fn vm_frame() -> impl Strategy<Value = Vec<u8>> {
             }
         },
     );
-    let plain = prop_oneof![arp, nd, data];
-    (plain, 0u8..10).prop_map(|(f, tag)| match tag {
-        0 => frames::tagged(&f, 0x8100, 5),
-        1 => frames::tagged(&frames::tagged(&f, 0x8100, 5), 0x88a8, 6),
-        _ => f,
-    })
+    let plain =
+        prop_oneof![3 => arp, 3 => nd, 3 => data, 3 => to_gateway(), 2 => multicast::frame(any_mac())];
+    (plain, 0u8..10)
+        .prop_map(|(f, tag)| match tag {
+            0 => frames::tagged(&f, 0x8100, 5),
+            1 => frames::tagged(&frames::tagged(&f, 0x8100, 5), 0x88a8, 6),
+            _ => f,
+        })
+        .boxed()
+}
+
+/// A frame as a VM sends it to its gateway, or to groups that control answers for.
+fn to_gateway() -> impl Strategy<Value = Vec<u8>> {
+    let mac = prop_oneof![4 => Just(GW), 1 => any_mac()];
+    let to = (0u8..8, prop_oneof![4 => 0u8..10, 1 => Just(254)]);
+    let ttl = prop_oneof![1 => 0u8..3, 3 => Just(64)];
+    let options = prop_oneof![3 => Just(vec![]), 1 => proptest::collection::vec(any::<u8>(), 8)];
+    let len = prop_oneof![2 => 0usize..200, 1 => 1300usize..4000];
+    (any_mac(), mac, to, ttl, (any::<bool>(), 0usize..6, any::<bool>()), options, len).prop_map(
+        |(from, mac, (net, n), ttl, (six, kind, may_cut), options, len)| {
+            let src = near(six, 1);
+            let dst = match net {
+                0 => near(six, n),
+                1 => GW.link_local().into(),
+                2 => "172.16.1.1".parse().unwrap(),
+                3 => "127.0.0.1".parse().unwrap(),
+                4 => "203.0.113.1".parse().unwrap(),
+                _ => far(six, n),
+            };
+            let dst = if dst.is_ipv6() == six { dst } else { far(six, 4) };
+            let frag = if may_cut { 0 } else { 0x4000 };
+            let (proto, message) = match kind {
+                0 => return frames::ping((from, src), (mac, dst), 1, &vec![1; len]),
+                1 if six => (17, frames::udp(src, dst, (546, 547), &[1; 40], frames::Ck::Good)),
+                1 => (17, frames::udp(src, dst, (68, 67), &[1; 300], frames::Ck::Good)),
+                2 => (99, vec![2; len]),
+                _ => (17, frames::udp(src, dst, (1, 2), &vec![3; len], frames::Ck::Good)),
+            };
+            let packet = match (src, dst) {
+                (IpAddr::V4(s), IpAddr::V4(d)) => {
+                    frames::V4 { ttl, frag, options, ..frames::V4::new(s, d, proto) }.packet(&message)
+                }
+                ips => ip_packet(ips, proto, ttl, &message),
+            };
+            frames::ethernet(mac, from, frames::ethertype(src), &packet)
+        },
+    )
 }
 
 /// A frame as the underlay may bring it.
@@ -137,7 +181,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         5 => proptest::collection::vec(arrival(), 1..6).prop_map(Op::Frames),
         4 => (mac.clone(), prop_oneof![4 => Just(VN), 1 => Just(OTHER_VN)], vm_state())
             .prop_map(|(m, v, s)| Op::Vm(m, v, s)),
-        3 => (0u8..46, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
+        3 => (0u8..60, mac, 0u8..8).prop_map(|(k, m, n)| Op::Other(k, m, n)),
         2 => (0u64..30).prop_map(Op::Wait),
         2 => Just(Op::Tick),
         1 => (0usize..20).prop_map(Op::Buffers),
@@ -174,8 +218,41 @@ impl Lab {
             32 => self.apply(Update::TunnelSpread { tunnel, shares: Some([n / 4; SHARES]) }),
             33 => self.apply(Update::TunnelSpread { tunnel, shares: None }),
             34..42 => self.sources(kind, m, n),
+            42..45 => multicast::change(self, kind - 42, tunnel, n),
+            46..50 => self.join(n & 1 == 0),
+            50..56 => self.routing(kind, m, n),
             28 => self.apply(Update::PolicyClear { port: if n < 4 { P1 } else { P2 } }),
             _ => self.set_uplink((n & 1 == 0).then_some(EXCEPTION)),
+        }
+    }
+
+    /// Changes of what [`Lab::join`] has set, which may be nothing yet.
+    fn routing(&mut self, kind: u8, mac: Mac, n: u8) {
+        let ip = far(n & 1 == 0, n);
+        let until = self.now + ms(10);
+        match kind {
+            50 => {
+                let answered = VnRouting {
+                    dhcp_v4: true,
+                    dhcp_v6: n < 4,
+                    advertise: true,
+                    ..VnRouting::new(DOMAIN, GW, n & 1 == 0)
+                };
+                self.part_of(VN, answered);
+            }
+            51 if n < 2 => self.apply(Update::VnRoutingSet { vn: VN, routing: None }),
+            51 => {
+                let mut v4 = [NO_LENGTH; MAX_LENGTHS];
+                (v4[0], v4[1]) = (24, 0);
+                self.apply(Update::DomainSet { domain: DOMAIN, v4, v6: v4 });
+                for all in ["0.0.0.0/0", "::/0"] {
+                    self.route_to(all.parse().unwrap(), NextHop::Vm(Key::new(OTHER_VN, mac)));
+                }
+            }
+            52 => self.pull(),
+            53 => self.own_route(ip, Key::new(OTHER_VN, mac)),
+            54 => self.apply(Update::RouteRemove { domain: DOMAIN, prefix: Prefix::host(ip) }),
+            _ => self.apply(Update::NeighborAbsent { vn: OTHER_VN, ip, until }),
         }
     }
 
@@ -298,6 +375,10 @@ pub fn observed_packet(lab: &mut Lab, port: PortIdx, packet: MemPacket) -> Endin
     }
     if lab.tables.waiting() > before.2 {
         return Ending::Waits;
+    }
+    if w.fragmented > before.0.fragmented {
+        let first = lab.to(lab.out.sent[0].0)[0];
+        return Ending::Fragmented { remote: open(first).0.dst, pieces: lab.out.sent.len() };
     }
     let in_flight = w.forwarded_in_flight > before.0.forwarded_in_flight;
     let (to, sent) = (lab.out.sent[0].0, lab.to(lab.out.sent[0].0)[0]);

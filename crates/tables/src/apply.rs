@@ -4,7 +4,7 @@ use godwit_wire::{Instant, Mac};
 
 use crate::event::Event;
 use crate::neighbors::Neighbor;
-use crate::update::{HoldLimits, Key, PortIdx, PortRole, Update, VmState, VnIdx};
+use crate::update::{HoldLimits, Key, NextHop, PortIdx, PortRole, Update, VmState, VnIdx};
 use crate::vms::{Fib, State};
 use crate::{DropReason, OutOfRange, Tables};
 
@@ -144,6 +144,26 @@ impl Tables {
             | Update::PrefixRemove { .. }
             | Update::SourceSet { .. }
             | Update::SourceRemove { .. } => Ok(()),
+            Update::VnMulticastSet { vn, multicast } => {
+                if let Some(v) = self.vns.slot(vn) {
+                    v.multicast = multicast;
+                }
+                Ok(())
+            }
+            Update::VnUnderlayGroup { vn, tunnel } => {
+                if let Some(v) = self.vns.slot(vn) {
+                    v.underlay_group = tunnel;
+                }
+                Ok(())
+            }
+            Update::GroupMemberSet { vn, group, member } => match self.vns.get(vn) {
+                Some(_) => self.groups.add(vn, group, member),
+                None => Err(OutOfRange),
+            },
+            Update::GroupMemberRemove { vn, group, member } => {
+                self.groups.remove(vn, group, member);
+                Ok(())
+            }
             Update::DomainSet { .. }
             | Update::DomainRemove { .. }
             | Update::VnRoutingSet { .. }
@@ -163,9 +183,12 @@ impl Tables {
         match update {
             Update::DomainSet { domain, v4, v6 } => return routes.set_domain(domain, v4, v6),
             Update::SubnetSet { vn, prefix, gateway } => return routes.set_subnet(vn, prefix, gateway),
-            Update::RouteSet { domain, prefix, to } => return routes.set(domain, prefix, to),
+            Update::RouteSet { domain, prefix, to } => {
+                let fib = if let NextHop::Vm(vm) = to { self.vms.get(vm) } else { None };
+                return routes.set(domain, prefix, to, fib);
+            }
             Update::DomainRemove { domain } => routes.remove_domain(domain),
-            Update::VnRoutingSet { vn, routing } => routes.set_vn(vn, routing),
+            Update::VnRoutingSet { vn, routing } => return routes.set_vn(vn, routing),
             Update::SubnetRemove { vn, prefix } => routes.remove_subnet(vn, prefix),
             Update::RouteRemove { domain, prefix } => routes.remove(domain, prefix),
             _ => {}
@@ -198,10 +221,10 @@ impl Tables {
                 self.vms.enter(at, state, now);
                 let word = self.vms.collapsed(at, now)?;
                 let last = self.vms.report(at, now, true);
-                self.vms.free_special(at, Some(word));
+                self.vms.free_special(at, Some(word), &mut self.routes);
                 last
             }
-            (_, Some(word)) => match self.vms.set_plain(key, word) {
+            (_, Some(word)) => match self.vms.set_plain(key, word, &mut self.routes) {
                 Ok(is_new) => {
                     self.count_vm(key, is_new);
                     None
@@ -238,7 +261,7 @@ impl Tables {
                 last
             }
             Fib::Local(_) | Fib::Remote(_) | Fib::Ageing(_) => {
-                self.vms.remove_plain(key);
+                self.vms.remove_plain(key, &mut self.routes);
                 self.uncount_vm(key);
                 None
             }
@@ -288,7 +311,7 @@ impl Tables {
                     place += 1;
                 }
             }
-            self.vms.remove_vn(vn);
+            self.vms.remove_vn(vn, &mut self.routes);
         }
         if left.1 > 0 {
             self.neighbors.remove_vn(vn);
@@ -306,6 +329,7 @@ impl Tables {
             (v.vms, v.neighbors) = (0, 0);
         }
         self.routes.remove_vn(vn);
+        self.groups.remove_vn(vn);
         self.vns.remove(vn);
     }
 }

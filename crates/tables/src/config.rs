@@ -23,6 +23,10 @@ pub struct TablesConfig {
     pub domain_capacity: usize,
     /// Subnets of all VNs together.
     pub subnet_capacity: usize,
+    /// Multicast groups of all VNs together that have members (R61).
+    pub group_capacity: usize,
+    /// Their members: ports here and other NVEs.
+    pub member_capacity: usize,
     /// VMs that are in no plain state: being asked for, expected, paused, departed, absent.
     pub special_capacity: usize,
     /// Of these, at most so many being asked for, so that a scan leaves room for handovers.
@@ -75,6 +79,8 @@ impl Default for TablesConfig {
             route_capacity: 1 << 16,
             domain_capacity: 4096,
             subnet_capacity: 8192,
+            group_capacity: 1 << 13,
+            member_capacity: 1 << 15,
             special_capacity: 8192,
             miss_capacity: 4096,
             misses_per_port: 256,

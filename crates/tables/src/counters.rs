@@ -71,7 +71,7 @@ godwit_counters::drop_reasons! {
     UnknownTarget = "unknown_target", // R28, R31
     /// An ARP or ND request for an address that nobody has, in a VN that floods these: too many.
     FloodLimit = "flood_limit", // R31
-    /// A router advertisement, a redirect or an answer of DHCP, from a VM that was not defined as a router.
+    /// A router advertisement, a redirect, an answer of DHCP or a query of IGMP or MLD, from a VM that was not defined as a router.
     NotRouter = "not_router", // R66
     /// The policy of the VM that sends, or of the one that it is for, denies it.
     PolicyDenied = "policy_denied", // R23
@@ -114,6 +114,12 @@ godwit_counters::drop_reasons! {
     PuntFull = "punt_full", // R58
     /// Broadcast or multicast, and nobody else is in the VN.
     NoReceiver = "no_receiver",
+    /// Multicast to a group without members elsewhere, in a VN that snoops.
+    NoMember = "no_member", // R61
+    /// Multicast beyond the link, in a VN without it.
+    MulticastOff = "multicast_off", // R61
+    /// IGMP or MLD that cannot be read, or that no host accepts: checksum, length, TTL, group, a fragment.
+    MembershipMalformed = "membership_malformed", // R61
     /// A VN's replication list is full, so a copy was not made.
     ReplicationLimit = "replication_limit", // R60
     /// The buffer pool is empty: a copy, an answer or a held frame could not be sent.
@@ -221,8 +227,6 @@ godwit_counters::counters! {
     handed_on: Packets, // R11
     /// Senders told that a frame was too big for the way to its VM; each counts as a copy.
     told_too_big: Packets, // R8
-    /// Packets sent on by the gateway to a VM, whatever became of them then.
-    routed: Packets, // R58
     /// Packets that were too big for the way to their VM and cut into fragments; each but the first counts as a copy.
     fragmented: Packets, // R8
     /// ICMP errors that the gateway sent to VMs; each counts as a copy.
@@ -245,6 +249,10 @@ godwit_counters::counters! {
     misses: Packets, // R34
     /// Frames that ended here as they should: announcements and the underlay's neighbor answers.
     consumed: Packets,
+    /// IGMP and MLD messages of VMs that control was told of.
+    memberships: Packets, // R61
+    /// Those beyond a port's rate, or that found no room: control was not told.
+    memberships_lost: Packets, // R61
     /// Events that found their queue full.
     events_dropped: One,
     /// Updates refused because a table was full or an index out of range.

@@ -18,6 +18,7 @@
 //! | `ports` | ports: role, policy, sources, rates |
 //! | `vns` | virtual networks, and where their broadcast is copied to |
 //! | `tunnels` | ways to other NVEs, by flow where there are several |
+//! | `groups` | multicast groups, and who wants what is sent to them |
 //! | `sources` | what a port's VM may send from: addresses, prefixes, MACs |
 //! | `sets` | sets of integers in memory of fixed size |
 //! | `neighbors` | IP addresses, and the requests that wait to be told of one |
@@ -42,6 +43,7 @@ mod decide;
 mod dispatch;
 pub mod event;
 pub mod event_limiter;
+pub mod groups;
 mod held;
 pub mod holds;
 pub mod locations;
@@ -71,6 +73,7 @@ use arrivals::Arrivals;
 use awaited::Awaited;
 use event_limiter::Limiter;
 use godwit_wire::{Bucket, HashKey, Span};
+use groups::Groups;
 use holds::Holds;
 use neighbors::{Asks, Neighbors};
 use ports::Ports;
@@ -93,6 +96,8 @@ pub struct Tables {
     pub neighbors: Neighbors,
     /// Routes.
     pub routes: Routes,
+    /// Multicast groups.
+    pub groups: Groups,
     /// Counters.
     pub counters: Counters,
     /// UDP port of VXLAN.
@@ -136,6 +141,7 @@ impl Tables {
             tunnels: Tunnels::new(config),
             neighbors: Neighbors::new(config),
             routes: Routes::new(config),
+            groups: Groups::new(config),
             counters: Counters::with_ports(config.port_capacity),
             vxlan_port: config.vxlan_port,
             udp_checksum: config.udp_checksum,

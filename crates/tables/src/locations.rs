@@ -52,7 +52,7 @@ pub struct Full;
 
 /// The home bucket of a key: the result of hashing it once, good for one table.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Home(u32);
+pub struct Home(pub(crate) u32);
 
 /// Where keys have their homes.
 #[derive(Clone, Copy)]

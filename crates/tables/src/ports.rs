@@ -20,6 +20,9 @@ const FILTERED: u32 = 1 << 31;
 
 /// Announcements of a port that are told to control: 16 at once, one more every 5 ms.
 const ANNOUNCEMENTS: Rate = Rate::per_second(200, 16);
+/// IGMP and MLD messages of a port that are told to control: 32 at once, one more every 50 ms. A host answers a general
+/// query with a message a group, in old versions.
+const MEMBERSHIPS: Rate = Rate::per_second(20, 32);
 /// Frames of a port that are handed to control, DHCP and router solicitations: 32 at once, one more every 20 ms.
 const PUNTS: Rate = Rate::per_second(50, 32);
 /// Between two first frames of a port that are told to control.
@@ -35,6 +38,8 @@ pub struct Port {
     /// Requests of this port that wait.
     pub(crate) asks: u16,
     announcements: Bucket,
+    /// IGMP and MLD (R61).
+    memberships: Bucket,
     /// ARP, RARP and ND frames (R67).
     resolution: Bucket,
     /// Questions to the directory because of this port's frames (R67).
@@ -86,6 +91,7 @@ impl Ports {
             misses: 0,
             asks: 0,
             announcements: Bucket::default(),
+            memberships: Bucket::default(),
             resolution: Bucket::default(),
             questions: Bucket::default(),
             punts: Bucket::default(),
@@ -293,7 +299,8 @@ impl Ports {
         rest.find(|(port, _)| its(port.role)).map(|(_, n)| PortIdx(n))
     }
 
-    fn is_activated(&self, port: PortIdx) -> bool {
+    /// The port's VM may talk.
+    pub fn is_activated(&self, port: PortIdx) -> bool {
         matches!(self.role(port), Some(PortRole::Access { admission: Admission::Activated, .. }))
     }
 
@@ -366,6 +373,11 @@ impl Ports {
         self.counts(port).announcements.take(ANNOUNCEMENTS, now)
     }
 
+    /// Control may be told of another IGMP or MLD message of this port now (R61).
+    pub fn may_report_membership(&mut self, port: PortIdx, now: Instant) -> bool {
+        self.counts(port).memberships.take(MEMBERSHIPS, now)
+    }
+
     /// The next ARP, RARP or ND frame of this port is looked at (R67).
     pub fn may_resolve(&self, port: PortIdx, now: Instant) -> bool {
         self.at(port).resolution.has(self.resolution, now)
@@ -388,9 +400,14 @@ impl Ports {
         self.counts(port).questions.take(rate, now);
     }
 
-    /// A frame of this port may be handed to control now; this counts as one (R67).
-    pub fn may_punt(&mut self, port: PortIdx, now: Instant) -> bool {
-        self.counts(port).punts.take(PUNTS, now)
+    /// A frame of this port may be handed to control now (R67).
+    pub fn may_punt(&self, port: PortIdx, now: Instant) -> bool {
+        self.at(port).punts.has(PUNTS, now)
+    }
+
+    /// One was.
+    pub fn punted(&mut self, port: PortIdx, now: Instant) {
+        self.counts(port).punts.take(PUNTS, now);
     }
 
     /// An ICMP error may be sent to this port now: 100 in a second (R8).

@@ -57,14 +57,19 @@ impl Tables {
         self.special(key, State::Known(VmState::Remote { to })).ok_or(DropReason::MissLimit)
     }
 
+    /// A frame used an entry whose life nears its end (R40): it is a plain one again.
+    pub fn used(&mut self, key: Key, to: Target) {
+        self.vms.used(key, to, &mut self.routes);
+    }
+
     /// A new special entry, an old negative answer's if there is no other.
     pub(crate) fn special(&mut self, key: Key, state: State) -> Option<SpecialIdx> {
-        let made = match self.vms.make_special(key, state) {
+        let made = match self.vms.make_special(key, state, &mut self.routes) {
             Ok(made) => made,
             Err(_) => {
                 let victim = self.vms.some_absent()?;
                 self.forget(victim, DropReason::HoldAborted);
-                self.vms.make_special(key, state).ok()?
+                self.vms.make_special(key, state, &mut self.routes).ok()?
             }
         };
         let (at, is_new) = made;
@@ -97,7 +102,7 @@ impl Tables {
         self.drop_all_held(at, reason);
         let key = self.vms.special(at).key;
         self.query_over(at);
-        self.vms.free_special(at, None);
+        self.vms.free_special(at, None, &mut self.routes);
         self.uncount_vm(key);
     }
 }

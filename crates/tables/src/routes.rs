@@ -2,14 +2,29 @@
 //!
 //! A lookup looks for the host route; where there is none, it tries the domain's prefix lengths, longest first. A
 //! domain costs its entry here and its routes; no VN has a table of its own.
+//!
+//! A route to a VM has all that a frame needs in its own entry, so that a routed frame costs one lookup as a bridged
+//! one does: the VM's MAC and, where the forwarding table says no more of it than a tunnel or a port, these too. Each
+//! change of what that table says of a VM goes by [`Routes::follow`]: a routed frame never passes by a special entry.
+
+mod entry;
+mod followers;
+mod table;
 
 use core::net::IpAddr;
 
-use godwit_wire::Prefix;
-use hashbrown::HashMap;
+use godwit_wire::{Prefix, route};
 
-use crate::update::{DomainIdx, Lengths, NO_LENGTH, NextHop, VnIdx, VnRouting};
+use crate::locations::Home;
+use crate::update::{DomainIdx, Key, Lengths, NO_LENGTH, NextHop, VnIdx, VnRouting};
+use crate::vms::Fib;
 use crate::{OutOfRange, TablesConfig};
+
+use entry::{Addr, Scope, Words};
+use followers::Followers;
+use table::{Mixed, Place, Table, View};
+
+pub use entry::Found;
 
 /// A subnet of a VN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,61 +34,168 @@ struct Subnet {
     gateway: IpAddr,
 }
 
-/// A routing domain.
+/// The prefix lengths of a routing domain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Domain {
     v4: Lengths,
     v6: Lengths,
 }
 
+const VACANT: Domain =
+    Domain { v4: [NO_LENGTH; crate::update::MAX_LENGTHS], v6: [NO_LENGTH; crate::update::MAX_LENGTHS] };
+
 /// All routes.
 pub struct Routes {
-    domains: HashMap<DomainIdx, Domain>,
-    routes: HashMap<(DomainIdx, Prefix), NextHop>,
-    vns: HashMap<VnIdx, VnRouting>,
+    table: Table,
+    followers: Followers,
+    domains: Vec<Domain>,
+    vns: Vec<Option<VnRouting>>,
     subnets: Vec<Subnet>,
-    capacity: usize,
-    domain_capacity: usize,
     subnet_capacity: usize,
+}
+
+/// The routes of one domain as a burst reads them.
+#[derive(Clone, Copy)]
+pub struct InDomain<'a> {
+    view: View<'a>,
+    domain: DomainIdx,
+    v4: Mixed,
+    v6: Mixed,
+    lengths: &'a Domain,
+}
+
+impl InDomain<'_> {
+    /// Hashes an IPv4 address once for [`InDomain::prefetch`] and [`InDomain::host_v4`].
+    #[inline(always)]
+    pub fn home_v4(&self, ip: u32) -> Home {
+        self.view.home(Addr::v4(ip), self.v4)
+    }
+
+    /// The same for IPv6.
+    #[inline(always)]
+    pub fn home_v6(&self, ip: u128) -> Home {
+        self.view.home(Addr::v6(ip), self.v6)
+    }
+
+    /// Asks the cache for the host route of an address.
+    #[inline(always)]
+    pub fn prefetch(&self, home: Home) {
+        self.view.prefetch(home);
+    }
+
+    /// Where packets for an IPv4 address go that no prefix is needed for, or one that is no martian.
+    #[inline(always)]
+    pub fn find_v4(&self, home: Home, ip: u32) -> Option<Found> {
+        match self.view.get_at(home, Addr::v4(ip), self.v4) {
+            None => self.by_prefix_v4(ip),
+            found => found,
+        }
+    }
+
+    /// The same for IPv6.
+    #[inline(always)]
+    pub fn find_v6(&self, home: Home, ip: u128) -> Option<Found> {
+        match self.view.get_at(home, Addr::v6(ip), self.v6) {
+            None => self.by_prefix_v6(ip),
+            found => found,
+        }
+    }
+
+    #[inline(never)]
+    fn by_prefix_v4(&self, ip: u32) -> Option<Found> {
+        if route::is_martian_v4(ip.into()) {
+            return None;
+        }
+        self.longest(&self.lengths.v4, |len| {
+            (
+                Addr::v4(ip & u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)),
+                Scope::v4(self.domain, len),
+            )
+        })
+    }
+
+    #[inline(never)]
+    fn by_prefix_v6(&self, ip: u128) -> Option<Found> {
+        if route::is_martian_v6(ip.into()) {
+            return None;
+        }
+        self.longest(&self.lengths.v6, |len| {
+            (
+                Addr::v6(ip & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)),
+                Scope::v6(self.domain, len),
+            )
+        })
+    }
+
+    #[inline(always)]
+    fn longest(&self, lengths: &Lengths, of: impl Fn(u8) -> (Addr, Scope)) -> Option<Found> {
+        for &len in lengths {
+            if len == NO_LENGTH {
+                return None;
+            }
+            let (addr, scope) = of(len);
+            let scope = self.view.mixed(scope);
+            let found = self.view.get_at(self.view.home(addr, scope), addr, scope);
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
 }
 
 impl Routes {
     pub(crate) fn new(config: &TablesConfig) -> Routes {
         Routes {
-            domains: HashMap::with_capacity(2 * config.domain_capacity),
-            routes: HashMap::with_capacity(2 * config.route_capacity),
-            vns: HashMap::with_capacity(2 * config.vn_capacity),
+            table: Table::new(config.route_capacity, config.table_seed),
+            followers: Followers::new(config.route_capacity, config.vn_capacity, config.table_seed),
+            domains: vec![VACANT; config.domain_capacity],
+            vns: vec![None; config.vn_capacity],
             subnets: Vec::with_capacity(config.subnet_capacity),
-            capacity: config.route_capacity,
-            domain_capacity: config.domain_capacity,
             subnet_capacity: config.subnet_capacity,
         }
     }
 
     /// Routes of all domains.
     pub fn len(&self) -> usize {
-        self.routes.len()
+        self.table.len()
     }
 
     /// There are none.
     pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        self.len() == 0
     }
 
-    /// Where packets of the domain for `dst` go: by the host route, else by the longest prefix.
+    /// Where packets of the domain for `dst` go: by the host route, else by the longest prefix. Martians have
+    /// prefixes too here: who routes looks at [`route::is_martian`].
     pub fn get(&self, domain: DomainIdx, dst: IpAddr) -> Option<NextHop> {
-        if let Some(to) = self.routes.get(&(domain, Prefix::host(dst))) {
-            return Some(*to);
+        if let Some(to) = self.exact(domain, Prefix::host(dst)) {
+            return Some(to);
         }
-        let d = self.domains.get(&domain)?;
+        let d = self.domains.get(usize::from(domain.0))?;
         let lengths = if dst.is_ipv4() { &d.v4 } else { &d.v6 };
         let known = lengths.iter().take_while(|len| **len != NO_LENGTH);
-        known.filter_map(|len| self.routes.get(&(domain, Prefix::of(dst, *len)))).next().copied()
+        known.filter_map(|len| self.exact(domain, Prefix::of(dst, *len))).next()
+    }
+
+    /// Where the route of just this prefix leads.
+    pub fn exact(&self, domain: DomainIdx, prefix: Prefix) -> Option<NextHop> {
+        let (place, number) = self.find(domain, prefix)?;
+        Some(self.table.get(place).found().next_hop(self.followers.vm(number)))
+    }
+
+    /// The routes of a domain as a burst reads them; `None` for one that cannot be.
+    #[inline]
+    pub fn in_domain(&self, domain: DomainIdx) -> Option<InDomain<'_>> {
+        let (view, lengths) = (self.table.view(), self.domains.get(usize::from(domain.0))?);
+        let v4 = view.mixed(Scope::v4(domain, 32));
+        Some(InDomain { view, domain, v4, v6: view.mixed(Scope::v6(domain, 128)), lengths })
     }
 
     /// The VN's part in a routing domain.
+    #[inline]
     pub fn of_vn(&self, vn: VnIdx) -> Option<VnRouting> {
-        self.vns.get(&vn).copied()
+        *self.vns.get(usize::from(vn.0))?
     }
 
     /// The gateway's address in the VN towards `ip`: that of its subnet, else the first of the family.
@@ -90,22 +212,19 @@ impl Routes {
         v4: Lengths,
         v6: Lengths,
     ) -> Result<(), OutOfRange> {
-        if self.domains.len() >= self.domain_capacity && !self.domains.contains_key(&domain) {
-            return Err(OutOfRange);
-        }
-        self.domains.insert(domain, Domain { v4, v6 });
+        *self.domains.get_mut(usize::from(domain.0)).ok_or(OutOfRange)? = Domain { v4, v6 };
         Ok(())
     }
 
     pub(crate) fn remove_domain(&mut self, domain: DomainIdx) {
-        self.domains.remove(&domain);
+        if let Some(d) = self.domains.get_mut(usize::from(domain.0)) {
+            *d = VACANT;
+        }
     }
 
-    pub(crate) fn set_vn(&mut self, vn: VnIdx, routing: Option<VnRouting>) {
-        match routing {
-            Some(routing) => drop(self.vns.insert(vn, routing)),
-            None => drop(self.vns.remove(&vn)),
-        }
+    pub(crate) fn set_vn(&mut self, vn: VnIdx, routing: Option<VnRouting>) -> Result<(), OutOfRange> {
+        *self.vns.get_mut(usize::from(vn.0)).ok_or(OutOfRange)? = routing;
+        Ok(())
     }
 
     pub(crate) fn set_subnet(
@@ -126,21 +245,76 @@ impl Routes {
         self.subnets.retain(|s| (s.vn, s.prefix) != (vn, prefix));
     }
 
-    pub(crate) fn set(&mut self, domain: DomainIdx, prefix: Prefix, to: NextHop) -> Result<(), OutOfRange> {
-        if self.routes.len() >= self.capacity && !self.routes.contains_key(&(domain, prefix)) {
-            return Err(OutOfRange);
+    fn find(&self, domain: DomainIdx, prefix: Prefix) -> Option<(Place, u32)> {
+        self.table.find(prefix.addr().into(), Scope::of(domain, prefix))
+    }
+
+    /// Adds a route, or replaces where it leads: to a VM of which the forwarding table says `fib`.
+    pub(crate) fn set(
+        &mut self,
+        domain: DomainIdx,
+        prefix: Prefix,
+        to: NextHop,
+        fib: Option<Fib>,
+    ) -> Result<(), OutOfRange> {
+        if let NextHop::Vm(vm) = to {
+            self.followers.check(vm)?;
         }
-        self.routes.insert((domain, prefix), to);
+        let found = Found::of(Scope::of(domain, prefix), to, fib);
+        let number = match self.find(domain, prefix) {
+            Some((place, number)) => {
+                self.unfollow(place, number);
+                self.table.set(place, found);
+                number
+            }
+            None => {
+                let number = self.followers.number().ok_or(OutOfRange)?;
+                self.table.insert(Words::new(prefix.addr().into(), found), number);
+                number
+            }
+        };
+        if let NextHop::Vm(vm) = to {
+            self.followers.add(number, vm);
+        }
         Ok(())
     }
 
     pub(crate) fn remove(&mut self, domain: DomainIdx, prefix: Prefix) {
-        self.routes.remove(&(domain, prefix));
+        if let Some((place, number)) = self.find(domain, prefix) {
+            self.unfollow(place, number);
+            self.table.remove(place);
+            self.followers.release(number);
+        }
+    }
+
+    fn unfollow(&mut self, place: Place, number: u32) {
+        if self.table.get(place).found().is_vm() {
+            self.followers.remove(number);
+        }
+    }
+
+    /// The forwarding table has a new word for a VM, or none.
+    #[inline]
+    pub(crate) fn follow(&mut self, vm: Key, fib: Option<Fib>) {
+        if self.followers.any(vm.vn()) {
+            self.change(vm, fib);
+        }
+    }
+
+    #[inline(never)]
+    fn change(&mut self, vm: Key, fib: Option<Fib>) {
+        for number in self.followers.of(vm) {
+            let place = self.table.place(number);
+            let scope = self.table.get(place).scope();
+            self.table.set(place, Found::of(scope, NextHop::Vm(vm), fib));
+        }
     }
 
     /// A VN is forgotten.
     pub(crate) fn remove_vn(&mut self, vn: VnIdx) {
-        self.vns.remove(&vn);
+        if let Some(routing) = self.vns.get_mut(usize::from(vn.0)) {
+            *routing = None;
+        }
         self.subnets.retain(|s| s.vn != vn);
     }
 }

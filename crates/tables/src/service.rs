@@ -61,7 +61,7 @@ impl Tables {
         let empty = self.vms.special(at).waiting() == 0;
         let event = self.vms.report(at, now, empty);
         let Some(word) = self.vms.collapsed(at, now) else { return Serviced { gone: false, event } };
-        self.vms.free_special(at, Some(word));
+        self.vms.free_special(at, Some(word), &mut self.routes);
         Serviced { gone: true, event }
     }
 
@@ -88,7 +88,7 @@ impl Tables {
         }
         if let Some(word) = self.vms.collapsed(at, now) {
             let event = self.vms.report(at, now, true);
-            self.vms.free_special(at, Some(word));
+            self.vms.free_special(at, Some(word), &mut self.routes);
             return Serviced { gone: true, event };
         }
         let due = self.vms.own_due(at, now);

@@ -98,6 +98,28 @@ impl core::fmt::Debug for Target {
     }
 }
 
+/// What becomes of multicast in a VN (R61).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Multicast {
+    /// It is copied to everybody.
+    #[default]
+    Flood,
+    /// It is copied to the members of its group and to multicast routers; link-local groups to everybody. Control is
+    /// told of IGMP and MLD.
+    Snoop,
+    /// It is dropped, but for link-local groups.
+    Off,
+}
+
+/// Who gets what is sent to a multicast group (R61).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Member {
+    /// A VM's port here.
+    Port(PortIdx),
+    /// Another NVE with members.
+    Tunnel(TunnelIdx),
+}
+
 /// Ways that a tunnel has at most (R95).
 pub const MAX_WAYS: usize = 8;
 
@@ -472,6 +494,39 @@ pub enum Update {
         vn: VnIdx,
         /// Least gap between two such requests in this worker; none: they are dropped.
         flood_gap: Option<Span>,
+    },
+    /// What becomes of multicast in the VN (R61). Flooded until this is set.
+    VnMulticastSet {
+        /// The VN.
+        vn: VnIdx,
+        /// What.
+        multicast: Multicast,
+    },
+    /// Where the VN's broadcast and multicast go instead of more copies than there may be (R60): the tunnel's remote is
+    /// a group of the underlay, and what comes from there by the tunnel's uplink is the VN's.
+    VnUnderlayGroup {
+        /// The VN.
+        vn: VnIdx,
+        /// The tunnel; none: copies only.
+        tunnel: Option<TunnelIdx>,
+    },
+    /// Frames to the group are copied to this member (R61).
+    GroupMemberSet {
+        /// The VN.
+        vn: VnIdx,
+        /// The group; `0.0.0.0` or `::`: every group of the family, for multicast routers.
+        group: IpAddr,
+        /// The member.
+        member: Member,
+    },
+    /// The opposite of `GroupMemberSet`.
+    GroupMemberRemove {
+        /// The VN.
+        vn: VnIdx,
+        /// The group.
+        group: IpAddr,
+        /// The member.
+        member: Member,
     },
     /// Adds or replaces a routing domain (R58).
     DomainSet {

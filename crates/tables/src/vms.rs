@@ -15,6 +15,7 @@ use crate::TablesConfig;
 use crate::event::{Event, HandoverStats};
 use crate::holds::{Origin, Queue};
 use crate::locations::Locations;
+use crate::routes::Routes;
 use crate::update::{HoldLimits, Key, PortIdx, Target, VmState};
 
 pub use fib::{Fib, RemoteMark, SpecialIdx, View, Word};
@@ -193,13 +194,21 @@ impl Vms {
         self.querying
     }
 
-    /// Sets a key's plain word; true where the key is new.
-    pub(crate) fn set_plain(&mut self, key: Key, word: Fib) -> Result<bool, NoRoom> {
-        self.fib.insert(key.0, word.pack()).map(|old| old.is_none()).map_err(|_| NoRoom)
+    /// Sets a key's word; true where the key is new. The routes that lead to the VM follow, here and wherever a word
+    /// changes (R58).
+    pub(crate) fn set_plain(&mut self, key: Key, word: Fib, routes: &mut Routes) -> Result<bool, NoRoom> {
+        let old = self.fib.insert(key.0, word.pack()).map_err(|_| NoRoom)?;
+        routes.follow(key, Some(word));
+        Ok(old.is_none())
     }
 
     /// A special entry for a key that has none; true where the key was not in the table at all.
-    pub(crate) fn make_special(&mut self, key: Key, state: State) -> Result<(SpecialIdx, bool), NoRoom> {
+    pub(crate) fn make_special(
+        &mut self,
+        key: Key,
+        state: State,
+        routes: &mut Routes,
+    ) -> Result<(SpecialIdx, bool), NoRoom> {
         let fresh = Special {
             key,
             state,
@@ -218,7 +227,7 @@ impl Vms {
             None if self.specials.len() < self.capacity => self.specials.len() as u32,
             None => return Err(NoRoom),
         };
-        let is_new = self.set_plain(key, Fib::Special(SpecialIdx(at)))?;
+        let is_new = self.set_plain(key, Fib::Special(SpecialIdx(at)), routes)?;
         if at as usize == self.specials.len() {
             self.specials.push(fresh);
         } else {
@@ -267,7 +276,7 @@ impl Vms {
     }
 
     /// Frees a special entry, whose queues are empty, and leaves `word` in its place, or nothing.
-    pub(crate) fn free_special(&mut self, at: SpecialIdx, word: Option<Fib>) {
+    pub(crate) fn free_special(&mut self, at: SpecialIdx, word: Option<Fib>, routes: &mut Routes) {
         let s = &mut self.specials[at.0 as usize];
         debug_assert_eq!(s.waiting(), 0, "held frames are sent or dropped first");
         debug_assert_ne!(s.place, u32::MAX, "freed once");
@@ -283,25 +292,32 @@ impl Vms {
         self.free.push(at.0);
         match word {
             // The key is in the table, so this replaces and cannot fail.
-            Some(w) => drop(self.set_plain(key, w)),
-            None => drop(self.fib.remove(key.0)),
+            Some(w) => drop(self.set_plain(key, w, routes)),
+            None => drop(self.remove_plain(key, routes)),
         }
     }
 
     /// A frame used an entry that was watched: it is plain again.
-    pub fn used(&mut self, key: Key, to: Target) {
+    pub(crate) fn used(&mut self, key: Key, to: Target, routes: &mut Routes) {
         // The key is in the table, so this replaces and cannot fail.
-        let _ = self.set_plain(key, Fib::Remote(to));
+        let _ = self.set_plain(key, Fib::Remote(to), routes);
     }
 
-    /// Removes a key that has a plain word.
-    pub(crate) fn remove_plain(&mut self, key: Key) -> bool {
+    /// Removes a key's word.
+    pub(crate) fn remove_plain(&mut self, key: Key, routes: &mut Routes) -> bool {
+        routes.follow(key, None);
         self.fib.remove(key.0).is_some()
     }
 
     /// All keys of a VN leave the table. Visits all of it; special ones were freed before.
-    pub(crate) fn remove_vn(&mut self, vn: crate::update::VnIdx) {
-        self.fib.retain(|key, _| Key(key).vn() != vn);
+    pub(crate) fn remove_vn(&mut self, vn: crate::update::VnIdx, routes: &mut Routes) {
+        self.fib.retain(|key, _| {
+            let stays = Key(key).vn() != vn;
+            if !stays {
+                routes.follow(Key(key), None);
+            }
+            stays
+        });
     }
 
     /// Replaces an entry's state; counts of a handover begin anew where one begins.

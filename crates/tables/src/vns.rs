@@ -3,7 +3,7 @@
 use godwit_wire::{Instant, Span, Vni};
 
 use crate::locations::Locations;
-use crate::update::{TunnelIdx, VnIdx};
+use crate::update::{Multicast, TunnelIdx, VnIdx};
 use crate::{OutOfRange, TablesConfig};
 
 /// A virtual network.
@@ -17,6 +17,10 @@ pub struct Vn {
     pub transparent_vlan: bool,
     /// A tunnel was refused a place in the replication list (R60).
     pub replicas_missing: bool,
+    /// What becomes of multicast (R61).
+    pub multicast: Multicast,
+    /// What is for more NVEs than there may be copies goes by this tunnel, to a group of the underlay (R60).
+    pub underlay_group: Option<TunnelIdx>,
     /// Requests for unknown addresses are flooded, at least so far apart (R31).
     pub flood_gap: Option<Span>,
     /// No such request is flooded before then.
@@ -34,6 +38,8 @@ const VACANT_VN: Vn = Vn {
     mtu: 0,
     transparent_vlan: false,
     replicas_missing: false,
+    multicast: Multicast::Flood,
+    underlay_group: None,
     flood_gap: None,
     flood_next: Instant(0),
     present: false,
@@ -145,6 +151,11 @@ impl Vns {
         let count = self.get(vn).map_or(0, |v| usize::from(v.replicas));
         let from = if count == 0 { 0 } else { usize::from(vn.0) * self.limit };
         self.replicas[from..from + count].iter().map(|&t| TunnelIdx(t))
+    }
+
+    /// Copies of a frame to other NVEs at most (R60).
+    pub fn copy_limit(&self) -> usize {
+        self.limit
     }
 
     pub(crate) fn add_replica(&mut self, vn: VnIdx, tunnel: TunnelIdx) -> Result<(), OutOfRange> {

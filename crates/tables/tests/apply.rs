@@ -80,6 +80,14 @@ fn port_update() -> impl Strategy<Value = Update> {
     ]
 }
 
+fn group() -> impl Strategy<Value = IpAddr> {
+    (0u8..3).prop_map(|n| if n == 0 { [0, 0, 0, 0].into() } else { [239, 1, 1, n].into() })
+}
+
+fn member() -> impl Strategy<Value = Member> {
+    prop_oneof![port().prop_map(Member::Port), tunnel().prop_map(Member::Tunnel)]
+}
+
 fn vn_update() -> impl Strategy<Value = Update> {
     let twin = || proptest::option::of(tunnel());
     let way = |(tunnel, at): (TunnelIdx, u8)| match tunnel_set(tunnel) {
@@ -88,6 +96,7 @@ fn vn_update() -> impl Strategy<Value = Update> {
         }
         other => other,
     };
+    let multicast = proptest::sample::select(&[Multicast::Flood, Multicast::Snoop, Multicast::Off][..]);
     prop_oneof![
         3 => (vn(), 1u32..6, any::<bool>()).prop_map(|(vn, n, transparent_vlan)| {
             Update::VnSet { vn, vni: vni(n), mtu: 1400, transparent_vlan }
@@ -95,6 +104,12 @@ fn vn_update() -> impl Strategy<Value = Update> {
         1 => vn().prop_map(|vn| Update::VnRemove { vn }),
         1 => (vn(), any::<bool>())
             .prop_map(|(vn, on)| Update::VnSilent { vn, flood_gap: on.then_some(ms(100)) }),
+        1 => (vn(), multicast).prop_map(|(vn, multicast)| Update::VnMulticastSet { vn, multicast }),
+        1 => (vn(), twin()).prop_map(|(vn, tunnel)| Update::VnUnderlayGroup { vn, tunnel }),
+        3 => (vn(), group(), member())
+            .prop_map(|(vn, group, member)| Update::GroupMemberSet { vn, group, member }),
+        2 => (vn(), group(), member())
+            .prop_map(|(vn, group, member)| Update::GroupMemberRemove { vn, group, member }),
         2 => (vn(), tunnel()).prop_map(|(vn, tunnel)| Update::ReplicaAdd { vn, tunnel }),
         1 => (vn(), tunnel()).prop_map(|(vn, tunnel)| Update::ReplicaRemove { vn, tunnel }),
         2 => tunnel().prop_map(tunnel_set),
@@ -123,6 +138,9 @@ fn answers(t: &Tables, now: Instant) -> Vec<String> {
     for vn in (0..4).map(VnIdx) {
         push(&mut all, t.vns.get(vn));
         push(&mut all, t.vns.replicas(vn).collect::<Vec<_>>());
+        for group in [[0, 0, 0, 0], [239, 1, 1, 1], [239, 1, 1, 2]] {
+            push(&mut all, t.groups.members(vn, group.into()).collect::<Vec<_>>());
+        }
         let mut ports: Vec<PortIdx> = t.ports.activated(vn).collect();
         ports.sort_unstable();
         push(&mut all, ports);

@@ -7,5 +7,6 @@ mod decide;
 mod neighbors;
 mod policies;
 mod ports;
+mod routes;
 mod vms;
 mod vns;

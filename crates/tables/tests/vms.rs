@@ -2,6 +2,7 @@
 //! is held.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::common::*;
 use godwit_tables::event::Event;
@@ -9,8 +10,10 @@ use godwit_tables::holds::Origin;
 use godwit_tables::update::*;
 use godwit_tables::vms::{Fib, SpecialIdx, State};
 use godwit_tables::{Action, DropReason, Inbound, Tables, TablesConfig};
-use godwit_wire::{Instant, Span};
+use godwit_wire::{Instant, Prefix, Span};
 use proptest::prelude::*;
+
+const DOMAIN: DomainIdx = DomainIdx(0);
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -67,7 +70,16 @@ struct Model {
 
 impl Model {
     fn new() -> Model {
-        Model { t: tables(), now: NOW, states: BTreeMap::new(), frames: 0, gone: 0, last: BTreeMap::new() }
+        let mut t = tables();
+        for n in 10..16 {
+            let set = Update::RouteSet {
+                domain: DOMAIN,
+                prefix: Prefix::host(v4(n)),
+                to: NextHop::Vm(key(n.into())),
+            };
+            assert_eq!(t.apply(set, NOW), None);
+        }
+        Model { t, now: NOW, states: BTreeMap::new(), frames: 0, gone: 0, last: BTreeMap::new() }
     }
 
     fn run(&mut self, op: Op) {
@@ -150,6 +162,10 @@ impl Model {
         let (mut specials, mut waiting, mut querying) = (0, 0, 0);
         for n in 10..16 {
             assert_eq!(state(t, key(n)), self.states.get(&n).copied(), "VM {n}");
+            assert_eq!(
+                routed(t, n),
+                t.vms.get(key(n)).filter(|f| matches!(f, Fib::Local(_) | Fib::Remote(_)))
+            );
             let Some(s) = t.vms.special_of(key(n)) else { continue };
             specials += 1;
             waiting += u64::from(s.waiting());
@@ -174,6 +190,15 @@ impl Model {
         let w = &t.counters.worker;
         assert_eq!((w.held, w.flushed), (self.frames, self.gone));
     }
+}
+
+/// What the host route of a VM says of it: never more than the forwarding table does, and no special entry is passed by
+/// (R58).
+fn routed(t: &Tables, n: u64) -> Option<Fib> {
+    let routes = t.routes.in_domain(DOMAIN).expect("a domain in range");
+    let IpAddr::V4(ip) = v4(n as u8) else { panic!("IPv4 alone") };
+    let found = routes.find_v4(routes.home_v4(ip.to_bits()), ip.to_bits()).expect("a route");
+    found.remote().map(Fib::Remote).or(found.local().map(|(_, port)| Fib::Local(port)))
 }
 
 /// The state fits into a word.

@@ -4,9 +4,13 @@
 //! drawings, so that it can serve as the oracle which those are tested against. Every header has
 //! knobs to make it wrong: a field that is normally computed (`Option`) or a [`Ck`].
 
+mod membership;
 mod nd;
 mod vxlan;
 
+pub use membership::{
+    group_mac_v4, igmp, igmp_one, igmp2_query, igmp3_report, mld, mld_one, mld1_query, mld2_report,
+};
 pub use nd::{Nd, group_mac, mac_option, solicited_node};
 pub use vxlan::Vxlan;
 

@@ -1,6 +1,7 @@
 //! The bodies of the fuzz targets, shared by `fuzz/` (libFuzzer) and by the stable tests that run
 //! them over a corpus and its mutations. Each takes arbitrary bytes and panics on a broken promise.
 
+mod membership;
 mod mutate;
 mod peers;
 #[cfg(feature = "control")]
@@ -119,6 +120,7 @@ fn sound(frame: &[u8], layers: &offload::Layers) {
 /// A frame from a tenant.
 pub fn inner(frame: &[u8]) {
     reading::frame(frame);
+    membership::frame(frame);
     let key = HashKey::new(1, 2);
     let flow = flow::FlowKey::of_frame(frame);
     let hash = flow.hash(&key);
@@ -321,6 +323,7 @@ fn inner_seeds() -> Vec<Vec<u8>> {
     let mut ip = frames::V4::new(a4, b4, 17);
     (ip.frag, ip.ident, ip.options) = (0x2001, 7, vec![1, 1, 1, 0]);
     v.push(frames::ethernet(m2, m1, 0x0800, &ip.packet(&[1; 24])));
+    v.extend(membership::seeds());
     // A router says that a tunnel packet of ours was too big.
     let ours = seed_outer(Family::V4).frame(&v[0]);
     let too_big = frames::icmpv4(3, 4, 1400, &ours[14..14 + 44], frames::Ck::Good);

@@ -279,6 +279,36 @@ impl Ipv4Repr {
     }
 }
 
+/// Bytes of the Router Alert option (RFC 2113), value 0: each router looks at the packet.
+const ROUTER_ALERT: [u8; 4] = [0x94, 4, 0, 0];
+
+/// Writes the 24 bytes of a header with the Router Alert option, TTL 1 and the class of internetwork control, as
+/// group membership has it (RFC 3376 section 4); returns 24.
+///
+/// # Errors
+/// As [`Ipv4Repr::emit`].
+pub(crate) fn emit_router_alert(
+    buf: &mut [u8],
+    src: Ipv4Addr,
+    dst: Ipv4Addr,
+    proto: u8,
+    payload_len: usize,
+) -> Result<usize, WireError> {
+    const LEN: usize = HEADER_LEN + ROUTER_ALERT.len();
+    if buf.len() < LEN {
+        return Err(WireError::NoSpace);
+    }
+    let payload_len = payload_len + ROUTER_ALERT.len();
+    let ip = Ipv4Repr { src, dst, proto, ttl: 1, tos: 0xc0, ident: 0, dont_fragment: true, payload_len };
+    ip.emit(buf)?;
+    put(buf, HEADER_LEN, ROUTER_ALERT);
+    buf[field::VER_IHL] = 0x46;
+    put_u16(buf, field::CHECKSUM, 0);
+    let sum = checksum::checksum(&buf[..LEN]);
+    put_u16(buf, field::CHECKSUM, sum);
+    Ok(LEN)
+}
+
 /// What the header of a packet quoted by an ICMP error says. The quote may be cut off anywhere
 /// after the header, so there is no view of its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,13 +4,17 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addr::Mac;
-use crate::bytes::{array, put};
+use crate::bytes::{array, put, u32_at};
+use crate::tenant::Source;
 use crate::{ethernet, ipv4, ipv6};
 
 /// Where an IPv4 header has its TTL, protocol and checksum.
 const V4_TTL: usize = 8;
 /// Where an IPv6 header has its hop limit.
 const V6_HOPS: usize = 7;
+/// Where they have their destinations.
+const V4_DST: usize = 16;
+const V6_DST: usize = 24;
 const L3: usize = ethernet::HEADER_LEN;
 
 /// Takes one off the TTL or hop limit of an IP packet and repairs the checksum of an IPv4 header; returns what is
@@ -80,13 +84,10 @@ impl Addresses {
     }
 
     /// Sends an untagged frame on its way to `dst`, a [`Mac::to_u64`]: addresses, TTL, checksum. It has an IPv4 header
-    /// (`v4`) or an IPv6 header, with a TTL above 1, which the caller has looked at.
-    ///
-    /// # Panics
-    /// Where it is shorter than Ethernet and IPv4 header.
+    /// (`v4`) or an IPv6 header, with a TTL above 1: [`onward`] has looked at it. A shorter one stays as it is.
     #[inline(always)]
     pub fn forward(self, frame: &mut [u8], dst: u64, v4: bool) {
-        let h: &mut [u8; L3 + ipv4::HEADER_LEN] = frame.first_chunk_mut().expect("an IP header");
+        let Some(h) = frame.first_chunk_mut::<{ L3 + ipv4::HEADER_LEN }>() else { return };
         put(h, 0, self.towards(dst));
         if v4 {
             let word = u32::from_le_bytes(array(h, L3 + V4_TTL));
@@ -95,6 +96,52 @@ impl Addresses {
             h[L3 + V6_HOPS] = h[L3 + V6_HOPS].wrapping_sub(1);
         }
     }
+}
+
+/// Where a packet is to go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Onward {
+    /// An IPv4 address.
+    V4(u32),
+    /// An IPv6 address.
+    V6(u128),
+}
+
+/// An IPv4 header without options sums up (RFC 1812 section 5.2.2). One's complement sums do not mind the byte order,
+/// nor whether words of 32 bits are added.
+#[inline(always)]
+fn sums_up(h: &[u8; L3 + ipv4::HEADER_LEN]) -> bool {
+    /// The inverse of 0xffff modulo 2^64: what it multiplies into the first 2^64 / 0xffff numbers is a multiple.
+    const ONES_INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    let sum: u64 = (0..5).map(|word| u64::from(u32::from_le_bytes(array(h, L3 + 4 * word)))).sum();
+    sum.wrapping_mul(ONES_INVERSE) <= u64::MAX / 0xffff
+}
+
+/// Where the packet of a frame that [`crate::tenant::quick_look`] took is to go, if it may: its TTL is above 1, its IPv4
+/// header sums up, and its source, which that look found, is no martian. `None` says only: look closer.
+#[inline(always)]
+pub fn onward(frame: &[u8], source: Source) -> Option<Onward> {
+    match source {
+        Source::V4(from) => {
+            let h: &[u8; L3 + ipv4::HEADER_LEN] = frame.first_chunk()?;
+            let good = h[L3 + V4_TTL] > 1 && !is_martian_v4(from.into()) && sums_up(h);
+            good.then(|| Onward::V4(u32_at(h, L3 + V4_DST)))
+        }
+        Source::V6(from) => {
+            let to = v6_destination(frame)?;
+            // All martians are below 1:: or above fe80::.
+            let good = frame[L3 + V6_HOPS] > 1 && (1..0xfe80).contains(&((from >> 112) as u16));
+            good.then_some(Onward::V6(to))
+        }
+        Source::NotIp | Source::Malformed => None,
+    }
+}
+
+/// The destination of the packet in an untagged frame, read as IPv6; `None` where it is shorter than its header.
+#[inline(always)]
+pub fn v6_destination(frame: &[u8]) -> Option<u128> {
+    let h: &[u8; L3 + ipv6::HEADER_LEN] = frame.first_chunk()?;
+    Some(u128::from_be_bytes(array(h, L3 + V6_DST)))
 }
 
 /// An address that no packet is routed to, nor from, unless it is somebody's own (RFC 1812 section 5.3.7, RFC 4291):
@@ -193,6 +240,40 @@ mod tests {
                 prop_assert_eq!(bytes, before);
             }
         }
+    }
+
+    #[test]
+    fn r58_what_may_go_on_has_a_hop_left_and_a_source_that_can_be_answered() {
+        let mut f = [0; 60];
+        f[14..34].copy_from_slice(&v4(2, &[1; 12]));
+        f[30..34].copy_from_slice(&[10, 1, 2, 3]);
+        f[24..26].fill(0);
+        let sum = checksum::checksum(&f[14..34]).to_be_bytes();
+        f[24..26].copy_from_slice(&sum);
+        let from = Source::V4(0x0a00_0001);
+        assert_eq!(onward(&f, from), Some(Onward::V4(0x0a01_0203)));
+        assert_eq!(onward(&f[..33], from), None);
+        for bit in 0..16 {
+            f[24 + bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(onward(&f, from), None);
+            f[24 + bit / 8] ^= 1 << (bit % 8);
+        }
+        for martian in [0, 0x7f00_0001, 0xa9fe_0001, 0xe000_0001, u32::MAX] {
+            assert_eq!(onward(&f, Source::V4(martian)), None);
+        }
+        f[22] = 1;
+        assert_eq!(onward(&f, from), None);
+        f[14..].fill(0);
+        (f[14], f[21], f[38], f[53]) = (0x60, 2, 0xfd, 3);
+        let from = Source::V6(0xfd00 << 112 | 1);
+        assert_eq!(onward(&f, from), Some(Onward::V6(0xfd00 << 112 | 3)));
+        assert_eq!(onward(&f[..53], from), None);
+        for martian in [0, 1, 0xffff << 32 | 1, 0xfe80 << 112 | 1, 0xff02 << 112 | 1] {
+            assert_eq!(onward(&f, Source::V6(martian)), None);
+        }
+        f[21] = 1;
+        assert_eq!(onward(&f, from), None);
+        assert_eq!((onward(&f, Source::NotIp), onward(&f, Source::Malformed)), (None, None));
     }
 
     #[test]

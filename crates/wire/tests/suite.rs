@@ -3,10 +3,12 @@
 
 mod ecn;
 mod flow;
+mod fragment;
 mod frame;
 mod fuzz_smoke;
 mod golden;
 mod headers;
+mod membership;
 mod offload;
 mod outer;
 mod properties;

@@ -23,6 +23,8 @@ pub(crate) struct KnownDomain {
     by_vn: BTreeSet<(Vni, Prefix)>,
     /// Told in this session.
     confirmed: bool,
+    /// Routes that were there before they were told anew, and have not been named yet.
+    untold: BTreeSet<Prefix>,
 }
 
 impl KnownDomain {
@@ -91,18 +93,27 @@ impl Domains {
             routes: BTreeMap::new(),
             by_vn: BTreeSet::new(),
             confirmed: true,
+            untold: BTreeSet::new(),
         });
         known.domain = domain;
         known.confirmed = true;
+        if reset {
+            known.untold = known.routes.keys().copied().collect();
+        }
         let stays: BTreeSet<Prefix> = routes.iter().map(|r| r.prefix).collect();
-        let gone: Vec<Prefix> = match reset {
-            true => known.routes.keys().copied().filter(|p| !stays.contains(p)).collect(),
-            false => gone.iter().copied().filter(|p| !stays.contains(p)).collect(),
-        };
-        let mut changes: Vec<RouteChange> = gone.into_iter().map(|p| known.set_route(p, None)).collect();
+        known.untold.retain(|p| !stays.contains(p) && !gone.contains(p));
+        let gone = gone.iter().copied().filter(|p| !stays.contains(p));
+        let mut changes: Vec<RouteChange> = gone.map(|p| known.set_route(p, None)).collect();
         changes.extend(routes.iter().map(|r| known.set_route(r.prefix, Some(r.via))));
         changes.retain(|c| c.old != c.new);
         (old, changes)
+    }
+
+    /// All routes of the domain have been told: those that were not are gone.
+    pub(crate) fn all_told(&mut self, id: DomainId) -> Vec<RouteChange> {
+        let Some(known) = self.known.get_mut(&id) else { return Vec::new() };
+        let untold = core::mem::take(&mut known.untold);
+        untold.into_iter().map(|p| known.set_route(p, None)).collect()
     }
 
     /// The domain is gone. Returns its VNs.
@@ -160,7 +171,10 @@ mod tests {
         assert_eq!(known.routes_via(vni(2)).len(), 0);
         assert_eq!(known.routes_via(vni(1)).into_iter().collect::<Vec<_>>(), [(b.prefix, a.via.mac)]);
         let (_, changes) = all.told(domain(&[1]), true, &[a], &[]);
-        assert_eq!(changes.len(), 2, "a reset says what is not told");
+        assert_eq!(changes.len(), 1, "more may be told");
+        let gone = RouteChange { prefix: b.prefix, old: Some(a.via), new: None };
+        assert_eq!(all.all_told(DomainId(1)), [gone], "what was told before and is not told anew");
+        assert_eq!(all.all_told(DomainId(1)), []);
         assert_eq!((all.of_vn(vni(1)).count(), all.of_vn(vni(2)).count()), (1, 0));
         assert_eq!(all.gone(DomainId(1)), [vni(1)]);
         assert_eq!((all.of_vn(vni(1)).count(), all.all().count()), (0, 0));

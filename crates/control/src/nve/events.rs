@@ -320,7 +320,9 @@ impl Nve {
     }
 
     fn table_full(&mut self, key: Key, out: &mut Outputs) {
-        if !self.table_full.take(FULL_ALARMS, self.now) {
+        // A group of the underlay takes the place of copies (R60).
+        let is_carried = key.mac() == Mac::BROADCAST && self.desired.has_underlay_group(key.vn());
+        if is_carried || !self.table_full.take(FULL_ALARMS, self.now) {
             return;
         }
         let what = match self.named(key) {

@@ -13,6 +13,7 @@ mod events;
 mod hops;
 mod inspect;
 mod machine;
+mod multicast;
 mod notices;
 mod nva;
 mod policy;
@@ -25,7 +26,9 @@ mod refused;
 mod routing;
 mod services;
 mod stale;
+mod statics;
 mod sync;
+mod underlay_groups;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher as _;
@@ -47,6 +50,7 @@ use crate::io::{Input, Level, Outputs};
 use crate::lifetimes::Lifetimes;
 use crate::mirror::Mirror;
 use crate::mobility::Vm;
+use crate::multicast::Multicast;
 use crate::queries::{Asked, Queries};
 use crate::refusals::Refusals;
 use crate::seal::Seals;
@@ -83,6 +87,8 @@ enum Timer {
     Guard,
     /// A router advertisement to a port's VM (R58).
     Advertise(PortIdx),
+    /// Membership in groups of the underlay is said again (R60).
+    UnderlayGroups,
 }
 
 /// What a port is.
@@ -152,6 +158,14 @@ pub struct Nve {
     announcer: Announcer,
     /// Policies that the NVA has told (R23).
     policies: BTreeMap<String, Policy>,
+    /// Multicast groups (R61).
+    multicast: Multicast,
+    /// Which of them the NVA was told in this session.
+    groups_told: BTreeMap<Vni, BTreeSet<IpAddr>>,
+    /// Groups of the underlay that were joined, each by an uplink (R60).
+    underlay_groups: BTreeMap<IpAddr, PortIdx>,
+    /// Alarms on groups that found no room.
+    groups_full: Bucket,
     /// VMs that asked for their own address and wait for the directory, with the end of their patience (R27).
     rarp: BTreeMap<VmKey, (PortIdx, Instant)>,
     /// RARP replies sent: each looks for its VN's gateway.
@@ -218,6 +232,10 @@ impl Nve {
             underlay: Underlay::new(config.locators, config.liveness),
             announcer: Announcer::default(),
             policies: BTreeMap::new(),
+            multicast: Multicast::default(),
+            groups_told: BTreeMap::new(),
+            underlay_groups: BTreeMap::new(),
+            groups_full: Bucket::default(),
             rarp: BTreeMap::new(),
             rarp_replies: Bucket::default(),
             barriers: Barriers::default(),
@@ -253,6 +271,7 @@ impl Nve {
         self.wall_us = wall_us;
         self.take(input, out);
         self.fire(out);
+        self.multicast_due(out);
         self.follow_underlay(out);
         self.tell_local_vms(out);
         self.finish(out);
@@ -261,7 +280,8 @@ impl Nve {
     /// When to call [`Nve::handle`] with `Input::Tick` at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         let announcement = self.announcer.due(self.now);
-        [self.timers.next(), self.underlay.deadline(), announcement].into_iter().flatten().min()
+        let timers = [self.timers.next(), self.multicast.deadline(), self.underlay.deadline(), announcement];
+        timers.into_iter().flatten().min()
     }
 
     /// What it was configured with.
@@ -312,6 +332,7 @@ impl Nve {
                 let record = crate::records::static_record(VmKey { vni, mac }, location, &ips, router);
                 self.static_vm(record, out);
             }
+            Input::StaticDomain { domain, vns, routes } => self.static_domain(domain, vns, &routes, out),
             Input::VmBehindPort { port, mac, ips } => self.vm_behind_port(port, mac, &ips, out),
             Input::StaticNeighbor { vni, ip, mac, router } => {
                 self.mirror.set_static_ip(vni, ip, crate::mirror::Owner { mac, router });
@@ -344,6 +365,7 @@ impl Nve {
                 Timer::Addresses(key) => self.addresses_due(key, out),
                 Timer::Guard => self.guard_over(out),
                 Timer::Advertise(port) => self.advertise_due(port, out),
+                Timer::UnderlayGroups => self.underlay_groups_due(out),
             }
         }
     }

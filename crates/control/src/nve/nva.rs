@@ -33,6 +33,7 @@ impl Nve {
         let (number, epoch) = (self.session.number, self.session.epoch);
         self.session = super::Session { number, epoch, ..super::Session::default() };
         self.mirror.session_down();
+        self.groups_told.clear();
         self.timers.set(Timer::Report, None);
         let keys: Vec<VmKey> = self.vms.keys().copied().collect();
         for key in keys {
@@ -194,6 +195,9 @@ impl Nve {
                 }
             }
             NvaToNve::Policies { reset, policies, gone } => self.policies_came(reset, policies, &gone, out),
+            NvaToNve::Groups { vni, nve, reset, joined, left } => {
+                self.groups_of_other(vni, &nve, reset, (joined, left), out);
+            }
             NvaToNve::Domain { domain, reset, routes, gone } => {
                 self.domain_told(domain, reset, &routes, &gone, out);
             }
@@ -344,12 +348,16 @@ impl Nve {
             }
         }
         self.sync_whole_vn(vni, out);
+        self.tell_all_groups(vni, out);
         let keys: Vec<VmKey> = self.vms_of(vni).map(|(k, _)| *k).collect();
         for key in keys {
             self.with_known_vm(key, out, |vm, cx| vm.snapshot_complete(!pulled, cx));
             self.rarp_known(key, out);
         }
         let is_in = self.domain_of(vni);
+        if let Some(id) = is_in {
+            self.all_routes_told(id);
+        }
         for id in is_in.into_iter().chain(was_in.filter(|id| is_in != Some(*id))) {
             self.follow_domain(id, out);
         }

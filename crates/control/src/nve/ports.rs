@@ -133,6 +133,9 @@ impl Nve {
         let Some(kind) = self.ports.get(&port).map(|p| p.kind) else { return };
         // First the VMs, then the port, then the VN: nothing names what is not there.
         self.forget_behind(port, out);
+        if let PortKind::Access(key) = kind {
+            self.port_wants_no_groups(key.vni, port, out);
+        }
         match kind {
             PortKind::Access(key) => self.with_known_vm(key, out, |vm, cx| vm.port_removed(port, cx)),
             PortKind::Uplink => {

@@ -1,12 +1,14 @@
 //! What holds for every sequence of inputs, sensible or not.
 
+mod membership;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{
     Allowed, BindRefusal, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId, MoveMode,
-    NveId, OperState, VmRecord, VnSettings,
+    Multicast, NveId, OperState, UnderlayGroup, VmRecord, VnSettings,
 };
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
@@ -182,6 +184,12 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
             let settings = VnSettings {
                 flood_silent: at.is_multiple_of(2),
                 rarp: at.is_multiple_of(3),
+                underlay_group: UnderlayGroup {
+                    v4: at.is_multiple_of(3).then_some(Ipv4Addr::new(239, 0, 0, 1)),
+                    v6: None,
+                },
+                multicast: [Multicast::Snoop, Multicast::Flood, Multicast::Snoop, Multicast::Off]
+                    [usize::from(at % 4)],
                 learning: LearningOf { v4: (at == 4).then_some(Learning::Learned(2)), v6: None },
                 routing: routing::part(0, n, at),
                 ..VnSettings::default()
@@ -239,6 +247,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
         44..=49 => by_own_word(kind, n, at, seq),
         50..=54 => routing::input(kind, n, at, seq),
         55 | 56 => Input::Punted { port, frame: questions::frame(n, at, seq) },
+        57..=60 => membership::input(kind - 7, n, at, seq),
         _ => Input::Tick,
     }
 }
@@ -311,6 +320,11 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         Update::ReplicaAdd { vn, tunnel } | Update::ReplicaRemove { vn, tunnel } => {
             format!("copy {vn:?} {tunnel:?}")
         }
+        Update::VnMulticastSet { vn, .. } => format!("multicast {vn:?}"),
+        Update::VnUnderlayGroup { vn, .. } => format!("underlay group {vn:?}"),
+        Update::GroupMemberSet { vn, group, member } | Update::GroupMemberRemove { vn, group, member } => {
+            format!("member {vn:?} {group} {member:?}")
+        }
         Update::DomainSet { domain, .. } | Update::DomainRemove { domain } => format!("domain {domain:?}"),
         Update::VnRoutingSet { vn, .. } => format!("routing {vn:?}"),
         Update::SubnetSet { vn, prefix, .. } | Update::SubnetRemove { vn, prefix } => {
@@ -358,6 +372,9 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         | Update::TunnelSpread { shares: None, .. }
         | Update::ReplicaRemove { .. }
         | Update::VnSilent { flood_gap: None, .. }
+        | Update::VnMulticastSet { multicast: godwit_tables::update::Multicast::Flood, .. }
+        | Update::GroupMemberRemove { .. }
+        | Update::VnUnderlayGroup { tunnel: None, .. }
         | Update::DomainRemove { .. }
         | Update::VnRoutingSet { routing: None, .. }
         | Update::SubnetRemove { .. }
@@ -459,7 +476,7 @@ fn run(steps: &[(u8, u8, u8, u64, u32)]) -> Outputs {
 
 fn step() -> impl Strategy<Value = (u8, u8, u8, u64, u32)> {
     let ms = prop_oneof![4 => Just(0u32), 4 => 0..300u32, 1 => 0..70_000u32];
-    (0..58u8, 0..5u8, 0..6u8, 0..22u64, ms)
+    (0..62u8, 0..5u8, 0..6u8, 0..22u64, ms)
 }
 
 fn opening() -> Vec<(u8, u8, u8, u64, u32)> {

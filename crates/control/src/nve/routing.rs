@@ -37,9 +37,20 @@ impl Nve {
         for change in changes {
             self.sync_static_route(id, change);
         }
+        // Of an NVA's there may be more; its End of a VN says that there are none.
+        if !self.session.is_up() {
+            self.all_routes_told(id);
+        }
         self.follow_domain(id, out);
         for vni in old {
             self.leave_vn(vni, out);
+        }
+    }
+
+    /// All of a domain's routes were told; others, told before, are gone.
+    pub(super) fn all_routes_told(&mut self, id: DomainId) {
+        for change in self.mirror.domains.all_told(id) {
+            self.sync_static_route(id, change);
         }
     }
 

@@ -68,8 +68,7 @@ impl Nve {
             Asked::Dhcp6 { src, dst, message } => {
                 self.dhcp(port, key, |client| gateway::dhcp6(client, mac, (src, dst), message), out);
             }
-            // Reports of group membership are taken where groups are (R61).
-            Asked::Membership => {}
+            Asked::Membership => self.membership_heard(port, frame, out),
         }
     }
 

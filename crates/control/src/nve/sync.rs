@@ -57,6 +57,10 @@ impl Nve {
             return;
         }
         self.begin_vn(vni, out);
+        // Known already where the configuration file says so.
+        if let Some(id) = self.domain_of(vni) {
+            self.follow_domain(id, out);
+        }
     }
 
     /// Numbers a VN and wants its records; false where there is no room for it.
@@ -110,6 +114,7 @@ impl Nve {
             return;
         }
         self.lingering.remove(&vni);
+        self.forget_groups(vni);
         self.send(NveToNva::Unsubscribe { vni }, out);
         for asked in self.queries.forget_vn(vni) {
             self.timers.set(Timer::Query(asked), None);
@@ -117,6 +122,7 @@ impl Nve {
         if let Some(vn) = self.desired.remove_vn(vni) {
             self.barriers.after_applied(After::FreeVn(vn));
         }
+        self.join_underlay_groups(out);
         self.mirror.remove_vn(vni);
         let aged: Vec<VmKey> = self.lifetimes.of_vn(vni).collect();
         for key in aged {
@@ -141,6 +147,8 @@ impl Nve {
         if let Some(vn) = self.desired.set_vn(vni, self.tenant_mtu(settings.mtu), settings.transparent_vlan) {
             self.desired.set_flood_silent(vn, settings.flood_silent);
         }
+        self.follow_multicast(vni, out);
+        self.sync_underlay_group(vni, out);
         self.sync_routing(vni, out);
         let mut keys: BTreeSet<VmKey> = self.mirror.records(vni).map(|r| r.key).collect();
         keys.extend(self.vms_of(vni).map(|(k, _)| *k));
@@ -202,6 +210,7 @@ impl Nve {
             let admission = vm.admission(port);
             self.desired.set_port(port, PortRole::Access { vn, mac: key.mac, admission });
         }
+        self.follow_open_ports(key, out);
     }
 
     /// The old NVE hears of the grant when we do, and sends what it held.
@@ -311,6 +320,7 @@ impl Nve {
             }
         }
         self.desired.set_replicas(vn, tunnels);
+        self.sync_groups(vni, out);
     }
 
     // ---- Tunnels ----
@@ -329,7 +339,12 @@ impl Nve {
 
     /// The tunnel to a locator. Where both NVEs have both families, IPv4 packets for one over IPv6 go
     /// over IPv4 (R4): a VM with addresses of both is one entry.
-    fn tunnel_pair(&mut self, remote: IpAddr, locators: Locators, out: &mut Outputs) -> Option<TunnelIdx> {
+    pub(super) fn tunnel_pair(
+        &mut self,
+        remote: IpAddr,
+        locators: Locators,
+        out: &mut Outputs,
+    ) -> Option<TunnelIdx> {
         let tunnel = self.tunnel(remote, out)?;
         if remote.is_ipv6() {
             let ours = self.underlay.locators();
@@ -385,6 +400,7 @@ impl Nve {
             }
         }
         if !changed.is_empty() {
+            self.join_underlay_groups(out);
             let keys: Vec<VmKey> = self.intents.iter().copied().collect();
             for key in keys {
                 self.check_peer(key, out);

@@ -21,6 +21,7 @@ use std::net::IpAddr;
 
 use godwit_model::{Deadlines, Locators};
 use godwit_tables::update::{PortIdx, Shares};
+use godwit_wire::ethernet::{multicast_mac_v4, multicast_mac_v6};
 use godwit_wire::{Instant, Mac, VlanId};
 
 use crate::config::Liveness;
@@ -230,6 +231,11 @@ impl Underlay {
         self.neighbors.get(&key)
     }
 
+    /// An uplink as it was configured.
+    pub(crate) fn uplink(&self, port: PortIdx) -> Option<&UplinkSpec> {
+        self.uplinks.get(&port).map(|u| &u.spec)
+    }
+
     /// The uplink is there and has a link.
     pub(crate) fn has_link(&self, uplink: PortIdx) -> bool {
         self.uplinks.get(&uplink).is_some_and(|u| u.link_up)
@@ -305,7 +311,11 @@ impl Underlay {
 
     /// The way to `remote` by one of its next hops; `None`: that does not answer, or its uplink has no link.
     fn make_hop(&self, remote: IpAddr, (port, next): NextHop) -> Option<Hop> {
-        let dst_mac = self.neighbors.get(&(port, next))?.mac?;
+        let dst_mac = match next {
+            IpAddr::V4(group) if group.is_multicast() => multicast_mac_v4(group),
+            IpAddr::V6(group) if group.is_multicast() => multicast_mac_v6(group),
+            _ => self.neighbors.get(&(port, next))?.mac?,
+        };
         let Uplink { spec, link_up } = self.uplinks.get(&port)?;
         let src_ip = self.source(spec, remote)?;
         let mtu = self.paths.mtu(remote, spec.mtu);

@@ -79,6 +79,10 @@ impl Neighbor {
 impl Underlay {
     /// One more locator is behind this next hop; `shared`: behind others, too.
     pub(super) fn use_neighbor(&mut self, now: Instant, key: NextHop, shared: bool) {
+        // The MAC of a group follows from its address.
+        if key.1.is_multicast() {
+            return;
+        }
         let fresh = Neighbor::new(None, Reach::Incomplete { tries: 0 });
         let known = self.neighbors.contains_key(&key);
         let n = self.neighbors.entry(key).or_insert(fresh);

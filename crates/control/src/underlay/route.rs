@@ -7,8 +7,8 @@ use godwit_tables::update::{MAX_WAYS, PortIdx};
 
 use crate::io::{Route, RouteOrigin, UplinkSpec};
 
-use super::Underlay;
 use super::spread::NextHop;
+use super::{Underlay, Uplink};
 
 /// A match: length of the prefix and who says so, the better one later in the order.
 type Rank = (u8, u8);
@@ -23,6 +23,9 @@ impl Underlay {
     /// Where each uplink has a locator of its own, packets leave by the uplink that has the one they come from:
     /// then only the next hops of one uplink count, the lowest.
     pub(super) fn route(&self, remote: IpAddr) -> Vec<NextHop> {
+        if remote.is_multicast() {
+            return self.route_of_group(remote);
+        }
         let mut hops =
             [true, false].iter().map(|up| self.best(remote, *up)).find(|h| !h.is_empty()).unwrap_or_default();
         hops.sort_unstable();
@@ -34,6 +37,16 @@ impl Underlay {
         }
         hops.truncate(MAX_WAYS);
         hops
+    }
+
+    /// A group of the underlay is on the link of one uplink, the first with a link: by several, it would come twice (R60).
+    fn route_of_group(&self, group: IpAddr) -> Vec<NextHop> {
+        let speaks = |u: &Uplink| match group {
+            IpAddr::V4(_) => u.spec.v4.is_some(),
+            IpAddr::V6(_) => u.spec.v6.is_some(),
+        };
+        let up = self.uplinks.iter().find(|(_, u)| u.link_up && speaks(u));
+        up.map(|(port, _)| (*port, group)).into_iter().collect()
     }
 
     /// The best match among uplinks whose link is `up`.

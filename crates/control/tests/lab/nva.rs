@@ -48,6 +48,8 @@ pub struct MiniNva {
     /// VNs that NVEs pull, and what each may still use of them: those who asked, and never forgotten here.
     pulled: BTreeSet<(usize, Vni)>,
     pub interests: BTreeSet<(usize, VmKey)>,
+    /// Multicast groups by VN and NVE (R61).
+    pub groups: BTreeMap<(Vni, usize), BTreeSet<IpAddr>>,
     /// Told at each welcome (R23).
     pub policies: Vec<Policy>,
 }
@@ -80,6 +82,7 @@ impl MiniNva {
             life_ms: 30_000,
             pulled: BTreeSet::new(),
             interests: BTreeSet::new(),
+            groups: BTreeMap::new(),
             policies: Vec::new(),
         }
     }
@@ -172,6 +175,20 @@ impl MiniNva {
                 let joined = Change::MemberJoined(location(i));
                 self.news(vni, &joined, None)
             }
+            NveToNva::Groups { vni, reset, joined, left } => {
+                let known = self.groups.entry((vni, i)).or_default();
+                known.retain(|ip| !reset && !left.contains(ip));
+                known.extend(&joined);
+                let others =
+                    (0..self.subscribed.len()).filter(|j| *j != i && self.subscribed[*j].contains(&vni));
+                let (nve, joined) = (nve_id(i), joined.clone());
+                others
+                    .map(|j| {
+                        let (nve, joined, left) = (nve.clone(), joined.clone(), left.clone());
+                        (j, NvaToNve::Groups { vni, nve, reset, joined, left })
+                    })
+                    .collect()
+            }
             NveToNva::Associate { key, .. } => {
                 self.interests.insert((i, key));
                 vec![(i, NvaToNve::Provision { key, record: self.records.get(&key).cloned() })]
@@ -240,6 +257,10 @@ impl MiniNva {
         let settings = self.settings_of(vni);
         let gateway = self.gateway;
         said.push((i, NvaToNve::End { vni, revision, known: true, settings, gateway, members, lingering }));
+        for ((_, j), joined) in self.groups.iter().filter(|((v, j), _)| *v == vni && *j != i) {
+            let (nve, joined) = (nve_id(*j), joined.iter().copied().collect());
+            said.push((i, NvaToNve::Groups { vni, nve, reset: true, joined, left: Vec::new() }));
+        }
         said
     }
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use godwit_tables::event::Event;
 use godwit_tables::update::{
-    DomainIdx, Key, Lengths, NextHop, PortIdx, PortRole, PrefixKind, Shares, SourceRules, TunnelIdx, Update,
-    VmState, VnIdx, VnRouting,
+    DomainIdx, Key, Lengths, Member, Multicast, NextHop, PortIdx, PortRole, PrefixKind, Shares, SourceRules,
+    TunnelIdx, Update, VmState, VnIdx, VnRouting,
 };
 use godwit_wire::arp::{self, Arp};
 use godwit_wire::ethernet;
@@ -42,6 +42,9 @@ pub struct Tables {
     pub ways: BTreeMap<(TunnelIdx, u8), (PortIdx, OuterHeader, u16)>,
     pub spread: BTreeMap<TunnelIdx, Shares>,
     pub silent: BTreeMap<VnIdx, Span>,
+    pub multicast: BTreeMap<VnIdx, Multicast>,
+    pub members: BTreeSet<(VnIdx, IpAddr, Member)>,
+    pub underlay_groups: BTreeMap<VnIdx, TunnelIdx>,
     pub domains: BTreeMap<DomainIdx, (Lengths, Lengths)>,
     pub routing: BTreeMap<VnIdx, VnRouting>,
     pub subnets: BTreeMap<(VnIdx, Prefix), IpAddr>,
@@ -82,6 +85,8 @@ impl Tables {
             Update::PortRemove { port } => {
                 let named = self.vms.values().any(|s| *s == VmState::Local { port });
                 assert!(!named, "{update:?}: a VM is still delivered there");
+                let wants = self.members.iter().any(|(.., m)| *m == Member::Port(port));
+                assert!(!wants, "{update:?}: it is still a member of a group");
             }
             Update::TunnelTwin { tunnel, twin } => {
                 let there = |t: TunnelIdx| self.tunnels.contains_key(&t);
@@ -108,10 +113,19 @@ impl Tables {
             Update::ReplicaAdd { vn, tunnel } => {
                 assert!(self.vns.contains_key(&vn) && self.tunnels.contains_key(&tunnel), "{update:?}");
             }
+            Update::GroupMemberSet { vn, member, .. } => {
+                let there = match member {
+                    Member::Port(port) => self.ports.contains_key(&port),
+                    Member::Tunnel(tunnel) => self.tunnels.contains_key(&tunnel),
+                };
+                assert!(there && self.vns.contains_key(&vn), "{update:?}: no such VN, port or tunnel");
+            }
             Update::TunnelRemove { tunnel } => {
                 let named = self.twins.values().any(|t| *t == tunnel)
                     || self.vms.values().any(|s| Self::tunnel_of(*s) == Some(tunnel))
-                    || self.replicas.iter().any(|(_, t)| *t == tunnel);
+                    || self.replicas.iter().any(|(_, t)| *t == tunnel)
+                    || self.underlay_groups.values().any(|t| *t == tunnel)
+                    || self.members.iter().any(|(.., m)| *m == Member::Tunnel(tunnel));
                 assert!(!named, "{update:?}: still named");
             }
             Update::DomainSet { domain, v4, v6 } => {
@@ -179,6 +193,9 @@ impl Tables {
                 self.absent_ips.retain(|(v, _), _| *v != vn);
                 self.replicas.retain(|(v, _)| *v != vn);
                 self.silent.remove(&vn);
+                self.multicast.remove(&vn);
+                self.underlay_groups.remove(&vn);
+                self.members.retain(|(v, ..)| *v != vn);
                 self.routing.remove(&vn);
                 self.subnets.retain(|(v, _), _| *v != vn);
                 self.routers.retain(|(v, _)| *v != vn);
@@ -233,6 +250,19 @@ impl Tables {
             }
             Update::VnSilent { vn, flood_gap: None } => {
                 self.silent.remove(&vn);
+            }
+            Update::VnMulticastSet { vn, multicast } => {
+                self.multicast.insert(vn, multicast);
+            }
+            Update::VnUnderlayGroup { vn, tunnel } => {
+                self.underlay_groups.remove(&vn);
+                self.underlay_groups.extend(tunnel.map(|t| (vn, t)));
+            }
+            Update::GroupMemberSet { vn, group, member } => {
+                self.members.insert((vn, group, member));
+            }
+            Update::GroupMemberRemove { vn, group, member } => {
+                self.members.remove(&(vn, group, member));
             }
             Update::DomainSet { domain, v4, v6 } => {
                 self.domains.insert(domain, (v4, v6));

@@ -2,6 +2,7 @@
 
 mod addresses;
 pub mod counters;
+pub mod domain;
 pub mod entries;
 mod explain;
 pub mod move_view;
@@ -13,10 +14,12 @@ pub mod placement;
 pub mod policy;
 pub mod port;
 mod port_bindings;
+mod subnets;
 pub mod trace;
 pub mod underlay;
 pub mod vm;
 pub mod vn;
+mod vn_view;
 
 use clap::Subcommand;
 
@@ -35,6 +38,9 @@ pub enum Command {
     /// Virtual networks.
     #[command(subcommand)]
     Vn(vn::VnCommand),
+    /// Routing domains: VNs whose VMs reach each other by routing.
+    #[command(subcommand)]
+    Domain(domain::DomainCommand),
     /// VMs: where they are, and moving them.
     #[command(subcommand)]
     Vm(vm::VmCommand),
@@ -81,6 +87,7 @@ pub async fn run(
         Command::Nva(c) => nva::run(c, ctx).await,
         Command::Nve(c) => nve::run(c, ctx).await,
         Command::Vn(c) => vn::run(c, ctx).await,
+        Command::Domain(c) => domain::run(c, ctx).await,
         Command::Vm(c) => vm::run(c, ctx).await,
         Command::Policy(c) => policy::run(c, ctx).await,
         Command::Move(c) => moves::run(c, ctx).await,

@@ -69,6 +69,8 @@ struct NveView {
     software: Option<String>,
     vms: u32,
     vnis: Vec<u32>,
+    /// VNs that it has no ports in and routes to.
+    routed_vnis: Vec<u32>,
     silent_ms: u64,
     /// Another switch that came with its name or a locator and was refused (R96).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +112,7 @@ impl From<v1::NveInfo> for NveView {
             software: text::some(&n.software),
             vms: n.vms,
             vnis: n.vnis,
+            routed_vnis: n.routing,
             silent_ms: n.silent_ms,
             refused: n.refused.map(|r| RefusedView { text: r.text, count: r.count, ago_ms: r.ago_ms }),
         }
@@ -122,7 +125,8 @@ impl NveView {
     }
 
     fn vni_list(&self) -> String {
-        self.vnis.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+        let routed = self.routed_vnis.iter().map(|vni| format!("{vni} (routes)"));
+        self.vnis.iter().map(u32::to_string).chain(routed).collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -4,18 +4,35 @@ use clap::{Subcommand, ValueEnum};
 use godwit_api::v1;
 use serde::Serialize;
 
-use super::addresses::{LearningArgs, LearningView};
+use super::addresses::LearningArgs;
+use super::subnets::SubnetCommand;
+use super::vn_view::{VnList, VnView};
 use crate::context::{Context, Report};
 use crate::failure::Failure;
+use crate::nva::Nva;
 use crate::parse;
+use crate::subnet;
 use crate::suggest::{self, Named};
-use crate::table::Table;
+
+const CREATE_HELP: &str = "\
+Subnets:
+  PREFIX,gateway=ADDRESS[,ra[=managed][+other]][,lifetime=TIME][,dhcp[=TIME]][,dns=ADDRESS[+ADDRESS...]]
+
+  ra        send router advertisements (IPv6); managed: hosts get addresses by DHCPv6, other: only the rest
+  lifetime  life of the default route that they announce, 30m by default, 0s: none
+  dhcp      answer DHCP with the VMs' recorded addresses, for the time of the lease (1h by default)
+  dns       DNS servers that DHCP names
+
+Examples:
+  godwitctl vn create blue --vni 5001 --mtu 1400
+  godwitctl vn create web --vni 5002 --domain shop --subnet 10.1.0.0/24,gateway=10.1.0.1,dhcp=12h,dns=10.1.0.2 \\
+      --subnet 2001:db8:1::/64,gateway=2001:db8:1::1,ra=managed,dhcp";
 
 /// Virtual networks.
 #[derive(Subcommand, Clone, Debug)]
 pub enum VnCommand {
     /// Create a virtual network.
-    #[command(after_help = "Example:\n  godwitctl vn create blue --vni 5001 --mtu 1400")]
+    #[command(after_help = CREATE_HELP)]
     Create {
         /// Its name.
         #[arg(value_parser = parse::name)]
@@ -40,6 +57,22 @@ pub enum VnCommand {
         /// VMs that ask for their own IPv4 address by RARP, as a machine without a disk does: answer them.
         #[arg(long, value_enum, default_value_t = Rarp::Off)]
         rarp: Rarp,
+        /// What becomes of multicast.
+        #[arg(long, value_enum, default_value_t = Multicast::Flood)]
+        multicast: Multicast,
+        /// Multicast groups of the underlay, one of IPv4, one of IPv6 or both, that carry what is for everybody where
+        /// copies are too many; the underlay must route them.
+        #[arg(long, value_name = "GROUP[,GROUP]", value_parser = subnet::groups)]
+        underlay_group: Option<v1::UnderlayGroups>,
+        /// Routing domain whose VNs reach each other by routing; without it the VN is bridged only.
+        #[arg(long, value_name = "DOMAIN", value_parser = parse::name)]
+        domain: Option<String>,
+        /// Its VMs are not bridged: all that they send is routed, also within a subnet.
+        #[arg(long, requires = "domain")]
+        routed_only: bool,
+        /// A subnet with the gateway that each switch is; may be repeated, below.
+        #[arg(long = "subnet", value_name = "SUBNET", requires = "domain", value_parser = subnet::subnet)]
+        subnets: Vec<v1::Subnet>,
         /// Whose word binds addresses.
         #[command(flatten)]
         learning: LearningArgs,
@@ -50,6 +83,7 @@ pub enum VnCommand {
             deny\n  godwitctl vn set blue --addresses-v6 learned=16",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
             .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
+            .args(["multicast", "underlay_group"])
     )]
     Set {
         /// Its name.
@@ -64,12 +98,27 @@ pub enum VnCommand {
         /// VMs that ask for their own IPv4 address by RARP.
         #[arg(long, value_enum)]
         rarp: Option<Rarp>,
+        /// What becomes of multicast.
+        #[arg(long, value_enum)]
+        multicast: Option<Multicast>,
+        /// Multicast groups of the underlay in the place of those before, or `none`.
+        #[arg(long, value_name = "GROUP[,GROUP]|none", value_parser = subnet::groups_or_none)]
+        underlay_group: Option<v1::UnderlayGroups>,
         /// Whose word binds addresses.
         #[command(flatten)]
         learning: LearningArgs,
     },
     /// List the virtual networks.
     List,
+    /// Show one virtual network with its subnets.
+    Show {
+        /// Its name.
+        #[arg(value_parser = parse::name)]
+        name: String,
+    },
+    /// Subnets of a virtual network of a routing domain.
+    #[command(subcommand)]
+    Subnet(SubnetCommand),
     /// Delete a virtual network that has no VMs.
     Delete {
         /// Its name.
@@ -98,6 +147,27 @@ pub enum Unplanned {
     Deny,
 }
 
+/// What becomes of multicast in a VN.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Multicast {
+    /// It is copied to everybody.
+    Flood,
+    /// It is copied to those that asked for it by IGMP or MLD; link-local groups to everybody.
+    Snoop,
+    /// It is dropped, but for link-local groups.
+    Off,
+}
+
+impl From<Multicast> for v1::Multicast {
+    fn from(m: Multicast) -> v1::Multicast {
+        match m {
+            Multicast::Flood => v1::Multicast::Flood,
+            Multicast::Snoop => v1::Multicast::Snoop,
+            Multicast::Off => v1::Multicast::Off,
+        }
+    }
+}
+
 /// What becomes of VMs' questions for their own addresses.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rarp {
@@ -117,96 +187,6 @@ impl From<Unplanned> for v1::Unplanned {
     }
 }
 
-/// A VN for output.
-#[derive(Serialize)]
-struct VnView {
-    name: String,
-    vni: u32,
-    /// Null: each NVE's own.
-    mtu: Option<u32>,
-    transparent_vlan: bool,
-    /// query or flood.
-    silent: &'static str,
-    /// verify, accept or deny.
-    unplanned: &'static str,
-    /// Questions for own addresses are answered.
-    rarp: bool,
-    /// Whose word binds addresses, where a VM's definition does not say.
-    addresses: LearningView,
-    vms: u32,
-    members: Vec<String>,
-    /// Members that ask for the records that they need.
-    pulling: Vec<String>,
-}
-
-impl From<v1::Vn> for VnView {
-    fn from(v: v1::Vn) -> VnView {
-        let settings = v.settings.unwrap_or_default();
-        let unplanned = match settings.unplanned() {
-            v1::Unplanned::Unspecified | v1::Unplanned::Verify => "verify",
-            v1::Unplanned::Accept => "accept",
-            v1::Unplanned::Deny => "deny",
-        };
-        VnView {
-            name: v.name,
-            vni: v.vni,
-            mtu: (settings.mtu != 0).then_some(settings.mtu),
-            transparent_vlan: settings.transparent_vlan,
-            silent: if settings.flood_silent { "flood" } else { "query" },
-            unplanned,
-            rarp: settings.rarp,
-            addresses: settings.learning.as_ref().into(),
-            vms: v.vms,
-            members: v.members,
-            pulling: v.pulling,
-        }
-    }
-}
-
-impl VnView {
-    fn nves(&self) -> String {
-        let name = |n: &String| if self.pulling.contains(n) { format!("{n} (pulls)") } else { n.clone() };
-        self.members.iter().map(name).collect::<Vec<_>>().join(" ")
-    }
-}
-
-#[derive(Serialize)]
-struct VnList {
-    vns: Vec<VnView>,
-}
-
-impl Report for VnList {
-    fn text(&self) -> String {
-        let mut t = Table::new(&[
-            "NAME",
-            ">VNI",
-            ">MTU",
-            "VLAN TAGS",
-            "SILENT",
-            "UNPLANNED",
-            "RARP",
-            "ADDRESSES",
-            ">VMS",
-            "NVES",
-        ]);
-        for v in &self.vns {
-            t.row([
-                v.name.clone(),
-                v.vni.to_string(),
-                v.mtu.map(|m| m.to_string()).unwrap_or_default(),
-                if v.transparent_vlan { "pass" } else { "dropped" }.into(),
-                v.silent.into(),
-                v.unplanned.into(),
-                if v.rarp { "on" } else { "off" }.into(),
-                v.addresses.words(),
-                v.vms.to_string(),
-                v.nves(),
-            ]);
-        }
-        t.text_or("no VNs; `godwitctl vn create` makes one")
-    }
-}
-
 /// A VN that was created, changed or deleted.
 #[derive(Serialize)]
 struct Changed {
@@ -222,6 +202,58 @@ impl Report for Changed {
     }
 }
 
+/// The order of `vn create`.
+fn creation(command: VnCommand) -> Option<v1::Vn> {
+    let VnCommand::Create {
+        name,
+        vni,
+        mtu,
+        transparent_vlan,
+        silent,
+        unplanned,
+        rarp,
+        multicast,
+        underlay_group,
+        domain,
+        routed_only,
+        subnets,
+        learning,
+    } = command
+    else {
+        return None;
+    };
+    let groups = underlay_group.unwrap_or_default();
+    let routing = domain.is_some().then_some(v1::VnRouting { domain: 0, routed_only, subnets });
+    let settings = v1::VnSettings {
+        mtu: mtu.unwrap_or(0),
+        transparent_vlan,
+        flood_silent: silent == Silent::Flood,
+        rarp: rarp == Rarp::On,
+        learning: Some(learning.all()),
+        unplanned: v1::Unplanned::from(unplanned).into(),
+        routing,
+        multicast: v1::Multicast::from(multicast).into(),
+        underlay_group_v4: groups.v4,
+        underlay_group_v6: groups.v6,
+    };
+    let domain = domain.unwrap_or_default();
+    Some(v1::Vn { name, vni, settings: Some(settings), domain, ..v1::Vn::default() })
+}
+
+/// The VN that an order was about, or the failure with the name that was probably meant.
+pub(super) async fn report(
+    nva: &Nva,
+    ctx: &mut Context<'_>,
+    verb: &'static str,
+    answer: Result<v1::Vn, Failure>,
+    used: &[(Named, &str)],
+) -> Result<(), Failure> {
+    match answer {
+        Ok(vn) => ctx.show(&Changed { verb, vn: vn.into() }),
+        Err(f) => Err(suggest::explain(nva, f, used).await),
+    }
+}
+
 /// Runs a command of the family.
 ///
 /// # Errors
@@ -229,40 +261,44 @@ impl Report for Changed {
 pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let nva = ctx.link.nva().await?;
     match command {
-        VnCommand::Create { name, vni, mtu, transparent_vlan, silent, unplanned, rarp, learning } => {
-            let settings = v1::VnSettings {
-                mtu: mtu.unwrap_or(0),
-                transparent_vlan,
-                flood_silent: silent == Silent::Flood,
-                rarp: rarp == Rarp::On,
-                learning: Some(learning.all()),
-                unplanned: v1::Unplanned::from(unplanned).into(),
-                ..v1::VnSettings::default()
-            };
-            let vn = v1::Vn { name, vni, settings: Some(settings), ..v1::Vn::default() };
-            let vn = nva.settle(nva.client().create_vn(vn)).await?;
-            ctx.show(&Changed { verb: "created", vn: vn.into() })
+        VnCommand::Create { .. } => {
+            let Some(vn) = creation(command) else { return Ok(()) };
+            let domain = vn.domain.clone();
+            let used: &[(Named, &str)] = if domain.is_empty() { &[] } else { &[(Named::Domain, &domain)] };
+            let answer = nva.settle(nva.client().create_vn(vn)).await;
+            report(&nva, ctx, "created", answer, used).await
         }
-        VnCommand::Set { name, silent, unplanned, rarp, learning } => {
-            let flood_silent = silent.map(|s| s == Silent::Flood);
-            let unplanned = unplanned.map_or(v1::Unplanned::Unspecified, v1::Unplanned::from).into();
-            let rarp = rarp.map(|r| r == Rarp::On);
-            let learning = learning.change();
-            let request = v1::SetVnRequest { name: name.clone(), flood_silent, unplanned, rarp, learning };
-            match nva.settle(nva.client().set_vn(request)).await {
-                Ok(vn) => ctx.show(&Changed { verb: "changed", vn: vn.into() }),
-                Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vn, &name)]).await),
-            }
+        VnCommand::Set { name, silent, unplanned, rarp, multicast, underlay_group, learning } => {
+            let request = v1::SetVnRequest {
+                name: name.clone(),
+                flood_silent: silent.map(|s| s == Silent::Flood),
+                unplanned: unplanned.map_or(v1::Unplanned::Unspecified, v1::Unplanned::from).into(),
+                rarp: rarp.map(|r| r == Rarp::On),
+                learning: learning.change(),
+                multicast: multicast.map_or(v1::Multicast::Unspecified, v1::Multicast::from).into(),
+                underlay_groups: underlay_group,
+            };
+            let answer = nva.settle(nva.client().set_vn(request)).await;
+            report(&nva, ctx, "changed", answer, &[(Named::Vn, &name)]).await
         }
         VnCommand::List => {
             let vns = nva.vns().await?.into_iter().map(VnView::from).collect();
             ctx.show(&VnList { vns })
         }
-        VnCommand::Delete { name } => {
-            match nva.settle(nva.client().delete_vn(v1::VnName { name: name.clone() })).await {
-                Ok(vn) => ctx.show(&Changed { verb: "deleted", vn: vn.into() }),
-                Err(f) => Err(suggest::explain(&nva, f, &[(Named::Vn, &name)]).await),
+        VnCommand::Show { name } => {
+            let vns = nva.vns().await?;
+            match vns.iter().find(|v| v.name == name) {
+                Some(vn) => ctx.show(&VnView::from(vn.clone())),
+                None => {
+                    let known: Vec<String> = vns.into_iter().map(|v| v.name).collect();
+                    Err(suggest::unknown("VN", &name, &known, "godwitctl vn list"))
+                }
             }
+        }
+        VnCommand::Subnet(command) => super::subnets::run(command, &nva, ctx).await,
+        VnCommand::Delete { name } => {
+            let answer = nva.settle(nva.client().delete_vn(v1::VnName { name: name.clone() })).await;
+            report(&nva, ctx, "deleted", answer, &[(Named::Vn, &name)]).await
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::topology::{GUEST, GUEST_MTU};
 use super::vm::VmSpec;
-use super::{Lab, VNI, topology};
+use super::{Lab, topology};
 use crate::agent::client::Agent;
 use crate::agent::proto::Announcement;
 use crate::guest::Guest;
@@ -69,7 +69,7 @@ impl Lab {
         self.nve(nve)?.admin.ask(Ask::AddPort(v1::AddPort {
             name: port.clone(),
             devargs: format!("net_vhost{number},iface={}{extra}", socket.display()),
-            vni: VNI,
+            vni: spec.vn.vni,
             mac: spec.mac.to_u64(),
             ..what
         }))?;
@@ -93,9 +93,25 @@ impl Lab {
     pub fn start_guest(
         &mut self,
         spec: &VmSpec,
+        machine: GuestSpec,
+        nve: &str,
+        queues: u16,
+    ) -> Result<VhostPort> {
+        let ips = spec.ips.clone();
+        self.start_guest_by(spec, machine, nve, queues, |guest, card| guest.configure(card, GUEST_MTU, &ips))
+    }
+
+    /// The same for a guest that gets its addresses as `configure` has it, which is given its card's name.
+    ///
+    /// # Errors
+    /// Where any step fails.
+    pub fn start_guest_by(
+        &mut self,
+        spec: &VmSpec,
         mut machine: GuestSpec,
         nve: &str,
         queues: u16,
+        configure: impl FnOnce(&mut Guest, &str) -> Result<()>,
     ) -> Result<VhostPort> {
         self.define_vm(spec, "")?;
         let namespace = self.namespace(&spec.name);
@@ -106,7 +122,7 @@ impl Lab {
         let interface = format!("eth{}", machine.nics.len() - 1);
         // In a namespace of the lab, so that it ends with it whatever happens.
         let mut guest = Guest::start(machine, &self.dir, Some(&namespace))?;
-        guest.configure(&interface, GUEST_MTU, &spec.ips)?;
+        configure(&mut guest, &interface)?;
         self.guests.insert(spec.name.clone(), guest);
         self.placed.insert(spec.name.clone(), Placed { spec: spec.clone(), port: port.clone() });
         let what = Announcement { interface, ..announcement(spec) };

@@ -277,7 +277,7 @@ impl Lab {
             |v6: bool| spec.ips.iter().filter(|ip| ip.is_ipv6() == v6).copied().map(ip_bytes).collect();
         let request = v1::DefineVmRequest {
             name: spec.name.clone(),
-            vn: VN.into(),
+            vn: spec.vn.name.clone(),
             mac: spec.mac.to_u64(),
             ipv4: bytes(false),
             ipv6: bytes(true),
@@ -298,15 +298,15 @@ impl Lab {
         let number = self.taps;
         let attachment =
             Attachment { nve: nve.into(), port: format!("{vm}-{number}"), tap: format!("t{number}{vm}") };
-        let (namespace, mac) = {
+        let (namespace, mac, vni) = {
             let vm = self.vm(vm)?;
-            (vm.namespace.clone(), vm.spec.mac.to_u64())
+            (vm.namespace.clone(), vm.spec.mac.to_u64(), vm.spec.vn.vni)
         };
         let host = self.nve(nve)?;
         host.admin.ask(Ask::AddPort(v1::AddPort {
             name: attachment.port.clone(),
             devargs: format!("net_tap{number},iface={}", attachment.tap),
-            vni: VNI,
+            vni,
             mac,
             ..Default::default()
         }))?;

@@ -3,6 +3,25 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use godwit_wire::Mac;
+use serde::{Deserialize, Serialize};
+
+use super::{VN, VNI};
+
+/// A virtual network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name in the directory.
+    pub name: String,
+    /// Its number.
+    pub vni: u32,
+}
+
+impl Default for Network {
+    /// The one that each lab has.
+    fn default() -> Network {
+        Network { name: VN.into(), vni: VNI }
+    }
+}
 
 /// Who a VM is.
 #[derive(Clone, Debug)]
@@ -13,6 +32,8 @@ pub struct VmSpec {
     pub mac: Mac,
     /// Its addresses, IPv4 and IPv6.
     pub ips: Vec<IpAddr>,
+    /// Its virtual network.
+    pub vn: Network,
 }
 
 impl VmSpec {
@@ -25,6 +46,7 @@ impl VmSpec {
                 Ipv4Addr::new(203, 0, 113, n).into(),
                 Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, reads_as(n)).into(),
             ],
+            vn: Network::default(),
         }
     }
 

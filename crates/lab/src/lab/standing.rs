@@ -13,7 +13,7 @@ use super::guests::{Placed, VhostPort};
 use super::nve::{Binaries, Nva, Nve};
 use super::process::Process;
 use super::rpc::Rpc;
-use super::vm::{Attachment, Vm, VmSpec};
+use super::vm::{Attachment, Network, Vm, VmSpec};
 use super::{Keep, Lab, cleanup, management_ip};
 use crate::guest::Guest;
 use crate::guest::qemu::GuestSpec;
@@ -34,6 +34,8 @@ struct VmRecord {
     name: String,
     mac: String,
     ips: Vec<IpAddr>,
+    #[serde(default)]
+    vn: Network,
     attached: Option<Attachment>,
     before: (u64, u64),
     silent: bool,
@@ -46,12 +48,14 @@ struct GuestRecord {
     generation: u32,
     mac: String,
     ips: Vec<IpAddr>,
+    #[serde(default)]
+    vn: Network,
     port: VhostPort,
 }
 
-fn vm_spec(name: &str, mac: &str, ips: Vec<IpAddr>) -> Result<VmSpec> {
+fn vm_spec(name: &str, mac: &str, ips: Vec<IpAddr>, vn: Network) -> Result<VmSpec> {
     let mac: Mac = mac.parse().map_err(|e| anyhow::anyhow!("{mac}: {e}"))?;
-    Ok(VmSpec { name: name.into(), mac, ips })
+    Ok(VmSpec { name: name.into(), mac, ips, vn })
 }
 
 impl Lab {
@@ -71,6 +75,7 @@ impl Lab {
             name: vm.spec.name.clone(),
             mac: vm.spec.mac.to_string(),
             ips: vm.spec.ips.clone(),
+            vn: vm.spec.vn.clone(),
             attached: vm.attached.clone(),
             before: vm.before,
             silent: vm.silent,
@@ -82,6 +87,7 @@ impl Lab {
                 generation: guest.generation(),
                 mac: placed.spec.mac.to_string(),
                 ips: placed.spec.ips.clone(),
+                vn: placed.spec.vn.clone(),
                 port: placed.port.clone(),
             })
         });
@@ -113,7 +119,7 @@ impl Lab {
         let nve = |name: &String| Ok((name.clone(), Nve::adopt(name, &ns(name), &dir, &rpc)?));
         let nves = record.nves.iter().map(nve).collect::<Result<_>>()?;
         let vm = |r: VmRecord| {
-            let spec = vm_spec(&r.name, &r.mac, r.ips)?;
+            let spec = vm_spec(&r.name, &r.mac, r.ips, r.vn)?;
             let process = Process::adopted(&format!("agent-{}", r.name), &dir);
             let mut vm = Vm::adopt(spec, &ns(&r.name), process, &dir)?;
             (vm.attached, vm.before, vm.silent) = (r.attached, r.before, r.silent);
@@ -123,7 +129,7 @@ impl Lab {
         let (mut guests, mut placed) = (BTreeMap::new(), BTreeMap::new());
         for r in record.guests {
             let name = r.machine.name.clone();
-            let spec = vm_spec(&name, &r.mac, r.ips)?;
+            let spec = vm_spec(&name, &r.mac, r.ips, r.vn)?;
             let guest = Guest::adopt(r.machine, &dir, Some(&ns(&name)), r.generation)
                 .with_context(|| format!("taking up guest {name}"))?;
             guests.insert(name.clone(), guest);

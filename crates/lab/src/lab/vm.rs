@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::nve::Binaries;
 use super::process::Process;
-pub use super::spec::VmSpec;
+pub use super::spec::{Network, VmSpec};
 use super::topology::{self, GUEST};
 use crate::agent::client::Agent;
 use crate::agent::proto::{Announcement, InterfaceStats, Request};

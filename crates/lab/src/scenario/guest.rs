@@ -219,7 +219,7 @@ fn by_every_queue(lab: &mut Lab, p: &VmSpec, nve: &str, queues: u16) -> Result<b
 }
 
 /// The number that ping gives for what it received, busybox's or iputils'.
-fn received(output: &str) -> u32 {
+pub(super) fn received(output: &str) -> u32 {
     let line = output.lines().find(|l| l.contains("received")).unwrap_or_default();
     let count = line.split(',').find(|part| part.contains("received")).unwrap_or_default();
     count.split_whitespace().find_map(|w| w.parse().ok()).unwrap_or(0)

@@ -12,6 +12,8 @@ use clap::Args;
 use super::interop::{FOREIGN, FOREIGN_NUMBER, build_foreign, define_foreign, only};
 use super::ovs_guests::{self, Ovs, OvsSpec};
 use super::report::thousands;
+use super::routed::Domain;
+use super::routed::foreign::{self, OF_V, OF_X};
 use super::{Common, ip_version};
 use crate::capture::{Capture, Findings};
 use crate::cmd;
@@ -53,6 +55,9 @@ pub struct GuestTso {
     /// Also measure OVS-DPDK between the same two guests
     #[arg(long)]
     ovs: bool,
+    /// g and x are in two subnets of a routing domain, and nothing is measured with iperf3
+    #[arg(long, conflicts_with = "ovs")]
+    routed: bool,
 }
 
 impl GuestTso {
@@ -81,13 +86,18 @@ impl GuestTso {
     }
 
     fn in_lab(&self, lab: &mut Lab, outer: u8) -> Result<bool> {
-        let (g, h, x) = (VmSpec::numbered("g", 10), VmSpec::numbered("h", 11), VmSpec::numbered("x", 40));
+        let (h, (g, x)) = (VmSpec::numbered("h", 11), self.ends(lab)?);
         let machine = machine(lab)?;
         let foreign = Locator::numbered(FOREIGN_NUMBER, outer == 4, outer == 6);
         define_foreign(lab, foreign, &x)?;
         lab.start_guest(&g, machine.clone(), "a", 1)?;
         let switch = only(Locator::numbered(1, outer == 4, outer == 6));
-        let _foreign = build_foreign(lab, only(foreign), switch, &x, &g)?;
+        let _foreign = if self.routed {
+            lab.guest("g")?.sh(&foreign::default_routes_of_v())?;
+            foreign::build_router(lab, (only(foreign), switch), (&x, &g))?
+        } else {
+            build_foreign(lab, only(foreign), switch, &x, &g)?
+        };
         let capture = Capture::start(&lab.namespace("net"), &format!("u-{FOREIGN}"), &lab.dir)?;
         let random = format!("dd if=/dev/urandom of={SENT} bs=64k count={}", self.size * 16);
         lab.guest("g")?.sh(&random)?;
@@ -97,7 +107,7 @@ impl GuestTso {
         }
         passed &= look_at(&capture.finish(switch, GUEST_MTU)?);
         passed &= counted(lab, &["segmented", "checksums_completed"])?;
-        if self.iperf > 0 {
+        if self.iperf > 0 && !self.routed {
             lab.start_guest(&h, machine.clone(), "a", 1)?;
             for v6 in [false, true] {
                 self.iperf(lab, &h, v6)?;
@@ -111,10 +121,19 @@ impl GuestTso {
         Ok(passed)
     }
 
+    /// g and x, in the lab's network or in two of a routing domain.
+    fn ends(&self, lab: &Lab) -> Result<(VmSpec, VmSpec)> {
+        if !self.routed {
+            return Ok((VmSpec::numbered("g", 10), VmSpec::numbered("x", 40)));
+        }
+        Domain::create(lab, &[(OF_V, false), (OF_X, false)])?;
+        Ok((OF_V.vm("g", 10), OF_X.vm("x", 40)))
+    }
+
     /// Sends the file from g to x and from x back to g.
     fn there_and_back(&self, lab: &mut Lab, g: &VmSpec, x: &VmSpec, v6: bool) -> Result<bool> {
         let (port, family) = (5001 + u16::from(v6), if v6 { 6 } else { 4 });
-        let ns = lab.namespace(FOREIGN);
+        let ns = lab.namespace(if self.routed { &x.name } else { FOREIGN });
         let (program, file) = (lab.bins.lab.clone(), lab.dir.join(format!("x-{family}")));
         let mut receive = cmd::in_namespace(&ns, &program);
         receive.arg("bulk-receive").arg(port.to_string()).arg(&file);

@@ -9,6 +9,7 @@ use super::clocks::GuestClock;
 use super::interop::only;
 use super::nva_kill::{Blow, strike};
 use super::report::{self, MoveLine, Run};
+use super::routed::{Routed, World};
 use super::{Common, Guests, Load, finish, ip_version, talk, with_agents};
 use crate::agent::proto::Gap;
 use crate::capture::Capture;
@@ -93,6 +94,9 @@ pub struct HotMove {
     /// Seed of the points at which the NVA is killed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// v and p are in subnets of their own
+    #[arg(skip)]
+    routed: bool,
 }
 
 impl HotMove {
@@ -115,7 +119,15 @@ impl HotMove {
             nva_delay: None,
             capture: false,
             seed: 1,
+            routed: false,
         }
+    }
+
+    /// The same moves in a routing domain, of what `how` has.
+    pub(super) fn of_a_domain(how: &Routed) -> HotMove {
+        let plain = HotMove::of_a_guest(how.common.clone(), how.load.clone(), 0, how.duration_per_move);
+        let Routed { guests, moves, inner, outer, .. } = *how;
+        HotMove { guests, moves, inner, outer, routed: true, ..plain }
     }
 
     /// Runs the scenario and prints its report; false where the network lost, duplicated or broke
@@ -133,13 +145,18 @@ impl HotMove {
             "--postcopy needs --guests qemu: a namespace has no memory"
         );
         let bins = self.common.prepare(&tools)?;
+        self.introduce();
+        self.rounds(&bins)
+    }
+
+    /// All combinations, one after the other, and what came of them.
+    pub(super) fn rounds(&self, bins: &Binaries) -> Result<bool> {
         let combinations = self.combinations();
-        self.introduce(combinations.len());
         let (mut runs, mut hint) = (Vec::new(), String::new());
         for (i, &(inner, outer)) in combinations.iter().enumerate() {
             println!("[{}/{}] inner IPv{inner} over outer IPv{outer}", i + 1, combinations.len());
             let stays = self.common.keep && i + 1 == combinations.len();
-            runs.push(self.combination(inner, outer, &bins, stays.then_some(&mut hint))?);
+            runs.push(self.combination(inner, outer, bins, stays.then_some(&mut hint))?);
             // Written each time, so that an interrupted evening still leaves what was measured.
             report::write_json(self.common.json.as_deref(), &runs)?;
         }
@@ -157,12 +174,12 @@ impl HotMove {
         of(self.outer).iter().flat_map(|&o| of(self.inner).into_iter().map(move |i| (i, o))).collect()
     }
 
-    fn moves(&self) -> u32 {
+    pub(super) fn moves(&self) -> u32 {
         self.moves.unwrap_or(if self.guests == Guests::Qemu { 10 } else { 5 })
     }
 
-    fn introduce(&self, combinations: usize) {
-        let load = self.load.spec(self.guests);
+    fn introduce(&self) {
+        let (combinations, load) = (self.combinations().len(), self.load.spec(self.guests));
         println!("Godwit lab: hot move");
         println!(
             "  VM v moves {} times around the switches a, b, c and talks to VM p at c: {} probes a second\n  \
@@ -238,8 +255,11 @@ impl HotMove {
     }
 
     fn in_lab(&self, lab: &mut Lab, inner: u8, outer: u8, started: Instant) -> Result<Run> {
-        lab.start_vm(VmSpec::numbered("p", 20), "c")?;
-        self.start_v(lab)?;
+        let mut world = self.routed.then(|| World::build(lab, self.guests)).transpose()?;
+        if world.is_none() {
+            lab.start_vm(VmSpec::numbered("p", 20), "c")?;
+            self.start_v(lab)?;
+        }
         let traffic = talk(lab, 1, self.load.spec(self.guests), inner == 6, PAIR)?;
         let hugepages = lab.nve("a")?.admin.status()?.hugepages;
         println!(
@@ -253,9 +273,10 @@ impl HotMove {
         let wire = format!("u-{}", ROUND[0]);
         let capture = self.capture.then(|| Capture::start(&lab.namespace("net"), &wire, &lab.dir));
         let capture = capture.transpose()?;
-        let (mut moves, clock, tcp_went_on) = self.go_round(lab, &traffic, &watch)?;
+        let (mut moves, clock, tcp_went_on) = self.go_round(lab, &traffic, &watch, world.as_mut())?;
         let (forwarded_by_switches, forwarded_late) = forwarded_late(lab)?;
         let mut talk = finish(lab, &traffic, PAIR)?;
+        let routed = world.map(|world| world.end(lab)).transpose()?;
         let first = only(Locator::numbered(1, outer == 4, outer == 6));
         let of_p = lab.address_of(PAIR.1, inner == 6)?.ip();
         let relayed = capture.map(|c| c.relayed(first, of_p)).transpose()?;
@@ -291,7 +312,7 @@ impl HotMove {
                 r.other_vn
             );
         }
-        run.relayed = relayed;
+        (run.relayed, run.routed) = (relayed, routed);
         Ok(run)
     }
 
@@ -313,6 +334,7 @@ impl HotMove {
         lab: &mut Lab,
         traffic: &Traffic,
         watch: &Watch,
+        mut world: Option<&mut World>,
     ) -> Result<(Vec<Moved>, Option<GuestClock>, bool)> {
         let half = Duration::from_secs_f64(self.duration_per_move / 2.0);
         let qemu = self.guests == Guests::Qemu;
@@ -329,12 +351,14 @@ impl HotMove {
             std::thread::sleep(half);
             let gives_up = abort && 2 * moves.len() >= self.moves() as usize;
             abort &= !gives_up;
+            world.as_mut().map_or(Ok(()), |w| w.before_move(lab))?;
             let (mut moved, tcp) = self.one_move(lab, tries, traffic, gives_up, &mut dice)?;
             tcp_went_on &= tcp;
             if let (Some(clock), Some(paused)) = (&mut clock, moved.paused) {
                 clock.stood_still(paused.from_ns, ahead(lab)?);
             }
             std::thread::sleep(half.max(LATE_COUNTS));
+            world.as_mut().map_or(Ok(()), |w| w.after_move(lab))?;
             moved.refresh(&lab.nva)?;
             moved.gap = silence(lab, &moved)?;
             // A namespace has no processor of its own.

@@ -11,6 +11,7 @@ use godwit_api::v1::NveDefinition;
 use serde::Serialize;
 
 use super::report::{self, thousands};
+use super::routed::foreign;
 use super::{Common, ip_version};
 use crate::agent::client::Agent;
 use crate::agent::proto::Request;
@@ -44,16 +45,19 @@ pub struct Interop {
     /// Probe packets a second, each way and inner family; every other one is of 1,400 bytes
     #[arg(long, default_value_t = 1000, value_name = "PPS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+    /// v and x are in two subnets of a routing domain: the switch routes what v sends, and Linux what x sends
+    #[arg(long)]
+    routed: bool,
 }
 
 /// What was found over one outer family.
 #[derive(Debug, Serialize)]
-struct Outcome {
-    outer: u8,
-    inner4: Talk,
-    inner6: Talk,
-    capture: Findings,
-    passed: bool,
+pub(super) struct Outcome {
+    pub outer: u8,
+    pub inner4: Talk,
+    pub inner6: Talk,
+    pub capture: Findings,
+    pub passed: bool,
 }
 
 impl Interop {
@@ -62,7 +66,7 @@ impl Interop {
     /// # Errors
     /// Where it cannot be carried out.
     pub fn run(&self) -> Result<bool> {
-        let bins = self.common.prepare(&["bridge", "tcpdump", "tshark"])?;
+        let bins = self.common.prepare(&["bridge", "tcpdump", "tshark", "ping", "traceroute"])?;
         println!(
             "Godwit lab: a foreign NVE\n  VM v at switch a talks to VM x behind Linux's vxlan device, UDP and TCP,"
         );
@@ -74,7 +78,11 @@ impl Interop {
             println!("  outer IPv{outer}");
             let mut lab =
                 Lab::start(&LabSpec::new(&["a"], outer == 6, &self.common.switch_options()), &bins)?;
-            let result = self.in_lab(&mut lab, outer);
+            let result = if self.routed {
+                foreign::in_lab(&mut lab, outer, self.load(), self.duration)
+            } else {
+                self.in_lab(&mut lab, outer)
+            };
             let stays = self.common.keep && outer == self.outer.unwrap_or(6);
             let outcome = report::end_or_keep(stays, &mut lab, result, |r| r.passed);
             results.push(outcome.with_context(|| format!("outer IPv{outer}"))?);
@@ -114,7 +122,7 @@ impl Interop {
         lab.check_processes()?;
         let passed = is_whole(&inner4) && is_whole(&inner6) && findings.complaints().is_empty();
         let result = Outcome { outer, inner4, inner6, capture: findings, passed };
-        print_result(&result);
+        result.print();
         Ok(result)
     }
 
@@ -197,33 +205,36 @@ pub(super) fn is_whole(talk: &Talk) -> bool {
     stream(&talk.a_to_b) && stream(&talk.b_to_a) && talk.tcp.as_ref().is_some_and(|t| t.alive)
 }
 
-fn print_result(r: &Outcome) {
-    for (inner, talk) in [(4, &r.inner4), (6, &r.inner6)] {
-        let tcp = talk.tcp.as_ref();
+impl Outcome {
+    /// For people.
+    pub fn print(&self) {
+        for (inner, talk) in [(4, &self.inner4), (6, &self.inner6)] {
+            let tcp = talk.tcp.as_ref();
+            println!(
+                "    inner IPv{inner}: v to x {} sent {} lost, x to v {} sent {} lost; TCP {:.1} MB {}",
+                thousands(talk.a_to_b.sent),
+                talk.a_to_b.lost,
+                thousands(talk.b_to_a.sent),
+                talk.b_to_a.lost,
+                tcp.map_or(0.0, |t| t.bytes as f64 / 1e6),
+                tcp.map_or("none", |t| if t.alive { "alive" } else { "DEAD" }),
+            );
+        }
+        let c = &self.capture;
         println!(
-            "    inner IPv{inner}: v to x {} sent {} lost, x to v {} sent {} lost; TCP {:.1} MB {}",
-            thousands(talk.a_to_b.sent),
-            talk.a_to_b.lost,
-            thousands(talk.b_to_a.sent),
-            talk.b_to_a.lost,
-            tcp.map_or(0.0, |t| t.bytes as f64 / 1e6),
-            tcp.map_or("none", |t| if t.alive { "alive" } else { "DEAD" }),
+            "    capture: {} VXLAN frames from Godwit, {} from Linux, {} with a full {GUEST_MTU}-byte packet",
+            thousands(c.from_switch.frames),
+            thousands(c.from_foreign.frames),
+            thousands(c.from_switch.full + c.from_foreign.full),
         );
-    }
-    let c = &r.capture;
-    println!(
-        "    capture: {} VXLAN frames from Godwit, {} from Linux, {} with a full {GUEST_MTU}-byte packet",
-        thousands(c.from_switch.frames),
-        thousands(c.from_foreign.frames),
-        thousands(c.from_switch.full + c.from_foreign.full),
-    );
-    println!(
-        "    tshark: {} malformed, {} bad checksums, {} good ones checked",
-        c.malformed,
-        c.bad,
-        thousands(c.good)
-    );
-    for complaint in c.complaints() {
-        println!("    complaint: {complaint}");
+        println!(
+            "    tshark: {} malformed, {} bad checksums, {} good ones checked",
+            c.malformed,
+            c.bad,
+            thousands(c.good)
+        );
+        for complaint in c.complaints() {
+            println!("    complaint: {complaint}");
+        }
     }
 }

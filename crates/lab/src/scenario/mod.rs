@@ -17,6 +17,7 @@ pub mod ovs_guests;
 pub mod ovs_pair;
 pub mod placement;
 pub mod report;
+pub mod routed;
 pub mod router_role;
 pub mod split_brain;
 pub mod stalls;

@@ -87,6 +87,7 @@ impl Directory {
     }
 
     pub(super) fn drop_member(&mut self, nve: &NveId, vni: Vni) {
+        self.forget_groups(nve, vni);
         let Some(vn) = self.vns.get_mut(vni) else { return };
         vn.lingering.remove(nve);
         if vn.members.remove(nve) {
@@ -139,6 +140,7 @@ impl Directory {
             lingering,
         };
         self.send(session, end);
+        self.groups_of_others(session, vni);
     }
 
     /// VNs that the NVE was a member of and that it neither subscribed to again nor has ports in.

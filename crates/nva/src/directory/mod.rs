@@ -28,6 +28,7 @@
 //! | `allowed`, `bind` | what a VM may have beside its recorded addresses; what it takes of that |
 //! | `records` | records of VMs and their indexes |
 //! | `session`, `clones` | connections of NVEs; switches that say they are another |
+//! | `groups` | multicast groups that VMs of NVEs have joined |
 //! | `membership`, `ports`, `query` | what an NVE takes part in, has ports for, and asks |
 //! | `claim`, `conflict`, `claims` | ownership of a VM; what two NVEs claim; what is remembered of both |
 //! | `publish`, `updates`, `interest` | news; those that are under way; who hears of a VM |
@@ -45,6 +46,7 @@ mod counts;
 mod domains;
 mod door;
 mod forward;
+mod groups;
 mod interest;
 mod io;
 mod membership;

@@ -22,6 +22,8 @@ pub(super) struct Nve {
     pub knew_below: Version,
     /// It had a session before the NVA's restart, and may be about to come back (R96).
     pub expected: bool,
+    /// Multicast groups that its VMs have joined, of all VNs (R61).
+    pub groups: usize,
     /// Another switch that was refused for its sake (R96).
     pub refused: Option<super::clones::Refused>,
 }
@@ -36,6 +38,7 @@ impl Nve {
             dirty: false,
             knew_below: Version::ZERO,
             expected: false,
+            groups: 0,
             refused: None,
         }
     }
@@ -107,6 +110,7 @@ impl Directory {
         let joins = self.vns.at(vni).members.insert(nve.clone());
         if let (true, Some(location)) = (joins, self.location_of(nve)) {
             self.update_all(vni, Change::MemberJoined(location), None);
+            self.tell_groups_of_foreign(vni, nve);
         }
     }
 

@@ -99,7 +99,7 @@ pub enum Refusal {
     #[error("VN {vn:?} has no subnet {prefix}; it has {known}", known = none(known))]
     UnknownSubnet { vn: String, prefix: Prefix, known: String },
     #[error(
-        "{vms} VMs of VN {vn:?} have addresses in subnet {prefix} ({some}); give them others or delete them  \
+        "{vms} VMs of VN {vn:?} have addresses in subnet {prefix} ({some}); give them others or delete them \
          first"
     )]
     SubnetHasVms { vn: String, prefix: Prefix, vms: usize, some: String },

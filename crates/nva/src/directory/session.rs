@@ -160,6 +160,9 @@ impl Directory {
             NveToNva::Subscribe { vni, mode } => self.subscribe(session, nve, vni, mode),
             NveToNva::Unsubscribe { vni } => self.unsubscribe(session, &nve, vni),
             NveToNva::Linger { vni, lingers } => self.linger(session, &nve, vni, lingers),
+            NveToNva::Groups { vni, reset, joined, left } => {
+                self.groups(session, &nve, vni, reset, joined, left);
+            }
             NveToNva::Associate { key, port } => self.associate(session, &nve, key, port),
             NveToNva::Disassociate { key, port } => self.disassociate(session, key, &port),
             NveToNva::Query { seq, vni, by } => self.query(session, seq, vni, by),

@@ -70,6 +70,8 @@ pub(super) struct Vn {
     pub members: BTreeSet<NveId>,
     /// Those of them that only forward for VMs that left them: others do not replicate to them (R17).
     pub lingering: BTreeSet<NveId>,
+    /// Multicast groups that VMs of NVEs have joined, by the word of their NVEs, which are members (R61).
+    pub groups: super::groups::Groups,
     /// Connections that get updates.
     pub subscribers: BTreeSet<SessionId>,
     /// VMs that the operator defined as routers, with their first IPv4 addresses (R27).

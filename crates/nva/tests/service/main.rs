@@ -4,6 +4,7 @@ mod client;
 mod counters;
 mod crash;
 mod crowd;
+mod domains;
 mod operator;
 mod process;
 mod sessions;

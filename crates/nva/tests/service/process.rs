@@ -111,6 +111,14 @@ fn a_taken_address_is_named() {
 }
 
 #[test]
+fn r58_a_gateway_mac_that_is_none_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, text) = fails(command(dir.path()).args(["--gateway-mac", "01:00:5e:00:00:01"]));
+    assert_eq!(code, Some(2));
+    assert!(text.contains("01:00:5e:00:00:01") && text.contains("locally administered"), "{text}");
+}
+
+#[test]
 fn damaged_data_is_named() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("directory.redb"), [7; 5000]).unwrap();

@@ -1,15 +1,15 @@
 //! Frames from VMs that are not plain, and those that wait for their port to open.
 
-use godwit_tables::DropReason;
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole};
+use godwit_tables::{DropReason, Tables};
 use godwit_wire::ethernet::TAG_LEN;
-use godwit_wire::guard::{self, Word};
 use godwit_wire::policy::{Direction, Traffic};
 use godwit_wire::{Frame, Mac};
 
 use super::inspect::inspect;
 use crate::Output;
+use crate::bum::{self, Audience};
 use crate::classify::Arrival;
 use crate::context::Context;
 use crate::disposition::Disposition;
@@ -23,18 +23,21 @@ struct Seen {
     src: Mac,
     /// It resolves addresses.
     resolves: bool,
-    /// Whose business it is (R66), of a frame to a group.
-    word: Option<Word>,
+    /// Whom it is for, of a plain frame to a group (R61, R66).
+    audience: Result<Audience, DropReason>,
     /// What its VM's policy looks at (R23), if there is a policy that is about such frames.
     traffic: Option<Traffic>,
 }
 
 impl Seen {
-    fn of(frame: &Frame<'_>, disposition: &Disposition, port: &Port) -> Seen {
-        let word = if let Disposition::Flood = disposition { guard::word(frame) } else { None };
+    fn of(frame: &Frame<'_>, disposition: &Disposition, port: &Port, tables: &Tables) -> Seen {
+        let audience = match disposition {
+            Disposition::Flood => bum::audience(frame, tables, port.vn, port.port, true),
+            _ => Ok(Audience::EVERYBODY),
+        };
         let carried = port.filtered && disposition.is_carried();
         let traffic = if carried { Traffic::of(frame, Direction::Out) } else { None };
-        Seen { src: frame.src(), resolves: frame.resolves(), word, traffic }
+        Seen { src: frame.src(), resolves: frame.resolves(), audience, traffic }
     }
 }
 
@@ -57,14 +60,14 @@ pub(super) fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     }
     let Ok(frame) = frame else { return cx.drop(packet, DropReason::Truncated) };
     let (mut disposition, mut found) = inspect(&frame, port, cx.tables, cx.now);
-    let mut seen = Seen::of(&frame, &disposition, port);
+    let mut seen = Seen::of(&frame, &disposition, port, cx.tables);
     if let Disposition::Untag = disposition {
         packet.data_mut().copy_within(..12, TAG_LEN);
         packet.trim_front(TAG_LEN);
         // Another frame now, which is read anew.
         let Ok(frame) = offload::read(&packet) else { return cx.drop(packet, DropReason::Truncated) };
         (disposition, found) = inspect(&frame, port, cx.tables, cx.now);
-        seen = Seen::of(&frame, &disposition, port);
+        seen = Seen::of(&frame, &disposition, port, cx.tables);
     }
     // What waits for its port to open is looked at again then.
     if found != Found::default() && !matches!(disposition, Disposition::FirstFrame | Disposition::Probe) {
@@ -112,7 +115,7 @@ fn act<P: Packet, O: Output<P>, S: PacketSource<P>>(
         }
         Disposition::Flood => {
             cx.within_policy(packet, seen.traffic.as_ref(), port, |cx, packet| match plain {
-                true => cx.flood_read(packet, port.vn, Some(port.vni), seen.word),
+                true => cx.flood_read(packet, port.vn, Some(port.vni), seen.audience),
                 false => cx.flood(packet, port.vn, Some(port.vni)),
             })
         }

@@ -10,11 +10,12 @@ use godwit_tables::{Action, Decision, DropReason, Egress, Tables};
 use godwit_wire::ethernet::{Membership, TAG_LEN, membership};
 use godwit_wire::forward::{self, Header};
 use godwit_wire::policy::{self, Direction, Traffic};
-use godwit_wire::{EtherType, Frame, Instant, Mac, guard, tenant};
+use godwit_wire::{EtherType, Frame, Instant, Mac, tenant};
 
 use super::{Ending, Found, MAX_STEPS, Problem, Step, Trace};
+use crate::MAX_PUNT;
 use crate::access;
-use crate::bum::{check_word, destinations};
+use crate::bum::{Audience, Bound, audience, bound, destinations};
 use crate::classify::{Addresses, Arrival};
 use crate::disposition::{Disposition, Resolution};
 use crate::gateway;
@@ -125,7 +126,11 @@ impl<'a> Tracer<'a> {
             Disposition::Route => self.route(frame, port),
             Disposition::Punt => {
                 self.trace.push(Step::Punted);
-                Ending::Consumed
+                match self.tables.ports.may_punt(port.port, self.now) {
+                    false => Ending::Drop(DropReason::PuntLimit),
+                    true if frame.bytes().len() > MAX_PUNT => Ending::Drop(DropReason::PuntFull),
+                    true => Ending::Consumed,
+                }
             }
             Disposition::Flood => self.flood(port.vn, true),
             Disposition::Announce(kind, _) => {
@@ -211,12 +216,25 @@ impl<'a> Tracer<'a> {
     }
 
     fn flood(&self, vn: VnIdx, to_tunnels: bool) -> Ending {
-        let word = self.tenant.as_ref().and_then(guard::word);
-        if to_tunnels && let Err(reason) = check_word(self.tables, self.ingress, word) {
-            return Ending::Drop(reason);
-        }
-        match destinations(self.tables, vn, self.ingress, word, to_tunnels).count() {
-            0 => Ending::Drop(DropReason::NoReceiver),
+        let audience = match &self.tenant {
+            Some(frame) => audience(frame, self.tables, vn, self.ingress, to_tunnels),
+            None => Ok(Audience::EVERYBODY),
+        };
+        let audience = match audience {
+            Ok(audience) => audience,
+            Err(reason) => return Ending::Drop(reason),
+        };
+        let all = || destinations(self.tables, vn, self.ingress, audience, to_tunnels);
+        let tunnels = all().filter(|d| d.is_tunnel()).count();
+        let bound = if to_tunnels { bound(self.tables, vn, audience, tunnels) } else { Bound::Kept };
+        let count = all().count();
+        let count = match bound {
+            Bound::Kept => count,
+            Bound::Group(_) => count - tunnels + 1,
+            Bound::Cut(limit) => count - tunnels + limit,
+        };
+        match count {
+            0 => audience.without_receiver().map_or(Ending::Consumed, Ending::Drop),
             n => Ending::Replicated(n),
         }
     }

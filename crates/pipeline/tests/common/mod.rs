@@ -3,6 +3,7 @@
 
 pub mod moves;
 pub mod resolution;
+pub mod routing;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -134,7 +134,7 @@ impl World {
             .and_then(|number| self.guests.iter().position(|g| g.vn == vn && g.number == number));
         let owns = of.is_some_and(|of| self.guests[of].key.mac == mac && self.is_or_was_its(of, ip, mac));
         let nested = self.nested_at(vn, ip) == Some(mac);
-        self.check_ghost(at, vm, ip, mac);
+        self.check_ghost(at, vm, frame);
         let right = match self.plan.is_routed_only(vn) || self.gateway_tells(vn, ip) {
             true => mac == GATEWAY_MAC,
             false => owns || nested || self.words.holders.ever.contains(&(vn, ip, mac)),

@@ -17,7 +17,7 @@
 //! | `world` | everything that is there, and the loop |
 //! | `host`, `worker` | a switch |
 //! | `nva`, `session` | the NVA with its store; streams to it |
-//! | `traffic` | guests and the underlay |
+//! | `traffic`, `flow` | guests with their numbered frames, and the underlay |
 //! | `script` | the hypervisor's part of a move |
 //! | `stalls` | guests, switches and the NVA that stand still; guests that reboot, have two ports, or are redefined |
 //! | `addresses` | guests with virtual, learned and nested addresses |
@@ -33,6 +33,7 @@ mod clones;
 mod draw;
 mod draw_addresses;
 mod draw_routing;
+mod flow;
 mod host;
 pub mod invariants;
 mod names;

@@ -10,6 +10,7 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
 use super::addresses::Words;
+use super::flow::Flow;
 use super::host::Host;
 use super::invariants::{Invariant, Known};
 use super::nva::{Job, Nva};
@@ -18,7 +19,7 @@ use super::schedule::{Class, Fault, Sabotage, Schedule};
 use super::script::Script;
 use super::session::Conn;
 use super::stats::Stats;
-use super::traffic::{Flow, Guest, Question};
+use super::traffic::{Guest, Question};
 use crate::rng::Rng;
 
 /// Events that one schedule may take; more means that something goes round in circles.

@@ -3,7 +3,7 @@
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{DomainId, Gateway, Secret};
 
-use super::{maybe_ip, protocol};
+use super::{maybe_ip, protocol, up};
 use crate::convert::record::{bind_refusal, deny_reason, move_mode, version};
 use crate::convert::{
     ConvertError, Problem, each, ip, ip_bytes, ipv4, mac, maybe, move_id, nve_id, part, routing, vni,
@@ -102,6 +102,10 @@ fn down(m: NvaToNve) -> Down {
         NvaToNve::MoveAbort { id, key, reason } => {
             Down::MoveAbort(v1::MoveAbort { move_id: id.0, key: Some(key.into()), reason })
         }
+        NvaToNve::Groups { vni, nve, reset, joined, left } => Down::NveGroups(v1::NveGroups {
+            nve: nve.to_string(),
+            groups: Some(up::groups(vni, reset, joined, left)),
+        }),
         NvaToNve::Provision { key, record } => {
             Down::Provision(v1::Provision { key: Some(key.into()), record: record.map(Into::into) })
         }
@@ -230,6 +234,7 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             reason: bind_refusal("bind_refused.reason", p.reason)?,
             text: p.text,
         }),
+        Down::NveGroups(p) => nve_groups(p).map_err(|e| e.within("nve_groups")),
         Down::VerifyIp(p) => {
             Ok(NvaToNve::VerifyIp { key: part("verify_ip.key", p.key)?, ip: ip("verify_ip.ip", &p.ip)? })
         }
@@ -247,6 +252,12 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
 
 fn gateway(p: v1::Gateway) -> Result<Gateway, ConvertError> {
     Ok(Gateway { mac: mac("gateway.mac", p.mac)?, ip: ipv4("gateway.ipv4", &p.ipv4)? })
+}
+
+fn nve_groups(p: v1::NveGroups) -> Result<NvaToNve, ConvertError> {
+    let groups = p.groups.ok_or_else(|| ConvertError::new("groups", Problem::Missing))?;
+    let (vni, reset, joined, left) = up::groups_of(groups).map_err(|e| e.within("groups"))?;
+    Ok(NvaToNve::Groups { vni, nve: nve_id("nve", p.nve)?, reset, joined, left })
 }
 
 fn end(p: v1::End) -> Result<NvaToNve, ConvertError> {

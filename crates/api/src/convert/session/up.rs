@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use godwit_model::DirectoryMode;
 use godwit_model::message::{Attachment, NveToNva, QueryBy};
+use godwit_wire::Vni;
 
 use super::{maybe_ip, protocol};
 use crate::convert::record::{claim_cause, version};
@@ -132,6 +133,7 @@ fn up(m: NveToNva) -> Up {
             step: step.map(Into::into),
             counts: counts.map(Into::into),
         }),
+        NveToNva::Groups { vni, reset, joined, left } => Up::Groups(groups(vni, reset, joined, left)),
         NveToNva::Report { attachments } => {
             Up::Report(v1::Report { attachments: attachments.into_iter().map(Into::into).collect() })
         }
@@ -213,11 +215,27 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             step: maybe("move_report.step", p.step)?,
             counts: p.counts.map(Into::into),
         }),
+        Up::Groups(p) => {
+            let (vni, reset, joined, left) = groups_of(p).map_err(|e| e.within("groups"))?;
+            Ok(NveToNva::Groups { vni, reset, joined, left })
+        }
         Up::Report(p) => Ok(NveToNva::Report { attachments: each("report.attachments", p.attachments)? }),
         Up::Keepalive(_) => Ok(NveToNva::Keepalive),
         // Taken by the caller; here only so that the match stays complete.
         Up::AdminReply(_) => Err(ConvertError::new("admin_reply", Problem::Missing)),
     }
+}
+
+pub(super) fn groups(vni: Vni, reset: bool, joined: Vec<IpAddr>, left: Vec<IpAddr>) -> v1::Groups {
+    let bytes = |ips: Vec<IpAddr>| ips.into_iter().map(ip_bytes).collect();
+    v1::Groups { vni: vni.get(), reset, joined: bytes(joined), left: bytes(left) }
+}
+
+type Groups = (Vni, bool, Vec<IpAddr>, Vec<IpAddr>);
+
+pub(super) fn groups_of(p: v1::Groups) -> Result<Groups, ConvertError> {
+    let joined = addresses("joined", &p.joined, ip)?;
+    Ok((vni("vni", p.vni)?, p.reset, joined, addresses("left", &p.left, ip)?))
 }
 
 fn hello(p: v1::Hello) -> Result<NveToNva, ConvertError> {

@@ -51,6 +51,17 @@ pub(super) fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
             let gone = vec![prefix(at * 16, 16 + n)];
             nva(NvaToNve::Domain { domain, reset: seq.is_multiple_of(4), routes, gone })
         }
+        52 if seq.is_multiple_of(3) => {
+            let vns = (0..3).filter(|v| n >> v & 1 == 1);
+            let parts = vns.filter_map(|v| Some((vn(v), VnRouting { domain: id(at), ..part(v, n, at)? })));
+            let parts: Vec<_> = parts.collect();
+            let vns = parts.iter().map(|(vni, _)| *vni).collect();
+            let gateway_mac = Mac([2, 0x67, 0, 0, 0, 0]);
+            let domain = Domain { id: id(at), name: format!("d{}", at % 2), gateway_mac, vns };
+            let via = VmKey { vni: vn(n), mac: mac(at) };
+            let routes = vec![StaticRoute { prefix: prefix(n * 16, 16 + at), via }];
+            Input::StaticDomain { domain, vns: parts, routes }
+        }
         52 => nva(NvaToNve::DomainGone { id: id(at) }),
         53 => {
             let settings = VnSettings { routing: part(n % 3, n, at), ..VnSettings::default() };

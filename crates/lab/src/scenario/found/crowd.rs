@@ -17,7 +17,7 @@ use crate::agent::announce;
 use crate::agent::proto::Announcement;
 use crate::lab::nve::{Binaries, Hugepages, SwitchOptions};
 use crate::lab::topology::set_sysctls;
-use crate::lab::vm::VmSpec;
+use crate::lab::vm::{Network, VmSpec};
 use crate::lab::{Lab, LabSpec, VNI};
 use crate::{cmd, netns};
 
@@ -118,6 +118,7 @@ fn numbered(switch: u8, n: u8) -> VmSpec {
         name: format!("m{switch}-{n}"),
         mac: Mac([0x02, 0x67, 0x77, 1, switch, n]),
         ips: vec![ip.into()],
+        vn: Network::default(),
     }
 }
 
@@ -139,7 +140,7 @@ fn plug_all(lab: &Lab, switch: &str, s: u8) -> Result<()> {
     let quiet: Vec<String> = specs.iter().map(|v| format!("net/ipv6/conf/{}/disable_ipv6", v.name)).collect();
     let quiet: Vec<(&str, &str)> = quiet.iter().map(|key| (key.as_str(), "1")).collect();
     set_sysctls(&host.namespace, &quiet)?;
-    let lines = specs.iter().flat_map(|VmSpec { name, mac, ips }| {
+    let lines = specs.iter().flat_map(|VmSpec { name, mac, ips, .. }| {
         [format!("link set {name} address {mac} up"), format!("address add {}/32 dev {name}", ips[0])]
     });
     cmd::ip_batch(&host.namespace, &lines.collect::<Vec<_>>())
@@ -150,7 +151,7 @@ fn speak(namespace: &str, s: u8) -> Result<()> {
     // The namespace is this thread's.
     netns::enter(namespace)?;
     for n in 0..EACH {
-        let VmSpec { name, mac, ips } = numbered(s, n);
+        let VmSpec { name, mac, ips, .. } = numbered(s, n);
         announce::send(&Announcement { interface: name, mac: mac.to_string(), ips, rarp: false })?;
     }
     Ok(())

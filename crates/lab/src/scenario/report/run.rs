@@ -7,6 +7,7 @@ use crate::agent::proto::Gap;
 use crate::capture::Relayed;
 use crate::clock::ms;
 use crate::mover::Moved;
+use crate::scenario::routed::Routing;
 use crate::traffic::{Stream, Talk};
 
 /// One combination of IP versions. The fields up to `tcp_alive` are the report's contract; the
@@ -74,6 +75,9 @@ pub struct Run {
     /// What the first switch forwarded in flight as tshark sees it on its wire, where that was captured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relayed: Option<Relayed>,
+    /// What was seen of the gateway and of the ways of packets, where v and p are in subnets of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routed: Option<Routing>,
     /// When the VM stood still.
     #[serde(skip)]
     pub(super) pauses: Vec<Gap>,
@@ -118,6 +122,7 @@ impl Run {
             forwarded_by_switches: 0,
             forwarded_late: 0,
             relayed: None,
+            routed: None,
             pauses,
         }
     }
@@ -125,7 +130,8 @@ impl Run {
     /// Nothing lost, duplicated or damaged, TCP alive, and no fault seen on the wire where that was looked at.
     pub fn is_faultless(&self) -> bool {
         let seen = self.relayed.as_ref().is_none_or(Relayed::is_right);
-        self.lost == 0 && self.duplicated == 0 && self.corrupt == 0 && self.tcp_alive && seen
+        let routed = self.routed.as_ref().is_none_or(Routing::is_right);
+        self.lost == 0 && self.duplicated == 0 && self.corrupt == 0 && self.tcp_alive && seen && routed
     }
 
     /// One line for people.

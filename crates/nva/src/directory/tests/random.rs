@@ -26,6 +26,11 @@ enum Op {
     Delete(u8),
     Pin(u8),
     Pass(u64),
+    /// VN of a routing domain.
+    Join(usize, u32),
+    Part(usize, u32),
+    Linger(usize, u32, bool),
+    Routed(random_domains::Op),
     /// A crash; true: the outputs of the step before it never left.
     Crash,
 }
@@ -50,6 +55,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => vm.clone().prop_map(Op::Delete),
         1 => vm.prop_map(Op::Pin),
         6 => (1..60u64).prop_map(|n| Op::Pass(n * 10)),
+        12 => random_domains::op().prop_map(Op::Routed),
+        3 => (nve.clone(), random_domains::routed_vni()).prop_map(|(n, v)| Op::Join(n, v)),
+        1 => (nve.clone(), random_domains::routed_vni()).prop_map(|(n, v)| Op::Part(n, v)),
+        1 => (nve, random_domains::routed_vni(), any::<bool>()).prop_map(|(n, v, l)| Op::Linger(n, v, l)),
         1 => Just(Op::Crash),
     ]
 }
@@ -62,11 +71,13 @@ struct Watcher {
     revisions: BTreeMap<(SessionId, Vni), u64>,
     /// The highest version seen of a key, and the record that had it.
     newest: BTreeMap<VmKey, (Version, Option<VmRecord>)>,
+    domains: random_domains::Known,
 }
 
 impl Watcher {
     fn see(&mut self, w: &World, outputs: &[Output]) {
         for (session, m) in all_sent(outputs) {
+            self.domains.see(session, &m);
             match m {
                 NvaToNve::Grant { record, .. } => self.granted(w, session, &record),
                 NvaToNve::End { vni, revision, .. } => {
@@ -219,6 +230,10 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
             w.define_vm(def).map(|x| x.1).unwrap_or_default()
         }
         Op::Pass(ms) => w.pass(ms),
+        Op::Join(n, v) => say(w, t, n, NveToNva::Subscribe { vni: vni(v), mode: DirectoryMode::Push }),
+        Op::Part(n, v) => say(w, t, n, NveToNva::Unsubscribe { vni: vni(v) }),
+        Op::Linger(n, v, lingers) => say(w, t, n, NveToNva::Linger { vni: vni(v), lingers }),
+        Op::Routed(op) => random_domains::run(w, op),
         Op::Crash => {
             w.restart();
             *t = Watcher { newest: std::mem::take(&mut t.newest), ..Watcher::default() };
@@ -233,6 +248,7 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
         }
     }
     consistent(w);
+    random_domains::consistent(w, &t.domains);
 }
 
 proptest! {

@@ -1,5 +1,7 @@
 //! The operator's orders, each with the kind of its answer.
 
+use godwit_model::Subnet;
+
 use super::*;
 
 type Obeyed<T> = Result<(T, Vec<Output>), Refusal>;
@@ -24,6 +26,31 @@ impl World {
 
     pub fn delete_vn(&mut self, name: &str) -> Obeyed<VnInfo> {
         self.order(Order::DeleteVn { name: name.into() })
+    }
+
+    pub fn add_subnet(&mut self, vn: &str, subnet: Subnet) -> Obeyed<VnInfo> {
+        self.order(Order::AddSubnet { vn: vn.into(), subnet })
+    }
+
+    pub fn remove_subnet(&mut self, vn: &str, prefix: &str) -> Obeyed<VnInfo> {
+        self.order(Order::RemoveSubnet { vn: vn.into(), prefix: prefix.parse().unwrap() })
+    }
+
+    pub fn create_domain(&mut self, name: &str) -> Obeyed<DomainInfo> {
+        self.order(Order::CreateDomain { name: name.into() })
+    }
+
+    pub fn delete_domain(&mut self, name: &str) -> Obeyed<DomainInfo> {
+        self.order(Order::DeleteDomain { name: name.into() })
+    }
+
+    pub fn add_route(&mut self, domain: &str, prefix: &str, via: &str) -> Obeyed<RouteInfo> {
+        let prefix = prefix.parse().unwrap();
+        self.order(Order::AddRoute { domain: domain.into(), prefix, via: via.into() })
+    }
+
+    pub fn remove_route(&mut self, domain: &str, prefix: &str) -> Obeyed<RouteInfo> {
+        self.order(Order::RemoveRoute { domain: domain.into(), prefix: prefix.parse().unwrap() })
     }
 
     pub fn define_vm(&mut self, definition: VmDefinition) -> Obeyed<VmRecord> {

@@ -1,0 +1,97 @@
+//! Flows of numbered frames.
+
+use godwit_model::GATEWAY_MAC;
+use godwit_pipeline::mem::MemPacket;
+use godwit_wire::Span;
+
+use super::names::{self, Tag};
+use super::routing::after_gateway;
+use super::schedule::{Schedule, Side};
+
+/// One direction of one conversation, and what became of each of its frames.
+pub(super) struct Flow {
+    pub from: usize,
+    pub to: Option<usize>,
+    pub every: Span,
+    /// Sent by the application while traffic runs; the others only for a last probe.
+    pub periodic: bool,
+    template: Vec<u8>,
+    /// The same as it arrives: routed on its way, or not.
+    pub arrives: Vec<u8>,
+    /// How often each frame was received.
+    pub received: Vec<u8>,
+    /// How often it was put into an outer header.
+    pub encapsulated: Vec<u8>,
+    /// How often the underlay repeated it.
+    pub repeated: Vec<u8>,
+}
+
+impl Flow {
+    /// The schedule's flows, then one for each pair and family, for the probe at the end.
+    pub fn all(plan: &Schedule) -> Vec<Flow> {
+        let mut flows: Vec<Flow> = Vec::new();
+        for f in &plan.flows {
+            let to = f.to.map(|to| (to, Side::Own));
+            flows.push(Flow::new(plan, flows.len(), (f.from, Side::Own), to, f.v6, f.every));
+        }
+        let routed = plan.routing.iter().flat_map(|r| &r.flows);
+        let sides = plan.addresses.iter().flat_map(|a| &a.flows).chain(routed);
+        for f in sides.clone() {
+            flows.push(Flow::new(plan, flows.len(), f.from, Some(f.to), f.v6, f.every));
+        }
+        for (from, vm) in plan.vms.iter().enumerate() {
+            for (to, peer) in plan.vms.iter().enumerate() {
+                if from != to && plan.joins(vm.vn, peer.vn) {
+                    for v6 in [false, true] {
+                        let ends = ((from, Side::Own), (to, Side::Own));
+                        flows.push(Flow::new(plan, flows.len(), ends.0, Some(ends.1), v6, Span(0)));
+                    }
+                }
+            }
+        }
+        for f in sides {
+            flows.push(Flow::new(plan, flows.len(), f.from, Some(f.to), f.v6, Span(0)));
+        }
+        flows
+    }
+
+    /// One without a gap between its frames is for the probe.
+    fn new(
+        plan: &Schedule,
+        number: usize,
+        from: (usize, Side),
+        to: Option<(usize, Side)>,
+        v6: bool,
+        every: Span,
+    ) -> Flow {
+        let side = |(vm, side): (usize, Side)| names::side(plan.vms[vm].number, side, v6);
+        let routed = to.filter(|to| plan.is_routed(plan.vms[from.0].vn, plan.vms[to.0].vn)).map(side);
+        let template = match routed {
+            Some((_, ip)) => names::data_frame(number, side(from), Some((GATEWAY_MAC, ip))),
+            None => names::data_frame(number, side(from), to.map(side)),
+        };
+        let arrives = match routed {
+            Some((mac, _)) => after_gateway(&template, mac),
+            None => template.clone(),
+        };
+        let (received, encapsulated, repeated) = (Vec::new(), Vec::new(), Vec::new());
+        let (from, to, periodic) = (from.0, to.map(|to| to.0), every > Span(0));
+        Flow { from, to, every, periodic, template, arrives, received, encapsulated, repeated }
+    }
+
+    /// Makes the next frame.
+    pub fn next_frame(&mut self, flow: usize) -> MemPacket {
+        let seq = self.received.len() as u32;
+        for counts in [&mut self.received, &mut self.encapsulated, &mut self.repeated] {
+            counts.push(0);
+        }
+        Tag { flow: flow as u16, seq }.renumber(&mut self.template);
+        MemPacket::new(&self.template)
+    }
+
+    /// The frame is bit by bit what was sent, or what the gateway makes of that (R44, R58).
+    pub fn is_intact(&mut self, tag: Tag, frame: &[u8]) -> bool {
+        tag.renumber(&mut self.arrives);
+        self.arrives == frame
+    }
+}
