@@ -69,7 +69,8 @@ fn r58_vn_subnets() {
         "vn show db --json",
         "vn show wbe",
         "vn create app --vni 5007 --domain shop --routed-only --subnet \
-         10.7.0.0/24,gateway=10.7.0.1,dhcp=12h,dns=10.7.0.2 --subnet 2001:db8:7::/64,gateway=2001:db8:7::1,ra=managed+other,\
+         10.7.0.0/24,gateway=10.7.0.1,dhcp=12h,dns=10.7.0.2 --subnet \
+         2001:db8:7::/64,gateway=2001:db8:7::1,ra=managed+other,\
          lifetime=1h --json",
         "vn create app --vni 5007 --domain shpo",
         "vn create app --vni 5007 --subnet 10.7.0.0/24,gateway=10.7.0.1",

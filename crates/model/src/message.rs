@@ -357,8 +357,8 @@ pub enum NvaToNve {
         /// The domain.
         id: DomainId,
     },
-    /// Multicast groups of a VN that VMs at another NVE joined or left (R61). After each End of the VN, all groups of each
-    /// NVE that has said what it has; what is known of others stays.
+    /// Multicast groups of a VN that VMs at another NVE joined or left (R61). After each End of the VN, all groups of
+    /// each NVE that has said what it has; what is known of others stays.
     Groups {
         /// The VN.
         vni: Vni,

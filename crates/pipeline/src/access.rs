@@ -130,7 +130,7 @@ fn look<const MORE: bool, const ROUTED: bool, P: Packet, O, S>(
     let (vn, hash_key) = (u64::from(port.vn.0) << 48, cx.tables.hash_key);
     let vms = cx.tables.vms.view();
     let set = if MORE { cx.tables.ports.sources(port.port) } else { None };
-    let router = if ROUTED { Router::of(cx.tables, port.vn) } else { None };
+    let router = Router::of(cx.tables, port);
     let mut bytes = 0;
     for (slot, packet) in slots.iter_mut().zip(burst) {
         let frame = packet.data();
@@ -143,9 +143,9 @@ fn look<const MORE: bool, const ROUTED: bool, P: Packet, O, S>(
                 && (src == own && (port.is_usual(tenant.source) || port.is_set(tenant.source, set))
                     || port.carries(src.mac(), tenant.source, cx.tables, cx.now))
             {
-                match router.filter(|r| r.takes(dst)) {
-                    Some(router) => router.look(slot, frame, dst, tenant),
-                    None => slot.set(Key(vn | dst), vms, tenant),
+                match ROUTED && router.takes(dst) {
+                    true => router.look::<false>(slot, frame, dst, tenant),
+                    false => slot.set(Key(vn | dst), vms, tenant),
                 }
                 continue;
             }
@@ -154,9 +154,9 @@ fn look<const MORE: bool, const ROUTED: bool, P: Packet, O, S>(
             && let Some(tenant) = tenant::quick_look(frame, &hash_key)
             && port.is_usual(tenant.source)
         {
-            match router.filter(|r| r.takes(dst)) {
-                Some(router) => router.look(slot, frame, dst, tenant),
-                None => slot.set(Key(vn | dst), vms, tenant),
+            match ROUTED && router.takes(dst) {
+                true => router.look::<true>(slot, frame, dst, tenant),
+                false => slot.set(Key(vn | dst), vms, tenant),
             }
             continue;
         }
@@ -199,11 +199,12 @@ fn look_closer<const ROUTED: bool, P: Packet>(
         let traffic = || Traffic::of(frame, Direction::Out);
         !port.filtered || tables.ports.sends_freely(port.port, traffic().as_ref())
     };
-    let router = if ROUTED { Router::of(tables, port.vn).filter(|r| r.takes(dst)) } else { None };
+    let router = Router::of(tables, port);
+    let routed = ROUTED && router.takes(dst);
     let mut set = |tenant: tenant::Look| {
-        match router {
-            Some(router) => router.look(slot, packet.data(), dst, tenant),
-            None => slot.set(key, tables.vms.view(), tenant),
+        match routed {
+            true => router.look::<false>(slot, packet.data(), dst, tenant),
+            false => slot.set(key, tables.vms.view(), tenant),
         }
         slot.class = Class::new(port.dscp, tenant.ecn);
     };
@@ -217,7 +218,7 @@ fn look_closer<const ROUTED: bool, P: Packet>(
         return;
     }
     // Of what is routed, all else is the gateway's.
-    if router.is_some() {
+    if routed {
         return;
     }
     let Ok(frame) = Frame::read(frame) else { return };
@@ -245,16 +246,14 @@ fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
     let vms = tables.vms.view();
     // The VNI is the entry's. Within its VN that is the port's own, which need not be read from each entry.
     let own = RemoteMark::of(port.vni);
-    let router = if ROUTED { Router::of(tables, port.vn) } else { None };
+    let router = Router::of(tables, port);
     for (slot, packet) in slots.iter_mut().zip(&mut *burst) {
         if slot.exit == COLD {
             continue;
         }
         if ROUTED && slot.exit == ROUTED_FRAME {
             slot.exit = COLD;
-            if let Some(router) = &router {
-                encapsulated += router.apply::<VARIED, _>(slot, packet, tables, port);
-            }
+            encapsulated += router.apply::<VARIED, _>(slot, packet, tables, port);
             continue;
         }
         slot.exit = match vms.word_at(slot.home, slot.key) {

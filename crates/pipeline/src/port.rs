@@ -209,6 +209,13 @@ impl Port {
         }
     }
 
+    /// The usual source of each family, IPv4 and IPv6, is one address that packets are routed from (R58).
+    #[inline]
+    pub fn usual_can_be_routed(&self) -> (bool, bool) {
+        let good = |ip: Option<IpAddr>| ip.is_some_and(|ip| !godwit_wire::route::is_martian(ip));
+        (good(self.usual.one_v4().map(IpAddr::V4)), good(self.usual.one_v6().map(IpAddr::V6)))
+    }
+
     /// The port is open, and neither a policy nor a gateway without rules has each frame looked at: there are plain
     /// frames.
     #[inline]

@@ -221,12 +221,12 @@ fn solicit(s: &Solicit, port: &Port, tables: &Tables, now: Instant) -> Dispositi
     // An option that we cannot speak for, SEND's for instance: the owner must see it (R29). A probe is answered here
     // whatever is in it: its owner's answer would be to all, and be taken for an announcement (R30).
     // Where VMs are not bridged, the gateway alone is asked.
-    let bridged = !port.routing.is_some_and(|r| r.routed_only);
+    let bridged = port.routing.is_none_or(|r| !r.routed_only);
     let only_owner = s.other_options && !s.is_dad() && bridged;
     if only_owner
         && let Some(Neighbor::Known { mac, .. }) = tables.neighbors.get(port.vn, target, now)
         && mac != port.mac
-        && !port.routing.is_some_and(|r| r.mac == mac)
+        && port.routing.is_none_or(|r| r.mac != mac)
     {
         return Disposition::ToOwner(mac);
     }

@@ -7,8 +7,8 @@ use core::net::IpAddr;
 
 use godwit_tables::awaited::{Fate, Place};
 use godwit_tables::holds::About;
-use godwit_tables::update::{Key, NextHop, PortIdx, PortRole, Target, VnIdx, VnRouting};
-use godwit_tables::vms::Fib;
+use godwit_tables::update::{Key, NextHop, PortIdx, PortRole, Target, VmState, VnIdx, VnRouting};
+use godwit_tables::vms::{Fib, State};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::forward::{self, Header, Unroutable};
 use godwit_wire::fragment::Fragments;
@@ -313,7 +313,12 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         let back = match self.tables.vms.get(sender)? {
             Fib::Local(port) if self.tables.ports.leads_to(port, sender.vn()) => Back::Port(port),
             Fib::Remote(to) | Fib::Ageing(to) => Back::Tunnel(to),
-            _ => return None,
+            Fib::Special(at) => match self.tables.vms.special(at).state {
+                State::Known(VmState::Local { port }) => Back::Port(port),
+                State::Known(state) => Back::Tunnel(state.target()?),
+                State::Querying { .. } => return None,
+            },
+            Fib::Local(_) => return None,
         };
         let letter = Letter { from, macs: (routing.mac, sender.mac()) };
         let mut buf = [0; gateway::MAX_ERROR];

@@ -137,7 +137,7 @@ fn updates(now: Instant) -> Vec<Update> {
 /// A VN that is routed, and routes that come, lead elsewhere and go.
 fn routes() -> Vec<Update> {
     let (domain, v6) = (DomainIdx(1), [64, 48, 0, NO_LENGTH, NO_LENGTH, NO_LENGTH, NO_LENGTH, NO_LENGTH]);
-    let routing = Some(VnRouting { domain, mac: GATEWAY, routed_only: false });
+    let routing = Some(VnRouting::new(domain, GATEWAY, false));
     let mut all = vec![
         Update::DomainSet { domain, v4: [NO_LENGTH; MAX_LENGTHS], v6 },
         Update::VnRoutingSet { vn: VN, routing },

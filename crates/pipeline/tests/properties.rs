@@ -218,7 +218,7 @@ impl Lab {
             32 => self.apply(Update::TunnelSpread { tunnel, shares: Some([n / 4; SHARES]) }),
             33 => self.apply(Update::TunnelSpread { tunnel, shares: None }),
             34..42 => self.sources(kind, m, n),
-            42..45 => multicast::change(self, kind - 42, tunnel, n),
+            42..=44 => multicast::change(self, kind - 42, tunnel, n),
             46..50 => self.join(n & 1 == 0),
             50..56 => self.routing(kind, m, n),
             28 => self.apply(Update::PolicyClear { port: if n < 4 { P1 } else { P2 } }),

@@ -71,7 +71,8 @@ godwit_counters::drop_reasons! {
     UnknownTarget = "unknown_target", // R28, R31
     /// An ARP or ND request for an address that nobody has, in a VN that floods these: too many.
     FloodLimit = "flood_limit", // R31
-    /// A router advertisement, a redirect, an answer of DHCP or a query of IGMP or MLD, from a VM that was not defined as a router.
+    /// A router advertisement, a redirect, an answer of DHCP or a query of IGMP or MLD, from a VM that was not defined
+    /// as a router.
     NotRouter = "not_router", // R66
     /// The policy of the VM that sends, or of the one that it is for, denies it.
     PolicyDenied = "policy_denied", // R23

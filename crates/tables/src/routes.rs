@@ -184,12 +184,13 @@ impl Routes {
         Some(self.table.get(place).found().next_hop(self.followers.vm(number)))
     }
 
-    /// The routes of a domain as a burst reads them; `None` for one that cannot be.
+    /// The routes of a domain as a burst reads them.
     #[inline]
-    pub fn in_domain(&self, domain: DomainIdx) -> Option<InDomain<'_>> {
-        let (view, lengths) = (self.table.view(), self.domains.get(usize::from(domain.0))?);
+    pub fn in_domain(&self, domain: DomainIdx) -> InDomain<'_> {
+        let view = self.table.view();
+        let lengths = self.domains.get(usize::from(domain.0)).unwrap_or(&VACANT);
         let v4 = view.mixed(Scope::v4(domain, 32));
-        Some(InDomain { view, domain, v4, v6: view.mixed(Scope::v6(domain, 128)), lengths })
+        InDomain { view, domain, v4, v6: view.mixed(Scope::v6(domain, 128)), lengths }
     }
 
     /// The VN's part in a routing domain.

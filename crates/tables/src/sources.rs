@@ -3,7 +3,7 @@
 //! Control says what is set. What the VM uses without that, and may bind by its own word, is remembered as *new* until
 //! control sets or removes it: it is used at once, and there is a bound on how much of it there is.
 
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_wire::{Instant, Mac, Prefix, Span};
 
@@ -51,6 +51,18 @@ impl Usual {
     #[inline(always)]
     pub fn is_v6(&self, source: u128) -> bool {
         (source ^ self.v6.0) & self.v6.1 == 0
+    }
+
+    /// The usual IPv4 address, where there is one only.
+    #[inline]
+    pub fn one_v4(&self) -> Option<Ipv4Addr> {
+        (self.v4.1 == u32::MAX).then(|| self.v4.0.into())
+    }
+
+    /// The same for IPv6.
+    #[inline]
+    pub fn one_v6(&self) -> Option<Ipv6Addr> {
+        (self.v6.1 == u128::MAX).then(|| self.v6.0.into())
     }
 }
 

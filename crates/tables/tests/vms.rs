@@ -195,7 +195,7 @@ impl Model {
 /// What the host route of a VM says of it: never more than the forwarding table does, and no special entry is passed by
 /// (R58).
 fn routed(t: &Tables, n: u64) -> Option<Fib> {
-    let routes = t.routes.in_domain(DOMAIN).expect("a domain in range");
+    let routes = t.routes.in_domain(DOMAIN);
     let IpAddr::V4(ip) = v4(n as u8) else { panic!("IPv4 alone") };
     let found = routes.find_v4(routes.home_v4(ip.to_bits()), ip.to_bits()).expect("a route");
     found.remote().map(Fib::Remote).or(found.local().map(|(_, port)| Fib::Local(port)))

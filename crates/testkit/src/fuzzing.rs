@@ -7,6 +7,7 @@ mod peers;
 #[cfg(feature = "control")]
 mod punts;
 mod reading;
+mod routing;
 
 pub use mutate::walk;
 pub use peers::{peer, seeds as peer_seeds};
@@ -121,6 +122,7 @@ fn sound(frame: &[u8], layers: &offload::Layers) {
 pub fn inner(frame: &[u8]) {
     reading::frame(frame);
     membership::frame(frame);
+    routing::frame(frame);
     let key = HashKey::new(1, 2);
     let flow = flow::FlowKey::of_frame(frame);
     let hash = flow.hash(&key);

@@ -54,7 +54,8 @@ const fn one_hop_less(word: u32) -> u32 {
 pub fn set_addresses(frame: &mut [u8], dst: Mac, src: Mac) -> bool {
     let long = frame.len() >= L3;
     if long {
-        put(frame, 0, Addresses::from(src).towards(dst.to_u64()));
+        put(frame, 0, dst.0);
+        put(frame, dst.0.len(), src.0);
     }
     long
 }
@@ -75,12 +76,11 @@ impl From<Mac> for Addresses {
 }
 
 impl Addresses {
-    /// Destination and source as they lie in a frame to `dst`, a [`Mac::to_u64`].
+    /// Writes destination and source of a frame to `dst`, a [`Mac::to_u64`].
     #[inline(always)]
-    fn towards(self, dst: u64) -> [u8; 12] {
-        let front = self.front | dst.swap_bytes() >> 16;
-        let all = u128::from(self.back) << 64 | u128::from(front);
-        array(&all.to_le_bytes(), 0)
+    fn write(self, frame: &mut [u8; L3 + ipv4::HEADER_LEN], dst: u64) {
+        put(frame, 0, (self.front | dst.swap_bytes() >> 16).to_le_bytes());
+        put(frame, 8, self.back.to_le_bytes());
     }
 
     /// Sends an untagged frame on its way to `dst`, a [`Mac::to_u64`]: addresses, TTL, checksum. It has an IPv4 header
@@ -88,7 +88,7 @@ impl Addresses {
     #[inline(always)]
     pub fn forward(self, frame: &mut [u8], dst: u64, v4: bool) {
         let Some(h) = frame.first_chunk_mut::<{ L3 + ipv4::HEADER_LEN }>() else { return };
-        put(h, 0, self.towards(dst));
+        self.write(h, dst);
         if v4 {
             let word = u32::from_le_bytes(array(h, L3 + V4_TTL));
             put(h, L3 + V4_TTL, one_hop_less(word).to_le_bytes());
@@ -118,19 +118,20 @@ fn sums_up(h: &[u8; L3 + ipv4::HEADER_LEN]) -> bool {
 }
 
 /// Where the packet of a frame that [`crate::tenant::quick_look`] took is to go, if it may: its TTL is above 1, its IPv4
-/// header sums up, and its source, which that look found, is no martian. `None` says only: look closer.
+/// header sums up, and its source, which that look found, is no martian; `sure`: somebody has looked at that already.
+/// `None` says only: look closer.
 #[inline(always)]
-pub fn onward(frame: &[u8], source: Source) -> Option<Onward> {
+pub fn onward(frame: &[u8], source: Source, sure: bool) -> Option<Onward> {
     match source {
         Source::V4(from) => {
             let h: &[u8; L3 + ipv4::HEADER_LEN] = frame.first_chunk()?;
-            let good = h[L3 + V4_TTL] > 1 && !is_martian_v4(from.into()) && sums_up(h);
+            let good = h[L3 + V4_TTL] > 1 && (sure || !is_martian_v4(from.into())) && sums_up(h);
             good.then(|| Onward::V4(u32_at(h, L3 + V4_DST)))
         }
         Source::V6(from) => {
             let to = v6_destination(frame)?;
             // All martians are below 1:: or above fe80::.
-            let good = frame[L3 + V6_HOPS] > 1 && (1..0xfe80).contains(&((from >> 112) as u16));
+            let good = frame[L3 + V6_HOPS] > 1 && (sure || (1..0xfe80).contains(&((from >> 112) as u16)));
             good.then_some(Onward::V6(to))
         }
         Source::NotIp | Source::Malformed => None,
@@ -251,29 +252,29 @@ mod tests {
         let sum = checksum::checksum(&f[14..34]).to_be_bytes();
         f[24..26].copy_from_slice(&sum);
         let from = Source::V4(0x0a00_0001);
-        assert_eq!(onward(&f, from), Some(Onward::V4(0x0a01_0203)));
-        assert_eq!(onward(&f[..33], from), None);
+        assert_eq!(onward(&f, from, false), Some(Onward::V4(0x0a01_0203)));
+        assert_eq!(onward(&f[..33], from, true), None);
         for bit in 0..16 {
             f[24 + bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(onward(&f, from), None);
+            assert_eq!(onward(&f, from, false), None);
             f[24 + bit / 8] ^= 1 << (bit % 8);
         }
         for martian in [0, 0x7f00_0001, 0xa9fe_0001, 0xe000_0001, u32::MAX] {
-            assert_eq!(onward(&f, Source::V4(martian)), None);
+            assert_eq!(onward(&f, Source::V4(martian), false), None);
         }
         f[22] = 1;
-        assert_eq!(onward(&f, from), None);
+        assert_eq!(onward(&f, from, false), None);
         f[14..].fill(0);
         (f[14], f[21], f[38], f[53]) = (0x60, 2, 0xfd, 3);
         let from = Source::V6(0xfd00 << 112 | 1);
-        assert_eq!(onward(&f, from), Some(Onward::V6(0xfd00 << 112 | 3)));
-        assert_eq!(onward(&f[..53], from), None);
+        assert_eq!(onward(&f, from, false), Some(Onward::V6(0xfd00 << 112 | 3)));
+        assert_eq!(onward(&f[..53], from, true), None);
         for martian in [0, 1, 0xffff << 32 | 1, 0xfe80 << 112 | 1, 0xff02 << 112 | 1] {
-            assert_eq!(onward(&f, Source::V6(martian)), None);
+            assert_eq!(onward(&f, Source::V6(martian), false), None);
         }
         f[21] = 1;
-        assert_eq!(onward(&f, from), None);
-        assert_eq!((onward(&f, Source::NotIp), onward(&f, Source::Malformed)), (None, None));
+        assert_eq!(onward(&f, from, false), None);
+        assert_eq!((onward(&f, Source::NotIp, true), onward(&f, Source::Malformed, true)), (None, None));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use godwit_wire::{Frame, Mac, Rate, Span, Vni, igmp, mld};
 use crate::io::Outputs;
 use crate::multicast::{Family, MAX_GROUPS_OF_PORT, Outcome, QUERY_INTERVAL, Question, ROBUSTNESS};
 
+use super::Nve;
 use super::sync::choose_remote;
-use super::{Nve, PortKind};
 
 /// Alarms on groups that found no room.
 const ALARMS: Rate = Rate::every(Span::from_ms(60_000), 1);
@@ -85,14 +85,21 @@ impl Nve {
         self.multicast_led_to(to, out);
     }
 
-    /// A VM sent IGMP or MLD; what a worker hands on for others is not ours.
-    pub(super) fn membership_heard(&mut self, port: PortIdx, frame: &[u8], out: &mut Outputs) {
-        let Some(PortKind::Access(key)) = self.ports.get(&port).map(|p| p.kind) else { return };
-        let Ok(frame) = Frame::read(frame) else { return };
-        let Some(Ok(message)) = membership::read(&frame) else { return };
-        let mut to = Outcome::default();
-        self.multicast.heard(key.vni, port, &message, self.now, &mut to);
-        self.multicast_led_to(to, out);
+    /// A VM sent IGMP or MLD; false: the frame is something else.
+    pub(super) fn membership_heard(
+        &mut self,
+        vni: Vni,
+        port: PortIdx,
+        frame: &[u8],
+        out: &mut Outputs,
+    ) -> bool {
+        let Some(message) = Frame::read(frame).ok().as_ref().and_then(membership::read) else { return false };
+        if let Ok(message) = message {
+            let mut to = Outcome::default();
+            self.multicast.heard(vni, port, &message, self.now, &mut to);
+            self.multicast_led_to(to, out);
+        }
+        true
     }
 
     /// What time brings about.

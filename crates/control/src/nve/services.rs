@@ -55,6 +55,9 @@ impl Nve {
     /// A worker punted a VM's frame.
     pub(super) fn punted(&mut self, port: PortIdx, frame: &[u8], out: &mut Outputs) {
         let Some(PortKind::Access(key)) = self.ports.get(&port).map(|p| p.kind) else { return };
+        if self.membership_heard(key.vni, port, frame, out) {
+            return;
+        }
         let question = Question::of(frame).filter(|q| self.is_vms(key, q.mac));
         let Some(Question { mac, asked }) = question else {
             self.counts.gateway_ignored += 1;
@@ -68,7 +71,8 @@ impl Nve {
             Asked::Dhcp6 { src, dst, message } => {
                 self.dhcp(port, key, |client| gateway::dhcp6(client, mac, (src, dst), message), out);
             }
-            Asked::Membership => self.membership_heard(port, frame, out),
+            // Of a kind that is nothing to groups (R61).
+            Asked::Membership => self.counts.gateway_ignored += 1,
         }
     }
 

@@ -39,7 +39,8 @@ impl Underlay {
         hops
     }
 
-    /// A group of the underlay is on the link of one uplink, the first with a link: by several, it would come twice (R60).
+    /// A group of the underlay is on the link of one uplink, the first with a link: by several, it would come twice
+    /// (R60).
     fn route_of_group(&self, group: IpAddr) -> Vec<NextHop> {
         let speaks = |u: &Uplink| match group {
             IpAddr::V4(_) => u.spec.v4.is_some(),

@@ -5,7 +5,7 @@
 
 use godwit_tables::Tables;
 use godwit_tables::routes::{Found, InDomain};
-use godwit_tables::update::{Key, VnIdx};
+use godwit_tables::update::{DomainIdx, Key, VnRouting};
 use godwit_wire::outer::Patch;
 use godwit_wire::route::{self, Addresses, Onward};
 use godwit_wire::{Mac, tenant};
@@ -25,19 +25,25 @@ pub(super) struct Router<'a> {
     source: Addresses,
     /// Frames to every MAC are routed.
     only: bool,
+    /// The usual IPv4 source of the port's frames is one address, and no martian; likewise IPv6.
+    sure: (bool, bool),
 }
 
-impl Router<'_> {
-    /// `None` where the VN is not routed.
+/// The gateway of a VN that has none.
+const NOBODY: VnRouting = VnRouting { domain: DomainIdx(0), mac: Mac::ZERO, routed_only: false };
+
+impl<'a> Router<'a> {
+    /// That of the port's VN. Without routing it is not to be asked.
     #[inline(always)]
-    pub fn of(tables: &Tables, vn: VnIdx) -> Option<Router<'_>> {
-        let routing = tables.routes.of_vn(vn)?;
-        Some(Router {
-            routes: tables.routes.in_domain(routing.domain)?,
+    pub fn of(tables: &'a Tables, port: &Port) -> Router<'a> {
+        let routing = tables.routes.of_vn(port.vn).unwrap_or(NOBODY);
+        Router {
+            routes: tables.routes.in_domain(routing.domain),
             mac: routing.mac.to_u64(),
             source: routing.mac.into(),
             only: routing.routed_only,
-        })
+            sure: port.usual_can_be_routed(),
+        }
     }
 
     /// Frames to a single MAC `dst` are routed.
@@ -46,11 +52,18 @@ impl Router<'_> {
         dst == self.mac || self.only
     }
 
-    /// Pass one, for a frame that [`Router::takes`] and whose sender is good.
+    /// Pass one, for a frame that [`Router::takes`] and whose sender is good. `USUAL`: its source is the usual one.
     #[inline(always)]
-    pub fn look(&self, slot: &mut AccessSlot, frame: &[u8], dst: u64, tenant: tenant::Look) {
+    pub fn look<const USUAL: bool>(
+        &self,
+        slot: &mut AccessSlot,
+        frame: &[u8],
+        dst: u64,
+        tenant: tenant::Look,
+    ) {
         let known = dst == self.mac || !is_nobodys(dst);
-        let (key, home) = match route::onward(frame, tenant.source) {
+        let sure = USUAL && if tenant.is_v4() { self.sure.0 } else { self.sure.1 };
+        let (key, home) = match route::onward(frame, tenant.source, sure) {
             Some(Onward::V4(ip)) if known => (Key(ip.into()), self.routes.home_v4(ip)),
             Some(Onward::V6(ip)) if known => (Key(0), self.routes.home_v6(ip)),
             _ => {
@@ -68,11 +81,11 @@ impl Router<'_> {
     }
 
     #[inline(always)]
-    fn find(&self, slot: &AccessSlot, frame: &[u8]) -> Option<Found> {
+    fn find<P: Packet>(&self, slot: &AccessSlot, packet: &P) -> Option<Found> {
         if slot.v4 {
             self.routes.find_v4(slot.home, slot.key.0 as u32)
         } else {
-            self.routes.find_v6(slot.home, route::v6_destination(frame)?)
+            self.routes.find_v6(slot.home, route::v6_destination(packet.data())?)
         }
     }
 
@@ -85,7 +98,7 @@ impl Router<'_> {
         tables: &Tables,
         port: &Port,
     ) -> u64 {
-        let Some(found) = self.find(slot, packet.data()) else { return 0 };
+        let Some(found) = self.find(slot, packet) else { return 0 };
         if let Some(to) = found.remote() {
             let ready = tables.tunnels.ready_for_frame::<VARIED>(to.tunnel, slot.v4, slot.hash);
             let Some((tunnel, header)) = ready else { return 0 };

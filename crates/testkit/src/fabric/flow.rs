@@ -5,7 +5,7 @@ use godwit_pipeline::mem::MemPacket;
 use godwit_wire::Span;
 
 use super::names::{self, Tag};
-use super::routing::after_gateway;
+use super::routing::{after_gateway, hops};
 use super::schedule::{Schedule, Side};
 
 /// One direction of one conversation, and what became of each of its frames.
@@ -27,6 +27,11 @@ pub(super) struct Flow {
 }
 
 impl Flow {
+    /// A gateway sends its frames on.
+    pub fn is_routed(&self) -> bool {
+        hops(&self.arrives) != hops(&self.template)
+    }
+
     /// The schedule's flows, then one for each pair and family, for the probe at the end.
     pub fn all(plan: &Schedule) -> Vec<Flow> {
         let mut flows: Vec<Flow> = Vec::new();

@@ -308,7 +308,6 @@ impl World {
     fn finished(mut self) -> Stats {
         for worker in self.hosts.iter().flat_map(|h| &h.workers) {
             self.stats.frames_held += worker.tables.counters.worker.held;
-            self.stats.frames_routed += worker.tables.counters.worker.routed;
             self.stats.frames_forwarded += worker.tables.counters.worker.forwarded_in_flight;
         }
         for host in &self.hosts {

@@ -63,7 +63,7 @@ stats! {
     frames_sent,
     /// Test frames received, broadcast ones by each receiver.
     frames_received,
-    /// Packets that gateways sent on.
+    /// Those of them that a gateway sent on.
     frames_routed, // R58
     /// Test frames put into an outer header.
     encapsulations,

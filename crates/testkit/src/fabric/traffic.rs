@@ -282,7 +282,7 @@ impl World {
             return self.word_received(vm, (host, port), tag, frame);
         }
         let Some(flow) = self.flows.get_mut(usize::from(tag.flow)) else { return };
-        let (from, to) = (flow.from, flow.to);
+        let (from, to, routed) = (flow.from, flow.to, flow.is_routed());
         let (came, due) = (hops(frame), hops(&flow.arrives));
         if came != due {
             return self.fail(Invariant::Hops, format!("{tag:?} came with a TTL of {came:?}, not {due:?}"));
@@ -304,6 +304,7 @@ impl World {
             return;
         }
         self.stats.frames_received += 1;
+        self.stats.frames_routed += u64::from(routed);
         if to.is_some() {
             self.count_receipt(tag);
         }

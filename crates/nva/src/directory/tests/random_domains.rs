@@ -90,9 +90,12 @@ pub(super) fn run(w: &mut World, op: Op) -> Vec<Output> {
     }
 }
 
+/// A domain with its routes.
+type Whole = (Domain, BTreeMap<Prefix, VmKey>);
+
 /// What NVEs know of domains by what they were told.
 #[derive(Default)]
-pub(super) struct Known(BTreeMap<SessionId, BTreeMap<DomainId, (Domain, BTreeMap<Prefix, VmKey>)>>);
+pub(super) struct Known(BTreeMap<SessionId, BTreeMap<DomainId, Whole>>);
 
 impl Known {
     pub fn see(&mut self, session: SessionId, m: &NvaToNve) {
@@ -122,7 +125,7 @@ impl Known {
     /// Who is subscribed to a VN of a domain knows just what there is; nobody else knows anything.
     fn is_right(&self, w: &World) {
         let d = &w.d;
-        let mut sessions = d.nves.values().filter_map(|n| n.session);
+        let sessions = d.nves.values().filter_map(|n| n.session);
         let (mut right, nothing) = (BTreeMap::new(), BTreeMap::new());
         for info in d.domains() {
             let routes = d.routes(&info.record.name).unwrap();
@@ -131,13 +134,12 @@ impl Known {
             let (id, name, gateway_mac) = (info.record.id, info.record.name, info.gateway_mac);
             right.insert(id, (Domain { id, name, gateway_mac, vns }, routes));
         }
-        sessions.all(|session| {
+        for session in sessions {
             let s = d.sessions.get(&session).unwrap();
             let mut expected = right.clone();
             expected.retain(|_, (domain, _)| domain.vns.iter().any(|vni| s.subscribed.contains_key(vni)));
             assert_eq!(self.0.get(&session).unwrap_or(&nothing), &expected, "{session}");
-            true
-        });
+        }
     }
 }
 
