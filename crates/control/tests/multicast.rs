@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::lab::*;
 use godwit_control::{Input, WorkerSet};
 use godwit_model::message::{Change, NvaToNve, NveToNva};
-use godwit_model::{DomainId, Multicast, Subnet, VnRouting};
+use godwit_model::{Domain, DomainId, Multicast, Subnet, VnRouting};
 use godwit_tables::update::{Member, Multicast as Policy, PortIdx, VnIdx};
 use godwit_testkit::frames;
 use godwit_wire::membership::{self, Message, Query, Version};
@@ -150,11 +150,14 @@ fn r61_the_gateway_asks_where_there_is_one() {
     let mut lab = lab(1);
     let gateway = Ipv4Addr::new(10, 0, 0, 254).into();
     let subnet = Subnet { prefix: "10.0.0.0/24".parse().unwrap(), gateway, advertise: None, dhcp: None };
-    lab.nva.settings.routing =
-        Some(VnRouting { domain: DomainId(1), routed_only: false, subnets: vec![subnet] });
+    let (id, gateway_mac) = (DomainId(1), Mac([2, 0x67, 0, 0, 0, 9]));
+    lab.nva.routing.insert(vni(), VnRouting { domain: id, routed_only: false, subnets: vec![subnet] });
+    let domain = Domain { id, name: "d".into(), gateway_mac, vns: vec![vni()] };
+    lab.nva.domains.insert(id, (domain, Vec::new()));
     lab.run_vm(A, 1);
     let asked = queries(&mut lab, A, 1);
-    assert!(asked.iter().any(|q| q.src == gateway), "{asked:?}");
+    let from: Vec<IpAddr> = asked.iter().map(|q| q.src).collect();
+    assert_eq!(from, [gateway, gateway_mac.link_local().into()]);
 }
 
 #[test]

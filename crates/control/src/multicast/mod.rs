@@ -360,7 +360,7 @@ impl Multicast {
             }
         }
         for group in joined {
-            let is_group = group.is_multicast() || group.is_unspecified();
+            let is_group = (group.is_multicast() && !is_link_local(group)) || group.is_unspecified();
             let room = vn.groups.of_nve(nve).len() < MAX_GROUPS;
             if is_group && room && vn.groups.add(group, place.clone()) {
                 to.changed.insert((vni, group));
