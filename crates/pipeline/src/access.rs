@@ -117,8 +117,8 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
 }
 
 /// Pass one: headers, keys, prefetch of locations. `MORE`: frames may come from more than one MAC and address.
-/// `ROUTED`: the port's VN has a gateway (R58). A function of its own: one call a burst, and registers for what the loop
-/// needs instead of for all of a worker's step.
+/// `ROUTED`: the port's VN has a gateway (R58). A function of its own: one call a burst, and registers for what the
+/// loop needs instead of for all of a worker's step.
 #[inline(never)]
 fn look<const MORE: bool, const ROUTED: bool, P: Packet, O, S>(
     cx: &mut Context<'_, P, O, S>,
