@@ -113,8 +113,8 @@ pub(crate) fn is_routed(frame: &Frame<'_>, vn: VnIdx, tables: &Tables) -> bool {
     tables.routes.of_vn(vn).is_some_and(|r| r.mac == frame.src())
 }
 
-/// How a routed frame is cut that is too big for the way `to`: so that its fragments, which are a flow of their own, pass
-/// the way of theirs. `None` where it must not be cut (R8).
+/// How a routed frame is cut that is too big for the way `to`: so that its fragments, which are a flow of their own,
+/// pass the way of theirs. `None` where it must not be cut (R8).
 pub(crate) fn fragments(frame: &Frame<'_>, to: Target, tables: &Tables) -> Option<Fragments> {
     let ip = frame.ipv4().filter(|ip| !ip.dont_fragment() && frame.l3() == L3)?;
     let bytes = frame.bytes();

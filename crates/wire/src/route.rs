@@ -117,9 +117,9 @@ fn sums_up(h: &[u8; L3 + ipv4::HEADER_LEN]) -> bool {
     sum.wrapping_mul(ONES_INVERSE) <= u64::MAX / 0xffff
 }
 
-/// Where the packet of a frame that [`crate::tenant::quick_look`] took is to go, if it may: its TTL is above 1, its IPv4
-/// header sums up, and its source, which that look found, is no martian; `sure`: somebody has looked at that already.
-/// `None` says only: look closer.
+/// Where the packet of a frame that [`crate::tenant::quick_look`] took is to go, if it may: its TTL is above 1, its
+/// IPv4 header sums up, and its source, which that look found, is no martian; `sure`: somebody has looked at that
+/// already. `None` says only: look closer.
 #[inline(always)]
 pub fn onward(frame: &[u8], source: Source, sure: bool) -> Option<Onward> {
     match source {

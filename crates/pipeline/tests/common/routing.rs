@@ -78,8 +78,8 @@ pub fn told_to(
 }
 
 impl Lab {
-    /// P1 (M1, .1) and P2 (M2, .2) in the VN, P3 (M1 again, .1) in the other one, where R4 (.4) and R6 (.6) are at other
-    /// NVEs. 172.16/16 and fd16::/16 are behind M2.
+    /// P1 (M1, .1) and P2 (M2, .2) in the VN, P3 (M1 again, .1) in the other one, where R4 (.4) and R6 (.6) are at
+    /// other NVEs. 172.16/16 and fd16::/16 are behind M2.
     pub fn routed(only: bool) -> Lab {
         let mut lab = Lab::new();
         lab.join(only);
