@@ -54,9 +54,13 @@ impl Nve {
                 self.send(NveToNva::Linger { vni, lingers: false }, out);
                 self.sync_replicas(vni, out);
             }
-            return;
+        } else {
+            self.begin_vn(vni, out);
         }
-        self.begin_vn(vni, out);
+        // Known already where the VN was kept for another reason: its domain may have been left meanwhile.
+        if let Some(id) = self.domain_of(vni) {
+            self.follow_domain(id, out);
+        }
     }
 
     /// Numbers a VN and wants its records; false where there is no room for it.
