@@ -7,7 +7,7 @@ use godwit_control::{Input, Outputs};
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{DomainId, GATEWAY_MAC, VnRouting, VnSettings};
 use godwit_tables::update::{DomainIdx, NO_LENGTH, NextHop, PortIdx, Update};
-use godwit_wire::Mac;
+use godwit_wire::{Mac, Prefix};
 
 /// VM 1 in VN 0 at A, VM 2 in VN 1 at B, one domain.
 fn two() -> Lab {
@@ -125,7 +125,8 @@ fn r58_vns_join_a_domain_and_leave_it_while_traffic_runs() {
     assert_eq!(b.tables.routing.keys().copied().collect::<Vec<_>>(), [b.vn(0), b.vn(2)].map(Option::unwrap));
     assert_eq!(b.tables.neighbors.get(&(b.vn(1).unwrap(), ip_of(1, 254))), None);
     assert_eq!(b.tables.neighbors[&(b.vn(1).unwrap(), ip_of(1, 2))], Some(mac(2)));
-    let others = |u: &&Update| matches!(u, Update::RouteRemove { prefix: p, .. } if !subnet(1).prefix.contains(p.addr()));
+    let ours = |prefix: &Prefix| subnet(1).prefix.contains(prefix.addr());
+    let others = |u: &&Update| matches!(u, Update::RouteRemove { prefix, .. } if !ours(prefix));
     assert_eq!(lab.hosts[A].updates[before..].iter().find(others), None, "no other route went");
 }
 

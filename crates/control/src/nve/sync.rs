@@ -54,10 +54,11 @@ impl Nve {
                 self.send(NveToNva::Linger { vni, lingers: false }, out);
                 self.sync_replicas(vni, out);
             }
-            return;
+        } else {
+            self.begin_vn(vni, out);
         }
-        self.begin_vn(vni, out);
-        // Known already where the configuration file says so.
+        // Known already where the configuration file says so, or where the VN was kept for another reason: its domain may
+        // have been left meanwhile.
         if let Some(id) = self.domain_of(vni) {
             self.follow_domain(id, out);
         }

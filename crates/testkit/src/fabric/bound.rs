@@ -135,9 +135,10 @@ impl World {
         let owns = of.is_some_and(|of| self.guests[of].key.mac == mac && self.is_or_was_its(of, ip, mac));
         let nested = self.nested_at(vn, ip) == Some(mac);
         self.check_ghost(at, vm, frame);
-        let right = match self.plan.is_routed_only(vn) || self.gateway_tells(vn, ip) {
-            true => mac == GATEWAY_MAC,
-            false => owns || nested || self.words.holders.ever.contains(&(vn, ip, mac)),
+        let theirs = owns || nested || self.words.holders.ever.contains(&(vn, ip, mac));
+        let right = match self.gateway_tells(vn, ip) {
+            true => mac == GATEWAY_MAC || theirs && self.has_no_routing(at.0, vm),
+            false => theirs,
         };
         if !right {
             let text = format!("n{} told vm {vm} that {ip} has {mac}", at.0);

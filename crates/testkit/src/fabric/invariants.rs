@@ -37,8 +37,8 @@
 //!   NVAs those between VMs that did not move. Then each VM sends one frame of each family to each
 //!   other in its VN, and all of these are received, in any schedule. In a planned one every ARP or
 //!   ND request for another's address was answered, if the asker stayed (R28).
-//! * [`Invariant::Ghost`]: a minute after a VM of a routed VN is gone, nobody hears that it has its address, and no frame
-//!   for it comes to anybody (R28, R58).
+//! * [`Invariant::Ghost`]: a minute after a VM of a routed VN is gone, nobody who probes hears that its address is
+//!   taken, and no frame for it comes to anybody (R28, R58).
 //! * [`Invariant::Balance`]: in each worker rx + copies = tx + consumed + drops + waiting.
 
 use std::collections::{BTreeMap, BTreeSet};

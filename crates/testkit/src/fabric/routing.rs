@@ -128,6 +128,14 @@ impl World {
         plan.is_routed_only(vn) || ip == names::gateway(names::first_number(plan, vn), ip.is_ipv6())
     }
 
+    /// A switch that has just started knows VMs of a VN before its settings.
+    pub fn has_no_routing(&self, host: usize, vm: usize) -> bool {
+        let lacks = |w: &super::worker::Worker| {
+            w.key(self.guests[vm].key).is_none_or(|key| w.tables.routes.of_vn(key.vn()).is_none())
+        };
+        self.hosts[host].workers.iter().any(lacks)
+    }
+
     /// When all is over, a VM of a routed VN is gone for good. Then nobody is told that it has its address, and no
     /// frame for it comes to anybody.
     pub fn check_gone(&mut self) {
