@@ -79,8 +79,8 @@ fn r58_all_four_combinations_lose_nothing() {
     assert_eq!(runs.len(), 4);
 }
 
-/// A Linux guest gets its IPv4 address by DHCP and its IPv6 address by the gateway's advertisement, migrates, renews its
-/// lease, and keeps all of it.
+/// A Linux guest gets its IPv4 address by DHCP and its IPv6 address by the gateway's advertisement, migrates, renews
+/// its lease, and keeps all of it.
 #[test]
 #[ignore = "long: half a minute; the guest is emulated"]
 fn r58_a_real_guest_is_told_its_addresses_and_keeps_them() {

@@ -32,6 +32,11 @@ impl Mirror {
         self.vns.get(&vni).is_some_and(|vn| vn.sync != Sync::Off)
     }
 
+    /// It was asked for in this session, and its snapshot is not complete.
+    pub(crate) fn awaits_snapshot(&self, vni: Vni) -> bool {
+        self.vns.get(&vni).is_some_and(|vn| vn.sync == Sync::Snapshot)
+    }
+
     /// So many VNs are mirrored, and of so many the snapshot is complete.
     pub(crate) fn synced(&self) -> (usize, usize) {
         let done = self.vns.values().filter(|v| matches!(v.sync, Sync::Done(_))).count();

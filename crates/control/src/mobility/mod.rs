@@ -277,7 +277,7 @@ impl Vm {
             self.intent_expired(cx);
         }
         if self.intent.as_ref().is_some_and(|i| i.prepare_by().is_some_and(|t| t <= cx.now)) {
-            self.report_prepared(cx, "next hop not resolved yet");
+            self.report_prepared(cx, "next hop not resolved yet, or records on their way");
         }
         if self.phase.pause().and_then(|pause| pause.withdraw_at).is_some_and(|t| t <= cx.now) {
             self.keep_door();

@@ -5,8 +5,8 @@
 //! so that each version of both protocols leads to the same membership.
 //!
 //! The switch is the querier of its own VMs. Its queries go to ports one by one, so that those of several switches
-//! never meet; they are not sent to VMs that may be routers, which could give way to them. Where a router asks by itself, the
-//! switch is quiet to the other VMs of that family while it does.
+//! never meet; they are not sent to VMs that may be routers, which could give way to them. Where a router asks by
+//! itself, the switch is quiet to the other VMs of that family while it does.
 
 mod members;
 #[cfg(test)]

@@ -349,11 +349,6 @@ impl Nve {
         }
         self.sync_whole_vn(vni, out);
         self.tell_all_groups(vni, out);
-        let keys: Vec<VmKey> = self.vms_of(vni).map(|(k, _)| *k).collect();
-        for key in keys {
-            self.with_known_vm(key, out, |vm, cx| vm.snapshot_complete(!pulled, cx));
-            self.rarp_known(key, out);
-        }
         let is_in = self.domain_of(vni);
         if let Some(id) = is_in {
             self.all_routes_told(id);
@@ -362,6 +357,13 @@ impl Nve {
             self.follow_domain(id, out);
         }
         self.forget_untold_domains(out);
+        let keys: Vec<VmKey> = self.vms_of(vni).map(|(k, _)| *k).collect();
+        for key in keys {
+            self.with_known_vm(key, out, |vm, cx| vm.snapshot_complete(!pulled, cx));
+            self.rarp_known(key, out);
+        }
+        // Moves to here may have waited for these records.
+        self.check_peers(out);
         if missed {
             out.note(Level::Info, format!("VN {vni}: updates were lost: new snapshot"));
             self.subscribe(vni, out);

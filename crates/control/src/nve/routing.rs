@@ -120,6 +120,13 @@ impl Nve {
         self.mirror.domains.of_vn(vni).any(|id| self.domains.contains(&id))
     }
 
+    /// No snapshot is on its way of the VN, or of one that its domain joins.
+    pub(super) fn is_informed(&self, vni: Vni) -> bool {
+        let domain = self.domain_of(vni).and_then(|id| self.mirror.domains.get(id));
+        let joined = domain.into_iter().flat_map(|d| d.domain.vns.iter().copied());
+        joined.chain([vni]).all(|vni| !self.mirror.awaits_snapshot(vni))
+    }
+
     /// Neither a port nor a forward entry here needs the VN.
     pub(super) fn is_only_routed_to(&self, vni: Vni) -> bool {
         self.lingering.contains(&vni) && !self.vms_of(vni).any(|(_, vm)| vm.needs_vn())

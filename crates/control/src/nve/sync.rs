@@ -57,8 +57,8 @@ impl Nve {
         } else {
             self.begin_vn(vni, out);
         }
-        // Known already where the configuration file says so, or where the VN was kept for another reason: its domain may
-        // have been left meanwhile.
+        // Known already where the configuration file says so, or where the VN was kept for another reason: its domain
+        // may have been left meanwhile.
         if let Some(id) = self.domain_of(vni) {
             self.follow_domain(id, out);
         }
@@ -169,10 +169,7 @@ impl Nve {
         for vni in vnis {
             self.sync_whole_vn(vni, out);
         }
-        let keys: Vec<VmKey> = self.intents.iter().copied().collect();
-        for key in keys {
-            self.check_peer(key, out);
-        }
+        self.check_peers(out);
     }
 
     /// Largest inner IP packet: what the VN is configured for, at most what the uplinks carry (R8).
@@ -402,20 +399,25 @@ impl Nve {
         }
         if !changed.is_empty() {
             self.join_underlay_groups(out);
-            let keys: Vec<VmKey> = self.intents.iter().copied().collect();
-            for key in keys {
-                self.check_peer(key, out);
-            }
+            self.check_peers(out);
         }
     }
 
-    /// The next hop to a planned move's other NVE is resolved ahead (R42).
+    pub(super) fn check_peers(&mut self, out: &mut Outputs) {
+        let keys: Vec<VmKey> = self.intents.iter().copied().collect();
+        for key in keys {
+            self.check_peer(key, out);
+        }
+    }
+
+    /// The next hop to a planned move's other NVE is resolved ahead (R42), and what the VM will send finds its way at
+    /// once: the records of its VN are here, and of those that it is routed to (R58).
     pub(super) fn check_peer(&mut self, key: VmKey, out: &mut Outputs) {
         let Some(vm) = self.vms.get(&key) else { return };
         let Some(locators) = vm.peer().map(|l| l.locators) else { return };
         let Some(tunnel) = self.tunnel_to(key, locators, out) else { return };
         let resolved = self.desired.remote(tunnel).and_then(|r| self.underlay.hop(r)).is_some();
-        if resolved && self.vms.get(&key).is_some_and(Vm::awaits_hop) {
+        if resolved && self.is_informed(key.vni) && self.vms.get(&key).is_some_and(Vm::awaits_hop) {
             self.with_vm(key, out, Vm::next_hop_ready);
         }
     }

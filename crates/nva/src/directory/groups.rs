@@ -1,9 +1,9 @@
 //! Multicast groups that VMs have joined, NVE by NVE (R61).
 //!
 //! An NVE says which groups of a VN its VMs have joined; the others copy multicast to it accordingly. What it said
-//! stays while it is a member of the VN, connected or not, as its membership does (R17): its VMs go on without the NVA. It is
-//! not persisted: after a restart of the NVA each NVE says it again, and what others know of one that has not yet is
-//! left as it is.
+//! stays while it is a member of the VN, connected or not, as its membership does (R17): its VMs go on without the NVA.
+//! It is not persisted: after a restart of the NVA each NVE says it again, and what others know of one that has not yet
+//! is left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
