@@ -79,8 +79,15 @@ fn r58_all_four_combinations_lose_nothing() {
     assert_eq!(runs.len(), 4);
 }
 
-/// A Linux guest gets its IPv4 address by DHCP and its IPv6 address by the gateway's advertisement, migrates, renews its
-/// lease, and keeps all of it.
+/// Switches that know only whom they asked for, and forget it within seconds (R35, R40).
+#[test]
+#[ignore = "long: a quarter of a minute; records that are pushed run always"]
+fn r58_switches_that_pull_their_records_lose_nothing() {
+    moves(&["--pull", "--moves", "2", "--inner", "4", "--outer", "6"]);
+}
+
+/// A Linux guest gets its IPv4 address by DHCP and its IPv6 address by the gateway's advertisement, migrates, renews
+/// its lease, and keeps all of it.
 #[test]
 #[ignore = "long: half a minute; the guest is emulated"]
 fn r58_a_real_guest_is_told_its_addresses_and_keeps_them() {

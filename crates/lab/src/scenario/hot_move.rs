@@ -9,7 +9,7 @@ use super::clocks::GuestClock;
 use super::interop::only;
 use super::nva_kill::{Blow, strike};
 use super::report::{self, MoveLine, Run};
-use super::routed::{Routed, World};
+use super::routed::{self, GATEWAY_MAC, Routed, World};
 use super::{Common, Guests, Load, finish, ip_version, talk, with_agents};
 use crate::agent::proto::Gap;
 use crate::capture::Capture;
@@ -22,7 +22,7 @@ use crate::lab::delay::{Delay, duration};
 use crate::lab::nve::{Binaries, Locator};
 use crate::lab::topology::GUEST;
 use crate::lab::vm::VmSpec;
-use crate::lab::{Lab, LabSpec};
+use crate::lab::{Lab, LabSpec, VNI};
 use crate::mover::{How, Moved, hot_move};
 use crate::random::Dice;
 use crate::traffic::{Talk, Traffic, run};
@@ -126,8 +126,8 @@ impl HotMove {
     /// The same moves in a routing domain, of what `how` has.
     pub(super) fn of_a_domain(how: &Routed) -> HotMove {
         let plain = HotMove::of_a_guest(how.common.clone(), how.load.clone(), 0, how.duration_per_move);
-        let Routed { guests, moves, inner, outer, .. } = *how;
-        HotMove { guests, moves, inner, outer, routed: true, ..plain }
+        let Routed { guests, moves, inner, outer, pull, .. } = *how;
+        HotMove { guests, moves, inner, outer, pull, routed: true, ..plain }
     }
 
     /// Runs the scenario and prints its report; false where the network lost, duplicated or broke
@@ -227,7 +227,9 @@ impl HotMove {
         let started = Instant::now();
         let mut options = self.common.switch_options();
         options.forward_in_flight = !self.no_forward;
-        options.pull = self.pull;
+        if self.pull {
+            options.pull = if self.routed { routed::vnis() } else { vec![VNI] };
+        }
         if self.postcopy {
             options.keep_for_postcopy()?;
         }
@@ -269,7 +271,9 @@ impl HotMove {
             if hugepages { "hugepages" } else { "no hugepages" },
         );
         with_agents(lab, PAIR, |v, p| run(p).and_then(|()| run(v)))?;
-        let watch = Watch::start(&lab.namespace(PAIR.1), GUEST, VmSpec::numbered(PAIR.0, V).mac)?;
+        // What is routed comes from the gateway.
+        let seen_as = if self.routed { GATEWAY_MAC } else { VmSpec::numbered(PAIR.0, V).mac };
+        let watch = Watch::start(&lab.namespace(PAIR.1), GUEST, seen_as)?;
         let wire = format!("u-{}", ROUND[0]);
         let capture = self.capture.then(|| Capture::start(&lab.namespace("net"), &wire, &lab.dir));
         let capture = capture.transpose()?;

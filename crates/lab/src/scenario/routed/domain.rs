@@ -81,7 +81,7 @@ impl Domain {
         for &(net, routed_only) in nets {
             let Network { name, vni } = net.network();
             let (vni, subnets) = (vni.to_string(), [false, true].map(|v6| subnet(net, v6)));
-            let mut args = vec!["vn", "create", &name, &vni, "--domain", NAME];
+            let mut args = vec!["vn", "create", &name, "--vni", &vni, "--domain", NAME];
             args.extend(subnets.iter().flat_map(|s| ["--subnet", s.as_str()]));
             if routed_only {
                 args.push("--routed-only");

@@ -11,9 +11,9 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-pub(super) use self::domain::Domain;
+pub(super) use self::domain::{Domain, GATEWAY_MAC};
 use self::look::{Echoes, Entry, Path};
-pub(super) use self::world::World;
+pub(super) use self::world::{World, vnis};
 use super::hot_move::HotMove;
 use super::{Common, Guests, Load, ip_version, report};
 use crate::guest::qemu::QEMU;
@@ -40,6 +40,9 @@ pub struct Routed {
     /// Seconds of traffic around each move
     #[arg(long, default_value_t = 2.0, value_name = "S")]
     pub(super) duration_per_move: f64,
+    /// Switches pull records when they need them, instead of having them pushed
+    #[arg(long)]
+    pub(super) pull: bool,
 }
 
 impl Routed {
@@ -67,6 +70,9 @@ impl Routed {
         println!(
             "  Router VM r in a third one has containers behind it; s and t are in a network that is routed only."
         );
+        if self.pull {
+            println!("  The switches pull the networks' records when they need them.");
+        }
         if self.guests == Guests::Qemu {
             println!(
                 "  v is Linux under QEMU and gets its addresses from the gateway, by DHCP and advertisement."

@@ -42,6 +42,11 @@ const SCRIPT: &str = include_str!("lease.sh");
 /// Debian's traceroute.
 const TRACEROUTE: &str = "/usr/bin/traceroute.db";
 
+/// The numbers of all its networks.
+pub(crate) fn vnis() -> Vec<u32> {
+    [OF_V, OF_P, OF_R, ROUTED_ONLY].map(|net| net.network().vni).to_vec()
+}
+
 /// The domain with its VMs while v moves.
 pub(crate) struct World {
     guests: Guests,
