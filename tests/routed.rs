@@ -100,6 +100,16 @@ fn r58_a_real_guest_is_told_its_addresses_and_keeps_them() {
     assert_eq!(lease["addresses"][0], "2001:db8:1:1:67:77ff:fe01:10a/64", "{lease}");
 }
 
+/// The same with Debian's dhclient for IPv6.
+#[test]
+#[ignore = "long: half a minute; the guest is emulated"]
+fn r58_a_real_guest_is_told_its_ipv6_address_by_dhcp() {
+    let runs = moves(&["--guests", "qemu", "--managed", "--moves", "1", "--inner", "6", "--outer", "4"]);
+    let lease = &runs[0]["routed"]["lease"];
+    assert_eq!(lease["kept"], true, "{lease}");
+    assert_eq!(lease["leases6"], serde_json::json!(["2001:db8:1:1::a", "2001:db8:1:1::a"]), "{lease}");
+}
+
 /// Linux's vxlan device has a VM of another subnet behind it, and Linux routes towards ours: packets with options, in
 /// fragments and of full length; tshark finds all headers and checksums right, the times to live fall by one.
 #[test]

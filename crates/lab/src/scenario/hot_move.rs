@@ -9,7 +9,7 @@ use super::clocks::GuestClock;
 use super::interop::only;
 use super::nva_kill::{Blow, strike};
 use super::report::{self, MoveLine, Run};
-use super::routed::{self, GATEWAY_MAC, Routed, World};
+use super::routed::{self, GATEWAY_MAC, Plan, Routed, World};
 use super::{Common, Guests, Load, finish, ip_version, talk, with_agents};
 use crate::agent::proto::Gap;
 use crate::capture::Capture;
@@ -96,7 +96,7 @@ pub struct HotMove {
     seed: u64,
     /// v and p are in subnets of their own
     #[arg(skip)]
-    routed: bool,
+    routed: Option<Plan>,
 }
 
 impl HotMove {
@@ -119,7 +119,7 @@ impl HotMove {
             nva_delay: None,
             capture: false,
             seed: 1,
-            routed: false,
+            routed: None,
         }
     }
 
@@ -127,7 +127,7 @@ impl HotMove {
     pub(super) fn of_a_domain(how: &Routed) -> HotMove {
         let plain = HotMove::of_a_guest(how.common.clone(), how.load.clone(), 0, how.duration_per_move);
         let Routed { guests, moves, inner, outer, pull, .. } = *how;
-        HotMove { guests, moves, inner, outer, pull, routed: true, ..plain }
+        HotMove { guests, moves, inner, outer, pull, routed: Some(how.plan()), ..plain }
     }
 
     /// Runs the scenario and prints its report; false where the network lost, duplicated or broke
@@ -228,7 +228,7 @@ impl HotMove {
         let mut options = self.common.switch_options();
         options.forward_in_flight = !self.no_forward;
         if self.pull {
-            options.pull = if self.routed { routed::vnis() } else { vec![VNI] };
+            options.pull = if self.routed.is_some() { routed::vnis() } else { vec![VNI] };
         }
         if self.postcopy {
             options.keep_for_postcopy()?;
@@ -257,7 +257,7 @@ impl HotMove {
     }
 
     fn in_lab(&self, lab: &mut Lab, inner: u8, outer: u8, started: Instant) -> Result<Run> {
-        let mut world = self.routed.then(|| World::build(lab, self.guests)).transpose()?;
+        let mut world = self.routed.map(|plan| World::build(lab, plan)).transpose()?;
         if world.is_none() {
             lab.start_vm(VmSpec::numbered("p", 20), "c")?;
             self.start_v(lab)?;
@@ -272,7 +272,7 @@ impl HotMove {
         );
         with_agents(lab, PAIR, |v, p| run(p).and_then(|()| run(v)))?;
         // What is routed comes from the gateway.
-        let seen_as = if self.routed { GATEWAY_MAC } else { VmSpec::numbered(PAIR.0, V).mac };
+        let seen_as = if self.routed.is_some() { GATEWAY_MAC } else { VmSpec::numbered(PAIR.0, V).mac };
         let watch = Watch::start(&lab.namespace(PAIR.1), GUEST, seen_as)?;
         let wire = format!("u-{}", ROUND[0]);
         let capture = self.capture.then(|| Capture::start(&lab.namespace("net"), &wire, &lab.dir));

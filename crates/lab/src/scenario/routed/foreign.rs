@@ -104,7 +104,7 @@ pub(crate) fn default_routes_of_v() -> String {
 /// # Errors
 /// Where it cannot be carried out.
 pub(crate) fn in_lab(lab: &mut Lab, outer: u8, load: TrafficSpec, seconds: f64) -> Result<Outcome> {
-    Domain::create(lab, &[(OF_V, false), (OF_X, false)])?;
+    Domain::create(lab, &[OF_V.bridged(), OF_X.bridged()])?;
     let (v, x) = (OF_V.vm("v", 10), OF_X.vm("x", 40));
     let foreign = Locator::numbered(FOREIGN_NUMBER, outer == 4, outer == 6);
     define_foreign(lab, foreign, &x)?;

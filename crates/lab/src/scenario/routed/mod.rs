@@ -3,11 +3,12 @@
 
 mod domain;
 pub(super) mod foreign;
+mod lease;
 mod look;
 mod router;
 mod world;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
@@ -43,6 +44,16 @@ pub struct Routed {
     /// Switches pull records when they need them, instead of having them pushed
     #[arg(long)]
     pub(super) pull: bool,
+    /// v gets its IPv6 address by DHCP, too, and does not form it itself (with --guests qemu)
+    #[arg(long)]
+    pub(super) managed: bool,
+}
+
+/// How v is made, and comes to its addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub guests: Guests,
+    pub managed: bool,
 }
 
 impl Routed {
@@ -54,8 +65,12 @@ impl Routed {
     pub fn run(&self) -> Result<bool> {
         let mut tools = vec!["ping", "traceroute"];
         if self.guests == Guests::Qemu {
-            tools.extend([QEMU, "busybox"]);
+            tools.extend([QEMU, "busybox", "dhclient"]);
         }
+        ensure!(
+            !self.managed || self.guests == Guests::Qemu,
+            "--managed needs --guests qemu: a namespace has fixed addresses"
+        );
         let bins = self.common.prepare(&tools)?;
         let moves = HotMove::of_a_domain(self);
         let load = self.load.spec(self.guests);
@@ -74,12 +89,16 @@ impl Routed {
             println!("  The switches pull the networks' records when they need them.");
         }
         if self.guests == Guests::Qemu {
-            println!(
-                "  v is Linux under QEMU and gets its addresses from the gateway, by DHCP and advertisement."
-            );
+            let how = if self.managed { "DHCP for both versions" } else { "DHCP and advertisement" };
+            println!("  v is Linux under QEMU and gets its addresses from the gateway, by {how}.");
         }
         println!();
         moves.rounds(&bins)
+    }
+
+    /// The network that the moves happen in.
+    pub(super) fn plan(&self) -> Plan {
+        Plan { guests: self.guests, managed: self.managed }
     }
 }
 
@@ -116,6 +135,8 @@ pub struct Lease {
     /// What the guest was told first, and what it was told when it renewed its lease after each move: address, router,
     /// seconds, MTU.
     pub leases: Vec<String>,
+    /// The IPv6 addresses that it was told by DHCP, where it was.
+    pub leases6: Vec<String>,
     /// Its IPv6 addresses, at first and after each move.
     pub addresses: Vec<String>,
     /// The lease names the recorded address and the gateway, was renewed after each move, and nothing changed.
