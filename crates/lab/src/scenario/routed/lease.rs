@@ -1,5 +1,5 @@
-//! A guest that knows nothing of its addresses and is told them by the gateway: by DHCP, by DHCP for IPv6 or by what the
-//! gateway advertises. Its clients are busybox's udhcpc, Debian's dhclient, and its kernel.
+//! A guest that knows nothing of its addresses and is told them by the gateway: by DHCP, by DHCP for IPv6 or by what
+//! the gateway advertises. Its clients are busybox's udhcpc, Debian's dhclient, and its kernel.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -75,7 +75,8 @@ fn dhclient(card: &str) -> String {
     let (pid, file) = ("/tmp/dhclient6.pid", "/tmp/dhclient6.leases");
     format!(
         "test ! -e {pid} || kill $(cat {pid}); rm -f {file}; timeout 25 {DHCLIENT} -6 -1 -v -cf /dev/null \
-         -sf /usr/bin/lease6 -lf {file} -pf {pid} {card} >/tmp/dhclient.log 2>&1 || {{ cat /tmp/dhclient.log; exit 1; }}"
+         -sf /usr/bin/lease6 -lf {file} -pf {pid} {card} >/tmp/dhclient.log 2>&1 \
+         || {{ cat /tmp/dhclient.log; exit 1; }}"
     )
 }
 
