@@ -114,18 +114,25 @@ fn r58_a_real_guest_is_told_its_ipv6_address_by_dhcp() {
 /// fragments and of full length; tshark finds all headers and checksums right, the times to live fall by one.
 #[test]
 fn r58_linux_routes_with_us_and_tshark_finds_no_fault() {
-    let (output, _) = lab(&["interop", "--routed", "--duration", "2"]);
+    linux_routes("6");
+}
+
+#[test]
+#[ignore = "long: a third of a minute; the other outer family runs always"]
+fn r58_linux_routes_with_us_over_ipv4() {
+    linux_routes("4");
+}
+
+#[track_caller]
+fn linux_routes(outer: &str) {
+    let (output, _) = lab(&["interop", "--routed", "--duration", "2", "--outer", outer]);
     assert!(output.status.success(), "the scenario found fault");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(
-        text.matches("0 malformed, 0 bad checksums").count(),
-        4,
-        "at the uplink and at v, over both families"
-    );
+    assert_eq!(text.matches("0 malformed, 0 bad checksums").count(), 2, "at the uplink and at v");
     for line in
         ["Godwit: VNIs {202}, inner times to live {63}", "Linux: VNIs {201}, inner times to live {63}"]
     {
-        assert_eq!(text.matches(line).count(), 2, "{line}");
+        assert!(text.contains(line), "{line}");
     }
 }
 
