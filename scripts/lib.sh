@@ -10,7 +10,7 @@ GODWIT_BUILD_PACKAGES=(gcc libc6-dev libdpdk-dev dpdk libclang-dev clang pkg-con
 # To run the lab.
 GODWIT_LAB_PACKAGES=(iproute2 ethtool tcpdump iputils-ping traceroute)
 # To run real guests in it. Their kernel is fetched and unpacked by the lab itself, never installed.
-GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static)
+GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static isc-dhcp-client)
 # To run the scenarios "fabric" and "addresses": who bonds, tags and routes at the other end, and keepalived. They bring
 # services of their own, which must not start: see install_quietly.
 GODWIT_FABRIC_PACKAGES=(openvswitch-switch frr keepalived)

@@ -79,6 +79,13 @@ fn r58_all_four_combinations_lose_nothing() {
     assert_eq!(runs.len(), 4);
 }
 
+/// Switches that know only whom they asked for, and forget it within seconds (R35, R40).
+#[test]
+#[ignore = "long: a quarter of a minute; records that are pushed run always"]
+fn r58_switches_that_pull_their_records_lose_nothing() {
+    moves(&["--pull", "--moves", "2", "--inner", "4", "--outer", "6"]);
+}
+
 /// A Linux guest gets its IPv4 address by DHCP and its IPv6 address by the gateway's advertisement, migrates, renews
 /// its lease, and keeps all of it.
 #[test]
@@ -93,22 +100,39 @@ fn r58_a_real_guest_is_told_its_addresses_and_keeps_them() {
     assert_eq!(lease["addresses"][0], "2001:db8:1:1:67:77ff:fe01:10a/64", "{lease}");
 }
 
+/// The same with Debian's dhclient for IPv6.
+#[test]
+#[ignore = "long: half a minute; the guest is emulated"]
+fn r58_a_real_guest_is_told_its_ipv6_address_by_dhcp() {
+    let runs = moves(&["--guests", "qemu", "--managed", "--moves", "1", "--inner", "6", "--outer", "4"]);
+    let lease = &runs[0]["routed"]["lease"];
+    assert_eq!(lease["kept"], true, "{lease}");
+    assert_eq!(lease["leases6"], serde_json::json!(["2001:db8:1:1::a", "2001:db8:1:1::a"]), "{lease}");
+}
+
 /// Linux's vxlan device has a VM of another subnet behind it, and Linux routes towards ours: packets with options, in
 /// fragments and of full length; tshark finds all headers and checksums right, the times to live fall by one.
 #[test]
 fn r58_linux_routes_with_us_and_tshark_finds_no_fault() {
-    let (output, _) = lab(&["interop", "--routed", "--duration", "2"]);
+    linux_routes("6");
+}
+
+#[test]
+#[ignore = "long: a third of a minute; the other outer family runs always"]
+fn r58_linux_routes_with_us_over_ipv4() {
+    linux_routes("4");
+}
+
+#[track_caller]
+fn linux_routes(outer: &str) {
+    let (output, _) = lab(&["interop", "--routed", "--duration", "2", "--outer", outer]);
     assert!(output.status.success(), "the scenario found fault");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(
-        text.matches("0 malformed, 0 bad checksums").count(),
-        4,
-        "at the uplink and at v, over both families"
-    );
+    assert_eq!(text.matches("0 malformed, 0 bad checksums").count(), 2, "at the uplink and at v");
     for line in
         ["Godwit: VNIs {202}, inner times to live {63}", "Linux: VNIs {201}, inner times to live {63}"]
     {
-        assert_eq!(text.matches(line).count(), 2, "{line}");
+        assert!(text.contains(line), "{line}");
     }
 }
 

@@ -142,7 +142,7 @@ impl Lab {
         topology::connect_management(&net, &ns("nva"), "nva", management_ip(0))?;
         let rpc = Rpc::start(&ns("nva"))?;
         // Short lives, so that records are asked for again and again while traffic runs (R40).
-        let flags: &[&str] = if spec.options.pull { &["--pos-life-ms", "3000"] } else { &[] };
+        let flags: &[&str] = if spec.options.pull.is_empty() { &[] } else { &["--pos-life-ms", "3000"] };
         let nva = Nva::start(&ns("nva"), management_ip(0), bins, &dir, &rpc, flags)?;
         nva.operator.create_vn(v1::Vn { name: VN.into(), vni: VNI, ..Default::default() })?;
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use godwit_api::v1;
 
-use super::VNI;
 use super::process::Process;
 use super::rpc::{Admin, Operator, Rpc};
 use super::topology::UPLINK;
@@ -95,8 +94,8 @@ pub struct SwitchOptions {
     pub uplink_queues: u32,
     /// The worker core that is kept for the ports of VMs in post-copy migration.
     pub postcopy_core: Option<usize>,
-    /// Records are pulled when they are needed, instead of pushed beforehand (R34, R40).
-    pub pull: bool,
+    /// Virtual networks whose records are pulled when they are needed, instead of pushed beforehand (R34, R40).
+    pub pull: Vec<u32>,
     /// Packets of VMs on the move are held as long, and as many of them, as can be configured (R45).
     pub long_holds: bool,
 }
@@ -122,7 +121,7 @@ impl Default for SwitchOptions {
             idle_sleep_us: 50,
             uplink_queues: 1,
             postcopy_core: None,
-            pull: false,
+            pull: Vec::new(),
             long_holds: true,
         }
     }
@@ -266,8 +265,8 @@ fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path
         socket.display(),
         hugepages.as_str(),
     );
-    if *pull {
-        text += &format!("\n[[vn]]\nvni = {VNI}\ndirectory = \"pull\"\n");
+    for vni in pull {
+        text += &format!("\n[[vn]]\nvni = {vni}\ndirectory = \"pull\"\n");
     }
     text
 }

@@ -126,7 +126,7 @@ impl GuestTso {
         if !self.routed {
             return Ok((VmSpec::numbered("g", 10), VmSpec::numbered("x", 40)));
         }
-        Domain::create(lab, &[(OF_V, false), (OF_X, false)])?;
+        Domain::create(lab, &[OF_V.bridged(), OF_X.bridged()])?;
         Ok((OF_V.vm("g", 10), OF_X.vm("x", 40)))
     }
 

@@ -9,7 +9,7 @@ use super::clocks::GuestClock;
 use super::interop::only;
 use super::nva_kill::{Blow, strike};
 use super::report::{self, MoveLine, Run};
-use super::routed::{Routed, World};
+use super::routed::{self, GATEWAY_MAC, Plan, Routed, World};
 use super::{Common, Guests, Load, finish, ip_version, talk, with_agents};
 use crate::agent::proto::Gap;
 use crate::capture::Capture;
@@ -22,7 +22,7 @@ use crate::lab::delay::{Delay, duration};
 use crate::lab::nve::{Binaries, Locator};
 use crate::lab::topology::GUEST;
 use crate::lab::vm::VmSpec;
-use crate::lab::{Lab, LabSpec};
+use crate::lab::{Lab, LabSpec, VNI};
 use crate::mover::{How, Moved, hot_move};
 use crate::random::Dice;
 use crate::traffic::{Talk, Traffic, run};
@@ -96,7 +96,7 @@ pub struct HotMove {
     seed: u64,
     /// v and p are in subnets of their own
     #[arg(skip)]
-    routed: bool,
+    routed: Option<Plan>,
 }
 
 impl HotMove {
@@ -119,15 +119,15 @@ impl HotMove {
             nva_delay: None,
             capture: false,
             seed: 1,
-            routed: false,
+            routed: None,
         }
     }
 
     /// The same moves in a routing domain, of what `how` has.
     pub(super) fn of_a_domain(how: &Routed) -> HotMove {
         let plain = HotMove::of_a_guest(how.common.clone(), how.load.clone(), 0, how.duration_per_move);
-        let Routed { guests, moves, inner, outer, .. } = *how;
-        HotMove { guests, moves, inner, outer, routed: true, ..plain }
+        let Routed { guests, moves, inner, outer, pull, .. } = *how;
+        HotMove { guests, moves, inner, outer, pull, routed: Some(how.plan()), ..plain }
     }
 
     /// Runs the scenario and prints its report; false where the network lost, duplicated or broke
@@ -227,7 +227,9 @@ impl HotMove {
         let started = Instant::now();
         let mut options = self.common.switch_options();
         options.forward_in_flight = !self.no_forward;
-        options.pull = self.pull;
+        if self.pull {
+            options.pull = if self.routed.is_some() { routed::vnis() } else { vec![VNI] };
+        }
         if self.postcopy {
             options.keep_for_postcopy()?;
         }
@@ -255,7 +257,7 @@ impl HotMove {
     }
 
     fn in_lab(&self, lab: &mut Lab, inner: u8, outer: u8, started: Instant) -> Result<Run> {
-        let mut world = self.routed.then(|| World::build(lab, self.guests)).transpose()?;
+        let mut world = self.routed.map(|plan| World::build(lab, plan)).transpose()?;
         if world.is_none() {
             lab.start_vm(VmSpec::numbered("p", 20), "c")?;
             self.start_v(lab)?;
@@ -269,7 +271,9 @@ impl HotMove {
             if hugepages { "hugepages" } else { "no hugepages" },
         );
         with_agents(lab, PAIR, |v, p| run(p).and_then(|()| run(v)))?;
-        let watch = Watch::start(&lab.namespace(PAIR.1), GUEST, VmSpec::numbered(PAIR.0, V).mac)?;
+        // What is routed comes from the gateway.
+        let seen_as = if self.routed.is_some() { GATEWAY_MAC } else { VmSpec::numbered(PAIR.0, V).mac };
+        let watch = Watch::start(&lab.namespace(PAIR.1), GUEST, seen_as)?;
         let wire = format!("u-{}", ROUND[0]);
         let capture = self.capture.then(|| Capture::start(&lab.namespace("net"), &wire, &lab.dir));
         let capture = capture.transpose()?;

@@ -115,7 +115,7 @@ impl Common {
             idle_sleep_us: self.idle_sleep_us,
             uplink_queues: self.uplink_queues,
             postcopy_core: None,
-            pull: false,
+            pull: Vec::new(),
             long_holds: self.long_holds,
         }
     }

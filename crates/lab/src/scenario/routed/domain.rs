@@ -38,6 +38,21 @@ impl Net {
         self.ip(v6, 1)
     }
 
+    /// It joins the domain with a gateway beside its bridge.
+    pub fn bridged(self) -> Member {
+        Member { net: self, routed_only: false, managed: false }
+    }
+
+    /// The same; IPv6 addresses are to be had by DHCP where `managed`.
+    pub fn told(self, managed: bool) -> Member {
+        Member { managed, ..self.bridged() }
+    }
+
+    /// It joins the domain without a bridge.
+    pub fn routed_only(self) -> Member {
+        Member { routed_only: true, ..self.bridged() }
+    }
+
     /// The subnet.
     pub fn subnet(self, v6: bool) -> String {
         format!("{}/{}", self.ip(v6, 0), if v6 { 64 } else { 24 })
@@ -67,23 +82,31 @@ impl Net {
     }
 }
 
+/// How a network is in the domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Member {
+    net: Net,
+    routed_only: bool,
+    /// IPv6 addresses are to be had by DHCP.
+    managed: bool,
+}
+
 /// The domain in the directory.
 pub(crate) struct Domain;
 
 impl Domain {
-    /// Makes the domain and its networks, the last of them routed only; the gateway of the first tells its VMs their
-    /// addresses.
+    /// Makes the domain and its networks.
     ///
     /// # Errors
     /// Where the NVA refuses.
-    pub fn create(lab: &Lab, nets: &[(Net, bool)]) -> Result<Domain> {
+    pub fn create(lab: &Lab, members: &[Member]) -> Result<Domain> {
         lab.ctl(&["domain", "create", NAME])?;
-        for &(net, routed_only) in nets {
-            let Network { name, vni } = net.network();
-            let (vni, subnets) = (vni.to_string(), [false, true].map(|v6| subnet(net, v6)));
-            let mut args = vec!["vn", "create", &name, &vni, "--domain", NAME];
+        for member in members {
+            let Network { name, vni } = member.net.network();
+            let (vni, subnets) = (vni.to_string(), [false, true].map(|v6| member.subnet(v6)));
+            let mut args = vec!["vn", "create", &name, "--vni", &vni, "--domain", NAME];
             args.extend(subnets.iter().flat_map(|s| ["--subnet", s.as_str()]));
-            if routed_only {
+            if member.routed_only {
                 args.push("--routed-only");
             }
             lab.ctl(&args)?;
@@ -101,10 +124,16 @@ impl Domain {
     }
 }
 
-/// A subnet as the operator writes it: all have DHCP and advertisements.
-fn subnet(net: Net, v6: bool) -> String {
-    let how = if v6 { "ra" } else { "dhcp" };
-    format!("{},gateway={},{how}", net.subnet(v6), net.gateway(v6))
+impl Member {
+    /// A subnet as the operator writes it: all have DHCP or advertisements.
+    fn subnet(&self, v6: bool) -> String {
+        let how = match (v6, self.managed) {
+            (false, _) => "dhcp",
+            (true, false) => "ra",
+            (true, true) => "ra=managed,dhcp",
+        };
+        format!("{},gateway={},{how}", self.net.subnet(v6), self.net.gateway(v6))
+    }
 }
 
 /// Starts a VM that is a namespace, with the gateway as its default routes.
@@ -137,8 +166,10 @@ mod tests {
     #[test]
     fn networks_and_their_vms_are_numbered() {
         let net = Net(2);
-        assert_eq!(subnet(net, false), "10.1.2.0/24,gateway=10.1.2.1,dhcp");
-        assert_eq!(subnet(net, true), "2001:db8:1:2::/64,gateway=2001:db8:1:2::1,ra");
+        assert_eq!(net.bridged().subnet(false), "10.1.2.0/24,gateway=10.1.2.1,dhcp");
+        assert_eq!(net.bridged().subnet(true), "2001:db8:1:2::/64,gateway=2001:db8:1:2::1,ra");
+        let managed = net.told(true);
+        assert_eq!(managed.subnet(true), "2001:db8:1:2::/64,gateway=2001:db8:1:2::1,ra=managed,dhcp");
         assert_eq!((net.network().name.as_str(), net.network().vni), ("red2", 202));
         let v = net.autoconfigured("v", 10);
         assert_eq!(v.ips[1].to_string(), "2001:db8:1:2:67:77ff:fe01:20a");

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use godwit_wire::Mac;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 
 use super::domain::{Domain, GATEWAY_MAC, Net, default_routes, start};
@@ -33,6 +34,8 @@ const BRIDGE: &str = "br0";
 const BRIDGED: &str = "vx0";
 const ROUTED: &str = "vx1";
 const WIRE: &str = "x0";
+/// The bridged device takes nothing from its own MAC, and that of the gateway is what routed frames come from.
+const DEVICE_MAC: Mac = Mac([0x02, 0x67, 0x77, 1, 0, 9]);
 /// An address of x's network that nobody has.
 const NOBODY: u8 = 99;
 /// Bytes of an echo request in three fragments.
@@ -57,9 +60,9 @@ pub(crate) fn build_router(
     topology::connect_underlay(&lab.namespace("net"), &ns, FOREIGN)?;
     topology::guest_addresses(&ns, UPLINK, &[local])?;
     let family = if local.is_ipv6() { "udp6zerocsumtx udp6zerocsumrx" } else { "noudpcsum" };
-    let device = |name: &str, vni: u32| {
+    let device = |name: &str, mac: Mac, vni: u32| {
         format!(
-            "link add {name} mtu {GUEST_MTU} address {GATEWAY_MAC} type vxlan id {vni} dstport 4789 local {local} \
+            "link add {name} mtu {GUEST_MTU} address {mac} type vxlan id {vni} dstport 4789 local {local} \
              dev {UPLINK} ttl 64 nolearning {family}"
         )
     };
@@ -69,9 +72,11 @@ pub(crate) fn build_router(
             format!(
                 "link add {BRIDGE} mtu {GUEST_MTU} address {GATEWAY_MAC} type bridge stp_state 0 mcast_snooping 0"
             ),
-            device(BRIDGED, x.vn.vni),
-            device(ROUTED, v.vn.vni),
+            device(BRIDGED, DEVICE_MAC, x.vn.vni),
+            device(ROUTED, GATEWAY_MAC, v.vn.vni),
             format!("link set {BRIDGED} master {BRIDGE} up"),
+            // What another NVE has routed comes from the gateway's MAC, which is here, too.
+            format!("link set {BRIDGED} type bridge_slave learning off"),
             format!(
                 "link add {WIRE} mtu {GUEST_MTU} type veth peer name {GUEST} mtu {GUEST_MTU} netns {of_x}"
             ),
@@ -104,7 +109,7 @@ pub(crate) fn default_routes_of_v() -> String {
 /// # Errors
 /// Where it cannot be carried out.
 pub(crate) fn in_lab(lab: &mut Lab, outer: u8, load: TrafficSpec, seconds: f64) -> Result<Outcome> {
-    Domain::create(lab, &[(OF_V, false), (OF_X, false)])?;
+    Domain::create(lab, &[OF_V.bridged(), OF_X.bridged()])?;
     let (v, x) = (OF_V.vm("v", 10), OF_X.vm("x", 40));
     let foreign = Locator::numbered(FOREIGN_NUMBER, outer == 4, outer == 6);
     define_foreign(lab, foreign, &x)?;

@@ -12,6 +12,8 @@ use crate::lab::Lab;
 use crate::lab::topology::GUEST;
 use crate::scenario::guest::received;
 
+/// Debian's traceroute, by its path: busybox's shell has one of its own, which it prefers by name.
+const TRACEROUTE: &str = "/usr/bin/traceroute";
 /// How long a way may take to be there at first.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -146,7 +148,7 @@ pub(crate) fn path(
     wait_reached(lab, from, target)?;
     let (family, number) = if target.is_ipv6() { ("-6", 6) } else { ("-4", 4) };
     // A few probes at a time: kernels say of few packets in a second that nobody wants them.
-    let line = format!("traceroute {family} -n -q 2 -N 2 -w 5 -m 6 {target}");
+    let line = format!("{TRACEROUTE} {family} -n -q 2 -N 2 -w 5 -m 6 {target}");
     let hops = hops(&sh(lab, from, &line)?, target);
     Ok(Path { from: from.into(), to: to.into(), family: number, when, expected, hops })
 }

@@ -3,17 +3,18 @@
 
 mod domain;
 pub(super) mod foreign;
+mod lease;
 mod look;
 mod router;
 mod world;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-pub(super) use self::domain::Domain;
+pub(super) use self::domain::{Domain, GATEWAY_MAC};
 use self::look::{Echoes, Entry, Path};
-pub(super) use self::world::World;
+pub(super) use self::world::{World, vnis};
 use super::hot_move::HotMove;
 use super::{Common, Guests, Load, ip_version, report};
 use crate::guest::qemu::QEMU;
@@ -40,6 +41,19 @@ pub struct Routed {
     /// Seconds of traffic around each move
     #[arg(long, default_value_t = 2.0, value_name = "S")]
     pub(super) duration_per_move: f64,
+    /// Switches pull records when they need them, instead of having them pushed
+    #[arg(long)]
+    pub(super) pull: bool,
+    /// v gets its IPv6 address by DHCP, too, and does not form it itself (with --guests qemu)
+    #[arg(long)]
+    pub(super) managed: bool,
+}
+
+/// How v is made, and comes to its addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub guests: Guests,
+    pub managed: bool,
 }
 
 impl Routed {
@@ -51,8 +65,12 @@ impl Routed {
     pub fn run(&self) -> Result<bool> {
         let mut tools = vec!["ping", "traceroute"];
         if self.guests == Guests::Qemu {
-            tools.extend([QEMU, "busybox"]);
+            tools.extend([QEMU, "busybox", "dhclient"]);
         }
+        ensure!(
+            !self.managed || self.guests == Guests::Qemu,
+            "--managed needs --guests qemu: a namespace has fixed addresses"
+        );
         let bins = self.common.prepare(&tools)?;
         let moves = HotMove::of_a_domain(self);
         let load = self.load.spec(self.guests);
@@ -67,13 +85,20 @@ impl Routed {
         println!(
             "  Router VM r in a third one has containers behind it; s and t are in a network that is routed only."
         );
+        if self.pull {
+            println!("  The switches pull the networks' records when they need them.");
+        }
         if self.guests == Guests::Qemu {
-            println!(
-                "  v is Linux under QEMU and gets its addresses from the gateway, by DHCP and advertisement."
-            );
+            let how = if self.managed { "DHCP for both versions" } else { "DHCP and advertisement" };
+            println!("  v is Linux under QEMU and gets its addresses from the gateway, by {how}.");
         }
         println!();
         moves.rounds(&bins)
+    }
+
+    /// The network that the moves happen in.
+    pub(super) fn plan(&self) -> Plan {
+        Plan { guests: self.guests, managed: self.managed }
     }
 }
 
@@ -110,6 +135,8 @@ pub struct Lease {
     /// What the guest was told first, and what it was told when it renewed its lease after each move: address, router,
     /// seconds, MTU.
     pub leases: Vec<String>,
+    /// The IPv6 addresses that it was told by DHCP, where it was.
+    pub leases6: Vec<String>,
     /// Its IPv6 addresses, at first and after each move.
     pub addresses: Vec<String>,
     /// The lease names the recorded address and the gateway, was renewed after each move, and nothing changed.

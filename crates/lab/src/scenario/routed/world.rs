@@ -1,22 +1,14 @@
 //! The domain with its VMs, and what is looked at around moves.
 
 use std::net::IpAddr;
-use std::path::Path as FilePath;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::domain::{Domain, Net, start};
 use super::look::{Entry, echoes, entry, path, sh, wait_reached};
 use super::router::{container_ip, start_router};
-use super::{Compared, Lease, Routing};
-use crate::guest::Guest;
-use crate::guest::image::Image;
-use crate::guest::kernel::Kernel;
-use crate::guest::qemu::GuestSpec;
+use super::{Compared, Lease, Plan, Routing, lease};
 use crate::lab::Lab;
-use crate::lab::topology::GUEST_MTU;
 use crate::lab::vm::VmSpec;
 use crate::scenario::Guests;
 
@@ -33,18 +25,15 @@ const S: u8 = 40;
 const T: u8 = 41;
 /// Echo requests to the gateway after each move, and their bytes.
 const ECHOES: (u32, u32) = (3, 56);
-/// How long a guest may take to be told its addresses.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Where a guest's DHCP client writes what it is told.
-const LEASES: &str = "/tmp/leases";
-/// What that client calls.
-const SCRIPT: &str = include_str!("lease.sh");
-/// Debian's traceroute.
-const TRACEROUTE: &str = "/usr/bin/traceroute.db";
+
+/// The numbers of all its networks.
+pub(crate) fn vnis() -> Vec<u32> {
+    [OF_V, OF_P, OF_R, ROUTED_ONLY].map(|net| net.network().vni).to_vec()
+}
 
 /// The domain with its VMs while v moves.
 pub(crate) struct World {
-    guests: Guests,
+    plan: Plan,
     v: VmSpec,
     /// The addresses that v sends to the gateway by.
     gateways: [IpAddr; 2],
@@ -58,28 +47,28 @@ impl World {
     ///
     /// # Errors
     /// Where any step fails.
-    pub fn build(lab: &mut Lab, guests: Guests) -> Result<World> {
-        let nets = [(OF_V, false), (OF_P, false), (OF_R, false), (ROUTED_ONLY, true)];
-        let domain = Domain::create(lab, &nets)?;
+    pub fn build(lab: &mut Lab, plan: Plan) -> Result<World> {
+        let members = [OF_V.told(plan.managed), OF_P.bridged(), OF_R.bridged(), ROUTED_ONLY.routed_only()];
+        let domain = Domain::create(lab, &members)?;
         start(lab, OF_P, OF_P.vm("p", P), "c")?;
         start(lab, ROUTED_ONLY, ROUTED_ONLY.vm("s", S), "a")?;
         start(lab, ROUTED_ONLY, ROUTED_ONLY.vm("t", T), "c")?;
         start_router(lab, &domain, OF_R, ("r", R), "b", "k")?;
-        let v = match guests {
-            Guests::Netns => OF_V.vm("v", V),
-            Guests::Qemu => OF_V.autoconfigured("v", V),
+        let v = match plan {
+            Plan { guests: Guests::Qemu, managed: false } => OF_V.autoconfigured("v", V),
+            _ => OF_V.vm("v", V),
         };
         let mut gateways = [false, true].map(|v6| OF_V.gateway(v6));
         let mut seen = Routing::default();
-        match guests {
+        match plan.guests {
             Guests::Netns => start(lab, OF_V, v.clone(), "a")?,
             Guests::Qemu => {
-                start_guest(lab, &v)?;
+                lease::start_guest(lab, &v, plan.managed)?;
                 gateways[1] = advertised(lab)?;
                 seen.lease = Some(Lease { kept: true, ..Lease::default() });
             }
         }
-        let mut world = World { guests, v, gateways, moves: 0, before: Vec::new(), seen };
+        let mut world = World { plan, v, gateways, moves: 0, before: Vec::new(), seen };
         world.look_at_lease(lab, "bound")?;
         world.look_at_paths(lab, "before")?;
         Ok(world)
@@ -112,10 +101,15 @@ impl World {
             let answered = echoes(lab, &self.v.name, gateway, ECHOES)?;
             self.seen.echoes.push(answered);
         }
-        if self.guests == Guests::Qemu {
-            sh(lab, &self.v.name, "kill -USR1 $(cat /tmp/udhcpc.pid)")?;
+        if self.plan.guests == Guests::Qemu {
+            lease::renew(lab, &self.v.name, self.plan.managed)?;
         }
         self.look_at_lease(lab, "renew")
+    }
+
+    fn look_at_lease(&mut self, lab: &mut Lab, kind: &str) -> Result<()> {
+        let right = (&self.v, OF_V.gateway(false));
+        self.seen.lease.as_mut().map_or(Ok(()), |lease| lease.look(lab, right, kind))
     }
 
     /// Looks at the ways once more, and says what was seen.
@@ -163,30 +157,6 @@ impl World {
         }
         Ok(())
     }
-
-    /// Waits for the guest's lease of this kind, and compares it with the record and with what was told before.
-    fn look_at_lease(&mut self, lab: &mut Lab, kind: &str) -> Result<()> {
-        let Some(lease) = &mut self.seen.lease else { return Ok(()) };
-        let started = Instant::now();
-        let told = loop {
-            let told = sh(lab, &self.v.name, &format!("cat {LEASES}"))?;
-            if told.lines().count() > lease.leases.len() || started.elapsed() > PATIENCE {
-                break told;
-            }
-            sleep(Duration::from_millis(100));
-        };
-        let line = told.lines().last().unwrap_or_default();
-        let (said, what) = line.split_once(' ').unwrap_or_default();
-        let right = format!("{} {} ", self.v.address(false, 0).ip(), OF_V.gateway(false));
-        let renewed = told.lines().count() == lease.leases.len() + 1 && said == kind;
-        lease.leases.push(what.to_owned());
-        let addresses = global_addresses(lab, &self.v.name)?;
-        lease.addresses.push(addresses);
-        let unchanged = lease.leases.iter().all(|l| *l == lease.leases[0])
-            && lease.addresses.iter().all(|a| *a == lease.addresses[0]);
-        lease.kept &= renewed && unchanged && what.starts_with(&right);
-        Ok(())
-    }
 }
 
 /// The address by which the gateway of a network is asked for an echo, where a guest has only its link-local one.
@@ -197,47 +167,9 @@ fn scoped(gateway: IpAddr, net: Net) -> IpAddr {
     }
 }
 
-/// v under QEMU, which knows nothing of its addresses.
-fn start_guest(lab: &mut Lab, v: &VmSpec) -> Result<()> {
-    let kernel = Kernel::get()?;
-    let file = lab.dir.join("guest.cpio");
-    let mut image = Image::new(&kernel, &lab.bins.lab)?;
-    image
-        .program(FilePath::new(TRACEROUTE), "/usr/bin/traceroute")
-        .context("install the package traceroute")?;
-    image.file("/usr/bin/lease", 0o755, SCRIPT.as_bytes());
-    image.write(&file)?;
-    lab.start_guest_by(v, GuestSpec::new("v", &kernel.image, &file), "a", 1, configure).map(drop)
-}
-
-/// Lets the guest ask for its addresses.
-fn configure(guest: &mut Guest, card: &str) -> Result<()> {
-    for (key, value) in [("accept_ra", 1), ("router_solicitations", 5)] {
-        guest.sh(&format!("echo {value} >/proc/sys/net/ipv6/conf/{card}/{key}"))?;
-    }
-    guest.sh(&format!("ip link set {card} mtu {GUEST_MTU} up"))?;
-    guest.sh(&format!(
-        "udhcpc -i {card} -t 20 -T 1 -n -s /usr/bin/lease -p /tmp/udhcpc.pid >/tmp/udhcpc.log 2>&1 \
-         || {{ cat /tmp/udhcpc.log; exit 1; }}"
-    ))?;
-    let started = Instant::now();
-    while !guest.sh("ip -6 addr show")?.contains("scope global") {
-        ensure!(started.elapsed() < PATIENCE, "nobody has advertised a prefix to guest {}", guest.spec.name);
-        sleep(Duration::from_millis(100));
-    }
-    Ok(())
-}
-
 /// The gateway's address that v's default route leads to.
 fn advertised(lab: &mut Lab) -> Result<IpAddr> {
     let routes = sh(lab, "v", "ip -6 route show default")?;
     let mut words = routes.split_whitespace().skip_while(|w| *w != "via");
     words.nth(1).and_then(|w| w.parse().ok()).with_context(|| format!("v has no default route: {routes:?}"))
-}
-
-/// A guest's IPv6 addresses, without how long they live.
-fn global_addresses(lab: &mut Lab, vm: &str) -> Result<String> {
-    let all = sh(lab, vm, "ip -6 addr show scope global")?;
-    let of = |l: &str| l.trim().strip_prefix("inet6 ").and_then(|l| l.split(' ').next().map(str::to_owned));
-    Ok(all.lines().filter_map(of).collect::<Vec<_>>().join(" "))
 }
