@@ -69,7 +69,12 @@ proptest! {
             let mut to = Outcome::default();
             let before = members(&m);
             m.tick(now, &mut to);
+            for (_, q) in &to.questions {
+                prop_assert_eq!(open.get(&q.port), Some(&false), "{:?}", q);
+            }
+            to.questions.clear();
             step(&mut m, what, now, &mut to);
+            m.tick(now, &mut to);
             let port = PortIdx(u16::from(what.1 % 3));
             if what.0 < 2 {
                 open.insert(port, what.1 % 3 == 2);

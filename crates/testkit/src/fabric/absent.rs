@@ -15,7 +15,7 @@ fn calm(seed: u64, pull: bool) -> World {
     let pulls = vec![if pull { BTreeSet::from([0]) } else { BTreeSet::new() }; 2];
     let (vms, workers) = (vec![vm(0), vm(1)], vec![1, 1]);
     let (flows, moves, faults) = (Vec::new(), Vec::new(), Vec::new());
-    let drawn = Schedule { addresses: None, ..Schedule::of(Class::Planned, seed) };
+    let drawn = Schedule { addresses: None, routing: None, ..Schedule::of(Class::Planned, seed) };
     let mut world =
         World::new(Schedule { vns: 1, vms, workers, flows, moves, faults, pulls, ..drawn }, false);
     world.set_up();
