@@ -181,6 +181,10 @@ impl Tunnels {
     }
 
     pub(crate) fn set_twin(&mut self, tunnel: TunnelIdx, twin: Option<TunnelIdx>) -> Result<(), OutOfRange> {
+        if self.get(tunnel).is_none() {
+            // Nothing is sent by a tunnel that is not there, nor by its twin.
+            return if (tunnel.0 as usize) < self.capacity { Ok(()) } else { Err(OutOfRange) };
+        }
         let twin = twin.map_or(NOTHING, |t| t.0.min(NOTHING));
         self.varied |= twin != NOTHING;
         let slot = self.slot(tunnel)?;

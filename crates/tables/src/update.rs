@@ -603,7 +603,8 @@ pub enum Update {
         remote: IpAddr,
     },
     /// IPv4 packets for this tunnel go through its twin while that is ready: it leads to the same NVE
-    /// over IPv4 (R4). `None`: all frames stay with the tunnel. Forgotten with the tunnel.
+    /// over IPv4 (R4). `None`: all frames stay with the tunnel. Forgotten with the tunnel; nothing happens to one that
+    /// is not there.
     TunnelTwin {
         /// The tunnel.
         tunnel: TunnelIdx,

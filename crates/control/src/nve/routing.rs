@@ -120,8 +120,11 @@ impl Nve {
         self.mirror.domains.of_vn(vni).any(|id| self.domains.contains(&id))
     }
 
-    /// No snapshot is on its way of the VN, or of one that its domain joins.
+    /// This NVE takes part in the VN, and no snapshot is on its way of it, or of one that its domain joins.
     pub(super) fn is_informed(&self, vni: Vni) -> bool {
+        if self.desired.vn(vni).is_none() {
+            return false;
+        }
         let domain = self.domain_of(vni).and_then(|id| self.mirror.domains.get(id));
         let joined = domain.into_iter().flat_map(|d| d.domain.vns.iter().copied());
         joined.chain([vni]).all(|vni| !self.mirror.awaits_snapshot(vni))

@@ -302,6 +302,8 @@ impl World {
             Some(MovePhase::Prepared) => self.prepared(script, abort),
             _ if late => {
                 self.stats.moves_unprepared += 1;
+                let vm = self.scripts[script].plan.vm;
+                self.guests[vm].unprepared = true;
                 self.prepared(script, abort);
             }
             _ => self.wake(script, Step::Await, LOOK),

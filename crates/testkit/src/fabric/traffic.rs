@@ -61,6 +61,8 @@ pub(super) struct Guest {
     pub announce: Announce,
     /// It was paused for a move at least once.
     pub has_moved: bool,
+    /// It moved to a switch that had not said that it was prepared.
+    pub unprepared: bool,
     /// The port where it is to go on.
     pub awaited: Option<(usize, PortIdx)>,
     /// The move that is being made.
@@ -94,6 +96,7 @@ impl Guest {
             defined_more: plan.defined_late,
             announce: Announce::Explicit,
             has_moved: false,
+            unprepared: false,
             awaited: None,
             script: None,
             wanted: VecDeque::new(),

@@ -305,6 +305,11 @@ impl World {
 
     /// Frames between these two are promised to arrive, once each.
     pub fn is_promised(&self, from: usize, to: usize) -> bool {
+        // A switch that is not prepared may not have the records of the VNs that a VM's packets are routed to.
+        let [vm, peer] = [from, to].map(|vm| &self.guests[vm]);
+        if self.plan.is_routed(vm.vn, peer.vn) && (vm.unprepared || peer.unprepared) {
+            return false;
+        }
         match self.plan.class {
             Class::Planned | Class::Cuts | Class::Frozen => true,
             Class::NvaFaults => !self.guests[from].has_moved && !self.guests[to].has_moved,
