@@ -5,7 +5,7 @@
 //!
 //! A route to a VM has all that a frame needs in its own entry, so that a routed frame costs one lookup as a bridged
 //! one does: the VM's MAC and, where the forwarding table says no more of it than a tunnel or a port, these too. Each
-//! change of what that table says of a VM goes by [`Routes::follow`]: a routed frame never passes by a special entry.
+//! change of what that table says of a VM goes by `Routes::follow`: a routed frame never passes by a special entry.
 
 mod entry;
 mod followers;
@@ -65,7 +65,7 @@ pub struct InDomain<'a> {
 }
 
 impl InDomain<'_> {
-    /// Hashes an IPv4 address once for [`InDomain::prefetch`] and [`InDomain::host_v4`].
+    /// Hashes an IPv4 address once for [`InDomain::prefetch`] and [`InDomain::find_v4`].
     #[inline(always)]
     pub fn home_v4(&self, ip: u32) -> Home {
         self.view.home(Addr::v4(ip), self.v4)
