@@ -238,6 +238,11 @@ impl<'a> Domain<'a> {
         for (p, ..) in &subnets {
             lengths[usize::from(p.is_ipv4())].insert(p.prefix_len());
         }
+        if let Some(many) = lengths.iter().find(|l| l.len() > MAX_LENGTHS) {
+            let what = format!("the subnets of domain {:?} have {} lengths", self.name(), many.len());
+            let remedy = format!("use {MAX_LENGTHS} lengths of a family at most");
+            return mistaken(format!("domain[{}]", self.at), what, remedy);
+        }
         let mut rows: Vec<(u8, IpAddr, IpAddr, String)> = Vec::new();
         for (j, r) in d.routes.iter().enumerate() {
             let key = |k: &str| format!("domain[{}].route[{j}].{k}", self.at);

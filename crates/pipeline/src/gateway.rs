@@ -270,6 +270,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         problem: Problem,
     ) -> Option<()> {
         let Some(&PortRole::Access { vn, .. }) = self.tables.ports.role(port) else { return None };
+        if !self.tables.ports.has_error_left(port, self.now) {
+            return None;
+        }
         let frame = Frame::read(bytes).ok()?;
         let from = speaks_as(&frame, vn, routing, problem, self.tables)?;
         let letter = Letter { from, macs: (routing.mac, frame.src()) };

@@ -202,13 +202,14 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 self.ingress = ingress;
                 return;
             };
+            let place = self.tables.awaited_place(at);
             let Some(about) = self.tables.take_awaited(at, &mut self.spare.frame) else {
                 self.out.discard(packet);
                 continue;
             };
             self.ingress = about.ingress;
             match packet.set(&self.spare.frame) {
-                true => self.end_wait(packet, fate),
+                true => self.end_wait(packet, fate, place),
                 false => self.drop(packet, DropReason::NoBuffer),
             }
         }
@@ -216,13 +217,21 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         self.tables.awaited_seen();
     }
 
-    /// A packet of [`Self::ingress`](Context::ingress) has waited for a route.
-    fn end_wait(&mut self, packet: P, fate: Fate) {
-        let Some(&PortRole::Access { vn, mac, admission }) = self.tables.ports.role(self.ingress) else {
-            return self.drop(packet, DropReason::HoldAborted);
+    /// The port of a packet that waited, if it is still its VM's: another one may have the number by now.
+    fn port_that_waited(&self, packet: &P, place: Option<Place>) -> Option<(Port, VnRouting)> {
+        let &PortRole::Access { vn, mac, admission } = self.tables.ports.role(self.ingress)? else {
+            return None;
         };
-        let port = Port::of(self.tables, self.ingress, vn, mac, admission);
-        let Some((port, routing)) = port.and_then(|p| Some((p, p.routing?))) else {
+        let port = Port::of(self.tables, self.ingress, vn, mac, admission)?;
+        let routing = port.routing.filter(|r| place.is_some_and(|p| p.domain == r.domain))?;
+        let src = Frame::read(packet.data()).ok()?.src();
+        port.spoken_by(src, self.tables, self.now)?;
+        Some((port, routing))
+    }
+
+    /// A packet of [`Self::ingress`](Context::ingress) has waited for a route.
+    fn end_wait(&mut self, packet: P, fate: Fate, place: Option<Place>) {
+        let Some((port, routing)) = self.port_that_waited(&packet, place) else {
             return self.drop(packet, DropReason::HoldAborted);
         };
         match fate {
@@ -302,6 +311,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Tells the sender of a routed packet for the VN how much passes, wherever that VM is now: its address is in the
     /// domain, and the packet's Ethernet source is the gateway's. `by` is charged for it.
     pub fn tell_routed_too_big(&mut self, bytes: &[u8], vn: VnIdx, to: Target, by: PortIdx) -> Option<()> {
+        if !self.tables.ports.has_error_left(by, self.now) {
+            return None;
+        }
         let frame = Frame::read(bytes).ok()?;
         let routing = self.tables.routes.of_vn(vn)?;
         let header = forward::read(&frame).ok()?;
@@ -314,7 +326,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             Fib::Local(port) if self.tables.ports.leads_to(port, sender.vn()) => Back::Port(port),
             Fib::Remote(to) | Fib::Ageing(to) => Back::Tunnel(to),
             Fib::Special(at) => match self.tables.vms.special(at).state {
-                State::Known(VmState::Local { port }) => Back::Port(port),
+                State::Known(VmState::Local { port }) => {
+                    self.tables.ports.leads_to(port, sender.vn()).then_some(Back::Port(port))?
+                }
                 State::Known(state) => Back::Tunnel(state.target()?),
                 State::Querying { .. } => return None,
             },

@@ -172,13 +172,20 @@ impl Tables {
             | Update::RouteSet { .. }
             | Update::RouteRemove { .. } => self.apply_routing(update),
         };
-        self.refused(done, None)
+        // A VM without its route is not reached from other VNs.
+        let vm = if let Update::RouteSet { to: NextHop::Vm(vm), .. } = update { Some(vm) } else { None };
+        self.refused(done, vm)
     }
 
     /// Domains and their routes (R58).
     fn apply_routing(&mut self, update: Update) -> Result<(), OutOfRange> {
         // Packets may wait for just this.
-        self.awaited.told();
+        self.awaited.told(match update {
+            Update::RouteSet { domain, prefix, .. } | Update::RouteRemove { domain, prefix } => {
+                Some((domain, prefix))
+            }
+            _ => None,
+        });
         let routes = &mut self.routes;
         match update {
             Update::DomainSet { domain, v4, v6 } => return routes.set_domain(domain, v4, v6),

@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 
-use godwit_wire::Instant;
+use godwit_wire::{Instant, Prefix};
 
 use crate::holds::{About, Queue};
 use crate::neighbors::Neighbor;
@@ -37,6 +37,8 @@ struct Entry {
     /// The port whose packet began it.
     port: PortIdx,
     queue: Queue,
+    /// The directory is asked again from then on, if packets still come.
+    until: Instant,
 }
 
 /// Addresses that packets wait for. Few: looked through one by one.
@@ -56,9 +58,10 @@ impl Awaited {
         self.entries.iter().position(|e| e.place == *place)
     }
 
-    /// Routes have changed.
-    pub(crate) fn told(&mut self) {
-        if !self.entries.is_empty() {
+    /// Routes have changed: that of a prefix, or (`None`) what applies to many.
+    pub(crate) fn told(&mut self, route: Option<(DomainIdx, Prefix)>) {
+        let concerns = |e: &Entry| route.is_none_or(|(d, p)| e.place.domain == d && p.contains(e.place.ip));
+        if self.entries.iter().any(concerns) {
             self.due = Instant(0);
         }
     }
@@ -90,11 +93,16 @@ impl Tables {
         if let Some(Neighbor::Absent { .. }) = self.neighbors.get(place.vn, place.ip, now) {
             return Err(DropReason::HostUnreachable);
         }
-        let query = self.awaited.find(place).is_none();
+        let may_ask = self.ports.may_ask(port, now);
+        let query = match self.awaited.find(place) {
+            // The question or its answer may have been lost.
+            Some(at) => may_ask && self.awaited.entries[at].until <= now,
+            None => true,
+        };
         let full = self.awaited.entries.len() >= self.awaited.capacity
             || self.ports.under_way(port).0 >= self.bounds.misses_per_port
-            || !self.ports.may_ask(port, now);
-        if query && full {
+            || !may_ask;
+        if full && self.awaited.find(place).is_none() {
             return Err(DropReason::MissLimit);
         }
         self.room_to_hold(true, self.miss_hold_packets(), len)?;
@@ -109,13 +117,17 @@ impl Tables {
     pub fn await_route(&mut self, place: &Place, frame: &[u8], about: About) -> Result<bool, DropReason> {
         let (port, now) = (about.ingress, about.arrived);
         let query = self.check_await(place, port, frame.len(), now)?;
-        if query {
-            self.awaited.entries.push(Entry { place: *place, port, queue: Queue::EMPTY });
+        let until = now + self.bounds.miss_hold_age;
+        if self.awaited.find(place).is_none() {
+            self.awaited.entries.push(Entry { place: *place, port, queue: Queue::EMPTY, until });
             self.ports.counts(port).misses += 1;
+        }
+        let found = self.awaited.find(place).ok_or(DropReason::MissLimit)?;
+        if query {
+            self.awaited.entries[found].until = until;
             self.ports.asked(port, now);
             self.counters.worker.misses += 1;
         }
-        let found = self.awaited.find(place).ok_or(DropReason::MissLimit)?;
         let queue = &mut self.awaited.entries[found].queue;
         let most = self.vms.default_limits().packets;
         while queue.len() >= most
@@ -139,6 +151,11 @@ impl Tables {
     #[inline(always)]
     pub fn awaited_due(&self, now: Instant) -> bool {
         self.awaited.due <= now
+    }
+
+    /// The address at `at` that packets wait for.
+    pub fn awaited_place(&self, at: usize) -> Option<Place> {
+        self.awaited.entries.get(at).map(|e| e.place)
     }
 
     /// What becomes of the packets that wait for the address at `at`; `None` beyond the last one.

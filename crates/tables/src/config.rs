@@ -2,7 +2,7 @@
 
 use godwit_wire::{HashKey, Rate, Span, vxlan};
 
-use crate::update::MAX_PORTS;
+use crate::update::{MAX_DOMAINS, MAX_PORTS};
 
 /// How large each table is. Everything is reserved when [`crate::Tables::new`] runs; nothing grows.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Default for TablesConfig {
             tunnel_capacity: 8192,
             neighbor_capacity: 1 << 16,
             route_capacity: 1 << 16,
-            domain_capacity: 4096,
+            domain_capacity: MAX_DOMAINS,
             subnet_capacity: 8192,
             group_capacity: 1 << 13,
             member_capacity: 1 << 15,

@@ -20,9 +20,9 @@ const FILTERED: u32 = 1 << 31;
 
 /// Announcements of a port that are told to control: 16 at once, one more every 5 ms.
 const ANNOUNCEMENTS: Rate = Rate::per_second(200, 16);
-/// IGMP and MLD messages of a port that are told to control: 32 at once, one more every 50 ms. A host answers a general
-/// query with a message a group, in old versions.
-const MEMBERSHIPS: Rate = Rate::per_second(20, 32);
+/// IGMP and MLD messages of a port that are told to control: 128 at once, one more every 50 ms. In old versions a host
+/// answers a general query with a message a group, and it may be in 64 of each family.
+const MEMBERSHIPS: Rate = Rate::per_second(20, 128);
 /// Frames of a port that are handed to control, DHCP and router solicitations: 32 at once, one more every 20 ms.
 const PUNTS: Rate = Rate::per_second(50, 32);
 /// Between two first frames of a port that are told to control.
@@ -408,6 +408,12 @@ impl Ports {
     /// One was.
     pub fn punted(&mut self, port: PortIdx, now: Instant) {
         self.counts(port).punts.take(PUNTS, now);
+    }
+
+    /// Whether [`Ports::may_send_error`] would say so; takes none.
+    pub fn has_error_left(&self, port: PortIdx, now: Instant) -> bool {
+        let (sent, since) = self.at(port).errors;
+        sent < ERRORS_A_SECOND || now.since(since) >= Span::from_ms(1000)
     }
 
     /// An ICMP error may be sent to this port now: 100 in a second (R8).

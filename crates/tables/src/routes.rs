@@ -202,10 +202,15 @@ impl Routes {
 
     /// The gateway's address in the VN towards `ip`: that of its subnet, else the first of the family.
     pub fn gateway(&self, vn: VnIdx, ip: IpAddr) -> Option<IpAddr> {
-        let mut of_family =
-            self.subnets.iter().filter(|s| s.vn == vn && s.gateway.is_ipv4() == ip.is_ipv4()).peekable();
+        let mut of_family = self.subnets_of(vn).filter(|s| s.gateway.is_ipv4() == ip.is_ipv4()).peekable();
         let first = of_family.peek().map(|s| s.gateway);
         of_family.find(|s| s.prefix.contains(ip)).map(|s| s.gateway).or(first)
+    }
+
+    /// They are sorted by their VNs.
+    fn subnets_of(&self, vn: VnIdx) -> impl Iterator<Item = &Subnet> {
+        let from = self.subnets.partition_point(|s| s.vn < vn);
+        self.subnets[from..].iter().take_while(move |s| s.vn == vn)
     }
 
     pub(crate) fn set_domain(
@@ -239,7 +244,8 @@ impl Routes {
         if self.subnets.len() >= self.subnet_capacity {
             return Err(OutOfRange);
         }
-        self.subnets.push(Subnet { vn, prefix, gateway });
+        let at = self.subnets.partition_point(|s| (s.vn, s.prefix) < (vn, prefix));
+        self.subnets.insert(at, Subnet { vn, prefix, gateway });
         Ok(())
     }
 

@@ -130,6 +130,9 @@ pub const SHARES: usize = 64;
 /// The way of each share of a tunnel's flows, each below [`MAX_WAYS`].
 pub type Shares = [u8; SHARES];
 
+/// The largest number of routing domains an NVE has a part in at a time.
+pub const MAX_DOMAINS: usize = 4096;
+
 /// The largest number of ports an NVE carries at a time.
 pub const MAX_PORTS: usize = 1024;
 

@@ -37,7 +37,9 @@ pub fn read(frame: &Frame<'_>) -> Result<Header, Unroutable> {
         return Err(Unroutable::Malformed);
     }
     if let Some(ip) = frame.ipv4() {
-        if !ip.verify_checksum() {
+        // A fragment that ends beyond the longest packet would be another one, were it cut (RFC 791 section 3.2).
+        let end = ip.header_len() + ip.fragment_offset() + (ip.total_len() - ip.header_len());
+        if !ip.verify_checksum() || end > usize::from(u16::MAX) {
             return Err(Unroutable::Malformed);
         }
         let options = frame.payload().get(ipv4::HEADER_LEN..ip.header_len());

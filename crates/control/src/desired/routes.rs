@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use godwit_model::DomainId;
 use godwit_tables::update::{
-    DomainIdx, Key, Lengths, MAX_LENGTHS, NO_LENGTH, NextHop, Update, VnIdx, VnRouting,
+    DomainIdx, Key, Lengths, MAX_DOMAINS, MAX_LENGTHS, NO_LENGTH, NextHop, Update, VnIdx, VnRouting,
 };
 use godwit_wire::{Mac, Prefix};
 
@@ -345,7 +345,7 @@ impl DesiredState {
             domain.vns += usize::from(joins);
             return Some(domain.idx);
         }
-        let number = self.routes.numbers.take(u32::from(u16::MAX))?;
+        let number = self.routes.numbers.take(u32::try_from(MAX_DOMAINS).ok()?)?;
         let idx = DomainIdx(u16::try_from(number).ok()?);
         let domain = Domain { idx, vns: 1, v4: BTreeMap::new(), v6: BTreeMap::new() };
         self.emit(domain.update());

@@ -73,7 +73,7 @@ impl Domains {
         self.known.values().map(|d| &d.domain)
     }
 
-    /// Takes what the directory says of a domain. Returns its VNs of before, and the routes that changed: those that
+    /// Takes what the directory says of a domain. Returns the VNs that left it, and the routes that changed: those that
     /// go first, so that no more are there than the directory allows.
     pub(crate) fn told(
         &mut self,
@@ -84,6 +84,7 @@ impl Domains {
     ) -> (Vec<Vni>, Vec<RouteChange>) {
         let id = domain.id;
         let old: Vec<Vni> = self.get(id).map(|d| d.domain.vns.clone()).unwrap_or_default();
+        let stay: BTreeSet<Vni> = domain.vns.iter().copied().collect();
         for vni in &old {
             self.by_vn.remove(&(*vni, id));
         }
@@ -106,7 +107,7 @@ impl Domains {
         let mut changes: Vec<RouteChange> = gone.map(|p| known.set_route(p, None)).collect();
         changes.extend(routes.iter().map(|r| known.set_route(r.prefix, Some(r.via))));
         changes.retain(|c| c.old != c.new);
-        (old, changes)
+        (old.into_iter().filter(|vni| !stay.contains(vni)).collect(), changes)
     }
 
     /// All routes of the domain have been told: those that were not are gone.

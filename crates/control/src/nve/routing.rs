@@ -45,6 +45,7 @@ impl Nve {
         for vni in old {
             self.leave_vn(vni, out);
         }
+        self.check_peers(out);
     }
 
     /// All of a domain's routes were told; others, told before, are gone.
@@ -126,6 +127,9 @@ impl Nve {
             return false;
         }
         let domain = self.domain_of(vni).and_then(|id| self.mirror.domains.get(id));
+        if domain.is_some_and(|d| !self.domains.contains(&d.domain.id)) {
+            return false;
+        }
         let joined = domain.into_iter().flat_map(|d| d.domain.vns.iter().copied());
         joined.chain([vni]).all(|vni| !self.mirror.awaits_snapshot(vni))
     }

@@ -20,6 +20,13 @@ const DHCP: Rate = Rate::per_second(10, 20);
 /// Log lines on VMs without a recorded address, of all ports together.
 const NOTES: Rate = Rate::every(Span::from_ms(60_000), 4);
 
+/// Who asks: the VM's own interface, or one within it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Own {
+    Yes,
+    No,
+}
+
 /// What the gateway keeps.
 #[derive(Default, Debug)]
 pub(super) struct Services {
@@ -66,10 +73,12 @@ impl Nve {
         match asked {
             Asked::Router { src } => self.solicited(port, key, (mac, src), out),
             Asked::Dhcp4(message) => {
-                self.dhcp(port, key, |client| gateway::dhcp4(client, message), out);
+                self.dhcp(port, key, Own::Yes, |client| gateway::dhcp4(client, message), out);
             }
             Asked::Dhcp6 { src, dst, message } => {
-                self.dhcp(port, key, |client| gateway::dhcp6(client, mac, (src, dst), message), out);
+                // The record's addresses are those of the VM's own interface.
+                let own = if mac == key.mac { Own::Yes } else { Own::No };
+                self.dhcp(port, key, own, |client| gateway::dhcp6(client, mac, (src, dst), message), out);
             }
             // Of a kind that is nothing to groups (R61).
             Asked::Membership => self.counts.gateway_ignored += 1,
@@ -109,6 +118,7 @@ impl Nve {
         &mut self,
         port: PortIdx,
         key: VmKey,
+        own: Own,
         answer: impl FnOnce(&Client<'_>) -> Outcome,
         out: &mut Outputs,
     ) {
@@ -121,7 +131,8 @@ impl Nve {
             self.counts.gateway_ignored += 1;
             return;
         };
-        let recorded = self.mirror.record(key).into_iter().flat_map(godwit_model::VmRecord::ips).collect();
+        let record = self.mirror.record(key).filter(|_| own == Own::Yes);
+        let recorded = record.into_iter().flat_map(godwit_model::VmRecord::ips).collect();
         let mtu = self.tenant_mtu(self.mirror.settings(key.vni).mtu);
         let outcome = answer(&Client { key, recorded, subnets: &routing.subnets, gateway, mtu });
         self.answered(port, key, outcome, out);
@@ -154,11 +165,13 @@ impl Nve {
             }
             Outcome::Declined(ip, frame) => {
                 self.counts.dhcp_declined += 1;
-                let text = format!(
-                    "{key} declines its address {ip}: it has found another host that uses it; look for that \
-                    host, or record another address"
-                );
-                self.alarm(text, out);
+                if self.services.notes.take(NOTES, self.now) {
+                    let text = format!(
+                        "{key} declines its address {ip}: it has found another host that uses it; look for \
+                        that host, or record another address"
+                    );
+                    self.alarm(text, out);
+                }
                 frame
             }
         };

@@ -415,9 +415,11 @@ impl Nve {
     pub(super) fn check_peer(&mut self, key: VmKey, out: &mut Outputs) {
         let Some(vm) = self.vms.get(&key) else { return };
         let Some(locators) = vm.peer().map(|l| l.locators) else { return };
+        let sends_here = vm.intent.as_ref().is_some_and(crate::mobility::Intent::is_target);
         let Some(tunnel) = self.tunnel_to(key, locators, out) else { return };
         let resolved = self.desired.remote(tunnel).and_then(|r| self.underlay.hop(r)).is_some();
-        if resolved && self.is_informed(key.vni) && self.vms.get(&key).is_some_and(Vm::awaits_hop) {
+        let informed = !sends_here || self.is_informed(key.vni);
+        if resolved && informed && self.vms.get(&key).is_some_and(Vm::awaits_hop) {
             self.with_vm(key, out, Vm::next_hop_ready);
         }
     }

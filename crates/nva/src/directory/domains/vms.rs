@@ -75,6 +75,13 @@ impl Directory {
         if let Some(s) = self.subnets_of(vni).find(|s| s.gateway == ip) {
             return Err(self.gateways(vni, s, format!("address {ip}"), vm));
         }
+        let link_local = IpAddr::V6(self.config.gateway_mac.link_local());
+        if ip == link_local
+            && let Some(s) = self.subnets_of(vni).next()
+        {
+            let s = Subnet { gateway: link_local, ..s.clone() };
+            return Err(self.gateways(vni, &s, format!("address {ip}"), vm));
+        }
         if had || is_link_local(ip) {
             return Ok(());
         }
