@@ -1,5 +1,6 @@
 //! The MAC of the gateways: one for the installation, so that a guest's neighbor entry outlives its moves.
 
+use godwit_model::routable::may_be_gateway;
 use godwit_wire::Mac;
 
 /// A MAC that gateways cannot have.
@@ -16,10 +17,7 @@ pub struct BadGatewayMac(pub Mac);
 /// # Errors
 /// Where it is none, or that of the switches' own probes.
 pub fn check_gateway_mac(mac: Mac) -> Result<Mac, BadGatewayMac> {
-    let local = mac.0[0] & 0b10 != 0;
-    let documented = mac.0[..5] == [0, 0, 0x5e, 0, 0x53];
-    let good = mac.is_unicast() && mac != Mac::PROBER && (local || documented);
-    if good { Ok(mac) } else { Err(BadGatewayMac(mac)) }
+    if may_be_gateway(mac) { Ok(mac) } else { Err(BadGatewayMac(mac)) }
 }
 
 #[cfg(test)]

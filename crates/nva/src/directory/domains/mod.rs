@@ -328,31 +328,6 @@ impl Directory {
     }
 }
 
-/// Prefixes that no packet of a tenant is routed to.
-const UNROUTED: [(&str, &str); 9] = [
-    ("0.0.0.0/8", "of this host (0.0.0.0/8)"),
-    ("127.0.0.0/8", "loopback addresses"),
-    ("169.254.0.0/16", "link-local"),
-    ("224.0.0.0/4", "multicast groups"),
-    ("240.0.0.0/4", "reserved (240.0.0.0/4)"),
-    ("::/127", "the unspecified and the loopback address"),
-    ("::ffff:0.0.0.0/96", "IPv4-mapped"),
-    ("fe80::/10", "link-local"),
-    ("ff00::/8", "multicast groups"),
-];
-
-/// Why nothing is routed to a part of `prefix`, or to all of it where only that is asked.
-fn unrouted(prefix: &Prefix, whole: bool) -> Option<&'static str> {
-    let known = UNROUTED.iter().filter_map(|(text, why)| Some((text.parse::<Prefix>().ok()?, *why)));
-    let found = |p: &Prefix| if whole { holds(p, prefix) } else { p.overlaps(prefix) };
-    known.filter(|(p, _)| found(p)).map(|(_, why)| why).next()
-}
-
-/// All addresses of `inner` are in `outer`.
-fn holds(outer: &Prefix, inner: &Prefix) -> bool {
-    outer.prefix_len() <= inner.prefix_len() && outer.contains(inner.addr())
-}
-
 /// A static route as NVEs are told of it.
 fn route((prefix, via): (&Prefix, &VmKey)) -> StaticRoute {
     StaticRoute { prefix: *prefix, via: *via }

@@ -5,11 +5,12 @@
 //! VM sends for others from there must be allowed to it (R94), by `--route` or `--router`; a definition that takes this
 //! away is refused while the route is there.
 
+use godwit_model::routable::{holds, unrouted};
 use godwit_model::{DomainId, MAX_ROUTES, StaticRoute, VmKey, VmRecord};
 use godwit_wire::{Prefix, Vni};
 
 use super::super::{Directory, Level, Refusal, VmDefinition, Write};
-use super::{Domain, holds, some, unrouted};
+use super::{Domain, some};
 
 /// A static route as the operator sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use godwit_model::routable::{holds, is_edge, unrouted};
 use godwit_model::{MAX_SUBNETS, Subnet, UnderlayGroup, VnRouting};
 use godwit_wire::{Prefix, Vni};
 
 use super::super::{Directory, Level, Refusal, VnInfo, VnRecord, Write, allowed};
-use super::vms::is_edge;
-use super::{holds, unrouted};
 
 /// Lives of DHCP leases, in seconds: from a minute to a year.
 const LEASE: std::ops::RangeInclusive<u32> = 60..=31_536_000;

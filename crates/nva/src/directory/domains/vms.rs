@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use godwit_model::routable::is_edge;
 use godwit_model::{Subnet, VmKey, VmRecord};
 use godwit_wire::{Prefix, Vni};
 
@@ -11,11 +12,6 @@ use super::super::{Directory, Refusal, VmDefinition};
 /// No router looks at where these are.
 fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local())
-}
-
-/// The network address or the broadcast address of an IPv4 subnet that has these.
-pub(super) fn is_edge(prefix: &Prefix, ip: IpAddr) -> bool {
-    prefix.is_ipv4() && prefix.prefix_len() < 31 && (ip == prefix.addr() || ip == prefix.last())
 }
 
 /// For people: subnets of one family.
