@@ -27,6 +27,8 @@ const TCP_PATIENCE: Duration = Duration::from_secs(15);
 pub struct TrafficSpec {
     /// Probe packets a second each way.
     pub rate: u32,
+    /// Whether only the first end sends probes.
+    pub one_way: bool,
     /// Their UDP payload.
     pub payload: usize,
     /// Every so manieth has the length of a full guest packet; 0 for none.
@@ -73,17 +75,17 @@ impl Traffic {
         let port = PROBE_PORT + probe as u16;
         // IP and UDP headers, so that a big probe is a packet of exactly the MTU.
         let headers = if a.address.is_ipv6() { 48 } else { 28 };
-        let one = |local, peer| ProbeSpec {
+        let one = |local, peer, rate| ProbeSpec {
             probe,
             local,
             peer,
-            rate: spec.rate,
+            rate,
             payload: spec.payload,
             big_every: spec.big_every,
             big_payload: mtu as usize - headers,
         };
-        a.agent.probe_open(one(a.at(port), b.at(port)))?;
-        b.agent.probe_open(one(b.at(port), a.at(port)))?;
+        a.agent.probe_open(one(a.at(port), b.at(port), spec.rate))?;
+        b.agent.probe_open(one(b.at(port), a.at(port), if spec.one_way { 0 } else { spec.rate }))?;
         a.agent.probe_meet(probe, MEET_PATIENCE)?;
         b.agent.probe_meet(probe, MEET_PATIENCE)?;
         let traffic = Traffic { probe, spec, seed: now_ns() };

@@ -57,7 +57,16 @@ pub fn connect_underlay(net: &str, namespace: &str, short: &str) -> Result<()> {
     connect(net, namespace, &wire, UNDERLAY_BRIDGE, UPLINK, UNDERLAY_MTU)?;
     // What crosses the wire is whole: checksums filled in, nothing larger than the MTU.
     offloads_off(namespace, UPLINK)?;
-    offloads_off(net, &wire)
+    offloads_off(net, &wire)?;
+    one_backlog(namespace, UPLINK)?;
+    one_backlog(net, &wire)
+}
+
+/// Has what comes in by an interface wait for the kernel in one row. Each sender's core has a row of its own
+/// otherwise, so that a flow whose frames come from another worker than before overtakes itself: no wire does that.
+fn one_backlog(namespace: &str, interface: &str) -> Result<()> {
+    let line = format!("echo 1 > /sys/class/net/{interface}/queues/rx-0/rps_cpus");
+    cmd::run_in(namespace, "sh", &["-c", &line]).map(drop)
 }
 
 /// Connects a namespace to the management network with the kernel address `ip`.

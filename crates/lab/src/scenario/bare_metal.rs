@@ -237,8 +237,15 @@ impl BareMetal {
     }
 
     fn open(&self, v: &VmSpec, x: &VmSpec, agent_v: &mut Agent, agent_x: &mut Agent) -> Result<Vec<Traffic>> {
-        let load = TrafficSpec { rate: self.rate, payload: 100, big_every: 2, tcp_rate_bit: 2_000_000 };
-        let more = TrafficSpec { rate: MORE_RATE, payload: 100, big_every: 0, tcp_rate_bit: 0 };
+        let load = TrafficSpec {
+            rate: self.rate,
+            one_way: false,
+            payload: 100,
+            big_every: 2,
+            tcp_rate_bit: 2_000_000,
+        };
+        let more =
+            TrafficSpec { rate: MORE_RATE, one_way: false, payload: 100, big_every: 0, tcp_rate_bit: 0 };
         let one = |(probe, v6, load): (u32, bool, TrafficSpec)| {
             let mut end_v = End { agent: &mut *agent_v, address: v.address(v6, 0) };
             let mut end_x = End { agent: &mut *agent_x, address: x.address(v6, 0) };

@@ -127,7 +127,13 @@ impl Interop {
     }
 
     fn load(&self) -> TrafficSpec {
-        TrafficSpec { rate: self.rate, payload: PAYLOAD, big_every: 2, tcp_rate_bit: 10_000_000 }
+        TrafficSpec {
+            rate: self.rate,
+            one_way: false,
+            payload: PAYLOAD,
+            big_every: 2,
+            tcp_rate_bit: 10_000_000,
+        }
     }
 }
 

@@ -98,6 +98,7 @@ impl Load {
         };
         TrafficSpec {
             rate: self.rate.unwrap_or(rate),
+            one_way: false,
             payload: self.payload as usize,
             big_every: self.big_every,
             tcp_rate_bit: u64::from(self.tcp_mbit.unwrap_or(tcp_mbit)) * 1_000_000,

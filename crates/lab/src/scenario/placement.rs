@@ -13,12 +13,16 @@ use super::report::{self, thousands};
 use super::{Common, Guests, Load, finish, talk, with_agents};
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec};
-use crate::traffic::{Stream, Talk, run};
+use crate::traffic::{Stream, Talk, TrafficSpec, run};
 
 /// v is at the switch whose queues change workers, p at the other.
 const PAIR: (&str, &str) = ("v", "p");
 /// Milliseconds over which the switch measures its queues' loads.
 const WINDOW_MS: u32 = 100;
+/// Linux lets a flow enter a TAP at the queue by which its other direction last left it, and changes queues at once:
+/// what still lies in the old queue is overtaken, by the kernel. So each direction is a flow of its own here, and the
+/// kernel is given time to forget that they greeted each other, for which it takes 3 s.
+const FORGET: Duration = Duration::from_secs(5);
 
 /// Options of `godwit-lab placement`.
 #[derive(Clone, Debug, Args)]
@@ -78,7 +82,10 @@ impl Placement {
         lab.start_vm(VmSpec::numbered("v", 10), "a")?;
         let workers = lab.nve("a")?.admin.status()?.workers.len();
         ensure!(workers > 1, "switch a has one worker: give it more with --workers 0-1");
-        let traffic = talk(lab, 1, self.load.spec(Guests::Netns), false, PAIR)?;
+        let spec = TrafficSpec { one_way: true, ..self.load.spec(Guests::Netns) };
+        let there = talk(lab, 1, spec, false, PAIR)?;
+        let back = talk(lab, 2, TrafficSpec { tcp_rate_bit: 0, ..spec }, false, (PAIR.1, PAIR.0))?;
+        std::thread::sleep(FORGET);
         with_agents(lab, PAIR, |v, p| run(p).and_then(|()| run(v)))?;
         let mut late = 0;
         for n in 0..self.handovers {
@@ -86,7 +93,8 @@ impl Placement {
             late += u32::from(hand_over(lab, n, workers)?);
         }
         std::thread::sleep(Duration::from_millis(self.pause));
-        let talk = finish(lab, &traffic, PAIR)?;
+        let talk =
+            Talk { b_to_a: finish(lab, &back, (PAIR.1, PAIR.0))?.a_to_b, ..finish(lab, &there, PAIR)? };
         lab.check_processes()?;
         let drops = drops(lab)?;
         let mut kernel_drops = 0;

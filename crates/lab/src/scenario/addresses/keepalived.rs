@@ -188,7 +188,7 @@ fn wait(mut done: impl FnMut() -> bool) -> Result<()> {
 
 /// The master moves while it is spoken to by its virtual address.
 fn move_master(lab: &mut Lab, rate: u32) -> Result<bool> {
-    let spec = TrafficSpec { rate, payload: 100, big_every: 0, tcp_rate_bit: 0 };
+    let spec = TrafficSpec { rate, one_way: false, payload: 100, big_every: 0, tcp_rate_bit: 0 };
     let (m_at, x_at) = (SocketAddr::new(IpAddr::V4(VIP), 0), lab.address_of(CLIENT, false)?);
     let traffic = with_agents(lab, (MASTER.0, CLIENT), |m, x| {
         let mut m = End { agent: m, address: m_at };

@@ -46,7 +46,7 @@ pub(super) fn run(lab: &mut Lab, rate: u32) -> Result<bool> {
         good &= verdict(pings.received > 0, &format!("{inner} speaks, and reaches {CLIENT}"));
     }
     // What the outer VMs send as well is theirs alone: only their kernels speak.
-    let spec = TrafficSpec { rate, payload: 100, big_every: 0, tcp_rate_bit: 0 };
+    let spec = TrafficSpec { rate, one_way: false, payload: 100, big_every: 0, tcp_rate_bit: 0 };
     let peers: Vec<&str> = INNER.into_iter().chain([POD]).collect();
     let mut talks: Vec<(Traffic, &str)> = Vec::new();
     for (probe, peer) in (1..).zip(&peers) {

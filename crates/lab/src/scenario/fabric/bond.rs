@@ -105,7 +105,8 @@ impl Fabric {
         lab.start_vm(v.clone(), "a")?;
         let (_process, mut agent_x) = peer(lab, &x, &v)?;
 
-        let spec = TrafficSpec { rate: self.rate, payload: 100, big_every: 10, tcp_rate_bit: 0 };
+        let spec =
+            TrafficSpec { rate: self.rate, one_way: false, payload: 100, big_every: 10, tcp_rate_bit: 0 };
         let traffic = {
             let mut end_v = End { agent: &mut lab.vm("v")?.agent, address: v.address(false, 0) };
             let mut end_x = End { agent: &mut agent_x, address: x.address(false, 0) };

@@ -205,7 +205,13 @@ impl Fabric {
 
     /// Opens all flows.
     fn open(&self, lab: &mut Lab, (v, x): (&VmSpec, &VmSpec), agent_x: &mut Agent) -> Result<Vec<Traffic>> {
-        let spec = TrafficSpec { rate: self.rate / FLOWS, payload: 100, big_every: 10, tcp_rate_bit: 0 };
+        let spec = TrafficSpec {
+            rate: self.rate / FLOWS,
+            one_way: false,
+            payload: 100,
+            big_every: 10,
+            tcp_rate_bit: 0,
+        };
         let agent_v = &mut lab.vm("v")?.agent;
         let mut talks = Vec::new();
         for probe in 1..=FLOWS {
