@@ -64,7 +64,8 @@ impl Drop for Site {
     }
 }
 
-const LOAD: TrafficSpec = TrafficSpec { rate: 2000, payload: 100, big_every: 4, tcp_rate_bit: 10_000_000 };
+const LOAD: TrafficSpec =
+    TrafficSpec { rate: 2000, one_way: false, payload: 100, big_every: 4, tcp_rate_bit: 10_000_000 };
 
 fn open(v: &mut Vm, p: &mut Vm, v6: bool) -> Traffic {
     let (at_v, at_p) = (v.spec.address(v6, 0), p.spec.address(v6, 0));
