@@ -123,7 +123,14 @@ impl Bench {
             let software = String::from("benchmark");
             self.say(
                 session,
-                NveToNva::Hello { nve: nve(session), locators, software, last_epoch: 0, instance: 1 },
+                NveToNva::Hello {
+                    nve: nve(session),
+                    locators,
+                    software,
+                    last_epoch: 0,
+                    instance: 1,
+                    abilities: godwit_model::Abilities::unsaid(),
+                },
             );
         }
         for n in 0..self.bindings.min(VNS * SPREAD) {

@@ -38,7 +38,10 @@ pub use claim::{BindRefusal, ClaimCause, DenyReason, Unplanned};
 pub use deadlines::Deadlines;
 pub use ids::{BadName, MoveId, NveId, Secret, VmKey, check_name};
 pub use level::Level;
-pub use moves::{HandoverCounts, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind};
+pub use moves::{
+    Abilities, HandoverCounts, ModeSet, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind,
+    OnCold,
+};
 pub use oper::{BadOperState, OperState};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
 pub use record::{Gateway, VmRecord};

@@ -27,20 +27,42 @@ macro_rules! enums {
 }
 
 enums! {
-    MoveMode, move_mode { Hot }
+    MoveMode, move_mode { Hot, Warm, Cold }
     MoveOrigin, move_origin { Ordered, Unplanned }
-    MovePhase, move_phase { Preparing, Prepared, Paused, Granted, Done, Aborted, Failed }
+    MovePhase, move_phase {
+        Preparing, Prepared, Paused, Granted, Done, Aborted, Failed, Stopped, Packaged, Sent, Instantiated,
+    }
     MoveStepKind, move_step_kind {
         Ordered, Prepared, Paused, Activated, Claimed, Granted, FirstForwarded, LastForwarded,
         Acknowledged, Aborted, Failed, Done, Denied, Restarted, Overtaken, Asked, Answered, Frozen,
+        Accepted, Stopped, Packaged, Sent, Instantiated, InOrder,
     }
     DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen }
     Unplanned, unplanned { Verify, Accept, Deny }
     Multicast, multicast { Flood, Snoop, Off }
+    OnCold, on_cold { Drop, Reset }
     BindRefusal, bind_refusal { UnknownVm, NotHere, NotAllowed, Full, Taken }
     ClaimCause, claim_cause {
         Activate, GratuitousArp, NeighborAdvertisement, Rarp, FirstFrame, Resync,
     }
+}
+
+/// A set of modes as the wire lists it.
+pub(super) fn mode_list(modes: model::ModeSet) -> Vec<i32> {
+    modes.iter().map(|m| v1::MoveMode::from(m).into()).collect()
+}
+
+/// Reads a set of modes; one that lists none is `unsaid`.
+pub(super) fn mode_set(
+    field: &'static str,
+    list: &[i32],
+    unsaid: model::ModeSet,
+) -> Result<model::ModeSet, ConvertError> {
+    if list.is_empty() {
+        return Ok(unsaid);
+    }
+    let modes: Vec<model::MoveMode> = list.iter().map(|m| move_mode(field, *m)).collect::<Result<_, _>>()?;
+    Ok(model::ModeSet::of(&modes))
 }
 
 impl From<model::Version> for v1::Version {

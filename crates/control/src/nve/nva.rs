@@ -85,6 +85,7 @@ impl Nve {
             software: self.config.software.clone(),
             last_epoch: self.session.epoch,
             instance: self.config.instance,
+            abilities: self.config.abilities,
         });
     }
 
@@ -210,13 +211,15 @@ impl Nve {
                 }
                 self.with_known_vm(key, out, |vm, cx| vm.denied(seq, reason, &text, cx));
             }
-            NvaToNve::MovePrepare { id, role, record, from, to, mode } => {
+            NvaToNve::MovePrepare { id, role, record, from, to, mode, senders: _ } => {
                 let key = record.key;
                 let known = self.mirror.record(key).filter(|r| r.version > record.version);
                 self.prepared.insert(key, known.unwrap_or(&record).clone());
                 self.learn(record, out);
                 match mode {
-                    MoveMode::Hot => self.with_vm(key, out, |vm, cx| vm.prepare(id, role, from, to, cx)),
+                    MoveMode::Hot | MoveMode::Warm | MoveMode::Cold => {
+                        self.with_vm(key, out, |vm, cx| vm.prepare(id, role, from, to, cx))
+                    }
                 }
             }
             NvaToNve::MoveAbort { id, key, reason } => {

@@ -327,6 +327,7 @@ impl Lab {
                 from: location(from),
                 to: location(to),
                 mode: MoveMode::Hot,
+                senders: Vec::new(),
             };
             if self.hosts[i].connected {
                 self.hosts[i].inbox.push_back(message);

@@ -78,6 +78,14 @@ fn standing(r: &v1::MoveRecord) -> String {
                 last(Step::Failed).unwrap_or("for no known reason")
             )
         }
+        Phase::Stopped => format!("{vm} is shut down at {from}; its manager packages its state next."),
+        Phase::Packaged => {
+            format!("{vm}'s state is packaged; its manager sends it to the host of {to} next.")
+        }
+        Phase::Sent => format!("{vm}'s state is at the host of {to}, which instantiates it next."),
+        Phase::Instantiated => {
+            format!("{vm} is instantiated at the host of {to}; its start there ends the move.")
+        }
         Phase::Preparing => {
             let said = |nve: &str| r.steps.iter().any(|s| s.what() == Step::Prepared && s.nve == nve);
             let missing: Vec<&str> =

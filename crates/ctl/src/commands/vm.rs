@@ -147,6 +147,10 @@ pub struct DepartedArgs {
 pub enum Mode {
     /// Running: addresses and connections stay.
     Hot,
+    /// Shut down, then started where its state was mirrored: addresses stay, connections begin anew.
+    Warm,
+    /// Shut down, sent, then started: addresses stay, connections begin anew.
+    Cold,
 }
 
 /// A VM for output.
@@ -388,6 +392,8 @@ async fn set(nva: &Nva, a: &SetArgs) -> Result<Changed, Failure> {
 async fn order_move(nva: &Nva, a: MoveArgs, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let mode = match a.mode {
         Mode::Hot => v1::MoveMode::Hot,
+        Mode::Warm => v1::MoveMode::Warm,
+        Mode::Cold => v1::MoveMode::Cold,
     };
     let request = v1::StartMoveRequest {
         vm: a.name.clone(),

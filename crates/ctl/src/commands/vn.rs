@@ -235,6 +235,8 @@ fn creation(command: VnCommand) -> Option<v1::Vn> {
         multicast: v1::Multicast::from(multicast).into(),
         underlay_group_v4: groups.v4,
         underlay_group_v6: groups.v6,
+        modes: Vec::new(),
+        on_cold: 0,
     };
     let domain = domain.unwrap_or_default();
     Some(v1::Vn { name, vni, settings: Some(settings), domain, ..v1::Vn::default() })

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use godwit_model::{
     Advertise, Allowed, Bound, BoundIp, Dhcp, DomainId, HandoverCounts, Learning, LearningOf, Location,
-    Locators, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Multicast, NveId,
-    Policy, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey, VmRecord, VnRouting, VnSettings,
-    parse_rule,
+    Locators, ModeSet, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind,
+    Multicast, NveId, OnCold, Policy, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey,
+    VmRecord, VnRouting, VnSettings, parse_rule,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
@@ -116,6 +116,8 @@ fn vn(n: u8, mtu: u16) -> VnRecord {
             routing: (n > 2).then(|| routing(n)),
             multicast: if n > 3 { Multicast::Snoop } else { Multicast::Flood },
             underlay_group: UnderlayGroup { v4: (n > 4).then(|| [239, 1, 1, n].into()), v6: None },
+            modes: if n > 2 { ModeSet::of(&[MoveMode::Cold]) } else { ModeSet::ALL },
+            on_cold: if n > 3 { OnCold::Reset } else { OnCold::Drop },
         },
     }
 }

@@ -80,7 +80,7 @@ impl Directory {
     /// The NVEs of a move that is on are told, by its mode.
     fn begin_move(&mut self, id: &MoveId, mode: MoveMode) {
         match mode {
-            MoveMode::Hot => {
+            MoveMode::Hot | MoveMode::Warm | MoveMode::Cold => {
                 self.prepare(id, MoveRole::Target);
                 self.prepare(id, MoveRole::Source);
             }
@@ -161,7 +161,13 @@ impl Directory {
                 return Err(Refusal::MoveGranted { id: id.clone(), vm, to });
             }
             MovePhase::Failed => return Err(Refusal::MoveEnded { id: id.clone(), phase: r.phase }),
-            MovePhase::Preparing | MovePhase::Prepared | MovePhase::Paused => {}
+            MovePhase::Preparing
+            | MovePhase::Prepared
+            | MovePhase::Paused
+            | MovePhase::Stopped
+            | MovePhase::Packaged
+            | MovePhase::Sent
+            | MovePhase::Instantiated => {}
         }
         self.call_off(id, MovePhase::Aborted, "called off by the operator".into());
         self.move_record(id).cloned()

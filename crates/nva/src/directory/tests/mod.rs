@@ -185,6 +185,7 @@ impl World {
             software: "test".into(),
             last_epoch: 0,
             instance: 1,
+            abilities: godwit_model::Abilities::unsaid(),
         };
         let outputs = self.say(session, hello);
         (session, outputs)

@@ -70,8 +70,18 @@ impl Rig {
         let opened = self.handle.open(None).await.unwrap();
         let locators = Locators { v4: Some([10, 0, 0, n].into()), v6: None };
         let (nve, software) = (NveId::new(name).unwrap(), String::new());
-        self.say(opened.id, NveToNva::Hello { nve, locators, software, last_epoch: 0, instance: n.into() })
-            .await;
+        self.say(
+            opened.id,
+            NveToNva::Hello {
+                nve,
+                locators,
+                software,
+                last_epoch: 0,
+                instance: n.into(),
+                abilities: godwit_model::Abilities::unsaid(),
+            },
+        )
+        .await;
         self.quiet().await;
         opened
     }
