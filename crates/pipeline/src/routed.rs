@@ -332,7 +332,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 State::Known(state) => Back::Tunnel(state.target()?),
                 State::Querying { .. } => return None,
             },
-            Fib::Local(_) => return None,
+            Fib::Local(_) | Fib::Detached(_) => return None,
         };
         let letter = Letter { from, macs: (routing.mac, sender.mac()) };
         let mut buf = [0; gateway::MAX_ERROR];

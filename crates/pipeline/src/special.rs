@@ -5,8 +5,8 @@ use core::net::IpAddr;
 
 use godwit_tables::event::Event;
 use godwit_tables::holds::{About, Origin};
-use godwit_tables::update::{Key, PortIdx, Target};
-use godwit_tables::vms::{Fib, SpecialIdx};
+use godwit_tables::update::{Key, PortIdx, Target, VmState};
+use godwit_tables::vms::{Fib, SpecialIdx, State};
 use godwit_tables::{Action, Decision, Dispatch, DropReason, Egress, Inbound};
 use godwit_wire::Dscp;
 use godwit_wire::tenant::{self, Look};
@@ -148,6 +148,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 }
             },
             (DropReason::PortGone | DropReason::PolicyDenied, _) => self.count_decapsulated(from),
+            (DropReason::Detached, _) if from == Arrival::Local && entry == Some(Fib::Detached(true)) => {
+                self.reset_connection(&packet, self.ingress);
+            }
             _ => {}
         }
         self.drop(packet, reason);
@@ -243,6 +246,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             }
             *budget -= 1;
             if let Dispatch::Drop(reason) = to {
+                if reason == DropReason::Detached {
+                    self.reset_held(at, origin);
+                }
                 self.tables.drop_held(at, origin, reason);
                 continue;
             }
@@ -259,6 +265,21 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 Err((packet, reason)) => self.cut_or_lose_held(packet, at, &about, to, reason),
             }
         }
+    }
+
+    /// The oldest held frame is about to be dropped, since its VM turned out to be attached nowhere: a segment is
+    /// answered as one that did not wait is.
+    fn reset_held(&mut self, at: SpecialIdx, origin: Origin) -> Option<()> {
+        let State::Known(VmState::Detached { reset: true }) = self.tables.vms.special(at).state else {
+            return None;
+        };
+        let mut packet = self.src.alloc()?;
+        let about = self.tables.peek_held(at, origin, &mut self.spare.frame);
+        if let Some(about) = about.filter(|_| packet.set(&self.spare.frame)) {
+            self.reset_connection(&packet, about.ingress);
+        }
+        self.out.discard(packet);
+        Some(())
     }
 
     /// A frame from another NVE that is too big to go on in flight: a routed one may be cut (R8), of every other one

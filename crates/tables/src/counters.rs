@@ -46,6 +46,8 @@ godwit_counters::drop_reasons! {
     Hairpin = "hairpin",
     /// No VM has the destination address: a negative answer of the directory.
     UnknownUnicast = "unknown_unicast", // R36
+    /// The VM with the destination address is attached nowhere.
+    Detached = "detached", // R19, R53
     /// The port's frames raise too many questions to the directory, or there is no room to remember one more.
     MissLimit = "miss_limit", // R35, R67
     /// Larger than the path to the remote NVE carries.
@@ -228,6 +230,8 @@ godwit_counters::counters! {
     handed_on: Packets, // R11
     /// Senders told that a frame was too big for the way to its VM; each counts as a copy.
     told_too_big: Packets, // R8
+    /// Segments for VMs that are attached nowhere answered by resets; each counts as a copy.
+    resets_sent: Packets, // R53
     /// Packets that were too big for the way to their VM and cut into fragments; each but the first counts as a copy.
     fragmented: Packets, // R8
     /// ICMP errors that the gateway sent to VMs; each counts as a copy.

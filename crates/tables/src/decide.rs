@@ -127,7 +127,10 @@ impl Tables {
             (Some(Fib::Remote(to) | Fib::Ageing(to)), Origin::Local) => self.decide_remote(to, inbound),
             (None, Origin::Local) => self.decide_unknown(inbound, now),
             // Split horizon (R46a): without a forward entry nothing goes back to the overlay.
-            (None | Some(Fib::Remote(_) | Fib::Ageing(_)), Origin::Overlay) => nowhere(DropReason::NotLocal),
+            (None | Some(Fib::Remote(_) | Fib::Ageing(_) | Fib::Detached(_)), Origin::Overlay) => {
+                nowhere(DropReason::NotLocal)
+            }
+            (Some(Fib::Detached(_)), Origin::Local) => nowhere(DropReason::Detached),
         };
         Decision { entry, action }
     }

@@ -79,6 +79,11 @@ impl Tables {
         self.holds.pop_into(&mut self.vms.special_mut(at).queues[origin as usize], into)
     }
 
+    /// A copy of the oldest held frame of an origin, which stays; its bytes replace those of `into`.
+    pub fn peek_held(&self, at: SpecialIdx, origin: Origin, into: &mut Vec<u8>) -> Option<About> {
+        self.holds.copy_into(self.vms.special(at).queue(origin), into)
+    }
+
     /// Drops the oldest held frame of an origin.
     pub fn drop_held(&mut self, at: SpecialIdx, origin: Origin, reason: DropReason) {
         let s = self.vms.special_mut(at);

@@ -213,6 +213,12 @@ impl Holds {
     /// Takes the oldest frame out; its bytes replace the content of `into`, which must have room
     /// for it if it is not to allocate.
     pub fn pop_into(&mut self, queue: &mut Queue, into: &mut Vec<u8>) -> Option<About> {
+        self.copy_into(queue, into)?;
+        self.pop(queue)
+    }
+
+    /// A copy of the oldest frame, which stays; its bytes replace the content of `into`, as above.
+    pub fn copy_into(&self, queue: &Queue, into: &mut Vec<u8>) -> Option<About> {
         let meta = *self.head(queue)?;
         into.clear();
         let (mut slot, mut left) = (queue.head as usize, meta.len as usize);
@@ -225,7 +231,7 @@ impl Holds {
             }
             slot = self.meta[slot].next as usize;
         }
-        self.pop(queue)
+        Some(meta.about)
     }
 
     /// Takes the oldest frame out and forgets its bytes.

@@ -219,6 +219,12 @@ pub enum VmState {
         /// End of the negative answer's life.
         until: Instant,
     },
+    /// The directory has the VM, and it is attached nowhere: frames are dropped as `Detached` until control says
+    /// otherwise (R19, R51).
+    Detached {
+        /// Segments of connections with it are answered by resets (R53).
+        reset: bool,
+    },
 }
 
 impl VmState {
@@ -227,7 +233,10 @@ impl VmState {
         match self {
             VmState::Remote { to } | VmState::Ageing { to } | VmState::Departed { to, .. } => Some(to),
             VmState::Expected { via, .. } => via,
-            VmState::Local { .. } | VmState::Paused { .. } | VmState::Absent { .. } => None,
+            VmState::Local { .. }
+            | VmState::Paused { .. }
+            | VmState::Absent { .. }
+            | VmState::Detached { .. } => None,
         }
     }
 }

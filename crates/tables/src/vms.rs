@@ -85,6 +85,7 @@ impl Special {
             State::Known(VmState::Local { port }) => Some(Fib::Local(port)),
             State::Known(VmState::Remote { to }) => Some(Fib::Remote(to)),
             State::Known(VmState::Ageing { to }) => Some(Fib::Ageing(to)),
+            State::Known(VmState::Detached { reset }) => Some(Fib::Detached(reset)),
             _ => None,
         }
     }
@@ -341,7 +342,8 @@ impl Vms {
             VmState::Local { .. }
             | VmState::Remote { .. }
             | VmState::Ageing { .. }
-            | VmState::Absent { .. } => {}
+            | VmState::Absent { .. }
+            | VmState::Detached { .. } => {}
         }
         s.state = State::Known(state);
         self.querying -= usize::from(querying);

@@ -8,8 +8,8 @@ use godwit_api::tonic::{self, Request, Response, Status};
 use godwit_api::v1::operator_server::Operator;
 use godwit_api::{ConvertError, v1};
 use godwit_model::{
-    Allowed, DomainId, Learning, MoveId, MoveMode, MoveRecord, Multicast, NveId, Policy, Unplanned, VmRecord,
-    VnSettings,
+    Allowed, DomainId, Learning, MoveId, MoveMode, MoveRecord, Multicast, NveId, OnCold, Policy, Unplanned,
+    VmRecord, VnSettings,
 };
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -90,6 +90,11 @@ fn multicast(raw: i32) -> Result<Option<Multicast>, ConvertError> {
     if raw == 0 { Ok(None) } else { convert::multicast("multicast", raw).map(Some) }
 }
 
+/// As [`unplanned`].
+fn on_cold(raw: i32) -> Result<Option<OnCold>, ConvertError> {
+    if raw == 0 { Ok(None) } else { convert::on_cold("on_cold", raw).map(Some) }
+}
+
 fn vn_changes(p: v1::SetVnRequest) -> Result<VnChanges, ConvertError> {
     let (learning_v4, learning_v6) = learning(p.learning)?;
     let groups = p.underlay_groups.map(|g| convert::underlay_group(&g.v4, &g.v6)).transpose()?;
@@ -101,6 +106,7 @@ fn vn_changes(p: v1::SetVnRequest) -> Result<VnChanges, ConvertError> {
         learning_v6,
         multicast: multicast(p.multicast)?,
         underlay_group: groups,
+        on_cold: on_cold(p.on_cold)?,
     })
 }
 
