@@ -26,6 +26,7 @@ mod policy;
 mod properties;
 mod proxy;
 mod requests;
+mod route_waits;
 mod routed;
 mod routed_sizes;
 mod routes;
