@@ -119,8 +119,8 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx.out.ended(Stage::Emit);
 }
 
-/// A burst while packets that waited for a route go, and not all could: what it routes must not overtake them, which the
-/// cold path sees to (R35).
+/// A burst while packets that waited for a route go, and not all could: what it routes must not overtake them, which
+/// the cold path sees to (R35).
 #[cold]
 #[inline(never)]
 fn behind_awaited<P: Packet, O: Output<P>, S: PacketSource<P>>(
@@ -264,7 +264,7 @@ fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
     burst: &mut [P],
     port: &Port,
 ) {
-    let (mut encapsulated, mut left) = (0, 0);
+    let (mut encapsulated, mut routed, mut left) = (0, 0, 0);
     let tables = &*cx.tables;
     let vms = tables.vms.view();
     // The VNI is the entry's. Within its VN that is the port's own, which need not be read from each entry.
@@ -277,6 +277,7 @@ fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
         if ROUTED && slot.exit == ROUTED_FRAME {
             slot.exit = COLD;
             encapsulated += router.apply::<VARIED, _>(slot, packet, tables, port);
+            routed += u64::from(slot.exit != COLD);
             continue;
         }
         slot.exit = match vms.word_at(slot.home, slot.key) {
@@ -316,4 +317,7 @@ fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
     }
     cx.tables.counters.worker.checksums_left += left;
     cx.tables.counters.worker.encapsulated += encapsulated;
+    if ROUTED {
+        cx.tables.counters.worker.routed += routed;
+    }
 }

@@ -167,6 +167,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         let went = bytes.get_mut(L3..).and_then(decrement_ttl).is_some()
             && set_addresses(bytes, key.mac(), routing.mac);
         debug_assert!(went, "an IP packet with hops left");
+        self.tables.counters.worker.routed += 1;
         self.resolve(packet, key, Arrival::Routed);
     }
 

@@ -228,6 +228,8 @@ godwit_counters::counters! {
     handed_on: Packets, // R11
     /// Senders told that a frame was too big for the way to its VM; each counts as a copy.
     told_too_big: Packets, // R8
+    /// Packets of VMs that the gateway sent on.
+    routed: Packets, // R7, R58
     /// Packets that were too big for the way to their VM and cut into fragments; each but the first counts as a copy.
     fragmented: Packets, // R8
     /// ICMP errors that the gateway sent to VMs; each counts as a copy.
