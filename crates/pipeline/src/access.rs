@@ -91,6 +91,9 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     };
     if port.routing.is_some() && cx.tables.awaited_due(cx.now) {
         cx.route_awaited();
+        if cx.tables.awaited_due(cx.now) {
+            return behind_awaited(cx, burst, n, &port);
+        }
     }
     if cx.tables.has_arrivals_at(cx.ingress) && admission == Admission::Activated {
         cx.admit_arrivals(&port);
@@ -114,6 +117,26 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     cx.out.ended(Stage::Apply);
     run::emit(cx, slots, burst, |cx, packet| apply_cold(cx, packet, &port));
     cx.out.ended(Stage::Emit);
+}
+
+/// A burst while packets that waited for a route go, and not all could: what it routes must not overtake them, which
+/// the cold path sees to (R35).
+#[cold]
+#[inline(never)]
+fn behind_awaited<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    burst: &mut Vec<P>,
+    n: usize,
+    port: &Port,
+) {
+    let bytes = burst[..n].iter().map(|packet| packet.data().len() as u64).sum();
+    cx.tables.counters.received(port.port, n as u64, bytes);
+    if cx.tables.has_arrivals_at(port.port) && port.admission == Admission::Activated {
+        cx.admit_arrivals(port);
+    }
+    for packet in burst.drain(..n) {
+        apply_cold(cx, packet, port);
+    }
 }
 
 /// Pass one: headers, keys, prefetch of locations. `MORE`: frames may come from more than one MAC and address.
@@ -241,7 +264,7 @@ fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
     burst: &mut [P],
     port: &Port,
 ) {
-    let (mut encapsulated, mut left) = (0, 0);
+    let (mut encapsulated, mut routed, mut left) = (0, 0, 0);
     let tables = &*cx.tables;
     let vms = tables.vms.view();
     // The VNI is the entry's. Within its VN that is the port's own, which need not be read from each entry.
@@ -254,6 +277,7 @@ fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
         if ROUTED && slot.exit == ROUTED_FRAME {
             slot.exit = COLD;
             encapsulated += router.apply::<VARIED, _>(slot, packet, tables, port);
+            routed += u64::from(slot.exit != COLD);
             continue;
         }
         slot.exit = match vms.word_at(slot.home, slot.key) {
@@ -293,4 +317,7 @@ fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
     }
     cx.tables.counters.worker.checksums_left += left;
     cx.tables.counters.worker.encapsulated += encapsulated;
+    if ROUTED {
+        cx.tables.counters.worker.routed += routed;
+    }
 }

@@ -27,6 +27,7 @@ mod properties;
 mod proxy;
 mod requests;
 mod resets;
+mod route_waits;
 mod routed;
 mod routed_sizes;
 mod routes;

@@ -128,6 +128,21 @@ impl Tables {
             self.ports.asked(port, now);
             self.counters.worker.misses += 1;
         }
+        self.push_awaited(found, frame, about)?;
+        Ok(query)
+    }
+
+    /// Lets a packet for `place` wait behind those that wait there already and may go: it must not overtake them.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn wait_behind(&mut self, place: &Place, frame: &[u8], about: About) -> Result<(), DropReason> {
+        let found = self.awaited.find(place).ok_or(DropReason::HoldAborted)?;
+        self.room_to_hold(true, self.miss_hold_packets(), frame.len())?;
+        self.push_awaited(found, frame, about)
+    }
+
+    fn push_awaited(&mut self, found: usize, frame: &[u8], about: About) -> Result<(), DropReason> {
         let queue = &mut self.awaited.entries[found].queue;
         let most = self.vms.default_limits().packets;
         while queue.len() >= most
@@ -138,16 +153,16 @@ impl Tables {
         // There was room before anything was dropped for it.
         self.holds.push(queue, frame, about).map_err(|_| DropReason::HoldMemory)?;
         self.counters.worker.held += 1;
-        self.awaited.due = self.awaited.due.min(now + self.bounds.miss_hold_age);
-        Ok(query)
+        self.awaited.due = self.awaited.due.min(about.arrived + self.bounds.miss_hold_age);
+        Ok(())
     }
 
-    /// Packets wait for this address: newer ones go after them.
-    pub fn awaits_route(&self, place: &Place) -> bool {
-        self.awaited.find(place).is_some()
+    /// Where packets wait for this address, if any do: newer ones go after them.
+    pub fn awaited_for(&self, domain: DomainIdx, ip: IpAddr) -> Option<usize> {
+        self.awaited.entries.iter().position(|e| (e.place.domain, e.place.ip) == (domain, ip))
     }
 
-    /// Packets that wait for routes are worth a look.
+    /// Packets that wait for routes are worth a look: some may go, or have waited long enough.
     #[inline(always)]
     pub fn awaited_due(&self, now: Instant) -> bool {
         self.awaited.due <= now

@@ -232,6 +232,8 @@ godwit_counters::counters! {
     told_too_big: Packets, // R8
     /// Segments for VMs that are attached nowhere answered by resets; each counts as a copy.
     resets_sent: Packets, // R53
+    /// Packets of VMs that the gateway sent on.
+    routed: Packets, // R7, R58
     /// Packets that were too big for the way to their VM and cut into fragments; each but the first counts as a copy.
     fragmented: Packets, // R8
     /// ICMP errors that the gateway sent to VMs; each counts as a copy.
