@@ -17,6 +17,9 @@ use crate::packet::{Packet, PacketSource};
 use crate::too_big::Came;
 use crate::{DEFAULT_TTL, DRAIN_BUDGET, Output};
 
+/// Held frames that an entry may send in its turn, however many have one.
+const LEAST_TURN: u32 = 8;
+
 impl Arrival {
     pub(crate) fn origin(self) -> Origin {
         match self {
@@ -234,14 +237,24 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
     }
 
-    /// Sends held frames that may go, oldest first, until the budget or the buffers are used up, or the VM's port
-    /// has enough to do: a guest's queue takes no thousands at a time.
+    /// Whether what frames would leave by has enough to do: a guest's queue takes no thousands at a time, nor does an
+    /// uplink.
+    fn has_to_wait(&self, to: Dispatch) -> bool {
+        match to {
+            Dispatch::Deliver(port) => self.out.is_full(port),
+            Dispatch::Tunnel { target, .. } => {
+                self.tables.tunnels.uplinks(target.tunnel).any(|uplink| self.out.is_full(uplink))
+            }
+            Dispatch::Hold | Dispatch::Drop(_) => false,
+        }
+    }
+
+    /// Sends held frames that may go, oldest first, until the budget or the buffers are used up, or what they leave by
+    /// has enough to do.
     fn drain(&mut self, at: SpecialIdx, budget: &mut u32) {
         while *budget > 0 {
             let Some((origin, to)) = self.tables.next_held(at) else { return };
-            if let Dispatch::Deliver(port) = to
-                && self.out.is_full(port)
-            {
+            if self.has_to_wait(to) {
                 return;
             }
             *budget -= 1;
@@ -381,12 +394,19 @@ pub(crate) fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context
         service_all(cx);
     }
     let mut budget = DRAIN_BUDGET;
-    for _ in 0..cx.tables.ready() {
+    let ready = cx.tables.ready();
+    // Who has had a turn goes to the end of the line: each gets as much as the others, and whose receiver is slow
+    // leaves its turn to them.
+    let turn = (DRAIN_BUDGET / (ready as u32).max(1)).max(LEAST_TURN);
+    for _ in 0..ready {
         if budget == 0 {
             break;
         }
         let Some(at) = cx.tables.pop_ready() else { continue };
-        cx.drain(at, &mut budget);
+        let mut mine = turn.min(budget);
+        budget -= mine;
+        cx.drain(at, &mut mine);
+        budget += mine;
         if let Some(event) = cx.tables.drained(at, cx.now).event {
             cx.event(event);
         }

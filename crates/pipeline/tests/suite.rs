@@ -10,6 +10,7 @@ mod announcements;
 mod broadcast;
 mod common;
 mod decision;
+mod drain;
 mod gateway;
 mod guard;
 mod handover;

@@ -46,16 +46,23 @@ pub(crate) struct Awaited {
     entries: Vec<Entry>,
     capacity: usize,
     due: Instant,
+    /// Memory of the packets, in slots.
+    slots: u32,
 }
 
 impl Awaited {
     pub(crate) fn new(config: &TablesConfig) -> Awaited {
         let capacity = config.miss_capacity.min(MAX_PLACES);
-        Awaited { entries: Vec::with_capacity(capacity), capacity, due: Instant::NEVER }
+        Awaited { entries: Vec::with_capacity(capacity), capacity, due: Instant::NEVER, slots: 0 }
     }
 
     fn find(&self, place: &Place) -> Option<usize> {
         self.entries.iter().position(|e| e.place == *place)
+    }
+
+    /// Memory of the packets, in slots.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
     }
 
     /// Routes have changed: that of a prefix, or (`None`) what applies to many.
@@ -105,7 +112,7 @@ impl Tables {
         if full && self.awaited.find(place).is_none() {
             return Err(DropReason::MissLimit);
         }
-        self.room_to_hold(true, self.miss_hold_packets(), len)?;
+        self.room_to_hold(true, self.miss_hold_packets(), 0, len)?;
         Ok(query)
     }
 
@@ -144,14 +151,18 @@ impl Tables {
 
     fn push_awaited(&mut self, found: usize, frame: &[u8], about: About) -> Result<(), DropReason> {
         let queue = &mut self.awaited.entries[found].queue;
+        let before = queue.slots();
         let most = self.vms.default_limits().packets;
         while queue.len() >= most
             && let Some(oldest) = self.holds.pop(queue)
         {
             self.counters.drop_one(oldest.ingress, DropReason::HoldOverflow);
         }
-        // There was room before anything was dropped for it.
-        self.holds.push(queue, frame, about).map_err(|_| DropReason::HoldMemory)?;
+        // There was room before anything was dropped for it, if no other worker took it meanwhile.
+        let pushed = self.holds.push(queue, frame, about);
+        self.awaited.slots = self.awaited.slots + queue.slots() - before;
+        self.count_hold_memory();
+        pushed.map_err(|_| DropReason::HoldMemory)?;
         self.counters.worker.held += 1;
         self.awaited.due = self.awaited.due.min(about.arrived + self.bounds.miss_hold_age);
         Ok(())
@@ -192,12 +203,15 @@ impl Tables {
     /// last one, the last address takes the place of this one.
     pub fn take_awaited(&mut self, at: usize, into: &mut Vec<u8>) -> Option<About> {
         let entry = self.awaited.entries.get_mut(at)?;
+        let before = entry.queue.slots();
         let about = self.holds.pop_into(&mut entry.queue, into);
+        self.awaited.slots = self.awaited.slots + entry.queue.slots() - before;
         if entry.queue.is_empty() {
             let misses = &mut self.ports.counts(entry.port).misses;
             *misses = misses.saturating_sub(1);
             self.awaited.entries.swap_remove(at);
         }
+        self.count_hold_memory();
         about
     }
 

@@ -62,7 +62,7 @@ godwit_counters::drop_reasons! {
     HoldExpired = "hold_expired", // R35, R45
     /// Held for a VM whose entry was removed, or that turned out to be elsewhere.
     HoldAborted = "hold_aborted",
-    /// The worker's hold memory is full.
+    /// The memory for held frames is full: the oldest of the VM that held most, or one that found no room.
     HoldMemory = "hold_memory", // R45
     /// ARP or RARP that cannot be read, or that neither asks, nor answers, nor announces as a VM may.
     ArpMalformed = "arp_malformed", // R27, R28
@@ -214,6 +214,10 @@ godwit_counters::counters! {
     held: Packets, // R35, R45
     /// Held frames that went on in order.
     flushed: Packets,
+    /// Memory that held frames take now.
+    hold_bytes: Bytes as Gauge, // R45
+    /// The most that they have taken.
+    hold_peak_bytes: Bytes as Gauge, // R45
     /// Frames that an uplink handed over in pieces, copied into one.
     gathered: Packets,
     /// Broadcast and multicast frames that were replicated.

@@ -162,7 +162,7 @@ impl Tables {
             // A frame waits for the tunnel that its entry names, whatever its twin does.
             Some(_) if !self.vms.has_special_room() => drop(DropReason::MissLimit),
             Some(_) => {
-                let room = self.room_to_hold(false, self.miss_hold_packets(), inbound.frame.len());
+                let room = self.room_to_hold(false, self.miss_hold_packets(), 0, inbound.frame.len());
                 Action::AwaitTunnel { target: to, room }
             }
         }
@@ -173,7 +173,7 @@ impl Tables {
             return nowhere(DropReason::MissLimit);
         }
         let packets = self.hold_of_question(inbound.ingress, now);
-        Action::Query { room: self.room_to_hold(true, packets, inbound.frame.len()) }
+        Action::Query { room: self.room_to_hold(true, packets, 0, inbound.frame.len()) }
     }
 
     fn decide_special(&self, at: SpecialIdx, vn: VnIdx, inbound: &Inbound<'_>) -> Action {
@@ -183,7 +183,7 @@ impl Tables {
             Action::Hold {
                 at,
                 behind,
-                room: self.room_to_hold(querying, s.limits.packets, inbound.frame.len()),
+                room: self.room_to_hold(querying, s.limits.packets, s.slots(), inbound.frame.len()),
             }
         };
         match self.dispatch_new(s, inbound.origin) {

@@ -161,13 +161,20 @@ impl Key {
     }
 }
 
-/// Bounds of one VM's handover buffer (R45).
+/// Bounds of one VM's handover buffer (R45), besides the memory that all have together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HoldLimits {
     /// At most so many packets; the oldest goes first.
     pub packets: u32,
     /// A packet older than this is dropped.
     pub age: Span,
+}
+
+impl HoldLimits {
+    /// As many packets as memory allows.
+    pub const fn of_age(age: Span) -> HoldLimits {
+        HoldLimits { packets: u32::MAX, age }
+    }
 }
 
 /// What a worker does with frames for one VM. Whatever the worker held for the VM under an earlier
