@@ -157,7 +157,15 @@ impl Capture {
     }
 
     /// Ends the capture; a line of fields for each of its frames.
-    fn end(mut self) -> Result<String> {
+    fn end(self) -> Result<String> {
+        read(&self.end_in_file()?)
+    }
+
+    /// Ends the capture, which lies in the file that is returned.
+    ///
+    /// # Errors
+    /// Where frames are missing from it.
+    pub fn end_in_file(mut self) -> Result<PathBuf> {
         self.process.stop(Duration::from_secs(5));
         let log = self.process.tail(5);
         if let Some(n) = dropped_by_kernel(&log)
@@ -165,7 +173,7 @@ impl Capture {
         {
             bail!("the capture is incomplete: {n} packets dropped by the kernel");
         }
-        read(&self.file)
+        Ok(self.file)
     }
 }
 
