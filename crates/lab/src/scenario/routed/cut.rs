@@ -52,8 +52,8 @@ pub(super) fn too_big(lab: &mut Lab, outer: u8, x: &VmSpec) -> Result<bool> {
         let (cut, whole) = (counted(lab)? - before.0, reassembled(lab, x)? - before.1);
         let right = came == ECHOES && cut >= u64::from(ECHOES) && whole >= u64::from(ECHOES);
         println!(
-            "    {came} of {ECHOES} echo requests {what} were answered; the gateway cut {cut} packets, Linux put {whole} \
-             together{}",
+            "    {came} of {ECHOES} echo requests {what} were answered; the gateway cut {cut} packets, Linux put \
+             {whole} together{}",
             if right { "" } else { ": NOT AS IT SHOULD BE" }
         );
         good &= right;
