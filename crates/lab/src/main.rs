@@ -24,6 +24,7 @@ use godwit_lab::scenario::guest_memory::GuestMemory;
 use godwit_lab::scenario::guest_tso::GuestTso;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
+use godwit_lab::scenario::multicast::Multicast;
 use godwit_lab::scenario::nva_kill::NvaKill;
 use godwit_lab::scenario::placement::Placement;
 use godwit_lab::scenario::report::MoveLine;
@@ -56,6 +57,8 @@ enum Command {
     Found(Found),
     /// Move a VM between switches under load, in one subnet of a routing domain while its peer is in another
     Routed(Routed),
+    /// Move the receiver of streams to multicast groups, and see for whom copies are made
+    Multicast(Multicast),
     /// Let a Linux host learn its default route from a router at another switch, and see what keeps and ends it
     RouterRole(RouterRole),
     /// Let VMs have other addresses than their definition lists: keepalived, learned ones, nested VMs, pods
@@ -151,6 +154,7 @@ impl Command {
             Command::Stalls(scenario) => scenario.run(),
             Command::Found(scenario) => scenario.run(),
             Command::Routed(scenario) => scenario.run(),
+            Command::Multicast(scenario) => scenario.run(),
             Command::RouterRole(scenario) => scenario.run(),
             Command::Addresses(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
