@@ -48,7 +48,7 @@ if ("nva" if to_nva else "switch") in world["away"]:
 world["orders"].append(" ".join(words))
 what = " ".join(words[:2])
 if what == "nve show":
-    end({"nve": "b"})
+    end({"status": {"nve": "b"}})
 if what == "port list":
     end({"ports": world["ports"]})
 if what == "vn list":
@@ -286,6 +286,12 @@ class HookTest(unittest.TestCase):
             self.world(ports=[])
             self.assertEqual(again()[0], 0)
             self.assertNotIn("said", self.world()["ports"][0])
+
+    def test_r57_an_answer_of_another_version_is_told(self):
+        self.world(vms=[{"name": "v"}])
+        code, said = self.call("prepare")
+        self.assertEqual(code, 1)
+        self.assertIn("compare the versions of godwitctl and of this hook", said)
 
     def test_r57_bad_input_is_told_and_nothing_is_done(self):
         for xml in ("", "<domain", "<domain><name>v</name></domain>", domain(more="<mtu/>").replace(MAC.upper(), "")):

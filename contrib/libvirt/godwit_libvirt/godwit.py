@@ -56,7 +56,7 @@ class Godwit:
     def nve(self):
         """The name of this host's NVE."""
         if not self.settings["nve"]:
-            self.settings["nve"] = self.run("nve", "show")["nve"]
+            self.settings["nve"] = self.run("nve", "show")["status"]["nve"]
         return self.settings["nve"]
 
     def port(self, name):
