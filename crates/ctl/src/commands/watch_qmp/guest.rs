@@ -142,7 +142,9 @@ impl Guest {
         match (before, self.leaving) {
             (Leaving::No, Leaving::UnderWay) if !self.stopped => self.say(OperState::Migrating),
             // A guest that is paused migrates, too; its state stays.
-            (Leaving::UnderWay, Leaving::No) if !self.stopped => self.say(OperState::Running),
+            (Leaving::UnderWay | Leaving::Completed, Leaving::No) if !self.stopped => {
+                self.say(OperState::Running)
+            }
             _ => Vec::new(),
         }
     }

@@ -174,7 +174,8 @@ fn furnish(dir: &Path, lab: &Lab, name: &str, n: u8) -> Result<()> {
     fs::set_permissions(etc.join("libvirt/hooks/qemu"), Permissions::from_mode(0o755))?;
     let socket = lab.dir.join(format!("{name}.sock"));
     let conf = format!(
-        "godwitctl = {}\nsocket = {}\nnva = {}\ndefine = yes\ntimeout_s = 60\n",
+        "godwitctl = {}\nsocket = {}\nnva = {}\ndefine = yes\ntimeout_s = 60\n\
+         prepare_s = 60\nsettle_s = 60\n",
         lab.bins.ctl.display(),
         socket.display(),
         lab.nva.url

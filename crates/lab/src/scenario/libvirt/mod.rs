@@ -29,8 +29,10 @@ const PAIR: (&str, &str) = ("v", "p");
 const UUID: &str = "0b0e5c44-94c5-4d3a-8f0c-9f1f8a3f5a10";
 /// Its memory in KiB; see [`crate::guest::qemu`] on why it divides by no 256.
 const MEMORY_KIB: u32 = 192 * 1024 - 8;
-/// How long the guest may take to come up, and moves to be over.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the guest may take to come up, and moves to be over, on a machine that is busy compiling.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How long a command in it may take.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(40);
 
 /// Options of `godwit-lab libvirt`.
 #[derive(Clone, Debug, Args)]
@@ -218,7 +220,7 @@ fn start_domain(lab: &mut Lab, host: &Host, v: &VmSpec) -> Result<Agent> {
     agent.wait_up(PATIENCE, || Ok(()))?;
     let ips: Vec<String> = v.ips.iter().map(|ip| format!("ip addr add {} dev eth0", prefixed(ip))).collect();
     let line = format!("ip link set eth0 mtu {GUEST_MTU} up && {}", ips.join(" && "));
-    let report = agent.exec(&["sh", "-c", &line], PATIENCE)?;
+    let report = agent.exec(&["sh", "-c", &line], COMMAND_PATIENCE)?;
     ensure!(report.code == Some(0), "v does not take its addresses: {}", report.output);
     wait_record(lab, |nve| nve == Some(host.name.as_str()))
         .with_context(|| format!("the hook said that v runs at {}", host.name))?;
