@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use godwit_api::v1::{ListMovesRequest, MovePhase, MoveRecord, VmName};
+use godwit_api::v1::{ListMovesRequest, MovePhase, MoveRecord, MoveStepKind, VmName};
 use serde::Serialize;
 
 use self::host::Host;
@@ -21,6 +21,7 @@ use crate::guest::standard_image;
 use crate::lab::topology::GUEST_MTU;
 use crate::lab::vm::VmSpec;
 use crate::lab::{Lab, LabSpec, VN};
+use crate::mover::timeline;
 use crate::traffic::{End, Talk, Traffic, run};
 
 /// The domain that moves and the VM it talks to.
@@ -64,6 +65,10 @@ struct Migration {
     forwarded: u64,
     /// The old port is gone and the new one is activated.
     ports_right: bool,
+    /// From the pause at the old NVE until the VM ran at the new one.
+    paused_to_activated_ms: Option<f64>,
+    #[serde(skip)]
+    timeline: String,
 }
 
 /// What came of it.
@@ -166,7 +171,11 @@ impl Migration {
     fn line(&self) -> String {
         let Migration { id, from, to, phase, held, forwarded, .. } = self;
         let downtime = self.downtime_ms.map_or("unknown".into(), |ms| format!("{ms} ms"));
-        format!("{from} to {to}: {phase}; downtime {downtime}, held {held}, forwarded {forwarded} ({id})")
+        let paused = self.paused_to_activated_ms.map_or("unknown".into(), |ms| format!("{ms:.0} ms"));
+        format!(
+            "{from} to {to}: {phase}; downtime {downtime} by libvirt, {paused} by the switches, held {held}, forwarded \
+             {forwarded} ({id})"
+        )
     }
 }
 
@@ -196,6 +205,12 @@ fn judge(
         if refused { "refused, and why" } else { "NOT REFUSED" }
     );
     println!("  v stopped: {}", if released { "its port is gone, it is detached" } else { "NOT RELEASED" });
+    if lost > 0 || !moved {
+        for (way, s) in [("v to p", &talk.a_to_b), ("p to v", &talk.b_to_a)] {
+            println!("  {way}: {} of {} lost, longest silence {:.0} ms", s.lost, s.sent, s.gap_ms_max);
+        }
+        migrations.iter().for_each(|m| println!("    {} to {}:\n{}", m.from, m.to, m.timeline));
+    }
     let passed = lost == 0 && duplicated == 0 && corrupt == 0 && tcp_alive && moved && refused && released;
     Report {
         scenario: "libvirt",
@@ -270,6 +285,11 @@ fn migrate(lab: &Lab, from: &Host, to: &Host) -> Result<Migration> {
     };
     let old_gone = from.port(lab, PAIR.0)?.is_none();
     let new_there = to.port(lab, PAIR.0)?.is_some_and(|p| p.state == "activated");
+    let at = |kind| record.steps.iter().find(|s| s.what() == kind).map(|s| s.at_us as f64 / 1000.0);
+    let paused_to_activated_ms = at(MoveStepKind::Activated)
+        .zip(at(MoveStepKind::Paused))
+        .map(|(activated, paused)| activated - paused);
+    let timeline = timeline(&record);
     let phase = if record.phase() == MovePhase::Done { "done" } else { "not done" };
     let (mut held, mut forwarded) = (0, 0);
     for counts in record.counts.iter().filter_map(|c| c.counts) {
@@ -284,6 +304,8 @@ fn migrate(lab: &Lab, from: &Host, to: &Host) -> Result<Migration> {
         held,
         forwarded,
         ports_right: old_gone && new_there,
+        paused_to_activated_ms,
+        timeline,
     })
 }
 
