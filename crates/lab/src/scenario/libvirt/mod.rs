@@ -99,8 +99,8 @@ impl Libvirt {
         let bins = self.common.prepare(&tools)?;
         println!(
             "Godwit lab: libvirt\n  Two hosts a and b, each with a switch, libvirtd and Godwit's hook in namespaces of \
-             its own.\n  libvirt migrates v, Linux under QEMU, {} times between them while it talks to p at switch c;\n  \
-             Godwit gets no order but the hook's.\n",
+             its own.\n  libvirt migrates v, Linux under QEMU, {} times between them while it talks to p at switch \
+             c;\n  Godwit gets no order but the hook's.\n",
             self.moves
         );
         let mut lab = Lab::start(&LabSpec::new(&["c"], false, &self.common.switch_options()), &bins)?;
