@@ -24,6 +24,7 @@ use godwit_lab::scenario::guest_memory::GuestMemory;
 use godwit_lab::scenario::guest_tso::GuestTso;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
+use godwit_lab::scenario::libvirt::Libvirt;
 use godwit_lab::scenario::multicast::Multicast;
 use godwit_lab::scenario::nva_kill::NvaKill;
 use godwit_lab::scenario::placement::Placement;
@@ -71,6 +72,8 @@ enum Command {
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
     Guest(GuestTalk),
+    /// Have libvirt migrate a Linux guest between two hosts with Godwit's hook
+    Libvirt(Libvirt),
     /// Migrate a Linux guest without any switch, again and again, and compare its memory at both ends
     GuestMemory(GuestMemory),
     /// Migrate the same guest over Godwit and over OVS-DPDK
@@ -161,6 +164,7 @@ impl Command {
             Command::Fabric(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
+            Command::Libvirt(scenario) => scenario.run(),
             Command::GuestMemory(scenario) => scenario.run(),
             Command::Compare(scenario) => scenario.run(),
             Command::GuestTso(scenario) => scenario.run(),
