@@ -198,7 +198,7 @@ impl Model {
 fn routed(t: &Tables, n: u64) -> Option<Fib> {
     let routes = t.routes.in_domain(DOMAIN);
     let IpAddr::V4(ip) = v4(n as u8) else { panic!("IPv4 alone") };
-    let found = routes.find_v4(routes.home_v4(ip.to_bits()), ip.to_bits()).expect("a route");
+    let found = routes.host_v4(routes.home_v4(ip.to_bits()), ip.to_bits()).expect("a route");
     found.remote().map(Fib::Remote).or(found.local().map(|(_, port)| Fib::Local(port)))
 }
 
