@@ -67,7 +67,7 @@ pub fn lab(args: &[&str]) -> (Output, serde_json::Value) {
     let mut lab = Command::new(program("godwit-lab"));
     lab.args(args);
     // The scenarios whose reports tests read.
-    if matches!(args.first(), Some(&("hot-move" | "guest-memory" | "routed"))) {
+    if matches!(args.first(), Some(&("hot-move" | "guest-memory" | "routed" | "drain"))) {
         lab.arg("--json").arg(&json);
     }
     let output = lab.output().expect("the lab runs");

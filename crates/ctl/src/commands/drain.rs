@@ -1,6 +1,6 @@
 //! `godwitctl nve drain`: an NVE is emptied, and takes no VMs meanwhile.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use clap::Args;

@@ -383,7 +383,9 @@ async fn status(hand: &Hand) -> Result<StatusView, Failure> {
 async fn show(name: Option<String>, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let shown = match name {
         Some(name) => show_by_name(&ctx.link.nva().await?, &name).await?,
-        None => NveShow { directory: None, drain: None, status: Some(status(&ctx.link.nve(None).await?).await?) },
+        None => {
+            NveShow { directory: None, drain: None, status: Some(status(&ctx.link.nve(None).await?).await?) }
+        }
     };
     ctx.show(&shown)
 }
