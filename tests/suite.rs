@@ -6,6 +6,7 @@ mod bare_metal;
 mod bench_rows;
 mod clones;
 mod common;
+mod drain;
 mod fabric;
 mod frozen_sender;
 mod guest;

@@ -16,6 +16,7 @@ use godwit_lab::mover::{How, hot_move, timeline};
 use godwit_lab::scenario::addresses::Addresses;
 use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::compare::Compare;
+use godwit_lab::scenario::drain::Drain;
 use godwit_lab::scenario::fabric::Fabric;
 use godwit_lab::scenario::found::Found;
 use godwit_lab::scenario::frozen::FrozenSender;
@@ -54,6 +55,8 @@ enum Command {
     SplitBrain(SplitBrain),
     /// Let a guest, a switch or the NVA stand still in the midst of moves, and see whether every VM is found again
     Stalls(Stalls),
+    /// Drain switches of hundreds of VMs that talk, the command, the NVA or a switch killed half-way
+    Drain(Drain),
     /// Lose VMs that only answer, and see whether each is reached again
     Found(Found),
     /// Move a VM between switches under load, in one subnet of a routing domain while its peer is in another
@@ -155,6 +158,7 @@ impl Command {
             Command::FrozenSender(scenario) => scenario.run(),
             Command::SplitBrain(scenario) => scenario.run(),
             Command::Stalls(scenario) => scenario.run(),
+            Command::Drain(scenario) => scenario.run(),
             Command::Found(scenario) => scenario.run(),
             Command::Routed(scenario) => scenario.run(),
             Command::Multicast(scenario) => scenario.run(),

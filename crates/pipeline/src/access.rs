@@ -353,7 +353,7 @@ fn apply<const VARIED: bool, const ROUTES: u8, P: Packet, O: Output<P>, S>(
     }
     cx.tables.counters.worker.checksums_left += left;
     cx.tables.counters.worker.encapsulated += encapsulated;
-    if ROUTED {
+    if ROUTES != NO_ROUTES {
         cx.tables.counters.worker.routed += routed;
     }
 }

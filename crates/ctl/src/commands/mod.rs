@@ -3,6 +3,7 @@
 mod addresses;
 pub mod counters;
 pub mod domain;
+pub mod drain;
 pub mod entries;
 mod explain;
 pub mod move_view;

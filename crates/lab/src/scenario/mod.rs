@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod bare_metal;
 mod clocks;
 pub mod compare;
+pub mod drain;
 pub mod fabric;
 pub mod found;
 pub mod frozen;
@@ -120,6 +121,7 @@ impl Common {
             postcopy_core: None,
             pull: Vec::new(),
             long_holds: self.long_holds,
+            memory_mb: 128,
         }
     }
 

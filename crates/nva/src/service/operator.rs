@@ -16,8 +16,8 @@ use tokio_stream::{Stream, StreamExt as _};
 
 use super::handle::Handle;
 use crate::directory::{
-    Answered, Departure, DomainInfo, ListChange, NveInfo, Operator as Caller, Order, OtherAnswer, Refusal,
-    RouteInfo, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
+    Answered, Departure, DomainInfo, DrainInfo, ListChange, NveInfo, Operator as Caller, Order, OtherAnswer,
+    Refusal, RouteInfo, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
 };
 
 /// How long an NVE may take to answer a relayed request.
@@ -71,6 +71,7 @@ fn nve(info: NveInfo) -> v1::NveInfo {
         silent_ms: info.silent_ms,
         dirty: info.dirty,
         instance: info.record.instance,
+        drain: info.drain.map_or(0, |phase| v1::DrainPhase::from(phase).into()),
         refused: info.refused.map(|r| v1::RefusedNve { text: r.text, count: r.count, ago_ms: r.ago_ms }),
     }
 }
@@ -376,6 +377,30 @@ impl Operator for Operators {
     async fn list_nves(&self, _: Request<v1::ListNvesRequest>) -> Called<v1::NveList> {
         let nves = self.handle.look(|d, now| Ok(d.nves(now))).await?;
         Ok(Response::new(v1::NveList { nves: nves.into_iter().map(nve).collect() }))
+    }
+
+    async fn drain_nve(&self, request: Request<v1::DrainNveRequest>) -> Called<v1::Drain> {
+        let order = super::drain::order(request.into_inner()).map_err(invalid)?;
+        let info: DrainInfo = self.order(Order::DrainNve(order)).await?;
+        Ok(Response::new(super::drain::answer(info)))
+    }
+
+    async fn stop_drain(&self, request: Request<v1::NveName>) -> Called<v1::Drain> {
+        let nve = convert::nve_id("name", request.into_inner().name).map_err(invalid)?;
+        let info: DrainInfo = self.order(Order::StopDrain { nve }).await?;
+        Ok(Response::new(super::drain::answer(info)))
+    }
+
+    async fn undrain_nve(&self, request: Request<v1::NveName>) -> Called<v1::Drain> {
+        let nve = convert::nve_id("name", request.into_inner().name).map_err(invalid)?;
+        let info: DrainInfo = self.order(Order::UndrainNve { nve }).await?;
+        Ok(Response::new(super::drain::answer(info)))
+    }
+
+    async fn show_drain(&self, request: Request<v1::NveName>) -> Called<v1::Drain> {
+        let nve = convert::nve_id("name", request.into_inner().name).map_err(invalid)?;
+        let info = self.handle.look(move |d, _| d.drain_info(&nve)).await?;
+        Ok(Response::new(super::drain::answer(info)))
     }
 
     async fn start_move(&self, request: Request<v1::StartMoveRequest>) -> Called<v1::MoveRecord> {

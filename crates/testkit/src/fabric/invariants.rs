@@ -23,6 +23,7 @@
 //! * [`Invariant::Found`]: a VM that runs behind a port with a link, and that nobody else has, is delivered to within
 //!   [`FOUND`], whatever withdrew, closed, refused or lost it, and whether or not it ever speaks (R18, R19, R32).
 //! * [`Invariant::Owner`], [`Invariant::Keeps`], [`Invariant::Spoofed`]: see `bound.rs`.
+//! * [`Invariant::Drained`]: nobody new comes to a switch that is drained; a drain ends and says who is left (R85).
 //! * [`Invariant::Session`]: nothing is said without a session, and a clone of a live switch has none (R96).
 //! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
 //!
@@ -102,6 +103,8 @@ pub enum Invariant {
     Ghost,
     /// A switch forwarded for long, though everybody could know better.
     NoTriangle,
+    /// A VM came to a switch that was drained, or a drain did not say who is left.
+    Drained,
     /// Something was said without a session, or a clone had one.
     Session,
     /// A queue grew without bound.
@@ -231,6 +234,7 @@ impl World {
             }
         }
         self.check_bound();
+        self.check_drain();
     }
 
     // ---- At the end ----

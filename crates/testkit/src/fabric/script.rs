@@ -128,6 +128,21 @@ impl World {
         self.wake(script, step, after);
     }
 
+    /// Performs a move that the NVA has ordered by itself.
+    pub fn perform(&mut self, plan: MovePlan, id: String) {
+        let (vm, script) = (plan.vm, self.scripts.len());
+        let old = self.guests[vm].at;
+        self.note(|| {
+            format!("SCRIPT {id}: ordered by the NVA: vm {vm} from {old:?} to n{}: {plan:?}", plan.to)
+        });
+        self.stats.moves += 1;
+        self.guests[vm].script = Some(script);
+        let (after, until) = (plan.plug_after, Instant::NEVER);
+        let (step, turn, tries, ordered, new) = (Step::Plug, 0, 0, true, None);
+        self.scripts.push(Script { plan, id, step, turn, tries, ordered, old, new, until });
+        self.wake(script, Step::Plug, after);
+    }
+
     /// The next switch that a VM may go to.
     fn another_host(&self, host: usize) -> usize {
         let next = (host + 1) % self.hosts.len();
@@ -439,6 +454,6 @@ impl World {
 
     /// No move is on its way or wanted.
     pub fn scripts_are_done(&self) -> bool {
-        self.guests.iter().all(|g| g.script.is_none() && g.wanted.is_empty())
+        self.drain_is_done() && self.guests.iter().all(|g| g.script.is_none() && g.wanted.is_empty())
     }
 }
