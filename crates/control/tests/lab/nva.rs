@@ -115,6 +115,7 @@ impl MiniNva {
             policy: None,
             pinned: false,
             moving: None,
+            standby: None,
         };
         self.records.insert(key, record);
     }

@@ -29,6 +29,8 @@ pub(super) struct VnView {
     multicast: &'static str,
     /// Groups of the underlay, of IPv4 and of IPv6.
     underlay_groups: Vec<String>,
+    /// Moves that its VMs take.
+    modes: Vec<String>,
     /// Null: bridged only.
     routing: Option<RoutingView>,
     vms: u32,
@@ -61,6 +63,8 @@ impl From<v1::Vn> for VnView {
             v1::Multicast::Snoop => "snoop",
             v1::Multicast::Off => "off",
         };
+        let modes: Vec<String> = settings.modes.iter().filter_map(|m| super::mode_word(*m)).collect();
+        let modes = if modes.is_empty() { ["hot", "warm", "cold"].map(String::from).to_vec() } else { modes };
         let groups = [&settings.underlay_group_v4, &settings.underlay_group_v6];
         let domain = v.domain;
         let routing = settings.routing.map(|r| RoutingView {
@@ -79,6 +83,7 @@ impl From<v1::Vn> for VnView {
             addresses: settings.learning.as_ref().into(),
             multicast,
             underlay_groups: groups.into_iter().filter_map(|g| text::locator(g)).collect(),
+            modes,
             routing,
             vms: v.vms,
             members: v.members,
@@ -153,6 +158,7 @@ impl Report for VnView {
             ("addresses", self.addresses.words()),
             ("multicast", self.multicast.into()),
             ("underlay groups", self.underlay_groups.join(" ")),
+            ("moves", self.modes.join(", ")),
             ("VMs", self.vms.to_string()),
             ("NVEs", self.nves()),
         ]);

@@ -213,7 +213,7 @@ impl World {
         let (vm, to, id) = (self.guests[s.plan.vm].name.clone(), s.plan.to, s.id.clone());
         let earlier = self.nva.settled().is_some_and(|d| !d.moves(Some(&vm), true).is_empty());
         self.stats.moves_on += u64::from(earlier && s.tries == 0);
-        let order = Order::StartMove { vm, to: names::nve(to), mode: MoveMode::Hot, id };
+        let order = Order::StartMove { vm, to: names::nve(to), mode: MoveMode::Hot, id, accept: true };
         self.nva_request(Job::Order { script, order });
         if self.scripts[script].step == Step::Order {
             self.wake(script, Step::Order, ANSWER);
