@@ -12,6 +12,7 @@ mod guest;
 mod guest_tso;
 mod hot_move;
 mod interop;
+mod interrupted;
 mod nva_kill;
 mod offloads;
 mod placement;

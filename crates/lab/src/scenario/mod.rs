@@ -12,6 +12,7 @@ pub mod guest_memory;
 pub mod guest_tso;
 pub mod hot_move;
 pub mod interop;
+pub mod interrupted;
 pub mod nva_kill;
 pub mod ovs_guests;
 pub mod ovs_pair;
