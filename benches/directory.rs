@@ -197,7 +197,7 @@ impl Bench {
             let to = SessionId(place(n).0 % NVES + 1);
             self.join(to, key(n).vni);
             let (vm, id) = (format!("vm-{n}"), format!("move-{i}"));
-            let start = Order::StartMove { vm, to: nve(to), mode: MoveMode::Hot, id };
+            let start = Order::StartMove { vm, to: nve(to), mode: MoveMode::Hot, id, accept: true };
             let (Ok(_), outputs) = self.order(start) else { continue };
             self.answer(outputs);
             self.claim(n, to, base);

@@ -13,6 +13,7 @@ mod guest;
 mod guest_tso;
 mod hot_move;
 mod interop;
+mod interrupted;
 mod libvirt;
 mod multicast;
 mod nva_kill;

@@ -321,6 +321,10 @@ impl Checker<'_> {
     }
 
     fn vns(&self, c: &Config) -> Result<(), ConfigError> {
+        if c.nve.move_modes.is_empty() {
+            let what = "a switch without any move cannot lose a VM to another";
+            return self.bad("nve.move_modes", what, "name hot, warm or cold, or leave it out");
+        }
         for (i, v) in c.vns.iter().enumerate() {
             if c.vns[..i].iter().any(|earlier| earlier.vni == v.vni) {
                 let what = format!("VN {} has a table already", v.vni);

@@ -218,6 +218,15 @@ fn a_static_vm_is_at_a_locator_or_behind_a_port() {
 }
 
 #[test]
+fn r56_a_switch_names_the_moves_that_it_takes_part_in() {
+    let with = |modes: &str| GOOD.replace("[nve]\n", &format!("[nve]\nmove_modes = {modes}\n"));
+    let config = load_text(&with("[\"cold\"]"), &[]).unwrap();
+    assert_eq!(config.nve.move_modes, [MoveModeKind::Cold]);
+    assert_eq!(load_text(GOOD, &[]).unwrap().nve.move_modes.len(), 3, "all of them by default");
+    refused(&with("[]"), &[], "nve.move_modes", "name hot");
+}
+
+#[test]
 fn r37_a_vn_is_pushed_or_pulled() {
     let vn = "[[vn]]\nvni = 100\n";
     let config = load_text(&format!("{GOOD}{vn}directory = \"pull\"\n[[vn]]\nvni = 101\n"), &[]).unwrap();

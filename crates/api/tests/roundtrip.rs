@@ -6,11 +6,11 @@ use godwit_api::prost::Message as _;
 use godwit_api::{SessionDown, SessionUp, v1};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    Abilities, Advertise, Allowed, BindRefusal, Bound, BoundIp, ClaimCause, DenyReason, Dhcp, DirectoryMode,
-    Domain, DomainId, Gateway, HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location, Locators,
-    ModeSet, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Multicast, NveId,
-    OnCold, Policy, Secret, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey, VmRecord,
-    VnRouting, VnSettings,
+    Abilities, Advertise, Allowed, BindRefusal, Bindings, Bound, BoundIp, ClaimCause, DenyReason, Dhcp,
+    DirectoryMode, Domain, DomainId, Gateway, HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location,
+    Locators, Mirror, ModeSet, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind,
+    Multicast, NveId, OnCold, Policy, Secret, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey,
+    VmRecord, VnRouting, VnSettings,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
@@ -155,39 +155,57 @@ fn bound() -> impl Strategy<Value = Bound> {
     (btree_set(one, 0..4), macs()).prop_map(|(ips, macs)| Bound { ips: ips.into_iter().collect(), macs })
 }
 
+fn bindings() -> impl Strategy<Value = Bindings> {
+    (of(location()), of(location())).prop_map(|(active, pending)| {
+        let mut all = Bindings::from(active);
+        all.set_pending(pending);
+        all
+    })
+}
+
+fn mirror() -> impl Strategy<Value = Mirror> {
+    (nve(), any::<u32>(), any::<u64>()).prop_map(|(nve, interval_s, mirrored_us)| Mirror {
+        nve,
+        interval_s,
+        mirrored_us,
+    })
+}
+
 fn record() -> impl Strategy<Value = VmRecord> {
     let flags =
         (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>(), of(name()), ips6());
-    (name(), key(), ips4(), ips6(), of(location()), version(), flags, (allowed(), bound())).prop_map(
-        |(
-            name,
-            key,
-            ipv4,
-            ipv6,
-            location,
-            version,
-            (router, router_pinned, pinned, moving, frozen, policy, no_override),
-            (allowed, bound),
-        )| {
-            VmRecord {
+    (name(), key(), ips4(), ips6(), bindings(), version(), flags, (allowed(), bound(), of(mirror())))
+        .prop_map(
+            |(
                 name,
                 key,
                 ipv4,
                 ipv6,
-                bindings: location.into(),
+                bindings,
                 version,
-                router,
-                router_pinned,
-                pinned,
-                moving,
-                frozen,
-                policy,
-                no_override,
-                allowed,
-                bound,
-            }
-        },
-    )
+                (router, router_pinned, pinned, moving, frozen, policy, no_override),
+                (allowed, bound, standby),
+            )| {
+                VmRecord {
+                    name,
+                    key,
+                    ipv4,
+                    ipv6,
+                    bindings,
+                    version,
+                    router,
+                    router_pinned,
+                    pinned,
+                    moving,
+                    frozen,
+                    policy,
+                    no_override,
+                    allowed,
+                    bound,
+                    standby,
+                }
+            },
+        )
 }
 
 fn policy() -> impl Strategy<Value = Policy> {

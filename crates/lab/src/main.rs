@@ -25,6 +25,7 @@ use godwit_lab::scenario::guest_memory::GuestMemory;
 use godwit_lab::scenario::guest_tso::GuestTso;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
+use godwit_lab::scenario::interrupted::{Cold, Warm};
 use godwit_lab::scenario::libvirt::Libvirt;
 use godwit_lab::scenario::multicast::Multicast;
 use godwit_lab::scenario::nva_kill::NvaKill;
@@ -71,6 +72,10 @@ enum Command {
     Placement(Placement),
     /// Lose a leg of a bond, or an uplink, while VMs talk to another's NVE behind it
     Fabric(Fabric),
+    /// Shut a VM down and start it at another switch, where its state was mirrored
+    Warm(Warm),
+    /// Shut a VM down and start it at another switch, to which its state is sent
+    Cold(Cold),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
@@ -166,6 +171,8 @@ impl Command {
             Command::Addresses(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
             Command::Fabric(scenario) => scenario.run(),
+            Command::Warm(scenario) => scenario.run(),
+            Command::Cold(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
             Command::Libvirt(scenario) => scenario.run(),

@@ -22,6 +22,7 @@ mod level;
 pub mod message;
 mod moves;
 mod oper;
+mod phases;
 mod policy;
 mod record;
 pub mod routable;
@@ -45,8 +46,9 @@ pub use moves::{
     OnCold,
 };
 pub use oper::{BadOperState, OperState};
+pub use phases::{MoveEvent, Next};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
-pub use record::{Gateway, VmRecord};
+pub use record::{Gateway, Mirror, VmRecord};
 pub use routing::{
     Advertise, Dhcp, Domain, DomainId, GATEWAY_MAC, MAX_GROUPS, MAX_GROUPS_OF_NVE, MAX_LENGTHS, MAX_ROUTES,
     MAX_SUBNETS, Multicast, StaticRoute, Subnet, UnderlayGroup, VnRouting,

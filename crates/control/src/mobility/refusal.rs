@@ -41,7 +41,8 @@ impl Vm {
         let text =
             format!("the NVA refuses {} to this NVE ({reason:?}: {text}): its port is closed", self.key);
         cx.note(level, text);
-        self.intent = None;
+        // A move that interrupts the VM lets it start here as soon as it is shut down there.
+        self.intent.take_if(|i| !i.mode.interrupts());
         self.close_ports();
         self.forward_to_winner(cx);
         let Some(port) = port else {

@@ -120,6 +120,7 @@ fn record(n: u8, at: u8, seq: u64) -> VmRecord {
         policy: (n % 3 == 2).then(|| format!("policy{}", at % 2)),
         pinned: false,
         moving: at.is_multiple_of(2).then(|| move_id(at)),
+        standby: None,
     }
 }
 

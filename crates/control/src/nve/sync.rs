@@ -198,6 +198,7 @@ impl Nve {
         self.sync_bindings(key);
         self.desired.set_vm(at, state);
         self.sync_nested(key, state);
+        self.follow_pending(key, out);
         let addresses = self.mirror.record(key).into_iter().flat_map(VmRecord::addresses);
         let ips: Vec<IpAddr> = addresses.map(|(ip, _)| ip).collect();
         for ip in ips {
@@ -337,7 +338,12 @@ impl Nve {
         Some(Target { tunnel, vni: key.vni })
     }
 
-    fn tunnel_to(&mut self, key: VmKey, locators: Locators, out: &mut Outputs) -> Option<TunnelIdx> {
+    pub(super) fn tunnel_to(
+        &mut self,
+        key: VmKey,
+        locators: Locators,
+        out: &mut Outputs,
+    ) -> Option<TunnelIdx> {
         let record = self.mirror.record(key);
         let remote = choose_remote(self.underlay.locators(), locators, self.config.outer, record)?;
         self.tunnel_pair(remote, locators, out)
@@ -441,6 +447,7 @@ impl Nve {
                 wanted.extend(l.locators.v6.map(IpAddr::V6));
             }
         }
+        self.add_pending_locators(&mut wanted);
         let unused: Vec<_> = self.desired.unused_tunnels().filter(|(_, r)| !wanted.contains(r)).collect();
         let idle = core::mem::take(&mut self.idle_tunnels);
         for (tunnel, remote) in unused {

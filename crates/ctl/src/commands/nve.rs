@@ -81,6 +81,8 @@ struct NveView {
     /// VNs that it has no ports in and routes to.
     routed_vnis: Vec<u32>,
     silent_ms: u64,
+    /// Moves that it takes part in.
+    modes: Vec<String>,
     /// Another switch that came with its name or a locator and was refused (R96).
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<RefusedView>,
@@ -127,6 +129,7 @@ impl From<v1::NveInfo> for NveView {
             vnis: n.vnis,
             routed_vnis: n.routing,
             silent_ms: n.silent_ms,
+            modes: n.modes.iter().filter_map(|m| super::mode_word(*m)).collect(),
             refused: n.refused.map(|r| RefusedView { text: r.text, count: r.count, ago_ms: r.ago_ms }),
             drain: (n.drain != 0).then_some(drain),
         }
@@ -333,6 +336,7 @@ impl Report for NveShow {
                 ("silent for", d.silent()),
                 ("VMs", d.vms.to_string()),
                 ("VNIs", d.vni_list()),
+                ("moves", d.modes.join(", ")),
             ]));
             parts.extend(d.refused.as_ref().map(|r| r.sentence() + "\n"));
         }

@@ -68,6 +68,9 @@ pub enum VnCommand {
         /// copies are too many; the underlay must route them.
         #[arg(long, value_name = "GROUP[,GROUP]", value_parser = subnet::groups)]
         underlay_group: Option<v1::UnderlayGroups>,
+        /// Moves that its VMs take, or all.
+        #[arg(long, value_name = "MODE[,MODE]", value_delimiter = ',', value_enum)]
+        modes: Vec<Modes>,
         /// Routing domain whose VNs reach each other by routing; without it the VN is bridged only.
         #[arg(long, value_name = "DOMAIN", value_parser = parse::name)]
         domain: Option<String>,
@@ -87,7 +90,7 @@ pub enum VnCommand {
             deny\n  godwitctl vn set blue --addresses-v6 learned=16",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
             .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
-            .args(["multicast", "underlay_group", "on_cold"])
+            .args(["multicast", "underlay_group", "on_cold", "modes"])
     )]
     Set {
         /// Its name.
@@ -111,6 +114,9 @@ pub enum VnCommand {
         /// Multicast groups of the underlay in the place of those before, or `none`.
         #[arg(long, value_name = "GROUP[,GROUP]|none", value_parser = subnet::groups_or_none)]
         underlay_group: Option<v1::UnderlayGroups>,
+        /// Moves that its VMs take in the place of those before, or all.
+        #[arg(long, value_name = "MODE[,MODE]", value_delimiter = ',', value_enum)]
+        modes: Vec<Modes>,
         /// Whose word binds addresses.
         #[command(flatten)]
         learning: LearningArgs,
@@ -193,6 +199,31 @@ impl From<Multicast> for v1::Multicast {
     }
 }
 
+/// Moves that a VN's VMs take.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Modes {
+    /// In running state.
+    Hot,
+    /// Shut down, then started where its state was mirrored.
+    Warm,
+    /// Shut down, sent, then started.
+    Cold,
+    /// Every one.
+    All,
+}
+
+/// As the wire has them.
+fn modes_of(modes: &[Modes]) -> Vec<i32> {
+    let (hot, warm, cold) = (v1::MoveMode::Hot, v1::MoveMode::Warm, v1::MoveMode::Cold);
+    let each = modes.iter().flat_map(|m| match m {
+        Modes::Hot => vec![hot],
+        Modes::Warm => vec![warm],
+        Modes::Cold => vec![cold],
+        Modes::All => vec![hot, warm, cold],
+    });
+    each.map(Into::into).collect()
+}
+
 /// What becomes of VMs' questions for their own addresses.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rarp {
@@ -240,6 +271,7 @@ fn creation(command: VnCommand) -> Option<v1::Vn> {
         multicast,
         on_cold,
         underlay_group,
+        modes,
         domain,
         routed_only,
         subnets,
@@ -261,7 +293,7 @@ fn creation(command: VnCommand) -> Option<v1::Vn> {
         multicast: v1::Multicast::from(multicast).into(),
         underlay_group_v4: groups.v4,
         underlay_group_v6: groups.v6,
-        modes: Vec::new(),
+        modes: modes_of(&modes),
         on_cold: v1::OnCold::from(on_cold).into(),
     };
     let domain = domain.unwrap_or_default();
@@ -296,7 +328,17 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
             let answer = nva.settle(nva.client().create_vn(vn)).await;
             report(&nva, ctx, "created", answer, used).await
         }
-        VnCommand::Set { name, silent, unplanned, rarp, multicast, on_cold, underlay_group, learning } => {
+        VnCommand::Set {
+            name,
+            silent,
+            unplanned,
+            rarp,
+            multicast,
+            on_cold,
+            underlay_group,
+            modes,
+            learning,
+        } => {
             let request = v1::SetVnRequest {
                 name: name.clone(),
                 flood_silent: silent.map(|s| s == Silent::Flood),
@@ -306,6 +348,7 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
                 multicast: multicast.map_or(v1::Multicast::Unspecified, v1::Multicast::from).into(),
                 underlay_groups: underlay_group,
                 on_cold: on_cold.map_or(v1::OnCold::Unspecified, v1::OnCold::from).into(),
+                modes: modes_of(&modes),
             };
             let answer = nva.settle(nva.client().set_vn(request)).await;
             report(&nva, ctx, "changed", answer, &[(Named::Vn, &name)]).await

@@ -31,6 +31,8 @@ pub(super) struct VnView {
     on_cold: &'static str,
     /// Groups of the underlay, of IPv4 and of IPv6.
     underlay_groups: Vec<String>,
+    /// Moves that its VMs take.
+    modes: Vec<String>,
     /// Null: bridged only.
     routing: Option<RoutingView>,
     vms: u32,
@@ -67,6 +69,8 @@ impl From<v1::Vn> for VnView {
             v1::OnCold::Unspecified | v1::OnCold::Drop => "drop",
             v1::OnCold::Reset => "reset",
         };
+        let modes: Vec<String> = settings.modes.iter().filter_map(|m| super::mode_word(*m)).collect();
+        let modes = if modes.is_empty() { ["hot", "warm", "cold"].map(String::from).to_vec() } else { modes };
         let groups = [&settings.underlay_group_v4, &settings.underlay_group_v6];
         let domain = v.domain;
         let routing = settings.routing.map(|r| RoutingView {
@@ -86,6 +90,7 @@ impl From<v1::Vn> for VnView {
             multicast,
             on_cold,
             underlay_groups: groups.into_iter().filter_map(|g| text::locator(g)).collect(),
+            modes,
             routing,
             vms: v.vms,
             members: v.members,
@@ -161,6 +166,7 @@ impl Report for VnView {
             ("multicast", self.multicast.into()),
             ("on cold", self.on_cold.into()),
             ("underlay groups", self.underlay_groups.join(" ")),
+            ("moves", self.modes.join(", ")),
             ("VMs", self.vms.to_string()),
             ("NVEs", self.nves()),
         ]);

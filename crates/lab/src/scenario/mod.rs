@@ -13,6 +13,7 @@ pub mod guest_memory;
 pub mod guest_tso;
 pub mod hot_move;
 pub mod interop;
+pub mod interrupted;
 pub mod libvirt;
 pub mod multicast;
 pub mod nva_kill;

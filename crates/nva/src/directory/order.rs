@@ -1,6 +1,6 @@
 //! Orders of the operator and their answers, as values.
 
-use godwit_model::{Locators, MoveId, MoveMode, MoveRecord, NveId, Policy, Subnet, VmRecord};
+use godwit_model::{Locators, MoveId, MoveMode, MovePhase, MoveRecord, NveId, Policy, Subnet, VmRecord};
 use godwit_wire::Prefix;
 
 use super::{
@@ -120,6 +120,29 @@ pub enum Order {
         mode: MoveMode,
         /// The move's name; empty: it is given one.
         id: String,
+        /// Whoever orders it accepts that it interrupts the VM (R56).
+        accept: bool,
+    },
+    /// The VM's manager says how far it is with a warm or cold move (R50, R51).
+    ReportMove {
+        /// The move's name.
+        id: MoveId,
+        /// Stopped, packaged, sent or instantiated.
+        phase: MovePhase,
+    },
+    /// The VM's state is mirrored to an NVE, or is not any more (R50).
+    SetMirror {
+        /// The VM's name.
+        vm: String,
+        /// The standby NVE and the seconds from one mirror to the next; `None`: it is not mirrored.
+        to: Option<(NveId, u32)>,
+    },
+    /// The VM's manager has mirrored it.
+    VmMirrored {
+        /// The VM's name.
+        vm: String,
+        /// When, in microseconds since 1970; `None`: now.
+        at_us: Option<u64>,
     },
     /// Calls a move off before its grant.
     AbortMove {
@@ -239,7 +262,12 @@ impl Directory {
             Order::RemovePolicy { name } => self.remove_policy(&name)?.into(),
             Order::DefineNve { id, locators } => self.define_nve(&id, locators)?.into(),
             Order::DeleteNve { id } => self.delete_nve(&id)?.into(),
-            Order::StartMove { vm, to, mode, id } => self.start_move(&vm, &to, mode, &id)?.into(),
+            Order::StartMove { vm, to, mode, id, accept } => {
+                self.start_move(&vm, &to, mode, &id, accept)?.into()
+            }
+            Order::ReportMove { id, phase } => self.report_move(&id, phase)?.into(),
+            Order::SetMirror { vm, to } => self.set_mirror(&vm, to)?.into(),
+            Order::VmMirrored { vm, at_us } => self.vm_mirrored(&vm, at_us)?.into(),
             Order::AbortMove { id } => self.abort_move(&id)?.into(),
             Order::DrainNve(order) => self.drain_nve(order)?.into(),
             Order::StopDrain { nve } => self.stop_drain(&nve)?.into(),

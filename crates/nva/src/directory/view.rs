@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{DirectoryMode, DrainPhase, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
+use godwit_model::{DirectoryMode, DrainPhase, ModeSet, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Prefix, Vni};
 
 use super::clones::RefusedInfo;
@@ -36,6 +36,8 @@ pub struct NveInfo {
     pub dirty: bool,
     /// VMs located at it.
     pub vms: usize,
+    /// Moves that it takes part in, by its last word.
+    pub modes: ModeSet,
     /// VNs that it is a member of.
     pub vnis: Vec<Vni>,
     /// VNs that it only routes to (R58).
@@ -215,7 +217,8 @@ impl Directory {
             record: n.record.clone(),
             connected: session.is_some(),
             dirty: session.map_or(n.dirty, |s| s.dirty),
-            vms: n.vms.len(),
+            vms: n.vms.iter().filter(|key| self.records.get(key).is_some_and(|r| r.is_at(id))).count(),
+            modes: n.abilities.modes,
             vnis,
             routing,
             silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),

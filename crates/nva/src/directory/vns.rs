@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use godwit_model::{
-    DirectoryMode, Gateway, Learning, Multicast, NveId, OnCold, UnderlayGroup, Unplanned, VnSettings,
-    check_name,
+    DirectoryMode, Gateway, Learning, ModeSet, Multicast, NveId, OnCold, UnderlayGroup, Unplanned,
+    VnSettings, check_name,
 };
 use godwit_wire::{Mac, Vni};
 
@@ -30,6 +30,8 @@ pub struct VnChanges {
     pub underlay_group: Option<UnderlayGroup>,
     /// What becomes of connections with VMs that are detached (R53).
     pub on_cold: Option<OnCold>,
+    /// Moves that its VMs take (R56).
+    pub modes: Option<ModeSet>,
 }
 
 impl VnChanges {
@@ -43,6 +45,7 @@ impl VnChanges {
         s.multicast = self.multicast.unwrap_or(s.multicast);
         s.underlay_group = self.underlay_group.unwrap_or(s.underlay_group);
         s.on_cold = self.on_cold.unwrap_or(s.on_cold);
+        s.modes = self.modes.unwrap_or(s.modes);
         s
     }
 }
@@ -51,13 +54,14 @@ impl VnChanges {
 fn settings_text(s: &VnSettings) -> String {
     format!(
         "requests for unknown addresses are {}, unplanned moves: {:?}, RARP: {}, addresses: {}, multicast: {}{}, \
-         connections with detached VMs are {}",
+         moves: {}, connections with detached VMs are {}",
         if s.flood_silent { "flooded" } else { "dropped" },
         s.unplanned,
         s.rarp,
         super::allowed::learning_text(s.learning),
         s.multicast.as_text(),
         group_text(&s.underlay_group),
+        s.modes,
         match s.on_cold {
             OnCold::Drop => "left alone",
             OnCold::Reset => "reset",

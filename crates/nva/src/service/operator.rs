@@ -72,6 +72,7 @@ fn nve(info: NveInfo) -> v1::NveInfo {
         dirty: info.dirty,
         instance: info.record.instance,
         drain: info.drain.map_or(0, |phase| v1::DrainPhase::from(phase).into()),
+        modes: info.modes.iter().map(|m| v1::MoveMode::from(m).into()).collect(),
         refused: info.refused.map(|r| v1::RefusedNve { text: r.text, count: r.count, ago_ms: r.ago_ms }),
     }
 }
@@ -108,6 +109,7 @@ fn vn_changes(p: v1::SetVnRequest) -> Result<VnChanges, ConvertError> {
         multicast: multicast(p.multicast)?,
         underlay_group: groups,
         on_cold: on_cold(p.on_cold)?,
+        modes: convert::modes("modes", &p.modes)?,
     })
 }
 
@@ -411,7 +413,31 @@ impl Operator for Operators {
             0 => MoveMode::Hot,
             raw => convert::move_mode("mode", raw).map_err(invalid)?,
         };
-        let record: MoveRecord = self.order(Order::StartMove { vm: p.vm, to, mode, id: p.id }).await?;
+        let accept = p.accept_interruption;
+        let order = Order::StartMove { vm: p.vm, to, mode, id: p.id, accept };
+        let record: MoveRecord = self.order(order).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn report_move(&self, request: Request<v1::ReportMoveRequest>) -> Called<v1::MoveRecord> {
+        let p = request.into_inner();
+        let phase = convert::move_phase("phase", p.phase).map_err(invalid)?;
+        let record: MoveRecord = self.order(Order::ReportMove { id: MoveId(p.id), phase }).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn set_mirror(&self, request: Request<v1::SetMirrorRequest>) -> Called<v1::VmRecord> {
+        let p = request.into_inner();
+        let nve = some(p.nve).map(|nve| convert::nve_id("nve", nve)).transpose().map_err(invalid)?;
+        let to = nve.map(|nve| (nve, p.interval_s));
+        let record: VmRecord = self.order(Order::SetMirror { vm: p.vm, to }).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn vm_mirrored(&self, request: Request<v1::VmMirroredRequest>) -> Called<v1::VmRecord> {
+        let p = request.into_inner();
+        let at_us = (p.at_us > 0).then_some(p.at_us);
+        let record: VmRecord = self.order(Order::VmMirrored { vm: p.vm, at_us }).await?;
         Ok(Response::new(record.into()))
     }
 

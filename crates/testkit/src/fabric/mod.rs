@@ -36,6 +36,7 @@ mod draw_addresses;
 mod draw_routing;
 mod flow;
 mod host;
+mod interrupted;
 pub mod invariants;
 mod names;
 mod nva;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use godwit_model::Unplanned;
+use godwit_model::{MoveMode, Unplanned};
 use godwit_wire::Span;
 
 /// What may go wrong in a schedule, and so what it promises.
@@ -287,6 +287,8 @@ pub struct MovePlan {
     pub local: bool,
     /// The new switch.
     pub to: usize,
+    /// Hot, or one that shuts the VM down (R50, R51).
+    pub mode: MoveMode,
     /// The new port is there before the order.
     pub plug_first: bool,
     /// The script waits so long for Prepared and goes on without.

@@ -47,6 +47,8 @@ stats! {
     moves,
     /// Moves after which the guest ran at the new switch.
     moves_made,
+    /// Warm and cold moves, whose guests were shut down.
+    moves_interrupting, // R50, R51
     /// Moves between ports of one switch.
     moves_within,
     /// Moves of VMs whose move before was not done yet.

@@ -317,6 +317,10 @@ impl World {
         if self.plan.is_routed(vm.vn, peer.vn) && (vm.unprepared || peer.unprepared) {
             return false;
         }
+        // What is sent to a VM that is shut down is lost (R51), and what it would have answered.
+        if vm.was_down || peer.was_down {
+            return false;
+        }
         match self.plan.class {
             Class::Planned | Class::Cuts | Class::Frozen => true,
             Class::NvaFaults => !self.guests[from].has_moved && !self.guests[to].has_moved,

@@ -334,7 +334,13 @@ async fn r73_a_watcher_sees_no_phase_that_a_crash_would_take_back() {
     rig.say(a.id, claim).await;
     rig.quiet().await;
     let (to, id) = (NveId::new("b").unwrap(), String::from("m"));
-    drop(rig.order::<MoveRecord>(Order::StartMove { vm: "vm1".into(), to, mode: MoveMode::Hot, id }));
+    drop(rig.order::<MoveRecord>(Order::StartMove {
+        vm: "vm1".into(),
+        to,
+        mode: MoveMode::Hot,
+        id,
+        accept: true,
+    }));
     settle().await;
     let early = rig.watch();
     settle().await;
