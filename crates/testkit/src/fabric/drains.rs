@@ -1,7 +1,7 @@
 //! Drains: a switch is emptied by moves that the NVA orders, and hypervisors perform them as any other (R85).
 //!
-//! One switch is drained, once. Meanwhile other VMs want to come to it, which is refused until it is empty and takes VMs
-//! again. [`Invariant::Drained`]: nobody new comes to it meanwhile, and the drain's end says who is left.
+//! One switch is drained, once. Meanwhile other VMs want to come to it, which is refused until it is empty and takes
+//! VMs again. [`Invariant::Drained`]: nobody new comes to it meanwhile, and the drain's end says who is left.
 
 use std::collections::BTreeSet;
 

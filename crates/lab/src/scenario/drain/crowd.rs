@@ -1,10 +1,9 @@
-//! Hundreds of VMs without namespaces of their own: each is a tap in the namespace of its switch, and the lab speaks for
-//! it with raw frames. VMs talk in pairs, all the time, and every frame is numbered.
+//! Hundreds of VMs without namespaces of their own: each is a tap in the namespace of its switch, and the lab speaks
+//! for it with raw frames. VMs talk in pairs, all the time, and every frame is numbered.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,22 +18,14 @@ use nix::sys::socket::{LinkAddr, MsgFlags, recvfrom, sendto, setsockopt, sockopt
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::agent::announce::ethernet;
+use super::frames::{ARP, IPV4, PROBE, address, arp_frame, numbers, probe};
 use crate::lab::vm::{Network, VmSpec};
 use crate::netns;
 
-const IPV4: u16 = 0x0800;
-const ARP: u16 = 0x0806;
 /// Frames that one host's VMs may leave unread: the machine is busy.
 const RECEIVE_BUFFER: usize = 64 << 20;
 /// How long a reader waits before it looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(200);
-/// The beginning of each payload.
-const MAGIC: &[u8; 8] = b"GWDRAIN1";
-/// Ethernet, IPv4 and UDP headers.
-const HEADERS: usize = 14 + 20 + 8;
-/// A probe's payload: [`MAGIC`], sender, receiver, number, and what makes it longer.
-const PAYLOAD: usize = 100;
 /// When nothing has come for so long, what is missing does not come any more.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -319,7 +310,7 @@ impl Crowd {
         let first =
             |(n, g): (usize, &Guest)| Reverse((start + g.gap * n as u32 / self.guests.len() as u32, n));
         let mut due: BinaryHeap<_> = self.guests.iter().enumerate().map(first).collect();
-        let mut frame = Vec::with_capacity(HEADERS + PAYLOAD);
+        let mut frame = Vec::with_capacity(PROBE);
         while !self.over.load(Ordering::Relaxed) {
             let now = Instant::now();
             let Some(Reverse((at, n))) = due.peek().copied() else { return };
@@ -331,7 +322,8 @@ impl Crowd {
             let guest = &self.guests[n];
             let mut state = locked(&guest.state);
             if self.sending.load(Ordering::Relaxed) && !state.paused && state.at.is_some() {
-                probe(&mut frame, n, guest, &self.guests[guest.peer], state.sent);
+                let ends = (&guest.spec, &self.guests[guest.peer].spec);
+                probe(&mut frame, (n, guest.peer), ends, state.sent);
                 // A full queue of the machine's kernel is no loss of the switch's: the number is used the next time.
                 if self.say(&mut state, false, &frame).is_ok() {
                     state.sent += 1;
@@ -345,16 +337,8 @@ impl Crowd {
 
     fn read_probes(&self, host: &Host) {
         self.each_frame(host, &host.probes, |vm, frame| {
-            let Some(payload) = frame.get(HEADERS..) else { return };
-            let Some((head, rest)) = payload.split_first_chunk::<8>().filter(|(m, _)| *m == MAGIC) else {
-                return;
-            };
-            let _ = head;
-            let Some((numbers, _)) = rest.split_first_chunk::<12>() else { return };
-            let from = u16::from_be_bytes([numbers[0], numbers[1]]);
-            let to = u16::from_be_bytes([numbers[2], numbers[3]]);
-            let number = numbers[4..].iter().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
-            if usize::from(to) == vm && usize::from(from) == self.guests[vm].peer {
+            let Some((from, to, number)) = numbers(frame) else { return };
+            if to == vm && from == self.guests[vm].peer {
                 locked(&self.guests[vm].got).note(number);
             }
         });
@@ -429,61 +413,6 @@ fn numbered(n: usize) -> VmSpec {
     }
 }
 
-fn address(n: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 201, (n / 200) as u8, (n % 200 + 1) as u8)
-}
-
-/// A probe of VM `n` for its peer.
-fn probe(frame: &mut Vec<u8>, n: usize, from: &Guest, to: &Guest, number: u64) {
-    frame.clear();
-    frame.extend(to.spec.mac.0);
-    frame.extend(from.spec.mac.0);
-    frame.extend(IPV4.to_be_bytes());
-    let length = (20 + 8 + PAYLOAD) as u16;
-    let ip_start = frame.len();
-    frame.extend([0x45, 0]);
-    frame.extend(length.to_be_bytes());
-    // No fragments; 64 hops; UDP; the checksum follows.
-    frame.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
-    frame.extend(address(n).octets());
-    frame.extend(address(from.peer).octets());
-    let words = frame[ip_start..].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    frame[ip_start + 10..ip_start + 12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    frame.extend(4000u16.to_be_bytes());
-    frame.extend(4000u16.to_be_bytes());
-    frame.extend(((8 + PAYLOAD) as u16).to_be_bytes());
-    // IPv4 lets UDP go without a checksum.
-    frame.extend([0, 0]);
-    frame.extend(MAGIC);
-    frame.extend((n as u16).to_be_bytes());
-    frame.extend((from.peer as u16).to_be_bytes());
-    frame.extend(number.to_be_bytes());
-    frame.resize(HEADERS + PAYLOAD, 0);
-}
-
-fn arp_frame(
-    operation: u16,
-    sender: Mac,
-    sender_ip: Ipv4Addr,
-    target: [u8; 6],
-    target_ip: Ipv4Addr,
-    to: [u8; 6],
-) -> Vec<u8> {
-    let mut f = ethernet(to, sender.0, ARP);
-    f.extend([0, 1, 8, 0, 6, 4]);
-    f.extend(operation.to_be_bytes());
-    f.extend(sender.0);
-    f.extend(sender_ip.octets());
-    f.extend(target);
-    f.extend(target_ip.octets());
-    f.resize(60, 0);
-    f
-}
-
 /// Frames of an interface of this thread's namespace that its kernel passed on, and dropped.
 fn passed_on(interface: &str) -> Result<(u64, u64)> {
     let table = std::fs::read_to_string("/proc/thread-self/net/dev").context("/proc/thread-self/net/dev")?;
@@ -507,24 +436,5 @@ mod tests {
         }
         let totals = Totals { sent: 7, ..got.totals };
         assert_eq!((totals.received, totals.duplicated, totals.reordered, totals.lost()), (5, 1, 1, 2));
-    }
-
-    #[test]
-    fn r85_a_probe_is_an_ipv4_packet_with_its_numbers() {
-        let guest = |n: usize| Guest {
-            spec: numbered(n),
-            peer: n ^ 1,
-            gap: Duration::ZERO,
-            state: Mutex::default(),
-            got: Mutex::default(),
-        };
-        let mut frame = Vec::new();
-        probe(&mut frame, 4, &guest(4), &guest(5), 0x0102);
-        assert_eq!(frame.len(), HEADERS + PAYLOAD);
-        let words = frame[14..34].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
-        let sum: u32 = words.sum();
-        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "RFC 1071");
-        assert_eq!(frame[HEADERS..HEADERS + 8], *MAGIC);
-        assert_eq!(frame[HEADERS + 8..HEADERS + 20], [0, 4, 0, 5, 0, 0, 0, 0, 0, 0, 1, 2]);
     }
 }

@@ -2,6 +2,7 @@
 //! NVA or another switch killed half-way. What is left each time, what was lost, and how long it took.
 
 mod crowd;
+mod frames;
 mod manager;
 
 use std::process::Stdio;

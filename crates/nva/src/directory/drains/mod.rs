@@ -91,7 +91,8 @@ impl Directory {
     /// Begins to empty an NVE, or goes on with that; the same order again changes nothing of a drain that runs.
     ///
     /// # Errors
-    /// Where the NVE or one of those that its VMs are to go to is unknown, away or foreign, or they cannot take its VMs.
+    /// Where the NVE or one of those that its VMs are to go to is unknown, away or foreign, or they cannot take
+    /// its VMs.
     pub(super) fn drain_nve(&mut self, order: DrainOrder) -> Result<DrainInfo, Refusal> {
         let DrainOrder { nve, mut to, parallel, accept_interruption } = order;
         to.sort();
@@ -132,7 +133,8 @@ impl Directory {
             self.log(Level::Info, format!("drain of NVE {nve}: ordered, {} VMs", here.len()));
         }
         self.refuse_claims_under_way(&nve);
-        let session = self.session_of(&nve).map(|s| (s, None));
+        let fresh = self.session_of(&nve).map(|s| (s, None));
+        let session = self.drains.by_nve.get(&nve).map_or(fresh, |d| d.session);
         let progress = Some(self.now);
         self.persist(Write::PutDrain(Box::new(record.clone())));
         self.drains.by_nve.insert(nve.clone(), Drain { session, progress, ..Drain::new(record) });
@@ -178,7 +180,8 @@ impl Directory {
     /// Whether the other NVEs can take the VMs that may move at all.
     fn check_places(&self, record: &DrainRecord, here: &[VmKey]) -> Result<(), Refusal> {
         let mut groups: BTreeMap<_, Group> = BTreeMap::new();
-        for key in here {
+        // Those under way have their places.
+        for key in here.iter().filter(|key| !record.moving.contains_key(key)) {
             let Some(r) = self.records.get(key) else { continue };
             let Ok(mode) = self.drain_mode(record, r) else { continue };
             let group = groups.entry((key.vni, mode as u8)).or_insert_with(|| Group {

@@ -143,7 +143,7 @@ impl Directory {
     fn order_one(&mut self, drain: &mut Drain, key: VmKey, to: &NveId, mode: MoveMode) {
         let Some(vm) = self.records.get(&key).map(|r| r.name.clone()) else { return };
         let id = self.moves.free_id('d').map(|id| id.0).unwrap_or_default();
-        match self.start_move(&vm, to, mode, &id) {
+        match self.start_move(&vm, to, mode, &id, drain.record.accept_interruption) {
             Ok(record) => {
                 drain.record.moving.insert(key, record.id);
                 drain.started = true;
