@@ -196,6 +196,7 @@ impl Interrupted {
             payload: load.payload,
             big_every: 0,
             big_payload: 0,
+            interface: None,
         })
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::{DrainPhase, MoveId, VmKey};
+use godwit_model::{DrainPhase, MoveId, MoveMode, VmKey};
 use godwit_nva::Order;
 use godwit_nva::directory::{DrainOrder, Refusal};
 use godwit_wire::{Instant, Span};
@@ -53,13 +53,14 @@ pub(super) fn add(mut schedule: Schedule) -> Schedule {
         local: false,
         abort: None,
         to: host,
+        mode: MoveMode::Hot,
         ..place.draw(rng, vm, at)
     };
     let moves: Vec<MovePlan> = (0..schedule.vms.len()).map(|vm| planned(&mut rng, vm, at)).collect();
     // Others want to come there.
     let elsewhere = (0..schedule.vms.len()).filter(|vm| schedule.vms[*vm].home != host);
     let wanted = elsewhere.map(|vm| {
-        let later = at + Span::from_ms(300);
+        let later = Span(at.0 + Span::from_ms(300).0);
         planned(&mut rng, vm, later)
     });
     let wanted = if schedule.class == Class::NvaFaults { Vec::new() } else { wanted.collect() };
