@@ -47,7 +47,7 @@ impl Election {
         let leads = self.elected.is_none_or(|e| address <= e.address);
         if wins && leads {
             self.elected = Some(Asker { port, address, until });
-        } else if self.elected.is_some_and(|e| !own.is_none_or(|own| e.address < own)) {
+        } else if self.elected.is_some_and(|e| own.is_some_and(|own| e.address >= own)) {
             // The gateway has a lower address than before.
             self.elected = None;
         }

@@ -264,10 +264,10 @@ impl Judged {
     fn left(&self, left: &Left) -> Leave {
         let group = group(left.stream == 1);
         let at = self.moves.last().map_or(NVES[0], |m| m.moved.to.as_str());
-        let copies = self.to(at, left.left_us, left.until_us).filter(|c| c.group == group);
+        let mut copies = self.to(at, left.left_us, left.until_us).filter(|c| c.group == group);
         Leave {
             family: if left.stream == 1 { 6 } else { 4 },
-            stopped_ms: copies.last().map(|c| Ms::between(left.left_us, c.at_us)),
+            stopped_ms: copies.next_back().map(|c| Ms::between(left.left_us, c.at_us)),
             joined_ms: left.joined.as_secs_f64() * 1000.0,
             other_went_on: left.other_went_on,
         }
