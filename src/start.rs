@@ -12,6 +12,7 @@ use anyhow::Context;
 use godwit_control::{Nve, NveConfig};
 use godwit_dpdk::{Eal, EalConfig, HugePages, Mempool, Pci};
 use godwit_model::{Abilities, Locators, ModeSet, MoveMode, NveId};
+use godwit_tables::holds::{CHUNK, SharedChunks};
 use godwit_tables::update::HoldLimits;
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::{HashKey, Rate, Span, Vni};
@@ -140,13 +141,17 @@ fn start_workers(
     clock: Since,
 ) -> anyhow::Result<Vec<WorkerHandle>> {
     let mut handles = Vec::new();
+    let hold_half = (config.nve.hold_memory_mb << 20) / 2;
+    let hold_shared = SharedChunks::of(hold_half);
     for (number, &core) in cores.iter().enumerate() {
         let mailbox = Mailbox::new(workers::MAILBOX, workers::EVENTS);
         let tables = Tables::new(&TablesConfig {
             location_capacity: config.nve.locations,
             neighbor_capacity: config.nve.addresses,
             route_capacity: config.nve.routes,
-            hold_bytes: (config.nve.hold_memory_mb << 20) / cores.len(),
+            // One VM's packets may all come by one worker, so that a part is for whoever needs it.
+            hold_bytes: (hold_half / cores.len()).max(CHUNK),
+            hold_shared: hold_shared.clone(),
             vxlan_port: config.nve.vxlan_port,
             redirect_interval: Span::from_ms(config.nve.redirect_ms),
             settle: SETTLE,
@@ -184,7 +189,8 @@ fn move_modes(modes: &[MoveModeKind]) -> ModeSet {
 
 fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
     let n = &config.nve;
-    let hold = HoldLimits { packets: n.handover_hold_packets, age: Span::from_ms(n.handover_hold_ms) };
+    let age = Span::from_ms(n.handover_hold_ms);
+    let hold = n.handover_hold_packets.map_or(HoldLimits::of_age(age), |packets| HoldLimits { packets, age });
     let defaults = NveConfig::new(NveId::new(n.id.clone())?, workers);
     Ok(NveConfig {
         software: format!("godwit {}", crate::VERSION),

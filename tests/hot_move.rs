@@ -78,6 +78,19 @@ fn r45_a_vm_that_stands_still_for_a_second_at_its_new_host_loses_nothing() {
     unusual(&["--pause-destination", "1s", "--moves", "2"], 2);
 }
 
+/// A VM that gets 50,000 packets a second and stands still for 400 ms (R45): whatever this machine's own kernel loses on
+/// the way, no hold gives anything up.
+#[test]
+#[ignore = "long: 50,000 packets a second each way want a machine of its own"]
+fn r45_a_pause_at_50_000_packets_a_second_fits_the_holds() {
+    let args = ["hot-move", "--rate=50000", "--long-holds", "--pause-destination", "400ms", "--moves", "2"];
+    let (_, report) = lab(&[&args[..], &["--inner", "4", "--outer", "4"]].concat());
+    let run = &report["runs"][0];
+    assert_eq!((&run["hold_dropped"], &run["duplicated"]), (&0.into(), &0.into()), "{run}");
+    assert!(run["held"].as_u64() > Some(16_384), "{run}");
+    assert!(run["hold_peak_bytes"].as_u64() > Some(8192 * 268), "{run}");
+}
+
 /// The same with Linux under QEMU, whose queue takes 256 frames: what was held comes no faster than it is taken.
 #[test]
 #[ignore = "long: a quarter of a minute; the live migration runs always"]

@@ -115,11 +115,11 @@ pub struct Nve {
     pub move_modes: Vec<MoveModeKind>,
     /// Packets that wait for one unknown destination, a worker (R35).
     pub miss_hold_packets: u32,
-    /// Handover and early-arrival buffers: packets a VM and worker.
-    pub handover_hold_packets: u32,
+    /// Handover and early-arrival buffers: packets a VM and worker; as many as memory allows where it is unset.
+    pub handover_hold_packets: Option<u32>,
     /// Oldest age of a held packet, in milliseconds.
     pub handover_hold_ms: u64,
-    /// Memory of all holds together, in MiB, divided among the workers.
+    /// Memory of all holds together, in MiB: half of it divided among the workers, half taken by need.
     pub hold_memory_mb: usize,
     /// Locations that a worker's table has room for.
     pub locations: usize,
@@ -164,9 +164,9 @@ impl Default for Nve {
             claim_rate: 5,
             move_modes: vec![MoveModeKind::Hot, MoveModeKind::Warm, MoveModeKind::Cold],
             miss_hold_packets: 16,
-            handover_hold_packets: 8192,
-            handover_hold_ms: 2000,
-            hold_memory_mb: 64,
+            handover_hold_packets: None,
+            handover_hold_ms: 2500,
+            hold_memory_mb: 320,
             locations: 1 << 20,
             addresses: 1 << 16,
             routes: 1 << 16,

@@ -272,6 +272,19 @@ fn r67_rates_have_bounds() {
 }
 
 #[test]
+fn r45_holds_are_bounded_by_memory_and_age_unless_a_limit_of_packets_is_set() {
+    let with = |line: &str| GOOD.replace("[nve]", &format!("[nve]\n{line}"));
+    let n = load_text(GOOD, &[]).unwrap().nve;
+    assert_eq!((n.handover_hold_packets, n.handover_hold_ms, n.hold_memory_mb), (None, 2500, 320));
+    let n = load_text(&with("handover_hold_packets = 0\nhold_memory_mb = 16384"), &[]).unwrap().nve;
+    assert_eq!((n.handover_hold_packets, n.hold_memory_mb), (Some(0), 16_384));
+    refused(&with("hold_memory_mb = 0"), &[], "nve.hold_memory_mb", "use 1 to 16384");
+    refused(&with("handover_hold_ms = 10001"), &[], "nve.handover_hold_ms", "use 0 to 10000");
+    let many = with("handover_hold_packets = 10000001");
+    refused(&many, &[], "nve.handover_hold_packets", "use 0 to 10000000");
+}
+
+#[test]
 fn r58_the_table_of_routes_has_bounds() {
     let with = |line: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\n{line}"));
     assert_eq!(load_text(&with("routes = 4194304"), &[]).unwrap().nve.routes, 1 << 22);

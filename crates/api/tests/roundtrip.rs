@@ -253,8 +253,22 @@ fn step() -> impl Strategy<Value = MoveStep> {
 }
 
 fn counts() -> impl Strategy<Value = HandoverCounts> {
-    any::<[u64; 6]>().prop_map(|[held, flushed, forwarded, dropped, first_forward_us, last_forward_us]| {
-        HandoverCounts { held, flushed, forwarded, dropped, first_forward_us, last_forward_us }
+    (any::<[u64; 6]>(), any::<[u64; 5]>()).prop_map(|(packets, more)| {
+        let [held, flushed, forwarded, dropped, first_forward_us, last_forward_us] = packets;
+        let [dropped_memory, dropped_limit, dropped_age, held_bytes, peak_bytes] = more;
+        HandoverCounts {
+            held,
+            flushed,
+            forwarded,
+            dropped,
+            dropped_memory,
+            dropped_limit,
+            dropped_age,
+            held_bytes,
+            peak_bytes,
+            first_forward_us,
+            last_forward_us,
+        }
     })
 }
 

@@ -186,7 +186,7 @@ pub struct NveConfig {
 impl NveConfig {
     /// The defaults for an NVE of this name with workers `0..workers`.
     pub fn new(nve: NveId, workers: usize) -> NveConfig {
-        let hold = HoldLimits { packets: 8192, age: Span::from_ms(2000) };
+        let hold = HoldLimits::of_age(Span::from_ms(2500));
         NveConfig {
             nve,
             software: String::from("godwit"),

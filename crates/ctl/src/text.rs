@@ -79,6 +79,18 @@ pub fn moment_us(us: u64) -> String {
     humantime::format_rfc3339_millis(moment).to_string()
 }
 
+/// Memory in the unit that suits it.
+pub fn memory(bytes: u64) -> String {
+    let tenths = |unit: u64| bytes.saturating_mul(10).div_ceil(unit);
+    let (tenths, unit) = match bytes {
+        0 => return "0".into(),
+        1..0x10_0000 => (tenths(1 << 10), "KiB"),
+        0x10_0000..0x4000_0000 => (tenths(1 << 20), "MiB"),
+        _ => (tenths(1 << 30), "GiB"),
+    };
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +101,14 @@ mod tests {
         assert_eq!(moment_us(951_782_400_123_456), "2000-02-29T00:00:00.123Z");
         assert_eq!(moment_us(1_735_689_599_999_000), "2024-12-31T23:59:59.999Z");
         assert_eq!(moment_us(u64::MAX), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn memories() {
+        let shown = [0, 1, 268, 1024, 1 << 20, 160 << 20, (5 << 30) + 1].map(memory);
+        let wanted = ["0", "0.1 KiB", "0.3 KiB", "1.0 KiB", "1.0 MiB", "160.0 MiB", "5.1 GiB"];
+        assert_eq!(shown, wanted);
+        assert!(memory(u64::MAX).ends_with(" GiB"), "no overflow");
     }
 
     #[test]

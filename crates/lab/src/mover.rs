@@ -82,6 +82,8 @@ pub struct Carried {
     pub forwarded: u64,
     /// Packets given up.
     pub dropped: u64,
+    /// The most memory that held packets took, in bytes.
+    pub peak_bytes: u64,
 }
 
 impl Moved {
@@ -130,6 +132,7 @@ impl Moved {
             held: c.held,
             forwarded: c.forwarded,
             dropped: c.dropped,
+            peak_bytes: c.peak_bytes,
         })
     }
 

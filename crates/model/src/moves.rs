@@ -239,8 +239,18 @@ pub struct HandoverCounts {
     pub flushed: u64,
     /// Packets from the overlay tunnelled on to the new NVE, flushed ones of that path included (R43).
     pub forwarded: u64,
-    /// Held packets dropped: limit, age or an abort without a way out.
+    /// Held packets dropped, and packets that found no room: memory, limit, age or an abort without a way out.
     pub dropped: u64,
+    /// Of these, for want of memory: this VM held most, or found no room.
+    pub dropped_memory: u64,
+    /// For the limit of packets of one VM.
+    pub dropped_limit: u64,
+    /// For their age.
+    pub dropped_age: u64,
+    /// Memory that held packets take now, in bytes.
+    pub held_bytes: u64,
+    /// The most that they took: each worker's most, summed up.
+    pub peak_bytes: u64,
     /// Wall-clock time of the first packet forwarded, microseconds since 1970; 0 for none.
     pub first_forward_us: u64,
     /// Wall-clock time of the last packet forwarded, microseconds since 1970; 0 for none.

@@ -394,16 +394,14 @@ pub(crate) fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context
         service_all(cx);
     }
     let mut budget = DRAIN_BUDGET;
-    let ready = cx.tables.ready();
     // Who has had a turn goes to the end of the line: each gets as much as the others, and whose receiver is slow
     // leaves its turn to them.
-    let turn = (DRAIN_BUDGET / (ready as u32).max(1)).max(LEAST_TURN);
-    for _ in 0..ready {
+    for left in (1..=cx.tables.ready() as u32).rev() {
         if budget == 0 {
             break;
         }
         let Some(at) = cx.tables.pop_ready() else { continue };
-        let mut mine = turn.min(budget);
+        let mut mine = (budget / left).max(LEAST_TURN).min(budget);
         budget -= mine;
         cx.drain(at, &mut mine);
         budget += mine;

@@ -343,10 +343,10 @@ pub fn observed_packet(lab: &mut Lab, port: PortIdx, packet: MemPacket) -> Endin
     let (w, t) = (lab.tables.counters.worker, lab.tables.counters.total());
     for reason in DropReason::ALL {
         let i = reason as usize;
-        // A full hold lets its oldest go, several where its limit has shrunk since, and a flood makes
+        // A full hold, or memory, lets the oldest go, several where a limit has shrunk since, and a flood makes
         // copies: neither is this frame's end.
         let own = match reason {
-            DropReason::HoldOverflow => w.held == before.0.held,
+            DropReason::HoldOverflow | DropReason::HoldMemory => w.held == before.0.held,
             DropReason::ReplicationLimit => lab.tables.waiting() + (lab.out.sent.len() as u64) < before.2 + 1,
             _ => true,
         };

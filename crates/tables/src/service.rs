@@ -1,13 +1,16 @@
 //! What time does to special entries: held frames grow too old, queries and entries end, progress
 //! is reported.
 
-use godwit_wire::Instant;
+use godwit_wire::{Instant, Span};
 
 use crate::event::Event;
 use crate::holds::Origin;
 use crate::update::VmState;
 use crate::vms::{SpecialIdx, State};
 use crate::{Dispatch, DropReason, Tables};
+
+/// Held frames grow too old a few at a time: all entries are looked at for it no more often than this.
+const SWEEP: Span = Span::from_ms(1);
 
 /// What became of an entry that was looked at.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -107,7 +110,7 @@ impl Tables {
             let age = s.limits.age;
             while let Some(oldest) = self.holds.oldest(self.vms.special(at).queue(origin)) {
                 if now.since(oldest.arrived) < age {
-                    self.vms.due(oldest.arrived + age);
+                    self.vms.due((oldest.arrived + age).max(now + SWEEP));
                     break;
                 }
                 self.drop_held(at, origin, DropReason::HoldExpired);

@@ -309,6 +309,11 @@ impl From<model::HandoverCounts> for v1::HandoverCounts {
             dropped: m.dropped,
             first_forward_us: m.first_forward_us,
             last_forward_us: m.last_forward_us,
+            dropped_memory: m.dropped_memory,
+            dropped_limit: m.dropped_limit,
+            dropped_age: m.dropped_age,
+            held_bytes: m.held_bytes,
+            peak_bytes: m.peak_bytes,
         }
     }
 }
@@ -320,6 +325,11 @@ impl From<v1::HandoverCounts> for model::HandoverCounts {
             flushed: p.flushed,
             forwarded: p.forwarded,
             dropped: p.dropped,
+            dropped_memory: p.dropped_memory,
+            dropped_limit: p.dropped_limit,
+            dropped_age: p.dropped_age,
+            held_bytes: p.held_bytes,
+            peak_bytes: p.peak_bytes,
             first_forward_us: p.first_forward_us,
             last_forward_us: p.last_forward_us,
         }

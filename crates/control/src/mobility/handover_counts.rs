@@ -108,10 +108,19 @@ fn sum(workers: &BTreeMap<(usize, Mac), HandoverStats>, cx: &Ctx<'_>) -> Handove
     let wall = |at: Instant| cx.wall_us.saturating_sub(cx.now.since(at).0 / 1000);
     let mut all = HandoverCounts::default();
     for s in workers.values() {
-        all.held = all.held.saturating_add(s.held);
-        all.flushed = all.flushed.saturating_add(s.flushed);
-        all.forwarded = all.forwarded.saturating_add(s.forwarded);
-        all.dropped = all.dropped.saturating_add(s.dropped);
+        for (sum, n) in [
+            (&mut all.held, s.held),
+            (&mut all.flushed, s.flushed),
+            (&mut all.forwarded, s.forwarded),
+            (&mut all.dropped, s.dropped),
+            (&mut all.dropped_memory, s.dropped_memory),
+            (&mut all.dropped_limit, s.dropped_limit),
+            (&mut all.dropped_age, s.dropped_age),
+            (&mut all.held_bytes, s.bytes),
+            (&mut all.peak_bytes, s.peak_bytes),
+        ] {
+            *sum = sum.saturating_add(n);
+        }
     }
     let never = Instant(0);
     let first = workers.values().map(|s| s.first_forward).filter(|t| *t != never).min();

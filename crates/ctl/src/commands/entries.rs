@@ -52,6 +52,13 @@ struct EntryView {
     flushed: u64,
     forwarded: u64,
     dropped: u64,
+    /// Of those dropped: for want of memory, for the limit of packets, for their age.
+    dropped_memory: u64,
+    dropped_limit: u64,
+    dropped_age: u64,
+    /// Memory that held packets take now, and the most that they took, in bytes.
+    held_bytes: u64,
+    peak_bytes: u64,
 }
 
 impl From<v1::Entry> for EntryView {
@@ -74,6 +81,11 @@ impl From<v1::Entry> for EntryView {
             flushed: h.flushed,
             forwarded: h.forwarded,
             dropped: h.dropped,
+            dropped_memory: h.dropped_memory,
+            dropped_limit: h.dropped_limit,
+            dropped_age: h.dropped_age,
+            held_bytes: h.held_bytes,
+            peak_bytes: h.peak_bytes,
         }
     }
 }
@@ -94,10 +106,25 @@ impl EntryView {
             ("forwarded", self.forwarded),
             ("dropped", self.dropped),
         ];
-        let shown: Vec<String> =
+        let mut shown: Vec<String> =
             counts.iter().filter(|c| c.1 != 0).map(|(what, n)| format!("{what} {n}")).collect();
+        shown.extend(loss_reasons([self.dropped_memory, self.dropped_limit, self.dropped_age]));
+        let memory = [("memory now", self.held_bytes), ("at most", self.peak_bytes)];
+        shown.extend(
+            memory.iter().filter(|m| m.1 != 0).map(|(what, n)| format!("{what} {}", text::memory(*n))),
+        );
         shown.join(", ")
     }
+}
+
+/// Why held packets were dropped.
+pub(super) fn loss_reasons([memory, limit, age]: [u64; 3]) -> Option<String> {
+    let shown: Vec<String> = [("memory", memory), ("limit", limit), ("age", age)]
+        .iter()
+        .filter(|r| r.1 != 0)
+        .map(|(why, n)| format!("{why} {n}"))
+        .collect();
+    (!shown.is_empty()).then(|| format!("of these for {}", shown.join(", ")))
 }
 
 #[derive(Serialize)]

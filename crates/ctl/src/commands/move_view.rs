@@ -4,6 +4,7 @@ use godwit_api::v1;
 use godwit_api::v1::MoveStepKind as Step;
 use serde::Serialize;
 
+use super::entries::loss_reasons;
 use super::explain::explain;
 use crate::context::Report;
 use crate::table::Table;
@@ -92,6 +93,14 @@ pub struct Totals {
     pub forwarded: u64,
     /// Held ones that were dropped.
     pub dropped: u64,
+    /// Of these, for want of memory.
+    pub dropped_memory: u64,
+    /// For the limit of packets.
+    pub dropped_limit: u64,
+    /// For their age.
+    pub dropped_age: u64,
+    /// The most memory that held ones took, in bytes.
+    pub peak_bytes: u64,
 }
 
 /// How long the VM was away, in milliseconds; null where the steps for it are missing.
@@ -180,7 +189,9 @@ impl MoveView {
         }
         out += "\n";
         if !self.counts.is_empty() {
-            let mut t = Table::new(&["NVE", ">HELD", ">FLUSHED", ">FORWARDED", ">DROPPED", "FORWARDED (MS)"]);
+            let headings =
+                ["NVE", ">HELD", ">MEMORY", ">FLUSHED", ">FORWARDED", ">DROPPED", "FORWARDED (MS)"];
+            let mut t = Table::new(&headings);
             for c in &self.counts {
                 let span = match (c.first_forward_ms, c.last_forward_ms) {
                     (Some(a), Some(b)) => format!("{a:.3} to {b:.3}"),
@@ -192,6 +203,10 @@ impl MoveView {
                 t.row(self.total.cells("total", " ".into()));
             }
             out += &format!("\n{}", t.text());
+            let Totals { dropped_memory, dropped_limit, dropped_age, .. } = self.total;
+            if let Some(reasons) = loss_reasons([dropped_memory, dropped_limit, dropped_age]) {
+                out += &format!("dropped {}: {reasons}\n", self.total.dropped);
+            }
         }
         if let Some(outage) = self.outage.text() {
             out += &format!("\noutage: {outage}\n");
@@ -238,7 +253,16 @@ fn counts_view(c: &v1::NveCounts, start: u64) -> CountsView {
     let relative = |us: u64| (us != 0).then(|| ms_between(start, us));
     CountsView {
         nve: c.nve.clone(),
-        counts: Totals { held: n.held, flushed: n.flushed, forwarded: n.forwarded, dropped: n.dropped },
+        counts: Totals {
+            held: n.held,
+            flushed: n.flushed,
+            forwarded: n.forwarded,
+            dropped: n.dropped,
+            dropped_memory: n.dropped_memory,
+            dropped_limit: n.dropped_limit,
+            dropped_age: n.dropped_age,
+            peak_bytes: n.peak_bytes,
+        },
         first_forward_ms: relative(n.first_forward_us),
         last_forward_ms: relative(n.last_forward_us),
     }
@@ -251,13 +275,17 @@ impl Totals {
             flushed: self.flushed.saturating_add(o.flushed),
             forwarded: self.forwarded.saturating_add(o.forwarded),
             dropped: self.dropped.saturating_add(o.dropped),
+            dropped_memory: self.dropped_memory.saturating_add(o.dropped_memory),
+            dropped_limit: self.dropped_limit.saturating_add(o.dropped_limit),
+            dropped_age: self.dropped_age.saturating_add(o.dropped_age),
+            peak_bytes: self.peak_bytes.saturating_add(o.peak_bytes),
         }
     }
 
-    fn cells(self, name: &str, last: String) -> [String; 6] {
+    fn cells(self, name: &str, last: String) -> [String; 7] {
         let [held, flushed, forwarded, dropped] =
             [self.held, self.flushed, self.forwarded, self.dropped].map(|n| n.to_string());
-        [name.to_owned(), held, flushed, forwarded, dropped, last]
+        [name.to_owned(), held, text::memory(self.peak_bytes), flushed, forwarded, dropped, last]
     }
 }
 

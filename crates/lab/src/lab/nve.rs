@@ -250,9 +250,9 @@ pub fn uplink_text(loc: Locator, options: &SwitchOptions) -> String {
     text
 }
 
-/// As long and as many as a switch may hold: many processes share the lab's machine, and may be kept from their cores
+/// As long as a switch may hold: many processes share the lab's machine, and may be kept from their cores
 /// for seconds in the midst of a move.
-const LONG_HOLDS: &str = "handover_hold_ms = 10000\nhandover_hold_packets = 65536\n";
+const LONG_HOLDS: &str = "handover_hold_ms = 10000\n";
 
 /// A switch's configuration file.
 fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {

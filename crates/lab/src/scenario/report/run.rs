@@ -46,6 +46,8 @@ pub struct Run {
     pub pause_ms_max: f64,
     /// Packets that NVEs held and gave up.
     pub hold_dropped: u64,
+    /// The most memory that an NVE's held packets took in one move, in bytes.
+    pub hold_peak_bytes: u64,
     /// Arrivals that were not what was sent.
     pub corrupt: u64,
     /// Frames that this machine's own kernel dropped between guests and switches.
@@ -108,6 +110,7 @@ impl Run {
             gap_during: during(moves, [&talk.a_to_b, &talk.b_to_a], &pauses),
             pause_ms_max: round(moves.iter().map(Moved::pause_ms).fold(0.0, f64::max)),
             hold_dropped: carried().map(|c| c.dropped).sum(),
+            hold_peak_bytes: carried().map(|c| c.peak_bytes).max().unwrap_or_default(),
             corrupt: both(|s| s.corrupt),
             kernel_drops: 0,
             tcp_bytes: tcp.map_or(0, |t| t.bytes),
@@ -137,13 +140,15 @@ impl Run {
     /// One line for people.
     pub fn summary(&self) -> String {
         format!(
-            "{} probes sent, {} lost, {} duplicated, {} reordered; TCP carried {:.1} MB and is {}",
+            "{} probes sent, {} lost, {} duplicated, {} reordered; TCP carried {:.1} MB and is {}; holds took {:.1} MB \
+             at most",
             thousands(self.sent),
             thousands(self.lost),
             thousands(self.duplicated),
             thousands(self.reordered),
             self.tcp_bytes as f64 / 1e6,
             if self.tcp_alive { "alive" } else { "DEAD" },
+            self.hold_peak_bytes as f64 / 1e6,
         )
     }
 }
