@@ -31,7 +31,7 @@ class Generate(build_py):
 
         folder, out = protocol(), pathlib.Path(self.build_lib)
         if getattr(self, "editable_mode", False):
-            out = HERE
+            out = HERE / "src"
         (out / "godwit" / "v1").mkdir(parents=True, exist_ok=True)
         files = [str(folder / "godwit" / "v1" / f"{name}.proto") for name in FILES]
         line = ["protoc", f"-I{folder}", f"--python_out={out}", f"--grpc_python_out={out}"]

@@ -1,6 +1,7 @@
 """The NVA and the switches as a VM manager sees them. Every call may be repeated."""
 
 import ipaddress
+import string
 import time
 
 import grpc
@@ -30,7 +31,7 @@ def mac(text):
     if isinstance(text, int):
         return text
     octets = text.split(":")
-    if len(octets) != 6 or not all(1 <= len(o) <= 2 for o in octets):
+    if len(octets) != 6 or not all(1 <= len(o) <= 2 and set(o) <= set(string.hexdigits) for o in octets):
         raise ValueError(f"{text!r} is no MAC address: write six octets, as 02:00:00:00:00:01")
     return int("".join(o.zfill(2) for o in octets), 16)
 
