@@ -123,7 +123,14 @@ impl Bench {
             let software = String::from("benchmark");
             self.say(
                 session,
-                NveToNva::Hello { nve: nve(session), locators, software, last_epoch: 0, instance: 1 },
+                NveToNva::Hello {
+                    nve: nve(session),
+                    locators,
+                    software,
+                    last_epoch: 0,
+                    instance: 1,
+                    abilities: godwit_model::Abilities::unsaid(),
+                },
             );
         }
         for n in 0..self.bindings.min(VNS * SPREAD) {
@@ -190,7 +197,7 @@ impl Bench {
             let to = SessionId(place(n).0 % NVES + 1);
             self.join(to, key(n).vni);
             let (vm, id) = (format!("vm-{n}"), format!("move-{i}"));
-            let start = Order::StartMove { vm, to: nve(to), mode: MoveMode::Hot, id };
+            let start = Order::StartMove { vm, to: nve(to), mode: MoveMode::Hot, id, accept: true };
             let (Ok(_), outputs) = self.order(start) else { continue };
             self.answer(outputs);
             self.claim(n, to, base);

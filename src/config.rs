@@ -15,8 +15,8 @@ mod uplink;
 pub use bond::BondConfig;
 pub use domain::{DomainConfig, DomainRouteConfig, SubnetConfig};
 pub use file::{
-    Activation, Config, DirectoryKind, Hugepages, Offloads, OuterChoice, PortConfig, UplinkConfig, VmConfig,
-    VnConfig,
+    Activation, Config, DirectoryKind, Hugepages, MoveModeKind, Offloads, OuterChoice, PortConfig,
+    UplinkConfig, VmConfig, VnConfig,
 };
 pub use flags::Flags;
 pub use routes::{kernel_interface, uplink_of};

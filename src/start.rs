@@ -11,14 +11,14 @@ use std::time::Duration;
 use anyhow::Context;
 use godwit_control::{Nve, NveConfig};
 use godwit_dpdk::{Eal, EalConfig, HugePages, Mempool, Pci};
-use godwit_model::{Locators, NveId};
+use godwit_model::{Abilities, Locators, ModeSet, MoveMode, NveId};
 use godwit_tables::update::HoldLimits;
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::{HashKey, Rate, Span, Vni};
 use godwit_worker::command::Mailbox;
 use godwit_worker::worker::Worker;
 
-use crate::config::{Config, DirectoryKind, Hugepages, OuterChoice, UplinkConfig};
+use crate::config::{Config, DirectoryKind, Hugepages, MoveModeKind, OuterChoice, UplinkConfig};
 use crate::devices::is_pci;
 use crate::placement::WorkerAt;
 use crate::switch::{Shared, Switch};
@@ -176,9 +176,16 @@ fn pulled(config: &Config) -> BTreeSet<Vni> {
     config.vns.iter().filter(|v| v.directory == DirectoryKind::Pull).map(|v| v.vni).collect()
 }
 
+/// The moves that the NVA is told of (R56).
+fn move_modes(modes: &[MoveModeKind]) -> ModeSet {
+    let modes: Vec<MoveMode> = modes.iter().map(|m| (*m).into()).collect();
+    ModeSet::of(&modes)
+}
+
 fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
     let n = &config.nve;
     let hold = HoldLimits { packets: n.handover_hold_packets, age: Span::from_ms(n.handover_hold_ms) };
+    let defaults = NveConfig::new(NveId::new(n.id.clone())?, workers);
     Ok(NveConfig {
         software: format!("godwit {}", crate::VERSION),
         locators: Locators { v4: config.underlay.locator4, v6: config.underlay.locator6 },
@@ -203,7 +210,12 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         scan_tries: n.scan_tries,
         query_rate: Rate::per_second(n.query_rate, n.query_rate.div_ceil(10)),
         claim_rate: Rate::per_second(n.claim_rate, n.claim_rate),
-        ..NveConfig::new(NveId::new(n.id.clone())?, workers)
+        abilities: Abilities {
+            modes: move_modes(&n.move_modes),
+            capacity: n.vm_capacity,
+            ..defaults.abilities
+        },
+        ..defaults
     })
 }
 

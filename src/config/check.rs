@@ -130,13 +130,14 @@ impl Checker<'_> {
 
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
-        let ranges: [(&str, u64, u64, u64); 20] = [
+        let ranges: [(&str, u64, u64, u64); 21] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
             ("nve.redirect_ms", n.redirect_ms, 10, 10_000),
             ("nve.headless_s", n.headless_s, 0, 86_400),
             ("nve.address_check_s", n.address_check_s, 10, 86_400),
             ("nve.scan_rate", n.scan_rate.into(), 0, 10_000),
             ("nve.scan_tries", n.scan_tries.into(), 1, 10),
+            ("nve.vm_capacity", n.vm_capacity.into(), 1, 1023),
             ("nve.resolution_rate", n.resolution_rate.into(), 0, 1_000_000),
             ("nve.resolution_burst", n.resolution_burst.into(), 1, 1_000_000),
             ("nve.question_rate", n.question_rate.into(), 0, 1_000_000),
@@ -320,6 +321,10 @@ impl Checker<'_> {
     }
 
     fn vns(&self, c: &Config) -> Result<(), ConfigError> {
+        if c.nve.move_modes.is_empty() {
+            let what = "a switch without any move cannot lose a VM to another";
+            return self.bad("nve.move_modes", what, "name hot, warm or cold, or leave it out");
+        }
         for (i, v) in c.vns.iter().enumerate() {
             if c.vns[..i].iter().any(|earlier| earlier.vni == v.vni) {
                 let what = format!("VN {} has a table already", v.vni);

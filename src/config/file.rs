@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use godwit_model::MoveMode;
 use godwit_wire::{Mac, VlanId, Vni};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer};
@@ -96,6 +97,8 @@ pub struct Nve {
     pub scan_rate: u32,
     /// Questions after which such a VM counts as silent.
     pub scan_tries: u32,
+    /// VMs that the NVA sends here at most when it drains other switches (R85).
+    pub vm_capacity: u32,
     /// ARP, RARP and ND frames that a VM's port may send, a second and at once (R67); a rate of 0: no bound.
     pub resolution_rate: u32,
     /// See `resolution_rate`.
@@ -108,6 +111,8 @@ pub struct Nve {
     pub query_rate: u32,
     /// Claims that are sent for one VM, a second (R67); 0: no bound.
     pub claim_rate: u32,
+    /// Moves that this switch takes part in (R56).
+    pub move_modes: Vec<MoveModeKind>,
     /// Packets that wait for one unknown destination, a worker (R35).
     pub miss_hold_packets: u32,
     /// Handover and early-arrival buffers: packets a VM and worker.
@@ -150,12 +155,14 @@ impl Default for Nve {
             headless_s: 300,
             scan_rate: 100,
             scan_tries: 3,
+            vm_capacity: 1000,
             resolution_rate: 100,
             resolution_burst: 200,
             question_rate: 50,
             question_burst: 50,
             query_rate: 2000,
             claim_rate: 5,
+            move_modes: vec![MoveModeKind::Hot, MoveModeKind::Warm, MoveModeKind::Cold],
             miss_hold_packets: 16,
             handover_hold_packets: 8192,
             handover_hold_ms: 2000,
@@ -189,6 +196,28 @@ pub enum Hugepages {
     Always,
     /// Ordinary pages.
     Never,
+}
+
+/// A kind of move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MoveModeKind {
+    /// In running state.
+    Hot,
+    /// Shut down, then started where its state was mirrored.
+    Warm,
+    /// Shut down, sent, then started.
+    Cold,
+}
+
+impl From<MoveModeKind> for MoveMode {
+    fn from(kind: MoveModeKind) -> MoveMode {
+        match kind {
+            MoveModeKind::Hot => MoveMode::Hot,
+            MoveModeKind::Warm => MoveMode::Warm,
+            MoveModeKind::Cold => MoveMode::Cold,
+        }
+    }
 }
 
 /// Which outer family to use towards an NVE that has both.

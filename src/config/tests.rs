@@ -218,6 +218,15 @@ fn a_static_vm_is_at_a_locator_or_behind_a_port() {
 }
 
 #[test]
+fn r56_a_switch_names_the_moves_that_it_takes_part_in() {
+    let with = |modes: &str| GOOD.replace("[nve]\n", &format!("[nve]\nmove_modes = {modes}\n"));
+    let config = load_text(&with("[\"cold\"]"), &[]).unwrap();
+    assert_eq!(config.nve.move_modes, [MoveModeKind::Cold]);
+    assert_eq!(load_text(GOOD, &[]).unwrap().nve.move_modes.len(), 3, "all of them by default");
+    refused(&with("[]"), &[], "nve.move_modes", "name hot");
+}
+
+#[test]
 fn r37_a_vn_is_pushed_or_pulled() {
     let vn = "[[vn]]\nvni = 100\n";
     let config = load_text(&format!("{GOOD}{vn}directory = \"pull\"\n[[vn]]\nvni = 101\n"), &[]).unwrap();
@@ -252,6 +261,7 @@ fn r32_a_scan_has_a_sane_rate_and_end() {
     let with = |line: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\n{line}"));
     refused(&with("scan_rate = 10001"), &[], "nve.scan_rate", "use 0 to 10000");
     refused(&with("scan_tries = 0"), &[], "nve.scan_tries", "use 1 to 10");
+    refused(&with("vm_capacity = 1024"), &[], "nve.vm_capacity", "use 1 to 1023");
 }
 
 #[test]

@@ -6,10 +6,11 @@ use godwit_api::prost::Message as _;
 use godwit_api::{SessionDown, SessionUp, v1};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    Advertise, Allowed, BindRefusal, Bound, BoundIp, ClaimCause, DenyReason, Dhcp, DirectoryMode, Domain,
-    DomainId, Gateway, HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location, Locators, MoveId,
-    MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Multicast, NveId, Policy, Secret,
-    StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey, VmRecord, VnRouting, VnSettings,
+    Abilities, Advertise, Allowed, BindRefusal, Bindings, Bound, BoundIp, ClaimCause, DenyReason, Dhcp,
+    DirectoryMode, Domain, DomainId, Gateway, HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location,
+    Locators, Mirror, ModeSet, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind,
+    Multicast, NveId, OnCold, Policy, Secret, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey,
+    VmRecord, VnRouting, VnSettings,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
@@ -154,39 +155,57 @@ fn bound() -> impl Strategy<Value = Bound> {
     (btree_set(one, 0..4), macs()).prop_map(|(ips, macs)| Bound { ips: ips.into_iter().collect(), macs })
 }
 
+fn bindings() -> impl Strategy<Value = Bindings> {
+    (of(location()), of(location())).prop_map(|(active, pending)| {
+        let mut all = Bindings::from(active);
+        all.set_pending(pending);
+        all
+    })
+}
+
+fn mirror() -> impl Strategy<Value = Mirror> {
+    (nve(), any::<u32>(), any::<u64>()).prop_map(|(nve, interval_s, mirrored_us)| Mirror {
+        nve,
+        interval_s,
+        mirrored_us,
+    })
+}
+
 fn record() -> impl Strategy<Value = VmRecord> {
     let flags =
         (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>(), of(name()), ips6());
-    (name(), key(), ips4(), ips6(), of(location()), version(), flags, (allowed(), bound())).prop_map(
-        |(
-            name,
-            key,
-            ipv4,
-            ipv6,
-            location,
-            version,
-            (router, router_pinned, pinned, moving, frozen, policy, no_override),
-            (allowed, bound),
-        )| {
-            VmRecord {
+    (name(), key(), ips4(), ips6(), bindings(), version(), flags, (allowed(), bound(), of(mirror())))
+        .prop_map(
+            |(
                 name,
                 key,
                 ipv4,
                 ipv6,
-                bindings: location.into(),
+                bindings,
                 version,
-                router,
-                router_pinned,
-                pinned,
-                moving,
-                frozen,
-                policy,
-                no_override,
-                allowed,
-                bound,
-            }
-        },
-    )
+                (router, router_pinned, pinned, moving, frozen, policy, no_override),
+                (allowed, bound, standby),
+            )| {
+                VmRecord {
+                    name,
+                    key,
+                    ipv4,
+                    ipv6,
+                    bindings,
+                    version,
+                    router,
+                    router_pinned,
+                    pinned,
+                    moving,
+                    frozen,
+                    policy,
+                    no_override,
+                    allowed,
+                    bound,
+                    standby,
+                }
+            },
+        )
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -222,6 +241,12 @@ fn step() -> impl Strategy<Value = MoveStep> {
         K::Denied,
         K::Restarted,
         K::Overtaken,
+        K::Accepted,
+        K::Stopped,
+        K::Packaged,
+        K::Sent,
+        K::Instantiated,
+        K::InOrder,
     ];
     (any::<u64>(), of(nve()), select(kinds.to_vec()), any::<String>())
         .prop_map(|(at_us, nve, what, note)| MoveStep { at_us, nve, what, note })
@@ -268,18 +293,35 @@ fn claim() -> impl Strategy<Value = NveToNva> {
     )
 }
 
+fn mode() -> impl Strategy<Value = MoveMode> {
+    select(MoveMode::ALL.to_vec())
+}
+
+fn modes() -> impl Strategy<Value = ModeSet> {
+    vec(mode(), 1..4).prop_map(|modes| ModeSet::of(&modes))
+}
+
+fn abilities() -> impl Strategy<Value = Abilities> {
+    (modes(), any::<bool>(), any::<u32>()).prop_map(|(modes, end_markers, capacity)| Abilities {
+        modes,
+        end_markers,
+        capacity,
+    })
+}
+
 fn up() -> impl Strategy<Value = NveToNva> {
     let by = prop_oneof![mac().prop_map(QueryBy::Mac), ip().prop_map(QueryBy::Ip)];
     let attachment = (key(), name(), version(), any::<bool>())
         .prop_map(|(key, port, version, active)| Attachment { key, port, version, active });
     prop_oneof![
-        (nve(), locators(), any::<String>(), any::<u32>(), any::<u64>()).prop_map(
-            |(nve, locators, software, last_epoch, instance)| NveToNva::Hello {
+        (nve(), locators(), any::<String>(), any::<u32>(), any::<u64>(), abilities()).prop_map(
+            |(nve, locators, software, last_epoch, instance, abilities)| NveToNva::Hello {
                 nve,
                 locators,
                 software,
                 last_epoch,
-                instance
+                instance,
+                abilities
             }
         ),
         (vni(), any::<bool>()).prop_map(|(vni, pull)| {
@@ -336,7 +378,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
     let refused = (any::<u64>(), key(), mac(), of(ip()), select(refusals), any::<String>());
     let flags = any::<[bool; 4]>();
     let unplanned = select([Unplanned::Verify, Unplanned::Accept, Unplanned::Deny].to_vec());
-    let settings = (any::<u16>(), learning(), unplanned, of(routing()), multicast(), underlay_group());
+    let settings =
+        (any::<u16>(), learning(), unplanned, of(routing()), multicast(), underlay_group(), modes());
     let gateway =
         (any::<[u8; 6]>(), any::<[u8; 4]>()).prop_map(|(mac, ip)| Gateway { mac: Mac(mac), ip: ip.into() });
     let members = (vec(location(), 0..3), vec(nve(), 0..3));
@@ -348,7 +391,7 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         (vni(), vec(record(), 0..3)).prop_map(|(vni, vms)| NvaToNve::Snapshot { vni, vms }),
         end.prop_map(|(vni, revision, flags, settings, (members, lingering), gateway)| {
             let [known, transparent_vlan, flood_silent, rarp] = flags;
-            let (mtu, learning, unplanned, routing, multicast, underlay_group) = settings;
+            let (mtu, learning, unplanned, routing, multicast, underlay_group, modes) = settings;
             let settings = VnSettings {
                 mtu,
                 transparent_vlan,
@@ -359,6 +402,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
                 routing,
                 multicast,
                 underlay_group,
+                modes,
+                on_cold: if rarp { OnCold::Reset } else { OnCold::Drop },
             };
             NvaToNve::End { vni, revision, known, settings, gateway, members, lingering }
         }),
@@ -373,14 +418,17 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         (any::<u64>(), record()).prop_map(|(seq, record)| NvaToNve::Grant { seq, record }),
         (any::<u64>(), key(), select(reasons), any::<String>(), of(record()))
             .prop_map(|(seq, key, reason, text, record)| NvaToNve::Deny { seq, key, reason, text, record }),
-        prepare.prop_map(|(id, source, record, from, to)| NvaToNve::MovePrepare {
-            id,
-            role: if source { MoveRole::Source } else { MoveRole::Target },
-            record,
-            from,
-            to,
-            mode: MoveMode::Hot
-        }),
+        (prepare, mode(), vec(locators(), 0..3)).prop_map(
+            |((id, source, record, from, to), mode, senders)| NvaToNve::MovePrepare {
+                id,
+                role: if source { MoveRole::Source } else { MoveRole::Target },
+                record,
+                from,
+                to,
+                mode,
+                senders
+            }
+        ),
         (move_id(), key(), any::<String>()).prop_map(|(id, key, reason)| NvaToNve::MoveAbort {
             id,
             key,

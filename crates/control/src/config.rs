@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::{Locators, NveId, timing};
+use godwit_model::{Abilities, Locators, ModeSet, NveId, timing};
 use godwit_tables::update::HoldLimits;
 use godwit_wire::{Rate, Span, Vni};
 
@@ -106,6 +106,11 @@ pub struct NveConfig {
     pub software: String,
     /// Random number of this process, by which the NVA tells a switch that connects again from a clone (R96).
     pub instance: u64,
+    /// What the NVA is told that this switch can do (R56, R77).
+    pub abilities: Abilities,
+    /// What comes for a VM that has moved here waits so long for the end of its sender's old path; 0: no path is
+    /// ended with a marker, and none is waited for (R77).
+    pub marker_wait: Span,
     /// Uplinks wait so long at the start for the NVA's welcome: a cloned switch that the NVA refuses shall not answer
     /// for the locator of the first (R96). 0: they do not wait.
     pub locator_guard: Span,
@@ -186,6 +191,8 @@ impl NveConfig {
             nve,
             software: String::from("godwit"),
             instance: 0,
+            abilities: Abilities { modes: ModeSet::ALL, end_markers: false, capacity: 1000 },
+            marker_wait: Span::from_ms(20),
             locator_guard: Span(0),
             workers: WorkerSet::first(workers),
             outer: OuterChoice::Auto,

@@ -51,5 +51,6 @@ pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], rout
         policy: None,
         pinned: false,
         moving: None,
+        standby: None,
     }
 }

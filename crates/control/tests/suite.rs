@@ -15,6 +15,7 @@ mod hot_move;
 mod lab;
 mod limits;
 mod loops;
+mod modes;
 mod multicast;
 mod next_hops;
 mod policy;

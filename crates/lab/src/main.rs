@@ -16,6 +16,7 @@ use godwit_lab::mover::{How, hot_move, timeline};
 use godwit_lab::scenario::addresses::Addresses;
 use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::compare::Compare;
+use godwit_lab::scenario::drain::Drain;
 use godwit_lab::scenario::fabric::Fabric;
 use godwit_lab::scenario::found::Found;
 use godwit_lab::scenario::frozen::FrozenSender;
@@ -24,7 +25,9 @@ use godwit_lab::scenario::guest_memory::GuestMemory;
 use godwit_lab::scenario::guest_tso::GuestTso;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
+use godwit_lab::scenario::interrupted::{Cold, Warm};
 use godwit_lab::scenario::libvirt::Libvirt;
+use godwit_lab::scenario::multicast::Multicast;
 use godwit_lab::scenario::nva_kill::NvaKill;
 use godwit_lab::scenario::placement::Placement;
 use godwit_lab::scenario::report::MoveLine;
@@ -53,10 +56,14 @@ enum Command {
     SplitBrain(SplitBrain),
     /// Let a guest, a switch or the NVA stand still in the midst of moves, and see whether every VM is found again
     Stalls(Stalls),
+    /// Drain switches of hundreds of VMs that talk, the command, the NVA or a switch killed half-way
+    Drain(Drain),
     /// Lose VMs that only answer, and see whether each is reached again
     Found(Found),
     /// Move a VM between switches under load, in one subnet of a routing domain while its peer is in another
     Routed(Routed),
+    /// Move the receiver of streams to multicast groups, and see for whom copies are made
+    Multicast(Multicast),
     /// Let a Linux host learn its default route from a router at another switch, and see what keeps and ends it
     RouterRole(RouterRole),
     /// Let VMs have other addresses than their definition lists: keepalived, learned ones, nested VMs, pods
@@ -65,6 +72,10 @@ enum Command {
     Placement(Placement),
     /// Lose a leg of a bond, or an uplink, while VMs talk to another's NVE behind it
     Fabric(Fabric),
+    /// Shut a VM down and start it at another switch, where its state was mirrored
+    Warm(Warm),
+    /// Shut a VM down and start it at another switch, to which its state is sent
+    Cold(Cold),
     /// Talk to Linux's own vxlan device and let tshark look at every frame
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
@@ -152,12 +163,16 @@ impl Command {
             Command::FrozenSender(scenario) => scenario.run(),
             Command::SplitBrain(scenario) => scenario.run(),
             Command::Stalls(scenario) => scenario.run(),
+            Command::Drain(scenario) => scenario.run(),
             Command::Found(scenario) => scenario.run(),
             Command::Routed(scenario) => scenario.run(),
+            Command::Multicast(scenario) => scenario.run(),
             Command::RouterRole(scenario) => scenario.run(),
             Command::Addresses(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
             Command::Fabric(scenario) => scenario.run(),
+            Command::Warm(scenario) => scenario.run(),
+            Command::Cold(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
             Command::Libvirt(scenario) => scenario.run(),

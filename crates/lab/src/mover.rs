@@ -244,7 +244,13 @@ fn run_inner(lab: &mut Lab, vm: &str, order: &Request) -> Result<()> {
 /// Orders a move.
 fn begin(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
     let from = lab.place_of(vm)?;
-    let order = StartMoveRequest { vm: vm.into(), to: to.into(), mode: MoveMode::Hot.into(), id: id.into() };
+    let order = StartMoveRequest {
+        vm: vm.into(),
+        to: to.into(),
+        mode: MoveMode::Hot.into(),
+        id: id.into(),
+        ..Default::default()
+    };
     let parts = vec![("ordering the move", now_ns())];
     let record = patiently(|| lab.nva.operator.start_move(order.clone()))?;
     Ok(Moved {

@@ -42,6 +42,8 @@ pub struct Location {
 pub enum BindingState {
     /// The NVE carries the VM's traffic.
     Active,
+    /// The VM is to run there (R50): others know the way and send nothing by it.
+    Pending,
 }
 
 /// A VM's interface at one NVE.
@@ -53,22 +55,30 @@ pub struct Binding {
     pub state: BindingState,
 }
 
-/// All bindings of a VM's interface: none while it is detached (R19), at most one of them active, one an NVE.
+/// All bindings of a VM's interface: at most one of them active, none while it is detached (R19), at most one pending
+/// (R50), one an NVE.
 ///
-/// Readers ask for what they need (the active one, that of an NVE, all of them), and none counts on their number. As
-/// long as every binding is active, one slot has room for all of them.
+/// Readers ask for what they need (the active one, that of an NVE, all of them), and none counts on their number.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Bindings(Option<Binding>);
+pub struct Bindings {
+    active: Option<Binding>,
+    pending: Option<Binding>,
+}
 
 impl Bindings {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Binding> {
-        self.0.iter()
+        self.active.iter().chain(&self.pending)
     }
 
     /// Location of the active one.
     pub fn active(&self) -> Option<&Location> {
-        self.iter().find(|b| b.state == BindingState::Active).map(|b| &b.location)
+        self.active.as_ref().map(|b| &b.location)
+    }
+
+    /// Location of the pending one.
+    pub fn pending(&self) -> Option<&Location> {
+        self.pending.as_ref().map(|b| &b.location)
     }
 
     /// The binding to this NVE.
@@ -76,19 +86,27 @@ impl Bindings {
         self.iter().find(|b| b.location.nve == *nve)
     }
 
-    /// Makes `location` the active one; returns the one before.
+    /// Makes `location` the active one; returns the one before. A pending one of its NVE is over with that.
     pub(crate) fn bind(&mut self, location: Location) -> Option<Location> {
-        self.0.replace(Binding { location, state: BindingState::Active }).map(|b| b.location)
+        self.pending.take_if(|b| b.location.nve == location.nve);
+        self.active.replace(Binding { location, state: BindingState::Active }).map(|b| b.location)
     }
 
     /// Ends the active one; returns it.
     pub(crate) fn detach(&mut self) -> Option<Location> {
-        self.0.take_if(|b| b.state == BindingState::Active).map(|b| b.location)
+        self.active.take().map(|b| b.location)
+    }
+
+    /// Sets or ends the pending one; there is none to the NVE of the active one.
+    pub fn set_pending(&mut self, location: Option<Location>) {
+        let here = self.active().map(|l| &l.nve);
+        let elsewhere = location.filter(|l| Some(&l.nve) != here);
+        self.pending = elsewhere.map(|location| Binding { location, state: BindingState::Pending });
     }
 
     /// The NVE has other locators.
     pub(crate) fn relocate(&mut self, nve: &NveId, locators: Locators) {
-        for b in self.0.iter_mut().filter(|b| b.location.nve == *nve) {
+        for b in self.active.iter_mut().chain(&mut self.pending).filter(|b| b.location.nve == *nve) {
             b.location.locators = locators;
         }
     }
@@ -97,7 +115,8 @@ impl Bindings {
 /// Active at a location, or nowhere.
 impl From<Option<Location>> for Bindings {
     fn from(active: Option<Location>) -> Bindings {
-        Bindings(active.map(|location| Binding { location, state: BindingState::Active }))
+        let active = active.map(|location| Binding { location, state: BindingState::Active });
+        Bindings { active, pending: None }
     }
 }
 
@@ -129,5 +148,21 @@ mod tests {
         assert_eq!(b.active(), Some(&at("a", 1)));
         b.relocate(&at("a", 1).nve, at("a", 9).locators);
         assert_eq!(b.active(), Some(&at("a", 9)));
+    }
+
+    #[test]
+    fn r50_a_pending_binding_is_beside_the_active_one_and_never_in_its_place() {
+        let mut b = Bindings::from(Some(at("a", 1)));
+        b.set_pending(Some(at("a", 1)));
+        assert_eq!(b.pending(), None, "it runs there already");
+        b.set_pending(Some(at("b", 2)));
+        assert_eq!((b.active(), b.pending(), b.iter().count()), (Some(&at("a", 1)), Some(&at("b", 2)), 2));
+        b.relocate(&at("b", 2).nve, at("b", 9).locators);
+        b.detach();
+        assert_eq!((b.active(), b.pending()), (None, Some(&at("b", 9))), "it waits for its activation");
+        assert_eq!(b.bind(at("c", 3)), None);
+        assert_eq!(b.pending(), Some(&at("b", 9)));
+        assert_eq!(b.bind(at("b", 9)), Some(at("c", 3)));
+        assert_eq!((b.active(), b.pending()), (Some(&at("b", 9)), None));
     }
 }

@@ -16,11 +16,13 @@ mod addressing;
 mod binding;
 mod claim;
 mod deadlines;
+mod drain;
 mod ids;
 mod level;
 pub mod message;
 mod moves;
 mod oper;
+mod phases;
 mod policy;
 mod record;
 pub mod routable;
@@ -36,12 +38,17 @@ pub use addressing::{
 pub use binding::{Binding, BindingState, Bindings, Location, Locators};
 pub use claim::{BindRefusal, ClaimCause, DenyReason, Unplanned};
 pub use deadlines::Deadlines;
+pub use drain::{DrainPhase, MAX_PARALLEL_MOVES};
 pub use ids::{BadName, MoveId, NveId, Secret, VmKey, check_name};
 pub use level::Level;
-pub use moves::{HandoverCounts, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind};
+pub use moves::{
+    Abilities, HandoverCounts, ModeSet, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind,
+    OnCold,
+};
 pub use oper::{BadOperState, OperState};
+pub use phases::{MoveEvent, Next};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
-pub use record::{Gateway, VmRecord};
+pub use record::{Gateway, Mirror, VmRecord};
 pub use routing::{
     Advertise, Dhcp, Domain, DomainId, GATEWAY_MAC, MAX_GROUPS, MAX_GROUPS_OF_NVE, MAX_LENGTHS, MAX_ROUTES,
     MAX_SUBNETS, Multicast, StaticRoute, Subnet, UnderlayGroup, VnRouting,

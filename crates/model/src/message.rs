@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use godwit_wire::{Mac, Prefix, Vni};
 
 use crate::{
-    BindRefusal, ClaimCause, DenyReason, DirectoryMode, Domain, DomainId, Gateway, HandoverCounts, Location,
-    Locators, MoveId, MoveMode, MoveStep, NveId, Policy, Secret, StaticRoute, Version, VmKey, VmRecord,
-    VnSettings,
+    Abilities, BindRefusal, ClaimCause, DenyReason, DirectoryMode, Domain, DomainId, Gateway, HandoverCounts,
+    Location, Locators, MoveId, MoveMode, MoveStep, NveId, Policy, Secret, StaticRoute, Version, VmKey,
+    VmRecord, VnSettings,
 };
 
 /// From an NVE to the NVA. `Hello` opens a session; administrative replies travel beside these.
@@ -27,6 +27,8 @@ pub enum NveToNva {
         /// Random number of the process that speaks: a switch that connects again has the same, one that was started
         /// anew or that was cloned another (R96). 0 of a switch that has none.
         instance: u64,
+        /// What it can do.
+        abilities: Abilities,
     },
     /// It has ports in the VN: wants snapshot, end and updates, and counts as a member (R17, R37).
     Subscribe {
@@ -322,6 +324,9 @@ pub enum NvaToNve {
         to: Location,
         /// How.
         mode: MoveMode,
+        /// Locators of the NVEs that end their path to the old NVE with a marker, the two of the move excepted (R77);
+        /// told to the new NVE of a hot move.
+        senders: Vec<Locators>,
     },
     /// The move was called off before its grant.
     MoveAbort {

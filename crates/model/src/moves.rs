@@ -1,12 +1,124 @@
 //! Moves: their phases and their timeline.
 
+use core::fmt;
+
 use crate::{MoveId, NveId, Version, VmKey};
 
-/// How a VM moves. Warm, cold and standby moves are later modes of the same record.
+/// How a VM moves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MoveMode {
     /// In running state: addresses and connections stay (R49).
     Hot,
+    /// Shut down at the old NVE, started at a new one that has had its state mirrored and knows of it: addresses
+    /// stay, connections begin anew (R50).
+    Warm,
+    /// Shut down at the old NVE, its state sent, then started at the new one: addresses stay, connections begin
+    /// anew (R51).
+    Cold,
+}
+
+impl MoveMode {
+    /// All of them.
+    pub const ALL: [MoveMode; 3] = [MoveMode::Hot, MoveMode::Warm, MoveMode::Cold];
+
+    /// `hot`, `warm` or `cold`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MoveMode::Hot => "hot",
+            MoveMode::Warm => "warm",
+            MoveMode::Cold => "cold",
+        }
+    }
+
+    /// The VM does not run for a while, and its connections end.
+    pub fn interrupts(self) -> bool {
+        matches!(self, MoveMode::Warm | MoveMode::Cold)
+    }
+}
+
+impl fmt::Display for MoveMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The modes that a VN or an NVE takes (R56).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ModeSet(u8);
+
+impl ModeSet {
+    /// Every mode.
+    pub const ALL: ModeSet = ModeSet(0b111);
+
+    /// Those of a list.
+    pub fn of(modes: &[MoveMode]) -> ModeSet {
+        ModeSet(modes.iter().fold(0, |set, m| set | 1 << *m as u8))
+    }
+
+    /// It has this one.
+    pub fn has(self, mode: MoveMode) -> bool {
+        self.0 >> mode as u8 & 1 == 1
+    }
+
+    /// There is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What it has, in the order of [`MoveMode::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = MoveMode> {
+        MoveMode::ALL.into_iter().filter(move |m| self.has(*m))
+    }
+}
+
+impl Default for ModeSet {
+    fn default() -> ModeSet {
+        ModeSet::ALL
+    }
+}
+
+impl fmt::Display for ModeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, mode) in self.iter().enumerate() {
+            write!(f, "{}{mode}", if n == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ModeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ModeSet({self})")
+    }
+}
+
+/// What a switch says in its Hello that it can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Abilities {
+    /// Moves that it takes part in (R56).
+    pub modes: ModeSet,
+    /// It ends its path to a VM's old NVE with a marker, and waits for those of others (R77).
+    pub end_markers: bool,
+    /// VMs that it takes at most, as the directory counts when it empties other switches (R85); 0: it does not say.
+    pub capacity: u32,
+}
+
+impl Abilities {
+    /// Of a switch that says nothing of them: one of an earlier release (R84).
+    #[must_use]
+    pub fn unsaid() -> Abilities {
+        Abilities { modes: ModeSet::of(&[MoveMode::Hot]), end_markers: false, capacity: 0 }
+    }
+}
+
+/// What becomes of segments of connections with a VM that is detached (R53).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum OnCold {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// The sender's NVE answers them by a reset.
+    Reset,
 }
 
 /// How a move began.
@@ -27,6 +139,14 @@ pub enum MovePhase {
     Prepared,
     /// The VM is paused at the old NVE.
     Paused,
+    /// The VM is shut down at the old NVE, and detached (cold and warm).
+    Stopped,
+    /// Its state is packaged, says its manager (cold).
+    Packaged,
+    /// Its state is at the new host, says its manager (cold).
+    Sent,
+    /// It is instantiated at the new host, says its manager; its start is the grant (cold and warm).
+    Instantiated,
     /// The new NVE holds the grant; the news spreads.
     Granted,
     /// Every NVE of the VN has acknowledged the new location.
@@ -96,6 +216,18 @@ pub enum MoveStepKind {
     Answered,
     /// The VM moved too often without an order, and stays where it is until the operator clears it (R22).
     Frozen,
+    /// Whoever ordered the move accepted that it interrupts the VM (R56).
+    Accepted,
+    /// The VM is shut down at the old NVE (R51).
+    Stopped,
+    /// Its state is packaged (R51).
+    Packaged,
+    /// Its state is at the new host (R51).
+    Sent,
+    /// It is instantiated at the new host (R51).
+    Instantiated,
+    /// The end markers that the new NVE waited for have come, or their time is over (R77).
+    InOrder,
 }
 
 /// What one NVE did with the packets of a moving VM.

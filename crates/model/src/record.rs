@@ -9,6 +9,17 @@ use crate::{
     Version, VmKey,
 };
 
+/// The NVE that a VM's state is mirrored to by its manager (R50).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mirror {
+    /// The standby NVE.
+    pub nve: NveId,
+    /// How often its manager mirrors it, in seconds, 1 to 3600.
+    pub interval_s: u32,
+    /// When that was done last, in microseconds since 1970, by the word of its manager; 0: not yet.
+    pub mirrored_us: u64,
+}
+
 /// One VM interface in the directory (R33).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VmRecord {
@@ -44,6 +55,8 @@ pub struct VmRecord {
     pub allowed: Allowed,
     /// What it has by its own word; empty where nothing was heard of it (R92, R93).
     pub bound: Bound,
+    /// Where its state is mirrored to (R50).
+    pub standby: Option<Mirror>,
 }
 
 impl VmRecord {
@@ -75,6 +88,18 @@ impl VmRecord {
     /// No NVE carries its traffic any more; returns where that was.
     pub fn detach(&mut self) -> Option<Location> {
         self.bindings.detach()
+    }
+
+    /// Where it is to run, as others are told ahead (R50): nothing is sent there.
+    pub fn pending(&self) -> Option<&Location> {
+        self.bindings.pending()
+    }
+
+    /// It is to run there, or is not any more; whether that is news.
+    pub fn set_pending(&mut self, location: Option<Location>) -> bool {
+        let before = self.pending().cloned();
+        self.bindings.set_pending(location);
+        before.as_ref() != self.pending()
     }
 
     /// The NVE has other locators, wherever the record names it.

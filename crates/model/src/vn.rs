@@ -3,7 +3,7 @@
 //! They travel whole: from the operator to the directory and its file, from there with each snapshot to the NVEs. A new
 //! setting is a field here, its form on the wire, an option of the operator's, and its use.
 
-use crate::{LearningOf, Multicast, UnderlayGroup, Unplanned, VnRouting};
+use crate::{LearningOf, ModeSet, Multicast, OnCold, UnderlayGroup, Unplanned, VnRouting};
 
 /// What an operator sets for a VN. The default is that of a VN of which nobody said anything.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -26,13 +26,17 @@ pub struct VnSettings {
     pub multicast: Multicast,
     /// Groups of the underlay that carry what is for everybody (R60).
     pub underlay_group: UnderlayGroup,
+    /// Moves that its VMs take (R56). The directory's own: no NVE acts on it.
+    pub modes: ModeSet,
+    /// What becomes of connections with a VM that is detached (R53).
+    pub on_cold: OnCold,
 }
 
 impl VnSettings {
     /// NVEs act alike under both.
     #[must_use]
     pub fn same_for_nves(&self, other: &VnSettings) -> bool {
-        VnSettings { unplanned: other.unplanned, ..self.clone() } == *other
+        VnSettings { unplanned: other.unplanned, modes: other.modes, ..self.clone() } == *other
     }
 }
 

@@ -27,20 +27,48 @@ macro_rules! enums {
 }
 
 enums! {
-    MoveMode, move_mode { Hot }
+    MoveMode, move_mode { Hot, Warm, Cold }
     MoveOrigin, move_origin { Ordered, Unplanned }
-    MovePhase, move_phase { Preparing, Prepared, Paused, Granted, Done, Aborted, Failed }
+    MovePhase, move_phase {
+        Preparing, Prepared, Paused, Granted, Done, Aborted, Failed, Stopped, Packaged, Sent, Instantiated,
+    }
     MoveStepKind, move_step_kind {
         Ordered, Prepared, Paused, Activated, Claimed, Granted, FirstForwarded, LastForwarded,
         Acknowledged, Aborted, Failed, Done, Denied, Restarted, Overtaken, Asked, Answered, Frozen,
+        Accepted, Stopped, Packaged, Sent, Instantiated, InOrder,
     }
-    DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen }
+    DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen, Draining }
     Unplanned, unplanned { Verify, Accept, Deny }
     Multicast, multicast { Flood, Snoop, Off }
+    OnCold, on_cold { Drop, Reset }
+    DrainPhase, drain_phase { Running, Stopped, Ended }
     BindRefusal, bind_refusal { UnknownVm, NotHere, NotAllowed, Full, Taken }
     ClaimCause, claim_cause {
         Activate, GratuitousArp, NeighborAdvertisement, Rarp, FirstFrame, Resync,
     }
+}
+
+/// A set of modes as the wire lists it.
+pub(super) fn mode_list(modes: model::ModeSet) -> Vec<i32> {
+    modes.iter().map(|m| v1::MoveMode::from(m).into()).collect()
+}
+
+/// Reads a set of modes; one that lists none is `unsaid`.
+pub(super) fn mode_set(
+    field: &'static str,
+    list: &[i32],
+    unsaid: model::ModeSet,
+) -> Result<model::ModeSet, ConvertError> {
+    if list.is_empty() {
+        return Ok(unsaid);
+    }
+    let modes: Vec<model::MoveMode> = list.iter().map(|m| move_mode(field, *m)).collect::<Result<_, _>>()?;
+    Ok(model::ModeSet::of(&modes))
+}
+
+/// A set of modes that may be unset.
+pub fn modes(field: &'static str, list: &[i32]) -> Result<Option<model::ModeSet>, ConvertError> {
+    (!list.is_empty()).then(|| mode_set(field, list, model::ModeSet::ALL)).transpose()
 }
 
 impl From<model::Version> for v1::Version {
@@ -110,7 +138,7 @@ impl TryFrom<v1::Location> for model::Location {
     }
 }
 
-/// On the wire a record has one location and the state of that; bindings that are not active have no form there.
+/// On the wire a record has one location and the state of that; a pending binding has a field of its own.
 fn located(m: &model::Bindings) -> (Option<v1::Location>, v1::BindingState) {
     match m.active().cloned() {
         Some(location) => (Some(location.into()), v1::BindingState::Active),
@@ -118,7 +146,11 @@ fn located(m: &model::Bindings) -> (Option<v1::Location>, v1::BindingState) {
     }
 }
 
-fn bindings(location: Option<v1::Location>, state: i32) -> Result<model::Bindings, ConvertError> {
+fn bindings(
+    location: Option<v1::Location>,
+    state: i32,
+    pending: Option<v1::Location>,
+) -> Result<model::Bindings, ConvertError> {
     let active: Option<model::Location> = super::maybe("location", location)?;
     let attached = match v1::BindingState::try_from(state) {
         Ok(v1::BindingState::Active) => true,
@@ -128,12 +160,30 @@ fn bindings(location: Option<v1::Location>, state: i32) -> Result<model::Binding
     if active.is_some() != attached {
         return Err(ConvertError::new("location", Problem::StateAndLocation));
     }
-    Ok(active.into())
+    let mut all = model::Bindings::from(active);
+    all.set_pending(super::maybe("pending", pending)?);
+    Ok(all)
+}
+
+impl From<model::Mirror> for v1::Mirror {
+    fn from(m: model::Mirror) -> v1::Mirror {
+        v1::Mirror { nve: m.nve.to_string(), interval_s: m.interval_s, mirrored_us: m.mirrored_us }
+    }
+}
+
+impl TryFrom<v1::Mirror> for model::Mirror {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::Mirror) -> Result<model::Mirror, ConvertError> {
+        let nve = nve_id("nve", p.nve)?;
+        Ok(model::Mirror { nve, interval_s: p.interval_s, mirrored_us: p.mirrored_us })
+    }
 }
 
 impl From<model::VmRecord> for v1::VmRecord {
     fn from(m: model::VmRecord) -> v1::VmRecord {
         let (location, state) = located(&m.bindings);
+        let pending = m.bindings.pending().cloned().map(Into::into);
         v1::VmRecord {
             name: m.name,
             key: Some(m.key.into()),
@@ -154,6 +204,8 @@ impl From<model::VmRecord> for v1::VmRecord {
             bound_ips: m.bound.ips.into_iter().map(Into::into).collect(),
             bound_macs: m.bound.macs.iter().map(|m| m.to_u64()).collect(),
             shared: Vec::new(),
+            pending,
+            standby: m.standby.map(Into::into),
         }
     }
 }
@@ -167,7 +219,7 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
             key: part("key", p.key)?,
             ipv4: addresses("ipv4", &p.ipv4, ipv4)?,
             ipv6: addresses("ipv6", &p.ipv6, ipv6)?,
-            bindings: bindings(p.location, p.state)?,
+            bindings: bindings(p.location, p.state, p.pending)?,
             version: version("version", p.version)?,
             router: p.router,
             router_pinned: p.router_pinned,
@@ -181,6 +233,7 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
                 ips: super::addressing::bound_ips(p.bound_ips)?,
                 macs: super::addressing::macs("bound_macs", &p.bound_macs)?,
             },
+            standby: super::maybe("standby", p.standby)?,
         })
     }
 }

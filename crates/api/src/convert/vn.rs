@@ -1,8 +1,9 @@
 //! Settings of VNs.
 
-use godwit_model::{Multicast, Unplanned, VnSettings};
+use godwit_model::{ModeSet, Multicast, OnCold, Unplanned, VnSettings};
 
-use super::{ConvertError, Problem, maybe, multicast, underlay_group, unplanned};
+use super::record::{mode_list, mode_set};
+use super::{ConvertError, Problem, maybe, multicast, on_cold, underlay_group, unplanned};
 use crate::v1;
 
 /// The directory takes none above, in bytes.
@@ -21,6 +22,8 @@ impl From<VnSettings> for v1::VnSettings {
             multicast: v1::Multicast::from(m.multicast).into(),
             underlay_group_v4: m.underlay_group.v4.map(|a| a.octets().into()).unwrap_or_default(),
             underlay_group_v6: m.underlay_group.v6.map(|a| a.octets().into()).unwrap_or_default(),
+            modes: if m.modes == ModeSet::ALL { Vec::new() } else { mode_list(m.modes) },
+            on_cold: v1::OnCold::from(m.on_cold).into(),
         }
     }
 }
@@ -46,6 +49,11 @@ impl TryFrom<v1::VnSettings> for VnSettings {
                 known => multicast("multicast", known)?,
             },
             underlay_group: underlay_group(&p.underlay_group_v4, &p.underlay_group_v6)?,
+            modes: mode_set("modes", &p.modes, ModeSet::ALL)?,
+            on_cold: match p.on_cold {
+                0 => OnCold::default(),
+                known => on_cold("on_cold", known)?,
+            },
         })
     }
 }

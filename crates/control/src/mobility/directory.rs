@@ -18,6 +18,12 @@ impl Vm {
         }
         // Detached, or not in the directory.
         match self.phase {
+            // Its manager told the directory before this NVE saw it.
+            Phase::Running(_) | Phase::Paused(_)
+                if self.ends_for_move() && self.claim.is_none() && cx.version() > self.hosted =>
+            {
+                self.shut_down_elsewhere_said(cx);
+            }
             Phase::Running(_) if self.claim.is_none() => {
                 cx.note(
                     Level::Warn,
@@ -36,6 +42,19 @@ impl Vm {
             Phase::Idle | Phase::Left | Phase::Refused(_) => self.forward = None,
             Phase::Running(_) | Phase::Paused(_) => {}
         }
+    }
+
+    /// Its manager has said that it is shut down for a move: what still comes from its port is old.
+    fn shut_down_elsewhere_said(&mut self, cx: &mut Ctx<'_>) {
+        let text = format!("{} is shut down for a move, says its manager: its port is closed", self.key);
+        cx.note(Level::Info, text);
+        if let Some(p) = self.phase.port().and_then(|port| self.ports.get_mut(&port)) {
+            p.is_left();
+            p.door = Door::Closed;
+        }
+        self.phase = Phase::Idle;
+        self.tell_departure(cx);
+        cx.actions.push(Action::ScanOthers);
     }
 
     fn directory_has_it_here(&mut self, version: Version, cx: &mut Ctx<'_>) {

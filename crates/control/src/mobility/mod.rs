@@ -189,7 +189,8 @@ impl Vm {
             return DesiredEntry::Departed { to: f.to.clone(), until: f.ends() };
         }
         match &self.intent {
-            Some(intent) if intent.is_target() && self.open_port().is_some() => {
+            // What comes for a VM that is shut down is not held for its start.
+            Some(intent) if intent.is_target() && !intent.mode.interrupts() && self.open_port().is_some() => {
                 DesiredEntry::Expected { via: intent.runs_at(record, us) }
             }
             _ => DesiredEntry::Directory,
@@ -316,12 +317,18 @@ impl Vm {
     /// The directory has it here by this version, and it is not: the withdrawal that said so rested on an older
     /// version, or there was nothing to withdraw yet. Said once a version (R19).
     pub(crate) fn disowns(&mut self, version: Version) -> bool {
-        let idle = self.phase == Phase::Idle && self.provisioned.is_settled() && self.intent.is_none();
+        let explained = self.intent.as_ref().is_some_and(|i| !i.ends_here());
+        let idle = self.phase == Phase::Idle && self.provisioned.is_settled() && !explained;
         let missing = idle && version > self.withdrawn && !self.ports.values().any(AccessPort::could_have_it);
         if missing {
             self.withdrawn = version;
         }
         missing
+    }
+
+    /// It is shut down here for a move, which begins with that.
+    pub(crate) fn ends_for_move(&self) -> bool {
+        self.intent.as_ref().is_some_and(Intent::ends_here)
     }
 
     /// Others may have it here still (R39).

@@ -1,7 +1,7 @@
 //! This NVE's part in planned moves (R42, R45, R49).
 
 use godwit_model::message::MoveRole;
-use godwit_model::{Location, MoveId, MoveStepKind, NveId, VmRecord};
+use godwit_model::{Location, MoveId, MoveMode, MoveStepKind, NveId, VmRecord};
 use godwit_wire::Instant;
 
 use crate::io::Level;
@@ -13,6 +13,7 @@ use super::{Action, Ctx, PauseCause, Phase, Vm};
 pub(crate) struct Intent {
     pub(crate) id: MoveId,
     pub(crate) role: MoveRole,
+    pub(crate) mode: MoveMode,
     pub(crate) from: Location,
     pub(crate) to: Location,
     /// It explains nothing any more after that.
@@ -38,6 +39,16 @@ pub(crate) struct Intent {
 impl Intent {
     pub(crate) fn is_target(&self) -> bool {
         self.role == MoveRole::Target
+    }
+
+    /// At the old NVE of a hot move: what comes for the VM is held while it stands still, and not lost with its port.
+    pub(super) fn holds(&self) -> bool {
+        !self.is_target() && !self.mode.interrupts()
+    }
+
+    /// At the old NVE of a move that begins with the end of its VM here (R50, R51).
+    pub(super) fn ends_here(&self) -> bool {
+        !self.is_target() && self.mode.interrupts()
     }
 
     /// The other NVE.
@@ -69,8 +80,8 @@ impl Vm {
         &mut self,
         id: MoveId,
         role: MoveRole,
-        from: Location,
-        to: Location,
+        (from, to): (Location, Location),
+        mode: MoveMode,
         cx: &mut Ctx<'_>,
     ) {
         let over = match role {
@@ -94,6 +105,7 @@ impl Vm {
             self.begin_intent(Intent {
                 id,
                 role,
+                mode,
                 from,
                 to,
                 expires,
@@ -117,7 +129,7 @@ impl Vm {
 
     fn begin_intent(&mut self, intent: Intent) {
         if intent.is_target() {
-            if !self.is_hosted() {
+            if !self.is_hosted() && !intent.mode.interrupts() {
                 self.handover.begin(Some(intent.id.clone()));
             }
             if let Phase::Left | Phase::Refused(_) = self.phase {
@@ -204,7 +216,7 @@ impl Vm {
             return;
         }
         let Some(port) = self.phase.pause().map(|pause| pause.port) else { return };
-        if intent.stood_before {
+        if intent.stood_before || intent.mode.interrupts() {
             return self.arm_withdrawal(cx);
         }
         // What is held goes to the port, if the VM is still behind one. Any other port may be a leftover

@@ -155,7 +155,7 @@ impl Vm {
         if !self.is_on(port) || said_before {
             return;
         }
-        let ordered = self.intent.as_ref().is_some_and(|i| !i.is_target());
+        let ordered = self.intent.as_ref().is_some_and(super::Intent::holds);
         if !ordered && before != Some(OperState::Migrating) {
             return self.attachment_over("it runs here no more, says its manager", cx);
         }

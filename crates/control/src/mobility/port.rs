@@ -155,7 +155,12 @@ impl Vm {
         let Some(gone) = self.ports.remove(&port) else { return };
         self.last_port.clone_from(&gone.name);
         cx.send(NveToNva::Disassociate { key: self.key, port: gone.name });
+        let ends = self.ends_for_move();
         match &mut self.phase {
+            // Nothing else would come of it but the end of its hold.
+            phase if ends && phase.port() == Some(port) => {
+                self.attachment_over("its port is gone: it is shut down for a move", cx);
+            }
             Phase::Running(run) if run.port == port => self.pause(None, PauseCause::PortGone, cx),
             Phase::Paused(pause) if pause.port == Some(port) => {
                 pause.port = None;
@@ -419,7 +424,7 @@ impl Vm {
         let paused = on.is_some_and(|p| p.oper == Some(OperState::Paused));
         let attached = paused || on.is_some_and(|p| p.link_up && !p.is_stopped());
         let explained =
-            pause.cause == PauseCause::Asked || self.intent.as_ref().is_some_and(|i| !i.is_target());
+            pause.cause == PauseCause::Asked || self.intent.as_ref().is_some_and(super::Intent::holds);
         let hold = if explained { cx.config.intent_timeout } else { cx.config.port_down_hold };
         pause.withdraw_at = (!attached).then(|| cx.now + hold);
     }

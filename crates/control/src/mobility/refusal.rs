@@ -41,7 +41,8 @@ impl Vm {
         let text =
             format!("the NVA refuses {} to this NVE ({reason:?}: {text}): its port is closed", self.key);
         cx.note(level, text);
-        self.intent = None;
+        // A move that interrupts the VM lets it start here as soon as it is shut down there.
+        self.intent.take_if(|i| !i.mode.interrupts());
         self.close_ports();
         self.forward_to_winner(cx);
         let Some(port) = port else {
@@ -55,7 +56,12 @@ impl Vm {
         };
         let at = cx.version();
         let gap = before.map_or(GAP.0, |(gap, _)| Span(gap.0.saturating_mul(2)).min(GAP.1));
-        let decided = matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
+        let decided = match reason {
+            DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen => true,
+            // A drain is over some day, and the NVA says nothing then.
+            DenyReason::Draining => cx.elsewhere().is_some(),
+            DenyReason::UnknownVm | DenyReason::AddressMismatch | DenyReason::StaleVersion => false,
+        };
         let next = if decided { Instant::NEVER } else { cx.now + gap };
         let cause = before.map_or(claim.cause, |(_, cause)| cause);
         let owner = cx.elsewhere().map(|(l, _)| l.nve.clone());

@@ -11,6 +11,8 @@ use super::{Nve, Timer};
 
 /// A negative answer counts at least so long, or what waits for it would only be asked for again.
 const MIN_NEGATIVE: Span = Span::from_ms(100);
+/// No negative answer counts longer, in milliseconds.
+const MAX_NEGATIVE_MS: u64 = 3_600_000;
 
 impl Nve {
     pub(super) fn response(
@@ -59,8 +61,9 @@ impl Nve {
 
     /// What was asked for and is nowhere, or nowhere that frames could go, is absent for a while
     /// (R36), so that what waits for it is dropped and not asked for with every packet.
-    fn negative_unless_known(&mut self, asked: Asked, lifetime_ms: u64, out: &mut Outputs) {
-        let life = Span::from_ms(lifetime_ms).min(self.config.neg_life).max(MIN_NEGATIVE);
+    pub(super) fn negative_unless_known(&mut self, asked: Asked, lifetime_ms: u64, out: &mut Outputs) {
+        let life =
+            Span::from_ms(lifetime_ms.min(MAX_NEGATIVE_MS)).min(self.config.neg_life).max(MIN_NEGATIVE);
         let until = self.now + life;
         let Some(vn) = self.desired.vn(asked.vni()) else { return };
         match asked {

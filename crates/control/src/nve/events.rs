@@ -161,6 +161,11 @@ impl Nve {
 
     /// A question is to be put, first or again; without a session it only passes.
     pub(super) fn query_due(&mut self, asked: Asked, out: &mut Outputs) {
+        if self.is_awaited(asked) {
+            self.queries.forget(asked);
+            self.timers.set(Timer::Query(asked), None);
+            return self.negative_unless_known(asked, u64::MAX, out);
+        }
         let (seq, next) = self.queries.due(self.now, asked, &self.config, &mut self.seq);
         self.timers.set(Timer::Query(asked), next);
         if let Some(seq) = seq {

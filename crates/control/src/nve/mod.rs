@@ -16,6 +16,7 @@ mod machine;
 mod multicast;
 mod notices;
 mod nva;
+mod pending;
 mod policy;
 mod ports;
 #[cfg(test)]
@@ -145,6 +146,8 @@ pub struct Nve {
     behind: BTreeMap<VmKey, PortIdx>,
     /// VMs with a planned move.
     intents: BTreeSet<VmKey>,
+    /// VMs that are to run at another NVE, the way to which is kept resolved (R50).
+    pending: BTreeSet<VmKey>,
     /// VNs without a port here, in which VMs that left are forwarded for (R17), or which VMs here send to by way of
     /// their domain (R58).
     lingering: BTreeSet<Vni>,
@@ -224,6 +227,7 @@ impl Nve {
             vms: BTreeMap::new(),
             behind: BTreeMap::new(),
             intents: BTreeSet::new(),
+            pending: BTreeSet::new(),
             lingering: BTreeSet::new(),
             domains: BTreeSet::new(),
             mirror: Mirror::default(),

@@ -1,7 +1,7 @@
 //! The session with the NVA: what it says and what we say when it begins.
 
 use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva};
-use godwit_model::{Locators, MoveMode, Version, VmKey, VmRecord};
+use godwit_model::{Locators, Version, VmKey, VmRecord};
 use godwit_wire::Vni;
 
 use crate::barrier::After;
@@ -85,6 +85,7 @@ impl Nve {
             software: self.config.software.clone(),
             last_epoch: self.session.epoch,
             instance: self.config.instance,
+            abilities: self.config.abilities,
         });
     }
 
@@ -210,13 +211,15 @@ impl Nve {
                 }
                 self.with_known_vm(key, out, |vm, cx| vm.denied(seq, reason, &text, cx));
             }
-            NvaToNve::MovePrepare { id, role, record, from, to, mode } => {
+            NvaToNve::MovePrepare { id, role, record, from, to, mode, senders: _ } => {
                 let key = record.key;
                 let known = self.mirror.record(key).filter(|r| r.version > record.version);
                 self.prepared.insert(key, known.unwrap_or(&record).clone());
+                let at = self.is_here(&record).then_some(record.version);
                 self.learn(record, out);
-                match mode {
-                    MoveMode::Hot => self.with_vm(key, out, |vm, cx| vm.prepare(id, role, from, to, cx)),
+                self.with_vm(key, out, |vm, cx| vm.prepare(id, role, (from, to), mode, cx));
+                if self.vms.get(&key).is_some_and(Vm::ends_for_move) {
+                    self.give_back(key, at, out);
                 }
             }
             NvaToNve::MoveAbort { id, key, reason } => {
@@ -265,9 +268,14 @@ impl Nve {
 
     /// The version by which the directory has a VM here, where a withdrawal could change that.
     fn given_to_us(&self, r: &VmRecord) -> Option<Version> {
-        let here = r.is_at(&self.config.nve)
-            && self.mirror.record(r.key).is_none_or(|known| known.version <= r.version);
-        (here && !r.pinned && !r.frozen && r.moving.is_none()).then_some(r.version)
+        let settled = r.moving.is_none() || self.vms.get(&r.key).is_some_and(Vm::ends_for_move);
+        (self.is_here(r) && settled).then_some(r.version)
+    }
+
+    /// The directory has the VM here, by the newest word of it, and that may change.
+    fn is_here(&self, r: &VmRecord) -> bool {
+        let newest = self.mirror.record(r.key).is_none_or(|known| known.version <= r.version);
+        r.is_at(&self.config.nve) && newest && !r.pinned && !r.frozen
     }
 
     /// Withdraws a VM that the directory has here by this version, if it is on none of our ports: what we said of it

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{DirectoryMode, Locators, VmKey, VmRecord};
+use godwit_model::{DirectoryMode, Locators, OnCold, VmKey, VmRecord};
 use godwit_tables::update::{Key, PortRole, Target, TunnelIdx, VmState};
 use godwit_wire::outer::{OuterHeader, V4_LEN, V6_LEN};
 use godwit_wire::{Instant, Span, Vni};
@@ -198,6 +198,7 @@ impl Nve {
         self.sync_bindings(key);
         self.desired.set_vm(at, state);
         self.sync_nested(key, state);
+        self.follow_pending(key, out);
         let addresses = self.mirror.record(key).into_iter().flat_map(VmRecord::addresses);
         let ips: Vec<IpAddr> = addresses.map(|(ip, _)| ip).collect();
         for ip in ips {
@@ -257,8 +258,16 @@ impl Nve {
             None if self.behind.contains_key(&key) => {
                 self.behind.get(&key).map(|&port| VmState::Local { port })
             }
-            None => self.absent_state(key),
+            None => self.detached_state(key).or_else(|| self.absent_state(key)),
         }
+    }
+
+    /// Of a VM that the directory has and that is attached nowhere, where its VN wants more than silence (R53). A
+    /// router speaks for others too, whose connections are not its own to reset.
+    fn detached_state(&self, key: VmKey) -> Option<VmState> {
+        let wanted = self.mirror.settings(key.vni).on_cold == OnCold::Reset;
+        let record = self.mirror.record(key).filter(|r| wanted && !r.is_active())?;
+        Some(VmState::Detached { reset: !record.router && record.allowed.routes.is_empty() })
     }
 
     /// No family in common (R4); while there is no uplink at all, nothing can be said yet.
@@ -329,7 +338,12 @@ impl Nve {
         Some(Target { tunnel, vni: key.vni })
     }
 
-    fn tunnel_to(&mut self, key: VmKey, locators: Locators, out: &mut Outputs) -> Option<TunnelIdx> {
+    pub(super) fn tunnel_to(
+        &mut self,
+        key: VmKey,
+        locators: Locators,
+        out: &mut Outputs,
+    ) -> Option<TunnelIdx> {
         let record = self.mirror.record(key);
         let remote = choose_remote(self.underlay.locators(), locators, self.config.outer, record)?;
         self.tunnel_pair(remote, locators, out)
@@ -433,6 +447,7 @@ impl Nve {
                 wanted.extend(l.locators.v6.map(IpAddr::V6));
             }
         }
+        self.add_pending_locators(&mut wanted);
         let unused: Vec<_> = self.desired.unused_tunnels().filter(|(_, r)| !wanted.contains(r)).collect();
         let idle = core::mem::take(&mut self.idle_tunnels);
         for (tunnel, remote) in unused {

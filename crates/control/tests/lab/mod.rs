@@ -318,7 +318,17 @@ impl Lab {
     }
 
     pub fn order_move(&mut self, id: &str, n: u8, from: usize, to: usize) {
+        self.order_mode(id, n, (from, to), MoveMode::Hot);
+    }
+
+    /// Orders a move; where a warm one leads is told ahead.
+    pub fn order_mode(&mut self, id: &str, n: u8, (from, to): (usize, usize), mode: MoveMode) {
         let record = self.nva.order_move(id, vm(n));
+        if mode == MoveMode::Warm {
+            let news = self.nva.set_pending(vm(n), Some(location(to)));
+            self.say(news);
+        }
+        let record = self.nva.records.get(&record.key).cloned().unwrap_or(record);
         for (i, role) in [(to, MoveRole::Target), (from, MoveRole::Source)] {
             let message = NvaToNve::MovePrepare {
                 id: MoveId(id.into()),
@@ -326,12 +336,40 @@ impl Lab {
                 record: record.clone(),
                 from: location(from),
                 to: location(to),
-                mode: MoveMode::Hot,
+                mode,
+                senders: Vec::new(),
             };
             if self.hosts[i].connected {
                 self.hosts[i].inbox.push_back(message);
             }
         }
+    }
+
+    fn say(&mut self, said: nva::Said) {
+        for (i, message) in said {
+            if self.hosts[i].connected {
+                self.hosts[i].inbox.push_back(message);
+            }
+        }
+    }
+
+    /// A move's parties are told that it was called off.
+    pub fn abort(&mut self, id: &str, n: u8, parties: &[usize]) {
+        self.nva.records.get_mut(&vm(n)).unwrap().moving = None;
+        let abort = || NvaToNve::MoveAbort { id: MoveId(id.into()), key: vm(n), reason: "off".into() };
+        self.say(parties.iter().map(|i| (*i, abort())).collect());
+    }
+
+    /// It is to run nowhere else any more.
+    pub fn end_pending(&mut self, n: u8) {
+        let news = self.nva.set_pending(vm(n), None);
+        self.say(news);
+    }
+
+    /// The directory has it nowhere, by the word of its manager.
+    pub fn detach(&mut self, n: u8) {
+        let news = self.nva.detach(vm(n));
+        self.say(news);
     }
 
     pub fn version(&self, n: u8) -> Version {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    DenyReason, DirectoryMode, Domain, DomainId, Gateway, MoveId, Policy, Secret, StaticRoute, Version,
-    VmKey, VmRecord, VnRouting, VnSettings,
+    DenyReason, DirectoryMode, Domain, DomainId, Gateway, Location, MoveId, Policy, Secret, StaticRoute,
+    Version, VmKey, VmRecord, VnRouting, VnSettings,
 };
 use godwit_wire::Vni;
 
@@ -115,6 +115,7 @@ impl MiniNva {
             policy: None,
             pinned: false,
             moving: None,
+            standby: None,
         };
         self.records.insert(key, record);
     }
@@ -123,6 +124,29 @@ impl MiniNva {
         let r = self.records.get_mut(&key).unwrap();
         r.moving = Some(MoveId(id.into()));
         r.clone()
+    }
+
+    /// Where it is to run (R50): news to all.
+    pub fn set_pending(&mut self, key: VmKey, to: Option<Location>) -> Said {
+        self.renew(key, |r| {
+            r.set_pending(to);
+        })
+    }
+
+    /// It runs nowhere: news to all.
+    pub fn detach(&mut self, key: VmKey) -> Said {
+        self.renew(key, |r| {
+            r.detach();
+        })
+    }
+
+    fn renew(&mut self, key: VmKey, change: impl FnOnce(&mut VmRecord)) -> Said {
+        let version = self.version();
+        let Some(r) = self.records.get_mut(&key) else { return Vec::new() };
+        change(r);
+        r.version = version;
+        let news = Change::Vm(r.clone());
+        self.news(key.vni, &news, None)
     }
 
     pub fn lost(&mut self, i: usize) {

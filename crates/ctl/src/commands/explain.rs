@@ -78,12 +78,26 @@ fn standing(r: &v1::MoveRecord) -> String {
                 last(Step::Failed).unwrap_or("for no known reason")
             )
         }
+        Phase::Stopped if r.mode() == v1::MoveMode::Warm => {
+            format!("{vm} is shut down at {from}; its mirror at the host of {to} is started next.")
+        }
+        Phase::Stopped => format!("{vm} is shut down at {from}; its manager packages its state next."),
+        Phase::Packaged => {
+            format!("{vm}'s state is packaged; its manager sends it to the host of {to} next.")
+        }
+        Phase::Sent => format!("{vm}'s state is at the host of {to}, which instantiates it next."),
+        Phase::Instantiated => {
+            format!("{vm} is instantiated at the host of {to}; its start there ends the move.")
+        }
         Phase::Preparing => {
             let said = |nve: &str| r.steps.iter().any(|s| s.what() == Step::Prepared && s.nve == nve);
             let missing: Vec<&str> =
                 [from, to].into_iter().map(String::as_str).filter(|n| !said(n)).collect();
             let are = if missing.len() == 1 { "is" } else { "are" };
             format!("{vm} is still at {from}; waits until {} {are} prepared.", missing.join(" and "))
+        }
+        Phase::Prepared if r.mode() != v1::MoveMode::Hot => {
+            format!("Both NVEs are prepared; {vm} still runs at {from}, and is to be shut down there next.")
         }
         Phase::Prepared => format!("Both NVEs are prepared; {vm} still runs at {from}."),
         Phase::Paused => {

@@ -3,8 +3,10 @@
 mod addresses;
 pub mod counters;
 pub mod domain;
+pub mod drain;
 pub mod entries;
 mod explain;
+mod mirror;
 pub mod move_view;
 pub mod moves;
 pub mod nva;
@@ -23,9 +25,17 @@ mod vn_view;
 pub mod watch_qmp;
 
 use clap::Subcommand;
+use godwit_api::v1;
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::text;
+
+/// The word of a mode on the wire.
+fn mode_word(mode: i32) -> Option<String> {
+    let mode = v1::MoveMode::try_from(mode).ok().filter(|m| *m != v1::MoveMode::Unspecified)?;
+    Some(text::enum_name(mode.as_str_name(), "MOVE_MODE_"))
+}
 
 /// The commands.
 #[derive(Subcommand, Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use godwit_api::v1;
 use serde::Serialize;
 
@@ -45,6 +45,20 @@ pub enum MoveCommand {
         #[arg(value_parser = parse::move_id)]
         id: String,
     },
+    /// Say how far a VM's manager is with a warm or cold move; what was said may be said again.
+    #[command(
+        after_help = "Example:\n  godwitctl move report m-1 packaged\n\nA cold move is stopped, packaged, sent \
+            and instantiated, in this order; a warm one stopped and instantiated. That it is stopped is known \
+            from its port, too, and its start ends the move."
+    )]
+    Report {
+        /// The move.
+        #[arg(value_parser = parse::move_id)]
+        id: String,
+        /// What is done.
+        #[arg(value_enum)]
+        step: Reported,
+    },
     /// Print a move's steps as they happen, until it is over.
     #[command(
         after_help = "With --json, each change prints the whole record as one line.\nExit codes: 0 done, 1 \
@@ -55,6 +69,30 @@ pub enum MoveCommand {
         #[arg(value_parser = parse::move_id)]
         id: String,
     },
+}
+
+/// What a manager says of a warm or cold move.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reported {
+    /// The VM is shut down at its old host.
+    Stopped,
+    /// Its state is packaged.
+    Packaged,
+    /// Its state is at its new host.
+    Sent,
+    /// It is instantiated at its new host, and does not run yet.
+    Instantiated,
+}
+
+impl From<Reported> for v1::MovePhase {
+    fn from(r: Reported) -> v1::MovePhase {
+        match r {
+            Reported::Stopped => v1::MovePhase::Stopped,
+            Reported::Packaged => v1::MovePhase::Packaged,
+            Reported::Sent => v1::MovePhase::Sent,
+            Reported::Instantiated => v1::MovePhase::Instantiated,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -251,6 +289,14 @@ pub async fn run(command: MoveCommand, ctx: &mut Context<'_>) -> Result<(), Fail
         MoveCommand::Abort { id } => {
             match nva.settle(nva.client().abort_move(v1::MoveName { id: id.clone() })).await {
                 Ok(record) => ctx.show(&MoveView::new(&record)),
+                Err(f) => Err(suggest::explain(&nva, f, &[(Named::Move, &id)]).await),
+            }
+        }
+        MoveCommand::Report { id, step } => {
+            let phase = v1::MovePhase::from(step).into();
+            let request = v1::ReportMoveRequest { id: id.clone(), phase };
+            match nva.settle(nva.client().report_move(request)).await {
+                Ok(record) => ctx.show(&Ordered(MoveView::new(&record))),
                 Err(f) => Err(suggest::explain(&nva, f, &[(Named::Move, &id)]).await),
             }
         }

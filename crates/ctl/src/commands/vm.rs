@@ -8,6 +8,7 @@ use godwit_wire::Mac;
 use serde::Serialize;
 
 use super::addresses::{AllowedArgs, AllowedView, BoundView, LearningArgs, OwnerView, SetArgs, bound_text};
+use super::mirror::{self, MirrorArgs, MirrorView, MirroredArgs};
 use super::moves;
 use crate::context::{Context, Report};
 use crate::failure::Failure;
@@ -51,6 +52,10 @@ pub enum VmCommand {
     Departed(DepartedArgs),
     /// Order a move, so that both NVEs prepare for it; pausing and starting the VM is up to its manager.
     Move(MoveArgs),
+    /// Record where a VM's state is mirrored to, as a warm move needs it.
+    Mirror(MirrorArgs),
+    /// Say that a VM has been mirrored.
+    Mirrored(MirroredArgs),
 }
 
 /// Arguments of `vm define`.
@@ -103,9 +108,11 @@ pub struct DefineArgs {
 Examples:
   godwitctl vm move web1 --to nve-b
   godwitctl vm move web1 --to nve-b --id maintenance-17 --wait --timeout 60
+  godwitctl vm move web1 --to nve-b --mode cold --accept-interruption
 
 The same --id again is the same move, so an order may be repeated when its answer was lost.
-With --wait the exit code says how it ended: 0 done, 1 aborted or failed.")]
+With --wait the exit code says how it ended: 0 done, 1 aborted or failed.
+A warm or cold move begins when the VM is shut down at its old NVE; `godwitctl move report` says what its manager does.")]
 pub struct MoveArgs {
     /// The VM.
     #[arg(value_parser = parse::name)]
@@ -116,6 +123,9 @@ pub struct MoveArgs {
     /// How it moves.
     #[arg(long, value_enum, default_value_t = Mode::Hot)]
     mode: Mode,
+    /// Accept that a warm or cold move shuts the VM down and ends its connections; the move's history says so.
+    #[arg(long)]
+    accept_interruption: bool,
     /// Your own name for the move; without it the NVA makes one up.
     #[arg(long, value_parser = parse::move_id)]
     id: Option<String>,
@@ -147,6 +157,10 @@ pub struct DepartedArgs {
 pub enum Mode {
     /// Running: addresses and connections stay.
     Hot,
+    /// Shut down, then started where its state was mirrored: addresses stay, connections begin anew.
+    Warm,
+    /// Shut down, sent, then started: addresses stay, connections begin anew.
+    Cold,
 }
 
 /// A VM for output.
@@ -173,6 +187,10 @@ struct VmView {
     /// NVEs that hear of changes; null where it was not asked for.
     interested: Option<Vec<String>>,
     moving: Option<String>,
+    /// Where it is to run by a warm move; nothing is sent there yet.
+    pending_nve: Option<String>,
+    /// Where its state is mirrored to.
+    standby: Option<MirrorView>,
     /// What it may send and receive; null: no policy.
     policy: Option<String>,
     /// What it may have beside its recorded addresses.
@@ -207,6 +225,8 @@ impl From<v1::VmRecord> for VmView {
             pinned: r.pinned,
             frozen: r.frozen,
             moving: text::some(&r.moving),
+            pending_nve: r.pending.map(|l| l.nve),
+            standby: r.standby.map(Into::into),
             policy: text::some(&r.policy),
             name: r.name,
             allowed: r.allowed.unwrap_or_default().into(),
@@ -277,6 +297,8 @@ impl Report for VmView {
             ("nested MACs", self.allowed.nested.join(" ")),
             ("state", self.state.clone()),
             ("NVE", nve.unwrap_or_default()),
+            ("pending", text::or_empty(self.pending_nve.as_ref())),
+            ("standby", self.standby.as_ref().map(MirrorView::words).unwrap_or_default()),
             ("version", text::or_empty(self.version.as_ref())),
             ("told", self.interested.as_ref().map(|n| n.join(" ")).unwrap_or_default()),
             ("policy", text::or_empty(self.policy.as_ref())),
@@ -388,12 +410,15 @@ async fn set(nva: &Nva, a: &SetArgs) -> Result<Changed, Failure> {
 async fn order_move(nva: &Nva, a: MoveArgs, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let mode = match a.mode {
         Mode::Hot => v1::MoveMode::Hot,
+        Mode::Warm => v1::MoveMode::Warm,
+        Mode::Cold => v1::MoveMode::Cold,
     };
     let request = v1::StartMoveRequest {
         vm: a.name.clone(),
         to: a.to.clone(),
         mode: mode.into(),
         id: a.id.unwrap_or_default(),
+        accept_interruption: a.accept_interruption,
     };
     match nva.settle(nva.client().start_move(request)).await {
         Ok(record) => moves::ordered(nva, record, a.wait, ctx).await,
@@ -437,5 +462,7 @@ pub async fn run(command: VmCommand, ctx: &mut Context<'_>) -> Result<(), Failur
         }
         VmCommand::Departed(args) => ctx.show(&departed(&nva, args).await?),
         VmCommand::Move(args) => order_move(&nva, args, ctx).await,
+        VmCommand::Mirror(args) => ctx.show(&mirror::mirror(&nva, args).await?),
+        VmCommand::Mirrored(args) => ctx.show(&mirror::mirrored(&nva, args).await?),
     }
 }

@@ -60,10 +60,17 @@ pub enum VnCommand {
         /// What becomes of multicast.
         #[arg(long, value_enum, default_value_t = Multicast::Flood)]
         multicast: Multicast,
+        /// Segments of TCP connections with a VM that is detached, as in a cold move: drop them, or let the sender's
+        /// switch answer them by a reset.
+        #[arg(long, value_enum, default_value_t = OnCold::Drop)]
+        on_cold: OnCold,
         /// Multicast groups of the underlay, one of IPv4, one of IPv6 or both, that carry what is for everybody where
         /// copies are too many; the underlay must route them.
         #[arg(long, value_name = "GROUP[,GROUP]", value_parser = subnet::groups)]
         underlay_group: Option<v1::UnderlayGroups>,
+        /// Moves that its VMs take, or all.
+        #[arg(long, value_name = "MODE[,MODE]", value_delimiter = ',', value_enum)]
+        modes: Vec<Modes>,
         /// Routing domain whose VNs reach each other by routing; without it the VN is bridged only.
         #[arg(long, value_name = "DOMAIN", value_parser = parse::name)]
         domain: Option<String>,
@@ -83,7 +90,7 @@ pub enum VnCommand {
             deny\n  godwitctl vn set blue --addresses-v6 learned=16",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
             .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
-            .args(["multicast", "underlay_group"])
+            .args(["multicast", "underlay_group", "on_cold", "modes"])
     )]
     Set {
         /// Its name.
@@ -101,9 +108,15 @@ pub enum VnCommand {
         /// What becomes of multicast.
         #[arg(long, value_enum)]
         multicast: Option<Multicast>,
+        /// Segments of TCP connections with a VM that is detached.
+        #[arg(long, value_enum)]
+        on_cold: Option<OnCold>,
         /// Multicast groups of the underlay in the place of those before, or `none`.
         #[arg(long, value_name = "GROUP[,GROUP]|none", value_parser = subnet::groups_or_none)]
         underlay_group: Option<v1::UnderlayGroups>,
+        /// Moves that its VMs take in the place of those before, or all.
+        #[arg(long, value_name = "MODE[,MODE]", value_delimiter = ',', value_enum)]
+        modes: Vec<Modes>,
         /// Whose word binds addresses.
         #[command(flatten)]
         learning: LearningArgs,
@@ -147,6 +160,24 @@ pub enum Unplanned {
     Deny,
 }
 
+/// What becomes of segments of connections with a VM that is detached.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnCold {
+    /// They are dropped.
+    Drop,
+    /// They are answered by a reset.
+    Reset,
+}
+
+impl From<OnCold> for v1::OnCold {
+    fn from(o: OnCold) -> v1::OnCold {
+        match o {
+            OnCold::Drop => v1::OnCold::Drop,
+            OnCold::Reset => v1::OnCold::Reset,
+        }
+    }
+}
+
 /// What becomes of multicast in a VN.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Multicast {
@@ -166,6 +197,31 @@ impl From<Multicast> for v1::Multicast {
             Multicast::Off => v1::Multicast::Off,
         }
     }
+}
+
+/// Moves that a VN's VMs take.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Modes {
+    /// In running state.
+    Hot,
+    /// Shut down, then started where its state was mirrored.
+    Warm,
+    /// Shut down, sent, then started.
+    Cold,
+    /// Every one.
+    All,
+}
+
+/// As the wire has them.
+fn modes_of(modes: &[Modes]) -> Vec<i32> {
+    let (hot, warm, cold) = (v1::MoveMode::Hot, v1::MoveMode::Warm, v1::MoveMode::Cold);
+    let each = modes.iter().flat_map(|m| match m {
+        Modes::Hot => vec![hot],
+        Modes::Warm => vec![warm],
+        Modes::Cold => vec![cold],
+        Modes::All => vec![hot, warm, cold],
+    });
+    each.map(Into::into).collect()
 }
 
 /// What becomes of VMs' questions for their own addresses.
@@ -213,7 +269,9 @@ fn creation(command: VnCommand) -> Option<v1::Vn> {
         unplanned,
         rarp,
         multicast,
+        on_cold,
         underlay_group,
+        modes,
         domain,
         routed_only,
         subnets,
@@ -235,6 +293,8 @@ fn creation(command: VnCommand) -> Option<v1::Vn> {
         multicast: v1::Multicast::from(multicast).into(),
         underlay_group_v4: groups.v4,
         underlay_group_v6: groups.v6,
+        modes: modes_of(&modes),
+        on_cold: v1::OnCold::from(on_cold).into(),
     };
     let domain = domain.unwrap_or_default();
     Some(v1::Vn { name, vni, settings: Some(settings), domain, ..v1::Vn::default() })
@@ -268,7 +328,17 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
             let answer = nva.settle(nva.client().create_vn(vn)).await;
             report(&nva, ctx, "created", answer, used).await
         }
-        VnCommand::Set { name, silent, unplanned, rarp, multicast, underlay_group, learning } => {
+        VnCommand::Set {
+            name,
+            silent,
+            unplanned,
+            rarp,
+            multicast,
+            on_cold,
+            underlay_group,
+            modes,
+            learning,
+        } => {
             let request = v1::SetVnRequest {
                 name: name.clone(),
                 flood_silent: silent.map(|s| s == Silent::Flood),
@@ -277,6 +347,8 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
                 learning: learning.change(),
                 multicast: multicast.map_or(v1::Multicast::Unspecified, v1::Multicast::from).into(),
                 underlay_groups: underlay_group,
+                on_cold: on_cold.map_or(v1::OnCold::Unspecified, v1::OnCold::from).into(),
+                modes: modes_of(&modes),
             };
             let answer = nva.settle(nva.client().set_vn(request)).await;
             report(&nva, ctx, "changed", answer, &[(Named::Vn, &name)]).await

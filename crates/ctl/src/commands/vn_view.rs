@@ -27,8 +27,12 @@ pub(super) struct VnView {
     addresses: LearningView,
     /// What becomes of multicast: flood, snoop or off.
     multicast: &'static str,
+    /// Segments for detached VMs: drop or reset.
+    on_cold: &'static str,
     /// Groups of the underlay, of IPv4 and of IPv6.
     underlay_groups: Vec<String>,
+    /// Moves that its VMs take.
+    modes: Vec<String>,
     /// Null: bridged only.
     routing: Option<RoutingView>,
     vms: u32,
@@ -61,6 +65,12 @@ impl From<v1::Vn> for VnView {
             v1::Multicast::Snoop => "snoop",
             v1::Multicast::Off => "off",
         };
+        let on_cold = match settings.on_cold() {
+            v1::OnCold::Unspecified | v1::OnCold::Drop => "drop",
+            v1::OnCold::Reset => "reset",
+        };
+        let modes: Vec<String> = settings.modes.iter().filter_map(|m| super::mode_word(*m)).collect();
+        let modes = if modes.is_empty() { ["hot", "warm", "cold"].map(String::from).to_vec() } else { modes };
         let groups = [&settings.underlay_group_v4, &settings.underlay_group_v6];
         let domain = v.domain;
         let routing = settings.routing.map(|r| RoutingView {
@@ -78,7 +88,9 @@ impl From<v1::Vn> for VnView {
             rarp: settings.rarp,
             addresses: settings.learning.as_ref().into(),
             multicast,
+            on_cold,
             underlay_groups: groups.into_iter().filter_map(|g| text::locator(g)).collect(),
+            modes,
             routing,
             vms: v.vms,
             members: v.members,
@@ -152,7 +164,9 @@ impl Report for VnView {
             ("RARP", self.rarp().into()),
             ("addresses", self.addresses.words()),
             ("multicast", self.multicast.into()),
+            ("on cold", self.on_cold.into()),
             ("underlay groups", self.underlay_groups.join(" ")),
+            ("moves", self.modes.join(", ")),
             ("VMs", self.vms.to_string()),
             ("NVEs", self.nves()),
         ]);

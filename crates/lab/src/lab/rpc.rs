@@ -160,6 +160,8 @@ impl Operator {
         show_vm(v1::VmName) -> v1::VmRecord;
         /// Lists NVEs.
         list_nves(v1::ListNvesRequest) -> v1::NveList;
+        /// Shows the drain of an NVE.
+        show_drain(v1::NveName) -> v1::Drain;
         /// Orders a move.
         start_move(v1::StartMoveRequest) -> v1::MoveRecord;
         /// Calls a move off.
@@ -168,6 +170,14 @@ impl Operator {
         show_move(v1::MoveName) -> v1::MoveRecord;
         /// Lists moves.
         list_moves(v1::ListMovesRequest) -> v1::MoveList;
+        /// Says how far a warm or cold move is.
+        report_move(v1::ReportMoveRequest) -> v1::MoveRecord;
+        /// Records where a VM is mirrored to.
+        set_mirror(v1::SetMirrorRequest) -> v1::VmRecord;
+        /// Says that a VM was mirrored.
+        vm_mirrored(v1::VmMirroredRequest) -> v1::VmRecord;
+        /// The NVA's counters.
+        get_counters(v1::GetCounters) -> v1::CounterList;
         /// Says how the NVA is.
         get_status(v1::NvaStatusRequest) -> v1::NvaStatus;
     }

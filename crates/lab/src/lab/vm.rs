@@ -39,6 +39,8 @@ pub struct Vm {
     pub agent: Agent,
     /// The tap that its NIC is connected to.
     pub attached: Option<Attachment>,
+    /// A tap that waits for its NIC.
+    pub prepared: Option<Attachment>,
     /// Frames that the machine's kernel dropped between the guest and its switches.
     pub kernel_drops: u64,
     /// The agent's process.
@@ -76,6 +78,7 @@ impl Vm {
             namespace: namespace.into(),
             agent,
             attached: None,
+            prepared: None,
             kernel_drops: 0,
             process,
             before: (0, 0),

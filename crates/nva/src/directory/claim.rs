@@ -134,6 +134,17 @@ impl Directory {
             Some(l) if r.pinned => {
                 Judgment::Deny(DenyReason::Pinned, format!("VM {} is pinned to NVE {}", r.name, l.nve))
             }
+            _ if self.is_newcomer(nve, r, intent.as_ref()) => {
+                let text = format!(
+                    "NVE {nve} is being drained and takes no VMs; start VM {} at another NVE, or `godwitctl nve \
+                     undrain {nve}` first",
+                    r.name
+                );
+                Judgment::Deny(DenyReason::Draining, text)
+            }
+            Some(_) if let Some(text) = self.runs_at_old(r, nve) => {
+                Judgment::Deny(DenyReason::OwnedElsewhere, text)
+            }
             Some(l) => {
                 let late = self.late_move(key, nve).is_some();
                 judge_taken(r, l, intent, nve, base, self.unplanned(key), late)
@@ -167,6 +178,8 @@ impl Directory {
         let Some(location) = self.location_of(&nve) else { return };
         let Some(mut record) = self.records.get(&key).cloned() else { return };
         let old = record.bind(location).map(|l| l.nve);
+        // Its state is here now; where it is mirrored to from here is its manager's to say.
+        record.standby.take_if(|m| m.nve == nve);
         record.version = self.next_version();
         learn(&mut record, &asked.flags);
         let froze = by.is_none() && old.is_some() && self.count_unplanned(key);
@@ -186,6 +199,9 @@ impl Directory {
         self.put_vm(record.clone());
         self.counts.claims_granted += 1;
         self.claims.note_granted(key, self.now, session);
+        if by.is_none() {
+            self.started_at_old(key, &nve);
+        }
         let news = match &by {
             Some(id) => format!("move {id} took the VM on to {nve}"),
             None => format!("NVE {nve} took the VM over"),
@@ -210,6 +226,7 @@ impl Directory {
     /// Compare-and-delete: a withdrawal that rests on an older version changes nothing (R19).
     pub(super) fn withdraw(&mut self, nve: &NveId, key: VmKey, version: Version) {
         let Some(r) = self.records.get(&key) else { return };
+        let intent = self.intent(r);
         if !r.is_at(nve) || r.version != version {
             let text = format!("ignored a stale withdrawal of {key} by NVE {nve}: it holds {version}");
             return self.log(Level::Info, text);
@@ -219,9 +236,13 @@ impl Directory {
             let text = format!("ignored a withdrawal of {key} by NVE {nve}: the VM is {why} there");
             return self.log(Level::Info, text);
         }
+        // One that interrupts the VM begins with just that.
+        if self.stopped_for_move(key, "its NVE") {
+            return;
+        }
         // While it moves, others keep sending to the old NVE, which holds and then forwards. Telling
         // them that the VM is nowhere would lose what they send until the new NVE's claim.
-        if let Some((id, _, _)) = self.intent(r) {
+        if let Some((id, _, _)) = intent {
             if let Some(m) = self.moves.get_mut(&id) {
                 m.withdrawn = Some(version);
             }

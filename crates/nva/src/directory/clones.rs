@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::message::NvaToNve;
-use godwit_model::{Locators, NveId};
+use godwit_model::{Abilities, Locators, NveId};
 use godwit_wire::{Bucket, Instant, Rate, Span};
 
 use super::{Directory, Level, NveRecord, Output, SessionId};
@@ -32,6 +32,7 @@ pub(super) struct Hello {
     pub software: String,
     pub last_epoch: u32,
     pub instance: u64,
+    pub abilities: Abilities,
 }
 
 /// An NVE that was first with what another one names.

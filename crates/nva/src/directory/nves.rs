@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use godwit_model::message::Change;
-use godwit_model::{Location, Locators, NveId, Version, VmKey};
+use godwit_model::{Abilities, Location, Locators, NveId, Version, VmKey};
 use godwit_wire::{Instant, Vni};
 
 use super::{Directory, Level, NveInfo, NveRecord, Refusal, SessionId, Write};
@@ -12,6 +12,8 @@ use super::{Directory, Level, NveInfo, NveRecord, Refusal, SessionId, Write};
 pub(super) struct Nve {
     pub record: NveRecord,
     pub session: Option<SessionId>,
+    /// What it said in its last Hello that it can do.
+    pub abilities: Abilities,
     /// When its last session was last heard.
     pub heard: Option<Instant>,
     /// VMs whose location it is.
@@ -33,6 +35,7 @@ impl Nve {
         Nve {
             record,
             session: None,
+            abilities: Abilities::unsaid(),
             heard: None,
             vms: BTreeSet::new(),
             dirty: false,
@@ -93,6 +96,7 @@ impl Directory {
             return Err(Refusal::VmMoving { vm: m.vm.clone(), id: m.id.clone() });
         }
         self.forget_nve(id);
+        self.forget_drain(id);
         for vni in info.vnis.iter().chain(&info.routing) {
             self.drop_member(id, *vni);
         }

@@ -1,11 +1,11 @@
 //! Orders of the operator and their answers, as values.
 
-use godwit_model::{Locators, MoveId, MoveMode, MoveRecord, NveId, Policy, Subnet, VmRecord};
+use godwit_model::{Locators, MoveId, MoveMode, MovePhase, MoveRecord, NveId, Policy, Subnet, VmRecord};
 use godwit_wire::Prefix;
 
 use super::{
-    Departure, Directory, DomainInfo, NveInfo, Refusal, RouteInfo, VmChanges, VmDefinition, VnChanges,
-    VnInfo, VnRecord,
+    Departure, Directory, DomainInfo, DrainInfo, NveInfo, Refusal, RouteInfo, VmChanges, VmDefinition,
+    VnChanges, VnInfo, VnRecord,
 };
 
 /// An operator's order.
@@ -120,12 +120,60 @@ pub enum Order {
         mode: MoveMode,
         /// The move's name; empty: it is given one.
         id: String,
+        /// Whoever orders it accepts that it interrupts the VM (R56).
+        accept: bool,
+    },
+    /// The VM's manager says how far it is with a warm or cold move (R50, R51).
+    ReportMove {
+        /// The move's name.
+        id: MoveId,
+        /// Stopped, packaged, sent or instantiated.
+        phase: MovePhase,
+    },
+    /// The VM's state is mirrored to an NVE, or is not any more (R50).
+    SetMirror {
+        /// The VM's name.
+        vm: String,
+        /// The standby NVE and the seconds from one mirror to the next; `None`: it is not mirrored.
+        to: Option<(NveId, u32)>,
+    },
+    /// The VM's manager has mirrored it.
+    VmMirrored {
+        /// The VM's name.
+        vm: String,
+        /// When, in microseconds since 1970; `None`: now.
+        at_us: Option<u64>,
     },
     /// Calls a move off before its grant.
     AbortMove {
         /// The move's name.
         id: MoveId,
     },
+    /// Empties an NVE; the same order again goes on (R85).
+    DrainNve(DrainOrder),
+    /// Orders no more moves of a drain; those under way end, and the NVE still takes no VMs.
+    StopDrain {
+        /// The NVE's name.
+        nve: NveId,
+    },
+    /// The NVE takes VMs again; a drain that runs ends.
+    UndrainNve {
+        /// The NVE's name.
+        nve: NveId,
+    },
+}
+
+/// An NVE that is to be emptied (R85).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DrainOrder {
+    /// The NVE.
+    pub nve: NveId,
+    /// Where its VMs may go; empty: to any other NVE.
+    pub to: Vec<NveId>,
+    /// Moves at the same time.
+    pub parallel: u32,
+    /// VMs that take no hot move may be shut down for a cold one.
+    pub accept_interruption: bool,
 }
 
 /// The answer to a request that was not refused. An order's answer is read by `try_into`.
@@ -149,6 +197,8 @@ pub enum Answered {
     Nve(NveInfo),
     /// The move.
     Move(MoveRecord),
+    /// The drain, as it is now or was before its end.
+    Drain(Box<DrainInfo>),
 }
 
 /// An answer of another kind than its order's.
@@ -187,6 +237,7 @@ kinds_of_answers! {
     Policy Policy;
     Nve NveInfo;
     Move MoveRecord;
+    Drain DrainInfo;
 }
 
 impl Directory {
@@ -211,8 +262,16 @@ impl Directory {
             Order::RemovePolicy { name } => self.remove_policy(&name)?.into(),
             Order::DefineNve { id, locators } => self.define_nve(&id, locators)?.into(),
             Order::DeleteNve { id } => self.delete_nve(&id)?.into(),
-            Order::StartMove { vm, to, mode, id } => self.start_move(&vm, &to, mode, &id)?.into(),
+            Order::StartMove { vm, to, mode, id, accept } => {
+                self.start_move(&vm, &to, mode, &id, accept)?.into()
+            }
+            Order::ReportMove { id, phase } => self.report_move(&id, phase)?.into(),
+            Order::SetMirror { vm, to } => self.set_mirror(&vm, to)?.into(),
+            Order::VmMirrored { vm, at_us } => self.vm_mirrored(&vm, at_us)?.into(),
             Order::AbortMove { id } => self.abort_move(&id)?.into(),
+            Order::DrainNve(order) => self.drain_nve(order)?.into(),
+            Order::StopDrain { nve } => self.stop_drain(&nve)?.into(),
+            Order::UndrainNve { nve } => self.undrain_nve(&nve)?.into(),
         })
     }
 }

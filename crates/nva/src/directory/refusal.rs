@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{BadName, BadPolicy, MoveId, MovePhase, NveId};
+use godwit_model::{BadName, BadPolicy, ModeSet, MoveId, MoveMode, MovePhase, NveId};
 use godwit_wire::{Mac, Prefix, Vni};
 
 /// The class of a refusal, for programs; gRPC has a status for each.
@@ -200,18 +200,77 @@ pub enum Refusal {
     MoveGranted { id: MoveId, vm: String, to: NveId },
     #[error("move {id} has ended as {phase:?} and cannot be called off")]
     MoveEnded { id: MoveId, phase: MovePhase },
+    #[error(
+        "VN {vn:?} of VM {vm:?} takes {modes} moves, no {mode} one: order another (`godwitctl vm move {vm} --mode`), or \
+         allow it with `godwitctl vn set {vn} --modes`"
+    )]
+    ModeOfVn { vm: String, vn: String, mode: MoveMode, modes: ModeSet },
+    #[error(
+        "NVE {nve} takes part in {modes} moves, in no {mode} one: order another (`godwitctl vm move --mode`), or allow \
+         it with `move_modes` in its configuration"
+    )]
+    ModeOfNve { nve: NveId, mode: MoveMode, modes: ModeSet },
+    #[error("{notice}; who accepts that orders it with --accept-interruption")]
+    Interrupts { notice: String },
+    #[error(
+        "VM {vm:?} is mirrored nowhere, and a warm move needs its state at NVE {to}: `godwitctl vm mirror {vm} --to {to}` \
+         first, or order a cold move"
+    )]
+    NoMirror { vm: String, to: NveId },
+    #[error(
+        "VM {vm:?} is mirrored to NVE {standby}, and not to {to}: move it to {standby}, or `godwitctl vm mirror {vm} --to \
+         {to}` first"
+    )]
+    MirrorElsewhere { vm: String, standby: NveId, to: NveId },
+    #[error(
+        "VM {vm:?} has not been mirrored to NVE {nve} yet; its manager says when it has (`godwitctl vm mirrored {vm}`)"
+    )]
+    NeverMirrored { vm: String, nve: NveId },
+    #[error("VM {vm:?} runs at NVE {nve}: a mirror of it is for another NVE")]
+    MirrorHere { vm: String, nve: NveId },
+    #[error("a mirror every {0} s is of no use: 1 to 3600")]
+    BadInterval(u32),
+    #[error("VM {vm:?} is mirrored nowhere; `godwitctl vm mirror {vm} --to NVE` first")]
+    NotMirrored { vm: String },
+    #[error(
+        "VM {vm:?} cannot have been mirrored {ahead_s} s from now; look at the clocks of manager and NVA"
+    )]
+    MirrorAhead { vm: String, ahead_s: u64 },
+    #[error("the manager of a {mode} move reports {known}, and not {phase}", known = steps(*mode), phase = phase.as_str())]
+    NotReported { mode: MoveMode, phase: MovePhase },
+    #[error(
+        "move {id} is {at}{why}: {phase} cannot follow, {next} can (`godwitctl move report {id} {next}`)",
+        at = at.as_str(), phase = phase.as_str(), next = next.as_str()
+    )]
+    ReportTooEarly { id: MoveId, at: MovePhase, why: String, phase: MovePhase, next: MovePhase },
     #[error("NVE {nve} speaks for itself; only NVEs without a session are defined, choose another name")]
     NveSpeaks { nve: NveId },
     #[error("NVE {nve} is connected; stop godwit there first")]
     NveConnected { nve: NveId },
     #[error("NVE {nve} holds {vms} VMs; move or delete them first")]
     NveHasVms { nve: NveId, vms: usize },
+    #[error(
+        "NVE {nve} is being drained and takes no VMs; name another NVE, or `godwitctl nve undrain {nve}` first"
+    )]
+    NveDraining { nve: NveId },
+    #[error("NVE {nve} is not being drained; `godwitctl nve drain {nve}` does that")]
+    NotDraining { nve: NveId },
+    #[error("{0} moves at the same time are of no use: from 1 to {max}", max = godwit_model::MAX_PARALLEL_MOVES)]
+    BadParallel(u32),
+    #[error("NVE {nve} cannot be drained: {why}")]
+    CannotDrain { nve: NveId, why: String },
     #[error("an NVE needs an IPv4 or an IPv6 locator")]
     NoLocator,
     #[error("the directory holds {max} {what} and takes no more; delete some")]
     Full { what: &'static str, max: usize },
     #[error("{peer} sent {what} and is not permitted to; please report this with the log")]
     NotPermitted { peer: String, what: &'static str },
+}
+
+/// What a manager reports of a move.
+fn steps(mode: MoveMode) -> String {
+    let all: Vec<&str> = mode.reported().iter().map(|p| p.as_str()).collect();
+    if all.is_empty() { "nothing".into() } else { all.join(", ") }
 }
 
 /// A list, or that it is empty.
@@ -262,6 +321,10 @@ impl Refusal {
             | R::OutsideSubnets { .. }
             | R::BadRoute { .. }
             | R::BadUnderlayGroup(_)
+            | R::BadParallel(_)
+            | R::BadInterval(_)
+            | R::MirrorAhead { .. }
+            | R::NotReported { .. }
             | R::NoLocator => RefusalKind::Invalid,
             R::VnHasVms { .. }
             | R::DomainHasVns { .. }
@@ -282,7 +345,19 @@ impl Refusal {
             | R::AlreadyThere { .. }
             | R::MoveGranted { .. }
             | R::MoveEnded { .. }
+            | R::ModeOfVn { .. }
+            | R::ModeOfNve { .. }
+            | R::Interrupts { .. }
+            | R::NoMirror { .. }
+            | R::MirrorElsewhere { .. }
+            | R::NeverMirrored { .. }
+            | R::MirrorHere { .. }
+            | R::NotMirrored { .. }
+            | R::ReportTooEarly { .. }
             | R::NveConnected { .. }
+            | R::NveDraining { .. }
+            | R::NotDraining { .. }
+            | R::CannotDrain { .. }
             | R::NveHasVms { .. } => RefusalKind::State,
             R::NveNotConnected { .. } => RefusalKind::Away,
             R::Full { .. } | R::AtMost { .. } | R::Lengths { .. } => RefusalKind::Full,

@@ -142,8 +142,8 @@ impl Directory {
         let (nve, waits) = (s.nve.clone(), s.pending.is_some());
         self.refuse_clones_of(session);
         match (message, nve) {
-            (NveToNva::Hello { nve, locators, software, last_epoch, instance }, _) => {
-                self.hello(session, Hello { nve, locators, software, last_epoch, instance });
+            (NveToNva::Hello { nve, locators, software, last_epoch, instance, abilities }, _) => {
+                self.hello(session, Hello { nve, locators, software, last_epoch, instance, abilities });
             }
             (NveToNva::Keepalive, _) => {}
             // It may belong to what is not decided yet.
@@ -276,7 +276,7 @@ impl Directory {
 
     /// Ties the session to its NVE; true where the locators of a known NVE differ from before.
     fn enter(&mut self, session: SessionId, hello: Hello) -> bool {
-        let Hello { nve, locators, software, last_epoch: _, instance } = hello;
+        let Hello { nve, locators, software, last_epoch: _, instance, abilities } = hello;
         if let Some(older) = self.session_of(&nve).filter(|s| *s != session) {
             if let Some(n) = self.nves.get_mut(&nve) {
                 // It is here; nobody comes in its place.
@@ -297,6 +297,7 @@ impl Directory {
             })
         });
         n.session = Some(session);
+        n.abilities = abilities;
         n.expected = false;
         let moved = n.record.locators != locators;
         let changed = !known || moved || n.record.software != software || n.record.instance != instance;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{DirectoryMode, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
+use godwit_model::{DirectoryMode, DrainPhase, ModeSet, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Prefix, Vni};
 
 use super::clones::RefusedInfo;
@@ -36,6 +36,8 @@ pub struct NveInfo {
     pub dirty: bool,
     /// VMs located at it.
     pub vms: usize,
+    /// Moves that it takes part in, by its last word.
+    pub modes: ModeSet,
     /// VNs that it is a member of.
     pub vnis: Vec<Vni>,
     /// VNs that it only routes to (R58).
@@ -44,6 +46,8 @@ pub struct NveInfo {
     pub silent_ms: u64,
     /// Another switch that came with its name or a locator of its own and was refused (R96).
     pub refused: Option<RefusedInfo>,
+    /// How far it is with being emptied (R85); `None`: it takes VMs.
+    pub drain: Option<DrainPhase>,
 }
 
 /// A VM that has a virtual address or a virtual MAC (R92).
@@ -213,11 +217,13 @@ impl Directory {
             record: n.record.clone(),
             connected: session.is_some(),
             dirty: session.map_or(n.dirty, |s| s.dirty),
-            vms: n.vms.len(),
+            vms: n.vms.iter().filter(|key| self.records.get(key).is_some_and(|r| r.is_at(id))).count(),
+            modes: n.abilities.modes,
             vnis,
             routing,
             silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),
             refused: n.refused.as_ref().and_then(|r| r.info(now)),
+            drain: self.drain_phase(id),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use godwit_model::{Allowed, Location, NveId, Version, VmKey, VmRecord, check_name};
+use godwit_model::{Allowed, Bindings, Location, NveId, Version, VmKey, VmRecord, check_name};
 use godwit_wire::Mac;
 
 use super::{Directory, Level, Refusal, Write};
@@ -111,6 +111,9 @@ impl Directory {
             Some(nve) => Some(self.location_of(nve).ok_or_else(|| Refusal::UnknownNve(nve.to_string()))?),
             None => None,
         };
+        if let Some(pin) = pin.as_ref().filter(|p| old.is_none_or(|r| !r.is_at(&p.nve))) {
+            self.check_takes_vms(&pin.nve)?;
+        }
         let location = placed(def, old, pin)?;
         let sorted = |mut v: Vec<_>| {
             v.sort_unstable();
@@ -127,7 +130,7 @@ impl Directory {
             key,
             ipv4: sorted(def.ipv4.clone()),
             ipv6,
-            bindings: location.into(),
+            bindings: bound_to(location, old),
             version: old.map_or(Version::ZERO, |r| r.version),
             // What the VM said itself stays, unless the operator knows better or did so before.
             router: def.router || old.is_some_and(|r| r.router && !r.router_pinned),
@@ -139,6 +142,7 @@ impl Directory {
             moving: old.and_then(|r| r.moving.clone()),
             allowed: def.allowed.clone(),
             bound: old.map(|r| r.bound.clone()).unwrap_or_default(),
+            standby: old.and_then(|r| r.standby.clone()),
         };
         super::bind::trim(&mut record, self.learning_of(key.vni));
         // Both NVEs were told its addresses for a move that is under way.
@@ -197,6 +201,13 @@ impl Directory {
         }
         Ok(record)
     }
+}
+
+/// At its location; where it is to run is no matter of its definition.
+fn bound_to(location: Option<Location>, old: Option<&VmRecord>) -> Bindings {
+    let mut bindings = Bindings::from(location);
+    bindings.set_pending(old.and_then(|r| r.pending().cloned()));
+    bindings
 }
 
 /// Where a definition puts the VM: at its pin, else where it was, unless the pin that put it there is gone.

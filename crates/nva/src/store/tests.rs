@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use godwit_model::{
-    Advertise, Allowed, Bound, BoundIp, Dhcp, DomainId, HandoverCounts, Learning, LearningOf, Location,
-    Locators, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, Multicast, NveId,
-    Policy, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey, VmRecord, VnRouting, VnSettings,
-    parse_rule,
+    Advertise, Allowed, Bindings, Bound, BoundIp, Dhcp, DomainId, HandoverCounts, Learning, LearningOf,
+    Location, Locators, Mirror, ModeSet, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep,
+    MoveStepKind, Multicast, NveId, OnCold, Policy, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version,
+    VmKey, VmRecord, VnRouting, VnSettings, parse_rule,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
@@ -37,12 +37,17 @@ fn vm(n: u8, seq: u64) -> VmRecord {
     });
     let vip = [192, 168, 0, n].into();
     let bound = [BoundIp { ip: vip, mac: Mac([2, 0, 0, 0, 1, n]), is_virtual: true }];
+    let mut bindings = Bindings::from(here);
+    bindings.set_pending(seq.is_multiple_of(3).then(|| Location {
+        nve: NveId::new("b").unwrap(),
+        locators: Locators { v4: Some(Ipv4Addr::LOCALHOST), v6: None },
+    }));
     VmRecord {
         name: format!("vm{n}"),
         key: VmKey { vni: Vni::from_low24(100), mac: Mac([2, 0, 0, 0, 0, n]) },
         ipv4: vec![Ipv4Addr::new(10, 0, 0, n)],
         ipv6: vec![],
-        bindings: here.into(),
+        bindings,
         version: Version { epoch: 1, seq },
         router: seq.is_multiple_of(3),
         router_pinned: false,
@@ -58,6 +63,11 @@ fn vm(n: u8, seq: u64) -> VmRecord {
         policy: (n > 1).then(|| "web".into()),
         pinned: false,
         moving: seq.is_multiple_of(5).then(|| MoveId("m".into())),
+        standby: seq.is_multiple_of(2).then(|| Mirror {
+            nve: NveId::new("b").unwrap(),
+            interval_s: 30,
+            mirrored_us: seq,
+        }),
     }
 }
 
@@ -116,6 +126,8 @@ fn vn(n: u8, mtu: u16) -> VnRecord {
             routing: (n > 2).then(|| routing(n)),
             multicast: if n > 3 { Multicast::Snoop } else { Multicast::Flood },
             underlay_group: UnderlayGroup { v4: (n > 4).then(|| [239, 1, 1, n].into()), v6: None },
+            modes: if n > 2 { ModeSet::of(&[MoveMode::Cold]) } else { ModeSet::ALL },
+            on_cold: if n > 3 { OnCold::Reset } else { OnCold::Drop },
         },
     }
 }

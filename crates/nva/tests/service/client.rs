@@ -98,6 +98,7 @@ impl Nve {
             software: "scripted".into(),
             last_epoch: 0,
             instance: 1,
+            abilities: godwit_model::Abilities::unsaid(),
         })
         .await;
         nve.epoch = nve

@@ -102,7 +102,8 @@ impl Network {
         let id = format!("move-{}", told.next_move);
         let target = usize::from(self.nves[0].name == owner);
         let to = self.nves[target].name.clone();
-        let order = v1::StartMoveRequest { vm: format!("vm{n}"), to, mode: 1, id: id.clone() };
+        let order =
+            v1::StartMoveRequest { vm: format!("vm{n}"), to, mode: 1, id: id.clone(), ..Default::default() };
         self.op.start_move(order).await?;
         told.moves.push(id);
         self.claim(n, target).await

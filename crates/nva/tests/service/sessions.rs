@@ -27,7 +27,13 @@ async fn r49_a_hot_move_over_the_wire() {
     let mut c = Nve::join(&nva.url, "c").await.unwrap();
     let at_a = a.claim(1, Version::ZERO).await.unwrap();
 
-    let order = v1::StartMoveRequest { vm: "vm1".into(), to: "b".into(), mode: 1, id: "m".into() };
+    let order = v1::StartMoveRequest {
+        vm: "vm1".into(),
+        to: "b".into(),
+        mode: 1,
+        id: "m".into(),
+        ..Default::default()
+    };
     op.start_move(order).await.unwrap();
     let mut watch = op.watch_move(v1::MoveName { id: "m".into() }).await.unwrap().into_inner();
     for nve in [&mut a, &mut b] {

@@ -35,7 +35,14 @@ impl World {
         let instance = u64::MAX - clone as u64;
         self.conn_says(
             conn,
-            NveToNva::Hello { nve, locators, software: "a clone".into(), last_epoch: 0, instance },
+            NveToNva::Hello {
+                nve,
+                locators,
+                software: "a clone".into(),
+                last_epoch: 0,
+                instance,
+                abilities: godwit_model::Abilities::unsaid(),
+            },
         );
     }
 

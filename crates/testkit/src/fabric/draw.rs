@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::Unplanned;
+use godwit_model::{MoveMode, Unplanned};
 use godwit_wire::Span;
 
 use super::schedule::{
@@ -46,6 +46,7 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
         clones: draw_clones(class, seed, hosts, run),
         addresses: None,
         routing: None,
+        drain: None,
         weather,
         unplanned,
         fwd_timer,
@@ -55,7 +56,7 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
         sabotage,
     };
     plan.addresses = super::draw_addresses::draw(&plan);
-    plan
+    super::interrupted::draw(plan)
 }
 
 /// Clones in one planned schedule of four. Of a generator of its own, so that the rest is as the seed has it.
@@ -227,6 +228,7 @@ impl Place<'_> {
             dies,
             local,
             to: rng.index(self.hosts),
+            mode: MoveMode::Hot,
             plug_first: rng.chance(300),
             patience: if calm { Span::from_ms(5000) } else { rng.ms(0, 1500) },
             plug_after: rng.us(100, 20_000),

@@ -22,7 +22,10 @@
 //!   more [`IN_FLIGHT`] after it forwarded the first frame (R48).
 //! * [`Invariant::Found`]: a VM that runs behind a port with a link, and that nobody else has, is delivered to within
 //!   [`FOUND`], whatever withdrew, closed, refused or lost it, and whether or not it ever speaks (R18, R19, R32).
+//! * [`Invariant::Detached`]: where nothing fails, no worker sends frames for a VM anywhere, neither to where it was nor
+//!   to where it is pending, when its manager starts it after it was shut down (R50, R51).
 //! * [`Invariant::Owner`], [`Invariant::Keeps`], [`Invariant::Spoofed`]: see `bound.rs`.
+//! * [`Invariant::Drained`]: nobody new comes to a switch that is drained; a drain ends and says who is left (R85).
 //! * [`Invariant::Session`]: nothing is said without a session, and a clone of a live switch has none (R96).
 //! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
 //!
@@ -98,10 +101,14 @@ pub enum Invariant {
     NoLoop,
     /// A frame's TTL fell too often, or not at all.
     Hops,
+    /// A VM that was shut down was sent to.
+    Detached,
     /// A VM that is gone was answered for.
     Ghost,
     /// A switch forwarded for long, though everybody could know better.
     NoTriangle,
+    /// A VM came to a switch that was drained, or a drain did not say who is left.
+    Drained,
     /// Something was said without a session, or a clone had one.
     Session,
     /// A queue grew without bound.
@@ -231,6 +238,7 @@ impl World {
             }
         }
         self.check_bound();
+        self.check_drain();
     }
 
     // ---- At the end ----
@@ -365,7 +373,8 @@ impl World {
     /// Where nothing fails, every guest that stayed was told what it asked for (R28): while the owner
     /// is moved, its switch goes on answering.
     fn check_questions(&mut self) {
-        if !matches!(self.plan.class, Class::Planned | Class::Frozen) {
+        // Nobody answers for a VM that is shut down.
+        if !matches!(self.plan.class, Class::Planned | Class::Frozen) || self.plan.interrupts() {
             return;
         }
         let stayed = |vm: usize, at| self.guests[vm].at == at && !self.guests[vm].has_moved;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use godwit_model::Unplanned;
+use godwit_model::{MoveMode, Unplanned};
 use godwit_wire::Span;
 
 /// What may go wrong in a schedule, and so what it promises.
@@ -83,6 +83,8 @@ pub enum Sabotage {
     RoutedTwice,
     /// Workers go on answering for VMs that are gone (R28, R58).
     AnswersForGone,
+    /// A drained switch takes VMs again before the operator says so (R85).
+    Undrained,
 }
 
 /// A VM.
@@ -285,6 +287,8 @@ pub struct MovePlan {
     pub local: bool,
     /// The new switch.
     pub to: usize,
+    /// Hot, or one that shuts the VM down (R50, R51).
+    pub mode: MoveMode,
     /// The new port is there before the order.
     pub plug_first: bool,
     /// The script waits so long for Prepared and goes on without.
@@ -356,6 +360,19 @@ pub struct ClonePlan {
     pub elsewhere: bool,
 }
 
+/// A switch that is drained, once (R85).
+#[derive(Clone, Debug)]
+pub struct DrainPlan {
+    /// When it is ordered, from the start of traffic.
+    pub at: Span,
+    /// The switch.
+    pub host: usize,
+    /// Moves at the same time.
+    pub parallel: u32,
+    /// How hypervisors move each VM; the NVA says where to.
+    pub moves: Vec<MovePlan>,
+}
+
 /// Delays and what the underlay does to frames.
 #[derive(Clone, Debug)]
 pub struct Weather {
@@ -404,6 +421,8 @@ pub struct Schedule {
     pub addresses: Option<AddressPlan>,
     /// Routing domains, where there are any.
     pub routing: Option<RoutingPlan>,
+    /// A drain, where there is one.
+    pub drain: Option<DrainPlan>,
     /// Delays.
     pub weather: Weather,
     /// What becomes of claims that no move explains (R21).
@@ -428,7 +447,12 @@ impl Schedule {
 
     /// A schedule of one class.
     pub fn of(class: Class, seed: u64) -> Schedule {
-        super::draw_routing::draw(super::draw::schedule(class, seed))
+        super::drains::draw(super::draw_routing::draw(super::draw::schedule(class, seed)))
+    }
+
+    /// The schedule of a class and a seed with a drain, which others have in their turn.
+    pub fn drained(class: Class, seed: u64) -> Schedule {
+        super::drains::add(super::draw::schedule(class, seed))
     }
 
     /// The schedule of a class and a seed with routing domains, which others have in their turn.

@@ -18,7 +18,7 @@
 //! * A guest is not silent for long, unless the hypervisor itself activates its port.
 
 use godwit_control::Input;
-use godwit_model::{MoveId, MoveMode, MovePhase};
+use godwit_model::{MoveId, MovePhase};
 use godwit_nva::Order;
 use godwit_nva::directory::Refusal;
 use godwit_tables::update::PortIdx;
@@ -43,6 +43,10 @@ const LEAST_RUN: Span = Span::from_ms(2);
 /// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
+    /// Say where the VM is mirrored to.
+    Mirror,
+    /// Say that it was.
+    Mirrored,
     /// Give the order, or give it again.
     Order,
     /// Plug in the new port.
@@ -53,6 +57,8 @@ pub(super) enum Step {
     Pause,
     /// Tell the old switch of it.
     TellPause,
+    /// It is shut down: report what is done.
+    Report,
     /// Let it go on at the new place.
     GoOn,
     /// Call the move off.
@@ -75,10 +81,10 @@ pub(super) struct Script {
     tries: u32,
     /// The order was given once; it may be obeyed without our knowing it.
     ordered: bool,
-    old: Option<(usize, PortIdx)>,
+    pub old: Option<(usize, PortIdx)>,
     new: Option<PortIdx>,
     /// When patience with Prepared ends.
-    until: Instant,
+    pub until: Instant,
 }
 
 impl World {
@@ -106,7 +112,7 @@ impl World {
         self.note(|| format!("SCRIPT {id}: vm {vm} from {old:?} to n{}: {plan:?}", plan.to));
         self.stats.moves += 1;
         self.guests[vm].script = Some(script);
-        let (dies, local) = (plan.dies, plan.local);
+        let (dies, local, first) = (plan.dies, plan.local, World::first_step(&plan));
         let until = Instant::NEVER;
         self.scripts.push(Script {
             plan,
@@ -123,9 +129,24 @@ impl World {
         let (step, after) = match (dies, local) {
             (true, _) => (Step::Die, Span::from_ms(5)),
             (_, true) => (Step::Plug, Span(0)),
-            _ => (Step::Order, Span(0)),
+            _ => (first, Span(0)),
         };
         self.wake(script, step, after);
+    }
+
+    /// Performs a move that the NVA has ordered by itself.
+    pub fn perform(&mut self, plan: MovePlan, id: String) {
+        let (vm, script) = (plan.vm, self.scripts.len());
+        let old = self.guests[vm].at;
+        self.note(|| {
+            format!("SCRIPT {id}: ordered by the NVA: vm {vm} from {old:?} to n{}: {plan:?}", plan.to)
+        });
+        self.stats.moves += 1;
+        self.guests[vm].script = Some(script);
+        let (after, until) = (plan.plug_after, Instant::NEVER);
+        let (step, turn, tries, ordered, new) = (Step::Plug, 0, 0, true, None);
+        self.scripts.push(Script { plan, id, step, turn, tries, ordered, old, new, until });
+        self.wake(script, Step::Plug, after);
     }
 
     /// The next switch that a VM may go to.
@@ -163,7 +184,7 @@ impl World {
     }
 
     /// Goes on with `step` after a while; an earlier wish is void.
-    fn wake(&mut self, script: usize, step: Step, after: Span) {
+    pub fn wake(&mut self, script: usize, step: Step, after: Span) {
         let s = &mut self.scripts[script];
         s.step = step;
         s.turn += 1;
@@ -187,6 +208,9 @@ impl World {
             return;
         }
         match self.scripts[script].step {
+            Step::Mirror => self.mirror(script, false),
+            Step::Mirrored => self.mirror(script, true),
+            Step::Report => self.report(script),
             Step::Order => self.order(script),
             Step::Plug => self.plug_step(script),
             Step::Await => self.look(script),
@@ -211,9 +235,10 @@ impl World {
         }
         let s = &self.scripts[script];
         let (vm, to, id) = (self.guests[s.plan.vm].name.clone(), s.plan.to, s.id.clone());
+        let mode = s.plan.mode;
         let earlier = self.nva.settled().is_some_and(|d| !d.moves(Some(&vm), true).is_empty());
         self.stats.moves_on += u64::from(earlier && s.tries == 0);
-        let order = Order::StartMove { vm, to: names::nve(to), mode: MoveMode::Hot, id };
+        let order = Order::StartMove { vm, to: names::nve(to), mode, id, accept: true };
         self.nva_request(Job::Order { script, order });
         if self.scripts[script].step == Step::Order {
             self.wake(script, Step::Order, ANSWER);
@@ -227,6 +252,12 @@ impl World {
         match (s.step, answer) {
             // An order that was given again meanwhile.
             (Step::CallOff, _) if !off => {}
+            (Step::Mirror, Ok(())) => self.wake(script, Step::Mirrored, Span(0)),
+            (Step::Mirrored, Ok(())) => self.wake(script, Step::Order, Span(0)),
+            (step @ (Step::Mirror | Step::Mirrored), Err(why)) => {
+                self.note(|| format!("SCRIPT {id}: refused: {why}"));
+                self.wake_patiently(script, step);
+            }
             (Step::Order, Ok(())) => {
                 let after = if s.plan.plug_first { Span(0) } else { s.plan.plug_after };
                 let off = s.plan.abort == Some(Abort::Ordered);
@@ -345,6 +376,9 @@ impl World {
             let left = self.hosts[host].stalled_until.since(self.now);
             return self.wake(script, Step::TellPause, Span(left.0 + 1_000_000));
         }
+        if s.plan.mode.interrupts() {
+            return self.shut_down(script);
+        }
         if let Some((host, port)) = s.old {
             match pause {
                 Pause::Asked => self.control(host, Input::PausePort { port }),
@@ -360,6 +394,9 @@ impl World {
         let s = &self.scripts[script];
         let (plan, old, Some(port)) = (s.plan.clone(), s.old, s.new) else { return };
         self.note(|| format!("SCRIPT {script}: guest goes on at n{} port {}", plan.to, port.0));
+        if plan.mode.interrupts() {
+            self.check_detached(plan.vm);
+        }
         self.stats.moves_made += 1;
         self.guests[plan.vm].called_off = None;
         self.stats.moves_within += u64::from(plan.local);
@@ -439,6 +476,6 @@ impl World {
 
     /// No move is on its way or wanted.
     pub fn scripts_are_done(&self) -> bool {
-        self.guests.iter().all(|g| g.script.is_none() && g.wanted.is_empty())
+        self.drain_is_done() && self.guests.iter().all(|g| g.script.is_none() && g.wanted.is_empty())
     }
 }

@@ -47,10 +47,16 @@ stats! {
     moves,
     /// Moves after which the guest ran at the new switch.
     moves_made,
+    /// Warm and cold moves, whose guests were shut down.
+    moves_interrupting, // R50, R51
     /// Moves between ports of one switch.
     moves_within,
     /// Moves of VMs whose move before was not done yet.
     moves_on,
+    /// Drains of switches begun.
+    drains, // R85
+    /// Moves that they ordered.
+    drained, // R85
     /// VMs that died and were started elsewhere.
     cold_starts,
     /// Moves called off.

@@ -61,6 +61,8 @@ pub(super) struct Guest {
     pub announce: Announce,
     /// It was paused for a move at least once.
     pub has_moved: bool,
+    /// It was shut down for a move.
+    pub was_down: bool,
     /// It moved to a switch that had not said that it was prepared.
     pub unprepared: bool,
     /// The port where it is to go on.
@@ -96,6 +98,7 @@ impl Guest {
             defined_more: plan.defined_late,
             announce: Announce::Explicit,
             has_moved: false,
+            was_down: false,
             unprepared: false,
             awaited: None,
             script: None,

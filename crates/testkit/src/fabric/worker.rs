@@ -156,7 +156,7 @@ impl Worker {
                 State::Known(VmState::Local { port }) => Some(port),
                 _ => None,
             },
-            Fib::Remote(_) | Fib::Ageing(_) => None,
+            Fib::Remote(_) | Fib::Ageing(_) | Fib::Detached(_) => None,
         }
     }
 

@@ -10,6 +10,7 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
 use super::addresses::Words;
+use super::drains::Drain;
 use super::flow::Flow;
 use super::host::Host;
 use super::invariants::{Invariant, Known};
@@ -95,6 +96,8 @@ pub(super) enum Event {
     Use(usize),
     /// Somebody wants to reach a virtual address.
     Call,
+    /// The manager looks how far the drain is.
+    Manage,
     /// Somebody looks whether all that live are reached.
     Watch,
     /// A process that stood still goes on.
@@ -124,6 +127,8 @@ pub(super) struct World {
     /// Requests of guests that wait for an answer: who, for which number, by ND.
     pub questions: BTreeMap<(usize, usize, bool), Question>,
     pub known: Known,
+    /// How far the schedule's drain is.
+    pub drain: Drain,
     /// What is said by VMs' own words, and what became of it.
     pub words: Words,
     pub stats: Stats,
@@ -157,6 +162,7 @@ impl World {
             scripts: Vec::new(),
             questions: BTreeMap::new(),
             known: Known::default(),
+            drain: Drain::default(),
             words: Words::new(&plan),
             stats: Stats { schedules: 1, ..Stats::default() },
             violation: None,
@@ -272,6 +278,7 @@ impl World {
             Event::Proclaim { vm, turn, round } => self.proclaim(vm, turn, round),
             Event::Use(n) => self.use_address(n),
             Event::Call => self.call(),
+            Event::Manage => self.manage(),
             Event::Watch => self.watch(),
             Event::Wakes => self.wakes(),
         }
@@ -308,6 +315,10 @@ impl World {
         // A switch that is not prepared may not have the records of the VNs that a VM's packets are routed to.
         let [vm, peer] = [from, to].map(|vm| &self.guests[vm]);
         if self.plan.is_routed(vm.vn, peer.vn) && (vm.unprepared || peer.unprepared) {
+            return false;
+        }
+        // What is sent to a VM that is shut down is lost (R51), and what it would have answered.
+        if vm.was_down || peer.was_down {
             return false;
         }
         match self.plan.class {

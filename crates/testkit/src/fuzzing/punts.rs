@@ -99,6 +99,7 @@ fn gateway() -> (Nve, Instant) {
         frozen: false,
         allowed: Default::default(),
         bound: Default::default(),
+        standby: None,
     };
     let domain = Domain { id: us, name: "d".into(), gateway_mac: GATEWAY_MAC, vns: vec![vni] };
     let routing = VnRouting { domain: us, routed_only: false, subnets: subnets() };

@@ -91,14 +91,17 @@ fn down(m: NvaToNve) -> Down {
             text,
             record: record.map(Into::into),
         }),
-        NvaToNve::MovePrepare { id, role, record, from, to, mode } => Down::MovePrepare(v1::MovePrepare {
-            move_id: id.0,
-            role: v1::MoveRole::from(role).into(),
-            record: Some(record.into()),
-            from: Some(from.into()),
-            to: Some(to.into()),
-            mode: v1::MoveMode::from(mode).into(),
-        }),
+        NvaToNve::MovePrepare { id, role, record, from, to, mode, senders } => {
+            Down::MovePrepare(v1::MovePrepare {
+                move_id: id.0,
+                role: v1::MoveRole::from(role).into(),
+                record: Some(record.into()),
+                from: Some(from.into()),
+                to: Some(to.into()),
+                mode: v1::MoveMode::from(mode).into(),
+                senders: senders.into_iter().map(Into::into).collect(),
+            })
+        }
         NvaToNve::MoveAbort { id, key, reason } => {
             Down::MoveAbort(v1::MoveAbort { move_id: id.0, key: Some(key.into()), reason })
         }
@@ -339,5 +342,6 @@ fn move_prepare(p: v1::MovePrepare) -> Result<NvaToNve, ConvertError> {
         from: part("from", p.from)?,
         to: part("to", p.to)?,
         mode: move_mode("mode", p.mode)?,
+        senders: each("senders", p.senders)?,
     })
 }

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use godwit_model::DirectoryMode;
 use godwit_model::message::{Attachment, NveToNva, QueryBy};
+use godwit_model::{Abilities, DirectoryMode};
 use godwit_wire::Vni;
 
 use super::{maybe_ip, protocol};
-use crate::convert::record::{claim_cause, version};
+use crate::convert::record::{claim_cause, mode_list, mode_set, version};
 use crate::convert::{
     ConvertError, Problem, addresses, each, ip, ip_bytes, ipv4, ipv6, mac, maybe, move_id, name, nve_id,
     part, vni,
@@ -59,14 +59,19 @@ impl From<NveToNva> for v1::NveMessage {
 
 fn up(m: NveToNva) -> Up {
     match m {
-        NveToNva::Hello { nve, locators, software, last_epoch, instance } => Up::Hello(v1::Hello {
-            protocol: crate::PROTOCOL,
-            nve: nve.to_string(),
-            locators: Some(locators.into()),
-            software,
-            last_epoch,
-            instance,
-        }),
+        NveToNva::Hello { nve, locators, software, last_epoch, instance, abilities } => {
+            Up::Hello(v1::Hello {
+                protocol: crate::PROTOCOL,
+                nve: nve.to_string(),
+                locators: Some(locators.into()),
+                software,
+                last_epoch,
+                instance,
+                modes: mode_list(abilities.modes),
+                end_markers: abilities.end_markers,
+                capacity: abilities.capacity,
+            })
+        }
         NveToNva::Subscribe { vni, mode } => {
             Up::Subscribe(v1::Subscribe { vni: vni.get(), pull: mode == DirectoryMode::Pull })
         }
@@ -240,12 +245,18 @@ pub(super) fn groups_of(p: v1::Groups) -> Result<Groups, ConvertError> {
 
 fn hello(p: v1::Hello) -> Result<NveToNva, ConvertError> {
     protocol(p.protocol)?;
+    let unsaid = Abilities::unsaid();
     Ok(NveToNva::Hello {
         nve: nve_id("nve", p.nve)?,
         locators: part("locators", p.locators)?,
         software: p.software,
         last_epoch: p.last_epoch,
         instance: p.instance,
+        abilities: Abilities {
+            modes: mode_set("modes", &p.modes, unsaid.modes)?,
+            end_markers: p.end_markers,
+            capacity: p.capacity,
+        },
     })
 }
 

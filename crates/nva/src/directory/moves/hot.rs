@@ -1,8 +1,12 @@
 //! The hot move: what its two NVEs are told, and where their steps lead.
 
 use godwit_model::message::{MoveRole, NvaToNve};
-use godwit_model::{MoveId, MoveOrigin, MovePhase, MoveStepKind, NveId, VmKey};
+use godwit_model::{
+    Locators, MoveEvent, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStepKind, Next, NveId,
+    VmKey,
+};
 
+use super::super::nves::Nve;
 use super::super::{Directory, SessionId};
 use super::Move;
 
@@ -15,9 +19,26 @@ impl Directory {
         };
         let (Some(from), Some(to)) = (self.location_of(&r.from), self.location_of(&r.to)) else { return };
         let (key, mode) = (r.key, r.mode);
+        let senders = if role == MoveRole::Target && mode == MoveMode::Hot {
+            self.marking_senders(r)
+        } else {
+            Vec::new()
+        };
         // It may be told before it subscribes, and the move be over by then (R38).
         self.note_interest(session, key, self.config.pos_life);
-        self.send(session, NvaToNve::MovePrepare { id: id.clone(), role, record, from, to, mode });
+        self.send(session, NvaToNve::MovePrepare { id: id.clone(), role, record, from, to, mode, senders });
+    }
+
+    /// Locators of the NVEs of the VM's VN that end their path to its old NVE with a marker (R77).
+    fn marking_senders(&self, r: &MoveRecord) -> Vec<Locators> {
+        let others = self
+            .vns
+            .get(r.key.vni)
+            .into_iter()
+            .flat_map(|vn| &vn.members)
+            .filter(|nve| **nve != r.from && **nve != r.to);
+        let marks = |n: &&Nve| n.session.is_some() && n.abilities.end_markers;
+        others.filter_map(|nve| self.nves.get(nve)).filter(marks).map(|n| n.record.locators).collect()
     }
 
     /// An NVE is back: what it may have missed of moves is said again.
@@ -51,24 +72,23 @@ impl Directory {
     pub(super) fn advance(&mut self, id: &MoveId, nve: &NveId, what: MoveStepKind, note: String) {
         let Some(m) = self.moves.get_mut(id).filter(|m| m.awaits_grant()) else { return };
         let (from, to) = (m.record.from.clone(), m.record.to.clone());
-        let both = m.has_step(&from, MoveStepKind::Prepared) && m.has_step(&to, MoveStepKind::Prepared);
+        let (both, mode) = (m.both_prepared(), m.record.mode);
         let party = *nve == from || *nve == to;
         match what {
-            MoveStepKind::Prepared if both && m.record.phase == MovePhase::Preparing => {
-                m.record.phase = MovePhase::Prepared;
-                self.save_move(id);
+            MoveStepKind::Prepared if both => {
+                if let Next::To(_) = self.event(id, MoveEvent::Prepared) {
+                    self.save_move(id);
+                }
             }
-            MoveStepKind::Paused if *nve == from => {
+            MoveStepKind::Paused if *nve == from && !mode.interrupts() => {
                 m.paused.get_or_insert(self.now);
-                m.record.phase = MovePhase::Paused;
+                self.event(id, MoveEvent::Paused);
                 self.save_move(id);
             }
             // The VM was let run where it was: the move may go on, and its pause is over.
-            MoveStepKind::Activated if *nve == from => {
+            MoveStepKind::Activated if *nve == from && !mode.interrupts() => {
                 m.paused = None;
-                if m.record.phase == MovePhase::Paused {
-                    m.record.phase = if both { MovePhase::Prepared } else { MovePhase::Preparing };
-                }
+                self.event(id, MoveEvent::Runs { prepared: both });
                 self.save_move(id);
             }
             MoveStepKind::Aborted if party => {

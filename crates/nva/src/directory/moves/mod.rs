@@ -1,14 +1,16 @@
 //! Moves: intent, phases, timeline, history (R49, R57).
 //!
-//! `order` obeys the operator, `hot` has the parts of the two NVEs and their progress, `phase` ends moves and grants
-//! them, `timeline` keeps their history, `table` finds them. `unplanned` has the moves that nobody ordered.
+//! `order` obeys the operator, `hot` has the parts of the two NVEs and their progress, `cold` what is different where
+//! the VM is shut down, `warm` where its state is mirrored before, `phase` ends moves and grants them, `timeline` keeps their history, `table` finds them. `unplanned` has the moves that nobody ordered.
 
+mod cold;
 mod hot;
 mod order;
 mod phase;
 mod table;
 mod timeline;
 mod unplanned;
+mod warm;
 
 pub(super) use table::Moves;
 
@@ -62,7 +64,7 @@ impl Move {
 
     /// Ordered, and neither granted nor called off: the intent is in force.
     pub fn awaits_grant(&self) -> bool {
-        matches!(self.record.phase, MovePhase::Preparing | MovePhase::Prepared | MovePhase::Paused)
+        self.record.phase.awaits_grant()
     }
 
     /// Nobody called it off: its time was over, and its parties may not know.
@@ -79,6 +81,12 @@ impl Move {
         } else {
             format!(" before {} had acknowledged", names.join(", "))
         }
+    }
+
+    /// Both NVEs are ready for it.
+    fn both_prepared(&self) -> bool {
+        let prepared = |nve| self.has_step(nve, MoveStepKind::Prepared);
+        prepared(&self.record.from) && prepared(&self.record.to)
     }
 
     fn has_step(&self, nve: &NveId, what: MoveStepKind) -> bool {

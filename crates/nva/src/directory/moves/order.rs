@@ -12,13 +12,14 @@ impl Directory {
     ///
     /// # Errors
     /// Where the VM or the NVE is unknown, the VM is not active, pinned, there already or in another
-    /// move, or the NVE is not connected.
+    /// move, the NVE is not connected, or the mode is not possible or not accepted.
     pub(in crate::directory) fn start_move(
         &mut self,
         vm: &str,
         to: &NveId,
         mode: MoveMode,
         id: &str,
+        accept: bool,
     ) -> Result<MoveRecord, Refusal> {
         if let Some(m) = self.moves.get(&MoveId(id.into())) {
             let r = &m.record;
@@ -32,6 +33,7 @@ impl Directory {
             return Err(Refusal::MoveIdTaken { id: r.id.clone(), vm: r.vm.clone(), to: r.to.clone() });
         }
         let (key, from) = self.may_move(vm, to)?;
+        self.check_mode(self.vm_named(vm)?, (&from, to), mode, accept)?;
         let id = self.move_name(id)?;
         self.make_room()?;
         let record = MoveRecord {
@@ -52,8 +54,9 @@ impl Directory {
         self.open_move(record);
         self.set_moving(key, Some(id.clone()));
         self.nva_step(&id, MoveStepKind::Ordered, String::new());
+        self.note_accepted(&id);
         self.save_move(&id);
-        self.log(Level::Info, format!("move {id}: VM {vm} ({key}) to NVE {to} ordered"));
+        self.log(Level::Info, format!("move {id}: VM {vm} ({key}) to NVE {to} ordered, {mode}"));
         self.begin_move(&id, mode);
         self.move_record(&id).cloned()
     }
@@ -70,6 +73,11 @@ impl Directory {
         let mode = m.record.mode;
         let may = self.may_move(&vm, &to).ok().filter(|(_, owner)| *owner == from);
         let Some((key, _)) = may else { return };
+        // What it was ordered for may not be possible any more.
+        let able = self.vm_named(&vm).and_then(|r| self.check_mode(r, (&from, &to), mode, true));
+        if able.is_err() {
+            return;
+        }
         self.reopen(id, "again, after its time was over");
         self.set_moving(key, Some(id.clone()));
         self.save_move(id);
@@ -79,12 +87,11 @@ impl Directory {
 
     /// The NVEs of a move that is on are told, by its mode.
     fn begin_move(&mut self, id: &MoveId, mode: MoveMode) {
-        match mode {
-            MoveMode::Hot => {
-                self.prepare(id, MoveRole::Target);
-                self.prepare(id, MoveRole::Source);
-            }
+        if mode == MoveMode::Warm {
+            self.begin_pending(id);
         }
+        self.prepare(id, MoveRole::Target);
+        self.prepare(id, MoveRole::Source);
     }
 
     /// A move that time has ended is under way again.
@@ -132,6 +139,7 @@ impl Directory {
         if owner == *to {
             return Err(Refusal::AlreadyThere { vm, nve: owner });
         }
+        self.check_takes_vms(to)?;
         if target.session.is_none() {
             return Err(Refusal::NveNotConnected { nve: to.clone() });
         }
@@ -161,7 +169,13 @@ impl Directory {
                 return Err(Refusal::MoveGranted { id: id.clone(), vm, to });
             }
             MovePhase::Failed => return Err(Refusal::MoveEnded { id: id.clone(), phase: r.phase }),
-            MovePhase::Preparing | MovePhase::Prepared | MovePhase::Paused => {}
+            MovePhase::Preparing
+            | MovePhase::Prepared
+            | MovePhase::Paused
+            | MovePhase::Stopped
+            | MovePhase::Packaged
+            | MovePhase::Sent
+            | MovePhase::Instantiated => {}
         }
         self.call_off(id, MovePhase::Aborted, "called off by the operator".into());
         self.move_record(id).cloned()

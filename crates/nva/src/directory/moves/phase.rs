@@ -46,6 +46,7 @@ impl Directory {
         let Some(m) = self.moves.get_mut(id).filter(|m| m.awaits_grant()) else { return };
         // What the reader wants to know first: a long reason is cut at its end.
         let mut note = format!("{}: {reason}", point(m));
+        let down = m.record.phase.is_down();
         m.record.phase = phase;
         let (key, withdrawn) = (m.record.key, m.withdrawn);
         let parties = [m.record.to.clone(), m.record.from.clone()];
@@ -62,7 +63,11 @@ impl Directory {
         self.nva_step(id, what, note);
         self.save_move(id);
         self.set_moving(key, None);
+        self.end_pending(key);
         self.log(Level::Warn, format!("move {id} has ended without a grant: {reason}"));
+        if down {
+            self.left_detached(id, &reason);
+        }
         for nve in parties {
             if let Some(session) = self.session_of(&nve) {
                 let reason = reason.clone();
@@ -155,6 +160,9 @@ fn point(m: &Move) -> String {
     match m.record.phase {
         _ if m.has_step(to, MoveStepKind::Activated) => format!("after the VM ran at {to}, before its claim"),
         MovePhase::Paused => format!("while the VM was paused at {from}"),
+        phase if phase.is_down() => {
+            format!("after the VM was shut down at {from} ({}); it is detached", phase.as_str())
+        }
         MovePhase::Prepared => "before the VM was paused".into(),
         _ if !prepared(to) && !prepared(from) => "before any NVE was prepared".into(),
         _ if !prepared(to) => format!("before {to} was prepared"),

@@ -5,7 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use super::*;
 
 fn hello(nve: &str, n: u8, instance: u64) -> NveToNva {
-    NveToNva::Hello { nve: id(nve), locators: locators(n), software: "test".into(), last_epoch: 0, instance }
+    NveToNva::Hello {
+        nve: id(nve),
+        locators: locators(n),
+        software: "test".into(),
+        last_epoch: 0,
+        instance,
+        abilities: godwit_model::Abilities::unsaid(),
+    }
 }
 
 fn welcomed(outputs: &[Output], to: SessionId) -> bool {

@@ -55,6 +55,7 @@ fn requests_can_be_played_again() {
         software: "test".into(),
         last_epoch: 0,
         instance: 1,
+        abilities: godwit_model::Abilities::unsaid(),
     };
     for (peer, what) in [
         (Peer::operator(), Input::Order(Order::DefineVm(definition(7)))),

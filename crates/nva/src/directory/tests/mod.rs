@@ -10,9 +10,11 @@ mod counts;
 mod domain_news;
 mod domains;
 mod door;
+mod drains;
 mod explained;
 mod groups;
 mod history;
+mod modes;
 mod moves;
 mod operator;
 mod patience;
@@ -30,9 +32,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, MoveId, MoveMode, MoveOrigin,
-    MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version, VmKey, VmRecord,
-    VnSettings,
+    Abilities, ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, ModeSet, MoveId, MoveMode,
+    MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version, VmKey,
+    VmRecord, VnSettings,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -185,6 +187,7 @@ impl World {
             software: "test".into(),
             last_epoch: 0,
             instance: 1,
+            abilities: Abilities { modes: ModeSet::ALL, end_markers: false },
         };
         let outputs = self.say(session, hello);
         (session, outputs)
@@ -234,8 +237,19 @@ impl World {
     }
 
     pub fn start(&mut self, n: u8, to: &str, id: &str) -> Result<(MoveRecord, Vec<Output>), Refusal> {
+        self.start_mode(n, to, id, MoveMode::Hot)
+    }
+
+    /// As [`World::start`], by another mode, whose interruption is accepted.
+    pub fn start_mode(
+        &mut self,
+        n: u8,
+        to: &str,
+        id: &str,
+        mode: MoveMode,
+    ) -> Result<(MoveRecord, Vec<Output>), Refusal> {
         let (vm, to) = (format!("vm{n}"), super::tests::id(to));
-        self.order(Order::StartMove { vm, to, mode: MoveMode::Hot, id: id.into() })
+        self.order(Order::StartMove { vm, to, mode, id: id.into(), accept: true })
     }
 
     pub fn phase(&self, id: &str) -> MovePhase {

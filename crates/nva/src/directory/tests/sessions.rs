@@ -59,6 +59,7 @@ fn r33_a_session_is_of_one_nve() {
         software: "test".into(),
         last_epoch: 0,
         instance: 1,
+        abilities: godwit_model::Abilities::unsaid(),
     };
     let out = w.say(a, hello("b"));
     assert_eq!(errors(&out, a), 1);

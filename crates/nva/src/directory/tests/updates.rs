@@ -339,6 +339,7 @@ fn r17_new_locators_of_an_nve_reach_everybody() {
         software: "test".into(),
         last_epoch: 1,
         instance: 1,
+        abilities: godwit_model::Abilities::unsaid(),
     };
     let out = w.say(session, hello);
     let told = updated(&out, c);

@@ -72,7 +72,14 @@ fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
     let locators = Locators { v4: Some([10, 0, 0, 1].into()), v6: None };
     let (nve, software) = (NveId::new("a").unwrap(), String::new());
     for message in [
-        NveToNva::Hello { nve, locators, software, last_epoch: 0, instance: 1 },
+        NveToNva::Hello {
+            nve,
+            locators,
+            software,
+            last_epoch: 0,
+            instance: 1,
+            abilities: godwit_model::Abilities::unsaid(),
+        },
         NveToNva::Subscribe { vni, mode: DirectoryMode::Pull },
     ] {
         actor.nve(session, Input::Message(message));

@@ -70,8 +70,18 @@ impl Rig {
         let opened = self.handle.open(None).await.unwrap();
         let locators = Locators { v4: Some([10, 0, 0, n].into()), v6: None };
         let (nve, software) = (NveId::new(name).unwrap(), String::new());
-        self.say(opened.id, NveToNva::Hello { nve, locators, software, last_epoch: 0, instance: n.into() })
-            .await;
+        self.say(
+            opened.id,
+            NveToNva::Hello {
+                nve,
+                locators,
+                software,
+                last_epoch: 0,
+                instance: n.into(),
+                abilities: godwit_model::Abilities::unsaid(),
+            },
+        )
+        .await;
         self.quiet().await;
         opened
     }
@@ -324,7 +334,13 @@ async fn r73_a_watcher_sees_no_phase_that_a_crash_would_take_back() {
     rig.say(a.id, claim).await;
     rig.quiet().await;
     let (to, id) = (NveId::new("b").unwrap(), String::from("m"));
-    drop(rig.order::<MoveRecord>(Order::StartMove { vm: "vm1".into(), to, mode: MoveMode::Hot, id }));
+    drop(rig.order::<MoveRecord>(Order::StartMove {
+        vm: "vm1".into(),
+        to,
+        mode: MoveMode::Hot,
+        id,
+        accept: true,
+    }));
     settle().await;
     let early = rig.watch();
     settle().await;

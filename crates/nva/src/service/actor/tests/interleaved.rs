@@ -299,7 +299,14 @@ fn nve(n: usize) -> NveId {
 
 fn hello(n: usize) -> NveToNva {
     let locators = Locators { v4: Some([10, 0, 0, n as u8].into()), v6: None };
-    NveToNva::Hello { nve: nve(n), locators, software: String::new(), last_epoch: 0, instance: n as u64 + 1 }
+    NveToNva::Hello {
+        nve: nve(n),
+        locators,
+        software: String::new(),
+        last_epoch: 0,
+        instance: n as u64 + 1,
+        abilities: godwit_model::Abilities::unsaid(),
+    }
 }
 
 fn subscribe() -> NveToNva {
