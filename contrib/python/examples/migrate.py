@@ -134,6 +134,7 @@ class Manager:
     def shut_down(self):
         """The guest switches itself off; the switch is told that it is down."""
         old = Qmp(self.args.qmp, timeout=POWERDOWN_S)
+        self.old.vm_state(self.args.port, "shuttingdown")
         old.execute("system_powerdown")
         try:
             old.event("SHUTDOWN")
