@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 use godwit_control::{Input, PortSpec, WorkerSet};
 use godwit_dpdk::{Port, RxQueue, TxQueue};
+use godwit_model::VmKey;
 use godwit_pipeline::packet::ReceiveOffloads;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::Mac;
@@ -185,6 +186,12 @@ pub async fn add_access(switch: &Shared, config: PortConfig) -> anyhow::Result<S
             );
         }
         if let Some(d) = s.devices.by_name(&config.name) {
+            // Managers repeat an order whose answer was lost.
+            let key = Some(VmKey { vni: config.vni, mac: config.mac });
+            let is_same = s.nve.ports().iter().any(|p| p.name == config.name && p.key == key);
+            if is_same && d.devargs == config.devargs {
+                return Ok(format!("port {} is there already", config.name));
+            }
             bail!("port {:?} is there already, on {}; remove it or use another name", d.name, d.devargs);
         }
         let taken = s.devices.refuse_taken(&config.devargs);

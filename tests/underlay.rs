@@ -122,7 +122,9 @@ fn ports_come_change_workers_and_go() {
         assert!(ok, "round {round}: {text}");
         a.run(&["ip", "link", "show", "tv1"]);
         let (ok, text) = ctl(folder.path(), &add);
-        assert!(!ok && text.contains("there already"), "{text}");
+        assert!(ok && text.contains("there already"), "said again it is the same port: {text}");
+        let (ok, text) = ctl(folder.path(), &[&add[..8], &["02:00:00:00:00:02"]].concat());
+        assert!(!ok && text.contains("there already"), "another VM's is refused: {text}");
         for worker in ["1", "0", "1"] {
             let (ok, text) = ctl(folder.path(), &["port", "move", "v", "--worker", worker]);
             assert!(ok, "{text}");

@@ -76,7 +76,7 @@ if what == "vm move":
     known = world["moves"].get(option("--id"))
     if known is None:
         known = {"id": option("--id"), "from": "a", "to": option("--to"), "phase": world["phase"],
-                 "is_final": False, "explanation": []}
+                 "mode": "hot", "is_final": False, "explanation": []}
         world["moves"][known["id"]] = known
         for vm in world["vms"]:
             vm["moving"] = known["id"]
@@ -205,7 +205,7 @@ class HookTest(unittest.TestCase):
         self.call("prepare")
         self.call("started")
         world = self.world()
-        move = {"id": "m", "from": "b", "to": "a", "phase": "paused", "is_final": False, "explanation": []}
+        move = {"id": "m", "from": "b", "to": "a", "phase": "paused", "mode": "hot", "is_final": False}
         world["vms"][0]["moving"] = "m"
         self.world(moves={"m": move}, vms=world["vms"], ends=True)
         self.assertEqual(self.call("stopped")[0], 0)
@@ -213,6 +213,17 @@ class HookTest(unittest.TestCase):
         self.assertEqual(self.world()["ports"][0]["said"], ["running"], "a VM that moved is not shut down")
         self.assertEqual(self.call("release")[0], 0)
         self.assertEqual(self.world()["ports"], [])
+
+    def test_r51_a_cold_move_is_told_of_the_shutdown_that_it_waits_for(self):
+        self.lives_at("b")
+        self.call("prepare")
+        self.call("started")
+        world = self.world()
+        move = {"id": "m", "from": "b", "to": "a", "phase": "prepared", "mode": "cold", "is_final": False}
+        world["vms"][0]["moving"] = "m"
+        self.world(moves={"m": move}, vms=world["vms"])
+        self.assertEqual(self.call("stopped")[0], 0)
+        self.assertEqual(self.world()["ports"][0]["said"], ["running", "shuttingdown", "shutdown"])
 
     def test_r16_a_stop_says_so_and_a_second_one_does_no_harm(self):
         self.lives_at(None)

@@ -147,6 +147,9 @@ class Hook:
             if move["is_final"]:
                 # The record is older than this.
                 return move["phase"] == "done"
+            if move["mode"] != "hot":
+                # A warm or cold move waits for this shutdown.
+                return False
             if self.clock() > give_up:
                 log(syslog.LOG_WARNING, f"move {moving} is not over after {self.settings['settle_s']} s")
                 return True

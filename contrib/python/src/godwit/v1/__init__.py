@@ -1,0 +1,1 @@
+"""The protocol; its modules are generated when the package is built."""
