@@ -18,7 +18,7 @@ use godwit_wire::{HashKey, Rate, Span, Vni};
 use godwit_worker::command::Mailbox;
 use godwit_worker::worker::Worker;
 
-use crate::config::{Config, DirectoryKind, Hugepages, OuterChoice, UplinkConfig};
+use crate::config::{Config, DirectoryKind, Hugepages, OuterChoice, UplinkConfig, room_for_vms};
 use crate::devices::is_pci;
 use crate::placement::WorkerAt;
 use crate::switch::{Shared, Switch};
@@ -179,6 +179,8 @@ fn pulled(config: &Config) -> BTreeSet<Vni> {
 fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
     let n = &config.nve;
     let hold = HoldLimits { packets: n.handover_hold_packets, age: Span::from_ms(n.handover_hold_ms) };
+    let room = u32::try_from(room_for_vms(config)).unwrap_or(u32::MAX);
+    let capacity = n.vm_capacity.min(room.max(1));
     let defaults = NveConfig::new(NveId::new(n.id.clone())?, workers);
     Ok(NveConfig {
         software: format!("godwit {}", crate::VERSION),
@@ -204,7 +206,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         scan_tries: n.scan_tries,
         query_rate: Rate::per_second(n.query_rate, n.query_rate.div_ceil(10)),
         claim_rate: Rate::per_second(n.claim_rate, n.claim_rate),
-        abilities: Abilities { capacity: n.vm_capacity, ..defaults.abilities },
+        abilities: Abilities { capacity, ..defaults.abilities },
         ..defaults
     })
 }
