@@ -13,6 +13,7 @@ mod underlay;
 mod uplink;
 
 pub use bond::BondConfig;
+pub use devices::room_for_vms;
 pub use domain::{DomainConfig, DomainRouteConfig, SubnetConfig};
 pub use file::{
     Activation, Config, DirectoryKind, Hugepages, MoveModeKind, Offloads, OuterChoice, PortConfig,

@@ -19,7 +19,9 @@ use godwit_wire::{HashKey, Rate, Span, Vni};
 use godwit_worker::command::Mailbox;
 use godwit_worker::worker::Worker;
 
-use crate::config::{Config, DirectoryKind, Hugepages, MoveModeKind, OuterChoice, UplinkConfig};
+use crate::config::{
+    Config, DirectoryKind, Hugepages, MoveModeKind, OuterChoice, UplinkConfig, room_for_vms,
+};
 use crate::devices::is_pci;
 use crate::placement::WorkerAt;
 use crate::switch::{Shared, Switch};
@@ -191,6 +193,8 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
     let n = &config.nve;
     let age = Span::from_ms(n.handover_hold_ms);
     let hold = n.handover_hold_packets.map_or(HoldLimits::of_age(age), |packets| HoldLimits { packets, age });
+    let room = u32::try_from(room_for_vms(config)).unwrap_or(u32::MAX);
+    let capacity = n.vm_capacity.min(room.max(1));
     let defaults = NveConfig::new(NveId::new(n.id.clone())?, workers);
     Ok(NveConfig {
         software: format!("godwit {}", crate::VERSION),
@@ -216,11 +220,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         scan_tries: n.scan_tries,
         query_rate: Rate::per_second(n.query_rate, n.query_rate.div_ceil(10)),
         claim_rate: Rate::per_second(n.claim_rate, n.claim_rate),
-        abilities: Abilities {
-            modes: move_modes(&n.move_modes),
-            capacity: n.vm_capacity,
-            ..defaults.abilities
-        },
+        abilities: Abilities { modes: move_modes(&n.move_modes), capacity, ..defaults.abilities },
         ..defaults
     })
 }

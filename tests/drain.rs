@@ -4,7 +4,8 @@ use crate::common::lab;
 
 #[test]
 fn r85_twenty_vms_leave_without_a_loss_whoever_is_killed_half_way() {
-    let (output, report) = lab(&["drain", "--vms", "20", "--parallel", "4", "--fast", "2", "--long-holds"]);
+    let (output, report) =
+        lab(&["drain", "--vms", "20", "--switches", "4", "--parallel", "4", "--fast", "2", "--long-holds"]);
     assert!(output.status.success(), "the scenario failed");
     let rounds = report["rounds"].as_array().expect("rounds");
     assert_eq!(rounds.len(), 4);

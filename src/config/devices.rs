@@ -46,6 +46,12 @@ impl Checker<'_> {
     }
 }
 
+/// VMs' devices that this build of DPDK has room for beside the uplinks and their exception ports.
+pub fn room_for_vms(c: &Config) -> usize {
+    let ports = c.ports.len();
+    godwit_dpdk::max_devices().saturating_sub(named(c).len().saturating_sub(ports))
+}
+
 /// All devices with the keys that name them; a port by its name, too.
 fn named(c: &Config) -> Vec<(&str, String)> {
     let mut all = Vec::new();

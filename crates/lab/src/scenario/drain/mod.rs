@@ -24,12 +24,14 @@ use crate::lab::{CTL_PATIENCE_S, Lab, LabSpec};
 use crowd::{Crowd, Totals};
 use manager::{Manager, Switch};
 
-/// The switches; the first has all VMs at the beginning.
-const SWITCHES: [&str; 3] = ["a", "b", "c"];
+/// The switches' names.
+const NAMES: [&str; 13] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m"];
+/// VMs of one switch at most: DPDK has room for 32 devices in Debian's build, and one is the uplink.
+const ROOM: usize = 31;
 /// So many workers share few cores.
 const IDLE_SLEEP_US: u32 = 1000;
 /// A tap takes 1,024 buffers of a switch, and these are half of its memory.
-const MEMORY_A_VM_MB: usize = 6;
+const MEMORY_MB: u32 = 128 + 6 * ROOM as u32;
 /// A packet buffer of a switch with the usual MTU.
 const BUFFER_BYTES: u64 = 2560;
 /// How often held packets are counted.
@@ -56,9 +58,12 @@ enum Kill {
 pub struct Drain {
     #[command(flatten)]
     common: Common,
-    /// VMs, an even number
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=600))]
+    /// VMs of all switches together, an even number
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=360))]
     vms: u16,
+    /// Switches, each of which is drained once
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=13))]
+    switches: u16,
     /// Moves at the same time
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     parallel: u32,
@@ -68,9 +73,9 @@ pub struct Drain {
     /// VMs that send 1,000 a second instead
     #[arg(long, default_value_t = 4, value_name = "N")]
     fast: u16,
-    /// What is killed half-way in each drain, one after the other; a switch last
+    /// What is killed half-way in the second drain and those that follow; a switch in the last one
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST",
-        default_values_t = [Kill::Nothing, Kill::Ctl, Kill::Nva, Kill::Switch])]
+        default_values_t = [Kill::Ctl, Kill::Nva, Kill::Switch])]
     kill: Vec<Kill>,
 }
 
@@ -98,38 +103,43 @@ impl Drain {
     /// Where it cannot be carried out.
     pub fn run(&self) -> Result<bool> {
         ensure!(self.vms.is_multiple_of(2), "VMs talk in pairs: take an even number");
-        let last = self.kill.iter().position(|k| *k == Kill::Switch);
+        let switches = usize::from(self.switches);
         ensure!(
-            last.is_none_or(|n| n + 1 == self.kill.len()),
-            "a switch that was killed stays away: name it last"
+            self.kill.len() < switches,
+            "the first drain is undisturbed: name fewer than {switches} to kill"
+        );
+        // A switch that is drained gives its VMs to the others, and one of these may be killed.
+        let places = ROOM * switches.saturating_sub(2).max(1);
+        ensure!(
+            usize::from(self.vms) <= places,
+            "{switches} switches drain {places} VMs at most: take more switches"
         );
         let bins = self.common.prepare(&[])?;
         println!(
-            "Godwit lab: drain\n  {} VMs talk in pairs, {} packets/s each and {} of them 1,000; their switches are \
-             drained in turn, {} moves at the same time.\n",
+            "Godwit lab: drain\n  {} VMs talk in pairs, {} packets/s each and {} of them 1,000; their {switches} \
+             switches are drained in turn, {} moves at the same time.\n",
             self.vms, self.rate, self.fast, self.parallel
         );
-        let memory_mb = 128 + u32::try_from(usize::from(self.vms) * MEMORY_A_VM_MB)?;
         let options = SwitchOptions {
             hugepages: Hugepages::Never,
             idle_sleep_us: IDLE_SLEEP_US,
-            memory_mb,
+            memory_mb: MEMORY_MB,
             ..self.common.switch_options()
         };
-        let mut lab = Lab::start(&LabSpec::new(&SWITCHES, false, &options), &bins)?;
+        let mut lab = Lab::start(&LabSpec::new(&NAMES[..switches], false, &options), &bins)?;
         let result = self.in_lab(&mut lab);
         report::end_or_keep(self.common.keep, &mut lab, result, |good| *good)
     }
 
     fn in_lab(&self, lab: &mut Lab) -> Result<bool> {
         let (mut namespaces, mut switches) = (Vec::new(), Vec::new());
-        for name in SWITCHES {
+        for name in &NAMES[..usize::from(self.switches)] {
             let nve = lab.nve(name)?;
             // The kernel of a switch's namespace says nothing on the VMs' behalf.
             set_sysctls(&nve.namespace, &[("net/ipv6/conf/default/disable_ipv6", "1")])?;
             namespaces.push(nve.namespace.clone());
             let (namespace, admin) = (nve.namespace.clone(), nve.admin.clone());
-            switches.push(Switch { name: name.into(), namespace, admin });
+            switches.push(Switch { name: (*name).into(), namespace, admin });
         }
         let gap = Duration::from_secs(1) / self.rate;
         let pace = (gap, usize::from(self.fast), Duration::from_millis(1));
@@ -148,14 +158,15 @@ impl Drain {
         self.verdict(&rounds, &crowd)
     }
 
-    /// Defines all VMs, and starts them at the first switch.
+    /// Defines all VMs, and starts them, as many at each switch.
     fn start(&self, lab: &Lab, manager: &Manager<'_>) -> Result<()> {
         let crowd = manager.crowd;
         let began = Instant::now();
         for vm in 0..crowd.len() {
             lab.define_vm(crowd.spec(vm), "")?;
-            let port = manager.plug(vm, 0)?;
-            crowd.attach(vm, 0, &port)?;
+            let host = vm % usize::from(self.switches);
+            let port = manager.plug(vm, host)?;
+            crowd.attach(vm, host, &port)?;
             crowd.announce(vm)?;
         }
         loop {
@@ -163,12 +174,7 @@ impl Drain {
             let here: Vec<&str> =
                 list.iter().filter(|v| v.location.is_some()).map(|v| v.name.as_str()).collect();
             if here.len() == crowd.len() {
-                println!(
-                    "  lab {} ready: all VMs run at {} after {:.1?}",
-                    lab.id,
-                    SWITCHES[0],
-                    began.elapsed()
-                );
+                println!("  lab {} ready: all VMs run after {:.1?}", lab.id, began.elapsed());
                 return Ok(());
             }
             ensure!(began.elapsed() < PATIENCE, "only {} VMs are located after {PATIENCE:?}", here.len());
@@ -180,13 +186,17 @@ impl Drain {
 
     fn rounds(&self, lab: &mut Lab, manager: &Manager<'_>) -> Result<Vec<Round>> {
         let mut rounds = Vec::new();
-        for (n, kill) in self.kill.iter().enumerate() {
-            let nve = SWITCHES[n % SWITCHES.len()];
+        let switches = &NAMES[..usize::from(self.switches)];
+        let others: Vec<Kill> = self.kill.iter().copied().filter(|k| *k != Kill::Switch).collect();
+        for (n, nve) in switches.iter().enumerate() {
+            let is_last = n + 1 == switches.len() && self.kill.contains(&Kill::Switch);
+            let early = n.checked_sub(1).and_then(|n| others.get(n)).copied();
+            let kill = if is_last { Kill::Switch } else { early.unwrap_or(Kill::Nothing) };
             if n > 0 {
-                lab.ctl(&["nve", "undrain", SWITCHES[(n - 1) % SWITCHES.len()]])?;
+                lab.ctl(&["nve", "undrain", switches[n - 1]])?;
             }
             let round =
-                self.round(lab, manager, nve, *kill).with_context(|| format!("drain of {nve}, {kill:?}"))?;
+                self.round(lab, manager, nve, kill).with_context(|| format!("drain of {nve}, {kill:?}"))?;
             println!("  {}", round.line());
             round.given_up.iter().take(5).for_each(|why| println!("      given up: {why}"));
             rounds.push(round);
@@ -269,9 +279,9 @@ impl Drain {
                 lab.nva.wait_ready()?;
             }
             Kill::Switch => {
-                let n = SWITCHES.iter().rposition(|s| *s != nve).context("there is another switch")?;
+                let n = NAMES.iter().position(|s| *s != nve).context("there is another switch")?;
                 *victim = Some(n);
-                lab.nves.get_mut(SWITCHES[n]).context("the lab has it")?.process.kill9()?;
+                lab.nves.get_mut(NAMES[n]).context("the lab has it")?.process.kill9()?;
             }
         }
         let output = ctl.wait_with_output()?;
@@ -299,7 +309,7 @@ impl Drain {
         report::write_json_value(
             self.common.json.as_deref(),
             &serde_json::json!({
-                "scenario": "drain", "vms": self.vms, "parallel": self.parallel, "rounds": rounds,
+                "scenario": "drain", "vms": self.vms, "switches": self.switches, "parallel": self.parallel, "rounds": rounds,
                 "kernel_drops": drops, "passed": passed,
             }),
         )?;

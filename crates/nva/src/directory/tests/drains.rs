@@ -356,3 +356,25 @@ fn r85_a_drain_waits_for_its_nve_and_is_forgotten_with_it() {
     w.delete_nve(&id("a")).unwrap();
     assert!(w.durable.drains.is_empty());
 }
+
+#[test]
+fn r85_two_hundred_vms_leave_one_nve_to_those_with_room() {
+    let mut w = World::new();
+    let rooms = [("a", 1, 300), ("b", 2, 150), ("c", 3, 30), ("d", 4, 40)];
+    let s = rooms.map(|(n, at, room)| join_as(&mut w, n, locators(at), takes(room)));
+    for n in 4..=200 {
+        w.define_vm(definition(n)).unwrap();
+    }
+    for n in 1..=200 {
+        w.take(s[0], n);
+    }
+    w.settle(&s);
+    w.drain_to("a", &[], 64).unwrap();
+    let done = managed(&mut w, &s, 12);
+    assert_eq!(done.len(), 200);
+    let report = info(&w, "a");
+    assert_eq!((report.record.phase, report.record.moved, report.here), (DrainPhase::Ended, 200, 0));
+    let has = |nve: &str| w.d.nves(w.now).into_iter().find(|n| n.record.id == id(nve)).unwrap().vms;
+    assert!(has("b") <= 150 && has("c") <= 30 && has("d") <= 40, "none has more than it takes");
+    assert_eq!(has("b") + has("c") + has("d"), 200);
+}
