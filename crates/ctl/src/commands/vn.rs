@@ -80,10 +80,10 @@ pub enum VnCommand {
     /// Change a virtual network.
     #[command(
         after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned \
-            deny\n  godwitctl vn set blue --addresses-v6 learned=16",
+            deny\n  godwitctl vn set blue --addresses-v6 learned=16\n  godwitctl vn set blue --domain shop",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
             .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
-            .args(["multicast", "underlay_group"])
+            .args(["multicast", "underlay_group", "domain", "no_domain", "routed_only"])
     )]
     Set {
         /// Its name.
@@ -104,6 +104,16 @@ pub enum VnCommand {
         /// Multicast groups of the underlay in the place of those before, or `none`.
         #[arg(long, value_name = "GROUP[,GROUP]|none", value_parser = subnet::groups_or_none)]
         underlay_group: Option<v1::UnderlayGroups>,
+        /// Put it into this routing domain; its subnets follow (`vn subnet add`).
+        #[arg(long, value_name = "DOMAIN", value_parser = parse::name)]
+        domain: Option<String>,
+        /// Take it out of its routing domain, with its subnets; bridging goes on.
+        #[arg(long, conflicts_with = "domain")]
+        no_domain: bool,
+        /// Its VMs are not bridged, or (`--routed-only=false`) bridged again.
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+              conflicts_with = "no_domain")]
+        routed_only: Option<bool>,
         /// Whose word binds addresses.
         #[command(flatten)]
         learning: LearningArgs,
@@ -268,7 +278,18 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
             let answer = nva.settle(nva.client().create_vn(vn)).await;
             report(&nva, ctx, "created", answer, used).await
         }
-        VnCommand::Set { name, silent, unplanned, rarp, multicast, underlay_group, learning } => {
+        VnCommand::Set {
+            name,
+            silent,
+            unplanned,
+            rarp,
+            multicast,
+            underlay_group,
+            domain,
+            no_domain,
+            routed_only,
+            learning,
+        } => {
             let request = v1::SetVnRequest {
                 name: name.clone(),
                 flood_silent: silent.map(|s| s == Silent::Flood),
@@ -277,9 +298,13 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
                 learning: learning.change(),
                 multicast: multicast.map_or(v1::Multicast::Unspecified, v1::Multicast::from).into(),
                 underlay_groups: underlay_group,
+                domain: domain.clone().or_else(|| no_domain.then(String::new)),
+                routed_only,
             };
             let answer = nva.settle(nva.client().set_vn(request)).await;
-            report(&nva, ctx, "changed", answer, &[(Named::Vn, &name)]).await
+            let used = [(Named::Vn, name.as_str())].into_iter();
+            let used: Vec<_> = used.chain(domain.as_deref().map(|d| (Named::Domain, d))).collect();
+            report(&nva, ctx, "changed", answer, &used).await
         }
         VnCommand::List => {
             let vns = nva.vns().await?.into_iter().map(VnView::from).collect();

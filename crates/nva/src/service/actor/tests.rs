@@ -73,7 +73,7 @@ fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
     let (nve, software) = (NveId::new("a").unwrap(), String::new());
     for message in [
         NveToNva::Hello { nve, locators, software, last_epoch: 0, instance: 1 },
-        NveToNva::Subscribe { vni, mode: DirectoryMode::Pull },
+        NveToNva::Subscribe { vni, mode: DirectoryMode::Pull, lingers: false },
     ] {
         actor.nve(session, Input::Message(message));
     }
