@@ -139,7 +139,8 @@ impl Bench {
     }
 
     fn join(&mut self, session: SessionId, vni: Vni) {
-        let outputs = self.say(session, NveToNva::Subscribe { vni, mode: DirectoryMode::Pull });
+        let outputs =
+            self.say(session, NveToNva::Subscribe { vni, mode: DirectoryMode::Pull, lingers: false });
         self.answer(outputs);
     }
 

@@ -34,6 +34,7 @@ async fn carry_out(switch: &Shared, kind: Kind) -> anyhow::Result<Answer> {
         Kind::GetCounters(c) => counters::counters(switch, c.all).await,
         Kind::GetPerf(p) => perf::perf(switch, p.reset).await,
         Kind::GetUnderlay(_) => Ok(super::underlay::report(&switch.borrow())),
+        Kind::GetRoutes(r) => views::routes(&switch.borrow(), &r),
         Kind::ListEntries(e) => views::entries(&switch.borrow(), e.vni),
         Kind::AddPort(a) => add_port(switch, a).await,
         Kind::RemovePort(r) => ports::remove(switch, &r.name).await.map(done),

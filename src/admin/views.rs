@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use godwit_api::convert::ip_bytes;
 use godwit_api::v1::{self, admin_response::Kind as Answer};
-use godwit_control::view::{BindingsView, EntryView, PortView};
+use godwit_control::view::{BindingsView, DomainRouteView, DomainRoutesView, EntryView, PortView};
 use godwit_pipeline::trace::{Step, Trace};
 use godwit_wire::Vni;
 use godwit_worker::command::{Command, Reply, Snapshot};
@@ -158,6 +158,39 @@ fn entry(e: EntryView) -> v1::Entry {
         suspect: e.suspect,
         unconfirmed: e.unconfirmed,
         next_hops: e.hops.iter().map(super::underlay::name).collect(),
+    }
+}
+
+/// Routes in one answer, at most.
+const MAX_ROUTES: usize = 10_000;
+
+/// Routes of the routing domains that this switch has a part in.
+pub fn routes(s: &Switch, asked: &v1::GetRoutes) -> anyhow::Result<Answer> {
+    let name = Some(asked.domain.as_str()).filter(|name| !name.is_empty());
+    let (domains, more) = s.nve.domain_routes(name, asked.hosts, MAX_ROUTES);
+    if let Some(name) = name.filter(|_| domains.is_empty()) {
+        let known: Vec<String> = s.nve.domains().into_iter().map(|d| d.name).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        bail!("this switch has no part in a routing domain {name:?}; those with VMs here: {known}");
+    }
+    Ok(Answer::Routes(v1::RouteReport { domains: domains.into_iter().map(domain).collect(), more }))
+}
+
+fn domain(d: DomainRoutesView) -> v1::NveDomain {
+    let vnis = |vns: &[Vni]| vns.iter().map(|vni| vni.get()).collect();
+    let route = |r: DomainRouteView| {
+        let (mac, vm, nve) =
+            r.via.map_or((0, String::new(), None), |(key, vm, nve)| (key.mac.to_u64(), vm, nve));
+        let nve = nve.map_or_else(String::new, |n| n.to_string());
+        v1::NveRoute { prefix: r.prefix.to_string(), kind: r.kind.into(), vni: r.vni.get(), mac, vm, nve }
+    };
+    v1::NveDomain {
+        vnis: vnis(&d.domain.vns),
+        routed_to: vnis(&d.domain.routed_to),
+        name: d.domain.name,
+        host_routes: d.domain.host_routes as u64,
+        prefixes: d.domain.prefixes as u64,
+        routes: d.routes.into_iter().map(route).collect(),
     }
 }
 

@@ -15,7 +15,7 @@ fn a_refusal_names_the_field_and_what_is_wrong() {
     let unset = SessionUp::try_from(v1::NveMessage { kind: None }).unwrap_err();
     assert_eq!(unset.to_string(), "kind: is not set");
     assert_eq!(
-        refusal(Kind::Subscribe(v1::Subscribe { vni: 1 << 24, pull: false })),
+        refusal(Kind::Subscribe(v1::Subscribe { vni: 1 << 24, pull: false, lingers: false })),
         "subscribe.vni: 16777216 does not fit in 24 bits"
     );
     assert_eq!(

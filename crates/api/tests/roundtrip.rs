@@ -1,5 +1,7 @@
 //! Every message of the model survives the wire, and no bytes from the wire make the conversions panic.
 
+mod values;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_api::prost::Message as _;
@@ -18,281 +20,7 @@ use proptest::collection::{btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
-
-fn name() -> impl Strategy<Value = String> {
-    (any::<u32>(), 0..4usize).prop_map(|(n, pad)| format!("n{n:x}{}", &"_.-"[..pad]))
-}
-
-fn nve() -> impl Strategy<Value = NveId> {
-    name().prop_map(|n| NveId::new(n).unwrap())
-}
-
-fn vni() -> impl Strategy<Value = Vni> {
-    (0..=Vni::MAX).prop_map(Vni::from_low24)
-}
-
-fn key() -> impl Strategy<Value = VmKey> {
-    (vni(), any::<[u8; 6]>()).prop_map(|(vni, mac)| VmKey { vni, mac: Mac(mac) })
-}
-
-fn version() -> impl Strategy<Value = Version> {
-    (any::<u32>(), any::<u64>()).prop_map(|(epoch, seq)| Version { epoch, seq })
-}
-
-fn locators() -> impl Strategy<Value = Locators> {
-    (of(any::<[u8; 4]>()), of(any::<[u8; 16]>())).prop_map(|(v4, v6)| {
-        let v4 = if v6.is_none() { v4.or(Some([0, 0, 0, 0])) } else { v4 };
-        Locators { v4: v4.map(Into::into), v6: v6.map(Into::into) }
-    })
-}
-
-fn location() -> impl Strategy<Value = Location> {
-    (nve(), locators()).prop_map(|(nve, locators)| Location { nve, locators })
-}
-
-fn move_id() -> impl Strategy<Value = MoveId> {
-    any::<u64>().prop_map(|n| MoveId(format!("manager/{n}")))
-}
-
-fn ips4() -> impl Strategy<Value = Vec<Ipv4Addr>> {
-    btree_set(any::<[u8; 4]>().prop_map(Ipv4Addr::from), 0..3).prop_map(|s| s.into_iter().collect())
-}
-
-fn ips6() -> impl Strategy<Value = Vec<Ipv6Addr>> {
-    btree_set(any::<[u8; 16]>().prop_map(Ipv6Addr::from), 0..3).prop_map(|s| s.into_iter().collect())
-}
-
-fn mac() -> impl Strategy<Value = Mac> {
-    any::<[u8; 6]>().prop_map(Mac)
-}
-
-fn ip() -> impl Strategy<Value = IpAddr> {
-    prop_oneof![
-        any::<[u8; 4]>().prop_map(|a| IpAddr::V4(a.into())),
-        any::<[u8; 16]>().prop_map(|a| IpAddr::V6(a.into())),
-    ]
-}
-
-fn learning() -> impl Strategy<Value = LearningOf> {
-    let one =
-        || of((0..=LEARNED_MAX).prop_map(|n| if n == 0 { Learning::Recorded } else { Learning::Learned(n) }));
-    (one(), one()).prop_map(|(v4, v6)| LearningOf { v4, v6 })
-}
-
-fn macs() -> impl Strategy<Value = Vec<Mac>> {
-    btree_set(mac(), 0..3).prop_map(|s| s.into_iter().collect())
-}
-
-fn prefix() -> impl Strategy<Value = Prefix> {
-    (ip(), any::<u8>()).prop_map(|(ip, len)| {
-        let bits = if ip.is_ipv4() { 32 } else { 128 };
-        let clear = u32::from(bits - len % (bits + 1));
-        let ip = match ip {
-            IpAddr::V4(a) => {
-                Ipv4Addr::from_bits(u32::MAX.checked_shl(clear).unwrap_or(0) & a.to_bits()).into()
-            }
-            IpAddr::V6(a) => {
-                Ipv6Addr::from_bits(u128::MAX.checked_shl(clear).unwrap_or(0) & a.to_bits()).into()
-            }
-        };
-        Prefix::new(ip, len % (bits + 1)).unwrap()
-    })
-}
-
-fn prefixes() -> impl Strategy<Value = Vec<Prefix>> {
-    btree_set(prefix(), 0..3).prop_map(|s| s.into_iter().collect())
-}
-
-fn routing() -> impl Strategy<Value = VnRouting> {
-    let advertise = (any::<bool>(), any::<bool>(), any::<u16>())
-        .prop_map(|(managed, other, lifetime_s)| Advertise { managed, other, lifetime_s });
-    let dhcp = (any::<u32>(), vec(ip(), 0..3)).prop_map(|(lease_s, dns)| Dhcp { lease_s, dns });
-    let subnet = (prefix(), ip(), of(advertise), of(dhcp))
-        .prop_map(|(prefix, gateway, advertise, dhcp)| Subnet { prefix, gateway, advertise, dhcp });
-    (any::<u32>(), any::<bool>(), vec(subnet, 0..3)).prop_map(|(id, routed_only, subnets)| VnRouting {
-        domain: DomainId(id),
-        routed_only,
-        subnets,
-    })
-}
-
-fn multicast() -> impl Strategy<Value = Multicast> {
-    select([Multicast::Flood, Multicast::Snoop, Multicast::Off].to_vec())
-}
-
-/// Sorted, without doubles.
-fn groups() -> impl Strategy<Value = (Vni, bool, Vec<IpAddr>, Vec<IpAddr>)> {
-    let ips = || btree_set(ip(), 0..4).prop_map(|s| s.into_iter().collect());
-    (vni(), any::<bool>(), ips(), ips())
-}
-
-fn underlay_group() -> impl Strategy<Value = UnderlayGroup> {
-    (of(any::<[u8; 4]>()), of(any::<[u8; 16]>()))
-        .prop_map(|(v4, v6)| UnderlayGroup { v4: v4.map(Into::into), v6: v6.map(Into::into) })
-}
-
-fn domain() -> impl Strategy<Value = (Domain, bool, Vec<StaticRoute>, Vec<Prefix>)> {
-    let domain = (any::<u32>(), name(), mac(), vec(vni(), 0..3))
-        .prop_map(|(id, name, gateway_mac, vns)| Domain { id: DomainId(id), name, gateway_mac, vns });
-    let route = (prefix(), key()).prop_map(|(prefix, via)| StaticRoute { prefix, via });
-    (domain, any::<bool>(), vec(route, 0..3), vec(prefix(), 0..3))
-}
-
-fn allowed() -> impl Strategy<Value = Allowed> {
-    (learning(), prefixes(), macs(), prefixes(), macs()).prop_map(
-        |(learning, virtual_ips, virtual_macs, routes, nested)| Allowed {
-            learning,
-            virtual_ips,
-            virtual_macs,
-            routes,
-            nested,
-        },
-    )
-}
-
-fn bound() -> impl Strategy<Value = Bound> {
-    let one = (ip(), mac(), any::<bool>()).prop_map(|(ip, mac, is_virtual)| BoundIp { ip, mac, is_virtual });
-    (btree_set(one, 0..4), macs()).prop_map(|(ips, macs)| Bound { ips: ips.into_iter().collect(), macs })
-}
-
-fn bindings() -> impl Strategy<Value = Bindings> {
-    (of(location()), of(location())).prop_map(|(active, pending)| {
-        let mut all = Bindings::from(active);
-        all.set_pending(pending);
-        all
-    })
-}
-
-fn mirror() -> impl Strategy<Value = Mirror> {
-    (nve(), any::<u32>(), any::<u64>()).prop_map(|(nve, interval_s, mirrored_us)| Mirror {
-        nve,
-        interval_s,
-        mirrored_us,
-    })
-}
-
-fn record() -> impl Strategy<Value = VmRecord> {
-    let flags =
-        (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>(), of(name()), ips6());
-    (name(), key(), ips4(), ips6(), bindings(), version(), flags, (allowed(), bound(), of(mirror())))
-        .prop_map(
-            |(
-                name,
-                key,
-                ipv4,
-                ipv6,
-                bindings,
-                version,
-                (router, router_pinned, pinned, moving, frozen, policy, no_override),
-                (allowed, bound, standby),
-            )| {
-                VmRecord {
-                    name,
-                    key,
-                    ipv4,
-                    ipv6,
-                    bindings,
-                    version,
-                    router,
-                    router_pinned,
-                    pinned,
-                    moving,
-                    frozen,
-                    policy,
-                    no_override,
-                    allowed,
-                    bound,
-                    standby,
-                }
-            },
-        )
-}
-
-fn policy() -> impl Strategy<Value = Policy> {
-    let rules = [
-        "allow in",
-        "deny out tcp 10.0.0.0/8 port 1-9",
-        "deny in udp 2001:db8::/32 remote-port 53",
-        "allow out 47",
-    ];
-    let rule = select(rules.to_vec()).prop_map(|r| godwit_model::parse_rule(r).unwrap());
-    let default = select(vec![Verdict::Allow, Verdict::Deny]);
-    let dscp = of(0..64u8).prop_map(|n| n.and_then(Dscp::new));
-    (name(), vec(rule, 0..4), default, any::<u32>(), 1..u32::MAX, dscp).prop_map(
-        |(name, rules, default, rate, burst, dscp)| Policy { name, rules, default, rate, burst, dscp },
-    )
-}
-
-fn step() -> impl Strategy<Value = MoveStep> {
-    use MoveStepKind as K;
-    let kinds = [
-        K::Ordered,
-        K::Prepared,
-        K::Paused,
-        K::Activated,
-        K::Claimed,
-        K::Granted,
-        K::FirstForwarded,
-        K::LastForwarded,
-        K::Acknowledged,
-        K::Aborted,
-        K::Failed,
-        K::Done,
-        K::Denied,
-        K::Restarted,
-        K::Overtaken,
-        K::Accepted,
-        K::Stopped,
-        K::Packaged,
-        K::Sent,
-        K::Instantiated,
-        K::InOrder,
-    ];
-    (any::<u64>(), of(nve()), select(kinds.to_vec()), any::<String>())
-        .prop_map(|(at_us, nve, what, note)| MoveStep { at_us, nve, what, note })
-}
-
-fn counts() -> impl Strategy<Value = HandoverCounts> {
-    (any::<[u64; 6]>(), any::<[u64; 5]>()).prop_map(|(packets, more)| {
-        let [held, flushed, forwarded, dropped, first_forward_us, last_forward_us] = packets;
-        let [dropped_memory, dropped_limit, dropped_age, held_bytes, peak_bytes] = more;
-        HandoverCounts {
-            held,
-            flushed,
-            forwarded,
-            dropped,
-            dropped_memory,
-            dropped_limit,
-            dropped_age,
-            held_bytes,
-            peak_bytes,
-            first_forward_us,
-            last_forward_us,
-        }
-    })
-}
-
-fn move_record() -> impl Strategy<Value = MoveRecord> {
-    use MovePhase as P;
-    let phases = [P::Preparing, P::Prepared, P::Paused, P::Granted, P::Done, P::Aborted, P::Failed];
-    let who = (move_id(), name(), key(), nve(), nve());
-    let how = (select(phases.to_vec()), select([MoveOrigin::Ordered, MoveOrigin::Unplanned].to_vec()));
-    (who, how, version(), vec(step(), 0..4), vec((nve(), counts()), 0..3)).prop_map(
-        |((id, vm, key, from, to), (phase, origin), version, steps, counts)| MoveRecord {
-            id,
-            vm,
-            key,
-            from,
-            to,
-            mode: MoveMode::Hot,
-            origin,
-            phase,
-            version,
-            steps,
-            counts,
-        },
-    )
-}
+use values::*;
 
 fn claim() -> impl Strategy<Value = NveToNva> {
     use ClaimCause as C;
@@ -338,9 +66,9 @@ fn up() -> impl Strategy<Value = NveToNva> {
                 abilities
             }
         ),
-        (vni(), any::<bool>()).prop_map(|(vni, pull)| {
+        (vni(), any::<bool>(), any::<bool>()).prop_map(|(vni, pull, lingers)| {
             let mode = if pull { DirectoryMode::Pull } else { DirectoryMode::Push };
-            NveToNva::Subscribe { vni, mode }
+            NveToNva::Subscribe { vni, mode, lingers }
         }),
         vni().prop_map(|vni| NveToNva::Unsubscribe { vni }),
         (vni(), any::<bool>()).prop_map(|(vni, lingers)| NveToNva::Linger { vni, lingers }),
@@ -451,7 +179,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         (key(), of(record())).prop_map(|(key, record)| NvaToNve::Provision { key, record }),
         (any::<bool>(), vec(policy(), 0..3), vec(name(), 0..3))
             .prop_map(|(reset, policies, gone)| NvaToNve::Policies { reset, policies, gone }),
-        domain().prop_map(|(domain, reset, routes, gone)| NvaToNve::Domain { domain, reset, routes, gone }),
+        (domain(), any::<bool>()).prop_map(|(domain, reset)| NvaToNve::Domain { domain, reset }),
+        domain_routes(),
         any::<u32>().prop_map(|id| NvaToNve::DomainGone { id: DomainId(id) }),
         (nve(), groups()).prop_map(|(nve, (vni, reset, joined, left))| NvaToNve::Groups {
             vni,

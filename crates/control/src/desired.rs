@@ -284,6 +284,7 @@ impl DesiredState {
         if !self.workers.contains(worker) {
             return;
         }
+        self.forget_refused_routes(worker);
         let mut all = Vec::new();
         for (&vn, v) in &self.vns {
             all.push(Update::VnSet { vn, vni: v.vni, mtu: v.mtu, transparent_vlan: v.transparent_vlan });
@@ -312,6 +313,7 @@ impl DesiredState {
     /// A worker takes no updates any more.
     pub(crate) fn worker_left(&mut self, worker: usize) {
         self.workers = self.workers.without(worker);
+        self.forget_refused_routes(worker);
         self.share_flood_gaps();
     }
 }

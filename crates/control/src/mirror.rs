@@ -127,6 +127,8 @@ pub(crate) struct Mirror {
     /// Routing domains (R58).
     pub(crate) domains: Domains,
     vns: BTreeMap<Vni, VnMirror>,
+    /// VNs whose snapshot is complete.
+    complete: BTreeSet<Vni>,
     static_vms: BTreeMap<VmKey, VmRecord>,
     static_ips: BTreeMap<(Vni, IpAddr), Owner>,
     static_routing: BTreeMap<Vni, VnRouting>,
@@ -150,6 +152,7 @@ impl Mirror {
     /// Stops to mirror a VN.
     pub(crate) fn remove_vn(&mut self, vni: Vni) {
         self.vns.remove(&vni);
+        self.complete.remove(&vni);
     }
 
     /// The mirrored VNs.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use godwit_model::{Allowed, BoundIp, HandoverCounts, NveId, OperState, Version, VmKey};
 use godwit_tables::update::PortIdx;
-use godwit_wire::{Mac, Span, Vni};
+use godwit_wire::{Mac, Prefix, Span, Vni};
 
 pub use crate::refusals::Refusal;
 
@@ -166,6 +166,28 @@ pub struct DomainView {
     pub host_routes: usize,
     /// Subnets and static routes.
     pub prefixes: usize,
+}
+
+/// Routes of a domain as this NVE's workers have them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DomainRoutesView {
+    /// The domain.
+    pub domain: DomainView,
+    /// By prefix; perhaps not all.
+    pub routes: Vec<DomainRouteView>,
+}
+
+/// A route of a domain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DomainRouteView {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// `vm`, `static`, `subnet` or `gateway`.
+    pub kind: &'static str,
+    /// The VN that it leads to.
+    pub vni: Vni,
+    /// The VM that is the next hop, its name and where it is, as far as they are known.
+    pub via: Option<(VmKey, String, Option<NveId>)>,
 }
 
 /// A next hop on the underlay (R95).

@@ -132,7 +132,11 @@ fn r37_a_gap_in_the_revisions_wants_a_new_snapshot_and_the_end_sweeps() {
     }
     lab.hosts[A].said.clear();
     lab.settle();
-    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push }));
+    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe {
+        vni: vni(),
+        mode: DirectoryMode::Push,
+        lingers: false
+    }));
     assert_eq!(lab.hosts[A].state(2), None, "not confirmed: gone");
     assert!(!lab.hosts[A].tables.neighbors.contains_key(&(key(1).vn(), vm_ip(2))));
     assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
@@ -159,7 +163,7 @@ fn r38_two_lost_updates_and_the_third_counts() {
     assert!(is_remote_to(&lab, C, 1, B), "at once");
     lab.settle();
     assert!(is_remote_to(&lab, C, 1, B));
-    let subscribe = NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push };
+    let subscribe = NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push, lingers: false };
     assert_eq!(lab.hosts[C].said.iter().filter(|m| **m == subscribe).count(), 2, "what else was lost");
 }
 
@@ -193,7 +197,7 @@ fn r38_a_snapshot_that_is_ahead_of_the_updates_is_asked_for_again_and_sweeps() {
     assert!(is_remote_to(&lab, A, 2, B));
     lab.input(A, Input::Nva(end(revision.unwrap())));
     lab.settle();
-    let subscribe = NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push };
+    let subscribe = NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push, lingers: false };
     assert_eq!(lab.hosts[A].said.iter().filter(|m| **m == subscribe).count(), 1);
     assert_eq!(lab.hosts[A].state(2), None, "what the lost update said");
 }
@@ -241,7 +245,8 @@ fn r17_an_nve_that_only_forwards_gets_no_broadcast() {
     lab.disconnect(A);
     lab.connect(A);
     lab.settle();
-    assert_eq!((said(&lab, linger(true)), copies(&lab, C)), (2, vec![B]));
+    let subscribe = NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push, lingers: true };
+    assert_eq!((said(&lab, subscribe), said(&lab, linger(true)), copies(&lab, C)), (1, 1, vec![B]));
     lab.disconnect(C);
     lab.connect(C);
     lab.settle();
@@ -338,7 +343,11 @@ fn r37_the_end_of_a_snapshot_that_comes_after_the_vn_was_left_brings_nothing_bac
     assert!(lab.hosts[A].tables.vns.is_empty());
     lab.hosts[A].said.clear();
     lab.add_port(A, PORT, 1);
-    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Push }));
+    assert!(lab.hosts[A].said.contains(&NveToNva::Subscribe {
+        vni: vni(),
+        mode: DirectoryMode::Push,
+        lingers: false
+    }));
 }
 
 #[test]

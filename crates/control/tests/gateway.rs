@@ -189,6 +189,37 @@ fn r58_a_prefix_that_goes_is_taken_back_while_others_stay() {
 }
 
 #[test]
+fn r58_a_gateway_with_another_mac_takes_the_place_of_the_old_one_which_says_that_it_is_gone() {
+    let mut lab = lab();
+    run(&mut lab, A, 1);
+    lab.pass(60_000);
+    heard(&mut lab, A, 1);
+    let news = |lab: &mut Lab, last: u8| {
+        let (mut domain, _) = lab.nva.domains[&crate::lab::domains::DOMAIN].clone();
+        domain.gateway_mac = godwit_wire::Mac([2, 0x67, 0x77, 0, 0, last]);
+        lab.input(A, Input::Nva(NvaToNve::Domain { domain, reset: false }));
+    };
+    news(&mut lab, 9);
+    lab.pass(50_000);
+    let advertised = |lab: &mut Lab| {
+        let told = heard(lab, A, 1).into_iter().filter(|f| f[12..14] == [0x86, 0xdd]);
+        fields(
+            &told.collect::<Vec<_>>(),
+            "eth.src ipv6.src icmpv6.nd.ra.router_lifetime icmpv6.opt.src_linkaddr icmpv6.opt.prefix",
+        )
+    };
+    let new =
+        |n: u8| format!("02:67:77:00:00:0{n} fe80::67:77ff:fe00:{n} 1800 02:67:77:00:00:0{n} 2001:db8::");
+    let old = |n: u8| format!("02:67:77:00:00:0{n} fe80::67:77ff:fe00:{n} 0 02:67:77:00:00:0{n}");
+    assert_eq!(advertised(&mut lab), [new(9), old(1), new(9), new(9)], "once, and after its successor");
+    // There and back before anything was said.
+    news(&mut lab, 8);
+    news(&mut lab, 9);
+    lab.pass(50_000);
+    assert_eq!(advertised(&mut lab), [new(9), old(8), new(9), new(9)]);
+}
+
+#[test]
 fn r58_solicitations_are_answered_at_a_bounded_rate() {
     let mut lab = lab();
     run(&mut lab, A, 1);

@@ -6,10 +6,11 @@ use crate::lab::*;
 use godwit_control::{Input, WorkerSet};
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{Domain, DomainId, Multicast, Subnet, VnRouting};
+use godwit_tables::event::Event;
 use godwit_tables::update::{Member, Multicast as Policy, PortIdx, VnIdx};
 use godwit_testkit::frames;
 use godwit_wire::membership::{self, Message, Query, Version};
-use godwit_wire::{Frame, Mac};
+use godwit_wire::{Frame, Mac, Span};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -408,6 +409,21 @@ fn r60_the_underlays_group_is_joined_by_the_uplink_said_again_and_left() {
     assert_eq!(reports(&mut lab), [member], "the first may be lost");
     lab.pass(121_000);
     assert_eq!(reports(&mut lab), [member; 2]);
+    // A router asks for it, and for all, within its time; of others and by other ports it asks in vain.
+    let asks = |lab: &mut Lab, uplink, group: &str, max_response_ms| {
+        let (group, max_response) = (group.parse().unwrap(), Span::from_ms(max_response_ms));
+        lab.event(A, Event::GroupQuery { uplink, group, max_response });
+        lab.pass(max_response_ms);
+        reports(lab)
+    };
+    assert_eq!(asks(&mut lab, UPLINK, "239.0.0.77", 1000), [member]);
+    assert_eq!(asks(&mut lab, UPLINK, "0.0.0.0", 10_000), [member]);
+    assert_eq!(asks(&mut lab, UPLINK, "0.0.0.0", 0), [member]);
+    for (uplink, group) in [(UPLINK, "239.0.0.78"), (UPLINK, "::"), (port(1), "0.0.0.0")] {
+        assert_eq!(asks(&mut lab, uplink, group, 1000), [], "{group}");
+    }
+    lab.pass(60_000);
+    assert_eq!(reports(&mut lab), [member], "and goes on as before");
     lab.input(A, Input::PortRemoved { port: port(1) });
     lab.pass(10_000);
     assert_eq!(reports(&mut lab), [(group.into(), membership::Wish::Left)]);

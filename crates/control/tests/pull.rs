@@ -77,7 +77,7 @@ fn moves_to_b(lab: &mut Lab) {
 #[test]
 fn r37_a_pulled_vn_brings_no_records_and_says_so_at_its_subscription() {
     let lab = two();
-    let pull = NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Pull };
+    let pull = NveToNva::Subscribe { vni: vni(), mode: DirectoryMode::Pull, lingers: false };
     assert!(lab.hosts[C].said.contains(&pull));
     assert_eq!((lab.hosts[C].state(1), owner(&lab)), (None, None));
     assert_eq!(lab.hosts[C].state(2), Some(VmState::Local { port: PortIdx(2) }));

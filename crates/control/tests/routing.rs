@@ -2,15 +2,16 @@
 
 use crate::lab::domains::{DOMAIN, ip_of, part, prefix, subnet, vm_of, vn};
 use crate::lab::said::{A, B};
-use crate::lab::{Lab, mac, worker};
-use godwit_control::{Input, Outputs};
+use crate::lab::{Lab, mac};
+use godwit_control::Input;
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{DomainId, GATEWAY_MAC, VnRouting, VnSettings};
+use godwit_tables::event::Event;
 use godwit_tables::update::{DomainIdx, NO_LENGTH, NextHop, PortIdx, Update};
 use godwit_wire::{Mac, Prefix};
 
 /// VM 1 in VN 0 at A, VM 2 in VN 1 at B, one domain.
-fn two() -> Lab {
+pub fn two() -> Lab {
     let mut lab = Lab::new(2);
     lab.join(&[0, 1]);
     lab.run_vm_of(A, 0, 1);
@@ -21,12 +22,13 @@ fn two() -> Lab {
 fn lingers(lab: &Lab, i: usize, of: u32) -> Vec<bool> {
     let of_vn = |m: &NveToNva| match m {
         NveToNva::Linger { vni, lingers } if *vni == vn(of) => Some(*lingers),
+        NveToNva::Subscribe { vni, lingers: true, .. } if *vni == vn(of) => Some(true),
         _ => None,
     };
     lab.hosts[i].said.iter().filter_map(of_vn).collect()
 }
 
-fn subscribed(lab: &Lab, i: usize) -> Vec<u32> {
+pub fn subscribed(lab: &Lab, i: usize) -> Vec<u32> {
     lab.nva.subscribed[i].iter().map(|vni| vni.get() - vn(0).get()).collect()
 }
 
@@ -94,8 +96,8 @@ fn r58_the_domain_may_come_before_or_after_the_settings_of_its_vns() {
         lab.add_port_of(A, 0, 1);
         let said = lab.nva.set_domain(DOMAIN, &[0, 1]);
         let end = said.into_iter().find(|(_, m)| matches!(m, NvaToNve::End { .. })).unwrap().1;
-        let (domain, routes) = lab.nva.domains[&DOMAIN].clone();
-        let domain = NvaToNve::Domain { domain, reset: true, routes, gone: Vec::new() };
+        let (domain, _) = lab.nva.domains[&DOMAIN].clone();
+        let domain = NvaToNve::Domain { domain, reset: true };
         let (first, second) = if domain_first { (domain, end) } else { (end, domain) };
         lab.nva.told.insert((A, DOMAIN));
         lab.input(A, Input::Nva(first));
@@ -201,9 +203,10 @@ fn r58_routes_that_are_told_anew_in_parts_do_not_go_meanwhile() {
     lab.input(A, Input::NvaConnected);
     lab.nva_hears(A);
     lab.nve_hears(A);
-    for (at, part) in routes[..2].chunks(1).enumerate() {
-        let (domain, routes) = (domain.clone(), part.to_vec());
-        lab.input(A, Input::Nva(NvaToNve::Domain { domain, reset: at == 0, routes, gone: Vec::new() }));
+    lab.input(A, Input::Nva(NvaToNve::Domain { domain, reset: true }));
+    for part in routes[..2].chunks(1) {
+        let (id, routes) = (DOMAIN, part.to_vec());
+        lab.input(A, Input::Nva(NvaToNve::DomainRoutes { id, routes, gone: Vec::new() }));
     }
     let gone = |lab: &Lab| {
         let gone = |u: &&Update| matches!(u, Update::RouteRemove { .. });
@@ -384,42 +387,6 @@ fn r58_a_vm_that_is_gone_has_no_route() {
 }
 
 #[test]
-fn r58_a_new_worker_is_told_of_routing_in_order() {
-    let mut lab = two();
-    let said = lab.nva.set_route(DOMAIN, prefix("203.0.113.0/24"), Some(vm_of(1, 2)));
-    lab.deliver(said);
-    let mut out = Outputs::default();
-    let now = lab.now;
-    lab.hosts[A].nve.handle(now, 0, Input::WorkerJoined { worker: 1 }, &mut out);
-    let mut fresh = worker::Tables::default();
-    let told = out.updates.iter().filter(|(worker, _)| *worker == 1);
-    let told: Vec<Update> = told.map(|(_, update)| *update).collect();
-    told.iter().for_each(|update| fresh.apply_checked(*update));
-    let old = &lab.hosts[A].tables;
-    assert_eq!((&fresh.domains, &fresh.routing), (&old.domains, &old.routing));
-    assert_eq!((&fresh.subnets, &fresh.routes), (&old.subnets, &old.routes));
-    assert_eq!((&fresh.neighbors, &fresh.routers), (&old.neighbors, &old.routers));
-    let last_route = told.iter().rposition(|u| matches!(u, Update::RouteSet { .. })).unwrap();
-    let first_part = told.iter().position(|u| matches!(u, Update::VnRoutingSet { .. })).unwrap();
-    assert!(last_route < first_part, "nothing is routed before all routes are there");
-}
-
-#[test]
-fn r58_an_operator_sees_the_domains_that_a_switch_has_a_part_in() {
-    let mut lab = two();
-    let said = lab.nva.set_route(DOMAIN, prefix("203.0.113.0/24"), Some(vm_of(1, 2)));
-    lab.deliver(said);
-    let views = lab.hosts[A].nve.domains();
-    assert_eq!(views.len(), 1);
-    assert_eq!((views[0].name.as_str(), &views[0].vns[..]), ("d7", &[vn(0), vn(1)][..]));
-    assert_eq!(views[0].routed_to, [vn(1)]);
-    assert_eq!((views[0].host_routes, views[0].prefixes), (4, 3), "two VMs and two gateways");
-    lab.remove_port(A, 1);
-    lab.pass(60_000);
-    assert!(lab.hosts[A].nve.domains().is_empty());
-}
-
-#[test]
 fn r58_what_control_answers_in_a_vn_follows_its_subnets() {
     use godwit_model::{Advertise, Dhcp};
     let mut lab = two();
@@ -437,7 +404,7 @@ fn r58_what_control_answers_in_a_vn_follows_its_subnets() {
 
 #[test]
 fn r27_r58_a_vm_that_asks_for_its_address_hears_of_the_gateway_of_its_subnet() {
-    use godwit_tables::event::{AnnounceKind, Event};
+    use godwit_tables::event::AnnounceKind;
     use godwit_wire::arp::Arp;
     use godwit_wire::ethernet;
     let mut lab = Lab::new(1);

@@ -21,6 +21,7 @@ mod next_hops;
 mod policy;
 mod pull;
 mod rarp;
+mod routes;
 mod routing;
 mod routing_pull;
 mod scan;

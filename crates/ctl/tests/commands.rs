@@ -96,6 +96,11 @@ fn r58_vn_subnets() {
         "vn create app --vni 5007 --multicast snoop --underlay-group 239.1.1.1,ff08::1:1",
         "vn create app --vni 5007 --underlay-group 10.1.1.1",
         "vn set web --multicast off --underlay-group none",
+        "vn set blue --domain shop --routed-only",
+        "vn set blue --domain shpo",
+        "vn set web --routed-only=false --json",
+        "vn set web --no-domain",
+        "vn set web --no-domain --domain shop",
         "vn subnet add web 10.3.0.0/24 --gateway 10.3.0.1 --dhcp --dns 10.3.0.2,10.3.0.3",
         "vn subnet add web 2001:db8:3::/64 --gateway 2001:db8:3::1 --ra --lifetime 0s --dhcp=12h",
         "vn subnet add wbe 10.3.0.0/24 --gateway 10.3.0.1",
@@ -309,6 +314,18 @@ fn placement() {
 fn r95_underlay() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&["underlay --nve nve-a", "underlay --socket SOCKET --json",]));
+}
+
+#[test]
+fn r58_routes_of_an_nve() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "routes --nve nve-a",
+        "routes --socket SOCKET --domain shop --hosts",
+        "routes --nve nve-a --domain shop --json",
+        "routes --nve nve-a --domain shpo",
+        "routes --socket SOCKET --domain empty",
+    ]));
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub enum NveToNva {
         vni: Vni,
         /// All records of the VN, or those only that it asks for.
         mode: DirectoryMode,
+        /// It has no port in the VN, as [`NveToNva::Linger`] says it later.
+        lingers: bool,
     },
     /// It has no ports in the VN any more.
     Unsubscribe {
@@ -43,7 +45,7 @@ pub enum NveToNva {
         vni: Vni,
     },
     /// It has no port in a VN that it subscribed to, but still forwards for VMs that left it, or routes to its VMs
-    /// (R58); or it has one again (R17). Each Subscribe of a new session says that it does not linger.
+    /// (R58); or it has one again (R17). A Subscribe says it by itself.
     Linger {
         /// The VN.
         vni: Vni,
@@ -350,8 +352,13 @@ pub enum NvaToNve {
     Domain {
         /// The domain.
         domain: Domain,
-        /// What was told of its routes before counts no more: these are the first of all that there are.
+        /// What was told of its routes before counts no more: all that there are come after it.
         reset: bool,
+    },
+    /// Static routes of a domain that the receiver was told of (R58).
+    DomainRoutes {
+        /// The domain.
+        id: DomainId,
         /// New or changed routes.
         routes: Vec<StaticRoute>,
         /// Prefixes whose routes are gone.

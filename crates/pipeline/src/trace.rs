@@ -13,7 +13,7 @@ use godwit_tables::DropReason;
 use godwit_tables::event::AnnounceKind;
 use godwit_tables::policies::Judged;
 use godwit_tables::update::{Key, NextHop, PortIdx, PortRole, TunnelIdx, VmState, VnIdx};
-use godwit_wire::{Dscp, EtherType, Mac, Vni};
+use godwit_wire::{Dscp, EtherType, Mac, Prefix, Vni};
 
 pub use crate::gateway::Problem;
 pub use walk::trace;
@@ -138,8 +138,8 @@ pub enum Step {
     Route {
         /// The destination.
         dst: IpAddr,
-        /// Where the route leads.
-        to: Option<NextHop>,
+        /// The prefix of the route, and where it leads.
+        route: Option<(Prefix, NextHop)>,
     },
     /// The gateway sends the packet on to a VM (R7, R58).
     Forwards {

@@ -4,13 +4,15 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_tables::event::Event;
+use godwit_tables::groups::routers_of;
 use godwit_tables::update::{PortIdx, PortRole};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{Arp, ArpRepr};
 use godwit_wire::ethernet::Membership;
+use godwit_wire::membership::{self, Message};
 use godwit_wire::ndp::{self, AdvertFrame, Ndp};
 use godwit_wire::quote::parse_too_big;
-use godwit_wire::{EtherType, Ipv4, Ipv6, Mac, VlanId, ethernet, icmpv4, icmpv6, peer};
+use godwit_wire::{EtherType, Frame, Ipv4, Ipv6, Mac, VlanId, ethernet, icmpv4, icmpv6, peer};
 
 use crate::classify::Addresses;
 use crate::context::Context;
@@ -241,7 +243,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             }
             Fate::Peer => return self.peer(packet),
             Fate::Host { news } => {
-                let used = news | self.path_too_big(packet.data(), uplink);
+                let used = news
+                    | self.path_too_big(packet.data(), uplink)
+                    | self.group_query(packet.data(), uplink.port);
                 return self.hand_to_host(packet, uplink, used);
             }
         };
@@ -273,6 +277,18 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         self.tables.counters.worker.path_too_big += 1;
         if self.tables.may_report_path(told.remote, self.now) {
             self.event(Event::PathTooBig { local: told.local, remote: told.remote, mtu: told.mtu });
+        }
+        true
+    }
+
+    /// Tells control of a router's query for members of multicast groups, which it may be one of (R60). True where it
+    /// is one.
+    fn group_query(&mut self, frame: &[u8], uplink: PortIdx) -> bool {
+        let Some(frame) = Frame::read(frame).ok().filter(|f| !f.dst().is_unicast()) else { return false };
+        let Some(Ok(Message::Query(query))) = membership::read(&frame) else { return false };
+        if self.tables.may_report_query(self.now) {
+            let group = query.group.unwrap_or(routers_of(query.src));
+            self.event(Event::GroupQuery { uplink, group, max_response: query.max_response });
         }
         true
     }

@@ -26,6 +26,7 @@ fn got(mac: Mac, to: IpAddr, ttl: u8, payload: &[u8]) -> Vec<u8> {
 fn r7_r58_a_packet_is_routed_once_with_one_hop_less() {
     for six in [false, true] {
         let mut lab = Lab::routed(false);
+        assert_eq!(lab.tables.counters.worker.routed, 0);
         lab.one(P1, &sent(far(six, 1), 64, b"here"));
         assert_eq!(lab.only(), (P3, got(M1, far(six, 1), 63, b"here").as_slice()));
         lab.clear();
@@ -38,6 +39,11 @@ fn r7_r58_a_packet_is_routed_once_with_one_hop_less() {
             lab.clear();
         }
         assert_eq!(lab.tables.counters.worker.encapsulated, 2);
+        assert_eq!(lab.tables.counters.worker.routed, 3);
+        // By the cold path, for its size, and one that is bridged, which does not count.
+        lab.one(P1, &sent(far(six, 4), 2, &[0; 1600]));
+        lab.one(P1, &packet((M1, M2), (near(six, 1), near(six, 2)), 64, b"x"));
+        assert_eq!(lab.tables.counters.worker.routed, 4);
     }
 }
 
@@ -427,6 +433,13 @@ tunnel 0: to NVE 198.18.0.2, MTU 1600, by port 0 to the next hop 02:00:00:00:bb:
 ";
     assert_eq!(t, want);
     let t = trace(&lab.tables, P1, &sent(far(false, 77), 64, b"x"), lab.now).to_string();
-    assert!(t.contains("route to 10.0.1.77: a subnet of VN 2, and no VM has the address\n"), "{t}");
+    assert!(
+        t.contains("route to 10.0.1.77 by 10.0.1.0/24: a subnet of VN 2, and no VM has the address\n"),
+        "{t}"
+    );
     assert!(t.contains("the sender is told from 10.0.0.254: host unreachable\n"), "{t}");
+    let t = trace(&lab.tables, P1, &sent("fd16::9".parse().unwrap(), 64, b"x"), lab.now).to_string();
+    assert!(t.contains("route to fd16::9 by fd16::/16: VM 02:00:00:00:00:02 of VN 1\n"), "{t}");
+    let t = trace(&lab.tables, P1, &sent("203.0.113.9".parse().unwrap(), 64, b"x"), lab.now).to_string();
+    assert!(t.contains("route to 203.0.113.9: none\n"), "{t}");
 }

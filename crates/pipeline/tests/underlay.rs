@@ -243,3 +243,63 @@ fn r47_a_flood_of_datagrams_does_not_fill_controls_queue() {
     assert!((256..=260).contains(&let_through), "{let_through}");
     assert_eq!(lab.tables.counters.port(UPLINK).drops[DropReason::PeerLimit as usize], 1000 - let_through);
 }
+
+/// Hosts beside the switch may be members too: they hear the query as before.
+#[test]
+fn r60_a_routers_membership_query_is_told_to_control_and_goes_to_the_host() {
+    use godwit_wire::membership::Version;
+    use godwit_wire::{igmp, mld};
+    let (robustness, interval, eth_src) = (2, godwit_wire::Span::from_ms(125_000), HOST);
+    let igmp_query = |group: Option<[u8; 4]>, max_response| {
+        let mut buf = [0; mld::MAX_FRAME_LEN];
+        let (version, group) = (Version::Igmp2, group.map(Into::into));
+        let query =
+            igmp::QueryFrame { eth_src, src: NVE_B, group, version, max_response, robustness, interval };
+        let len = query.emit_frame(&mut buf).unwrap();
+        buf[..len].to_vec()
+    };
+    let mld_query = |max_response| {
+        let mut buf = [0; mld::MAX_FRAME_LEN];
+        let (version, group) = (Version::Mld2, None);
+        let query =
+            mld::QueryFrame { eth_src, src: HOST_LL, group, version, max_response, robustness, interval };
+        let len = query.emit_frame(&mut buf).unwrap();
+        buf[..len].to_vec()
+    };
+    let told = |group: &str, max_response| Event::GroupQuery {
+        uplink: UPLINK,
+        group: group.parse().unwrap(),
+        max_response,
+    };
+    for exception in [None, Some(EXCEPTION)] {
+        let mut lab = Lab::new();
+        lab.set_uplink(exception);
+        for (frame, want) in [
+            (igmp_query(None, ms(10_000)), told("0.0.0.0", ms(10_000))),
+            (igmp_query(Some([239, 1, 1, 1]), ms(1000)), told("239.1.1.1", ms(1000))),
+            (mld_query(ms(5000)), told("::", ms(5000))),
+        ] {
+            lab.one(UPLINK, &frame);
+            assert_eq!(lab.take_events(), [want]);
+            assert_eq!(lab.to(EXCEPTION), if exception.is_some() { vec![&frame[..]] } else { vec![] });
+            lab.clear();
+        }
+        // A flood of them reaches control now and then.
+        for _ in 0..200 {
+            lab.one(UPLINK, &igmp_query(None, ms(1000)));
+        }
+        assert!((1..=20).contains(&lab.take_events().len()));
+        lab.clear();
+        // A malformed one, a report, and one to a single address are not.
+        let mut bad = igmp_query(None, ms(1000));
+        let last = bad.len() - 1;
+        bad[last] ^= 1;
+        let mut single = igmp_query(None, ms(1000));
+        single[..6].copy_from_slice(&UP_MAC.0);
+        for frame in [bad, frames::igmp_one((HOST, NVE_B), 0x16, [239, 1, 1, 1].into()), single] {
+            lab.wait(ms(10_000));
+            lab.one(UPLINK, &frame);
+            assert_eq!(lab.take_events(), []);
+        }
+    }
+}

@@ -170,15 +170,30 @@ impl Tables {
             | Update::SubnetSet { .. }
             | Update::SubnetRemove { .. }
             | Update::RouteSet { .. }
-            | Update::RouteRemove { .. } => self.apply_routing(update),
+            | Update::RouteRemove { .. } => return self.apply_routing(update),
         };
-        // A VM without its route is not reached from other VNs.
-        let vm = if let Update::RouteSet { to: NextHop::Vm(vm), .. } = update { Some(vm) } else { None };
-        self.refused(done, vm)
+        self.refused(done, None)
     }
 
-    /// Domains and their routes (R58).
-    fn apply_routing(&mut self, update: Update) -> Result<(), OutOfRange> {
+    /// Domains and their routes (R58). Control is told of a route without room, and of the room that there is later.
+    fn apply_routing(&mut self, update: Update) -> Option<Event> {
+        let before = self.routes.len();
+        let done = self.set_routing(update);
+        match update {
+            Update::RouteSet { domain, prefix, .. } if done.is_err() => {
+                self.routes_refused = self.routes_refused.saturating_add(1);
+                self.refused(done, None);
+                Some(Event::RouteFull { domain, prefix })
+            }
+            _ if self.routes.len() < before && self.routes_refused > 0 => {
+                self.routes_refused -= 1;
+                Some(Event::RouteRoom)
+            }
+            _ => self.refused(done, None),
+        }
+    }
+
+    fn set_routing(&mut self, update: Update) -> Result<(), OutOfRange> {
         // Packets may wait for just this.
         self.awaited.told(match update {
             Update::RouteSet { domain, prefix, .. } | Update::RouteRemove { domain, prefix } => {

@@ -2,10 +2,10 @@
 
 use core::net::IpAddr;
 
-use godwit_wire::{Instant, Mac, peer};
+use godwit_wire::{Instant, Mac, Prefix, Span, peer};
 
 use crate::DropReason;
-use crate::update::{Key, PortIdx, VnIdx};
+use crate::update::{DomainIdx, Key, PortIdx, VnIdx};
 
 /// How a VM made itself known (R18).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -228,4 +228,22 @@ pub enum Event {
         /// The entry that found no room.
         key: Key,
     },
+    /// A router of the underlay asks who is a member of multicast groups (R60).
+    GroupQuery {
+        /// The uplink that it asked by.
+        uplink: PortIdx,
+        /// The group that it asks about, or the unspecified address of its family for all.
+        group: IpAddr,
+        /// Hosts answer within this time.
+        max_response: Span,
+    },
+    /// A route found no room (R13, R58).
+    RouteFull {
+        /// Its domain.
+        domain: DomainIdx,
+        /// Its prefix.
+        prefix: Prefix,
+    },
+    /// A route has gone, after one found no room: there is room for one.
+    RouteRoom,
 }

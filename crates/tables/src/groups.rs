@@ -1,8 +1,9 @@
 //! Multicast groups (R60, R61): which ports and which other NVEs want what is sent to a group of a VN.
 //!
 //! A group's members are a chain in one shared array, so that groups cost what they have members, and nothing is
-//! reserved for a VN; where each member is in it is known too, since each copy to a router asks. Group `0.0.0.0` or `::` of a VN has those that want every group of the family: ports where a
-//! multicast router was heard, and NVEs with such ports.
+//! reserved for a VN; where each member is in it is known too, since each copy to a router asks. Group `0.0.0.0` or
+//! `::` of a VN has those that want every group of the family: ports where a multicast router was heard, and NVEs with
+//! such ports.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -112,9 +112,12 @@ pub struct Tables {
     arrivals: Arrivals,
     asks: Asks,
     awaited: Awaited,
+    /// Routes that found no room, and have had none since.
+    routes_refused: u32,
     redirects: Limiter,
     news: Limiter,
     peers: Bucket,
+    queries: Bucket,
     bounds: Bounds,
 }
 
@@ -151,9 +154,11 @@ impl Tables {
             arrivals: Arrivals::new(),
             asks: Asks::new(config),
             awaited: Awaited::new(config),
+            routes_refused: 0,
             redirects: Limiter::new(),
             news: Limiter::new(),
             peers: Bucket::default(),
+            queries: Bucket::default(),
             bounds: Bounds {
                 miss_capacity: config.miss_capacity,
                 misses_per_port: config.misses_per_port,

@@ -10,6 +10,9 @@ use crate::{Tables, event_limiter};
 /// Datagrams of other NVEs that are handed to control (R47).
 const PEERS: Rate = Rate::per_second(1000, 256);
 
+/// Membership queries of the underlay that control is told of (R60).
+const QUERIES: Rate = Rate::per_second(10, 20);
+
 impl Tables {
     /// A stale sender of frames for `key` may be reported now (R47).
     pub fn may_report_sender(&mut self, key: Key, sender: IpAddr, now: Instant) -> bool {
@@ -29,6 +32,11 @@ impl Tables {
     /// A datagram of another NVE may be handed to control now; nobody fills its queue with them (R47).
     pub fn may_report_peer(&mut self, now: Instant) -> bool {
         self.peers.take(PEERS, now)
+    }
+
+    /// A membership query of the underlay may be reported now (R60).
+    pub fn may_report_query(&mut self, now: Instant) -> bool {
+        self.queries.take(QUERIES, now)
     }
 
     /// An underlay neighbor's address may be reported now. Answers to our own questions and what

@@ -106,13 +106,19 @@ impl Routes {
     /// Where packets of the domain for `dst` go: by the host route, else by the longest prefix. Martians have
     /// prefixes too here: who routes looks at [`route::is_martian`].
     pub fn get(&self, domain: DomainIdx, dst: IpAddr) -> Option<NextHop> {
-        if let Some(to) = self.exact(domain, Prefix::host(dst)) {
-            return Some(to);
+        self.matching(domain, dst).map(|(_, to)| to)
+    }
+
+    /// The same with the prefix of the route.
+    pub fn matching(&self, domain: DomainIdx, dst: IpAddr) -> Option<(Prefix, NextHop)> {
+        let exact = |prefix: Prefix| Some((prefix, self.exact(domain, prefix)?));
+        if let Some(found) = exact(Prefix::host(dst)) {
+            return Some(found);
         }
         let d = self.domains.get(usize::from(domain.0))?;
         let lengths = if dst.is_ipv4() { &d.v4 } else { &d.v6 };
         let known = lengths.iter().take_while(|len| **len != NO_LENGTH);
-        known.filter_map(|len| self.exact(domain, Prefix::of(dst, *len))).next()
+        known.filter_map(|len| exact(Prefix::of(dst, *len))).next()
     }
 
     /// Where the route of just this prefix leads.

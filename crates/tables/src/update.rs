@@ -8,7 +8,17 @@ use core::net::IpAddr;
 
 use godwit_wire::outer::OuterHeader;
 use godwit_wire::policy::{Rule, Verdict};
-use godwit_wire::{Dscp, Instant, Mac, Prefix, Rate, Span, VlanId, Vni};
+use godwit_wire::{Dscp, Instant, Mac, Prefix, Rate, Span, Vni};
+
+mod groups;
+mod ports;
+mod routing;
+mod vms;
+
+pub use groups::{Member, Multicast};
+pub use ports::{Admission, PortRole, PrefixKind, SourceRule, SourceRules};
+pub use routing::{DomainIdx, Lengths, MAX_DOMAINS, MAX_LENGTHS, NO_LENGTH, NextHop, VnRouting};
+pub use vms::{HoldLimits, VmState};
 
 /// A worker's dense number of a virtual network; control gives it out, at most 65,535 at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -24,63 +34,6 @@ pub struct PortIdx(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(transparent)]
 pub struct TunnelIdx(pub u32);
-
-/// A worker's dense number of a routing domain; control gives it out (R58).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-#[repr(transparent)]
-pub struct DomainIdx(pub u16);
-
-/// Lengths that the prefixes of a domain have at most, of each family.
-pub const MAX_LENGTHS: usize = 8;
-
-/// The lengths of the prefixes that a routing domain has of one family, longest first, host routes left out; the rest
-/// is [`NO_LENGTH`]. A lookup that finds no host route tries them in turn.
-pub type Lengths = [u8; MAX_LENGTHS];
-
-/// No prefix has so many bits.
-pub const NO_LENGTH: u8 = u8::MAX;
-
-/// Where a route of a domain leads (R58).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NextHop {
-    /// To this VM, wherever it is: its frames get its MAC, and its VN's number.
-    Vm(Key),
-    /// To a subnet of the VN, whose VMs have host routes: an address without one is asked for in a pulled VN, and
-    /// otherwise not reachable.
-    Subnet {
-        /// The VN.
-        vn: VnIdx,
-        /// The directory is asked.
-        ask: bool,
-    },
-    /// To the gateway itself: one of its addresses in the VN.
-    Gateway(VnIdx),
-}
-
-/// A VN's part in a routing domain (R58).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VnRouting {
-    /// The domain.
-    pub domain: DomainIdx,
-    /// MAC of the gateway, the same at every NVE.
-    pub mac: Mac,
-    /// The VN is not bridged: each frame to a single MAC is routed, and each address is answered for with the
-    /// gateway's MAC.
-    pub routed_only: bool,
-    /// Control answers DHCP for IPv4: clients' messages are shown to it, and not copied to the VN.
-    pub dhcp_v4: bool,
-    /// The same for IPv6.
-    pub dhcp_v6: bool,
-    /// Control advertises the gateway as an IPv6 router: solicitations are shown to it, and not copied to the VN.
-    pub advertise: bool,
-}
-
-impl VnRouting {
-    /// A part in which control answers nothing.
-    pub const fn new(domain: DomainIdx, mac: Mac, routed_only: bool) -> VnRouting {
-        VnRouting { domain, mac, routed_only, dhcp_v4: false, dhcp_v6: false, advertise: false }
-    }
-}
 
 /// Where frames for a VM at another NVE are sent: the outer header's VNI is that of the entry, whatever VN the frame
 /// came from.
@@ -98,28 +51,6 @@ impl core::fmt::Debug for Target {
     }
 }
 
-/// What becomes of multicast in a VN (R61).
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Multicast {
-    /// It is copied to everybody.
-    #[default]
-    Flood,
-    /// It is copied to the members of its group and to multicast routers; link-local groups to everybody. Control is
-    /// told of IGMP and MLD.
-    Snoop,
-    /// It is dropped, but for link-local groups.
-    Off,
-}
-
-/// Who gets what is sent to a multicast group (R61).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Member {
-    /// A VM's port here.
-    Port(PortIdx),
-    /// Another NVE with members.
-    Tunnel(TunnelIdx),
-}
-
 /// Ways that a tunnel has at most (R95).
 pub const MAX_WAYS: usize = 8;
 
@@ -129,9 +60,6 @@ pub const SHARES: usize = 64;
 
 /// The way of each share of a tunnel's flows, each below [`MAX_WAYS`].
 pub type Shares = [u8; SHARES];
-
-/// The largest number of routing domains an NVE has a part in at a time.
-pub const MAX_DOMAINS: usize = 4096;
 
 /// The largest number of ports an NVE carries at a time.
 pub const MAX_PORTS: usize = 1024;
@@ -159,178 +87,6 @@ impl Key {
     pub const fn mac(self) -> Mac {
         Mac::from_u64(self.0)
     }
-}
-
-/// Bounds of one VM's handover buffer (R45), besides the memory that all have together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HoldLimits {
-    /// At most so many packets; the oldest goes first.
-    pub packets: u32,
-    /// A packet older than this is dropped.
-    pub age: Span,
-}
-
-impl HoldLimits {
-    /// As many packets as memory allows.
-    pub const fn of_age(age: Span) -> HoldLimits {
-        HoldLimits { packets: u32::MAX, age }
-    }
-}
-
-/// What a worker does with frames for one VM. Whatever the worker held for the VM under an earlier
-/// state is sent where the new state says, in order and before newer frames.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum VmState {
-    /// At another NVE. Frames from local ports are tunnelled there; frames from the overlay are not
-    /// ours and are dropped as `NotLocal` (split horizon, R46a).
-    Remote {
-        /// Its NVE.
-        to: Target,
-    },
-    /// As `Remote`, and its life nears its end: the first frame from a local port makes it `Remote` and is told to
-    /// control, which asks the directory again (R40).
-    Ageing {
-        /// Its NVE.
-        to: Target,
-    },
-    /// Activated on a port of this NVE: everything is delivered there.
-    Local {
-        /// Its port.
-        port: PortIdx,
-    },
-    /// Associated here and expected to start (new NVE of a move): frames from the overlay are held;
-    /// frames from local ports go to where it still runs, or are held where that is unknown.
-    Expected {
-        /// Where it still runs.
-        via: Option<Target>,
-        /// Bounds of what arrives early.
-        hold: HoldLimits,
-    },
-    /// Paused on this NVE for its handover (old NVE of a move): everything is held.
-    Paused {
-        /// Bounds of what is held.
-        hold: HoldLimits,
-    },
-    /// Left this NVE (R41, R43): frames from the overlay are forwarded in flight through the tunnel
-    /// with the outer TTL rule of R46d and counted as forwarded; frames from local ports are
-    /// tunnelled as for `Remote`. At `until` the worker turns it into `Remote`.
-    Departed {
-        /// The new NVE.
-        to: Target,
-        /// When the forward entry dies (fwd_timer).
-        until: Instant,
-    },
-    /// The directory knows no such VM, or one that is attached nowhere: frames are dropped as
-    /// `UnknownUnicast` without another query until `until`, when the worker forgets the entry (R36).
-    Absent {
-        /// End of the negative answer's life.
-        until: Instant,
-    },
-    /// The directory has the VM, and it is attached nowhere: frames are dropped as `Detached` until control says
-    /// otherwise (R19, R51).
-    Detached {
-        /// Segments of connections with it are answered by resets (R53).
-        reset: bool,
-    },
-}
-
-impl VmState {
-    /// Where frames of VMs here are sent, if to another NVE.
-    pub fn target(self) -> Option<Target> {
-        match self {
-            VmState::Remote { to } | VmState::Ageing { to } | VmState::Departed { to, .. } => Some(to),
-            VmState::Expected { via, .. } => via,
-            VmState::Local { .. }
-            | VmState::Paused { .. }
-            | VmState::Absent { .. }
-            | VmState::Detached { .. } => None,
-        }
-    }
-}
-
-/// How far a port lets its VM talk (R15).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Admission {
-    /// No traffic, no announcements: the port is not provisioned, or its VM left (R41).
-    Closed,
-    /// Resources are there; announcements and the first frame are reported, nothing is forwarded.
-    Associated,
-    /// Traffic flows.
-    Activated,
-}
-
-/// What a port is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PortRole {
-    /// A VM's interface (TSI). Frames from it must carry `mac` as source.
-    Access {
-        /// Its VN.
-        vn: VnIdx,
-        /// The VM's address.
-        mac: Mac,
-        /// Whether it may talk.
-        admission: Admission,
-    },
-    /// An underlay port that carries locators.
-    Uplink {
-        /// The port's own address.
-        mac: Mac,
-        /// IPv4 locator.
-        v4: Option<core::net::Ipv4Addr>,
-        /// IPv6 locator.
-        v6: Option<core::net::Ipv6Addr>,
-        /// Own IPv4 address on this link where the locator is another, of a loopback: ARP and echo only (R95).
-        link_v4: Option<core::net::Ipv4Addr>,
-        /// The same for IPv6.
-        link_v6: Option<core::net::Ipv6Addr>,
-        /// The link-local address that answers neighbor solicitations too.
-        v6_link_local: Option<core::net::Ipv6Addr>,
-        /// Where the underlay's own traffic that is not for the switch goes.
-        exception: Option<PortIdx>,
-        /// The VLAN that it is in (R95): only frames with its tag are the uplink's, and all that it sends gets the tag.
-        vlan: Option<VlanId>,
-    },
-    /// The host's side of an uplink: its frames leave through the uplink as they are, with the uplink's tag.
-    Exception {
-        /// The uplink it belongs to.
-        uplink: PortIdx,
-    },
-}
-
-/// Which source addresses of one family the VM of a port may have (R65, R93).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SourceRule {
-    /// Every one: nobody said what the VM has. Only without a directory.
-    Any,
-    /// Those that are set, and new ones while there is room: they are used at once and told to control.
-    Listed {
-        /// How many more each of the port's MACs may have before control has set them; 0: it binds none by its own
-        /// word.
-        room: u8,
-    },
-    /// Those that are set: it has bound as many by its own word as it may. A new one is refused as such.
-    Full,
-}
-
-/// The rules of a port's sources (R65, R93). Until they are set, every source is good while no address is set, and
-/// then these and link-local ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SourceRules {
-    /// IPv4.
-    pub v4: SourceRule,
-    /// IPv6, link-local addresses excepted.
-    pub v6: SourceRule,
-    /// IPv6 link-local addresses.
-    pub link_local: SourceRule,
-}
-
-/// Why a prefix is a port's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PrefixKind {
-    /// The port's VM routes for it: its addresses are good sources (R94).
-    Routed,
-    /// The port's VM shares it with others: an address of it becomes a good source when the VM announces it (R92).
-    Shared,
 }
 
 /// A change to the tables; see each variant for what it replaces.

@@ -161,8 +161,9 @@ proptest! {
     ) {
         let config = TablesConfig { route_capacity: capacity, table_seed: seed, ..config() };
         let (mut t, mut naive) = (tables_of(&config), Naive::default());
+        let mut without_room = 0u32;
         for op in ops {
-            let refused = t.counters.worker.table_full;
+            let (refused, had) = (t.counters.worker.table_full, naive.routes.len());
             let mut fits = true;
             let update = match op {
                 Op::Domain(d, some) => {
@@ -192,9 +193,16 @@ proptest! {
             let event = t.apply(update, NOW);
             let said = |e| match e {
                 Event::Handover { .. } => true,
-                Event::TableFull { .. } => !fits,
+                Event::RouteFull { domain, prefix } => {
+                    matches!(update, Update::RouteSet { domain: d, prefix: p, .. } if (d, p) == (domain, prefix))
+                }
                 _ => false,
             };
+            let room = naive.routes.len() < had && without_room > 0;
+            without_room = without_room + u32::from(!fits) - u32::from(room);
+            prop_assert_eq!(event == Some(Event::RouteRoom), room);
+            prop_assert_eq!(matches!(event, Some(Event::RouteFull { .. })), !fits);
+            let event = event.filter(|e| *e != Event::RouteRoom);
             prop_assert!(event.is_none_or(said), "{:?}", event);
             prop_assert_eq!(t.counters.worker.table_full, refused + u64::from(!fits));
             prop_assert_eq!(t.routes.len(), naive.routes.len());
@@ -269,9 +277,9 @@ fn r58_what_is_out_of_range_is_refused_and_counted() {
     .into_iter()
     .enumerate()
     {
-        // Of a VM that has no route control is told by name.
-        let vm = if let Update::RouteSet { to: NextHop::Vm(vm), .. } = update { Some(vm) } else { None };
-        assert_eq!(t.apply(update, NOW), vm.map(|key| Event::TableFull { key }));
+        // Of a route control is told by name.
+        let full = matches!(update, Update::RouteSet { .. }).then_some(Event::RouteFull { domain, prefix });
+        assert_eq!(t.apply(update, NOW), full);
         assert_eq!(t.counters.worker.table_full, n as u64 + 1);
     }
     assert!(t.routes.is_empty());

@@ -100,15 +100,31 @@ impl TryFrom<v1::StaticRoute> for StaticRoute {
 }
 
 /// The message's form on the wire.
-pub(super) fn domain(domain: Domain, reset: bool, routes: Vec<StaticRoute>, gone: &[Prefix]) -> v1::Domain {
+pub(super) fn domain(domain: Domain, reset: bool) -> v1::Domain {
     v1::Domain {
         id: domain.id.0,
         name: domain.name,
         gateway_mac: domain.gateway_mac.to_u64(),
         vnis: domain.vns.iter().map(|vni| vni.get()).collect(),
         reset,
+    }
+}
+
+/// The message's form on the wire.
+pub(super) fn domain_routes(id: DomainId, routes: Vec<StaticRoute>, gone: &[Prefix]) -> v1::DomainRoutes {
+    v1::DomainRoutes {
+        id: id.0,
         routes: routes.into_iter().map(Into::into).collect(),
         gone: gone.iter().map(Prefix::to_string).collect(),
+    }
+}
+
+impl TryFrom<v1::DomainRoutes> for NvaToNve {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::DomainRoutes) -> Result<NvaToNve, ConvertError> {
+        let gone = p.gone.iter().map(|text| prefix("gone", text)).collect::<Result<_, _>>()?;
+        Ok(NvaToNve::DomainRoutes { id: DomainId(p.id), routes: each("routes", p.routes)?, gone })
     }
 }
 
@@ -122,8 +138,7 @@ impl TryFrom<v1::Domain> for NvaToNve {
             gateway_mac: mac("gateway_mac", p.gateway_mac)?,
             vns: p.vnis.into_iter().map(|v| vni("vnis", v)).collect::<Result<_, _>>()?,
         };
-        let gone = p.gone.iter().map(|text| prefix("gone", text)).collect::<Result<_, _>>()?;
-        Ok(NvaToNve::Domain { domain, reset: p.reset, routes: each("routes", p.routes)?, gone })
+        Ok(NvaToNve::Domain { domain, reset: p.reset })
     }
 }
 

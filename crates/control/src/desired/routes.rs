@@ -4,7 +4,7 @@
 //! decides, so that the outcome does not depend on who came first. The lengths of a domain's prefixes are told before
 //! the first route of a length, and taken back after the last one.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::net::IpAddr;
 
 use godwit_model::DomainId;
@@ -67,6 +67,9 @@ enum Source {
     Static(VnIdx),
 }
 
+/// Routes of a worker that are told again when there is room, at most.
+const MAX_REFUSED: usize = 65_536;
+
 const FIRST: Source = Source::Gateway(VnIdx(u16::MIN));
 const LAST: Source = Source::Static(VnIdx(u16::MAX));
 
@@ -110,6 +113,8 @@ pub(super) struct DesiredRoutes {
     routes: BTreeMap<(DomainIdx, Prefix, Source), NextHop>,
     /// Numbers that name nothing any more, once that is applied.
     left: Vec<DomainIdx>,
+    /// Routes that workers have no room for, by worker.
+    refused: BTreeMap<usize, BTreeSet<(DomainIdx, Prefix)>>,
 }
 
 impl DesiredRoutes {
@@ -160,16 +165,25 @@ impl DesiredState {
 
     /// Routes of a domain, host routes and others.
     pub(crate) fn routes_of(&self, id: DomainId) -> (usize, usize) {
-        let Some(domain) = self.routes.domains.get(&id).map(|d| d.idx) else { return (0, 0) };
         let (mut hosts, mut prefixes) = (0, 0);
-        let of_domain =
-            |update: &Update| matches!(update, Update::RouteSet { domain: d, .. } if *d == domain);
-        for update in self.routes.routes().filter(of_domain) {
-            let Update::RouteSet { prefix, .. } = update else { continue };
+        for (prefix, ..) in self.routes_in(id) {
             let count = if is_host(prefix) { &mut hosts } else { &mut prefixes };
             *count += 1;
         }
         (hosts, prefixes)
+    }
+
+    /// The routes of a domain that count, by prefix; of each whether it is a static one.
+    pub(crate) fn routes_in(&self, id: DomainId) -> impl Iterator<Item = (Prefix, NextHop, bool)> + '_ {
+        let domain = self.routes.domains.get(&id).map(|d| d.idx);
+        let first = Prefix::of(IpAddr::from([0; 4]), 0);
+        let all = domain.into_iter().flat_map(move |d| self.routes.routes.range((d, first, FIRST)..));
+        let mine = all.take_while(move |((d, ..), _)| Some(*d) == domain);
+        let mut last = None;
+        mine.filter_map(move |(&(_, prefix, source), &to)| {
+            let counts = last.replace(prefix) != Some(prefix);
+            counts.then_some((prefix, to, matches!(source, Source::Static(_))))
+        })
     }
 
     /// The MAC of the gateway, if `ip` is one of its addresses in the VN.
@@ -307,6 +321,34 @@ impl DesiredState {
         if let Some((domain, _)) = self.routes.part(vn) {
             self.put_vm(vn, domain, ip, answer);
         }
+    }
+
+    /// The domain that workers know by this number.
+    pub(crate) fn domain_id(&self, domain: DomainIdx) -> Option<DomainId> {
+        self.routes.ids.get(&domain).copied()
+    }
+
+    /// A worker has no room for a route.
+    pub(crate) fn route_refused(&mut self, worker: usize, domain: DomainIdx, prefix: Prefix) {
+        let of_worker = self.routes.refused.entry(worker).or_default();
+        if of_worker.len() < MAX_REFUSED {
+            of_worker.insert((domain, prefix));
+        }
+    }
+
+    /// A worker has room for one route more: it is told one that it had no room for.
+    pub(crate) fn retry_route(&mut self, worker: usize) {
+        while let Some((domain, prefix)) = self.routes.refused.get_mut(&worker).and_then(BTreeSet::pop_first)
+        {
+            if let Some(to) = self.routes.route(domain, prefix) {
+                return self.updates.push((worker, Update::RouteSet { domain, prefix, to }));
+            }
+        }
+    }
+
+    /// The worker has gone, or has empty tables.
+    pub(super) fn forget_refused_routes(&mut self, worker: usize) {
+        self.routes.refused.remove(&worker);
     }
 
     /// Tells a worker once more by which route an address is reached.

@@ -110,6 +110,17 @@ impl Advertisement {
         last
     }
 
+    /// The gateway has another MAC, whose advertisements say the rest: this one is no router any more. Nothing is said
+    /// of prefixes, which stay.
+    pub(crate) fn retired(&self) -> Advertisement {
+        Advertisement { lifetime_s: 0, prefixes: Vec::new(), dns: Vec::new(), ..self.clone() }
+    }
+
+    /// The same gateway says it.
+    pub(crate) fn is_of_gateway_of(&self, other: &Advertisement) -> bool {
+        self.gateway == other.gateway
+    }
+
     /// Without the prefixes that were taken back.
     pub(crate) fn settled(&self) -> Advertisement {
         let mut rest = self.clone();

@@ -15,6 +15,9 @@ const FINAL: u8 = 3;
 /// MIN_DELAY_BETWEEN_RAS, of those to all hosts.
 const MIN_DELAY: Span = Span::from_ms(3_000);
 
+/// Gateways of before that are still to say that they are gone, at most.
+const MAX_RETIRED: usize = 4;
+
 /// What is next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -30,6 +33,8 @@ enum Stage {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Advertiser {
     says: Advertisement,
+    /// What gateways with other MACs still have to say, once, after the next advertisement.
+    retired: Vec<Advertisement>,
     stage: Stage,
     /// Makes the times of this port differ from those of others; the same each time.
     seed: u64,
@@ -42,8 +47,8 @@ impl Advertiser {
     /// For a port whose VM runs since `now`. The first is due after some seconds: a VM that starts asks by itself,
     /// and one that moved in knows its router.
     pub(crate) fn new(says: Advertisement, seed: u64, now: Instant) -> Advertiser {
-        let mut new =
-            Advertiser { says, stage: Stage::Initial(INITIAL), seed, sent: 0, last: None, due: now };
+        let stage = Stage::Initial(INITIAL);
+        let mut new = Advertiser { says, retired: Vec::new(), stage, seed, sent: 0, last: None, due: now };
         new.due = now + new.pause();
         new
     }
@@ -57,6 +62,10 @@ impl Advertiser {
     pub(crate) fn change(&mut self, says: Advertisement, now: Instant) {
         if says == self.says.settled() && !self.is_ending() {
             return;
+        }
+        self.retired.retain(|old| !old.is_of_gateway_of(&says));
+        if !says.is_of_gateway_of(&self.says) && self.retired.len() < MAX_RETIRED {
+            self.retired.push(self.says.retired());
         }
         self.says = says.after(&self.says);
         self.stage = Stage::Initial(INITIAL);
@@ -78,9 +87,10 @@ impl Advertiser {
         self.due = self.due.min(self.soonest(now));
     }
 
-    /// The advertisement that is due.
-    pub(crate) fn take(&mut self, now: Instant) -> Vec<u8> {
-        let frame = self.says.to_all();
+    /// The advertisement that is due, and after it those of gateways that are gone: so no host is without a router.
+    pub(crate) fn take(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let mut frames = vec![self.says.to_all()];
+        frames.extend(self.retired.drain(..).map(|old| old.to_all()));
         (self.last, self.sent) = (Some(now), self.sent + 1);
         self.stage = match self.stage {
             Stage::Initial(2..) | Stage::Final(_) => self.stage.next(),
@@ -90,7 +100,7 @@ impl Advertiser {
             }
         };
         self.due = now + self.pause();
-        frame
+        frames
     }
 
     /// All has been withdrawn, and said so often enough.

@@ -73,15 +73,8 @@ impl Domains {
         self.known.values().map(|d| &d.domain)
     }
 
-    /// Takes what the directory says of a domain. Returns the VNs that left it, and the routes that changed: those that
-    /// go first, so that no more are there than the directory allows.
-    pub(crate) fn told(
-        &mut self,
-        domain: Domain,
-        reset: bool,
-        routes: &[StaticRoute],
-        gone: &[Prefix],
-    ) -> (Vec<Vni>, Vec<RouteChange>) {
+    /// Takes what the directory says of a domain. Returns the VNs that left it.
+    pub(crate) fn told(&mut self, domain: Domain, reset: bool) -> Vec<Vni> {
         let id = domain.id;
         let old: Vec<Vni> = self.get(id).map(|d| d.domain.vns.clone()).unwrap_or_default();
         let stay: BTreeSet<Vni> = domain.vns.iter().copied().collect();
@@ -101,13 +94,27 @@ impl Domains {
         if reset {
             known.untold = known.routes.keys().copied().collect();
         }
+        old.into_iter().filter(|vni| !stay.contains(vni)).collect()
+    }
+
+    /// Takes what the directory says of routes of a domain. Returns those that changed: the ones that go first, so that
+    /// no more are there than the directory allows.
+    pub(crate) fn routes_told(
+        &mut self,
+        id: DomainId,
+        routes: &[StaticRoute],
+        gone: &[Prefix],
+    ) -> Vec<RouteChange> {
+        let Some(known) = self.known.get_mut(&id) else { return Vec::new() };
         let stays: BTreeSet<Prefix> = routes.iter().map(|r| r.prefix).collect();
-        known.untold.retain(|p| !stays.contains(p) && !gone.contains(p));
+        for prefix in stays.iter().chain(gone) {
+            known.untold.remove(prefix);
+        }
         let gone = gone.iter().copied().filter(|p| !stays.contains(p));
         let mut changes: Vec<RouteChange> = gone.map(|p| known.set_route(p, None)).collect();
         changes.extend(routes.iter().map(|r| known.set_route(r.prefix, Some(r.via))));
         changes.retain(|c| c.old != c.new);
-        (old.into_iter().filter(|vni| !stay.contains(vni)).collect(), changes)
+        changes
     }
 
     /// All routes of the domain have been told: those that were not are gone.
@@ -161,18 +168,21 @@ mod tests {
     fn r58_only_what_changed_is_a_change_and_what_goes_comes_first() {
         let mut all = Domains::default();
         let (a, b) = (route("10.1.0.0/16", 1), route("10.2.0.0/16", 2));
-        let (old, changes) = all.told(domain(&[1, 2]), true, &[a, b], &[]);
-        assert_eq!((old.len(), changes.len()), (0, 2));
-        assert_eq!(all.told(domain(&[1, 2]), true, &[a, b], &[]).1, [], "said again");
+        let id = DomainId(1);
+        assert_eq!(all.routes_told(id, &[a], &[]), [], "nobody has told of the domain");
+        assert_eq!(all.told(domain(&[1, 2]), true), []);
+        assert_eq!(all.routes_told(id, &[a, b], &[]).len(), 2);
+        all.told(domain(&[1, 2]), true);
+        assert_eq!(all.routes_told(id, &[a, b], &[]), [], "said again");
         let b2 = StaticRoute { via: a.via, ..b };
-        let (_, changes) = all.told(domain(&[1, 2]), false, &[b2], &[a.prefix]);
+        let changes = all.routes_told(id, &[b2], &[a.prefix]);
         assert_eq!(changes[0], RouteChange { prefix: a.prefix, old: Some(a.via), new: None });
         assert_eq!(changes[1], RouteChange { prefix: b.prefix, old: Some(b.via), new: Some(a.via) });
         let known = all.get(DomainId(1)).unwrap();
         assert_eq!(known.routes_via(vni(2)).len(), 0);
         assert_eq!(known.routes_via(vni(1)).into_iter().collect::<Vec<_>>(), [(b.prefix, a.via.mac)]);
-        let (_, changes) = all.told(domain(&[1]), true, &[a], &[]);
-        assert_eq!(changes.len(), 1, "more may be told");
+        assert_eq!(all.told(domain(&[1]), true), [vni(2)]);
+        assert_eq!(all.routes_told(id, &[a], &[]).len(), 1, "more may be told");
         let gone = RouteChange { prefix: b.prefix, old: Some(a.via), new: None };
         assert_eq!(all.all_told(DomainId(1)), [gone], "what was told before and is not told anew");
         assert_eq!(all.all_told(DomainId(1)), []);

@@ -39,8 +39,7 @@ impl Mirror {
 
     /// So many VNs are mirrored, and of so many the snapshot is complete.
     pub(crate) fn synced(&self) -> (usize, usize) {
-        let done = self.vns.values().filter(|v| matches!(v.sync, Sync::Done(_))).count();
-        (self.vns.len(), done)
+        (self.vns.len(), self.complete.len())
     }
 
     /// No session: nothing is subscribed any more, what is known stays.
@@ -48,6 +47,7 @@ impl Mirror {
         for vn in self.vns.values_mut() {
             vn.sync = Sync::Off;
         }
+        self.complete.clear();
         self.domains.doubt();
     }
 
@@ -55,6 +55,7 @@ impl Mirror {
     pub(crate) fn begin_snapshot(&mut self, vni: Vni) {
         if let Some(vn) = self.vns.get_mut(&vni) {
             vn.sync = Sync::Snapshot;
+            self.complete.remove(&vni);
             for e in vn.vms.values_mut() {
                 e.confirmed = false;
             }
@@ -72,6 +73,7 @@ impl Mirror {
             Vec::new()
         };
         vn.sync = Sync::Done(end.revision);
+        self.complete.insert(vni);
         vn.settings = end.settings;
         vn.gateway = end.gateway;
         vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();

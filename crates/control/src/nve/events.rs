@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_model::message::NveToNva;
 use godwit_model::{VmKey, VmRecord};
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
-use godwit_tables::update::{Key, PortIdx};
+use godwit_tables::update::{DomainIdx, Key, PortIdx};
 use godwit_wire::arp::ArpRepr;
 use godwit_wire::ndp::{self, AdvertFrame, SolicitFrame};
-use godwit_wire::{Mac, Rate, Span};
+use godwit_wire::{Mac, Prefix, Rate, Span};
 
 use crate::binds::Wanted;
 use crate::io::{Level, Outputs};
@@ -65,6 +65,11 @@ impl Nve {
             Event::TtlExhausted { key, sender, to } => self.goes_round(key, sender, to, out),
             Event::Handover { key, stats } => self.handover(worker, key, stats, out),
             Event::TableFull { key } => self.table_full(key, out),
+            Event::GroupQuery { uplink, group, max_response } => {
+                self.underlay_asks(uplink, group, max_response);
+            }
+            Event::RouteFull { domain, prefix } => self.route_full(worker, domain, prefix, out),
+            Event::RouteRoom => self.desired.retry_route(worker),
             Event::InUse { key } => self.in_use(key, out),
         }
     }
@@ -341,5 +346,19 @@ impl Nve {
             None => format!("entry {:#x}", key.0),
         };
         self.alarm(format!("a worker's table is full: {what} found no room"), out);
+    }
+
+    /// The route is told again when another one has gone.
+    fn route_full(&mut self, worker: usize, domain: DomainIdx, prefix: Prefix, out: &mut Outputs) {
+        self.desired.route_refused(worker, domain, prefix);
+        if !self.table_full.take(FULL_ALARMS, self.now) {
+            return;
+        }
+        let id = self.desired.domain_id(domain).and_then(|id| self.mirror.domains.get(id));
+        let of = id.map(|known| format!(" of routing domain {}", known.domain.name)).unwrap_or_default();
+        let text = format!(
+            "a worker's table of routes is full: {prefix}{of} is not reached; raise nve.routes, or remove routes"
+        );
+        self.alarm(text, out);
     }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use godwit_model::{Domain, NveId, Version, VmKey, VmRecord};
-use godwit_tables::update::{Key, PortIdx, SourceRule, VmState};
-use godwit_wire::{Instant, Vni};
+use godwit_tables::update::{Key, NextHop, PortIdx, SourceRule, VmState};
+use godwit_wire::{Instant, Prefix, Vni};
 
 use crate::desired::tunnel_of;
 use crate::queries::Asked;
 use crate::view::{
-    BindingsView, DomainView, EntryState, EntryView, NeighborView, NvaView, PortState, PortView,
+    BindingsView, DomainRouteView, DomainRoutesView, DomainView, EntryState, EntryView, NeighborView,
+    NvaView, PortState, PortView,
 };
 
 use super::{Nve, PortKind};
@@ -160,18 +161,60 @@ impl Nve {
 
     /// Routing domains that this NVE has a part in, by number.
     pub fn domains(&self) -> Vec<DomainView> {
-        let view = |domain: &Domain| {
-            let (host_routes, prefixes) = self.desired.routes_of(domain.id);
-            let routed_to = domain.vns.iter().filter(|vni| self.is_only_routed_to(**vni));
-            DomainView {
-                name: domain.name.clone(),
-                routed_to: routed_to.copied().collect(),
-                vns: domain.vns.clone(),
-                host_routes,
-                prefixes,
-            }
+        self.own_domains().map(|domain| self.domain_view(domain)).collect()
+    }
+
+    fn own_domains(&self) -> impl Iterator<Item = &Domain> {
+        self.mirror.domains.all().filter(|d| self.domains.contains(&d.id))
+    }
+
+    fn domain_view(&self, domain: &Domain) -> DomainView {
+        let (host_routes, prefixes) = self.desired.routes_of(domain.id);
+        let routed_to = domain.vns.iter().filter(|vni| self.is_only_routed_to(**vni));
+        DomainView {
+            name: domain.name.clone(),
+            routed_to: routed_to.copied().collect(),
+            vns: domain.vns.clone(),
+            host_routes,
+            prefixes,
+        }
+    }
+
+    /// The routes of the domains that this NVE has a part in, or of the one of this name; with those of VMs' addresses
+    /// and gateways where they are asked for (`hosts`). `most` at most, and whether there are more.
+    pub fn domain_routes(
+        &self,
+        name: Option<&str>,
+        hosts: bool,
+        most: usize,
+    ) -> (Vec<DomainRoutesView>, bool) {
+        let (mut room, mut more) = (most, false);
+        let mut all = Vec::new();
+        for domain in self.own_domains().filter(|d| name.is_none_or(|name| d.name == name)) {
+            let routes = self.desired.routes_in(domain.id).filter_map(|r| self.route_view(r));
+            let mut routes = routes.filter(|r| hosts || !matches!(r.kind, "vm" | "gateway"));
+            let shown: Vec<DomainRouteView> = routes.by_ref().take(room).collect();
+            room -= shown.len();
+            more |= routes.next().is_some();
+            all.push(DomainRoutesView { domain: self.domain_view(domain), routes: shown });
+        }
+        (all, more)
+    }
+
+    fn route_view(&self, (prefix, to, fixed): (Prefix, NextHop, bool)) -> Option<DomainRouteView> {
+        let (kind, vn, mac) = match to {
+            NextHop::Vm(key) => (if fixed { "static" } else { "vm" }, key.vn(), Some(key.mac())),
+            NextHop::Subnet { vn, .. } => ("subnet", vn, None),
+            NextHop::Gateway(vn) => ("gateway", vn, None),
         };
-        self.mirror.domains.all().filter(|d| self.domains.contains(&d.id)).map(view).collect()
+        let vni = self.desired.vni(vn)?;
+        let via = mac.map(|mac| {
+            let key = VmKey { vni, mac };
+            let record = self.mirror.record(key);
+            let nve = record.and_then(|r| r.active_nve().cloned());
+            (key, record.map(|r| r.name.clone()).unwrap_or_default(), nve)
+        });
+        Some(DomainRouteView { prefix, kind, vni, via })
     }
 
     /// How it stands with the NVA.

@@ -199,9 +199,8 @@ impl Nve {
             NvaToNve::Groups { vni, nve, reset, joined, left } => {
                 self.groups_of_other(vni, &nve, reset, (joined, left), out);
             }
-            NvaToNve::Domain { domain, reset, routes, gone } => {
-                self.domain_told(domain, reset, &routes, &gone, out);
-            }
+            NvaToNve::Domain { domain, reset } => self.domain_told(domain, reset, out),
+            NvaToNve::DomainRoutes { id, routes, gone } => self.domain_routes_told(id, &routes, &gone),
             NvaToNve::DomainGone { id } => self.domain_gone(id, out),
             NvaToNve::Response { seq, record, lifetime_ms } => self.response(seq, record, lifetime_ms, out),
             NvaToNve::Grant { seq, record } => self.grant(seq, record, out),
@@ -361,8 +360,11 @@ impl Nve {
         if let Some(id) = is_in {
             self.all_routes_told(id);
         }
-        for id in is_in.into_iter().chain(was_in.filter(|id| is_in != Some(*id))) {
-            self.follow_domain(id, out);
+        // Of one that it was in before, other VNs are nothing new.
+        if is_in != was_in {
+            for id in is_in.into_iter().chain(was_in) {
+                self.follow_domain(id, out);
+            }
         }
         self.forget_untold_domains(out);
         let keys: Vec<VmKey> = self.vms_of(vni).map(|(k, _)| *k).collect();

@@ -19,33 +19,26 @@ use super::{Nve, PortKind};
 impl Nve {
     // ---- What the directory says ----
 
-    /// The directory told of a domain, or more of its routes.
-    pub(super) fn domain_told(
-        &mut self,
-        domain: Domain,
-        reset: bool,
-        routes: &[StaticRoute],
-        gone: &[Prefix],
-        out: &mut Outputs,
-    ) {
+    /// The directory told of a domain.
+    pub(super) fn domain_told(&mut self, domain: Domain, reset: bool, out: &mut Outputs) {
         let (id, mac) = (domain.id, domain.gateway_mac);
         let news = self.mirror.domains.get(id).is_none_or(|known| known.domain.gateway_mac != mac);
-        let (old, changes) = self.mirror.domains.told(domain, reset, routes, gone);
+        let old = self.mirror.domains.told(domain, reset);
         if news {
             self.sync_domain(id, out);
-        }
-        for change in changes {
-            self.sync_static_route(id, change);
-        }
-        // Of an NVA's there may be more; its End of a VN says that there are none.
-        if !self.session.is_up() {
-            self.all_routes_told(id);
         }
         self.follow_domain(id, out);
         for vni in old {
             self.leave_vn(vni, out);
         }
         self.check_peers(out);
+    }
+
+    /// The directory told of routes of a domain.
+    pub(super) fn domain_routes_told(&mut self, id: DomainId, routes: &[StaticRoute], gone: &[Prefix]) {
+        for change in self.mirror.domains.routes_told(id, routes, gone) {
+            self.sync_static_route(id, change);
+        }
     }
 
     /// All of a domain's routes were told; others, told before, are gone.

@@ -241,14 +241,14 @@ impl Nve {
         let now = self.now;
         let Some(services) = self.services.ports.get_mut(&port) else { return };
         let Some(advertiser) = &mut services.advertiser else { return };
-        let frame = advertiser.take(now);
+        let frames = advertiser.take(now);
         let due = (!advertiser.is_over()).then_some(advertiser.due());
         if due.is_none() {
             services.advertiser = None;
         }
         self.timers.set(Timer::Advertise(port), due);
-        self.counts.ra_sent += 1;
-        out.frames.push((port, frame));
+        self.counts.ra_sent += frames.len() as u64;
+        out.frames.extend(frames.into_iter().map(|frame| (port, frame)));
     }
 
     /// The port is gone.

@@ -21,7 +21,9 @@ impl Nve {
         let id = domain.id;
         let was_in: BTreeSet<DomainId> = vns.iter().filter_map(|(vni, _)| self.domain_of(*vni)).collect();
         let touched = self.mirror.set_static_routing(id, vns);
-        self.domain_told(domain, true, routes, &[], out);
+        self.domain_told(domain, true, out);
+        self.domain_routes_told(id, routes, &[]);
+        self.all_routes_told(id);
         for vni in touched {
             self.sync_routing(vni, out);
         }

@@ -82,10 +82,8 @@ impl Nve {
         if self.session.is_up() {
             self.mirror.begin_snapshot(vni);
             let mode = if self.is_pulled(vni) { DirectoryMode::Pull } else { DirectoryMode::Push };
-            self.send(NveToNva::Subscribe { vni, mode }, out);
-            if self.lingering.contains(&vni) {
-                self.send(NveToNva::Linger { vni, lingers: true }, out);
-            }
+            let lingers = self.lingering.contains(&vni);
+            self.send(NveToNva::Subscribe { vni, mode, lingers }, out);
         }
     }
 

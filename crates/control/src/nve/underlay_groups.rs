@@ -1,15 +1,17 @@
 //! Groups of the underlay that carry a VN's broadcast and multicast beyond the limit of copies (R60).
 //!
 //! The switch is a member as a host is: it reports each group by the uplink that its packets leave by, at once, when
-//! that changes, and every minute, so that switches and routers of the underlay keep it whatever asks them to, and
-//! leaves it when no VN has it any more.
+//! that changes, when a router asks, and every minute, so that switches and routers of the underlay keep it whatever
+//! asks them to, and leaves it when no VN has it any more.
 
+use std::hash::Hasher as _;
 use std::net::IpAddr;
 
+use fnv::FnvHasher;
 use godwit_model::Locators;
 use godwit_tables::update::PortIdx;
 use godwit_wire::membership::{Version, Wish};
-use godwit_wire::{Span, Vni, igmp, mld};
+use godwit_wire::{Instant, Span, Vni, igmp, mld};
 
 use crate::io::Outputs;
 
@@ -54,6 +56,25 @@ impl Nve {
         if joined {
             self.timers.set(Timer::UnderlayGroups, Some(self.now + AGAIN));
         }
+    }
+
+    /// A router of the underlay asks for members of a group, or (the unspecified address) of all of its family. The
+    /// answer is due at a time of this switch's own within the first half of `max_response`, so that not all switches
+    /// answer at once.
+    pub(super) fn underlay_asks(&mut self, uplink: PortIdx, group: IpAddr, max_response: Span) {
+        let asked = |of: &IpAddr| match group.is_unspecified() {
+            true => of.is_ipv4() == group.is_ipv4(),
+            false => *of == group,
+        };
+        if !self.underlay_groups.iter().any(|(of, by)| *by == uplink && asked(of)) {
+            return;
+        }
+        let mut hasher = FnvHasher::default();
+        hasher.write(self.config.nve.as_str().as_bytes());
+        hasher.write_u64(self.now.0);
+        let at = self.now + Span(hasher.finish() % (max_response.0 / 2 + 1));
+        let before = self.timers.get(Timer::UnderlayGroups).unwrap_or(Instant::NEVER);
+        self.timers.set(Timer::UnderlayGroups, Some(at.min(before)));
     }
 
     /// Says again what is joined.

@@ -54,7 +54,9 @@ impl MiniNva {
         let mut said = Vec::new();
         for (domain, routes) in new {
             self.told.insert((i, domain.id));
-            said.push((i, NvaToNve::Domain { domain, reset: true, routes, gone: Vec::new() }));
+            let id = domain.id;
+            said.push((i, NvaToNve::Domain { domain, reset: true }));
+            said.push((i, NvaToNve::DomainRoutes { id, routes, gone: Vec::new() }));
         }
         said
     }
@@ -82,7 +84,7 @@ impl MiniNva {
         self.routing.retain(|_, r| r.domain != id);
         self.routing.extend(vns.iter().map(|n| (vn(*n), VnRouting { domain: id, ..part(*n) })));
         let told = self.told.iter().filter(|(_, d)| *d == id);
-        let news = NvaToNve::Domain { domain, reset: false, routes: Vec::new(), gone: Vec::new() };
+        let news = NvaToNve::Domain { domain, reset: false };
         let mut said: Said = told.map(|(i, _)| (*i, news.clone())).collect();
         said.extend(self.say_settings());
         said
@@ -111,12 +113,12 @@ impl MiniNva {
     }
 
     pub fn set_route(&mut self, id: DomainId, prefix: Prefix, via: Option<VmKey>) -> Said {
-        let (domain, routes) = self.domains.get_mut(&id).unwrap();
+        let (_, routes) = self.domains.get_mut(&id).unwrap();
         routes.retain(|r| r.prefix != prefix);
         let new: Vec<StaticRoute> = via.map(|via| StaticRoute { prefix, via }).into_iter().collect();
         routes.extend(&new);
         let gone = if via.is_none() { vec![prefix] } else { Vec::new() };
-        let news = NvaToNve::Domain { domain: domain.clone(), reset: false, routes: new, gone };
+        let news = NvaToNve::DomainRoutes { id, routes: new, gone };
         self.told.iter().filter(|(_, d)| *d == id).map(|(i, _)| (*i, news.clone())).collect()
     }
 }

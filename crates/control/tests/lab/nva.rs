@@ -177,7 +177,11 @@ impl MiniNva {
                     .into_iter()
                     .collect()
             }
-            NveToNva::Subscribe { vni, mode } => {
+            NveToNva::Subscribe { vni, mode, lingers } => {
+                match lingers {
+                    true => self.lingering.insert((i, vni)),
+                    false => self.lingering.remove(&(i, vni)),
+                };
                 if mode == DirectoryMode::Pull {
                     self.pulled.insert((i, vni));
                 }
@@ -271,8 +275,11 @@ impl MiniNva {
         let lingering = lingering.map(|j| nve_id(*j)).collect();
         let members = members.into_iter().map(location).collect();
         let joined = self.subscribed[i].insert(vni);
-        let mut said =
-            if joined { self.member_news(i, vni, Change::MemberJoined(location(i))) } else { Vec::new() };
+        let news = match self.lingering.contains(&(i, vni)) {
+            true => Change::MemberLingers(location(i)),
+            false => Change::MemberJoined(location(i)),
+        };
+        let mut said = if joined { self.member_news(i, vni, news) } else { Vec::new() };
         let told = |r: &&VmRecord| r.key.vni == vni && self.tells(i, r.key);
         let vms = self.records.values().filter(told).cloned().collect();
         said.extend(self.tell_domains(i, vni));

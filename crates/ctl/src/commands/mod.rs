@@ -16,6 +16,7 @@ pub mod placement;
 pub mod policy;
 pub mod port;
 mod port_bindings;
+pub mod routes;
 mod subnets;
 pub mod trace;
 pub mod underlay;
@@ -75,6 +76,8 @@ pub enum Command {
     Placement(placement::PlacementCommand),
     /// One NVE's underlay: routes, next hops with their state, and the ways to other NVEs.
     Underlay(underlay::UnderlayArgs),
+    /// Routes of routing domains as one NVE has them.
+    Routes(routes::RoutesArgs),
     /// What one NVE knows of VMs: locations, forward entries, negative answers.
     Entries(entries::EntriesArgs),
     /// Follow a described frame through an NVE's tables: what would happen to it, and why.
@@ -110,6 +113,7 @@ pub async fn run(
         Command::Perf(a) => perf::run(&a, ctx).await,
         Command::Placement(c) => placement::run(c, ctx).await,
         Command::Underlay(a) => underlay::run(&a, ctx).await,
+        Command::Routes(a) => routes::run(a, ctx).await,
         Command::Entries(a) => entries::run(&a, ctx).await,
         Command::Trace(a) => trace::run(&a, ctx).await,
         Command::Completions { shell } => {

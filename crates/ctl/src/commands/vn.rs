@@ -87,10 +87,10 @@ pub enum VnCommand {
     /// Change a virtual network.
     #[command(
         after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned \
-            deny\n  godwitctl vn set blue --addresses-v6 learned=16",
+            deny\n  godwitctl vn set blue --addresses-v6 learned=16\n  godwitctl vn set blue --domain shop",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
             .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
-            .args(["multicast", "underlay_group", "on_cold", "modes"])
+            .args(["multicast", "underlay_group", "domain", "no_domain", "routed_only", "on_cold", "modes"])
     )]
     Set {
         /// Its name.
@@ -117,6 +117,16 @@ pub enum VnCommand {
         /// Moves that its VMs take in the place of those before, or all.
         #[arg(long, value_name = "MODE[,MODE]", value_delimiter = ',', value_enum)]
         modes: Vec<Modes>,
+        /// Put it into this routing domain; its subnets follow (`vn subnet add`).
+        #[arg(long, value_name = "DOMAIN", value_parser = parse::name)]
+        domain: Option<String>,
+        /// Take it out of its routing domain, with its subnets; bridging goes on.
+        #[arg(long, conflicts_with = "domain")]
+        no_domain: bool,
+        /// Its VMs are not bridged, or (`--routed-only=false`) bridged again.
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
+              conflicts_with = "no_domain")]
+        routed_only: Option<bool>,
         /// Whose word binds addresses.
         #[command(flatten)]
         learning: LearningArgs,
@@ -337,6 +347,9 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
             on_cold,
             underlay_group,
             modes,
+            domain,
+            no_domain,
+            routed_only,
             learning,
         } => {
             let request = v1::SetVnRequest {
@@ -349,9 +362,13 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
                 underlay_groups: underlay_group,
                 on_cold: on_cold.map_or(v1::OnCold::Unspecified, v1::OnCold::from).into(),
                 modes: modes_of(&modes),
+                domain: domain.clone().or_else(|| no_domain.then(String::new)),
+                routed_only,
             };
             let answer = nva.settle(nva.client().set_vn(request)).await;
-            report(&nva, ctx, "changed", answer, &[(Named::Vn, &name)]).await
+            let used = [(Named::Vn, name.as_str())].into_iter();
+            let used: Vec<_> = used.chain(domain.as_deref().map(|d| (Named::Domain, d))).collect();
+            report(&nva, ctx, "changed", answer, &used).await
         }
         VnCommand::List => {
             let vns = nva.vns().await?.into_iter().map(VnView::from).collect();

@@ -7,10 +7,17 @@ use godwit_model::{DirectoryMode, NveId};
 use godwit_wire::Vni;
 
 use super::interest::Subscription;
-use super::{Directory, SessionId};
+use super::{Directory, SessionId, Write};
 
 impl Directory {
-    pub(super) fn subscribe(&mut self, session: SessionId, nve: NveId, vni: Vni, mode: DirectoryMode) {
+    pub(super) fn subscribe(
+        &mut self,
+        session: SessionId,
+        nve: NveId,
+        vni: Vni,
+        mode: DirectoryMode,
+        lingers: bool,
+    ) {
         let Some(n) = self.nves.get_mut(&nve) else { return };
         let joins = !n.record.vnis.contains(&vni);
         if joins && n.record.vnis.len() >= self.config.max_vns_per_nve {
@@ -18,23 +25,28 @@ impl Directory {
             return self.error(session, text);
         }
         n.record.vnis.insert(vni);
-        let mut lingers = false;
         if let Some(s) = self.sessions.get_mut(&session) {
             s.subscribed.entry(vni).or_default().mode = mode;
             if mode == DirectoryMode::Push {
                 s.interests.forget_vn(vni);
             }
-            lingers = s.lingering.contains(&vni);
+            match lingers {
+                true => s.lingering.insert(vni),
+                false => s.lingering.remove(&vni),
+            };
         }
         let vn = self.vns.at(vni);
         vn.subscribers.insert(session);
         vn.members.insert(nve.clone());
-        // What it said on an earlier connection may be over.
-        let returns = !lingers && vn.lingering.remove(&nve);
+        // What it said before, perhaps on an earlier connection, may be over.
+        let changes = match lingers {
+            true => vn.lingering.insert(nve.clone()),
+            false => vn.lingering.remove(&nve),
+        };
         if joins {
-            self.save_nve(&nve);
+            self.persist(Write::JoinVn(nve.clone(), vni));
         }
-        if joins || returns {
+        if joins || changes {
             self.announce_member(session, &nve, vni);
         }
         // Asked again after a gap: what was under way is part of the snapshot.
@@ -82,7 +94,7 @@ impl Directory {
         if !n.record.vnis.remove(&vni) {
             return;
         }
-        self.save_nve(nve);
+        self.persist(Write::LeaveVn(nve.clone(), vni));
         self.drop_member(nve, vni);
     }
 

@@ -145,9 +145,18 @@ impl Directory {
         self.persist(Write::RemoveNve(nve.clone()));
     }
 
+    /// Saves what is known of the NVE; the VNs that it is in are saved one by one.
     pub(super) fn save_nve(&mut self, nve: &NveId) {
         if let Some(n) = self.nves.get(nve) {
-            let record = n.record.clone();
+            let NveRecord { id, locators, foreign, software, instance, vnis: _ } = &n.record;
+            let record = NveRecord {
+                id: id.clone(),
+                locators: *locators,
+                foreign: *foreign,
+                software: software.clone(),
+                instance: *instance,
+                vnis: BTreeSet::new(),
+            };
             self.persist(Write::PutNve(record));
         }
     }

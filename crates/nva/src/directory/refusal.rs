@@ -58,10 +58,26 @@ pub enum Refusal {
         "there is no routing domain {0:?}; `godwitctl domain list` shows those that are, `domain create` makes one"
     )]
     UnknownDomain(String),
-    #[error("routing domain {domain:?} joins {vns} VNs ({some}); delete them first")]
+    #[error(
+        "routing domain {domain:?} joins {vns} VNs ({some}); take them out with `godwitctl vn set VN --no-domain`, or \
+         delete them"
+    )]
     DomainHasVns { domain: String, vns: usize, some: String },
-    #[error("VN {vn:?} is in no routing domain, so it has no subnets; create one with `vn create --domain`")]
+    #[error(
+        "VN {vn:?} is in no routing domain, so nothing in it is routed; put it into one first \
+         (`godwitctl vn set {vn} --domain DOMAIN`)"
+    )]
     NotRouted { vn: String },
+    #[error(
+        "VN {vn:?} is in routing domain {domain:?}, so it does not join {other:?}; `godwitctl vn set {vn} \
+         --no-domain` takes it out, with its subnets"
+    )]
+    VnInDomain { vn: String, domain: String, other: String },
+    #[error(
+        "VN {vn:?} stays in routing domain {domain:?}: {routes} routes of the domain go by its VMs ({some}); \
+         `godwitctl domain route remove {domain} PREFIX` first"
+    )]
+    VnHasRoutes { vn: String, domain: String, routes: usize, some: String },
     #[error(
         "subnet {prefix} of VN {vn:?} overlaps subnet {other} of VN {other_vn:?} in routing domain {domain:?}; choose \
          another prefix, or `godwitctl vn subnet remove {other_vn} {other}` first"
@@ -329,6 +345,8 @@ impl Refusal {
             R::VnHasVms { .. }
             | R::DomainHasVns { .. }
             | R::NotRouted { .. }
+            | R::VnInDomain { .. }
+            | R::VnHasRoutes { .. }
             | R::SubnetHasVms { .. }
             | R::NextHopElsewhere { .. }
             | R::MayNotRoute { .. }

@@ -157,7 +157,7 @@ impl Directory {
     fn spoken(&mut self, session: SessionId, nve: NveId, message: NveToNva) {
         match message {
             NveToNva::Hello { .. } | NveToNva::Keepalive => {}
-            NveToNva::Subscribe { vni, mode } => self.subscribe(session, nve, vni, mode),
+            NveToNva::Subscribe { vni, mode, lingers } => self.subscribe(session, nve, vni, mode, lingers),
             NveToNva::Unsubscribe { vni } => self.unsubscribe(session, &nve, vni),
             NveToNva::Linger { vni, lingers } => self.linger(session, &nve, vni, lingers),
             NveToNva::Groups { vni, reset, joined, left } => {

@@ -123,10 +123,14 @@ pub enum Write {
     PutFlaps(VmKey, Vec<u64>),
     /// That does not count any more.
     RemoveFlaps(VmKey),
-    /// New or changed NVE.
+    /// New or changed NVE, but for the VNs that it is in.
     PutNve(NveRecord),
-    /// The NVE is gone.
+    /// The NVE is gone, and from its VNs too.
     RemoveNve(NveId),
+    /// The NVE has subscribed to the VN.
+    JoinVn(NveId, Vni),
+    /// It is in the VN no more.
+    LeaveVn(NveId, Vni),
     /// New or changed move.
     PutMove(StoredMove),
     /// The move is forgotten.
@@ -209,10 +213,17 @@ impl State {
                 self.flaps.remove(key);
             }
             Write::PutNve(r) => {
-                self.nves.insert(r.id.clone(), r.clone());
+                let vnis = self.nves.remove(&r.id).map(|old| old.vnis).unwrap_or_default();
+                self.nves.insert(r.id.clone(), NveRecord { vnis, ..r.clone() });
             }
             Write::RemoveNve(id) => {
                 self.nves.remove(id);
+            }
+            Write::JoinVn(id, vni) => {
+                self.nves.get_mut(id).map(|n| n.vnis.insert(*vni));
+            }
+            Write::LeaveVn(id, vni) => {
+                self.nves.get_mut(id).map(|n| n.vnis.remove(vni));
             }
             Write::PutMove(m) => {
                 self.moves.insert(m.record.id.clone(), m.clone());

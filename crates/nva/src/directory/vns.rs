@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use godwit_model::{
-    DirectoryMode, Gateway, Learning, ModeSet, Multicast, NveId, OnCold, UnderlayGroup, Unplanned,
+    DirectoryMode, DomainId, Gateway, Learning, ModeSet, Multicast, NveId, OnCold, UnderlayGroup, Unplanned,
     VnSettings, check_name,
 };
 use godwit_wire::{Mac, Vni};
@@ -32,10 +32,14 @@ pub struct VnChanges {
     pub on_cold: Option<OnCold>,
     /// Moves that its VMs take (R56).
     pub modes: Option<ModeSet>,
+    /// The routing domain that it joins; `Some(None)`: it leaves its domain (R58).
+    pub domain: Option<Option<DomainId>>,
+    /// Its VMs are not bridged (R58).
+    pub routed_only: Option<bool>,
 }
 
 impl VnChanges {
-    /// The settings with these changes.
+    /// The settings with these changes, but for the part in a routing domain.
     fn applied_to(&self, mut s: VnSettings) -> VnSettings {
         s.flood_silent = self.flood_silent.unwrap_or(s.flood_silent);
         s.unplanned = self.unplanned.unwrap_or(s.unplanned);
@@ -211,22 +215,30 @@ impl Directory {
         if let Some(group) = &to.underlay_group {
             super::domains::check_underlay_group(group)?;
         }
-        let record = self.vns.record_mut(vni).ok_or_else(unknown)?;
-        let before = record.settings.clone();
-        let settings = to.applied_to(before.clone());
-        if settings != before {
-            record.settings = settings.clone();
-            let record = record.clone();
-            self.persist(Write::PutVn(record));
-            self.log(Level::Info, format!("VN {name}: {}", settings_text(&settings)));
+        let before = self.vns.record(vni).ok_or_else(unknown)?.settings.clone();
+        let routing = self.changed_routing(vni, name, &to)?;
+        let settings = VnSettings { routing, ..to.applied_to(before.clone()) };
+        if settings.routing != before.routing {
+            self.set_routing(vni, settings.clone());
+        } else if settings != before {
+            self.save_settings(vni, settings.clone());
             if !settings.same_for_nves(&before) {
                 self.snapshot_all(vni);
             }
-            if settings.learning != before.learning {
-                self.follow_learning(vni);
-            }
+        }
+        if settings.learning != before.learning {
+            self.follow_learning(vni);
         }
         self.vn_info(vni).ok_or_else(unknown)
+    }
+
+    /// The VN has other settings: durable, and in the log.
+    pub(super) fn save_settings(&mut self, vni: Vni, settings: VnSettings) {
+        let Some(record) = self.vns.record_mut(vni) else { return };
+        record.settings = settings;
+        let record = record.clone();
+        self.log(Level::Info, format!("VN {}: {}", record.name, settings_text(&record.settings)));
+        self.persist(Write::PutVn(record));
     }
 
     /// Deletes a VN without VMs.

@@ -97,7 +97,8 @@ fn on_cold(raw: i32) -> Result<Option<OnCold>, ConvertError> {
     if raw == 0 { Ok(None) } else { convert::on_cold("on_cold", raw).map(Some) }
 }
 
-fn vn_changes(p: v1::SetVnRequest) -> Result<VnChanges, ConvertError> {
+/// `domain`: the number of the routing domain that the request names.
+fn vn_changes(p: v1::SetVnRequest, domain: Option<Option<DomainId>>) -> Result<VnChanges, ConvertError> {
     let (learning_v4, learning_v6) = learning(p.learning)?;
     let groups = p.underlay_groups.map(|g| convert::underlay_group(&g.v4, &g.v6)).transpose()?;
     Ok(VnChanges {
@@ -110,6 +111,8 @@ fn vn_changes(p: v1::SetVnRequest) -> Result<VnChanges, ConvertError> {
         underlay_group: groups,
         on_cold: on_cold(p.on_cold)?,
         modes: convert::modes("modes", &p.modes)?,
+        domain,
+        routed_only: p.routed_only,
     })
 }
 
@@ -217,9 +220,15 @@ impl Operator for Operators {
     }
 
     async fn set_vn(&self, request: Request<v1::SetVnRequest>) -> Called<v1::Vn> {
-        let p = request.into_inner();
+        let mut p = request.into_inner();
         let name = p.name.clone();
-        let changes = vn_changes(p).map_err(invalid)?;
+        let domain = match p.domain.take().map(some) {
+            // As of a new VN.
+            Some(Some(of)) => Some(Some(self.handle.look(move |d, _| d.domain_id(&of)).await?)),
+            Some(None) => Some(None),
+            None => None,
+        };
+        let changes = vn_changes(p, domain).map_err(invalid)?;
         let info = self.order(Order::SetVn { name, changes }).await?;
         Ok(Response::new(vn(info)))
     }

@@ -6,6 +6,7 @@ use godwit_api::convert;
 use godwit_api::prost::{self, Message};
 use godwit_api::{ConvertError, Problem, v1};
 use godwit_model::{DomainId, MoveId, NveId, Policy, StaticRoute, VmKey, VmRecord, VnSettings};
+use godwit_wire::Vni;
 
 use crate::directory::{DomainRecord, DrainFailure, DrainRecord, NveRecord, StoredMove, VnRecord};
 
@@ -133,6 +134,7 @@ pub(super) fn flaps_from((vni, mac): (u32, u64), bytes: &[u8]) -> Decoded<(VmKey
     Ok((key, times.iter().map(|t| u64::from_be_bytes(*t)).collect()))
 }
 
+/// The NVE without the VNs that it is in, which have rows of their own.
 pub(super) fn nve(r: &NveRecord) -> Vec<u8> {
     let p = v1::NveInfo {
         name: r.id.to_string(),
@@ -140,7 +142,6 @@ pub(super) fn nve(r: &NveRecord) -> Vec<u8> {
         foreign: r.foreign,
         software: r.software.clone(),
         instance: r.instance,
-        vnis: r.vnis.iter().map(|v| v.get()).collect(),
         ..Default::default()
     };
     p.encode_to_vec()
@@ -149,6 +150,7 @@ pub(super) fn nve(r: &NveRecord) -> Vec<u8> {
 pub(super) fn nve_from(bytes: &[u8]) -> Decoded<NveRecord> {
     let p = v1::NveInfo::decode(bytes)?;
     let locators = p.locators.ok_or_else(|| missing("nve.locators"))?;
+    // Up to format 2.
     let vnis = p.vnis.into_iter().map(|v| convert::vni("nve.vnis", v));
     Ok(NveRecord {
         id: convert::nve_id("nve.name", p.name)?,
@@ -158,6 +160,10 @@ pub(super) fn nve_from(bytes: &[u8]) -> Decoded<NveRecord> {
         instance: p.instance,
         vnis: vnis.collect::<Result<BTreeSet<_>, _>>()?,
     })
+}
+
+pub(super) fn member_from((nve, vni): (&str, u32)) -> Decoded<(NveId, Vni)> {
+    Ok((convert::nve_id("member.nve", nve.to_string())?, convert::vni("member.vni", vni)?))
 }
 
 /// A move with its number.

@@ -16,7 +16,7 @@ use super::{Loaded, Pending, Store, StoreError, codec};
 use crate::directory::{State, Write};
 
 /// Number of the layout below; a file with a higher one is of a newer version.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 
 /// The file's name in the data directory.
 pub const FILE: &str = "directory.redb";
@@ -33,6 +33,8 @@ const POLICIES: TableDefinition<&str, Bytes> = TableDefinition::new("policies");
 /// By VNI and MAC; times as 64-bit numbers, high byte first.
 const FLAPS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("flaps");
 const NVES: TableDefinition<&str, Bytes> = TableDefinition::new("nves");
+/// The VNs that NVEs are in, by NVE and VNI.
+const MEMBERS: TableDefinition<(&str, u32), ()> = TableDefinition::new("members");
 const MOVES: TableDefinition<&str, Bytes> = TableDefinition::new("moves");
 /// By NVE.
 const DRAINS: TableDefinition<&str, Bytes> = TableDefinition::new("drains");
@@ -167,6 +169,7 @@ impl File {
             meta.insert("epoch", u64::from(next)).map_err(|e| self.broken(e))?;
         }
         self.load(&txn, &mut state)?;
+        self.load_members(&txn, &mut state)?;
         self.load_domains(&txn, &mut state)?;
         txn.commit().map_err(|e| self.broken(e))?;
         let epoch = state.epoch + 1;
@@ -212,6 +215,26 @@ impl File {
         Ok(())
     }
 
+    /// Into the NVEs that are there. What rows of NVEs up to format 2 have becomes rows of its own.
+    fn load_members(&self, txn: &redb::WriteTransaction, state: &mut State) -> Result<(), StoreError> {
+        let before = state.nves.values().filter(|n| !n.vnis.is_empty());
+        let before: Vec<Write> = before
+            .flat_map(|n| {
+                let joins = n.vnis.iter().map(|vni| Write::JoinVn(n.id.clone(), *vni));
+                [Write::PutNve(n.clone())].into_iter().chain(joins)
+            })
+            .collect();
+        if !before.is_empty() {
+            put(txn, &before).map_err(|e| self.broken(e))?;
+        }
+        for row in txn.open_table(MEMBERS).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (key, _) = row.map_err(|e| self.broken(e))?;
+            let (id, vni) = codec::member_from(key.value()).map_err(|e| self.broken(e))?;
+            state.apply(&Write::JoinVn(id, vni));
+        }
+        Ok(())
+    }
+
     fn load_domains(&self, txn: &redb::WriteTransaction, state: &mut State) -> Result<(), StoreError> {
         for row in txn.open_table(DOMAINS).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
             let (id, value) = row.map_err(|e| self.broken(e))?;
@@ -245,6 +268,13 @@ impl File {
         txn.commit().unwrap();
     }
 
+    #[cfg(test)]
+    pub fn set_nve(&self, id: &str, row: &[u8]) {
+        let txn = self.begin_write().unwrap();
+        txn.open_table(NVES).unwrap().insert(id, row).unwrap();
+        txn.commit().unwrap();
+    }
+
     fn broken(&self, why: impl ToString) -> StoreError {
         StoreError::Damaged { file: self.path.clone(), why: why.to_string() }
     }
@@ -264,6 +294,7 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
     let mut policies = txn.open_table(POLICIES)?;
     let mut flaps = txn.open_table(FLAPS)?;
     let mut nves = txn.open_table(NVES)?;
+    let mut members = txn.open_table(MEMBERS)?;
     let mut moves = txn.open_table(MOVES)?;
     let mut drains = txn.open_table(DRAINS)?;
     for write in writes {
@@ -288,7 +319,16 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
             Write::PutFlaps(key, times) => drop(flaps.insert(vm_key(*key), &codec::flaps(times)[..])?),
             Write::RemoveFlaps(key) => drop(flaps.remove(vm_key(*key))?),
             Write::PutNve(r) => drop(nves.insert(r.id.as_str(), &codec::nve(r)[..])?),
-            Write::RemoveNve(id) => drop(nves.remove(NveId::as_str(id))?),
+            Write::RemoveNve(id) => {
+                nves.remove(NveId::as_str(id))?;
+                members.retain_in((id.as_str(), 0)..=(id.as_str(), u32::MAX), |_, ()| false)?;
+            }
+            Write::JoinVn(id, vni) => {
+                if nves.get(NveId::as_str(id))?.is_some() {
+                    members.insert((id.as_str(), vni.get()), ())?;
+                }
+            }
+            Write::LeaveVn(id, vni) => drop(members.remove((id.as_str(), vni.get()))?),
             Write::PutMove(m) => drop(moves.insert(m.record.id.0.as_str(), &codec::stored_move(m)[..])?),
             Write::RemoveMove(MoveId(id)) => drop(moves.remove(id.as_str())?),
             Write::PutDrain(d) => drop(drains.insert(d.nve.as_str(), &codec::drain(d)[..])?),

@@ -171,8 +171,31 @@ fn nve(n: u8, foreign: bool) -> NveRecord {
         foreign,
         software: "godwit 0.1".into(),
         instance: 0x1234_5678_9abc_def0 + u64::from(n),
-        vnis: BTreeSet::from([Vni::from_low24(n.into()), Vni::from_low24(7)]),
+        vnis: BTreeSet::new(),
     }
+}
+
+/// The VNs of an NVE stood in its row, and have rows of their own since.
+#[test]
+fn an_nve_of_format_2_stays_in_its_vns_and_leaves_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, state, _) = open(dir.path()).unwrap();
+    assert_eq!(state.nves.len(), 0);
+    let (id, vnis) = (nve(1, false).id, BTreeSet::from([5, 7].map(Vni::from_low24)));
+    let file = super::redb::File::open(dir.path()).unwrap();
+    // Name, an IPv4 locator, the two VNs.
+    file.set_nve("nve1", b"\x0a\x04nve1\x12\x06\x0a\x04\x0a\x01\x00\x01\x3a\x02\x05\x07");
+    file.set_format(2);
+    drop(file);
+    for _ in 0..2 {
+        let (_, state, _) = open(dir.path()).unwrap();
+        assert_eq!(state.nves[&id].vnis, vnis);
+    }
+    let (mut store, ..) = open(dir.path()).unwrap();
+    wait(store.commit(vec![Write::LeaveVn(id.clone(), Vni::from_low24(5))])).unwrap();
+    drop(store);
+    let (_, state, _) = open(dir.path()).unwrap();
+    assert_eq!(state.nves[&id].vnis, BTreeSet::from([Vni::from_low24(7)]));
 }
 
 fn policy(n: u8, rate: u16) -> Policy {
@@ -206,6 +229,8 @@ fn write() -> impl Strategy<Value = Write> {
         n.clone().prop_map(|n| Write::RemoveVm(vm(n, 0).key)),
         (n.clone(), any::<bool>()).prop_map(|(n, f)| Write::PutNve(nve(n, f))),
         n.clone().prop_map(|n| Write::RemoveNve(nve(n, false).id)),
+        (n.clone(), n.clone()).prop_map(|(n, v)| Write::JoinVn(nve(n, false).id, vn(v, 0).vni)),
+        (n.clone(), n.clone()).prop_map(|(n, v)| Write::LeaveVn(nve(n, false).id, vn(v, 0).vni)),
         (n.clone(), any::<u64>()).prop_map(|(n, number)| Write::PutMove(a_move(n, number))),
         n.prop_map(|n| Write::RemoveMove(a_move(n, 0).record.id)),
     ]

@@ -107,7 +107,8 @@ impl Nve {
                 _ => None,
             })
             .await?;
-        nve.say(NveToNva::Subscribe { vni: Vni::from_low24(100), mode: DirectoryMode::Push }).await;
+        nve.say(NveToNva::Subscribe { vni: Vni::from_low24(100), mode: DirectoryMode::Push, lingers: false })
+            .await;
         nve.until(|m| matches!(m, NvaToNve::End { .. }).then_some(())).await?;
         Ok(nve)
     }

@@ -98,7 +98,7 @@ async fn r33_what_the_protocol_does_not_have_is_answered_and_the_session_stays()
     let mut a = Nve::join(&nva.url, "a").await.unwrap();
     a.say_raw(v1::NveMessage { kind: None }).await;
     assert!(a.until(is_error).await.unwrap().contains("kind"));
-    let bad = v1::Subscribe { vni: 1 << 24, pull: false };
+    let bad = v1::Subscribe { vni: 1 << 24, pull: false, lingers: false };
     a.say_raw(v1::NveMessage { kind: Some(v1::nve_message::Kind::Subscribe(bad)) }).await;
     assert!(a.until(is_error).await.unwrap().contains("24 bits"));
     a.claim(1, Version::ZERO).await.unwrap();

@@ -47,9 +47,14 @@ impl fmt::Display for Step {
             Step::AsksFor { target, owner: None } => {
                 write!(f, "asks for {target}, which the directory is to tell")
             }
-            Step::Route { dst, to } => {
-                write!(f, "route to {dst}: ")?;
-                match to {
+            Step::Route { dst, route } => {
+                write!(f, "route to {dst}")?;
+                // That of an address says it already.
+                if let Some((prefix, _)) = route.filter(|(prefix, _)| !prefix.is_host()) {
+                    write!(f, " by {prefix}")?;
+                }
+                write!(f, ": ")?;
+                match route.map(|(_, to)| to) {
                     None => write!(f, "none"),
                     Some(NextHop::Vm(key)) => write!(f, "VM {} of VN {}", key.mac(), key.vn().0),
                     Some(NextHop::Subnet { vn, ask: true }) => {

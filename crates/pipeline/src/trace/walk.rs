@@ -156,8 +156,8 @@ impl<'a> Tracer<'a> {
         let Some(routing) = port.routing else { return Ending::Drop(DropReason::NotRoutable) };
         let header = forward::read(frame);
         if let Ok(Header { dst, .. }) = header {
-            let to = self.tables.routes.get(routing.domain, dst);
-            self.trace.push(Step::Route { dst, to });
+            let route = self.tables.routes.matching(routing.domain, dst);
+            self.trace.push(Step::Route { dst, route });
         }
         let (reason, problem) = match routed::look_up(frame, &routing, self.tables) {
             Routed::To(key) => {

@@ -111,7 +111,7 @@ fn gateway() -> (Nve, Instant) {
         Input::NvaConnected,
         Input::Nva(NvaToNve::Welcome { epoch: 1, keepalive_ms: 3000 }),
         Input::PortAdded { port: PORT, name: "vm".into(), spec: access, workers },
-        Input::Nva(NvaToNve::Domain { domain, reset: true, routes: Vec::new(), gone: Vec::new() }),
+        Input::Nva(NvaToNve::Domain { domain, reset: true }),
         Input::Nva(NvaToNve::Snapshot { vni, vms: vec![record] }),
         Input::Nva(end),
     ] {

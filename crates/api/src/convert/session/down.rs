@@ -116,8 +116,9 @@ fn down(m: NvaToNve) -> Down {
             let policies = policies.into_iter().map(Into::into).collect();
             Down::Policies(v1::Policies { reset, policies, gone })
         }
-        NvaToNve::Domain { domain, reset, routes, gone } => {
-            Down::Domain(routing::domain(domain, reset, routes, &gone))
+        NvaToNve::Domain { domain, reset } => Down::Domain(routing::domain(domain, reset)),
+        NvaToNve::DomainRoutes { id, routes, gone } => {
+            Down::DomainRoutes(routing::domain_routes(id, routes, &gone))
         }
         NvaToNve::DomainGone { id } => Down::DomainGone(v1::DomainGone { id: id.0 }),
         NvaToNve::ForwardExtend { key, version } => {
@@ -211,6 +212,7 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             gone: p.gone,
         }),
         Down::Domain(p) => NvaToNve::try_from(p).map_err(|e| e.within("domain")),
+        Down::DomainRoutes(p) => NvaToNve::try_from(p).map_err(|e| e.within("domain_routes")),
         Down::DomainGone(p) => Ok(NvaToNve::DomainGone { id: DomainId(p.id) }),
         Down::Departed(p) => Ok(NvaToNve::Departed {
             key: part("departed.key", p.key)?,

@@ -72,8 +72,8 @@ fn up(m: NveToNva) -> Up {
                 capacity: abilities.capacity,
             })
         }
-        NveToNva::Subscribe { vni, mode } => {
-            Up::Subscribe(v1::Subscribe { vni: vni.get(), pull: mode == DirectoryMode::Pull })
+        NveToNva::Subscribe { vni, mode, lingers } => {
+            Up::Subscribe(v1::Subscribe { vni: vni.get(), pull: mode == DirectoryMode::Pull, lingers })
         }
         NveToNva::Unsubscribe { vni } => Up::Unsubscribe(v1::Unsubscribe { vni: vni.get() }),
         NveToNva::Linger { vni, lingers } => Up::Linger(v1::Linger { vni: vni.get(), lingers }),
@@ -167,7 +167,7 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
         Up::Hello(p) => hello(p).map_err(|e| e.within("hello")),
         Up::Subscribe(p) => {
             let mode = if p.pull { DirectoryMode::Pull } else { DirectoryMode::Push };
-            Ok(NveToNva::Subscribe { vni: vni("subscribe.vni", p.vni)?, mode })
+            Ok(NveToNva::Subscribe { vni: vni("subscribe.vni", p.vni)?, mode, lingers: p.lingers })
         }
         Up::Unsubscribe(p) => Ok(NveToNva::Unsubscribe { vni: vni("unsubscribe.vni", p.vni)? }),
         Up::Linger(p) => Ok(NveToNva::Linger { vni: vni("linger.vni", p.vni)?, lingers: p.lingers }),

@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use godwit_model::{Advertise, Dhcp, Domain, StaticRoute, Subnet, VnRouting};
+use godwit_tables::update::DomainIdx;
 
 use super::*;
 
@@ -49,7 +50,10 @@ pub(super) fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
             let via = VmKey { vni: vn(n), mac: mac(at) };
             let routes = vec![StaticRoute { prefix: prefix(n * 16, 16 + at), via }];
             let gone = vec![prefix(at * 16, 16 + n)];
-            nva(NvaToNve::Domain { domain, reset: seq.is_multiple_of(4), routes, gone })
+            match seq % 3 {
+                0 => nva(NvaToNve::DomainRoutes { id: domain.id, routes, gone }),
+                _ => nva(NvaToNve::Domain { domain, reset: seq.is_multiple_of(4) }),
+            }
         }
         52 if seq.is_multiple_of(3) => {
             let vns = (0..3).filter(|v| n >> v & 1 == 1);
@@ -74,6 +78,15 @@ pub(super) fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
                 members: vec![location(at)],
                 lingering: Vec::new(),
             })
+        }
+        _ if seq.is_multiple_of(5) => {
+            let (uplink, group) = (PortIdx(at.into()), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            let event = match at % 3 {
+                0 => Event::RouteRoom,
+                1 => Event::GroupQuery { uplink, group, max_response: Span::from_ms(seq) },
+                _ => Event::RouteFull { domain: DomainIdx((n % 3).into()), prefix: prefix(n * 16, 16 + at) },
+            };
+            Input::Worker { worker: usize::from(n % 2), event }
         }
         _ => {
             let of = n % 2 + 1;

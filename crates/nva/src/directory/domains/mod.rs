@@ -5,6 +5,7 @@
 //!
 //! | File | Content |
 //! |---|---|
+//! | `joins` | VNs that join a domain or leave it |
 //! | `subnets` | subnets of VNs: orders, and what is refused of them |
 //! | `routes` | static routes: orders, and what is refused of them |
 //! | `vms` | what being routed means for VMs: which addresses and MACs they may have |
@@ -12,6 +13,7 @@
 //! | `told` | what NVEs are told of domains |
 
 mod gateway;
+mod joins;
 mod routes;
 mod subnets;
 mod told;

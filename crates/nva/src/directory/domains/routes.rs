@@ -58,7 +58,7 @@ impl Directory {
                 Level::Info,
                 format!("routing domain {domain}: {prefix} goes by VM {via} ({key}){instead}"),
             );
-            self.tell_domain(id, &[route], &[]);
+            self.tell_routes(id, &[route], &[]);
         }
         self.route_info(id, prefix).ok_or_else(|| unknown(domain, prefix))
     }
@@ -105,7 +105,7 @@ impl Directory {
         self.domains.unset_route(id, &prefix);
         self.persist(Write::RemoveRoute(id, prefix));
         self.log(Level::Info, format!("routing domain {domain}: {prefix} is not routed any more"));
-        self.tell_domain(id, &[], &[prefix]);
+        self.tell_routes(id, &[], &[prefix]);
         Ok(info)
     }
 

@@ -157,6 +157,11 @@ impl Directory {
                 return Err(taken(ip, what, &r.name));
             }
         }
+        let link_local = IpAddr::V6(self.config.gateway_mac.link_local());
+        let owner = self.records.key_of_ip(vni, link_local).and_then(|key| self.records.get(&key));
+        if let Some(r) = owner {
+            return Err(taken(link_local, "link-local address of the gateway", &r.name));
+        }
         for r in self.records.allowing(vni) {
             let mut prefixes = allowed::prefixes_of(&r.allowed);
             if let Some((what, p)) = prefixes.find(|(_, p)| p.contains(s.gateway)) {

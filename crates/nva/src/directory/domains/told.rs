@@ -23,23 +23,15 @@ impl Directory {
         }
     }
 
-    /// News that tell an NVE the whole domain; one message also where there are no routes.
+    /// News that tell an NVE the whole domain.
     fn domain_messages(&self, id: DomainId) -> Vec<NvaToNve> {
         let (Some(d), Some(domain)) = (self.domains.get(id), self.domain_as_told(id)) else {
             return Vec::new();
         };
         let routes: Vec<StaticRoute> = d.routes.iter().map(super::route).collect();
-        let mut parts: Vec<Vec<StaticRoute>> = routes.chunks(CHUNK).map(<[_]>::to_vec).collect();
-        if parts.is_empty() {
-            parts.push(Vec::new());
-        }
-        let message = |(at, routes): (usize, Vec<StaticRoute>)| NvaToNve::Domain {
-            domain: domain.clone(),
-            reset: at == 0,
-            routes,
-            gone: Vec::new(),
-        };
-        parts.into_iter().enumerate().map(message).collect()
+        let parts = routes.chunks(CHUNK);
+        let parts = parts.map(|part| NvaToNve::DomainRoutes { id, routes: part.to_vec(), gone: Vec::new() });
+        [NvaToNve::Domain { domain, reset: true }].into_iter().chain(parts).collect()
     }
 
     fn domain_as_told(&self, id: DomainId) -> Option<Domain> {
@@ -52,17 +44,19 @@ impl Directory {
         })
     }
 
-    /// Its VNs or its routes are others: everybody who knows the domain learns it.
-    pub(in super::super) fn tell_domain(&mut self, id: DomainId, routes: &[StaticRoute], gone: &[Prefix]) {
+    /// Its VNs are others: everybody who knows the domain learns it.
+    pub(super) fn tell_domain(&mut self, id: DomainId) {
         let Some(domain) = self.domain_as_told(id) else { return };
         for session in self.sessions.that_know(id) {
-            let news = NvaToNve::Domain {
-                domain: domain.clone(),
-                reset: false,
-                routes: routes.to_vec(),
-                gone: gone.to_vec(),
-            };
-            self.send(session, news);
+            self.send(session, NvaToNve::Domain { domain: domain.clone(), reset: false });
+        }
+    }
+
+    /// Some of its routes are others.
+    pub(super) fn tell_routes(&mut self, id: DomainId, routes: &[StaticRoute], gone: &[Prefix]) {
+        for session in self.sessions.that_know(id) {
+            let (routes, gone) = (routes.to_vec(), gone.to_vec());
+            self.send(session, NvaToNve::DomainRoutes { id, routes, gone });
         }
     }
 
@@ -70,7 +64,7 @@ impl Directory {
     pub(in super::super) fn enter_domain(&mut self, vn: &VnRecord) {
         if let Some(routing) = &vn.settings.routing {
             self.domains.join(vn.vni, routing);
-            self.tell_domain(routing.domain, &[], &[]);
+            self.tell_domain(routing.domain);
         }
     }
 
@@ -83,7 +77,7 @@ impl Directory {
         for session in self.sessions.that_know(id) {
             self.forget_domain(session, id);
         }
-        self.tell_domain(id, &[], &[]);
+        self.tell_domain(id);
     }
 
     /// The session has left a VN, perhaps the last one of the domain that it had.

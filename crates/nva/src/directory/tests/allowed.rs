@@ -193,7 +193,7 @@ fn r94_a_nested_mac_leads_to_the_vm_around_it() {
     assert_eq!(ask(&mut w), Some(Some(key(1))));
     // Who was told that nobody has a MAC hears of the VM that gets it (R36).
     let (d, _) = w.hello("d");
-    w.say(d, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Pull });
+    w.say(d, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Pull, lingers: false });
     let other = Mac([2, 0, 0, 0, 1, 2]);
     w.say(d, NveToNva::Query { seq: 3, vni: vni(100), by: QueryBy::Mac(other) });
     let (_, out) = set(&mut w, 1, VmChanges { nested: add(other), ..VmChanges::default() }).unwrap();

@@ -373,7 +373,7 @@ fn r92_no_vm_has_more_than_the_bound() {
     }
     assert_eq!((w.vm(1).bound.ips.len(), refused), (MAX_BOUND, 300 - MAX_BOUND));
     // As large as a record gets, a snapshot of many is cut into parts.
-    let out = w.say(a, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(a, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     let parts = sent(&out, a).into_iter().filter(|m| matches!(m, NvaToNve::Snapshot { .. })).count();
     assert_eq!(parts, 1);
     let many: Vec<VmRecord> = (0..500).map(|_| w.vm(1).clone()).collect();
@@ -385,7 +385,7 @@ fn r92_no_vm_has_more_than_the_bound() {
 fn r38_r92_who_pulled_the_old_owner_hears_of_the_new_one() {
     let (mut w, a, b, _) = pair();
     let (d, _) = w.hello("d");
-    w.say(d, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Pull });
+    w.say(d, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Pull, lingers: false });
     say_bind(&mut w, a, 1, VIP).unwrap();
     w.say(d, NveToNva::Query { seq: 3, vni: vni(100), by: QueryBy::Ip(VIP) });
     w.pass(100);

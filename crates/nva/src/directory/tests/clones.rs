@@ -69,7 +69,7 @@ fn r96_the_first_of_two_with_one_name_stays_and_the_second_is_refused() {
     let mut w = World::new();
     let (first, out) = w.process(1, "a", 1, 11);
     assert!(welcomed(&out, first));
-    w.say(first, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    w.say(first, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     let version = w.take(first, 1).version;
     let (second, out) = w.process(9, "a", 9, 12);
     assert_eq!(out, [], "nothing is decided yet");

@@ -21,7 +21,7 @@ fn messages_and_sessions_are_counted_as_they_come_and_go() {
     let mut w = World::new();
     let a = w.join("a");
     let stranger = w.connect();
-    w.say(stranger, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    w.say(stranger, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     let known = QueryBy::Mac(key(1).mac);
     w.say(a, NveToNva::Query { seq: 1, vni: vni(100), by: known });
     w.say(a, NveToNva::Query { seq: 2, vni: vni(100), by: QueryBy::Ip(ip(77)) });

@@ -9,18 +9,23 @@ use super::*;
 /// What is said of domains and of VNs to a session, in order.
 #[derive(PartialEq, Debug)]
 enum Told {
-    Domain { vns: Vec<u32>, reset: bool, routes: Vec<Prefix>, gone: Vec<Prefix> },
+    Domain { vns: Vec<u32>, reset: bool },
+    Routes { routes: Vec<Prefix>, gone: Vec<Prefix> },
     Gone(u32),
     End { vni: u32, domain: Option<u32> },
 }
 
 fn told(outputs: &[Output], to: SessionId) -> Vec<Told> {
     let of = sent(outputs, to).into_iter().filter_map(|m| match m {
-        NvaToNve::Domain { domain, reset, routes, gone } => {
+        NvaToNve::Domain { domain, reset } => {
             let Domain { id, name, gateway_mac, vns } = domain;
             assert_eq!((id, name.as_str(), gateway_mac), (DomainId(1), "shop", GATEWAY_MAC));
             let vns = vns.iter().map(|v| v.get()).collect();
-            Some(Told::Domain { vns, reset, routes: routes.iter().map(|r| r.prefix).collect(), gone })
+            Some(Told::Domain { vns, reset })
+        }
+        NvaToNve::DomainRoutes { id, routes, gone } => {
+            assert_eq!(id, DomainId(1));
+            Some(Told::Routes { routes: routes.iter().map(|r| r.prefix).collect(), gone })
         }
         NvaToNve::DomainGone { id } => Some(Told::Gone(id.0)),
         NvaToNve::End { vni, settings, .. } => {
@@ -31,14 +36,18 @@ fn told(outputs: &[Output], to: SessionId) -> Vec<Told> {
     of.collect()
 }
 
-fn whole(vns: &[u32], routes: &[&str]) -> Told {
-    let routes = routes.iter().map(|p| prefix(p)).collect();
-    Told::Domain { vns: vns.to_vec(), reset: true, routes, gone: vec![] }
+fn whole(vns: &[u32]) -> Told {
+    Told::Domain { vns: vns.to_vec(), reset: true }
 }
 
-fn change(vns: &[u32], routes: &[&str], gone: &[&str]) -> Told {
+/// Other VNs.
+fn change(vns: &[u32]) -> Told {
+    Told::Domain { vns: vns.to_vec(), reset: false }
+}
+
+fn routes(new: &[&str], gone: &[&str]) -> Told {
     let all = |texts: &[&str]| texts.iter().map(|p| prefix(p)).collect();
-    Told::Domain { vns: vns.to_vec(), reset: false, routes: all(routes), gone: all(gone) }
+    Told::Routes { routes: all(new), gone: all(gone) }
 }
 
 fn end(vni: u32, domain: Option<u32>) -> Told {
@@ -46,7 +55,7 @@ fn end(vni: u32, domain: Option<u32>) -> Told {
 }
 
 fn subscribe(w: &mut World, s: SessionId, n: u32) -> Vec<Output> {
-    w.say(s, NveToNva::Subscribe { vni: vni(n), mode: DirectoryMode::Push })
+    w.say(s, NveToNva::Subscribe { vni: vni(n), mode: DirectoryMode::Push, lingers: false })
 }
 
 #[test]
@@ -57,25 +66,25 @@ fn r58_a_domain_is_told_before_the_first_end_that_names_it_and_then_its_changes(
     let (a, out) = w.hello("a");
     assert_eq!(told(&out, a), [], "it has no part in it");
     let out = subscribe(&mut w, a, 200);
-    assert_eq!(told(&out, a), [whole(&[200, 201], &["0.0.0.0/0"]), end(200, Some(1))]);
+    assert_eq!(told(&out, a), [whole(&[200, 201]), routes(&["0.0.0.0/0"], &[]), end(200, Some(1))]);
     let out = subscribe(&mut w, a, 201);
     assert_eq!(told(&out, a), [end(201, Some(1))], "it knows the domain");
     let (_, out) = w.add_route("shop", "10.9.0.0/24", "fw").unwrap();
-    assert_eq!(told(&out, a), [change(&[200, 201], &["10.9.0.0/24"], &[])]);
+    assert_eq!(told(&out, a), [routes(&["10.9.0.0/24"], &[])]);
     let (_, out) = w.remove_route("shop", "10.9.0.0/24").unwrap();
-    assert_eq!(told(&out, a), [change(&[200, 201], &[], &["10.9.0.0/24"])]);
+    assert_eq!(told(&out, a), [routes(&[], &["10.9.0.0/24"])]);
     let (_, out) = w.create_vn(routed("app", 202, &[subnet("10.3.0.0/24", "10.3.0.1")])).unwrap();
-    assert_eq!(told(&out, a), [change(&[200, 201, 202], &[], &[])]);
+    assert_eq!(told(&out, a), [change(&[200, 201, 202])]);
     // A VN that somebody had joined before it was defined: the domain's news come before its End.
     let (b, _) = w.hello("b");
     assert_eq!(told(&subscribe(&mut w, b, 203), b), [end(203, None)]);
     subscribe(&mut w, a, 203);
     let (_, out) = w.create_vn(routed("new", 203, &[])).unwrap();
     let vns = [200, 201, 202, 203];
-    assert_eq!(told(&out, a), [change(&vns, &[], &[]), end(203, Some(1))]);
-    assert_eq!(told(&out, b), [whole(&vns, &["0.0.0.0/0"]), end(203, Some(1))]);
+    assert_eq!(told(&out, a), [change(&vns), end(203, Some(1))]);
+    assert_eq!(told(&out, b), [whole(&vns), routes(&["0.0.0.0/0"], &[]), end(203, Some(1))]);
     let (_, out) = w.delete_vn("new").unwrap();
-    assert_eq!(told(&out, a), [end(203, None), change(&vns[..3], &[], &[])]);
+    assert_eq!(told(&out, a), [end(203, None), change(&vns[..3])]);
     assert_eq!(told(&out, b), [end(203, None), Told::Gone(1)]);
 }
 
@@ -89,17 +98,17 @@ fn r58_who_has_no_vn_of_a_domain_any_more_is_told_that_it_is_gone() {
     assert_eq!(told(&w.say(a, NveToNva::Unsubscribe { vni: vni(201) }), a), [Told::Gone(1)]);
     assert_eq!(told(&w.say(a, NveToNva::Unsubscribe { vni: vni(201) }), a), [], "once");
     let out = subscribe(&mut w, a, 201);
-    assert_eq!(told(&out, a), [whole(&[200, 201], &[]), end(201, Some(1))], "as for the first time");
+    assert_eq!(told(&out, a), [whole(&[200, 201]), end(201, Some(1))], "as for the first time");
     // A new session knows nothing of what the one before was told.
     let (a, _) = w.hello("a");
-    assert_eq!(told(&subscribe(&mut w, a, 201), a), [whole(&[200, 201], &[]), end(201, Some(1))]);
+    assert_eq!(told(&subscribe(&mut w, a, 201), a), [whole(&[200, 201]), end(201, Some(1))]);
     w.restart();
     let (a, _) = w.hello("a");
-    assert_eq!(told(&subscribe(&mut w, a, 201), a), [whole(&[200, 201], &[]), end(201, Some(1))]);
+    assert_eq!(told(&subscribe(&mut w, a, 201), a), [whole(&[200, 201]), end(201, Some(1))]);
 }
 
 #[test]
-fn r58_many_routes_come_in_parts_of_which_the_first_begins_anew() {
+fn r58_many_routes_come_in_parts_after_their_domain() {
     let mut w = shop();
     w.define_vm(router("fw", "web", 9, "10.1.0.9")).unwrap();
     let all: BTreeSet<String> =
@@ -109,19 +118,19 @@ fn r58_many_routes_come_in_parts_of_which_the_first_begins_anew() {
     }
     let (a, _) = w.hello("a");
     let out = subscribe(&mut w, a, 201);
-    let parts: Vec<(bool, Vec<StaticRoute>)> = sent(&out, a)
+    assert_eq!(told(&out, a)[0], whole(&[200, 201]));
+    let parts: Vec<Vec<StaticRoute>> = sent(&out, a)
         .into_iter()
         .filter_map(|m| match m {
-            NvaToNve::Domain { reset, routes, .. } => Some((reset, routes)),
+            NvaToNve::DomainRoutes { routes, .. } => Some(routes),
             _ => None,
         })
         .collect();
-    let shape: Vec<_> = parts.iter().map(|(reset, routes)| (*reset, routes.len())).collect();
-    assert_eq!(shape, [(true, 1000), (false, 1000), (false, 500)]);
-    let got: BTreeSet<String> = parts.iter().flat_map(|(_, r)| r).map(|r| r.prefix.to_string()).collect();
+    assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [1000, 1000, 500]);
+    let got: BTreeSet<String> = parts.iter().flatten().map(|r| r.prefix.to_string()).collect();
     assert_eq!(got, all);
     let fw = VmKey { vni: vni(200), mac: key(9).mac };
-    assert!(parts.iter().flat_map(|(_, r)| r).all(|r| r.via == fw));
+    assert!(parts.iter().flatten().all(|r| r.via == fw));
 }
 
 #[test]
@@ -132,20 +141,28 @@ fn r58_r43_who_routes_to_a_vn_hears_of_its_vms_and_gets_no_copies() {
     let (b, _) = w.hello("b");
     subscribe(&mut w, a, 200);
     subscribe(&mut w, b, 201);
-    // b routes to web, where it has no port.
-    let joined = subscribe(&mut w, b, 200);
-    let lingers = w.say(b, NveToNva::Linger { vni: vni(200), lingers: true });
+    // b routes to web, where it has no port: a has nothing to send to it meanwhile.
+    let lingers = w.say(b, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push, lingers: true });
     let members = |out: &[Output]| {
         let mut changes = sent(out, a).into_iter().filter_map(|m| match m {
             NvaToNve::Update { change, .. } => Some(change),
             _ => None,
         });
-        changes.next_back()
+        let news = changes.next();
+        assert_eq!(changes.next(), None, "one change");
+        news
     };
-    assert!(matches!(members(&joined), Some(Change::MemberJoined(l)) if l.nve == id("b")));
     assert!(matches!(members(&lingers), Some(Change::MemberLingers(l)) if l.nve == id("b")));
-    w.ack(a, &joined);
     w.ack(a, &lingers);
+    // It subscribes again: with a port there now, and without one once more.
+    for lingers in [false, true] {
+        let again = NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push, lingers };
+        let out = w.say(b, again.clone());
+        assert_eq!(matches!(members(&out), Some(Change::MemberLingers(_))), lingers);
+        w.ack(a, &out);
+        let out = w.say(b, again);
+        assert_eq!(members(&out), None, "the same as before");
+    }
     let info = w.d.vn_named("web").unwrap();
     assert_eq!((info.members, info.routing), (vec![id("a")], vec![id("b")]));
     let nve = w.d.nves(w.now).into_iter().find(|n| n.record.id == id("b")).unwrap();
@@ -165,4 +182,54 @@ fn r58_r43_who_routes_to_a_vn_hears_of_its_vms_and_gets_no_copies() {
     assert!(extended(&w.say(c, ending.clone())), "b has not acknowledged");
     w.ack(b, &out);
     assert!(!extended(&w.say(c, ending)), "it has");
+}
+
+fn into(domain: u32) -> VnChanges {
+    VnChanges { domain: Some(Some(DomainId(domain))), ..VnChanges::default() }
+}
+
+const OUT: VnChanges = VnChanges {
+    domain: Some(None),
+    flood_silent: None,
+    unplanned: None,
+    rarp: None,
+    learning_v4: None,
+    learning_v6: None,
+    multicast: None,
+    underlay_group: None,
+    routed_only: None,
+};
+
+#[test]
+fn r58_a_vn_with_vms_joins_a_domain_and_leaves_it_and_its_nves_learn_it_in_order() {
+    let mut w = shop();
+    let (a, _) = w.hello("a");
+    let (b, _) = w.hello("b");
+    subscribe(&mut w, a, 200);
+    // red, VN 100, has VMs and is in no domain.
+    subscribe(&mut w, b, 100);
+    let (info, out) = w.set_vn("red", into(1)).unwrap();
+    assert_eq!(info.record.settings.routing.map(|r| (r.routed_only, r.subnets.len())), Some((false, 0)));
+    let vns = [100, 200, 201];
+    assert_eq!(told(&out, a), [change(&vns)]);
+    assert_eq!(told(&out, b), [whole(&vns), end(100, Some(1))]);
+    assert_eq!(w.set_vn("red", into(1)).unwrap().1, [], "the same again changes nothing");
+    w.add_subnet("red", subnet("10.3.0.0/24", "10.3.0.1")).unwrap();
+    let only = VnChanges { routed_only: Some(true), ..VnChanges::default() };
+    let (info, out) = w.set_vn("red", only).unwrap();
+    assert!(info.record.settings.routing.is_some_and(|r| r.routed_only && r.subnets.len() == 1));
+    assert_eq!((told(&out, a), told(&out, b)), (vec![], vec![end(100, Some(1))]));
+    w.restart();
+    let (a, _) = w.hello("a");
+    let (b, _) = w.hello("b");
+    subscribe(&mut w, a, 200);
+    let out = subscribe(&mut w, b, 100);
+    assert_eq!(told(&out, b), [whole(&vns), end(100, Some(1))]);
+    // Its subnets go with it: another VN may have them.
+    let (info, out) = w.set_vn("red", OUT).unwrap();
+    assert_eq!(info.record.settings.routing, None);
+    assert_eq!(told(&out, b), [end(100, None), Told::Gone(1)]);
+    assert_eq!(told(&out, a), [change(&[200, 201])]);
+    assert_eq!(w.set_vn("red", OUT).unwrap().1, [], "it is in none");
+    w.add_subnet("db", subnet("10.3.0.0/24", "10.3.0.1")).unwrap();
 }

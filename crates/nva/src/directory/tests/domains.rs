@@ -172,7 +172,7 @@ fn r58_a_subnet_that_makes_no_sense_is_refused() {
 fn r58_subnets_come_and_go_while_their_vn_is_in_use() {
     let mut w = shop();
     let (a, _) = w.hello("a");
-    w.say(a, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push });
+    w.say(a, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push, lingers: false });
     let known = |out: &[Output]| match sent(out, a).pop() {
         Some(NvaToNve::End { settings, .. }) => settings.routing.map(|r| r.subnets),
         _ => None,
@@ -287,12 +287,76 @@ fn r58_the_gateways_mac_and_prefixes_with_its_address_are_no_vms() {
 }
 
 #[test]
+fn r58_a_vn_that_cannot_join_a_domain_or_leave_it_is_told_why() {
+    let mut w = shop();
+    w.create_domain("mall").unwrap();
+    let into = |domain: u32| VnChanges { domain: Some(Some(DomainId(domain))), ..VnChanges::default() };
+    let out = VnChanges { domain: Some(None), ..VnChanges::default() };
+    says(w.set_vn("web", into(2)), RefusalKind::State, &["\"web\"", "\"shop\"", "\"mall\"", "--no-domain"]);
+    for vn in ["web", "red"] {
+        says(w.set_vn(vn, into(9)), RefusalKind::NotFound, &["number 9"]);
+    }
+    let only = VnChanges { routed_only: Some(true), ..VnChanges::default() };
+    says(w.set_vn("red", only), RefusalKind::State, &["\"red\"", "--domain"]);
+    w.define_vm(router("fw", "web", 9, "10.1.0.9")).unwrap();
+    w.add_route("shop", "0.0.0.0/0", "fw").unwrap();
+    let parts = ["\"web\"", "\"shop\"", "1 routes", "0.0.0.0/0 by fw", "domain route remove shop"];
+    says(w.set_vn("web", out), RefusalKind::State, &parts);
+    w.remove_route("shop", "0.0.0.0/0").unwrap();
+    // Its VMs keep their addresses; back in the domain none may have the gateway's.
+    w.set_vn("web", out).unwrap();
+    says(w.delete_domain("shop"), RefusalKind::State, &["\"shop\"", "1 VNs", "db", "--no-domain"]);
+    let mac = VmDefinition { mac: GATEWAY_MAC, ..vm("v", "web", 7, "10.1.0.1") };
+    w.define_vm(mac).unwrap();
+    says(w.set_vn("web", into(1)), RefusalKind::Exists, &["02:67:77:00:00:01", "\"v\"", "--gateway-mac"]);
+    w.delete_vm("v").unwrap();
+    w.define_vm(vm("l", "web", 7, &GATEWAY_MAC.link_local().to_string())).unwrap();
+    w.set_vn("web", into(2)).unwrap();
+    let parts = ["fe80::67:77ff:fe00:1", "gateway", "10.1.0.0/24", "\"web\"", "\"l\""];
+    says(w.add_subnet("web", subnet("10.1.0.0/24", "10.1.0.1")), RefusalKind::Exists, &parts);
+    w.delete_vm("l").unwrap();
+    w.add_subnet("web", subnet("10.1.0.0/24", "10.1.0.1")).unwrap();
+}
+
+#[test]
+fn r58_the_gateways_link_local_address_is_no_vms() {
+    let mut w = shop();
+    let gateway = GATEWAY_MAC.link_local().to_string();
+    let parts = [gateway.as_str(), "\"v\"", "gateway", "\"web\""];
+    says(w.define_vm(vm("v", "web", 7, &gateway)), RefusalKind::Exists, &parts);
+    w.define_vm(vm("v", "web", 7, "10.1.0.7")).unwrap();
+    let add = VmChanges {
+        ipv6: ListChange { remove: vec![], add: vec![GATEWAY_MAC.link_local()] },
+        ..VmChanges::default()
+    };
+    says(w.set_vm("v", add), RefusalKind::Exists, &parts);
+    // Nor does it become one's by what a VM says.
+    let to = VnChanges { learning_v6: Some(Some(Learning::Learned(8))), ..VnChanges::default() };
+    w.set_vn("web", to).unwrap();
+    let (a, _) = w.hello("a");
+    w.say(a, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push, lingers: false });
+    w.delete_vm("v").unwrap();
+    w.define_vm(VmDefinition { pinned: Some(id("a")), ..vm("v", "web", 7, "10.1.0.7") }).unwrap();
+    let key = VmKey { vni: vni(200), mac: key(7).mac };
+    let ip = Some(GATEWAY_MAC.link_local().into());
+    let out = w.say(a, NveToNva::Bind { seq: 1, key, mac: key.mac, ip, announced: true, age_ms: 0 });
+    let refused = sent(&out, a).into_iter().find_map(|m| match m {
+        NvaToNve::BindRefused { text, .. } => Some(text),
+        _ => None,
+    });
+    assert!(refused.is_some_and(|text| text.contains("the gateway's address")), "{out:?}");
+    // Another link-local address is; and where nothing is routed there is no gateway.
+    w.define_vm(vm("l", "web", 8, "fe80::8")).unwrap();
+    w.define_vm(vm("free", "red", 9, &gateway)).unwrap();
+}
+
+#[test]
 fn r58_r93_what_a_vm_binds_is_in_a_subnet_and_not_the_gateways() {
     let mut w = shop();
     let to = VnChanges { learning_v4: Some(Some(Learning::Learned(8))), ..VnChanges::default() };
     w.set_vn("web", to).unwrap();
     let (a, _) = w.hello("a");
-    w.say(a, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push });
+    w.say(a, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push, lingers: false });
     let key = VmKey { vni: vni(200), mac: key(7).mac };
     let pinned = VmDefinition { pinned: Some(id("a")), ..vm("v", "web", 7, "10.1.0.7") };
     w.define_vm(pinned).unwrap();

@@ -76,7 +76,7 @@ fn r73_a_restart_in_the_midst_is_in_the_history_once() {
     w.restart();
     w.pass(200);
     let (b, _) = w.hello("b");
-    w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     w.say(b, claim(1, Version::ZERO));
     w.pass(200);
     let steps: Vec<K> = w.d.move_record(&MoveId("m".into())).unwrap().steps.iter().map(|s| s.what).collect();

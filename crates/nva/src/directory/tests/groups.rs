@@ -20,7 +20,7 @@ fn world() -> World {
 
 fn join(w: &mut World, name: &str) -> SessionId {
     let (session, _) = w.hello(name);
-    w.say(session, NveToNva::Subscribe { vni: vni(VN), mode: DirectoryMode::Push });
+    w.say(session, NveToNva::Subscribe { vni: vni(VN), mode: DirectoryMode::Push, lingers: false });
     session
 }
 
@@ -63,7 +63,7 @@ fn r61_a_snapshot_ends_with_the_groups_of_all_others() {
     let a = join(&mut w, "a");
     say(&mut w, a, true, &[group(1)], &[]);
     let (b, _) = w.hello("b");
-    let out = w.say(b, NveToNva::Subscribe { vni: vni(VN), mode: DirectoryMode::Push });
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(VN), mode: DirectoryMode::Push, lingers: false });
     let end = sent(&out, b).iter().position(|m| matches!(m, NvaToNve::End { .. }));
     let groups = sent(&out, b).iter().position(|m| matches!(m, NvaToNve::Groups { .. }));
     assert!(end.is_some() && end < groups);
@@ -71,7 +71,7 @@ fn r61_a_snapshot_ends_with_the_groups_of_all_others() {
     // One without a session cannot say what it wants.
     w.define_nve(&id("tor"), locators(99)).unwrap();
     w.define_vm(VmDefinition { vn: "tv".into(), pinned: Some(id("tor")), ..definition(9) }).unwrap();
-    let out = w.say(b, NveToNva::Subscribe { vni: vni(VN), mode: DirectoryMode::Push });
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(VN), mode: DirectoryMode::Push, lingers: false });
     let every: [IpAddr; 2] = [[0, 0, 0, 0].into(), std::net::Ipv6Addr::UNSPECIFIED.into()];
     assert!(told(&out, b).contains(&("tor".into(), true, every.to_vec(), vec![])), "{:?}", told(&out, b));
 }
@@ -83,7 +83,7 @@ fn r61_groups_stay_while_their_nve_is_a_member_connected_or_not() {
     say(&mut w, a, true, &[group(1)], &[]);
     w.leave(a);
     let b = join(&mut w, "b");
-    let again = NveToNva::Subscribe { vni: vni(VN), mode: DirectoryMode::Push };
+    let again = NveToNva::Subscribe { vni: vni(VN), mode: DirectoryMode::Push, lingers: false };
     let out = w.say(b, again.clone());
     assert_eq!(told(&out, b).len(), 1, "its VMs go on without the NVA");
     let a = join(&mut w, "a");

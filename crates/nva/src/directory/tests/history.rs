@@ -72,7 +72,7 @@ fn r70_nves_and_memberships_are_bounded() {
     let (c, out) = w.hello("c");
     assert!(out.iter().any(|o| matches!(o, Output::Close { session, .. } if *session == c)));
     for n in 0..3 {
-        w.say(a, NveToNva::Subscribe { vni: vni(500 + n), mode: DirectoryMode::Push });
+        w.say(a, NveToNva::Subscribe { vni: vni(500 + n), mode: DirectoryMode::Push, lingers: false });
     }
     assert_eq!(w.durable.nves[&id("a")].vnis.len(), 2);
 }

@@ -196,7 +196,7 @@ impl World {
     /// A session that is subscribed to VN red.
     pub fn join(&mut self, name: &str) -> SessionId {
         let (session, _) = self.hello(name);
-        self.say(session, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+        self.say(session, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
         session
     }
 

@@ -12,7 +12,8 @@ fn pull(w: &mut World, name: &str) -> SessionId {
 }
 
 fn subscribe(w: &mut World, session: SessionId) -> Vec<NvaToNve> {
-    let out = w.say(session, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Pull });
+    let out =
+        w.say(session, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Pull, lingers: false });
     sent(&out, session)
 }
 
@@ -228,7 +229,7 @@ fn r37_a_vn_may_change_its_mode() {
     ask(&mut w, c, mac(1));
     let again = subscribe(&mut w, c);
     assert!(matches!(&again[..], [NvaToNve::Snapshot { vms, .. }, NvaToNve::End { .. }] if vms.len() == 1));
-    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     assert!(matches!(&sent(&out, c)[..], [NvaToNve::Snapshot { vms, .. }, _] if vms.len() == 3));
     assert!(matches!(&subscribe(&mut w, c)[..], [NvaToNve::End { .. }]), "it begins anew");
 }

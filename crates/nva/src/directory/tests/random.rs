@@ -178,7 +178,9 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
             t.sessions.insert(n, session);
             out
         }
-        Op::Subscribe(n) => say(w, t, n, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push }),
+        Op::Subscribe(n) => {
+            say(w, t, n, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false })
+        }
         Op::Unsubscribe(n) => say(w, t, n, NveToNva::Unsubscribe { vni: vni(100) }),
         Op::Disconnect(n) => match t.sessions.remove(&n) {
             Some(session) => w.leave(session),
@@ -230,7 +232,9 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
             w.define_vm(def).map(|x| x.1).unwrap_or_default()
         }
         Op::Pass(ms) => w.pass(ms),
-        Op::Join(n, v) => say(w, t, n, NveToNva::Subscribe { vni: vni(v), mode: DirectoryMode::Push }),
+        Op::Join(n, v) => {
+            say(w, t, n, NveToNva::Subscribe { vni: vni(v), mode: DirectoryMode::Push, lingers: false })
+        }
         Op::Part(n, v) => say(w, t, n, NveToNva::Unsubscribe { vni: vni(v) }),
         Op::Linger(n, v, lingers) => say(w, t, n, NveToNva::Linger { vni: vni(v), lingers }),
         Op::Routed(op) => random_domains::run(w, op),

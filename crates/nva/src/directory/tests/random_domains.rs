@@ -28,6 +28,8 @@ pub(super) enum Op {
     /// VN, domain, subnet.
     CreateVn(u32, usize, usize),
     DeleteVn(u32),
+    /// VN, domain: it joins that one, or leaves its own.
+    SetVn(u32, Option<usize>, Option<bool>),
     AddSubnet(u32, usize),
     RemoveSubnet(u32, usize),
     /// Domain, prefix, VM.
@@ -51,6 +53,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => d.clone().prop_map(Op::DeleteDomain),
         5 => (vn.clone(), d.clone(), s.clone()).prop_map(|(v, d, s)| Op::CreateVn(v, d, s)),
         1 => vn.clone().prop_map(Op::DeleteVn),
+        3 => (vn.clone(), proptest::option::of(d.clone()), proptest::option::of(any::<bool>()))
+            .prop_map(|(v, d, only)| Op::SetVn(v, d, only)),
         3 => (vn.clone(), s.clone()).prop_map(|(v, s)| Op::AddSubnet(v, s)),
         2 => (vn.clone(), s).prop_map(|(v, s)| Op::RemoveSubnet(v, s)),
         4 => (d.clone(), r.clone(), vm.clone()).prop_map(|(d, r, v)| Op::AddRoute(d, r, v)),
@@ -78,6 +82,10 @@ pub(super) fn run(w: &mut World, op: Op) -> Vec<Output> {
             out(w.create_vn(record))
         }
         Op::DeleteVn(v) => out(w.delete_vn(&vn(v))),
+        Op::SetVn(v, d, routed_only) => {
+            let Ok(id) = d.map(|d| w.d.domain_id(DOMAINS[d])).transpose() else { return vec![] };
+            out(w.set_vn(&vn(v), VnChanges { domain: Some(id), routed_only, ..VnChanges::default() }))
+        }
         Op::AddSubnet(v, s) => out(w.add_subnet(&vn(v), subnet(SUBNETS[s].0, SUBNETS[s].1))),
         Op::RemoveSubnet(v, s) => out(w.remove_subnet(&vn(v), SUBNETS[s].0)),
         Op::AddRoute(d, r, n) => out(w.add_route(DOMAINS[d], ROUTES[r], &hop(n))),
@@ -101,13 +109,16 @@ impl Known {
     pub fn see(&mut self, session: SessionId, m: &NvaToNve) {
         let known = self.0.entry(session).or_default();
         match m {
-            NvaToNve::Domain { domain, reset, routes, gone } => {
+            NvaToNve::Domain { domain, reset } => {
                 assert!(*reset || known.contains_key(&domain.id), "a change of what it does not know");
                 let entry = known.entry(domain.id).or_insert_with(|| (domain.clone(), BTreeMap::new()));
                 entry.0 = domain.clone();
                 if *reset {
                     entry.1.clear();
                 }
+            }
+            NvaToNve::DomainRoutes { id, routes, gone } => {
+                let entry = known.get_mut(id).expect("routes of a domain that it does not know");
                 entry.1.extend(routes.iter().map(|StaticRoute { prefix, via }| (*prefix, *via)));
                 entry.1.retain(|p, _| !gone.contains(p));
             }

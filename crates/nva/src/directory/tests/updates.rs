@@ -129,7 +129,7 @@ fn r38_dirty_until_it_reconnects() {
     assert!(is_dirty(&w, "c"), "while it is away");
 
     let (c, _) = w.hello("c");
-    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     let told: Vec<VmRecord> = sent(&out, c)
         .into_iter()
         .flat_map(|m| match m {
@@ -160,7 +160,7 @@ fn r38_an_ack_ends_the_repeats_and_may_come_twice() {
 fn r37_a_snapshot_comes_in_parts_and_updates_count_on() {
     let mut w = World::with(Config { snapshot_chunk: 2, ..Config::default() });
     let (c, _) = w.hello("c");
-    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     let messages = sent(&out, c);
     let sizes: Vec<usize> = messages
         .iter()
@@ -184,7 +184,7 @@ fn r37_a_snapshot_comes_in_parts_and_updates_count_on() {
             expected = expected.max(revision);
         }
     }
-    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     let Some(NvaToNve::End { revision, .. }) = sent(&out, c).pop() else { panic!("no End") };
     assert_eq!(revision, expected, "a snapshot is as new as the last update");
 }
@@ -193,7 +193,7 @@ fn r37_a_snapshot_comes_in_parts_and_updates_count_on() {
 fn r37_only_subscribers_of_the_vn_hear_of_it() {
     let mut w = World::new();
     let (a, (d, _)) = (w.join("a"), w.hello("d"));
-    w.say(d, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push });
+    w.say(d, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push, lingers: false });
     let out = w.say(a, claim(1, Version::ZERO));
     assert_eq!(sent(&out, d), []);
 }
@@ -202,7 +202,7 @@ fn r37_only_subscribers_of_the_vn_hear_of_it() {
 fn r37_a_vn_that_is_defined_later_is_said_to_its_subscribers() {
     let mut w = World::new();
     let (d, _) = w.hello("d");
-    let out = w.say(d, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push });
+    let out = w.say(d, NveToNva::Subscribe { vni: vni(200), mode: DirectoryMode::Push, lingers: false });
     assert!(matches!(sent(&out, d)[..], [NvaToNve::End { known: false, .. }]));
     let blue = VnRecord {
         vni: vni(200),
@@ -223,14 +223,14 @@ fn r60_members_come_and_go() {
     let mut w = World::new();
     let a = w.join("a");
     let (b, _) = w.hello("b");
-    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     let Some(NvaToNve::End { members, .. }) = sent(&out, b).pop() else { panic!("no End") };
     assert_eq!(members.iter().map(|l| l.nve.as_str()).collect::<Vec<_>>(), ["a"], "not itself");
     let joined = sent(&out, a);
     assert!(
         matches!(&joined[..], [NvaToNve::Update { change: Change::MemberJoined(l), .. }] if l.nve == id("b"))
     );
-    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     assert_eq!(sent(&out, a), [], "it is one already");
     let out = w.say(b, NveToNva::Unsubscribe { vni: vni(100) });
     let left = sent(&out, a);
@@ -240,7 +240,7 @@ fn r60_members_come_and_go() {
 /// Who takes part in VN red by what a new subscriber is told, and who of them lingers.
 fn members(w: &mut World) -> (Vec<String>, Vec<String>) {
     let (d, _) = w.hello("d");
-    let out = w.say(d, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(d, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     let Some(NvaToNve::End { members, lingering, .. }) = sent(&out, d).pop() else { panic!("no End") };
     w.say(d, NveToNva::Unsubscribe { vni: vni(100) });
     let lingering = lingering.iter().map(NveId::to_string).collect();
@@ -270,7 +270,7 @@ fn r17_an_nve_that_only_forwards_gets_no_broadcast() {
     assert_eq!(updated(&w.say(a, claim(1, Version::ZERO)), b).len(), 1, "it hears of everything");
     w.settle(&[a, b]);
     // A gap in the updates: it still lingers.
-    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     assert_eq!(told(&out, a), []);
     let out = w.say(b, linger(false));
     assert_eq!(told(&out, a), [Change::MemberJoined(at_b.clone())], "it has a port again");
@@ -279,7 +279,7 @@ fn r17_an_nve_that_only_forwards_gets_no_broadcast() {
     // What is there after a restart of the NVE it says itself.
     let (b, _) = w.hello("b");
     assert_eq!(members(&mut w).1, names(&["b"]), "while it is away");
-    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     assert_eq!(told(&out, a), [Change::MemberJoined(at_b)]);
     w.say(b, linger(true));
     let out = w.say(b, NveToNva::Unsubscribe { vni: vni(100) });
@@ -298,7 +298,7 @@ fn r60_a_disconnected_nve_stays_a_member_also_over_a_restart() {
     assert_eq!(owner(w.vm(1)), Some("a"), "and keeps its VMs");
     for _ in 0..2 {
         let (c, _) = w.hello("c");
-        let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+        let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
         let Some(NvaToNve::End { members, .. }) = sent(&out, c).pop() else { panic!("no End") };
         assert_eq!(members.iter().map(|l| l.nve.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         w.restart();
@@ -317,7 +317,7 @@ fn r60_a_foreign_nve_is_a_member_while_a_vm_is_pinned_to_it() {
     assert_eq!(owner(&updated(&out, a)[0]), Some("tor"));
     w.restart();
     let (c, _) = w.hello("c");
-    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    let out = w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     let Some(NvaToNve::End { members, .. }) = sent(&out, c).pop() else { panic!("no End") };
     assert!(members.iter().any(|l| l.nve == id("tor")));
     let (_, out) = w.define_vm(definition(1)).unwrap();
@@ -388,7 +388,7 @@ fn r43_an_nve_that_is_away_may_still_send_to_the_old_one() {
     assert!(extended(&mut w, a, version), "C left before the move");
     let (c, _) = w.hello("c");
     assert!(extended(&mut w, a, version), "C is back and has not subscribed");
-    w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    w.say(c, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     assert!(!extended(&mut w, a, version), "its snapshot has the new location");
     w.restart();
     let (a, _) = w.hello("a");

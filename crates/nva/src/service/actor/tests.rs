@@ -80,7 +80,7 @@ fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
             instance: 1,
             abilities: godwit_model::Abilities::unsaid(),
         },
-        NveToNva::Subscribe { vni, mode: DirectoryMode::Pull },
+        NveToNva::Subscribe { vni, mode: DirectoryMode::Pull, lingers: false },
     ] {
         actor.nve(session, Input::Message(message));
     }

@@ -60,7 +60,11 @@ impl Rig {
     /// An NVE with a part in VN red.
     async fn join(&self, name: &str, n: u8) -> Opened {
         let opened = self.greet(name, n).await;
-        self.say(opened.id, NveToNva::Subscribe { vni: key(1).vni, mode: DirectoryMode::Push }).await;
+        self.say(
+            opened.id,
+            NveToNva::Subscribe { vni: key(1).vni, mode: DirectoryMode::Push, lingers: false },
+        )
+        .await;
         self.quiet().await;
         opened
     }

@@ -310,7 +310,7 @@ fn hello(n: usize) -> NveToNva {
 }
 
 fn subscribe() -> NveToNva {
-    NveToNva::Subscribe { vni: key(1).vni, mode: DirectoryMode::Push }
+    NveToNva::Subscribe { vni: key(1).vni, mode: DirectoryMode::Push, lingers: false }
 }
 
 fn claim(n: u8, base: Version) -> NveToNva {
