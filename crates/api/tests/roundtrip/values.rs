@@ -114,11 +114,19 @@ pub fn underlay_group() -> impl Strategy<Value = UnderlayGroup> {
         .prop_map(|(v4, v6)| UnderlayGroup { v4: v4.map(Into::into), v6: v6.map(Into::into) })
 }
 
-pub fn domain() -> impl Strategy<Value = (Domain, bool, Vec<StaticRoute>, Vec<Prefix>)> {
-    let domain = (any::<u32>(), name(), mac(), vec(vni(), 0..3))
-        .prop_map(|(id, name, gateway_mac, vns)| Domain { id: DomainId(id), name, gateway_mac, vns });
+pub fn domain() -> impl Strategy<Value = Domain> {
+    (any::<u32>(), name(), mac(), vec(vni(), 0..3)).prop_map(|(id, name, gateway_mac, vns)| Domain {
+        id: DomainId(id),
+        name,
+        gateway_mac,
+        vns,
+    })
+}
+
+pub fn domain_routes() -> impl Strategy<Value = NvaToNve> {
     let route = (prefix(), key()).prop_map(|(prefix, via)| StaticRoute { prefix, via });
-    (domain, any::<bool>(), vec(route, 0..3), vec(prefix(), 0..3))
+    (any::<u32>(), vec(route, 0..3), vec(prefix(), 0..3))
+        .prop_map(|(id, routes, gone)| NvaToNve::DomainRoutes { id: DomainId(id), routes, gone })
 }
 
 pub fn allowed() -> impl Strategy<Value = Allowed> {

@@ -16,7 +16,7 @@ use crate::text;
 /// Routing domains: VNs whose VMs reach each other by routing.
 #[derive(Subcommand, Clone, Debug)]
 pub enum DomainCommand {
-    /// Create a routing domain; VNs join it as they are created (`vn create --domain`).
+    /// Create a routing domain; VNs join it as they are created or later (`vn create --domain`, `vn set --domain`).
     #[command(after_help = "\
 Example:
   godwitctl domain create shop

@@ -198,6 +198,8 @@ const OUT: VnChanges = VnChanges {
     multicast: None,
     underlay_group: None,
     routed_only: None,
+    on_cold: None,
+    modes: None,
 };
 
 #[test]

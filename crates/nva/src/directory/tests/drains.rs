@@ -10,7 +10,7 @@ fn join_as(w: &mut World, name: &str, locators: Locators, abilities: Abilities) 
     let software = "test".into();
     let hello = NveToNva::Hello { nve: id(name), locators, software, last_epoch: 0, instance: 1, abilities };
     w.say(session, hello);
-    w.say(session, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push });
+    w.say(session, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
     session
 }
 
@@ -248,7 +248,7 @@ fn r85_who_cannot_move_is_left_with_the_reason() {
 
 #[test]
 fn r85_a_drain_goes_on_after_the_nva_was_killed() {
-    let (mut w, s) = three();
+    let (mut w, _) = three();
     w.drain_to("a", &[], 1).unwrap();
     w.pass(20);
     let first = info(&w, "a").moving;

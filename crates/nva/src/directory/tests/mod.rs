@@ -187,7 +187,7 @@ impl World {
             software: "test".into(),
             last_epoch: 0,
             instance: 1,
-            abilities: Abilities { modes: ModeSet::ALL, end_markers: false },
+            abilities: Abilities { modes: ModeSet::ALL, end_markers: false, capacity: 100 },
         };
         let outputs = self.say(session, hello);
         (session, outputs)

@@ -268,7 +268,7 @@ fn r56_modes_that_a_vn_or_an_nve_does_not_take_are_refused() {
         software: "test".into(),
         last_epoch: 0,
         instance: 1,
-        abilities: Abilities { modes, end_markers: false },
+        abilities: Abilities { modes, end_markers: false, capacity: 100 },
     };
     w.say(b, hello("b", 2, only_cold));
     let refused = w.start(1, "b", "h").unwrap_err();
