@@ -110,7 +110,7 @@ impl EntryView {
             counts.iter().filter(|c| c.1 != 0).map(|(what, n)| format!("{what} {n}")).collect();
         let reasons = loss_reasons([self.dropped_memory, self.dropped_limit, self.dropped_age]);
         shown.extend(reasons.map(|why| format!("of these for {why}")));
-        let memory = [("memory now", self.held_bytes), ("at most", self.peak_bytes)];
+        let memory = [("memory now", self.held_bytes), ("memory at most", self.peak_bytes)];
         shown.extend(
             memory.iter().filter(|m| m.1 != 0).map(|(what, n)| format!("{what} {}", text::memory(*n))),
         );
