@@ -78,8 +78,8 @@ fn r45_a_vm_that_stands_still_for_a_second_at_its_new_host_loses_nothing() {
     unusual(&["--pause-destination", "1s", "--moves", "2"], 2);
 }
 
-/// A VM that gets 50,000 packets a second and stands still for 400 ms (R45): whatever this machine's own kernel loses on
-/// the way, no hold gives anything up.
+/// A VM that gets 50,000 packets a second and stands still for 400 ms (R45): whatever this machine's own kernel loses
+/// on the way, no hold gives anything up.
 #[test]
 #[ignore = "long: 50,000 packets a second each way want a machine of its own"]
 fn r45_a_pause_at_50_000_packets_a_second_fits_the_holds() {

@@ -108,8 +108,9 @@ impl EntryView {
         ];
         let mut shown: Vec<String> =
             counts.iter().filter(|c| c.1 != 0).map(|(what, n)| format!("{what} {n}")).collect();
-        shown.extend(loss_reasons([self.dropped_memory, self.dropped_limit, self.dropped_age]));
-        let memory = [("memory now", self.held_bytes), ("at most", self.peak_bytes)];
+        let reasons = loss_reasons([self.dropped_memory, self.dropped_limit, self.dropped_age]);
+        shown.extend(reasons.map(|why| format!("of these for {why}")));
+        let memory = [("memory now", self.held_bytes), ("memory at most", self.peak_bytes)];
         shown.extend(
             memory.iter().filter(|m| m.1 != 0).map(|(what, n)| format!("{what} {}", text::memory(*n))),
         );
@@ -117,14 +118,14 @@ impl EntryView {
     }
 }
 
-/// Why held packets were dropped.
+/// Why held packets were dropped, and how many.
 pub(super) fn loss_reasons([memory, limit, age]: [u64; 3]) -> Option<String> {
     let shown: Vec<String> = [("memory", memory), ("limit", limit), ("age", age)]
         .iter()
         .filter(|r| r.1 != 0)
         .map(|(why, n)| format!("{why} {n}"))
         .collect();
-    (!shown.is_empty()).then(|| format!("of these for {}", shown.join(", ")))
+    (!shown.is_empty()).then(|| shown.join(", "))
 }
 
 #[derive(Serialize)]

@@ -205,7 +205,7 @@ impl MoveView {
             out += &format!("\n{}", t.text());
             let Totals { dropped_memory, dropped_limit, dropped_age, .. } = self.total;
             if let Some(reasons) = loss_reasons([dropped_memory, dropped_limit, dropped_age]) {
-                out += &format!("dropped {}: {reasons}\n", self.total.dropped);
+                out += &format!("dropped for {reasons}\n");
             }
         }
         if let Some(outage) = self.outage.text() {

@@ -190,7 +190,8 @@ impl Arena {
         if chunk.used == 0 {
             *chunk = EMPTY;
             self.idle += 1;
-            if self.idle > KEPT {
+            // Of what is shared, one stays: the next frame may need it at once.
+            if self.idle > KEPT || self.idle > 1 && self.taken > self.own {
                 self.give_back(at);
             }
         }

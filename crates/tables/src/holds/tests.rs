@@ -78,12 +78,10 @@ fn r45_workers_share_what_is_beyond_their_own() {
     // What the first one no longer needs is the second one's.
     let (h, q) = &mut workers[0];
     while h.pop(q).is_some() {}
-    assert_eq!((h.slots_used(), shared.left()), (0, 0), "little stays for the next hold");
-    let mut large = Holds::new(CHUNK, shared.clone());
-    assert_eq!(large.slots(), 4 * per_chunk);
-    let mut q = Queue::EMPTY;
-    while large.push(&mut q, &[1; 60], about(0)).is_ok() {}
-    assert_eq!(q.len(), per_chunk);
+    assert_eq!((h.slots_used(), shared.left()), (0, 3));
+    fill(&mut workers[1]);
+    assert_eq!((workers[1].1.len(), shared.left()), (4 * per_chunk, 0));
+    assert!(workers[0].0.has_room(60), "its own is left to it, too");
 }
 
 /// Bytes that are resident of the mapping with this address.
