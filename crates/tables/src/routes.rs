@@ -165,7 +165,7 @@ impl Routes {
     }
 
     /// What the domain of a prefix knows of those that lead to VMs; `None` for a host route.
-    fn to_vms(&mut self, scope: Scope) -> Option<&mut ToVms> {
+    fn known_to_vms(&mut self, scope: Scope) -> Option<&mut ToVms> {
         let d = self.domains.get_mut(usize::from(scope.domain().0)).filter(|_| !scope.is_host())?;
         Some(&mut d.to_vms[usize::from(!scope.is_v4())])
     }
@@ -224,7 +224,7 @@ impl Routes {
         };
         if let NextHop::Vm(vm) = to {
             self.followers.add(number, vm);
-            if let Some(to_vms) = self.to_vms(Scope::of(domain, prefix)) {
+            if let Some(to_vms) = self.known_to_vms(Scope::of(domain, prefix)) {
                 to_vms.add(prefix.prefix_len());
             }
         }
@@ -243,7 +243,7 @@ impl Routes {
         let words = self.table.get(place);
         if words.found().is_some_and(Found::is_vm) {
             self.followers.remove(number);
-            if let Some(to_vms) = self.to_vms(words.scope()) {
+            if let Some(to_vms) = self.known_to_vms(words.scope()) {
                 to_vms.remove();
             }
         }

@@ -7,6 +7,8 @@
 //! Entries are numbered, and keep their numbers when they move: who wants to change one later finds it without
 //! hashing. The numbers lie beside the buckets, where no lookup reads them.
 
+use core::hint::select_unpredictable;
+
 use super::entry::{Addr, Found, Scope, Words};
 use super::filter::{Bits, Filter};
 use crate::locations::Home;
@@ -56,13 +58,10 @@ impl Homes {
 
     #[inline(always)]
     fn of(&self, addr: Addr, mix: u64) -> Home {
-        let mut at = self.hash(addr, mix) & self.mask;
-        if at >= self.count {
-            // Only while the number of homes doubles: this bucket has not been split yet.
-            core::hint::cold_path();
-            at &= self.mask >> 1;
-        }
-        Home(at)
+        // While the number of homes doubles, a bucket from `count` on has not been split yet: no branch, since that is
+        // so of any share of the keys.
+        let at = self.hash(addr, mix) & self.mask;
+        Home(select_unpredictable(at >= self.count, at & (self.mask >> 1), at))
     }
 
     fn hash_of(&self, words: &Words) -> u32 {
@@ -134,13 +133,13 @@ impl View<'_> {
     #[inline(always)]
     pub fn get_at(&self, home: Home, addr: Addr, scope: Scope) -> Option<Found> {
         let b = self.bucket(home.0);
-        // The lower halves of two addresses in one bucket are hardly ever the same: one entry is compared in full. No
-        // branch depends on which it is.
-        let words = Words(b[usize::from(b[1][1] == addr.lo)]);
+        // Hardly ever has a bucket one address twice: one entry is compared in full. No branch depends on which it is.
+        let second = Words(b[1]).addr() == addr;
+        let words = Words(b[usize::from(second)]);
         if words.is(addr, scope) {
             return words.found();
         }
-        if b[0][1] != addr.lo && !self.has_spilled(home) {
+        if !second && !self.has_spilled(home) {
             return None;
         }
         self.get_further(home, addr, scope)
