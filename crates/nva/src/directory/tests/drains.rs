@@ -105,6 +105,8 @@ fn r85_all_vms_leave_spread_over_the_others_so_many_at_a_time() {
     assert_eq!((report.failed, report.left, report.elsewhere), (vec![], vec![], 0));
     assert!(report.elapsed_ms > 0 && report.record.ended_us > report.record.ordered_us);
     assert_eq!(w.durable.drains[&id("a")], report.record);
+    let (again, _) = w.drain_to("a", &[], 2).unwrap();
+    assert_eq!(again.record, report.record, "who orders it once more sees how it ended");
 }
 
 #[test]
@@ -248,7 +250,7 @@ fn r85_who_cannot_move_is_left_with_the_reason() {
 
 #[test]
 fn r85_a_drain_goes_on_after_the_nva_was_killed() {
-    let (mut w, s) = three();
+    let (mut w, _) = three();
     w.drain_to("a", &[], 1).unwrap();
     w.pass(20);
     let first = info(&w, "a").moving;
