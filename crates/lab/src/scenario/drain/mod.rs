@@ -62,7 +62,7 @@ pub struct Drain {
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=360))]
     vms: u16,
     /// Switches, each of which is drained once
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=13))]
+    #[arg(long, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=13))]
     switches: u16,
     /// Moves at the same time
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -269,7 +269,7 @@ impl Drain {
                 ctl.kill().context("kill -9 of godwitctl")?;
                 ctl.wait()?;
                 // The drain goes on meanwhile; the same order follows it.
-                sleep(Duration::from_secs(1));
+                sleep(Duration::from_millis(200));
                 ctl = self.order(lab, nve)?;
             }
             Kill::Nva => {
@@ -305,11 +305,20 @@ impl Drain {
         if drops > 0 {
             println!("  this machine's own kernel dropped {drops} frames");
         }
+        let moved: u64 = rounds.iter().filter_map(|r| r.report["moved"].as_u64()).sum();
+        let lost: u64 = rounds.iter().map(|r| r.lost).sum();
+        let seconds: f64 = rounds.iter().map(|r| r.seconds).sum();
+        let held = rounds.iter().map(|r| r.peak_held_bytes).max().unwrap_or(0) / 1024;
+        println!(
+            "\n  in all: {moved} VMs moved in {seconds:.1} s, {lost} packets lost, at most {} KiB of buffers held",
+            report::thousands(held)
+        );
         let passed = rounds.iter().all(|r| r.good);
         report::write_json_value(
             self.common.json.as_deref(),
             &serde_json::json!({
                 "scenario": "drain", "vms": self.vms, "switches": self.switches, "parallel": self.parallel, "rounds": rounds,
+                "moved": moved, "lost": lost, "seconds": seconds, "peak_held_kib": held,
                 "kernel_drops": drops, "passed": passed,
             }),
         )?;

@@ -101,7 +101,9 @@ impl Directory {
         let here = self.vms_at(&nve);
         let before = self.drains.by_nve.get(&nve).map(|d| d.record.clone());
         let known = before.is_some();
-        let mut record = before.filter(|r| r.phase != DrainPhase::Ended).unwrap_or_else(|| DrainRecord {
+        // One that has emptied the NVE keeps its report.
+        let goes_on = |r: &DrainRecord| r.phase != DrainPhase::Ended || here.is_empty();
+        let mut record = before.filter(goes_on).unwrap_or_else(|| DrainRecord {
             nve: nve.clone(),
             to: Vec::new(),
             parallel,

@@ -105,6 +105,8 @@ fn r85_all_vms_leave_spread_over_the_others_so_many_at_a_time() {
     assert_eq!((report.failed, report.left, report.elsewhere), (vec![], vec![], 0));
     assert!(report.elapsed_ms > 0 && report.record.ended_us > report.record.ordered_us);
     assert_eq!(w.durable.drains[&id("a")], report.record);
+    let (again, _) = w.drain_to("a", &[], 2).unwrap();
+    assert_eq!(again.record, report.record, "who orders it once more sees how it ended");
 }
 
 #[test]
