@@ -197,6 +197,7 @@ class HookTest(unittest.TestCase):
         code, said = self.call("migrate")
         self.assertEqual(code, 1)
         self.assertIn("is not prepared after 0.2 s", said)
+        self.assertEqual(self.world()["ports"], [], "libvirt says nothing more of it: the port goes at once")
         self.assertEqual([m["phase"] for m in self.world()["moves"].values()], ["aborted"])
 
     def test_r57_the_old_host_keeps_the_port_until_the_move_is_over(self):
@@ -279,6 +280,14 @@ class HookTest(unittest.TestCase):
             self.assertEqual(self.call("prepare", domain("", more))[0], 0)
             self.assertEqual(self.world()["ports"][0]["vni"], 100)
         self.assertEqual(self.call("prepare", domain("", "<target dev='vnet7'/>")), (0, ""), "not Godwit's")
+
+    def test_r57_a_start_that_is_refused_leaves_no_port(self):
+        self.lives_at(None)
+        self.settings("socket_owner = nobody-of-that-name\n", append=True)
+        code, said = self.call("prepare")
+        self.assertEqual(code, 1)
+        self.assertIn("cannot be given to nobody-of-that-name", said)
+        self.assertEqual(self.world()["ports"], [])
 
     def test_r57_another_vms_port_of_that_name_is_refused_and_stays(self):
         self.lives_at(None)

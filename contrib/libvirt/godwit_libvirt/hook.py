@@ -24,29 +24,35 @@ class Hook:
 
     def migrate(self):
         """A migration comes in: the move is ordered, and the ports are there before QEMU is."""
-        moves = dict(self.memory.values.get("moves", {}))
-        for interface in self.domain.interfaces:
-            record = self.known(interface)
-            move = self.order_move(interface, record)
-            if move:
-                moves[interface.port] = move
+        moves, added = dict(self.memory.values.get("moves", {})), []
+        try:
+            for interface in self.domain.interfaces:
+                move = self.order_move(interface, self.known(interface))
+                if move:
+                    moves[interface.port] = move
                 self.memory.save(phase="incoming", moves=moves, name=self.domain.name)
-            try:
-                self.add(interface)
-            except Trouble:
-                self.call_off(moves)
-                raise
-        self.memory.save(phase="incoming", moves=moves, name=self.domain.name)
-        for move in moves.values():
-            self.wait_prepared(move, moves)
+                added += self.add(interface)
+            for move in moves.values():
+                self.wait_prepared(move)
+        except (Trouble, OSError):
+            # libvirt says nothing more of a migration that this refuses.
+            for move in moves.values():
+                self.did_not_come(move)
+            self.take_back(added)
+            self.memory.forget()
+            raise
 
     def prepare(self):
         """Before QEMU: the ports."""
-        incoming = self.memory.values.get("phase") == "incoming"
-        for interface in self.domain.interfaces:
-            if not incoming:
-                self.known(interface, anywhere=True)
-            self.add(interface)
+        incoming, added = self.memory.values.get("phase") == "incoming", []
+        try:
+            for interface in self.domain.interfaces:
+                if not incoming:
+                    self.known(interface, anywhere=True)
+                added += self.add(interface)
+        except (Trouble, OSError):
+            self.take_back(added)
+            raise
         if not incoming:
             self.memory.save(phase="prepared", moves={}, name=self.domain.name)
 
@@ -219,7 +225,7 @@ class Hook:
                 return move_id
         raise Trouble(f"VM {interface.vm}: a hundred moves of this location were called off; see `godwitctl move list`")
 
-    def wait_prepared(self, move_id, moves):
+    def wait_prepared(self, move_id):
         """Until both switches are prepared: QEMU may stop the VM any time from then on."""
         give_up = self.clock() + float(self.settings["prepare_s"])
         while True:
@@ -230,33 +236,41 @@ class Hook:
             if move["phase"] != "preparing":
                 return
             if self.clock() > give_up:
-                self.call_off(moves)
                 raise Trouble(
                     f"move {move_id} is not prepared after {self.settings['prepare_s']} s:"
                     f" `godwitctl move show {move_id}` says which switch is not"
                 )
             self.sleep(0.02)
 
-    def call_off(self, moves):
+    def take_back(self, added):
         """Nothing is to be half done."""
-        for move in moves.values():
-            self.did_not_come(move)
+        for name in added:
+            try:
+                self.godwit.run("port", "remove", name)
+            except Trouble as e:
+                log(syslog.LOG_WARNING, f"port {name}: {e}")
 
     def add(self, interface):
-        """Adds the port, unless it is there."""
-        vni, there = self.godwit.vni(interface), self.godwit.port(interface.port)
+        """Adds the port, unless it is there; the names of ports that are new."""
+        added, vni, there = [], self.godwit.vni(interface), self.godwit.port(interface.port)
         if there is None:
             words = ["port", "add", interface.port, "--devargs", interface.devargs()]
             words += ["--vni", str(vni), "--mac", interface.mac, "--rx-queues", str(interface.queues)]
             words += ["--mtu", interface.mtu] if interface.mtu else []
             self.godwit.run(*words)
+            added.append(interface.port)
         elif (there["vni"], there["vm_mac"]) != (vni, interface.mac) or there["devargs"] != interface.devargs():
             raise Trouble(
                 f"port {interface.port} of this host is another VM's ({there['vni']}/{there['vm_mac']},"
                 f" {there['devargs']}): give this one a name of its own by <godwit:port name=…/>, or remove that one:"
                 f" `godwitctl --socket {self.godwit.socket()} port remove {interface.port}`"
             )
-        self.hand_over(interface)
+        try:
+            self.hand_over(interface)
+        except Trouble:
+            self.take_back(added)
+            raise
+        return added
 
     def hand_over(self, interface):
         """The socket's owner, where QEMU does not run as root."""
