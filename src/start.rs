@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use godwit_control::{Nve, NveConfig};
 use godwit_dpdk::{Eal, EalConfig, HugePages, Mempool, Pci};
-use godwit_model::{Locators, NveId};
+use godwit_model::{Abilities, Locators, ModeSet, NveId};
 use godwit_tables::update::HoldLimits;
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::{HashKey, Rate, Span, Vni};
@@ -178,6 +178,7 @@ fn pulled(config: &Config) -> BTreeSet<Vni> {
 
 fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
     let n = &config.nve;
+    let abilities = Abilities { modes: ModeSet::ALL, end_markers: n.marker_wait_ms > 0 };
     let hold = HoldLimits { packets: n.handover_hold_packets, age: Span::from_ms(n.handover_hold_ms) };
     Ok(NveConfig {
         software: format!("godwit {}", crate::VERSION),
@@ -195,6 +196,8 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         arrive_hold: hold,
         vxlan_port: n.vxlan_port,
         forward_in_flight: n.forward_in_flight,
+        abilities,
+        marker_wait: Span::from_ms(n.marker_wait_ms),
         redirect_ival: Span::from_ms(n.redirect_ms),
         headless: Span::from_ms(n.headless_s * 1000),
         address_check: Span::from_ms(n.address_check_s * 1000),

@@ -416,6 +416,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         (any::<bool>(), vec(policy(), 0..3), vec(name(), 0..3))
             .prop_map(|(reset, policies, gone)| NvaToNve::Policies { reset, policies, gone }),
         domain().prop_map(|(domain, reset, routes, gone)| NvaToNve::Domain { domain, reset, routes, gone }),
+        (any::<bool>(), prop::collection::vec(nve(), 0..3), prop::collection::vec(nve(), 0..3))
+            .prop_map(|(reset, nves, gone)| NvaToNve::EndMarkers { reset, nves, gone }),
         any::<u32>().prop_map(|id| NvaToNve::DomainGone { id: DomainId(id) }),
         (nve(), groups()).prop_map(|(nve, (vni, reset, joined, left))| NvaToNve::Groups {
             vni,

@@ -128,6 +128,8 @@ pub(crate) struct Mirror {
     pub(crate) domains: Domains,
     vns: BTreeMap<Vni, VnMirror>,
     static_vms: BTreeMap<VmKey, VmRecord>,
+    /// NVEs that end their paths with a marker, of whatever VN (R77).
+    marking: BTreeSet<NveId>,
     static_ips: BTreeMap<(Vni, IpAddr), Owner>,
     static_routing: BTreeMap<Vni, VnRouting>,
 }

@@ -3,8 +3,8 @@
 use godwit_wire::Instant;
 
 use crate::holds::{About, Origin};
-use crate::update::PortIdx;
-use crate::vms::{SpecialIdx, State};
+use crate::update::{Key, PortIdx};
+use crate::vms::{Fib, SpecialIdx, State};
 use crate::{Dispatch, DropReason, Tables};
 
 impl Tables {
@@ -72,6 +72,11 @@ impl Tables {
             (a, b) => a.or(b),
         };
         first.map(|(_, origin, to)| (origin, to))
+    }
+
+    /// Frames for the VM are held that may go and have not gone yet.
+    pub fn has_sendable(&self, key: Key) -> bool {
+        matches!(self.vms.get(key), Some(Fib::Special(at)) if self.next_held(at).is_some())
     }
 
     /// Takes the oldest held frame of an origin out; its bytes replace those of `into`.

@@ -76,7 +76,12 @@ impl Special {
 
     /// It has come to its port by a handover, and not long ago.
     pub(crate) fn is_settling(&self, now: Instant) -> bool {
-        matches!(self.state, State::Known(VmState::Local { .. })) && now < self.settles
+        self.is_here() && now < self.settles
+    }
+
+    /// It runs on a port here.
+    fn is_here(&self) -> bool {
+        matches!(self.state, State::Known(VmState::Local { .. } | VmState::Arrived { .. }))
     }
 
     /// The word that says it all once nothing is held.
@@ -324,6 +329,7 @@ impl Vms {
     pub(crate) fn enter(&mut self, at: SpecialIdx, state: VmState, now: Instant) {
         let s = &mut self.specials[at.0 as usize];
         let querying = matches!(s.state, State::Querying { .. });
+        let was_here = s.is_here();
         let same = matches!(s.state, State::Known(old)
             if core::mem::discriminant(&old) == core::mem::discriminant(&state));
         match state {
@@ -337,7 +343,13 @@ impl Vms {
                 }
             }
             VmState::Departed { .. } => s.handover = true,
-            VmState::Local { .. } if s.handover && !same => s.settles = now + self.settle,
+            VmState::Arrived { hold, .. } => {
+                (s.limits, s.handover) = (hold, true);
+                if !was_here {
+                    s.settles = now + self.settle;
+                }
+            }
+            VmState::Local { .. } if s.handover && !was_here => s.settles = now + self.settle,
             VmState::Local { .. }
             | VmState::Remote { .. }
             | VmState::Ageing { .. }
@@ -352,7 +364,7 @@ impl Vms {
     /// From now on, and for a while, a VM that runs here is one that has just come (R45).
     pub(crate) fn begin_settling(&mut self, at: SpecialIdx, hold: HoldLimits, now: Instant) {
         let s = &mut self.specials[at.0 as usize];
-        if matches!(s.state, State::Known(VmState::Local { .. })) {
+        if s.is_here() {
             s.settles = now + self.settle;
             s.limits = hold;
             self.due(now);

@@ -195,6 +195,7 @@ impl Nve {
                     self.barriers.after_applied(After::Ack { session: self.session.number, ack_id });
                 }
             }
+            NvaToNve::EndMarkers { reset, nves, gone } => self.end_markers(reset, nves, &gone),
             NvaToNve::Policies { reset, policies, gone } => self.policies_came(reset, policies, &gone, out),
             NvaToNve::Groups { vni, nve, reset, joined, left } => {
                 self.groups_of_other(vni, &nve, reset, (joined, left), out);
@@ -218,7 +219,11 @@ impl Nve {
                 self.learn(record, out);
                 match mode {
                     MoveMode::Hot | MoveMode::Warm | MoveMode::Cold => {
-                        self.with_vm(key, out, |vm, cx| vm.prepare(id, role, from, to, cx))
+                        let marks = self.common_locator(from.locators).is_some_and(|ip| self.marks(key, ip));
+                        self.with_vm(key, out, |vm, cx| {
+                            vm.prepare(id, role, from, to, cx);
+                            vm.expect_marker(marks);
+                        });
                     }
                 }
             }

@@ -49,6 +49,7 @@ mod forward;
 mod groups;
 mod interest;
 mod io;
+mod markers;
 mod membership;
 mod moves;
 mod nves;

@@ -20,6 +20,8 @@ pub(super) struct Flow {
     pub arrives: Vec<u8>,
     /// How often each frame was received.
     pub received: Vec<u8>,
+    /// The last of those that were received in order, one more than its number.
+    pub newest: u32,
     /// How often it was put into an outer header.
     pub encapsulated: Vec<u8>,
     /// How often the underlay repeated it.
@@ -81,7 +83,8 @@ impl Flow {
         };
         let (received, encapsulated, repeated) = (Vec::new(), Vec::new(), Vec::new());
         let (from, to, periodic) = (from.0, to.map(|to| to.0), every > Span(0));
-        Flow { from, to, every, periodic, template, arrives, received, encapsulated, repeated }
+        let newest = 0;
+        Flow { from, to, every, periodic, template, arrives, received, newest, encapsulated, repeated }
     }
 
     /// Makes the next frame.
