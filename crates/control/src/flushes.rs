@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use godwit_model::{Locators, VmKey};
+use godwit_wire::{Instant, Span};
 
 use crate::config::WorkerSet;
 
 /// Flushes under way; beyond it none begins.
 const MAX_FLUSHES: usize = 1024;
+/// An answer that has not come by then is lost: workers are more patient with nothing.
+const LIFE: Span = Span::from_ms(1000);
 
 /// What waits for a flush.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +29,7 @@ pub(crate) enum Flushed {
 struct Waiting {
     /// Answers that are due, by worker.
     left: BTreeMap<usize, usize>,
+    until: Instant,
     then: Flushed,
 }
 
@@ -39,13 +43,22 @@ pub(crate) struct Flushes {
 impl Flushes {
     /// Begins one, which each of `workers` answers `answers` times; `None`: nobody would answer, or there are too
     /// many.
-    pub(crate) fn begin(&mut self, workers: WorkerSet, answers: usize, then: Flushed) -> Option<u64> {
+    pub(crate) fn begin(
+        &mut self,
+        now: Instant,
+        workers: WorkerSet,
+        answers: usize,
+        then: Flushed,
+    ) -> Option<u64> {
+        if self.waiting.len() >= MAX_FLUSHES {
+            self.waiting.retain(|_, w| w.until > now);
+        }
         if workers.is_empty() || answers == 0 || self.waiting.len() >= MAX_FLUSHES {
             return None;
         }
         self.last += 1;
         let left = workers.iter().map(|w| (w, answers)).collect();
-        self.waiting.insert(self.last, Waiting { left, then });
+        self.waiting.insert(self.last, Waiting { left, until: now + LIFE, then });
         Some(self.last)
     }
 
@@ -84,15 +97,22 @@ mod tests {
         let key = VmKey { vni: Vni::from_low24(1), mac: Mac([2, 0, 0, 0, 0, 1]) };
         let then = |number| Flushed::Path { key, number };
         let mut f = Flushes::default();
-        let token = f.begin(WorkerSet::first(2), 2, then(1)).unwrap();
+        let now = Instant(5);
+        let token = f.begin(now, WorkerSet::first(2), 2, then(1)).unwrap();
         assert_eq!([f.answered(0, token), f.answered(1, token), f.answered(0, token)], [None; 3]);
         assert_eq!(f.answered(0, token), None, "more than it was asked for");
         assert_eq!(f.answered(1, token), Some(then(1)));
         assert_eq!(f.answered(1, token), None);
 
-        let token = f.begin(WorkerSet::first(2), 1, then(2)).unwrap();
+        let token = f.begin(now, WorkerSet::first(2), 1, then(2)).unwrap();
         assert_eq!(f.answered(0, token), None);
         assert_eq!(f.worker_left(1), [then(2)]);
-        assert_eq!(f.begin(WorkerSet::EMPTY, 1, then(3)), None);
+        assert_eq!(f.begin(now, WorkerSet::EMPTY, 1, then(3)), None);
+
+        // Answers that were lost take no room for good.
+        let many = (0..MAX_FLUSHES).filter_map(|_| f.begin(now, WorkerSet::first(1), 1, then(4))).count();
+        assert_eq!(many, MAX_FLUSHES);
+        assert_eq!(f.begin(now, WorkerSet::first(1), 1, then(5)), None);
+        assert!(f.begin(now + LIFE, WorkerSet::first(1), 1, then(6)).is_some());
     }
 }

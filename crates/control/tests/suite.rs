@@ -17,6 +17,7 @@ mod limits;
 mod loops;
 mod multicast;
 mod next_hops;
+mod order;
 mod policy;
 mod pull;
 mod rarp;

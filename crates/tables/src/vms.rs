@@ -332,11 +332,14 @@ impl Vms {
         let was_here = s.is_here();
         let same = matches!(s.state, State::Known(old)
             if core::mem::discriminant(&old) == core::mem::discriminant(&state));
+        // A forward entry that waits for the end of its old path (R77) stays the same handover.
+        let waits =
+            matches!((s.state, state), (State::Known(VmState::Departed { .. }), VmState::Paused { .. }));
         match state {
             VmState::Expected { hold, .. } | VmState::Paused { hold } => {
                 s.limits = hold;
                 s.handover = true;
-                if !same {
+                if !same && !waits {
                     // What is held already belongs to the handover that begins.
                     s.stats = HandoverStats { held: s.waiting().into(), ..HandoverStats::default() };
                     s.dirty = s.waiting() > 0;

@@ -337,6 +337,19 @@ mod tests {
     }
 
     #[test]
+    fn r77_an_end_marker_has_its_place_in_the_format() {
+        let body = notice(Kind::PathEnd).emit();
+        let begins = [4, 3, 2, 1, 2, 3, 4, 5, 0x00, 0xab, 0xcd, 0xef, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(body[..24], begins);
+        assert_eq!((body[24..28].to_vec(), body[43]), (vec![198, 18, 0, 2], 2));
+        for (kind, first) in [(Kind::PathEnded, [5, 0]), (Kind::SentAll, [6, 0])] {
+            let body = notice(kind).emit();
+            assert_eq!(body[..2], first);
+            assert!(body[24..].iter().all(|b| *b == 0), "{kind:?} names nobody");
+        }
+    }
+
+    #[test]
     fn r47_nonsense_in_a_body_is_refused() {
         let nowhere = Notice { v4: None, v6: None, ..notice(Kind::Redirect) };
         let group = Notice { mac: Mac::BROADCAST, ..notice(Kind::NotHere) };

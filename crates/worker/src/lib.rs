@@ -10,7 +10,7 @@
 pub mod command;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
-mod flush;
+pub mod flush;
 pub mod io;
 pub mod mem;
 pub mod offloads;

@@ -168,7 +168,7 @@ impl Nve {
         out: &mut Outputs,
     ) {
         let Some(path) = self.order.paths.get_mut(&key) else { return };
-        let before = path.held.insert(from, stats.held).unwrap_or(0);
+        let before = path.held.insert(from, stats.held).unwrap_or(stats.held.saturating_sub(stats.waiting));
         self.counts.order_held += stats.held.saturating_sub(before);
         path.wanted |= stats.waiting > 0;
         self.mark_path(key, out);
@@ -318,7 +318,7 @@ impl Nve {
     fn flush(&mut self, key: VmKey, then: Flushed, out: &mut Outputs) -> bool {
         let Some(vn) = self.desired.vn(key.vni) else { return false };
         let (macs, workers) = (self.macs_of(key), self.desired.workers());
-        let Some(token) = self.flushes.begin(workers, macs.len(), then) else { return false };
+        let Some(token) = self.flushes.begin(self.now, workers, macs.len(), then) else { return false };
         for worker in workers.iter() {
             let orders = macs.iter().map(|mac| Flush { worker, token, key: Key::new(vn, *mac) });
             out.flushes.extend(orders);
