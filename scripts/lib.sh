@@ -14,6 +14,8 @@ GODWIT_GUEST_PACKAGES=(qemu-system-x86 busybox-static isc-dhcp-client)
 # To run the scenarios "fabric" and "addresses": who bonds, tags and routes at the other end, and keepalived. They bring
 # services of their own, which must not start: see install_quietly.
 GODWIT_FABRIC_PACKAGES=(openvswitch-switch frr keepalived)
+# To run the scenario "libvirt". They bring services of their own, too.
+GODWIT_LIBVIRT_PACKAGES=(libvirt-daemon-system libvirt-clients python3)
 # To run the whole test suite.
 GODWIT_TEST_PACKAGES=(dpdk-dev tshark python3-scapy iperf3 iputils-ping lua5.4)
 # To compare speeds: dpdk-testpmd is in dpdk-dev, stdbuf in coreutils.

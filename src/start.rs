@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use godwit_control::{Nve, NveConfig};
 use godwit_dpdk::{Eal, EalConfig, HugePages, Mempool, Pci};
-use godwit_model::{Abilities, Locators, ModeSet, NveId};
+use godwit_model::{Abilities, Locators, NveId};
 use godwit_tables::update::HoldLimits;
 use godwit_tables::{Tables, TablesConfig};
 use godwit_wire::{HashKey, Rate, Span, Vni};
@@ -178,8 +178,8 @@ fn pulled(config: &Config) -> BTreeSet<Vni> {
 
 fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
     let n = &config.nve;
-    let abilities = Abilities { modes: ModeSet::ALL, end_markers: n.marker_wait_ms > 0 };
     let hold = HoldLimits { packets: n.handover_hold_packets, age: Span::from_ms(n.handover_hold_ms) };
+    let defaults = NveConfig::new(NveId::new(n.id.clone())?, workers);
     Ok(NveConfig {
         software: format!("godwit {}", crate::VERSION),
         locators: Locators { v4: config.underlay.locator4, v6: config.underlay.locator6 },
@@ -196,7 +196,6 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         arrive_hold: hold,
         vxlan_port: n.vxlan_port,
         forward_in_flight: n.forward_in_flight,
-        abilities,
         marker_wait: Span::from_ms(n.marker_wait_ms),
         redirect_ival: Span::from_ms(n.redirect_ms),
         headless: Span::from_ms(n.headless_s * 1000),
@@ -206,7 +205,12 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         scan_tries: n.scan_tries,
         query_rate: Rate::per_second(n.query_rate, n.query_rate.div_ceil(10)),
         claim_rate: Rate::per_second(n.claim_rate, n.claim_rate),
-        ..NveConfig::new(NveId::new(n.id.clone())?, workers)
+        abilities: Abilities {
+            capacity: n.vm_capacity,
+            end_markers: n.marker_wait_ms > 0,
+            ..defaults.abilities
+        },
+        ..defaults
     })
 }
 

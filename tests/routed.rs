@@ -111,7 +111,8 @@ fn r58_a_real_guest_is_told_its_ipv6_address_by_dhcp() {
 }
 
 /// Linux's vxlan device has a VM of another subnet behind it, and Linux routes towards ours: packets with options, in
-/// fragments and of full length; tshark finds all headers and checksums right, the times to live fall by one.
+/// fragments and of full length, and larger ones, which the gateway cuts and Linux puts together; tshark finds all
+/// headers and checksums right, the times to live fall by one.
 #[test]
 fn r58_linux_routes_with_us_and_tshark_finds_no_fault() {
     linux_routes("6");
@@ -134,6 +135,17 @@ fn linux_routes(outer: &str) {
     {
         assert!(text.contains(line), "{line}");
     }
+    // What is too big for the way is cut (R8), or its sender told what is not.
+    assert_eq!(
+        text.matches("were answered; the gateway cut").count(),
+        3,
+        "plain, in fragments, with an option"
+    );
+    let told = format!(
+        "must not be cut: the gateway says {}, v's kernel keeps to it",
+        if outer == "4" { 1450 } else { 1430 }
+    );
+    assert_eq!(text.matches(&told).count(), 2, "over both inner families");
 }
 
 /// A guest that leaves checksums and segmentation to the switch, and its peer in another subnet (R11).

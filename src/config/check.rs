@@ -138,6 +138,7 @@ impl Checker<'_> {
             ("nve.address_check_s", n.address_check_s, 10, 86_400),
             ("nve.scan_rate", n.scan_rate.into(), 0, 10_000),
             ("nve.scan_tries", n.scan_tries.into(), 1, 10),
+            ("nve.vm_capacity", n.vm_capacity.into(), 1, 1023),
             ("nve.resolution_rate", n.resolution_rate.into(), 0, 1_000_000),
             ("nve.resolution_burst", n.resolution_burst.into(), 1, 1_000_000),
             ("nve.question_rate", n.question_rate.into(), 0, 1_000_000),

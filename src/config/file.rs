@@ -99,6 +99,8 @@ pub struct Nve {
     pub scan_rate: u32,
     /// Questions after which such a VM counts as silent.
     pub scan_tries: u32,
+    /// VMs that the NVA sends here at most when it drains other switches (R85).
+    pub vm_capacity: u32,
     /// ARP, RARP and ND frames that a VM's port may send, a second and at once (R67); a rate of 0: no bound.
     pub resolution_rate: u32,
     /// See `resolution_rate`.
@@ -154,6 +156,7 @@ impl Default for Nve {
             headless_s: 300,
             scan_rate: 100,
             scan_tries: 3,
+            vm_capacity: 1000,
             resolution_rate: 100,
             resolution_burst: 200,
             question_rate: 50,

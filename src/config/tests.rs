@@ -261,6 +261,7 @@ fn r32_a_scan_has_a_sane_rate_and_end() {
     let with = |line: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\n{line}"));
     refused(&with("scan_rate = 10001"), &[], "nve.scan_rate", "use 0 to 10000");
     refused(&with("scan_tries = 0"), &[], "nve.scan_tries", "use 1 to 10");
+    refused(&with("vm_capacity = 1024"), &[], "nve.vm_capacity", "use 1 to 1023");
 }
 
 #[test]

@@ -67,7 +67,8 @@ pub fn lab(args: &[&str]) -> (Output, serde_json::Value) {
     let mut lab = Command::new(program("godwit-lab"));
     lab.args(args);
     // The scenarios whose reports tests read.
-    if matches!(args.first(), Some(&("hot-move" | "guest-memory" | "routed"))) {
+    let reports = ["hot-move", "guest-memory", "routed", "multicast", "libvirt", "drain"];
+    if args.first().is_some_and(|scenario| reports.contains(scenario)) {
         lab.arg("--json").arg(&json);
     }
     let output = lab.output().expect("the lab runs");

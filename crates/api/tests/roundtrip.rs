@@ -284,7 +284,11 @@ fn modes() -> impl Strategy<Value = ModeSet> {
 }
 
 fn abilities() -> impl Strategy<Value = Abilities> {
-    (modes(), any::<bool>()).prop_map(|(modes, end_markers)| Abilities { modes, end_markers })
+    (modes(), any::<bool>(), any::<u32>()).prop_map(|(modes, end_markers, capacity)| Abilities {
+        modes,
+        end_markers,
+        capacity,
+    })
 }
 
 fn up() -> impl Strategy<Value = NveToNva> {

@@ -191,7 +191,7 @@ impl NveConfig {
             nve,
             software: String::from("godwit"),
             instance: 0,
-            abilities: Abilities { modes: ModeSet::ALL, end_markers: false },
+            abilities: Abilities { modes: ModeSet::ALL, end_markers: false, capacity: 1000 },
             marker_wait: Span::from_ms(20),
             locator_guard: Span(0),
             workers: WorkerSet::first(workers),

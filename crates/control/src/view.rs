@@ -23,6 +23,8 @@ pub enum EntryState {
     Departed,
     /// Nowhere, says the directory.
     Absent,
+    /// Attached nowhere, says the directory, and segments for it are answered by resets.
+    Detached,
     /// The NVA is being asked.
     Querying,
 }
@@ -37,6 +39,7 @@ impl EntryState {
             EntryState::Paused => "paused",
             EntryState::Departed => "departed",
             EntryState::Absent => "absent",
+            EntryState::Detached => "detached",
             EntryState::Querying => "querying",
         }
     }

@@ -5,7 +5,7 @@ use crate::lab::{self, Lab, PORT, key, location, locator, mac, vm, vm_ip, vni};
 use godwit_control::view::PortState;
 use godwit_control::{Input, PortSpec, WorkerSet};
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{ClaimCause, Version};
+use godwit_model::{ClaimCause, OnCold, Version};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{Admission, PortIdx, VmState};
 
@@ -202,6 +202,31 @@ fn r19_a_vanished_port_is_withdrawn_after_a_while_and_not_if_it_comes_back() {
     assert!(!lab.nva.records[&vm(1)].is_active());
     assert_eq!(lab.hosts[A].state(1), None);
     assert_eq!(lab.hosts[A].tables.neighbors.len(), 0, "R28: detached is not answered");
+}
+
+#[test]
+fn r53_a_vm_that_is_detached_is_known_as_such_where_its_vn_has_connections_reset() {
+    for pulls in [false, true] {
+        let mut lab = Lab::with(2, |c| c.pull = if pulls { [vni()].into() } else { [].into() });
+        lab.nva.settings.on_cold = OnCold::Reset;
+        lab.run_vm(A, 1);
+        lab.run_vm(B, 2);
+        if pulls {
+            lab.event(B, Event::MissMac { key: key(1), port: PORT });
+            lab.settle();
+        }
+        assert!(matches!(lab.hosts[B].state(1), Some(VmState::Remote { .. })), "pulls: {pulls}");
+        lab.input(A, Input::PortLink { port: PORT, up: false });
+        lab.pass(3_100);
+        for host in [A, B] {
+            assert_eq!(lab.hosts[host].state(1), Some(VmState::Detached { reset: true }), "pulls: {pulls}");
+        }
+        lab.input(A, Input::PortLink { port: PORT, up: true });
+        lab.input(A, Input::ActivatePort { port: PORT });
+        lab.settle();
+        assert_eq!(lab.hosts[A].state(1), Some(VmState::Local { port: PORT }));
+        assert!(matches!(lab.hosts[B].state(1), Some(VmState::Remote { .. })), "pulls: {pulls}");
+    }
 }
 
 #[test]

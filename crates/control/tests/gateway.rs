@@ -377,6 +377,33 @@ fn r58_what_dhcp_for_ipv6_does_not_give_it_says_by_a_status() {
     assert_eq!(lab.hosts[A].nve.counts().dhcp_released, 2);
 }
 
+/// A container or a nested VM behind a VM's port has a MAC of its own, and none of the VM's addresses.
+#[test]
+fn r58_r94_a_nested_mac_gets_none_of_its_vms_addresses_by_dhcp() {
+    let mut lab = lab();
+    run(&mut lab, A, 1);
+    let nested = mac(9);
+    lab.nva.records.get_mut(&vm(1)).unwrap().allowed.nested = vec![nested];
+    let record = lab.nva.records[&vm(1)].clone();
+    let said = lab.nva.news(vn(0), &Change::Vm(record), None);
+    lab.deliver(said);
+    for kind in [1, 3, 5, 6] {
+        let message = Dhcp6::new(nested, kind).addresses(1, &[v6(1)]);
+        let message = if matches!(kind, 3 | 5) { message.option(2, &server()) } else { message };
+        let told = ask(&mut lab, A, 1, message.frame());
+        let lines = fields(&told, "dhcpv6.msgtype dhcpv6.iaaddr.ip dhcpv6.iaaddr.valid_lifetime");
+        assert!(lines.iter().all(|l| !l.contains("2001:db8::1") || l.ends_with(" 0")), "{kind}: {lines:?}");
+    }
+    for kind in [1, 3] {
+        let message = Dhcp4::new(nested, kind).option(50, &[10, 0, 0, 1]);
+        assert!(ask(&mut lab, A, 1, message.frame()).is_empty());
+    }
+    assert_eq!(lab.hosts[A].nve.counts().gateway_ignored, 0, "it is the VM's MAC all the same");
+    // The VM's own interface, behind the same port.
+    let own = ask(&mut lab, A, 1, association().option(14, &[]).frame());
+    assert_eq!(fields(&own, "dhcpv6.msgtype dhcpv6.iaaddr.ip"), ["7 2001:db8::1"]);
+}
+
 #[test]
 fn r58_a_client_renews_an_address_that_was_taken_from_its_record_and_is_told() {
     let mut lab = lab();

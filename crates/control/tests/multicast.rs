@@ -145,19 +145,65 @@ fn r61_every_vm_is_asked_by_the_switch_every_125_seconds_in_both_families() {
     assert_eq!(asked[1].src, IpAddr::V6(Mac::PROBER.link_local()));
 }
 
-#[test]
-fn r61_the_gateway_asks_where_there_is_one() {
-    let mut lab = lab(1);
-    let gateway = Ipv4Addr::new(10, 0, 0, 254).into();
+/// Gives the VN a gateway; returns its MAC address.
+fn with_gateway(lab: &mut Lab, gateway: IpAddr) -> Mac {
     let subnet = Subnet { prefix: "10.0.0.0/24".parse().unwrap(), gateway, advertise: None, dhcp: None };
     let (id, gateway_mac) = (DomainId(1), Mac([2, 0x67, 0, 0, 0, 9]));
     lab.nva.routing.insert(vni(), VnRouting { domain: id, routed_only: false, subnets: vec![subnet] });
     let domain = Domain { id, name: "d".into(), gateway_mac, vns: vec![vni()] };
     lab.nva.domains.insert(id, (domain, Vec::new()));
+    gateway_mac
+}
+
+/// Defines VM 9 as a router and runs it at A.
+fn run_router(lab: &mut Lab) {
+    lab.nva.define(vm(9), vm_ip(9));
+    let r = lab.nva.records.get_mut(&vm(9)).unwrap();
+    (r.router, r.router_pinned) = (true, true);
+    lab.add_port(A, port(9), 9);
+    lab.settle();
+    lab.announce(A, port(9), 9);
+    lab.settle();
+}
+
+#[test]
+fn r61_the_gateway_asks_where_there_is_one() {
+    let mut lab = lab(1);
+    let gateway = Ipv4Addr::new(10, 0, 0, 254).into();
+    let gateway_mac = with_gateway(&mut lab, gateway);
     lab.run_vm(A, 1);
     let asked = queries(&mut lab, A, 1);
     let from: Vec<IpAddr> = asked.iter().map(|q| q.src).collect();
     assert_eq!(from, [gateway, gateway_mac.link_local().into()]);
+}
+
+/// The router's address is 10.0.0.9 in both; whoever has the lower one asks (RFC 2236 section 3).
+#[test]
+fn r61_a_gateway_gives_way_to_a_router_with_a_lower_address_only() {
+    for (gateway, asks) in [(1, true), (254, false)] {
+        let mut lab = lab(1);
+        with_gateway(&mut lab, Ipv4Addr::new(10, 0, 0, gateway).into());
+        lab.run_vm(A, 1);
+        run_router(&mut lab);
+        lab.pass(40_000);
+        for _ in 0..2 {
+            said(&mut lab, A, 9, frames::igmp2_query(from(9)));
+            queries(&mut lab, A, 1);
+            lab.pass(125_000);
+            let asked = queries(&mut lab, A, 1);
+            let versions: Vec<_> = asked.iter().map(|q| q.version).filter(|v| *v != Version::Mld2).collect();
+            // Its hosts follow the router's version, whoever asks (RFC 3376 section 7.3.1).
+            assert_eq!(
+                versions,
+                if asks { vec![Version::Igmp2] } else { vec![] },
+                "gateway 10.0.0.{gateway}"
+            );
+        }
+        assert_eq!(members(&lab, A, EVERY).0, [port(9)], "a router gets everything, elected or not");
+        assert_eq!(queries(&mut lab, A, 9), [], "and is not asked, or it would be known as one no longer");
+        lab.pass(256_000);
+        assert!(queries(&mut lab, A, 1).iter().any(|q| q.version == Version::Igmp3), "the switch asks again");
+    }
 }
 
 #[test]
@@ -210,15 +256,9 @@ fn r61_a_port_that_goes_takes_its_memberships_along() {
 #[test]
 fn r61_a_router_that_asks_gets_everything_and_the_switch_is_quiet() {
     let mut lab = lab(2);
-    lab.nva.define(vm(9), vm_ip(9));
-    let r = lab.nva.records.get_mut(&vm(9)).unwrap();
-    (r.router, r.router_pinned) = (true, true);
     lab.run_vm(A, 1);
     lab.run_vm(B, 2);
-    lab.add_port(A, port(9), 9);
-    lab.settle();
-    lab.announce(A, port(9), 9);
-    lab.settle();
+    run_router(&mut lab);
     lab.pass(200_000);
     assert_eq!(queries(&mut lab, A, 9), [], "it might give way to the switch, which routes nothing");
     said(&mut lab, A, 9, frames::igmp2_query(from(9)));

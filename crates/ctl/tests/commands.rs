@@ -38,6 +38,23 @@ fn nve() {
 }
 
 #[test]
+fn r85_nve_drain() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "nve drain nve-a --to nve-b --parallel 8",
+        "nve drain nve-a --json",
+        "nve drain nve-a --to nve-c",
+        "nve drain nve-aa",
+        "nve drain nve-a --parallel 65",
+        "nve drain nve-a --stop",
+        "nve drain nve-a --show",
+        "nve drain nve-a --wait",
+        "nve undrain nve-a",
+        "nve show nve-c",
+    ]));
+}
+
+#[test]
 fn vn() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[

@@ -4,3 +4,4 @@
 mod commands;
 mod errors;
 mod fixture;
+mod watch_qmp;

@@ -13,7 +13,7 @@ use crate::lab::VNI;
 use crate::lab::process::{Process, tail};
 
 /// What is read of each frame, in this order.
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 26] = [
     "vxlan.vni",
     "ip.src",
     "ipv6.src",
@@ -37,6 +37,9 @@ const FIELDS: [&str; 23] = [
     "ip.opt.type",
     "ipv6.fraghdr.nxt",
     "ipv6.dstopts.nxt",
+    "ip.reassembled.length",
+    "ipv6.reassembled.length",
+    "ip.fragment.error",
 ];
 /// What tshark's checksum status fields say.
 const BAD: &str = "0";
@@ -66,6 +69,8 @@ pub struct Side {
     pub full: u64,
     /// Those whose inner packet is a fragment that others follow, or one over IPv6.
     pub fragments: u64,
+    /// Those with the last fragment of an inner packet that is whole then, and whose checksums were looked at.
+    pub reassembled: u64,
     /// Those whose inner packet has options: of IPv4, or for the destination over IPv6.
     pub options: u64,
     /// Their virtual networks.
@@ -157,7 +162,15 @@ impl Capture {
     }
 
     /// Ends the capture; a line of fields for each of its frames.
-    fn end(mut self) -> Result<String> {
+    fn end(self) -> Result<String> {
+        read(&self.end_in_file()?)
+    }
+
+    /// Ends the capture, which lies in the file that is returned.
+    ///
+    /// # Errors
+    /// Where frames are missing from it.
+    pub fn end_in_file(mut self) -> Result<PathBuf> {
         self.process.stop(Duration::from_secs(5));
         let log = self.process.tail(5);
         if let Some(n) = dropped_by_kernel(&log)
@@ -165,7 +178,7 @@ impl Capture {
         {
             bail!("the capture is incomplete: {n} packets dropped by the kernel");
         }
-        read(&self.file)
+        Ok(self.file)
     }
 }
 
@@ -223,7 +236,7 @@ impl<'a> Fields<'a> {
     }
 
     fn is_malformed(&self) -> bool {
-        !self.of("_ws.malformed").is_empty()
+        !self.of("_ws.malformed").is_empty() || !self.of("ip.fragment.error").is_empty()
     }
 
     fn number(&self) -> Option<u64> {
@@ -312,6 +325,8 @@ impl Findings {
         side.ttls.extend(ttl.and_then(|ttl| ttl.parse::<u8>().ok()));
         let more = fields.inner("ip.flags.mf", switch.is_ipv4()).first().is_some_and(|mf| is_set(mf));
         side.fragments += u64::from(more || !field("ipv6.fraghdr.nxt").is_empty());
+        let whole = [field("ip.reassembled.length"), field("ipv6.reassembled.length")];
+        side.reassembled += u64::from(whole.iter().any(|w| !w.is_empty()));
         let options = [field("ip.opt.type"), field("ipv6.dstopts.nxt")];
         side.options += u64::from(options.iter().any(|o| !o.is_empty()));
         let (v4, v6) = (full.to_string(), (full - 40).to_string());

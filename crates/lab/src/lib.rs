@@ -11,6 +11,7 @@ pub mod agent;
 pub mod capture;
 pub mod clock;
 pub mod cmd;
+pub mod copies;
 pub mod gap;
 pub mod guest;
 pub mod lab;

@@ -16,6 +16,7 @@ use godwit_lab::mover::{How, hot_move, timeline};
 use godwit_lab::scenario::addresses::Addresses;
 use godwit_lab::scenario::bare_metal::BareMetal;
 use godwit_lab::scenario::compare::Compare;
+use godwit_lab::scenario::drain::Drain;
 use godwit_lab::scenario::fabric::Fabric;
 use godwit_lab::scenario::found::Found;
 use godwit_lab::scenario::frozen::FrozenSender;
@@ -24,6 +25,8 @@ use godwit_lab::scenario::guest_memory::GuestMemory;
 use godwit_lab::scenario::guest_tso::GuestTso;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
+use godwit_lab::scenario::libvirt::Libvirt;
+use godwit_lab::scenario::multicast::Multicast;
 use godwit_lab::scenario::nva_kill::NvaKill;
 use godwit_lab::scenario::placement::Placement;
 use godwit_lab::scenario::report::MoveLine;
@@ -52,10 +55,14 @@ enum Command {
     SplitBrain(SplitBrain),
     /// Let a guest, a switch or the NVA stand still in the midst of moves, and see whether every VM is found again
     Stalls(Stalls),
+    /// Drain switches of hundreds of VMs that talk, the command, the NVA or a switch killed half-way
+    Drain(Drain),
     /// Lose VMs that only answer, and see whether each is reached again
     Found(Found),
     /// Move a VM between switches under load, in one subnet of a routing domain while its peer is in another
     Routed(Routed),
+    /// Move the receiver of streams to multicast groups, and see for whom copies are made
+    Multicast(Multicast),
     /// Let a Linux host learn its default route from a router at another switch, and see what keeps and ends it
     RouterRole(RouterRole),
     /// Let VMs have other addresses than their definition lists: keepalived, learned ones, nested VMs, pods
@@ -68,6 +75,8 @@ enum Command {
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
     Guest(GuestTalk),
+    /// Have libvirt migrate a Linux guest between two hosts with Godwit's hook
+    Libvirt(Libvirt),
     /// Migrate a Linux guest without any switch, again and again, and compare its memory at both ends
     GuestMemory(GuestMemory),
     /// Migrate the same guest over Godwit and over OVS-DPDK
@@ -149,14 +158,17 @@ impl Command {
             Command::FrozenSender(scenario) => scenario.run(),
             Command::SplitBrain(scenario) => scenario.run(),
             Command::Stalls(scenario) => scenario.run(),
+            Command::Drain(scenario) => scenario.run(),
             Command::Found(scenario) => scenario.run(),
             Command::Routed(scenario) => scenario.run(),
+            Command::Multicast(scenario) => scenario.run(),
             Command::RouterRole(scenario) => scenario.run(),
             Command::Addresses(scenario) => scenario.run(),
             Command::Placement(scenario) => scenario.run(),
             Command::Fabric(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
+            Command::Libvirt(scenario) => scenario.run(),
             Command::GuestMemory(scenario) => scenario.run(),
             Command::Compare(scenario) => scenario.run(),
             Command::GuestTso(scenario) => scenario.run(),

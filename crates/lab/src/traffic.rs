@@ -83,6 +83,7 @@ impl Traffic {
             payload: spec.payload,
             big_every: spec.big_every,
             big_payload: mtu as usize - headers,
+            interface: None,
         };
         a.agent.probe_open(one(a.at(port), b.at(port), spec.rate))?;
         b.agent.probe_open(one(b.at(port), a.at(port), if spec.one_way { 0 } else { spec.rate }))?;
@@ -264,7 +265,11 @@ pub struct Missing {
 }
 
 impl Stream {
-    fn new(
+    /// Compares what one end sent with what the other received; `sent_at` says when numbers were sent.
+    ///
+    /// # Errors
+    /// Where `sent_at` fails.
+    pub fn new(
         sent: u64,
         send_retries: u64,
         r: ProbeReport,

@@ -46,6 +46,8 @@ pub enum DenyReason {
     Pinned,
     /// Its location is frozen after too many unplanned moves (R22).
     Frozen,
+    /// The claiming NVE is being drained, and takes no VM that was not there (R85).
+    Draining,
 }
 
 /// Why an address is not bound to a VM; the text beside it is for people, the kind for programs.

@@ -16,6 +16,7 @@ mod addressing;
 mod binding;
 mod claim;
 mod deadlines;
+mod drain;
 mod ids;
 mod level;
 pub mod message;
@@ -36,6 +37,7 @@ pub use addressing::{
 pub use binding::{Binding, BindingState, Bindings, Location, Locators};
 pub use claim::{BindRefusal, ClaimCause, DenyReason, Unplanned};
 pub use deadlines::Deadlines;
+pub use drain::{DrainPhase, MAX_PARALLEL_MOVES};
 pub use ids::{BadName, MoveId, NveId, Secret, VmKey, check_name};
 pub use level::Level;
 pub use moves::{

@@ -99,13 +99,15 @@ pub struct Abilities {
     pub modes: ModeSet,
     /// It ends its path to a VM's old NVE with a marker, and waits for those of others (R77).
     pub end_markers: bool,
+    /// VMs that it takes at most, as the directory counts when it empties other switches (R85); 0: it does not say.
+    pub capacity: u32,
 }
 
 impl Abilities {
     /// Of a switch that says nothing of them: one of an earlier release (R84).
     #[must_use]
     pub fn unsaid() -> Abilities {
-        Abilities { modes: ModeSet::of(&[MoveMode::Hot]), end_markers: false }
+        Abilities { modes: ModeSet::of(&[MoveMode::Hot]), end_markers: false, capacity: 0 }
     }
 }
 

@@ -7,6 +7,7 @@
 mod actor;
 mod batch;
 mod counts;
+mod drain;
 mod handle;
 mod operator;
 mod session;

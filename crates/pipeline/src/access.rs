@@ -5,6 +5,7 @@ mod inspect;
 mod router;
 
 use godwit_tables::locations::Home;
+use godwit_tables::routes::Step;
 use godwit_tables::update::{Admission, Key, PortIdx, PortRole, VnIdx};
 use godwit_tables::vms::{Fib, RemoteMark, View};
 use godwit_tables::{DropReason, Tables};
@@ -27,8 +28,25 @@ use router::Router;
 
 /// Before the second pass: the frame needs nothing but the location of its destination,
 const BRIDGED: Exit = PortIdx(0);
-/// or nothing but the route to it (R58).
-const ROUTED_FRAME: Exit = PortIdx(1);
+/// or nothing but the route to it (R58), by the step that it is to be found at: the host route, until the pass between
+/// finds out that there is none.
+#[inline(always)]
+const fn routed_frame(step: Step) -> Exit {
+    PortIdx(BRIDGED.0 + 1 + step.number() as u16)
+}
+
+/// The step of a routed frame.
+#[inline(always)]
+const fn step_of(exit: Exit) -> Step {
+    Step::of(exit.0.wrapping_sub(BRIDGED.0 + 1) as u8)
+}
+
+/// No frame of the burst is routed;
+const NO_ROUTES: u8 = 0;
+/// some may be, by host routes alone;
+const HOSTS: u8 = 1;
+/// or by prefixes, too, which a pass between the two has looked for.
+const PREFIXES: u8 = 2;
 
 /// What the passes remember of a frame.
 #[derive(Clone, Copy)]
@@ -39,7 +57,7 @@ pub(crate) struct AccessSlot {
     home: Home,
     /// Bytes of the frame: as it came in, then as it leaves.
     len: u32,
-    /// Where it goes; before the second pass [`BRIDGED`], [`ROUTED_FRAME`] or [`COLD`].
+    /// Where it goes; before the second pass [`BRIDGED`], a [`routed_frame`] or [`COLD`].
     exit: Exit,
     /// The outer header's: the frame's ECN, and the DSCP of its VM's policy (R6, R23).
     class: Class,
@@ -91,6 +109,9 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     };
     if port.routing.is_some() && cx.tables.awaited_due(cx.now) {
         cx.route_awaited();
+        if cx.tables.awaited_due(cx.now) {
+            return behind_awaited(cx, burst, n, &port);
+        }
     }
     if cx.tables.has_arrivals_at(cx.ingress) && admission == Admission::Activated {
         cx.admit_arrivals(&port);
@@ -104,16 +125,44 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
         (false, true) => look::<false, true, _, _, _>(cx, slots, &burst[..n], &port),
         (true, true) => look::<true, true, _, _, _>(cx, slots, &burst[..n], &port),
     }
+    let routing = match routed {
+        true if Router::of(cx.tables, &port).aim(slots, &burst[..n]) => PREFIXES,
+        true => HOSTS,
+        false => NO_ROUTES,
+    };
     cx.out.ended(Stage::Look);
-    match (cx.tables.tunnels.are_varied(), routed) {
-        (false, false) => apply::<false, false, _, _, _>(cx, slots, &mut burst[..n], &port),
-        (true, false) => apply::<true, false, _, _, _>(cx, slots, &mut burst[..n], &port),
-        (false, true) => apply::<false, true, _, _, _>(cx, slots, &mut burst[..n], &port),
-        (true, true) => apply::<true, true, _, _, _>(cx, slots, &mut burst[..n], &port),
+    let burst_now = &mut burst[..n];
+    match (cx.tables.tunnels.are_varied(), routing) {
+        (false, NO_ROUTES) => apply::<false, NO_ROUTES, _, _, _>(cx, slots, burst_now, &port),
+        (true, NO_ROUTES) => apply::<true, NO_ROUTES, _, _, _>(cx, slots, burst_now, &port),
+        (false, HOSTS) => apply::<false, HOSTS, _, _, _>(cx, slots, burst_now, &port),
+        (true, HOSTS) => apply::<true, HOSTS, _, _, _>(cx, slots, burst_now, &port),
+        (false, _) => apply::<false, PREFIXES, _, _, _>(cx, slots, burst_now, &port),
+        (true, _) => apply::<true, PREFIXES, _, _, _>(cx, slots, burst_now, &port),
     }
     cx.out.ended(Stage::Apply);
     run::emit(cx, slots, burst, |cx, packet| apply_cold(cx, packet, &port));
     cx.out.ended(Stage::Emit);
+}
+
+/// A burst while packets that waited for a route go, and not all could: what it routes must not overtake them, which
+/// the cold path sees to (R35).
+#[cold]
+#[inline(never)]
+fn behind_awaited<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    burst: &mut Vec<P>,
+    n: usize,
+    port: &Port,
+) {
+    let bytes = burst[..n].iter().map(|packet| packet.data().len() as u64).sum();
+    cx.tables.counters.received(port.port, n as u64, bytes);
+    if cx.tables.has_arrivals_at(port.port) && port.admission == Admission::Activated {
+        cx.admit_arrivals(port);
+    }
+    for packet in burst.drain(..n) {
+        apply_cold(cx, packet, port);
+    }
 }
 
 /// Pass one: headers, keys, prefetch of locations. `MORE`: frames may come from more than one MAC and address.
@@ -143,22 +192,28 @@ fn look<const MORE: bool, const ROUTED: bool, P: Packet, O, S>(
                 && (src == own && (port.is_usual(tenant.source) || port.is_set(tenant.source, set))
                     || port.carries(src.mac(), tenant.source, cx.tables, cx.now))
             {
-                match ROUTED && router.takes(dst) {
-                    true => router.look::<false>(slot, frame, dst, tenant),
-                    false => slot.set(Key(vn | dst), vms, tenant),
+                if ROUTED && router.is(dst) {
+                    router.look::<false>(slot, frame, tenant);
+                    continue;
                 }
-                continue;
+                if !(ROUTED && router.is_only()) {
+                    slot.set(Key(vn | dst), vms, tenant);
+                    continue;
+                }
             }
         } else if let Some(dst) = classify::from_to_single(frame, own)
             && packet.is_plain()
             && let Some(tenant) = tenant::quick_look(frame, &hash_key)
             && port.is_usual(tenant.source)
         {
-            match ROUTED && router.takes(dst) {
-                true => router.look::<true>(slot, frame, dst, tenant),
-                false => slot.set(Key(vn | dst), vms, tenant),
+            if ROUTED && router.is(dst) {
+                router.look::<true>(slot, frame, tenant);
+                continue;
             }
-            continue;
+            if !(ROUTED && router.is_only()) {
+                slot.set(Key(vn | dst), vms, tenant);
+                continue;
+            }
         }
         look_closer::<ROUTED, _>(slot, packet, port, cx.tables, cx.now);
     }
@@ -203,7 +258,8 @@ fn look_closer<const ROUTED: bool, P: Packet>(
     let routed = ROUTED && router.takes(dst);
     let mut set = |tenant: tenant::Look| {
         match routed {
-            true => router.look::<false>(slot, packet.data(), dst, tenant),
+            true if !router.knows(dst) => return,
+            true => router.look::<false>(slot, packet.data(), tenant),
             false => slot.set(key, tables.vms.view(), tenant),
         }
         slot.class = Class::new(port.dscp, tenant.ecn);
@@ -233,15 +289,15 @@ fn look_closer<const ROUTED: bool, P: Packet>(
 
 /// Pass two, the fast path: to another NVE and to another port here. Whatever has no exit after
 /// it is unchanged and takes the cold path. `VARIED`: tunnels may have twins
-/// (R4), several ways or tags (R95). `ROUTED`: as in [`look`].
+/// (R4), several ways or tags (R95). `ROUTES`: what may be among the frames (R58), [`NO_ROUTES`] and so on.
 #[inline(never)]
-fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
+fn apply<const VARIED: bool, const ROUTES: u8, P: Packet, O: Output<P>, S>(
     cx: &mut Context<'_, P, O, S>,
     slots: &mut [AccessSlot],
     burst: &mut [P],
     port: &Port,
 ) {
-    let (mut encapsulated, mut left) = (0, 0);
+    let (mut encapsulated, mut routed, mut left) = (0, 0, 0);
     let tables = &*cx.tables;
     let vms = tables.vms.view();
     // The VNI is the entry's. Within its VN that is the port's own, which need not be read from each entry.
@@ -251,9 +307,13 @@ fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
         if slot.exit == COLD {
             continue;
         }
-        if ROUTED && slot.exit == ROUTED_FRAME {
-            slot.exit = COLD;
-            encapsulated += router.apply::<VARIED, _>(slot, packet, tables, port);
+        if ROUTES != NO_ROUTES && slot.exit != BRIDGED {
+            let at = (tables, port);
+            slot.exit = match ROUTES {
+                HOSTS => router.apply::<VARIED, false, _>(slot, packet, at, &mut encapsulated),
+                _ => router.apply::<VARIED, true, _>(slot, packet, at, &mut encapsulated),
+            };
+            routed += u64::from(slot.exit != COLD);
             continue;
         }
         slot.exit = match vms.word_at(slot.home, slot.key) {
@@ -293,4 +353,7 @@ fn apply<const VARIED: bool, const ROUTED: bool, P: Packet, O: Output<P>, S>(
     }
     cx.tables.counters.worker.checksums_left += left;
     cx.tables.counters.worker.encapsulated += encapsulated;
+    if ROUTES != NO_ROUTES {
+        cx.tables.counters.worker.routed += routed;
+    }
 }

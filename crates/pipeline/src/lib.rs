@@ -54,6 +54,7 @@ mod overlay;
 pub mod packet;
 mod port;
 mod proxy;
+mod resets;
 mod routed;
 mod run;
 mod special;

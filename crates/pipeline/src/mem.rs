@@ -232,6 +232,8 @@ pub struct MemOutput<P> {
     pub takes: ReceiveOffloads,
     /// Frames that a port takes before it is full.
     pub port_room: usize,
+    /// Ports that are full whatever they took.
+    pub busy: Vec<PortIdx>,
 }
 
 impl<P> Default for MemOutput<P> {
@@ -245,6 +247,7 @@ impl<P> Default for MemOutput<P> {
             event_room: usize::MAX,
             takes: ReceiveOffloads::NOTHING,
             port_room: usize::MAX,
+            busy: Vec::new(),
         }
     }
 }
@@ -296,7 +299,7 @@ impl<P: Packet> Output<P> for MemOutput<P> {
     }
 
     fn is_full(&self, port: PortIdx) -> bool {
-        self.port_room < usize::MAX && self.to(port).len() >= self.port_room
+        self.busy.contains(&port) || self.port_room < usize::MAX && self.to(port).len() >= self.port_room
     }
 
     fn discard(&mut self, packet: P) {

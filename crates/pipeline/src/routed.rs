@@ -21,7 +21,7 @@ use crate::gateway::{self, Letter, Problem};
 use crate::packet::{Packet, PacketSource};
 use crate::port::Port;
 use crate::too_big::Back;
-use crate::{DEFAULT_TTL, Output};
+use crate::{DEFAULT_TTL, DRAIN_BUDGET, Output};
 
 const L3: usize = ethernet::HEADER_LEN;
 
@@ -143,6 +143,14 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         if !packet.is_plain() {
             return self.parts(packet, |cx, part| cx.route(part, port));
         }
+        match self.older_for(&packet, port) {
+            Some(place) => self.wait_behind(packet, &place),
+            None => self.route_next(packet, port),
+        }
+    }
+
+    /// Routes a packet that no older one for its destination waits before.
+    fn route_next(&mut self, packet: P, port: &Port) {
         let Some(routing) = port.routing else { return self.drop(packet, DropReason::NotRoutable) };
         let Ok(frame) = Frame::read(packet.data()) else { return self.drop(packet, DropReason::Truncated) };
         match look_up(&frame, &routing, self.tables) {
@@ -159,6 +167,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         let went = bytes.get_mut(L3..).and_then(decrement_ttl).is_some()
             && set_addresses(bytes, key.mac(), routing.mac);
         debug_assert!(went, "an IP packet with hops left");
+        self.tables.counters.worker.routed += 1;
         self.resolve(packet, key, Arrival::Routed);
     }
 
@@ -186,35 +195,68 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
     }
 
-    /// Sends on what waited for a route that is there now, and ends what waited long enough.
+    /// Sends on what waited for a route that is there now, and ends what waited long enough: [`DRAIN_BUDGET`] packets.
+    /// More of it is due at once.
     #[cold]
     #[inline(never)]
     pub fn route_awaited(&mut self) {
-        let ingress = self.ingress;
-        let mut at = 0;
+        let (mut at, mut budget) = (0, DRAIN_BUDGET);
         while let Some(fate) = self.tables.fate(at, self.now) {
             if fate == Fate::Waits {
                 at += 1;
                 continue;
             }
-            // Buffer first: without one the frame is safest where it is, and due at once.
-            let Some(mut packet) = self.src.alloc() else {
-                self.ingress = ingress;
+            if budget == 0 || !self.end_first(at, fate) {
                 return;
-            };
-            let place = self.tables.awaited_place(at);
-            let Some(about) = self.tables.take_awaited(at, &mut self.spare.frame) else {
-                self.out.discard(packet);
-                continue;
-            };
-            self.ingress = about.ingress;
-            match packet.set(&self.spare.frame) {
-                true => self.end_wait(packet, fate, place),
-                false => self.drop(packet, DropReason::NoBuffer),
             }
+            budget -= 1;
+        }
+        self.tables.awaited_seen();
+    }
+
+    /// Ends the wait of the first packet at `at`; false where there is no buffer for it.
+    fn end_first(&mut self, at: usize, fate: Fate) -> bool {
+        // Buffer first: without one the frame is safest where it is.
+        let Some(mut packet) = self.src.alloc() else { return false };
+        let place = self.tables.awaited_place(at);
+        let Some(about) = self.tables.take_awaited(at, &mut self.spare.frame) else {
+            self.out.discard(packet);
+            return true;
+        };
+        let ingress = core::mem::replace(&mut self.ingress, about.ingress);
+        match packet.set(&self.spare.frame) {
+            true => self.end_wait(packet, fate, place),
+            false => self.drop(packet, DropReason::NoBuffer),
         }
         self.ingress = ingress;
-        self.tables.awaited_seen();
+        true
+    }
+
+    /// Where packets wait that are older than this one, have its destination, and may go but cannot yet. Those that can
+    /// go first.
+    fn older_for(&mut self, packet: &P, port: &Port) -> Option<Place> {
+        if !self.tables.awaited_due(self.now) {
+            return None;
+        }
+        let domain = port.routing?.domain;
+        let dst = forward::read(&Frame::read(packet.data()).ok()?).ok()?.dst;
+        let mut budget = DRAIN_BUDGET;
+        loop {
+            let at = self.tables.awaited_for(domain, dst)?;
+            let fate = self.tables.fate(at, self.now).filter(|fate| *fate == Fate::Goes)?;
+            if budget == 0 || !self.end_first(at, fate) {
+                return self.tables.awaited_place(at);
+            }
+            budget -= 1;
+        }
+    }
+
+    fn wait_behind(&mut self, packet: P, place: &Place) {
+        let about = About::local(self.now, self.ingress, self.tables.ports.dscp(self.ingress));
+        match self.tables.wait_behind(place, packet.data(), about) {
+            Ok(()) => self.out.discard(packet),
+            Err(reason) => self.drop(packet, reason),
+        }
     }
 
     /// The port of a packet that waited, if it is still its VM's: another one may have the number by now.
@@ -238,7 +280,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             Fate::Lost(reason) => self.refuse_route(packet, reason, Some(Problem::Host), &routing),
             Fate::Goes | Fate::Waits => {
                 self.tables.counters.worker.flushed += 1;
-                self.route(packet, &port);
+                self.route_next(packet, &port);
             }
         }
     }
@@ -332,7 +374,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 State::Known(state) => Back::Tunnel(state.target()?),
                 State::Querying { .. } => return None,
             },
-            Fib::Local(_) => return None,
+            Fib::Local(_) | Fib::Detached(_) => return None,
         };
         let letter = Letter { from, macs: (routing.mac, sender.mac()) };
         let mut buf = [0; gateway::MAX_ERROR];

@@ -5,8 +5,8 @@ use core::net::IpAddr;
 
 use godwit_tables::event::Event;
 use godwit_tables::holds::{About, Origin};
-use godwit_tables::update::{Key, PortIdx, Target};
-use godwit_tables::vms::{Fib, SpecialIdx};
+use godwit_tables::update::{Key, PortIdx, Target, VmState};
+use godwit_tables::vms::{Fib, SpecialIdx, State};
 use godwit_tables::{Action, Decision, Dispatch, DropReason, Egress, Inbound};
 use godwit_wire::Dscp;
 use godwit_wire::tenant::{self, Look};
@@ -16,6 +16,9 @@ use crate::context::Context;
 use crate::packet::{Packet, PacketSource};
 use crate::too_big::Came;
 use crate::{DEFAULT_TTL, DRAIN_BUDGET, Output};
+
+/// Held frames that an entry may send in its turn, however many have one.
+const LEAST_TURN: u32 = 8;
 
 impl Arrival {
     pub(crate) fn origin(self) -> Origin {
@@ -148,6 +151,9 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 }
             },
             (DropReason::PortGone | DropReason::PolicyDenied, _) => self.count_decapsulated(from),
+            (DropReason::Detached, _) if from == Arrival::Local && entry == Some(Fib::Detached(true)) => {
+                self.reset_connection(&packet, self.ingress);
+            }
             _ => {}
         }
         self.drop(packet, reason);
@@ -231,18 +237,31 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
     }
 
-    /// Sends held frames that may go, oldest first, until the budget or the buffers are used up, or the VM's port
-    /// has enough to do: a guest's queue takes no thousands at a time.
+    /// Whether what frames would leave by has enough to do: a guest's queue takes no thousands at a time, nor does an
+    /// uplink.
+    fn has_to_wait(&self, to: Dispatch) -> bool {
+        match to {
+            Dispatch::Deliver(port) => self.out.is_full(port),
+            Dispatch::Tunnel { target, .. } => {
+                self.tables.tunnels.uplinks(target.tunnel).any(|uplink| self.out.is_full(uplink))
+            }
+            Dispatch::Hold | Dispatch::Drop(_) => false,
+        }
+    }
+
+    /// Sends held frames that may go, oldest first, until the budget or the buffers are used up, or what they leave by
+    /// has enough to do.
     fn drain(&mut self, at: SpecialIdx, budget: &mut u32) {
         while *budget > 0 {
             let Some((origin, to)) = self.tables.next_held(at) else { return };
-            if let Dispatch::Deliver(port) = to
-                && self.out.is_full(port)
-            {
+            if self.has_to_wait(to) {
                 return;
             }
             *budget -= 1;
             if let Dispatch::Drop(reason) = to {
+                if reason == DropReason::Detached {
+                    self.reset_held(at, origin);
+                }
                 self.tables.drop_held(at, origin, reason);
                 continue;
             }
@@ -259,6 +278,21 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
                 Err((packet, reason)) => self.cut_or_lose_held(packet, at, &about, to, reason),
             }
         }
+    }
+
+    /// The oldest held frame is about to be dropped, since its VM turned out to be attached nowhere: a segment is
+    /// answered as one that did not wait is.
+    fn reset_held(&mut self, at: SpecialIdx, origin: Origin) -> Option<()> {
+        let State::Known(VmState::Detached { reset: true }) = self.tables.vms.special(at).state else {
+            return None;
+        };
+        let mut packet = self.src.alloc()?;
+        let about = self.tables.peek_held(at, origin, &mut self.spare.frame);
+        if let Some(about) = about.filter(|_| packet.set(&self.spare.frame)) {
+            self.reset_connection(&packet, about.ingress);
+        }
+        self.out.discard(packet);
+        Some(())
     }
 
     /// A frame from another NVE that is too big to go on in flight: a routed one may be cut (R8), of every other one
@@ -360,12 +394,19 @@ pub(crate) fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context
         service_all(cx);
     }
     let mut budget = DRAIN_BUDGET;
-    for _ in 0..cx.tables.ready() {
+    let ready = cx.tables.ready();
+    // Who has had a turn goes to the end of the line: each gets as much as the others, and whose receiver is slow
+    // leaves its turn to them.
+    let turn = (DRAIN_BUDGET / (ready as u32).max(1)).max(LEAST_TURN);
+    for _ in 0..ready {
         if budget == 0 {
             break;
         }
         let Some(at) = cx.tables.pop_ready() else { continue };
-        cx.drain(at, &mut budget);
+        let mut mine = turn.min(budget);
+        budget -= mine;
+        cx.drain(at, &mut mine);
+        budget += mine;
         if let Some(event) = cx.tables.drained(at, cx.now).event {
             cx.event(event);
         }

@@ -236,7 +236,7 @@ fn r45_each_frame_has_its_age() {
 }
 
 #[test]
-fn r45_full_memory_refuses_newcomers_and_keeps_what_it_has() {
+fn r45_full_memory_lets_the_oldest_go() {
     let mut c = config();
     c.hold_bytes = 4096;
     let mut lab = Lab::with(&c);
@@ -248,7 +248,10 @@ fn r45_full_memory_refuses_newcomers_and_keeps_what_it_has() {
     assert_eq!(lab.drops(DropReason::HoldMemory), 100 - held);
     lab.vm(M1, VmState::Local { port: P1 });
     lab.settle();
-    assert_eq!(numbers(&lab.to(P1)), (0..held as u32).collect::<Vec<_>>());
+    assert_eq!(numbers(&lab.to(P1)), (100 - held as u32..100).collect::<Vec<_>>());
+    let stats = lab.report();
+    assert_eq!((stats.dropped, stats.dropped_memory, stats.bytes), (100 - held, 100 - held, 0));
+    assert!((2000..=4096).contains(&stats.peak_bytes), "{stats:?}");
 }
 
 /// Holds for unknown destinations leave room to handovers (R35, R45).

@@ -134,6 +134,31 @@ fn r58_what_cannot_be_routed_is_counted_and_nobody_is_told() {
     assert_eq!(lab.tables.counters.worker.icmp_errors, 0);
 }
 
+/// The longest packet has 65,535 bytes (RFC 791 section 3.1): what ends beyond it is part of no packet, and cut it
+/// would be a fragment with another offset.
+#[test]
+fn r8_r58_a_fragment_that_ends_beyond_the_longest_packet_is_not_routed() {
+    let last = |offset: u16, options: &[u8], payload: &[u8]| {
+        let v4 = V4 { frag: offset / 8, options: options.to_vec(), ..V4::new(v4(1), far4(1), 17) };
+        frames::ethernet(GW, M1, 0x0800, &v4.packet(payload))
+    };
+    for len in [4, 8, 400] {
+        for offset in [65_512, 65_520, 65_528] {
+            let mut lab = Lab::routed(false);
+            dropped(&mut lab, P1, &last(offset, &[], &vec![7; len]), DropReason::NotRoutable);
+            assert_eq!(lab.tables.counters.worker.icmp_errors, 0);
+        }
+    }
+    // The header counts as it is.
+    let mut lab = Lab::routed(false);
+    dropped(&mut lab, P1, &last(65_504, &[1; 8], &[7; 4]), DropReason::NotRoutable);
+    for (offset, options, len) in [(65_512, vec![], 3), (65_504, vec![], 11), (65_504, vec![1; 8], 3)] {
+        lab.one(P1, &last(offset, &options, &vec![7; len]));
+        assert_eq!(lab.only().0, P3, "it ends with the longest packet");
+        lab.clear();
+    }
+}
+
 /// A tag is of a VLAN that no gateway is in.
 #[test]
 fn r58_tagged_frames_of_a_transparent_vn_are_not_routed() {

@@ -220,6 +220,7 @@ impl Tables {
             VmState::Local { port } => Some(Fib::Local(port)),
             VmState::Remote { to } => Some(Fib::Remote(to)),
             VmState::Ageing { to } => Some(Fib::Ageing(to)),
+            VmState::Detached { reset } => Some(Fib::Detached(reset)),
             _ => None,
         };
         match (self.vms.get(key), plain) {
@@ -255,7 +256,7 @@ impl Tables {
             Fib::Special(at) => at,
             // Where there is no room it is delivered as before, and what its port does not take is dropped.
             Fib::Local(port) => self.special(key, State::Known(VmState::Local { port }))?,
-            Fib::Remote(_) | Fib::Ageing(_) => return None,
+            Fib::Remote(_) | Fib::Ageing(_) | Fib::Detached(_) => return None,
         };
         self.vms.begin_settling(at, hold, now);
         None
@@ -269,7 +270,7 @@ impl Tables {
                 self.forget(at, DropReason::HoldAborted);
                 last
             }
-            Fib::Local(_) | Fib::Remote(_) | Fib::Ageing(_) => {
+            Fib::Local(_) | Fib::Remote(_) | Fib::Ageing(_) | Fib::Detached(_) => {
                 self.vms.remove_plain(key, &mut self.routes);
                 self.uncount_vm(key);
                 None

@@ -5,7 +5,7 @@ use godwit_wire::{Instant, Span};
 
 use crate::Tables;
 use crate::counters::DropReason;
-use crate::holds::{About, Queue};
+use crate::holds::{About, Holds, Queue};
 use crate::update::{Admission, PortIdx, PortRole};
 
 /// Ports with waiting frames at a time.
@@ -27,6 +27,11 @@ impl Arrivals {
 
     fn place(&self, port: PortIdx) -> Option<usize> {
         self.waiting.iter().position(|w| w.0 == port)
+    }
+
+    /// Memory of a port's frames, in slots.
+    fn slots(&self, port: PortIdx) -> u32 {
+        self.place(port).map_or(0, |at| self.waiting[at].1.slots())
     }
 }
 
@@ -52,7 +57,10 @@ impl Tables {
             Some(at) => self.arrivals.waiting[at].1.len() >= FRAMES,
             None => self.arrivals.waiting.len() == PORTS,
         };
-        match (full, self.holds.has_room(len)) {
+        let slots = self.arrivals.slots(port);
+        let pays = |(_, most)| most > slots + Holds::slots_of(len);
+        let room = self.holds.has_room(len) || self.vms.largest().is_some_and(pays);
+        match (full, room) {
             (true, _) => Err(DropReason::PortClosed),
             (_, false) => Err(DropReason::HoldMemory),
             _ => Ok(()),
@@ -65,6 +73,7 @@ impl Tables {
     /// See [`Tables::room_for_arrival`].
     pub fn await_opening(&mut self, port: PortIdx, frame: &[u8], now: Instant) -> Result<(), DropReason> {
         self.room_for_arrival(port, frame.len())?;
+        self.make_room_beside(self.arrivals.slots(port), frame.len())?;
         let at = self.arrivals.place(port).unwrap_or_else(|| {
             self.arrivals.waiting.push((port, Queue::EMPTY));
             self.arrivals.waiting.len() - 1
@@ -72,6 +81,7 @@ impl Tables {
         let queue = &mut self.arrivals.waiting[at].1;
         self.holds.push(queue, frame, About::local(now, port, None)).map_err(|_| DropReason::HoldMemory)?;
         self.counters.worker.held += 1;
+        self.count_hold_memory();
         Ok(())
     }
 
@@ -83,6 +93,7 @@ impl Tables {
         if self.arrivals.waiting[at].1.is_empty() {
             self.arrivals.waiting.swap_remove(at);
         }
+        self.count_hold_memory();
         about
     }
 
@@ -112,6 +123,7 @@ impl Tables {
                 at += 1;
             }
         }
+        self.count_hold_memory();
         open
     }
 }

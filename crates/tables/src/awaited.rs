@@ -46,16 +46,23 @@ pub(crate) struct Awaited {
     entries: Vec<Entry>,
     capacity: usize,
     due: Instant,
+    /// Memory of the packets, in slots.
+    slots: u32,
 }
 
 impl Awaited {
     pub(crate) fn new(config: &TablesConfig) -> Awaited {
         let capacity = config.miss_capacity.min(MAX_PLACES);
-        Awaited { entries: Vec::with_capacity(capacity), capacity, due: Instant::NEVER }
+        Awaited { entries: Vec::with_capacity(capacity), capacity, due: Instant::NEVER, slots: 0 }
     }
 
     fn find(&self, place: &Place) -> Option<usize> {
         self.entries.iter().position(|e| e.place == *place)
+    }
+
+    /// Memory of the packets, in slots.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
     }
 
     /// Routes have changed: that of a prefix, or (`None`) what applies to many.
@@ -105,7 +112,7 @@ impl Tables {
         if full && self.awaited.find(place).is_none() {
             return Err(DropReason::MissLimit);
         }
-        self.room_to_hold(true, self.miss_hold_packets(), len)?;
+        self.room_to_hold(true, self.miss_hold_packets(), 0, len)?;
         Ok(query)
     }
 
@@ -128,26 +135,45 @@ impl Tables {
             self.ports.asked(port, now);
             self.counters.worker.misses += 1;
         }
+        self.push_awaited(found, frame, about)?;
+        Ok(query)
+    }
+
+    /// Lets a packet for `place` wait behind those that wait there already and may go: it must not overtake them.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn wait_behind(&mut self, place: &Place, frame: &[u8], about: About) -> Result<(), DropReason> {
+        let found = self.awaited.find(place).ok_or(DropReason::HoldAborted)?;
+        self.room_to_hold(true, self.miss_hold_packets(), frame.len())?;
+        self.push_awaited(found, frame, about)
+    }
+
+    fn push_awaited(&mut self, found: usize, frame: &[u8], about: About) -> Result<(), DropReason> {
         let queue = &mut self.awaited.entries[found].queue;
+        let before = queue.slots();
         let most = self.vms.default_limits().packets;
         while queue.len() >= most
             && let Some(oldest) = self.holds.pop(queue)
         {
             self.counters.drop_one(oldest.ingress, DropReason::HoldOverflow);
         }
-        // There was room before anything was dropped for it.
-        self.holds.push(queue, frame, about).map_err(|_| DropReason::HoldMemory)?;
+        // There was room before anything was dropped for it, if no other worker took it meanwhile.
+        let pushed = self.holds.push(queue, frame, about);
+        self.awaited.slots = self.awaited.slots + queue.slots() - before;
+        self.count_hold_memory();
+        pushed.map_err(|_| DropReason::HoldMemory)?;
         self.counters.worker.held += 1;
-        self.awaited.due = self.awaited.due.min(now + self.bounds.miss_hold_age);
-        Ok(query)
+        self.awaited.due = self.awaited.due.min(about.arrived + self.bounds.miss_hold_age);
+        Ok(())
     }
 
-    /// Packets wait for this address: newer ones go after them.
-    pub fn awaits_route(&self, place: &Place) -> bool {
-        self.awaited.find(place).is_some()
+    /// Where packets wait for this address, if any do: newer ones go after them.
+    pub fn awaited_for(&self, domain: DomainIdx, ip: IpAddr) -> Option<usize> {
+        self.awaited.entries.iter().position(|e| (e.place.domain, e.place.ip) == (domain, ip))
     }
 
-    /// Packets that wait for routes are worth a look.
+    /// Packets that wait for routes are worth a look: some may go, or have waited long enough.
     #[inline(always)]
     pub fn awaited_due(&self, now: Instant) -> bool {
         self.awaited.due <= now
@@ -177,12 +203,15 @@ impl Tables {
     /// last one, the last address takes the place of this one.
     pub fn take_awaited(&mut self, at: usize, into: &mut Vec<u8>) -> Option<About> {
         let entry = self.awaited.entries.get_mut(at)?;
+        let before = entry.queue.slots();
         let about = self.holds.pop_into(&mut entry.queue, into);
+        self.awaited.slots = self.awaited.slots + entry.queue.slots() - before;
         if entry.queue.is_empty() {
             let misses = &mut self.ports.counts(entry.port).misses;
             *misses = misses.saturating_sub(1);
             self.awaited.entries.swap_remove(at);
         }
+        self.count_hold_memory();
         about
     }
 

@@ -2,6 +2,7 @@
 
 use godwit_wire::{HashKey, Rate, Span, vxlan};
 
+use crate::holds::SharedChunks;
 use crate::update::{MAX_DOMAINS, MAX_PORTS};
 
 /// How large each table is. Everything is reserved when [`crate::Tables::new`] runs; nothing grows.
@@ -41,8 +42,10 @@ pub struct TablesConfig {
     pub ask_capacity: usize,
     /// Of these, at most so many from one port.
     pub asks_per_port: u16,
-    /// Memory for held frames, in bytes, bookkeeping included (R45).
+    /// Memory for held frames, in bytes, bookkeeping included (R45). Taken when it is needed.
     pub hold_bytes: usize,
+    /// Memory for held frames that the workers have in common, taken when a worker's own is used up.
+    pub hold_shared: SharedChunks,
     /// Frames held for one unknown destination; the oldest goes first (R35). More for a VM that has just moved here.
     pub miss_hold_packets: u32,
     /// How long a frame or a request waits for the directory (R31, R35).
@@ -89,6 +92,7 @@ impl Default for TablesConfig {
             ask_capacity: 256,
             asks_per_port: 64,
             hold_bytes: 64 << 20,
+            hold_shared: SharedChunks::default(),
             miss_hold_packets: 16,
             miss_hold_age: Span::from_ms(500),
             replica_limit: 128,

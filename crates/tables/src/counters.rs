@@ -46,6 +46,8 @@ godwit_counters::drop_reasons! {
     Hairpin = "hairpin",
     /// No VM has the destination address: a negative answer of the directory.
     UnknownUnicast = "unknown_unicast", // R36
+    /// The VM with the destination address is attached nowhere.
+    Detached = "detached", // R19, R53
     /// The port's frames raise too many questions to the directory, or there is no room to remember one more.
     MissLimit = "miss_limit", // R35, R67
     /// Larger than the path to the remote NVE carries.
@@ -60,7 +62,7 @@ godwit_counters::drop_reasons! {
     HoldExpired = "hold_expired", // R35, R45
     /// Held for a VM whose entry was removed, or that turned out to be elsewhere.
     HoldAborted = "hold_aborted",
-    /// The worker's hold memory is full.
+    /// The memory for held frames is full: the oldest of the VM that held most, or one that found no room.
     HoldMemory = "hold_memory", // R45
     /// ARP or RARP that cannot be read, or that neither asks, nor answers, nor announces as a VM may.
     ArpMalformed = "arp_malformed", // R27, R28
@@ -212,6 +214,10 @@ godwit_counters::counters! {
     held: Packets, // R35, R45
     /// Held frames that went on in order.
     flushed: Packets,
+    /// Memory that held frames take now.
+    hold_bytes: Bytes as Gauge, // R45
+    /// The most that they have taken.
+    hold_peak_bytes: Bytes as Gauge, // R45
     /// Frames that an uplink handed over in pieces, copied into one.
     gathered: Packets,
     /// Broadcast and multicast frames that were replicated.
@@ -228,6 +234,10 @@ godwit_counters::counters! {
     handed_on: Packets, // R11
     /// Senders told that a frame was too big for the way to its VM; each counts as a copy.
     told_too_big: Packets, // R8
+    /// Segments for VMs that are attached nowhere answered by resets; each counts as a copy.
+    resets_sent: Packets, // R53
+    /// Packets of VMs that the gateway sent on.
+    routed: Packets, // R7, R58
     /// Packets that were too big for the way to their VM and cut into fragments; each but the first counts as a copy.
     fragmented: Packets, // R8
     /// ICMP errors that the gateway sent to VMs; each counts as a copy.

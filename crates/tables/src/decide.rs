@@ -127,7 +127,10 @@ impl Tables {
             (Some(Fib::Remote(to) | Fib::Ageing(to)), Origin::Local) => self.decide_remote(to, inbound),
             (None, Origin::Local) => self.decide_unknown(inbound, now),
             // Split horizon (R46a): without a forward entry nothing goes back to the overlay.
-            (None | Some(Fib::Remote(_) | Fib::Ageing(_)), Origin::Overlay) => nowhere(DropReason::NotLocal),
+            (None | Some(Fib::Remote(_) | Fib::Ageing(_) | Fib::Detached(_)), Origin::Overlay) => {
+                nowhere(DropReason::NotLocal)
+            }
+            (Some(Fib::Detached(_)), Origin::Local) => nowhere(DropReason::Detached),
         };
         Decision { entry, action }
     }
@@ -159,7 +162,7 @@ impl Tables {
             // A frame waits for the tunnel that its entry names, whatever its twin does.
             Some(_) if !self.vms.has_special_room() => drop(DropReason::MissLimit),
             Some(_) => {
-                let room = self.room_to_hold(false, self.miss_hold_packets(), inbound.frame.len());
+                let room = self.room_to_hold(false, self.miss_hold_packets(), 0, inbound.frame.len());
                 Action::AwaitTunnel { target: to, room }
             }
         }
@@ -170,7 +173,7 @@ impl Tables {
             return nowhere(DropReason::MissLimit);
         }
         let packets = self.hold_of_question(inbound.ingress, now);
-        Action::Query { room: self.room_to_hold(true, packets, inbound.frame.len()) }
+        Action::Query { room: self.room_to_hold(true, packets, 0, inbound.frame.len()) }
     }
 
     fn decide_special(&self, at: SpecialIdx, vn: VnIdx, inbound: &Inbound<'_>) -> Action {
@@ -180,7 +183,7 @@ impl Tables {
             Action::Hold {
                 at,
                 behind,
-                room: self.room_to_hold(querying, s.limits.packets, inbound.frame.len()),
+                room: self.room_to_hold(querying, s.limits.packets, s.slots(), inbound.frame.len()),
             }
         };
         match self.dispatch_new(s, inbound.origin) {

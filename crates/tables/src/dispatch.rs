@@ -51,6 +51,11 @@ impl Tables {
             (State::Known(VmState::Expected { via: Some(to), .. }), Origin::Local) => tunnel(to, false),
             (State::Known(VmState::Expected { .. } | VmState::Paused { .. }), _) => Dispatch::Hold,
             (State::Known(VmState::Departed { to, .. }), _) => tunnel(to, origin == Origin::Overlay),
+            (State::Known(VmState::Detached { .. }), Origin::Local) => Dispatch::Drop(DropReason::Detached),
+            (State::Known(VmState::Detached { .. }), Origin::Overlay) if flushing => {
+                Dispatch::Drop(DropReason::HoldAborted)
+            }
+            (State::Known(VmState::Detached { .. }), Origin::Overlay) => Dispatch::Drop(DropReason::NotLocal),
             (State::Known(VmState::Absent { .. }), _) => Dispatch::Drop(DropReason::UnknownUnicast),
         }
     }

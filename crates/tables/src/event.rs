@@ -4,6 +4,7 @@ use core::net::IpAddr;
 
 use godwit_wire::{Instant, Mac, peer};
 
+use crate::DropReason;
 use crate::update::{Key, PortIdx, VnIdx};
 
 /// How a VM made itself known (R18).
@@ -51,14 +52,36 @@ pub struct HandoverStats {
     pub flushed: u64,
     /// Packets from the overlay sent on to the new NVE; flushed ones that came from the overlay included.
     pub forwarded: u64,
-    /// Held packets dropped: limit, age, abort.
+    /// Held packets dropped, and packets that found no room, for whatever reason: limit, memory, age, abort.
     pub dropped: u64,
+    /// Of these, for want of memory.
+    pub dropped_memory: u64,
+    /// For the limit of packets.
+    pub dropped_limit: u64,
+    /// For their age.
+    pub dropped_age: u64,
     /// Packets still held.
     pub waiting: u64,
+    /// Memory that they take, in bytes.
+    pub bytes: u64,
+    /// The most that they took, in bytes.
+    pub peak_bytes: u64,
     /// When the first was forwarded; zero for never.
     pub first_forward: Instant,
     /// When the last was forwarded; zero for never.
     pub last_forward: Instant,
+}
+
+impl HandoverStats {
+    pub(crate) fn count_drop(&mut self, reason: DropReason) {
+        self.dropped += 1;
+        match reason {
+            DropReason::HoldMemory => self.dropped_memory += 1,
+            DropReason::HoldOverflow => self.dropped_limit += 1,
+            DropReason::HoldExpired => self.dropped_age += 1,
+            _ => {}
+        }
+    }
 }
 
 /// A worker's word to control.

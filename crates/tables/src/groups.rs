@@ -1,7 +1,7 @@
 //! Multicast groups (R60, R61): which ports and which other NVEs want what is sent to a group of a VN.
 //!
 //! A group's members are a chain in one shared array, so that groups cost what they have members, and nothing is
-//! reserved for a VN. Group `0.0.0.0` or `::` of a VN has those that want every group of the family: ports where a
+//! reserved for a VN; where each member is in it is known too, since each copy to a router asks. Group `0.0.0.0` or `::` of a VN has those that want every group of the family: ports where a
 //! multicast router was heard, and NVEs with such ports.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +18,8 @@ const NONE: u32 = u32::MAX;
 struct Node {
     member: Member,
     next: u32,
+    /// Of those that are in a group.
+    before: u32,
 }
 
 /// The group of those that want every group of `group`'s family.
@@ -33,10 +35,10 @@ pub struct Groups {
     /// First node of each group.
     heads: HashMap<(VnIdx, IpAddr), u32>,
     nodes: Vec<Node>,
+    /// The node of each member of each group.
+    index: HashMap<(VnIdx, IpAddr, Member), u32>,
     /// First node that is in no group.
     free: u32,
-    /// Nodes that are in one.
-    members: usize,
     capacity: usize,
 }
 
@@ -47,9 +49,9 @@ impl Groups {
         let unused = Member::Tunnel(crate::update::TunnelIdx(0));
         Groups {
             heads: HashMap::with_capacity(2 * config.group_capacity),
-            nodes: (0..count).map(|n| Node { member: unused, next: next(n) }).collect(),
+            nodes: (0..count).map(|n| Node { member: unused, next: next(n), before: NONE }).collect(),
+            index: HashMap::with_capacity(2 * count as usize),
             free: if count == 0 { NONE } else { 0 },
-            members: 0,
             capacity: config.group_capacity,
         }
     }
@@ -66,7 +68,7 @@ impl Groups {
 
     /// Members of all groups together.
     pub fn members_in_all(&self) -> usize {
-        self.members
+        self.index.len()
     }
 
     /// The members of a group, in no order.
@@ -81,7 +83,7 @@ impl Groups {
 
     /// It is a member.
     pub fn has(&self, vn: VnIdx, group: IpAddr, member: Member) -> bool {
-        self.members(vn, group).any(|m| m == member)
+        self.index.contains_key(&(vn, group, member))
     }
 
     pub(crate) fn add(&mut self, vn: VnIdx, group: IpAddr, member: Member) -> Result<(), OutOfRange> {
@@ -94,33 +96,28 @@ impl Groups {
         }
         let at = self.free;
         let head = self.heads.entry(key).or_insert(NONE);
-        let node = &mut self.nodes[at as usize];
-        self.free = node.next;
-        *node = Node { member, next: *head };
-        *head = at;
-        self.members += 1;
+        let next = core::mem::replace(head, at);
+        self.free = self.nodes[at as usize].next;
+        self.nodes[at as usize] = Node { member, next, before: NONE };
+        if let Some(node) = self.nodes.get_mut(next as usize) {
+            node.before = at;
+        }
+        self.index.insert((vn, group, member), at);
         Ok(())
     }
 
     pub(crate) fn remove(&mut self, vn: VnIdx, group: IpAddr, member: Member) {
-        let Some(&head) = self.heads.get(&(vn, group)) else { return };
-        let (mut before, mut at) = (NONE, head);
-        while let Some(&node) = self.nodes.get(at as usize) {
-            if node.member == member {
-                self.unlink((vn, group), before, at, node.next);
-                return;
-            }
-            (before, at) = (at, node.next);
+        let Some(at) = self.index.remove(&(vn, group, member)) else { return };
+        let Node { next, before, .. } = self.nodes[at as usize];
+        if let Some(node) = self.nodes.get_mut(next as usize) {
+            node.before = before;
         }
-    }
-
-    fn unlink(&mut self, key: (VnIdx, IpAddr), before: u32, at: u32, next: u32) {
         if let Some(node) = self.nodes.get_mut(before as usize) {
             node.next = next;
         } else if next == NONE {
-            self.heads.remove(&key);
+            self.heads.remove(&(vn, group));
         } else {
-            self.heads.insert(key, next);
+            self.heads.insert((vn, group), next);
         }
         self.release(at);
     }
@@ -128,20 +125,20 @@ impl Groups {
     fn release(&mut self, at: u32) {
         self.nodes[at as usize].next = self.free;
         self.free = at;
-        self.members -= 1;
     }
 
     /// A VN is forgotten, with what control left of its groups.
     pub(crate) fn remove_vn(&mut self, vn: VnIdx) {
-        while let Some((&key, &head)) = self.heads.iter().find(|((v, _), _)| *v == vn) {
-            self.heads.remove(&key);
-            let mut at = head;
-            while let Some(node) = self.nodes.get(at as usize) {
-                let next = node.next;
-                self.release(at);
-                at = next;
+        let Groups { heads, nodes, index, free, .. } = self;
+        heads.retain(|&(v, group), &mut head| {
+            let mut at = if v == vn { head } else { NONE };
+            while let Some(node) = nodes.get_mut(at as usize) {
+                index.remove(&(v, group, node.member));
+                let next = core::mem::replace(&mut node.next, *free);
+                *free = core::mem::replace(&mut at, next);
             }
-        }
+            v != vn
+        });
     }
 }
 
@@ -203,6 +200,10 @@ mod tests {
                         naive.iter().filter(|(v, n, _)| (*v, *n) == (vn, g)).map(|x| member(x.2)).collect();
                     wants.sort_by_key(|m| format!("{m:?}"));
                     prop_assert_eq!(has, wants);
+                    for m in 0..4 {
+                        let is_member = naive.contains(&(vn, g, m));
+                        prop_assert_eq!(groups.has(vn, g, member(m)), is_member);
+                    }
                 }
             }
         }

@@ -2,19 +2,19 @@
 //! does not run out of buffers.
 //!
 //! The arena is cut into slots of [`SLOT`] bytes; a frame takes as many as it needs, chained. A
-//! [`Queue`] is a chain of frames in order of arrival. Slots come into use from the first one on,
-//! so memory that no hold ever needed is never touched. Freed slots are used again, last first.
+//! [`Queue`] is a chain of frames in order of arrival. What is remembered of a frame lies before it in its first slot.
+//! Memory that no hold needs is not taken, and a large hold's goes back when it is over.
 
-use core::net::{IpAddr, Ipv4Addr};
+mod arena;
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_wire::{Dscp, Instant};
 
+pub use arena::{CHUNK, SLOT, SharedChunks};
+
 use crate::update::PortIdx;
-
-/// Bytes of a frame in one slot. 1,514-byte frames fill six of them almost exactly.
-pub const SLOT: usize = 256;
-
-const NONE: u32 = u32::MAX;
+use arena::{Arena, NONE, ROOM};
 
 /// Where a held frame came from: it decides where the frame may go (R46a).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,11 +66,12 @@ pub struct Queue {
     head: u32,
     tail: u32,
     len: u32,
+    slots: u32,
 }
 
 impl Queue {
     /// No frames.
-    pub const EMPTY: Queue = Queue { head: NONE, tail: NONE, len: 0 };
+    pub const EMPTY: Queue = Queue { head: NONE, tail: NONE, len: 0, slots: 0 };
 
     /// Frames in it.
     #[inline]
@@ -83,13 +84,17 @@ impl Queue {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+
+    /// The memory that they take, in slots.
+    #[inline]
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
 }
 
-/// One slot's links; the frame's facts are in its first slot's.
+/// What lies before a frame in its first slot.
 #[derive(Clone, Copy)]
-struct Meta {
-    /// Next slot of the same frame, or next free slot.
-    next: u32,
+struct Head {
     /// First slot of the next frame in the queue.
     next_frame: u32,
     /// Bytes of the frame.
@@ -99,32 +104,76 @@ struct Meta {
     about: About,
 }
 
-/// The arena.
+/// Bytes of a [`Head`].
+const HEAD: usize = 46;
+/// Stands for no DSCP.
+const NO_DSCP: u8 = u8::MAX;
+
+/// The first `N` bytes of `from`, which leave it.
+fn split<const N: usize>(from: &mut &[u8]) -> [u8; N] {
+    let (first, rest) = from.split_first_chunk().unwrap_or((&[0; N], &[]));
+    *from = rest;
+    *first
+}
+
+impl Head {
+    fn write(&self, to: &mut [u8]) {
+        let a = &self.about;
+        let (is_v6, sender) = match a.sender {
+            IpAddr::V4(ip) => (0, ip.to_ipv6_mapped().octets()),
+            IpAddr::V6(ip) => (1, ip.octets()),
+        };
+        let [p0, p1] = a.ingress.0.to_le_bytes();
+        let small = [p0, p1, a.origin as u8, a.ttl, is_v6, a.dscp.map_or(NO_DSCP, Dscp::get)];
+        let parts: [&[u8]; 6] = [
+            &self.next_frame.to_le_bytes(),
+            &self.len.to_le_bytes(),
+            &self.seq.to_le_bytes(),
+            &a.arrived.0.to_le_bytes(),
+            &small,
+            &sender,
+        ];
+        let mut at = 0;
+        for part in parts {
+            to[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+    }
+
+    fn read(mut from: &[u8]) -> Head {
+        let next_frame = u32::from_le_bytes(split(&mut from));
+        let len = u32::from_le_bytes(split(&mut from));
+        let seq = u64::from_le_bytes(split(&mut from));
+        let arrived = Instant(u64::from_le_bytes(split(&mut from)));
+        let [p0, p1, origin, ttl, is_v6, dscp] = split(&mut from);
+        let sender = Ipv6Addr::from(split::<16>(&mut from));
+        let sender = match (is_v6, sender.to_ipv4_mapped()) {
+            (0, Some(v4)) => IpAddr::V4(v4),
+            _ => IpAddr::V6(sender),
+        };
+        let about = About {
+            arrived,
+            ingress: PortIdx(u16::from_le_bytes([p0, p1])),
+            origin: if origin == Origin::Overlay as u8 { Origin::Overlay } else { Origin::Local },
+            ttl,
+            sender,
+            dscp: Dscp::new(dscp),
+        };
+        Head { next_frame, len, seq, about }
+    }
+}
+
+/// The arena and the frames in it.
 pub struct Holds {
-    bytes: Vec<u8>,
-    meta: Vec<Meta>,
-    slots: u32,
-    free: u32,
-    free_len: u32,
+    arena: Arena,
     frames: u32,
     seq: u64,
 }
 
 impl Holds {
-    /// An arena of at most `bytes` bytes, bookkeeping included.
-    pub fn new(bytes: usize) -> Holds {
-        let slots = (bytes / (SLOT + size_of::<Meta>())).min(NONE as usize - 1);
-        Holds {
-            // Zeroed by the kernel when touched, not here.
-            bytes: vec![0; slots * SLOT],
-            // Reserved once, so that `push` below the capacity never allocates.
-            meta: Vec::with_capacity(slots),
-            slots: slots as u32,
-            free: NONE,
-            free_len: 0,
-            frames: 0,
-            seq: 0,
-        }
+    /// An arena of at most `bytes` bytes, bookkeeping included, and what it gets of `shared`.
+    pub fn new(bytes: usize, shared: SharedChunks) -> Holds {
+        Holds { arena: Arena::new(bytes, shared), frames: 0, seq: 0 }
     }
 
     /// Frames held, over all queues.
@@ -136,18 +185,39 @@ impl Holds {
     /// Slots in use.
     #[inline]
     pub fn slots_used(&self) -> u32 {
-        self.meta.len() as u32 - self.free_len
+        self.arena.used()
     }
 
-    /// Slots there are.
+    /// Slots there may be: its own and all shared ones.
     #[inline]
     pub fn slots(&self) -> u32 {
-        self.slots
+        self.arena.most()
+    }
+
+    /// Slots that frames for unknown destinations may take together: of its own, and at most half of all, so that
+    /// what is shared, and half of what is not, stays for handovers (R35, R45).
+    pub fn miss_slots(&self) -> u32 {
+        self.arena.own().min(self.slots() / 2)
+    }
+
+    /// Memory that was taken and not given back, in bytes.
+    pub fn resident(&self) -> usize {
+        self.arena.resident()
+    }
+
+    /// Slots that a frame of `len` bytes takes.
+    pub fn slots_of(len: usize) -> u32 {
+        1 + len.saturating_sub(ROOM - HEAD).div_ceil(ROOM) as u32
     }
 
     /// A frame of `len` bytes fits.
     pub fn has_room(&self, len: usize) -> bool {
-        len.div_ceil(SLOT).max(1) <= (self.slots - self.slots_used()) as usize
+        Holds::slots_of(len) <= self.arena.free()
+    }
+
+    /// The same, and what is free is this arena's from then on.
+    pub(crate) fn provide(&mut self, len: usize) -> bool {
+        self.arena.provide(Holds::slots_of(len))
     }
 
     /// Puts a frame at the end of `queue`.
@@ -155,182 +225,93 @@ impl Holds {
     /// # Errors
     /// [`NoMemory`], and no change, where too few slots are free.
     pub fn push(&mut self, queue: &mut Queue, frame: &[u8], about: About) -> Result<(), NoMemory> {
-        if !self.has_room(frame.len()) {
+        let slots = Holds::slots_of(frame.len());
+        if !self.arena.provide(slots) {
             return Err(NoMemory);
         }
         self.seq += 1;
-        let meta = Meta { next: NONE, next_frame: NONE, len: frame.len() as u32, seq: self.seq, about };
-        let first = self.take_slot(meta);
+        let head = Head { next_frame: NONE, len: frame.len() as u32, seq: self.seq, about };
+        let first = self.arena.take();
+        let room = self.arena.room_mut(first);
+        head.write(room);
+        let (part, rest) = frame.split_at(frame.len().min(ROOM - HEAD));
+        room[HEAD..HEAD + part.len()].copy_from_slice(part);
         let mut last = first;
-        for (i, part) in frame.chunks(SLOT).enumerate() {
-            if i > 0 {
-                let slot = self.take_slot(meta);
-                self.meta[last as usize].next = slot;
-                last = slot;
-            }
-            let at = last as usize * SLOT;
-            self.bytes[at..at + part.len()].copy_from_slice(part);
+        for part in rest.chunks(ROOM) {
+            let slot = self.arena.take();
+            self.arena.link(last, slot);
+            self.arena.room_mut(slot)[..part.len()].copy_from_slice(part);
+            last = slot;
         }
         match queue.tail {
             NONE => queue.head = first,
-            tail => self.meta[tail as usize].next_frame = first,
+            tail => self.arena.room_mut(tail)[..4].copy_from_slice(&first.to_le_bytes()),
         }
         queue.tail = first;
         queue.len += 1;
+        queue.slots += slots;
         self.frames += 1;
         Ok(())
     }
 
-    /// A free slot, marked with `meta`. The caller has checked that there is one.
-    fn take_slot(&mut self, meta: Meta) -> u32 {
-        if self.free == NONE {
-            debug_assert!(self.meta.len() < self.slots as usize);
-            self.meta.push(meta);
-            return self.meta.len() as u32 - 1;
-        }
-        let slot = self.free;
-        self.free = self.meta[slot as usize].next;
-        self.free_len -= 1;
-        self.meta[slot as usize] = meta;
-        slot
-    }
-
-    fn head(&self, queue: &Queue) -> Option<&Meta> {
-        self.meta.get(queue.head as usize)
+    fn head(&self, queue: &Queue) -> Option<Head> {
+        (queue.head != NONE).then(|| Head::read(self.arena.room(queue.head)))
     }
 
     /// What is known of the oldest frame.
     pub fn oldest(&self, queue: &Queue) -> Option<About> {
-        self.head(queue).map(|m| m.about)
+        self.head(queue).map(|h| h.about)
     }
 
     /// Place of the oldest frame in the order of arrival over all queues; the last place where the
     /// queue is empty.
     pub fn oldest_seq(&self, queue: &Queue) -> u64 {
-        self.head(queue).map_or(u64::MAX, |m| m.seq)
+        self.head(queue).map_or(u64::MAX, |h| h.seq)
     }
 
     /// Takes the oldest frame out; its bytes replace the content of `into`, which must have room
     /// for it if it is not to allocate.
     pub fn pop_into(&mut self, queue: &mut Queue, into: &mut Vec<u8>) -> Option<About> {
-        let meta = *self.head(queue)?;
+        self.copy_into(queue, into)?;
+        self.pop(queue)
+    }
+
+    /// A copy of the oldest frame, which stays; its bytes replace the content of `into`, as above.
+    pub fn copy_into(&self, queue: &Queue, into: &mut Vec<u8>) -> Option<About> {
+        let head = self.head(queue)?;
         into.clear();
-        let (mut slot, mut left) = (queue.head as usize, meta.len as usize);
+        let (mut slot, mut left, mut from) = (queue.head, head.len as usize, HEAD);
         loop {
-            let part = left.min(SLOT);
-            into.extend_from_slice(&self.bytes[slot * SLOT..slot * SLOT + part]);
+            let part = left.min(ROOM - from);
+            into.extend_from_slice(&self.arena.room(slot)[from..from + part]);
             left -= part;
             if left == 0 {
                 break;
             }
-            slot = self.meta[slot].next as usize;
+            (slot, from) = (self.arena.next(slot), 0);
         }
-        self.pop(queue)
+        self.oldest(queue)
     }
 
     /// Takes the oldest frame out and forgets its bytes.
     pub fn pop(&mut self, queue: &mut Queue) -> Option<About> {
-        let meta = *self.head(queue)?;
+        let head = self.head(queue)?;
         let mut slot = queue.head;
         while slot != NONE {
-            let next = self.meta[slot as usize].next;
-            self.meta[slot as usize].next = self.free;
-            self.free = slot;
-            self.free_len += 1;
+            let next = self.arena.next(slot);
+            self.arena.put_back(slot);
             slot = next;
         }
-        queue.head = meta.next_frame;
+        queue.head = head.next_frame;
         if queue.head == NONE {
             queue.tail = NONE;
         }
         queue.len -= 1;
+        queue.slots -= Holds::slots_of(head.len as usize);
         self.frames -= 1;
-        Some(meta.about)
+        Some(head.about)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::VecDeque;
-
-    fn about(n: u64) -> About {
-        About::local(Instant(n), PortIdx(n as u16), Dscp::new(n as u8))
-    }
-
-    #[test]
-    fn frames_come_back_in_order_and_whole() {
-        let mut h = Holds::new(100_000);
-        let mut q = Queue::EMPTY;
-        let frames: Vec<Vec<u8>> = [0, 1, 255, 256, 257, 1514, 9000]
-            .into_iter()
-            .map(|n: usize| (0..n).map(|i| (i * 7 + n) as u8).collect())
-            .collect();
-        for (i, f) in frames.iter().enumerate() {
-            h.push(&mut q, f, about(i as u64)).unwrap();
-        }
-        assert_eq!(h.frames(), 7);
-        let mut got = Vec::new();
-        for (i, f) in frames.iter().enumerate() {
-            assert_eq!(h.oldest(&q), Some(about(i as u64)));
-            assert_eq!(h.pop_into(&mut q, &mut got), Some(about(i as u64)));
-            assert_eq!(&got, f);
-        }
-        assert_eq!(h.pop_into(&mut q, &mut got), None);
-        assert_eq!((h.frames(), h.slots_used(), q), (0, 0, Queue::EMPTY));
-    }
-
-    #[test]
-    fn r45_bookkeeping_counts_against_the_bound() {
-        let h = Holds::new(1 << 20);
-        assert!(h.bytes.len() + h.meta.capacity() * size_of::<Meta>() <= 1 << 20);
-        assert!(h.slots() > 3000);
-    }
-
-    #[test]
-    fn no_memory_changes_nothing() {
-        let mut h = Holds::new(2 * (SLOT + size_of::<Meta>()));
-        let mut q = Queue::EMPTY;
-        h.push(&mut q, &[1; 10], about(1)).unwrap();
-        let before = q;
-        assert_eq!(h.push(&mut q, &[2; 300], about(2)), Err(NoMemory));
-        assert_eq!((q, h.slots_used()), (before, 1));
-        h.push(&mut q, &[3; 256], about(3)).unwrap();
-        assert_eq!(h.push(&mut q, &[], about(4)), Err(NoMemory));
-    }
-
-    proptest! {
-        #[test]
-        fn queues_do_not_disturb_each_other(
-            ops in proptest::collection::vec((0usize..3, 0usize..900, any::<bool>()), 0..200)
-        ) {
-            let mut h = Holds::new(12_000);
-            let mut queues = [Queue::EMPTY; 3];
-            let mut oracle: [VecDeque<(u64, Vec<u8>)>; 3] = Default::default();
-            let mut got = Vec::new();
-            for (n, (q, len, push)) in ops.into_iter().enumerate() {
-                let n = n as u64;
-                if push {
-                    let frame = vec![n as u8; len];
-                    let room = frame.len().div_ceil(SLOT).max(1) <= (h.slots() - h.slots_used()) as usize;
-                    prop_assert_eq!(h.push(&mut queues[q], &frame, about(n)).is_ok(), room);
-                    if room {
-                        oracle[q].push_back((n, frame));
-                    }
-                } else {
-                    let want = oracle[q].pop_front();
-                    let a = h.pop_into(&mut queues[q], &mut got);
-                    prop_assert_eq!(a, want.as_ref().map(|w| about(w.0)));
-                    if let Some((_, frame)) = want {
-                        prop_assert_eq!(&got, &frame);
-                    }
-                }
-                let frames: usize = oracle.iter().map(VecDeque::len).sum();
-                prop_assert_eq!(h.frames() as usize, frames);
-                let slots: usize = oracle.iter().flatten().map(|f| f.1.len().div_ceil(SLOT).max(1)).sum();
-                prop_assert_eq!(h.slots_used() as usize, slots);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,14 +1,14 @@
 //! State that one worker owns, and the vocabulary by which control changes it.
 //!
-//! Nothing here is shared: a worker owns its [`Tables`] outright, control reaches them only by
-//! [`update::Update`], and they answer with [`event::Event`]. All memory is reserved when the
+//! Nothing here is shared but a count of memory for holds: a worker owns its [`Tables`] outright, control reaches them
+//! only by [`update::Update`], and they answer with [`event::Event`]. All memory is reserved when the
 //! tables are made; nothing below allocates, locks, blocks, reads a clock or logs (R14).
 //!
 //! | File | Holds |
 //! |---|---|
 //! | `locations` | the forwarding table's memory: integer to integer, one cache line a lookup |
 //! | `pages` | memory in huge pages |
-//! | `vms` | what is known of each VM, in a word or in a special entry |
+//! | `vms` | what is known of each VM, in a word or in a special entry; which entry holds most |
 //! | `decide` | what becomes of a frame for a single VM |
 //! | `dispatch` | where a frame for a VM with a special entry goes |
 //! | `queries` | special entries made and ended, questions to the directory |
@@ -147,7 +147,7 @@ impl Tables {
             udp_checksum: config.udp_checksum,
             copy_dscp: config.copy_dscp,
             hash_key: config.hash_key,
-            holds: Holds::new(config.hold_bytes),
+            holds: Holds::new(config.hold_bytes, config.hold_shared.clone()),
             arrivals: Arrivals::new(),
             asks: Asks::new(config),
             awaited: Awaited::new(config),

@@ -6,6 +6,9 @@ use crate::update::{Key, PortIdx, PortRole, Target, VmState};
 use crate::vms::{SpecialIdx, State};
 use crate::{DropReason, Tables};
 
+/// Frames to an unknown destination that wait for a VM that has just moved here, at most.
+const SETTLING_PACKETS: u32 = 8192;
+
 impl Tables {
     /// Begins a query for an unknown destination (R34). The caller raises the event and holds the
     /// frame.
@@ -32,7 +35,7 @@ impl Tables {
         let usual = self.miss_hold_packets();
         let Some(&PortRole::Access { vn, mac, .. }) = self.ports.role(port) else { return usual };
         match self.vms.special_of(Key::new(vn, mac)) {
-            Some(vm) if vm.is_settling(now) => usual.max(vm.limits.packets),
+            Some(vm) if vm.is_settling(now) => usual.max(vm.limits.packets.min(SETTLING_PACKETS)),
             _ => usual,
         }
     }

@@ -7,23 +7,25 @@
 //! one does: the VM's MAC and, where the forwarding table says no more of it than a tunnel or a port, these too. Each
 //! change of what that table says of a VM goes by `Routes::follow`: a routed frame never passes by a special entry.
 
+mod burst;
 mod entry;
+mod filter;
 mod followers;
 mod table;
 
 use core::net::IpAddr;
 
-use godwit_wire::{Prefix, route};
+use godwit_wire::Prefix;
 
-use crate::locations::Home;
-use crate::update::{DomainIdx, Key, Lengths, NO_LENGTH, NextHop, VnIdx, VnRouting};
+use crate::update::{DomainIdx, Key, Lengths, MAX_LENGTHS, NO_LENGTH, NextHop, VnIdx, VnRouting};
 use crate::vms::Fib;
 use crate::{OutOfRange, TablesConfig};
 
-use entry::{Addr, Scope, Words};
+use entry::{Scope, Words};
 use followers::Followers;
-use table::{Mixed, Place, Table, View};
+use table::{Place, Table};
 
+pub use burst::{InDomain, Step, Tries};
 pub use entry::Found;
 
 /// A subnet of a VN.
@@ -39,10 +41,35 @@ struct Subnet {
 struct Domain {
     v4: Lengths,
     v6: Lengths,
+    /// Those of each family that lead to VMs.
+    to_vms: [ToVms; 2],
+}
+
+/// Prefixes that lead to VMs, host routes left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct ToVms {
+    number: u32,
+    /// None is shorter.
+    shortest: u8,
+}
+
+impl ToVms {
+    const NONE: ToVms = ToVms { number: 0, shortest: NO_LENGTH };
+
+    fn add(&mut self, len: u8) {
+        *self = ToVms { number: self.number.saturating_add(1), shortest: self.shortest.min(len) };
+    }
+
+    fn remove(&mut self) {
+        self.number = self.number.saturating_sub(1);
+        if self.number == 0 {
+            *self = ToVms::NONE;
+        }
+    }
 }
 
 const VACANT: Domain =
-    Domain { v4: [NO_LENGTH; crate::update::MAX_LENGTHS], v6: [NO_LENGTH; crate::update::MAX_LENGTHS] };
+    Domain { v4: [NO_LENGTH; MAX_LENGTHS], v6: [NO_LENGTH; MAX_LENGTHS], to_vms: [ToVms::NONE; 2] };
 
 /// All routes.
 pub struct Routes {
@@ -52,97 +79,6 @@ pub struct Routes {
     vns: Vec<Option<VnRouting>>,
     subnets: Vec<Subnet>,
     subnet_capacity: usize,
-}
-
-/// The routes of one domain as a burst reads them.
-#[derive(Clone, Copy)]
-pub struct InDomain<'a> {
-    view: View<'a>,
-    domain: DomainIdx,
-    v4: Mixed,
-    v6: Mixed,
-    lengths: &'a Domain,
-}
-
-impl InDomain<'_> {
-    /// Hashes an IPv4 address once for [`InDomain::prefetch`] and [`InDomain::find_v4`].
-    #[inline(always)]
-    pub fn home_v4(&self, ip: u32) -> Home {
-        self.view.home(Addr::v4(ip), self.v4)
-    }
-
-    /// The same for IPv6.
-    #[inline(always)]
-    pub fn home_v6(&self, ip: u128) -> Home {
-        self.view.home(Addr::v6(ip), self.v6)
-    }
-
-    /// Asks the cache for the host route of an address.
-    #[inline(always)]
-    pub fn prefetch(&self, home: Home) {
-        self.view.prefetch(home);
-    }
-
-    /// Where packets for an IPv4 address go that no prefix is needed for, or one that is no martian.
-    #[inline(always)]
-    pub fn find_v4(&self, home: Home, ip: u32) -> Option<Found> {
-        match self.view.get_at(home, Addr::v4(ip), self.v4) {
-            None => self.by_prefix_v4(ip),
-            found => found,
-        }
-    }
-
-    /// The same for IPv6.
-    #[inline(always)]
-    pub fn find_v6(&self, home: Home, ip: u128) -> Option<Found> {
-        match self.view.get_at(home, Addr::v6(ip), self.v6) {
-            None => self.by_prefix_v6(ip),
-            found => found,
-        }
-    }
-
-    #[inline(never)]
-    fn by_prefix_v4(&self, ip: u32) -> Option<Found> {
-        if route::is_martian_v4(ip.into()) {
-            return None;
-        }
-        self.longest(&self.lengths.v4, |len| {
-            (
-                Addr::v4(ip & u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)),
-                Scope::v4(self.domain, len),
-            )
-        })
-    }
-
-    #[inline(never)]
-    fn by_prefix_v6(&self, ip: u128) -> Option<Found> {
-        if route::is_martian_v6(ip.into()) {
-            return None;
-        }
-        self.longest(&self.lengths.v6, |len| {
-            (
-                Addr::v6(ip & u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0)),
-                Scope::v6(self.domain, len),
-            )
-        })
-    }
-
-    #[inline(always)]
-    fn longest(&self, lengths: &Lengths, of: impl Fn(u8) -> (Addr, Scope)) -> Option<Found> {
-        for &len in lengths {
-            if len == NO_LENGTH {
-                return None;
-            }
-            let (addr, scope) = of(len);
-            let scope = self.view.mixed(scope);
-            let Some(home) = self.view.home_of_prefix(addr, scope) else { continue };
-            let found = self.view.get_at(home, addr, scope);
-            if found.is_some() {
-                return found;
-            }
-        }
-        None
-    }
 }
 
 impl Routes {
@@ -182,16 +118,7 @@ impl Routes {
     /// Where the route of just this prefix leads.
     pub fn exact(&self, domain: DomainIdx, prefix: Prefix) -> Option<NextHop> {
         let (place, number) = self.find(domain, prefix)?;
-        Some(self.table.get(place).found().next_hop(self.followers.vm(number)))
-    }
-
-    /// The routes of a domain as a burst reads them.
-    #[inline]
-    pub fn in_domain(&self, domain: DomainIdx) -> InDomain<'_> {
-        let view = self.table.view();
-        let lengths = self.domains.get(usize::from(domain.0)).unwrap_or(&VACANT);
-        let v4 = view.mixed(Scope::v4(domain, 32));
-        InDomain { view, domain, v4, v6: view.mixed(Scope::v6(domain, 128)), lengths }
+        Some(self.table.get(place).found()?.next_hop(self.followers.vm(number)))
     }
 
     /// The VN's part in a routing domain.
@@ -219,14 +146,22 @@ impl Routes {
         v4: Lengths,
         v6: Lengths,
     ) -> Result<(), OutOfRange> {
-        *self.domains.get_mut(usize::from(domain.0)).ok_or(OutOfRange)? = Domain { v4, v6 };
+        let d = self.domains.get_mut(usize::from(domain.0)).ok_or(OutOfRange)?;
+        (d.v4, d.v6) = (v4, v6);
         Ok(())
     }
 
     pub(crate) fn remove_domain(&mut self, domain: DomainIdx) {
         if let Some(d) = self.domains.get_mut(usize::from(domain.0)) {
-            *d = VACANT;
+            // Its routes go one by one, before or after.
+            *d = Domain { to_vms: d.to_vms, ..VACANT };
         }
+    }
+
+    /// What the domain of a prefix knows of those that lead to VMs; `None` for a host route.
+    fn to_vms(&mut self, scope: Scope) -> Option<&mut ToVms> {
+        let d = self.domains.get_mut(usize::from(scope.domain().0)).filter(|_| !scope.is_host())?;
+        Some(&mut d.to_vms[usize::from(!scope.is_v4())])
     }
 
     pub(crate) fn set_vn(&mut self, vn: VnIdx, routing: Option<VnRouting>) -> Result<(), OutOfRange> {
@@ -283,6 +218,9 @@ impl Routes {
         };
         if let NextHop::Vm(vm) = to {
             self.followers.add(number, vm);
+            if let Some(to_vms) = self.to_vms(Scope::of(domain, prefix)) {
+                to_vms.add(prefix.prefix_len());
+            }
         }
         Ok(())
     }
@@ -296,8 +234,12 @@ impl Routes {
     }
 
     fn unfollow(&mut self, place: Place, number: u32) {
-        if self.table.get(place).found().is_vm() {
+        let words = self.table.get(place);
+        if words.found().is_some_and(Found::is_vm) {
             self.followers.remove(number);
+            if let Some(to_vms) = self.to_vms(words.scope()) {
+                to_vms.remove();
+            }
         }
     }
 

@@ -62,6 +62,13 @@ struct Ways {
     ways: [Tunnel; MAX_WAYS],
 }
 
+impl Ways {
+    /// Those that some share takes.
+    fn used(&self) -> impl Iterator<Item = &Tunnel> {
+        self.ways.iter().zip(0u8..).filter(|(_, at)| self.shares.contains(at)).map(|(way, _)| way)
+    }
+}
+
 const NO_WAYS: Ways = Ways { shares: [0; SHARES], twin: NOTHING, ways: [const { VACANT }; MAX_WAYS] };
 
 /// All tunnels.
@@ -99,6 +106,23 @@ impl Tunnels {
     #[inline]
     pub fn get(&self, tunnel: TunnelIdx) -> Option<&Tunnel> {
         self.tunnels.get(tunnel.0 as usize).filter(|t| t.remote.is_some())
+    }
+
+    /// All uplinks that frames leave by that take this tunnel, its twin's and those of its ways included.
+    pub fn uplinks(&self, tunnel: TunnelIdx) -> impl Iterator<Item = PortIdx> + '_ {
+        let own = self.tunnels.get(tunnel.0 as usize);
+        let twin = own.and_then(|t| self.tunnels.get(self.ways_of(t).map_or(t.aside, |w| w.twin) as usize));
+        [own, twin].into_iter().flatten().flat_map(|t| {
+            let ways = self.ways_of(t);
+            let used = ways.into_iter().flat_map(Ways::used).map(|way| way.uplink);
+            ways.is_none().then_some(t.uplink).into_iter().chain(used)
+        })
+    }
+
+    /// The ways that a tunnel's flows go by, where there are several.
+    fn ways_of(&self, t: &Tunnel) -> Option<&Ways> {
+        let spread = t.aside != NOTHING && t.aside & SPREAD != 0;
+        if spread { self.ways.get((t.aside ^ SPREAD) as usize) } else { None }
     }
 
     /// The tunnel to a locator, if there is one that is ready. Looks at every tunnel: not for the packet path.
@@ -365,6 +389,25 @@ mod tests {
         assert_eq!((uplink(&t, true, 0), uplink(&t, true, 1), uplink(&t, true, 2)), (12, 11, 10));
         t.spread(T, None).unwrap();
         assert_eq!(uplink(&t, true, 1), 0);
+    }
+
+    #[test]
+    fn r45_r95_the_uplinks_of_a_tunnel_are_those_that_its_frames_leave_by() {
+        let uplinks = |t: &Tunnels| t.uplinks(T).map(|p| p.0).collect::<Vec<_>>();
+        let mut t = tunnels();
+        assert_eq!(uplinks(&t), [0]);
+        for at in 0..3u8 {
+            t.set_way(T, at, PortIdx(10 + u16::from(at)), 1550, header(at)).unwrap();
+        }
+        assert_eq!(uplinks(&t), [0], "nothing is spread yet");
+        t.spread(T, Some(shares(|s| if s % 2 == 0 { 2 } else { 0 }))).unwrap();
+        assert_eq!(uplinks(&t), [10, 12], "no share takes the second one");
+        t.set(TWIN, PortIdx(1), remote(), 1550, header(1)).unwrap();
+        t.set_twin(T, Some(TWIN)).unwrap();
+        assert_eq!(uplinks(&t), [10, 12, 1]);
+        t.spread(T, None).unwrap();
+        assert_eq!(uplinks(&t), [0, 1]);
+        assert_eq!(t.uplinks(TunnelIdx(7)).count(), 0);
     }
 
     #[test]

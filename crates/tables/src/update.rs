@@ -161,13 +161,20 @@ impl Key {
     }
 }
 
-/// Bounds of one VM's handover buffer (R45).
+/// Bounds of one VM's handover buffer (R45), besides the memory that all have together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HoldLimits {
     /// At most so many packets; the oldest goes first.
     pub packets: u32,
     /// A packet older than this is dropped.
     pub age: Span,
+}
+
+impl HoldLimits {
+    /// As many packets as memory allows.
+    pub const fn of_age(age: Span) -> HoldLimits {
+        HoldLimits { packets: u32::MAX, age }
+    }
 }
 
 /// What a worker does with frames for one VM. Whatever the worker held for the VM under an earlier
@@ -228,6 +235,12 @@ pub enum VmState {
         /// End of the negative answer's life.
         until: Instant,
     },
+    /// The directory has the VM, and it is attached nowhere: frames are dropped as `Detached` until control says
+    /// otherwise (R19, R51).
+    Detached {
+        /// Segments of connections with it are answered by resets (R53).
+        reset: bool,
+    },
 }
 
 impl VmState {
@@ -239,7 +252,8 @@ impl VmState {
             VmState::Local { .. }
             | VmState::Arrived { .. }
             | VmState::Paused { .. }
-            | VmState::Absent { .. } => None,
+            | VmState::Absent { .. }
+            | VmState::Detached { .. } => None,
         }
     }
 }

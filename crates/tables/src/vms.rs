@@ -6,6 +6,7 @@
 //! the entry *collapses* into its word.
 
 mod fib;
+mod ranking;
 
 use std::collections::VecDeque;
 
@@ -13,10 +14,12 @@ use godwit_wire::Instant;
 
 use crate::TablesConfig;
 use crate::event::{Event, HandoverStats};
-use crate::holds::{Origin, Queue};
+use crate::holds::{Origin, Queue, SLOT};
 use crate::locations::Locations;
 use crate::routes::Routes;
 use crate::update::{HoldLimits, Key, PortIdx, Target, VmState};
+
+use ranking::Ranking;
 
 pub use fib::{Fib, RemoteMark, SpecialIdx, View, Word};
 
@@ -52,11 +55,15 @@ pub struct Special {
     handover: bool,
     /// Its totals changed since the last event.
     dirty: bool,
+    /// Slots of held frames, as they were counted last.
+    slots: u32,
     reported: Instant,
     /// A VM that has come to its port by a handover stays special until then: frames still come and go in bursts.
     settles: Instant,
     /// It stands in the list of those with frames to send.
     queued: bool,
+    /// Frames of VMs here that are held go behind those of the overlay, whenever they came (R77).
+    pub(crate) local_last: bool,
     /// Its place in the list of entries in use; `u32::MAX` where it is free.
     place: u32,
 }
@@ -66,6 +73,12 @@ impl Special {
     #[inline]
     pub fn waiting(&self) -> u32 {
         self.queues[0].len() + self.queues[1].len()
+    }
+
+    /// Memory of the frames held, in slots.
+    #[inline]
+    pub fn slots(&self) -> u32 {
+        self.queues[0].slots() + self.queues[1].slots()
     }
 
     /// Frames held from `origin`.
@@ -90,6 +103,7 @@ impl Special {
             State::Known(VmState::Local { port }) => Some(Fib::Local(port)),
             State::Known(VmState::Remote { to }) => Some(Fib::Remote(to)),
             State::Known(VmState::Ageing { to }) => Some(Fib::Ageing(to)),
+            State::Known(VmState::Detached { reset }) => Some(Fib::Detached(reset)),
             _ => None,
         }
     }
@@ -110,6 +124,10 @@ pub struct Vms {
     ready: VecDeque<u32>,
     /// Entries in state `Querying`.
     querying: usize,
+    /// Slots of the frames that they hold.
+    querying_slots: u32,
+    /// Entries by the memory of what they hold.
+    ranking: Ranking,
     /// No entry has anything to do before this.
     next_due: Instant,
     limits: HoldLimits,
@@ -130,6 +148,8 @@ impl Vms {
             active: Vec::with_capacity(n),
             ready: VecDeque::with_capacity(2 * n),
             querying: 0,
+            querying_slots: 0,
+            ranking: Ranking::new(n),
             next_due: Instant::NEVER,
             limits: HoldLimits { packets: config.miss_hold_packets, age: config.miss_hold_age },
             report_interval: config.report_interval,
@@ -222,9 +242,11 @@ impl Vms {
             stats: HandoverStats::default(),
             handover: false,
             dirty: false,
+            slots: 0,
             reported: Instant(0),
             settles: Instant(0),
             queued: false,
+            local_last: false,
             place: self.active.len() as u32,
         };
         let at = match self.free.last() {
@@ -341,13 +363,15 @@ impl Vms {
                 s.handover = true;
                 if !same && !waits {
                     // What is held already belongs to the handover that begins.
-                    s.stats = HandoverStats { held: s.waiting().into(), ..HandoverStats::default() };
+                    let peak_bytes = u64::from(s.slots()) * SLOT as u64;
+                    s.stats =
+                        HandoverStats { held: s.waiting().into(), peak_bytes, ..HandoverStats::default() };
                     s.dirty = s.waiting() > 0;
                 }
             }
             VmState::Departed { .. } => s.handover = true,
             VmState::Arrived { hold, .. } => {
-                (s.limits, s.handover) = (hold, true);
+                (s.limits, s.handover, s.local_last) = (hold, true, true);
                 if !was_here {
                     s.settles = now + self.settle;
                 }
@@ -356,10 +380,14 @@ impl Vms {
             VmState::Local { .. }
             | VmState::Remote { .. }
             | VmState::Ageing { .. }
-            | VmState::Absent { .. } => {}
+            | VmState::Absent { .. }
+            | VmState::Detached { .. } => {}
         }
         s.state = State::Known(state);
-        self.querying -= usize::from(querying);
+        if querying {
+            self.querying -= 1;
+            self.querying_slots -= s.slots;
+        }
         self.mark_ready(at);
         self.due(now);
     }
@@ -452,7 +480,8 @@ impl Vms {
         }
         s.dirty = false;
         s.reported = now;
-        let stats = HandoverStats { waiting: s.waiting().into(), ..s.stats };
+        let bytes = u64::from(s.slots()) * SLOT as u64;
+        let stats = HandoverStats { waiting: s.waiting().into(), bytes, ..s.stats };
         Some(Event::Handover { key: s.key, stats })
     }
 

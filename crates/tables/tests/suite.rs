@@ -4,6 +4,7 @@ mod apply;
 mod arrivals;
 mod common;
 mod decide;
+mod fairness;
 mod neighbors;
 mod policies;
 mod ports;

@@ -37,6 +37,7 @@ fn vm_state() -> impl Strategy<Value = VmState> {
         hold.prop_map(|hold| VmState::Paused { hold }),
         (target, until.clone()).prop_map(|(to, until)| VmState::Departed { to, until }),
         until.prop_map(|until| VmState::Absent { until }),
+        any::<bool>().prop_map(|reset| VmState::Detached { reset }),
     ]
 }
 
@@ -197,7 +198,7 @@ impl Model {
 fn routed(t: &Tables, n: u64) -> Option<Fib> {
     let routes = t.routes.in_domain(DOMAIN);
     let IpAddr::V4(ip) = v4(n as u8) else { panic!("IPv4 alone") };
-    let found = routes.find_v4(routes.home_v4(ip.to_bits()), ip.to_bits()).expect("a route");
+    let found = routes.host_v4(routes.home_v4(ip.to_bits()), ip.to_bits()).expect("a route");
     found.remote().map(Fib::Remote).or(found.local().map(|(_, port)| Fib::Local(port)))
 }
 

@@ -261,3 +261,24 @@ fn r58_a_switch_that_routes_twice_is_caught() {
 fn r28_r58_a_switch_that_answers_for_vms_that_are_gone_is_caught() {
     caught_routed(Invariant::Ghost, Sabotage::AnswersForGone, 50);
 }
+
+#[test]
+fn r85_a_drained_switch_is_empty_in_the_end_and_nobody_comes_to_it_meanwhile() {
+    let mut all = Stats::default();
+    for class in [Class::Planned, Class::Cuts, Class::NvaFaults] {
+        for seed in 0..40 {
+            match run(&Schedule::drained(class, seed)) {
+                Ok(stats) => all += stats,
+                Err(failure) => panic!("{failure}"),
+            }
+        }
+    }
+    assert!(all.drains == 120 && all.drained > 100 && all.moves_made >= all.drained, "{all}");
+}
+
+#[test]
+fn r85_a_drained_switch_that_takes_vms_is_caught() {
+    let found = (0..50)
+        .find_map(|seed| run(&Schedule::drained(Class::Planned, seed).broken(Sabotage::Undrained)).err());
+    assert_eq!(found.map(|f| f.invariant), Some(Invariant::Drained));
+}

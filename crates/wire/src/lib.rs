@@ -46,6 +46,7 @@ pub mod policy;
 pub mod prefix;
 pub mod proto;
 pub mod quote;
+pub mod reset;
 pub mod route;
 pub mod tcp;
 pub mod tenant;

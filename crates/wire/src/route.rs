@@ -44,9 +44,8 @@ pub fn decrement_ttl(packet: &mut [u8]) -> Option<u8> {
 /// the checksum grows by what the TTL loses, and is never 0xffff).
 #[inline(always)]
 const fn one_hop_less(word: u32) -> u32 {
-    let sum = (word >> 16) + 1;
-    let sum = sum + (sum >= 0xffff) as u32;
-    ((word & 0xffff) - 1) | sum << 16
+    let around = (word >= 0xfffe_0000) as u32;
+    word.wrapping_add(0x1_0000 - 1).wrapping_add(around << 16)
 }
 
 /// Writes destination and source of a frame; `false`, and it is unchanged, where it is shorter than an Ethernet header.
@@ -108,12 +107,15 @@ pub enum Onward {
 }
 
 /// An IPv4 header without options sums up (RFC 1812 section 5.2.2). One's complement sums do not mind the byte order,
-/// nor whether words of 32 bits are added.
+/// nor whether longer words are added.
 #[inline(always)]
 fn sums_up(h: &[u8; L3 + ipv4::HEADER_LEN]) -> bool {
     /// The inverse of 0xffff modulo 2^64: what it multiplies into the first 2^64 / 0xffff numbers is a multiple.
     const ONES_INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
-    let sum: u64 = (0..5).map(|word| u64::from(u32::from_le_bytes(array(h, L3 + 4 * word)))).sum();
+    let long = |at| u64::from_le_bytes(array(h, L3 + at));
+    let (sum, around) = long(0).overflowing_add(long(12));
+    let (sum, once_more) = sum.carrying_add(u32::from_le_bytes(array(h, L3 + 8)).into(), around);
+    let sum = sum + u64::from(once_more);
     sum.wrapping_mul(ONES_INVERSE) <= u64::MAX / 0xffff
 }
 

@@ -232,3 +232,27 @@ fn r58_a_domain_has_few_lengths_of_prefixes() {
     let what = "domain[0].route[6].to: the domain's prefixes have 9 lengths with it: /0, /16, /19, /20";
     refused(&routes(19..24), &[], what, "use 8 lengths of a family at most");
 }
+
+#[test]
+fn r58_subnets_alone_have_few_lengths_too() {
+    let subnets = |lengths: std::ops::Range<u8>, v6: bool| {
+        let one = |len: u8| match v6 {
+            false => format!("{{ prefix = \"10.{len}.0.0/{len}\", gateway = \"10.{len}.0.1\" }}"),
+            true => format!("{{ prefix = \"2001:db8:{len}::/{len}\", gateway = \"2001:db8:{len}::1\" }}"),
+        };
+        let all: Vec<String> = lengths.map(one).collect();
+        // Routes of a length of their own say nothing of it.
+        let (front, rest) = ROUTED.split_once("[[domain.route]]").unwrap();
+        let (_, rest) = rest.split_once("[[vn]]").unwrap();
+        let text = format!("{front}[[vn]]{rest}");
+        let old = "{ prefix = \"10.2.0.0/16\", gateway = \"10.2.255.254\" }";
+        assert!(text.contains(old));
+        text.replace(old, &[old.to_owned(), all.join(", ")].join(", "))
+    };
+    // Beside /16 and /24 of IPv4, and /64 of IPv6.
+    assert!(load_text(&subnets(17..23, false), &[]).is_ok());
+    let what = "domain[0]: the subnets of domain \"red\" have 9 lengths";
+    refused(&subnets(17..24, false), &[], what, "use 8 lengths of a family at most");
+    assert!(load_text(&subnets(49..56, true), &[]).is_ok());
+    refused(&subnets(49..57, true), &[], what, "use 8 lengths of a family at most");
+}

@@ -18,8 +18,8 @@ use godwit_wire::{Mac, Vni};
 
 pub use addressing::{learning_word, macs, prefixes};
 pub use record::{
-    bind_refusal, claim_cause, deny_reason, move_mode, move_phase, move_step_kind, multicast, on_cold,
-    unplanned,
+    bind_refusal, claim_cause, deny_reason, drain_phase, move_mode, move_phase, move_step_kind, multicast,
+    on_cold, unplanned,
 };
 pub use routing::{prefix, underlay_group};
 pub use session::{SessionDown, SessionUp};

@@ -37,10 +37,11 @@ enums! {
         Acknowledged, Aborted, Failed, Done, Denied, Restarted, Overtaken, Asked, Answered, Frozen,
         Accepted, Stopped, Packaged, Sent, Instantiated, InOrder,
     }
-    DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen }
+    DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen, Draining }
     Unplanned, unplanned { Verify, Accept, Deny }
     Multicast, multicast { Flood, Snoop, Off }
     OnCold, on_cold { Drop, Reset }
+    DrainPhase, drain_phase { Running, Stopped, Ended }
     BindRefusal, bind_refusal { UnknownVm, NotHere, NotAllowed, Full, Taken }
     ClaimCause, claim_cause {
         Activate, GratuitousArp, NeighborAdvertisement, Rarp, FirstFrame, Resync,

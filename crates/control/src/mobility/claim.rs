@@ -237,7 +237,9 @@ impl Vm {
             DenyReason::AddressMismatch => cx.record.is_some_and(|r| !ours(r)),
             DenyReason::StaleVersion => true,
             DenyReason::UnknownVm => cx.record.is_some(),
-            DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen => false,
+            DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen | DenyReason::Draining => {
+                false
+            }
         };
         other && self.is_hosted() && cx.elsewhere().is_none()
     }

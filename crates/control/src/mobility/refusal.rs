@@ -55,7 +55,12 @@ impl Vm {
         };
         let at = cx.version();
         let gap = before.map_or(GAP.0, |(gap, _)| Span(gap.0.saturating_mul(2)).min(GAP.1));
-        let decided = matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
+        let decided = match reason {
+            DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen => true,
+            // A drain is over some day, and the NVA says nothing then.
+            DenyReason::Draining => cx.elsewhere().is_some(),
+            DenyReason::UnknownVm | DenyReason::AddressMismatch | DenyReason::StaleVersion => false,
+        };
         let next = if decided { Instant::NEVER } else { cx.now + gap };
         let cause = before.map_or(claim.cause, |(_, cause)| cause);
         let owner = cx.elsewhere().map(|(l, _)| l.nve.clone());

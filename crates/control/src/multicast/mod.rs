@@ -4,10 +4,11 @@
 //! Pure: messages and time in; groups that changed, and questions to VMs, out. A group counts for all of its sources,
 //! so that each version of both protocols leads to the same membership.
 //!
-//! The switch is the querier of its own VMs. Its queries go to ports one by one, so that those of several switches
-//! never meet; they are not sent to VMs that may be routers, which could give way to them. Where a router asks by
-//! itself, the switch is quiet to the other VMs of that family while it does.
+//! The switch is the querier of its own VMs, unless a router here wins the election. Its queries go to ports one by
+//! one, so that those of several switches never meet; they are not sent to VMs that may be routers: these would give
+//! way, and a router that does not ask is not known as one.
 
+mod election;
 mod members;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::membership::{Message, Version, Wish};
 use godwit_wire::{Instant, Span, Vni, igmp, mld};
 
+use election::{Election, OTHER_PRESENT};
 use members::{Groups, Place};
 
 /// Between two general queries.
@@ -32,7 +34,7 @@ pub(crate) const ROBUSTNESS: u8 = 2;
 /// A membership lasts so long after its last report.
 const MEMBERSHIP: Span = Span::from_ms(125_000 * 2 + 10_000);
 /// A router that asks is one for so long after its last query.
-const ROUTER: Span = Span::from_ms(125_000 * 2 + 5_000);
+const ROUTER: Span = OTHER_PRESENT;
 /// Time within which a VM answers that has just arrived, or whose group was left.
 const LAST_MEMBER: Span = Span::from_ms(1000);
 /// Groups that the VMs of a port join at most.
@@ -92,6 +94,8 @@ enum Due {
     Last(Vni, PortIdx, IpAddr),
     /// A membership ends, or a router's time as one.
     End(Vni, PortIdx, IpAddr),
+    /// The elected querier of a family has been silent for too long.
+    Querier(Vni, Family),
 }
 
 /// A port that takes part.
@@ -106,8 +110,8 @@ struct PortState {
 struct Vn {
     ports: BTreeMap<PortIdx, PortState>,
     groups: Groups,
-    /// The version of the last query of a router here.
-    heard: BTreeMap<Family, Version>,
+    /// Who asks, where a router was heard.
+    elections: BTreeMap<Family, Election>,
     /// General queries that the start still owes.
     startup: u8,
 }
@@ -185,12 +189,13 @@ impl Multicast {
         self.due.set(Due::Arrival(vni, port), None);
     }
 
-    /// A VM said something.
+    /// A VM said something. `own` are the addresses that the switch asks from, if they count in elections.
     pub(crate) fn heard(
         &mut self,
         vni: Vni,
         port: PortIdx,
         message: &Message<'_>,
+        own: [Option<IpAddr>; 2],
         now: Instant,
         to: &mut Outcome,
     ) {
@@ -199,7 +204,8 @@ impl Multicast {
             Message::Query(query) => {
                 // One without an address takes no part in elections and routes nothing (RFC 4541 section 2.1.1).
                 if state.router && !query.src.is_unspecified() {
-                    self.router_asked(vni, port, query.src, query.version, now, to);
+                    let own = own.into_iter().flatten().find(|ip| Family::of(*ip) == Family::of(query.src));
+                    self.router_asked(vni, (port, query.src), query.version, own, now, to);
                 }
             }
             Message::Report(report) => {
@@ -216,15 +222,17 @@ impl Multicast {
     fn router_asked(
         &mut self,
         vni: Vni,
-        port: PortIdx,
-        src: IpAddr,
+        (port, src): (PortIdx, IpAddr),
         version: Version,
+        own: Option<IpAddr>,
         now: Instant,
         to: &mut Outcome,
     ) {
         let Some(vn) = self.vns.get_mut(&vni) else { return };
-        let every = routers_of(src);
-        vn.heard.insert(Family::of(src), version);
+        let (every, family) = (routers_of(src), Family::of(src));
+        let election = vn.elections.entry(family).or_default();
+        election.heard((port, src), version, own, now);
+        self.due.set(Due::Querier(vni, family), election.ends());
         if vn.groups.add(every, Place::Port(port)) {
             to.changed.insert((vni, every));
         }
@@ -289,9 +297,27 @@ impl Multicast {
         if vn.groups.remove(group, &Place::Port(port)) {
             to.changed.insert((vni, group));
         }
-        if group.is_unspecified() && vn.groups.ports(group).next().is_none() {
-            vn.heard.remove(&Family::of(group));
-            // Nobody asks any more.
+        if group.is_unspecified() {
+            let family = Family::of(group);
+            let election = vn.elections.entry(family).or_default();
+            let was_won = election.is_won();
+            election.gone(port);
+            self.due.set(Due::Querier(vni, family), election.ends());
+            if election.is_won() && !was_won {
+                // Nobody asks any more.
+                self.due.set(Due::General(vni), Some(Instant(0)));
+            }
+        }
+    }
+
+    /// The elected querier of a family is silent: the switch asks.
+    fn querier_silent(&mut self, vni: Vni, family: Family, now: Instant) {
+        let Some(election) = self.vns.get_mut(&vni).and_then(|vn| vn.elections.get_mut(&family)) else {
+            return;
+        };
+        election.expire(now);
+        self.due.set(Due::Querier(vni, family), election.ends());
+        if election.is_won() {
             self.due.set(Due::General(vni), Some(Instant(0)));
         }
     }
@@ -306,17 +332,18 @@ impl Multicast {
                     to.questions.extend(self.vns.get(&vni).map(|vn| (vni, last_member(vn, port, group))));
                 }
                 Due::End(vni, port, group) => self.leave(vni, port, group, to),
+                Due::Querier(vni, family) => self.querier_silent(vni, family, now),
             }
         }
     }
 
-    /// General queries to all VMs of a VN, but for what a router asks.
+    /// General queries to all VMs of a VN, but for what an elected router asks.
     fn ask_all(&mut self, vni: Vni, now: Instant, to: &mut Outcome) {
         let Some(vn) = self.vns.get_mut(&vni) else { return };
-        for family in Family::BOTH.into_iter().filter(|f| !vn.heard.contains_key(f)) {
+        for family in Family::BOTH.into_iter().filter(|f| vn.elections.get(f).is_none_or(Election::is_won)) {
             let hosts = vn.ports.iter().filter(|(_, p)| !p.router);
             to.questions.extend(hosts.map(|(port, _)| {
-                let version = family.latest();
+                let version = vn.version(family);
                 let q = Question { port: *port, family, version, group: None, max_response: RESPONSE };
                 (vni, q)
             }));
@@ -403,14 +430,15 @@ impl Multicast {
 impl Vn {
     /// The version to ask in: that of a router here, which its hosts follow.
     fn version(&self, family: Family) -> Version {
-        self.heard.get(&family).copied().unwrap_or(family.latest())
+        self.elections.get(&family).and_then(Election::version).unwrap_or(family.latest())
     }
 }
 
 impl Due {
     fn vni(self) -> Vni {
         match self {
-            Due::General(vni) | Due::Arrival(vni, _) | Due::Last(vni, ..) | Due::End(vni, ..) => vni,
+            Due::General(vni) | Due::Arrival(vni, _) | Due::Querier(vni, _) => vni,
+            Due::Last(vni, ..) | Due::End(vni, ..) => vni,
         }
     }
 

@@ -22,6 +22,11 @@ fn group(n: u8) -> IpAddr {
     }
 }
 
+/// The switch's address: some routers of these tests have lower ones.
+fn address(n: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, n).into()
+}
+
 fn nve(n: u8) -> NveId {
     NveId::new(["a", "b"][usize::from(n % 2)]).unwrap()
 }
@@ -37,7 +42,7 @@ fn members(m: &Multicast) -> Members {
 fn step(m: &mut Multicast, (kind, port, n): (u8, u8, u8), now: Instant, to: &mut Outcome) {
     let at = PortIdx(u16::from(port % 3));
     let said = |m: &mut Multicast, message: &Message<'_>, to: &mut Outcome| {
-        m.heard(vni(), at, message, now, to);
+        m.heard(vni(), at, message, [Some(address(20)), None], now, to);
     };
     match kind {
         0 | 1 => m.port_opened(vni(), at, port % 3 == 2, now, to),

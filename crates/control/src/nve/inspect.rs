@@ -49,6 +49,7 @@ impl Nve {
             Some(VmState::Paused { .. }) => EntryState::Paused,
             Some(VmState::Departed { .. }) => EntryState::Departed,
             None if querying => EntryState::Querying,
+            Some(VmState::Detached { .. }) => EntryState::Detached,
             Some(VmState::Absent { .. }) | None => EntryState::Absent,
         };
         let locator = table.and_then(tunnel_of).and_then(|t| self.desired.remote(t));

@@ -26,6 +26,16 @@ struct Querier {
     mac: Mac,
     v4: Ipv4Addr,
     v6: Ipv6Addr,
+    /// It is a gateway.
+    routes: bool,
+}
+
+impl Querier {
+    /// The addresses that count in elections of a querier: a gateway's.
+    fn candidates(&self) -> [Option<IpAddr>; 2] {
+        let v4 = (!self.v4.is_unspecified()).then_some(IpAddr::V4(self.v4));
+        [v4, self.routes.then_some(IpAddr::V6(self.v6))]
+    }
 }
 
 impl Nve {
@@ -96,7 +106,8 @@ impl Nve {
         let Some(message) = Frame::read(frame).ok().as_ref().and_then(membership::read) else { return false };
         if let Ok(message) = message {
             let mut to = Outcome::default();
-            self.multicast.heard(vni, port, &message, self.now, &mut to);
+            let own = self.querier(vni).candidates();
+            self.multicast.heard(vni, port, &message, own, self.now, &mut to);
             self.multicast_led_to(to, out);
         }
         true
@@ -258,6 +269,7 @@ impl Nve {
         let mac = domain.map_or(Mac::PROBER, |known| known.domain.gateway_mac);
         let mut gateways = routing.into_iter().flat_map(|r| r.subnets.iter().map(|s| s.gateway));
         let v4 = gateways.find_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None });
-        Querier { mac, v4: v4.unwrap_or(Ipv4Addr::UNSPECIFIED), v6: mac.link_local() }
+        let (v4, v6) = (v4.unwrap_or(Ipv4Addr::UNSPECIFIED), mac.link_local());
+        Querier { mac, v4, v6, routes: domain.is_some() }
     }
 }

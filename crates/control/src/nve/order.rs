@@ -112,6 +112,14 @@ impl Nve {
                     self.remote_of(to).zip(from).is_none_or(|(to, from)| self.is_same_nve(key, to, from));
                 (!back).then_some(VmState::Paused { hold })
             }
+            // It stopped, or is to come: what follows goes on waiting for the same path.
+            Some(VmState::Paused { .. }) => state,
+            Some(VmState::Expected { via, hold }) if via.is_some() => {
+                let from = self.order.paths.get(&key).map(|p| p.from);
+                let to = state.and_then(|to| self.remote_of(to));
+                let back = to.zip(from).is_none_or(|(to, from)| self.is_same_nve(key, to, from));
+                (!back).then_some(VmState::Expected { via: None, hold })
+            }
             _ => None,
         };
         if waits.is_none() {
@@ -236,9 +244,12 @@ impl Nve {
         l.v4.is_some() && l.v4 == ours.v4 || l.v6.is_some() && l.v6 == ours.v6
     }
 
-    /// Where a marker goes from here: on to a locator, or back to its sender. `None`: it waits, because frames that
+    /// Where a marker goes from here: on to a locator, or back to its sender, also where that is this NVE. `None`: it waits, because frames that
     /// came before it do.
-    fn way_of_end(&self, key: VmKey) -> Option<Option<IpAddr>> {
+    fn way_of_end(&self, key: VmKey, sender: Locators) -> Option<Option<IpAddr>> {
+        if self.is_own(sender) {
+            return Some(None);
+        }
         let vn = self.desired.vn(key.vni)?;
         match self.desired.vm(Key::new(vn, key.mac)) {
             Some(VmState::Paused { .. } | VmState::Expected { .. }) => None,
@@ -258,8 +269,8 @@ impl Nve {
     }
 
     fn pass_end(&mut self, at: (VmKey, IpAddr), out: &mut Outputs) {
-        let way = self.way_of_end(at.0);
-        let now = self.now;
+        let Some(sender) = self.order.ends.get(&at).map(|e| e.sender) else { return };
+        let (way, now) = (self.way_of_end(at.0, sender), self.now);
         let Some(end) = self.order.ends.get_mut(&at) else { return };
         if end.until <= now {
             self.order.ends.remove(&at);
@@ -272,12 +283,14 @@ impl Nve {
     }
 
     fn end_flushed(&mut self, at: (VmKey, IpAddr), out: &mut Outputs) {
-        let (key, way) = (at.0, self.way_of_end(at.0));
-        match self.order.ends.get(&at).map(|e| e.flushing) {
-            Some(Some(flushed)) if way == Some(flushed) => {}
+        let key = at.0;
+        let Some(end) = self.order.ends.get(&at) else { return };
+        let way = self.way_of_end(key, end.sender);
+        match end.flushing {
+            Some(flushed) if way == Some(flushed) => {}
             // The VM stopped or went on meanwhile, and frames with it.
-            Some(Some(_)) => return self.pass_end(at, out),
-            Some(None) | None => return,
+            Some(_) => return self.pass_end(at, out),
+            None => return,
         }
         let Some(End { sender, version, .. }) = self.order.ends.remove(&at) else { return };
         match way.flatten() {

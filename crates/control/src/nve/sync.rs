@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{DirectoryMode, Locators, VmKey, VmRecord};
+use godwit_model::{DirectoryMode, Locators, OnCold, VmKey, VmRecord};
 use godwit_tables::update::{Key, PortRole, Target, TunnelIdx, VmState};
 use godwit_wire::outer::{OuterHeader, V4_LEN, V6_LEN};
 use godwit_wire::{Instant, Span, Vni};
@@ -259,8 +259,16 @@ impl Nve {
             None if self.behind.contains_key(&key) => {
                 self.behind.get(&key).map(|&port| VmState::Local { port })
             }
-            None => self.absent_state(key),
+            None => self.detached_state(key).or_else(|| self.absent_state(key)),
         }
+    }
+
+    /// Of a VM that the directory has and that is attached nowhere, where its VN wants more than silence (R53). A
+    /// router speaks for others too, whose connections are not its own to reset.
+    fn detached_state(&self, key: VmKey) -> Option<VmState> {
+        let wanted = self.mirror.settings(key.vni).on_cold == OnCold::Reset;
+        let record = self.mirror.record(key).filter(|r| wanted && !r.is_active())?;
+        Some(VmState::Detached { reset: !record.router && record.allowed.routes.is_empty() })
     }
 
     /// No family in common (R4); while there is no uplink at all, nothing can be said yet.

@@ -3,6 +3,7 @@
 mod addresses;
 pub mod counters;
 pub mod domain;
+pub mod drain;
 pub mod entries;
 mod explain;
 pub mod move_view;
@@ -20,6 +21,7 @@ pub mod underlay;
 pub mod vm;
 pub mod vn;
 mod vn_view;
+pub mod watch_qmp;
 
 use clap::Subcommand;
 
@@ -53,6 +55,8 @@ pub enum Command {
     /// Ports of one NVE.
     #[command(subcommand)]
     Port(port::PortCommand),
+    /// Tell an NVE how the VM on a port is, as its QEMU tells it: a manager for VMs without libvirt.
+    WatchQmp(watch_qmp::WatchQmpArgs),
     /// Counters by NVE, worker and port; why frames were dropped.
     Counters(counters::CountersArgs),
     /// How an NVE's workers spend their time: cycles a packet, iterations, latency of updates.
@@ -92,6 +96,7 @@ pub async fn run(
         Command::Policy(c) => policy::run(c, ctx).await,
         Command::Move(c) => moves::run(c, ctx).await,
         Command::Port(c) => port::run(c, ctx).await,
+        Command::WatchQmp(a) => watch_qmp::run(a, ctx).await,
         Command::Counters(a) => counters::run(&a, ctx).await,
         Command::Perf(a) => perf::run(&a, ctx).await,
         Command::Placement(c) => placement::run(c, ctx).await,

@@ -8,6 +8,7 @@ use godwit_api::v1::admin_request::Kind as Ask;
 use godwit_api::v1::admin_response::Kind as Answer;
 use serde::Serialize;
 
+use super::drain::{self, DrainArgs, DrainView, drain_of};
 use crate::context::{Context, Report};
 use crate::failure::Failure;
 use crate::hand::{Hand, unexpected};
@@ -47,6 +48,14 @@ pub enum NveCommand {
         #[arg(long, value_name = "IP", value_parser = parse::ipv6)]
         ipv6: Option<Ipv6Addr>,
     },
+    /// Move all VMs away from an NVE, for its maintenance; no VM comes to it meanwhile.
+    Drain(DrainArgs),
+    /// Let an NVE take VMs again; a drain that runs ends.
+    Undrain {
+        /// Its name.
+        #[arg(value_name = "NVE", value_parser = parse::name)]
+        name: String,
+    },
     /// Forget an NVE that is not connected and carries no VM.
     Delete {
         /// Its name.
@@ -75,6 +84,9 @@ struct NveView {
     /// Another switch that came with its name or a locator and was refused (R96).
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<RefusedView>,
+    /// How far it is with being emptied; absent: it takes VMs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain: Option<String>,
 }
 
 /// A switch that was refused for an NVE's sake.
@@ -100,6 +112,7 @@ impl From<v1::NveInfo> for NveView {
             (false, true) => "foreign",
             (false, false) => "lost",
         };
+        let drain = text::enum_name(n.drain().as_str_name(), "DRAIN_PHASE_");
         let locators = n.locators.unwrap_or_default();
         NveView {
             name: n.name,
@@ -115,11 +128,17 @@ impl From<v1::NveInfo> for NveView {
             routed_vnis: n.routing,
             silent_ms: n.silent_ms,
             refused: n.refused.map(|r| RefusedView { text: r.text, count: r.count, ago_ms: r.ago_ms }),
+            drain: (n.drain != 0).then_some(drain),
         }
     }
 }
 
 impl NveView {
+    /// The state of its session, and that it is drained.
+    fn state(&self) -> String {
+        if self.drain.is_some() { format!("{}, draining", self.session) } else { self.session.into() }
+    }
+
     fn silent(&self) -> String {
         if self.foreign || self.silent_ms == 0 { String::new() } else { text::span_ms(self.silent_ms) }
     }
@@ -141,7 +160,7 @@ impl Report for NveList {
         for n in &self.nves {
             t.row([
                 n.name.clone(),
-                n.session.into(),
+                n.state(),
                 n.silent(),
                 text::or_empty(n.ipv4.as_ref()),
                 text::or_empty(n.ipv6.as_ref()),
@@ -287,6 +306,9 @@ impl StatusView {
 struct NveShow {
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<NveView>,
+    /// Of one that is emptied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain: Option<DrainView>,
     /// Null where the NVE has no session to be asked through.
     status: Option<StatusView>,
 }
@@ -307,6 +329,7 @@ impl Report for NveShow {
         if let Some(d) = &self.directory {
             parts.push(facts(&[
                 ("session", d.session.into()),
+                ("drain", self.drain.as_ref().map(DrainView::sentence).unwrap_or_default()),
                 ("silent for", d.silent()),
                 ("VMs", d.vms.to_string()),
                 ("VNIs", d.vni_list()),
@@ -346,7 +369,8 @@ async fn show_by_name(nva: &Nva, name: &str) -> Result<NveShow, Failure> {
     } else {
         None
     };
-    Ok(NveShow { directory: Some(found.clone().into()), status })
+    let drain = if found.drain == 0 { None } else { Some(drain_of(nva, name).await?) };
+    Ok(NveShow { directory: Some(found.clone().into()), drain, status })
 }
 
 async fn status(hand: &Hand) -> Result<StatusView, Failure> {
@@ -359,7 +383,9 @@ async fn status(hand: &Hand) -> Result<StatusView, Failure> {
 async fn show(name: Option<String>, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let shown = match name {
         Some(name) => show_by_name(&ctx.link.nva().await?, &name).await?,
-        None => NveShow { directory: None, status: Some(status(&ctx.link.nve(None).await?).await?) },
+        None => {
+            NveShow { directory: None, drain: None, status: Some(status(&ctx.link.nve(None).await?).await?) }
+        }
     };
     ctx.show(&shown)
 }
@@ -371,6 +397,8 @@ async fn show(name: Option<String>, ctx: &mut Context<'_>) -> Result<(), Failure
 pub async fn run(command: NveCommand, ctx: &mut Context<'_>) -> Result<(), Failure> {
     match command {
         NveCommand::Show { name } => show(name, ctx).await,
+        NveCommand::Drain(args) => drain::run(args, ctx).await,
+        NveCommand::Undrain { name } => drain::undrain(name, ctx).await,
         NveCommand::List => {
             let nves = ctx.link.nva().await?.nves().await?;
             ctx.show(&NveList { nves: nves.into_iter().map(NveView::from).collect() })

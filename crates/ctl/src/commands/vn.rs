@@ -60,6 +60,10 @@ pub enum VnCommand {
         /// What becomes of multicast.
         #[arg(long, value_enum, default_value_t = Multicast::Flood)]
         multicast: Multicast,
+        /// Segments of TCP connections with a VM that is detached, as in a cold move: drop them, or let the sender's
+        /// switch answer them by a reset.
+        #[arg(long, value_enum, default_value_t = OnCold::Drop)]
+        on_cold: OnCold,
         /// Multicast groups of the underlay, one of IPv4, one of IPv6 or both, that carry what is for everybody where
         /// copies are too many; the underlay must route them.
         #[arg(long, value_name = "GROUP[,GROUP]", value_parser = subnet::groups)]
@@ -83,7 +87,7 @@ pub enum VnCommand {
             deny\n  godwitctl vn set blue --addresses-v6 learned=16",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
             .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
-            .args(["multicast", "underlay_group"])
+            .args(["multicast", "underlay_group", "on_cold"])
     )]
     Set {
         /// Its name.
@@ -101,6 +105,9 @@ pub enum VnCommand {
         /// What becomes of multicast.
         #[arg(long, value_enum)]
         multicast: Option<Multicast>,
+        /// Segments of TCP connections with a VM that is detached.
+        #[arg(long, value_enum)]
+        on_cold: Option<OnCold>,
         /// Multicast groups of the underlay in the place of those before, or `none`.
         #[arg(long, value_name = "GROUP[,GROUP]|none", value_parser = subnet::groups_or_none)]
         underlay_group: Option<v1::UnderlayGroups>,
@@ -145,6 +152,24 @@ pub enum Unplanned {
     Accept,
     /// It is refused.
     Deny,
+}
+
+/// What becomes of segments of connections with a VM that is detached.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnCold {
+    /// They are dropped.
+    Drop,
+    /// They are answered by a reset.
+    Reset,
+}
+
+impl From<OnCold> for v1::OnCold {
+    fn from(o: OnCold) -> v1::OnCold {
+        match o {
+            OnCold::Drop => v1::OnCold::Drop,
+            OnCold::Reset => v1::OnCold::Reset,
+        }
+    }
 }
 
 /// What becomes of multicast in a VN.
@@ -213,6 +238,7 @@ fn creation(command: VnCommand) -> Option<v1::Vn> {
         unplanned,
         rarp,
         multicast,
+        on_cold,
         underlay_group,
         domain,
         routed_only,
@@ -236,7 +262,7 @@ fn creation(command: VnCommand) -> Option<v1::Vn> {
         underlay_group_v4: groups.v4,
         underlay_group_v6: groups.v6,
         modes: Vec::new(),
-        on_cold: 0,
+        on_cold: v1::OnCold::from(on_cold).into(),
     };
     let domain = domain.unwrap_or_default();
     Some(v1::Vn { name, vni, settings: Some(settings), domain, ..v1::Vn::default() })
@@ -270,7 +296,7 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
             let answer = nva.settle(nva.client().create_vn(vn)).await;
             report(&nva, ctx, "created", answer, used).await
         }
-        VnCommand::Set { name, silent, unplanned, rarp, multicast, underlay_group, learning } => {
+        VnCommand::Set { name, silent, unplanned, rarp, multicast, on_cold, underlay_group, learning } => {
             let request = v1::SetVnRequest {
                 name: name.clone(),
                 flood_silent: silent.map(|s| s == Silent::Flood),
@@ -279,6 +305,7 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
                 learning: learning.change(),
                 multicast: multicast.map_or(v1::Multicast::Unspecified, v1::Multicast::from).into(),
                 underlay_groups: underlay_group,
+                on_cold: on_cold.map_or(v1::OnCold::Unspecified, v1::OnCold::from).into(),
             };
             let answer = nva.settle(nva.client().set_vn(request)).await;
             report(&nva, ctx, "changed", answer, &[(Named::Vn, &name)]).await

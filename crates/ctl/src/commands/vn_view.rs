@@ -27,6 +27,8 @@ pub(super) struct VnView {
     addresses: LearningView,
     /// What becomes of multicast: flood, snoop or off.
     multicast: &'static str,
+    /// Segments for detached VMs: drop or reset.
+    on_cold: &'static str,
     /// Groups of the underlay, of IPv4 and of IPv6.
     underlay_groups: Vec<String>,
     /// Null: bridged only.
@@ -61,6 +63,10 @@ impl From<v1::Vn> for VnView {
             v1::Multicast::Snoop => "snoop",
             v1::Multicast::Off => "off",
         };
+        let on_cold = match settings.on_cold() {
+            v1::OnCold::Unspecified | v1::OnCold::Drop => "drop",
+            v1::OnCold::Reset => "reset",
+        };
         let groups = [&settings.underlay_group_v4, &settings.underlay_group_v6];
         let domain = v.domain;
         let routing = settings.routing.map(|r| RoutingView {
@@ -78,6 +84,7 @@ impl From<v1::Vn> for VnView {
             rarp: settings.rarp,
             addresses: settings.learning.as_ref().into(),
             multicast,
+            on_cold,
             underlay_groups: groups.into_iter().filter_map(|g| text::locator(g)).collect(),
             routing,
             vms: v.vms,
@@ -152,6 +159,7 @@ impl Report for VnView {
             ("RARP", self.rarp().into()),
             ("addresses", self.addresses.words()),
             ("multicast", self.multicast.into()),
+            ("on cold", self.on_cold.into()),
             ("underlay groups", self.underlay_groups.join(" ")),
             ("VMs", self.vms.to_string()),
             ("NVEs", self.nves()),

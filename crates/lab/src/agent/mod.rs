@@ -94,6 +94,9 @@ impl Guest {
             Request::ProbeReport { probe, peer_sent } => {
                 return Ok(Reply::Probe(self.probe(probe)?.report(peer_sent)));
             }
+            Request::Membership { probe, interface, joined } => {
+                self.probe(probe)?.set_member(&interface, joined)?;
+            }
             Request::SentAt { probe, seqs } => {
                 return Ok(Reply::SentAt { at_ns: self.probe(probe)?.sent_at(&seqs) });
             }

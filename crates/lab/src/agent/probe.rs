@@ -1,6 +1,6 @@
 //! A probe: numbered UDP packets to a peer on an absolute schedule, and the check of the peer's.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, SockRef, Socket, Type};
 
 use super::gate::{Gate, Pass, Sender};
 use super::proto::{ProbeReport, ProbeSpec};
@@ -63,6 +64,9 @@ impl Probe {
             bail!("a probe's payload has at least {HEADER_LEN} bytes");
         }
         let socket = Arc::new(open_socket(spec.local)?);
+        if let (Some(interface), SocketAddr::V6(_)) = (&spec.interface, spec.peer) {
+            SockRef::from(&socket).set_multicast_if_v6(index(interface)?).context("sending to a group")?;
+        }
         let shared = Arc::new(Shared::default());
         let receiver = Receiver { spec: spec.clone(), socket: socket.clone(), shared: shared.clone() };
         thread::Builder::new().name("probe-rx".into()).spawn(move || receiver.run())?;
@@ -88,6 +92,23 @@ impl Probe {
             }
         }
         bail!("{} got no answer from {} in {:.0} ms", self.spec.local, self.spec.peer, ms(now_ns() - started))
+    }
+
+    /// Joins the group that this end receives at, or leaves it.
+    ///
+    /// # Errors
+    /// Where it receives at no group, or the system refuses.
+    pub fn set_member(&self, interface: &str, joined: bool) -> Result<()> {
+        let (socket, index) = (SockRef::from(&self.socket), index(interface)?);
+        let by = InterfaceIndexOrAddress::Index(index);
+        let done = match (self.spec.local.ip(), joined) {
+            (IpAddr::V4(group), true) => socket.join_multicast_v4_n(&group, &by),
+            (IpAddr::V4(group), false) => socket.leave_multicast_v4_n(&group, &by),
+            (IpAddr::V6(group), true) => socket.join_multicast_v6(&group, index),
+            (IpAddr::V6(group), false) => socket.leave_multicast_v6(&group, index),
+        };
+        let what = if joined { "joining" } else { "leaving" };
+        done.with_context(|| format!("{what} {} at {interface}", self.spec.local.ip()))
     }
 
     /// What has been sent and received so far.
@@ -136,6 +157,10 @@ fn open_socket(local: SocketAddr) -> Result<UdpSocket> {
     // The receiver looks up now and then to see whether its probe has been closed.
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     Ok(socket.into())
+}
+
+fn index(interface: &str) -> Result<u32> {
+    if_nametoindex(interface).with_context(|| format!("no interface {interface}"))
 }
 
 /// The payload of one packet: header, then a pattern that only this packet has.
@@ -279,6 +304,7 @@ mod tests {
             payload: 100,
             big_every: 10,
             big_payload: 1372,
+            interface: None,
         }
     }
 

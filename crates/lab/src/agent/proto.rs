@@ -34,6 +34,15 @@ pub enum Request {
         /// How many packets the peer says it sent, to name the missing ones.
         peer_sent: u64,
     },
+    /// Join or leave the group that a probe receives at, by IGMP or MLD of the guest's kernel.
+    Membership {
+        /// The probe.
+        probe: u32,
+        /// The interface.
+        interface: String,
+        /// Join, not leave.
+        joined: bool,
+    },
     /// When the probe sent these sequence numbers, by the monotonic clock.
     SentAt {
         /// The probe.
@@ -100,9 +109,9 @@ pub struct Announcement {
 pub struct ProbeSpec {
     /// The lab's number for it; the same at both ends.
     pub probe: u32,
-    /// Where this end sends from and receives at.
+    /// Where this end sends from and receives at; a multicast group, where it only receives.
     pub local: SocketAddr,
-    /// The other end.
+    /// The other end, or a multicast group.
     pub peer: SocketAddr,
     /// Packets a second.
     pub rate: u32,
@@ -112,6 +121,9 @@ pub struct ProbeSpec {
     pub big_every: u32,
     /// UDP payload of those in bytes.
     pub big_payload: usize,
+    /// The interface that a group is sent to by; otherwise the routes say.
+    #[serde(default)]
+    pub interface: Option<String>,
 }
 
 /// A paced TCP transfer, in both directions, of a pattern that the receiver checks byte by byte.

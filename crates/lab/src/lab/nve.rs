@@ -100,6 +100,8 @@ pub struct SwitchOptions {
     pub pull: Vec<u32>,
     /// Packets of VMs on the move are held as long, and as many of them, as can be configured (R45).
     pub long_holds: bool,
+    /// DPDK's memory, in MiB.
+    pub memory_mb: u32,
 }
 
 impl SwitchOptions {
@@ -126,6 +128,7 @@ impl Default for SwitchOptions {
             postcopy_core: None,
             pull: Vec::new(),
             long_holds: true,
+            memory_mb: 128,
         }
     }
 }
@@ -263,11 +266,12 @@ fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path
     let kept = postcopy_core.map_or(String::new(), |core| format!("postcopy_core = {core}\n"));
     let mut text = format!(
         "[nve]\nid = \"{name}\"\nworkers = \"{workers}\"\ncontrol_core = {}\nnva = \"{nva_url}\"\n\
-         admin_socket = \"{}\"\nidle_sleep_us = {idle_sleep_us}\nhugepages = \"{}\"\nmemory_mb = 128\n\
+         admin_socket = \"{}\"\nidle_sleep_us = {idle_sleep_us}\nhugepages = \"{}\"\nmemory_mb = {}\n\
          forward_in_flight = {forward_in_flight}\n{markers}{kept}{holds}\n{uplinks}",
         control_core(),
         socket.display(),
         hugepages.as_str(),
+        options.memory_mb,
     );
     for vni in pull {
         text += &format!("\n[[vn]]\nvni = {vni}\ndirectory = \"pull\"\n");

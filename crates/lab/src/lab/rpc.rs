@@ -160,6 +160,8 @@ impl Operator {
         show_vm(v1::VmName) -> v1::VmRecord;
         /// Lists NVEs.
         list_nves(v1::ListNvesRequest) -> v1::NveList;
+        /// Shows the drain of an NVE.
+        show_drain(v1::NveName) -> v1::Drain;
         /// Orders a move.
         start_move(v1::StartMoveRequest) -> v1::MoveRecord;
         /// Calls a move off.

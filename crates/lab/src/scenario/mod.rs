@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod bare_metal;
 mod clocks;
 pub mod compare;
+pub mod drain;
 pub mod fabric;
 pub mod found;
 pub mod frozen;
@@ -12,6 +13,8 @@ pub mod guest_memory;
 pub mod guest_tso;
 pub mod hot_move;
 pub mod interop;
+pub mod libvirt;
+pub mod multicast;
 pub mod nva_kill;
 pub mod ovs_guests;
 pub mod ovs_pair;
@@ -119,6 +122,7 @@ impl Common {
             postcopy_core: None,
             pull: Vec::new(),
             long_holds: self.long_holds,
+            memory_mb: 128,
         }
     }
 

@@ -134,6 +134,14 @@ impl Directory {
             Some(l) if r.pinned => {
                 Judgment::Deny(DenyReason::Pinned, format!("VM {} is pinned to NVE {}", r.name, l.nve))
             }
+            _ if self.is_newcomer(nve, r, intent.as_ref()) => {
+                let text = format!(
+                    "NVE {nve} is being drained and takes no VMs; start VM {} at another NVE, or `godwitctl nve \
+                     undrain {nve}` first",
+                    r.name
+                );
+                Judgment::Deny(DenyReason::Draining, text)
+            }
             Some(l) => {
                 let late = self.late_move(key, nve).is_some();
                 judge_taken(r, l, intent, nve, base, self.unplanned(key), late)

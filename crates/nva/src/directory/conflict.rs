@@ -110,6 +110,16 @@ impl Directory {
         }
     }
 
+    /// The NVE takes no VMs any more: its claims that wait for another NVE's word are refused (R85).
+    pub(super) fn refuse_claims_under_way(&mut self, nve: &NveId) {
+        let its = self.claims.contests.extract_if(.., |_, c| c.nve == *nve);
+        let its: Vec<Contest> = its.map(|(_, c)| c).collect();
+        for c in its {
+            let text = format!("NVE {nve} is being drained and takes no VMs");
+            self.deny(c.session, &c.nve, &c.asked, DenyReason::Draining, text);
+        }
+    }
+
     /// The old NVE has looked.
     pub(super) fn verified(&mut self, nve: &NveId, key: VmKey, version: Version, alive: bool, note: &str) {
         if self.claims.contests.get(&key).is_none_or(|c| c.owner != *nve || c.version != version) {
@@ -263,6 +273,7 @@ impl Directory {
         self.claim_refused(key, nve, &text);
         self.unplanned_refused(nve, asked, reason, &text);
         let record = self.records.get(&key).cloned();
+        let reason = self.as_known_to(nve, reason);
         self.send(session, NvaToNve::Deny { seq, key, reason, text, record });
     }
 }

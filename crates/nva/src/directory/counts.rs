@@ -48,6 +48,10 @@ godwit_counters::counters! {
     moves_aborted: One, // R49
     /// Moves that failed at one of their NVEs before their grant.
     moves_failed: One, // R49
+    /// Drains of NVEs ordered.
+    drains_ordered: One, // R85
+    /// VMs that drains moved away.
+    vms_drained: One, // R85
     /// VMs frozen because they moved too often without being ordered to.
     vms_frozen: One, // R22
 }

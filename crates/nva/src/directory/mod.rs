@@ -33,6 +33,7 @@
 //! | `claim`, `conflict`, `claims` | ownership of a VM; what two NVEs claim; what is remembered of both |
 //! | `publish`, `updates`, `interest` | news; those that are under way; who hears of a VM |
 //! | `forward`, `stale` | who still needs a forward entry; what an old NVE passes on |
+//! | `drains` | NVEs that are emptied, and take no VMs meanwhile |
 //! | `moves` | moves, ordered and unplanned |
 //! | `tick` | what only time brings about |
 
@@ -45,6 +46,7 @@ mod conflict;
 mod counts;
 mod domains;
 mod door;
+mod drains;
 mod forward;
 mod groups;
 mod interest;
@@ -81,11 +83,12 @@ pub use allowed::{ListChange, VmChanges};
 pub use clones::RefusedInfo;
 pub use domains::{BadGatewayMac, DomainInfo, RouteInfo, check_gateway_mac};
 pub use door::{Input, Operator, Peer, Reply, Request};
+pub use drains::{DrainInfo, DrainedVm, VmUnderWay};
 pub use io::{Config, Output, SessionId};
-pub use order::{Answered, Order, OtherAnswer};
+pub use order::{Answered, DrainOrder, Order, OtherAnswer};
 pub use refusal::{Refusal, RefusalKind};
 pub use stale::Departure;
-pub use state::{DomainRecord, NveRecord, State, StoredMove, VnRecord, Write};
+pub use state::{DomainRecord, DrainFailure, DrainRecord, NveRecord, State, StoredMove, VnRecord, Write};
 pub use view::{NveInfo, SharedOwner, Status, VnInfo};
 pub use vms::VmDefinition;
 pub use vns::VnChanges;
@@ -94,6 +97,7 @@ use bind::Binding;
 use claims::Claims;
 use counts::Counts;
 use domains::Domains;
+use drains::Drains;
 use moves::Moves;
 use nves::Nve;
 use policies::Policies;
@@ -121,6 +125,7 @@ pub struct Directory {
     clones: clones::Clones,
     ports: Ports,
     moves: Moves,
+    drains: Drains,
     updates: Updates,
     claims: Claims,
     clock: Clock,

@@ -96,6 +96,7 @@ impl Directory {
             return Err(Refusal::VmMoving { vm: m.vm.clone(), id: m.id.clone() });
         }
         self.forget_nve(id);
+        self.forget_drain(id);
         for vni in info.vnis.iter().chain(&info.routing) {
             self.drop_member(id, *vni);
         }

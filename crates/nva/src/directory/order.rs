@@ -4,8 +4,8 @@ use godwit_model::{Locators, MoveId, MoveMode, MoveRecord, NveId, Policy, Subnet
 use godwit_wire::Prefix;
 
 use super::{
-    Departure, Directory, DomainInfo, NveInfo, Refusal, RouteInfo, VmChanges, VmDefinition, VnChanges,
-    VnInfo, VnRecord,
+    Departure, Directory, DomainInfo, DrainInfo, NveInfo, Refusal, RouteInfo, VmChanges, VmDefinition,
+    VnChanges, VnInfo, VnRecord,
 };
 
 /// An operator's order.
@@ -126,6 +126,31 @@ pub enum Order {
         /// The move's name.
         id: MoveId,
     },
+    /// Empties an NVE; the same order again goes on (R85).
+    DrainNve(DrainOrder),
+    /// Orders no more moves of a drain; those under way end, and the NVE still takes no VMs.
+    StopDrain {
+        /// The NVE's name.
+        nve: NveId,
+    },
+    /// The NVE takes VMs again; a drain that runs ends.
+    UndrainNve {
+        /// The NVE's name.
+        nve: NveId,
+    },
+}
+
+/// An NVE that is to be emptied (R85).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DrainOrder {
+    /// The NVE.
+    pub nve: NveId,
+    /// Where its VMs may go; empty: to any other NVE.
+    pub to: Vec<NveId>,
+    /// Moves at the same time.
+    pub parallel: u32,
+    /// VMs that take no hot move may be shut down for a cold one.
+    pub accept_interruption: bool,
 }
 
 /// The answer to a request that was not refused. An order's answer is read by `try_into`.
@@ -149,6 +174,8 @@ pub enum Answered {
     Nve(NveInfo),
     /// The move.
     Move(MoveRecord),
+    /// The drain, as it is now or was before its end.
+    Drain(Box<DrainInfo>),
 }
 
 /// An answer of another kind than its order's.
@@ -187,6 +214,7 @@ kinds_of_answers! {
     Policy Policy;
     Nve NveInfo;
     Move MoveRecord;
+    Drain DrainInfo;
 }
 
 impl Directory {
@@ -213,6 +241,9 @@ impl Directory {
             Order::DeleteNve { id } => self.delete_nve(&id)?.into(),
             Order::StartMove { vm, to, mode, id } => self.start_move(&vm, &to, mode, &id)?.into(),
             Order::AbortMove { id } => self.abort_move(&id)?.into(),
+            Order::DrainNve(order) => self.drain_nve(order)?.into(),
+            Order::StopDrain { nve } => self.stop_drain(&nve)?.into(),
+            Order::UndrainNve { nve } => self.undrain_nve(&nve)?.into(),
         })
     }
 }

@@ -206,6 +206,16 @@ pub enum Refusal {
     NveConnected { nve: NveId },
     #[error("NVE {nve} holds {vms} VMs; move or delete them first")]
     NveHasVms { nve: NveId, vms: usize },
+    #[error(
+        "NVE {nve} is being drained and takes no VMs; name another NVE, or `godwitctl nve undrain {nve}` first"
+    )]
+    NveDraining { nve: NveId },
+    #[error("NVE {nve} is not being drained; `godwitctl nve drain {nve}` does that")]
+    NotDraining { nve: NveId },
+    #[error("{0} moves at the same time are of no use: from 1 to {max}", max = godwit_model::MAX_PARALLEL_MOVES)]
+    BadParallel(u32),
+    #[error("NVE {nve} cannot be drained: {why}")]
+    CannotDrain { nve: NveId, why: String },
     #[error("an NVE needs an IPv4 or an IPv6 locator")]
     NoLocator,
     #[error("the directory holds {max} {what} and takes no more; delete some")]
@@ -262,6 +272,7 @@ impl Refusal {
             | R::OutsideSubnets { .. }
             | R::BadRoute { .. }
             | R::BadUnderlayGroup(_)
+            | R::BadParallel(_)
             | R::NoLocator => RefusalKind::Invalid,
             R::VnHasVms { .. }
             | R::DomainHasVns { .. }
@@ -283,6 +294,9 @@ impl Refusal {
             | R::MoveGranted { .. }
             | R::MoveEnded { .. }
             | R::NveConnected { .. }
+            | R::NveDraining { .. }
+            | R::NotDraining { .. }
+            | R::CannotDrain { .. }
             | R::NveHasVms { .. } => RefusalKind::State,
             R::NveNotConnected { .. } => RefusalKind::Away,
             R::Full { .. } | R::AtMost { .. } | R::Lengths { .. } => RefusalKind::Full,

@@ -9,6 +9,7 @@ use super::bind::Binding;
 use super::claims::Claims;
 use super::counts::Counts;
 use super::domains::Domains;
+use super::drains::Drains;
 use super::moves::Moves;
 use super::nves::Nve;
 use super::policies::Policies;
@@ -48,6 +49,7 @@ impl Directory {
             clones: Default::default(),
             ports: Ports::default(),
             moves: Moves::default(),
+            drains: Drains::default(),
             updates: Updates::default(),
             claims: Claims::restored(state.flaps.clone()),
             clock: Clock::default(),
@@ -83,6 +85,7 @@ impl Directory {
             self.vns.at(vni).members.insert(nve);
         }
         self.moves = Moves::restored(state.moves);
+        self.drains = Drains::restored(state.drains);
     }
 
     /// Foreign NVEs are members of the VNs of the VMs that are pinned to them (R60).
@@ -102,6 +105,7 @@ impl Directory {
             flaps: self.claims.flaps().clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
             moves: self.moves.stored(),
+            drains: self.drains.stored(),
             ..State::default()
         };
         self.domains.store(&mut state);

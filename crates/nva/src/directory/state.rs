@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use godwit_model::{
-    DomainId, Locators, MoveId, MoveRecord, NveId, Policy, StaticRoute, VmKey, VmRecord, VnSettings,
+    DomainId, DrainPhase, Locators, MoveId, MoveRecord, NveId, Policy, StaticRoute, VmKey, VmRecord,
+    VnSettings,
 };
 use godwit_wire::{Prefix, Vni};
 
@@ -42,6 +43,46 @@ pub struct NveRecord {
     pub instance: u64,
     /// VNs that it subscribed to: a disconnected NVE stays a member (R17, R60).
     pub vnis: BTreeSet<Vni>,
+}
+
+/// A switch that is being drained (R85): until this record is removed, no VM comes to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DrainRecord {
+    /// The switch.
+    pub nve: NveId,
+    /// Where its VMs may go; empty: to any other NVE.
+    pub to: Vec<NveId>,
+    /// Moves that may be under way at the same time, from 1 to [`MAX_PARALLEL_MOVES`](godwit_model::MAX_PARALLEL_MOVES).
+    pub parallel: u32,
+    /// VMs that take no hot move may be shut down for a cold one (R56).
+    pub accept_interruption: bool,
+    /// How far it is.
+    pub phase: DrainPhase,
+    /// When it was ordered, in microseconds since 1970.
+    pub ordered_us: u64,
+    /// When it was stopped or had ended; 0: it runs.
+    pub ended_us: u64,
+    /// VMs that were there when it was ordered.
+    pub total: u32,
+    /// VMs that its moves took away.
+    pub moved: u32,
+    /// Its moves that are under way.
+    pub moving: BTreeMap<VmKey, MoveId>,
+    /// VMs of which a move failed, and that have not been moved since.
+    pub failed: BTreeMap<VmKey, DrainFailure>,
+    /// Moves that failed since the last one that succeeded.
+    pub failed_in_row: u32,
+    /// Why it ended before each VM was tried; empty: it did not.
+    pub note: String,
+}
+
+/// A VM that a drain could not move.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DrainFailure {
+    /// Moves that failed.
+    pub tries: u32,
+    /// Why the last one did.
+    pub reason: String,
 }
 
 /// A move with its place in history, which decides who is forgotten first.
@@ -90,6 +131,10 @@ pub enum Write {
     PutMove(StoredMove),
     /// The move is forgotten.
     RemoveMove(MoveId),
+    /// New or changed drain (R85).
+    PutDrain(Box<DrainRecord>),
+    /// The NVE takes VMs again.
+    RemoveDrain(NveId),
 }
 
 /// Everything that survives a restart.
@@ -117,6 +162,8 @@ pub struct State {
     pub nves: BTreeMap<NveId, NveRecord>,
     /// Moves.
     pub moves: BTreeMap<MoveId, StoredMove>,
+    /// Drains (R85).
+    pub drains: BTreeMap<NveId, DrainRecord>,
 }
 
 impl State {
@@ -172,6 +219,12 @@ impl State {
             }
             Write::RemoveMove(id) => {
                 self.moves.remove(id);
+            }
+            Write::PutDrain(d) => {
+                self.drains.insert(d.nve.clone(), DrainRecord::clone(d));
+            }
+            Write::RemoveDrain(nve) => {
+                self.drains.remove(nve);
             }
         }
     }

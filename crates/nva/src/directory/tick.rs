@@ -65,6 +65,7 @@ impl Directory {
             self.claims.forget_granted(now);
             self.save_moves();
         }
+        self.go_on_draining();
     }
 
     /// Where this process did not run, NVEs had no chance to be heard.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{DirectoryMode, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
+use godwit_model::{DirectoryMode, DrainPhase, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Prefix, Vni};
 
 use super::clones::RefusedInfo;
@@ -44,6 +44,8 @@ pub struct NveInfo {
     pub silent_ms: u64,
     /// Another switch that came with its name or a locator of its own and was refused (R96).
     pub refused: Option<RefusedInfo>,
+    /// How far it is with being emptied (R85); `None`: it takes VMs.
+    pub drain: Option<DrainPhase>,
 }
 
 /// A VM that has a virtual address or a virtual MAC (R92).
@@ -218,6 +220,7 @@ impl Directory {
             routing,
             silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),
             refused: n.refused.as_ref().and_then(|r| r.info(now)),
+            drain: self.drain_phase(id),
         })
     }
 

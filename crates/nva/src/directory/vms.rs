@@ -111,6 +111,9 @@ impl Directory {
             Some(nve) => Some(self.location_of(nve).ok_or_else(|| Refusal::UnknownNve(nve.to_string()))?),
             None => None,
         };
+        if let Some(pin) = pin.as_ref().filter(|p| old.is_none_or(|r| !r.is_at(&p.nve))) {
+            self.check_takes_vms(&pin.nve)?;
+        }
         let location = placed(def, old, pin)?;
         let sorted = |mut v: Vec<_>| {
             v.sort_unstable();

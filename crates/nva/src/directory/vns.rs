@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use godwit_model::{
-    DirectoryMode, Gateway, Learning, Multicast, NveId, UnderlayGroup, Unplanned, VnSettings, check_name,
+    DirectoryMode, Gateway, Learning, Multicast, NveId, OnCold, UnderlayGroup, Unplanned, VnSettings,
+    check_name,
 };
 use godwit_wire::{Mac, Vni};
 
@@ -27,6 +28,8 @@ pub struct VnChanges {
     pub multicast: Option<Multicast>,
     /// Groups of the underlay, both families (R60).
     pub underlay_group: Option<UnderlayGroup>,
+    /// What becomes of connections with VMs that are detached (R53).
+    pub on_cold: Option<OnCold>,
 }
 
 impl VnChanges {
@@ -39,6 +42,7 @@ impl VnChanges {
         s.learning.v6 = self.learning_v6.unwrap_or(s.learning.v6);
         s.multicast = self.multicast.unwrap_or(s.multicast);
         s.underlay_group = self.underlay_group.unwrap_or(s.underlay_group);
+        s.on_cold = self.on_cold.unwrap_or(s.on_cold);
         s
     }
 }
@@ -46,13 +50,18 @@ impl VnChanges {
 /// What the log says of a VN's settings.
 fn settings_text(s: &VnSettings) -> String {
     format!(
-        "requests for unknown addresses are {}, unplanned moves: {:?}, RARP: {}, addresses: {}, multicast: {}{}",
+        "requests for unknown addresses are {}, unplanned moves: {:?}, RARP: {}, addresses: {}, multicast: {}{}, \
+         connections with detached VMs are {}",
         if s.flood_silent { "flooded" } else { "dropped" },
         s.unplanned,
         s.rarp,
         super::allowed::learning_text(s.learning),
         s.multicast.as_text(),
-        group_text(&s.underlay_group)
+        group_text(&s.underlay_group),
+        match s.on_cold {
+            OnCold::Drop => "left alone",
+            OnCold::Reset => "reset",
+        }
     )
 }
 

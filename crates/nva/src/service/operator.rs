@@ -8,16 +8,16 @@ use godwit_api::tonic::{self, Request, Response, Status};
 use godwit_api::v1::operator_server::Operator;
 use godwit_api::{ConvertError, v1};
 use godwit_model::{
-    Allowed, DomainId, Learning, MoveId, MoveMode, MoveRecord, Multicast, NveId, Policy, Unplanned, VmRecord,
-    VnSettings,
+    Allowed, DomainId, Learning, MoveId, MoveMode, MoveRecord, Multicast, NveId, OnCold, Policy, Unplanned,
+    VmRecord, VnSettings,
 };
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::handle::Handle;
 use crate::directory::{
-    Answered, Departure, DomainInfo, ListChange, NveInfo, Operator as Caller, Order, OtherAnswer, Refusal,
-    RouteInfo, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
+    Answered, Departure, DomainInfo, DrainInfo, ListChange, NveInfo, Operator as Caller, Order, OtherAnswer,
+    Refusal, RouteInfo, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
 };
 
 /// How long an NVE may take to answer a relayed request.
@@ -71,6 +71,7 @@ fn nve(info: NveInfo) -> v1::NveInfo {
         silent_ms: info.silent_ms,
         dirty: info.dirty,
         instance: info.record.instance,
+        drain: info.drain.map_or(0, |phase| v1::DrainPhase::from(phase).into()),
         refused: info.refused.map(|r| v1::RefusedNve { text: r.text, count: r.count, ago_ms: r.ago_ms }),
     }
 }
@@ -90,6 +91,11 @@ fn multicast(raw: i32) -> Result<Option<Multicast>, ConvertError> {
     if raw == 0 { Ok(None) } else { convert::multicast("multicast", raw).map(Some) }
 }
 
+/// As [`unplanned`].
+fn on_cold(raw: i32) -> Result<Option<OnCold>, ConvertError> {
+    if raw == 0 { Ok(None) } else { convert::on_cold("on_cold", raw).map(Some) }
+}
+
 fn vn_changes(p: v1::SetVnRequest) -> Result<VnChanges, ConvertError> {
     let (learning_v4, learning_v6) = learning(p.learning)?;
     let groups = p.underlay_groups.map(|g| convert::underlay_group(&g.v4, &g.v6)).transpose()?;
@@ -101,6 +107,7 @@ fn vn_changes(p: v1::SetVnRequest) -> Result<VnChanges, ConvertError> {
         learning_v6,
         multicast: multicast(p.multicast)?,
         underlay_group: groups,
+        on_cold: on_cold(p.on_cold)?,
     })
 }
 
@@ -370,6 +377,30 @@ impl Operator for Operators {
     async fn list_nves(&self, _: Request<v1::ListNvesRequest>) -> Called<v1::NveList> {
         let nves = self.handle.look(|d, now| Ok(d.nves(now))).await?;
         Ok(Response::new(v1::NveList { nves: nves.into_iter().map(nve).collect() }))
+    }
+
+    async fn drain_nve(&self, request: Request<v1::DrainNveRequest>) -> Called<v1::Drain> {
+        let order = super::drain::order(request.into_inner()).map_err(invalid)?;
+        let info: DrainInfo = self.order(Order::DrainNve(order)).await?;
+        Ok(Response::new(super::drain::answer(info)))
+    }
+
+    async fn stop_drain(&self, request: Request<v1::NveName>) -> Called<v1::Drain> {
+        let nve = convert::nve_id("name", request.into_inner().name).map_err(invalid)?;
+        let info: DrainInfo = self.order(Order::StopDrain { nve }).await?;
+        Ok(Response::new(super::drain::answer(info)))
+    }
+
+    async fn undrain_nve(&self, request: Request<v1::NveName>) -> Called<v1::Drain> {
+        let nve = convert::nve_id("name", request.into_inner().name).map_err(invalid)?;
+        let info: DrainInfo = self.order(Order::UndrainNve { nve }).await?;
+        Ok(Response::new(super::drain::answer(info)))
+    }
+
+    async fn show_drain(&self, request: Request<v1::NveName>) -> Called<v1::Drain> {
+        let nve = convert::nve_id("name", request.into_inner().name).map_err(invalid)?;
+        let info = self.handle.look(move |d, _| d.drain_info(&nve)).await?;
+        Ok(Response::new(super::drain::answer(info)))
     }
 
     async fn start_move(&self, request: Request<v1::StartMoveRequest>) -> Called<v1::MoveRecord> {

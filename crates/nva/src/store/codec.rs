@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use godwit_api::convert;
 use godwit_api::prost::{self, Message};
 use godwit_api::{ConvertError, Problem, v1};
-use godwit_model::{DomainId, Policy, StaticRoute, VmKey, VmRecord, VnSettings};
+use godwit_model::{DomainId, MoveId, NveId, Policy, StaticRoute, VmKey, VmRecord, VnSettings};
 
-use crate::directory::{DomainRecord, NveRecord, StoredMove, VnRecord};
+use crate::directory::{DomainRecord, DrainFailure, DrainRecord, NveRecord, StoredMove, VnRecord};
 
 /// Bytes that are no record.
 #[derive(Debug, thiserror::Error)]
@@ -184,4 +184,106 @@ pub(super) fn move_from(bytes: &[u8]) -> Decoded<StoredMove> {
         (record.mode, record.origin) = (v1::MoveMode::Hot.into(), origin.into());
     }
     Ok(StoredMove { number: row.number, record: record.try_into()? })
+}
+
+/// A drain, beside its NVE's name.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(prost_path = "godwit_api::prost")]
+struct DrainRow {
+    #[prost(string, repeated, tag = "1")]
+    to: Vec<String>,
+    #[prost(uint32, tag = "2")]
+    parallel: u32,
+    #[prost(bool, tag = "3")]
+    accept_interruption: bool,
+    #[prost(enumeration = "v1::DrainPhase", tag = "4")]
+    phase: i32,
+    #[prost(uint64, tag = "5")]
+    ordered_us: u64,
+    #[prost(uint64, tag = "6")]
+    ended_us: u64,
+    #[prost(uint32, tag = "7")]
+    total: u32,
+    #[prost(uint32, tag = "8")]
+    moved: u32,
+    #[prost(message, repeated, tag = "9")]
+    moving: Vec<DrainMoveRow>,
+    #[prost(message, repeated, tag = "10")]
+    failed: Vec<DrainFailureRow>,
+    #[prost(uint32, tag = "11")]
+    failed_in_row: u32,
+    #[prost(string, tag = "12")]
+    note: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(prost_path = "godwit_api::prost")]
+struct DrainMoveRow {
+    #[prost(message, optional, tag = "1")]
+    vm: Option<v1::VmKey>,
+    #[prost(string, tag = "2")]
+    id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(prost_path = "godwit_api::prost")]
+struct DrainFailureRow {
+    #[prost(message, optional, tag = "1")]
+    vm: Option<v1::VmKey>,
+    #[prost(uint32, tag = "2")]
+    tries: u32,
+    #[prost(string, tag = "3")]
+    reason: String,
+}
+
+pub(super) fn drain(d: &DrainRecord) -> Vec<u8> {
+    let moving = d.moving.iter();
+    let failed = d.failed.iter();
+    let row = DrainRow {
+        to: d.to.iter().map(NveId::to_string).collect(),
+        parallel: d.parallel,
+        accept_interruption: d.accept_interruption,
+        phase: v1::DrainPhase::from(d.phase).into(),
+        ordered_us: d.ordered_us,
+        ended_us: d.ended_us,
+        total: d.total,
+        moved: d.moved,
+        moving: moving.map(|(vm, id)| DrainMoveRow { vm: Some((*vm).into()), id: id.0.clone() }).collect(),
+        failed: failed
+            .map(|(vm, f)| DrainFailureRow {
+                vm: Some((*vm).into()),
+                tries: f.tries,
+                reason: f.reason.clone(),
+            })
+            .collect(),
+        failed_in_row: d.failed_in_row,
+        note: d.note.clone(),
+    };
+    row.encode_to_vec()
+}
+
+pub(super) fn drain_from(nve: &str, bytes: &[u8]) -> Decoded<DrainRecord> {
+    let row = DrainRow::decode(bytes)?;
+    let key = |vm: Option<v1::VmKey>| -> Result<VmKey, ConvertError> {
+        vm.ok_or_else(|| missing("drain.vm"))?.try_into()
+    };
+    let to = row.to.into_iter().map(|nve| convert::nve_id("drain.to", nve));
+    let moving = row.moving.into_iter().map(|m| Ok((key(m.vm)?, MoveId(m.id))));
+    let failed = row.failed.into_iter();
+    let failed = failed.map(|f| Ok((key(f.vm)?, DrainFailure { tries: f.tries, reason: f.reason })));
+    Ok(DrainRecord {
+        nve: convert::nve_id("drain.nve", nve.into())?,
+        to: to.collect::<Result<_, _>>()?,
+        parallel: row.parallel,
+        accept_interruption: row.accept_interruption,
+        phase: convert::drain_phase("drain.phase", row.phase)?,
+        ordered_us: row.ordered_us,
+        ended_us: row.ended_us,
+        total: row.total,
+        moved: row.moved,
+        moving: moving.collect::<Result<_, ConvertError>>()?,
+        failed: failed.collect::<Result<_, ConvertError>>()?,
+        failed_in_row: row.failed_in_row,
+        note: row.note,
+    })
 }

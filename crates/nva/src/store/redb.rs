@@ -34,6 +34,8 @@ const POLICIES: TableDefinition<&str, Bytes> = TableDefinition::new("policies");
 const FLAPS: TableDefinition<(u32, u64), Bytes> = TableDefinition::new("flaps");
 const NVES: TableDefinition<&str, Bytes> = TableDefinition::new("nves");
 const MOVES: TableDefinition<&str, Bytes> = TableDefinition::new("moves");
+/// By NVE.
+const DRAINS: TableDefinition<&str, Bytes> = TableDefinition::new("drains");
 
 /// The highest number that a routing domain has had, in `META`.
 const LAST_DOMAIN: &str = "last_domain";
@@ -202,6 +204,11 @@ impl File {
             let m = codec::move_from(value.value()).map_err(|e| self.broken(e))?;
             state.moves.insert(m.record.id.clone(), m);
         }
+        for row in txn.open_table(DRAINS).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (nve, value) = row.map_err(|e| self.broken(e))?;
+            let d = codec::drain_from(nve.value(), value.value()).map_err(|e| self.broken(e))?;
+            state.drains.insert(d.nve.clone(), d);
+        }
         Ok(())
     }
 
@@ -258,6 +265,7 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
     let mut flaps = txn.open_table(FLAPS)?;
     let mut nves = txn.open_table(NVES)?;
     let mut moves = txn.open_table(MOVES)?;
+    let mut drains = txn.open_table(DRAINS)?;
     for write in writes {
         match write {
             Write::Seq(n) => drop(meta.insert("seq", n)?),
@@ -283,6 +291,8 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
             Write::RemoveNve(id) => drop(nves.remove(NveId::as_str(id))?),
             Write::PutMove(m) => drop(moves.insert(m.record.id.0.as_str(), &codec::stored_move(m)[..])?),
             Write::RemoveMove(MoveId(id)) => drop(moves.remove(id.as_str())?),
+            Write::PutDrain(d) => drop(drains.insert(d.nve.as_str(), &codec::drain(d)[..])?),
+            Write::RemoveDrain(nve) => drop(drains.remove(nve.as_str())?),
         }
     }
     Ok(())

@@ -4,17 +4,17 @@
 //! destinations without a route or whose VM has more to know of than where it is.
 
 use godwit_tables::Tables;
-use godwit_tables::routes::{Found, InDomain};
+use godwit_tables::routes::{Found, InDomain, Step};
 use godwit_tables::update::{DomainIdx, Key, VnRouting};
 use godwit_wire::outer::Patch;
 use godwit_wire::route::{self, Addresses, Onward};
 use godwit_wire::{Mac, tenant};
 
-use super::{AccessSlot, ROUTED_FRAME};
+use super::{AccessSlot, routed_frame, step_of};
 use crate::encap::encapsulate;
 use crate::packet::Packet;
 use crate::port::Port;
-use crate::run::COLD;
+use crate::run::{COLD, Exit};
 
 /// The gateway of a VN as a burst sees it.
 #[derive(Clone, Copy)]
@@ -53,27 +53,37 @@ impl<'a> Router<'a> {
         }
     }
 
-    /// Frames to a single MAC `dst` are routed.
+    /// Frames to a single MAC `dst` are routed, as nearly all are that guests send to be routed: to the gateway's.
     #[inline(always)]
-    pub fn takes(&self, dst: u64) -> bool {
-        dst == self.mac || self.only
+    pub fn is(&self, dst: u64) -> bool {
+        dst == self.mac
     }
 
-    /// Pass one, for a frame that [`Router::takes`] and whose sender is good. `USUAL`: its source is the usual one.
+    /// Frames to other MACs are not bridged, so that they want a closer look.
     #[inline(always)]
-    pub fn look<const USUAL: bool>(
-        &self,
-        slot: &mut AccessSlot,
-        frame: &[u8],
-        dst: u64,
-        tenant: tenant::Look,
-    ) {
-        let known = dst == self.mac || !is_nobodys(dst);
+    pub fn is_only(&self) -> bool {
+        self.only
+    }
+
+    /// Frames to a single MAC `dst` are routed. None to the switch itself or to nobody is carried, whatever the VN.
+    pub fn takes(&self, dst: u64) -> bool {
+        self.is(dst) || self.only
+    }
+
+    /// Those among them that the fast path may take.
+    pub fn knows(&self, dst: u64) -> bool {
+        self.is(dst) || self.only && dst != Mac::PROBER.to_u64() && dst != Mac::ZERO.to_u64()
+    }
+
+    /// Pass one, for a frame that the router [knows](Router::knows) and whose sender is good. `USUAL`: its source is
+    /// the usual one.
+    #[inline(always)]
+    pub fn look<const USUAL: bool>(&self, slot: &mut AccessSlot, frame: &[u8], tenant: tenant::Look) {
         let sure = USUAL && if tenant.is_v4() { self.sure.0 } else { self.sure.1 };
         let (key, home) = match route::onward(frame, tenant.source, sure) {
-            Some(Onward::V4(ip)) if known => (Key(ip.into()), self.routes.home_v4(ip)),
-            Some(Onward::V6(ip)) if known => (Key(0), self.routes.home_v6(ip)),
-            _ => {
+            Some(Onward::V4(ip)) => (Key(ip.into()), self.routes.home_v4(ip)),
+            Some(Onward::V6(ip)) => (Key(0), self.routes.home_v6(ip)),
+            None => {
                 slot.exit = COLD;
                 return;
             }
@@ -84,53 +94,79 @@ impl<'a> Router<'a> {
         slot.hash = tenant.hash;
         slot.class = tenant.ecn.into();
         slot.v4 = tenant.is_v4();
-        slot.exit = ROUTED_FRAME;
+        slot.exit = routed_frame(Step::HOST);
     }
 
-    #[inline(always)]
-    fn find<P: Packet>(&self, slot: &AccessSlot, packet: &P) -> Option<Found> {
-        if slot.v4 {
-            self.routes.find_v4(slot.home, slot.key.0 as u32)
-        } else {
-            self.routes.find_v6(slot.home, route::v6_destination(packet.data())?)
+    /// Between the passes, where prefixes lead to VMs: whoever has no host route is found a prefix, of which the cache
+    /// is asked for. `false`, and nothing is done, where none does.
+    #[inline]
+    pub fn aim<P: Packet>(&self, slots: &mut [AccessSlot], burst: &[P]) -> bool {
+        let has_prefixes = self.routes.has_prefixes();
+        if has_prefixes {
+            self.aim_at_prefixes(slots, burst);
+        }
+        has_prefixes
+    }
+
+    #[inline(never)]
+    fn aim_at_prefixes<P: Packet>(&self, slots: &mut [AccessSlot], burst: &[P]) {
+        let tries = self.routes.tries();
+        for (slot, packet) in slots.iter_mut().zip(burst) {
+            if slot.exit != routed_frame(Step::HOST) {
+                continue;
+            }
+            let aim = if slot.v4 {
+                self.routes.aim_v4(&tries, slot.home, slot.key.0 as u32)
+            } else {
+                route::v6_destination(packet.data()).and_then(|ip| self.routes.aim_v6(&tries, slot.home, ip))
+            };
+            match aim {
+                Some((step, home)) => (slot.exit, slot.home) = (routed_frame(step), home),
+                None => slot.exit = COLD,
+            }
         }
     }
 
-    /// Pass two: gives the frame an exit, if there is one. Returns how many were encapsulated.
+    /// `AIMED`: [`Router::aim`] has been here.
     #[inline(always)]
-    pub fn apply<const VARIED: bool, P: Packet>(
+    fn find<const AIMED: bool, P: Packet>(&self, slot: &AccessSlot, packet: &P) -> Option<Found> {
+        let (routes, step, ip) = (&self.routes, step_of(slot.exit), slot.key.0 as u32);
+        match (slot.v4, AIMED) {
+            (true, false) => routes.host_v4(slot.home, ip),
+            (true, true) => routes.find_v4(step, slot.home, ip),
+            (false, false) => routes.host_v6(slot.home, route::v6_destination(packet.data())?),
+            (false, true) => routes.find_v6(step, slot.home, route::v6_destination(packet.data())?),
+        }
+    }
+
+    /// Pass two, for a frame that [`Router::look`] took: where it goes, and one more `encapsulated` if it is.
+    #[inline(always)]
+    pub fn apply<const VARIED: bool, const AIMED: bool, P: Packet>(
         &self,
         slot: &mut AccessSlot,
         packet: &mut P,
-        tables: &Tables,
-        port: &Port,
-    ) -> u64 {
-        let Some(found) = self.find(slot, packet) else { return 0 };
+        (tables, port): (&Tables, &Port),
+        encapsulated: &mut u64,
+    ) -> Exit {
+        let Some(found) = self.find::<AIMED, _>(slot, packet) else { return COLD };
         if let Some(to) = found.remote() {
             let ready = tables.tunnels.ready_for_frame::<VARIED>(to.tunnel, slot.v4, slot.hash);
-            let Some((tunnel, header)) = ready else { return 0 };
+            let Some((tunnel, header)) = ready else { return COLD };
             let patch = Patch { vni: to.vni, hash: slot.hash, class: slot.class };
-            let Ok(grown) = encapsulate::<VARIED, _>(packet, tunnel, header, patch) else { return 0 };
+            let Ok(grown) = encapsulate::<VARIED, _>(packet, tunnel, header, patch) else { return COLD };
             if let Some(inner) = packet.data_mut().get_mut(grown..) {
                 self.source.forward(inner, found.mac(), slot.v4);
             }
             slot.len += grown as u32;
-            slot.exit = tunnel.uplink;
-            return 1;
+            *encapsulated += 1;
+            return tunnel.uplink;
         }
-        if let Some((vn, to)) = found.local()
-            && to != port.port
-            && tables.ports.serves(to, vn)
-        {
-            self.source.forward(packet.data_mut(), found.mac(), slot.v4);
-            slot.exit = to;
+        match found.local() {
+            Some((vn, to)) if to != port.port && tables.ports.serves(to, vn) => {
+                self.source.forward(packet.data_mut(), found.mac(), slot.v4);
+                to
+            }
+            _ => COLD,
         }
-        0
     }
-}
-
-/// The switch itself, or nobody: no frame to them is carried, whatever the VN.
-#[inline(always)]
-fn is_nobodys(dst: u64) -> bool {
-    dst == Mac::PROBER.to_u64() || dst == Mac::ZERO.to_u64()
 }

@@ -329,6 +329,7 @@ impl<'a> Tracer<'a> {
             Some(Fib::Local(port)) => Found::Known(VmState::Local { port }, 0),
             Some(Fib::Remote(to)) => Found::Known(VmState::Remote { to }, 0),
             Some(Fib::Ageing(to)) => Found::Known(VmState::Ageing { to }, 0),
+            Some(Fib::Detached(reset)) => Found::Known(VmState::Detached { reset }, 0),
             Some(Fib::Special(at)) => {
                 let s = self.tables.vms.special(at);
                 match s.state {

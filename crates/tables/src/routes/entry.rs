@@ -1,6 +1,7 @@
 //! A route in four words: two of the address, and two that tell all that a frame needs.
 
 use core::net::IpAddr;
+use core::num::NonZeroU64;
 
 use godwit_wire::{Prefix, Vni};
 
@@ -60,6 +61,14 @@ impl Scope {
         matches!(self.0 >> Scope::SHIFT & 0xff, 129) || self.0 >> Scope::SHIFT & 0xff == V4 + 32
     }
 
+    pub fn is_v4(self) -> bool {
+        self.0 >> Scope::SHIFT & 0xff >= V4
+    }
+
+    pub fn domain(self) -> DomainIdx {
+        DomainIdx((self.0 >> (Scope::SHIFT + 8)) as u16)
+    }
+
     pub fn of(domain: DomainIdx, prefix: Prefix) -> Scope {
         match prefix.is_ipv4() {
             true => Scope::v4(domain, prefix.prefix_len()),
@@ -90,8 +99,8 @@ const MAC: u32 = 16;
 /// What a lookup finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Found {
-    /// Scope, kind, VNI or VN.
-    pub(super) meta: u64,
+    /// Scope, kind, VNI or VN. Not 0, so that a lookup's answer is two registers, found or not.
+    pub(super) meta: NonZeroU64,
     /// MAC, tunnel or port.
     pub(super) value: u64,
 }
@@ -99,6 +108,7 @@ pub struct Found {
 impl Found {
     fn new(scope: Scope, kind: u64, net: u32, mac: u64, index: u32) -> Found {
         let meta = scope.0 | kind << KIND | u64::from(net) << NET;
+        let meta = NonZeroU64::new(meta).unwrap_or(NonZeroU64::MIN);
         Found { meta, value: mac << MAC | u64::from(index & 0xffff) }
     }
 
@@ -126,12 +136,12 @@ impl Found {
 
     #[inline(always)]
     fn kind(self) -> u64 {
-        self.meta >> KIND & 0xff
+        self.meta.get() >> KIND & 0xff
     }
 
     #[inline(always)]
     fn net(self) -> u32 {
-        (self.meta >> NET) as u32
+        (self.meta.get() >> NET) as u32
     }
 
     /// The VM's NVE, where it is at another one and nothing else is to be known of it.
@@ -184,7 +194,7 @@ impl Words {
     pub const EMPTY: Words = Words([0; 4]);
 
     pub fn new(addr: Addr, found: Found) -> Words {
-        Words([addr.hi, addr.lo, found.meta, found.value])
+        Words([addr.hi, addr.lo, found.meta.get(), found.value])
     }
 
     #[inline(always)]
@@ -192,9 +202,10 @@ impl Words {
         Addr { hi: self.0[0], lo: self.0[1] }
     }
 
+    /// What it says; `None` where it is empty.
     #[inline(always)]
-    pub fn found(&self) -> Found {
-        Found { meta: self.0[2], value: self.0[3] }
+    pub fn found(&self) -> Option<Found> {
+        Some(Found { meta: NonZeroU64::new(self.0[2])?, value: self.0[3] })
     }
 
     #[inline(always)]

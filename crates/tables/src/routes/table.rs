@@ -8,6 +8,7 @@
 //! hashing. The numbers lie beside the buckets, where no lookup reads them.
 
 use super::entry::{Addr, Found, Scope, Words};
+use super::filter::{Bits, Filter};
 use crate::locations::Home;
 use crate::{pages, prefetch};
 
@@ -73,26 +74,10 @@ impl Homes {
     }
 }
 
-/// Counters of the filter of prefixes: 64 KiB, which a core's nearer caches hold.
-const COUNTERS: usize = 1 << 16;
-
-/// How many prefixes have a hash with these upper bits. Where none has, a lookup of a prefix need not look at the
-/// table: of a domain's lengths most have nothing for an address. A counter that is full stays so.
-struct Filter(Box<[u8]>);
-
-impl Filter {
-    fn count(&mut self, hash: u32, change: impl Fn(u8) -> u8) {
-        let counter = &mut self.0[(hash >> 16) as usize];
-        if *counter < u8::MAX {
-            *counter = change(*counter);
-        }
-    }
-}
-
 /// A scope, and what its hashes have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Mixed {
-    scope: Scope,
+    pub scope: Scope,
     mix: u64,
 }
 
@@ -101,17 +86,16 @@ pub(super) struct Mixed {
 pub(super) struct View<'a> {
     buckets: &'a [Bucket],
     spilled: &'a [u64],
-    filter: &'a [u8],
+    filter: Bits<'a>,
     homes: Homes,
     last: u32,
 }
 
 impl View<'_> {
-    /// The home of a prefix that there may be; `None`: there is none.
+    /// 1 where there may be a prefix, and 0 where there is none.
     #[inline(always)]
-    pub fn home_of_prefix(&self, addr: Addr, of: Mixed) -> Option<Home> {
-        let hash = self.homes.hash(addr, of.mix);
-        (self.filter[(hash >> 16) as usize] > 0).then(|| self.homes.of(addr, of.mix))
+    pub fn may_be(&self, addr: Addr, of: Mixed) -> u64 {
+        self.filter.of(self.homes.hash(addr, of.mix))
     }
 
     #[inline(always)]
@@ -129,33 +113,37 @@ impl View<'_> {
         &self.buckets[at as usize]
     }
 
+    /// A key may have gone on from its home.
+    #[inline(always)]
+    fn has_spilled(&self, home: Home) -> bool {
+        self.spilled[home.0 as usize / 64] >> (home.0 % 64) & 1 == 1
+    }
+
     /// Asks the cache for a key's home bucket, and for the next one if keys have gone on to it.
     #[inline(always)]
-    #[allow(clippy::cast_possible_wrap, reason = "one bit")]
     pub fn prefetch(&self, home: Home) {
         let bucket = self.bucket(home.0);
         prefetch::read(bucket);
         if self.homes.mask >= FAR {
             // No branch: the same line again costs nothing.
-            let further = self.spilled[home.0 as usize / 64] >> (home.0 % 64) & 1;
-            prefetch::near(bucket, -(further as isize * 64));
+            prefetch::near(bucket, -(isize::from(self.has_spilled(home)) * 64));
         }
     }
 
     /// What is there for a key whose home was computed, and prefetched, before.
     #[inline(always)]
-    pub fn get_at(&self, home: Home, addr: Addr, of: Mixed) -> Option<Found> {
+    pub fn get_at(&self, home: Home, addr: Addr, scope: Scope) -> Option<Found> {
         let b = self.bucket(home.0);
         // The lower halves of two addresses in one bucket are hardly ever the same: one entry is compared in full. No
         // branch depends on which it is.
         let words = Words(b[usize::from(b[1][1] == addr.lo)]);
-        if words.is(addr, of.scope) {
-            return Some(words.found());
+        if words.is(addr, scope) {
+            return words.found();
         }
-        if b[0][1] != addr.lo && room_in(b).is_some() {
+        if b[0][1] != addr.lo && !self.has_spilled(home) {
             return None;
         }
-        self.get_further(home, addr, of.scope)
+        self.get_further(home, addr, scope)
     }
 
     /// Apart, so that who looks up a burst keeps its registers.
@@ -176,7 +164,7 @@ impl View<'_> {
 
 /// What a bucket has for a key. An empty slot has the scope 0, which no key has.
 fn found_in(b: &Bucket, addr: Addr, scope: Scope) -> Option<Found> {
-    b.iter().map(|words| Words(*words)).find(|words| words.is(addr, scope)).map(|words| words.found())
+    b.iter().map(|words| Words(*words)).find(|words| words.is(addr, scope))?.found()
 }
 
 #[inline]
@@ -246,7 +234,7 @@ impl Table {
             last: buckets as u32 - 1,
             homes: Homes { seed, count, mask: count - 1 },
             spilled: vec![0; buckets.div_ceil(64)],
-            filter: Filter(vec![0; COUNTERS].into_boxed_slice()),
+            filter: Filter::new(),
             numbers: vec![0; buckets * WAYS],
             places: vec![0; capacity],
             len: 0,
@@ -266,7 +254,13 @@ impl Table {
     pub fn view(&self) -> View<'_> {
         let (entries, _) = self.words[self.first..].as_chunks();
         let (buckets, _) = entries.as_chunks();
-        View { buckets, spilled: &self.spilled, filter: &self.filter.0, homes: self.homes, last: self.last }
+        View {
+            buckets,
+            spilled: &self.spilled,
+            filter: self.filter.bits(),
+            homes: self.homes,
+            last: self.last,
+        }
     }
 
     fn bucket(&self, at: u32) -> Bucket {
@@ -317,7 +311,7 @@ impl Table {
     pub fn insert(&mut self, words: Words, number: u32) {
         debug_assert!(!self.is_full(), "there are no more numbers than room");
         if !words.scope().is_host() {
-            self.filter.count(self.homes.hash_of(&words), |n| n + 1);
+            self.filter.add(self.homes.hash_of(&words));
         }
         self.add(Entry { words, number });
         self.grow();
@@ -408,7 +402,7 @@ impl Table {
     pub fn remove(&mut self, place: Place) {
         let words = self.take(place).words;
         if !words.scope().is_host() {
-            self.filter.count(self.homes.hash_of(&words), |n| n.saturating_sub(1));
+            self.filter.remove(self.homes.hash_of(&words));
         }
     }
 

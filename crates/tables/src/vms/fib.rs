@@ -22,12 +22,15 @@ pub enum Fib {
     Special(SpecialIdx),
     /// The same, and say that it is in use (R40). The fast path does not know it.
     Ageing(Target),
+    /// The VM is attached nowhere; segments of its connections are answered by resets, or not (R53).
+    Detached(bool),
 }
 
 const LOCAL: u64 = 1;
 const REMOTE: u64 = 2;
 const SPECIAL: u64 = 3;
 const AGEING: u64 = 4;
+const DETACHED: u64 = 5;
 /// A word: the index in the low 32 bits, the VNI in the next 24, the kind in the high 8.
 const VNI: u32 = 32;
 const KIND: u32 = 56;
@@ -40,6 +43,7 @@ impl Fib {
             Fib::Remote(t) => (REMOTE, t.vni.get(), t.tunnel.0),
             Fib::Special(s) => (SPECIAL, 0, s.0),
             Fib::Ageing(t) => (AGEING, t.vni.get(), t.tunnel.0),
+            Fib::Detached(reset) => (DETACHED, 0, u32::from(reset)),
         };
         let word = kind << KIND | u64::from(vni) << VNI | u64::from(index);
         NonZeroU64::MIN.saturating_add(word - 1)
@@ -57,6 +61,7 @@ impl Fib {
             LOCAL => Fib::Local(PortIdx(index as u16)),
             REMOTE => Fib::Remote(target()),
             AGEING => Fib::Ageing(target()),
+            DETACHED => Fib::Detached(index != 0),
             _ => Fib::Special(SpecialIdx(index)),
         }
     }
@@ -132,7 +137,8 @@ mod tests {
         fn a_word_keeps_what_it_was_made_of(index in any::<u32>(), vni in any::<u32>()) {
             let to = Target { tunnel: TunnelIdx(index), vni: Vni::from_low24(vni) };
             let local = Fib::Local(PortIdx(index as u16));
-            for fib in [local, Fib::Remote(to), Fib::Ageing(to), Fib::Special(SpecialIdx(index))] {
+            let detached = Fib::Detached(index & 1 == 1);
+            for fib in [local, Fib::Remote(to), Fib::Ageing(to), Fib::Special(SpecialIdx(index)), detached] {
                 prop_assert_eq!(Fib::unpack(fib.pack()), fib);
                 let tunnel = Word(fib.pack()).tunnel_of(RemoteMark::of(to.vni));
                 prop_assert_eq!(tunnel, (fib == Fib::Remote(to)).then_some(to.tunnel));

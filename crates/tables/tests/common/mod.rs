@@ -138,6 +138,7 @@ pub fn state(t: &Tables, key: Key) -> Option<State> {
         Fib::Local(port) => State::Known(VmState::Local { port }),
         Fib::Remote(to) => State::Known(VmState::Remote { to }),
         Fib::Ageing(to) => State::Known(VmState::Ageing { to }),
+        Fib::Detached(reset) => State::Known(VmState::Detached { reset }),
         Fib::Special(at) => t.vms.special(at).state,
     })
 }

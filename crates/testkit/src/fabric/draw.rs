@@ -46,6 +46,7 @@ pub(super) fn schedule(class: Class, seed: u64) -> Schedule {
         clones: draw_clones(class, seed, hosts, run),
         addresses: None,
         routing: None,
+        drain: None,
         weather,
         unplanned,
         fwd_timer,

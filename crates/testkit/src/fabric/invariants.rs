@@ -17,7 +17,7 @@
 //! * [`Invariant::NoDuplicates`]: a frame is received once, or once more for each time that the
 //!   underlay repeated it.
 //! * [`Invariant::Order`]: where nothing fails, no frame of a flow comes behind a later one of the same flow, whatever
-//!   its VMs do (R77). No wait for an end marker runs out.
+//!   its VMs do (R77); but for what was sent before its sender moved while its receiver did. No wait for an end marker runs out.
 //! * [`Invariant::NoLoop`]: a frame is put into an outer header at most four times (R46d), three
 //!   where nothing fails. A broadcast goes to each other switch once.
 //! * [`Invariant::NoTriangle`]: where nothing fails, the old switch of a move has nothing to forward any
@@ -25,6 +25,7 @@
 //! * [`Invariant::Found`]: a VM that runs behind a port with a link, and that nobody else has, is delivered to within
 //!   [`FOUND`], whatever withdrew, closed, refused or lost it, and whether or not it ever speaks (R18, R19, R32).
 //! * [`Invariant::Owner`], [`Invariant::Keeps`], [`Invariant::Spoofed`]: see `bound.rs`.
+//! * [`Invariant::Drained`]: nobody new comes to a switch that is drained; a drain ends and says who is left (R85).
 //! * [`Invariant::Session`]: nothing is said without a session, and a clone of a live switch has none (R96).
 //! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
 //!
@@ -106,6 +107,8 @@ pub enum Invariant {
     Ghost,
     /// A switch forwarded for long, though everybody could know better.
     NoTriangle,
+    /// A VM came to a switch that was drained, or a drain did not say who is left.
+    Drained,
     /// Something was said without a session, or a clone had one.
     Session,
     /// A queue grew without bound.
@@ -235,6 +238,7 @@ impl World {
             }
         }
         self.check_bound();
+        self.check_drain();
     }
 
     // ---- At the end ----

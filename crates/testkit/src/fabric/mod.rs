@@ -30,6 +30,7 @@ mod absent;
 mod addresses;
 mod bound;
 mod clones;
+mod drains;
 mod draw;
 mod draw_addresses;
 mod draw_routing;
@@ -61,8 +62,8 @@ use godwit_wire::{Instant, Span};
 
 pub use invariants::Invariant;
 pub use schedule::{
-    Abort, AddressPlan, Announce, Class, ClonePlan, Fault, FlowPlan, MovePlan, Pause, RoutingPlan, Sabotage,
-    Schedule, Side, SidePlan, TakeOver, TenantPlan, Underlay, UsePlan, VmPlan, Weather,
+    Abort, AddressPlan, Announce, Class, ClonePlan, DrainPlan, Fault, FlowPlan, MovePlan, Pause, RoutingPlan,
+    Sabotage, Schedule, Side, SidePlan, TakeOver, TenantPlan, Underlay, UsePlan, VmPlan, Weather,
 };
 pub use stats::Stats;
 
@@ -237,6 +238,9 @@ impl World {
         self.begin_addresses();
         for n in 0..self.plan.moves.len() {
             self.after(self.plan.moves[n].at, Event::Wanted(n));
+        }
+        if let Some(drain) = &self.plan.drain {
+            self.after(drain.at, Event::Manage);
         }
         for clone in 0..self.plan.clones.len() {
             self.after(self.plan.clones[clone].at, Event::CloneConnect { clone });

@@ -25,6 +25,8 @@ pub(super) enum Job {
     Input(Peer, Input),
     /// A hypervisor's order; the answer goes to its script.
     Order { script: usize, order: Order },
+    /// An order about the schedule's drain.
+    Drain { order: Order },
     /// The operator gives a VM one address more, or takes it away.
     Redefine { vm: usize },
 }
@@ -36,6 +38,8 @@ enum Held {
     Close(SessionId),
     /// Whether the order, a call-off or not, was obeyed, or why not.
     Answer(usize, bool, Result<(), Refusal>),
+    /// Whether the order to drain, or the end of that, was obeyed.
+    Drained(bool, Result<(), Refusal>),
 }
 
 /// The NVA's process and its disk.
@@ -121,6 +125,11 @@ impl World {
                         let off = matches!(order, Order::AbortMove { .. });
                         let answer = self.nva_obeys(&mut directory, order).map(|_| ());
                         self.nva.held.push(Held::Answer(script, off, answer));
+                    }
+                    Job::Drain { order } => {
+                        let end = matches!(order, Order::UndrainNve { .. });
+                        let answer = self.nva_obeys(&mut directory, order).map(drop);
+                        self.nva.held.push(Held::Drained(end, answer));
                     }
                     Job::Redefine { vm } => self.redefine(&mut directory, vm),
                 }
@@ -215,6 +224,7 @@ impl World {
                     self.conns[conn].nva_open = false;
                     self.cut(conn);
                 }
+                Held::Drained(end, answer) => self.drain_answered(end, answer),
                 Held::Answer(script, off, answer) => self.script_answered(script, off, answer),
             }
         }

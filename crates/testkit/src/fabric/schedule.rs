@@ -85,6 +85,8 @@ pub enum Sabotage {
     AnswersForGone,
     /// NVEs do not mark the end of their paths, though order is promised (R77).
     NoMarkers,
+    /// A drained switch takes VMs again before the operator says so (R85).
+    Undrained,
 }
 
 /// A VM.
@@ -358,6 +360,19 @@ pub struct ClonePlan {
     pub elsewhere: bool,
 }
 
+/// A switch that is drained, once (R85).
+#[derive(Clone, Debug)]
+pub struct DrainPlan {
+    /// When it is ordered, from the start of traffic.
+    pub at: Span,
+    /// The switch.
+    pub host: usize,
+    /// Moves at the same time.
+    pub parallel: u32,
+    /// How hypervisors move each VM; the NVA says where to.
+    pub moves: Vec<MovePlan>,
+}
+
 /// Delays and what the underlay does to frames.
 #[derive(Clone, Debug)]
 pub struct Weather {
@@ -406,6 +421,8 @@ pub struct Schedule {
     pub addresses: Option<AddressPlan>,
     /// Routing domains, where there are any.
     pub routing: Option<RoutingPlan>,
+    /// A drain, where there is one.
+    pub drain: Option<DrainPlan>,
     /// Delays.
     pub weather: Weather,
     /// What becomes of claims that no move explains (R21).
@@ -430,7 +447,12 @@ impl Schedule {
 
     /// A schedule of one class.
     pub fn of(class: Class, seed: u64) -> Schedule {
-        super::draw_routing::draw(super::draw::schedule(class, seed))
+        super::drains::draw(super::draw_routing::draw(super::draw::schedule(class, seed)))
+    }
+
+    /// The schedule of a class and a seed with a drain, which others have in their turn.
+    pub fn drained(class: Class, seed: u64) -> Schedule {
+        super::drains::add(super::draw::schedule(class, seed))
     }
 
     /// The schedule of a class and a seed with routing domains, which others have in their turn.

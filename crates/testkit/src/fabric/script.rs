@@ -128,6 +128,21 @@ impl World {
         self.wake(script, step, after);
     }
 
+    /// Performs a move that the NVA has ordered by itself.
+    pub fn perform(&mut self, plan: MovePlan, id: String) {
+        let (vm, script) = (plan.vm, self.scripts.len());
+        let old = self.guests[vm].at;
+        self.note(|| {
+            format!("SCRIPT {id}: ordered by the NVA: vm {vm} from {old:?} to n{}: {plan:?}", plan.to)
+        });
+        self.stats.moves += 1;
+        self.guests[vm].script = Some(script);
+        let (after, until) = (plan.plug_after, Instant::NEVER);
+        let (step, turn, tries, ordered, new) = (Step::Plug, 0, 0, true, None);
+        self.scripts.push(Script { plan, id, step, turn, tries, ordered, old, new, until });
+        self.wake(script, Step::Plug, after);
+    }
+
     /// The next switch that a VM may go to.
     fn another_host(&self, host: usize) -> usize {
         let next = (host + 1) % self.hosts.len();
@@ -364,6 +379,7 @@ impl World {
         self.guests[plan.vm].called_off = None;
         self.stats.moves_within += u64::from(plan.local);
         self.resume(plan.vm, plan.to, port, plan.announce, plan.quiet);
+        self.sender_has_moved(plan.vm);
         let guest = &mut self.guests[plan.vm];
         guest.silent_until = if plan.silent { guest.quiet_until } else { Instant(0) };
         if let Some((host, port)) = old {
@@ -439,6 +455,6 @@ impl World {
 
     /// No move is on its way or wanted.
     pub fn scripts_are_done(&self) -> bool {
-        self.guests.iter().all(|g| g.script.is_none() && g.wanted.is_empty())
+        self.drain_is_done() && self.guests.iter().all(|g| g.script.is_none() && g.wanted.is_empty())
     }
 }

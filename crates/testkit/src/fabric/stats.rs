@@ -51,6 +51,10 @@ stats! {
     moves_within,
     /// Moves of VMs whose move before was not done yet.
     moves_on,
+    /// Drains of switches begun.
+    drains, // R85
+    /// Moves that they ordered.
+    drained, // R85
     /// VMs that died and were started elsewhere.
     cold_starts,
     /// Moves called off.

@@ -170,7 +170,7 @@ impl Worker {
                 State::Known(VmState::Local { port } | VmState::Arrived { port, .. }) => Some(port),
                 _ => None,
             },
-            Fib::Remote(_) | Fib::Ageing(_) => None,
+            Fib::Remote(_) | Fib::Ageing(_) | Fib::Detached(_) => None,
         }
     }
 

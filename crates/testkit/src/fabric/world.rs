@@ -10,6 +10,7 @@ use godwit_tables::update::PortIdx;
 use godwit_wire::{Instant, Span};
 
 use super::addresses::Words;
+use super::drains::Drain;
 use super::flow::Flow;
 use super::host::Host;
 use super::invariants::{Invariant, Known};
@@ -95,6 +96,8 @@ pub(super) enum Event {
     Use(usize),
     /// Somebody wants to reach a virtual address.
     Call,
+    /// The manager looks how far the drain is.
+    Manage,
     /// Somebody looks whether all that live are reached.
     Watch,
     /// A process that stood still goes on.
@@ -126,6 +129,8 @@ pub(super) struct World {
     /// Requests of guests that wait for an answer: who, for which number, by ND.
     pub questions: BTreeMap<(usize, usize, bool), Question>,
     pub known: Known,
+    /// How far the schedule's drain is.
+    pub drain: Drain,
     /// What is said by VMs' own words, and what became of it.
     pub words: Words,
     pub stats: Stats,
@@ -160,6 +165,7 @@ impl World {
             links: BTreeMap::new(),
             questions: BTreeMap::new(),
             known: Known::default(),
+            drain: Drain::default(),
             words: Words::new(&plan),
             stats: Stats { schedules: 1, ..Stats::default() },
             violation: None,
@@ -275,6 +281,7 @@ impl World {
             Event::Proclaim { vm, turn, round } => self.proclaim(vm, turn, round),
             Event::Use(n) => self.use_address(n),
             Event::Call => self.call(),
+            Event::Manage => self.manage(),
             Event::Watch => self.watch(),
             Event::Wakes => self.wakes(),
         }

@@ -69,6 +69,7 @@ fn up(m: NveToNva) -> Up {
                 instance,
                 modes: mode_list(abilities.modes),
                 end_markers: abilities.end_markers,
+                capacity: abilities.capacity,
             })
         }
         NveToNva::Subscribe { vni, mode } => {
@@ -254,6 +255,7 @@ fn hello(p: v1::Hello) -> Result<NveToNva, ConvertError> {
         abilities: Abilities {
             modes: mode_set("modes", &p.modes, unsaid.modes)?,
             end_markers: p.end_markers,
+            capacity: p.capacity,
         },
     })
 }

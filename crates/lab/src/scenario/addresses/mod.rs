@@ -3,7 +3,7 @@
 
 mod keepalived;
 mod learned;
-mod nested;
+pub(crate) mod nested;
 mod recorded;
 
 use std::time::Duration;
@@ -162,7 +162,7 @@ fn read_pings(text: &str, sent: u32) -> Pings {
 }
 
 /// What an operator types.
-fn vm_set(lab: &Lab, name: &str, options: &[&str]) -> Result<()> {
+pub(crate) fn vm_set(lab: &Lab, name: &str, options: &[&str]) -> Result<()> {
     let mut args = vec!["vm", "set", name];
     args.extend(options);
     lab.ctl(&args).with_context(|| format!("VM {name} of VN {VN}")).map(drop)

@@ -80,7 +80,10 @@ pub(super) fn run(lab: &mut Lab, rate: u32) -> Result<bool> {
 }
 
 /// Starts a VM within another one: its NIC hangs on the other's bridge. Returns its MAC address.
-fn nest(lab: &mut Lab, outer: &str, spec: VmSpec) -> Result<String> {
+///
+/// # Errors
+/// Where any step fails.
+pub(crate) fn nest(lab: &mut Lab, outer: &str, spec: VmSpec) -> Result<String> {
     let (host, namespace, name) = (lab.namespace(outer), lab.namespace(&spec.name), spec.name.clone());
     let mac = spec.mac.to_string();
     add_namespace(&namespace)?;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use godwit_wire::Mac;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 
+use super::cut;
 use super::domain::{Domain, GATEWAY_MAC, Net, default_routes, start};
 use super::look::{echoes, path, wait_reached};
 use crate::agent::announce::{ethernet, icmpv6_checksum};
@@ -30,10 +31,10 @@ use crate::{cmd, netns};
 pub(crate) const OF_V: Net = Net(1);
 pub(crate) const OF_X: Net = Net(2);
 /// Linux's bridge of x's network, whose address is the gateway's, and its devices.
-const BRIDGE: &str = "br0";
-const BRIDGED: &str = "vx0";
+pub(super) const BRIDGE: &str = "br0";
+pub(super) const BRIDGED: &str = "vx0";
 const ROUTED: &str = "vx1";
-const WIRE: &str = "x0";
+pub(super) const WIRE: &str = "x0";
 /// The bridged device takes nothing from its own MAC, and that of the gateway is what routed frames come from.
 const DEVICE_MAC: Mac = Mac([0x02, 0x67, 0x77, 1, 0, 9]);
 /// An address of x's network that nobody has.
@@ -131,6 +132,7 @@ pub(crate) fn in_lab(lab: &mut Lab, outer: u8, load: TrafficSpec, seconds: f64) 
     }
     let [inner4, inner6] = converse(agent_v, &mut agent_x, &talks, Duration::from_secs_f64(seconds))?;
     let mut good = options_and_fragments(lab, &v, &x)?;
+    good &= cut::too_big(lab, outer, &x)?;
     let findings = capture.finish(switch, GUEST_MTU)?;
     for (who, side, vni) in
         [("Godwit", &findings.from_switch, x.vn.vni), ("Linux", &findings.from_foreign, v.vn.vni)]
@@ -148,12 +150,13 @@ pub(crate) fn in_lab(lab: &mut Lab, outer: u8, load: TrafficSpec, seconds: f64) 
 /// What one side sent has the number of the network that it is for, and was routed once; true if so.
 fn routed_once(who: &str, side: &Side, vni: u32) -> bool {
     let good = side.vnis == [vni].into() && side.ttls == [ROUTED_ONCE].into();
-    let kinds = side.fragments > 0 && side.options > 0;
+    let kinds = side.fragments > 0 && side.reassembled > 0 && side.options > 0;
     println!(
-        "    {who}: VNIs {:?}, inner times to live {:?}, {} fragments, {} packets with options{}",
+        "    {who}: VNIs {:?}, inner times to live {:?}, {} fragments of {} packets, {} packets with options{}",
         side.vnis,
         side.ttls,
         side.fragments,
+        side.reassembled,
         side.options,
         if good && kinds { "" } else { ": NOT AS IT SHOULD BE" }
     );

@@ -1,7 +1,8 @@
 //! A VM moves between switches while its peer is in another subnet of its routing domain: what both send each other is
 //! routed by the switch that it enters the network at, and the gateway is the same wherever the VM is (R58).
 
-mod domain;
+mod cut;
+pub(super) mod domain;
 pub(super) mod foreign;
 mod lease;
 mod look;

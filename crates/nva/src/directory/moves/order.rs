@@ -132,6 +132,7 @@ impl Directory {
         if owner == *to {
             return Err(Refusal::AlreadyThere { vm, nve: owner });
         }
+        self.check_takes_vms(to)?;
         if target.session.is_none() {
             return Err(Refusal::NveNotConnected { nve: to.clone() });
         }

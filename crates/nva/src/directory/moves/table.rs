@@ -98,7 +98,7 @@ impl Moves {
     }
 
     /// A name that no move has.
-    pub(super) fn free_id(&self, prefix: char) -> Option<MoveId> {
+    pub fn free_id(&self, prefix: char) -> Option<MoveId> {
         let named = (self.last_number + 1..).map(|n| MoveId(format!("{prefix}{n}")));
         named.into_iter().find(|id| !self.contains(id))
     }

@@ -52,8 +52,8 @@ impl Directory {
         reason: DenyReason,
         text: &str,
     ) {
-        let contested =
-            matches!(reason, DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen);
+        use DenyReason as R;
+        let contested = matches!(reason, R::OwnedElsewhere | R::Pinned | R::Frozen | R::Draining);
         let key = asked.key;
         let Some(r) = self.records.get(&key).filter(|r| contested && r.moving.is_none()) else { return };
         let Some(from) = r.active_nve().filter(|from| *from != nve).cloned() else { return };

@@ -10,6 +10,7 @@ mod counts;
 mod domain_news;
 mod domains;
 mod door;
+mod drains;
 mod explained;
 mod groups;
 mod history;

@@ -89,6 +89,20 @@ impl World {
         self.order(Order::AbortMove { id: id.clone() })
     }
 
+    pub fn drain_to(&mut self, nve: &str, to: &[&str], parallel: u32) -> Obeyed<DrainInfo> {
+        let to = to.iter().map(|nve| super::id(nve)).collect();
+        let order = DrainOrder { nve: super::id(nve), to, parallel, accept_interruption: false };
+        self.order(Order::DrainNve(order))
+    }
+
+    pub fn stop_drain(&mut self, nve: &str) -> Obeyed<DrainInfo> {
+        self.order(Order::StopDrain { nve: super::id(nve) })
+    }
+
+    pub fn undrain(&mut self, nve: &str) -> Obeyed<DrainInfo> {
+        self.order(Order::UndrainNve { nve: super::id(nve) })
+    }
+
     /// A refused departure has a line in the log.
     pub fn vm_departed(
         &mut self,

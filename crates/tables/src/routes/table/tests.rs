@@ -2,6 +2,7 @@ use super::*;
 use crate::update::DomainIdx;
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 
 /// The invariant of `locations`, checked for every entry, and that numbers lead to places.
 fn check(t: &Table) {
@@ -26,7 +27,7 @@ fn check(t: &Table) {
 }
 
 fn words(n: u32, value: u64) -> Words {
-    Words::new(Addr::v4(n), Found { meta: scope().0 | 1 << 32, value })
+    Words::new(Addr::v4(n), Found { meta: NonZeroU64::new(scope().0 | 1 << 32).unwrap(), value })
 }
 
 fn scope() -> Scope {
@@ -36,7 +37,7 @@ fn scope() -> Scope {
 fn found(t: &Table, n: u32) -> Option<u64> {
     let view = t.view();
     let of = view.mixed(scope());
-    view.get_at(view.home(Addr::v4(n), of), Addr::v4(n), of).map(|f| f.value)
+    view.get_at(view.home(Addr::v4(n), of), Addr::v4(n), of.scope).map(|f| f.value)
 }
 
 #[test]
@@ -80,7 +81,7 @@ proptest! {
         let (mut oracle, mut numbers) = (HashMap::new(), (0..capacity as u32).collect::<Vec<_>>());
         for (n, value, op) in ops {
             let there = t.find(Addr::v4(n), scope());
-            prop_assert_eq!(there.map(|(at, _)| t.get(at).found().value), oracle.get(&n).copied());
+            prop_assert_eq!(there.map(|(at, _)| t.get(at).found().unwrap().value), oracle.get(&n).copied());
             match (there, op) {
                 (Some((at, number)), 0 | 1) => {
                     t.remove(at);
@@ -88,7 +89,7 @@ proptest! {
                     oracle.remove(&n);
                 }
                 (Some((at, _)), _) => {
-                    t.set(at, words(n, value).found());
+                    t.set(at, words(n, value).found().unwrap());
                     oracle.insert(n, value);
                 }
                 (None, 1..) if !t.is_full() => {
