@@ -219,7 +219,8 @@ impl Nve {
                 self.learn(record, out);
                 match mode {
                     MoveMode::Hot | MoveMode::Warm | MoveMode::Cold => {
-                        let marks = self.common_locator(from.locators).is_some_and(|ip| self.marks(key, ip));
+                        let from_ip = self.common_locator(from.locators);
+                        let marks = mode == MoveMode::Hot && from_ip.is_some_and(|ip| self.marks(key, ip));
                         self.with_vm(key, out, |vm, cx| {
                             vm.prepare(id, role, from, to, cx);
                             vm.expect_marker(marks);

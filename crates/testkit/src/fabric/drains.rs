@@ -59,7 +59,7 @@ pub(super) fn add(mut schedule: Schedule) -> Schedule {
     // Others want to come there.
     let elsewhere = (0..schedule.vms.len()).filter(|vm| schedule.vms[*vm].home != host);
     let wanted = elsewhere.map(|vm| {
-        let later = at + Span::from_ms(300);
+        let later = Span(at.0 + Span::from_ms(300).0);
         planned(&mut rng, vm, later)
     });
     let wanted = if schedule.class == Class::NvaFaults { Vec::new() } else { wanted.collect() };
