@@ -212,6 +212,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         arrive_hold: hold,
         vxlan_port: n.vxlan_port,
         forward_in_flight: n.forward_in_flight,
+        marker_wait: Span::from_ms(n.marker_wait_ms),
         redirect_ival: Span::from_ms(n.redirect_ms),
         headless: Span::from_ms(n.headless_s * 1000),
         address_check: Span::from_ms(n.address_check_s * 1000),
@@ -220,7 +221,11 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         scan_tries: n.scan_tries,
         query_rate: Rate::per_second(n.query_rate, n.query_rate.div_ceil(10)),
         claim_rate: Rate::per_second(n.claim_rate, n.claim_rate),
-        abilities: Abilities { modes: move_modes(&n.move_modes), capacity, ..defaults.abilities },
+        abilities: Abilities {
+            modes: move_modes(&n.move_modes),
+            capacity,
+            end_markers: n.marker_wait_ms > 0,
+        },
         ..defaults
     })
 }

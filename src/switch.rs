@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{anyhow, bail};
+use godwit_control::io::Flush;
 use godwit_control::{Input, Level, Nve, Outputs};
 use godwit_dpdk::{Eal, Mempool};
 use godwit_model::message::NveToNva;
@@ -96,6 +97,9 @@ impl Switch {
         for (worker, token) in out.barriers.drain(..) {
             let reached = self.workers[worker].ask(Command::Barrier { token });
             self.barriers.push((worker, token, reached));
+        }
+        for Flush { worker, token, key } in out.flushes.drain(..) {
+            self.workers[worker].order(Command::Flush { token, key });
         }
         for (port, frame) in out.frames.drain(..) {
             if frame.len() > MAX_SENT {

@@ -132,6 +132,7 @@ impl Checker<'_> {
         let n = &c.nve;
         let ranges: [(&str, u64, u64, u64); 21] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
+            ("nve.marker_wait_ms", n.marker_wait_ms, 0, 200),
             ("nve.redirect_ms", n.redirect_ms, 10, 10_000),
             ("nve.headless_s", n.headless_s, 0, 86_400),
             ("nve.address_check_s", n.address_check_s, 10, 86_400),

@@ -87,6 +87,9 @@ pub struct Nve {
     pub fwd_timer_s: u64,
     /// Forward packets in flight; off only to show what is lost without it.
     pub forward_in_flight: bool,
+    /// Frames for a VM that has moved wait so long for those that went by the old path, in milliseconds (R77); 0: no
+    /// path is ended with a marker.
+    pub marker_wait_ms: u64,
     /// A stale sender of one VM is told where that is at most so often, in milliseconds (R47).
     pub redirect_ms: u64,
     /// Addresses that VMs bound by their own word are asked for so often, in seconds (R93).
@@ -150,6 +153,7 @@ impl Default for Nve {
             outer: OuterChoice::Auto,
             fwd_timer_s: 60,
             forward_in_flight: true,
+            marker_wait_ms: 20,
             redirect_ms: 100,
             address_check_s: 300,
             headless_s: 300,

@@ -248,6 +248,15 @@ fn r43_a_forward_entry_outlives_what_others_believe() {
 }
 
 #[test]
+fn r77_the_wait_for_an_end_marker_is_bounded() {
+    let with = |ms: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\nmarker_wait_ms = {ms}"));
+    refused(&with("201"), &[], "nve.marker_wait_ms", "use 0 to 200");
+    for ms in ["0", "200"] {
+        assert!(load_text(&with(ms), &[]).is_ok(), "{ms} ms");
+    }
+}
+
+#[test]
 fn r47_redirects_come_at_a_sane_rate_and_their_port_is_their_own() {
     let with = |line: &str| GOOD.replace("id = \"a\"", &format!("id = \"a\"\n{line}"));
     refused(&with("headless_s = 86401"), &[], "nve.headless_s", "use 0 to 86400");

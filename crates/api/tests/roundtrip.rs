@@ -181,6 +181,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
             .prop_map(|(reset, policies, gone)| NvaToNve::Policies { reset, policies, gone }),
         (domain(), any::<bool>()).prop_map(|(domain, reset)| NvaToNve::Domain { domain, reset }),
         domain_routes(),
+        (any::<bool>(), prop::collection::vec(nve(), 0..3), prop::collection::vec(nve(), 0..3))
+            .prop_map(|(reset, nves, gone)| NvaToNve::EndMarkers { reset, nves, gone }),
         any::<u32>().prop_map(|id| NvaToNve::DomainGone { id: DomainId(id) }),
         (nve(), groups()).prop_map(|(nve, (vni, reset, joined, left))| NvaToNve::Groups {
             vni,

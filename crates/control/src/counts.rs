@@ -32,6 +32,22 @@ godwit_counters::counters! {
     departures_direct: One, // R39
     /// Entries put in doubt by what another NVE said, and asked about.
     entries_suspected: One, // R39
+    /// End markers sent behind the last frame by an old path.
+    markers_sent: One, // R77
+    /// End markers of other NVEs passed on to where the VM went.
+    markers_passed: One, // R77
+    /// End markers of other NVEs answered: all that they sent for a VM is here.
+    markers_answered: One, // R77
+    /// End markers whose answer came in time.
+    markers_come: One, // R77
+    /// Waits for the answer to an end marker that ran out: order was not kept for sure.
+    markers_late: One, // R77
+    /// Frames held for the end of an old path.
+    order_held: Packets, // R77
+    /// New NVEs told that all that a VM sent from here has left.
+    sent_all: One, // R77
+    /// Moves here whose old NVE did not say so in time.
+    sent_all_late: One, // R77
     /// Pulled entries asked about again because they were in use.
     entries_refreshed: One, // R40
     /// Pulled entries forgotten because nobody used them, or nobody answered.

@@ -7,7 +7,7 @@ pub use godwit_model::Level;
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_model::{Domain, Location, OperState, StaticRoute, VnRouting};
 use godwit_tables::event::Event;
-use godwit_tables::update::{PortIdx, Update};
+use godwit_tables::update::{Key, PortIdx, Update};
 use godwit_wire::{Mac, VlanId, Vni};
 
 use crate::config::WorkerSet;
@@ -272,6 +272,18 @@ impl fmt::Display for Note {
     }
 }
 
+/// An order to a worker: it says by [`Event::Flushed`] when all that it has of a VM's frames, received or not, has left
+/// (R77).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flush {
+    /// The worker.
+    pub worker: usize,
+    /// Returned with the event.
+    pub token: u64,
+    /// The VM.
+    pub key: Key,
+}
+
 /// What [`Nve::handle`](crate::Nve::handle) wants done. It appends, so that one value can gather
 /// several calls; the caller empties it.
 ///
@@ -284,6 +296,8 @@ pub struct Outputs {
     pub updates: Vec<(usize, Update)>,
     /// Worker and token: when the worker has applied all updates before this, `Input::Applied`.
     pub barriers: Vec<(usize, u64)>,
+    /// After those: when the worker has sent what it has of the VM's frames, `Event::Flushed`.
+    pub flushes: Vec<Flush>,
     /// Frames for uplinks and VMs' ports, untagged and without padding, at most 1,514 bytes: ARP, ND, datagrams to
     /// other NVEs, and what the gateway says to VMs.
     pub frames: Vec<(PortIdx, Vec<u8>)>,
@@ -298,6 +312,7 @@ impl Outputs {
     pub fn is_empty(&self) -> bool {
         self.updates.is_empty()
             && self.barriers.is_empty()
+            && self.flushes.is_empty()
             && self.frames.is_empty()
             && self.to_nva.is_empty()
             && self.notes.is_empty()
@@ -307,6 +322,7 @@ impl Outputs {
     pub fn clear(&mut self) {
         self.updates.clear();
         self.barriers.clear();
+        self.flushes.clear();
         self.frames.clear();
         self.to_nva.clear();
         self.notes.clear();

@@ -22,6 +22,7 @@ mod binds;
 pub mod config;
 mod counts;
 mod desired;
+mod flushes;
 mod gateway;
 pub mod io;
 mod lifetimes;

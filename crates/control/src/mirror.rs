@@ -130,6 +130,8 @@ pub(crate) struct Mirror {
     /// VNs whose snapshot is complete.
     complete: BTreeSet<Vni>,
     static_vms: BTreeMap<VmKey, VmRecord>,
+    /// NVEs that end their paths with a marker, of whatever VN (R77).
+    marking: BTreeSet<NveId>,
     static_ips: BTreeMap<(Vni, IpAddr), Owner>,
     static_routing: BTreeMap<Vni, VnRouting>,
 }

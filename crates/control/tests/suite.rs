@@ -18,6 +18,7 @@ mod loops;
 mod modes;
 mod multicast;
 mod next_hops;
+mod order;
 mod policy;
 mod pull;
 mod rarp;

@@ -272,6 +272,16 @@ pub enum NvaToNve {
         /// Those of them that only forward for VMs that left them: no copies go there (R17).
         lingering: Vec<NveId>,
     },
+    /// NVEs that end their path to a VM's old NVE with a marker, and answer those of others (R77): told each NVE that
+    /// does so itself, at the beginning of its session and when it changes.
+    EndMarkers {
+        /// What was told before is void.
+        reset: bool,
+        /// Further ones.
+        nves: Vec<NveId>,
+        /// Those that do so no more.
+        gone: Vec<NveId>,
+    },
     /// A change in a subscribed VN.
     Update {
         /// The VN.

@@ -192,7 +192,8 @@ impl Port {
         match tables.vms.get(Key::new(self.vn, mac)) {
             Some(Fib::Local(port)) => port == self.port,
             Some(Fib::Special(at)) => {
-                tables.vms.special(at).state == State::Known(VmState::Local { port: self.port })
+                matches!(tables.vms.special(at).state,
+                    State::Known(VmState::Local { port } | VmState::Arrived { port, .. }) if port == self.port)
             }
             _ => false,
         }

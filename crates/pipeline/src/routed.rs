@@ -368,7 +368,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             Fib::Local(port) if self.tables.ports.leads_to(port, sender.vn()) => Back::Port(port),
             Fib::Remote(to) | Fib::Ageing(to) => Back::Tunnel(to),
             Fib::Special(at) => match self.tables.vms.special(at).state {
-                State::Known(VmState::Local { port }) => {
+                State::Known(VmState::Local { port } | VmState::Arrived { port, .. }) => {
                     self.tables.ports.leads_to(port, sender.vn()).then_some(Back::Port(port))?
                 }
                 State::Known(state) => Back::Tunnel(state.target()?),

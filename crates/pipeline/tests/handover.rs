@@ -52,6 +52,32 @@ fn r45_new_nve_delivers_what_came_early_first() {
 }
 
 #[test]
+fn r77_local_frames_wait_for_the_end_of_their_old_path_and_those_of_the_overlay_do_not() {
+    let mut lab = Lab::new();
+    lab.vm(M1, expected(Some(T4)));
+    lab.input(UPLINK, &(0..5).map(overlay).collect::<Vec<_>>());
+    lab.one(P2, &local(100));
+    assert_eq!(numbers(&lab.to(UPLINK)), [100], "by the old path");
+    lab.clear();
+    lab.vm(M1, VmState::Arrived { port: P1, hold: limits(100, 2000) });
+    lab.one(P2, &local(101));
+    // The old NVE sends the first one back here.
+    lab.one(UPLINK, &overlay(100));
+    lab.one(P2, &local(102));
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), [0, 1, 2, 3, 4, 100]);
+    assert!(!lab.tables.has_sendable(key(M1)), "what is left waits");
+    let stats = lab.report();
+    assert_eq!((stats.held, stats.flushed, stats.waiting), (7, 5, 2), "control hears of it");
+    lab.vm(M1, VmState::Local { port: P1 });
+    assert!(lab.tables.has_sendable(key(M1)));
+    lab.one(P2, &local(103));
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), [0, 1, 2, 3, 4, 100, 101, 102, 103]);
+    assert_eq!(lab.tables.waiting(), 0);
+}
+
+#[test]
 fn r45_what_a_port_does_not_take_at_once_waits_and_keeps_its_order() {
     let mut lab = Lab::with(&TablesConfig { settle: ms(1000), ..config() });
     lab.vm(M1, VmState::Expected { via: Some(through(T4)), hold: limits(4096, 2000) });

@@ -161,6 +161,8 @@ fn vm_state() -> impl Strategy<Value = VmState> {
             .prop_map(|port| VmState::Local { port }),
         (proptest::option::of(to.clone()), hold.clone())
             .prop_map(|(via, hold)| VmState::Expected { via, hold }),
+        (proptest::sample::select(&[P1, P3, UPLINK][..]), hold.clone())
+            .prop_map(|(port, hold)| VmState::Arrived { port, hold }),
         hold.prop_map(|hold| VmState::Paused { hold }),
         (to, until.clone()).prop_map(|(to, until)| VmState::Departed { to, until }),
         until.prop_map(|until| VmState::Absent { until }),

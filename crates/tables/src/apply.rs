@@ -254,12 +254,14 @@ impl Tables {
                 }
                 Err(_) => self.refused(Err(OutOfRange), Some(key)),
             },
-            (_, None) => match self.special(key, State::Known(state)) {
-                Some(at) => {
+            (_, None) => match (self.special(key, State::Known(state)), state) {
+                (Some(at), _) => {
                     self.vms.enter(at, state, now);
                     None
                 }
-                None => self.refused(Err(OutOfRange), Some(key)),
+                // Delivered out of order rather than not at all (R77).
+                (None, VmState::Arrived { port, .. }) => self.set_vm(key, VmState::Local { port }, now),
+                (None, _) => self.refused(Err(OutOfRange), Some(key)),
             },
         }
     }

@@ -145,7 +145,8 @@ impl Tables {
     /// Why not.
     pub fn wait_behind(&mut self, place: &Place, frame: &[u8], about: About) -> Result<(), DropReason> {
         let found = self.awaited.find(place).ok_or(DropReason::HoldAborted)?;
-        self.room_to_hold(true, self.miss_hold_packets(), 0, frame.len())?;
+        let slots = self.awaited.entries[found].queue.slots();
+        self.room_to_hold(true, self.miss_hold_packets(), slots, frame.len())?;
         self.push_awaited(found, frame, about)
     }
 

@@ -34,7 +34,9 @@ impl Tables {
         match (*state, origin) {
             (State::Querying { .. }, Origin::Local) => Dispatch::Hold,
             (State::Querying { .. }, Origin::Overlay) => Dispatch::Drop(DropReason::NotLocal),
-            (State::Known(VmState::Local { port }), _) => Dispatch::Deliver(port),
+            (State::Known(VmState::Local { port }), _)
+            | (State::Known(VmState::Arrived { port, .. }), Origin::Overlay) => Dispatch::Deliver(port),
+            (State::Known(VmState::Arrived { .. }), Origin::Local) => Dispatch::Hold,
             (State::Known(VmState::Remote { to } | VmState::Ageing { to }), Origin::Local) => {
                 tunnel(to, false)
             }

@@ -218,6 +218,12 @@ pub enum Event {
         /// Totals.
         stats: HandoverStats,
     },
+    /// A flush that control ordered is over: what this worker had of the VM's frames has left, or the time for it ran
+    /// out (R77).
+    Flushed {
+        /// Of the order.
+        token: u64,
+    },
     /// A frame went to a VM whose entry is `Ageing` (R40).
     InUse {
         /// VN and MAC.

@@ -3,8 +3,8 @@
 use godwit_wire::Instant;
 
 use crate::holds::{About, Holds, Origin, SLOT};
-use crate::update::PortIdx;
-use crate::vms::{SpecialIdx, State};
+use crate::update::{Key, PortIdx};
+use crate::vms::{Fib, SpecialIdx, State};
 use crate::{Dispatch, DropReason, Tables};
 
 impl Tables {
@@ -121,15 +121,23 @@ impl Tables {
         };
         let (a, b) = (candidate(Origin::Local), candidate(Origin::Overlay));
         let first = match (a, b) {
-            (Some(a), Some(b)) => Some(if a.0 <= b.0 { a } else { b }),
+            (Some(a), Some(b)) => Some(if a.0 <= b.0 && !s.local_last { a } else { b }),
             (a, b) => a.or(b),
         };
         first.map(|(_, origin, to)| (origin, to))
     }
 
+    /// Frames for the VM are held that may go and have not gone yet.
+    pub fn has_sendable(&self, key: Key) -> bool {
+        matches!(self.vms.get(key), Some(Fib::Special(at)) if self.next_held(at).is_some())
+    }
+
     /// Takes the oldest held frame of an origin out; its bytes replace those of `into`.
     pub fn take_held(&mut self, at: SpecialIdx, origin: Origin, into: &mut Vec<u8>) -> Option<About> {
-        let about = self.holds.pop_into(&mut self.vms.special_mut(at).queues[origin as usize], into);
+        let s = self.vms.special_mut(at);
+        // All that went before it by the old path was here, and has gone (R77).
+        s.local_last &= origin == Origin::Overlay;
+        let about = self.holds.pop_into(&mut s.queues[origin as usize], into);
         self.vms.weigh(at);
         self.count_hold_memory();
         about

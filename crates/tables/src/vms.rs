@@ -62,6 +62,8 @@ pub struct Special {
     settles: Instant,
     /// It stands in the list of those with frames to send.
     queued: bool,
+    /// Frames of VMs here that are held go behind those of the overlay, whenever they came (R77).
+    pub(crate) local_last: bool,
     /// Its place in the list of entries in use; `u32::MAX` where it is free.
     place: u32,
 }
@@ -87,7 +89,12 @@ impl Special {
 
     /// It has come to its port by a handover, and not long ago.
     pub(crate) fn is_settling(&self, now: Instant) -> bool {
-        matches!(self.state, State::Known(VmState::Local { .. })) && now < self.settles
+        self.is_here() && now < self.settles
+    }
+
+    /// It runs on a port here.
+    fn is_here(&self) -> bool {
+        matches!(self.state, State::Known(VmState::Local { .. } | VmState::Arrived { .. }))
     }
 
     /// The word that says it all once nothing is held.
@@ -239,6 +246,7 @@ impl Vms {
             reported: Instant(0),
             settles: Instant(0),
             queued: false,
+            local_last: false,
             place: self.active.len() as u32,
         };
         let at = match self.free.last() {
@@ -343,13 +351,17 @@ impl Vms {
     pub(crate) fn enter(&mut self, at: SpecialIdx, state: VmState, now: Instant) {
         let s = &mut self.specials[at.0 as usize];
         let querying = matches!(s.state, State::Querying { .. });
+        let was_here = s.is_here();
         let same = matches!(s.state, State::Known(old)
             if core::mem::discriminant(&old) == core::mem::discriminant(&state));
+        // A forward entry that waits for the end of its old path (R77) stays the same handover.
+        let waits =
+            matches!((s.state, state), (State::Known(VmState::Departed { .. }), VmState::Paused { .. }));
         match state {
             VmState::Expected { hold, .. } | VmState::Paused { hold } => {
                 s.limits = hold;
                 s.handover = true;
-                if !same {
+                if !same && !waits {
                     // What is held already belongs to the handover that begins.
                     let peak_bytes = u64::from(s.slots()) * SLOT as u64;
                     s.stats =
@@ -358,7 +370,13 @@ impl Vms {
                 }
             }
             VmState::Departed { .. } => s.handover = true,
-            VmState::Local { .. } if s.handover && !same => s.settles = now + self.settle,
+            VmState::Arrived { hold, .. } => {
+                (s.limits, s.handover, s.local_last) = (hold, true, true);
+                if !was_here {
+                    s.settles = now + self.settle;
+                }
+            }
+            VmState::Local { .. } if s.handover && !was_here => s.settles = now + self.settle,
             VmState::Local { .. }
             | VmState::Remote { .. }
             | VmState::Ageing { .. }
@@ -377,7 +395,7 @@ impl Vms {
     /// From now on, and for a while, a VM that runs here is one that has just come (R45).
     pub(crate) fn begin_settling(&mut self, at: SpecialIdx, hold: HoldLimits, now: Instant) {
         let s = &mut self.specials[at.0 as usize];
-        if matches!(s.state, State::Known(VmState::Local { .. })) {
+        if s.is_here() {
             s.settles = now + self.settle;
             s.limits = hold;
             self.due(now);

@@ -29,6 +29,7 @@ fn vm_update() -> impl Strategy<Value = Update> {
     let until = || (0u64..100).prop_map(|t| NOW + ms(t));
     let state = prop_oneof![
         port().prop_map(|port| VmState::Local { port }),
+        (port(), hold()).prop_map(|(port, hold)| VmState::Arrived { port, hold }),
         target().prop_map(|to| VmState::Remote { to }),
         target().prop_map(|to| VmState::Ageing { to }),
         (proptest::option::of(target()), hold()).prop_map(|(via, hold)| VmState::Expected { via, hold }),

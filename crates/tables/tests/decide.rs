@@ -62,6 +62,7 @@ fn each_state_and_origin() {
         (None, [Query, Drop(NotLocal), Drop(NotLocal)]),
         (Some(VmState::Local { port: P1 }), same(Deliver(P1))),
         (Some(VmState::Local { port: UPLINK }), same(Drop(PortGone))),
+        (Some(VmState::Arrived { port: P1, hold }), [Hold, Deliver(P1), Deliver(P1)]),
         (Some(VmState::Remote { to: to(READY) }), [Encapsulate(to(READY)), Drop(NotLocal), Drop(NotLocal)]),
         (Some(VmState::Ageing { to: to(READY) }), [Encapsulate(to(READY)), Drop(NotLocal), Drop(NotLocal)]),
         (

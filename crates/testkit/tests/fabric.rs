@@ -151,6 +151,11 @@ fn a_switch_that_does_not_hold_early_packets_is_caught() {
 }
 
 #[test]
+fn r77_order_that_is_not_kept_is_caught() {
+    assert_eq!(caught(Class::Planned, Sabotage::NoMarkers, 50).invariant, Invariant::Order);
+}
+
+#[test]
 fn a_store_that_forgets_is_caught() {
     assert_eq!(caught(Class::NvaFaults, Sabotage::ForgetfulStore, 300).invariant, Invariant::Remembers);
 }

@@ -1,4 +1,4 @@
-//! Datagrams between NVEs (R47, R39): UDP between locators, sealed. Here are their shape and their frames;
+//! Datagrams between NVEs (R39, R47, R77): UDP between locators, sealed. Here are their shape and their frames;
 //! the seal is control's.
 //!
 //! ```text
@@ -86,6 +86,20 @@ pub enum Kind {
     NotHere,
     /// The VM left (R39).
     Departed,
+    /// Behind all that the NVE at the locators of the notice has sent for the VM by the way that this comes by; who
+    /// gets it sends it on the same way, and the VM's NVE answers it (R77).
+    PathEnd,
+    /// That NVE's old path has ended: all of it is at the VM's NVE (R77).
+    PathEnded,
+    /// All that the VM itself has sent from its old NVE has left that (R77).
+    SentAll,
+}
+
+impl Kind {
+    /// A notice of the kind names locators.
+    fn names_locators(self) -> bool {
+        matches!(self, Kind::Redirect | Kind::PathEnd)
+    }
 }
 
 /// The opened body of a datagram.
@@ -97,11 +111,12 @@ pub struct Notice {
     pub vni: Vni,
     /// The VM.
     pub mac: Mac,
-    /// A version as epoch and sequence: with `Redirect` of the new location, with `Departed` of the old one.
+    /// A version as epoch and sequence: with `Redirect` of the new location, with `Departed` of the old one; with
+    /// `PathEnd` the number by which its sender knows the answer.
     pub version: (u32, u64),
-    /// IPv4 locator of the new location, with `Redirect`.
+    /// IPv4 locator: with `Redirect` of the new location, with `PathEnd` of its first sender.
     pub v4: Option<Ipv4Addr>,
-    /// IPv6 locator of the new location, with `Redirect`.
+    /// IPv6 locator, likewise.
     pub v6: Option<Ipv6Addr>,
 }
 
@@ -116,6 +131,9 @@ impl Notice {
             Kind::Redirect => 1,
             Kind::NotHere => 2,
             Kind::Departed => 3,
+            Kind::PathEnd => 4,
+            Kind::PathEnded => 5,
+            Kind::SentAll => 6,
         };
         b[1] = u8::from(self.v4.is_some()) | (u8::from(self.v6.is_some()) << 1);
         put(&mut b, 2, self.mac.0);
@@ -136,6 +154,9 @@ impl Notice {
             1 => Kind::Redirect,
             2 => Kind::NotHere,
             3 => Kind::Departed,
+            4 => Kind::PathEnd,
+            5 => Kind::PathEnded,
+            6 => Kind::SentAll,
             _ => return Err(WireError::BadField),
         };
         let flags = b[1];
@@ -144,7 +165,7 @@ impl Notice {
         let (v4, v6) = (v4_at(b, 24), v6_at(b, 28));
         let named = flags & (HAS_V4 | HAS_V6) != 0;
         let bad = flags & !(HAS_V4 | HAS_V6) != 0
-            || named != (kind == Kind::Redirect)
+            || named != kind.names_locators()
             || !mac.is_unicast()
             || (flags & HAS_V4 != 0 && !is_locator(v4.into()))
             || (flags & HAS_V6 != 0 && !is_locator(v6.into()));
@@ -283,7 +304,7 @@ mod tests {
     const DST: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
     fn notice(kind: Kind) -> Notice {
-        let there = kind == Kind::Redirect;
+        let there = kind.names_locators();
         Notice {
             kind,
             vni: Vni::from_low24(0x00ab_cdef),
@@ -307,11 +328,25 @@ mod tests {
 
     #[test]
     fn r47_a_notice_survives_its_body() {
-        for kind in [Kind::Redirect, Kind::NotHere, Kind::Departed] {
+        let order = [Kind::PathEnd, Kind::PathEnded, Kind::SentAll];
+        for kind in [Kind::Redirect, Kind::NotHere, Kind::Departed].into_iter().chain(order) {
             assert_eq!(Notice::parse(&notice(kind).emit()), Ok(notice(kind)));
         }
         let one = Notice { v6: None, ..notice(Kind::Redirect) };
         assert_eq!(Notice::parse(&one.emit()), Ok(one));
+    }
+
+    #[test]
+    fn r77_an_end_marker_has_its_place_in_the_format() {
+        let body = notice(Kind::PathEnd).emit();
+        let begins = [4, 3, 2, 1, 2, 3, 4, 5, 0x00, 0xab, 0xcd, 0xef, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(body[..24], begins);
+        assert_eq!((body[24..28].to_vec(), body[43]), (vec![198, 18, 0, 2], 2));
+        for (kind, first) in [(Kind::PathEnded, [5, 0]), (Kind::SentAll, [6, 0])] {
+            let body = notice(kind).emit();
+            assert_eq!(body[..2], first);
+            assert!(body[24..].iter().all(|b| *b == 0), "{kind:?} names nobody");
+        }
     }
 
     #[test]
@@ -320,10 +355,12 @@ mod tests {
         let group = Notice { mac: Mac::BROADCAST, ..notice(Kind::NotHere) };
         let zero = Notice { v4: Some(Ipv4Addr::UNSPECIFIED), ..notice(Kind::Redirect) };
         let lost = Notice { v4: Some(Ipv4Addr::LOCALHOST), ..notice(Kind::Departed) };
-        for n in [nowhere, group, zero, lost] {
+        let nobody = Notice { v4: None, v6: None, ..notice(Kind::PathEnd) };
+        let answer = Notice { v4: Some(Ipv4Addr::LOCALHOST), ..notice(Kind::PathEnded) };
+        for n in [nowhere, group, zero, lost, nobody, answer] {
             assert_eq!(Notice::parse(&n.emit()), Err(WireError::BadField), "{n:?}");
         }
-        for (at, value) in [(0, 0), (0, 4), (1, 4), (8, 1)] {
+        for (at, value) in [(0, 0), (0, 7), (1, 4), (8, 1)] {
             let mut b = notice(Kind::Redirect).emit();
             b[at] = value;
             assert_eq!(Notice::parse(&b), Err(WireError::BadField), "byte {at}");

@@ -6,7 +6,7 @@ use crossbeam::queue::ArrayQueue;
 use godwit_pipeline::trace::Trace;
 use godwit_tables::counters::Counters;
 use godwit_tables::event::Event;
-use godwit_tables::update::{PortIdx, Update};
+use godwit_tables::update::{Key, PortIdx, Update};
 use godwit_wire::Instant;
 
 use crate::io::{Io, QUEUES};
@@ -186,6 +186,14 @@ pub enum Command<I: Io> {
     Barrier {
         /// Returned with the answer.
         token: u64,
+    },
+    /// Say by [`Event::Flushed`] when all that the worker had of a VM's frames when it took this order, received or
+    /// not, has left (R77).
+    Flush {
+        /// Returned with the event.
+        token: u64,
+        /// The VM.
+        key: Key,
     },
     /// End the loop; answered by [`Reply::Stopped`].
     Stop,

@@ -10,6 +10,7 @@
 pub mod command;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+pub mod flush;
 pub mod io;
 pub mod mem;
 pub mod offloads;

@@ -22,6 +22,7 @@ use godwit_tables::update::{Key, PortIdx, Update, VmState};
 use godwit_wire::Instant;
 
 use crate::command::{Command, Mailbox, Reply, Snapshot};
+use crate::flush::{Flushes, Step};
 use crate::io::{Io, QUEUES, RxQueue};
 use crate::orders::Entry;
 use crate::outbox::{OUTBOX, Outboxes};
@@ -51,6 +52,14 @@ struct Polled<I: Io> {
     queue: u16,
     rx: I::Rx,
     perf: QueuePerf,
+    /// It has been empty since the round of flushes began.
+    was_empty: bool,
+}
+
+impl<I: Io> Polled<I> {
+    fn new(port: PortIdx, queue: u16, rx: I::Rx) -> Polled<I> {
+        Polled { port, queue, rx, perf: QueuePerf::default(), was_empty: false }
+    }
 }
 
 /// One worker: tables, queues and the loop over them.
@@ -62,6 +71,7 @@ pub struct Worker<I: Io> {
     outboxes: Outboxes<I>,
     /// A receive queue that is handed to another worker.
     handover: Option<ActiveHandover<I>>,
+    flushes: Flushes,
     mailbox: Mailbox<I>,
     burst: Vec<I::Packet>,
     /// Frames that were on their way to a VM that has stopped.
@@ -135,6 +145,7 @@ impl<I: Io> Worker<I> {
             queues: Vec::with_capacity(QUEUES),
             outboxes: Outboxes::new(),
             handover: None,
+            flushes: Flushes::new(),
             mailbox,
             burst: Vec::with_capacity(BURST),
             returned: Vec::with_capacity(OUTBOX),
@@ -160,6 +171,10 @@ impl<I: Io> Worker<I> {
         let mut busy = self.orders(now);
         self.meter.ended::<I>(Stage::Loop);
         busy |= self.receive(now);
+        if self.flushes.is_busy() {
+            self.advance_flushes(now);
+            busy = true;
+        }
         busy |= self.outboxes.serve_relays();
         self.outboxes.keep_alive(now);
         self.tick(now);
@@ -273,6 +288,40 @@ impl<I: Io> Worker<I> {
         busy
     }
 
+    /// Flushes go on: receive queues are asked once more until they have been empty; see [`crate::flush`].
+    #[cold]
+    #[inline(never)]
+    fn advance_flushes(&mut self, now: Instant) {
+        if self.flushes.begins(now) {
+            self.queues.iter_mut().for_each(|q| q.was_empty = false);
+        }
+        if self.flushes.drains() {
+            self.empty_queues(now);
+        }
+        let (empty, clear) = (self.queues.iter().all(|q| q.was_empty), self.outboxes.is_clear());
+        if self.flushes.advance(&self.tables, empty, clear, now) == Step::Mark {
+            self.outboxes.mark();
+        }
+        let Worker { flushes, mailbox, .. } = self;
+        flushes.tell(|event| mailbox.events.push(event).is_ok());
+    }
+
+    /// One more burst of each receive queue that has not been empty yet.
+    fn empty_queues(&mut self, now: Instant) {
+        let Worker { tables, pipeline, pool, queues, outboxes, mailbox, burst, iteration, meter, .. } = self;
+        let mut exits = Exits { outboxes, events: &mailbox.events, punts: &mailbox.punts, meter };
+        for polled in queues.iter_mut().filter(|q| !q.was_empty) {
+            let n = polled.rx.rx(burst, BURST);
+            polled.was_empty = n < BURST;
+            if n > 0 {
+                pipeline.process(burst, polled.port, tables, &mut exits, pool, now);
+                polled.perf.bursts += 1;
+                polled.perf.packets += n as u64;
+                iteration.packets += n as u32;
+            }
+        }
+    }
+
     fn tick(&mut self, now: Instant) {
         let Worker { tables, pipeline, pool, outboxes, mailbox, meter, .. } = self;
         let mut exits = Exits { outboxes, events: &mailbox.events, punts: &mailbox.punts, meter };
@@ -283,7 +332,7 @@ impl<I: Io> Worker<I> {
         match command {
             Command::Table(update) => self.apply(update, now),
             Command::AttachRx { port, queue, rx } => {
-                self.queues.push(Polled { port, queue, rx, perf: QueuePerf::default() });
+                self.queues.push(Polled::new(port, queue, rx));
             }
             Command::DetachRx { port, queue } => {
                 let rx = self.let_go(port, queue);
@@ -322,6 +371,13 @@ impl<I: Io> Worker<I> {
                 self.queues.iter_mut().for_each(|q| q.perf = QueuePerf::default());
             }
             Command::Barrier { token } => self.reply(Reply::Reached { token }),
+            Command::Flush { token, key } => {
+                if !self.flushes.add(token, key)
+                    && self.mailbox.events.push(Event::Flushed { token }).is_err()
+                {
+                    self.tables.counters.worker.events_dropped += 1;
+                }
+            }
             Command::Stop => {
                 self.outboxes.flush(&mut self.tables.counters);
                 self.stopping = true;
@@ -370,7 +426,7 @@ impl<I: Io> Worker<I> {
             Some(to) => active.rx = to.push(rx).err(),
             None => {
                 active.order.progress.done();
-                self.queues.push(Polled { port, queue, rx, perf: QueuePerf::default() });
+                self.queues.push(Polled::new(port, queue, rx));
             }
         }
     }

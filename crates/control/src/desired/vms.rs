@@ -39,7 +39,7 @@ impl DesiredState {
 
     /// A VM of this NVE has come by a move, as the directory knows now.
     pub(crate) fn settle_vm(&mut self, key: Key, hold: HoldLimits) {
-        if matches!(self.vms.get(&key), Some(VmState::Local { .. })) {
+        if matches!(self.vms.get(&key), Some(VmState::Local { .. } | VmState::Arrived { .. })) {
             self.emit(Update::VmSettle { key, hold });
         }
     }

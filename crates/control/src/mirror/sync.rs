@@ -1,6 +1,8 @@
 //! A VN as a whole: its snapshot, revisions and members (R37).
 
-use godwit_model::{Gateway, Location, NveId, Version, VmRecord, VnSettings};
+use std::net::IpAddr;
+
+use godwit_model::{Gateway, Location, Locators, NveId, Version, VmRecord, VnSettings};
 use godwit_wire::Vni;
 
 use super::Mirror;
@@ -115,6 +117,26 @@ impl Mirror {
             vn.lingering.insert(location.nve.clone());
             vn.members.insert(location.nve, location.locators);
         }
+    }
+
+    /// NVEs that end their paths with a marker (R77).
+    pub(crate) fn mark(&mut self, reset: bool, nves: Vec<NveId>, gone: &[NveId]) {
+        if reset {
+            self.marking.clear();
+        }
+        self.marking.extend(nves);
+        self.marking.retain(|nve| !gone.contains(nve));
+    }
+
+    /// The member of the VN with this locator does so.
+    pub(crate) fn marks(&self, vni: Vni, ip: IpAddr) -> bool {
+        self.member_at(vni, ip).is_some_and(|(nve, _)| self.marking.contains(nve))
+    }
+
+    /// The member of the VN with this locator.
+    pub(crate) fn member_at(&self, vni: Vni, ip: IpAddr) -> Option<(&NveId, Locators)> {
+        let members = self.vns.get(&vni).into_iter().flat_map(|vn| &vn.members);
+        members.map(|(nve, l)| (nve, *l)).find(|(_, l)| l.contains(ip))
     }
 
     /// An NVE has no part any more.

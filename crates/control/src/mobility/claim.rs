@@ -189,6 +189,7 @@ impl Vm {
                 cx.actions.push(Action::Settle);
             }
             cx.note(Level::Info, format!("{} is granted to this NVE ({version})", self.key));
+            self.order_granted(cx);
             if self.intent.as_ref().is_some_and(super::Intent::is_target) {
                 self.intent = None;
             }

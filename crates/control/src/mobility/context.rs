@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use godwit_model::message::NveToNva;
-use godwit_model::{HandoverCounts, LearningOf, Location, MoveId, MoveStep, Version, VmRecord};
+use godwit_model::{HandoverCounts, LearningOf, Location, Locators, MoveId, MoveStep, Version, VmRecord};
 use godwit_tables::update::PortIdx;
 use godwit_wire::{Bucket, Instant};
 
@@ -92,6 +92,10 @@ pub(crate) enum Action {
     Gate { seq: u64 },
     /// What the old NVE held for the VM comes from now on (R45).
     Settle,
+    /// It does not run here any more, and the new NVE of its move wants to know when all that it sent has left (R77).
+    SentAll { to: Locators },
+    /// The old NVE of its move did not say so in time (R77).
+    MarkerLate,
     /// A claim is put off, because there were many (R67).
     ClaimDelayed,
     /// Ask the VM on a port whether it is alive, by its addresses (R21).

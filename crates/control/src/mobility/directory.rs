@@ -117,8 +117,10 @@ impl Vm {
     /// It left (R41): close its ports, send on what was held and what still comes (R43).
     pub(super) fn depart(&mut self, to: Location, version: Version, cx: &mut Ctx<'_>) {
         if self.phase.is_running() {
+            self.announce_end(cx);
             self.handover.begin(None);
         }
+        self.ordering = None;
         cx.note(
             Level::Info,
             format!("{} runs at {} now ({version}): forwarding packets in flight", self.key, to.nve),

@@ -51,6 +51,7 @@ mod forward;
 mod handover_counts;
 mod moves;
 mod oper;
+mod order;
 mod phase;
 mod port;
 mod provision;
@@ -74,6 +75,7 @@ pub(crate) use context::{Action, Ctx};
 use forward::Forward;
 pub(crate) use handover_counts::Handover;
 pub(crate) use moves::Intent;
+use order::Ordering;
 use phase::{Pause, PauseCause};
 pub(crate) use phase::{Phase, Run};
 pub(crate) use port::AccessPort;
@@ -146,6 +148,8 @@ pub(crate) struct Vm {
     changes: Bucket,
     /// It would run on a port, had its policy come (R23). In every phase: it may run on another port meanwhile.
     waits: Option<(PortIdx, ClaimCause)>,
+    /// It has come by a planned move, and not all is in order yet (R77).
+    ordering: Option<Ordering>,
 }
 
 impl Vm {
@@ -174,6 +178,7 @@ impl Vm {
             seek: None,
             changes: Bucket::default(),
             waits: None,
+            ordering: None,
         }
     }
 
@@ -201,7 +206,7 @@ impl Vm {
     pub(crate) fn admission(&self, port: PortIdx) -> Admission {
         let Some(p) = self.ports.get(&port) else { return Admission::Closed };
         // A paused VM's port stays open: frames that it had sent before still leave.
-        if self.is_on(port) {
+        if self.is_on(port) && !self.is_muted() {
             Admission::Activated
         } else if p.is_closed() {
             Admission::Closed
@@ -238,7 +243,7 @@ impl Vm {
 
     /// Nothing about it needs to be remembered.
     pub(crate) fn is_forgettable(&self) -> bool {
-        !self.needs_vn() && self.intent.is_none() && !self.handover.is_reporting()
+        !self.needs_vn() && self.intent.is_none() && self.ordering.is_none() && !self.handover.is_reporting()
     }
 
     /// A location whose next hop should be known ahead (R42): the other side of a planned move.
@@ -266,6 +271,7 @@ impl Vm {
             check,
             scan,
             crashed,
+            self.order_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -298,6 +304,7 @@ impl Vm {
         self.scan_due(cx);
         self.refusal_due(cx);
         self.seek_due(cx);
+        self.order_due(cx);
         self.handover.tick(self.key, cx);
     }
 

@@ -34,6 +34,10 @@ pub(crate) struct Intent {
     pub(crate) resumed: bool,
     /// It is of an earlier session and was not said again in this one.
     pub(crate) unconfirmed: bool,
+    /// The old NVE ends the VM's own path with a marker (R77).
+    pub(super) marks: bool,
+    /// It has.
+    pub(super) all_sent: bool,
 }
 
 impl Intent {
@@ -117,6 +121,8 @@ impl Vm {
                 stood_before: self.phase.pause().is_some(),
                 resumed: false,
                 unconfirmed: false,
+                marks: false,
+                all_sent: false,
             });
         }
         self.arm_withdrawal(cx);

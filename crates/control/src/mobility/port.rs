@@ -350,6 +350,7 @@ impl Vm {
             self.handover.move_id = Some(id.clone());
             cx.actions.push(super::Action::Report { id, step: Some(step), counts: None });
         }
+        self.begin_order(cx);
         if !stayed {
             self.start_claim(cause, had_forward, cx);
         }
@@ -402,6 +403,8 @@ impl Vm {
         let (since, wall_us) = (cx.now, cx.wall_us);
         self.phase = Phase::Paused(Pause { port, cause, ran_since, since, wall_us, withdraw_at: None });
         self.stands_for_the_move();
+        self.announce_end(cx);
+        self.ordering = None;
         self.seek = None;
         self.handover.begin(self.intent.as_ref().map(|i| i.id.clone()));
         self.arm_withdrawal(cx);

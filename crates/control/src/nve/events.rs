@@ -64,6 +64,7 @@ impl Nve {
             Event::StaleSender { key, sender } => self.stale_sender(key, sender, out),
             Event::TtlExhausted { key, sender, to } => self.goes_round(key, sender, to, out),
             Event::Handover { key, stats } => self.handover(worker, key, stats, out),
+            Event::Flushed { token } => self.flush_answered(worker, token, out),
             Event::TableFull { key } => self.table_full(key, out),
             Event::GroupQuery { uplink, group, max_response } => {
                 self.underlay_asks(uplink, group, max_response);
@@ -325,6 +326,7 @@ impl Nve {
     fn handover(&mut self, worker: usize, key: Key, stats: HandoverStats, out: &mut Outputs) {
         if let Some(vm) = self.vm_key(key) {
             let from = (worker, key.mac());
+            self.path_counts(from, vm, stats, out);
             self.with_known_vm(vm, out, |m, cx| m.handover.heard(from, stats, vm, cx));
         }
     }

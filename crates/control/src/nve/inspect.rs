@@ -45,7 +45,7 @@ impl Nve {
         }
         let state = match table {
             Some(VmState::Remote { .. } | VmState::Ageing { .. }) => EntryState::Remote,
-            Some(VmState::Local { .. }) => EntryState::Local,
+            Some(VmState::Local { .. } | VmState::Arrived { .. }) => EntryState::Local,
             Some(VmState::Expected { .. }) => EntryState::Expected,
             Some(VmState::Paused { .. }) => EntryState::Paused,
             Some(VmState::Departed { .. }) => EntryState::Departed,

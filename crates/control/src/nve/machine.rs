@@ -71,6 +71,8 @@ impl Nve {
                 }
             }
             Action::Settle => self.settle(key),
+            Action::SentAll { to } => self.send_all(key, to, out),
+            Action::MarkerLate => self.counts.sent_all_late += 1,
             Action::Gate { seq } => self.barriers.after_applied(After::Claim { key, seq }),
             Action::Probe { port, ips } => self.probe(key, port, &ips, out),
             Action::Note(level, text) => out.note(level, text),

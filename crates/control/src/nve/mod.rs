@@ -16,6 +16,7 @@ mod machine;
 mod multicast;
 mod notices;
 mod nva;
+mod order;
 mod pending;
 mod policy;
 mod ports;
@@ -47,6 +48,7 @@ use crate::binds::{Binds, Wanted};
 use crate::config::NveConfig;
 use crate::counts::Counts;
 use crate::desired::DesiredState;
+use crate::flushes::Flushes;
 use crate::io::{Input, Level, Outputs};
 use crate::lifetimes::Lifetimes;
 use crate::mirror::Mirror;
@@ -90,6 +92,8 @@ enum Timer {
     Advertise(PortIdx),
     /// Membership in groups of the underlay is said again (R60).
     UnderlayGroups,
+    /// A VM's frames have waited for the end of their old path (R77).
+    Path(VmKey),
 }
 
 /// What a port is.
@@ -175,6 +179,10 @@ pub struct Nve {
     rarp_replies: Bucket,
     desired: DesiredState,
     barriers: Barriers,
+    /// What waits until the workers' frames have left (R77).
+    flushes: Flushes,
+    /// What waits for the end of an old path (R77).
+    order: order::Order,
     timers: Deadlines<Timer>,
     /// Number of the last claim or query.
     seq: u64,
@@ -243,6 +251,8 @@ impl Nve {
             rarp: BTreeMap::new(),
             rarp_replies: Bucket::default(),
             barriers: Barriers::default(),
+            flushes: Flushes::default(),
+            order: order::Order::default(),
             timers: Deadlines::default(),
             seq: 0,
             prepared: BTreeMap::new(),
@@ -331,6 +341,9 @@ impl Nve {
                 self.desired.worker_left(worker);
                 let released = self.barriers.worker_left(worker);
                 self.release(released, out);
+                for then in self.flushes.worker_left(worker) {
+                    self.flushed(then, out);
+                }
             }
             Input::StaticVm { vni, mac, location, ips, router } => {
                 let record = crate::records::static_record(VmKey { vni, mac }, location, &ips, router);
@@ -370,6 +383,7 @@ impl Nve {
                 Timer::Guard => self.guard_over(out),
                 Timer::Advertise(port) => self.advertise_due(port, out),
                 Timer::UnderlayGroups => self.underlay_groups_due(out),
+                Timer::Path(key) => self.path_due(key, out),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Sealed datagrams between NVEs: how one is sent, and whom a received one concerns (R39, R47). A kind of datagram is
+//! Sealed datagrams between NVEs: how one is sent, and whom a received one concerns (R39, R47, R77). A kind of datagram is
 //! added here; its format is in `wire/src/peer.rs`.
 
 use std::net::IpAddr;
@@ -78,6 +78,12 @@ impl Nve {
             }
             Kind::NotHere => self.redirected(key, None, version, by, out),
             Kind::Departed => self.departed_elsewhere(key, version, by, out),
+            Kind::PathEnd => {
+                let sender = Locators { v4: notice.v4, v6: notice.v6 };
+                self.path_end(key, sender, version, out);
+            }
+            Kind::PathEnded => self.path_ended(key, version, out),
+            Kind::SentAll => self.with_known_vm(key, out, |vm, cx| vm.all_was_sent(src, cx)),
         }
     }
 }

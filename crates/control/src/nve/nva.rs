@@ -195,6 +195,7 @@ impl Nve {
                     self.barriers.after_applied(After::Ack { session: self.session.number, ack_id });
                 }
             }
+            NvaToNve::EndMarkers { reset, nves, gone } => self.end_markers(reset, nves, &gone),
             NvaToNve::Policies { reset, policies, gone } => self.policies_came(reset, policies, &gone, out),
             NvaToNve::Groups { vni, nve, reset, joined, left } => {
                 self.groups_of_other(vni, &nve, reset, (joined, left), out);
@@ -216,7 +217,12 @@ impl Nve {
                 self.prepared.insert(key, known.unwrap_or(&record).clone());
                 let at = self.is_here(&record).then_some(record.version);
                 self.learn(record, out);
-                self.with_vm(key, out, |vm, cx| vm.prepare(id, role, (from, to), mode, cx));
+                let from_ip = self.common_locator(from.locators);
+                let marks = mode == MoveMode::Hot && from_ip.is_some_and(|ip| self.marks(key, ip));
+                self.with_vm(key, out, |vm, cx| {
+                    vm.prepare(id, role, (from, to), mode, cx);
+                    vm.expect_marker(marks);
+                });
                 if self.vms.get(&key).is_some_and(Vm::ends_for_move) {
                     self.give_back(key, at, out);
                 }

@@ -194,9 +194,11 @@ impl Nve {
         }
         self.sync_policy(key);
         self.sync_bindings(key);
+        let state = self.in_order(key, at, state, out);
         self.desired.set_vm(at, state);
         self.sync_nested(key, state);
         self.follow_pending(key, out);
+        self.pass_ends(key, out);
         let addresses = self.mirror.record(key).into_iter().flat_map(VmRecord::addresses);
         let ips: Vec<IpAddr> = addresses.map(|(ip, _)| ip).collect();
         for ip in ips {

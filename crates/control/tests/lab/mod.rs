@@ -190,6 +190,9 @@ impl Lab {
                 h.updates.push(update);
             }
             h.barriers.extend(out.barriers);
+            // Its worker has nothing that waits.
+            let flushed = out.flushes.iter().map(|f| (f.worker, Event::Flushed { token: f.token }));
+            todo.extend(flushed.map(|(worker, event)| Input::Worker { worker, event }));
             if self.apply {
                 todo.extend(h.barriers.drain(..).map(|(worker, token)| Input::Applied { worker, token }));
             }

@@ -75,7 +75,7 @@ impl Tables {
                     assert!(self.tunnels.contains_key(&to.tunnel), "{update:?}: no such tunnel");
                     assert_eq!(to.vni.get(), self.vns[&key.vn()].0, "{update:?}: the VNI of another VN");
                 }
-                if let VmState::Local { port } = state {
+                if let VmState::Local { port } | VmState::Arrived { port, .. } = state {
                     assert!(self.ports.contains_key(&port), "{update:?}: no such port");
                 }
             }
@@ -83,7 +83,8 @@ impl Tables {
                 assert!(self.vns.contains_key(&vn), "{update:?}: no such VN");
             }
             Update::PortRemove { port } => {
-                let named = self.vms.values().any(|s| *s == VmState::Local { port });
+                let here = |s: &VmState| matches!(s, VmState::Local { port: p } | VmState::Arrived { port: p, .. } if *p == port);
+                let named = self.vms.values().any(here);
                 assert!(!named, "{update:?}: a VM is still delivered there");
                 let wants = self.members.iter().any(|(.., m)| *m == Member::Port(port));
                 assert!(!wants, "{update:?}: it is still a member of a group");

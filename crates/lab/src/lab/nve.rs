@@ -88,6 +88,8 @@ pub struct SwitchOptions {
     pub hugepages: Hugepages,
     /// Forwarding in flight; off shows that the test can fail.
     pub forward_in_flight: bool,
+    /// The ends of paths are marked (R77); off shows what is reordered without that.
+    pub markers: bool,
     /// How long a worker without work sleeps, so that many share few cores.
     pub idle_sleep_us: u32,
     /// Queues of each uplink.
@@ -120,6 +122,7 @@ impl Default for SwitchOptions {
             workers: "0x1".into(),
             hugepages: Hugepages::Auto,
             forward_in_flight: true,
+            markers: true,
             idle_sleep_us: 50,
             uplink_queues: 1,
             postcopy_core: None,
@@ -258,12 +261,13 @@ const LONG_HOLDS: &str = "handover_hold_ms = 10000\n";
 fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {
     let SwitchOptions { workers, hugepages, forward_in_flight, idle_sleep_us, postcopy_core, pull, .. } =
         options;
+    let markers = if options.markers { "" } else { "marker_wait_ms = 0\n" };
     let holds = if options.long_holds { LONG_HOLDS } else { "" };
     let kept = postcopy_core.map_or(String::new(), |core| format!("postcopy_core = {core}\n"));
     let mut text = format!(
         "[nve]\nid = \"{name}\"\nworkers = \"{workers}\"\ncontrol_core = {}\nnva = \"{nva_url}\"\n\
          admin_socket = \"{}\"\nidle_sleep_us = {idle_sleep_us}\nhugepages = \"{}\"\nmemory_mb = {}\n\
-         forward_in_flight = {forward_in_flight}\n{kept}{holds}\n{uplinks}",
+         forward_in_flight = {forward_in_flight}\n{markers}{kept}{holds}\n{uplinks}",
         control_core(),
         socket.display(),
         hugepages.as_str(),

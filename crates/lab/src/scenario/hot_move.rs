@@ -69,6 +69,9 @@ pub struct HotMove {
     /// Switch forwarding in flight off: shows that this test can fail
     #[arg(long)]
     no_forward: bool,
+    /// Switch end markers off: packets may be reordered
+    #[arg(long)]
+    no_markers: bool,
     /// The VM stands still for so long at its new host before it runs there
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = duration)]
     pause_destination: Duration,
@@ -111,6 +114,7 @@ impl HotMove {
             outer: None,
             duration_per_move,
             no_forward: false,
+            no_markers: false,
             pause_destination: Duration::ZERO,
             postcopy: false,
             pull: false,
@@ -227,6 +231,7 @@ impl HotMove {
         let started = Instant::now();
         let mut options = self.common.switch_options();
         options.forward_in_flight = !self.no_forward;
+        options.markers = !self.no_markers;
         if self.pull {
             options.pull = if self.routed.is_some() { routed::vnis() } else { vec![VNI] };
         }
@@ -302,6 +307,9 @@ impl HotMove {
         (run.lab, run.hugepages, run.kernel_drops) = (lab.id.clone(), hugepages, kernel_drops);
         run.workers = self.common.workers.clone();
         run.forward_in_flight = !self.no_forward;
+        // Without an NVA that answers at once no wait is long enough.
+        let at_once = !self.kill_nva && self.nva_delay.is_none();
+        run.ordered = at_once && !self.no_markers && !self.no_forward;
         (run.forwarded_by_switches, run.forwarded_late) = (forwarded_by_switches, forwarded_late);
         println!("      {}", run.summary());
         if let Some(r) = &relayed {
@@ -429,13 +437,7 @@ impl HotMove {
             println!("\n{beyond}");
         }
         let total = runs.len() as u32 * self.moves();
-        if faultless {
-            println!(
-                "\nPASSED: {total} hot moves, nothing lost, nothing duplicated, every TCP connection alive."
-            );
-        } else {
-            println!("\nFAILED: see the lines above; each failed run says where its logs are.");
-        }
+        println!("\n{}", report::verdict(runs, total));
         faultless
     }
 }

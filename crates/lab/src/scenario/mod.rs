@@ -117,6 +117,7 @@ impl Common {
             workers: self.workers.clone(),
             hugepages: self.hugepages,
             forward_in_flight: true,
+            markers: true,
             idle_sleep_us: self.idle_sleep_us,
             uplink_queues: self.uplink_queues,
             postcopy_core: None,

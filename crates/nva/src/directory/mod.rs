@@ -51,6 +51,7 @@ mod forward;
 mod groups;
 mod interest;
 mod io;
+mod markers;
 mod membership;
 mod moves;
 mod nves;

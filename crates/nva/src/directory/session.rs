@@ -261,9 +261,11 @@ impl Directory {
         }
         let is_new = self.sessions.get(&session).is_some_and(|s| s.nve.is_none());
         let nve = nve.clone();
+        let marked = self.nves.get(&nve).is_some_and(|n| n.abilities.end_markers);
         let moved = self.enter(session, hello);
         self.send(session, NvaToNve::Welcome { epoch: self.epoch, keepalive_ms: self.config.keepalive_ms });
         self.tell_policies(session);
+        self.tell_markers(session, &nve, marked);
         if is_new {
             self.log(Level::Info, format!("NVE {nve} is connected"));
             self.give_channel_key(session);

@@ -41,6 +41,14 @@ pub enum VmState {
         /// Its port.
         port: PortIdx,
     },
+    /// As `Local` for what comes from the overlay; frames from local ports wait until their old path, by which they
+    /// went to the VM's old NVE, has ended (R77).
+    Arrived {
+        /// Its port.
+        port: PortIdx,
+        /// Bounds of what waits.
+        hold: HoldLimits,
+    },
     /// Associated here and expected to start (new NVE of a move): frames from the overlay are held;
     /// frames from local ports go to where it still runs, or are held where that is unknown.
     Expected {
@@ -49,7 +57,8 @@ pub enum VmState {
         /// Bounds of what arrives early.
         hold: HoldLimits,
     },
-    /// Paused on this NVE for its handover (old NVE of a move): everything is held.
+    /// Everything is held: paused on this NVE for its handover (old NVE of a move, R45), or at another NVE to which
+    /// nothing is sent before the old path has ended (R77).
     Paused {
         /// Bounds of what is held.
         hold: HoldLimits,
@@ -84,6 +93,7 @@ impl VmState {
             VmState::Remote { to } | VmState::Ageing { to } | VmState::Departed { to, .. } => Some(to),
             VmState::Expected { via, .. } => via,
             VmState::Local { .. }
+            | VmState::Arrived { .. }
             | VmState::Paused { .. }
             | VmState::Absent { .. }
             | VmState::Detached { .. } => None,

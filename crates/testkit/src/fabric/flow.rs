@@ -7,6 +7,7 @@ use godwit_wire::Span;
 use super::names::{self, Tag};
 use super::routing::{after_gateway, hops};
 use super::schedule::{Schedule, Side};
+use super::world::World;
 
 /// One direction of one conversation, and what became of each of its frames.
 pub(super) struct Flow {
@@ -20,6 +21,10 @@ pub(super) struct Flow {
     pub arrives: Vec<u8>,
     /// How often each frame was received.
     pub received: Vec<u8>,
+    /// The last of those that were received in order, one more than its number.
+    pub newest: u32,
+    /// Order is judged from this number on.
+    pub in_order: u32,
     /// How often it was put into an outer header.
     pub encapsulated: Vec<u8>,
     /// How often the underlay repeated it.
@@ -81,7 +86,19 @@ impl Flow {
         };
         let (received, encapsulated, repeated) = (Vec::new(), Vec::new(), Vec::new());
         let (from, to, periodic) = (from.0, to.map(|to| to.0), every > Span(0));
-        Flow { from, to, every, periodic, template, arrives, received, encapsulated, repeated }
+        Flow {
+            from,
+            to,
+            every,
+            periodic,
+            template,
+            arrives,
+            received,
+            newest: 0,
+            in_order: 0,
+            encapsulated,
+            repeated,
+        }
     }
 
     /// Makes the next frame.
@@ -98,5 +115,17 @@ impl Flow {
     pub fn is_intact(&mut self, tag: Tag, frame: &[u8]) -> bool {
         tag.renumber(&mut self.arrives);
         self.arrives == frame
+    }
+}
+
+impl World {
+    /// A VM goes on at another switch. What waits there for a receiver that moves as well may be with other workers than
+    /// what came from the old switch, and workers do not know each other's order (R77).
+    pub fn sender_has_moved(&mut self, vm: usize) {
+        let guests = &self.guests;
+        let moves = |f: &&mut Flow| f.from == vm && f.to.is_some_and(|to| guests[to].script.is_some());
+        for flow in self.flows.iter_mut().filter(moves) {
+            flow.in_order = flow.received.len() as u32;
+        }
     }
 }

@@ -61,6 +61,10 @@ impl Host {
             Some(Sabotage::NoArriveHold) => config.arrive_hold = none,
             _ => {}
         }
+        // Long enough for the slowest weather: where nothing fails, no wait runs out.
+        let marks = plan.sabotage != Some(Sabotage::NoMarkers);
+        config.marker_wait = Span::from_ms(if marks { 200 } else { 0 });
+        config.abilities.end_markers = marks;
         Host {
             nve: Nve::new(config),
             workers: (0..workers).map(|_| Worker::new()).collect(),
@@ -213,6 +217,7 @@ impl World {
             out.frames.retain(|(_, frame)| names::told_of(frame).is_none());
         }
         orders.extend(out.barriers.drain(..).map(|(w, t)| (w, Order::Barrier(t))));
+        orders.extend(out.flushes.drain(..).map(|f| (f.worker, Order::Flush(f.token, f.key))));
         orders.extend(out.frames.drain(..).map(|(port, f)| (0, Order::Send(port, f))));
         for (worker, order) in orders {
             if self.rng.chance(100) {
@@ -262,11 +267,14 @@ impl World {
             match order {
                 Order::Apply(update) => {
                     w.apply(update, now);
-                    if let Update::VmSet { key, state: VmState::Local { .. } } = update {
+                    if let Update::VmSet { key, state: VmState::Local { .. } | VmState::Arrived { .. } } =
+                        update
+                    {
                         self.check_one_deliverer(host, key);
                     }
                 }
                 Order::Barrier(token) => reached.push(token),
+                Order::Flush(token, key) => w.flush(token, key, now),
                 Order::Send(port, frame) => w.send(port, &frame),
             }
             self.flush(host, worker);

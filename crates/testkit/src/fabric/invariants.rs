@@ -16,6 +16,8 @@
 //!   bridged, and not at all within a bridged VN (R58).
 //! * [`Invariant::NoDuplicates`]: a frame is received once, or once more for each time that the
 //!   underlay repeated it.
+//! * [`Invariant::Order`]: where nothing fails, no frame of a flow comes behind a later one of the same flow, whatever
+//!   its VMs do (R77); but for what was sent before its sender moved while its receiver did. No wait for an end marker runs out.
 //! * [`Invariant::NoLoop`]: a frame is put into an outer header at most four times (R46d), three
 //!   where nothing fails. A broadcast goes to each other switch once.
 //! * [`Invariant::NoTriangle`]: where nothing fails, the old switch of a move has nothing to forward any
@@ -97,6 +99,8 @@ pub enum Invariant {
     Keeps,
     /// A frame came from an address that was not its sender's.
     Spoofed,
+    /// A frame was overtaken by a later one of its flow.
+    Order,
     /// A frame went round.
     NoLoop,
     /// A frame's TTL fell too often, or not at all.

@@ -324,6 +324,12 @@ impl World {
             self.stats.redirects_direct += counts.redirects_direct;
             self.stats.redirects_by_nva += counts.redirects_by_nva;
             self.stats.redirects_used += counts.redirects_used;
+            self.stats.markers_sent += counts.markers_sent;
+            self.stats.markers_come += counts.markers_come;
+            self.stats.markers_late += counts.markers_late;
+            self.stats.order_held += counts.order_held;
+            self.stats.sent_all += counts.sent_all;
+            self.stats.sent_all_late += counts.sent_all_late;
             self.stats.entries_refreshed += counts.entries_refreshed;
             self.stats.entries_aged += counts.entries_aged;
         }

@@ -83,6 +83,8 @@ pub enum Sabotage {
     RoutedTwice,
     /// Workers go on answering for VMs that are gone (R28, R58).
     AnswersForGone,
+    /// NVEs do not mark the end of their paths, though order is promised (R77).
+    NoMarkers,
     /// A drained switch takes VMs again before the operator says so (R85).
     Undrained,
 }

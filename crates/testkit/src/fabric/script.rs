@@ -401,6 +401,7 @@ impl World {
         self.guests[plan.vm].called_off = None;
         self.stats.moves_within += u64::from(plan.local);
         self.resume(plan.vm, plan.to, port, plan.announce, plan.quiet);
+        self.sender_has_moved(plan.vm);
         let guest = &mut self.guests[plan.vm];
         guest.silent_until = if plan.silent { guest.quiet_until } else { Instant(0) };
         if let Some((host, port)) = old {

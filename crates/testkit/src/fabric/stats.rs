@@ -99,6 +99,18 @@ stats! {
     redirects_by_nva,
     /// Redirects that led to another location.
     redirects_used,
+    /// End markers that senders sent, and whose answers came.
+    markers_sent, // R77
+    /// Of these, answered in time.
+    markers_come, // R77
+    /// Waits for an end that ran out.
+    markers_late, // R77
+    /// Frames that waited for it.
+    order_held, // R77
+    /// VMs whose new switch heard in time that all that they had sent had left the old one.
+    sent_all, // R77
+    /// Those whose new switch did not.
+    sent_all_late, // R77
     /// Pulled entries asked about again because they were in use.
     entries_refreshed,
     /// Pulled entries forgotten because nobody used them.

@@ -342,6 +342,13 @@ impl World {
         let seq = tag.seq as usize;
         flow.received[seq] = flow.received[seq].saturating_add(1);
         let allowed = 1 + flow.repeated[seq];
+        let (newest, judged) = (flow.newest, self.plan.class == Class::Planned && flow.periodic);
+        flow.newest = newest.max(tag.seq + 1);
+        if judged && tag.seq < newest && tag.seq >= flow.in_order {
+            let text = format!("{tag:?} came behind number {}", newest - 1);
+            return self.fail(Invariant::Order, text);
+        }
+        let flow = &self.flows[usize::from(tag.flow)];
         if flow.received[seq] > allowed {
             self.fail(Invariant::NoDuplicates, format!("{tag:?} came {} times", allowed + 1));
         }
@@ -367,10 +374,10 @@ impl World {
         let tag = tag.map(|(tag, _)| tag);
         if destination.0[0] & 1 == 1 {
             for to in (0..self.hosts.len()).filter(|to| *to != host) {
-                self.underlay_delivers(to, packet.clone(), tag);
+                self.underlay_delivers((host, to), packet.clone(), tag);
             }
         } else if let Some(to) = names::host_of(destination).filter(|to| *to < self.hosts.len()) {
-            self.underlay_delivers(to, packet, tag);
+            self.underlay_delivers((host, to), packet, tag);
         }
     }
 
@@ -392,7 +399,8 @@ impl World {
         }
     }
 
-    fn underlay_delivers(&mut self, to: usize, packet: MemPacket, tag: Option<Tag>) {
+    /// Where nothing fails, what one switch sends to another keeps its order.
+    fn underlay_delivers(&mut self, (from, to): (usize, usize), packet: MemPacket, tag: Option<Tag>) {
         let stormy = self.is_stormy();
         let weather = &self.plan.weather;
         let (least, most) = weather.underlay_us;
@@ -415,8 +423,13 @@ impl World {
             let span = self.rng.us(least, most);
             self.after(span, Event::UplinkRx { host: to, packet: packet.clone() });
         }
-        let span = self.rng.us(least, most);
-        self.after(span, Event::UplinkRx { host: to, packet });
+        let mut at = self.now + self.rng.us(least, most);
+        if self.plan.class == Class::Planned {
+            let last = self.links.entry((from, to)).or_insert(at);
+            *last = at.max(*last);
+            at = *last;
+        }
+        self.queue.push(at, Event::UplinkRx { host: to, packet });
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) enum Order {
     Apply(Update),
     /// Say that everything before is applied.
     Barrier(u64),
+    /// Say when what is held for the VM and may go has gone.
+    Flush(u64, Key),
     /// Send control's frame.
     Send(PortIdx, Vec<u8>),
 }
@@ -41,6 +43,8 @@ pub(super) struct Worker {
     pub last_event: Instant,
     /// Frames that control sent, which came in nowhere.
     sent_for_control: u64,
+    /// Flushes that are not over.
+    flushes: Vec<(u64, Key)>,
 }
 
 /// Small tables: a schedule has a handful of everything, and thousands of schedules want memory.
@@ -83,6 +87,7 @@ impl Worker {
             poll_at: Instant::NEVER,
             last_event: Instant(0),
             sent_for_control: 0,
+            flushes: Vec::new(),
         }
     }
 
@@ -112,6 +117,12 @@ impl Worker {
         self.tick(now);
     }
 
+    /// Begins a flush. A frame that came is processed at once, so that only holds are to be waited for.
+    pub fn flush(&mut self, token: u64, key: Key, now: Instant) {
+        self.flushes.push((token, key));
+        self.tick(now);
+    }
+
     /// Sends a frame for control, as the worker's loop does.
     pub fn send(&mut self, port: PortIdx, frame: &[u8]) {
         self.tables.counters.sent(port, frame.len());
@@ -130,6 +141,9 @@ impl Worker {
     /// What the loop does in every iteration.
     pub fn tick(&mut self, now: Instant) {
         self.pipeline.tick(&mut self.tables, &mut self.out, &mut self.pool, now);
+        let Worker { flushes, tables, out, .. } = self;
+        let over = flushes.extract_if(.., |(_, key)| !tables.has_sendable(*key));
+        out.events.extend(over.map(|(token, _)| Event::Flushed { token }));
     }
 
     /// When the loop would next find something to do by itself.
@@ -153,7 +167,7 @@ impl Worker {
         match self.tables.vms.get(key)? {
             Fib::Local(port) => Some(port),
             Fib::Special(at) => match self.tables.vms.special(at).state {
-                State::Known(VmState::Local { port }) => Some(port),
+                State::Known(VmState::Local { port } | VmState::Arrived { port, .. }) => Some(port),
                 _ => None,
             },
             Fib::Remote(_) | Fib::Ageing(_) | Fib::Detached(_) => None,

@@ -124,6 +124,8 @@ pub(super) struct World {
     pub guests: Vec<Guest>,
     pub flows: Vec<Flow>,
     pub scripts: Vec<Script>,
+    /// When the last frame from one switch to another is there.
+    pub links: BTreeMap<(usize, usize), Instant>,
     /// Requests of guests that wait for an answer: who, for which number, by ND.
     pub questions: BTreeMap<(usize, usize, bool), Question>,
     pub known: Known,
@@ -160,6 +162,7 @@ impl World {
             guests,
             flows,
             scripts: Vec::new(),
+            links: BTreeMap::new(),
             questions: BTreeMap::new(),
             known: Known::default(),
             drain: Drain::default(),

@@ -44,5 +44,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
         v4: Some([192, 0, 2, 1].into()),
         v6: None,
     };
-    vec![frame(v4), frame(v6), redirect.emit().to_vec()]
+    let marker = Notice { kind: peer::Kind::PathEnd, ..redirect };
+    vec![frame(v4), frame(v6), redirect.emit().to_vec(), marker.emit().to_vec()]
 }

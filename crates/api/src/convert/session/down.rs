@@ -116,6 +116,11 @@ fn down(m: NvaToNve) -> Down {
             let policies = policies.into_iter().map(Into::into).collect();
             Down::Policies(v1::Policies { reset, policies, gone })
         }
+        NvaToNve::EndMarkers { reset, nves, gone } => Down::EndMarkers(v1::EndMarkers {
+            reset,
+            nves: nves.iter().map(ToString::to_string).collect(),
+            gone: gone.iter().map(ToString::to_string).collect(),
+        }),
         NvaToNve::Domain { domain, reset } => Down::Domain(routing::domain(domain, reset)),
         NvaToNve::DomainRoutes { id, routes, gone } => {
             Down::DomainRoutes(routing::domain_routes(id, routes, &gone))
@@ -210,6 +215,11 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             reset: p.reset,
             policies: each("policies.policies", p.policies)?,
             gone: p.gone,
+        }),
+        Down::EndMarkers(p) => Ok(NvaToNve::EndMarkers {
+            reset: p.reset,
+            nves: p.nves.into_iter().map(|n| nve_id("end_markers.nves", n)).collect::<Result<_, _>>()?,
+            gone: p.gone.into_iter().map(|n| nve_id("end_markers.gone", n)).collect::<Result<_, _>>()?,
         }),
         Down::Domain(p) => NvaToNve::try_from(p).map_err(|e| e.within("domain")),
         Down::DomainRoutes(p) => NvaToNve::try_from(p).map_err(|e| e.within("domain_routes")),

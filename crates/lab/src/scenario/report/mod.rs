@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 pub use downtime::beyond_downtime;
 pub use ending::{complaint, diagnosis, end, end_or_keep, playground};
 pub use line::MoveLine;
-pub use run::Run;
+pub use run::{Run, verdict};
 pub use table::{table, thousands};
 
 fn round(ms: f64) -> f64 {

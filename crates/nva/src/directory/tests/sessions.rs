@@ -72,6 +72,40 @@ fn r33_a_session_is_of_one_nve() {
 }
 
 #[test]
+fn r77_nves_that_mark_their_paths_know_each_other() {
+    let mut w = World::new();
+    let hello = |w: &mut World, nve: &str, end_markers| {
+        let session = w.connect();
+        let abilities = godwit_model::Abilities { end_markers, ..godwit_model::Abilities::unsaid() };
+        let software = "test".into();
+        let locators = locators(nve.as_bytes()[0] - b'a' + 1);
+        let said =
+            NveToNva::Hello { nve: id(nve), locators, software, last_epoch: 0, instance: 1, abilities };
+        let out = w.say(session, said);
+        (session, out)
+    };
+    let told = |out: &[Output], to| -> Vec<(bool, Vec<NveId>, Vec<NveId>)> {
+        let of = sent(out, to).into_iter().filter_map(|m| match m {
+            NvaToNve::EndMarkers { reset, nves, gone } => Some((reset, nves, gone)),
+            _ => None,
+        });
+        of.collect()
+    };
+    let (a, out) = hello(&mut w, "a", true);
+    assert_eq!(told(&out, a), [(true, vec![], vec![])]);
+    let (b, out) = hello(&mut w, "b", false);
+    assert_eq!((told(&out, a), told(&out, b)), (vec![], vec![]), "one that does not is told nothing");
+    let (c, out) = hello(&mut w, "c", true);
+    assert_eq!(told(&out, a), [(false, vec![id("c")], vec![])]);
+    assert_eq!((told(&out, b), told(&out, c)), (vec![], vec![(true, vec![id("a")], vec![])]));
+    // Another session of the same is no news to others; one that does so no more is.
+    let (c, out) = hello(&mut w, "c", true);
+    assert_eq!((told(&out, a), told(&out, c)), (vec![], vec![(true, vec![id("a")], vec![])]));
+    let (c, out) = hello(&mut w, "c", false);
+    assert_eq!((told(&out, a), told(&out, c)), (vec![(false, vec![], vec![id("c")])], vec![]));
+}
+
+#[test]
 fn r73_a_newer_session_replaces_the_older_one() {
     let mut w = World::new();
     let old = w.join("a");

@@ -1,0 +1,367 @@
+//! Order when a VM moves (R77): no frame for it overtakes one that went by an older path.
+//!
+//! An NVE whose frames for a VM are to go another way than before (S) holds them until all that it sent by the old
+//! path is at the VM's NVE (B). With the first frame that waits it sends an *end marker* behind the last one by the
+//! old path, and the marker goes that path as they did:
+//!
+//! ```text
+//!   S                       A (old NVE)                 B (where the VM runs)
+//!   | hold; flush           |                           |
+//!   |-- PathEnd ----------->| wait while it is paused   |
+//!   |                       | flush                     |
+//!   |                       |-- PathEnd --------------->| flush
+//!   |<------------------------------------- PathEnded --|
+//!   | held frames ------------------------------------->|
+//! ```
+//!
+//! A *flush* ([`crate::flushes`]) is what makes the marker come last although frames and marker may lie in different
+//! receive queues. A marker passes on along forward entries, which ascend, so that it comes to an end. Where the VM
+//! runs at S itself, only the frames of VMs here wait, and S gets its own marker back.
+//!
+//! What the VM itself sends from B waits in the same way for `SentAll` of A, with its port (`mobility`).
+//!
+//! No wait is longer than `marker_wait`, and only NVEs that mark their paths, as the NVA says, are waited for.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use godwit_model::{Locators, NveId, Version, VmKey};
+use godwit_tables::event::HandoverStats;
+use godwit_tables::update::{Key, VmState};
+use godwit_wire::peer::Kind;
+use godwit_wire::{Instant, Mac, Span};
+
+use crate::flushes::Flushed;
+use crate::io::{Flush, Outputs};
+
+use super::{Nve, Timer};
+
+/// VMs whose frames wait for the end of their old path; those of further ones do not wait.
+const MAX_PATHS: usize = 1024;
+/// Markers of others that wait here; further ones are ignored.
+const MAX_ENDS: usize = 1024;
+/// A marker that has waited for so long is of no use to anybody.
+const END_LIFE: Span = Span::from_ms(250);
+
+/// An old path of ours.
+#[derive(Debug)]
+pub(super) struct Path {
+    /// Locator that it led to.
+    from: IpAddr,
+    /// By which the answer is known.
+    number: u64,
+    /// The last frame by it has left here.
+    flushed: bool,
+    /// Frames wait for its end.
+    wanted: bool,
+    /// The marker is on its way.
+    marked: bool,
+    /// Frames that wait for its end or did, by worker and MAC.
+    held: BTreeMap<(usize, Mac), u64>,
+}
+
+/// A marker of another NVE that is here.
+#[derive(Debug)]
+pub(super) struct End {
+    sender: Locators,
+    version: Version,
+    until: Instant,
+    /// The flush under way, and where the marker goes after it: on to a locator, or back.
+    flushing: Option<Option<IpAddr>>,
+}
+
+/// All that waits for order.
+#[derive(Default, Debug)]
+pub(super) struct Order {
+    last: u64,
+    paths: BTreeMap<VmKey, Path>,
+    ends: BTreeMap<(VmKey, IpAddr), End>,
+}
+
+impl Nve {
+    /// The NVA says who marks its paths.
+    pub(super) fn end_markers(&mut self, reset: bool, nves: Vec<NveId>, gone: &[NveId]) {
+        self.mirror.mark(reset, nves, gone);
+    }
+
+    /// The NVE with this locator marks the end of its paths, and so do we.
+    pub(super) fn marks(&self, key: VmKey, remote: IpAddr) -> bool {
+        self.config.marker_wait > Span(0) && self.mirror.marks(key.vni, remote)
+    }
+
+    // ---- Our own old paths ----
+
+    /// What the workers are told of a VM whose frames shall be treated like `state`.
+    pub(super) fn in_order(
+        &mut self,
+        key: VmKey,
+        at: Key,
+        state: Option<VmState>,
+        out: &mut Outputs,
+    ) -> Option<VmState> {
+        let begins = !self.order.paths.contains_key(&key);
+        if begins && !self.begin_path(key, at, state, out) {
+            return state;
+        }
+        let hold = self.config.handover_hold;
+        let waits = match state {
+            Some(VmState::Local { port }) => Some(VmState::Arrived { port, hold }),
+            Some(to @ (VmState::Remote { .. } | VmState::Ageing { .. } | VmState::Departed { .. })) => {
+                let from = self.order.paths.get(&key).map(|p| p.from);
+                let back =
+                    self.remote_of(to).zip(from).is_none_or(|(to, from)| self.is_same_nve(key, to, from));
+                (!back).then_some(VmState::Paused { hold })
+            }
+            // It stopped, or is to come: what follows goes on waiting for the same path.
+            Some(VmState::Paused { .. }) => state,
+            Some(VmState::Expected { via, hold }) if via.is_some() => {
+                let from = self.order.paths.get(&key).map(|p| p.from);
+                let to = state.and_then(|to| self.remote_of(to));
+                let back = to.zip(from).is_none_or(|(to, from)| self.is_same_nve(key, to, from));
+                (!back).then_some(VmState::Expected { via: None, hold })
+            }
+            _ => None,
+        };
+        if waits.is_none() {
+            self.forget_path(key);
+        }
+        waits.or(state)
+    }
+
+    /// Whether frames for the VM begin to go another way now, so that they have to wait.
+    fn begin_path(&mut self, key: VmKey, at: Key, state: Option<VmState>, out: &mut Outputs) -> bool {
+        let Some(from) = self.desired.vm(at).and_then(|old| self.remote_of(old)) else { return false };
+        let changes = match state {
+            Some(VmState::Local { .. }) => true,
+            Some(to @ (VmState::Remote { .. } | VmState::Ageing { .. } | VmState::Departed { .. })) => {
+                self.remote_of(to).is_some_and(|to| !self.is_same_nve(key, to, from) && self.marks(key, to))
+            }
+            _ => false,
+        };
+        let may = changes && self.order.paths.len() < MAX_PATHS && self.seals.has_key();
+        if !may || !self.marks(key, from) {
+            return false;
+        }
+        self.order.last += 1;
+        let number = self.order.last;
+        if !self.flush(key, Flushed::Path { key, number }, out) {
+            return false;
+        }
+        let held = BTreeMap::new();
+        let path = Path { from, number, flushed: false, wanted: false, marked: false, held };
+        self.order.paths.insert(key, path);
+        self.timers.set(Timer::Path(key), Some(self.now + self.config.marker_wait));
+        true
+    }
+
+    fn remote_of(&self, state: VmState) -> Option<IpAddr> {
+        self.desired.remote(state.target()?.tunnel)
+    }
+
+    fn is_same_nve(&self, key: VmKey, a: IpAddr, b: IpAddr) -> bool {
+        a == b || self.mirror.member_at(key.vni, a).is_some_and(|(_, l)| l.contains(b))
+    }
+
+    fn forget_path(&mut self, key: VmKey) -> Option<Path> {
+        self.timers.set(Timer::Path(key), None);
+        self.order.paths.remove(&key)
+    }
+
+    /// A worker's counts of a VM's frames: some may wait for the end of the old path.
+    pub(super) fn path_counts(
+        &mut self,
+        from: (usize, Mac),
+        key: VmKey,
+        stats: HandoverStats,
+        out: &mut Outputs,
+    ) {
+        let Some(path) = self.order.paths.get_mut(&key) else { return };
+        let before = path.held.insert(from, stats.held).unwrap_or(stats.held.saturating_sub(stats.waiting));
+        self.counts.order_held += stats.held.saturating_sub(before);
+        path.wanted |= stats.waiting > 0;
+        self.mark_path(key, out);
+    }
+
+    /// Sends the marker, once frames wait for it and the last one by the old path has left.
+    fn mark_path(&mut self, key: VmKey, out: &mut Outputs) {
+        let Some(path) = self.order.paths.get_mut(&key) else { return };
+        if !path.wanted || !path.flushed || path.marked {
+            return;
+        }
+        path.marked = true;
+        let (from, version) = (path.from, Version { epoch: 0, seq: path.number });
+        if self.send_notice(Kind::PathEnd, key, from, self.underlay.locators(), version, out) {
+            self.counts.markers_sent += 1;
+        } else {
+            self.end_path(key, out);
+        }
+    }
+
+    /// The old path has ended, or is not waited for any more.
+    fn end_path(&mut self, key: VmKey, out: &mut Outputs) {
+        if self.forget_path(key).is_some() {
+            self.sync_vm(key, out);
+        }
+    }
+
+    /// The wait is over. Where nothing waited, nothing has come too early either.
+    pub(super) fn path_due(&mut self, key: VmKey, out: &mut Outputs) {
+        let late = self.order.paths.get(&key).is_some_and(|p| p.wanted);
+        self.counts.markers_late += u64::from(late);
+        self.end_path(key, out);
+    }
+
+    /// The VM's NVE has everything that went by our old path.
+    pub(super) fn path_ended(&mut self, key: VmKey, version: Version, out: &mut Outputs) {
+        let ours = |p: &Path| p.marked && version == Version { epoch: 0, seq: p.number };
+        if self.order.paths.get(&key).is_some_and(ours) {
+            self.counts.markers_come += 1;
+            self.end_path(key, out);
+        }
+    }
+
+    // ---- Markers of others ----
+
+    /// A marker came, from its first sender or from another NVE that passed it on.
+    pub(super) fn path_end(&mut self, key: VmKey, sender: Locators, version: Version, out: &mut Outputs) {
+        let Some(ip) = sender.v6.map(IpAddr::V6).or(sender.v4.map(IpAddr::V4)) else { return };
+        let known = self.is_own(sender) || self.marks(key, ip);
+        let now = self.now;
+        if self.order.ends.len() >= MAX_ENDS {
+            self.order.ends.retain(|_, e| e.until > now);
+        }
+        if !known || self.order.ends.len() >= MAX_ENDS || self.desired.vn(key.vni).is_none() {
+            self.counts.notices_refused += 1;
+            return;
+        }
+        let end = End { sender, version, until: now + END_LIFE, flushing: None };
+        self.order.ends.insert((key, ip), end);
+        self.pass_end((key, ip), out);
+    }
+
+    fn is_own(&self, l: Locators) -> bool {
+        let ours = self.underlay.locators();
+        l.v4.is_some() && l.v4 == ours.v4 || l.v6.is_some() && l.v6 == ours.v6
+    }
+
+    /// Where a marker goes from here: on to a locator, or back to its sender, also where that is this NVE. `None`: it waits, because frames that
+    /// came before it do.
+    fn way_of_end(&self, key: VmKey, sender: Locators) -> Option<Option<IpAddr>> {
+        if self.is_own(sender) {
+            return Some(None);
+        }
+        let vn = self.desired.vn(key.vni)?;
+        match self.desired.vm(Key::new(vn, key.mac)) {
+            Some(VmState::Paused { .. } | VmState::Expected { .. }) => None,
+            Some(to @ VmState::Departed { .. }) => Some(self.remote_of(to)),
+            _ => Some(None),
+        }
+    }
+
+    /// Markers that wait here may go on, now that the VM's entry is another one.
+    pub(super) fn pass_ends(&mut self, key: VmKey, out: &mut Outputs) {
+        let first = (key, IpAddr::from([0; 4]));
+        let of_vm = self.order.ends.range(first..).take_while(|((k, _), _)| *k == key);
+        let waiting: Vec<_> = of_vm.filter(|(_, e)| e.flushing.is_none()).map(|(at, _)| *at).collect();
+        for at in waiting {
+            self.pass_end(at, out);
+        }
+    }
+
+    fn pass_end(&mut self, at: (VmKey, IpAddr), out: &mut Outputs) {
+        let Some(sender) = self.order.ends.get(&at).map(|e| e.sender) else { return };
+        let (way, now) = (self.way_of_end(at.0, sender), self.now);
+        let Some(end) = self.order.ends.get_mut(&at) else { return };
+        if end.until <= now {
+            self.order.ends.remove(&at);
+            return;
+        }
+        end.flushing = way;
+        if way.is_some() && !self.flush(at.0, Flushed::End { key: at.0, sender: at.1 }, out) {
+            self.order.ends.remove(&at);
+        }
+    }
+
+    fn end_flushed(&mut self, at: (VmKey, IpAddr), out: &mut Outputs) {
+        let key = at.0;
+        let Some(end) = self.order.ends.get(&at) else { return };
+        let way = self.way_of_end(key, end.sender);
+        match end.flushing {
+            Some(flushed) if way == Some(flushed) => {}
+            // The VM stopped or went on meanwhile, and frames with it.
+            Some(_) => return self.pass_end(at, out),
+            None => return,
+        }
+        let Some(End { sender, version, .. }) = self.order.ends.remove(&at) else { return };
+        match way.flatten() {
+            Some(next) => {
+                let done = self.send_notice(Kind::PathEnd, key, next, sender, version, out);
+                self.counts.markers_passed += u64::from(done);
+            }
+            None if self.is_own(sender) => self.path_ended(key, version, out),
+            None => {
+                let Some(remote) = self.common_locator(sender) else { return };
+                let nobody = Locators::default();
+                let done = self.send_notice(Kind::PathEnded, key, remote, nobody, version, out);
+                self.counts.markers_answered += u64::from(done);
+                self.with_known_vm(key, out, |vm, cx| vm.marker_came(cx));
+            }
+        }
+    }
+
+    /// A locator of another NVE that one of ours reaches.
+    pub(super) fn common_locator(&self, l: Locators) -> Option<IpAddr> {
+        let ours = self.underlay.locators();
+        let v4 = l.v4.filter(|_| ours.v4.is_some()).map(IpAddr::V4);
+        l.v6.filter(|_| ours.v6.is_some()).map(IpAddr::V6).or(v4)
+    }
+
+    // ---- What a VM itself has sent ----
+
+    /// The VM is paused here or has left, in a planned move: the new NVE hears when all that it sent has left.
+    pub(super) fn send_all(&mut self, key: VmKey, to: Locators, out: &mut Outputs) {
+        if self.common_locator(to).is_some_and(|remote| self.marks(key, remote)) {
+            self.flush(key, Flushed::SentAll { key, to }, out);
+        }
+    }
+
+    // ---- Flushes ----
+
+    /// Has the workers say when what they have of the VM's frames has left; false where nobody would.
+    fn flush(&mut self, key: VmKey, then: Flushed, out: &mut Outputs) -> bool {
+        let Some(vn) = self.desired.vn(key.vni) else { return false };
+        let (macs, workers) = (self.macs_of(key), self.desired.workers());
+        let Some(token) = self.flushes.begin(self.now, workers, macs.len(), then) else { return false };
+        for worker in workers.iter() {
+            let orders = macs.iter().map(|mac| Flush { worker, token, key: Key::new(vn, *mac) });
+            out.flushes.extend(orders);
+        }
+        true
+    }
+
+    /// A worker has flushed.
+    pub(super) fn flush_answered(&mut self, worker: usize, token: u64, out: &mut Outputs) {
+        if let Some(then) = self.flushes.answered(worker, token) {
+            self.flushed(then, out);
+        }
+    }
+
+    /// All workers have.
+    pub(super) fn flushed(&mut self, then: Flushed, out: &mut Outputs) {
+        match then {
+            Flushed::Path { key, number } => {
+                if let Some(path) = self.order.paths.get_mut(&key).filter(|p| p.number == number) {
+                    path.flushed = true;
+                    self.mark_path(key, out);
+                }
+            }
+            Flushed::End { key, sender } => self.end_flushed((key, sender), out),
+            Flushed::SentAll { key, to } => {
+                let Some(remote) = self.common_locator(to) else { return };
+                let (nobody, version) = (Locators::default(), Version::ZERO);
+                let done = self.send_notice(Kind::SentAll, key, remote, nobody, version, out);
+                self.counts.sent_all += u64::from(done);
+            }
+        }
+    }
+}
