@@ -130,7 +130,7 @@ impl Checker<'_> {
 
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
-        let ranges: [(&str, u64, u64, u64); 21] = [
+        let ranges: [(&str, u64, u64, u64); 22] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
             ("nve.marker_wait_ms", n.marker_wait_ms, 0, 200),
             ("nve.redirect_ms", n.redirect_ms, 10, 10_000),

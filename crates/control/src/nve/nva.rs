@@ -1,7 +1,7 @@
 //! The session with the NVA: what it says and what we say when it begins.
 
 use godwit_model::message::{Attachment, Change, NvaToNve, NveToNva};
-use godwit_model::{Locators, Version, VmKey, VmRecord};
+use godwit_model::{Locators, MoveMode, Version, VmKey, VmRecord};
 use godwit_wire::Vni;
 
 use crate::barrier::After;
@@ -218,7 +218,8 @@ impl Nve {
                 let at = self.is_here(&record).then_some(record.version);
                 self.learn(record, out);
                 let from_ip = self.common_locator(from.locators);
-                let marks = mode == MoveMode::Hot && from_ip.is_some_and(|ip| self.marks(key, ip));
+                let marks =
+                    mode == MoveMode::Hot && from_ip.is_some_and(|ip| self.marks(key, ip));
                 self.with_vm(key, out, |vm, cx| {
                     vm.prepare(id, role, (from, to), mode, cx);
                     vm.expect_marker(marks);
