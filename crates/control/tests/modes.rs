@@ -63,6 +63,7 @@ fn r51_a_cold_move_ends_every_entry_and_the_start_makes_them_anew() {
     assert_eq!(lab.hosts[B].state(1), Some(VmState::Local { port: PORT }));
     assert!(is_remote_to(&lab, C, 1, B) && is_remote_to(&lab, A, 1, B));
     assert_eq!(lab.hosts[C].tables.neighbors[&(VnIdx(0), vm_ip(1))], Some(mac(1)), "R55: the same address");
+    assert!((0..3).all(|i| !lab.hosts[i].nve.expects_move(vm(1))), "nobody waits for more of the move");
     assert_eq!((0..3).map(|i| lab.hosts[i].alarms()).sum::<usize>(), 0);
 }
 

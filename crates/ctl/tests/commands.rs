@@ -228,6 +228,26 @@ fn vm_move() {
     ]));
 }
 
+/// Warm and cold moves are ordered, accepted and reported, and mirrors recorded (R50, R51, R56).
+#[test]
+fn r50_r51_r56_moves_that_interrupt() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "vm move web1 --to nve-b --mode cold --accept-interruption",
+        "vm move web1 --to nve-b --mode tepid",
+        "vm mirror web1 --to nve-b --interval 1m",
+        "vm mirror web1 --off --json",
+        "vm mirror web1",
+        "vm mirrored wbe1 --at 2026-01-31T12:00:00Z",
+        "vm mirrored web1 --at yesterday",
+        "move report m-3 packaged",
+        "move report m-3 paused",
+        "vn create red --vni 5003 --modes hot,cold",
+        "vn set blue --modes cold",
+        "vn set blue --modes all --json",
+    ]));
+}
+
 #[test]
 fn moves() {
     let f = Fixture::start();

@@ -91,6 +91,9 @@ impl Vm {
         if version <= known {
             return;
         }
+        // The move that began with its end here is over.
+        let ended = !self.is_hosted();
+        self.intent.take_if(|i| ended && i.ends_here() && i.to.nve == to.nve);
         match self.phase {
             // A claim of a VM that just came here is decided by its answer.
             Phase::Running(_) if self.claim.as_ref().is_some_and(Claim::is_fresh) => {}

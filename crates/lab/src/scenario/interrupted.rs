@@ -68,7 +68,7 @@ struct Interrupted {
     /// How many times the VM moves
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     moves: u32,
-    /// Only the peer's IP version 6
+    /// The peer sends over IPv6
     #[arg(long)]
     v6: bool,
 }
@@ -248,8 +248,7 @@ impl Interrupted {
             wait_phase(lab, &id, MovePhase::Prepared)?;
         }
 
-        let stopped = Instant::now();
-        shut_down(lab, old)?;
+        let stopped = shut_down(lab, old)?;
         let gone_ms = until_gone(lab, stopped)?;
         let sent = lab.vm(PEER)?.agent.probe_report(PROBE, 0)?.sent;
         let lost_running = self.lost_running(lab, old, sent)?;
@@ -376,16 +375,17 @@ fn order(lab: &Lab, to: &str, mode: MoveMode, id: &str) -> Result<()> {
     lab.nva.operator.start_move(order).map(drop)
 }
 
-/// The guest's programs and kernel stand still for good, and its manager says so to its switch.
-fn shut_down(lab: &mut Lab, life: &Life) -> Result<()> {
+/// The guest's programs and kernel stand still for good, and its manager says so to its switch; when it began to.
+fn shut_down(lab: &mut Lab, life: &Life) -> Result<Instant> {
     lab.vm(&life.name)?.agent.order(&Request::Pause)?;
     lab.vm(&life.name)?.pause()?;
     let port = lab.vm(&life.name)?.attached.clone().context("v has no port")?.port;
+    let said = Instant::now();
     for state in [VmOperState::Shuttingdown, VmOperState::Shutdown] {
-        let said = v1::SetVmState { port: port.clone(), state: state.into() };
-        lab.nve(life.home)?.admin.ask(Ask::SetVmState(said))?;
+        let word = v1::SetVmState { port: port.clone(), state: state.into() };
+        lab.nve(life.home)?.admin.ask(Ask::SetVmState(word))?;
     }
-    Ok(())
+    Ok(said)
 }
 
 /// Waits until no switch has an entry that leads to v; since when, in milliseconds.
