@@ -78,7 +78,7 @@ pub(super) enum Drain {
     None,
     /// Wanted, and not yet known to be obeyed; when it was ordered last.
     Wanted(Instant),
-    /// Obeyed: the VMs that were there.
+    /// Obeyed: the VMs that were there, or on their way.
     Runs(BTreeSet<VmKey>),
     /// It has ended, and the switch is to take VMs again.
     Ended(BTreeSet<VmKey>, Instant),
@@ -128,8 +128,12 @@ impl World {
         let known = matches!(answer, Ok(()) | Err(Refusal::NotDraining { .. }));
         match &self.drain {
             Drain::Wanted(_) if !undrain && answer.is_ok() => {
-                let here = self.guests.iter().filter(|g| self.located_at(g.key, plan.host));
-                self.drain = Drain::Runs(here.map(|g| g.key).collect());
+                let here = self.guests.iter().filter(|g| self.located_at(g.key, plan.host)).map(|g| g.key);
+                // Ordered before the drain, while the switch was away say.
+                let nve = names::nve(plan.host);
+                let moves = self.nva.directory.iter().flat_map(|d| d.moves(None, true));
+                let coming = moves.filter(|m| m.to == nve).map(|m| m.key);
+                self.drain = Drain::Runs(here.chain(coming).collect());
                 // Behind the operator's back.
                 if self.sabotaged(Sabotage::Undrained) {
                     self.order_undrain(&plan);

@@ -317,7 +317,8 @@ impl Drain {
         report::write_json_value(
             self.common.json.as_deref(),
             &serde_json::json!({
-                "scenario": "drain", "vms": self.vms, "switches": self.switches, "parallel": self.parallel, "rounds": rounds,
+                "scenario": "drain", "vms": self.vms, "switches": self.switches, "parallel": self.parallel,
+                "rounds": rounds,
                 "moved": moved, "lost": lost, "seconds": seconds, "peak_held_kib": held,
                 "kernel_drops": drops, "passed": passed,
             }),
