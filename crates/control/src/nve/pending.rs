@@ -1,5 +1,5 @@
-//! VMs that are to run at another NVE (R50): the way there is resolved ahead, nothing is sent by it, and nobody is asked
-//! where such a VM is while it runs nowhere. The directory's word that it runs there is all that is missing.
+//! VMs that are to run at another NVE (R50): the way there is resolved ahead, nothing is sent by it, and nobody is
+//! asked where such a VM is while it runs nowhere. The directory's word that it runs there is all that is missing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -50,7 +50,8 @@ impl VnChanges {
 /// What the log says of a VN's settings.
 fn settings_text(s: &VnSettings) -> String {
     format!(
-        "requests for unknown addresses are {}, unplanned moves: {:?}, RARP: {}, addresses: {}, multicast: {}{}, moves: {}",
+        "requests for unknown addresses are {}, unplanned moves: {:?}, RARP: {}, addresses: {}, multicast: {}{}, \
+         moves: {}",
         if s.flood_silent { "flooded" } else { "dropped" },
         s.unplanned,
         s.rarp,

@@ -22,8 +22,8 @@
 //!   more [`IN_FLIGHT`] after it forwarded the first frame (R48).
 //! * [`Invariant::Found`]: a VM that runs behind a port with a link, and that nobody else has, is delivered to within
 //!   [`FOUND`], whatever withdrew, closed, refused or lost it, and whether or not it ever speaks (R18, R19, R32).
-//! * [`Invariant::Detached`]: where nothing fails, no worker sends frames for a VM anywhere, neither to where it was nor
-//!   to where it is pending, when its manager starts it after it was shut down (R50, R51).
+//! * [`Invariant::Detached`]: where nothing fails, no worker sends frames for a VM anywhere, neither to where it was
+//!   nor to where it is pending, when its manager starts it after it was shut down (R50, R51).
 //! * [`Invariant::Owner`], [`Invariant::Keeps`], [`Invariant::Spoofed`]: see `bound.rs`.
 //! * [`Invariant::Session`]: nothing is said without a session, and a clone of a live switch has none (R96).
 //! * [`Invariant::Bounded`]: mailboxes, streams, requests and events stay below bounds.
