@@ -50,11 +50,12 @@ impl Nve {
         }
     }
 
-    /// What is asked for is a VM that runs nowhere and is about to: the directory, which has said so, says when.
+    /// What is asked for is a VM that runs nowhere and is about to: the directory, which has said so, says when. In a
+    /// pulled VN it says so only to those who asked of late.
     pub(super) fn is_awaited(&self, asked: Asked) -> bool {
         let awaited = |r: &VmRecord| r.pending().is_some() && !r.is_active();
         match asked {
-            _ if !self.session.is_up() => false,
+            _ if !self.session.is_up() || self.is_pulled(asked.vni()) => false,
             Asked::Mac(vni, mac) => self.mirror.record(self.carrier(VmKey { vni, mac })).is_some_and(awaited),
             Asked::Ip(vni, ip) => self.mirror.owners(vni, ip).first().is_some_and(|r| awaited(r)),
         }
