@@ -1,5 +1,5 @@
-//! Warm and cold moves among switches as processes: entries go and come, addresses stay, nothing is asked for (R50, R51,
-//! R55).
+//! Warm and cold moves among switches as processes: entries go and come, addresses stay, nothing is asked for (R50,
+//! R51, R55).
 
 use crate::common::lab;
 

@@ -1,5 +1,5 @@
-//! Sealed datagrams between NVEs: how one is sent, and whom a received one concerns (R39, R47, R77). A kind of datagram is
-//! added here; its format is in `wire/src/peer.rs`.
+//! Sealed datagrams between NVEs: how one is sent, and whom a received one concerns (R39, R47, R77). A kind of datagram
+//! is added here; its format is in `wire/src/peer.rs`.
 
 use std::net::IpAddr;
 

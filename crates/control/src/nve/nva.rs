@@ -218,8 +218,7 @@ impl Nve {
                 let at = self.is_here(&record).then_some(record.version);
                 self.learn(record, out);
                 let from_ip = self.common_locator(from.locators);
-                let marks =
-                    mode == MoveMode::Hot && from_ip.is_some_and(|ip| self.marks(key, ip));
+                let marks = mode == MoveMode::Hot && from_ip.is_some_and(|ip| self.marks(key, ip));
                 self.with_vm(key, out, |vm, cx| {
                     vm.prepare(id, role, (from, to), mode, cx);
                     vm.expect_marker(marks);

@@ -244,8 +244,8 @@ impl Nve {
         l.v4.is_some() && l.v4 == ours.v4 || l.v6.is_some() && l.v6 == ours.v6
     }
 
-    /// Where a marker goes from here: on to a locator, or back to its sender, also where that is this NVE. `None`: it waits, because frames that
-    /// came before it do.
+    /// Where a marker goes from here: on to a locator, or back to its sender, also where that is this NVE. `None`: it
+    /// waits, because frames that came before it do.
     fn way_of_end(&self, key: VmKey, sender: Locators) -> Option<Option<IpAddr>> {
         if self.is_own(sender) {
             return Some(None);

@@ -1,5 +1,5 @@
-//! VMs that are to run at another NVE (R50): the way there is resolved ahead, nothing is sent by it, and nobody is asked
-//! where such a VM is while it runs nowhere. The directory's word that it runs there is all that is missing.
+//! VMs that are to run at another NVE (R50): the way there is resolved ahead, nothing is sent by it, and nobody is
+//! asked where such a VM is while it runs nowhere. The directory's word that it runs there is all that is missing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -50,11 +50,12 @@ impl Nve {
         }
     }
 
-    /// What is asked for is a VM that runs nowhere and is about to: the directory, which has said so, says when.
+    /// What is asked for is a VM that runs nowhere and is about to: the directory, which has said so, says when. In a
+    /// pulled VN it says so only to those who asked of late.
     pub(super) fn is_awaited(&self, asked: Asked) -> bool {
         let awaited = |r: &VmRecord| r.pending().is_some() && !r.is_active();
         match asked {
-            _ if !self.session.is_up() => false,
+            _ if !self.session.is_up() || self.is_pulled(asked.vni()) => false,
             Asked::Mac(vni, mac) => self.mirror.record(self.carrier(VmKey { vni, mac })).is_some_and(awaited),
             Asked::Ip(vni, ip) => self.mirror.owners(vni, ip).first().is_some_and(|r| awaited(r)),
         }

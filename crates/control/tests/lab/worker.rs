@@ -83,7 +83,10 @@ impl Tables {
                 assert!(self.vns.contains_key(&vn), "{update:?}: no such VN");
             }
             Update::PortRemove { port } => {
-                let here = |s: &VmState| matches!(s, VmState::Local { port: p } | VmState::Arrived { port: p, .. } if *p == port);
+                let here = |s: &VmState| match s {
+                    VmState::Local { port: p } | VmState::Arrived { port: p, .. } => *p == port,
+                    _ => false,
+                };
                 let named = self.vms.values().any(here);
                 assert!(!named, "{update:?}: a VM is still delivered there");
                 let wants = self.members.iter().any(|(.., m)| *m == Member::Port(port));

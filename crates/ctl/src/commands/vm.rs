@@ -112,7 +112,7 @@ Examples:
 
 The same --id again is the same move, so an order may be repeated when its answer was lost.
 With --wait the exit code says how it ended: 0 done, 1 aborted or failed.
-A warm or cold move begins when the VM is shut down at its old NVE; `godwitctl move report` says what its manager does.")]
+A warm or cold move begins when the VM is shut down at its old NVE; `move report` says what its manager does.")]
 pub struct MoveArgs {
     /// The VM.
     #[arg(value_parser = parse::name)]

@@ -455,8 +455,8 @@ impl Round {
 
     fn line(&self, n: u32) -> String {
         format!(
-            "move {n}: {} to {}, away {:.0} ms; entries gone after {:.1} ms; reached {:.1} ms after its activation; lost {} \
-             while away, {} while it ran; queries {}; TCP {}, addresses {}: {}\n",
+            "move {n}: {} to {}, away {:.0} ms; entries gone after {:.1} ms; reached {:.1} ms after its activation; \
+             lost {} while away, {} while it ran; queries {}; TCP {}, addresses {}: {}\n",
             self.from,
             self.to,
             self.away_ms,

@@ -217,8 +217,8 @@ pub enum Refusal {
     #[error("move {id} has ended as {phase:?} and cannot be called off")]
     MoveEnded { id: MoveId, phase: MovePhase },
     #[error(
-        "VN {vn:?} of VM {vm:?} takes {modes} moves, no {mode} one: order another (`godwitctl vm move {vm} --mode`), or \
-         allow it with `godwitctl vn set {vn} --modes`"
+        "VN {vn:?} of VM {vm:?} takes {modes} moves, no {mode} one: order another (`godwitctl vm move {vm} --mode`), \
+         or allow it with `godwitctl vn set {vn} --modes`"
     )]
     ModeOfVn { vm: String, vn: String, mode: MoveMode, modes: ModeSet },
     #[error(
@@ -229,13 +229,13 @@ pub enum Refusal {
     #[error("{notice}; who accepts that orders it with --accept-interruption")]
     Interrupts { notice: String },
     #[error(
-        "VM {vm:?} is mirrored nowhere, and a warm move needs its state at NVE {to}: `godwitctl vm mirror {vm} --to {to}` \
-         first, or order a cold move"
+        "VM {vm:?} is mirrored nowhere, and a warm move needs its state at NVE {to}: `godwitctl vm mirror {vm} --to \
+         {to}` first, or order a cold move"
     )]
     NoMirror { vm: String, to: NveId },
     #[error(
-        "VM {vm:?} is mirrored to NVE {standby}, and not to {to}: move it to {standby}, or `godwitctl vm mirror {vm} --to \
-         {to}` first"
+        "VM {vm:?} is mirrored to NVE {standby}, and not to {to}: move it to {standby}, or `godwitctl vm mirror {vm} \
+         --to {to}` first"
     )]
     MirrorElsewhere { vm: String, standby: NveId, to: NveId },
     #[error(
@@ -252,7 +252,10 @@ pub enum Refusal {
         "VM {vm:?} cannot have been mirrored {ahead_s} s from now; look at the clocks of manager and NVA"
     )]
     MirrorAhead { vm: String, ahead_s: u64 },
-    #[error("the manager of a {mode} move reports {known}, and not {phase}", known = steps(*mode), phase = phase.as_str())]
+    #[error(
+        "the manager of a {mode} move reports {known}, and not {phase}",
+        known = steps(*mode), phase = phase.as_str()
+    )]
     NotReported { mode: MoveMode, phase: MovePhase },
     #[error(
         "move {id} is {at}{why}: {phase} cannot follow, {next} can (`godwitctl move report {id} {next}`)",

@@ -119,8 +119,8 @@ impl Flow {
 }
 
 impl World {
-    /// A VM goes on at another switch. What waits there for a receiver that moves as well may be with other workers than
-    /// what came from the old switch, and workers do not know each other's order (R77).
+    /// A VM goes on at another switch. What waits there for a receiver that moves as well may be with other workers
+    /// than what came from the old switch, and workers do not know each other's order (R77).
     pub fn sender_has_moved(&mut self, vm: usize) {
         let guests = &self.guests;
         let moves = |f: &&mut Flow| f.from == vm && f.to.is_some_and(|to| guests[to].script.is_some());

@@ -2,8 +2,8 @@
 //!
 //! What it may rely on is as for hot moves. Beside that:
 //!
-//! * A guest is shut down, and its old switch told so, before it is started elsewhere. Where that switch does not say so
-//!   to the NVA in time, the manager does.
+//! * A guest is shut down, and its old switch told so, before it is started elsewhere. Where that switch does not say
+//!   so to the NVA in time, the manager does.
 //! * Where nothing fails, nobody has an entry any more that leads to the guest when it is started
 //!   ([`Invariant::Detached`]): not to where it was, nor to where it is to run.
 

@@ -17,15 +17,16 @@
 //! * [`Invariant::NoDuplicates`]: a frame is received once, or once more for each time that the
 //!   underlay repeated it.
 //! * [`Invariant::Order`]: where nothing fails, no frame of a flow comes behind a later one of the same flow, whatever
-//!   its VMs do (R77); but for what was sent before its sender moved while its receiver did. No wait for an end marker runs out.
+//!   its VMs do (R77); but for what was sent before its sender moved while its receiver did. No wait for an end marker
+//!   runs out.
 //! * [`Invariant::NoLoop`]: a frame is put into an outer header at most four times (R46d), three
 //!   where nothing fails. A broadcast goes to each other switch once.
 //! * [`Invariant::NoTriangle`]: where nothing fails, the old switch of a move has nothing to forward any
 //!   more [`IN_FLIGHT`] after it forwarded the first frame (R48).
 //! * [`Invariant::Found`]: a VM that runs behind a port with a link, and that nobody else has, is delivered to within
 //!   [`FOUND`], whatever withdrew, closed, refused or lost it, and whether or not it ever speaks (R18, R19, R32).
-//! * [`Invariant::Detached`]: where nothing fails, no worker sends frames for a VM anywhere, neither to where it was nor
-//!   to where it is pending, when its manager starts it after it was shut down (R50, R51).
+//! * [`Invariant::Detached`]: where nothing fails, no worker sends frames for a VM anywhere, neither to where it was
+//!   nor to where it is pending, when its manager starts it after it was shut down (R50, R51).
 //! * [`Invariant::Owner`], [`Invariant::Keeps`], [`Invariant::Spoofed`]: see `bound.rs`.
 //! * [`Invariant::Drained`]: nobody new comes to a switch that is drained; a drain ends and says who is left (R85).
 //! * [`Invariant::Session`]: nothing is said without a session, and a clone of a live switch has none (R96).

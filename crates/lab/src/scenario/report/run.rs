@@ -133,7 +133,8 @@ impl Run {
         }
     }
 
-    /// Nothing lost, duplicated, damaged or (where order is kept) reordered, TCP alive, and no fault seen on the wire where that was looked at.
+    /// Nothing lost, duplicated, damaged or (where order is kept) reordered, TCP alive, and no fault seen on the wire
+    /// where that was looked at.
     pub fn is_faultless(&self) -> bool {
         let seen = self.relayed.as_ref().is_none_or(Relayed::is_right);
         let routed = self.routed.as_ref().is_none_or(Routing::is_right);

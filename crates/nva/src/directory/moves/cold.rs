@@ -1,9 +1,9 @@
 //! Moves that interrupt their VM: it is shut down at its old NVE, then started at its new one (R51, R56).
 //!
 //! The five steps of the draft's section 4.3: the VM is *stopped* and its state *packaged* at the old NVE, *sent*,
-//! *instantiated* at the new host, and started. The old NVE's withdrawal says that it is stopped; its manager may say so,
-//! too, and says what only it knows of the others. The start is the grant of the new NVE's claim. In between the VM is
-//! detached. A warm move has two of them: its state is mirrored before.
+//! *instantiated* at the new host, and started. The old NVE's withdrawal says that it is stopped; its manager may say
+//! so, too, and says what only it knows of the others. The start is the grant of the new NVE's claim. In between the VM
+//! is detached. A warm move has two of them: its state is mirrored before.
 
 use godwit_model::{
     MoveEvent, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStepKind, Next, NveId, VmKey,

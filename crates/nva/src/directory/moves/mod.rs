@@ -1,7 +1,8 @@
 //! Moves: intent, phases, timeline, history (R49, R57).
 //!
 //! `order` obeys the operator, `hot` has the parts of the two NVEs and their progress, `cold` what is different where
-//! the VM is shut down, `warm` where its state is mirrored before, `phase` ends moves and grants them, `timeline` keeps their history, `table` finds them. `unplanned` has the moves that nobody ordered.
+//! the VM is shut down, `warm` where its state is mirrored before, `phase` ends moves and grants them,
+//! `timeline` keeps their history, `table` finds them. `unplanned` has the moves that nobody ordered.
 
 mod cold;
 mod hot;
