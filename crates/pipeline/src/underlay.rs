@@ -9,7 +9,7 @@ use godwit_tables::update::{PortIdx, PortRole};
 use godwit_tables::{DropReason, Tables};
 use godwit_wire::arp::{Arp, ArpRepr};
 use godwit_wire::ethernet::Membership;
-use godwit_wire::membership::{self, Message};
+use godwit_wire::membership::{self, Message, Query};
 use godwit_wire::ndp::{self, AdvertFrame, Ndp};
 use godwit_wire::quote::parse_too_big;
 use godwit_wire::{EtherType, Frame, Ipv4, Ipv6, Mac, VlanId, ethernet, icmpv4, icmpv6, peer};
@@ -210,6 +210,15 @@ fn inspect_v6(packet: &[u8], a: Addresses, uplink: &Uplink) -> Option<(Fate, Opt
     }
 }
 
+/// A router's query for members of multicast groups.
+pub(crate) fn group_query(frame: &[u8]) -> Option<Query> {
+    let frame = Frame::read(frame).ok().filter(|f| !f.dst().is_unicast())?;
+    match membership::read(&frame) {
+        Some(Ok(Message::Query(query))) => Some(query),
+        _ => None,
+    }
+}
+
 impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Does with the underlay's own frame what is to be done.
     pub fn underlay(&mut self, mut packet: P, uplink: &Uplink) {
@@ -284,8 +293,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// Tells control of a router's query for members of multicast groups, which it may be one of (R60). True where it
     /// is one.
     fn group_query(&mut self, frame: &[u8], uplink: PortIdx) -> bool {
-        let Some(frame) = Frame::read(frame).ok().filter(|f| !f.dst().is_unicast()) else { return false };
-        let Some(Ok(Message::Query(query))) = membership::read(&frame) else { return false };
+        let Some(query) = group_query(frame) else { return false };
         if self.tables.may_report_query(self.now) {
             let group = query.group.unwrap_or(routers_of(query.src));
             self.event(Event::GroupQuery { uplink, group, max_response: query.max_response });

@@ -52,8 +52,8 @@ fn r15_they_are_dropped_where_the_port_does_not_open() {
 fn r45_so_many_of_a_port_and_no_more_than_memory_takes() {
     let mut t = tables();
     associated(&mut t, P1);
-    let taken = (0..300).take_while(|_| t.await_opening(P1, &[1; 20], NOW).is_ok()).count();
-    assert_eq!((taken, t.room_for_arrival(P1, 20)), (256, Err(DropReason::PortClosed)));
+    let taken = (0..3000).take_while(|_| t.await_opening(P1, &[1; 20], NOW).is_ok()).count();
+    assert_eq!((taken, t.room_for_arrival(P1, 20)), (2048, Err(DropReason::PortClosed)));
     let mut t = tables_of(&godwit_tables::TablesConfig { hold_bytes: 2000, ..config() });
     associated(&mut t, P1);
     let taken = (0..300).take_while(|_| t.await_opening(P1, &[1; 20], NOW).is_ok()).count();

@@ -183,6 +183,7 @@ impl Model {
             DropReason::UnknownUnicast,
             DropReason::NoTunnel,
             DropReason::NotLocal,
+            DropReason::Detached,
         ]
         .iter()
         .map(|r| drops(t, *r))

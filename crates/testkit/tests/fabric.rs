@@ -157,7 +157,9 @@ fn r77_order_that_is_not_kept_is_caught() {
 
 #[test]
 fn a_store_that_forgets_is_caught() {
-    assert_eq!(caught(Class::NvaFaults, Sabotage::ForgetfulStore, 300).invariant, Invariant::Remembers);
+    // Whoever looks first: what was said is not there any more, or is not what the switches have.
+    let found = caught(Class::NvaFaults, Sabotage::ForgetfulStore, 300).invariant;
+    assert!(matches!(found, Invariant::Remembers | Invariant::Converges), "{found:?}");
 }
 
 #[test]

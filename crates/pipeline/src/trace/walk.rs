@@ -273,7 +273,7 @@ impl<'a> Tracer<'a> {
             Fate::Echo4 | Fate::Echo6 if underlay::is_valid_echo(self.frame) => Ending::Answered,
             Fate::Echo4 | Fate::Echo6 => self.host(uplink, false),
             Fate::Peer => Ending::Consumed,
-            Fate::Host { news } => self.host(uplink, news),
+            Fate::Host { news } => self.host(uplink, news || underlay::group_query(self.frame).is_some()),
         }
     }
 

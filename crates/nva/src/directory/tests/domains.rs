@@ -92,7 +92,7 @@ fn r58_domains_subnets_and_routes_outlive_a_restart() {
 #[test]
 fn r58_a_domain_with_vns_and_a_vn_of_no_domain_are_told_so() {
     let mut w = shop();
-    says(w.delete_domain("shop"), RefusalKind::State, &["2 VNs", "web, db", "delete them first"]);
+    says(w.delete_domain("shop"), RefusalKind::State, &["2 VNs", "web, db", "--no-domain", "delete them"]);
     let mut elsewhere = routed("lab", 300, &[]);
     elsewhere.settings.routing.as_mut().unwrap().domain = DomainId(7);
     says(w.create_vn(elsewhere), RefusalKind::NotFound, &["number 7", "domain create"]);

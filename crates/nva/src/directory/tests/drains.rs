@@ -141,7 +141,7 @@ fn r85_nobody_new_comes_to_an_nve_that_is_drained() {
 #[test]
 fn r85_a_switch_without_drains_is_refused_in_its_own_words() {
     let mut w = World::new();
-    let a = w.join("a");
+    let a = join_as(&mut w, "a", locators(1), Abilities::unsaid());
     w.join("b");
     w.drain_to("a", &[], 1).unwrap();
     let out = w.say(a, claim(1, Version::ZERO));

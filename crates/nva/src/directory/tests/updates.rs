@@ -270,7 +270,7 @@ fn r17_an_nve_that_only_forwards_gets_no_broadcast() {
     assert_eq!(updated(&w.say(a, claim(1, Version::ZERO)), b).len(), 1, "it hears of everything");
     w.settle(&[a, b]);
     // A gap in the updates: it still lingers.
-    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: false });
+    let out = w.say(b, NveToNva::Subscribe { vni: vni(100), mode: DirectoryMode::Push, lingers: true });
     assert_eq!(told(&out, a), []);
     let out = w.say(b, linger(false));
     assert_eq!(told(&out, a), [Change::MemberJoined(at_b.clone())], "it has a port again");
