@@ -50,7 +50,7 @@ fn r15_they_are_dropped_where_the_port_does_not_open() {
 
 #[test]
 fn r45_so_many_of_a_port_and_no_more_than_memory_takes() {
-    let mut t = tables();
+    let mut t = tables_of(&godwit_tables::TablesConfig { hold_bytes: 4 << 20, ..config() });
     associated(&mut t, P1);
     let taken = (0..3000).take_while(|_| t.await_opening(P1, &[1; 20], NOW).is_ok()).count();
     assert_eq!((taken, t.room_for_arrival(P1, 20)), (2048, Err(DropReason::PortClosed)));
