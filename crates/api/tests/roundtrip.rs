@@ -160,17 +160,14 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         (any::<u64>(), record()).prop_map(|(seq, record)| NvaToNve::Grant { seq, record }),
         (any::<u64>(), key(), select(reasons), any::<String>(), of(record()))
             .prop_map(|(seq, key, reason, text, record)| NvaToNve::Deny { seq, key, reason, text, record }),
-        (prepare, mode(), vec(locators(), 0..3)).prop_map(
-            |((id, source, record, from, to), mode, senders)| NvaToNve::MovePrepare {
-                id,
-                role: if source { MoveRole::Source } else { MoveRole::Target },
-                record,
-                from,
-                to,
-                mode,
-                senders
-            }
-        ),
+        (prepare, mode()).prop_map(|((id, source, record, from, to), mode)| NvaToNve::MovePrepare {
+            id,
+            role: if source { MoveRole::Source } else { MoveRole::Target },
+            record,
+            from,
+            to,
+            mode
+        }),
         (move_id(), key(), any::<String>()).prop_map(|(id, key, reason)| NvaToNve::MoveAbort {
             id,
             key,

@@ -336,9 +336,6 @@ pub enum NvaToNve {
         to: Location,
         /// How.
         mode: MoveMode,
-        /// Locators of the NVEs that end their path to the old NVE with a marker, the two of the move excepted (R77);
-        /// told to the new NVE of a hot move.
-        senders: Vec<Locators>,
     },
     /// The move was called off before its grant.
     MoveAbort {

@@ -156,6 +156,9 @@ impl Nve {
         } else if self.vms.contains_key(&key) {
             // It has a part here, such as a forward entry that must hear where it goes next.
             self.want(key, Lifetime { end: self.now + LONGEST, ..life });
+        } else if self.waits_for_order(key) {
+            // Frames for it are held until their old path has ended (R77): it is in use, and no worker said so.
+            self.want(key, Lifetime { end: self.now + LONGEST, ..life });
         } else {
             self.counts.entries_aged += 1;
             self.forget_pulled(key, out);

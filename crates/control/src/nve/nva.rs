@@ -211,7 +211,7 @@ impl Nve {
                 }
                 self.with_known_vm(key, out, |vm, cx| vm.denied(seq, reason, &text, cx));
             }
-            NvaToNve::MovePrepare { id, role, record, from, to, mode, senders: _ } => {
+            NvaToNve::MovePrepare { id, role, record, from, to, mode } => {
                 let key = record.key;
                 let known = self.mirror.record(key).filter(|r| r.version > record.version);
                 self.prepared.insert(key, known.unwrap_or(&record).clone());

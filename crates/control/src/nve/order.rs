@@ -162,6 +162,11 @@ impl Nve {
         a == b || self.mirror.member_at(key.vni, a).is_some_and(|(_, l)| l.contains(b))
     }
 
+    /// Frames for the VM wait for the end of their old path, or would.
+    pub(super) fn waits_for_order(&self, key: VmKey) -> bool {
+        self.order.paths.contains_key(&key)
+    }
+
     fn forget_path(&mut self, key: VmKey) -> Option<Path> {
         self.timers.set(Timer::Path(key), None);
         self.order.paths.remove(&key)

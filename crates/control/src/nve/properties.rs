@@ -230,8 +230,7 @@ fn input(kind: u8, n: u8, at: u8, seq: u64) -> Input {
             let role = if at.is_multiple_of(2) { MoveRole::Source } else { MoveRole::Target };
             let (from, to) = if role == MoveRole::Source { (3, 4) } else { (4, 3) };
             let (from, to, record) = (location(from), location(to), record(n, at, seq));
-            let (mode, senders) = (MoveMode::Hot, vec![location(5).locators]);
-            nva(NvaToNve::MovePrepare { id: move_id(at), role, record, from, to, mode, senders })
+            nva(NvaToNve::MovePrepare { id: move_id(at), role, record, from, to, mode: MoveMode::Hot })
         }
         34 => nva(NvaToNve::MoveAbort { id: move_id(at), key: vm(n), reason: String::new() }),
         35 => {

@@ -340,7 +340,6 @@ impl Lab {
                 from: location(from),
                 to: location(to),
                 mode,
-                senders: Vec::new(),
             };
             if self.hosts[i].connected {
                 self.hosts[i].inbox.push_back(message);

@@ -351,9 +351,10 @@ fn remember(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn addresses(lab: &Lab) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>)> {
+/// The recorded ones, of both families.
+fn addresses(lab: &Lab) -> Result<[Vec<Vec<u8>>; 2]> {
     let record = lab.nva.operator.show_vm(VmName { name: "v".into() })?;
-    Ok((record.ipv4, record.ipv6))
+    Ok([record.ipv4, record.ipv6])
 }
 
 fn mirror(lab: &Lab, to: &str) -> Result<()> {

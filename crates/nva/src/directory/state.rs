@@ -96,6 +96,7 @@ pub struct StoredMove {
 
 /// One change of the persistent state. Writes of one step are one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(clippy::large_enum_variant)] // Most are the large one.
 pub enum Write {
     /// The last sequence number that a version was given (R20).
     Seq(u64),

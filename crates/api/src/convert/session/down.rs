@@ -91,17 +91,14 @@ fn down(m: NvaToNve) -> Down {
             text,
             record: record.map(Into::into),
         }),
-        NvaToNve::MovePrepare { id, role, record, from, to, mode, senders } => {
-            Down::MovePrepare(v1::MovePrepare {
-                move_id: id.0,
-                role: v1::MoveRole::from(role).into(),
-                record: Some(record.into()),
-                from: Some(from.into()),
-                to: Some(to.into()),
-                mode: v1::MoveMode::from(mode).into(),
-                senders: senders.into_iter().map(Into::into).collect(),
-            })
-        }
+        NvaToNve::MovePrepare { id, role, record, from, to, mode } => Down::MovePrepare(v1::MovePrepare {
+            move_id: id.0,
+            role: v1::MoveRole::from(role).into(),
+            record: Some(record.into()),
+            from: Some(from.into()),
+            to: Some(to.into()),
+            mode: v1::MoveMode::from(mode).into(),
+        }),
         NvaToNve::MoveAbort { id, key, reason } => {
             Down::MoveAbort(v1::MoveAbort { move_id: id.0, key: Some(key.into()), reason })
         }
@@ -354,6 +351,5 @@ fn move_prepare(p: v1::MovePrepare) -> Result<NvaToNve, ConvertError> {
         from: part("from", p.from)?,
         to: part("to", p.to)?,
         mode: move_mode("mode", p.mode)?,
-        senders: each("senders", p.senders)?,
     })
 }

@@ -282,7 +282,10 @@ impl Crowd {
     pub fn send(&self, sending: bool) {
         self.sending.store(sending, Ordering::Relaxed);
         let (mut known, mut since) = (self.totals(|_| true).received, Instant::now());
-        while !sending {
+        if sending {
+            return;
+        }
+        loop {
             sleep(Duration::from_millis(100));
             let now = self.totals(|_| true);
             if now.received != known {

@@ -256,12 +256,12 @@ impl Drain {
         victim: &mut Option<usize>,
     ) -> Result<serde_json::Value> {
         let mut ctl = self.order(lab, nve)?;
-        if kill != Kill::Nothing {
-            if let Err(e) = wait_moved(lab, nve) {
-                let _ = ctl.kill();
-                let _ = ctl.wait();
-                return Err(e);
-            }
+        if kill != Kill::Nothing
+            && let Err(e) = wait_moved(lab, nve)
+        {
+            let _ = ctl.kill();
+            let _ = ctl.wait();
+            return Err(e);
         }
         match kill {
             Kill::Nothing => {}

@@ -1,12 +1,8 @@
 //! The hot move: what its two NVEs are told, and where their steps lead.
 
 use godwit_model::message::{MoveRole, NvaToNve};
-use godwit_model::{
-    Locators, MoveEvent, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStepKind, Next, NveId,
-    VmKey,
-};
+use godwit_model::{MoveEvent, MoveId, MoveOrigin, MovePhase, MoveStepKind, Next, NveId, VmKey};
 
-use super::super::nves::Nve;
 use super::super::{Directory, SessionId};
 use super::Move;
 
@@ -19,26 +15,9 @@ impl Directory {
         };
         let (Some(from), Some(to)) = (self.location_of(&r.from), self.location_of(&r.to)) else { return };
         let (key, mode) = (r.key, r.mode);
-        let senders = if role == MoveRole::Target && mode == MoveMode::Hot {
-            self.marking_senders(r)
-        } else {
-            Vec::new()
-        };
         // It may be told before it subscribes, and the move be over by then (R38).
         self.note_interest(session, key, self.config.pos_life);
-        self.send(session, NvaToNve::MovePrepare { id: id.clone(), role, record, from, to, mode, senders });
-    }
-
-    /// Locators of the NVEs of the VM's VN that end their path to its old NVE with a marker (R77).
-    fn marking_senders(&self, r: &MoveRecord) -> Vec<Locators> {
-        let others = self
-            .vns
-            .get(r.key.vni)
-            .into_iter()
-            .flat_map(|vn| &vn.members)
-            .filter(|nve| **nve != r.from && **nve != r.to);
-        let marks = |n: &&Nve| n.session.is_some() && n.abilities.end_markers;
-        others.filter_map(|nve| self.nves.get(nve)).filter(marks).map(|n| n.record.locators).collect()
+        self.send(session, NvaToNve::MovePrepare { id: id.clone(), role, record, from, to, mode });
     }
 
     /// An NVE is back: what it may have missed of moves is said again.
