@@ -104,7 +104,7 @@ impl Routes {
     }
 
     /// Where packets of the domain for `dst` go: by the host route, else by the longest prefix. Martians have
-    /// prefixes too here: who routes looks at [`route::is_martian`].
+    /// prefixes too here: who routes looks at `godwit_wire::route::is_martian`.
     pub fn get(&self, domain: DomainIdx, dst: IpAddr) -> Option<NextHop> {
         self.matching(domain, dst).map(|(_, to)| to)
     }

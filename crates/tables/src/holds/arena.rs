@@ -10,7 +10,7 @@ use fixedbitset::FixedBitSet;
 
 use crate::pages;
 
-/// Bytes of a slot, of which [`ROOM`] are the frame's. 1,522-byte frames fill six of them almost exactly.
+/// Bytes of a slot, of which `ROOM` are the frame's. 1,522-byte frames fill six of them almost exactly.
 pub const SLOT: usize = 268;
 /// Bytes of a frame, or of what is remembered of it, in one slot.
 pub(super) const ROOM: usize = SLOT - LINK;
