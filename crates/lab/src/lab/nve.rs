@@ -256,12 +256,18 @@ pub fn uplink_text(loc: Locator, options: &SwitchOptions) -> String {
 /// As long as a switch may hold: many processes share the lab's machine, and may be kept from their cores
 /// for seconds in the midst of a move.
 const LONG_HOLDS: &str = "handover_hold_ms = 10000\n";
+/// As long as it may wait for an end marker.
+const LONG_WAIT: &str = "marker_wait_ms = 200\n";
 
 /// A switch's configuration file.
 fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {
     let SwitchOptions { workers, hugepages, forward_in_flight, idle_sleep_us, postcopy_core, pull, .. } =
         options;
-    let markers = if options.markers { "" } else { "marker_wait_ms = 0\n" };
+    let markers = match (options.markers, options.long_holds) {
+        (false, _) => "marker_wait_ms = 0\n",
+        (true, false) => "",
+        (true, true) => LONG_WAIT,
+    };
     let holds = if options.long_holds { LONG_HOLDS } else { "" };
     let kept = postcopy_core.map_or(String::new(), |core| format!("postcopy_core = {core}\n"));
     let mut text = format!(

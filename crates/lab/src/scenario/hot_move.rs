@@ -309,7 +309,8 @@ impl HotMove {
         run.forward_in_flight = !self.no_forward;
         // Without an NVA that answers at once no wait is long enough.
         let at_once = !self.kill_nva && self.nva_delay.is_none();
-        run.ordered = at_once && !self.no_markers && !self.no_forward;
+        let patient = self.common.long_holds && waits_run_out(lab)? > 0;
+        run.ordered = at_once && !self.no_markers && !self.no_forward && !patient;
         (run.forwarded_by_switches, run.forwarded_late) = (forwarded_by_switches, forwarded_late);
         println!("      {}", run.summary());
         if let Some(r) = &relayed {
@@ -490,4 +491,14 @@ fn by_the_machines_clock(talk: &mut Talk, clock: &GuestClock) {
     for s in [&mut talk.a_to_b, &mut talk.b_to_a] {
         (s.delay_us_p50, s.delay_us_p99, s.delay_us_max) = (None, None, None);
     }
+}
+
+/// Waits for end markers that ran out, at all switches (R77).
+fn waits_run_out(lab: &Lab) -> Result<u64> {
+    let mut late = 0;
+    for nve in lab.nves.values() {
+        let counters = nve.admin.counters()?;
+        late += counters.iter().filter(|c| c.name == "markers_late").map(|c| c.value).sum::<u64>();
+    }
+    Ok(late)
 }

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use godwit_api::v1;
 use godwit_api::v1::admin_request::Kind as Ask;
 use godwit_api::v1::{MoveMode, MoveName, MovePhase, MoveRecord, MoveStepKind, VmName, VmOperState};
@@ -21,7 +21,7 @@ use crate::cmd;
 use crate::lab::nve::Binaries;
 use crate::lab::topology::GUEST;
 use crate::lab::vm::{Vm, VmSpec};
-use crate::lab::{Lab, LabSpec, VNI};
+use crate::lab::{Lab, LabSpec, VN, VNI};
 use crate::mover::timeline;
 use crate::traffic::run;
 
@@ -71,6 +71,21 @@ struct Interrupted {
     /// The peer sends over IPv6
     #[arg(long)]
     v6: bool,
+    /// Segments for v while it is detached: dropped, or answered by a reset
+    #[arg(long, value_enum, default_value_t = OnCold::Drop)]
+    on_cold: OnCold,
+    /// Judge losses, questions and connections, and not how long things took
+    #[arg(long)]
+    no_time_limits: bool,
+}
+
+/// What becomes of segments for v while it is detached (R53).
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum OnCold {
+    /// They are dropped.
+    Drop,
+    /// They are answered by a reset.
+    Reset,
 }
 
 impl Warm {
@@ -122,6 +137,8 @@ struct Round {
     queries: u64,
     /// The peer's connection heard nothing while v was away.
     tcp_silent: bool,
+    /// From the end of v's entries until the peer's connection was reset, in milliseconds.
+    reset_ms: Option<f64>,
     /// v's record has the addresses that it had.
     same_addresses: bool,
     passed: bool,
@@ -168,6 +185,9 @@ impl Interrupted {
     fn in_lab(&self, lab: &mut Lab, bins: &Binaries, mode: MoveMode) -> Result<Vec<Round>> {
         lab.start_vm(VmSpec::numbered(PEER, 20), "c")?;
         lab.start_vm(VmSpec::numbered("v", 10), HOMES[0])?;
+        if self.on_cold == OnCold::Reset {
+            lab.ctl(&["vn", "set", VN, "--on-cold", "reset"])?;
+        }
         let mut life = Life { name: "v".into(), home: HOMES[0], first: 0 };
         remember(lab)?;
         self.listen(lab, "v")?;
@@ -250,6 +270,7 @@ impl Interrupted {
 
         let stopped = shut_down(lab, old)?;
         let gone_ms = until_gone(lab, stopped)?;
+        let reset_ms = self.until_reset(lab, n)?;
         let sent = lab.vm(PEER)?.agent.probe_report(PROBE, 0)?.sent;
         let lost_running = self.lost_running(lab, old, sent)?;
         let last = received(lab, &old.name, sent)?.1;
@@ -285,11 +306,27 @@ impl Interrupted {
             lost_running,
             queries,
             tcp_silent,
+            reset_ms,
             same_addresses: addresses(lab)? == before && record.mode() == mode,
             passed: false,
         };
-        round.passed = round.is_good(warm);
+        round.passed = round.is_good(warm, self);
         Ok((round, Life { name, home: to, first }))
+    }
+
+    /// Waits until the peer's connection to a life of v that is detached is reset, where it is to be; how long that
+    /// took.
+    fn until_reset(&self, lab: &mut Lab, n: u32) -> Result<Option<f64>> {
+        let since = Instant::now();
+        while self.on_cold == OnCold::Reset && since.elapsed() < AWAY {
+            let error = lab.vm(PEER)?.agent.tcp_status(n)?.error;
+            if let Some(error) = error {
+                ensure!(error.contains("reset"), "the peer's connection ended otherwise: {error}");
+                return Ok(Some(since.elapsed().as_secs_f64() * 1000.0));
+            }
+            sleep(POLL);
+        }
+        Ok(None)
     }
 
     /// A new life of v, that does not run yet, with its port.
@@ -449,9 +486,22 @@ fn phases(record: &MoveRecord) -> Vec<Phase> {
 }
 
 impl Round {
-    fn is_good(&self, warm: bool) -> bool {
-        let told = self.reached_ms <= REACHED_MS && self.gone_ms <= GONE_MS && (!warm || self.queries == 0);
-        told && self.lost_running == 0 && self.tcp_silent && self.same_addresses
+    fn is_good(&self, warm: bool, how: &Interrupted) -> bool {
+        let soon = how.no_time_limits || self.reached_ms <= REACHED_MS && self.gone_ms <= GONE_MS;
+        let connection = match how.on_cold {
+            OnCold::Drop => self.tcp_silent,
+            OnCold::Reset => self.reset_ms.is_some(),
+        };
+        let asked = warm && self.queries > 0;
+        soon && !asked && self.lost_running == 0 && connection && self.same_addresses
+    }
+
+    fn connection(&self) -> String {
+        match (self.reset_ms, self.tcp_silent) {
+            (Some(ms), _) => format!("reset after {ms:.1} ms"),
+            (None, true) => "silent".into(),
+            (None, false) => "ENDED".into(),
+        }
     }
 
     fn line(&self, n: u32) -> String {
@@ -466,7 +516,7 @@ impl Round {
             thousands(self.lost_away),
             self.lost_running,
             self.queries,
-            if self.tcp_silent { "silent" } else { "ENDED" },
+            self.connection(),
             if self.same_addresses { "the same" } else { "OTHERS" },
             if self.passed { "good" } else { "BAD" }
         )

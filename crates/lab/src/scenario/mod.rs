@@ -52,8 +52,8 @@ pub struct Common {
     /// Receive and send queues of each uplink
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub uplink_queues: u32,
-    /// Switches hold packets of VMs on the move for up to ten seconds, since their processes share one machine that
-    /// may be busy
+    /// Switches hold packets of VMs on the move for up to ten seconds and wait 200 ms for end markers, since their
+    /// processes share one machine that may be busy; order is judged where no wait ran out
     #[arg(long)]
     pub long_holds: bool,
     /// Also write the results to this file
