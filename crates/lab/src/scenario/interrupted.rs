@@ -79,7 +79,7 @@ struct Interrupted {
     no_time_limits: bool,
 }
 
-/// What becomes of segments for v while it is detached (R53).
+/// What becomes of segments for v while it is detached.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum OnCold {
     /// They are dropped.
