@@ -327,6 +327,15 @@ class HookTest(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("line 5", said)
 
+    def test_r57_settings_that_cannot_be_read_end_no_domain_that_runs(self):
+        self.settings("nonsense\n", append=True)
+        for operation in ("reconnect", "started", "stopped", "release", "attach"):
+            code, said = self.call(operation)
+            self.assertEqual(code, 0, operation)
+            self.assertIn("line 5", said)
+        self.assertEqual(self.call("start")[0], 1)
+
+
 
 if __name__ == "__main__":
     unittest.main()

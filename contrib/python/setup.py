@@ -11,7 +11,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 # In the project's tree; a source distribution has a copy of its own.
 IN_TREE = HERE.parent.parent / "crates" / "api" / "proto"
 COPY = HERE / "proto"
-FILES = ["common", "admin", "operator"]
+FILES = ["common", "routes", "admin", "operator"]
 
 
 def protocol():

@@ -5,10 +5,11 @@ use core::net::IpAddr;
 
 use godwit_tables::event::Event;
 use godwit_tables::holds::{About, Origin};
-use godwit_tables::update::{Key, PortIdx, Target, VmState};
+use godwit_tables::update::{Key, PortIdx, PortRole, Target, VmState, VnIdx};
 use godwit_tables::vms::{Fib, SpecialIdx, State};
 use godwit_tables::{Action, Decision, Dispatch, DropReason, Egress, Inbound};
 use godwit_wire::Dscp;
+use godwit_wire::ethernet::Ethernet;
 use godwit_wire::tenant::{self, Look};
 
 use crate::classify::{Arrival, flight_ttl};
@@ -288,11 +289,20 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         };
         let mut packet = self.src.alloc()?;
         let about = self.tables.peek_held(at, origin, &mut self.spare.frame);
-        if let Some(about) = about.filter(|_| packet.set(&self.spare.frame)) {
+        let vn = self.tables.vms.special(at).key.vn();
+        if let Some(about) = about.filter(|_| packet.set(&self.spare.frame))
+            && self.is_of_port(&packet, about.ingress, vn)
+        {
             self.reset_connection(&packet, about.ingress);
         }
         self.out.discard(packet);
         Some(())
+    }
+
+    /// The frame is from the VM that the port has now, and was not routed.
+    fn is_of_port(&self, packet: &P, port: PortIdx, vn: VnIdx) -> bool {
+        let src = Ethernet::new_checked(packet.data()).map(|eth| eth.src());
+        matches!(self.tables.ports.role(port), Some(&PortRole::Access { vn: of, mac, .. }) if of == vn && Ok(mac) == src)
     }
 
     /// A frame from another NVE that is too big to go on in flight: a routed one may be cut (R8), of every other one
@@ -403,8 +413,10 @@ pub(crate) fn tick<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context
         let Some(at) = cx.tables.pop_ready() else { continue };
         let mut mine = (budget / left).max(LEAST_TURN).min(budget);
         budget -= mine;
+        let turn = mine;
         cx.drain(at, &mut mine);
-        budget += mine;
+        // To look in vain is work, too: thousands may wait for one full uplink.
+        budget += if mine == turn { mine - 1 } else { mine };
         if let Some(event) = cx.tables.drained(at, cx.now).event {
             cx.event(event);
         }

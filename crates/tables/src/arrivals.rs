@@ -10,9 +10,9 @@ use crate::update::{Admission, PortIdx, PortRole};
 
 /// Ports with waiting frames at a time.
 const PORTS: usize = 64;
-/// Frames of one port that wait; what comes after them is dropped. A guest that stood still for a third of a second
-/// sends all that it had to in the meantime at once.
-const FRAMES: u32 = 2048;
+/// Frames of one port that wait; what comes after them is dropped. They are let go all at once, so that they must fit
+/// what waits for a port.
+const FRAMES: u32 = 400;
 /// How long they wait for the port to open.
 const AGE: Span = Span::from_ms(500);
 

@@ -376,9 +376,14 @@ impl Vms {
                     s.settles = now + self.settle;
                 }
             }
-            VmState::Local { .. } if s.handover && !was_here => s.settles = now + self.settle,
-            VmState::Local { .. }
-            | VmState::Remote { .. }
+            VmState::Local { .. } => {
+                // Only what waited for the end of its old path goes behind; later ones go as they come.
+                s.local_last &= !s.queues[Origin::Local as usize].is_empty();
+                if s.handover && !was_here {
+                    s.settles = now + self.settle;
+                }
+            }
+            VmState::Remote { .. }
             | VmState::Ageing { .. }
             | VmState::Absent { .. }
             | VmState::Detached { .. } => {}

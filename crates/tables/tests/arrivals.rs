@@ -53,7 +53,7 @@ fn r45_so_many_of_a_port_and_no_more_than_memory_takes() {
     let mut t = tables_of(&godwit_tables::TablesConfig { hold_bytes: 4 << 20, ..config() });
     associated(&mut t, P1);
     let taken = (0..3000).take_while(|_| t.await_opening(P1, &[1; 20], NOW).is_ok()).count();
-    assert_eq!((taken, t.room_for_arrival(P1, 20)), (2048, Err(DropReason::PortClosed)));
+    assert_eq!((taken, t.room_for_arrival(P1, 20)), (400, Err(DropReason::PortClosed)));
     let mut t = tables_of(&godwit_tables::TablesConfig { hold_bytes: 2000, ..config() });
     associated(&mut t, P1);
     let taken = (0..300).take_while(|_| t.await_opening(P1, &[1; 20], NOW).is_ok()).count();

@@ -311,9 +311,13 @@ impl Directory {
         r: &VmRecord,
         intent: Option<&(MoveId, NveId, NveId)>,
     ) -> bool {
+        // Of a VM that is attached elsewhere meanwhile, the drained NVE is no home any more.
+        let was_here = || self.claims.former(r.key).is_some_and(|(former, _)| former == nve);
+        let at_home = r.is_at(nve) || !r.is_active() && was_here();
         self.drains.has(nve)
-            && intent.is_none_or(|(_, _, to)| to != nve)
-            && self.claims.former(r.key).is_none_or(|(former, _)| former != nve)
+            && !at_home
+            // It moves there, or goes back to where its move began.
+            && intent.is_none_or(|(_, from, to)| to != nve && from != nve)
             && self.late_move(r.key, nve).is_none()
     }
 
