@@ -302,7 +302,8 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     /// The frame is from the VM that the port has now, and was not routed.
     fn is_of_port(&self, packet: &P, port: PortIdx, vn: VnIdx) -> bool {
         let src = Ethernet::new_checked(packet.data()).map(|eth| eth.src());
-        matches!(self.tables.ports.role(port), Some(&PortRole::Access { vn: of, mac, .. }) if of == vn && Ok(mac) == src)
+        let role = self.tables.ports.role(port);
+        matches!(role, Some(&PortRole::Access { vn: of, mac, .. }) if of == vn && Ok(mac) == src)
     }
 
     /// A frame from another NVE that is too big to go on in flight: a routed one may be cut (R8), of every other one
