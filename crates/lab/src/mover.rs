@@ -25,6 +25,8 @@ use crate::lab::{Lab, nve::Nva};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The last packets of VMs within a VM have left it by then.
 const INNER_DRAIN: Duration = Duration::from_millis(20);
+/// How long it may take a living NVA to hear of a pause.
+const HEARS: Duration = Duration::from_millis(500);
 /// How often the lab looks whether a move has come further.
 const POLL: Duration = Duration::from_millis(4);
 
@@ -210,6 +212,7 @@ pub fn hot_move(lab: &mut Lab, vm: &str, to: &str, id: &str, how: How) -> Result
         .admin
         .ask(Ask::PausePort(PausePort { name: old.port.clone(), move_id: begun.id.clone() }))?;
     if how.abort {
+        await_pause(lab, &begun.id);
         call_off(lab, &begun.id)?;
     } else {
         lab.vm(vm)?.attach(&new)?;
@@ -272,6 +275,18 @@ fn begin(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
         record,
         shown: String::new(),
     })
+}
+
+/// The NVA has heard that the VM stands still, if it is there: what it is told next comes by another way, and might come
+/// first.
+fn await_pause(lab: &Lab, id: &str) {
+    let give_up = Instant::now() + HEARS;
+    while Instant::now() < give_up {
+        match lab.nva.operator.show_move(MoveName { id: id.into() }) {
+            Ok(record) if record.phase() < MovePhase::Paused => sleep(POLL),
+            _ => return,
+        }
+    }
 }
 
 fn call_off(lab: &Lab, id: &str) -> Result<()> {
