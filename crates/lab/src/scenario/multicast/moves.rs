@@ -279,9 +279,10 @@ impl Judged {
         let in_stream = |which: usize| {
             let moves = self.moves.iter().filter_map(move |m| {
                 let (paused, gap) = (m.moved.paused?, self.gap(which, &m.moved));
-                Some(Gap::between(paused.from_ns - room, gap.map_or(paused.to_ns, |g| g.to_ns)))
+                Some(Gap::between(paused.from_ns - room, gap.map_or(paused.to_ns, |g| g.to_ns) + room))
             });
             let leaves = self.leaves.iter().filter(|l| l.stream == which).map(|l| l.absent);
+            let leaves = leaves.map(|t| Gap::between(t.from_ns - room, t.to_ns + room));
             let times: Vec<Gap> = moves.chain(leaves).collect();
             let explained = |at: u64| times.iter().any(|t| (t.from_ns..t.to_ns).contains(&at));
             self.streams[which].missing.iter().filter(|m| !explained(m.sent_ns)).count()
