@@ -277,8 +277,8 @@ fn begin(lab: &mut Lab, vm: &str, to: &str, id: &str) -> Result<Moved> {
     })
 }
 
-/// The NVA has heard that the VM stands still, if it is there: what it is told next comes by another way, and might come
-/// first.
+/// The NVA has heard that the VM stands still, if it is there: what it is told next comes by another way, and might
+/// come first.
 fn await_pause(lab: &Lab, id: &str) {
     let give_up = Instant::now() + HEARS;
     while Instant::now() < give_up {
