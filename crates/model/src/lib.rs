@@ -17,6 +17,7 @@ mod binding;
 mod claim;
 mod deadlines;
 mod drain;
+mod identity;
 mod ids;
 mod level;
 pub mod message;
@@ -39,6 +40,7 @@ pub use binding::{Binding, BindingState, Bindings, Location, Locators};
 pub use claim::{BindRefusal, ClaimCause, DenyReason, Unplanned};
 pub use deadlines::Deadlines;
 pub use drain::{DrainPhase, MAX_PARALLEL_MOVES};
+pub use identity::{Identity, Role};
 pub use ids::{BadName, MoveId, NveId, Secret, VmKey, check_name};
 pub use level::Level;
 pub use moves::{
