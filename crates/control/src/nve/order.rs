@@ -56,6 +56,12 @@ pub(super) struct Path {
     wanted: bool,
     /// The marker is on its way.
     marked: bool,
+    /// The VM is stopped, or to come: what the old path brings is held too, by other workers than what waits, so the
+    /// path does not end before the VM runs and has it.
+    stopped: bool,
+    /// Where markers of others go while nothing waits here that came before them: on to a locator, or back. `None`:
+    /// nowhere, the VM is here, stopped or to come.
+    onward: Option<Option<IpAddr>>,
     /// Frames that wait for its end or did, by worker and MAC.
     held: BTreeMap<(usize, Mac), u64>,
 }
@@ -103,18 +109,24 @@ impl Nve {
         if begins && !self.begin_path(key, at, state, out) {
             return state;
         }
+        self.follow_stop(key, matches!(state, Some(VmState::Paused { .. } | VmState::Expected { .. })));
         let hold = self.config.handover_hold;
         let waits = match state {
             Some(VmState::Local { port }) => Some(VmState::Arrived { port, hold }),
             Some(to @ (VmState::Remote { .. } | VmState::Ageing { .. } | VmState::Departed { .. })) => {
-                let from = self.order.paths.get(&key).map(|p| p.from);
+                let forwards = matches!(to, VmState::Departed { .. });
+                let onward = if forwards { self.remote_of(to).map(Some) } else { Some(None) };
+                let from = self.order.paths.get_mut(&key).map(|p| {
+                    p.onward = onward;
+                    p.from
+                });
                 let back =
                     self.remote_of(to).zip(from).is_none_or(|(to, from)| self.is_same_nve(key, to, from));
                 (!back).then_some(VmState::Paused { hold })
             }
             // It stopped, or is to come: what follows goes on waiting for the same path.
-            Some(VmState::Paused { .. }) => state,
-            Some(VmState::Expected { via, hold }) if via.is_some() => {
+            Some(VmState::Paused { .. } | VmState::Expected { via: None, .. }) => state,
+            Some(VmState::Expected { via: Some(_), hold }) => {
                 let from = self.order.paths.get(&key).map(|p| p.from);
                 let to = state.and_then(|to| self.remote_of(to));
                 let back = to.zip(from).is_none_or(|(to, from)| self.is_same_nve(key, to, from));
@@ -126,6 +138,14 @@ impl Nve {
             self.forget_path(key);
         }
         waits.or(state)
+    }
+
+    /// While the VM is stopped its old path is waited for without end; afterwards as long as another.
+    fn follow_stop(&mut self, key: VmKey, stopped: bool) {
+        let Some(path) = self.order.paths.get_mut(&key).filter(|p| p.stopped != stopped) else { return };
+        (path.stopped, path.onward) = (stopped, None);
+        let until = (!stopped).then(|| self.now + self.config.marker_wait);
+        self.timers.set(Timer::Path(key), until);
     }
 
     /// Whether frames for the VM begin to go another way now, so that they have to wait.
@@ -148,7 +168,16 @@ impl Nve {
             return false;
         }
         let held = BTreeMap::new();
-        let path = Path { from, number, flushed: false, wanted: false, marked: false, held };
+        let path = Path {
+            from,
+            number,
+            flushed: false,
+            wanted: false,
+            marked: false,
+            stopped: false,
+            onward: None,
+            held,
+        };
         self.order.paths.insert(key, path);
         self.timers.set(Timer::Path(key), Some(self.now + self.config.marker_wait));
         true
@@ -253,11 +282,16 @@ impl Nve {
     /// waits, because frames that came before it do.
     fn way_of_end(&self, key: VmKey, sender: Locators) -> Option<Option<IpAddr>> {
         if self.is_own(sender) {
-            return Some(None);
+            let stopped = self.order.paths.get(&key).is_some_and(|p| p.stopped);
+            return (!stopped).then_some(None);
         }
         let vn = self.desired.vn(key.vni)?;
         match self.desired.vm(Key::new(vn, key.mac)) {
-            Some(VmState::Paused { .. } | VmState::Expected { .. }) => None,
+            Some(VmState::Paused { .. } | VmState::Expected { .. }) => {
+                // Two NVEs may wait for each other's old paths: what holds nothing keeps no marker back.
+                let path = self.order.paths.get(&key).filter(|p| !p.stopped && !p.wanted);
+                path.and_then(|p| p.onward)
+            }
             Some(to @ VmState::Departed { .. }) => Some(self.remote_of(to)),
             _ => Some(None),
         }
@@ -276,8 +310,9 @@ impl Nve {
     fn pass_end(&mut self, at: (VmKey, IpAddr), out: &mut Outputs) {
         let Some(sender) = self.order.ends.get(&at).map(|e| e.sender) else { return };
         let (way, now) = (self.way_of_end(at.0, sender), self.now);
+        let ours = self.is_own(sender) && self.order.paths.contains_key(&at.0);
         let Some(end) = self.order.ends.get_mut(&at) else { return };
-        if end.until <= now {
+        if end.until <= now && !ours {
             self.order.ends.remove(&at);
             return;
         }

@@ -223,11 +223,13 @@ impl Directory {
         }
     }
 
-    /// Compare-and-delete: a withdrawal that rests on an older version changes nothing (R19).
+    /// Compare-and-delete: a withdrawal that rests on an older version changes nothing (R19), unless all that changed
+    /// since is something else than where the VM is: its NVE may not have heard of that yet.
     pub(super) fn withdraw(&mut self, nve: &NveId, key: VmKey, version: Version) {
         let Some(r) = self.records.get(&key) else { return };
         let intent = self.intent(r);
-        if !r.is_at(nve) || r.version != version {
+        let current = r.version == version || self.claims.has_stayed_since(key, version);
+        if !r.is_at(nve) || !current {
             let text = format!("ignored a stale withdrawal of {key} by NVE {nve}: it holds {version}");
             return self.log(Level::Info, text);
         }

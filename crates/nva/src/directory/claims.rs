@@ -24,6 +24,8 @@ pub(super) struct Claims {
     flaps: BTreeMap<VmKey, Vec<u64>>,
     /// When claims were granted, and on which connection, kept for a moment: see `report`.
     granted: BTreeMap<VmKey, (Instant, SessionId)>,
+    /// Versions of a moment ago, since when records have changed but VMs stayed where they were: the first of them.
+    stayed: BTreeMap<VmKey, (Instant, Version)>,
 }
 
 impl Claims {
@@ -50,6 +52,17 @@ impl Claims {
     /// A claim is granted.
     pub fn note_granted(&mut self, key: VmKey, now: Instant, session: SessionId) {
         self.granted.insert(key, (now, session));
+        self.stayed.remove(&key);
+    }
+
+    /// The record changed from this version on, and the VM stayed where it was.
+    pub fn note_stayed(&mut self, key: VmKey, now: Instant, version: Version) {
+        self.stayed.entry(key).or_insert((now, version)).0 = now;
+    }
+
+    /// The VM is where it was with this version, which its NVE may not have known to be old.
+    pub fn has_stayed_since(&self, key: VmKey, version: Version) -> bool {
+        self.stayed.get(&key).is_some_and(|(_, first)| *first <= version)
     }
 
     /// It was granted on this connection less than so long ago.
@@ -57,8 +70,9 @@ impl Claims {
         self.granted.get(&key).is_some_and(|(at, on)| *on == session && now.since(*at) < within)
     }
 
-    /// Grants that are not recent any more are forgotten.
-    pub fn forget_granted(&mut self, now: Instant) {
+    /// What is not recent any more is forgotten.
+    pub fn forget_recent(&mut self, now: Instant) {
+        self.stayed.retain(|_, (at, _)| now.since(*at) < RECENT);
         self.granted.retain(|_, (at, _)| now.since(*at) < RECENT);
     }
 

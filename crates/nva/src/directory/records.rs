@@ -126,10 +126,14 @@ impl Directory {
     pub(super) fn put_vm(&mut self, record: VmRecord) {
         let key = record.key;
         if let Some(old) = self.remove_vm(key)
-            && let Some(nve) = old.active_nve().filter(|nve| !record.is_at(nve))
+            && let Some(nve) = old.active_nve()
         {
-            self.note_former(nve, key);
-            self.claims.set_former(key, nve.clone(), old.version);
+            if record.is_at(nve) {
+                self.claims.note_stayed(key, self.now, old.version);
+            } else {
+                self.note_former(nve, key);
+                self.claims.set_former(key, nve.clone(), old.version);
+            }
         }
         self.persist(Write::PutVm(record.clone()));
         self.insert_vm(record);

@@ -62,7 +62,7 @@ impl Directory {
             self.sweep_interests();
             self.sweep_contests();
             self.sweep_binding();
-            self.claims.forget_granted(now);
+            self.claims.forget_recent(now);
             self.save_moves();
         }
         self.go_on_draining();

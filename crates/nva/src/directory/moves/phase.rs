@@ -56,7 +56,8 @@ impl Directory {
             _ => (MoveStepKind::Aborted, &mut self.counts.moves_aborted),
         };
         *count += 1;
-        let detaches = withdrawn.is_some() && withdrawn == self.records.get(&key).map(|r| r.version);
+        let now = self.records.get(&key).map(|r| r.version);
+        let detaches = withdrawn.is_some_and(|v| Some(v) == now || self.claims.has_stayed_since(key, v));
         if detaches {
             note += &format!("; {} had withdrawn the VM, which is detached now", parties[1]);
         }

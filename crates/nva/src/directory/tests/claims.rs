@@ -164,6 +164,21 @@ fn r19_a_withdrawal_is_compare_and_delete() {
 }
 
 #[test]
+fn r19_a_withdrawal_counts_although_its_nve_has_not_heard_what_else_changed() {
+    let mut w = World::new();
+    let a = w.join("a");
+    let before = w.take(a, 1);
+    w.say(a, NveToNva::Withdraw { key: key(1), version: before.version });
+    let held = w.take(a, 1);
+    w.say(a, claim_of_router(1, Some(true)));
+    assert!(w.vm(1).version > held.version, "a new version, at the same place");
+    w.say(a, NveToNva::Withdraw { key: key(1), version: before.version });
+    assert_eq!(owner(w.vm(1)), Some("a"), "it came anew since");
+    w.say(a, NveToNva::Withdraw { key: key(1), version: held.version });
+    assert!(!w.vm(1).is_active());
+}
+
+#[test]
 fn r45_a_withdrawal_during_a_move_waits_for_its_end() {
     for granted in [true, false] {
         let mut w = World::new();
