@@ -42,6 +42,8 @@ godwit_counters::counters! {
     markers_come: One, // R77
     /// Waits for the answer to an end marker that ran out: order was not kept for sure.
     markers_late: One, // R77
+    /// Words that others wait for not sent to another NVE: no next hop to it was found in time.
+    notices_unsent: Packets, // R77
     /// Frames held for the end of an old path.
     order_held: Packets, // R77
     /// New NVEs told that all that a VM sent from here has left.

@@ -31,6 +31,7 @@ mod stale;
 mod statics;
 mod sync;
 mod underlay_groups;
+mod unsent;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher as _;
@@ -183,6 +184,7 @@ pub struct Nve {
     flushes: Flushes,
     /// What waits for the end of an old path (R77).
     order: order::Order,
+    unsent: unsent::Waiting,
     timers: Deadlines<Timer>,
     /// Number of the last claim or query.
     seq: u64,
@@ -253,6 +255,7 @@ impl Nve {
             barriers: Barriers::default(),
             flushes: Flushes::default(),
             order: order::Order::default(),
+            unsent: unsent::Waiting::default(),
             timers: Deadlines::default(),
             seq: 0,
             prepared: BTreeMap::new(),

@@ -21,8 +21,9 @@ pub(super) enum By<'a> {
 }
 
 impl Nve {
-    /// Sends a sealed datagram to a member of the VM's VN; false where there is no key, no way, or no such
-    /// member: a stranger's source address may be anybody's.
+    /// Sends a sealed datagram to a member of the VM's VN; false where there is no key or no such member: a
+    /// stranger's source address may be anybody's. One that others wait for waits for its
+    /// next hop.
     pub(super) fn send_notice(
         &mut self,
         kind: Kind,
@@ -36,10 +37,16 @@ impl Nve {
         if !self.seals.has_key() || !members.values().any(|l| l.contains(remote)) {
             return false;
         }
-        let Some(hop) = self.underlay.hop(remote) else {
-            // The next one finds its way.
+        if self.underlay.hop(remote).is_none() {
             let _ = self.tunnel(remote, out);
-            return false;
+        }
+        let Some(hop) = self.underlay.hop(remote) else {
+            // Others wait for these; for the rest there are other ways, or a next time.
+            let waits = matches!(kind, Kind::PathEnd | Kind::PathEnded | Kind::SentAll);
+            if waits {
+                self.send_later(kind, key, (remote, to), version);
+            }
+            return waits;
         };
         let version = (version.epoch, version.seq);
         let notice = Notice { kind, vni: key.vni, mac: key.mac, version, v4: to.v4, v6: to.v6 };

@@ -414,6 +414,7 @@ impl Nve {
         if !changed.is_empty() {
             self.join_underlay_groups(out);
             self.check_peers(out);
+            self.send_waiting(out);
         }
     }
 
