@@ -152,17 +152,17 @@ impl Devices {
     /// The port that has it, or a socket's path that cannot be read.
     pub(crate) fn refuse_taken(&self, devargs: &str) -> anyhow::Result<()> {
         let device = |devargs: &str| devargs.split(',').next().map(|d| d.trim().to_owned());
-        let socket = |devargs: &str| VhostSocket::parse(devargs).map(|s| s.map(|s| s.canonical()));
-        let (wanted, path) = (device(devargs), socket(devargs)?);
+        let canonical = |devargs: &str| VhostSocket::parse(devargs).ok().flatten().map(|s| s.canonical());
+        let (wanted, socket) = (device(devargs), VhostSocket::parse(devargs)?);
         let there = self.map.values().map(|d| (&d.name, &d.devargs));
         for (name, taken) in there.chain(self.busy.iter().map(|(name, devargs)| (name, devargs))) {
             if device(taken) == wanted {
                 let wanted = wanted.unwrap_or_default();
                 bail!("{wanted} serves port {name:?} already; name another device");
             }
-            if let Some(path) = path.as_ref().filter(|p| socket(taken).ok().flatten().as_ref() == Some(p)) {
-                let path = path.display();
-                bail!("iface={path} is the socket of port {name:?}; name another path");
+            if let Some(socket) = socket.as_ref().filter(|s| canonical(taken) == Some(s.canonical())) {
+                let socket = socket.shown();
+                bail!("{socket} is the socket of port {name:?}; name another path");
             }
         }
         Ok(())

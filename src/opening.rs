@@ -9,9 +9,6 @@ use godwit_wire::Mac;
 use crate::config::{BondConfig, Offloads};
 use crate::offloads::{self, ChecksumOffload};
 
-/// The driver of ports whose guest decides which queues are in use.
-pub const VHOST: &str = "net_vhost";
-
 /// What is wanted of a device.
 pub struct Wanted {
     /// Its name.
@@ -77,6 +74,7 @@ fn start(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opened, 
         mtu: (wanted.mtu != 0).then_some(wanted.mtu),
         rss: wanted.rx_queues > 1 && rx_queues == wanted.rx_queues,
         guest_offloads: wanted.is_access,
+        postcopy: wanted.postcopy,
         tagged: wanted.tagged,
         ..DeviceConfig::new(pool)
     };
@@ -98,7 +96,6 @@ fn plug(wanted: &Wanted) -> Result<Port, godwit_dpdk::Error> {
             let members: Vec<&str> = bond.members.iter().map(String::as_str).collect();
             Port::bond(&wanted.name, bond.mode.into(), &members)
         }
-        None if wanted.is_access => Port::probe(&guest_devargs(&wanted.devargs)),
         None => Port::probe(&wanted.devargs),
     }
 }
@@ -111,7 +108,7 @@ fn plug(wanted: &Wanted) -> Result<Port, godwit_dpdk::Error> {
 /// ([`Either`](godwit_worker::command::TxPath::Either)). Packet sockets spread frames over all of theirs, told or
 /// not.
 fn queues_of(wanted: &Wanted, workers: usize, port: &Port) -> Result<(u16, u16), godwit_dpdk::Error> {
-    if wanted.is_access && port.driver_name() == VHOST {
+    if wanted.is_access && port.is_vhost() {
         let info = port.dev_info()?;
         // Memory that may be missing is touched by one worker only.
         let senders = if wanted.postcopy { 1 } else { workers as u16 };
@@ -121,12 +118,4 @@ fn queues_of(wanted: &Wanted, workers: usize, port: &Port) -> Result<(u16, u16),
         return Ok((port.dev_info()?.max_rx_queues, workers as u16));
     }
     Ok((wanted.rx_queues, workers as u16))
-}
-
-/// Offers TCP segmentation to a vhost-user guest, unless the arguments speak of it themselves (R11). All
-/// switches should offer the same: a guest takes what it was offered along when it moves.
-fn guest_devargs(devargs: &str) -> String {
-    let vhost = ["net_vhost", "eth_vhost"].iter().any(|driver| devargs.starts_with(driver));
-    let said = devargs.split(',').any(|arg| arg.trim().starts_with("tso="));
-    if vhost && !said { format!("{devargs},tso=1") } else { devargs.to_owned() }
 }

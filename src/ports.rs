@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
 use godwit_control::{Input, PortSpec, WorkerSet};
-use godwit_dpdk::{Port, RxQueue, TxQueue};
+use godwit_dpdk::{LinkEvent, Port, RxQueue, TxQueue};
 use godwit_model::VmKey;
 use godwit_pipeline::packet::ReceiveOffloads;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
@@ -23,7 +23,7 @@ use crate::bonds::Legs;
 use crate::config::{Activation, PortConfig};
 use crate::devices::{Device, is_pci, queue_of};
 use crate::offloads::ChecksumOffload;
-use crate::opening::{Opened, VHOST, Wanted, open};
+use crate::opening::{Opened, Wanted, open};
 use crate::placement::{self, Queue};
 use crate::switch::{Shared, Switch};
 use crate::{kernel, numa, static_config};
@@ -52,12 +52,15 @@ pub fn attach(
     if let Some(offloads) = offloads.as_ref().filter(|_| by_card) {
         offloads.set(ReceiveOffloads { checksum: true, ..ReceiveOffloads::NOTHING });
     }
-    if let Some(offloads) = offloads.clone().filter(|_| guest_offloads) {
+    if port.is_vhost() {
         // Whoever comes next says anew what it takes; `Switch::poll_links` asks, and soon: what is sent to a guest
         // that has stopped waits for the news (R45).
-        let changed = switch.links_changed.clone();
-        let forget = move |_| {
-            offloads.set(ReceiveOffloads::NOTHING);
+        let (offloads, changed) = (offloads.clone(), switch.links_changed.clone());
+        let forget = move |event| {
+            let gone = !matches!(event, LinkEvent::Changed(link) if link.up);
+            if let Some(offloads) = offloads.as_ref().filter(|_| gone) {
+                offloads.set(ReceiveOffloads::NOTHING);
+            }
             changed.store(true, Ordering::Release);
         };
         port.set_link_callback(forget).with_context(|| format!("port {:?}", wanted.name))?;
@@ -82,7 +85,7 @@ pub fn attach(
         is_access: false,
         postcopy: wanted.postcopy,
     };
-    let guests_queues = device.port.driver_name() == VHOST;
+    let guests_queues = device.port.is_vhost();
     let spec = spec(&device);
     let is_access = matches!(spec, PortSpec::Access { .. });
     switch.devices.map.insert(number, Device { is_access, ..device });

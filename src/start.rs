@@ -52,6 +52,10 @@ const LOCATOR_GUARD_MS: u64 = 3000;
 pub async fn start(config: Config) -> anyhow::Result<Shared> {
     let worker_cores = cores::parse(&config.nve.workers)?;
     let control_core = control_core(&config, &worker_cores);
+    // Guests on vhost-user sockets take some ten files each.
+    if let Err(e) = godwit_dpdk::raise_file_limit() {
+        tracing::warn!("the number of files that the switch may open stays as it is: {e}");
+    }
     let eal = start_eal(&config, control_core)?;
     core_affinity::set_for_current(core_affinity::CoreId { id: control_core });
     let room = data_room(&config);

@@ -40,9 +40,17 @@ fn vhost(folder: &Path, n: usize) -> String {
     format!("net_vhost{n},iface={}", socket(folder, n).display())
 }
 
-/// A switch with [`PORTS`] guests' sockets.
+/// The same in the switch's own form.
+fn ours(folder: &Path, n: usize) -> String {
+    format!("vhost={}", socket(folder, n).display())
+}
+
+/// A switch with [`PORTS`] guests' sockets, of both forms.
 fn with_sockets(folder: &Path) -> String {
-    head(folder) + &(0..PORTS).map(|n| port(n, &vhost(folder, n))).collect::<String>()
+    head(folder)
+        + &(0..PORTS)
+            .map(|n| port(n, &if n % 2 == 0 { vhost(folder, n) } else { ours(folder, n) }))
+            .collect::<String>()
 }
 
 /// Runs the switch where it has to refuse; what it said.
@@ -134,6 +142,10 @@ fn r18_a_socket_is_given_once_and_a_file_is_never_touched() {
     bad(&named(1, "real"), ["port[1].devargs", "is a folder"]);
     bad(&named(1, &long), ["port[1].devargs", "at most 107"]);
     bad("net_vhost1,iface=", ["port[1].devargs", "iface is empty"]);
+    let same = format!("vhost={}", folder.join("link/v.vhost").display());
+    bad(&same, ["port[1].devargs", "socket of port[0].devargs (\"p0\")"]);
+    bad("vhost=/a,bogus=1", ["port[1].devargs", "use vhost, mode, queues, tso, postcopy"]);
+    bad("vhost=/a,mode=both", ["port[1].devargs", "mode=both is unknown; use server"]);
     bad(&(named(1, "w.vhost") + ",queues=200"), ["port[1].devargs", "use 1 to 128"]);
 
     let _switch = start(&ns, folder, &(head(folder) + &port(0, &named(0, "real/v.vhost"))));
@@ -143,6 +155,8 @@ fn r18_a_socket_is_given_once_and_a_file_is_never_touched() {
         assert!(is_socket(&real.join("v.vhost")));
     };
     no(&named(1, "link/v.vhost"), "is the socket of port \"p0\"");
+    no(&same, "is the socket of port \"p0\"");
+    no("vhost=/a,bogus=1", "use vhost, mode, queues, tso, postcopy");
     no(&named(1, "a.sock"), "in use");
     no(&named(1, "file"), "is an ordinary file");
     no(&named(1, "nowhere/w.vhost"), "there is no folder");
@@ -174,11 +188,14 @@ fn r18_more_devices_than_dpdk_has_room_for_are_refused_by_their_number() {
     let room: usize = room.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
     assert!(said.contains(&format!("port[{}].devargs", room - 1)) && room >= 32, "{said}");
 
-    let _switch = start(&ns, folder, &(head(folder) + &ports(room - 1)));
-    let (ok, said) = add(folder, "w", &vhost(folder, 0));
+    // Guests' sockets are no devices.
+    let guests: String = (1000..1100).map(|n| port(n, &ours(folder, n))).collect();
+    let _switch = start(&ns, folder, &(head(folder) + &ports(room - 1) + &guests));
+    assert!((1000..1100).all(|n| is_socket(&socket(folder, n))));
+    let (ok, said) = add(folder, "w", "net_null999");
     assert!(!ok && said.contains(&format!("room for {room} devices")), "{said}");
     let (ok, said) = ctl(folder, &["port", "remove", "p1"]);
     assert!(ok, "{said}");
-    let (ok, said) = add(folder, "w", &vhost(folder, 0));
+    let (ok, said) = add(folder, "w", "net_null999");
     assert!(ok, "{said}");
 }

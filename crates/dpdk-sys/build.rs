@@ -11,7 +11,7 @@ const OLDEST: &str = "22.11";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for file in ["src/shim.h", "src/shim.c", "src/bond.c", "src/wrapper.h"] {
+    for file in ["src/shim.h", "src/shim.c", "src/bond.c", "src/vhost.c", "src/wrapper.h"] {
         println!("cargo::rerun-if-changed={file}");
     }
     let dpdk = find_dpdk();
@@ -59,7 +59,7 @@ fn c_flags(dpdk: &pkg_config::Library) -> Vec<String> {
 /// Compiles the shim, optimised in every profile: it stands on the packet path.
 fn compile_shim(flags: &[String]) {
     let mut build = cc::Build::new();
-    build.files(["src/shim.c", "src/bond.c"]).opt_level(3).warnings(true).extra_warnings(true);
+    build.files(["src/shim.c", "src/bond.c", "src/vhost.c"]).opt_level(3).warnings(true).extra_warnings(true);
     // DPDK's own headers are not clean under -Wextra.
     build.flag("-Wno-unused-parameter").flag("-Wno-missing-field-initializers");
     for flag in flags {

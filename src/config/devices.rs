@@ -1,9 +1,10 @@
-//! Devices of a configuration: each serves one port, each socket one device, and DPDK has room for all.
+//! Devices of a configuration: each serves one port, each socket one port, and there is room for all.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use godwit_dpdk::{VhostSocket, canonical_socket};
+use godwit_dpdk::{MAX_LISTENING_GUESTS, VhostSocket, canonical_socket};
+use godwit_tables::update::MAX_PORTS;
 
 use super::check::Checker;
 use super::{Config, ConfigError, uplink};
@@ -12,44 +13,53 @@ impl Checker<'_> {
     /// Devices by the keys that name them.
     pub(super) fn devices(&self, c: &Config) -> Result<(), ConfigError> {
         let room = godwit_dpdk::max_devices();
+        let mut of_dpdk = 0;
         let mut devices: BTreeMap<&str, String> = BTreeMap::new();
         let admin = (canonical_socket(&c.nve.admin_socket()), "nve.admin_socket".to_owned());
         let mut sockets: BTreeMap<PathBuf, String> = BTreeMap::from([admin]);
         for (number, (devargs, key)) in named(c).into_iter().enumerate() {
             let device = uplink::device(devargs);
             if device.is_empty() {
-                let remedy = "give a PCI address or devargs such as net_vhost0,iface=PATH";
+                let remedy = "give a PCI address or devargs such as vhost=PATH";
                 return self.bad(key, "no device", remedy);
-            }
-            if let Some(other) = devices.insert(device, key.clone()) {
-                let what = format!("{device} is also {other}");
-                return self.bad(key, what, "a device serves one port: name another");
-            }
-            if number >= room {
-                let what = format!(
-                    "this DPDK build has room for {room} devices (RTE_MAX_ETHPORTS), exceptions included"
-                );
-                return self.bad(key, what, "use fewer ports, or build DPDK with more");
             }
             let found = VhostSocket::parse(devargs).and_then(|socket| {
                 socket.as_ref().map_or(Ok(()), VhostSocket::check)?;
                 Ok(socket)
             });
             let socket = found.or_else(|e| self.bad(key.clone(), e.what, &e.remedy))?;
-            let Some(socket) = socket else { continue };
-            if let Some(other) = sockets.insert(socket.canonical(), key.clone()) {
-                let what = format!("iface={} is the socket of {other} too", socket.path().display());
+            if let Some(socket) = &socket
+                && let Some(other) = sockets.insert(socket.canonical(), key.clone())
+            {
+                let what = format!("{} is the socket of {other} too", socket.shown());
                 return self.bad(key, what, "give each guest a socket of its own");
+            }
+            if let Some(other) = devices.insert(device, key.clone()) {
+                let what = format!("{device} is also {other}");
+                return self.bad(key, what, "a device serves one port: name another");
+            }
+            if number >= MAX_PORTS {
+                let what = format!("a switch has at most {MAX_PORTS} ports, uplinks and exceptions included");
+                return self.bad(key, what, "use fewer ports");
+            }
+            of_dpdk += usize::from(socket.is_none());
+            if of_dpdk > room {
+                let what = format!(
+                    "this DPDK build has room for {room} devices (RTE_MAX_ETHPORTS), exceptions included"
+                );
+                let remedy = "use fewer of them, vhost-user ports (vhost=PATH), or build DPDK with more";
+                return self.bad(key, what, remedy);
             }
         }
         Ok(())
     }
 }
 
-/// VMs' devices that this build of DPDK has room for beside the uplinks and their exception ports.
+/// VMs that there is room for beside the uplinks and their exception ports, at vhost-user ports of which DPDK's library
+/// serves so many.
 pub fn room_for_vms(c: &Config) -> usize {
-    let ports = c.ports.len();
-    godwit_dpdk::max_devices().saturating_sub(named(c).len().saturating_sub(ports))
+    let others = named(c).len().saturating_sub(c.ports.len());
+    MAX_PORTS.saturating_sub(others).min(MAX_LISTENING_GUESTS)
 }
 
 /// All devices with the keys that name them; a port by its name, too.

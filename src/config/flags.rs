@@ -10,8 +10,9 @@ use crate::placement::Pin;
 const UPLINK_HELP: &str = "Underlay port: a PCI address or devargs, which replace those of the file's first \
 uplink, or name=N[,ipv4=A/L][,ipv6=A/L][,gateway4=A][,gateway6=A][,vlan=N][,mtu=N][,rx_queues=N],dev=DEVARGS \
 for a further one; dev comes last and takes the rest";
-const PORT_HELP: &str = "Add a VM's port: name=N,vni=N,mac=M[,mtu=N][,activate=start],dev=DEVARGS; dev comes last \
-and takes the rest. Replaces the file's port of that name";
+const PORT_HELP: &str = "Add a VM's port: name=N,vni=N,mac=M[,mtu=N][,activate=start], then \
+vhost=PATH[,mode=server|client][,queues=N][,tso=off] for a guest on a vhost-user socket, or dev=DEVARGS, which takes \
+the rest. Replaces the file's port of that name";
 
 /// Userspace NVE: carries tenant frames between VMs and VXLAN tunnels, and keeps carrying them while VMs move.
 #[derive(Clone, Debug, Default, Parser)]
@@ -59,7 +60,7 @@ Examples:
   godwit --config /etc/godwit.toml --workers 0x3c --uplink 0000:03:00.0
   godwit --id a --workers 2-3 --nva http://[2001:db8::1]:6640 \\
          --uplink name=up0,ipv4=198.18.0.1/24,rx_queues=2,dev=0000:03:00.0 --rxq-affinity up0:0@2,up0:1@3 \\
-         --port name=v1,vni=100,mac=02:00:00:00:00:01,dev=net_vhost0,iface=/run/v1.sock
+         --port name=v1,vni=100,mac=02:00:00:00:00:01,vhost=/run/v1.sock,queues=2
 
 Logging is set by the environment variable GODWIT_LOG (error, warn, info, debug, trace).";
 
@@ -126,13 +127,13 @@ fn apply_uplink(c: &mut Config, n: usize, text: &str) -> Result<(), ConfigError>
 /// Reads `key=value,...,dev=REST` into the same structure that the file's table has, so that both
 /// know the same keys and complain alike.
 fn from_spec<T: serde::de::DeserializeOwned>(flag: &str, text: &str) -> Result<T, ConfigError> {
-    let (head, dev) = match text.split_once("dev=") {
-        Some((h, d)) if h.is_empty() || h.ends_with(',') => (h.trim_end_matches(','), d),
-        _ => {
+    let (head, dev) = match device_at(text) {
+        Some((head, dev)) => (head.trim_end_matches(','), dev),
+        None => {
             return Err(invalid(
                 flag,
                 format!("{text:?} names no device"),
-                "end it with dev=DEVARGS or dev=PCI-ADDRESS",
+                "end it with vhost=PATH, dev=DEVARGS or dev=PCI-ADDRESS",
             ));
         }
     };
@@ -152,6 +153,15 @@ fn from_spec<T: serde::de::DeserializeOwned>(flag: &str, text: &str) -> Result<T
     table.try_into().map_err(|e: toml::de::Error| {
         invalid(flag, format!("{text:?}: {}", e.message()), "see --help for its keys")
     })
+}
+
+/// What comes before a device's arguments, and these: behind `dev=`, or from `vhost=` on.
+fn device_at(text: &str) -> Option<(&str, &str)> {
+    let starts = |key: &str| {
+        text.match_indices(key).map(|(at, _)| at).find(|&at| at == 0 || text[..at].ends_with(','))
+    };
+    let dev = starts("dev=").map(|at| (&text[..at], &text[at + "dev=".len()..]));
+    dev.or_else(|| starts("vhost=").map(|at| text.split_at(at)))
 }
 
 fn invalid(flag: &str, what: String, remedy: &str) -> ConfigError {

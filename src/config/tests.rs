@@ -67,6 +67,26 @@ fn flags_go_before_the_file() {
 }
 
 #[test]
+fn r13_a_guests_socket_is_a_device_and_there_are_many() {
+    let vm = "name=v,vni=7,mac=02:00:00:00:00:09";
+    for dev in ["", "dev="] {
+        let c =
+            load_text(GOOD, &["--port", &format!("{vm},{dev}vhost=/run/x.sock,queues=2,tso=off")]).unwrap();
+        assert_eq!(c.ports[0].devargs, "vhost=/run/x.sock,queues=2,tso=off");
+    }
+    let bad = format!("{vm},vhost=/run/x.sock,queue=2");
+    refused(GOOD, &["--port", &bad], "port[0].devargs", "use vhost, mode, queues, tso, postcopy");
+    let guest = |n: usize| {
+        let mac = format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256);
+        format!("[[port]]\nname = \"g{n}\"\nvni = 9\nmac = \"{mac}\"\ndevargs = \"vhost=/run/{n}.sock\"\n")
+    };
+    let many = |n: usize| GOOD.to_owned() + &(0..n).map(guest).collect::<String>();
+    // The uplink and the port of the file come first.
+    assert_eq!(load_text(&many(1022), &[]).unwrap().ports.len(), 1023);
+    refused(&many(1023), &[], "port[1023].devargs", "use fewer ports");
+}
+
+#[test]
 fn an_uplink_can_be_given_by_flag_alone() {
     let c = load_text(
         "",

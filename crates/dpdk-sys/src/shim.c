@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,10 +12,6 @@
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_version.h>
-#include <rte_eth_vhost.h>
-#include <rte_vhost.h>
-
-#include <linux/virtio_net.h>
 
 #include "shim.h"
 
@@ -58,11 +53,7 @@ _Static_assert(GODWIT_MBUF_TX_IPV4 == RTE_MBUF_F_TX_IPV4, "flag value");
 _Static_assert(GODWIT_MBUF_TX_IPV6 == RTE_MBUF_F_TX_IPV6, "flag value");
 
 const uint64_t GODWIT_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
-const uint64_t GODWIT_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
-const uint64_t GODWIT_RX_OFFLOAD_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
-const uint64_t GODWIT_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 const uint64_t GODWIT_TX_OFFLOAD_UDP_CKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
-const uint64_t GODWIT_TX_OFFLOAD_TCP_CKSUM = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
 const uint64_t GODWIT_RSS_IP_UDP_TCP = RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP;
 const uint32_t GODWIT_MAX_PORTS = RTE_MAX_ETHPORTS;
 const uint32_t GODWIT_NO_LCORE = LCORE_ID_ANY;
@@ -294,69 +285,6 @@ int godwit_port_stats(uint16_t port, struct godwit_stats *out)
 	out->tx_errors = stats.oerrors;
 	out->rx_no_mbuf = stats.rx_nombuf;
 	return 0;
-}
-
-/*
- * A function of the port's driver. The driver is a plugin that EAL has loaded, or is linked in statically; either
- * way the function that receives for the port lies in it, and so does what knows the guest. NULL where the driver
- * has none of that name.
- */
-static void *driver_function(uint16_t port, const char *name)
-{
-	Dl_info where;
-	void *lib, *function;
-
-	if (!rte_eth_dev_is_valid_port(port) ||
-	    dladdr((void *)rte_eth_fp_ops[port].rx_pkt_burst, &where) == 0)
-		return NULL;
-	lib = dlopen(where.dli_fname, RTLD_NOLOAD | RTLD_LAZY);
-	if (lib == NULL)
-		return NULL;
-	function = dlsym(lib, name);
-	/* Loaded by somebody else, so this only gives our own reference back. */
-	dlclose(lib);
-	return function;
-}
-
-static int vhost_vid(uint16_t port)
-{
-	int (*find)(uint16_t);
-
-	*(void **)&find = driver_function(port, "rte_eth_vhost_get_vid_from_port_id");
-	return find == NULL ? -ENOTSUP : find(port);
-}
-
-int godwit_vhost_queue_event(uint16_t port, struct godwit_queue_event *event)
-{
-	int (*next)(uint16_t, struct rte_eth_vhost_queue_event *);
-	struct rte_eth_vhost_queue_event said;
-
-	*(void **)&next = driver_function(port, "rte_eth_vhost_get_queue_event");
-	if (next == NULL)
-		return -ENOTSUP;
-	if (next(port, &said) != 0)
-		return -EAGAIN;
-	event->queue = said.queue_id;
-	event->rx = said.rx;
-	event->enabled = said.enable;
-	return 0;
-}
-
-int godwit_vhost_features(uint16_t port, uint64_t *features)
-{
-	int vid = vhost_vid(port);
-
-	*features = 0;
-	if (vid == -ENOTSUP)
-		return vid;
-	return vid < 0 || rte_vhost_get_negotiated_features(vid, features) != 0 ? -ENOTCONN : 0;
-}
-
-int godwit_vhost_withhold_ufo(const char *socket)
-{
-	uint64_t ufo = 1ULL << VIRTIO_NET_F_HOST_UFO | 1ULL << VIRTIO_NET_F_GUEST_UFO;
-
-	return rte_vhost_driver_disable_features(socket, ufo) == 0 ? 0 : -EINVAL;
 }
 
 static int on_event(uint16_t port, enum rte_eth_event_type type, void *arg, void *ret)

@@ -108,11 +108,7 @@ struct godwit_stats {
 
 /* Values of macros that bindgen cannot evaluate. */
 extern const uint64_t GODWIT_RX_OFFLOAD_SCATTER;
-extern const uint64_t GODWIT_RX_OFFLOAD_UDP_CKSUM;
-extern const uint64_t GODWIT_RX_OFFLOAD_TCP_CKSUM;
-extern const uint64_t GODWIT_TX_OFFLOAD_MULTI_SEGS;
 extern const uint64_t GODWIT_TX_OFFLOAD_UDP_CKSUM;
-extern const uint64_t GODWIT_TX_OFFLOAD_TCP_CKSUM;
 extern const uint64_t GODWIT_RSS_IP_UDP_TCP;
 extern const uint32_t GODWIT_MAX_PORTS;
 extern const uint32_t GODWIT_NO_LCORE;
@@ -156,25 +152,72 @@ int godwit_port_set_mac(uint16_t port, const uint8_t mac[6]);
 int godwit_port_link(uint16_t port, struct godwit_link *link);
 int godwit_port_stats(uint16_t port, struct godwit_stats *stats);
 
-/* A queue pair's half at a net_vhost port: rx, what the guest sends by, or what it receives by. */
-struct godwit_queue_event {
-	uint16_t queue;
-	uint8_t rx;
-	uint8_t enabled;
-};
+/* ---- Guests on vhost-user sockets ---- */
+
+/* VIRTIO_NET_F_* and VIRTIO_F_*; vhost.c asserts that they are the kernel's. */
+#define GODWIT_VHOST_CSUM 0x1ULL
+#define GODWIT_VHOST_GUEST_CSUM 0x2ULL
+#define GODWIT_VHOST_GUEST_TSO 0x180ULL
+#define GODWIT_VHOST_HOST_TSO 0x1800ULL
+#define GODWIT_VHOST_UFO 0x4400ULL
+#define GODWIT_VHOST_ECN 0x2200ULL
+#define GODWIT_VHOST_MQ 0x400000ULL
+#define GODWIT_VHOST_RING_PACKED 0x400000000ULL
+
+/* Options of a socket. */
+#define GODWIT_VHOST_CLIENT 0x1 /* the guest's end listens */
+#define GODWIT_VHOST_POSTCOPY 0x2
+#define GODWIT_VHOST_IOMMU 0x4
+#define GODWIT_VHOST_LINEAR 0x8
+#define GODWIT_VHOST_EXTBUF 0x10
+#define GODWIT_VHOST_ONE_PAIR 0x20 /* no more than one pair of queues is offered */
 
 /*
- * What the guest on a net_vhost port has agreed to, as VIRTIO_NET_F_* bits. -ENOTSUP where the port is of
- * another driver or does not run, -ENOTCONN where there is no guest.
+ * What the library tells, from its own thread or, of a device that goes because its socket is closed, from the
+ * closing one. `path` is the socket's, terminated; `vid` the library's number of the connection.
  */
-int godwit_vhost_features(uint16_t port, uint64_t *features);
-/*
- * The next queue of a net_vhost port that its guest has put into use, or out of it, since the last call.
- * -EAGAIN where there is none, -ENOTSUP for ports of another driver.
- */
-int godwit_vhost_queue_event(uint16_t port, struct godwit_queue_event *event);
-/* Stops offering UDP fragmentation to guests that connect to this socket from now on. */
-int godwit_vhost_withhold_ufo(const char *socket);
+struct godwit_vhost_events {
+	int (*connected)(const char *path, int vid); /* negative: hang up */
+	void (*disconnected)(const char *path, int vid);
+	int (*attached)(const char *path, int vid); /* the rings are there; negative: not wanted */
+	void (*detached)(const char *path, int vid); /* on return the rings are not touched any more */
+	/* A ring was put into use, or out of it. The library holds the locks of the device's rings. */
+	void (*ring_changed)(const char *path, int vid, uint16_t ring, int enabled);
+	/*
+	 * Around a message with the first eight bytes of its content, after it only where it did not fail. The library
+	 * holds the locks of the device's rings at most of them. Not 0: `word` replaces these bytes.
+	 */
+	int (*before)(const char *path, int vid, uint32_t request, uint64_t *word);
+	void (*after)(const char *path, int vid, uint32_t request, uint64_t word);
+};
+
+/* A ring as the guest has set it up. */
+struct godwit_vhost_ring {
+	const void *base; /* split: the index of available entries; packed: the descriptors; NULL behind an IOMMU */
+	uint16_t size;
+	uint8_t packed;
+};
+
+/* Listens at a socket, or connects to it, with all features but `withheld`; `events` stays where it is. */
+int godwit_vhost_open(const char *path, uint32_t options, uint64_t withheld,
+		      const struct godwit_vhost_events *events);
+/* Closes it and its connections. Of what was attached `detached` is said before this returns. */
+int godwit_vhost_close(const char *path);
+/* Asks the guest not to say that there are frames: its rings are polled. Not from within `ring_changed` or around
+ * a message. */
+void godwit_vhost_stop_kicks(int vid);
+/* What the guest has agreed to; -ENOTCONN where there is no such connection. */
+int godwit_vhost_features(int vid, uint64_t *features);
+/* A ring that can be used; otherwise a negative errno. The guest's memory has been told of. */
+int godwit_vhost_ring(int vid, uint16_t ring, struct godwit_vhost_ring *out);
+/* The next entry that the library takes from a ring; of a packed one bit 15 is its wrap counter. */
+uint16_t godwit_vhost_position(int vid, uint16_t ring);
+/* Packet path. Frames sent are copied, and stay the caller's. */
+uint16_t godwit_vhost_rx(int vid, uint16_t ring, struct rte_mempool *pool, struct godwit_mbuf **out, uint16_t n);
+uint16_t godwit_vhost_tx(int vid, uint16_t ring, struct godwit_mbuf **pkts, uint16_t n);
+/* Fills in the TCP or UDP checksum that a frame's flags leave to its receiver. 0, or -EINVAL for a frame that is no
+ * such one. */
+int godwit_mbuf_finish_checksum(struct godwit_mbuf *m);
 
 /*
  * Calls `callback` from DPDK's interrupt thread at a change of link (`removed` 0) and at the loss of

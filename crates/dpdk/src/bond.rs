@@ -1,13 +1,12 @@
 //! Bonds: several devices as one port, by DPDK's `net_bonding`.
 
-use std::sync::Arc;
-
 use crate::bond_driver::{BondMode, DRIVER};
 use crate::device::Device;
 use crate::error::Result;
+use crate::ethport::EthPort;
 use crate::link;
 use crate::log;
-use crate::port::Port;
+use crate::port::{Kind, Port};
 use crate::query::{self, Stats};
 
 /// A member of a bond at one moment.
@@ -51,31 +50,34 @@ impl Port {
         }
         bond.read_addresses(&mut control)?;
         drop(control);
-        Ok(Port(bond))
+        Ok(Port(Kind::Eth(EthPort(bond))))
     }
 
     /// It is a bond.
     pub fn is_bond(&self) -> bool {
-        self.0.driver == DRIVER
+        self.driver_name() == DRIVER
     }
 
     /// The bond's members as they are now, in their order; empty for other ports.
     pub fn legs(&self) -> Vec<Leg> {
-        let control = self.0.control();
-        control.members.iter().map(|member| self.leg(member)).collect()
-    }
-
-    fn leg(&self, member: &Arc<Device>) -> Leg {
-        let up = link::read(member.id).unwrap_or_default().up;
-        // SAFETY: both ports exist: the bond's members are plugged in as long as it is.
-        let (carries, _) = log::capture(|| unsafe { dpdk_sys::godwit_bond_carries(self.0.id, member.id) });
-        let stats = query::stats_of(member).unwrap_or_default();
-        Leg { name: member.name.clone(), up, carries: up && carries == 1, stats }
+        let Kind::Eth(EthPort(bond)) = &self.0 else { return Vec::new() };
+        let control = bond.control();
+        control.members.iter().map(|member| leg(bond, member)).collect()
     }
 
     /// The drivers that move the port's frames: its own, or those of a bond's members.
     pub fn has_driver(&self, name: &str) -> bool {
-        let control = self.0.control();
-        self.0.driver == name || control.members.iter().any(|m| m.driver == name)
+        let Kind::Eth(EthPort(device)) = &self.0 else { return self.driver_name() == name };
+        let control = device.control();
+        device.driver == name || control.members.iter().any(|m| m.driver == name)
     }
+}
+
+/// A member of a bond whose lock is held.
+fn leg(bond: &Device, member: &Device) -> Leg {
+    let up = link::read(member.id).unwrap_or_default().up;
+    // SAFETY: both ports exist: the bond's members are plugged in as long as it is.
+    let (carries, _) = log::capture(|| unsafe { dpdk_sys::godwit_bond_carries(bond.id, member.id) });
+    let stats = query::stats_of(member).unwrap_or_default();
+    Leg { name: member.name.clone(), up, carries: up && carries == 1, stats }
 }

@@ -25,15 +25,13 @@ const PAIRED: [&str; 2] = ["net_tap", "net_af_xdp"];
 /// them each time the link is read, which gives its true state.
 const MUTE: [&str; 2] = ["net_tap", crate::bond_driver::DRIVER];
 
-/// Drivers behind whose ports there are guests.
-const GUESTS: [&str; 1] = ["net_vhost"];
-
 /// Drivers that loop a port back on demand: what is sent is received and, with the link off, seen by nobody.
 const LOOPS: [&str; 6] = ["net_ixgbe", "net_igc", "net_txgbe", "net_ngbe", "net_cn9k", "net_cn10k"];
 
 /// Drivers whose frames the receiving core has just written, or nobody: it copies each into its buffer, and
 /// `net_null` makes none, which whoever wants some does in a receive callback.
-const COPIES: [&str; 6] = ["net_vhost", "net_memif", "net_tap", "net_af_packet", "net_pcap", "net_null"];
+const COPIES: [&str; 7] =
+    ["vhost", "net_vhost", "net_memif", "net_tap", "net_af_packet", "net_pcap", "net_null"];
 
 /// How to set a port up.
 #[derive(Clone, Debug)]
@@ -60,8 +58,11 @@ pub struct PortConfig {
     /// Loop the port back: what is sent is received. For drivers with [`DevInfo::loops`]; others ignore it.
     pub loopback: bool,
     /// A guest is behind the port: take frames that it left unfinished, and hand such frames to it
-    /// ([`crate::Port::guest_receive_offloads`]). For `net_vhost`; others ignore it.
+    /// ([`crate::Port::guest_receive_offloads`]). For vhost-user ports, whose guests are offered nothing of the kind
+    /// otherwise; others ignore it.
     pub guest_offloads: bool,
+    /// The guest's memory may be missing for a while. For vhost-user ports; others ignore it.
+    pub postcopy: bool,
     /// Further offloads as DPDK's bits (`RTE_ETH_RX_OFFLOAD_*`), of which those are switched on that the
     /// device has: what a guest's own end of a port asks for.
     pub more_rx_offloads: u64,
@@ -86,6 +87,7 @@ impl PortConfig {
             tx_checksums: false,
             loopback: false,
             guest_offloads: false,
+            postcopy: false,
             more_rx_offloads: 0,
             more_tx_offloads: 0,
             mempool,
@@ -146,6 +148,27 @@ impl DevInfo {
             driver,
             removal_events: info.intr_rmv != 0,
             overhead: overhead(info),
+        }
+    }
+
+    /// Of a port without a device: what is software's only.
+    pub(crate) fn of_software(driver: &str, queues: u16) -> Self {
+        Self {
+            driver: driver.into(),
+            if_index: None,
+            min_mtu: 68,
+            max_mtu: u16::MAX,
+            max_rx_queues: queues,
+            max_tx_queues: queues,
+            rx_desc: (0, u16::MAX),
+            tx_desc: (0, u16::MAX),
+            reta_size: 0,
+            rx_offloads: 0,
+            tx_offloads: 0,
+            rss_types: 0,
+            link_events: true,
+            removal_events: false,
+            overhead: HEADER_AND_FCS,
         }
     }
 
@@ -227,8 +250,6 @@ pub struct ConfigReport {
 struct Offloads {
     scatter: u64,
     tx_checksums: u64,
-    guest_rx: u64,
-    guest_tx: u64,
     rss_types: u64,
 }
 
@@ -239,10 +260,6 @@ impl Offloads {
             Self {
                 scatter: dpdk_sys::GODWIT_RX_OFFLOAD_SCATTER,
                 tx_checksums: dpdk_sys::GODWIT_TX_OFFLOAD_UDP_CKSUM,
-                guest_rx: dpdk_sys::GODWIT_RX_OFFLOAD_UDP_CKSUM | dpdk_sys::GODWIT_RX_OFFLOAD_TCP_CKSUM,
-                guest_tx: dpdk_sys::GODWIT_TX_OFFLOAD_MULTI_SEGS
-                    | dpdk_sys::GODWIT_TX_OFFLOAD_UDP_CKSUM
-                    | dpdk_sys::GODWIT_TX_OFFLOAD_TCP_CKSUM,
                 rss_types: dpdk_sys::GODWIT_RSS_IP_UDP_TCP,
             }
         }
@@ -284,15 +301,6 @@ pub(crate) fn plan(
             conf.tx_offloads |= offloads.tx_checksums;
         } else {
             report.notes.push(format!("{} does not fill in UDP checksums", info.driver));
-        }
-    }
-    if asked.guest_offloads && GUESTS.contains(&info.driver.as_str()) {
-        let (rx, tx) = (offloads.guest_rx, offloads.guest_tx);
-        report.guest_offloads = info.rx_offloads & rx == rx && info.tx_offloads & tx == tx;
-        if report.guest_offloads {
-            (conf.rx_offloads, conf.tx_offloads) = (conf.rx_offloads | rx, conf.tx_offloads | tx);
-        } else {
-            report.notes.push(format!("{} does not tell what a guest left unfinished", info.driver));
         }
     }
     if u32::from(conf.mtu) + OVERHEAD > u32::from(data_room) {

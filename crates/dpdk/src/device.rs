@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::DevInfo;
 use crate::error::{Errno, Error, Result, Said};
+use crate::lease::{Leases, Lessor};
 use crate::link::Watch;
 use crate::vhost::VhostSocket;
 use crate::{eal, log};
@@ -28,7 +28,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plugged => "not configured",
             Self::Configured { .. } => "configured and not started",
@@ -55,12 +55,19 @@ pub(crate) struct Device {
     pub(crate) driver: String,
     /// What it was plugged in with.
     pub(crate) devargs: String,
-    queues_out: AtomicUsize,
+    leases: Leases,
     control: Mutex<Control>,
 }
 
-/// A queue's hold on its running port.
-pub(crate) struct Lease(Arc<Device>);
+impl Lessor for Device {
+    fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    fn port_name(&self) -> &str {
+        &self.name
+    }
+}
 
 impl Device {
     /// Plugs a device in, or finds one that is, and claims its first free port. See
@@ -95,7 +102,7 @@ impl Device {
             name: name_of(id),
             driver: String::new(),
             devargs: devargs.into(),
-            queues_out: AtomicUsize::new(0),
+            leases: Leases::default(),
             control: Mutex::new(Control {
                 state: State::Plugged,
                 watch: None,
@@ -129,17 +136,8 @@ impl Device {
         Err(Error::PortState { port: self.name.clone(), operation, state: control.state.name() })
     }
 
-    /// Queue handles that exist.
-    pub(crate) fn queues_out(&self) -> usize {
-        // Acquire: what the queues' owners did happens before the port is stopped.
-        self.queues_out.load(Ordering::Acquire)
-    }
-
     pub(crate) fn ensure_idle(&self) -> Result<()> {
-        match self.queues_out() {
-            0 => Ok(()),
-            queues => Err(Error::QueuesOut { port: self.name.clone(), queues }),
-        }
+        self.leases.ensure_none(&self.name)
     }
 
     /// Reads the device's abilities.
@@ -226,30 +224,6 @@ impl fmt::Debug for Device {
     }
 }
 
-impl Lease {
-    pub(crate) fn new(device: &Arc<Device>) -> Self {
-        device.queues_out.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(device))
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.0.name
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // Release: pairs with the load in `queues_out`.
-        self.0.queues_out.fetch_sub(1, Ordering::Release);
-    }
-}
-
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.name)
-    }
-}
-
 /// Devices that this DPDK build has room for.
 pub fn max_devices() -> usize {
     // SAFETY: a constant of the shim.
@@ -267,7 +241,7 @@ fn make_way(devargs: &str) -> Result<()> {
     if let Some(socket) = VhostSocket::parse(devargs).map_err(failed)?
         && socket.clear_the_way().map_err(failed)?
     {
-        tracing::info!("{}: replaced a socket that nobody listened at any more", socket.path().display());
+        tracing::info!("{}: replaced a socket that nobody listened at any more", socket.shown());
     }
     Ok(())
 }

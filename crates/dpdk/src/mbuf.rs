@@ -170,6 +170,18 @@ impl Mbuf {
         self.header().ol_flags & (TX_TCP_SEG | TX_TCP_CKSUM | TX_UDP_CKSUM) != 0
     }
 
+    /// [`Mbuf::hand_on`] was called for a frame that its receiver is to cut.
+    pub(crate) fn is_uncut(&self) -> bool {
+        self.header().ol_flags & TX_TCP_SEG != 0
+    }
+
+    /// Fills in the checksum that [`Mbuf::hand_on`] left to the receiver. `false`, and perhaps another sum in its
+    /// place, where the frame has no such one.
+    pub(crate) fn finish_checksum(&mut self) -> bool {
+        // SAFETY: the buffer is live and has no other owner; all that is read and written lies within its frame.
+        unsafe { dpdk_sys::godwit_mbuf_finish_checksum(self.0.as_ptr()) == 0 }
+    }
+
     /// The frame's pieces in order.
     pub fn segments(&self) -> Segments<'_> {
         Segments { next: Some(self.0), left: self.header().nb_segs, frame: PhantomData }

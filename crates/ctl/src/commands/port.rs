@@ -120,13 +120,14 @@ pub struct PauseArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  godwitctl port add vm1 --devargs net_vhost1,iface=/run/vm1.sock --vni 5001 --mac 02:00:00:00:00:01 --nve nve-a
+  godwitctl port add vm1 --devargs vhost=/run/vm1.sock --vni 5001 --mac 02:00:00:00:00:01 --nve nve-a
   godwitctl port add vm2 --devargs net_tap2,iface=tap2 --vni 5001 --mac 02:00:00:00:00:02 --nve nve-a")]
 pub struct AddArgs {
     /// Its name.
     #[arg(value_parser = parse::name)]
     name: String,
-    /// The DPDK device: a PCI address or a virtual device with its arguments.
+    /// The device: vhost=PATH[,mode=server|client][,queues=N][,tso=off] for a guest on a vhost-user socket, a PCI
+    /// address, or a virtual device of DPDK's with its arguments.
     #[arg(long)]
     devargs: String,
     /// VNI of the VM's network.

@@ -1,7 +1,7 @@
-//! Arguments of vhost-user devices (`net_vhost`), checked before DPDK sees them, and the way cleared for their sockets.
+//! The socket of a vhost-user port: the way cleared for it, and never at the cost of somebody else's file.
 //!
-//! DPDK takes arguments that it cannot serve: a path that it cuts off, more queues than its library has rings. Where it
-//! cannot listen at the path, it removes whatever is there. So all of that is decided here, before the device is made.
+//! librte_vhost takes a path that it cuts off, and where it cannot listen it removes whatever is there. So all of that
+//! is decided here, before the library is asked.
 
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -9,23 +9,18 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-/// Longest path of a Unix socket, in bytes: the kernel's `sun_path` less the byte that ends it.
-pub const MAX_SOCKET_PATH: usize = 107;
+use super::args::{self, Options};
 
-/// Most pairs of queues of a vhost-user device: librte_vhost has 256 rings a guest.
-pub const MAX_VHOST_QUEUES: u16 = 128;
-
-/// Names under which DPDK knows the driver, each followed by whatever tells one device from another.
-const DRIVERS: [&str; 2] = ["net_vhost", "eth_vhost"];
-
-/// The socket of a vhost-user device, as its arguments give it.
+/// The socket of a vhost-user port, as its arguments give it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VhostSocket {
+    /// The key that names the path.
+    key: &'static str,
     path: PathBuf,
-    client: bool,
+    pub(super) options: Options,
 }
 
-/// Why a vhost-user device cannot be made: what is wrong, and what to do about it.
+/// Why a vhost-user port cannot be made: what is wrong, and what to do about it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{what}; {remedy}")]
 pub struct SocketError {
@@ -35,41 +30,24 @@ pub struct SocketError {
     pub remedy: String,
 }
 
-fn refuse<T>(what: impl Into<String>, remedy: impl Into<String>) -> Result<T, SocketError> {
+pub(super) fn refuse<T>(what: impl Into<String>, remedy: impl Into<String>) -> Result<T, SocketError> {
     Err(SocketError { what: what.into(), remedy: remedy.into() })
 }
 
 impl VhostSocket {
-    /// Reads the arguments of a device; `None` for a device of another driver. Touches no file.
+    /// Reads the arguments of a device, `vhost=PATH` or `net_vhost0,iface=PATH` and further ones; `None` for a device
+    /// of another kind. Touches no file.
     ///
     /// # Errors
-    /// No path or two, an empty or too long one, a number of queues that the library does not have.
+    /// An unknown argument or one given twice, a value out of its range, an empty or too long path.
     pub fn parse(devargs: &str) -> Result<Option<VhostSocket>, SocketError> {
-        let devargs = devargs.trim_start();
-        let devargs = devargs.strip_prefix("vdev:").unwrap_or(devargs);
-        if !DRIVERS.iter().any(|driver| devargs.starts_with(driver)) {
-            return Ok(None);
-        }
-        let Some(path) = argument(devargs, "iface")? else {
-            return refuse("iface is missing", "add iface=PATH, the path of the guest's socket");
-        };
-        if path.is_empty() {
-            return refuse("iface is empty", "give the path of the guest's socket");
-        }
-        if path.len() > MAX_SOCKET_PATH {
-            let what = format!("iface={path} has {} bytes", path.len());
-            return refuse(what, format!("the path of a socket has at most {MAX_SOCKET_PATH}"));
-        }
-        if let Some(queues) = argument(devargs, "queues")? {
-            let plain = queues.bytes().all(|b| b.is_ascii_digit()) && !queues.starts_with('0');
-            let number = queues.parse::<u16>().ok().filter(|n| plain && (1..=MAX_VHOST_QUEUES).contains(n));
-            if number.is_none() {
-                let what = format!("queues={queues} is out of range");
-                return refuse(what, format!("use 1 to {MAX_VHOST_QUEUES}"));
-            }
-        }
-        let client = argument(devargs, "client")?.is_some_and(|value| value != "0");
-        Ok(Some(VhostSocket { path: path.into(), client }))
+        let Some((key, path, options)) = args::read(devargs)? else { return Ok(None) };
+        Ok(Some(VhostSocket { key, path: path.into(), options }))
+    }
+
+    /// The path with the key that it is given by, such as `vhost=/run/v1.sock`.
+    pub fn shown(&self) -> String {
+        format!("{}={}", self.key, self.path.display())
     }
 
     /// The path as it was given.
@@ -94,8 +72,9 @@ impl VhostSocket {
     /// Whether there is a socket.
     fn is_there(&self) -> Result<bool, SocketError> {
         // Who connects follows a link, who listens does not.
-        let found = if self.client { self.path.metadata() } else { self.path.symlink_metadata() };
-        let shown = self.path.display();
+        let connects = self.options.client;
+        let found = if connects { self.path.metadata() } else { self.path.symlink_metadata() };
+        let shown = self.shown();
         match found {
             Ok(there) if there.file_type().is_socket() => Ok(true),
             Ok(there) => {
@@ -106,10 +85,10 @@ impl VhostSocket {
                     () if kind.is_file() => "an ordinary file",
                     () => "no socket",
                 };
-                refuse(format!("iface={shown} is {kind}"), "name a path where there is nothing yet")
+                refuse(format!("{shown} is {kind}"), "name a path where there is nothing yet")
             }
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => refuse(format!("iface={shown} cannot be looked at: {e}"), "name another path"),
+            Err(e) => refuse(format!("{shown} cannot be looked at: {e}"), "name another path"),
         }
     }
 
@@ -120,46 +99,33 @@ impl VhostSocket {
     /// Something that is no socket is there, somebody holds the socket, or its folder is absent or may not be
     /// changed. Nothing was touched then.
     pub(crate) fn clear_the_way(&self) -> Result<bool, SocketError> {
-        let shown = self.path.display();
+        let shown = self.shown();
         let there = self.is_there()?;
-        if self.client {
+        if self.options.client {
             return Ok(false);
         }
         if !there {
             let folder = self.path.parent().filter(|f| !f.as_os_str().is_empty());
             return match folder {
                 Some(f) if !f.is_dir() => {
-                    refuse(format!("iface={shown}: there is no folder {}", f.display()), "make it")
+                    refuse(format!("{shown}: there is no folder {}", f.display()), "make it")
                 }
                 _ => Ok(false),
             };
         }
         match held(&self.path) {
             Ok(true) => refuse(
-                format!("iface={shown} is in use: another process listens there"),
+                format!("{shown} is in use: another process listens there"),
                 "stop that process, or name another path",
             ),
             Ok(false) => match std::fs::remove_file(&self.path) {
                 Ok(()) => Ok(true),
                 Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-                Err(e) => refuse(format!("the stale socket iface={shown} stays: {e}"), "remove it"),
+                Err(e) => refuse(format!("the stale socket {shown} stays: {e}"), "remove it"),
             },
-            Err(e) => {
-                refuse(format!("iface={shown}: whether it is in use is not known: {e}"), "name another path")
-            }
+            Err(e) => refuse(format!("{shown}: whether it is in use is not known: {e}"), "name another path"),
         }
     }
-}
-
-/// The value of an argument of a device.
-fn argument<'a>(devargs: &'a str, key: &str) -> Result<Option<&'a str>, SocketError> {
-    let mut values =
-        devargs.split(',').skip(1).filter_map(|arg| arg.split_once('=')).filter(|(k, _)| *k == key);
-    let value = values.next().map(|(_, value)| value);
-    if values.next().is_some() {
-        return refuse(format!("{key} is given twice"), "keep one of them");
-    }
-    Ok(value)
 }
 
 /// Whether a process has the socket open. A datagram socket cannot connect to a stream socket, and the kernel says so
@@ -197,32 +163,6 @@ mod tests {
 
     fn socket(devargs: &str) -> VhostSocket {
         VhostSocket::parse(devargs).expect("good").expect("a vhost-user device")
-    }
-
-    #[track_caller]
-    fn refused(devargs: &str, wanted: &str) {
-        let error = VhostSocket::parse(devargs).expect_err(devargs).to_string();
-        assert!(error.contains(wanted), "{devargs}: {error:?} says {wanted:?}");
-    }
-
-    #[test]
-    fn r18_arguments_out_of_range_are_refused_with_the_bound() {
-        assert_eq!(VhostSocket::parse("net_tap0,iface=tap0"), Ok(None));
-        assert_eq!(VhostSocket::parse("0000:03:00.0"), Ok(None));
-        let long = format!("/{}", "x".repeat(MAX_SOCKET_PATH - 1));
-        assert_eq!(socket(&format!("net_vhost0,iface={long}")).path(), Path::new(&long));
-        refused(&format!("net_vhost0,iface={long}y"), "has 108 bytes; the path of a socket has at most 107");
-        refused("net_vhost0,iface=", "iface is empty");
-        refused("vdev:eth_vhost0,queues=2", "iface is missing");
-        refused("net_vhost0", "iface is missing");
-        refused("net_vhost0,iface=/a,iface=/b", "iface is given twice");
-        for good in ["1", "2", "128"] {
-            socket(&format!("net_vhost0,iface=/a,queues={good}"));
-        }
-        // DPDK would read 010 as eight, and 65537 as one.
-        for bad in ["0", "129", "200", "65537", "-1", "", "x", "010", "0x10"] {
-            refused(&format!("net_vhost0,iface=/a,queues={bad}"), "use 1 to 128");
-        }
     }
 
     #[test]
