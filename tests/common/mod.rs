@@ -67,7 +67,7 @@ pub fn lab(args: &[&str]) -> (Output, serde_json::Value) {
     let mut lab = Command::new(program("godwit-lab"));
     lab.args(args);
     // The scenarios whose reports tests read.
-    let reports = ["hot-move", "guest-memory", "routed", "multicast", "libvirt", "drain"];
+    let reports = ["hot-move", "guest-memory", "routed", "multicast", "libvirt", "drain", "guests"];
     if args.first().is_some_and(|scenario| reports.contains(scenario)) {
         lab.arg("--json").arg(&json);
     }

@@ -54,6 +54,16 @@ pub fn run(program: &str, args: &[&str]) {
 pub struct Switch(Child);
 
 impl Switch {
+    /// Its process's number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// How it ended, where it has.
+    pub fn ended(&mut self) -> Option<String> {
+        self.0.try_wait().expect("it is a child").map(|status| status.to_string())
+    }
+
     /// Ends it without a chance to clean up.
     pub fn kill(mut self) {
         self.0.kill().expect("it runs");

@@ -64,7 +64,7 @@ fn affected(path: &str) -> Affected {
         ["src", rest @ ..] if rest.iter().any(is_of_tests) => Affected::Own("godwit".into()),
         ["src", ..] | ["build.rs"] => Affected::Dependents("godwit".into()),
         ["tests", "suite.rs"] | ["tests", "common", ..] => Affected::Own("godwit".into()),
-        ["tests", file] => Affected::Processes(file.trim_end_matches(".rs").into()),
+        ["tests", file, ..] => Affected::Processes(file.trim_end_matches(".rs").into()),
         ["scripts", "nic"] => Affected::Own("godwit-lab".into()),
         ["scripts", "lib.sh" | "test"] => Affected::All,
         ["scripts", ..] | ["LICENSE" | ".editorconfig" | ".gitignore" | "deny.toml" | "rustfmt.toml"] => {

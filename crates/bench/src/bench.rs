@@ -16,7 +16,7 @@ use crate::peer::{self, Peer, Player, SETTLE, Site};
 use crate::plan::{self, Row};
 use crate::report::{self, Conditions, Outcome};
 use crate::testpmd::{self, Testpmd};
-use crate::{instructions, memory, stages, stats, storm, updates};
+use crate::{instructions, memory, stages, stats, storm, updates, vhost};
 
 /// Two rows are compared the better the sooner one follows the other.
 const LONGEST_OF_A_PAIR: Duration = Duration::from_millis(600);
@@ -38,8 +38,8 @@ pub struct Bench {
     #[arg(long, default_value_t = 2000, value_name = "MS", value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub window_ms: u32,
     /// Only these rows, `CASE[/BYTES|imix|rfc2544[/DESTINATIONS[OPTIONS]]]` with the options `/flows=N`, `/nves=N`,
-    /// `/workers=N`, `/inner=6`, `/random`, `/sources=N`, `/nested=N` and `/routers=N`, such as encap-v4 or
-    /// decap-v6/60/1000; several times or with commas
+    /// `/workers=N`, `/inner=6`, `/random`, `/sources=N`, `/nested=N`, `/guests=N`, `/idle=N` and `/routers=N`, such as
+    /// encap-v4 or decap-v6/60/1000; several times or with commas
     #[arg(long = "case", value_name = "ROW", value_delimiter = ',')]
     pub cases: Vec<String>,
     /// Instead of rows, so many location updates a second against a worker under full load, and a table
@@ -100,8 +100,16 @@ impl Bench {
             return Ok(true);
         }
         let mut site = Site::new(self.find_godwit()?, self.ends, self.keep)?;
+        if self.instructions || self.stages {
+            let guests = rows.iter().find(|r| r.case.is_vhost() && !self.cases.is_empty());
+            ensure!(
+                guests.is_none(),
+                "rows of guests have neither --instructions nor --stages: leave them out"
+            );
+        }
+        let alone: Vec<Row> = rows.iter().filter(|r| !r.case.is_vhost()).copied().collect();
         if self.instructions {
-            return self.instructions(&mut site, &beside::with_references(&rows));
+            return self.instructions(&mut site, &beside::with_references(&alone));
         }
         if let Some(rate) = self.updates {
             return self.updates(&site, rate);
@@ -110,7 +118,7 @@ impl Bench {
             return self.storm(&site);
         }
         if self.stages {
-            return self.stages(&site, &rows);
+            return self.stages(&site, &alone);
         }
         let (mut outcomes, start) = (Vec::new(), Instant::now());
         for (n, row) in rows.iter().enumerate() {
@@ -245,7 +253,8 @@ impl Bench {
             None => true,
         };
         let ovs_mb = if with_ovs { ovs::memory_mb(&ends) } else { 0 };
-        memory::reserve(godwit::memory_mb(&ends) + testpmd::memory_mb(&ends) + ovs_mb)?;
+        let guests_mb = if row.case.is_vhost() { 3 * vhost::memory_mb(&ends) } else { 0 };
+        memory::reserve(godwit::memory_mb(&ends) + testpmd::memory_mb(&ends) + ovs_mb + guests_mb)?;
         let mut peers: Vec<(Who, Box<dyn Peer>)> = Vec::new();
         for who in [Who::Godwit, Who::Floor, Who::Ovs] {
             if who == Who::Ovs && !with_ovs {
@@ -327,6 +336,13 @@ impl Who {
     }
 
     fn start(self, site: &Site, ends: &Ends) -> Result<Box<dyn Peer>> {
+        if ends.row.case.is_vhost() {
+            return match self {
+                Who::Godwit => vhost::godwit(site, ends),
+                Who::Floor => vhost::floor(site, ends),
+                Who::Ovs => vhost::ovs(site, ends),
+            };
+        }
         Ok(match self {
             Who::Godwit => Box::new(Godwit::start(site, ends)?),
             Who::Floor => Box::new(Testpmd::start(site, ends)?),

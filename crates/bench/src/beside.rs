@@ -14,6 +14,7 @@ use crate::peer::{Peer, SETTLE, Site};
 use crate::plan::{self, Case, Row, Sizes};
 use crate::stats::{Rates, rounded};
 use crate::testpmd::{self, Testpmd};
+use crate::vhost;
 
 /// A row and the one that it is compared with.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,7 +47,9 @@ pub struct Ratio {
 /// The row that another one is compared with.
 pub fn reference(row: Row) -> Row {
     let mut base = row;
-    if row.case.is_routed() {
+    if row.case.is_vhost() {
+        (base.guests, base.idle) = (1, 0);
+    } else if row.case.is_routed() {
         base = row.bridged();
     } else if row.workers > 1 {
         base.workers = 1;
@@ -59,10 +62,13 @@ pub fn reference(row: Row) -> Row {
 }
 
 /// The pairs among `rows` for which something is promised: a million destinations, the other families and
-/// ways, and a second worker; and routed rows, each with the bridged row to as many destinations and that of IPv6 also
+/// ways, a second worker, and a guest beside idle ones; and routed rows, each with the bridged row to as many destinations and that of IPv6 also
 /// with the one of IPv4, whether these are among them or not.
 pub fn pairs(rows: &[Row]) -> Vec<Pair> {
     let promised = |row: &Row| {
+        if row.case.is_vhost() {
+            return row.is_shortest() && row.idle > 0;
+        }
         let million = row.destinations == 1_000_000 && row.case == Case::EncapV4;
         let plain = row.flows == row.destinations && row.is_shortest();
         plain && (million || row.destinations == 1_000 || row.case.is_routed())
@@ -104,17 +110,22 @@ pub fn with_references(rows: &[Row]) -> Vec<Row> {
 /// Where one of the four does not start, or ends.
 pub fn measure(sites: [&Site; 2], pair: &Pair, rounds: u32, window: Duration) -> Result<Ratio> {
     let ends = [Ends::new(pair.of, sites[0])?, Ends::new(pair.to, sites[1])?];
-    memory::reserve(ends.iter().map(|e| godwit::memory_mb(e) + testpmd::memory_mb(e)).sum())?;
+    let guests_mb = |e: &Ends| if e.row.case.is_vhost() { 2 * vhost::memory_mb(e) } else { 0 };
+    memory::reserve(ends.iter().map(|e| godwit::memory_mb(e) + testpmd::memory_mb(e) + guests_mb(e)).sum())?;
+    // The floor takes each guest for a device, and has no room for idle ones.
+    let with_floor = pair.of.idle == 0;
     let mut peers: Vec<Box<dyn Peer>> = Vec::new();
-    for (site, ends) in sites.iter().zip(&ends) {
-        let mut godwit = Godwit::start(site, ends)?;
-        godwit.run(false)?;
-        peers.push(Box::new(godwit));
-    }
-    for (site, ends) in sites.iter().zip(&ends) {
-        let mut floor = Testpmd::start(site, ends)?;
-        floor.run(false)?;
-        peers.push(Box::new(floor));
+    for floor in [false, true].into_iter().take(1 + usize::from(with_floor)) {
+        for (site, ends) in sites.iter().zip(&ends) {
+            let mut peer: Box<dyn Peer> = match (ends.row.case.is_vhost(), floor) {
+                (false, false) => Box::new(Godwit::start(site, ends)?),
+                (false, true) => Box::new(Testpmd::start(site, ends)?),
+                (true, false) => vhost::godwit(site, ends)?,
+                (true, true) => vhost::floor(site, ends)?,
+            };
+            peer.run(false)?;
+            peers.push(peer);
+        }
     }
     let mut rates: [Rates; 4] = Default::default();
     for round in 0..rounds as usize {
@@ -151,7 +162,7 @@ mod tests {
         };
         let quick = names(&plan::quick());
         let base = "encap-v4/60/1000";
-        let bridged = || quick.iter().filter(|(of, _)| !of.starts_with("route"));
+        let bridged = || quick.iter().filter(|(of, _)| of.starts_with("encap") || of.starts_with("decap"));
         let of: Vec<&str> = bridged().map(|(of, _)| of.as_str()).collect();
         assert_eq!(of, ["encap-v4/60/1000000", "encap-v6/60/1000", "decap-v4/60/1000", "decap-v6/60/1000"]);
         assert!(bridged().all(|(_, to)| to == base));
@@ -177,5 +188,13 @@ mod tests {
         let counted = with_references(&plan::quick());
         assert!(pairs(&routed).iter().all(|p| counted.contains(&p.to)));
         assert_eq!(counted.len(), plan::quick().len() + 4, "each once");
+    }
+
+    #[test]
+    fn a_guest_beside_idle_ones_is_compared_with_itself_alone() {
+        let guests: Vec<Row> = plan::full(2).into_iter().filter(|r| r.case.is_vhost()).collect();
+        let names: Vec<_> = pairs(&guests).iter().map(|p| (p.of.to_string(), p.to.to_string())).collect();
+        let pair = |case: &str| (format!("{case}/60/1000/idle=499"), format!("{case}/60/1000"));
+        assert_eq!(names, [pair("vhost-encap"), pair("vhost-decap")]);
     }
 }

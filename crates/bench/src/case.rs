@@ -21,6 +21,10 @@ pub enum Case {
     RouteV4,
     /// IPv6 from a VM to its gateway, routed into another VN, into VXLAN over IPv6.
     RouteV6,
+    /// From guests on vhost-user ports into VXLAN over IPv4.
+    VhostEncap,
+    /// Out of VXLAN over IPv4 to guests on vhost-user ports.
+    VhostDecap,
 }
 
 impl Case {
@@ -33,12 +37,19 @@ impl Case {
             Case::DecapV6 => "decap-v6",
             Case::RouteV4 => "route-v4",
             Case::RouteV6 => "route-v6",
+            Case::VhostEncap => "vhost-encap",
+            Case::VhostDecap => "vhost-decap",
         }
     }
 
     /// Frames come from a VM.
     pub fn is_encap(self) -> bool {
-        !matches!(self, Case::DecapV4 | Case::DecapV6)
+        !matches!(self, Case::DecapV4 | Case::DecapV6 | Case::VhostDecap)
+    }
+
+    /// VMs are guests on vhost-user ports, with drivers of their own.
+    pub fn is_vhost(self) -> bool {
+        matches!(self, Case::VhostEncap | Case::VhostDecap)
     }
 
     /// Frames are for the gateway, which routes them.

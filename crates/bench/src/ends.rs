@@ -17,7 +17,7 @@ use godwit_testkit::pcap::{self, Packet, Resolution};
 use godwit_wire::{Instant, Mac, Vni};
 
 use crate::peer::{Player, Site};
-use crate::plan::Row;
+use crate::plan::{Case, Row};
 use crate::routed;
 
 /// The tenant's network.
@@ -43,8 +43,8 @@ pub struct Ends {
     pub row: Row,
     /// What plays the capture.
     pub player: Player,
-    /// The capture.
-    pcap: PathBuf,
+    /// The capture, or one of each guest that sends.
+    pcaps: Vec<PathBuf>,
     /// The library that a program has to load before its own, to play it.
     preload: Option<PathBuf>,
 }
@@ -55,13 +55,18 @@ impl Ends {
     /// # Errors
     /// Where the file cannot be written, or there is nothing to play it.
     pub fn new(row: Row, site: &Site) -> Result<Ends> {
-        let (pcap, player) = (site.dir.join("frames.pcap"), site.player);
+        let player = site.player;
         let preload = match player {
             Player::Replay => Some(replay_library()?),
             Player::Pcap => None,
         };
-        write(row, &pcap)?;
-        Ok(Ends { row, player, pcap, preload })
+        let mut pcaps = Vec::new();
+        for sender in 0..row.senders() {
+            let pcap = site.dir.join(format!("frames-{sender}.pcap"));
+            write_of(row, sender, &pcap)?;
+            pcaps.push(pcap);
+        }
+        Ok(Ends { row, player, pcaps, preload })
     }
 
     /// The source, with a receive queue for each worker.
@@ -69,19 +74,51 @@ impl Ends {
         match self.player {
             Player::Replay => self.player.device().to_owned(),
             Player::Pcap => {
-                let queue = format!(",rx_pcap={}", self.pcap.display());
+                let queue = format!(",rx_pcap={}", self.pcaps[0].display());
                 format!("{}{},infinite_rx=1", self.player.device(), queue.repeat(self.row.workers))
             }
         }
     }
 
-    /// What has to be in a contender's environment.
+    /// What has to be in a contender's environment: nothing where guests play.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
+        if self.row.case == Case::VhostEncap {
+            return Vec::new();
+        }
+        self.playing(&[(self.player.device().to_owned(), &self.pcaps[0])])
+    }
+
+    /// Sources of so many ports, each of which plays: a capture of its own where there are as many, else the same.
+    pub fn sources(&self, count: u32) -> Vec<String> {
+        let source = |n: u32| match self.player {
+            Player::Replay => self.player.numbered(n),
+            Player::Pcap => {
+                format!("{},rx_pcap={},infinite_rx=1", self.player.numbered(n), self.pcap_of(n).display())
+            }
+        };
+        (0..count).map(source).collect()
+    }
+
+    /// What has to be in the environment of a program with so many sources.
+    pub fn environment_of(&self, count: u32) -> Vec<(&'static str, String)> {
+        let all: Vec<(String, &PathBuf)> =
+            (0..count).map(|n| (self.player.numbered(n), self.pcap_of(n))).collect();
+        self.playing(&all)
+    }
+
+    fn pcap_of(&self, n: u32) -> &PathBuf {
+        self.pcaps.get(n as usize).unwrap_or(&self.pcaps[0])
+    }
+
+    fn playing(&self, devices: &[(String, &PathBuf)]) -> Vec<(&'static str, String)> {
         let Some(library) = &self.preload else { return Vec::new() };
+        let list = |each: &dyn Fn(&(String, &PathBuf)) -> String| {
+            devices.iter().map(each).collect::<Vec<_>>().join(",")
+        };
         vec![
             ("LD_PRELOAD", library.display().to_string()),
-            ("GODWIT_REPLAY_CAPTURE", self.pcap.display().to_string()),
-            ("GODWIT_REPLAY_DEVICE", self.player.device().to_owned()),
+            ("GODWIT_REPLAY_CAPTURE", list(&|(_, pcap)| pcap.display().to_string())),
+            ("GODWIT_REPLAY_DEVICE", list(&|(device, _)| device.clone())),
             ("GODWIT_REPLAY_MAC", PLAYER_MAC.to_string()),
         ]
     }
@@ -119,8 +156,14 @@ fn replay_library() -> Result<PathBuf> {
 /// # Errors
 /// Where the file cannot be written.
 pub fn write(row: Row, path: &Path) -> Result<f64> {
+    write_of(row, 0, path)
+}
+
+/// The same of one of the guests that send.
+fn write_of(row: Row, sender: u32, path: &Path) -> Result<f64> {
     let mut bytes = 0;
-    let frames = shuffled(row.frames()).into_iter().map(|n| frame(&row, n)).inspect(|f| bytes += f.len());
+    let frames = shuffled(row.frames()).into_iter().map(|n| frame_of(&row, sender, n));
+    let frames = frames.inspect(|f| bytes += f.len());
     write_frames(path, frames)?;
     Ok(bytes as f64 / f64::from(row.frames()))
 }
@@ -200,8 +243,14 @@ fn ports(row: &Row, flow: u32) -> (u16, u16) {
     (1024 + (flow / row.destinations % 60_000) as u16, 5678)
 }
 
-/// Frame number `n`: every destination and every flow comes equally often.
+/// Frame number `n` of the first VM.
+#[cfg(test)]
 fn frame(row: &Row, n: u32) -> Vec<u8> {
+    frame_of(row, 0, n)
+}
+
+/// Frame number `n` of a guest, or of the VM: every destination and every flow comes equally often.
+fn frame_of(row: &Row, sender: u32, n: u32) -> Vec<u8> {
     let flow = n % row.flows;
     let vm = flow % row.destinations;
     let (source, destination) = ports(row, flow);
@@ -209,7 +258,7 @@ fn frame(row: &Row, n: u32) -> Vec<u8> {
     let payload = vec![0; row.sizes.of(n as usize) - 14 - ip_header - 8];
     if row.case.is_encap() {
         let (mac, ip) = match row.nested {
-            0 => (LOCAL_VM, near_ip(row, n % row.sources)),
+            0 => (local_vm(row, sender), near_ip(row, sender + n % row.sources)),
             nested => (nested_vm(n % nested), near_ip(row, row.sources + n % nested)),
         };
         let (to_mac, to_ip) = match row.case.is_routed() {
@@ -232,7 +281,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::plan::{self, Case};
+    use crate::plan;
 
     #[test]
     fn every_destination_and_flow_is_sent() {
@@ -261,6 +310,16 @@ mod tests {
         let nested = senders("encap-v4/60/1000/nested=3");
         let own = |n: u8| (nested_vm(n.into()).0.to_vec(), vec![10, 1, 0, 2 + n]);
         assert_eq!(nested, (0..3).map(own).collect(), "each its own");
+    }
+
+    #[test]
+    fn each_guest_sends_from_its_own_address() {
+        let row = plan::select(&[], "vhost-encap/60/1000/guests=8").unwrap()[0];
+        let senders: BTreeSet<Vec<u8>> = (0..8).map(|g| frame_of(&row, g, 17)[6..12].to_vec()).collect();
+        assert_eq!((row.senders(), senders.len()), (8, 8));
+        assert!(senders.contains(&LOCAL_VM.0[..]) && senders.contains(&local_vm(&row, 7).0[..]));
+        let row = plan::select(&[], "vhost-decap/1400/1000/guests=8").unwrap()[0];
+        assert_eq!((row.senders(), frame(&row, 3).len()), (1, 1450), "the uplink does");
     }
 
     #[test]

@@ -13,15 +13,21 @@ use godwit_api::v1::{self, Counter};
 use godwit_lab::cmd;
 use godwit_lab::lab::process::Process;
 use godwit_lab::lab::rpc::Admin;
+use godwit_wire::Mac;
 
 use crate::ends::{self, Ends, LOCAL_VM, NEXT_HOP, REMOTE_VM, VNI};
 use crate::peer::{Measured, Peer, Site};
 use crate::plan::Row;
 use crate::routed;
+use crate::vhost;
 
 /// Bytes that a packet buffer takes, and the share of the memory that buffers get.
 const BUFFER: usize = 2560;
 const POOL_SHARE: usize = 2;
+/// Sixteenths of a MiB that a guest's port takes.
+const GUEST_MB_OF_16: usize = 4;
+/// The first idle guest.
+const IDLE_VM: Mac = Mac([0x02, 0x40, 0, 0, 0, 0]);
 /// How long it may take until all locations are known and frames flow.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 /// The same under valgrind.
@@ -39,7 +45,7 @@ const LOSS: f64 = 0.001;
 pub struct Godwit {
     process: Process,
     admin: Admin,
-    /// The port that frames leave by.
+    /// What the names of the ports begin with that frames leave by.
     out: &'static str,
 }
 
@@ -56,7 +62,33 @@ pub struct Reading {
 /// MiB of memory that the switch needs for a row.
 pub fn memory_mb(ends: &Ends) -> usize {
     let bytes = ends.buffers() * BUFFER.max(ends.row.longest().next_multiple_of(1024) + 1024);
-    (POOL_SHARE * bytes).div_ceil(1 << 20).max(256)
+    let guests = (ends.row.guests + ends.row.idle) as usize * GUEST_MB_OF_16 / 16;
+    (POOL_SHARE * bytes).div_ceil(1 << 20).max(256) + guests
+}
+
+/// Ports beside the uplink, and VMs beside theirs, of a row of guests.
+fn guests(text: &mut String, site: &Site, row: &Row) -> Result<()> {
+    for n in 0..row.guests + row.idle {
+        let (name, mac) = match n.checked_sub(row.guests) {
+            None => (format!("vm{n}"), ends::local_vm(row, n)),
+            Some(idle) => (format!("idle{idle}"), ends::nth(IDLE_VM, idle)),
+        };
+        let ips = if n < row.guests { format!("\"{}\"", ends::near_ip(row, n)) } else { String::new() };
+        writeln!(
+            text,
+            "[[port]]\nname = \"{name}\"\ndevargs = \"net_vhost{n},iface={}\"\nvni = {VNI}\nmac = \"{mac}\"\n\
+             ips = [{ips}]\nactivate = \"start\"",
+            vhost::socket(site, "godwit", n).display()
+        )?;
+    }
+    if row.case.is_encap() {
+        return Ok(());
+    }
+    for n in row.guests..row.destinations {
+        let (mac, port) = (ends::local_vm(row, n), n % row.guests);
+        writeln!(text, "[[vm]]\nvni = {VNI}\nmac = \"{mac}\"\nport = \"vm{port}\"")?;
+    }
+    Ok(())
 }
 
 /// The configuration for a row, with further `keys` of the switch itself.
@@ -79,9 +111,7 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>, keys: &str) -> Result<Str
          admin_socket = \"{dir}/godwit.sock\"\n{nve_lines}{keys}\
          [[uplink]]\nname = \"up\"\ndevargs = \"{uplink}\"\nrx_queues = {uplink_queues}\nmtu = {mtu}\n\
          {family} = \"{locator}/{prefix}\"\n\
-         [[neighbor]]\nuplink = \"up\"\nip = \"{remote}\"\nmac = \"{NEXT_HOP}\"\ncount = {nves}\n\
-         [[port]]\nname = \"vm\"\ndevargs = \"{port}\"\nrx_queues = {port_queues}\nvni = {VNI}\n\
-         mac = \"{LOCAL_VM}\"\nips = [{ips}]\nactivate = \"start\"\n",
+         [[neighbor]]\nuplink = \"up\"\nip = \"{remote}\"\nmac = \"{NEXT_HOP}\"\ncount = {nves}\n",
         cores = cores.join(","),
         main = site.cores.main(),
         memory = memory_mb(ends),
@@ -90,8 +120,17 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>, keys: &str) -> Result<Str
         locator = case.locator(),
         prefix = case.prefix(),
         remote = case.remote(0),
-        ips = quoted((0..ends.row.sources).map(|n| ends::near_ip(&ends.row, n))),
     )?;
+    if case.is_vhost() {
+        guests(&mut text, site, &ends.row)?;
+    } else {
+        write!(
+            text,
+            "[[port]]\nname = \"vm\"\ndevargs = \"{port}\"\nrx_queues = {port_queues}\nvni = {VNI}\n\
+             mac = \"{LOCAL_VM}\"\nips = [{ips}]\nactivate = \"start\"\n",
+            ips = quoted((0..ends.row.sources).map(|n| ends::near_ip(&ends.row, n))),
+        )?;
+    }
     if nva.is_some() {
         return Ok(text);
     }
@@ -110,9 +149,9 @@ fn config(site: &Site, ends: &Ends, nva: Option<&str>, keys: &str) -> Result<Str
             "[[vm]]\nvni = {VNI}\nmac = \"{REMOTE_VM}\"\ncount = {destinations}\nlocator = \"{remote}\"\n\
              nves = {nves}\n",
         )?;
-    } else if destinations > 1 {
+    } else if destinations > 1 && !case.is_vhost() {
         // The first is the port's own.
-        let mac = godwit_wire::Mac::from_u64(LOCAL_VM.to_u64() + 1);
+        let mac = Mac::from_u64(LOCAL_VM.to_u64() + 1);
         write!(text, "[[vm]]\nvni = {VNI}\nmac = \"{mac}\"\ncount = {}\nport = \"vm\"\n", destinations - 1)?;
     }
     Ok(text)
@@ -169,6 +208,21 @@ impl Godwit {
             .arg(&site.godwit);
         let mut godwit = Godwit::spawn_as(command, site, ends, None, "hugepages = \"never\"\n")?;
         godwit.wait_for(ends.row, COUNTED_PATIENCE)?;
+        Ok(godwit)
+    }
+
+    /// Starts it; frames flow when its guests do.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_alone(site: &Site, ends: &Ends) -> Result<Godwit> {
+        let mut godwit = Godwit::spawn(site, ends, None)?;
+        let give_up = Instant::now() + START_PATIENCE;
+        while godwit.admin.status().is_err() {
+            godwit.process.check()?;
+            ensure!(Instant::now() < give_up, "it does not answer after {START_PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         Ok(godwit)
     }
 
@@ -267,7 +321,11 @@ impl Godwit {
     }
 
     fn sent(&self, counters: &[Counter]) -> u64 {
-        counters.iter().filter(|c| c.port == self.out && c.name == "tx_packets").map(|c| c.value).sum()
+        counters
+            .iter()
+            .filter(|c| c.port.starts_with(self.out) && c.name == "tx_packets")
+            .map(|c| c.value)
+            .sum()
     }
 }
 

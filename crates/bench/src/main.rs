@@ -13,6 +13,7 @@
 //! | `ends` | the frames, and the devices between which all carry them |
 //! | `peer` | what contenders have in common; where they run |
 //! | `godwit`, `testpmd`, `ovs` | starting each, and reading its own counters |
+//! | `vhost` | rows of guests on vhost-user ports: the guests |
 //! | `beside` | two rows in turn, for what is promised of their quotient |
 //! | `updates`, `directory` | locations that change under load |
 //! | `storm` | a VM that scans beside VMs that do not |
@@ -46,6 +47,7 @@ mod stillness;
 mod storm;
 mod testpmd;
 mod updates;
+mod vhost;
 
 use std::process::ExitCode;
 

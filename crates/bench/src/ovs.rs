@@ -12,6 +12,7 @@ use godwit_lab::lab::process::Process;
 
 use crate::ends::{self, Ends, NEXT_HOP, PLAYER_MAC, VNI};
 use crate::peer::{Measured, Peer, Site};
+use crate::plan::{Case, Row};
 use crate::routed::{self, FAR_VNI, GATEWAY};
 
 const VSWITCHD: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
@@ -90,8 +91,7 @@ impl Ovs {
         wait_for(&dir.join("vs.ctl")).or_else(|e| vswitchd.check().and(Err(e)))?;
         let ovs = Ovs { vswitchd, _ovsdb: ovsdb, dir };
         ovs.bridges(site, ends, &socket)?;
-        // The first frames of each destination go through the slow path.
-        std::thread::sleep(Duration::from_secs(if ends.row.destinations > 10_000 { 7 } else { 3 }));
+        ovs.settle(ends.row);
         Ok(ovs)
     }
 
@@ -105,6 +105,7 @@ impl Ovs {
         let (remote, locator) = (row.case.remote(0), row.case.locator());
         let player = ends.player.device();
         let (phy, acc) = if row.case.is_encap() { ("net_null1", player) } else { (player, "net_null1") };
+        let guests = || self.guests(row, db);
         let vsctl = |line: &str| {
             let mut args = vec![format!("--db={db}"), c("--timeout=30")];
             args.extend(line.split_whitespace().map(c));
@@ -146,6 +147,8 @@ impl Ovs {
         let access = format!("ofport_request={ACCESS}");
         if sink_first {
             dpdk("br-phy", "phy0", phy, "")?;
+        } else if row.case.is_vhost() {
+            guests()?;
         } else {
             dpdk("br-int", "acc0", acc, &access)?;
         }
@@ -158,12 +161,41 @@ impl Ovs {
             let ip = row.case.remote(n).to_string();
             self.appctl(&["tnl/neigh/set", "br-phy", &ip, &NEXT_HOP.to_string()])?;
         }
-        if sink_first {
+        if sink_first && row.case.is_vhost() {
+            guests()?;
+        } else if sink_first {
             dpdk("br-int", "acc0", acc, &format!("{access} {}", queues(acc)))?;
         } else {
             dpdk("br-phy", "phy0", phy, &queues(phy))?;
         }
         Ok(())
+    }
+}
+
+impl Ovs {
+    /// Adds the guests' ports, the idle ones behind the others: sockets that OVS listens at.
+    fn guests(&self, row: Row, db: &str) -> Result<()> {
+        let all: Vec<u32> = (0..row.guests + row.idle).collect();
+        // As many at once as a command line takes.
+        for some in all.chunks(64) {
+            let mut args = vec![format!("--db={db}"), c("--timeout=60")];
+            for n in some {
+                let words = format!(
+                    "-- add-port br-int acc{n} -- set interface acc{n} type=dpdkvhostuser \
+                     ofport_request={} mtu_request={}",
+                    ACCESS + n,
+                    row.underlay_mtu()
+                );
+                args.extend(words.split_whitespace().map(c));
+            }
+            cmd::run("ovs-vsctl", &args)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until its slow path has seen each destination.
+    pub fn settle(&self, row: Row) {
+        std::thread::sleep(Duration::from_secs(if row.destinations > 10_000 { 7 } else { 3 }));
     }
 }
 
@@ -178,7 +210,13 @@ fn quoted(text: &str) -> String {
 
 fn set_up(site: &Site, ends: &Ends, db: &str) -> Result<()> {
     let mask = |cores: &[usize]| cores.iter().fold(0_u64, |m, core| m | 1 << core);
-    let extra = format!("--no-pci --in-memory --vdev={} --vdev={}", ends.source(), ends.sink());
+    let devices = match ends.row.case {
+        Case::VhostEncap => vec![c(ends.sink())],
+        Case::VhostDecap => vec![ends.source()],
+        _ => vec![ends.source(), c(ends.sink())],
+    };
+    let devices: String = devices.iter().map(|device| format!(" --vdev={device}")).collect();
+    let extra = format!("--no-pci --in-memory{devices}");
     let settings = [
         c("dpdk-init=true"),
         format!("dpdk-lcore-mask={:#x}", mask(&[site.cores.main()])),
@@ -222,7 +260,8 @@ fn rules(ends: &Ends) -> Result<String> {
                  output:{TUNNEL}"
             )?;
         } else {
-            writeln!(text, "priority=10,in_port={TUNNEL},dl_dst={mac},actions=output:{ACCESS}")?;
+            let port = ACCESS + n % row.guests;
+            writeln!(text, "priority=10,in_port={TUNNEL},dl_dst={mac},actions=output:{port}")?;
         }
     }
     Ok(text)

@@ -37,6 +37,11 @@ impl Player {
             Player::Pcap => "net_pcap0",
         }
     }
+
+    /// The `n`-th such device.
+    pub fn numbered(self, n: u32) -> String {
+        format!("{}{n}", self.device().trim_end_matches('0'))
+    }
 }
 
 /// A switch that carries frames between the ends; it stands still while others are measured.

@@ -31,6 +31,10 @@ pub struct Row {
     pub sources: u32,
     /// VMs within the port's that send in turn, each from its own MAC and IP address (R94); 0: the port's own does.
     pub nested: u32,
+    /// Guests whose frames these are, of a vhost-user row.
+    pub guests: u32,
+    /// Guests beside them that neither send nor receive.
+    pub idle: u32,
     /// The destinations are prefixes of four lengths that so many VMs route for (R58), of a routed row; 0: they are
     /// VMs, with host routes.
     pub routers: u32,
@@ -51,6 +55,13 @@ const MOST_RANDOM: u32 = 100_000;
 
 /// Addresses of a VM, and VMs within one, at most.
 const MOST_SOURCES: u32 = 64;
+/// Guests of a vhost-user row, and idle ones beside them, at most: a contender has room for 32 devices where it takes
+/// each guest for one, and Godwit for 1,024 ports.
+const MOST_GUESTS: u32 = 8;
+const MOST_IDLE: u32 = 1000;
+/// Guests of the rows that are measured with several, and idle ones of those with such.
+const SEVERAL: u32 = 8;
+const IDLE: u32 = 499;
 /// Destinations of a row with routers, at most: as many as there are prefixes of four lengths that do not overlap.
 const MOST_PREFIXES: u32 = 4 * 4096;
 
@@ -76,6 +87,8 @@ impl Row {
             random: false,
             sources: 1,
             nested: 0,
+            guests: 1,
+            idle: 0,
             routers: 0,
         }
     }
@@ -83,6 +96,11 @@ impl Row {
     /// Frames of the capture that each queue plays over and over.
     pub fn frames(&self) -> u32 {
         self.flows.max(self.destinations).max(FRAMES)
+    }
+
+    /// Sources that play a capture of their own: guests that send, or one.
+    pub fn senders(&self) -> u32 {
+        if self.case == Case::VhostEncap { self.guests } else { 1 }
     }
 
     /// VMs at the other end.
@@ -131,11 +149,33 @@ impl Row {
         if self.sources.max(self.nested) > MOST_SOURCES {
             bail!("{self}: there can be {MOST_SOURCES} sources, and {MOST_SOURCES} nested VMs");
         }
+        if !self.case.is_vhost() && (self.guests, self.idle) != (1, 0) {
+            bail!("{self}: guests and idle are of vhost-encap and vhost-decap");
+        }
+        if self.case.is_vhost() {
+            self.check_guests()?;
+        }
         if self.routers > 0 && !self.case.is_routed() {
             bail!("{self}: routers are of route-v4 and route-v6");
         }
         if self.routers > self.destinations || self.routers > 0 && self.destinations > MOST_PREFIXES {
             bail!("{self}: routers have a destination each at least, and {MOST_PREFIXES} together at most");
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    /// Why there cannot be such a row of guests.
+    fn check_guests(&self) -> Result<()> {
+        if self.guests > MOST_GUESTS || self.idle > MOST_IDLE {
+            bail!("{self}: there can be {MOST_GUESTS} guests, and {MOST_IDLE} idle ones");
+        }
+        if self.guests > self.destinations {
+            bail!("{self}: guests have a destination each at least");
+        }
+        if self.workers > 1 || self.inner_v6 || self.random || self.sources > 1 || self.nested > 0 {
+            bail!("{self}: vhost-encap and vhost-decap have flows, nves, guests and idle only");
         }
         Ok(())
     }
@@ -159,6 +199,8 @@ impl fmt::Display for Row {
             random,
             sources,
             nested,
+            guests,
+            idle,
             routers,
         } = self;
         write!(f, "{}/{sizes}/{destinations}", case.name())?;
@@ -183,6 +225,12 @@ impl fmt::Display for Row {
         if *nested != 0 {
             write!(f, "/nested={nested}")?;
         }
+        if *guests != 1 {
+            write!(f, "/guests={guests}")?;
+        }
+        if *idle != 0 {
+            write!(f, "/idle={idle}")?;
+        }
         if *routers != 0 {
             write!(f, "/routers={routers}")?;
         }
@@ -203,7 +251,16 @@ pub fn quick() -> Vec<Row> {
     ]
     .into_iter()
     .chain(routed())
+    .chain(guests())
     .collect()
+}
+
+/// Rows of guests with the shortest frames: one, several, and one beside many that are idle.
+fn guests() -> impl Iterator<Item = Row> {
+    [Case::VhostEncap, Case::VhostDecap].into_iter().flat_map(|case| {
+        let one = Row::new(case, SHORTEST, 1_000);
+        [one, Row { guests: SEVERAL, ..one }, Row { idle: IDLE, ..one }]
+    })
 }
 
 /// Rows of routed frames: few and many host routes, and prefixes of four lengths.
@@ -229,6 +286,10 @@ pub fn full(cores: usize) -> Vec<Row> {
     for case in [Case::EncapV4, Case::DecapV4] {
         rows.extend([64, 1_000_000].map(|flows| Row { flows, ..Row::new(case, 60, 64) }));
     }
+    for case in [Case::VhostEncap, Case::VhostDecap] {
+        rows.push(Row::new(case, 1400, 1_000));
+        rows.push(Row { sizes: Sizes::Imix, ..Row::new(case, SHORTEST, 1_000) });
+    }
     // What VMs with more than one address, and with VMs within them, cost beside the same row without.
     let usual = Row::new(Case::EncapV4, 60, 1_000);
     rows.extend([Row { sources: 20, ..usual }, Row { nested: 3, ..usual }]);
@@ -240,9 +301,9 @@ pub fn full(cores: usize) -> Vec<Row> {
 }
 
 /// A row by its name, as [`Row`] displays it:
-/// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N][/routers=N]`. A name
-/// without destinations, or of the case alone, selects all such rows of `all`; `rfc2544` instead of a length is a row
-/// for each of RFC 2544's frame sizes and the jumbo ones, less the FCS.
+/// `encap-v4/60/1000[/flows=N][/nves=N][/workers=N][/inner=6][/random][/sources=N][/nested=N][/guests=N][/idle=N]
+/// [/routers=N]`. A name without destinations, or of the case alone, selects all such rows of `all`; `rfc2544` instead
+/// of a length is a row for each of RFC 2544's frame sizes and the jumbo ones, less the FCS.
 ///
 /// # Errors
 /// Where it names nothing.
@@ -281,11 +342,13 @@ pub fn select(all: &[Row], name: &str) -> Result<Vec<Row>> {
             Some(("inner", "6")) => row.inner_v6 = true,
             Some(("sources", n)) => row.sources = number("number of source addresses", n)?,
             Some(("nested", n)) => row.nested = number("number of nested VMs", n)?,
+            Some(("guests", n)) => row.guests = number("number of guests", n)?,
+            Some(("idle", n)) => row.idle = number("number of idle guests", n)?,
             Some(("routers", n)) => row.routers = number("number of routers", n)?,
             None if part == "random" => row.random = true,
             _ => bail!(
                 "{part:?} in {name:?}: there are flows=N, nves=N, workers=N, inner=4, inner=6, random, \
-                 sources=N, nested=N and routers=N"
+                 sources=N, nested=N, guests=N, idle=N and routers=N"
             ),
         }
     }
@@ -317,6 +380,7 @@ mod tests {
             "decap-v6/124/64/flows=1000/nves=16/workers=2/inner=6/random",
             "encap-v6/124/64/inner=6/sources=20/nested=3",
             "route-v6/60/64/inner=4",
+            "vhost-decap/1400/64/guests=8/idle=100",
             "route-v4/62/64/inner=6/random/routers=7",
         ] {
             assert_eq!(select(&rows, name).unwrap()[0].to_string(), name);
@@ -363,7 +427,11 @@ mod tests {
             assert!(select(&rows, &format!("route-v4/60/{bad}")).is_err(), "{bad}");
         }
         assert!(select(&rows, "route-v6/60/1000").is_err(), "two bytes more");
-        for bad in ["sources=2", "nested=1", "routers=1"] {
+        for bad in ["guests=9", "idle=1001", "workers=2", "sources=2", "inner=6", "random", "routers=1"] {
+            assert!(select(&rows, &format!("vhost-encap/60/1000/{bad}")).is_err(), "{bad}");
+        }
+        assert!(select(&rows, "vhost-decap/60/7/guests=8").is_err(), "one has no destination");
+        for bad in ["sources=2", "nested=1", "routers=1", "guests=2", "idle=1"] {
             assert!(select(&rows, &format!("decap-v4/60/1/{bad}")).is_err(), "{bad}");
         }
     }

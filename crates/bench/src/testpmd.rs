@@ -26,6 +26,8 @@ pub struct Testpmd {
     process: Process,
     stdin: ChildStdin,
     lines: Receiver<(Instant, String)>,
+    /// Pairs of a source and a sink: the sinks are the odd ports.
+    pairs: usize,
 }
 
 fn data_room(ends: &Ends) -> usize {
@@ -43,6 +45,22 @@ impl Testpmd {
     /// # Errors
     /// Where it is not installed or does not start.
     pub fn start(site: &Site, ends: &Ends) -> Result<Testpmd> {
+        let devices = [ends.source(), ends.sink().to_owned()];
+        let mut testpmd = Testpmd::spawn(site, ends, &devices, &ends.environment())?;
+        testpmd.wait()?;
+        Ok(testpmd)
+    }
+
+    /// Starts it with these devices, of which each second one is the sink of the one before.
+    ///
+    /// # Errors
+    /// Where it is not installed or does not start.
+    pub fn spawn(
+        site: &Site,
+        ends: &Ends,
+        devices: &[String],
+        environment: &[(&'static str, String)],
+    ) -> Result<Testpmd> {
         ensure!(cmd::exists("dpdk-testpmd"), "dpdk-testpmd is not installed: apt-get install dpdk-dev");
         let workers = site.cores.workers(ends.row.workers);
         // The main thread waits for orders, so it may share a core with one that polls.
@@ -54,11 +72,10 @@ impl Testpmd {
         // Line by line, whoever reads; the program itself would wait until a buffer is full.
         let mut command = cmd::in_namespace(&site.namespace, "stdbuf");
         command
-            .envs(ends.environment())
+            .envs(environment.iter().cloned())
             .args(["-oL", "dpdk-testpmd", "--lcores", &lcores, "--no-pci", "--in-memory"])
             .args(["-m", &memory_mb(ends).to_string()])
-            .arg(format!("--vdev={}", ends.source()))
-            .arg(format!("--vdev={}", ends.sink()))
+            .args(devices.iter().map(|device| format!("--vdev={device}")))
             .args(["--", "--forward-mode=io", "--interactive", "--auto-start"])
             .arg(format!("--nb-cores={n}"))
             .args([format!("--rxq={n}"), format!("--txq={n}")])
@@ -73,28 +90,46 @@ impl Testpmd {
                 }
             }
         })?;
-        let mut testpmd = Testpmd { process, stdin, lines };
+        Ok(Testpmd { process, stdin, lines, pairs: devices.len() / 2 })
+    }
+
+    /// Waits until it moves frames.
+    ///
+    /// # Errors
+    /// Where it has ended, or moves nothing.
+    pub fn wait(&mut self) -> Result<()> {
         let give_up = Instant::now() + START_PATIENCE;
-        while testpmd.sent().map_or(0, |(_, n)| n) == 0 {
-            testpmd.process.check()?;
+        while self.sent().map_or(0, |(_, n)| n) == 0 {
+            self.process.check()?;
             ensure!(Instant::now() < give_up, "dpdk-testpmd moved nothing in {START_PATIENCE:?}");
             thread::sleep(Duration::from_millis(200));
         }
-        Ok(testpmd)
+        Ok(())
     }
 
     /// Frames that went out so far, and when it said so.
     fn sent(&mut self) -> Result<(Instant, u64)> {
         while self.lines.try_recv().is_ok() {}
-        writeln!(self.stdin, "show port stats 1").context("dpdk-testpmd takes no orders")?;
+        writeln!(self.stdin, "show port stats all").context("dpdk-testpmd takes no orders")?;
+        let (mut port, mut sum) = (0, 0);
         loop {
             let Ok((at, line)) = self.lines.recv_timeout(PATIENCE) else {
                 self.process.check()?;
                 bail!("dpdk-testpmd told no statistics in {PATIENCE:?}");
             };
-            if let Some((_, rest)) = line.split_once("TX-packets:") {
+            let number = |rest: &str| {
                 let number = rest.split_whitespace().next().unwrap_or_default();
-                return Ok((at, number.parse().with_context(|| format!("dpdk-testpmd said {line:?}"))?));
+                number.parse::<u64>().with_context(|| format!("dpdk-testpmd said {line:?}"))
+            };
+            if let Some((_, rest)) = line.split_once("statistics for port") {
+                port = number(rest)? as usize;
+            } else if let Some((_, rest)) = line.split_once("TX-packets:")
+                && port % 2 == 1
+            {
+                sum += number(rest)?;
+                if port + 1 == 2 * self.pairs {
+                    return Ok((at, sum));
+                }
             }
         }
     }

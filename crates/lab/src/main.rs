@@ -23,6 +23,7 @@ use godwit_lab::scenario::frozen::FrozenSender;
 use godwit_lab::scenario::guest::GuestTalk;
 use godwit_lab::scenario::guest_memory::GuestMemory;
 use godwit_lab::scenario::guest_tso::GuestTso;
+use godwit_lab::scenario::guests::ManyGuests;
 use godwit_lab::scenario::hot_move::{HotMove, LATE_COUNTS};
 use godwit_lab::scenario::interop::Interop;
 use godwit_lab::scenario::interrupted::{Cold, Warm};
@@ -80,6 +81,8 @@ enum Command {
     Interop(Interop),
     /// Start a Linux guest under QEMU on a vhost-user port, talk to it and migrate it
     Guest(GuestTalk),
+    /// Run hundreds of guests at one switch, most of whom leave and come again while others talk
+    Guests(ManyGuests),
     /// Have libvirt migrate a Linux guest between two hosts with Godwit's hook
     Libvirt(Libvirt),
     /// Migrate a Linux guest without any switch, again and again, and compare its memory at both ends
@@ -175,6 +178,7 @@ impl Command {
             Command::Cold(scenario) => scenario.run(),
             Command::Interop(scenario) => scenario.run(),
             Command::Guest(scenario) => scenario.run(),
+            Command::Guests(scenario) => scenario.run(),
             Command::Libvirt(scenario) => scenario.run(),
             Command::GuestMemory(scenario) => scenario.run(),
             Command::Compare(scenario) => scenario.run(),

@@ -21,13 +21,14 @@ const CORES: [&str; 7] = [
 ];
 
 /// Crates that know nothing of DPDK, beside the cores; bench has it for its tests only.
-const WITHOUT_DPDK: [&str; 8] = [
+const WITHOUT_DPDK: [&str; 9] = [
     "godwit-worker",
     "godwit-api",
     "godwit-nva",
     "godwit-nva-client",
     "godwit-ctl",
     "godwit-testkit",
+    "godwit-frontend",
     "godwit-lab",
     "godwit-bench",
 ];

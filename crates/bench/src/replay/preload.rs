@@ -9,7 +9,7 @@ use std::slice;
 use std::sync::Mutex;
 
 use crate::queue::{Buffer, Queue};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Play, Settings};
 
 type Port = u16;
 type Start = unsafe extern "C" fn(Port) -> c_int;
@@ -23,7 +23,7 @@ const NAME: usize = 64;
 /// What DPDK says of a bad argument.
 const EINVAL: c_int = -22;
 
-/// Ports that play the capture, and on how many queues.
+/// Ports that play a capture, and on how many queues.
 static PLAYING: Mutex<Vec<(Port, u16)>> = Mutex::new(Vec::new());
 
 /// The next function by that name after those of this library; null if there is none.
@@ -32,24 +32,25 @@ fn next(name: &CStr) -> *mut c_void {
     unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }
 }
 
-fn is_device(port: Port, settings: &Settings) -> bool {
+/// What a port plays.
+fn play_of(port: Port, settings: &Settings) -> Option<&Play> {
     let f = next(c"rte_eth_dev_get_name_by_port");
     if f.is_null() {
-        return false;
+        return None;
     }
     // SAFETY: DPDK's function of this name has had this signature since it was introduced.
     let get = unsafe { transmute::<*mut c_void, GetName>(f) };
     let mut name = [0 as c_char; NAME];
     // SAFETY: there is room for the longest name.
     if unsafe { get(port, name.as_mut_ptr()) } != 0 {
-        return false;
+        return None;
     }
     // SAFETY: DPDK wrote a name that ends with a zero.
-    unsafe { CStr::from_ptr(name.as_ptr()) }.to_bytes() == settings.device.as_bytes()
+    settings.of(unsafe { CStr::from_ptr(name.as_ptr()) }.to_bytes())
 }
 
 /// Has all queues of a port play the capture that do not yet; false where DPDK takes no callback.
-fn play(port: Port, settings: &'static Settings) -> bool {
+fn play(port: Port, what: &'static Play) -> bool {
     let f = next(c"rte_eth_add_rx_callback");
     if f.is_null() {
         return false;
@@ -63,7 +64,7 @@ fn play(port: Port, settings: &'static Settings) -> bool {
     });
     loop {
         // Never taken back: a port that stops and starts again goes on with it.
-        let queue: *mut Queue = Box::leak(Box::new(Queue::new(&settings.capture)));
+        let queue: *mut Queue = Box::leak(Box::new(Queue::new(&what.capture)));
         // SAFETY: the callback has the signature that DPDK calls, and its last argument lives for ever.
         if unsafe { add(port, playing[at].1, received, queue.cast()) }.is_null() {
             // SAFETY: it came from a box, and DPDK did not take it.
@@ -103,11 +104,15 @@ pub unsafe extern "C" fn rte_eth_dev_start(port: Port) -> c_int {
         return EINVAL;
     }
     match settings::get() {
-        Ok(Some(settings)) if is_device(port, settings) && !play(port, settings) => {
-            eprintln!("godwit-replay: DPDK takes no receive callback for {}", settings.device);
-            return EINVAL;
+        Ok(Some(settings)) => {
+            if let Some(what) = play_of(port, settings)
+                && !play(port, what)
+            {
+                eprintln!("godwit-replay: DPDK takes no receive callback for {}", what.device);
+                return EINVAL;
+            }
         }
-        Ok(_) => {}
+        Ok(None) => {}
         Err(why) => {
             eprintln!("godwit-replay: {why}");
             return EINVAL;
@@ -132,7 +137,7 @@ pub unsafe extern "C" fn rte_eth_macaddr_get(port: Port, mac: *mut [u8; 6]) -> c
     let result = unsafe { transmute::<*mut c_void, GetMac>(f)(port, mac) };
     if let (0, Ok(Some(settings))) = (result, settings::get())
         && let Some(wanted) = settings.mac
-        && is_device(port, settings)
+        && play_of(port, settings).is_some()
     {
         // SAFETY: DPDK has just written an address there, so it is not null.
         unsafe { mac.write(wanted) };

@@ -11,6 +11,7 @@ pub mod frozen;
 pub mod guest;
 pub mod guest_memory;
 pub mod guest_tso;
+pub mod guests;
 pub mod hot_move;
 pub mod interop;
 pub mod interrupted;
