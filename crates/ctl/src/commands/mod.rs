@@ -22,6 +22,7 @@ pub mod trace;
 pub mod underlay;
 pub mod vm;
 pub mod vn;
+mod vn_options;
 mod vn_view;
 pub mod watch_qmp;
 
