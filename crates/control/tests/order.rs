@@ -184,6 +184,19 @@ fn r77_what_a_vm_sends_waits_until_its_old_nve_has_sent_everything_of_it() {
 }
 
 #[test]
+fn r77_what_was_said_of_a_pause_is_void_when_the_vm_runs_on_at_its_old_nve() {
+    let mut lab = begin(&[A, B, C]);
+    paused(&mut lab);
+    lab.input(A, Input::ActivatePort { port: AT_A });
+    lab.settle();
+    lab.announce(B, AT_B, 1);
+    assert_eq!(admission(&lab, B, AT_B), Some(Admission::Associated), "it has sent more from A since");
+    lab.settle();
+    assert_eq!(admission(&lab, B, AT_B), Some(Admission::Activated));
+    assert_eq!((counts(&lab, A).sent_all, counts(&lab, B).sent_all_late), (2, 0));
+}
+
+#[test]
 fn r77_the_new_nve_reports_what_became_of_order() {
     let mut lab = begin(&[A, B, C]);
     move_to_b(&mut lab);

@@ -11,6 +11,7 @@ pub mod move_view;
 pub mod moves;
 pub mod nva;
 pub mod nve;
+mod pause;
 pub mod perf;
 pub mod placement;
 pub mod policy;
