@@ -446,19 +446,3 @@ fn r54_frames_for_a_vm_whose_connections_are_paused_are_dropped_or_wait_for_thei
     assert_eq!(numbers(&lab.to(P1)), [70]);
     assert_eq!(lab.drops(DropReason::VmPaused), 72);
 }
-
-#[test]
-fn r54_a_vm_that_comes_paused_gets_what_came_by_its_old_nve_first() {
-    let mut lab = Lab::new();
-    lab.vm(M1, expected(Some(T4)));
-    lab.one(P2, &local(100));
-    assert_eq!(numbers(&lab.to(UPLINK)), [100], "by the old path");
-    lab.clear();
-    lab.vm(M1, paused());
-    lab.one(P2, &local(101));
-    // The old NVE sends the first one back here.
-    lab.one(UPLINK, &overlay(100));
-    lab.vm(M1, VmState::Local { port: P1 });
-    lab.settle();
-    assert_eq!(numbers(&lab.to(P1)), [100, 101]);
-}

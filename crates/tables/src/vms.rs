@@ -268,7 +268,6 @@ impl Vms {
         let s = &mut self.specials[at.0 as usize];
         let querying = matches!(s.state, State::Querying { .. });
         let was_here = s.is_here();
-        let came = matches!(s.state, State::Known(VmState::Expected { via: Some(_), .. }));
         let same = matches!(s.state, State::Known(old)
             if core::mem::discriminant(&old) == core::mem::discriminant(&state));
         // A forward entry that waits for the end of its old path (R77) stays the same handover.
@@ -278,8 +277,6 @@ impl Vms {
             VmState::Expected { hold, .. } | VmState::Paused { hold } => {
                 s.limits = hold;
                 s.handover = true;
-                // A VM that has come with its connections paused (R54): what VMs here sent it by its old NVE comes yet.
-                s.local_last |= came && matches!(state, VmState::Paused { .. });
                 if !same && !waits {
                     // What is held already belongs to the handover that begins.
                     let peak_bytes = u64::from(s.slots()) * SLOT as u64;

@@ -20,12 +20,15 @@
 //!
 //! What the VM itself sends from B waits in the same way for `SentAll` of A, with its port (`mobility`).
 //!
-//! No wait is longer than `marker_wait`, and only NVEs that mark their paths, as the NVA says, are waited for.
+//! Where the VM's connections are paused (R54), the marker waits at B, and S holds on: frames of one flow may lie with
+//! several workers of B, by the ways that they came, and these do not wait for each other.
+//!
+//! No other wait is longer than `marker_wait`, and only NVEs that mark their paths, as the NVA says, are waited for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use godwit_model::{Locators, NveId, Version, VmKey};
+use godwit_model::{Locators, NveId, Version, VmKey, WhilePaused};
 use godwit_tables::event::HandoverStats;
 use godwit_tables::update::{Key, PortIdx, VmState};
 use godwit_wire::peer::Kind;
@@ -43,6 +46,8 @@ const MAX_PATHS: usize = 1024;
 const MAX_ENDS: usize = 1024;
 /// What `SentAll` has in the place of a version where a VM that was paused runs on at its old NVE.
 pub(super) const SENDS_AGAIN: Version = Version { epoch: 0, seq: 1 };
+/// So long it may wait at the NVE of a VM whose connections are paused (R54): as long as a pause lasts.
+const PAUSE_LIFE: Span = Span::from_ms(3_600_000);
 /// A marker that has waited for so long is of no use to anybody.
 const END_LIFE: Span = Span::from_ms(250);
 
@@ -59,6 +64,9 @@ pub(super) struct Path {
     wanted: bool,
     /// The marker is on its way.
     marked: bool,
+    begun: Instant,
+    /// The VM's connections were paused when it was last looked at.
+    paused: bool,
     /// Frames that wait for its end or did, by worker and MAC.
     held: BTreeMap<(usize, Mac), u64>,
 }
@@ -137,7 +145,7 @@ impl Nve {
         let changes = match state {
             Some(VmState::Local { .. }) => true,
             // It has come with its connections paused (R54).
-            Some(VmState::Paused { .. }) => self.vms.get(&key).is_some_and(Vm::holds_for_pause),
+            Some(VmState::Paused { .. }) => self.holds_for_pause(key),
             Some(to @ (VmState::Remote { .. } | VmState::Ageing { .. } | VmState::Departed { .. })) => {
                 self.remote_of(to).is_some_and(|to| !self.is_same_nve(key, to, from) && self.marks(key, to))
             }
@@ -153,7 +161,8 @@ impl Nve {
             return false;
         }
         let held = BTreeMap::new();
-        let path = Path { from, number, flushed: false, wanted: false, marked: false, held };
+        let (flushed, wanted, marked, begun, paused) = (false, false, false, self.now, false);
+        let path = Path { from, number, flushed, wanted, marked, begun, paused, held };
         self.order.paths.insert(key, path);
         self.timers.set(Timer::Path(key), Some(self.now + self.config.marker_wait));
         true
@@ -214,11 +223,30 @@ impl Nve {
         }
     }
 
+    /// The VM runs here, and frames for it are held because its connections are paused (R54).
+    fn holds_for_pause(&self, key: VmKey) -> bool {
+        self.vms.get(&key).is_some_and(Vm::holds_for_pause)
+    }
+
     /// The wait is over. Where nothing waited, nothing has come too early either.
     pub(super) fn path_due(&mut self, key: VmKey, out: &mut Outputs) {
+        if self.waits_for_pause(key) {
+            return self.timers.set(Timer::Path(key), Some(self.now + self.config.marker_wait));
+        }
         let late = self.order.paths.get(&key).is_some_and(|p| p.wanted);
         self.counts.markers_late += u64::from(late);
         self.end_path(key, out);
+    }
+
+    /// The VM's connections are paused, so that the marker waits at its NVE with what came before it (R54); or they
+    /// were, and the marker is to come now. No longer than the pause may last.
+    fn waits_for_pause(&mut self, key: VmKey) -> bool {
+        let pause = self.mirror.record(key).and_then(|r| r.paused());
+        let pause = pause.filter(|p| p.treatment == WhilePaused::Hold);
+        let Some(path) = self.order.paths.get_mut(&key) else { return false };
+        let limit = pause.map(|p| path.begun + Span::from_ms(u64::from(p.limit_s) * 1000));
+        let waits = limit.is_some_and(|t| self.now < t);
+        core::mem::replace(&mut path.paused, waits) || waits
     }
 
     /// The VM's NVE has everything that went by our old path.
@@ -257,13 +285,15 @@ impl Nve {
     /// Where a marker goes from here: on to a locator, or back to its sender, also where that is this NVE. `None`: it
     /// waits, because frames that came before it do.
     fn way_of_end(&self, key: VmKey, sender: Locators) -> Option<Option<IpAddr>> {
+        // Also our own: what it came behind has not gone to the VM yet (R54).
+        if self.holds_for_pause(key) {
+            return None;
+        }
         if self.is_own(sender) {
             return Some(None);
         }
         let vn = self.desired.vn(key.vni)?;
         match self.desired.vm(Key::new(vn, key.mac)) {
-            // What came before waits here as well, and goes with what follows (R54).
-            Some(VmState::Paused { .. }) if self.vms.get(&key).is_some_and(Vm::holds_for_pause) => Some(None),
             Some(VmState::Paused { .. } | VmState::Expected { .. }) => None,
             Some(to @ VmState::Departed { .. }) => Some(self.remote_of(to)),
             _ => Some(None),
@@ -285,7 +315,11 @@ impl Nve {
         let (way, now) = (self.way_of_end(at.0, sender), self.now);
         self.order.last += 1;
         let number = self.order.last;
+        let waits_on = self.holds_for_pause(at.0);
         let Some(end) = self.order.ends.get_mut(&at) else { return };
+        if waits_on {
+            end.until = now + PAUSE_LIFE;
+        }
         if end.until <= now {
             self.order.ends.remove(&at);
             return;

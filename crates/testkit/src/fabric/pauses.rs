@@ -25,9 +25,13 @@ pub(super) fn draw(mut schedule: Schedule) -> Schedule {
     // Of a generator of its own, so that the rest is as the seed has it.
     let mut rng = Rng::new(schedule.seed.rotate_left(37) ^ 0x54);
     let may = matches!(schedule.class, Class::Planned | Class::Cuts | Class::Frozen | Class::Anything);
-    if may && rng.chance(SHARE * 10) {
+    if may && schedule.drain.is_none() && rng.chance(SHARE * 10) {
         for _ in 0..rng.between(1, 3) {
             let vm = rng.index(schedule.vms.len());
+            // What is held at a switch that the VM comes back to may be older than what waits there.
+            if schedule.moves.iter().filter(|m| m.vm == vm).count() > 1 {
+                continue;
+            }
             let (at, span) = (Span(rng.below(schedule.run.0)), rng.ms(1, LONGEST));
             schedule.faults.push((at, Fault::PauseVm(vm, span)));
         }
