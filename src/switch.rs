@@ -98,8 +98,8 @@ impl Switch {
             let reached = self.workers[worker].ask(Command::Barrier { token });
             self.barriers.push((worker, token, reached));
         }
-        for Flush { worker, token, key } in out.flushes.drain(..) {
-            self.workers[worker].order(Command::Flush { token, key });
+        for Flush { worker, token, key, port } in out.flushes.drain(..) {
+            self.workers[worker].order(Command::Flush { token, key, port });
         }
         for (port, frame) in out.frames.drain(..) {
             if frame.len() > MAX_SENT {

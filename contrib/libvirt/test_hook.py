@@ -237,6 +237,50 @@ class HookTest(unittest.TestCase):
             self.assertEqual(self.call("release")[0], 0)
         self.assertEqual(self.world()["ports"], [])
 
+    def test_r57_a_migration_that_libvirt_never_ended_is_not_remembered_as_one_that_comes_in(self):
+        self.lives_at("a")
+        self.call("migrate")
+        # The host goes down in the midst of it; the move is called off, and the domain is started here later.
+        self.world(moves={k: {**m, "phase": "aborted", "is_final": True} for k, m in self.world()["moves"].items()})
+        self.lives_at(None)
+        for operation in ("prepare", "start", "started"):
+            self.assertEqual(self.call(operation)[0], 0)
+        self.assertEqual(self.world()["ports"][0]["said"], ["running"])
+        # Likewise where there was no move to order, and nothing followed for a while.
+        self.call("stopped")
+        self.call("release")
+        self.call("migrate")
+        with mock.patch("time.time", return_value=10**10):
+            for operation in ("prepare", "start", "started"):
+                self.assertEqual(self.call(operation)[0], 0)
+        self.assertEqual(self.world()["ports"][0]["said"], ["running"])
+
+    def test_r57_a_domain_that_went_while_the_switch_was_away_gets_no_port_again(self):
+        self.lives_at(None)
+        self.call("prepare")
+        self.call("started")
+        self.world(away=["switch"])
+        for operation in ("stopped", "release"):
+            self.assertEqual(self.call(operation)[0], 0, "what libvirt only reports must not fail")
+        # The switch is back; it may have kept the port, or not.
+        for ports in (self.world()["ports"], []):
+            self.world(away=[], ports=ports)
+            self.assertEqual(self.call("", args=["qemu", "--again"])[0], 0)
+            self.assertEqual(self.world()["ports"], [])
+        self.assertEqual([n for n in os.listdir(self.folder.name + "/state") if UUID in n and "lock" not in n], [])
+
+    def test_r57_a_domain_that_stopped_while_the_switch_was_away_gets_no_port_before_it_starts(self):
+        self.lives_at(None)
+        self.call("prepare")
+        self.call("started")
+        self.world(away=["switch"])
+        self.call("stopped")
+        self.world(away=[], ports=[])
+        self.assertEqual(self.call("", args=["qemu", "--again"])[0], 0)
+        self.assertEqual(self.world()["ports"], [])
+        self.assertEqual(self.call("prepare")[0], 0)
+        self.assertEqual(len(self.world()["ports"]), 1)
+
     def test_r57_calls_out_of_order_say_what_is_wrong_and_do_no_harm(self):
         self.lives_at(None)
         code, said = self.call("started")

@@ -8,6 +8,9 @@ import time
 
 from .settings import CONF, Trouble, Unreachable, log
 
+# A migration that comes in is followed by the domain's start within so many seconds.
+INCOMING_S = 60
+
 
 class Hook:
     """What each operation means."""
@@ -18,9 +21,23 @@ class Hook:
 
     def handle(self, operation):
         """Carries an operation out; `Trouble` where it cannot be."""
-        getattr(self, operation)()
+        return getattr(self, operation)()
 
     # The domain comes.
+
+    def comes_in(self):
+        """A migration brings the domain. What was remembered of one that libvirt did not end is old: its moves are
+        over, or nothing followed."""
+        values = self.memory.values
+        if values.get("phase") != "incoming":
+            return False
+        moves = values.get("moves", {}).values()
+        try:
+            if moves:
+                return any(not self.godwit.move(move)["is_final"] for move in moves)
+        except Trouble as e:
+            log(syslog.LOG_WARNING, f"domain {self.domain.name}: whether it comes in is not known: {e}")
+        return time.time() - values.get("since", 0) < INCOMING_S
 
     def migrate(self):
         """A migration comes in: the move is ordered, and the ports are there before QEMU is."""
@@ -30,7 +47,7 @@ class Hook:
                 move = self.order_move(interface, self.known(interface))
                 if move:
                     moves[interface.port] = move
-                self.memory.save(phase="incoming", moves=moves, name=self.domain.name)
+                self.memory.save(phase="incoming", moves=moves, name=self.domain.name, since=time.time())
                 added += self.add(interface)
             for move in moves.values():
                 self.wait_prepared(move)
@@ -44,7 +61,7 @@ class Hook:
 
     def prepare(self):
         """Before QEMU: the ports."""
-        incoming, added = self.memory.values.get("phase") == "incoming", []
+        incoming, added = self.comes_in(), []
         try:
             for interface in self.domain.interfaces:
                 if not incoming:
@@ -65,7 +82,7 @@ class Hook:
     def started(self):
         """It runs, unless it is yet to come in: that one says so itself, or QEMU does."""
         phase = self.memory.values.get("phase")
-        if phase == "incoming":
+        if self.comes_in():
             return
         if phase is None:
             log(syslog.LOG_WARNING, f"domain {self.domain.name}: started without prepare; the ports are added now")
@@ -85,6 +102,17 @@ class Hook:
             self.memory.save(phase="started", moves={}, name=self.domain.name)
 
     attach = reconnect
+
+    def again(self):
+        """The switch was started anew: the ports, unless the domain went meanwhile; true where nothing is left of
+        it."""
+        phase = self.memory.values.get("phase")
+        if phase == "released":
+            self.release()
+            return True
+        if phase != "stopped":
+            self.reconnect()
+        return False
 
     # The domain goes.
 
@@ -163,9 +191,11 @@ class Hook:
 
     def release(self):
         """All of the domain is gone from this host: its ports, too."""
-        if self.memory.values.get("phase") not in ("stopped", None):
+        if self.memory.values.get("phase") not in ("stopped", "released", None):
             log(syslog.LOG_WARNING, f"domain {self.domain.name}: release without stopped; both are done now")
             self.stopped()
+        # Whether or not the switch is there to hear it.
+        self.memory.save(phase="released", moves={}, name=self.domain.name)
         errors = []
         for interface in self.domain.interfaces:
             try:

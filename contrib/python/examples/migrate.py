@@ -104,6 +104,7 @@ class Manager:
         self.mirror()
         self.order("warm")
         self.shut_down()
+        self.nva.report_move(self.id, "stopped")
         self.mirror()
         self.nva.report_move(self.id, "instantiated")
         self.start_anew()

@@ -8,11 +8,11 @@ use godwit_api::prost::Message as _;
 use godwit_api::{SessionDown, SessionUp, v1};
 use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    Abilities, Advertise, Allowed, BindRefusal, Bindings, Bound, BoundIp, ClaimCause, DenyReason, Dhcp,
-    DirectoryMode, Domain, DomainId, Gateway, HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location,
-    Locators, Mirror, ModeSet, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind,
-    Multicast, NveId, OnCold, Policy, Secret, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version, VmKey,
-    VmRecord, VnRouting, VnSettings,
+    Abilities, Advertise, Allowed, BindRefusal, Bindings, Bound, BoundIp, ClaimCause, ConnectionPause,
+    DenyReason, Dhcp, DirectoryMode, Domain, DomainId, Gateway, HandoverCounts, LEARNED_MAX, Learning,
+    LearningOf, Location, Locators, Mirror, ModeSet, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord,
+    MoveStep, MoveStepKind, Multicast, NveId, OnCold, PauseEnd, Policy, Secret, StaticRoute, Subnet,
+    UnderlayGroup, Unplanned, Version, VmKey, VmRecord, VnRouting, VnSettings, WhilePaused,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};

@@ -198,7 +198,7 @@ impl NveConfig {
             outer: OuterChoice::Auto,
             locators: Locators::default(),
             liveness: Liveness::default(),
-            fwd_timer: Span::from_ms(60_000),
+            fwd_timer: Span::from_ms(timing::FWD_TIMER_MS),
             handover_hold: hold,
             arrive_hold: hold,
             neg_life: Span::from_ms(5_000),

@@ -50,6 +50,8 @@ godwit_counters::counters! {
     sent_all: One, // R77
     /// Moves here whose old NVE did not say so in time.
     sent_all_late: One, // R77
+    /// Pauses of VMs' connections here that ended because their time was over: what was held was dropped.
+    pauses_timed_out: One, // R54
     /// Pulled entries asked about again because they were in use.
     entries_refreshed: One, // R40
     /// Pulled entries forgotten because nobody used them, or nobody answered.

@@ -20,7 +20,7 @@ pub(crate) enum Flushed {
     /// The last frame by a VM's old path has left here.
     Path { key: VmKey, number: u64 },
     /// What the NVE at `sender` sent before its end marker has left here.
-    End { key: VmKey, sender: IpAddr },
+    End { key: VmKey, sender: IpAddr, number: u64 },
     /// What a VM that is paused or gone has sent from here has left.
     SentAll { key: VmKey, to: Locators },
 }

@@ -282,6 +282,8 @@ pub struct Flush {
     pub token: u64,
     /// The VM.
     pub key: Key,
+    /// Its port, where what it has sent itself is meant as well.
+    pub port: Option<PortIdx>,
 }
 
 /// What [`Nve::handle`](crate::Nve::handle) wants done. It appends, so that one value can gather

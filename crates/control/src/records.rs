@@ -52,5 +52,7 @@ pub(crate) fn static_record(key: VmKey, location: Location, ips: &[IpAddr], rout
         pinned: false,
         moving: None,
         standby: None,
+        pause: None,
+        former: None,
     }
 }

@@ -19,6 +19,8 @@ pub enum EntryState {
     Expected,
     /// Paused here; packets are held.
     Paused,
+    /// Its connections are paused by order; packets are dropped.
+    Blocked,
     /// Left this NVE; packets in flight are forwarded.
     Departed,
     /// Nowhere, says the directory.
@@ -36,6 +38,7 @@ impl EntryState {
             EntryState::Remote => "remote",
             EntryState::Local => "local",
             EntryState::Expected => "expected",
+            EntryState::Blocked => "blocked",
             EntryState::Paused => "paused",
             EntryState::Departed => "departed",
             EntryState::Absent => "absent",

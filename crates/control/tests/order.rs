@@ -4,7 +4,7 @@ use crate::lab::said::admission;
 use crate::lab::{Lab, key, locator, nve_id, vm};
 use godwit_control::{Counts, Input};
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{MoveStepKind, Secret};
+use godwit_model::{ConnectionPause, MoveStepKind, PauseEnd, Secret, WhilePaused};
 use godwit_tables::event::{Event, HandoverStats};
 use godwit_tables::update::{Admission, PortIdx, VmState};
 
@@ -181,6 +181,53 @@ fn r77_what_a_vm_sends_waits_until_its_old_nve_has_sent_everything_of_it() {
     lab.pass(2);
     assert_eq!(admission(&lab, B, AT_B), Some(Admission::Activated), "but not forever");
     assert_eq!(counts(&lab, B).sent_all_late, 1);
+}
+
+#[test]
+fn r77_what_was_said_of_a_pause_is_void_when_the_vm_runs_on_at_its_old_nve() {
+    let mut lab = begin(&[A, B, C]);
+    paused(&mut lab);
+    lab.input(A, Input::ActivatePort { port: AT_A });
+    lab.settle();
+    lab.announce(B, AT_B, 1);
+    assert_eq!(admission(&lab, B, AT_B), Some(Admission::Associated), "it has sent more from A since");
+    lab.settle();
+    assert_eq!(admission(&lab, B, AT_B), Some(Admission::Activated));
+    assert_eq!((counts(&lab, A).sent_all, counts(&lab, B).sent_all_late), (2, 0));
+}
+
+#[test]
+fn r54_r77_senders_hold_on_while_a_vm_that_has_moved_is_paused() {
+    let mut lab = begin(&[A, B, C]);
+    let pause =
+        |ended| Some(ConnectionPause { treatment: WhilePaused::Hold, since_us: 1, limit_s: 10, ended });
+    lab.pause(1, pause(None));
+    move_to_b(&mut lab);
+    for i in [B, C] {
+        holds(&mut lab, i);
+        assert!(is_held(&lab, i));
+    }
+    lab.settle();
+    lab.pass(1000);
+    assert!(is_held(&lab, C), "what it sent before is held at B, perhaps by another worker");
+    assert_eq!((counts(&lab, C).markers_sent, counts(&lab, A).markers_passed), (1, 2), "B's own, too");
+    lab.pause(1, pause(Some((PauseEnd::Resumed, 2))));
+    lab.settle();
+    assert_eq!(lab.hosts[C].tunnel_ip(1), Some(locator(B)));
+    assert_eq!(lab.hosts[B].state(1), Some(VmState::Local { port: AT_B }));
+    let of = |i| counts(&lab, i);
+    assert_eq!((of(C).markers_come, of(C).markers_late, of(B).markers_come), (1, 0, 1));
+
+    // A pause that nobody ends does not keep them longer than it may last.
+    let mut lab = begin(&[A, B, C]);
+    lab.pause(1, pause(None));
+    move_to_b(&mut lab);
+    holds(&mut lab, C);
+    lab.disconnect(C);
+    lab.pass(9000);
+    assert!(is_held(&lab, C));
+    lab.pass(1100);
+    assert_eq!(lab.hosts[C].tunnel_ip(1), Some(locator(B)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod alive;
 mod announcements;
 mod attachment;
 mod conflict;
+mod connections;
 mod directory;
 mod fabric;
 mod forgotten_addresses;

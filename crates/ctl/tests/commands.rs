@@ -248,6 +248,21 @@ fn r50_r51_r56_moves_that_interrupt() {
     ]));
 }
 
+/// A VM's connections are paused, held or dropped, and go on (R54).
+#[test]
+fn r54_vm_pause_and_resume() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "vm pause web1",
+        "vm pause web1 --drop --for 10m --json",
+        "vm pause web1 --hold --drop",
+        "vm pause web1 --for 10ms",
+        "vm pause wbe1",
+        "vm resume web1",
+        "vm resume web1 --json",
+    ]));
+}
+
 #[test]
 fn moves() {
     let f = Fixture::start();

@@ -23,6 +23,7 @@ mod level;
 pub mod message;
 mod moves;
 mod oper;
+mod pause;
 mod phases;
 mod policy;
 mod record;
@@ -48,6 +49,7 @@ pub use moves::{
     OnCold,
 };
 pub use oper::{BadOperState, OperState};
+pub use pause::{ConnectionPause, PauseEnd, WhilePaused};
 pub use phases::{MoveEvent, Next};
 pub use policy::{BadDscp, BadPolicy, BadRule, Policy, parse_dscp, parse_rule};
 pub use record::{Gateway, Mirror, VmRecord};

@@ -228,6 +228,10 @@ pub enum MoveStepKind {
     Instantiated,
     /// The end markers that the new NVE waited for have come, or their time is over (R77).
     InOrder,
+    /// An operator paused the connections of the VM, or they were paused when the move was ordered (R54).
+    ConnectionsPaused,
+    /// They go on: by order, or because the time of the pause was over (R54).
+    ConnectionsResumed,
 }
 
 /// What one NVE did with the packets of a moving VM.

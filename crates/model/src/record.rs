@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use godwit_wire::Mac;
 
 use crate::{
-    Allowed, Bindings, Bound, LEARNED_DEFAULT, Learning, LearningOf, Location, Locators, MoveId, NveId,
-    Version, VmKey,
+    Allowed, Bindings, Bound, ConnectionPause, LEARNED_DEFAULT, Learning, LearningOf, Location, Locators,
+    MoveId, NveId, Version, VmKey,
 };
 
 /// The NVE that a VM's state is mirrored to by its manager (R50).
@@ -57,6 +57,10 @@ pub struct VmRecord {
     pub bound: Bound,
     /// Where its state is mirrored to (R50).
     pub standby: Option<Mirror>,
+    /// The pause of its connections that is on or was of late (R54).
+    pub pause: Option<ConnectionPause>,
+    /// While it is detached: the NVE that had it last, and the version with which it lost it.
+    pub former: Option<(NveId, Version)>,
 }
 
 impl VmRecord {
@@ -100,6 +104,11 @@ impl VmRecord {
         let before = self.pending().cloned();
         self.bindings.set_pending(location);
         before.as_ref() != self.pending()
+    }
+
+    /// The pause of its connections that is on (R54).
+    pub fn paused(&self) -> Option<&ConnectionPause> {
+        self.pause.as_ref().filter(|p| p.is_on())
     }
 
     /// The NVE has other locators, wherever the record names it.

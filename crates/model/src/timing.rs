@@ -12,6 +12,8 @@ pub const UPD_DELAY_MS: u64 = 50;
 pub const UPD_TIMEOUT_MS: u64 = 100;
 /// How often it is said again (R38).
 pub const UPD_RETRIES: u8 = 3;
+/// Life of a forward entry, in milliseconds (R43); the record of a pause is kept for as long (R54).
+pub const FWD_TIMER_MS: u64 = 60_000;
 /// How often a forward entry is extended at most (R43).
 pub const FWD_EXTENSIONS: u8 = 10;
 /// A move without its grant ends so many milliseconds after the last sign that it goes on (R49).

@@ -10,6 +10,7 @@ mod counts;
 mod drain;
 mod handle;
 mod operator;
+mod pause;
 mod session;
 
 use std::net::SocketAddr;

@@ -115,6 +115,9 @@ pub(crate) fn burst<P: Packet, O: Output<P>, S: PacketSource<P>>(
     }
     if cx.tables.has_arrivals_at(cx.ingress) && admission == Admission::Activated {
         cx.admit_arrivals(&port);
+        if cx.tables.has_arrivals_at(cx.ingress) {
+            return behind_arrivals(cx, burst, n);
+        }
     }
     let slots = &mut slots[..n.min(MAX_BURST)];
     // Where nothing is routed, the passes do not know of it.
@@ -161,7 +164,26 @@ fn behind_awaited<P: Packet, O: Output<P>, S: PacketSource<P>>(
         cx.admit_arrivals(port);
     }
     for packet in burst.drain(..n) {
-        apply_cold(cx, packet, port);
+        match cx.tables.has_arrivals_at(port.port) && port.admission == Admission::Activated {
+            true => cx.wait_behind_arrivals(packet),
+            false => apply_cold(cx, packet, port),
+        }
+    }
+}
+
+/// A burst while frames that waited for their port to open go, and not all could for want of buffers: they must not be
+/// overtaken (R45).
+#[cold]
+#[inline(never)]
+fn behind_arrivals<P: Packet, O: Output<P>, S: PacketSource<P>>(
+    cx: &mut Context<'_, P, O, S>,
+    burst: &mut Vec<P>,
+    n: usize,
+) {
+    let bytes = burst[..n].iter().map(|packet| packet.data().len() as u64).sum();
+    cx.tables.counters.received(cx.ingress, n as u64, bytes);
+    for packet in burst.drain(..n) {
+        cx.wait_behind_arrivals(packet);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a VM may send by the state of its port, and from which addresses.
 
 use crate::common::*;
+use godwit_pipeline::mem::MemPool;
 use godwit_tables::DropReason;
 use godwit_tables::event::{AnnounceKind, Event, Refused};
 use godwit_tables::update::*;
@@ -134,4 +135,23 @@ fn r65_vms_behind_a_port_speak_for_themselves_only() {
     let port_of = |admission| PortRole::Access { vn: VN, mac: M1, admission };
     lab.apply(Update::PortSet { port: P1, role: port_of(Admission::Associated) });
     dropped(&mut lab, P1, &numbered(behind, R4, 4), DropReason::PortClosed);
+}
+
+#[test]
+fn r45_what_a_vm_says_overtakes_nothing_where_buffers_run_out() {
+    let mut lab = Lab::new();
+    lab.access(P1, VN, M1, Admission::Associated);
+    (1..=6).for_each(|n| waits(&mut lab, &numbered(M1, R4, n)));
+    lab.access(P1, VN, M1, Admission::Activated);
+    let entered = lab.pool.taken();
+    lab.pool = MemPool::of(2);
+    lab.forget_buffers(entered);
+    lab.input(P1, &[numbered(M1, R4, 7), numbered(M1, R4, 8)]);
+    assert_eq!(numbers(&lab.to(UPLINK)), [1, 2], "the rest waits, and what came last behind it");
+    assert_eq!(lab.tables.waiting(), 6);
+    let entered = lab.pool.taken();
+    lab.pool = MemPool::endless();
+    lab.forget_buffers(entered);
+    lab.one(P1, &numbered(M1, R4, 9));
+    assert_eq!(numbers(&lab.to(UPLINK)), (1..=9).collect::<Vec<_>>());
 }

@@ -410,3 +410,39 @@ fn a_quiet_switch_does_nothing() {
     lab.tick();
     assert!(lab.out.sent.is_empty());
 }
+
+#[test]
+fn r45_what_is_held_behind_a_device_that_takes_nothing_grows_old() {
+    for to in [VmState::Local { port: P1 }, VmState::Remote { to: through(T4) }] {
+        let mut lab = Lab::new();
+        lab.out.busy = vec![P1, UPLINK];
+        lab.vm(M1, paused());
+        lab.input(P2, &(0..5).map(local).collect::<Vec<_>>());
+        lab.wait(ms(1900));
+        lab.vm(M1, to);
+        lab.wait(ms(2000));
+        lab.settle();
+        assert_eq!(lab.tables.waiting(), 5, "they may go, and have as long again");
+        lab.wait(ms(200));
+        lab.settle();
+        assert_eq!((lab.tables.waiting(), lab.drops(DropReason::HoldExpired)), (0, 5), "{to:?}");
+    }
+}
+
+#[test]
+fn r54_frames_for_a_vm_whose_connections_are_paused_are_dropped_or_wait_for_their_turn() {
+    let mut lab = Lab::new();
+    lab.vm(M1, VmState::Blocked);
+    lab.one(UPLINK, &overlay(1));
+    lab.one(P2, &local(2));
+    assert_eq!((lab.drops(DropReason::VmPaused), lab.tables.waiting()), (2, 0));
+    // Held, and the time of the pause is over: none of them is delivered.
+    lab.vm(M1, paused());
+    lab.input(UPLINK, &(0..70).map(overlay).collect::<Vec<_>>());
+    lab.vm(M1, VmState::Blocked);
+    lab.vm(M1, VmState::Local { port: P1 });
+    lab.one(UPLINK, &overlay(70));
+    lab.settle();
+    assert_eq!(numbers(&lab.to(P1)), [70]);
+    assert_eq!(lab.drops(DropReason::VmPaused), 72);
+}

@@ -166,6 +166,7 @@ fn vm_state() -> impl Strategy<Value = VmState> {
         hold.prop_map(|hold| VmState::Paused { hold }),
         (to, until.clone()).prop_map(|(to, until)| VmState::Departed { to, until }),
         until.prop_map(|until| VmState::Absent { until }),
+        Just(VmState::Blocked),
         any::<bool>().prop_map(|reset| VmState::Detached { reset }),
     ]
 }

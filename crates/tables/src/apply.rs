@@ -242,6 +242,9 @@ impl Tables {
             (Some(Fib::Special(at)), _) => {
                 self.query_over(at);
                 self.vms.enter(at, state, now);
+                if state == VmState::Blocked {
+                    self.drop_all_held(at, DropReason::VmPaused);
+                }
                 let word = self.vms.collapsed(at, now)?;
                 let last = self.vms.report(at, now, true);
                 self.vms.free_special(at, Some(word), &mut self.routes);

@@ -30,6 +30,11 @@ impl Arrivals {
         self.waiting.iter().position(|w| w.0 == port)
     }
 
+    /// Memory of all of them, in slots.
+    fn slots_together(&self) -> u32 {
+        self.waiting.iter().map(|w| w.1.slots()).sum()
+    }
+
     /// Memory of a port's frames, in slots.
     fn slots(&self, port: PortIdx) -> u32 {
         self.place(port).map_or(0, |at| self.waiting[at].1.slots())
@@ -58,9 +63,11 @@ impl Tables {
             Some(at) => self.arrivals.waiting[at].1.len() >= FRAMES,
             None => self.arrivals.waiting.len() == PORTS,
         };
-        let slots = self.arrivals.slots(port);
-        let pays = |(_, most)| most > slots + Holds::slots_of(len);
-        let room = self.holds.has_room(len) || self.vms.largest().is_some_and(pays);
+        let (slots, needs) = (self.arrivals.slots(port), Holds::slots_of(len));
+        let pays = |(_, most)| most > slots + needs;
+        // Half of the memory is left for handovers and questions, whatever VMs say before they are let in.
+        let within = self.arrivals.slots_together() + needs <= self.holds.slots() / 2;
+        let room = within && (self.holds.has_room(len) || self.vms.largest().is_some_and(pays));
         match (full, room) {
             (true, _) => Err(DropReason::PortClosed),
             (_, false) => Err(DropReason::HoldMemory),

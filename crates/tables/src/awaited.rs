@@ -124,6 +124,10 @@ impl Tables {
     pub fn await_route(&mut self, place: &Place, frame: &[u8], about: About) -> Result<bool, DropReason> {
         let (port, now) = (about.ingress, about.arrived);
         let query = self.check_await(place, port, frame.len(), now)?;
+        // What it takes is this worker's from here on: nothing is counted as asked for that is not.
+        if !self.holds.provide(frame.len()) {
+            return Err(DropReason::HoldMemory);
+        }
         let until = now + self.bounds.miss_hold_age;
         if self.awaited.find(place).is_none() {
             self.awaited.entries.push(Entry { place: *place, port, queue: Queue::EMPTY, until });
@@ -167,6 +171,11 @@ impl Tables {
         self.counters.worker.held += 1;
         self.awaited.due = self.awaited.due.min(about.arrived + self.bounds.miss_hold_age);
         Ok(())
+    }
+
+    /// Packets that came in on this port wait for a route.
+    pub(crate) fn awaited_from(&self, port: PortIdx) -> bool {
+        self.awaited.entries.iter().any(|e| self.holds.has_from(&e.queue, port))
     }
 
     /// Where packets wait for this address, if any do: newer ones go after them.

@@ -62,6 +62,9 @@ godwit_counters::drop_reasons! {
     HoldExpired = "hold_expired", // R35, R45
     /// Held for a VM whose entry was removed, or that turned out to be elsewhere.
     HoldAborted = "hold_aborted",
+    /// An operator has paused the connections of the VM with the destination address: frames for it are dropped, or
+    /// were held until the time of the pause was over.
+    VmPaused = "vm_paused", // R54
     /// The memory for held frames is full: the oldest of the VM that held most, or one that found no room.
     HoldMemory = "hold_memory", // R45
     /// ARP or RARP that cannot be read, or that neither asks, nor answers, nor announces as a VM may.

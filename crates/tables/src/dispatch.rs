@@ -50,6 +50,7 @@ impl Tables {
             }
             (State::Known(VmState::Expected { via: Some(to), .. }), Origin::Local) => tunnel(to, false),
             (State::Known(VmState::Expected { .. } | VmState::Paused { .. }), _) => Dispatch::Hold,
+            (State::Known(VmState::Blocked), _) => Dispatch::Drop(DropReason::VmPaused),
             (State::Known(VmState::Departed { to, .. }), _) => tunnel(to, origin == Origin::Overlay),
             (State::Known(VmState::Detached { .. }), Origin::Local) => Dispatch::Drop(DropReason::Detached),
             (State::Known(VmState::Detached { .. }), Origin::Overlay) if flushing => {

@@ -3,7 +3,7 @@
 use godwit_wire::Instant;
 
 use crate::holds::{About, Holds, Origin, SLOT};
-use crate::update::{Key, PortIdx};
+use crate::update::{Key, PortIdx, VmState};
 use crate::vms::{Fib, SpecialIdx, State};
 use crate::{Dispatch, DropReason, Tables};
 
@@ -130,6 +130,30 @@ impl Tables {
     /// Frames for the VM are held that may go and have not gone yet.
     pub fn has_sendable(&self, key: Key) -> bool {
         matches!(self.vms.get(key), Some(Fib::Special(at)) if self.next_held(at).is_some())
+    }
+
+    /// Frames that the VM of this port sent are held and go soon: their way is being asked for, or what they leave by
+    /// has had enough to do. What waits because its receiver stands still, or for the end of an old path, is not meant:
+    /// what the VM sends by another NVE comes behind it.
+    pub fn holds_from(&self, port: PortIdx) -> bool {
+        if self.holds.held_from(port) == 0 {
+            return false;
+        }
+        self.has_arrivals_at(port) || self.awaited_from(port) || self.held_for_others(port)
+    }
+
+    fn held_for_others(&self, port: PortIdx) -> bool {
+        let stays = |s: &State| {
+            matches!(
+                s,
+                State::Known(
+                    VmState::Paused { .. } | VmState::Arrived { .. } | VmState::Expected { via: None, .. }
+                )
+            )
+        };
+        let all = (0..).map_while(|place| self.vms.at_place(place)).map(|at| self.vms.special(at));
+        let mut held = all.filter(|s| !stays(&s.state)).map(|s| s.queue(Origin::Local));
+        held.any(|queue| self.holds.has_from(queue, port))
     }
 
     /// Takes the oldest held frame of an origin out; its bytes replace those of `into`.

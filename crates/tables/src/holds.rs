@@ -13,7 +13,7 @@ use godwit_wire::{Dscp, Instant};
 
 pub use arena::{CHUNK, SLOT, SharedChunks};
 
-use crate::update::PortIdx;
+use crate::update::{MAX_PORTS, PortIdx};
 use arena::{Arena, NONE, ROOM};
 
 /// Where a held frame came from: it decides where the frame may go (R46a).
@@ -106,6 +106,8 @@ struct Head {
 
 /// Bytes of a [`Head`].
 const HEAD: usize = 46;
+/// Frames of a queue that are looked at for their port.
+const LOOKED_AT: usize = 256;
 /// Stands for no DSCP.
 const NO_DSCP: u8 = u8::MAX;
 
@@ -168,18 +170,48 @@ pub struct Holds {
     arena: Arena,
     frames: u32,
     seq: u64,
+    /// Frames of VMs here, by the port that they came in on.
+    from: Vec<u32>,
 }
 
 impl Holds {
     /// An arena of at most `bytes` bytes, bookkeeping included, and what it gets of `shared`.
     pub fn new(bytes: usize, shared: SharedChunks) -> Holds {
-        Holds { arena: Arena::new(bytes, shared), frames: 0, seq: 0 }
+        Holds { arena: Arena::new(bytes, shared), frames: 0, seq: 0, from: vec![0; MAX_PORTS] }
     }
 
     /// Frames held, over all queues.
     #[inline]
     pub fn frames(&self) -> u32 {
         self.frames
+    }
+
+    /// Frames held that came in on this port of a VM, over all queues.
+    pub fn held_from(&self, port: PortIdx) -> u32 {
+        self.from.get(usize::from(port.0)).copied().unwrap_or(0)
+    }
+
+    /// A frame of `queue` came in on this port of a VM; or one may have, where there are too many to look at.
+    pub fn has_from(&self, queue: &Queue, port: PortIdx) -> bool {
+        let mut next = queue.head;
+        for _ in 0..LOOKED_AT {
+            if next == NONE {
+                return false;
+            }
+            let head = Head::read(self.arena.room(next));
+            if head.about.ingress == port && head.about.origin == Origin::Local {
+                return true;
+            }
+            next = head.next_frame;
+        }
+        next != NONE
+    }
+
+    fn count_from(&mut self, about: &About, change: i32) {
+        let count = self.from.get_mut(usize::from(about.ingress.0));
+        if let Some(n) = count.filter(|_| about.origin == Origin::Local) {
+            *n = n.saturating_add_signed(change);
+        }
     }
 
     /// Slots in use.
@@ -251,6 +283,7 @@ impl Holds {
         queue.len += 1;
         queue.slots += slots;
         self.frames += 1;
+        self.count_from(&about, 1);
         Ok(())
     }
 
@@ -309,6 +342,7 @@ impl Holds {
         queue.len -= 1;
         queue.slots -= Holds::slots_of(head.len as usize);
         self.frames -= 1;
+        self.count_from(&head.about, -1);
         Some(head.about)
     }
 }

@@ -99,15 +99,16 @@ impl Tables {
         Serviced { gone: false, event: self.vms.report(at, now, false) }
     }
 
-    /// Drops held frames that have waited longer than their limit. Those that may go now are left
-    /// alone: they go.
+    /// Drops held frames that have waited longer than their limit. Those that may go now have as long again: they go,
+    /// unless what they leave by takes nothing.
     fn expire(&mut self, at: SpecialIdx, now: Instant) {
         for origin in [Origin::Local, Origin::Overlay] {
             let s = self.vms.special(at);
-            if self.dispatch(&s.state, origin, true) != Dispatch::Hold {
-                continue;
-            }
-            let age = s.limits.age;
+            let age = match self.dispatch(&s.state, origin, true) {
+                Dispatch::Hold => s.limits.age,
+                Dispatch::Deliver(_) | Dispatch::Tunnel { .. } => Span(s.limits.age.0.saturating_mul(2)),
+                Dispatch::Drop(_) => continue,
+            };
             while let Some(oldest) = self.holds.oldest(self.vms.special(at).queue(origin)) {
                 if now.since(oldest.arrived) < age {
                     self.vms.due((oldest.arrived + age).max(now + SWEEP));

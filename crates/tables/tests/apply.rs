@@ -36,6 +36,7 @@ fn vm_update() -> impl Strategy<Value = Update> {
         hold().prop_map(|hold| VmState::Paused { hold }),
         (target(), until()).prop_map(|(to, until)| VmState::Departed { to, until }),
         until().prop_map(|until| VmState::Absent { until }),
+        Just(VmState::Blocked),
         any::<bool>().prop_map(|reset| VmState::Detached { reset }),
     ];
     let ip = || (0u8..5).prop_map(v4);

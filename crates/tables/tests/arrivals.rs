@@ -61,3 +61,16 @@ fn r45_so_many_of_a_port_and_no_more_than_memory_takes() {
     assert_eq!(t.await_opening(P1, &[1; 20], NOW), Err(DropReason::HoldMemory));
     assert_eq!(t.waiting(), taken as u64);
 }
+
+#[test]
+fn r45_all_ports_together_leave_half_of_the_memory_to_others() {
+    let bytes = 256 << 10;
+    let mut t = tables_of(&godwit_tables::TablesConfig { hold_bytes: bytes, ..config() });
+    for port in [P1, P2] {
+        associated(&mut t, port);
+        while t.await_opening(port, &[1; 1400], NOW).is_ok() {}
+    }
+    let taken = t.counters.worker.hold_bytes as usize;
+    assert!(taken <= bytes / 2 && taken > bytes / 2 - 3000, "{taken}");
+    assert_eq!(t.room_for_arrival(P2, 1400), Err(DropReason::HoldMemory));
+}

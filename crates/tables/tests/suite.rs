@@ -2,6 +2,7 @@
 
 mod apply;
 mod arrivals;
+mod awaited;
 mod common;
 mod decide;
 mod fairness;

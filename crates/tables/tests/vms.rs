@@ -37,6 +37,7 @@ fn vm_state() -> impl Strategy<Value = VmState> {
         hold.prop_map(|hold| VmState::Paused { hold }),
         (target, until.clone()).prop_map(|(to, until)| VmState::Departed { to, until }),
         until.prop_map(|until| VmState::Absent { until }),
+        Just(VmState::Blocked),
         any::<bool>().prop_map(|reset| VmState::Detached { reset }),
     ]
 }
@@ -184,6 +185,7 @@ impl Model {
             DropReason::NoTunnel,
             DropReason::NotLocal,
             DropReason::Detached,
+            DropReason::VmPaused,
         ]
         .iter()
         .map(|r| drops(t, *r))

@@ -119,6 +119,23 @@ fn r49_two_vms_that_change_places_lose_nothing() {
     }
 }
 
+#[test]
+fn r54_what_is_held_for_a_paused_vm_that_moves_reaches_its_new_switch_in_order() {
+    // The invariants look for each frame, and for its place among the others.
+    let mut all = Stats::default();
+    for seed in 0..40 {
+        match run(&Schedule::paused(seed)) {
+            Ok(stats) => all += stats,
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    assert_eq!((all.schedules, all.pauses, all.moves, all.moves_made), (40, 40, 40, 40), "{all}");
+    // A second of two flows, and what was held once is held again at the new switch.
+    assert!(all.frames_held > 40 * 200, "{all}");
+    let found = (0..40).find_map(|seed| run(&Schedule::paused(seed).broken(Sabotage::NoHandoverHold)).err());
+    assert_eq!(found.map(|f| f.invariant), Some(Invariant::NoLoss));
+}
+
 /// Runs schedules until one fails; fails itself where none does.
 fn caught(class: Class, by: Sabotage, seeds: u64) -> Failure {
     let found = (0..seeds).find_map(|seed| run(&Schedule::of(class, seed).broken(by)).err());

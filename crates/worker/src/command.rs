@@ -194,6 +194,8 @@ pub enum Command<I: Io> {
         token: u64,
         /// The VM.
         key: Key,
+        /// Its port, where what it has sent itself is meant as well.
+        port: Option<PortIdx>,
     },
     /// End the loop; answered by [`Reply::Stopped`].
     Stop,

@@ -4,14 +4,14 @@
 //! burst or in a hold. So a flush is over in three steps, which the flushes of one *round* go together:
 //!
 //! 1. each receive queue has once given less than was asked for: what lay in it is processed;
-//! 2. no frame for the VM is held that may go;
+//! 2. no frame for the VM is held that may go, and none of it, where these are meant, that goes soon;
 //! 3. the frames that were in the outboxes by then have been handed to their devices.
 //!
 //! A queue that never gets empty and a device that takes nothing are not waited for longer than [`PATIENCE`].
 
 use godwit_tables::Tables;
 use godwit_tables::event::Event;
-use godwit_tables::update::Key;
+use godwit_tables::update::{Key, PortIdx};
 use godwit_wire::{Instant, Span};
 
 /// Flushes that wait in one worker; a further one is over at once.
@@ -31,10 +31,26 @@ enum Stage {
     Over,
 }
 
+/// What is to have left.
+#[derive(Clone, Copy)]
+pub(crate) struct Flush {
+    pub token: u64,
+    /// Frames for this VM,
+    pub key: Key,
+    /// and those that came in on its port.
+    pub port: Option<PortIdx>,
+}
+
+impl Flush {
+    fn is_held(&self, tables: &Tables) -> bool {
+        tables.has_sendable(self.key) || self.port.is_some_and(|port| tables.holds_from(port))
+    }
+}
+
 /// The flushes of one worker; all memory is reserved at the start.
 pub(crate) struct Flushes {
-    waiting: Vec<(u64, Key)>,
-    round: Vec<(u64, Key)>,
+    waiting: Vec<Flush>,
+    round: Vec<Flush>,
     stage: Stage,
     due: Instant,
 }
@@ -65,10 +81,10 @@ impl Flushes {
     }
 
     /// Adds a flush; false: there are too many.
-    pub(crate) fn add(&mut self, token: u64, key: Key) -> bool {
+    pub(crate) fn add(&mut self, flush: Flush) -> bool {
         let room = self.waiting.len() < self.waiting.capacity();
         if room {
-            self.waiting.push((token, key));
+            self.waiting.push(flush);
         }
         room
     }
@@ -92,9 +108,7 @@ impl Flushes {
     pub(crate) fn advance(&mut self, tables: &Tables, empty: bool, clear: bool, now: Instant) -> Step {
         let late = now >= self.due;
         match self.stage {
-            Stage::Draining
-                if late || empty && !self.round.iter().any(|(_, key)| tables.has_sendable(*key)) =>
-            {
+            Stage::Draining if late || empty && !self.round.iter().any(|f| f.is_held(tables)) => {
                 self.stage = Stage::Leaving;
                 return Step::Mark;
             }
@@ -107,7 +121,7 @@ impl Flushes {
     /// Tells control of the flushes that are over, as far as `tell` has room.
     pub(crate) fn tell(&mut self, mut tell: impl FnMut(Event) -> bool) {
         if self.stage == Stage::Over {
-            while let Some(&(token, _)) = self.round.last()
+            while let Some(&Flush { token, .. }) = self.round.last()
                 && tell(Event::Flushed { token })
             {
                 self.round.pop();

@@ -22,7 +22,7 @@ use godwit_tables::update::{Key, PortIdx, Update, VmState};
 use godwit_wire::Instant;
 
 use crate::command::{Command, Mailbox, Reply, Snapshot};
-use crate::flush::{Flushes, Step};
+use crate::flush::{Flush, Flushes, Step};
 use crate::io::{Io, QUEUES, RxQueue};
 use crate::orders::Entry;
 use crate::outbox::{OUTBOX, Outboxes};
@@ -371,8 +371,8 @@ impl<I: Io> Worker<I> {
                 self.queues.iter_mut().for_each(|q| q.perf = QueuePerf::default());
             }
             Command::Barrier { token } => self.reply(Reply::Reached { token }),
-            Command::Flush { token, key } => {
-                if !self.flushes.add(token, key)
+            Command::Flush { token, key, port } => {
+                if !self.flushes.add(Flush { token, key, port })
                     && self.mailbox.events.push(Event::Flushed { token }).is_err()
                 {
                     self.tables.counters.worker.events_dropped += 1;

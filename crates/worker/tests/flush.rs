@@ -85,7 +85,7 @@ fn r77_what_lay_in_the_receive_queues_has_left_before_a_flush_is_over() {
     let mut bench = Bench::new(4096);
     let frames = 5 * BURST as u16;
     (0..frames).for_each(|n| assert!(bench.rx.put(frame(n))));
-    bench.order(Command::Flush { token: 7, key: key(B) });
+    bench.order(Command::Flush { token: 7, key: key(B), port: None });
     while bench.flushed() != [7] {
         assert!(bench.now < START + PATIENCE, "it was not the patience that ended it");
         bench.step();
@@ -102,7 +102,7 @@ fn r77_a_flush_waits_for_what_is_held_and_for_a_device_that_takes_little() {
     (0..8).for_each(|_| bench.step());
     assert_eq!(bench.worker.tables().waiting(), 200);
     bench.entry(B, VmState::Local { port: B });
-    bench.order(Command::Flush { token: 1, key: key(B) });
+    bench.order(Command::Flush { token: 1, key: key(B), port: None });
     let mut taken = 0;
     loop {
         bench.step();
@@ -121,7 +121,7 @@ fn r77_what_is_held_for_good_does_not_keep_a_flush() {
     let hold = HoldLimits { packets: 500, age: Span::from_ms(1000) };
     bench.entry(B, VmState::Paused { hold });
     (0..20).for_each(|n| assert!(bench.rx.put(frame(n))));
-    bench.order(Command::Flush { token: 1, key: key(B) });
+    bench.order(Command::Flush { token: 1, key: key(B), port: None });
     (0..8).for_each(|_| bench.step());
     assert_eq!(bench.flushed(), [1]);
     assert_eq!(bench.worker.tables().waiting(), 20);
@@ -131,7 +131,7 @@ fn r77_what_is_held_for_good_does_not_keep_a_flush() {
 fn r77_a_device_that_takes_nothing_ends_no_flush_but_its_time_does() {
     let mut bench = Bench::new(4);
     (0..20).for_each(|n| assert!(bench.rx.put(frame(n))));
-    bench.order(Command::Flush { token: 1, key: key(B) });
+    bench.order(Command::Flush { token: 1, key: key(B), port: None });
     (0..20).for_each(|_| bench.step());
     assert_eq!(bench.flushed(), [0; 0]);
     bench.now = bench.now + PATIENCE;
@@ -145,11 +145,41 @@ fn r77_flushes_are_bounded_and_none_is_forgotten() {
     let all = FLUSHES as u64 + 100;
     let mut over = std::collections::BTreeSet::new();
     for token in 0..all {
-        bench.order(Command::Flush { token, key: key(B) });
+        bench.order(Command::Flush { token, key: key(B), port: None });
     }
     for _ in 0..200 {
         bench.step();
         over.extend(bench.flushed());
     }
     assert_eq!(over, (0..all).collect());
+}
+
+#[test]
+fn r77_what_a_vm_sent_itself_is_waited_for_while_it_is_held_for_another_one() {
+    let mut bench = Bench::new(4096);
+    // The directory is being asked for B.
+    bench.order(Command::Table(Update::VmRemove { key: key(B) }));
+    bench.step();
+    (0..3).for_each(|n| assert!(bench.rx.put(frame(n))));
+    bench.step();
+    assert_eq!(bench.worker.tables().waiting(), 3);
+    bench.order(Command::Flush { token: 1, key: key(A), port: None });
+    bench.order(Command::Flush { token: 2, key: key(A), port: Some(A) });
+    bench.order(Command::Flush { token: 3, key: key(B), port: Some(B) });
+    (0..20).for_each(|_| bench.step());
+    assert_eq!(bench.flushed(), [0; 0], "a round is over as one");
+    bench.entry(B, VmState::Local { port: B });
+    (0..8).for_each(|_| bench.step());
+    assert_eq!(bench.flushed().len(), 3);
+    assert_eq!(bench.tx.len(), 3);
+    assert!(bench.now < START + PATIENCE);
+
+    // Whom A sent to stands still: what comes from elsewhere comes behind it.
+    let hold = HoldLimits { packets: 500, age: Span::from_ms(1000) };
+    bench.entry(B, VmState::Paused { hold });
+    bench.step();
+    (0..3).for_each(|n| assert!(bench.rx.put(frame(n))));
+    bench.order(Command::Flush { token: 4, key: key(A), port: Some(A) });
+    (0..8).for_each(|_| bench.step());
+    assert_eq!((bench.flushed(), bench.worker.tables().waiting()), (vec![4], 3));
 }

@@ -146,6 +146,15 @@ class Nva:
         """Says that the VM was mirrored."""
         return self.call("VmMirrored", operator_pb2.VmMirroredRequest(vm=vm, at_us=at_us))
 
+    def pause_vm(self, vm, drop=False, limit_s=60):
+        """Pauses a VM's connections: frames for it are held, or dropped, until they go on or the time is over."""
+        kind = common_pb2.WhilePaused.Value("WHILE_PAUSED_DROP" if drop else "WHILE_PAUSED_HOLD")
+        return self.call("PauseVm", operator_pb2.PauseVmRequest(vm=vm, treatment=kind, limit_s=limit_s))
+
+    def resume_vm(self, vm):
+        """A VM's connections go on; what was held is delivered in order."""
+        return self.call("ResumeVm", operator_pb2.VmName(name=vm))
+
     def wait_move(self, id, *phases, timeout=60.0):  # pylint: disable=redefined-builtin
         """Waits until a move is in one of these phases (`prepared`, ...); `Refused` where it ends otherwise."""
         wanted = {p.upper() for p in phases}

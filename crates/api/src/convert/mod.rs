@@ -19,7 +19,7 @@ use godwit_wire::{Mac, Vni};
 pub use addressing::{learning_word, macs, prefixes};
 pub use record::{
     bind_refusal, claim_cause, deny_reason, drain_phase, modes, move_mode, move_phase, move_step_kind,
-    multicast, on_cold, unplanned,
+    multicast, on_cold, unplanned, while_paused,
 };
 pub use routing::{prefix, underlay_group};
 pub use session::{SessionDown, SessionUp};

@@ -36,11 +36,14 @@ enums! {
         Ordered, Prepared, Paused, Activated, Claimed, Granted, FirstForwarded, LastForwarded,
         Acknowledged, Aborted, Failed, Done, Denied, Restarted, Overtaken, Asked, Answered, Frozen,
         Accepted, Stopped, Packaged, Sent, Instantiated, InOrder,
+        ConnectionsPaused, ConnectionsResumed,
     }
     DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen, Draining }
     Unplanned, unplanned { Verify, Accept, Deny }
     Multicast, multicast { Flood, Snoop, Off }
     OnCold, on_cold { Drop, Reset }
+    WhilePaused, while_paused { Hold, Drop }
+    PauseEnd, pause_end { Resumed, TimedOut }
     DrainPhase, drain_phase { Running, Stopped, Ended }
     BindRefusal, bind_refusal { UnknownVm, NotHere, NotAllowed, Full, Taken }
     ClaimCause, claim_cause {
@@ -180,10 +183,47 @@ impl TryFrom<v1::Mirror> for model::Mirror {
     }
 }
 
+impl From<model::ConnectionPause> for v1::ConnectionPause {
+    fn from(m: model::ConnectionPause) -> v1::ConnectionPause {
+        let (end, ended_us) = m.ended.map_or((v1::PauseEnd::Unspecified, 0), |(end, at)| (end.into(), at));
+        v1::ConnectionPause {
+            treatment: v1::WhilePaused::from(m.treatment).into(),
+            since_us: m.since_us,
+            limit_s: m.limit_s,
+            end: end.into(),
+            ended_us,
+        }
+    }
+}
+
+impl TryFrom<v1::ConnectionPause> for model::ConnectionPause {
+    type Error = ConvertError;
+
+    fn try_from(p: v1::ConnectionPause) -> Result<model::ConnectionPause, ConvertError> {
+        let ended = match p.end {
+            0 => None,
+            raw => Some((pause_end("end", raw)?, p.ended_us)),
+        };
+        let treatment = while_paused("treatment", p.treatment)?;
+        Ok(model::ConnectionPause { treatment, since_us: p.since_us, limit_s: p.limit_s, ended })
+    }
+}
+
+fn former(
+    nve: String,
+    lost: Option<v1::Version>,
+) -> Result<Option<(model::NveId, model::Version)>, ConvertError> {
+    if nve.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((nve_id("former_nve", nve)?, version("former_version", lost)?)))
+}
+
 impl From<model::VmRecord> for v1::VmRecord {
     fn from(m: model::VmRecord) -> v1::VmRecord {
         let (location, state) = located(&m.bindings);
         let pending = m.bindings.pending().cloned().map(Into::into);
+        let (former_nve, former_version) = m.former.map(|(nve, v)| (nve.to_string(), v.into())).unzip();
         v1::VmRecord {
             name: m.name,
             key: Some(m.key.into()),
@@ -206,6 +246,9 @@ impl From<model::VmRecord> for v1::VmRecord {
             shared: Vec::new(),
             pending,
             standby: m.standby.map(Into::into),
+            pause: m.pause.map(Into::into),
+            former_nve: former_nve.unwrap_or_default(),
+            former_version,
         }
     }
 }
@@ -234,6 +277,8 @@ impl TryFrom<v1::VmRecord> for model::VmRecord {
                 macs: super::addressing::macs("bound_macs", &p.bound_macs)?,
             },
             standby: super::maybe("standby", p.standby)?,
+            pause: super::maybe("pause", p.pause)?,
+            former: former(p.former_nve, p.former_version)?,
         })
     }
 }

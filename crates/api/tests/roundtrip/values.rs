@@ -162,10 +162,27 @@ pub fn mirror() -> impl Strategy<Value = Mirror> {
     })
 }
 
+pub fn pause() -> impl Strategy<Value = ConnectionPause> {
+    let treatment = select(vec![WhilePaused::Hold, WhilePaused::Drop]);
+    let end = (select(vec![PauseEnd::Resumed, PauseEnd::TimedOut]), any::<u64>());
+    (treatment, any::<u64>(), any::<u32>(), of(end)).prop_map(|(treatment, since_us, limit_s, ended)| {
+        ConnectionPause { treatment, since_us, limit_s, ended }
+    })
+}
+
 pub fn record() -> impl Strategy<Value = VmRecord> {
     let flags =
         (any::<bool>(), any::<bool>(), any::<bool>(), of(move_id()), any::<bool>(), of(name()), ips6());
-    (name(), key(), ips4(), ips6(), bindings(), version(), flags, (allowed(), bound(), of(mirror())))
+    (
+        name(),
+        key(),
+        ips4(),
+        ips6(),
+        bindings(),
+        version(),
+        flags,
+        (allowed(), bound(), of(mirror()), of(pause()), of((nve(), version()))),
+    )
         .prop_map(
             |(
                 name,
@@ -175,7 +192,7 @@ pub fn record() -> impl Strategy<Value = VmRecord> {
                 bindings,
                 version,
                 (router, router_pinned, pinned, moving, frozen, policy, no_override),
-                (allowed, bound, standby),
+                (allowed, bound, standby, pause, former),
             )| {
                 VmRecord {
                     name,
@@ -194,6 +211,8 @@ pub fn record() -> impl Strategy<Value = VmRecord> {
                     allowed,
                     bound,
                     standby,
+                    pause,
+                    former,
                 }
             },
         )
@@ -238,6 +257,8 @@ pub fn step() -> impl Strategy<Value = MoveStep> {
         K::Sent,
         K::Instantiated,
         K::InOrder,
+        K::ConnectionsPaused,
+        K::ConnectionsResumed,
     ];
     (any::<u64>(), of(nve()), select(kinds.to_vec()), any::<String>())
         .prop_map(|(at_us, nve, what, note)| MoveStep { at_us, nve, what, note })

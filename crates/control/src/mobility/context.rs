@@ -93,7 +93,9 @@ pub(crate) enum Action {
     /// What the old NVE held for the VM comes from now on (R45).
     Settle,
     /// It does not run here any more, and the new NVE of its move wants to know when all that it sent has left (R77).
-    SentAll { to: Locators },
+    SentAll { to: Locators, port: Option<PortIdx> },
+    /// It runs here again after that, and sends more.
+    SendsAgain { to: Locators },
     /// The old NVE of its move did not say so in time (R77).
     MarkerLate,
     /// A claim is put off, because there were many (R67).

@@ -120,7 +120,7 @@ impl Vm {
     /// It left (R41): close its ports, send on what was held and what still comes (R43).
     pub(super) fn depart(&mut self, to: Location, version: Version, cx: &mut Ctx<'_>) {
         if self.phase.is_running() {
-            self.announce_end(cx);
+            self.announce_end(self.phase.running_on(), cx);
             self.handover.begin(None);
         }
         self.ordering = None;

@@ -45,6 +45,7 @@
 //! Versions decide (R20): what is not newer than our own last hosting never moves a VM away.
 
 mod claim;
+mod connections;
 mod context;
 mod directory;
 mod forward;
@@ -63,7 +64,9 @@ mod verify;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use godwit_model::{ClaimCause, Location, MoveStep, MoveStepKind, NveId, Version, VmKey, VmRecord};
+use godwit_model::{
+    ClaimCause, Location, MoveStep, MoveStepKind, NveId, Version, VmKey, VmRecord, WhilePaused,
+};
 use godwit_tables::update::{Admission, PortIdx};
 use godwit_wire::{Bucket, Instant, Rate};
 
@@ -71,6 +74,7 @@ use crate::io::Level;
 use crate::view::PortState;
 
 pub(crate) use claim::Claim;
+use connections::Connections;
 pub(crate) use context::{Action, Ctx};
 use forward::Forward;
 pub(crate) use handover_counts::Handover;
@@ -100,6 +104,8 @@ pub(crate) enum DesiredEntry {
     Expected { via: Option<Location> },
     /// Hold everything.
     Paused,
+    /// Drop everything: its connections are paused (R54).
+    Blocked,
     /// Forward packets in flight (R43).
     Departed { to: Location, until: Instant },
 }
@@ -150,6 +156,10 @@ pub(crate) struct Vm {
     waits: Option<(PortIdx, ClaimCause)>,
     /// It has come by a planned move, and not all is in order yet (R77).
     ordering: Option<Ordering>,
+    /// The pause of its connections that is on (R54).
+    connections: Option<Connections>,
+    /// What is held for that is to be dropped.
+    drops_held: bool,
 }
 
 impl Vm {
@@ -179,15 +189,18 @@ impl Vm {
             changes: Bucket::default(),
             waits: None,
             ordering: None,
+            connections: None,
+            drops_held: false,
         }
     }
 
     /// What workers shall do with its frames.
     pub(crate) fn desired_entry(&self, now: Instant, record: Option<&VmRecord>, us: &NveId) -> DesiredEntry {
-        match self.phase {
-            Phase::Running(run) => return DesiredEntry::Local(run.port),
-            Phase::Paused(_) => return DesiredEntry::Paused,
-            Phase::Idle | Phase::Left | Phase::Refused(_) => {}
+        match (&self.phase, self.while_paused()) {
+            (Phase::Running(_) | Phase::Paused(_), Some(WhilePaused::Drop)) => return DesiredEntry::Blocked,
+            (Phase::Running(run), None) => return DesiredEntry::Local(run.port),
+            (Phase::Running(_) | Phase::Paused(_), _) => return DesiredEntry::Paused,
+            (Phase::Idle | Phase::Left | Phase::Refused(_), _) => {}
         }
         // While it is only associated for its return, it still runs where it went (R46c).
         if let Some(f) = self.forward.as_ref().filter(|f| f.ends() > now) {
@@ -272,6 +285,7 @@ impl Vm {
             scan,
             crashed,
             self.order_deadline(),
+            self.connections_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -305,6 +319,7 @@ impl Vm {
         self.refusal_due(cx);
         self.seek_due(cx);
         self.order_due(cx);
+        self.connections_due(cx);
         self.handover.tick(self.key, cx);
     }
 

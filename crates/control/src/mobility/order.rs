@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use godwit_model::{MoveId, MoveStepKind};
+use godwit_tables::update::PortIdx;
 use godwit_wire::Instant;
 
 use super::{Action, Ctx, Vm};
@@ -63,13 +64,17 @@ impl Vm {
     }
 
     /// The old NVE says that all that the VM sent from there has left.
-    pub(crate) fn all_was_sent(&mut self, by: IpAddr, cx: &mut Ctx<'_>) {
+    /// Not `all`: it runs there again, and sends more.
+    pub(crate) fn all_was_sent(&mut self, by: IpAddr, all: bool, cx: &mut Ctx<'_>) {
         if let Some(intent) = self.intent.as_mut().filter(|i| i.is_target() && i.from.locators.contains(by)) {
-            intent.all_sent = true;
+            intent.all_sent = all;
+            if !all {
+                return;
+            }
             if let Some(o) = self.ordering.as_mut().filter(|o| o.id == intent.id) {
                 o.left(cx);
             }
-        } else if let Some(o) = &mut self.ordering {
+        } else if let Some(o) = self.ordering.as_mut().filter(|_| all) {
             // Its grant was faster.
             o.left(cx);
         }
@@ -89,9 +94,10 @@ impl Vm {
     }
 
     /// The new NVE is told when all that the VM sent from here has left.
-    pub(super) fn announce_end(&self, cx: &mut Ctx<'_>) {
+    /// It came from `port`.
+    pub(super) fn announce_end(&self, port: Option<PortIdx>, cx: &mut Ctx<'_>) {
         if let Some(intent) = self.intent.as_ref().filter(|i| !i.is_target()) {
-            cx.actions.push(Action::SentAll { to: intent.to.locators });
+            cx.actions.push(Action::SentAll { to: intent.to.locators, port });
         }
     }
 

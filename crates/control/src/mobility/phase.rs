@@ -102,6 +102,11 @@ impl Vm {
         matches!(self.phase, Phase::Running(_) | Phase::Paused(_))
     }
 
+    /// It runs here.
+    pub(crate) fn runs(&self) -> bool {
+        self.phase.is_running()
+    }
+
     /// It runs on this port, or is paused on it.
     pub(super) fn is_on(&self, port: PortIdx) -> bool {
         self.phase.port() == Some(port)

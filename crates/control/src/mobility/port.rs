@@ -332,6 +332,7 @@ impl Vm {
         self.leave_other_ports(port);
         if let Some(intent) = self.intent.as_mut().filter(|i| !i.is_target() && paused) {
             intent.resumed |= cause == ClaimCause::Activate && !intent.stood_before;
+            cx.actions.push(super::Action::SendsAgain { to: intent.to.locators });
             self.report_resumed(cx);
         }
         self.confirmed = same_port && self.hosted > Version::ZERO && cx.here() == Some(self.hosted);
@@ -400,10 +401,11 @@ impl Vm {
     /// Everything that comes for it is held from now on.
     pub(super) fn pause(&mut self, port: Option<PortIdx>, cause: PauseCause, cx: &mut Ctx<'_>) {
         let ran_since = if let Phase::Running(run) = self.phase { run.since } else { cx.now };
+        let ran_on = self.phase.running_on();
         let (since, wall_us) = (cx.now, cx.wall_us);
         self.phase = Phase::Paused(Pause { port, cause, ran_since, since, wall_us, withdraw_at: None });
         self.stands_for_the_move();
-        self.announce_end(cx);
+        self.announce_end(ran_on, cx);
         self.ordering = None;
         self.seek = None;
         self.handover.begin(self.intent.as_ref().map(|i| i.id.clone()));

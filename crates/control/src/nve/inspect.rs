@@ -48,6 +48,7 @@ impl Nve {
             Some(VmState::Local { .. } | VmState::Arrived { .. }) => EntryState::Local,
             Some(VmState::Expected { .. }) => EntryState::Expected,
             Some(VmState::Paused { .. }) => EntryState::Paused,
+            Some(VmState::Blocked) => EntryState::Blocked,
             Some(VmState::Departed { .. }) => EntryState::Departed,
             None if querying => EntryState::Querying,
             Some(VmState::Detached { .. }) => EntryState::Detached,
@@ -91,7 +92,7 @@ impl Nve {
 
     fn where_is(&self, key: VmKey, state: EntryState) -> Option<NveId> {
         match state {
-            EntryState::Local | EntryState::Paused => Some(self.config.nve.clone()),
+            EntryState::Local | EntryState::Paused | EntryState::Blocked => Some(self.config.nve.clone()),
             EntryState::Departed => self.vms.get(&key)?.forward.as_ref().map(|f| f.to.nve.clone()),
             _ => self.mirror.record(key)?.active_nve().cloned(),
         }

@@ -71,7 +71,8 @@ impl Nve {
                 }
             }
             Action::Settle => self.settle(key),
-            Action::SentAll { to } => self.send_all(key, to, out),
+            Action::SentAll { to, port } => self.send_all(key, to, port, out),
+            Action::SendsAgain { to } => self.sends_again(key, to, out),
             Action::MarkerLate => self.counts.sent_all_late += 1,
             Action::Gate { seq } => self.barriers.after_applied(After::Claim { key, seq }),
             Action::Probe { port, ips } => self.probe(key, port, &ips, out),

@@ -9,6 +9,7 @@ mod answers;
 mod bind;
 mod check;
 mod clone;
+mod connections;
 mod events;
 mod hops;
 mod inspect;

@@ -10,6 +10,7 @@ use crate::io::Outputs;
 use crate::seal::Refused;
 
 use super::Nve;
+use super::order::SENDS_AGAIN;
 
 /// Who says something.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +91,10 @@ impl Nve {
                 self.path_end(key, sender, version, out);
             }
             Kind::PathEnded => self.path_ended(key, version, out),
-            Kind::SentAll => self.with_known_vm(key, out, |vm, cx| vm.all_was_sent(src, cx)),
+            Kind::SentAll => {
+                let all = version != SENDS_AGAIN;
+                self.with_known_vm(key, out, |vm, cx| vm.all_was_sent(src, all, cx));
+            }
         }
     }
 }

@@ -20,19 +20,23 @@
 //!
 //! What the VM itself sends from B waits in the same way for `SentAll` of A, with its port (`mobility`).
 //!
-//! No wait is longer than `marker_wait`, and only NVEs that mark their paths, as the NVA says, are waited for.
+//! Where the VM's connections are paused (R54), the marker waits at B, and S holds on: frames of one flow may lie with
+//! several workers of B, by the ways that they came, and these do not wait for each other.
+//!
+//! No other wait is longer than `marker_wait`, and only NVEs that mark their paths, as the NVA says, are waited for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use godwit_model::{Locators, NveId, Version, VmKey};
+use godwit_model::{Locators, NveId, Version, VmKey, WhilePaused};
 use godwit_tables::event::HandoverStats;
-use godwit_tables::update::{Key, VmState};
+use godwit_tables::update::{Key, PortIdx, VmState};
 use godwit_wire::peer::Kind;
 use godwit_wire::{Instant, Mac, Span};
 
 use crate::flushes::Flushed;
 use crate::io::{Flush, Outputs};
+use crate::mobility::Vm;
 
 use super::{Nve, Timer};
 
@@ -40,6 +44,10 @@ use super::{Nve, Timer};
 const MAX_PATHS: usize = 1024;
 /// Markers of others that wait here; further ones are ignored.
 const MAX_ENDS: usize = 1024;
+/// What `SentAll` has in the place of a version where a VM that was paused runs on at its old NVE.
+pub(super) const SENDS_AGAIN: Version = Version { epoch: 0, seq: 1 };
+/// So long it may wait at the NVE of a VM whose connections are paused (R54): as long as a pause lasts.
+const PAUSE_LIFE: Span = Span::from_ms(3_600_000);
 /// A marker that has waited for so long is of no use to anybody.
 const END_LIFE: Span = Span::from_ms(250);
 
@@ -62,6 +70,9 @@ pub(super) struct Path {
     /// Where markers of others go while nothing waits here that came before them: on to a locator, or back. `None`:
     /// nowhere, the VM is here, stopped or to come.
     onward: Option<Option<IpAddr>>,
+    begun: Instant,
+    /// The VM's connections were paused when it was last looked at.
+    paused: bool,
     /// Frames that wait for its end or did, by worker and MAC.
     held: BTreeMap<(usize, Mac), u64>,
 }
@@ -72,8 +83,8 @@ pub(super) struct End {
     sender: Locators,
     version: Version,
     until: Instant,
-    /// The flush under way, and where the marker goes after it: on to a locator, or back.
-    flushing: Option<Option<IpAddr>>,
+    /// The flush under way, by its number, and where the marker goes after it: on to a locator, or back.
+    flushing: Option<(u64, Option<IpAddr>)>,
 }
 
 /// All that waits for order.
@@ -153,6 +164,8 @@ impl Nve {
         let Some(from) = self.desired.vm(at).and_then(|old| self.remote_of(old)) else { return false };
         let changes = match state {
             Some(VmState::Local { .. }) => true,
+            // It has come with its connections paused (R54).
+            Some(VmState::Paused { .. }) => self.holds_for_pause(key),
             Some(to @ (VmState::Remote { .. } | VmState::Ageing { .. } | VmState::Departed { .. })) => {
                 self.remote_of(to).is_some_and(|to| !self.is_same_nve(key, to, from) && self.marks(key, to))
             }
@@ -164,7 +177,7 @@ impl Nve {
         }
         self.order.last += 1;
         let number = self.order.last;
-        if !self.flush(key, Flushed::Path { key, number }, out) {
+        if !self.flush(key, None, Flushed::Path { key, number }, out) {
             return false;
         }
         let held = BTreeMap::new();
@@ -176,6 +189,8 @@ impl Nve {
             marked: false,
             stopped: false,
             onward: None,
+            begun: self.now,
+            paused: false,
             held,
         };
         self.order.paths.insert(key, path);
@@ -238,11 +253,30 @@ impl Nve {
         }
     }
 
+    /// The VM runs here, and frames for it are held because its connections are paused (R54).
+    fn holds_for_pause(&self, key: VmKey) -> bool {
+        self.vms.get(&key).is_some_and(Vm::holds_for_pause)
+    }
+
     /// The wait is over. Where nothing waited, nothing has come too early either.
     pub(super) fn path_due(&mut self, key: VmKey, out: &mut Outputs) {
+        if self.waits_for_pause(key) {
+            return self.timers.set(Timer::Path(key), Some(self.now + self.config.marker_wait));
+        }
         let late = self.order.paths.get(&key).is_some_and(|p| p.wanted);
         self.counts.markers_late += u64::from(late);
         self.end_path(key, out);
+    }
+
+    /// The VM's connections are paused, so that the marker waits at its NVE with what came before it (R54); or they
+    /// were, and the marker is to come now. No longer than the pause may last.
+    fn waits_for_pause(&mut self, key: VmKey) -> bool {
+        let pause = self.mirror.record(key).and_then(|r| r.paused());
+        let pause = pause.filter(|p| p.treatment == WhilePaused::Hold);
+        let Some(path) = self.order.paths.get_mut(&key) else { return false };
+        let limit = pause.map(|p| path.begun + Span::from_ms(u64::from(p.limit_s) * 1000));
+        let waits = limit.is_some_and(|t| self.now < t);
+        core::mem::replace(&mut path.paused, waits) || waits
     }
 
     /// The VM's NVE has everything that went by our old path.
@@ -281,6 +315,10 @@ impl Nve {
     /// Where a marker goes from here: on to a locator, or back to its sender, also where that is this NVE. `None`: it
     /// waits, because frames that came before it do.
     fn way_of_end(&self, key: VmKey, sender: Locators) -> Option<Option<IpAddr>> {
+        // Also our own: what it came behind has not gone to the VM yet (R54).
+        if self.holds_for_pause(key) {
+            return None;
+        }
         if self.is_own(sender) {
             let stopped = self.order.paths.get(&key).is_some_and(|p| p.stopped);
             return (!stopped).then_some(None);
@@ -311,23 +349,31 @@ impl Nve {
         let Some(sender) = self.order.ends.get(&at).map(|e| e.sender) else { return };
         let (way, now) = (self.way_of_end(at.0, sender), self.now);
         let ours = self.is_own(sender) && self.order.paths.contains_key(&at.0);
+        self.order.last += 1;
+        let number = self.order.last;
+        let waits_on = self.holds_for_pause(at.0);
         let Some(end) = self.order.ends.get_mut(&at) else { return };
+        if waits_on {
+            end.until = now + PAUSE_LIFE;
+        }
         if end.until <= now && !ours {
             self.order.ends.remove(&at);
             return;
         }
-        end.flushing = way;
-        if way.is_some() && !self.flush(at.0, Flushed::End { key: at.0, sender: at.1 }, out) {
+        end.flushing = way.map(|way| (number, way));
+        if way.is_some() && !self.flush(at.0, None, Flushed::End { key: at.0, sender: at.1, number }, out) {
             self.order.ends.remove(&at);
         }
     }
 
-    fn end_flushed(&mut self, at: (VmKey, IpAddr), out: &mut Outputs) {
+    fn end_flushed(&mut self, at: (VmKey, IpAddr), number: u64, out: &mut Outputs) {
         let key = at.0;
         let Some(end) = self.order.ends.get(&at) else { return };
         let way = self.way_of_end(key, end.sender);
         match end.flushing {
-            Some(flushed) if way == Some(flushed) => {}
+            // Of a marker before this one, whose frames may not all have come by then.
+            Some((other, _)) if other != number => return,
+            Some((_, flushed)) if way == Some(flushed) => {}
             // The VM stopped or went on meanwhile, and frames with it.
             Some(_) => return self.pass_end(at, out),
             None => return,
@@ -359,21 +405,28 @@ impl Nve {
     // ---- What a VM itself has sent ----
 
     /// The VM is paused here or has left, in a planned move: the new NVE hears when all that it sent has left.
-    pub(super) fn send_all(&mut self, key: VmKey, to: Locators, out: &mut Outputs) {
+    pub(super) fn send_all(&mut self, key: VmKey, to: Locators, port: Option<PortIdx>, out: &mut Outputs) {
         if self.common_locator(to).is_some_and(|remote| self.marks(key, remote)) {
-            self.flush(key, Flushed::SentAll { key, to }, out);
+            self.flush(key, port, Flushed::SentAll { key, to }, out);
+        }
+    }
+
+    /// The VM runs here again: what was said of its end is void.
+    pub(super) fn sends_again(&mut self, key: VmKey, to: Locators, out: &mut Outputs) {
+        if let Some(remote) = self.common_locator(to).filter(|remote| self.marks(key, *remote)) {
+            self.send_notice(Kind::SentAll, key, remote, Locators::default(), SENDS_AGAIN, out);
         }
     }
 
     // ---- Flushes ----
 
     /// Has the workers say when what they have of the VM's frames has left; false where nobody would.
-    fn flush(&mut self, key: VmKey, then: Flushed, out: &mut Outputs) -> bool {
+    fn flush(&mut self, key: VmKey, port: Option<PortIdx>, then: Flushed, out: &mut Outputs) -> bool {
         let Some(vn) = self.desired.vn(key.vni) else { return false };
         let (macs, workers) = (self.macs_of(key), self.desired.workers());
         let Some(token) = self.flushes.begin(self.now, workers, macs.len(), then) else { return false };
         for worker in workers.iter() {
-            let orders = macs.iter().map(|mac| Flush { worker, token, key: Key::new(vn, *mac) });
+            let orders = macs.iter().map(|mac| Flush { worker, token, key: Key::new(vn, *mac), port });
             out.flushes.extend(orders);
         }
         true
@@ -395,7 +448,9 @@ impl Nve {
                     self.mark_path(key, out);
                 }
             }
-            Flushed::End { key, sender } => self.end_flushed((key, sender), out),
+            Flushed::End { key, sender, number } => self.end_flushed((key, sender), number, out),
+            // It may have been let run again meanwhile.
+            Flushed::SentAll { key, .. } if self.vms.get(&key).is_some_and(Vm::runs) => {}
             Flushed::SentAll { key, to } => {
                 let Some(remote) = self.common_locator(to) else { return };
                 let (nobody, version) = (Locators::default(), Version::ZERO);
@@ -403,5 +458,52 @@ impl Nve {
                 self.counts.sent_all += u64::from(done);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_tables::update::PortIdx;
+    use godwit_wire::{Mac, Vni};
+
+    use super::*;
+    use crate::NveConfig;
+    use crate::config::WorkerSet;
+    use crate::io::{Input, PortSpec, UplinkSpec, UplinkV4};
+
+    #[test]
+    fn r77_a_marker_does_not_pass_with_the_flush_of_the_one_before_it() {
+        let mut nve = Nve::new(NveConfig::new(NveId::new("a").unwrap(), 1));
+        let (vni, mac) = (Vni::from_low24(7), Mac([2, 0, 0, 0, 0, 1]));
+        let addr = "198.18.0.1".parse().unwrap();
+        let uplink = UplinkSpec {
+            mac: Mac([2, 0xff, 0, 0, 0, 1]),
+            v4: Some(UplinkV4 { addr, prefix_len: 24, gateway: None }),
+            v6: None,
+            v6_link_local: None,
+            mtu: 1550,
+            exception: None,
+            vlan: None,
+        };
+        let access = PortSpec::Access { vni, mac, explicit_activation: false };
+        let mut out = Outputs::default();
+        for (port, spec) in [(0, PortSpec::Uplink(uplink)), (1, access)] {
+            let (port, name, workers) = (PortIdx(port), format!("p{port}"), WorkerSet::first(1));
+            nve.handle(Instant(1), 1, Input::PortAdded { port, name, spec, workers }, &mut out);
+        }
+        let key = VmKey { vni, mac };
+        // Our own, which has come back to us; and the next one of ours.
+        let own = Locators { v4: Some(addr), v6: None };
+        let mut tokens = Vec::new();
+        for seq in [1, 2] {
+            out.flushes.clear();
+            nve.path_end(key, own, Version { epoch: 0, seq }, &mut out);
+            tokens.extend(out.flushes.iter().map(|f| f.token));
+        }
+        assert_eq!(tokens.len(), 2);
+        nve.flush_answered(0, tokens[0], &mut out);
+        assert_eq!(nve.order.ends.len(), 1, "what came before the second one may still be on its way");
+        nve.flush_answered(0, tokens[1], &mut out);
+        assert!(nve.order.ends.is_empty());
     }
 }

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, MoveRole, NvaToNve};
 use godwit_model::{
-    Allowed, BindRefusal, Bound, BoundIp, DenyReason, Learning, LearningOf, Location, MoveId, MoveMode,
-    Multicast, NveId, OperState, UnderlayGroup, VmRecord, VnSettings,
+    BindRefusal, DenyReason, Learning, LearningOf, Location, MoveId, MoveMode, Multicast, NveId, OperState,
+    UnderlayGroup, VmRecord, VnSettings, WhilePaused,
 };
 use godwit_tables::event::{AnnounceKind, Event, HandoverStats, Refused};
 use godwit_tables::update::{Key, SourceRule, SourceRules, Update, VmState, VnIdx};
@@ -23,7 +23,10 @@ use crate::mobility::{Phase, Run};
 use super::*;
 
 mod questions;
+mod records;
 mod routing;
+
+use records::record;
 
 fn vni() -> Vni {
     Vni::from_low24(77)
@@ -56,29 +59,6 @@ fn some_ip(n: u8, at: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, at % 3, n % 4).into()
 }
 
-fn allowed(n: u8, at: u8, seq: u64) -> Allowed {
-    let prefix = |third: u8| Prefix::new(Ipv4Addr::new(10, 0, third, 0).into(), 24).unwrap();
-    let learning = match seq % 4 {
-        0 => None,
-        1 => Some(Learning::Recorded),
-        more => Some(Learning::Learned(more as u8)),
-    };
-    Allowed {
-        learning: LearningOf { v4: learning, v6: None },
-        virtual_ips: (at == 1).then(|| prefix(2)).into_iter().collect(),
-        virtual_macs: (at == 2).then(|| inner(n)).into_iter().collect(),
-        routes: (at == 3).then(|| prefix(1)).into_iter().collect(),
-        nested: at.is_multiple_of(3).then(|| inner(n)).into_iter().collect(),
-    }
-}
-
-/// What a record says was bound: not always what it allows.
-fn bound(n: u8, at: u8, seq: u64) -> Bound {
-    let one = BoundIp { ip: some_ip(n, at), mac: some_mac(n, at), is_virtual: at == 1 };
-    let ips = seq.is_multiple_of(3).then_some(one).into_iter().collect();
-    Bound { ips, macs: (at == 2 && seq.is_multiple_of(2)).then(|| inner(n)).into_iter().collect() }
-}
-
 fn refused_for(n: u8) -> Refused {
     use Refused::*;
     [Mac, Address, Full, Taken, NotAnnounced][usize::from(n % 5)]
@@ -100,28 +80,6 @@ fn location(n: u8) -> Location {
 
 fn move_id(n: u8) -> MoveId {
     MoveId(format!("m{}", n % 2))
-}
-
-fn record(n: u8, at: u8, seq: u64) -> VmRecord {
-    let location = (!at.is_multiple_of(4)).then(|| location(at));
-    VmRecord {
-        name: format!("vm{n}"),
-        key: vm(n),
-        ipv4: (n != 4).then(|| Ipv4Addr::new(10, 0, 0, n % 4)).into_iter().collect(),
-        ipv6: n.is_multiple_of(2).then(|| questions::ipv6(n)).into_iter().collect(),
-        bindings: location.into(),
-        version: Version { epoch: 1, seq },
-        router: false,
-        router_pinned: false,
-        allowed: allowed(n, at, seq),
-        bound: bound(n, at, seq),
-        no_override: Vec::new(),
-        frozen: false,
-        policy: (n % 3 == 2).then(|| format!("policy{}", at % 2)),
-        pinned: false,
-        moving: at.is_multiple_of(2).then(|| move_id(at)),
-        standby: None,
-    }
 }
 
 fn uplink() -> PortSpec {
@@ -402,15 +360,24 @@ fn check(nve: &Nve) {
         let state = vn.and_then(|k| nve.desired.vm(k));
         match vm.phase {
             Phase::Running(Run { port, .. }) => {
-                assert_eq!(state, Some(VmState::Local { port }));
+                let hold = nve.config.handover_hold;
+                let wanted = match vm.while_paused() {
+                    None => VmState::Local { port },
+                    Some(WhilePaused::Hold) => VmState::Paused { hold },
+                    Some(WhilePaused::Drop) => VmState::Blocked,
+                };
+                assert_eq!(state, Some(wanted));
                 for mac in nve.macs_of(*key) {
                     let nested = nve.desired.vn(key.vni).and_then(|vn| nve.desired.vm(Key::new(vn, mac)));
                     assert_eq!(nested, state, "R94: {mac} is where {key} is");
                 }
                 assert!(nve.ports.contains_key(&port));
             }
-            Phase::Paused(_) => assert!(matches!(state, Some(VmState::Paused { .. }))),
-            _ => assert!(!matches!(state, Some(VmState::Local { .. } | VmState::Paused { .. }))),
+            Phase::Paused(_) => assert!(matches!(state, Some(VmState::Paused { .. } | VmState::Blocked))),
+            _ => assert!(!matches!(
+                state,
+                Some(VmState::Local { .. } | VmState::Paused { .. } | VmState::Blocked)
+            )),
         }
     }
     assert!(nve.next_deadline().is_none_or(|t| t > nve.now), "a timer that is due stayed behind");

@@ -188,6 +188,7 @@ impl Nve {
         let Some(vn) = self.desired.vn(key.vni) else { return };
         let key = self.carrier(key);
         let at = Key::new(vn, key.mac);
+        self.follow_connections(key, at);
         let state = self.vm_state(key, out);
         if matches!(state, Some(VmState::Absent { until: Instant::NEVER })) && self.desired.vm(at) != state {
             self.alarm(format!("{key}: its NVE has no underlay family in common with this one"), out);
@@ -228,6 +229,7 @@ impl Nve {
             .map_or(DesiredEntry::Directory, |vm| vm.desired_entry(self.now, record, &self.config.nve));
         match entry {
             DesiredEntry::Local(port) => Some(VmState::Local { port }),
+            DesiredEntry::Blocked => Some(VmState::Blocked),
             DesiredEntry::Paused => Some(VmState::Paused { hold: self.config.handover_hold }),
             DesiredEntry::Expected { via } => {
                 let via = via.and_then(|l| self.target_at(key, l.locators, out));

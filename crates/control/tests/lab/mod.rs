@@ -14,7 +14,7 @@ use godwit_control::{
     Input, Level, Note, Nve, NveConfig, Outputs, PortSpec, UplinkSpec, UplinkV4, UplinkV6, WorkerSet,
 };
 use godwit_model::message::{MoveRole, NvaToNve, NveToNva};
-use godwit_model::{Location, Locators, MoveId, MoveMode, NveId, Version, VmKey};
+use godwit_model::{ConnectionPause, Location, Locators, MoveId, MoveMode, NveId, Version, VmKey};
 use godwit_tables::event::{AnnounceKind, Event};
 use godwit_tables::update::{Key, PortIdx, Update, VmState, VnIdx};
 use godwit_wire::{Instant, Mac, Span, Vni};
@@ -298,6 +298,18 @@ impl Lab {
         self.input(i, Input::NvaLost);
     }
 
+    /// The switch starts anew: it has its uplink and a session, and remembers nothing.
+    pub fn restart(&mut self, i: usize) {
+        self.disconnect(i);
+        let config = NveConfig { scan_rate: 0, ..NveConfig::new(nve_id(i), 1) };
+        let h = &mut self.hosts[i];
+        (h.nve, h.tables) = (Nve::new(config), Tables::default());
+        h.barriers.clear();
+        self.uplink(i, uplink(i));
+        self.connect(i);
+        self.settle();
+    }
+
     pub fn add_port(&mut self, i: usize, port: PortIdx, n: u8) {
         let name = format!("vm{n}-{}", port.0);
         self.input(i, Input::PortAdded { port, name, spec: access(n), workers: WorkerSet::first(1) });
@@ -365,6 +377,12 @@ impl Lab {
     /// It is to run nowhere else any more.
     pub fn end_pending(&mut self, n: u8) {
         let news = self.nva.set_pending(vm(n), None);
+        self.say(news);
+    }
+
+    /// Its connections are paused, or go on (R54).
+    pub fn pause(&mut self, n: u8, pause: Option<ConnectionPause>) {
+        let news = self.nva.pause(vm(n), pause);
         self.say(news);
     }
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
-    DenyReason, DirectoryMode, Domain, DomainId, Gateway, Location, MoveId, Policy, Secret, StaticRoute,
-    Version, VmKey, VmRecord, VnRouting, VnSettings,
+    ConnectionPause, DenyReason, DirectoryMode, Domain, DomainId, Gateway, Location, MoveId, Policy, Secret,
+    StaticRoute, Version, VmKey, VmRecord, VnRouting, VnSettings,
 };
 use godwit_wire::Vni;
 
@@ -116,6 +116,8 @@ impl MiniNva {
             pinned: false,
             moving: None,
             standby: None,
+            pause: None,
+            former: None,
         };
         self.records.insert(key, record);
     }
@@ -131,6 +133,11 @@ impl MiniNva {
         self.renew(key, |r| {
             r.set_pending(to);
         })
+    }
+
+    /// Its connections are paused, or go on: news to all.
+    pub fn pause(&mut self, key: VmKey, pause: Option<ConnectionPause>) -> Said {
+        self.renew(key, |r| r.pause = pause)
     }
 
     /// It runs nowhere: news to all.

@@ -22,11 +22,25 @@ pub fn explain(r: &v1::MoveRecord) -> Vec<String> {
             "The NVA restarted {n} times meanwhile; the move went on from what it had on its disk."
         )),
     }
+    told.extend(connections(r));
     let dropped: u64 = r.counts.iter().filter_map(|c| c.counts).map(|c| c.dropped).sum();
     if dropped > 0 {
         told.push(format!("{dropped} held packets were dropped."));
     }
     told
+}
+
+/// Whether the VM's connections are paused, or were (R54).
+fn connections(r: &v1::MoveRecord) -> Option<String> {
+    let word = |s: &&v1::MoveStep| matches!(s.what(), Step::ConnectionsPaused | Step::ConnectionsResumed);
+    let last = r.steps.iter().rfind(word)?;
+    let (vm, note) = (&r.vm, &last.note);
+    Some(match last.what() {
+        Step::ConnectionsPaused => {
+            format!("Its connections are paused: {note}; `godwitctl vm resume {vm}` lets them go on.")
+        }
+        _ => format!("Its connections were paused and go on: {note}."),
+    })
 }
 
 /// A claim that no order explains, and what came of it (R21, R22).
@@ -207,6 +221,20 @@ mod tests {
         assert_eq!(told, ["web1 was moved to b.".to_owned(), format!("It was overtaken: {gone}.")]);
         let told = explain(&unplanned(Phase::Done, steps()));
         assert_eq!(told[1..], ["b got web1.".to_owned(), format!("It was overtaken: {gone}.")]);
+    }
+
+    #[test]
+    fn r54_a_move_says_whether_the_connections_of_its_vm_are_paused() {
+        let held = "frames for the VM are held, for 60 s at most";
+        let mut steps = vec![step("", Step::ConnectionsPaused, held)];
+        let told = explain(&record(Phase::Done, steps.clone()));
+        assert_eq!(
+            told[1..],
+            [format!("Its connections are paused: {held}; `godwitctl vm resume web1` lets them go on.")]
+        );
+        steps.push(step("", Step::ConnectionsResumed, "by order"));
+        let told = explain(&record(Phase::Done, steps));
+        assert_eq!(told[1..], ["Its connections were paused and go on: by order."]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod move_view;
 pub mod moves;
 pub mod nva;
 pub mod nve;
+mod pause;
 pub mod perf;
 pub mod placement;
 pub mod policy;
@@ -22,6 +23,7 @@ pub mod trace;
 pub mod underlay;
 pub mod vm;
 pub mod vn;
+mod vn_options;
 mod vn_view;
 pub mod watch_qmp;
 

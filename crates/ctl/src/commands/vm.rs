@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::addresses::{AllowedArgs, AllowedView, BoundView, LearningArgs, OwnerView, SetArgs, bound_text};
 use super::mirror::{self, MirrorArgs, MirrorView, MirroredArgs};
 use super::moves;
+use super::pause::{self, PauseArgs, PauseView};
 use crate::context::{Context, Report};
 use crate::failure::Failure;
 use crate::nva::Nva;
@@ -56,6 +57,14 @@ pub enum VmCommand {
     Mirror(MirrorArgs),
     /// Say that a VM has been mirrored.
     Mirrored(MirroredArgs),
+    /// Pause a VM's connections: frames for it wait, or are dropped, while it runs on.
+    Pause(PauseArgs),
+    /// Let a VM's connections go on: what waited is delivered in order.
+    Resume {
+        /// Its name.
+        #[arg(value_parser = parse::name)]
+        name: String,
+    },
 }
 
 /// Arguments of `vm define`.
@@ -191,6 +200,8 @@ struct VmView {
     pending_nve: Option<String>,
     /// Where its state is mirrored to.
     standby: Option<MirrorView>,
+    /// The pause of its connections that is on or was of late; null: none.
+    pause: Option<PauseView>,
     /// What it may send and receive; null: no policy.
     policy: Option<String>,
     /// What it may have beside its recorded addresses.
@@ -227,6 +238,7 @@ impl From<v1::VmRecord> for VmView {
             moving: text::some(&r.moving),
             pending_nve: r.pending.map(|l| l.nve),
             standby: r.standby.map(Into::into),
+            pause: r.pause.map(Into::into),
             policy: text::some(&r.policy),
             name: r.name,
             allowed: r.allowed.unwrap_or_default().into(),
@@ -299,6 +311,7 @@ impl Report for VmView {
             ("NVE", nve.unwrap_or_default()),
             ("pending", text::or_empty(self.pending_nve.as_ref())),
             ("standby", self.standby.as_ref().map(MirrorView::words).unwrap_or_default()),
+            ("paused", self.pause.as_ref().map(PauseView::words).unwrap_or_default()),
             ("version", text::or_empty(self.version.as_ref())),
             ("told", self.interested.as_ref().map(|n| n.join(" ")).unwrap_or_default()),
             ("policy", text::or_empty(self.policy.as_ref())),
@@ -464,5 +477,7 @@ pub async fn run(command: VmCommand, ctx: &mut Context<'_>) -> Result<(), Failur
         VmCommand::Move(args) => order_move(&nva, args, ctx).await,
         VmCommand::Mirror(args) => ctx.show(&mirror::mirror(&nva, args).await?),
         VmCommand::Mirrored(args) => ctx.show(&mirror::mirrored(&nva, args).await?),
+        VmCommand::Pause(args) => ctx.show(&pause::pause(&nva, args).await?),
+        VmCommand::Resume { name } => ctx.show(&pause::resume(&nva, &name).await?),
     }
 }

@@ -1,11 +1,11 @@
 //! `godwitctl vn`: virtual networks.
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use godwit_api::v1;
 use serde::Serialize;
 
-use super::addresses::LearningArgs;
 use super::subnets::SubnetCommand;
+use super::vn_options::VnOptions;
 use super::vn_view::{VnList, VnView};
 use crate::context::{Context, Report};
 use crate::failure::Failure;
@@ -46,80 +46,31 @@ pub enum VnCommand {
         /// Let the tenants' VLAN tags pass; without it tagged frames are dropped.
         #[arg(long)]
         transparent_vlan: bool,
-        /// Requests for addresses that the directory does not have: drop them, or flood ten a second for
-        /// hosts that never announce themselves.
-        #[arg(long, value_enum, default_value_t = Silent::Query)]
-        silent: Silent,
-        /// A claim for a VM that lives at another NVE, where no move was ordered: ask that NVE whether the VM
-        /// still runs there, grant it, or refuse it.
-        #[arg(long, value_enum, default_value_t = Unplanned::Verify)]
-        unplanned: Unplanned,
-        /// VMs that ask for their own IPv4 address by RARP, as a machine without a disk does: answer them.
-        #[arg(long, value_enum, default_value_t = Rarp::Off)]
-        rarp: Rarp,
-        /// What becomes of multicast.
-        #[arg(long, value_enum, default_value_t = Multicast::Flood)]
-        multicast: Multicast,
-        /// Segments of TCP connections with a VM that is detached, as in a cold move: drop them, or let the sender's
-        /// switch answer them by a reset.
-        #[arg(long, value_enum, default_value_t = OnCold::Drop)]
-        on_cold: OnCold,
-        /// Multicast groups of the underlay, one of IPv4, one of IPv6 or both, that carry what is for everybody where
-        /// copies are too many; the underlay must route them.
-        #[arg(long, value_name = "GROUP[,GROUP]", value_parser = subnet::groups)]
-        underlay_group: Option<v1::UnderlayGroups>,
-        /// Moves that its VMs take, or all.
-        #[arg(long, value_name = "MODE[,MODE]", value_delimiter = ',', value_enum)]
-        modes: Vec<Modes>,
-        /// Routing domain whose VNs reach each other by routing; without it the VN is bridged only.
-        #[arg(long, value_name = "DOMAIN", value_parser = parse::name)]
-        domain: Option<String>,
+        /// Its settings.
+        #[command(flatten)]
+        options: Box<VnOptions>,
         /// Its VMs are not bridged: all that they send is routed, also within a subnet.
         #[arg(long, requires = "domain")]
         routed_only: bool,
         /// A subnet with the gateway that each switch is; may be repeated, below.
         #[arg(long = "subnet", value_name = "SUBNET", requires = "domain", value_parser = subnet::subnet)]
         subnets: Vec<v1::Subnet>,
-        /// Whose word binds addresses.
-        #[command(flatten)]
-        learning: LearningArgs,
     },
     /// Change a virtual network.
     #[command(
         after_help = "Examples:\n  godwitctl vn set blue --silent flood\n  godwitctl vn set blue --unplanned \
             deny\n  godwitctl vn set blue --addresses-v6 learned=16\n  godwitctl vn set blue --domain shop",
         group = clap::ArgGroup::new("change").required(true).multiple(true)
-            .args(["silent", "unplanned", "rarp", "addresses", "addresses_v4", "addresses_v6"])
-            .args(["multicast", "underlay_group", "domain", "no_domain", "routed_only", "on_cold", "modes"])
+            .args(VnOptions::NAMES)
+            .args(["no_domain", "routed_only"])
     )]
     Set {
         /// Its name.
         #[arg(value_parser = parse::name)]
         name: String,
-        /// Requests for addresses that the directory does not have.
-        #[arg(long, value_enum)]
-        silent: Option<Silent>,
-        /// Claims for VMs that live at another NVE, where no move was ordered.
-        #[arg(long, value_enum)]
-        unplanned: Option<Unplanned>,
-        /// VMs that ask for their own IPv4 address by RARP.
-        #[arg(long, value_enum)]
-        rarp: Option<Rarp>,
-        /// What becomes of multicast.
-        #[arg(long, value_enum)]
-        multicast: Option<Multicast>,
-        /// Segments of TCP connections with a VM that is detached.
-        #[arg(long, value_enum)]
-        on_cold: Option<OnCold>,
-        /// Multicast groups of the underlay in the place of those before, or `none`.
-        #[arg(long, value_name = "GROUP[,GROUP]|none", value_parser = subnet::groups_or_none)]
-        underlay_group: Option<v1::UnderlayGroups>,
-        /// Moves that its VMs take in the place of those before, or all.
-        #[arg(long, value_name = "MODE[,MODE]", value_delimiter = ',', value_enum)]
-        modes: Vec<Modes>,
-        /// Put it into this routing domain; its subnets follow (`vn subnet add`).
-        #[arg(long, value_name = "DOMAIN", value_parser = parse::name)]
-        domain: Option<String>,
+        /// Its settings.
+        #[command(flatten)]
+        options: Box<VnOptions>,
         /// Take it out of its routing domain, with its subnets; bridging goes on.
         #[arg(long, conflicts_with = "domain")]
         no_domain: bool,
@@ -127,9 +78,6 @@ pub enum VnCommand {
         #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true,
               conflicts_with = "no_domain")]
         routed_only: Option<bool>,
-        /// Whose word binds addresses.
-        #[command(flatten)]
-        learning: LearningArgs,
     },
     /// List the virtual networks.
     List,
@@ -150,109 +98,6 @@ pub enum VnCommand {
     },
 }
 
-/// What becomes of ARP and ND requests for addresses that the directory does not have.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Silent {
-    /// They are dropped.
-    Query,
-    /// They are flooded, ten a second and NVE at most.
-    Flood,
-}
-
-/// What becomes of a claim for a VM that lives at another NVE, where no move was ordered.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unplanned {
-    /// The other NVE is asked; granted if the VM is gone, silent for 3 s, or the NVE away.
-    Verify,
-    /// It is granted.
-    Accept,
-    /// It is refused.
-    Deny,
-}
-
-/// What becomes of segments of connections with a VM that is detached.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OnCold {
-    /// They are dropped.
-    Drop,
-    /// They are answered by a reset.
-    Reset,
-}
-
-impl From<OnCold> for v1::OnCold {
-    fn from(o: OnCold) -> v1::OnCold {
-        match o {
-            OnCold::Drop => v1::OnCold::Drop,
-            OnCold::Reset => v1::OnCold::Reset,
-        }
-    }
-}
-
-/// What becomes of multicast in a VN.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Multicast {
-    /// It is copied to everybody.
-    Flood,
-    /// It is copied to those that asked for it by IGMP or MLD; link-local groups to everybody.
-    Snoop,
-    /// It is dropped, but for link-local groups.
-    Off,
-}
-
-impl From<Multicast> for v1::Multicast {
-    fn from(m: Multicast) -> v1::Multicast {
-        match m {
-            Multicast::Flood => v1::Multicast::Flood,
-            Multicast::Snoop => v1::Multicast::Snoop,
-            Multicast::Off => v1::Multicast::Off,
-        }
-    }
-}
-
-/// Moves that a VN's VMs take.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Modes {
-    /// In running state.
-    Hot,
-    /// Shut down, then started where its state was mirrored.
-    Warm,
-    /// Shut down, sent, then started.
-    Cold,
-    /// Every one.
-    All,
-}
-
-/// As the wire has them.
-fn modes_of(modes: &[Modes]) -> Vec<i32> {
-    let (hot, warm, cold) = (v1::MoveMode::Hot, v1::MoveMode::Warm, v1::MoveMode::Cold);
-    let each = modes.iter().flat_map(|m| match m {
-        Modes::Hot => vec![hot],
-        Modes::Warm => vec![warm],
-        Modes::Cold => vec![cold],
-        Modes::All => vec![hot, warm, cold],
-    });
-    each.map(Into::into).collect()
-}
-
-/// What becomes of VMs' questions for their own addresses.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rarp {
-    /// They are announcements and nothing else.
-    Off,
-    /// They are answered from the directory too.
-    On,
-}
-
-impl From<Unplanned> for v1::Unplanned {
-    fn from(u: Unplanned) -> v1::Unplanned {
-        match u {
-            Unplanned::Verify => v1::Unplanned::Verify,
-            Unplanned::Accept => v1::Unplanned::Accept,
-            Unplanned::Deny => v1::Unplanned::Deny,
-        }
-    }
-}
-
 /// A VN that was created, changed or deleted.
 #[derive(Serialize)]
 struct Changed {
@@ -270,42 +115,13 @@ impl Report for Changed {
 
 /// The order of `vn create`.
 fn creation(command: VnCommand) -> Option<v1::Vn> {
-    let VnCommand::Create {
-        name,
-        vni,
-        mtu,
-        transparent_vlan,
-        silent,
-        unplanned,
-        rarp,
-        multicast,
-        on_cold,
-        underlay_group,
-        modes,
-        domain,
-        routed_only,
-        subnets,
-        learning,
-    } = command
+    let VnCommand::Create { name, vni, mtu, transparent_vlan, options, routed_only, subnets } = command
     else {
         return None;
     };
-    let groups = underlay_group.unwrap_or_default();
+    let domain = options.domain.clone();
     let routing = domain.is_some().then_some(v1::VnRouting { domain: 0, routed_only, subnets });
-    let settings = v1::VnSettings {
-        mtu: mtu.unwrap_or(0),
-        transparent_vlan,
-        flood_silent: silent == Silent::Flood,
-        rarp: rarp == Rarp::On,
-        learning: Some(learning.all()),
-        unplanned: v1::Unplanned::from(unplanned).into(),
-        routing,
-        multicast: v1::Multicast::from(multicast).into(),
-        underlay_group_v4: groups.v4,
-        underlay_group_v6: groups.v6,
-        modes: modes_of(&modes),
-        on_cold: v1::OnCold::from(on_cold).into(),
-    };
+    let settings = v1::VnSettings { mtu: mtu.unwrap_or(0), transparent_vlan, routing, ..options.settings() };
     let domain = domain.unwrap_or_default();
     Some(v1::Vn { name, vni, settings: Some(settings), domain, ..v1::Vn::default() })
 }
@@ -338,32 +154,13 @@ pub async fn run(command: VnCommand, ctx: &mut Context<'_>) -> Result<(), Failur
             let answer = nva.settle(nva.client().create_vn(vn)).await;
             report(&nva, ctx, "created", answer, used).await
         }
-        VnCommand::Set {
-            name,
-            silent,
-            unplanned,
-            rarp,
-            multicast,
-            on_cold,
-            underlay_group,
-            modes,
-            domain,
-            no_domain,
-            routed_only,
-            learning,
-        } => {
+        VnCommand::Set { name, options, no_domain, routed_only } => {
+            let domain = options.domain.clone();
             let request = v1::SetVnRequest {
                 name: name.clone(),
-                flood_silent: silent.map(|s| s == Silent::Flood),
-                unplanned: unplanned.map_or(v1::Unplanned::Unspecified, v1::Unplanned::from).into(),
-                rarp: rarp.map(|r| r == Rarp::On),
-                learning: learning.change(),
-                multicast: multicast.map_or(v1::Multicast::Unspecified, v1::Multicast::from).into(),
-                underlay_groups: underlay_group,
-                on_cold: on_cold.map_or(v1::OnCold::Unspecified, v1::OnCold::from).into(),
-                modes: modes_of(&modes),
                 domain: domain.clone().or_else(|| no_domain.then(String::new)),
                 routed_only,
+                ..options.change()
             };
             let answer = nva.settle(nva.client().set_vn(request)).await;
             let used = [(Named::Vn, name.as_str())].into_iter();

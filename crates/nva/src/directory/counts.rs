@@ -52,6 +52,10 @@ godwit_counters::counters! {
     drains_ordered: One, // R85
     /// VMs that drains moved away.
     vms_drained: One, // R85
+    /// Pauses of VMs' connections ordered.
+    pauses_ordered: One, // R54
+    /// Pauses that ended because their time was over: what was held was dropped.
+    pauses_timed_out: One, // R54
     /// VMs frozen because they moved too often without being ordered to.
     vms_frozen: One, // R22
 }

@@ -33,6 +33,7 @@
 //! | `claim`, `conflict`, `claims` | ownership of a VM; what two NVEs claim; what is remembered of both |
 //! | `publish`, `updates`, `interest` | news; those that are under way; who hears of a VM |
 //! | `forward`, `stale` | who still needs a forward entry; what an old NVE passes on |
+//! | `pauses` | pauses of VMs' connections |
 //! | `drains` | NVEs that are emptied, and take no VMs meanwhile |
 //! | `moves` | moves, ordered and unplanned |
 //! | `tick` | what only time brings about |
@@ -56,6 +57,7 @@ mod membership;
 mod moves;
 mod nves;
 mod order;
+mod pauses;
 mod policies;
 mod ports;
 mod publish;

@@ -1,6 +1,8 @@
 //! Orders of the operator and their answers, as values.
 
-use godwit_model::{Locators, MoveId, MoveMode, MovePhase, MoveRecord, NveId, Policy, Subnet, VmRecord};
+use godwit_model::{
+    Locators, MoveId, MoveMode, MovePhase, MoveRecord, NveId, Policy, Subnet, VmRecord, WhilePaused,
+};
 use godwit_wire::Prefix;
 
 use super::{
@@ -144,6 +146,20 @@ pub enum Order {
         /// When, in microseconds since 1970; `None`: now.
         at_us: Option<u64>,
     },
+    /// Pauses a VM's connections (R54).
+    PauseVm {
+        /// The VM's name.
+        vm: String,
+        /// What becomes of frames for it.
+        treatment: WhilePaused,
+        /// The pause ends so long after the order, in seconds.
+        limit_s: u32,
+    },
+    /// A VM's connections go on.
+    ResumeVm {
+        /// The VM's name.
+        vm: String,
+    },
     /// Calls a move off before its grant.
     AbortMove {
         /// The move's name.
@@ -268,6 +284,8 @@ impl Directory {
             Order::ReportMove { id, phase } => self.report_move(&id, phase)?.into(),
             Order::SetMirror { vm, to } => self.set_mirror(&vm, to)?.into(),
             Order::VmMirrored { vm, at_us } => self.vm_mirrored(&vm, at_us)?.into(),
+            Order::PauseVm { vm, treatment, limit_s } => self.pause_vm(&vm, treatment, limit_s)?.into(),
+            Order::ResumeVm { vm } => self.resume_vm(&vm)?.into(),
             Order::AbortMove { id } => self.abort_move(&id)?.into(),
             Order::DrainNve(order) => self.drain_nve(order)?.into(),
             Order::StopDrain { nve } => self.stop_drain(&nve)?.into(),

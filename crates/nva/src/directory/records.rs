@@ -19,6 +19,8 @@ pub(super) struct Records {
     macs: BTreeMap<(Vni, Mac), Mac>,
     /// VMs that are allowed prefixes or other MACs.
     allowing: BTreeSet<VmKey>,
+    /// VMs whose connections are paused, or were of late.
+    paused: BTreeSet<VmKey>,
 }
 
 impl Records {
@@ -43,6 +45,11 @@ impl Records {
     /// Those of a VN that are allowed prefixes or other MACs, by MAC.
     pub fn allowing(&self, vni: Vni) -> impl Iterator<Item = &VmRecord> {
         self.allowing.range(keys_of(vni)).filter_map(|key| self.by_key.get(key))
+    }
+
+    /// VMs whose connections are paused, or were of late.
+    pub fn pauses(&self) -> &BTreeSet<VmKey> {
+        &self.paused
     }
 
     /// The VM of this name.
@@ -85,6 +92,7 @@ impl Records {
             self.macs.remove(&(r.key.vni, mac));
         }
         self.allowing.remove(&r.key);
+        self.paused.remove(&r.key);
         self.names.remove(&r.name);
         Some(r)
     }
@@ -99,6 +107,9 @@ impl Records {
         }
         if super::allowed::wants_more(&r.allowed) {
             self.allowing.insert(r.key);
+        }
+        if r.pause.is_some() {
+            self.paused.insert(r.key);
         }
         self.names.insert(r.name.clone(), r.key);
         self.by_key.insert(r.key, r);
@@ -123,7 +134,7 @@ fn keys_of(vni: Vni) -> std::ops::RangeInclusive<VmKey> {
 
 impl Directory {
     /// Puts a VM's record in place, where its VN and its NVE know of it too, and makes it durable.
-    pub(super) fn put_vm(&mut self, record: VmRecord) {
+    pub(super) fn put_vm(&mut self, mut record: VmRecord) {
         let key = record.key;
         if let Some(old) = self.remove_vm(key)
             && let Some(nve) = old.active_nve()
@@ -133,7 +144,12 @@ impl Directory {
             } else {
                 self.note_former(nve, key);
                 self.claims.set_former(key, nve.clone(), old.version);
+                record.former = Some((nve.clone(), old.version));
             }
+        }
+        // Where it runs, that says more.
+        if record.is_active() {
+            record.former = None;
         }
         self.persist(Write::PutVm(record.clone()));
         self.insert_vm(record);
@@ -141,6 +157,9 @@ impl Directory {
 
     /// Puts a record in that is durable.
     pub(super) fn insert_vm(&mut self, record: VmRecord) {
+        if let Some((nve, version)) = record.former.clone() {
+            self.claims.set_former(record.key, nve, version);
+        }
         if let (Some(g), Some(vn)) = (Gateway::of(&record), self.vns.get_mut(record.key.vni)) {
             vn.gateways.insert(g.mac, g.ip);
         }

@@ -252,6 +252,15 @@ pub enum Refusal {
         "VM {vm:?} cannot have been mirrored {ahead_s} s from now; look at the clocks of manager and NVA"
     )]
     MirrorAhead { vm: String, ahead_s: u64 },
+    #[error("a pause of {0} s is of no use: 1 to 3600")]
+    BadPause(u32),
+    #[error(
+        "VM {vm:?} is behind NVE {nve}, which takes no orders of this NVA: only VMs at switches that are connected to it \
+         are paused"
+    )]
+    PauseElsewhere { vm: String, nve: NveId },
+    #[error("VM {vm:?} is not paused; `godwitctl vm pause {vm}` does that")]
+    NotPaused { vm: String },
     #[error(
         "the manager of a {mode} move reports {known}, and not {phase}",
         known = steps(*mode), phase = phase.as_str()
@@ -342,6 +351,7 @@ impl Refusal {
             | R::BadUnderlayGroup(_)
             | R::BadParallel(_)
             | R::BadInterval(_)
+            | R::BadPause(_)
             | R::MirrorAhead { .. }
             | R::NotReported { .. }
             | R::NoLocator => RefusalKind::Invalid,
@@ -374,6 +384,8 @@ impl Refusal {
             | R::NeverMirrored { .. }
             | R::MirrorHere { .. }
             | R::NotMirrored { .. }
+            | R::NotPaused { .. }
+            | R::PauseElsewhere { .. }
             | R::ReportTooEarly { .. }
             | R::NveConnected { .. }
             | R::NveDraining { .. }

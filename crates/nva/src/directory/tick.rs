@@ -62,6 +62,7 @@ impl Directory {
             self.sweep_interests();
             self.sweep_contests();
             self.sweep_binding();
+            self.sweep_pauses();
             self.claims.forget_recent(now);
             self.save_moves();
         }

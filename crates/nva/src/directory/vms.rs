@@ -143,6 +143,8 @@ impl Directory {
             allowed: def.allowed.clone(),
             bound: old.map(|r| r.bound.clone()).unwrap_or_default(),
             standby: old.and_then(|r| r.standby.clone()),
+            pause: old.and_then(|r| r.pause),
+            former: old.and_then(|r| r.former.clone()),
         };
         super::bind::trim(&mut record, self.learning_of(key.vni));
         // Both NVEs were told its addresses for a move that is under way.

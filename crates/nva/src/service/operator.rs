@@ -450,6 +450,17 @@ impl Operator for Operators {
         Ok(Response::new(record.into()))
     }
 
+    async fn pause_vm(&self, request: Request<v1::PauseVmRequest>) -> Called<v1::VmRecord> {
+        let order = super::pause::order(request.into_inner()).map_err(invalid)?;
+        let record: VmRecord = self.order(order).await?;
+        Ok(Response::new(record.into()))
+    }
+
+    async fn resume_vm(&self, request: Request<v1::VmName>) -> Called<v1::VmRecord> {
+        let record: VmRecord = self.order(Order::ResumeVm { vm: request.into_inner().name }).await?;
+        Ok(Response::new(record.into()))
+    }
+
     async fn abort_move(&self, request: Request<v1::MoveName>) -> Called<v1::MoveRecord> {
         let id = MoveId(request.into_inner().id);
         let record: MoveRecord = self.order(Order::AbortMove { id }).await?;

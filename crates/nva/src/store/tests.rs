@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use godwit_model::{
-    Advertise, Allowed, Bindings, Bound, BoundIp, Dhcp, DomainId, HandoverCounts, Learning, LearningOf,
-    Location, Locators, Mirror, ModeSet, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep,
-    MoveStepKind, Multicast, NveId, OnCold, Policy, StaticRoute, Subnet, UnderlayGroup, Unplanned, Version,
-    VmKey, VmRecord, VnRouting, VnSettings, parse_rule,
+    Advertise, Allowed, Bindings, Bound, BoundIp, ConnectionPause, Dhcp, DomainId, HandoverCounts, Learning,
+    LearningOf, Location, Locators, Mirror, ModeSet, MoveId, MoveMode, MoveOrigin, MovePhase, MoveRecord,
+    MoveStep, MoveStepKind, Multicast, NveId, OnCold, PauseEnd, Policy, StaticRoute, Subnet, UnderlayGroup,
+    Unplanned, Version, VmKey, VmRecord, VnRouting, VnSettings, WhilePaused, parse_rule,
 };
 use godwit_wire::policy::Verdict;
 use godwit_wire::{Dscp, Mac, Prefix, Vni};
@@ -68,6 +68,13 @@ fn vm(n: u8, seq: u64) -> VmRecord {
             interval_s: 30,
             mirrored_us: seq,
         }),
+        pause: seq.is_multiple_of(7).then(|| ConnectionPause {
+            treatment: if n > 1 { WhilePaused::Drop } else { WhilePaused::Hold },
+            since_us: seq,
+            limit_s: 60,
+            ended: (n > 2).then_some((PauseEnd::TimedOut, seq + 1)),
+        }),
+        former: seq.is_multiple_of(4).then(|| (NveId::new("c").unwrap(), Version { epoch: 1, seq: seq / 2 })),
     }
 }
 

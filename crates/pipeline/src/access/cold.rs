@@ -191,6 +191,30 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         }
     }
 
+    /// A frame of a port that is open while older ones of it still wait: it goes after them, and is looked at then.
+    #[cold]
+    pub fn wait_behind_arrivals(&mut self, packet: P) {
+        if packet.is_plain() {
+            return self.wait_behind_in_one_piece(packet);
+        }
+        let others = packet.len() - packet.data().len();
+        self.tables.counters.received(self.ingress, 0, others as u64);
+        let admitted = offload::admit(&packet, offload::read(&packet).as_ref().ok());
+        match admitted {
+            Ok(()) => self.parts(packet, |cx, part| cx.wait_behind_in_one_piece(part)),
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
+    fn wait_behind_in_one_piece(&mut self, packet: P) {
+        match self.tables.await_opening(self.ingress, packet.data(), self.now) {
+            Ok(()) => self.out.discard(packet),
+            // What it waits for is a buffer.
+            Err(DropReason::PortClosed) => self.drop(packet, DropReason::NoBuffer),
+            Err(reason) => self.drop(packet, reason),
+        }
+    }
+
     /// The port has been activated: what waited for that goes before what comes now, in its order.
     #[cold]
     #[inline(never)]

@@ -63,6 +63,9 @@ pub enum VmState {
         /// Bounds of what is held.
         hold: HoldLimits,
     },
+    /// It is here, and an operator has paused its connections: frames are dropped as `VmPaused`, those that are held at
+    /// once (R54).
+    Blocked,
     /// Left this NVE (R41, R43): frames from the overlay are forwarded in flight through the tunnel
     /// with the outer TTL rule of R46d and counted as forwarded; frames from local ports are
     /// tunnelled as for `Remote`. At `until` the worker turns it into `Remote`.
@@ -95,6 +98,7 @@ impl VmState {
             VmState::Local { .. }
             | VmState::Arrived { .. }
             | VmState::Paused { .. }
+            | VmState::Blocked
             | VmState::Absent { .. }
             | VmState::Detached { .. } => None,
         }

@@ -217,7 +217,7 @@ impl World {
             out.frames.retain(|(_, frame)| names::told_of(frame).is_none());
         }
         orders.extend(out.barriers.drain(..).map(|(w, t)| (w, Order::Barrier(t))));
-        orders.extend(out.flushes.drain(..).map(|f| (f.worker, Order::Flush(f.token, f.key))));
+        orders.extend(out.flushes.drain(..).map(|f| (f.worker, Order::Flush(f.token, f.key, f.port))));
         orders.extend(out.frames.drain(..).map(|(port, f)| (0, Order::Send(port, f))));
         for (worker, order) in orders {
             if self.rng.chance(100) {
@@ -274,7 +274,7 @@ impl World {
                     }
                 }
                 Order::Barrier(token) => reached.push(token),
-                Order::Flush(token, key) => w.flush(token, key, now),
+                Order::Flush(token, key, port) => w.flush(token, key, port, now),
                 Order::Send(port, frame) => w.send(port, &frame),
             }
             self.flush(host, worker);

@@ -13,6 +13,7 @@
 //!
 //! | File | Is |
 //! |---|---|
+//! | `pauses` | pauses of VMs' connections |
 //! | `schedule`, `draw`, `draw_addresses`, `draw_routing` | what happens in a run, and how a seed becomes one |
 //! | `world` | everything that is there, and the loop |
 //! | `host`, `worker` | a switch |
@@ -40,6 +41,7 @@ mod interrupted;
 pub mod invariants;
 mod names;
 mod nva;
+mod pauses;
 mod queue;
 mod routing;
 mod schedule;

@@ -27,6 +27,8 @@ pub(super) enum Job {
     Order { script: usize, order: Order },
     /// An order about the schedule's drain.
     Drain { order: Order },
+    /// An order that nobody waits for the answer of.
+    Told { order: Order },
     /// The operator gives a VM one address more, or takes it away.
     Redefine { vm: usize },
 }
@@ -131,6 +133,7 @@ impl World {
                         let answer = self.nva_obeys(&mut directory, order).map(drop);
                         self.nva.held.push(Held::Drained(end, answer));
                     }
+                    Job::Told { order } => drop(self.nva_obeys(&mut directory, order)),
                     Job::Redefine { vm } => self.redefine(&mut directory, vm),
                 }
             }

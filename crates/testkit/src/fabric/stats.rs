@@ -57,6 +57,8 @@ stats! {
     drains, // R85
     /// Moves that they ordered.
     drained, // R85
+    /// Pauses of VMs' connections ordered.
+    pauses, // R54
     /// VMs that died and were started elsewhere.
     cold_starts,
     /// Moves called off.

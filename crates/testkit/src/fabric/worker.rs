@@ -21,7 +21,7 @@ pub(super) enum Order {
     /// Say that everything before is applied.
     Barrier(u64),
     /// Say when what is held for the VM and may go has gone.
-    Flush(u64, Key),
+    Flush(u64, Key, Option<PortIdx>),
     /// Send control's frame.
     Send(PortIdx, Vec<u8>),
 }
@@ -44,8 +44,27 @@ pub(super) struct Worker {
     /// Frames that control sent, which came in nowhere.
     sent_for_control: u64,
     /// Flushes that are not over.
-    flushes: Vec<(u64, Key)>,
+    flushes: Vec<Flush>,
 }
+
+/// A flush under way.
+struct Flush {
+    token: u64,
+    key: Key,
+    /// The VM's port, where what it has sent itself is meant as well; that is not waited for beyond `patience`.
+    port: Option<PortIdx>,
+    patience: Instant,
+}
+
+impl Flush {
+    fn is_over(&self, tables: &Tables, now: Instant) -> bool {
+        let held = |port| now < self.patience && tables.holds_from(port);
+        !tables.has_sendable(self.key) && !self.port.is_some_and(held)
+    }
+}
+
+/// So long a worker waits for what a VM has sent and is held.
+const PATIENCE: Span = Span::from_ms(10);
 
 /// Small tables: a schedule has a handful of everything, and thousands of schedules want memory.
 fn config() -> TablesConfig {
@@ -118,8 +137,8 @@ impl Worker {
     }
 
     /// Begins a flush. A frame that came is processed at once, so that only holds are to be waited for.
-    pub fn flush(&mut self, token: u64, key: Key, now: Instant) {
-        self.flushes.push((token, key));
+    pub fn flush(&mut self, token: u64, key: Key, port: Option<PortIdx>, now: Instant) {
+        self.flushes.push(Flush { token, key, port, patience: now + PATIENCE });
         self.tick(now);
     }
 
@@ -142,8 +161,8 @@ impl Worker {
     pub fn tick(&mut self, now: Instant) {
         self.pipeline.tick(&mut self.tables, &mut self.out, &mut self.pool, now);
         let Worker { flushes, tables, out, .. } = self;
-        let over = flushes.extract_if(.., |(_, key)| !tables.has_sendable(*key));
-        out.events.extend(over.map(|(token, _)| Event::Flushed { token }));
+        let over = flushes.extract_if(.., |f| f.is_over(tables, now));
+        out.events.extend(over.map(|f| Event::Flushed { token: f.token }));
     }
 
     /// When the loop would next find something to do by itself.

@@ -94,6 +94,8 @@ pub(super) enum Event {
     Proclaim { vm: usize, turn: u32, round: u32 },
     /// A VM uses an address by its own word.
     Use(usize),
+    /// The operator lets a VM's connections go on.
+    ResumeVm { vm: usize },
     /// Somebody wants to reach a virtual address.
     Call,
     /// The manager looks how far the drain is.
@@ -280,6 +282,7 @@ impl World {
             Event::StepDown { vm, reign } => self.step_down(vm, reign),
             Event::Proclaim { vm, turn, round } => self.proclaim(vm, turn, round),
             Event::Use(n) => self.use_address(n),
+            Event::ResumeVm { vm } => self.resume_vm(vm),
             Event::Call => self.call(),
             Event::Manage => self.manage(),
             Event::Watch => self.watch(),
@@ -307,6 +310,7 @@ impl World {
             Fault::StallNva(span) => self.stall_nva(span),
             Fault::RebootGuest(vm, span) => self.reboot_guest(vm, span),
             Fault::SecondPort(vm, every) => self.second_port(vm, every),
+            Fault::PauseVm(vm, span) => self.pause_vm(vm, span),
             Fault::Redefine(vm) => {
                 self.nva_request(Job::Redefine { vm });
             }

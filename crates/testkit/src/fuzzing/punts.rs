@@ -100,6 +100,8 @@ fn gateway() -> (Nve, Instant) {
         allowed: Default::default(),
         bound: Default::default(),
         standby: None,
+        pause: None,
+        former: None,
     };
     let domain = Domain { id: us, name: "d".into(), gateway_mac: GATEWAY_MAC, vns: vec![vni] };
     let routing = VnRouting { domain: us, routed_only: false, subnets: subnets() };

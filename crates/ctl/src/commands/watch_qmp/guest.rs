@@ -7,6 +7,8 @@
 //! | MIGRATION active, on the way out | `migrating` |
 //! | STOP during that | pause: what arrives is held for the move |
 //! | RESUME, at either end | `running`: activate and claim; after a pause, go on |
+//! | RESUME while a migration is on its way out | `running`, `migrating`: it was stopped for something else |
+//! | RESUME after a crash (reset and continued) | activate, `running`: nothing else may follow `crashed` |
 //! | MIGRATION failed or cancelled, and it never stopped | `running` |
 //! | MIGRATION completed, and QEMU ends | `shutdown` (the VM is elsewhere) |
 //! | SHUTDOWN | `shuttingdown`, `shutdown`; while paused `crashed`, since nothing else may follow |
@@ -21,6 +23,8 @@ use serde_json::Value;
 pub enum Order {
     /// Hold what arrives, for the move that is under way.
     Pause,
+    /// The VM runs on the port, whatever was said of it before.
+    Activate,
     /// How the VM is.
     State(OperState),
 }
@@ -69,12 +73,17 @@ pub struct Guest {
     incoming: bool,
     stopped: bool,
     leaving: Leaving,
+    /// The switch holds what arrives.
+    held: bool,
+    /// What the switch is to know.
     said: Option<OperState>,
+    /// What it has taken.
+    taken: Option<OperState>,
 }
 
 impl Default for Guest {
     fn default() -> Guest {
-        Guest { incoming: false, stopped: false, leaving: Leaving::No, said: None }
+        Guest { incoming: false, stopped: false, leaving: Leaving::No, held: false, said: None, taken: None }
     }
 }
 
@@ -89,11 +98,11 @@ impl Guest {
             _ => self.after_migration_event(migration),
         };
         match status {
-            "running" if self.leaving == Leaving::UnderWay => {
-                // The first word may be any.
+            // The first word may be any.
+            "running" if self.leaving == Leaving::UnderWay && self.said.is_none() => {
                 self.say(OperState::Migrating)
             }
-            "running" => self.say(OperState::Running),
+            "running" => self.runs(),
             "paused" => self.stop(),
             "finish-migrate" => {
                 self.leaving = Leaving::UnderWay;
@@ -114,8 +123,11 @@ impl Guest {
                 if was { Vec::new() } else { self.stop() }
             }
             "RESUME" => {
-                (self.stopped, self.incoming, self.leaving) = (false, false, Leaving::No);
-                self.say(OperState::Running)
+                (self.stopped, self.incoming) = (false, false);
+                if self.leaving == Leaving::Completed {
+                    self.leaving = Leaving::No;
+                }
+                self.runs()
             }
             "MIGRATION" => self.migration(event.text("status")),
             "SHUTDOWN" => self.shut_down(),
@@ -133,6 +145,44 @@ impl Guest {
         }
     }
 
+    /// The switch has taken an order.
+    pub fn taken(&mut self, order: Order) {
+        match order {
+            Order::State(state) => self.taken = Some(state),
+            Order::Activate => self.taken = None,
+            Order::Pause => {}
+        }
+    }
+
+    /// The switch has refused an order, which counts as not said: it is given again when there is an occasion.
+    pub fn refused(&mut self, order: Order) {
+        match order {
+            Order::Pause => self.held = false,
+            Order::State(state) if self.said == Some(state) => self.said = self.taken,
+            Order::State(_) | Order::Activate => {}
+        }
+    }
+
+    /// Its processors run.
+    fn runs(&mut self) -> Vec<Order> {
+        let leaves = self.leaving == Leaving::UnderWay;
+        let held = std::mem::take(&mut self.held);
+        if leaves && !held && self.said == Some(OperState::Migrating) {
+            return Vec::new();
+        }
+        // After a pause for a move the same word has something to say.
+        if held && self.said == Some(OperState::Running) {
+            self.said = None;
+        }
+        let crashed = self.said == Some(OperState::Crashed);
+        let mut orders: Vec<Order> = crashed.then_some(Order::Activate).into_iter().collect();
+        orders.extend(self.say(OperState::Running));
+        if leaves {
+            orders.extend(self.say(OperState::Migrating));
+        }
+        orders
+    }
+
     fn migration(&mut self, status: &str) -> Vec<Order> {
         if self.incoming {
             return Vec::new();
@@ -142,9 +192,7 @@ impl Guest {
         match (before, self.leaving) {
             (Leaving::No, Leaving::UnderWay) if !self.stopped => self.say(OperState::Migrating),
             // A guest that is paused migrates, too; its state stays.
-            (Leaving::UnderWay | Leaving::Completed, Leaving::No) if !self.stopped => {
-                self.say(OperState::Running)
-            }
+            (Leaving::UnderWay | Leaving::Completed, Leaving::No) if !self.stopped => self.runs(),
             _ => Vec::new(),
         }
     }
@@ -165,7 +213,10 @@ impl Guest {
     /// Its processors stand still.
     fn stop(&mut self) -> Vec<Order> {
         if self.leaving == Leaving::UnderWay {
-            return if self.said == Some(OperState::Paused) { Vec::new() } else { vec![Order::Pause] };
+            if self.said == Some(OperState::Paused) || std::mem::replace(&mut self.held, true) {
+                return Vec::new();
+            }
+            return vec![Order::Pause];
         }
         // QEMU stops its processors as it shuts down, and waits with a guest that came in stopped.
         let over = matches!(self.said, Some(OperState::Shutdown | OperState::Crashed));
@@ -264,6 +315,43 @@ mod tests {
     }
 
     #[test]
+    fn r49_a_guest_that_is_stopped_and_goes_on_in_the_midst_of_its_migration_still_leaves() {
+        let mut guest = running();
+        let out = [migration("active"), event("STOP"), event("RESUME")];
+        let orders = [Order::State(Migrating), Order::Pause, Order::State(Running), Order::State(Migrating)];
+        assert_eq!(all(&mut guest, &out), orders);
+        assert_eq!(guest.told(&event("RESUME")), [], "said");
+        let out = [event("STOP"), migration("device"), migration("completed")];
+        assert_eq!(all(&mut guest, &out), [Order::Pause], "held for the move");
+        assert_eq!(guest.gone(), [Order::State(Shutdown)], "it is elsewhere, and has not crashed");
+    }
+
+    #[test]
+    fn r16_a_guest_that_crashed_runs_again_by_an_order_that_nothing_said_before_stands_against() {
+        let mut guest = running();
+        let panic = Event { name: "GUEST_PANICKED".into(), data: json!({ "action": "pause" }) };
+        let out = [panic, event("STOP"), event("RESET"), event("RESUME"), event("RESUME")];
+        assert_eq!(all(&mut guest, &out), [Order::State(Crashed), Order::Activate, Order::State(Running)]);
+    }
+
+    #[test]
+    fn r16_what_the_switch_refused_is_said_again_when_there_is_an_occasion() {
+        let mut guest = Guest::default();
+        assert_eq!(guest.found("running", ""), [Order::State(Running)]);
+        guest.refused(Order::State(Running));
+        assert_eq!(guest.found("running", ""), [Order::State(Running)], "not taken, so not said");
+        guest.taken(Order::State(Running));
+        assert_eq!(guest.found("running", ""), []);
+        assert_eq!(guest.told(&event("STOP")), [Order::State(Paused)]);
+        guest.refused(Order::State(Paused));
+        assert_eq!(guest.told(&event("RESUME")), [], "it runs, as was said");
+        // So is a pause for a move.
+        assert_eq!(all(&mut guest, &[migration("active"), event("STOP")])[1..], [Order::Pause]);
+        guest.refused(Order::Pause);
+        assert_eq!(guest.found("finish-migrate", "device"), [Order::Pause]);
+    }
+
+    #[test]
     fn r16_a_pause_holds_and_a_resume_goes_on() {
         let mut guest = running();
         let out = [event("STOP"), event("STOP"), event("RESUME"), event("RESUME")];
@@ -320,14 +408,20 @@ mod tests {
         // Every sequence of five.
         for n in 0..words.len().pow(5) {
             let mut guest = running();
-            let mut said = Running;
+            let mut said = Some(Running);
             for place in 0..5 {
                 let word = &words[n / words.len().pow(place) % words.len()];
                 for order in guest.told(word) {
-                    if let Order::State(to) = order {
-                        // A guest that is reset after its shutdown begins anew, as Shutdown allows.
-                        assert!(said.allows(to) || said == Crashed, "{said} then {to} at {word:?}");
-                        said = to;
+                    guest.taken(order);
+                    match order {
+                        Order::State(to) => {
+                            // A guest that is reset after its shutdown begins anew, as Shutdown allows.
+                            let may = said.is_none_or(|said| said.allows(to));
+                            assert!(may, "{said:?} then {to} at {word:?}");
+                            said = Some(to);
+                        }
+                        Order::Activate => said = None,
+                        Order::Pause => {}
                     }
                 }
             }

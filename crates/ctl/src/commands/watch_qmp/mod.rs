@@ -3,6 +3,7 @@
 mod guest;
 mod qmp;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +22,10 @@ use crate::parse;
 
 /// Pause before a QEMU or a switch that is away is tried again.
 const RETRY: Duration = Duration::from_millis(100);
+/// Pause before orders that no switch was there for are given again.
+const REPEAT: Duration = Duration::from_secs(1);
+/// Orders that wait for their switch; beyond it the oldest one is forgotten.
+const MAX_OWED: usize = 32;
 
 /// Arguments of `watch-qmp`.
 #[derive(Args, Clone, Debug)]
@@ -97,6 +102,7 @@ impl Switch {
     async fn once(&self, order: Order, ctx: &Context<'_>) -> Result<String, Failure> {
         let ask = match order {
             Order::Pause => Ask::PausePort(v1::PausePort { name: self.port.clone(), move_id: String::new() }),
+            Order::Activate => Ask::ActivatePort(v1::ActivatePort { name: self.port.clone() }),
             Order::State(state) => {
                 Ask::SetVmState(v1::SetVmState { port: self.port.clone(), state: state as i32 })
             }
@@ -104,6 +110,7 @@ impl Switch {
         ctx.link.nve(self.target.nve.as_deref()).await?.ask(ask).await?;
         Ok(match order {
             Order::Pause => format!("port {} holds what arrives", self.port),
+            Order::Activate => format!("port {} is activated", self.port),
             Order::State(state) => format!("port {} has a VM that is {state}", self.port),
         })
     }
@@ -113,36 +120,85 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
-/// Gives orders and prints each, or that there is none.
+/// What the switch is to be told, in order; each with what QEMU told.
+#[derive(Default)]
+struct Owed(VecDeque<(Event, Order)>);
+
+impl Owed {
+    fn add(&mut self, event: &Event, orders: Vec<Order>) {
+        self.0.extend(orders.into_iter().map(|order| (event.clone(), order)));
+        while self.0.len() > MAX_OWED {
+            self.0.pop_front();
+        }
+    }
+}
+
+fn line(event: &Event, order: Option<Order>, done: Option<bool>, text: String) -> Line {
+    let order = order.map(|o| match o {
+        Order::Pause => "pause".into(),
+        Order::Activate => "activate".into(),
+        Order::State(state) => state.to_string(),
+    });
+    Line { at_us: now_us(), event: event.name.clone(), data: event.data.clone(), order, done, text }
+}
+
+/// Gives orders and prints each, or that there is none. What no switch is there for is owed.
 async fn carry_out(
     switch: &Switch,
     event: &Event,
     orders: Vec<Order>,
+    (guest, owed): (&mut Guest, &mut Owed),
     ctx: &mut Context<'_>,
 ) -> Result<(), Failure> {
-    let line = |order: Option<Order>, done: Option<bool>, text: String| Line {
-        at_us: now_us(),
-        event: event.name.clone(),
-        data: event.data.clone(),
-        order: order.map(|o| match o {
-            Order::Pause => "pause".into(),
-            Order::State(state) => state.to_string(),
-        }),
-        done,
-        text,
-    };
     if orders.is_empty() {
-        return ctx.show_one_of_many(&line(None, None, "nothing to tell".into()));
+        return ctx.show_one_of_many(&line(event, None, None, "nothing to tell".into()));
     }
-    for order in orders {
-        let line = match switch.order(order, ctx).await {
-            Ok(text) => line(Some(order), Some(true), text),
+    let waited = !owed.0.is_empty();
+    owed.add(event, orders);
+    pay(switch, !waited, (guest, owed), ctx).await
+}
+
+/// Gives the orders that are owed, as far as the switch is there; `patient`: it is waited for, and said if that is in
+/// vain.
+async fn pay(
+    switch: &Switch,
+    patient: bool,
+    (guest, owed): (&mut Guest, &mut Owed),
+    ctx: &mut Context<'_>,
+) -> Result<(), Failure> {
+    while let Some((event, order)) = owed.0.front().cloned() {
+        let answer = if patient { switch.order(order, ctx).await } else { switch.once(order, ctx).await };
+        let line = match answer {
+            Ok(text) => {
+                guest.taken(order);
+                line(&event, Some(order), Some(true), text)
+            }
+            Err(f) if f.kind == Kind::Unreachable => {
+                if patient {
+                    let text = format!("NOT TOLD, tried again: {}", f.text);
+                    ctx.show_one_of_many(&line(&event, Some(order), Some(false), text))?;
+                }
+                return Ok(());
+            }
             // The next word may be taken; where the port is gone, its manager knows.
-            Err(f) => line(Some(order), Some(false), format!("NOT TOLD: {}", f.text)),
+            Err(f) => {
+                guest.refused(order);
+                line(&event, Some(order), Some(false), format!("NOT TOLD: {}", f.text))
+            }
         };
+        owed.0.pop_front();
         ctx.show_one_of_many(&line)?;
     }
     Ok(())
+}
+
+/// The next thing that QEMU tells; nothing where orders are owed and it is time to try again.
+async fn next(qmp: &mut Qmp, owed: &Owed) -> Result<Option<Value>, QmpError> {
+    if owed.0.is_empty() {
+        return qmp.event().await.map(Some);
+    }
+    // A call that is dropped loses nothing.
+    tokio::time::timeout(REPEAT, qmp.event()).await.map_or(Ok(None), |told| told.map(Some))
 }
 
 /// Connects and looks how the guest is.
@@ -192,19 +248,20 @@ pub async fn run(args: WatchQmpArgs, ctx: &mut Context<'_>) -> Result<(), Failur
     if !ctx.link.goes_by_socket(args.target.nve.as_deref()) && args.target.nve.is_none() {
         ctx.link.nve(None).await?;
     }
-    let mut guest = Guest::default();
+    let (mut guest, mut owed) = (Guest::default(), Owed::default());
     let mut patience = args.wait;
     let mut known = false;
     while let Some((mut qmp, event, orders)) = find(&args, &mut guest, patience).await? {
-        carry_out(&switch, &event, orders, ctx).await?;
+        carry_out(&switch, &event, orders, (&mut guest, &mut owed), ctx).await?;
         // A socket that was closed by QEMU's end is not served again.
         (known, patience) = (true, RETRY * 3);
         loop {
-            match qmp.event().await {
-                Ok(message) => {
+            match next(&mut qmp, &owed).await {
+                Ok(None) => pay(&switch, false, (&mut guest, &mut owed), ctx).await?,
+                Ok(Some(message)) => {
                     if let Some(event) = Event::of(&message).filter(Event::matters) {
                         let orders = guest.told(&event);
-                        carry_out(&switch, &event, orders, ctx).await?;
+                        carry_out(&switch, &event, orders, (&mut guest, &mut owed), ctx).await?;
                     }
                 }
                 Err(QmpError::Gone(_)) => break,
@@ -218,5 +275,5 @@ pub async fn run(args: WatchQmpArgs, ctx: &mut Context<'_>) -> Result<(), Failur
     }
     let event = Event { name: "gone".into(), data: Value::Null };
     let orders = guest.gone();
-    carry_out(&switch, &event, orders, ctx).await
+    carry_out(&switch, &event, orders, (&mut guest, &mut owed), ctx).await
 }

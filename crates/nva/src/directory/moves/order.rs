@@ -55,6 +55,7 @@ impl Directory {
         self.set_moving(key, Some(id.clone()));
         self.nva_step(&id, MoveStepKind::Ordered, String::new());
         self.note_accepted(&id);
+        self.note_pause(&id);
         self.save_move(&id);
         self.log(Level::Info, format!("move {id}: VM {vm} ({key}) to NVE {to} ordered, {mode}"));
         self.begin_move(&id, mode);

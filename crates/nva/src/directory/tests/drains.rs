@@ -139,6 +139,23 @@ fn r85_nobody_new_comes_to_an_nve_that_is_drained() {
 }
 
 #[test]
+fn r85_a_vm_that_was_down_when_the_nva_restarted_may_come_back_to_the_nve_that_it_was_at() {
+    let (mut w, s) = three();
+    w.define_vm(definition(4)).unwrap();
+    w.drain_to("a", &[], 1).unwrap();
+    let version = w.vm(2).version;
+    w.say(s[0], NveToNva::Withdraw { key: key(2), version });
+    assert_eq!(w.durable.vms[&key(2)].former, Some((id("a"), version)));
+    w.restart();
+    let a = join_as(&mut w, "a", locators(1), takes(100));
+    let out = w.say(a, claim(4, Version::ZERO));
+    assert_eq!(denied(&out, a), Some(DenyReason::Draining), "it never ran there");
+    let out = w.say(a, claim(2, Version::ZERO));
+    assert!(granted(&out, a).is_some(), "it was there before");
+    assert_eq!(w.vm(2).former, None, "where it runs, that says more");
+}
+
+#[test]
 fn r85_a_switch_without_drains_is_refused_in_its_own_words() {
     let mut w = World::new();
     let a = join_as(&mut w, "a", locators(1), Abilities::unsaid());

@@ -18,6 +18,7 @@ mod modes;
 mod moves;
 mod operator;
 mod patience;
+mod pauses;
 mod policies;
 mod pull;
 mod random;
