@@ -12,7 +12,10 @@ use godwit_worker::offloads::{SharedReceiveOffloads, SharedUse};
 
 use crate::bonds::Legs;
 use crate::kernel;
+use crate::opening::Wanted;
 use crate::placement::{Queue, QueueId};
+use crate::presence::Presence;
+use crate::watched::Watched;
 
 /// A device that serves a port.
 pub struct Device {
@@ -40,8 +43,14 @@ pub struct Device {
     pub receive_offloads: Option<SharedReceiveOffloads>,
     /// What the card computes, for the operator; empty where nothing was asked of it.
     pub offloads: String,
-    /// The device itself.
-    pub port: Port,
+    /// The device itself; `None` while it is gone.
+    pub port: Option<Port>,
+    /// What it was opened by, and is opened by again.
+    pub wanted: Wanted,
+    /// What it rests on.
+    pub watched: Watched,
+    /// Whether it is there.
+    pub presence: Presence,
     /// A bond's legs; `None` for other devices.
     pub legs: Option<Legs>,
     /// The link as last seen.
@@ -57,12 +66,13 @@ impl Device {
     /// The link as it is now: by the driver's word, and by the kernel's where the driver has none. A bond whose partner
     /// takes nothing has none.
     pub fn look_at_link(&mut self) -> bool {
+        let Some(port) = &self.port else { return false };
         if let Some(legs) = &mut self.legs {
-            legs.follow(&self.port, Instant::now());
+            legs.follow(port, Instant::now());
             return legs.up();
         }
         let carrier = self.kernel_link.as_deref().and_then(|name| kernel::carrier(Path::new("/sys"), name));
-        self.port.link().up && carrier != Some(false)
+        port.link().up && carrier != Some(false)
     }
 
     /// Notes which queues the guest receives by; none while there is no guest.
@@ -70,7 +80,7 @@ impl Device {
         if self.in_use.is_empty() {
             return;
         }
-        for (queue, used) in self.port.guest_queue_changes() {
+        for (queue, used) in self.port.iter().flat_map(Port::guest_queue_changes) {
             if let Some(shared) = usize::from(queue).checked_sub(1).and_then(|at| self.in_use.get(at)) {
                 shared.set(used);
                 tracing::debug!(port = %self.name, queue, used, "the guest changed its queues");
@@ -120,11 +130,11 @@ impl Devices {
     /// All receive queues with the workers that poll them.
     pub fn queues(&self) -> Vec<Queue> {
         let queues = |d: &Device| {
-            let queue = |&(queue, w)| Queue {
-                at: Some(w),
-                ..queue_of(d.number, &d.name, &d.port, queue, d.postcopy)
+            let queue = |&(queue, w)| {
+                let queue = queue_of(d.number, &d.name, d.port.as_ref()?, queue, d.postcopy);
+                Some(Queue { at: Some(w), ..queue })
             };
-            d.polled_by.iter().map(queue).collect::<Vec<_>>()
+            d.polled_by.iter().filter_map(queue).collect::<Vec<_>>()
         };
         self.map.values().flat_map(queues).collect()
     }

@@ -12,13 +12,16 @@ mod offloads;
 mod opening;
 mod placement;
 mod ports;
+mod presence;
 mod queue_handover;
+mod returns;
 mod run;
 mod start;
 mod static_config;
 mod switch;
 mod underlay;
 mod uplinks;
+mod watched;
 mod workers;
 
 use std::io::IsTerminal;

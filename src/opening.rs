@@ -8,8 +8,10 @@ use godwit_wire::Mac;
 
 use crate::config::{BondConfig, Offloads};
 use crate::offloads::{self, ChecksumOffload};
+use crate::watched::Watched;
 
 /// What is wanted of a device.
+#[derive(Clone)]
 pub struct Wanted {
     /// Its name.
     pub name: String,
@@ -43,6 +45,8 @@ pub struct Opened {
     pub guest_offloads: bool,
     /// Who computes outer UDP checksums, where they are wanted of it.
     pub checksums: Option<ChecksumOffload>,
+    /// What it rests on.
+    pub watched: Watched,
 }
 
 impl Opened {
@@ -86,7 +90,12 @@ fn start(wanted: &Wanted, workers: usize, pool: Arc<Mempool>) -> Result<Opened, 
         verdict.log(&wanted.name);
     }
     let (rx, tx) = port.start()?;
-    Ok(Opened { port, rx, tx, guest_offloads: report.guest_offloads, checksums })
+    let watched = match wanted.bond {
+        // Its links are its own affair (R95).
+        Some(_) => Watched::Nothing,
+        None => Watched::of(port.driver_name(), &wanted.devargs),
+    };
+    Ok(Opened { port, rx, tx, guest_offloads: report.guest_offloads, checksums, watched })
 }
 
 /// Plugs the device in, or the devices of a bond.

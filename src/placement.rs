@@ -12,6 +12,13 @@ use godwit_tables::update::PortIdx;
 /// of a core: each move costs a moment in which the queue is not polled.
 const MIN_GAIN: u64 = 50;
 
+/// Queues that together cost a thousandth of a core however idle they are: a look at a guest's ring takes some 10 ns,
+/// and comes once in 50 µs.
+const QUEUES_A_MILLE: u64 = 5;
+/// Where a queue is placed, what idle ones cost counts by so many of them at a time: few of them outweigh neither
+/// a port's own spread nor a measured load.
+const IDLE_STEP: u64 = 50;
+
 /// A receive queue by port and number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct QueueId {
@@ -65,7 +72,8 @@ pub struct Change {
 /// A pinned queue goes to its core. Post-copy queues go to the worker that is kept for them, and no others
 /// do, where there is such a worker beside others: a page that is missing there stops nobody else. The
 /// others go, those with the highest load first, to a worker of
-/// their device's NUMA node where there is one; of these to the one with the least measured load, then
+/// their device's NUMA node where there is one; of these to the one with the least measured load (to which each
+/// [`IDLE_STEP`] queues add what they cost idle), then
 /// to the one that polls the fewest queues of that port, then the fewest at all, then the lowest: a
 /// port's queues spread first, then the ports. Pins on ports that are not among `queues` don't count.
 ///
@@ -82,7 +90,8 @@ pub fn assign(queues: &[Queue], workers: &[WorkerAt], pins: &[Pin]) -> Result<Ve
     for i in open {
         let rank = |w: usize| {
             let mine = || queues.iter().zip(&at).filter(move |(_, at)| **at == Some(w)).map(|(q, _)| q);
-            let load: u64 = mine().filter_map(|q| q.load).sum();
+            let idle = mine().count() as u64 / IDLE_STEP * IDLE_STEP / QUEUES_A_MILLE;
+            let load: u64 = mine().filter_map(|q| q.load).sum::<u64>() + idle;
             let of_port = mine().filter(|q| q.id.port == queues[i].id.port).count();
             (
                 is_misplaced(&queues[i], workers[w]),
@@ -100,8 +109,8 @@ pub fn assign(queues: &[Queue], workers: &[WorkerAt], pins: &[Pin]) -> Result<Ve
 }
 
 /// Changes that take load from the busiest worker, one after the other, until none is worth its cost.
-/// Every queue has a worker; each is moved once at most, never a pinned one, and never away from the
-/// NUMA node of its device.
+/// Then idle queues, where one worker has so many more than another that it matters. Every queue has a worker; each is
+/// moved once at most, never a pinned one, and never away from the NUMA node of its device.
 ///
 /// # Errors
 /// A pin that cannot be followed ([`check`]).
@@ -118,12 +127,7 @@ pub fn rebalance(queues: &[Queue], workers: &[WorkerAt], pins: &[Pin]) -> Result
     // The lowest of the busiest, so that the same loads give the same changes.
     while let Some(from) = (0..workers.len()).max_by_key(|&w| (load[w], std::cmp::Reverse(w))) {
         let candidates = free.iter().filter(|&&i| at[i] == from).flat_map(|&i| {
-            let local = |&w: &usize| {
-                w != from
-                    && !is_misplaced(&queues[i], workers[w])
-                    && is_remote(&queues[i], workers[w]) <= is_remote(&queues[i], workers[from])
-            };
-            (0..workers.len()).filter(local).map(move |w| (i, w)).collect::<Vec<_>>()
+            (0..workers.len()).filter(move |&w| may_move(&queues[i], workers, from, w)).map(move |w| (i, w))
         });
         let gain = |&(i, w): &(usize, usize)| {
             let moved = queues[i].load.unwrap_or(0);
@@ -136,7 +140,43 @@ pub fn rebalance(queues: &[Queue], workers: &[WorkerAt], pins: &[Pin]) -> Result
         (load[from], load[to], at[i]) = (load[from] - moved, load[to] + moved, to);
         free.retain(|&f| f != i);
     }
+    free.retain(|&i| queues[i].load == Some(0));
+    spread_idle(queues, workers, &free, (&mut at, &load), &mut changes);
     Ok(changes)
+}
+
+/// Evens out what idle queues cost, where it is worth a change at all. A change of an idle queue disturbs nobody.
+/// `free`: the queues that may be moved; `at` and `load`: the workers of all queues, and what these take of each
+/// worker.
+fn spread_idle(
+    queues: &[Queue],
+    workers: &[WorkerAt],
+    free: &[usize],
+    (at, load): (&mut [usize], &[u64]),
+    changes: &mut Vec<Change>,
+) {
+    // In parts of a thousandth of a core of which a queue costs one.
+    let mut cost: Vec<u64> = load.iter().map(|l| l * QUEUES_A_MILLE).collect();
+    at.iter().for_each(|&w| cost[w] += 1);
+    let mut began = vec![false; workers.len()];
+    for &i in free {
+        let from = at[i];
+        let allowed = (0..workers.len()).filter(|&w| may_move(&queues[i], workers, from, w));
+        let Some(to) = allowed.min_by_key(|&w| (cost[w], w)) else { continue };
+        let gap = cost[from].saturating_sub(cost[to]);
+        began[from] |= gap > MIN_GAIN * QUEUES_A_MILLE;
+        if began[from] && gap > 1 {
+            changes.push(Change { id: queues[i].id, from, to });
+            (cost[from], cost[to], at[i]) = (cost[from] - 1, cost[to] + 1, to);
+        }
+    }
+}
+
+/// A worker may take the queue from the one that has it.
+fn may_move(queue: &Queue, workers: &[WorkerAt], from: usize, to: usize) -> bool {
+    to != from
+        && !is_misplaced(queue, workers[to])
+        && is_remote(queue, workers[to]) <= is_remote(queue, workers[from])
 }
 
 /// The pins that concern `queues`, checked.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use crossbeam::queue::ArrayQueue;
@@ -16,6 +17,7 @@ use godwit_pipeline::packet::ReceiveOffloads;
 use godwit_tables::update::{MAX_PORTS, PortIdx};
 use godwit_wire::Mac;
 use godwit_worker::command::{Command, Reply, TxPath};
+use godwit_worker::io::QUEUES;
 use godwit_worker::offloads::{SharedReceiveOffloads, SharedUse};
 use godwit_worker::outbox::OUTBOX;
 
@@ -25,11 +27,18 @@ use crate::devices::{Device, is_pci, queue_of};
 use crate::offloads::ChecksumOffload;
 use crate::opening::{Opened, Wanted, open};
 use crate::placement::{self, Queue};
+use crate::presence::Presence;
 use crate::switch::{Shared, Switch};
+use crate::watched::Watched;
 use crate::{kernel, numa, static_config};
 
 /// Frames that other workers may leave for a port between two iterations of the one that sends them.
 const RELAY: usize = 4096;
+
+/// How often a device that is being let go of or taken back is looked at, and how many times, before its port can be
+/// removed.
+const RETURN_LOOK: Duration = Duration::from_millis(10);
+const RETURN_LOOKS: u32 = 500;
 
 /// Gives an opened device a number and hands its queues to the workers.
 ///
@@ -41,30 +50,13 @@ pub fn attach(
     opened: Opened,
     spec: impl FnOnce(&Device) -> PortSpec,
 ) -> anyhow::Result<PortIdx> {
-    let Opened { port, rx, tx, guest_offloads, checksums } = opened;
     let number = switch.devices.free_number().with_context(|| {
         format!("port {:?}: all {MAX_PORTS} port numbers are taken; remove a port", wanted.name)
     })?;
-    let placed = place(switch, wanted, number, &port, rx.len() as u16)?;
-    warn_of_distance(switch, wanted, &port, &placed);
-    let by_card = checksums.as_ref().is_some_and(ChecksumOffload::by_card);
-    let offloads = (guest_offloads || by_card).then(SharedReceiveOffloads::default);
-    if let Some(offloads) = offloads.as_ref().filter(|_| by_card) {
-        offloads.set(ReceiveOffloads { checksum: true, ..ReceiveOffloads::NOTHING });
-    }
-    if port.is_vhost() {
-        // Whoever comes next says anew what it takes; `Switch::poll_links` asks, and soon: what is sent to a guest
-        // that has stopped waits for the news (R45).
-        let (offloads, changed) = (offloads.clone(), switch.links_changed.clone());
-        let forget = move |event| {
-            let gone = !matches!(event, LinkEvent::Changed(link) if link.up);
-            if let Some(offloads) = offloads.as_ref().filter(|_| gone) {
-                offloads.set(ReceiveOffloads::NOTHING);
-            }
-            changed.store(true, Ordering::Release);
-        };
-        port.set_link_callback(forget).with_context(|| format!("port {:?}", wanted.name))?;
-    }
+    let placed = place(switch, wanted, number, &opened.port, opened.rx.len() as u16)?;
+    warn_of_distance(switch, wanted, &opened.port, &placed);
+    let offloads = receive_offloads(switch, wanted, &opened)?;
+    let Opened { port, rx, tx, checksums, watched, .. } = opened;
     let device = Device {
         name: wanted.name.clone(),
         receive_offloads: offloads.clone(),
@@ -81,11 +73,14 @@ pub fn attach(
         legs: Legs::of(&port),
         // Control takes it for up. Whether a bond's partner has agreed shows at the first look.
         link_up: port.is_bond() || port.link().up,
-        port,
+        port: Some(port),
+        wanted: wanted.clone(),
+        watched,
+        presence: Presence::default(),
         is_access: false,
         postcopy: wanted.postcopy,
     };
-    let guests_queues = device.port.is_vhost();
+    let guests_queues = device.port.as_ref().is_some_and(Port::is_vhost);
     let spec = spec(&device);
     let is_access = matches!(spec, PortSpec::Access { .. });
     switch.devices.map.insert(number, Device { is_access, ..device });
@@ -102,8 +97,51 @@ pub fn attach(
     Ok(number)
 }
 
+/// Receiver offload capabilities of an opened device, with the callbacks that keep them true; `None` where it has none.
+///
+/// # Errors
+/// The driver takes no callback.
+pub(crate) fn receive_offloads(
+    switch: &Switch,
+    wanted: &Wanted,
+    opened: &Opened,
+) -> anyhow::Result<Option<SharedReceiveOffloads>> {
+    let by_card = opened.checksums.as_ref().is_some_and(ChecksumOffload::by_card);
+    let offloads = (opened.guest_offloads || by_card).then(SharedReceiveOffloads::default);
+    if let Some(offloads) = offloads.as_ref().filter(|_| by_card) {
+        offloads.set(ReceiveOffloads { checksum: true, ..ReceiveOffloads::NOTHING });
+    }
+    let changed = switch.links_changed.clone();
+    let watched = match &opened.watched {
+        _ if opened.port.is_vhost() => {
+            // Whoever comes next says anew what it takes; `Switch::poll_links` asks, and soon: what is sent to a guest
+            // that has stopped waits for the news (R45).
+            let offloads = offloads.clone();
+            opened.port.set_link_callback(move |event| {
+                let gone = !matches!(event, LinkEvent::Changed(link) if link.up);
+                if let Some(offloads) = offloads.as_ref().filter(|_| gone) {
+                    offloads.set(ReceiveOffloads::NOTHING);
+                }
+                changed.store(true, Ordering::Release);
+            })
+        }
+        Watched::Pci { removed, .. } => {
+            let removed = removed.clone();
+            opened.port.set_link_callback(move |event| {
+                if event == LinkEvent::Removed {
+                    removed.store(true, Ordering::Release);
+                }
+                changed.store(true, Ordering::Release);
+            })
+        }
+        _ => Ok(()),
+    };
+    watched.with_context(|| format!("port {:?}", wanted.name))?;
+    Ok(offloads)
+}
+
 /// Chooses the workers of a new port's receive queues, in the order of these.
-fn place(
+pub(crate) fn place(
     switch: &Switch,
     wanted: &Wanted,
     number: PortIdx,
@@ -118,7 +156,24 @@ fn place(
     let pins: Vec<_> = switch.config.nve.rxq_affinity.iter().filter(|p| p.port == name).cloned().collect();
     let mut placed = placement::assign(&all, &workers, &pins).context("nve.rxq_affinity")?;
     placed.truncate(queues.into());
+    refuse_overfull(&all, &placed)?;
     Ok(placed)
+}
+
+/// A worker has room for so many receive queues, and allocates nothing once it runs. `all`: the new port's queues, then
+/// those that workers poll.
+fn refuse_overfull(all: &[Queue], placed: &[usize]) -> anyhow::Result<()> {
+    for &worker in placed {
+        let polled = all.iter().skip(placed.len()).filter(|q| q.at == Some(worker)).count();
+        let more = placed.iter().filter(|w| **w == worker).count();
+        if polled + more > QUEUES {
+            bail!(
+                "worker {worker} polls {polled} receive queues, and {QUEUES} at most: {more} more do not fit; give \
+                 ports fewer queues, or the switch more workers"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Tells of a card whose frames cross between NUMA nodes. A virtual device may name a node, which means nothing.
@@ -133,7 +188,7 @@ fn warn_of_distance(switch: &Switch, wanted: &Wanted, port: &Port, placed: &[usi
 /// Gives every worker a way to the port: transmit queues to as many as there are, relays to the rest, and both to
 /// owners of queues that a guest may put out of use (`guests_queues`). Answers with the worker that sends for each,
 /// or may have to, and with the queues that are used only while the guest receives by them.
-fn attach_tx(
+pub(crate) fn attach_tx(
     switch: &mut Switch,
     port: PortIdx,
     polled: &[usize],
@@ -252,11 +307,8 @@ async fn add_opened(switch: &Shared, config: &PortConfig) -> anyhow::Result<Stri
 /// An unknown name, an uplink, or a device that does not close.
 pub async fn remove(switch: &Shared, name: &str) -> anyhow::Result<String> {
     let number = switch.borrow().access_port(name)?;
-    {
-        let mut s = switch.borrow_mut();
-        let devargs = s.devices.get(number).map(|d| d.devargs.clone()).unwrap_or_default();
-        s.devices.begin(name, &devargs)?;
-    }
+    let devargs = switch.borrow().devices.get(number).map(|d| d.devargs.clone()).unwrap_or_default();
+    begin(switch, number, (name, &devargs)).await?;
     let result = close(switch, name, number).await;
     switch.borrow_mut().devices.end(name);
     result?;
@@ -264,9 +316,22 @@ pub async fn remove(switch: &Shared, name: &str) -> anyhow::Result<String> {
     Ok(format!("port {name} removed"))
 }
 
+/// Claims a port for a change; waits for a device that is just being let go of or taken back.
+async fn begin(switch: &Shared, number: PortIdx, (name, devargs): (&str, &str)) -> anyhow::Result<()> {
+    let is_busy = |switch: &Shared| switch.borrow().devices.get(number).is_some_and(|d| d.presence.is_busy());
+    let mut looks = 0;
+    while is_busy(switch) && looks < RETURN_LOOKS {
+        tokio::time::sleep(RETURN_LOOK).await;
+        looks += 1;
+    }
+    switch.borrow_mut().devices.begin(name, devargs)
+}
+
 async fn close(switch: &Shared, name: &str, number: PortIdx) -> anyhow::Result<()> {
     let device = detach(switch, number).await?;
-    tokio::task::spawn_blocking(move || device.port.close())
+    // It may be gone already.
+    let Some(port) = device.port else { return Ok(()) };
+    tokio::task::spawn_blocking(move || port.close())
         .await
         .with_context(|| format!("closing port {name:?} failed"))?
         .with_context(|| format!("port {name:?}"))
@@ -276,6 +341,15 @@ async fn detach(switch: &Shared, port: PortIdx) -> anyhow::Result<Device> {
     drop(take_queues(switch, port).await);
     switch.borrow_mut().input(Input::PortRemoved { port });
     Switch::settled(switch).await;
+    take_ways(switch, port).await;
+    let mut switch = switch.borrow_mut();
+    switch.workers.iter_mut().for_each(|w| w.order(Command::RetirePort { port }));
+    let device = switch.devices.map.remove(&port);
+    device.ok_or_else(|| anyhow!("the port went away meanwhile"))
+}
+
+/// Takes all ways to a port from the workers.
+pub(crate) async fn take_ways(switch: &Shared, port: PortIdx) {
     let ways: Vec<_> = {
         let mut s = switch.borrow_mut();
         s.workers.iter_mut().map(|w| w.ask(Command::DetachTx { port })).collect()
@@ -284,14 +358,10 @@ async fn detach(switch: &Shared, port: PortIdx) -> anyhow::Result<Device> {
         // The queue or relay is dropped here, on the control thread.
         drop(way.await);
     }
-    let mut switch = switch.borrow_mut();
-    switch.workers.iter_mut().for_each(|w| w.order(Command::RetirePort { port }));
-    let device = switch.devices.map.remove(&port);
-    device.ok_or_else(|| anyhow!("the port went away meanwhile"))
 }
 
 /// Takes a port's receive queues from their workers.
-async fn take_queues(switch: &Shared, port: PortIdx) -> Vec<(u16, RxQueue)> {
+pub(crate) async fn take_queues(switch: &Shared, port: PortIdx) -> Vec<(u16, RxQueue)> {
     let asked: Vec<_> = {
         let mut s = switch.borrow_mut();
         let polled = s.devices.get(port).map(|d| d.polled_by.clone()).unwrap_or_default();

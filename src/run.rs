@@ -12,14 +12,16 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::admin::{self, Order, orders};
 use crate::config::Config;
-use crate::kernel::{Table, Watch};
+use crate::kernel::{Interfaces, LinkWatch, Table, Watch};
 use crate::switch::{Shared, Switch};
-use crate::{start, underlay};
+use crate::{returns, start, underlay};
 
 /// How often control looks at the workers' queues; bounds the time from a VM's announcement to its claim.
 const POLL: Duration = Duration::from_millis(1);
 /// How often it asks the devices for their links, beside what drivers tell.
 const LINKS: Duration = Duration::from_millis(100);
+/// How often it looks whether devices are gone or back, beside what the kernel tells.
+const DEVICES: Duration = Duration::from_secs(1);
 /// Orders that may wait.
 const ORDERS: usize = 64;
 
@@ -38,7 +40,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(nve = %switch.borrow().config.nve.id, socket = %socket_path.display(), "ready");
     let kernel = underlay::watch_kernel(&switch.borrow());
     let ended = match kernel {
-        Ok(kernel) => control(&switch, client, kernel, order_rx).await,
+        Ok(kernel) => control(&switch, client, (kernel, watch_links()), order_rx).await,
         Err(e) => Err(e),
     };
     // However it ended: devices close, and leave no socket, once the workers let go of them.
@@ -57,12 +59,12 @@ fn every(period: Duration) -> Interval {
 async fn control(
     switch: &Shared,
     mut client: Option<NvaClient>,
-    mut kernel: Option<Watch>,
+    (mut kernel, mut interfaces): (Option<Watch>, Option<LinkWatch>),
     mut orders: mpsc::Receiver<Order>,
 ) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let (mut poll, mut links) = (every(POLL), every(LINKS));
+    let (mut poll, mut links, mut devices) = (every(POLL), every(LINKS), every(DEVICES));
     let (reply_tx, mut replies) = mpsc::channel(ORDERS);
     loop {
         let behind = switch.borrow().is_behind();
@@ -78,6 +80,11 @@ async fn control(
             Some(order) = orders.recv() => take_order(switch, order),
             table = next_routes(&mut kernel) => underlay::take_kernel(&mut switch.borrow_mut(), table),
             _ = links.tick() => switch.borrow_mut().poll_links(),
+            now = next_interfaces(&mut interfaces) => {
+                switch.borrow_mut().interfaces = now;
+                returns::look(switch);
+            }
+            _ = devices.tick() => returns::look(switch),
             // After what is rare and short: an NVA with much to say keeps no operator waiting.
             event = next_event(&mut client), if !behind => on_session(switch, &reply_tx, event),
             _ = poll.tick() => {}
@@ -99,6 +106,21 @@ async fn control(
 async fn next_event(client: &mut Option<NvaClient>) -> SessionEvent {
     match client {
         Some(client) => client.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Watches the kernel's interfaces, as far as it lets anybody.
+fn watch_links() -> Option<LinkWatch> {
+    LinkWatch::start()
+        .inspect_err(|e| tracing::warn!("interfaces that are deleted under an uplink are not noticed: {e:#}"))
+        .ok()
+}
+
+/// Waits for the kernel's interfaces to change; forever where nobody watches them.
+async fn next_interfaces(interfaces: &mut Option<LinkWatch>) -> Interfaces {
+    match interfaces {
+        Some(interfaces) => interfaces.recv().await,
         None => std::future::pending().await,
     }
 }

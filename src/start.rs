@@ -172,7 +172,8 @@ fn start_workers(
             table_seed: [random(), random()],
             ..TablesConfig::default()
         });
-        let worker = Worker::new(tables, pool.clone(), mailbox.clone());
+        let worker = Worker::new(tables, pool.clone(), mailbox.clone())
+            .with_idle_poll(Span::from_us(config.nve.idle_poll_us));
         let idle_sleep = Duration::from_micros(config.nve.idle_sleep_us);
         let thread = workers::spawn(worker, Thread { number, core, clock, idle_sleep })
             .with_context(|| format!("cannot start worker {number}"))?;

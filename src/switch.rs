@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::devices::Devices;
+use crate::kernel::Interfaces;
 use crate::workers::{self, Since, WorkerHandle};
 
 /// A switch that the tasks of the control thread share.
@@ -37,6 +38,8 @@ pub struct Switch {
     pub workers: Vec<WorkerHandle>,
     /// The devices.
     pub devices: Devices,
+    /// The kernel's interfaces; empty until they have been read.
+    pub interfaces: Interfaces,
     /// Packet buffers.
     pub pool: Arc<Mempool>,
     /// The switch's clock.
@@ -70,6 +73,7 @@ impl Switch {
             nve,
             workers,
             devices: Devices::default(),
+            interfaces: Interfaces::new(),
             pool,
             clock,
             hugepages: eal.uses_hugepages(),
@@ -174,12 +178,12 @@ impl Switch {
     /// Tells control of devices whose link changed, and workers the receiver offload capabilities of guests.
     pub fn poll_links(&mut self) {
         for d in self.devices.iter() {
-            if let Some(offloads) = d.receive_offloads.as_ref().filter(|_| d.is_access) {
-                offloads.set(d.port.guest_receive_offloads());
+            if let (Some(port), Some(offloads), true) = (&d.port, &d.receive_offloads, d.is_access) {
+                offloads.set(port.guest_receive_offloads());
             }
         }
         let mut changed = Vec::new();
-        for d in self.devices.iter_mut().filter(|d| d.link_counts) {
+        for d in self.devices.iter_mut().filter(|d| d.link_counts && d.port.is_some()) {
             let up = d.look_at_link();
             d.follow_guest(up);
             if up != d.link_up {

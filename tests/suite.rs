@@ -21,6 +21,7 @@ mod multicast;
 mod nva_kill;
 mod offloads;
 mod placement;
+mod returns;
 mod routed;
 mod router_role;
 mod scan_storm;

@@ -2,7 +2,7 @@
 
 use godwit_api::v1::{self, admin_response::Kind as Answer};
 use godwit_counters::Entry;
-use godwit_dpdk::Stats;
+use godwit_dpdk::{Port, Stats};
 
 use super::views::snapshots;
 use crate::bonds::Legs;
@@ -71,7 +71,7 @@ impl Gathered {
 
     fn device(&mut self, d: &Device) {
         // A device that is gone counts nothing any more.
-        let Ok(stats) = d.port.stats() else { return };
+        let Some(Ok(stats)) = d.port.as_ref().map(Port::stats) else { return };
         self.others(&d.name, DeviceCounters::from(stats).entries());
     }
 

@@ -32,7 +32,11 @@ fn worker(s: &Switch, number: usize, w: &Snapshot, now: Instant) -> v1::WorkerPe
         packets: q.packets,
         timed_packets: q.timed_packets,
         ticks: q.ticks,
+        resting: q.resting,
     });
+    let mut queues: Vec<_> = queues.collect();
+    // A queue changes its place whenever it begins or ends to rest.
+    queues.sort_by(|a, b| (&a.port, a.queue).cmp(&(&b.port, b.queue)));
     let long = w.perf.long().map(|l| v1::LongIteration {
         ago_ns: now.0.saturating_sub(l.at.0),
         ns: l.ns,
@@ -49,10 +53,13 @@ fn worker(s: &Switch, number: usize, w: &Snapshot, now: Instant) -> v1::WorkerPe
         idle_ns: w.perf.idle_ns,
         iterations: Some(durations(&w.perf.iterations)),
         mailbox: Some(durations(&w.perf.mailbox)),
-        queues: queues.collect(),
+        queues,
         long: long.collect(),
         long_count: w.perf.long_count,
         long_own_count: w.perf.long_own_count,
+        looks: w.perf.looks.count,
+        timed_looks: w.perf.looks.timed,
+        look_ticks: w.perf.looks.ticks,
         stages: stages(w.stages),
     }
 }

@@ -107,6 +107,7 @@ fn grown(before: Option<&QueuePerf>, after: Option<&QueuePerf>) -> Option<QueueP
         packets: after.packets - before.packets,
         timed_packets: after.timed_packets.saturating_sub(before.timed_packets),
         ticks: after.ticks.saturating_sub(before.ticks),
+        resting: after.resting,
     })
 }
 
@@ -152,7 +153,13 @@ mod tests {
 
     #[test]
     fn r13_a_queues_load_is_what_its_frames_cost() {
-        let perf = |packets, timed_packets, ticks| QueuePerf { bursts: 1, packets, timed_packets, ticks };
+        let perf = |packets, timed_packets, ticks| QueuePerf {
+            bursts: 1,
+            packets,
+            timed_packets,
+            ticks,
+            resting: false,
+        };
         // 1,000,000 frames of 100 ticks in a second of 1 GHz.
         assert_eq!(load(perf(1_000_000, 50, 5000), 1_000_000_000, 1_000_000_000), Some(100));
         assert_eq!(load(perf(0, 0, 0), 1_000_000_000, 1), Some(0));

@@ -90,7 +90,9 @@ fn port_info(s: &Switch, p: PortView) -> v1::PortInfo {
         mtu: d.map_or(0, |d| d.mtu.into()),
         mac: d.map_or(0, |d| d.mac.to_u64()),
         worker: d.and_then(|d| d.polled_by.first()).map_or(0, |q| q.1 as u32),
-        driver: d.map_or_else(String::new, |d| d.port.driver_name().to_owned()),
+        driver: d
+            .and_then(|d| d.port.as_ref())
+            .map_or_else(String::new, |port| port.driver_name().to_owned()),
         number: p.port.0.into(),
         offloads: d.map_or_else(String::new, |d| d.offloads.clone()),
         vm_state: p.oper.map_or_else(String::new, |o| o.to_string()),

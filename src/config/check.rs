@@ -130,7 +130,7 @@ impl Checker<'_> {
 
     fn limits(&self, c: &Config) -> Result<(), ConfigError> {
         let n = &c.nve;
-        let ranges: [(&str, u64, u64, u64); 22] = [
+        let ranges: [(&str, u64, u64, u64); 23] = [
             ("nve.fwd_timer_s", n.fwd_timer_s, FWD_TIMER_MIN_S, 3600),
             ("nve.marker_wait_ms", n.marker_wait_ms, 0, 200),
             ("nve.redirect_ms", n.redirect_ms, 10, 10_000),
@@ -149,6 +149,7 @@ impl Checker<'_> {
             ("nve.handover_hold_packets", n.handover_hold_packets.unwrap_or(0).into(), 0, 10_000_000),
             ("nve.handover_hold_ms", n.handover_hold_ms, 0, 10_000),
             ("nve.hold_memory_mb", n.hold_memory_mb as u64, 1, 16_384),
+            ("nve.idle_poll_us", n.idle_poll_us, 0, 10_000),
             ("nve.memory_mb", n.memory_mb as u64, 32, 1 << 20),
             ("nve.locations", n.locations as u64, 16, 1 << 26),
             ("nve.addresses", n.addresses as u64, 16, 1 << 26),

@@ -66,6 +66,9 @@ pub struct Nve {
     pub admin_socket: Option<PathBuf>,
     /// A worker that found nothing to do sleeps so long, in microseconds; 0: never (dedicated cores).
     pub idle_sleep_us: u64,
+    /// While a worker has something to do, it looks at each idle queue of a guest once in so long, in microseconds; 0:
+    /// in every iteration.
+    pub idle_poll_us: u64,
     /// `auto`, `always` or `never`.
     pub hugepages: Hugepages,
     /// Memory for packet buffers and DPDK's own, in MiB.
@@ -143,6 +146,7 @@ impl Default for Nve {
             nva: None,
             admin_socket: None,
             idle_sleep_us: 0,
+            idle_poll_us: 50,
             hugepages: Hugepages::Auto,
             memory_mb: 256,
             eal: String::new(),

@@ -140,6 +140,14 @@ fn r13_pins_that_cannot_be_followed_are_refused() {
 }
 
 #[test]
+fn r13_an_idle_queue_is_looked_at_within_ten_milliseconds_at_most() {
+    let with = |us: &str| GOOD.replace("workers =", &format!("idle_poll_us = {us}\nworkers ="));
+    assert_eq!(load_text(GOOD, &[]).unwrap().nve.idle_poll_us, 50);
+    assert_eq!(load_text(&with("0"), &[]).unwrap().nve.idle_poll_us, 0);
+    refused(&with("10001"), &[], "nve.idle_poll_us", "use 0 to 10000");
+}
+
+#[test]
 fn overlapping_locators_are_refused() {
     let second = "[[uplink]]\nname = \"up1\"\ndevargs = \"net_null1\"\nipv4 = \"198.18.0.77/16\"\n";
     refused(&format!("{GOOD}{second}"), &[], "uplink[1].ipv4", "overlaps that of uplink[0].ipv4");

@@ -1,8 +1,10 @@
-//! The kernel's routes, as far as they lead out by uplinks (R95): read from its main table by netlink, and anew
+//! The kernel's interfaces; and its routes, as far as they lead out by uplinks (R95): read from its main table by netlink, and anew
 //! whenever the kernel says that something changed.
 
 mod link;
+mod links;
 mod table;
+mod tap;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,8 +19,10 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 
 pub use link::{carrier, kernel_link};
+pub use links::{Interfaces, LinkWatch, set_address};
 pub use table::{Ignored, Table};
 use table::{Interface, choose};
+pub use tap::{is_tap_file, tap_file};
 
 /// Changes come in swarms; what is read so long after the first has most of them.
 const GATHER: Duration = Duration::from_millis(10);

@@ -105,6 +105,40 @@ fn r45_a_port_whose_memory_may_stall_has_a_worker_of_its_own() {
 }
 
 #[test]
+fn r13_idle_guests_spread_by_what_their_queues_cost() {
+    // As they come, one after the other, beside an uplink with two queues.
+    let mut placed = queues(0, 2);
+    for guest in 1..=500 {
+        let at = assign(&placed, &workers(3), &[]).unwrap();
+        placed.iter_mut().zip(at).for_each(|(q, w)| q.at = Some(w));
+        placed.push(queue(guest, 0));
+    }
+    let counts = (0..3).map(|w| placed.iter().filter(|q| q.at == Some(w)).count()).collect::<Vec<_>>();
+    assert!(counts.iter().all(|n| (166..=168).contains(n)), "{counts:?}");
+    // 300 idle ones cost more than one that takes 5 % of a core.
+    let mut all: Vec<Queue> = (0..300).map(|g| Queue { load: Some(0), at: Some(1), ..queue(g, 0) }).collect();
+    all.push(Queue { load: Some(50), at: Some(0), ..queue(300, 0) });
+    all.push(queue(301, 0));
+    assert_eq!(assign(&all, &workers(2), &[]).unwrap().last(), Some(&0));
+}
+
+#[test]
+fn r13_a_rebalance_spreads_idle_guests_only_where_there_are_many() {
+    let idle = |n: u16| -> Vec<Queue> {
+        (0..n).map(|g| Queue { load: Some(0), at: Some(0), ..queue(g, 0) }).collect()
+    };
+    assert_eq!(rebalance(&idle(200), &workers(2), &[]), Ok(vec![]));
+    let changes = rebalance(&idle(500), &workers(2), &[]).unwrap();
+    assert_eq!(changes.len(), 250);
+    assert!(changes.iter().all(|c| (c.from, c.to) == (0, 1)));
+    // A worker that is busy otherwise gets none.
+    let busy = Queue { load: Some(400), at: Some(1), ..queue(500, 0) };
+    assert_eq!(rebalance(&[idle(500), vec![busy]].concat(), &workers(2), &[]), Ok(vec![]));
+    let pins: Vec<Pin> = (0..500).map(|g| format!("p{g}:0@10").parse().unwrap()).collect();
+    assert_eq!(rebalance(&idle(500), &workers(2), &pins), Ok(vec![]));
+}
+
+#[test]
 fn the_receiver_sends() {
     assert_eq!(transmit_owners(&[1], 1, 4, None), [1]);
     assert_eq!(transmit_owners(&[1, 0, 1], 2, 4, None), [1, 0]);

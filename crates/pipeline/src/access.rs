@@ -3,6 +3,7 @@
 mod cold;
 mod inspect;
 mod router;
+mod unmade;
 
 use godwit_tables::locations::Home;
 use godwit_tables::routes::Step;

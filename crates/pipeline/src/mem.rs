@@ -17,6 +17,8 @@ pub const MAX_FRAME: usize = 16 * 1024;
 pub struct MemPacket {
     buf: Vec<u8>,
     start: usize,
+    /// The longest frame that it holds.
+    room: usize,
     /// What a plain frame does not have; apart, so that plain ones stay small.
     more: Option<Box<More>>,
 }
@@ -41,7 +43,7 @@ impl MemPacket {
     pub fn with_headroom(frame: &[u8], headroom: usize) -> MemPacket {
         let mut buf = vec![0; headroom + frame.len()];
         buf[headroom..].copy_from_slice(frame);
-        MemPacket { buf, start: headroom, more: None }
+        MemPacket { buf, start: headroom, room: MAX_FRAME, more: None }
     }
 
     /// Lies in pieces of at most `size` bytes, as a chained mbuf does.
@@ -117,7 +119,7 @@ impl Packet for MemPacket {
 
     fn append(&mut self, n: usize) -> Option<&mut [u8]> {
         let old = self.data().len();
-        if !self.others().is_empty() || n > MAX_FRAME - old.min(MAX_FRAME) {
+        if !self.others().is_empty() || n > self.room - old.min(self.room) {
             return None;
         }
         self.buf.resize(self.start + old + n, 0);
@@ -137,7 +139,7 @@ impl Packet for MemPacket {
     }
 
     fn set(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > MAX_FRAME || !self.others().is_empty() {
+        if bytes.len() > self.room || !self.others().is_empty() {
             return false;
         }
         self.buf.truncate(self.start);
@@ -180,10 +182,17 @@ impl Packet for MemPacket {
 }
 
 /// Makes [`MemPacket`]s, endlessly or a given number.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MemPool {
     left: Option<usize>,
     taken: usize,
+    room: usize,
+}
+
+impl Default for MemPool {
+    fn default() -> MemPool {
+        MemPool { left: None, taken: 0, room: MAX_FRAME }
+    }
 }
 
 impl MemPool {
@@ -194,7 +203,13 @@ impl MemPool {
 
     /// Empty after `packets` allocations.
     pub fn of(packets: usize) -> MemPool {
-        MemPool { left: Some(packets), taken: 0 }
+        MemPool { left: Some(packets), ..MemPool::default() }
+    }
+
+    /// Its packets hold frames of at most `room` bytes, as mbufs do.
+    #[must_use]
+    pub fn with_room(self, room: usize) -> MemPool {
+        MemPool { room, ..self }
     }
 
     /// Packets taken so far.
@@ -209,7 +224,7 @@ impl PacketSource<MemPacket> for MemPool {
             *left = left.checked_sub(1)?;
         }
         self.taken += 1;
-        Some(MemPacket::new(&[]))
+        Some(MemPacket { room: self.room, ..MemPacket::new(&[]) })
     }
 }
 

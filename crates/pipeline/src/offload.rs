@@ -144,7 +144,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     fn one_part(&mut self, packet: P, checksum: bool, mut then: impl FnMut(&mut Self, P)) {
         let mut packet = match self.in_one_piece(packet) {
             Ok(packet) => packet,
-            Err((packet, reason)) => return self.drop(packet, reason),
+            Err((packet, reason)) => return self.end_in_pieces(packet, checksum, reason),
         };
         if checksum {
             let layers = read(&packet).and_then(|frame| Layers::of(&frame));
@@ -173,6 +173,53 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         Ok(one)
     }
 
+    /// Ends a frame in several pieces that cannot be put into one; see [`Context::end_unmade`].
+    #[cold]
+    fn end_in_pieces(&mut self, packet: P, checksum: bool, otherwise: DropReason) {
+        let mut bytes = core::mem::take(&mut self.spare.frame);
+        bytes.clear();
+        if packet.len() > bytes.capacity() {
+            self.tables.counters.drop_one(self.ingress, otherwise);
+        } else {
+            packet.pieces().for_each(|piece| bytes.extend_from_slice(piece));
+            let layers = Frame::read(&bytes).and_then(|frame| Layers::of(&frame));
+            if checksum && !layers.is_ok_and(|l| l.complete(&mut bytes)) {
+                self.tables.counters.drop_one(self.ingress, DropReason::BadOffload);
+            } else {
+                self.end_unmade(&mut bytes, otherwise);
+            }
+        }
+        self.spare.frame = bytes;
+        self.out.discard(packet);
+    }
+
+    /// Ends packet `i` of a frame that is cut, for which there is no buffer.
+    #[cold]
+    fn end_segment<'a>(
+        &mut self,
+        packet: &P,
+        cut: &Cut,
+        i: usize,
+        payload: &mut Reader<'a, impl Iterator<Item = &'a [u8]>>,
+        otherwise: DropReason,
+    ) {
+        let header = packet.data().get(..cut.header_len()).unwrap_or_default();
+        let mut bytes = core::mem::take(&mut self.spare.frame);
+        bytes.clear();
+        if header.len() + cut.payload_len(i) > bytes.capacity() {
+            payload.skip(cut.payload_len(i));
+            self.tables.counters.drop_one(self.ingress, otherwise);
+        } else {
+            bytes.extend_from_slice(header);
+            bytes.resize(header.len() + cut.payload_len(i), 0);
+            // The cut has been fitted to the frame's length, so neither can fail.
+            let made = payload.read(&mut bytes[header.len()..]) && cut.finish(i, &mut bytes);
+            debug_assert!(made);
+            self.end_unmade(&mut bytes, otherwise);
+        }
+        self.spare.frame = bytes;
+    }
+
     fn segments(&mut self, packet: P, segment: u16, mut then: impl FnMut(&mut Self, P)) {
         let Ok(cut) = read(&packet).and_then(|frame| Cut::of(&frame, segment)) else {
             return self.drop(packet, DropReason::BadOffload);
@@ -184,36 +231,37 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             payload.skip(cut.header_len());
             for i in 0..cut.count() {
                 match self.segment(&packet, &cut, i, &mut payload) {
-                    Some(part) => then(self, part),
-                    None => {
-                        payload.skip(cut.payload_len(i));
-                        self.tables.counters.drop_one(self.ingress, DropReason::NoBuffer);
-                    }
+                    Ok(part) => then(self, part),
+                    Err(reason) => self.end_segment(&packet, &cut, i, &mut payload, reason),
                 }
             }
         }
         self.out.discard(packet);
     }
 
-    /// Packet `i` of a frame; `None`, and nothing read, where there is no buffer that holds it.
+    /// Packet `i` of a frame.
+    ///
+    /// # Errors
+    /// [`DropReason::NoBuffer`], [`DropReason::NotContiguous`] where no buffer holds it. Nothing was read then.
     fn segment<'a>(
         &mut self,
         packet: &P,
         cut: &Cut,
         i: usize,
         payload: &mut Reader<'a, impl Iterator<Item = &'a [u8]>>,
-    ) -> Option<P> {
-        let header = packet.data().get(..cut.header_len())?;
-        let mut part = self.src.alloc()?;
+    ) -> Result<P, DropReason> {
+        // The first piece has the headers, or there was no cut.
+        let header = packet.data().get(..cut.header_len()).unwrap_or_default();
+        let mut part = self.src.alloc().ok_or(DropReason::NoBuffer)?;
         let Some(to) = part.append(header.len() + cut.payload_len(i)) else {
             self.out.discard(part);
-            return None;
+            return Err(DropReason::NotContiguous);
         };
         let (head, tail) = to.split_at_mut(header.len());
         head.copy_from_slice(header);
         // The cut has been fitted to the frame's length, so neither can fail.
         let made = payload.read(tail) && cut.finish(i, to);
         debug_assert!(made);
-        Some(part)
+        Ok(part)
     }
 }

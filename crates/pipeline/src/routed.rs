@@ -311,31 +311,43 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
         marks: (u8, Option<Dscp>),
         by: PortIdx,
     ) -> Result<u64, P> {
-        let frame = Frame::read(packet.data()).ok().filter(|f| is_routed(f, vn, self.tables));
-        let Some(cut) = frame.and_then(|f| fragments(&f, to, self.tables)) else { return Err(packet) };
-        self.tables.counters.worker.fragmented += 1;
-        self.tables.counters.worker.copies += cut.count() as u64 - 1;
-        let mut sent = 0;
-        for i in 0..cut.count() {
-            match self.send_fragment(&packet, &cut, i, to, marks) {
-                Ok(()) => sent += 1,
-                Err(reason) => self.tables.counters.drop_one(by, reason),
-            }
-        }
+        let Some(sent) = self.send_fragments(packet.data(), vn, to, marks, by) else { return Err(packet) };
         self.out.discard(packet);
         Ok(sent)
     }
 
+    /// The same of a packet that lies elsewhere than in a buffer; `None` where it was not routed or must not be cut.
+    pub fn send_fragments(
+        &mut self,
+        bytes: &[u8],
+        vn: VnIdx,
+        to: Target,
+        marks: (u8, Option<Dscp>),
+        by: PortIdx,
+    ) -> Option<u64> {
+        let frame = Frame::read(bytes).ok().filter(|f| is_routed(f, vn, self.tables))?;
+        let cut = fragments(&frame, to, self.tables)?;
+        self.tables.counters.worker.fragmented += 1;
+        self.tables.counters.worker.copies += cut.count() as u64 - 1;
+        let mut sent = 0;
+        for i in 0..cut.count() {
+            match self.send_fragment(bytes, &cut, i, to, marks) {
+                Ok(()) => sent += 1,
+                Err(reason) => self.tables.counters.drop_one(by, reason),
+            }
+        }
+        Some(sent)
+    }
+
     fn send_fragment(
         &mut self,
-        packet: &P,
+        bytes: &[u8],
         cut: &Fragments,
         i: usize,
         to: Target,
         marks: (u8, Option<Dscp>),
     ) -> Result<(), DropReason> {
         let mut part = self.src.alloc().ok_or(DropReason::NoBuffer)?;
-        let bytes = packet.data();
         let made = part.append(L3 + cut.len(i)).is_some_and(|room| {
             room[..L3].copy_from_slice(&bytes[..L3]);
             cut.emit(i, &bytes[L3..], &mut room[L3..]).is_ok()

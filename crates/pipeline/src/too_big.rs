@@ -88,11 +88,16 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
     #[cold]
     #[inline(never)]
     pub fn too_big(&mut self, packet: P, to: TunnelIdx) {
+        self.tell_too_big_here(packet.data(), to);
+        self.drop(packet, DropReason::TooBig);
+    }
+
+    /// Tells the VM of this port, if it has one, that `bytes`, which it sent, are more than `to` carries.
+    pub fn tell_too_big_here(&mut self, bytes: &[u8], to: TunnelIdx) {
         if let Some(PortRole::Access { .. }) = self.tables.ports.role(self.ingress) {
             let by = self.ingress;
-            self.tell_too_big(&packet, to, by, |_| Some(Back::Port(by)));
+            self.tell_too_big(bytes, to, by, |_| Some(Back::Port(by)));
         }
-        self.drop(packet, DropReason::TooBig);
     }
 
     /// Tells the sender of a frame that was held, or that is in flight, that it is larger than `to` carries: by
@@ -106,7 +111,7 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
             return;
         }
         let to = to.tunnel;
-        self.tell_too_big(packet, to, came.by, |cx| cx.way_back(packet, came));
+        self.tell_too_big(packet.data(), to, came.by, |cx| cx.way_back(packet, came));
     }
 
     /// The frame's own VM may be anywhere by now, and other VMs may have its port.
@@ -124,12 +129,12 @@ impl<P: Packet, O: Output<P>, S: PacketSource<P>> Context<'_, P, O, S> {
 
     fn tell_too_big(
         &mut self,
-        packet: &P,
+        bytes: &[u8],
         to: TunnelIdx,
         by: PortIdx,
         back: impl Fn(&Self) -> Option<Back>,
     ) -> Option<()> {
-        let frame = Frame::read(packet.data()).ok()?;
+        let frame = Frame::read(bytes).ok()?;
         let look = tenant::Look::of(&frame, &self.tables.hash_key);
         let (tunnel, _) = self.tables.tunnels.ready_for_frame::<true>(to, look.is_v4(), look.hash)?;
         let mut buf = [0; MAX_ANSWER];

@@ -39,5 +39,6 @@ mod tenant_mtu;
 mod too_big;
 mod tshark;
 mod underlay;
+mod unmade;
 mod virtuals;
 mod vlan;

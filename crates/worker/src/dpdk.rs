@@ -35,6 +35,16 @@ impl RxQueue<Mbuf> for DpdkRx {
     fn copies(&self) -> bool {
         DpdkRx::copies(self)
     }
+
+    #[inline]
+    fn can_rest(&self) -> bool {
+        DpdkRx::can_rest(self)
+    }
+
+    #[inline]
+    fn has_frames(&mut self) -> bool {
+        DpdkRx::has_frames(self)
+    }
 }
 
 impl TxQueue<Mbuf> for DpdkTx {

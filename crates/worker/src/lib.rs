@@ -10,6 +10,7 @@
 pub mod command;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+mod exits;
 pub mod flush;
 pub mod io;
 pub mod mem;
@@ -17,6 +18,7 @@ pub mod offloads;
 pub mod orders;
 pub mod outbox;
 pub mod perf;
+pub mod polling;
 pub mod punts;
 pub mod queue_handover;
 pub mod stages;

@@ -12,12 +12,17 @@ use godwit_wire::{Instant, Mac};
 use crate::command::{Relay, TxPath};
 use crate::io::{Io, KEEP_ALIVE, TxQueue};
 use crate::offloads::SharedReceiveOffloads;
+use crate::polling::{IDLE_POLL, share};
 
 /// Frames that a port's outbox holds before it must be sent.
 pub const OUTBOX: usize = 512;
 
 /// Frames that wait for a port, from which on held ones do not come on top: the rest of the outbox is for others.
 const FULL: usize = OUTBOX / 4;
+
+/// Relays that are served in every iteration. With more, and something to do, only some are, each once within
+/// [`IDLE_POLL`]: those of hundreds of idle guests cost more than the frames of a busy one.
+const RELAYS: usize = 16;
 
 struct Slot<I: Io> {
     queue: Vec<I::Packet>,
@@ -40,6 +45,10 @@ pub struct Outboxes<I: Io> {
     busy: Vec<PortIdx>,
     /// Ports whose relay this worker serves.
     serving: Vec<PortIdx>,
+    /// The place in `serving` at which the last turn ended.
+    next_served: usize,
+    /// When the last turn was.
+    served: Instant,
     /// When transmit queues that want it are kept alive again; never, where none does.
     keep_alive: Instant,
 }
@@ -62,6 +71,8 @@ impl<I: Io> Outboxes<I> {
             slots: (0..MAX_PORTS).map(slot).collect(),
             busy: Vec::with_capacity(MAX_PORTS),
             serving: Vec::with_capacity(MAX_PORTS),
+            next_served: 0,
+            served: Instant(0),
             keep_alive: Instant::NEVER,
         }
     }
@@ -214,28 +225,57 @@ impl<I: Io> Outboxes<I> {
         }
     }
 
-    /// Moves what other workers left for the ports that this one serves into their outboxes, as much as those have
-    /// room for: what waits in the relay keeps the others from sending what had better wait with them (R45).
-    /// Returns whether there was anything.
+    /// Serves the relays whose turn it is; all of them where the worker has nothing to do, or few. Returns whether
+    /// there was anything.
+    #[inline]
+    pub fn serve_due_relays(&mut self, now: Instant, loaded: bool) -> bool {
+        let all = self.serving.len();
+        if all <= RELAYS || !loaded {
+            return self.serve_relays();
+        }
+        let due = share(all, now.since(self.served), IDLE_POLL).max(RELAYS);
+        self.served = now;
+        let mut any = false;
+        for _ in 0..due {
+            self.next_served = if self.next_served + 1 < all { self.next_served + 1 } else { 0 };
+            any |= self.serve_relay(self.serving[self.next_served]);
+        }
+        any
+    }
+
+    /// Serves all relays. Returns whether there was anything.
     pub fn serve_relays(&mut self) -> bool {
         let mut any = false;
         for i in 0..self.serving.len() {
-            let port = self.serving[i];
-            let slot = self.slots.get(usize::from(port.0));
-            let Some((relay, room)) = slot.and_then(|s| Some((s.serves.clone()?, s.room()))) else {
-                continue;
-            };
-            let mut n = 0;
-            while n < room
-                && let Some(packet) = relay.pop()
-            {
-                n += 1;
-                self.send(port, packet);
-            }
-            any |= n > 0;
-            self.slots[usize::from(port.0)].moved_from_relay(n);
+            any |= self.serve_relay(self.serving[i]);
         }
         any
+    }
+
+    /// Moves what other workers left for a port that this one serves into its outbox, as much as that has room for:
+    /// what waits in the relay keeps the others from sending what had better wait with them (R45).
+    #[inline]
+    fn serve_relay(&mut self, port: PortIdx) -> bool {
+        let Some(slot) = self.slots.get(usize::from(port.0)) else { return false };
+        match &slot.serves {
+            Some(relay) if !relay.is_empty() => {
+                let (relay, room) = (relay.clone(), slot.room());
+                self.move_from_relay(port, &relay, room)
+            }
+            _ => false,
+        }
+    }
+
+    fn move_from_relay(&mut self, port: PortIdx, relay: &Relay<I::Packet>, room: usize) -> bool {
+        let mut n = 0;
+        while n < room
+            && let Some(packet) = relay.pop()
+        {
+            n += 1;
+            self.send(port, packet);
+        }
+        self.slots[usize::from(port.0)].moved_from_relay(n);
+        n > 0
     }
 
     /// Hands everything to the queues. Returns whether something was sent.

@@ -112,6 +112,19 @@ pub struct QueuePerf {
     pub timed_packets: u64,
     /// Ticks that receiving and processing these took; 0 where the queues have no tick counter.
     pub ticks: u64,
+    /// It rests: it is looked at seldom, until there is something in it.
+    pub resting: bool,
+}
+
+/// Looks at resting queues.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Looks {
+    /// Looks.
+    pub count: u64,
+    /// Those that were timed.
+    pub timed: u64,
+    /// Ticks that these took; 0 where the queues have no tick counter.
+    pub ticks: u64,
 }
 
 /// An iteration that took longer than [`LONG_NS`].
@@ -182,6 +195,8 @@ pub struct Perf {
     pub long_count: u64,
     /// Those that would have been long without the worker's absence, too.
     pub long_own_count: u64,
+    /// Looks at resting queues.
+    pub looks: Looks,
     long: [Long; LONG_KEPT],
     preempted: u64,
     mark: Mark,
@@ -198,6 +213,7 @@ impl Perf {
             mailbox: Histogram::default(),
             long_count: 0,
             long_own_count: 0,
+            looks: Looks::default(),
             long: [Long::default(); LONG_KEPT],
             preempted: 0,
             mark: Mark::default(),

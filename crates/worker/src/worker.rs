@@ -3,7 +3,7 @@
 //! | step    | bound an iteration                  | may touch                    |
 //! |---------|-------------------------------------|------------------------------|
 //! | orders  | [`ORDERS`] commands                 | own tables, queues, replies  |
-//! | receive | [`BURST`] frames a queue            | one receive queue at a time  |
+//! | receive | [`BURST`] frames a busy queue       | one receive queue at a time  |
 //! | process | that burst                          | own tables, outboxes, events |
 //! | tick    | what is held or about to end        | own tables, outboxes, events |
 //! | send    | what the outboxes hold              | transmit queues              |
@@ -12,22 +12,22 @@
 //! default, sleeps). What control sends with an order, a queue or an empty vector, is given back or
 //! reused, so that even freeing memory is control's work.
 
-use crossbeam::queue::ArrayQueue;
-use godwit_pipeline::packet::{Packet, PacketSource, ReceiveOffloads};
-use godwit_pipeline::{Output, Pipeline, Stage as PipelineStage, trace};
+use godwit_pipeline::packet::{Packet, PacketSource};
+use godwit_pipeline::{Pipeline, trace};
 use godwit_tables::Tables;
 use godwit_tables::counters::DropReason;
 use godwit_tables::event::Event;
 use godwit_tables::update::{Key, PortIdx, Update, VmState};
-use godwit_wire::Instant;
+use godwit_wire::{Instant, Span};
 
 use crate::command::{Command, Mailbox, Reply, Snapshot};
+use crate::exits::Exits;
 use crate::flush::{Flush, Flushes, Step};
-use crate::io::{Io, QUEUES, RxQueue};
+use crate::io::{Io, RxQueue};
 use crate::orders::Entry;
 use crate::outbox::{OUTBOX, Outboxes};
-use crate::perf::{Iteration, Perf, QueuePerf, Work};
-use crate::punts::Punts;
+use crate::perf::{Iteration, Perf, Work};
+use crate::polling::{IDLE_POLL, Queues};
 use crate::queue_handover::{ActiveHandover, PATIENCE, QueueHandover};
 use crate::stages::{Meter, Stage};
 
@@ -47,27 +47,12 @@ const TAKEN_BACK: usize = 16;
 /// One iteration in so many is timed queue by queue.
 const TIMED: u64 = 16;
 
-struct Polled<I: Io> {
-    port: PortIdx,
-    queue: u16,
-    rx: I::Rx,
-    perf: QueuePerf,
-    /// It has been empty since the round of flushes began.
-    was_empty: bool,
-}
-
-impl<I: Io> Polled<I> {
-    fn new(port: PortIdx, queue: u16, rx: I::Rx) -> Polled<I> {
-        Polled { port, queue, rx, perf: QueuePerf::default(), was_empty: false }
-    }
-}
-
 /// One worker: tables, queues and the loop over them.
 pub struct Worker<I: Io> {
     tables: Tables,
     pipeline: Pipeline,
     pool: I::Pool,
-    queues: Vec<Polled<I>>,
+    queues: Queues<I>,
     outboxes: Outboxes<I>,
     /// A receive queue that is handed to another worker.
     handover: Option<ActiveHandover<I>>,
@@ -83,56 +68,12 @@ pub struct Worker<I: Io> {
     taken: [Entry; ORDERS],
     /// Frames of the iteration before.
     iteration_before: u32,
+    /// There was something to do in it.
+    busy_before: bool,
     /// Frames since the mailbox was looked into.
     unlooked: u32,
     work: Work,
     stopping: bool,
-}
-
-/// Where the pipeline's frames and events go during one call.
-struct Exits<'a, I: Io> {
-    outboxes: &'a mut Outboxes<I>,
-    events: &'a ArrayQueue<Event>,
-    punts: &'a Punts,
-    meter: &'a mut Meter,
-}
-
-impl<I: Io> Output<I::Packet> for Exits<'_, I> {
-    #[inline(always)]
-    fn send(&mut self, port: PortIdx, packet: I::Packet) {
-        self.outboxes.send(port, packet);
-    }
-
-    #[inline(always)]
-    fn send_run(&mut self, port: PortIdx, packets: impl Iterator<Item = I::Packet>) {
-        self.outboxes.send_run(port, packets);
-    }
-
-    #[inline(always)]
-    fn send_all(&mut self, port: PortIdx, packets: &mut Vec<I::Packet>) {
-        self.outboxes.send_all(port, packets);
-    }
-
-    fn receive_offloads(&self, port: PortIdx) -> ReceiveOffloads {
-        self.outboxes.offloads(port)
-    }
-
-    fn is_full(&self, port: PortIdx) -> bool {
-        self.outboxes.is_full(port)
-    }
-
-    fn event(&mut self, event: Event) -> bool {
-        self.events.push(event).is_ok()
-    }
-
-    fn punt(&mut self, port: PortIdx, frame: &[u8]) -> bool {
-        self.punts.put(port, frame)
-    }
-
-    #[inline(always)]
-    fn ended(&mut self, stage: PipelineStage) {
-        self.meter.ended::<I>(stage.into());
-    }
 }
 
 impl<I: Io> Worker<I> {
@@ -142,7 +83,7 @@ impl<I: Io> Worker<I> {
             tables,
             pipeline: Pipeline::new(),
             pool,
-            queues: Vec::with_capacity(QUEUES),
+            queues: Queues::new(IDLE_POLL),
             outboxes: Outboxes::new(),
             handover: None,
             flushes: Flushes::new(),
@@ -154,10 +95,19 @@ impl<I: Io> Worker<I> {
             iteration: Iteration::default(),
             taken: [Entry::NONE; ORDERS],
             iteration_before: 0,
+            busy_before: false,
             unlooked: 0,
             work: Work::default(),
             stopping: false,
         }
+    }
+
+    /// Looks at each receive queue that rests once within `bound` while there is something to do; zero: no queue
+    /// rests. See [`crate::polling`].
+    #[must_use]
+    pub fn with_idle_poll(mut self, bound: Span) -> Worker<I> {
+        self.queues.set_idle_poll(bound);
+        self
     }
 
     /// Brings the tables' memory in, on this thread's NUMA node; before the first iteration.
@@ -175,7 +125,7 @@ impl<I: Io> Worker<I> {
             self.advance_flushes(now);
             busy = true;
         }
-        busy |= self.outboxes.serve_relays();
+        busy |= self.outboxes.serve_due_relays(now, self.busy_before);
         self.outboxes.keep_alive(now);
         self.tick(now);
         self.meter.ended::<I>(Stage::Loop);
@@ -203,6 +153,7 @@ impl<I: Io> Worker<I> {
             }
         }
         self.iteration_before = self.iteration.packets;
+        self.busy_before = self.iteration.busy;
         self.unlooked = self.unlooked.saturating_add(self.iteration.packets);
         self.iteration = Iteration { began: now, ..Iteration::default() };
     }
@@ -254,15 +205,16 @@ impl<I: Io> Worker<I> {
     }
 
     fn receive(&mut self, now: Instant) -> bool {
-        let Worker {
-            tables, pipeline, pool, queues, outboxes, mailbox, burst, iteration, work, meter, ..
-        } = self;
+        // Reading the counter costs a frame's processing: one iteration in some is timed.
+        let timed = self.work.iterations.is_multiple_of(TIMED);
+        if self.queues.has_resting() {
+            self.look_at_resting(now, timed);
+        }
+        let Worker { tables, pipeline, pool, queues, outboxes, mailbox, burst, iteration, meter, .. } = self;
         let mut exits = Exits { outboxes, events: &mailbox.events, punts: &mailbox.punts, meter };
         let mut busy = false;
-        // Reading the counter costs a frame's processing: one iteration in some is timed.
-        let timed = work.iterations.is_multiple_of(TIMED);
         let mut before = if timed { I::ticks() } else { 0 };
-        for polled in queues {
+        for polled in &mut queues.busy {
             let n = polled.rx.rx(burst, BURST);
             if n == 0 {
                 continue;
@@ -285,7 +237,21 @@ impl<I: Io> Worker<I> {
                 before = after;
             }
         }
+        if queues.is_survey_due(now) {
+            queues.survey(now);
+        }
         busy
+    }
+
+    /// Wakes resting queues in which there is something, before the busy ones are polled.
+    fn look_at_resting(&mut self, now: Instant, timed: bool) {
+        let before = if timed { I::ticks() } else { 0 };
+        let looks = self.queues.look(now, self.busy_before) as u64;
+        self.perf.looks.count += looks;
+        if timed {
+            self.perf.looks.timed += looks;
+            self.perf.looks.ticks += I::ticks().wrapping_sub(before);
+        }
     }
 
     /// Flushes go on: receive queues are asked once more until they have been empty; see [`crate::flush`].
@@ -293,12 +259,12 @@ impl<I: Io> Worker<I> {
     #[inline(never)]
     fn advance_flushes(&mut self, now: Instant) {
         if self.flushes.begins(now) {
-            self.queues.iter_mut().for_each(|q| q.was_empty = false);
+            self.queues.iter_mut().for_each(|(q, _)| q.was_empty = false);
         }
         if self.flushes.drains() {
             self.empty_queues(now);
         }
-        let (empty, clear) = (self.queues.iter().all(|q| q.was_empty), self.outboxes.is_clear());
+        let (empty, clear) = (self.queues.iter().all(|(q, _)| q.was_empty), self.outboxes.is_clear());
         if self.flushes.advance(&self.tables, empty, clear, now) == Step::Mark {
             self.outboxes.mark();
         }
@@ -310,7 +276,11 @@ impl<I: Io> Worker<I> {
     fn empty_queues(&mut self, now: Instant) {
         let Worker { tables, pipeline, pool, queues, outboxes, mailbox, burst, iteration, meter, .. } = self;
         let mut exits = Exits { outboxes, events: &mailbox.events, punts: &mailbox.punts, meter };
-        for polled in queues.iter_mut().filter(|q| !q.was_empty) {
+        for (polled, rests) in queues.iter_mut().filter(|(q, _)| !q.was_empty) {
+            if rests && !polled.rx.has_frames() {
+                polled.was_empty = true;
+                continue;
+            }
             let n = polled.rx.rx(burst, BURST);
             polled.was_empty = n < BURST;
             if n > 0 {
@@ -332,10 +302,10 @@ impl<I: Io> Worker<I> {
         match command {
             Command::Table(update) => self.apply(update, now),
             Command::AttachRx { port, queue, rx } => {
-                self.queues.push(Polled::new(port, queue, rx));
+                self.queues.add(port, queue, rx);
             }
             Command::DetachRx { port, queue } => {
-                let rx = self.let_go(port, queue);
+                let rx = self.queues.remove(port, queue);
                 self.reply(Reply::Rx { port, queue, rx });
             }
             Command::HandOver(handover) => self.begin_handover(handover, now),
@@ -368,7 +338,7 @@ impl<I: Io> Worker<I> {
             Command::ResetPerf => {
                 self.perf.reset(now);
                 self.meter.reset();
-                self.queues.iter_mut().for_each(|q| q.perf = QueuePerf::default());
+                self.queues.reset_perf();
             }
             Command::Barrier { token } => self.reply(Reply::Reached { token }),
             Command::Flush { token, key, port } => {
@@ -386,14 +356,9 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Polls the queue no longer.
-    fn let_go(&mut self, port: PortIdx, queue: u16) -> Option<I::Rx> {
-        let at = self.queues.iter().position(|p| p.port == port && p.queue == queue)?;
-        Some(self.queues.swap_remove(at).rx)
-    }
-
     fn begin_handover(&mut self, handover: QueueHandover<I>, now: Instant) {
-        let rx = if handover.from.is_none() { self.let_go(handover.port, handover.queue) } else { None };
+        let QueueHandover { port, queue, .. } = handover;
+        let rx = if handover.from.is_none() { self.queues.remove(port, queue) } else { None };
         self.outboxes.mark();
         self.handover = Some(ActiveHandover { order: handover, rx, due: now + PATIENCE, over: false });
     }
@@ -426,7 +391,7 @@ impl<I: Io> Worker<I> {
             Some(to) => active.rx = to.push(rx).err(),
             None => {
                 active.order.progress.done();
-                self.queues.push(Polled::new(port, queue, rx));
+                self.queues.add(port, queue, rx);
             }
         }
     }
@@ -482,9 +447,7 @@ impl<I: Io> Worker<I> {
         snapshot.queued = self.outboxes.waiting() as u64;
         snapshot.perf.clone_from(&self.perf);
         snapshot.stages = self.meter.ticks();
-        snapshot.queues.clear();
-        let room = snapshot.queues.capacity();
-        snapshot.queues.extend(self.queues.iter().take(room).map(|q| (q.port, q.queue, q.perf)));
+        self.queues.report(&mut snapshot.queues);
     }
 
     fn reply(&mut self, reply: Reply<I>) {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod flush;
+mod polling;
 mod queue_handover;
 mod updates;
 mod worker;

@@ -20,6 +20,7 @@ Examples:
   godwitctl perf --nve nve-a --reset   the same, and begin the record anew
 
 CYCLES are of the time stamp counter, for receiving and processing a frame; sending is not in them.
+RESTING queues brought nothing for a while: a busy worker looks at them once in nve.idle_poll_us only.
 A build for benchmarks (cargo build --features stage-meter) shows what each pipeline stage costs.
 A worker that is alone on its core and idle is busy polling: BUSY counts iterations with work only.
 MAILBOX is the time from an update's being sent to a worker until it surely had effect.
@@ -49,6 +50,9 @@ struct WorkerView {
     iterations_us: Spread,
     mailbox_us: Spread,
     queues: Vec<QueueView>,
+    /// Looks at resting queues.
+    looks: u64,
+    cycles_per_look: f64,
     /// Cycles a packet by pipeline stage; empty in builds that do not measure it.
     stages: Vec<StageView>,
     long_iterations: u64,
@@ -74,6 +78,8 @@ struct QueueView {
     packets: u64,
     packets_per_burst: f64,
     cycles_per_packet: f64,
+    /// It brought nothing for a while, and is looked at seldom.
+    resting: bool,
 }
 
 #[derive(Serialize)]
@@ -127,6 +133,7 @@ fn view(report: v1::PerfReport) -> PerfView {
         port: q.port,
         queue: q.queue,
         packets: q.packets,
+        resting: q.resting,
     };
     let long = |l: v1::LongIteration| LongView {
         ago_s: l.ago_ns as f64 / 1e9,
@@ -145,6 +152,8 @@ fn view(report: v1::PerfReport) -> PerfView {
         iterations_us: spread(w.iterations),
         mailbox_us: spread(w.mailbox),
         queues: w.queues.into_iter().map(queue).collect(),
+        looks: w.looks,
+        cycles_per_look: ratio(w.look_ticks, w.timed_looks),
         long_iterations: w.long_count,
         long_own_iterations: w.long_own_count,
         long: w.long.into_iter().map(long).collect(),
@@ -154,7 +163,7 @@ fn view(report: v1::PerfReport) -> PerfView {
 
 impl Report for PerfView {
     fn text(&self) -> String {
-        let mut text = self.workers_table() + "\n" + &self.queues_table();
+        let mut text = self.workers_table() + "\n" + &self.queues_table() + &self.looks_table();
         for w in &self.workers {
             text += &w.stages_table();
             text += &w.histogram();
@@ -214,6 +223,21 @@ impl PerfView {
             }
         }
         t.text_or("no receive queue is polled")
+    }
+
+    /// Workers that looked at resting queues.
+    fn looks_table(&self) -> String {
+        let mut t = Table::new(&[">WORKER", ">QUEUES", ">RESTING", ">LOOKS", ">CYCLES A LOOK"]);
+        for w in self.workers.iter().filter(|w| w.looks > 0) {
+            t.row([
+                w.worker.to_string(),
+                w.queues.len().to_string(),
+                w.queues.iter().filter(|q| q.resting).count().to_string(),
+                w.looks.to_string(),
+                format!("{:.0}", w.cycles_per_look),
+            ]);
+        }
+        if t.is_empty() { String::new() } else { format!("\n{}", t.text()) }
     }
 }
 
