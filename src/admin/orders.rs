@@ -1,9 +1,9 @@
 //! What each order does. A refusal says what, where and what to do.
 
 use anyhow::{Context, anyhow};
+use godwit_api::pages;
 use godwit_api::v1::{self, admin_request::Kind, admin_response::Kind as Answer};
 use godwit_api::v1::{AdminRequest, AdminResponse};
-use godwit_api::pages;
 use godwit_control::Input;
 use godwit_model::{MoveId, OperState};
 use godwit_wire::{Mac, Vni};

@@ -112,9 +112,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         location().prop_map(Change::MemberJoined),
         location().prop_map(Change::MemberLingers),
         nve().prop_map(Change::MemberLeft),
-        (vec(location(), 0..3), vec(location(), 0..3), vec(nve(), 0..3)).prop_map(
-            |(joined, lingering, left)| Change::Members(MemberChanges { joined, lingering, left })
-        ),
+        (vec(location(), 0..3), vec(location(), 0..3), vec(nve(), 0..3))
+            .prop_map(|(joined, lingering, left)| Change::Members(MemberChanges { joined, lingering, left })),
         key().prop_map(|key| Change::Forgotten { key }),
     ];
     let reasons =

@@ -21,8 +21,8 @@ use godwit_wire::{Mac, Vni};
 use crate::negative_cache::NegativeCache;
 
 use domains::Domains;
-use members::Members;
 pub(crate) use domains::RouteChange;
+use members::Members;
 pub(crate) use sync::SnapshotEnd;
 use sync::Sync;
 
@@ -318,7 +318,8 @@ impl Mirror {
 
     /// Those of the configuration file.
     fn fixed_members(&self, vni: Vni) -> impl Iterator<Item = (&NveId, Locators)> {
-        let fixed = self.static_vms.values().filter(move |r| r.key.vni == vni).flat_map(|r| r.bindings.iter());
+        let fixed =
+            self.static_vms.values().filter(move |r| r.key.vni == vni).flat_map(|r| r.bindings.iter());
         fixed.map(|b| (&b.location.nve, b.location.locators))
     }
 

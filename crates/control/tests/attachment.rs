@@ -307,7 +307,7 @@ fn r17_the_vn_is_joined_with_the_first_port_and_reported_regularly() {
     lab.hosts[A].said.clear();
     lab.pass(61_000);
     let report = lab.hosts[A].said.iter().find_map(|m| match m {
-        NveToNva::Report { attachments } => Some(attachments.clone()),
+        NveToNva::Report { attachments, .. } => Some(attachments.clone()),
         _ => None,
     });
     let report = report.expect("one each report_ival");

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use godwit_api::tonic::transport::Channel;
-use godwit_api::{pages, v1};
 use godwit_api::v1::admin_request::Kind as Ask;
 use godwit_api::v1::admin_response::Kind as Answer;
 use godwit_api::v1::nve_admin_client::NveAdminClient;
+use godwit_api::{pages, v1};
 
 use crate::failure::Failure;
 use crate::nva::{Nva, settle};

@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use godwit_api::v1::nva_session_client::NvaSessionClient;
-use godwit_api::v1::{AdminRequest, AdminResponse, NvaMessage, NveMessage};
 use godwit_api::pages::{self, MAX_ANSWER_BYTES};
 use godwit_api::prost::Message as _;
+use godwit_api::v1::nva_session_client::NvaSessionClient;
+use godwit_api::v1::{AdminRequest, AdminResponse, NvaMessage, NveMessage};
 use godwit_api::{MAX_MESSAGE_BYTES, SessionDown, SessionUp, connect, tonic};
 use godwit_model::message::{NvaToNve, NveToNva};
 use tokio::sync::{Notify, mpsc};
@@ -430,7 +430,8 @@ mod tests {
         let ((up, told), (_questions, asked)) = (mpsc::channel(16), mpsc::channel(16));
         let ack = |id: u64| SessionUp::Message(NveToNva::Ack { ack_ids: vec![id] });
         let other = || SessionUp::Message(NveToNva::Unsubscribe { vni: Vni::from_low24(7) });
-        let said = [(1, ack(1)), (1, ack(2)), (1, ack(3)), (1, other()), (1, ack(4)), (2, ack(5)), (2, ack(6))];
+        let said =
+            [(1, ack(1)), (1, ack(2)), (1, ack(3)), (1, other()), (1, ack(4)), (2, ack(5)), (2, ack(6))];
         for said in said {
             up.try_send(said).unwrap();
         }

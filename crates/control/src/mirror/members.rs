@@ -71,9 +71,8 @@ mod tests {
     #[test]
     fn d18_a_member_is_found_by_its_locator_as_long_as_it_has_it() {
         let mut all = Members::of(vec![location("a", 1), location("b", 2)]);
-        let at = |all: &Members, n: u8| {
-            all.at(Ipv4Addr::new(10, 0, 0, n).into()).map(|(nve, _)| nve.to_string())
-        };
+        let at =
+            |all: &Members, n: u8| all.at(Ipv4Addr::new(10, 0, 0, n).into()).map(|(nve, _)| nve.to_string());
         assert_eq!((at(&all, 1).as_deref(), at(&all, 2).as_deref()), (Some("a"), Some("b")));
         all.insert(location("a", 3));
         assert_eq!((at(&all, 1), at(&all, 3).as_deref()), (None, Some("a")));

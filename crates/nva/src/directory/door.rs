@@ -137,7 +137,8 @@ fn not_its_own(peer: &Peer, what: &Input) -> Refusal {
     };
     let what = match what {
         Input::Order(_) => "operators' orders",
-        Input::Tick | Input::Space(_) => "what its process knows",
+        Input::Tick => "ticks of the clock",
+        Input::Space(_) => "word of the disk's space",
         _ => "the messages of an NVE's session",
     };
     Refusal::NotPermitted { peer, what }

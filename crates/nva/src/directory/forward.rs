@@ -41,7 +41,9 @@ impl Directory {
         let session = n.session.and_then(|id| Some((id, self.sessions.get(&id)?)));
         match session.filter(|(_, s)| s.subscribed.contains_key(&r.key.vni)) {
             Some((id, _)) if self.hears_of(id, r.key) => {
-                self.waits_for_fanout(id, r.key) || self.owes_ack(id, r.key) || self.streams.has(id, r.key.vni)
+                self.waits_for_fanout(id, r.key)
+                    || self.owes_ack(id, r.key)
+                    || self.streams.has(id, r.key.vni)
             }
             // In pull mode, and it has not asked on this session: it may use what it was told on an earlier one.
             Some((_, s)) => self.may_use_earlier(s) && r.version >= n.knew_below,

@@ -111,8 +111,10 @@ impl Directory {
 
     /// A version that this directory never gave: the last changes before its start were lost with its file.
     fn compare_versions(&mut self, nve: &NveId, attachments: &[Attachment]) {
-        let newest = attachments.iter().map(|a| a.version).max().unwrap_or(Version::ZERO);
-        if newest <= self.restored || newest.epoch >= self.epoch || self.told_of_loss {
+        // Numbers go on over restarts, those of today's incarnation are its own.
+        let before = attachments.iter().map(|a| a.version).filter(|v| v.epoch < self.epoch);
+        let Some(newest) = before.max_by_key(|v| v.seq).filter(|v| v.seq > self.restored.seq) else { return };
+        if self.told_of_loss {
             return;
         }
         self.told_of_loss = true;

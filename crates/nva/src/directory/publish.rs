@@ -118,9 +118,12 @@ impl Directory {
             self.tell_now(session, key, by, None);
             return;
         }
-        let Some(s) = self.sessions.get(&session).filter(|s| s.subscribed.contains_key(&key.vni)) else { return };
+        let Some(s) = self.sessions.get(&session).filter(|s| s.subscribed.contains_key(&key.vni)) else {
+            return;
+        };
         let nve = s.nve.clone();
-        let version = self.records.get(&key).map_or(Version { epoch: self.epoch, seq: self.seq }, |r| r.version);
+        let version =
+            self.records.get(&key).map_or(Version { epoch: self.epoch, seq: self.seq }, |r| r.version);
         let (ack_id, older) = self.updates.wait(session, (key, version), by.clone());
         if let Some(older) = older {
             self.move_acked(&older, ack_id, None);

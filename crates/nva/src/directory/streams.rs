@@ -92,7 +92,8 @@ impl Streams {
 
     fn begin(&mut self, session: SessionId, vni: Vni, cause: Cause, rest: Rest) {
         let older = self.remove(session, vni);
-        let cause = older.as_ref().map_or(cause, |o| if o.cause == Cause::Wanted { Cause::Wanted } else { cause });
+        let cause =
+            older.as_ref().map_or(cause, |o| if o.cause == Cause::Wanted { Cause::Wanted } else { cause });
         let place = match older {
             Some(o) => o.place,
             None => self.next_place(),

@@ -285,7 +285,13 @@ impl Updates {
     pub fn numbers(&self, session: SessionId, vni: Option<Vni>) -> Vec<u64> {
         match vni {
             Some(vni) => self.ids_of_vn(session, vni).collect(),
-            None => self.owed.get(&session).into_iter().flat_map(|o| o.by_vn.values().flatten()).copied().collect(),
+            None => self
+                .owed
+                .get(&session)
+                .into_iter()
+                .flat_map(|o| o.by_vn.values().flatten())
+                .copied()
+                .collect(),
         }
     }
 

@@ -135,10 +135,8 @@ impl Gate {
     /// Its counters.
     pub fn entries(&self) -> Vec<Entry> {
         let inner = self.inner();
-        let gauges = Gauges {
-            connections_open: inner.open as u64,
-            strangers_open: inner.strangers.len() as u64,
-        };
+        let gauges =
+            Gauges { connections_open: inner.open as u64, strangers_open: inner.strangers.len() as u64 };
         inner.counts.entries().chain(gauges.entries()).collect()
     }
 
@@ -284,12 +282,18 @@ impl Guarded {
             watch.deadline.as_mut().reset(watch.began + self.peer.pass.gate.limits.known);
         }
         if let Poll::Ready(Ok(())) = Pin::new(&mut watch.displaced).poll(cx) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "others came, and it had said nothing"));
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "others came, and it had said nothing",
+            ));
         }
         if watch.deadline.as_mut().poll(cx).is_ready() {
             self.peer.pass.gate.inner().counts.strangers_timed_out += 1;
             self.watch = None;
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "it said nothing, or too little, for too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it said nothing, or too little, for too long",
+            ));
         }
         Ok(())
     }
@@ -304,7 +308,11 @@ impl Connected for Guarded {
 }
 
 impl AsyncRead for Guarded {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.check(cx, false)?;
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);

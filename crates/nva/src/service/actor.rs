@@ -243,7 +243,8 @@ impl Actor {
             Job::Ask(nve, request, reply) => self.ask(&nve, request, reply),
             Job::Counters(reply) => {
                 let gates = self.gates.iter().flat_map(|g| g.entries());
-                let counters = self.directory.counters().chain(self.meter.entries()).chain(sums(gates)).collect();
+                let counters =
+                    self.directory.counters().chain(self.meter.entries()).chain(sums(gates)).collect();
                 self.filling.answer(reply, counters);
             }
         }

@@ -29,7 +29,8 @@ pub(super) fn place<T: std::str::FromStr>(page: &str) -> Result<Option<T>, Statu
     if page.is_empty() {
         return Ok(None);
     }
-    let none = || Status::invalid_argument(format!("page {page:?} is none of this list; begin anew without it"));
+    let none =
+        || Status::invalid_argument(format!("page {page:?} is none of this list; begin anew without it"));
     page.parse().map(Some).map_err(|_| none())
 }
 

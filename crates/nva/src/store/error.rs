@@ -33,8 +33,8 @@ pub enum StoreError {
         why: io::Error,
     },
     /// The file's content makes no sense.
-    #[error("{file} is damaged ({why}); keep it, and start with a copy that was made before: without the file the \
-        directory knows no VN, no VM and no NVE", file = file.display())]
+    #[error("{file} is damaged ({why}); keep it, and restore a backup: without the file the directory knows no VN, \
+        no VM and no NVE", file = file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -135,7 +135,10 @@ impl StoreError {
 }
 
 fn is_full(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 fn is_forbidden(e: &io::Error) -> bool {

@@ -113,10 +113,15 @@ impl Watch {
         match space {
             Space::Plenty => tracing::info!("{dir} has space again"),
             Space::Low(free) => {
-                tracing::error!("ALARM: {dir} has {} MiB left: free space before the directory stands still", free >> 20);
+                tracing::error!(
+                    "ALARM: {dir} has {} MiB left: free space before the directory stands still",
+                    free >> 20
+                );
             }
             Space::Full => {
-                tracing::error!("ALARM: {dir} is full: the directory answers and takes no changes until it has space");
+                tracing::error!(
+                    "ALARM: {dir} is full: the directory answers and takes no changes until it has space"
+                );
             }
         }
         self.space.send_replace(space);

@@ -460,7 +460,8 @@ mod full {
 
     #[test]
     fn d9_errors_are_told_apart_and_none_advises_to_lose_data() {
-        let at_work = |e: io::Error| StoreError::at_work(Path::new("/x/directory.redb"), ::redb::Error::Io(e));
+        let at_work =
+            |e: io::Error| StoreError::at_work(Path::new("/x/directory.redb"), ::redb::Error::Io(e));
         let full = at_work(io::ErrorKind::StorageFull.into());
         let forbidden = at_work(io::ErrorKind::ReadOnlyFilesystem.into());
         let damaged = at_work(io::ErrorKind::InvalidData.into());

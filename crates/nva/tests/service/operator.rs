@@ -94,7 +94,12 @@ async fn everything_defined_is_listed_and_can_be_deleted() {
     assert!(op.define_vm(pinned).await.unwrap().into_inner().pinned);
     let vns = op.list_vns(v1::ListVnsRequest::default()).await.unwrap().into_inner().vns;
     assert_eq!((vns[0].name.as_str(), vns[0].vms, &vns[0].members[..]), ("red", 3, &["tor".to_owned()][..]));
-    let vms = op.list_vms(v1::ListVmsRequest { vn: "red".into(), ..Default::default() }).await.unwrap().into_inner().vms;
+    let vms = op
+        .list_vms(v1::ListVmsRequest { vn: "red".into(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner()
+        .vms;
     assert_eq!(vms.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["vm1", "vm2", "vm3"]);
     let status = op.get_status(v1::NvaStatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.epoch, status.vns, status.vms, status.nves_connected), (1, 1, 3, 0));

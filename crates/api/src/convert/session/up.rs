@@ -224,10 +224,9 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             let (vni, reset, joined, left) = groups_of(p).map_err(|e| e.within("groups"))?;
             Ok(NveToNva::Groups { vni, reset, joined, left })
         }
-        Up::Report(p) => Ok(NveToNva::Report {
-            attachments: each("report.attachments", p.attachments)?,
-            more: p.more,
-        }),
+        Up::Report(p) => {
+            Ok(NveToNva::Report { attachments: each("report.attachments", p.attachments)?, more: p.more })
+        }
         Up::Keepalive(_) => Ok(NveToNva::Keepalive),
         // Taken by the caller; here only so that the match stays complete.
         Up::AdminReply(_) => Err(ConvertError::new("admin_reply", Problem::Missing)),

@@ -49,7 +49,11 @@ impl Directory {
         m.record.phase = phase;
         let (key, withdrawn) = (m.record.key, m.withdrawn);
         let parties = [m.record.to.clone(), m.record.from.clone()];
-        self.moves.set_called_off(id, phase == MovePhase::Aborted && reason.starts_with(NO_CLAIM), self.wall_us);
+        self.moves.set_called_off(
+            id,
+            phase == MovePhase::Aborted && reason.starts_with(NO_CLAIM),
+            self.wall_us,
+        );
         let (what, count) = match phase {
             MovePhase::Failed => (MoveStepKind::Failed, &mut self.counts.moves_failed),
             _ => (MoveStepKind::Aborted, &mut self.counts.moves_aborted),

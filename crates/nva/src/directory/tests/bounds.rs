@@ -146,7 +146,8 @@ fn d17_a_version_that_was_never_given_tells_that_changes_were_lost() {
     let attachment = Attachment { key: key(1), port: "p1".into(), version: held.version, active: true };
     let report = NveToNva::Report { attachments: vec![attachment], more: false };
     let alarms = |out: &[Output]| {
-        let is = |o: &&Output| matches!(o, Output::Log { level: Level::Alarm, text } if text.contains("are lost"));
+        let is =
+            |o: &&Output| matches!(o, Output::Log { level: Level::Alarm, text } if text.contains("are lost"));
         out.iter().filter(is).count()
     };
     w.restart();

@@ -229,7 +229,8 @@ fn r17_a_report_brings_a_snapshot_to_an_nve_that_is_behind() {
     let out = w.say(b, claim(1, Version::ZERO));
     w.ack(a, &out);
     w.settle(&[a, b]);
-    let out = w.say(a, NveToNva::Report { attachments: vec![attachment(1, held.version, true)], more: false });
+    let out =
+        w.say(a, NveToNva::Report { attachments: vec![attachment(1, held.version, true)], more: false });
     assert!(sent(&out, a).iter().any(|m| matches!(m, NvaToNve::End { .. })));
     assert_eq!(owner(w.vm(1)), Some("b"));
     let current = w.vm(1).version;
@@ -243,7 +244,8 @@ fn r17_a_report_ends_memberships_that_are_not_used() {
     let (a, c) = (w.join("a"), w.join("c"));
     w.leave(a);
     let (a, _) = w.hello("a");
-    let out = w.say(a, NveToNva::Report { attachments: vec![attachment(1, Version::ZERO, false)], more: false });
+    let out =
+        w.say(a, NveToNva::Report { attachments: vec![attachment(1, Version::ZERO, false)], more: false });
     assert_eq!(sent(&out, c), [], "it has a port there");
     let out = w.say(a, NveToNva::Report { attachments: vec![], more: false });
     let left = |m: &NvaToNve| matches!(m, NvaToNve::Update { change: Change::MemberLeft(_), .. });

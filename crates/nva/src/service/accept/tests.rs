@@ -69,7 +69,8 @@ async fn listening(limits: Limits) -> (SocketAddr, ReceiverStream<io::Result<Gua
 
 #[tokio::test]
 async fn d1_who_says_nothing_is_cut_off_and_who_is_known_is_not() {
-    let times = Limits { first_bytes: Duration::from_millis(50), known: Duration::from_millis(200), ..limits() };
+    let times =
+        Limits { first_bytes: Duration::from_millis(50), known: Duration::from_millis(200), ..limits() };
     let (address, mut connections, gate) = listening(times).await;
     let mut buf = [0; 8];
 
@@ -82,7 +83,11 @@ async fn d1_who_says_nothing_is_cut_off_and_who_is_known_is_not() {
     let mut taken = connections.next().await.unwrap().unwrap();
     slow.write_all(b"PRI").await.unwrap();
     assert_eq!(taken.read(&mut buf).await.unwrap(), 3);
-    assert_eq!(taken.read(&mut buf).await.unwrap_err().kind(), io::ErrorKind::TimedOut, "that was not enough");
+    assert_eq!(
+        taken.read(&mut buf).await.unwrap_err().kind(),
+        io::ErrorKind::TimedOut,
+        "that was not enough"
+    );
     drop(taken);
 
     let mut honest = TcpStream::connect(address).await.unwrap();
