@@ -80,7 +80,7 @@ impl Bench {
             if let Output::Send { session, message: NvaToNve::Update { ack_id, .. } } = output
                 && ack_id != 0
             {
-                waiting.extend(self.say(session, NveToNva::Ack { ack_id }));
+                waiting.extend(self.say(session, NveToNva::Ack { ack_ids: vec![ack_id] }));
             }
         }
     }

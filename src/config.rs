@@ -16,7 +16,7 @@ pub use bond::BondConfig;
 pub use devices::room_for_vms;
 pub use domain::{DomainConfig, DomainRouteConfig, SubnetConfig};
 pub use file::{
-    Activation, Config, DirectoryKind, Hugepages, MoveModeKind, Offloads, OuterChoice, PortConfig,
+    Activation, Config, DirectoryKind, Hugepages, MoveModeKind, Offloads, OuterChoice, PortConfig, UnknownVm,
     UplinkConfig, VmConfig, VnConfig,
 };
 pub use flags::Flags;

@@ -20,7 +20,7 @@ use godwit_worker::command::Mailbox;
 use godwit_worker::worker::Worker;
 
 use crate::config::{
-    Config, DirectoryKind, Hugepages, MoveModeKind, OuterChoice, UplinkConfig, room_for_vms,
+    Config, DirectoryKind, Hugepages, MoveModeKind, OuterChoice, UnknownVm, UplinkConfig, room_for_vms,
 };
 use crate::devices::is_pci;
 use crate::placement::WorkerAt;
@@ -216,6 +216,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         handover_hold: hold,
         arrive_hold: hold,
         vxlan_port: n.vxlan_port,
+        open_to_unknown: n.nva.is_none() || n.unknown_vm == UnknownVm::Open,
         forward_in_flight: n.forward_in_flight,
         marker_wait: Span::from_ms(n.marker_wait_ms),
         redirect_ival: Span::from_ms(n.redirect_ms),

@@ -1,6 +1,7 @@
 //! What each order does. A refusal says what, where and what to do.
 
 use anyhow::{Context, anyhow};
+use godwit_api::pages;
 use godwit_api::v1::{self, admin_request::Kind, admin_response::Kind as Answer};
 use godwit_api::v1::{AdminRequest, AdminResponse};
 use godwit_control::Input;
@@ -15,6 +16,7 @@ use crate::{ports, queue_handover};
 
 /// Carries an order out.
 pub async fn answer(switch: &Shared, request: AdminRequest) -> AdminResponse {
+    let from = request.from;
     let kind = match request.kind {
         Some(kind) => carry_out(switch, kind).await,
         None => Err(anyhow!("the order is empty or of a kind that this switch does not know; update it")),
@@ -24,7 +26,7 @@ pub async fn answer(switch: &Shared, request: AdminRequest) -> AdminResponse {
         tracing::warn!("order refused: {text}");
         Answer::Error(v1::AdminError { text })
     });
-    AdminResponse { kind: Some(kind) }
+    pages::page(kind, from)
 }
 
 async fn carry_out(switch: &Shared, kind: Kind) -> anyhow::Result<Answer> {

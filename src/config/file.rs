@@ -97,6 +97,8 @@ pub struct Nve {
     pub redirect_ms: u64,
     /// Addresses that VMs bound by their own word are asked for so often, in seconds (R93).
     pub address_check_s: u64,
+    /// What becomes of a VM that this switch has never heard of while the NVA is away (R72).
+    pub unknown_vm: UnknownVm,
     /// Without an NVA locations at other NVEs are kept so long, in seconds (R72).
     pub headless_s: u64,
     /// VMs asked a second whether they are still here when another of their VN has left (R32); 0: none.
@@ -160,6 +162,7 @@ impl Default for Nve {
             marker_wait_ms: 20,
             redirect_ms: 100,
             address_check_s: 300,
+            unknown_vm: UnknownVm::Closed,
             headless_s: 300,
             scan_rate: 100,
             scan_tries: 3,
@@ -226,6 +229,16 @@ impl From<MoveModeKind> for MoveMode {
             MoveModeKind::Cold => MoveMode::Cold,
         }
     }
+}
+
+/// What becomes of a VM that is new to the switch while the NVA is away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownVm {
+    /// Its port waits until the NVA has said what it may do.
+    Closed,
+    /// It is served at once, without policy and bound addresses.
+    Open,
 }
 
 /// Which outer family to use towards an NVE that has both.

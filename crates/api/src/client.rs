@@ -8,6 +8,8 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::{CONNECTION_WINDOW, STREAM_WINDOW};
+
 /// A connection that could not be made: what was tried, why it failed, what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -67,7 +69,9 @@ pub fn endpoint(url: &str) -> Result<Endpoint, ConnectError> {
         // A peer whose host vanished without a word is noticed although TCP would wait for minutes.
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW))
 }
 
 /// Connects to an NVA; the scheme of `http://host:port` may be left out.

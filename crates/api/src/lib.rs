@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod convert;
+pub mod pages;
 
 /// Generated from `proto/godwit/v1`.
 #[allow(missing_docs, clippy::all)]
@@ -25,3 +26,14 @@ pub const PROTOCOL: u32 = 2;
 
 /// Largest message either side accepts, in bytes (R70).
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// Largest message that an NVA takes from an NVE, in bytes (R70). Answers of switches to operators may be larger than
+/// this only in pages.
+pub const MAX_SAID_BYTES: usize = 64 << 10;
+
+/// What may be under way on one stream of a connection before the receiver takes it, in bytes.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+
+/// The same of a connection. HTTP/2 allows a peer small frames that nobody has taken yet by half of this, of which each
+/// counts for 256 bytes: a receiver that stands still for five seconds finds 10,000 messages and takes them.
+pub const CONNECTION_WINDOW: u32 = 8 << 20;

@@ -14,7 +14,7 @@ struct Switch;
 impl NveAdmin for Switch {
     async fn call(&self, _: Request<v1::AdminRequest>) -> Result<Response<v1::AdminResponse>, Status> {
         let done = v1::Done { text: "here".into() };
-        Ok(Response::new(v1::AdminResponse { kind: Some(v1::admin_response::Kind::Done(done)) }))
+        Ok(Response::new(v1::AdminResponse { kind: Some(v1::admin_response::Kind::Done(done)), next: 0 }))
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_api::prost::Message as _;
 use godwit_api::{SessionDown, SessionUp, v1};
-use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
+use godwit_model::message::{Attachment, Change, MemberChanges, MoveRole, NvaToNve, NveToNva, QueryBy};
 use godwit_model::{
     Abilities, Advertise, Allowed, BindRefusal, Bindings, Bound, BoundIp, ClaimCause, ConnectionPause,
     DenyReason, Dhcp, DirectoryMode, Domain, DomainId, Gateway, HandoverCounts, LEARNED_MAX, Learning,
@@ -78,7 +78,7 @@ fn up() -> impl Strategy<Value = NveToNva> {
         (any::<u64>(), vni(), by).prop_map(|(seq, vni, by)| NveToNva::Query { seq, vni, by }),
         claim(),
         (key(), version()).prop_map(|(key, version)| NveToNva::Withdraw { key, version }),
-        any::<u64>().prop_map(|ack_id| NveToNva::Ack { ack_id }),
+        vec(any::<u64>(), 0..4).prop_map(|ack_ids| NveToNva::Ack { ack_ids }),
         (key(), version()).prop_map(|(key, version)| NveToNva::ForwardEnding { key, version }),
         (key(), ips4(), ips6(), version()).prop_map(|(key, v4, v6, version)| {
             let ips = v4.into_iter().map(IpAddr::V4).chain(v6.into_iter().map(IpAddr::V6)).collect();
@@ -98,7 +98,8 @@ fn up() -> impl Strategy<Value = NveToNva> {
             .prop_map(|(key, version, alive, note)| NveToNva::Verified { key, version, alive, note }),
         (move_id(), key(), of(step()), of(counts()))
             .prop_map(|(id, key, step, counts)| NveToNva::MoveReport { id, key, step, counts }),
-        vec(attachment, 0..4).prop_map(|attachments| NveToNva::Report { attachments }),
+        (vec(attachment, 0..4), any::<bool>())
+            .prop_map(|(attachments, more)| NveToNva::Report { attachments, more }),
         Just(NveToNva::Keepalive),
     ]
 }
@@ -111,6 +112,8 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         location().prop_map(Change::MemberJoined),
         location().prop_map(Change::MemberLingers),
         nve().prop_map(Change::MemberLeft),
+        (vec(location(), 0..3), vec(location(), 0..3), vec(nve(), 0..3))
+            .prop_map(|(joined, lingering, left)| Change::Members(MemberChanges { joined, lingering, left })),
         key().prop_map(|key| Change::Forgotten { key }),
     ];
     let reasons =

@@ -178,6 +178,9 @@ pub struct NveConfig {
     pub tunnel_linger: Span,
     /// Outer UDP destination port (R1).
     pub vxlan_port: u16,
+    /// A port of a VM that this switch has never heard of opens although no NVA says what the VM may do (R15, R72).
+    /// Otherwise it waits for the NVA.
+    pub open_to_unknown: bool,
     /// A lab option: without it the packets of a departed VM are dropped, as a switch without R43
     /// does.
     pub forward_in_flight: bool,
@@ -225,6 +228,7 @@ impl NveConfig {
             counts_quiet: Span::from_ms(500),
             tunnel_linger: Span::from_ms(60_000),
             vxlan_port: 4789,
+            open_to_unknown: true,
             forward_in_flight: true,
         }
     }

@@ -6,6 +6,7 @@
 
 mod absent;
 mod domains;
+mod members;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use crate::negative_cache::NegativeCache;
 
 use domains::Domains;
 pub(crate) use domains::RouteChange;
+use members::Members;
 pub(crate) use sync::SnapshotEnd;
 use sync::Sync;
 
@@ -65,7 +67,7 @@ struct VnMirror {
     by_ip: BTreeMap<IpAddr, BTreeSet<Mac>>,
     /// Records by their nested MACs and the virtual ones that they have (R92, R94).
     by_mac: BTreeMap<Mac, BTreeSet<Mac>>,
-    members: BTreeMap<NveId, Locators>,
+    members: Members,
     /// Those of them that only forward for VMs that left them (R17).
     lingering: BTreeSet<NveId>,
     absent: NegativeCache<Mac>,
@@ -82,7 +84,7 @@ impl VnMirror {
             vms: BTreeMap::new(),
             by_ip: BTreeMap::new(),
             by_mac: BTreeMap::new(),
-            members: BTreeMap::new(),
+            members: Members::default(),
             lingering: BTreeSet::new(),
             absent: NegativeCache::new(NEGATIVE_CACHE_SIZE),
             absent_ip: NegativeCache::new(NEGATIVE_CACHE_SIZE),
@@ -278,7 +280,7 @@ impl Mirror {
 
     /// The directory told of this NVE's part in the VN: the configuration file alone does not say what it wants (R61).
     pub(crate) fn is_told_member(&self, vni: Vni, nve: &NveId) -> bool {
-        self.vns.get(&vni).is_some_and(|vn| vn.members.contains_key(nve))
+        self.vns.get(&vni).is_some_and(|vn| vn.members.get(nve).is_some())
     }
 
     /// Other NVEs that take part in the VN, those of the configuration file included (R60).
@@ -287,10 +289,38 @@ impl Mirror {
         let fixed = fixed.map(|b| (b.location.nve.clone(), b.location.locators));
         let mut all: BTreeMap<NveId, Locators> = fixed.collect();
         if let Some(vn) = self.vns.get(&vni) {
-            all.extend(vn.members.iter().map(|(n, l)| (n.clone(), *l)));
+            all.extend(vn.members.iter().map(|(n, l)| (n.clone(), l)));
         }
         all.remove(us);
         all
+    }
+
+    /// The locators of another NVE that takes part in the VN.
+    pub(crate) fn locators_of(&self, vni: Vni, us: &NveId, nve: &NveId) -> Option<Locators> {
+        if nve == us {
+            return None;
+        }
+        let told = self.vns.get(&vni).and_then(|vn| vn.members.get(nve));
+        told.or_else(|| self.fixed_members(vni).find(|(n, _)| *n == nve).map(|(_, l)| l))
+    }
+
+    /// Another NVE that takes part in the VN, by one of its locators.
+    pub(crate) fn other_at(&self, vni: Vni, us: &NveId, ip: IpAddr) -> Option<&NveId> {
+        let told = self.vns.get(&vni).and_then(|vn| vn.members.at(ip)).map(|(nve, _)| nve);
+        let fixed = || {
+            // What the directory says of an NVE counts more than the configuration file.
+            let of_file = |nve: &NveId| self.vns.get(&vni).is_none_or(|vn| vn.members.get(nve).is_none());
+            let mut all = self.fixed_members(vni).filter(|(nve, l)| l.contains(ip) && of_file(nve));
+            all.next().map(|(nve, _)| nve)
+        };
+        told.or_else(fixed).filter(|nve| *nve != us)
+    }
+
+    /// Those of the configuration file.
+    fn fixed_members(&self, vni: Vni) -> impl Iterator<Item = (&NveId, Locators)> {
+        let fixed =
+            self.static_vms.values().filter(move |r| r.key.vni == vni).flat_map(|r| r.bindings.iter());
+        fixed.map(|b| (&b.location.nve, b.location.locators))
     }
 
     /// Takes a record, from whatever message it came (R20). A negative answer on it is over (R36).

@@ -307,7 +307,7 @@ fn r17_the_vn_is_joined_with_the_first_port_and_reported_regularly() {
     lab.hosts[A].said.clear();
     lab.pass(61_000);
     let report = lab.hosts[A].said.iter().find_map(|m| match m {
-        NveToNva::Report { attachments } => Some(attachments.clone()),
+        NveToNva::Report { attachments, .. } => Some(attachments.clone()),
         _ => None,
     });
     let report = report.expect("one each report_ival");
@@ -447,4 +447,34 @@ fn r45_a_pause_before_the_first_grant_does_not_keep_what_the_directory_has_elsew
     lab.connect(B);
     lab.settle();
     assert!(!matches!(lab.hosts[B].state(1), Some(VmState::Paused { .. })));
+}
+
+#[test]
+fn d15_a_vm_that_nobody_has_told_of_waits_for_the_nva_unless_the_switch_is_open_to_it() {
+    for open in [false, true] {
+        let mut lab = Lab::with(1, |config| config.open_to_unknown = open);
+        lab.disconnect(A);
+        lab.nva.define(vm(1), vm_ip(1));
+        lab.add_port(A, PORT, 1);
+        lab.settle();
+        lab.announce(A, PORT, 1);
+        let runs = |lab: &Lab| admission(lab, A, PORT) == Some(Admission::Activated);
+        assert_eq!(runs(&lab), open);
+        assert_eq!(warned(&lab, A, "is new here and the NVA is away"), !open);
+        lab.connect(A);
+        lab.settle();
+        assert!(runs(&lab), "the directory has said what it knows");
+        assert_eq!(claims(&lab, A).len(), 1);
+    }
+}
+
+#[test]
+fn d15_a_vm_that_the_switch_knows_is_served_without_the_nva() {
+    let mut lab = Lab::with(1, |config| config.open_to_unknown = false);
+    lab.nva.define(vm(1), vm_ip(1));
+    lab.add_port(A, PORT, 1);
+    lab.settle();
+    lab.disconnect(A);
+    lab.announce(A, PORT, 1);
+    assert_eq!(admission(&lab, A, PORT), Some(Admission::Activated));
 }

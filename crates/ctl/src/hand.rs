@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use godwit_api::tonic::transport::Channel;
-use godwit_api::v1;
 use godwit_api::v1::admin_request::Kind as Ask;
 use godwit_api::v1::admin_response::Kind as Answer;
 use godwit_api::v1::nve_admin_client::NveAdminClient;
+use godwit_api::{pages, v1};
 
 use crate::failure::Failure;
 use crate::nva::{Nva, settle};
@@ -39,12 +39,26 @@ impl Hand {
     /// # Errors
     /// Its refusal, a lost connection, or no answer in time.
     pub async fn ask(&self, ask: Ask) -> Result<Answer, Failure> {
+        let (mut all, mut from) = self.page(ask.clone(), 0).await?;
+        while from != 0 {
+            let (page, next) = self.page(ask.clone(), from).await?;
+            if !pages::join(&mut all, page) {
+                return Err(unexpected(&self.peer()));
+            }
+            // It begins behind what there is, or nothing follows.
+            from = if next > from { next } else { 0 };
+        }
+        Ok(all)
+    }
+
+    /// One page of an answer, and where the next one begins.
+    async fn page(&self, ask: Ask, from: u64) -> Result<(Answer, u64), Failure> {
+        let request = v1::AdminRequest { kind: Some(ask), from };
         match self {
-            Hand::Relay { nva, nve } => relay(nva, nve, ask).await,
+            Hand::Relay { nva, nve } => relay(nva, nve, request).await,
             Hand::Socket { client, timeout, .. } => {
                 let mut client = client.clone();
-                let call = client.call(v1::AdminRequest { kind: Some(ask) });
-                accept(&self.peer(), settle(&self.peer(), *timeout, call).await?)
+                accept(&self.peer(), settle(&self.peer(), *timeout, client.call(request)).await?)
             }
         }
     }
@@ -59,8 +73,7 @@ impl Hand {
 }
 
 /// Has the NVA relay a request to an NVE.
-async fn relay(nva: &Nva, nve: &str, ask: Ask) -> Result<Answer, Failure> {
-    let request = v1::AdminRequest { kind: Some(ask) };
+async fn relay(nva: &Nva, nve: &str, request: v1::AdminRequest) -> Result<(Answer, u64), Failure> {
     let asked = v1::AskNveRequest { nve: nve.into(), request: Some(request) };
     match nva.settle(nva.client().ask_nve(asked)).await {
         Ok(response) => accept(&format!("NVE {nve}"), response),
@@ -69,10 +82,10 @@ async fn relay(nva: &Nva, nve: &str, ask: Ask) -> Result<Answer, Failure> {
 }
 
 /// An NVE's answer, its refusals turned into failures.
-fn accept(peer: &str, response: v1::AdminResponse) -> Result<Answer, Failure> {
+fn accept(peer: &str, response: v1::AdminResponse) -> Result<(Answer, u64), Failure> {
     match response.kind {
         Some(Answer::Error(e)) => Err(Failure::refused(format!("{peer} refused: {}", e.text))),
-        Some(answer) => Ok(answer),
+        Some(answer) => Ok((answer, response.next)),
         None => Err(unexpected(peer)),
     }
 }

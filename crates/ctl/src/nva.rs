@@ -55,7 +55,15 @@ impl Nva {
     /// # Errors
     /// As [`Nva::settle`].
     pub async fn vns(&self) -> Result<Vec<v1::Vn>, Failure> {
-        Ok(self.settle(self.client().list_vns(v1::ListVnsRequest {})).await?.vns)
+        let (mut all, mut page) = (Vec::new(), String::new());
+        loop {
+            let list = self.settle(self.client().list_vns(v1::ListVnsRequest { page })).await?;
+            all.extend(list.vns);
+            page = list.next;
+            if page.is_empty() {
+                return Ok(all);
+            }
+        }
     }
 
     /// All policies.
@@ -79,7 +87,24 @@ impl Nva {
     /// # Errors
     /// As [`Nva::settle`].
     pub async fn vms(&self, vn: &str) -> Result<Vec<v1::VmRecord>, Failure> {
-        Ok(self.settle(self.client().list_vms(v1::ListVmsRequest { vn: vn.into() })).await?.vms)
+        let (mut all, mut page) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListVmsRequest { vn: vn.into(), page };
+            let list = self.settle(self.client().list_vms(request)).await?;
+            all.extend(list.vms);
+            page = list.next;
+            if page.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Names of VMs that begin as this one; the one itself, if it is there, and some others.
+    ///
+    /// # Errors
+    /// As [`Nva::settle`].
+    pub async fn similar_vms(&self, name: &str) -> Result<Vec<String>, Failure> {
+        Ok(self.settle(self.client().similar_vms(v1::VmName { name: name.into() })).await?.names)
     }
 
     /// All NVEs.
@@ -87,7 +112,15 @@ impl Nva {
     /// # Errors
     /// As [`Nva::settle`].
     pub async fn nves(&self) -> Result<Vec<v1::NveInfo>, Failure> {
-        Ok(self.settle(self.client().list_nves(v1::ListNvesRequest {})).await?.nves)
+        let (mut all, mut page) = (Vec::new(), String::new());
+        loop {
+            let list = self.settle(self.client().list_nves(v1::ListNvesRequest { page })).await?;
+            all.extend(list.nves);
+            page = list.next;
+            if page.is_empty() {
+                return Ok(all);
+            }
+        }
     }
 
     /// The moves of a VM, or all where `vm` is empty.
@@ -95,8 +128,16 @@ impl Nva {
     /// # Errors
     /// As [`Nva::settle`].
     pub async fn moves(&self, vm: &str, unfinished_only: bool) -> Result<Vec<v1::MoveRecord>, Failure> {
-        let request = v1::ListMovesRequest { vm: vm.into(), unfinished_only };
-        Ok(self.settle(self.client().list_moves(request)).await?.moves)
+        let (mut all, mut page) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListMovesRequest { vm: vm.into(), unfinished_only, page };
+            let list = self.settle(self.client().list_moves(request)).await?;
+            all.extend(list.moves);
+            page = list.next;
+            if page.is_empty() {
+                return Ok(all);
+            }
+        }
     }
 
     /// Follows a move; the stream itself may last longer than the timeout.

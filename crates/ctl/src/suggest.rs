@@ -44,10 +44,11 @@ impl Named {
         }
     }
 
-    async fn names(self, nva: &Nva) -> Result<Vec<String>, Failure> {
+    /// Those that may have been meant by `name`: of VMs, of which there may be very many, only such as are like it.
+    async fn names(self, nva: &Nva, name: &str) -> Result<Vec<String>, Failure> {
         Ok(match self {
             Named::Vn => nva.vns().await?.into_iter().map(|v| v.name).collect(),
-            Named::Vm => nva.vms("").await?.into_iter().map(|v| v.name).collect(),
+            Named::Vm => nva.similar_vms(name).await?,
             Named::Nve => nva.nves().await?.into_iter().map(|v| v.name).collect(),
             Named::Policy => nva.policies().await?.into_iter().map(|p| p.name).collect(),
             Named::Domain => nva.domains().await?.into_iter().map(|d| d.name).collect(),
@@ -83,7 +84,7 @@ pub async fn explain(nva: &Nva, failure: Failure, used: &[(Named, &str)]) -> Fai
         return failure;
     }
     for (kind, name) in used {
-        let Ok(known) = kind.names(nva).await else { break };
+        let Ok(known) = kind.names(nva, name).await else { break };
         if !known.iter().any(|k| k == name) {
             return unknown(kind.noun(), name, &known, kind.lister());
         }

@@ -101,10 +101,10 @@ pub enum NveToNva {
         /// The version that the NVE held.
         version: Version,
     },
-    /// An Update has taken effect in every worker.
+    /// Updates have taken effect in every worker.
     Ack {
-        /// Its number.
-        ack_id: u64,
+        /// Their numbers.
+        ack_ids: Vec<u64>,
     },
     /// A forward entry nears its end; whoever still needs it has it extended (R43).
     ForwardEnding {
@@ -193,8 +193,10 @@ pub enum NveToNva {
     },
     /// Every attachment, after a reconnect and every report_ival (R17).
     Report {
-        /// All of them.
+        /// All of them, or some.
         attachments: Vec<Attachment>,
+        /// Further ones follow in the next Report, which is part of this one.
+        more: bool,
     },
     /// Nothing new.
     Keepalive,
@@ -505,4 +507,32 @@ pub enum Change {
     MemberLingers(Location),
     /// An NVE has no part any more.
     MemberLeft(NveId),
+    /// Several of these at once, of different NVEs.
+    Members(MemberChanges),
+}
+
+/// What became of members of a VN.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct MemberChanges {
+    /// They have members now.
+    pub joined: Vec<Location>,
+    /// They only forward for VMs that left them (R17).
+    pub lingering: Vec<Location>,
+    /// They have no part any more.
+    pub left: Vec<NveId>,
+}
+
+impl From<MemberChanges> for Change {
+    /// A single one is said as such.
+    fn from(mut all: MemberChanges) -> Change {
+        if all.joined.len() + all.lingering.len() + all.left.len() == 1 {
+            let joined = all.joined.pop().map(Change::MemberJoined);
+            let lingers = all.lingering.pop().map(Change::MemberLingers);
+            let left = all.left.pop().map(Change::MemberLeft);
+            if let Some(single) = joined.or(lingers).or(left) {
+                return single;
+            }
+        }
+        Change::Members(all)
+    }
 }

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use godwit_api::pages::{self, MAX_ANSWER_BYTES};
+use godwit_api::prost::Message as _;
 use godwit_api::v1::nva_session_client::NvaSessionClient;
 use godwit_api::v1::{AdminRequest, AdminResponse, NvaMessage, NveMessage};
 use godwit_api::{MAX_MESSAGE_BYTES, SessionDown, SessionUp, connect, tonic};
@@ -31,6 +33,8 @@ use tonic::Streaming;
 
 /// Messages that wait on their way through the network's part, each way.
 const STREAM_DEPTH: usize = 64;
+/// Acknowledgements in one message.
+const GATHERED: usize = 4096;
 
 /// How to reach the NVA and how patient to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,7 +107,7 @@ impl NvaClient {
     pub fn spawn(config: SessionConfig) -> NvaClient {
         let (up, told) = mpsc::channel(config.queue.max(1));
         let (questions, asked) = mpsc::channel(config.queue.max(1));
-        let from_owner = FromOwner { told, asked };
+        let from_owner = FromOwner { told, asked, next: None };
         let (to_owner, down) = mpsc::channel(config.queue.max(1));
         let overflow = Arc::new(Overflow::default());
         let network = Network { config, from_owner, to_owner, overflow: overflow.clone(), session: 0 };
@@ -140,8 +144,11 @@ impl NvaClient {
         self.push(SessionUp::Message(message));
     }
 
-    /// Answers an operator's request.
+    /// Answers an operator's request. An answer that is too large for a message becomes an error that says so: it must
+    /// not end the session.
     pub fn reply(&mut self, id: u64, response: AdminResponse) {
+        let length = response.encoded_len();
+        let response = if length <= MAX_ANSWER_BYTES { response } else { pages::too_large(length) };
         self.push(SessionUp::AdminReply { id, response });
     }
 
@@ -174,16 +181,41 @@ struct Overflow {
 struct FromOwner {
     told: mpsc::Receiver<(u64, SessionUp)>,
     asked: mpsc::Receiver<(u64, SessionUp)>,
+    /// What came behind acknowledgements that were gathered.
+    next: Option<(u64, SessionUp)>,
 }
 
 impl FromOwner {
     /// The next message; `None`: the owner is gone. Cancel-safe.
     async fn recv(&mut self) -> Option<(u64, SessionUp)> {
-        tokio::select! {
-            biased;
-            told = self.told.recv() => told,
-            Some(asked) = self.asked.recv() => Some(asked),
+        let next = match self.next.take() {
+            Some(next) => Some(next),
+            None => tokio::select! {
+                biased;
+                told = self.told.recv() => told,
+                Some(asked) = self.asked.recv() => Some(asked),
+            },
+        };
+        next.map(|(session, message)| (session, self.gathered(session, message)))
+    }
+
+    /// Acknowledgements that wait behind each other are one message: where the NVA stands still for a while, it finds
+    /// few of them.
+    fn gathered(&mut self, session: u64, first: SessionUp) -> SessionUp {
+        let SessionUp::Message(NveToNva::Ack { mut ack_ids }) = first else { return first };
+        while ack_ids.len() < GATHERED {
+            match self.told.try_recv() {
+                Ok((of, SessionUp::Message(NveToNva::Ack { ack_ids: more }))) if of == session => {
+                    ack_ids.extend(more);
+                }
+                Ok(other) => {
+                    self.next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
         }
+        SessionUp::Message(NveToNva::Ack { ack_ids })
     }
 }
 
@@ -381,7 +413,7 @@ mod tests {
         {
             client.send(message);
         }
-        let mut from_owner = FromOwner { told, asked };
+        let mut from_owner = FromOwner { told, asked, next: None };
         let mut sent = Vec::new();
         for _ in 0..4 {
             let Some((1, SessionUp::Message(message))) = from_owner.recv().await else { panic!("{sent:?}") };
@@ -391,5 +423,23 @@ mod tests {
         assert_eq!((&sent[..2], &sent[2..]), (&told[..], &[query(1), query(2)][..]));
         drop(client);
         assert!(from_owner.recv().await.is_none(), "the owner is gone");
+    }
+
+    #[tokio::test]
+    async fn d11_acknowledgements_that_wait_are_one_message_and_overtake_nothing() {
+        let ((up, told), (_questions, asked)) = (mpsc::channel(16), mpsc::channel(16));
+        let ack = |id: u64| SessionUp::Message(NveToNva::Ack { ack_ids: vec![id] });
+        let other = || SessionUp::Message(NveToNva::Unsubscribe { vni: Vni::from_low24(7) });
+        let said =
+            [(1, ack(1)), (1, ack(2)), (1, ack(3)), (1, other()), (1, ack(4)), (2, ack(5)), (2, ack(6))];
+        for said in said {
+            up.try_send(said).unwrap();
+        }
+        let mut from_owner = FromOwner { told, asked, next: None };
+        let acks = |ack_ids: Vec<u64>| SessionUp::Message(NveToNva::Ack { ack_ids });
+        let expected = [(1, acks(vec![1, 2, 3])), (1, other()), (1, acks(vec![4])), (2, acks(vec![5, 6]))];
+        for expected in expected {
+            assert_eq!(from_owner.recv().await, Some(expected));
+        }
     }
 }

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use godwit_model::timing::{MOVE_PATIENCE_MS, PAUSE_LIMIT_MS, POS_LIFE_MS};
 use godwit_model::{GATEWAY_MAC, Secret};
 use godwit_nva::directory::check_gateway_mac;
-use godwit_nva::service::Service;
-use godwit_nva::store::{Loaded, RedbStore, Store as _};
+use godwit_nva::service::accept::{self, Limits};
+use godwit_nva::service::{Listen, Service};
+use godwit_nva::store::{self, Loaded, RedbStore, Store as _};
 use godwit_nva::{Config, Directory};
 use godwit_wire::{Mac, Span};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +25,9 @@ use tokio::signal::unix::{SignalKind, signal};
     after_help = "Example:\n  godwit-nva --listen 10.0.0.1:6640 --listen [2001:db8::1]:6640 --data /var/lib/godwit-nva"
 )]
 struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// Address for NVEs and operators; may be given several times. Port 0 takes a free one.
     ///
     /// Whoever reaches it may order: listen on the management network only.
@@ -35,6 +39,22 @@ struct Flags {
         default_value = "[::]:6640"
     )]
     listen: Vec<SocketAddr>,
+
+    /// Address for operators alone; may be given several times. `--listen` serves NVEs alone then.
+    ///
+    /// Operators do not share their connections with NVEs, and the address may lie in another network.
+    #[arg(long, value_name = "ADDR:PORT", env = "GODWIT_NVA_OPERATORS", value_delimiter = ',')]
+    operators: Vec<SocketAddr>,
+
+    /// Connections at the addresses of `--listen`; more are turned away.
+    ///
+    /// No more than the limit of open files allows, which is raised to its hard limit.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().total)]
+    connections: usize,
+
+    /// Of these, from one address (of IPv6 from one /64).
+    #[arg(long, value_name = "N", default_value_t = Limits::default().per_source)]
+    connections_per_source: usize,
 
     /// Directory of the data; made if it is missing. One process a directory.
     #[arg(long, value_name = "DIR", env = "GODWIT_NVA_DATA", default_value = "/var/lib/godwit-nva")]
@@ -78,6 +98,17 @@ struct Flags {
     log: String,
 }
 
+/// What to do instead of serving.
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Writes what a stopped directory has to stdout, one record a line, to compare it with a copy or a later export.
+    Export {
+        /// Directory of the data.
+        #[arg(long, value_name = "DIR", env = "GODWIT_NVA_DATA", default_value = "/var/lib/godwit-nva")]
+        data: PathBuf,
+    },
+}
+
 fn gateway_mac(text: &str) -> anyhow::Result<Mac> {
     Ok(check_gateway_mac(text.parse()?)?)
 }
@@ -101,6 +132,9 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    if let Some(Command::Export { data }) = &flags.command {
+        return Ok(store::export(data, &mut std::io::stdout().lock())?);
+    }
     let mut store = RedbStore::open(&flags.data)?;
     let channel_secret = Some(random_secret().context("the kernel gives no random bytes")?);
     let config = Config {
@@ -127,7 +161,9 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         let vms = directory.status().vms;
         // Before anybody is told that we are there: a signal must not find the default action.
         let stop = stop_signal()?;
-        let service = Service::start(&flags.listen, directory, Box::new(store)).await?;
+        let limits = limits(flags.connections, flags.connections_per_source)?;
+        let listen = Listen { nves: flags.listen, operators: flags.operators, limits };
+        let service = Service::start_at(listen, directory, Box::new(store)).await?;
         let addrs: Vec<String> = service.addrs().iter().map(SocketAddr::to_string).collect();
         // On stdout, so that a script can wait for it and learn the port.
         println!("godwit-nva listening on {}, epoch {epoch}, {vms} VMs", addrs.join(" "));
@@ -136,6 +172,24 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// Files that are no connections: the store, the log, the runtime's own.
+const OTHER_FILES: usize = 64;
+
+/// As many connections as wanted, or as the system has files for.
+fn limits(wanted: usize, per_source: usize) -> anyhow::Result<Limits> {
+    let files = accept::raise_file_limit().context("cannot raise the limit of open files")?;
+    let limits = Limits { per_source, ..Limits::default() };
+    let spare = limits.of_operators().total + OTHER_FILES;
+    let most = files.saturating_sub(spare).max(files / 2);
+    if most < wanted {
+        tracing::warn!(
+            "takes {most} connections and not {wanted}: the hard limit of open files is {files}; raise it \
+             (LimitNOFILE of the unit, ulimit -Hn), or choose fewer with --connections"
+        );
+    }
+    Ok(Limits { total: wanted.min(most), ..limits })
 }
 
 /// A fresh key for datagrams between NVEs: it lives as long as this process.

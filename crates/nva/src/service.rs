@@ -4,29 +4,35 @@
 //! channel, and what it answers to NVEs goes through one bounded channel a session. It takes what has
 //! gathered, has it committed in one transaction, and lets nothing out before that. Meanwhile it takes what comes.
 
+pub mod accept;
 mod actor;
 mod batch;
 mod counts;
 mod drain;
 mod handle;
+mod lists;
 mod operator;
 mod pause;
 mod session;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use godwit_api::tonic::Request;
+use godwit_api::tonic::service::interceptor::InterceptedService;
 use godwit_api::tonic::transport::Server;
-use godwit_api::tonic::transport::server::TcpIncoming;
 use godwit_api::v1::nva_session_server::NvaSessionServer;
 use godwit_api::v1::operator_server::OperatorServer;
-use godwit_api::{MAX_MESSAGE_BYTES, tonic};
+use godwit_api::{CONNECTION_WINDOW, MAX_MESSAGE_BYTES, MAX_SAID_BYTES, STREAM_WINDOW, tonic};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::directory::Directory;
 use crate::store::{Store, StoreError};
+use accept::{Gate, Guarded, Limits};
 use actor::Actor;
 use handle::Handle;
 
@@ -55,11 +61,33 @@ pub struct Service {
     stop: watch::Sender<bool>,
 }
 
+/// Calls at a time on one connection.
+const STREAMS: u32 = 64;
+
 /// How long connections may take to end when the service stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Where to listen, and for how many.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Listen {
+    /// Addresses for NVEs, and for operators where these have none of their own.
+    pub nves: Vec<SocketAddr>,
+    /// Addresses for operators alone.
+    pub operators: Vec<SocketAddr>,
+    /// How many connections are taken at [`Listen::nves`].
+    pub limits: Limits,
+}
+
+/// Who is served at an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Serves {
+    Nves,
+    Operators,
+    Both,
+}
+
 impl Service {
-    /// Listens on every address and serves. Port 0 takes a free one, see [`Service::addrs`].
+    /// Listens on every address and serves NVEs and operators. Port 0 takes a free one, see [`Service::addrs`].
     ///
     /// # Errors
     /// Where an address cannot be listened on.
@@ -68,21 +96,39 @@ impl Service {
         directory: Directory,
         store: Box<dyn Store>,
     ) -> Result<Service, ServeError> {
-        let mut listeners = Vec::new();
-        for addr in listen {
-            let listener = TcpListener::bind(addr).await.map_err(|e| ServeError::Listen(*addr, e))?;
-            listeners.push(listener);
-        }
-        let mut addrs = Vec::new();
-        for (listener, asked) in listeners.iter().zip(listen) {
-            addrs.push(listener.local_addr().map_err(|e| ServeError::Listen(*asked, e))?);
+        let listen = Listen { nves: listen.to_vec(), ..Listen::default() };
+        Service::start_at(listen, directory, store).await
+    }
+
+    /// As [`Service::start`], where operators may have addresses of their own.
+    ///
+    /// # Errors
+    /// Where an address cannot be listened on.
+    pub async fn start_at(
+        listen: Listen,
+        directory: Directory,
+        store: Box<dyn Store>,
+    ) -> Result<Service, ServeError> {
+        let at_nves = if listen.operators.is_empty() { Serves::Both } else { Serves::Nves };
+        let all = listen.nves.iter().map(|addr| (*addr, at_nves));
+        let all = all.chain(listen.operators.iter().map(|addr| (*addr, Serves::Operators)));
+        let (mut listeners, mut addrs) = (Vec::new(), Vec::new());
+        for (addr, serves) in all {
+            let listener = TcpListener::bind(addr).await.map_err(|e| ServeError::Listen(addr, e))?;
+            addrs.push(listener.local_addr().map_err(|e| ServeError::Listen(addr, e))?);
+            listeners.push((listener, serves));
         }
         let (stop, stopped) = watch::channel(false);
-        let (handle, actor) = Actor::new(directory, store);
+        let gate = Gate::new(listen.limits);
+        let of_operators = Gate::new(listen.limits.of_operators());
+        let gates = vec![gate.clone(), of_operators.clone()];
+        let (handle, actor) = Actor::new(directory, store, gates);
         let actor = tokio::spawn(actor.run(stopped.clone()));
         let mut servers = JoinSet::new();
-        for listener in listeners {
-            servers.spawn(serve(listener, handle.clone(), stopped.clone()));
+        for (listener, serves) in listeners {
+            let gate = if serves == Serves::Operators { &of_operators } else { &gate };
+            let connections = accept::accept(listener, gate.clone());
+            servers.spawn(serve(connections, serves, handle.clone(), stopped.clone()));
         }
         Ok(Service { addrs, actor, servers, stop })
     }
@@ -112,18 +158,31 @@ impl Service {
 }
 
 async fn serve(
-    listener: TcpListener,
+    connections: ReceiverStream<io::Result<Guarded>>,
+    serves: Serves,
     handle: Handle,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let sessions = NvaSessionServer::new(session::Sessions::new(handle.clone()));
+    let sessions = sessions.max_decoding_message_size(MAX_SAID_BYTES);
     let operators = OperatorServer::new(operator::Operators::new(handle));
+    let operators = operators.max_decoding_message_size(MAX_MESSAGE_BYTES);
+    // Whoever calls an operator's method is no stranger.
+    let operators = InterceptedService::new(operators, |request: Request<()>| {
+        if let Some(peer) = accept::peer(&request) {
+            peer.is_known();
+        }
+        Ok(request)
+    });
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .add_service(sessions.max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(operators.max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .add_optional_service((serves != Serves::Operators).then_some(sessions))
+        .add_optional_service((serves != Serves::Nves).then_some(operators))
+        .serve_with_incoming_shutdown(connections, async move {
             let _ = stopped.wait_for(|s| *s).await;
         })
         .await

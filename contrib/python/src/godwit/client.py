@@ -184,7 +184,16 @@ class Switch:
 
     def ask(self, **kind):
         """Any request by its field: `ask(get_status=admin_pb2.GetStatus())`; the answer's field."""
-        request = admin_pb2.AdminRequest(**kind)
+        answer = self._page(0, kind)
+        whole = getattr(answer, answer.WhichOneof("kind"))
+        while answer.next:
+            answer = self._page(answer.next, kind)
+            # Lists of several pages are joined.
+            whole.MergeFrom(getattr(answer, answer.WhichOneof("kind")))
+        return whole
+
+    def _page(self, start, kind):
+        request = admin_pb2.AdminRequest(**kind, **{"from": start})
         if self._nva is None:
             answer = _call(self._stub.Call, request, self._timeout)
         else:
@@ -194,7 +203,7 @@ class Switch:
             raise Refused(answer.error.text)
         if field is None:
             raise Refused("the switch gave an answer that this client does not know: compare the versions")
-        return getattr(answer, field)
+        return answer
 
     def status(self):
         """The switch itself."""

@@ -6,6 +6,7 @@ use godwit_model::{Gateway, Location, Locators, NveId, Version, VmRecord, VnSett
 use godwit_wire::Vni;
 
 use super::Mirror;
+use super::members::Members;
 
 /// Where a VN's synchronization stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +79,7 @@ impl Mirror {
         self.complete.insert(vni);
         vn.settings = end.settings;
         vn.gateway = end.gateway;
-        vn.members = end.members.into_iter().map(|l| (l.nve, l.locators)).collect();
+        vn.members = Members::of(end.members);
         vn.lingering = end.lingering.into_iter().collect();
         for r in swept.iter().filter(|_| !pulled) {
             self.removed(r.key, r.version);
@@ -107,7 +108,7 @@ impl Mirror {
     pub(crate) fn member_joined(&mut self, vni: Vni, location: Location) {
         if let Some(vn) = self.vns.get_mut(&vni) {
             vn.lingering.remove(&location.nve);
-            vn.members.insert(location.nve, location.locators);
+            vn.members.insert(location);
         }
     }
 
@@ -115,7 +116,7 @@ impl Mirror {
     pub(crate) fn member_lingers(&mut self, vni: Vni, location: Location) {
         if let Some(vn) = self.vns.get_mut(&vni) {
             vn.lingering.insert(location.nve.clone());
-            vn.members.insert(location.nve, location.locators);
+            vn.members.insert(location);
         }
     }
 
@@ -135,8 +136,7 @@ impl Mirror {
 
     /// The member of the VN with this locator.
     pub(crate) fn member_at(&self, vni: Vni, ip: IpAddr) -> Option<(&NveId, Locators)> {
-        let members = self.vns.get(&vni).into_iter().flat_map(|vn| &vn.members);
-        members.map(|(nve, l)| (nve, *l)).find(|(_, l)| l.contains(ip))
+        self.vns.get(&vni)?.members.at(ip)
     }
 
     /// An NVE has no part any more.

@@ -370,11 +370,29 @@ impl Vm {
     /// A port opens with everything that its VM's record asks for, or not at all (R15, R23). One that is open already
     /// has a policy in force.
     fn awaits_policy(&mut self, port: PortIdx, cause: ClaimCause, cx: &mut Ctx<'_>) -> bool {
-        if self.is_on(port) || !cx.missing_policy {
+        let unknown = self.is_unknown(cx);
+        if self.is_on(port) || !cx.missing_policy && !unknown {
             self.waits = None;
             return false;
         }
+        if unknown && cx.online {
+            // The answer to its port is on its way.
+            self.waits = Some((port, cause));
+            return true;
+        }
         // Said once, however often it speaks.
+        if unknown {
+            if self.waits.replace((port, cause)).is_none_or(|(before, _)| before != port) {
+                let name = self.ports.get(&port).map_or("", |p| p.name.as_str());
+                let text = format!(
+                    "port {name}: {} is new here and the NVA is away: the port stays closed until it says what the VM \
+                     may do; `unknown_vm = \"open\"` lets it in without policy and addresses",
+                    self.key
+                );
+                cx.note(Level::Alarm, text);
+            }
+            return true;
+        }
         if self.waits.replace((port, cause)).is_none_or(|(before, _)| before != port) {
             let name = self.ports.get(&port).map_or("", |p| p.name.as_str());
             let policy = cx.record.and_then(|r| r.policy.as_deref()).unwrap_or_default();
@@ -390,7 +408,13 @@ impl Vm {
         true
     }
 
-    /// The policy of its record is here.
+    /// Nobody has said anything of the VM, and it is not let in like that.
+    fn is_unknown(&self, cx: &Ctx<'_>) -> bool {
+        let answered = cx.online && self.provisioned.is_said();
+        !cx.config.open_to_unknown && cx.record.is_none() && !answered
+    }
+
+    /// The policy of its record is here, or the NVA has said what it knows of the VM.
     pub(crate) fn policy_came(&mut self, cx: &mut Ctx<'_>) {
         let Some((port, cause)) = self.waits.take() else { return };
         if self.ports.get(&port).is_some_and(|p| !p.is_closed()) {

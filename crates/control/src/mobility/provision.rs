@@ -98,6 +98,7 @@ impl Vm {
         if cx.record.is_some() {
             self.directory_changed(cx);
         }
+        self.policy_came(cx);
     }
 }
 

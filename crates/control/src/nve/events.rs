@@ -279,9 +279,8 @@ impl Nve {
     /// is (R46). The workers bound how often they say it.
     fn goes_round(&mut self, key: Key, sender: IpAddr, to: IpAddr, out: &mut Outputs) {
         let Some(key) = self.vm_key(key) else { return };
-        let members = self.mirror.members(key.vni, &self.config.nve);
-        let named = |ip: IpAddr| match members.iter().find(|(_, locators)| locators.contains(ip)) {
-            Some((nve, _)) => format!("{nve} ({ip})"),
+        let named = |ip: IpAddr| match self.mirror.other_at(key.vni, &self.config.nve, ip) {
+            Some(nve) => format!("{nve} ({ip})"),
             None => ip.to_string(),
         };
         let text = format!(

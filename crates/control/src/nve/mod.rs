@@ -415,7 +415,7 @@ impl Nve {
         for after in released {
             match after {
                 After::Ack { session, ack_id } if session == self.session.number => {
-                    self.send(NveToNva::Ack { ack_id }, out);
+                    self.send(NveToNva::Ack { ack_ids: vec![ack_id] }, out);
                 }
                 After::Ack { .. } => {}
                 After::Claim { key, seq } => self.with_known_vm(key, out, |vm, cx| vm.gate_open(seq, cx)),

@@ -34,8 +34,7 @@ impl Nve {
         version: Version,
         out: &mut Outputs,
     ) -> bool {
-        let members = self.mirror.members(key.vni, &self.config.nve);
-        if !self.seals.has_key() || !members.values().any(|l| l.contains(remote)) {
+        if !self.seals.has_key() || self.mirror.other_at(key.vni, &self.config.nve, remote).is_none() {
             return false;
         }
         if self.underlay.hop(remote).is_none() {

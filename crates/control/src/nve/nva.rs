@@ -13,6 +13,9 @@ use crate::records::Touched;
 use super::notices::By;
 use super::{Nve, Timer};
 
+/// Attachments in one message: the NVA takes messages of 64 KiB, and a port's name may have 255 bytes.
+const REPORT_PART: usize = 200;
+
 impl Nve {
     // ---- The session's beginning and end ----
 
@@ -149,7 +152,12 @@ impl Nve {
                 attachments.push(Attachment { key: *key, port, version: vm.hosted, active: true });
             }
         }
-        self.send(NveToNva::Report { attachments }, out);
+        let mut parts: Vec<Vec<Attachment>> = attachments.chunks(REPORT_PART).map(<[_]>::to_vec).collect();
+        let last = parts.pop().unwrap_or_default();
+        for attachments in parts {
+            self.send(NveToNva::Report { attachments, more: true }, out);
+        }
+        self.send(NveToNva::Report { attachments: last, more: false }, out);
         self.timers.set(Timer::Report, Some(self.now + self.config.report_ival));
     }
 
@@ -409,6 +417,12 @@ impl Nve {
             }
             Change::MemberLeft(nve) => {
                 self.mirror.member_left(vni, &nve);
+                self.sync_replicas(vni, out);
+            }
+            Change::Members(all) => {
+                all.joined.into_iter().for_each(|l| self.mirror.member_joined(vni, l));
+                all.lingering.into_iter().for_each(|l| self.mirror.member_lingers(vni, l));
+                all.left.iter().for_each(|nve| self.mirror.member_left(vni, nve));
                 self.sync_replicas(vni, out);
             }
             Change::Forgotten { key } => self.pulled_is_untold(key, out),

@@ -191,7 +191,7 @@ impl Nve {
 
     fn is_hearsay_news(&self, sent: &Sent, key: VmKey, by: By<'_>) -> bool {
         let named = match by {
-            By::Nve(nve) => self.mirror.members(key.vni, &self.config.nve).get(nve).copied(),
+            By::Nve(nve) => self.mirror.locators_of(key.vni, &self.config.nve, nve),
             By::Locator(_) => None,
         };
         sent.goes_to(by, named)

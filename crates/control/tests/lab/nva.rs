@@ -229,7 +229,7 @@ impl MiniNva {
                 vec![(i, NvaToNve::Provision { key, record: self.records.get(&key).cloned() })]
             }
             // What it has not heard of as a port: a VM that is held for although its port is gone.
-            NveToNva::Report { attachments } => {
+            NveToNva::Report { attachments, .. } => {
                 let new = attachments.into_iter().filter(|a| self.interests.insert((i, a.key)));
                 let new: Vec<VmKey> = new.map(|a| a.key).collect();
                 let told = |key| (i, NvaToNve::Provision { key, record: self.records.get(&key).cloned() });
@@ -255,8 +255,8 @@ impl MiniNva {
                 self.bind(i, seq, key, (mac, ip), announced)
             }
             NveToNva::Unbind { key, ip } => self.unbind(key, ip),
-            NveToNva::Ack { ack_id } => {
-                self.acks.push((i, ack_id));
+            NveToNva::Ack { ack_ids } => {
+                self.acks.extend(ack_ids.into_iter().map(|ack_id| (i, ack_id)));
                 Vec::new()
             }
             _ => Vec::new(),
@@ -315,7 +315,10 @@ impl MiniNva {
         let about = match change {
             Change::Vm(r) => Some(r.key),
             Change::Removed { key, .. } | Change::Forgotten { key } => Some(*key),
-            Change::MemberJoined(_) | Change::MemberLingers(_) | Change::MemberLeft(_) => None,
+            Change::MemberJoined(_)
+            | Change::MemberLingers(_)
+            | Change::MemberLeft(_)
+            | Change::Members(_) => None,
         };
         if let Some(key) = about.filter(|_| !self.pulled.is_empty()) {
             let told: Vec<usize> = (0..self.subscribed.len()).filter(|i| self.tells(*i, key)).collect();

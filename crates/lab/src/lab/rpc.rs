@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use godwit_api::tonic::transport::{Channel, Endpoint};
 use godwit_api::tonic::{Code, Response, Status};
-use godwit_api::v1;
+use godwit_api::{pages, v1};
 use godwit_api::v1::admin_request::Kind as Ask;
 use godwit_api::v1::admin_response::Kind as Answer;
 use godwit_api::v1::nve_admin_client::NveAdminClient;
@@ -196,14 +196,27 @@ impl Admin {
     /// # Errors
     /// Where it refuses or cannot be reached.
     pub fn ask(&self, kind: Ask) -> Result<Answer> {
+        let (mut all, mut from) = self.page(kind.clone(), 0)?;
+        while from != 0 {
+            let (page, next) = self.page(kind.clone(), from)?;
+            if !pages::join(&mut all, page) {
+                bail!("{kind:?}: a page of another kind");
+            }
+            from = next;
+        }
+        Ok(all)
+    }
+
+    /// One page of an answer, and where the next one begins.
+    fn page(&self, kind: Ask, from: u64) -> Result<(Answer, u64)> {
         let mut client = self.client.clone();
         let what = format!("{kind:?}");
-        let request = v1::AdminRequest { kind: Some(kind) };
+        let request = v1::AdminRequest { kind: Some(kind), from };
         let reply =
             self.rpc.run(async move { client.call(request).await }).map_err(|s| refused(&what, &s))?;
         match reply.kind {
             Some(Answer::Error(e)) => bail!("{what}: {}", e.text),
-            Some(answer) => Ok(answer),
+            Some(answer) => Ok((answer, reply.next)),
             None => bail!("{what}: an empty answer"),
         }
     }

@@ -142,7 +142,7 @@ fn second_comes(lab: &mut Lab) -> Result<(Attachment, MoveRecord, f64)> {
 
 /// The records of what nobody ordered, in their order.
 fn unplanned(lab: &Lab) -> Result<Vec<MoveRecord>> {
-    let request = ListMovesRequest { vm: PAIR.0.into(), unfinished_only: false };
+    let request = ListMovesRequest { vm: PAIR.0.into(), ..Default::default() };
     Ok(lab.nva.operator.list_moves(request)?.moves)
 }
 

@@ -56,6 +56,13 @@ pub(super) struct Clones {
     settled: bool,
 }
 
+impl Clones {
+    /// The NVE with this locator, where it has a session or is expected.
+    pub fn at(&self, ip: IpAddr) -> Option<&NveId> {
+        self.locators.get(&ip)
+    }
+}
+
 /// Refusals for the sake of one NVE.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Refused {

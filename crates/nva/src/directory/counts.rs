@@ -12,6 +12,8 @@ godwit_counters::counters! {
     messages: One,
     /// Those that were answered with an error.
     messages_refused: One,
+    /// Lines of the log left out, because what one NVE said led to too many.
+    lines_withheld: One,
     /// Orders of operators.
     orders: One,
     /// Those that were refused.
@@ -20,6 +22,8 @@ godwit_counters::counters! {
     sessions_opened: One,
     /// Sessions of NVEs ended, for whatever reason.
     sessions_closed: One,
+    /// Of these, those that had not said who they are in time, or that were too many.
+    sessions_turned_away: One,
     /// Queries of NVEs answered.
     queries_answered: One, // R34
     /// Claims of a VM granted that another NVE had, or none.
@@ -76,6 +80,10 @@ godwit_counters::counters! {
     claims_waiting: One as Gauge, // R21
     /// Updates that NVEs have not acknowledged.
     updates_unacknowledged: One as Gauge, // R38
+    /// News of VMs that wait, because their NVEs have much to acknowledge.
+    updates_waiting: One as Gauge, // R38
+    /// Snapshots of VNs that are not told to their end.
+    snapshots_under_way: One as Gauge, // R37
 }
 
 impl Directory {
@@ -89,6 +97,8 @@ impl Directory {
             moves_unfinished: status.moves_unfinished as u64,
             claims_waiting: self.claims.contests.len() as u64,
             updates_unacknowledged: self.updates.unacknowledged() as u64,
+            updates_waiting: self.updates.waiting() as u64,
+            snapshots_under_way: self.streams.len() as u64,
         };
         self.counts.entries().chain(gauges.entries())
     }

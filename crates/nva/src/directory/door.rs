@@ -40,8 +40,12 @@ pub enum Input {
     },
     /// The connection ended; what was sent last may be lost.
     Disconnected,
+    /// Messages to the session leave slowly and wait, or do so no more.
+    Congested(bool),
     /// An operator's order.
     Order(Order),
+    /// The store has space for what orders bring, or has none.
+    Space(bool),
     /// Time passed; wanted every 10 ms or so.
     Tick,
 }
@@ -83,8 +87,12 @@ impl Directory {
     pub fn handle(&mut self, request: Request) -> Reply {
         let Request { peer, what, now, wall_us } = request;
         self.begin(now, wall_us);
+        let session = if let Peer::Nve(session) = &peer { Some(*session) } else { None };
         let answer = self.dispatch(peer, what);
-        let outputs = std::mem::take(&mut self.out);
+        let mut outputs = std::mem::take(&mut self.out);
+        if let Some(session) = session {
+            self.limit_lines(session, &mut outputs);
+        }
         debug_assert!(
             answer.is_ok() || outputs.iter().all(|o| matches!(o, Output::Log { .. })),
             "a refused request changes nothing: {outputs:?}"
@@ -99,6 +107,7 @@ impl Directory {
             (Peer::Nve(session), Input::Message(message)) => self.message(session, message),
             (Peer::Nve(session), Input::Other { error }) => self.other(session, error),
             (Peer::Nve(session), Input::Disconnected) => self.disconnected(session),
+            (Peer::Nve(session), Input::Congested(slow)) => self.congested(session, slow),
             (Peer::Operator(_), Input::Order(order)) => {
                 let answer = self.obey(order);
                 self.counts.orders += 1;
@@ -106,6 +115,7 @@ impl Directory {
                 return answer;
             }
             (Peer::Clock, Input::Tick) => self.tick(),
+            (Peer::Clock, Input::Space(is_there)) => self.set_space(is_there),
             (peer, what) => return Err(not_its_own(&peer, &what)),
         }
         Ok(Answered::Nothing)
@@ -128,6 +138,7 @@ fn not_its_own(peer: &Peer, what: &Input) -> Refusal {
     let what = match what {
         Input::Order(_) => "operators' orders",
         Input::Tick => "ticks of the clock",
+        Input::Space(_) => "word of the disk's space",
         _ => "the messages of an NVE's session",
     };
     Refusal::NotPermitted { peer, what }

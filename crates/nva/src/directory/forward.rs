@@ -3,10 +3,10 @@
 //! An NVE asks before one of its entries ends. Nothing is kept for that here: who is behind follows
 //! from what was acknowledged on its session, or from what it knew when its last session ended.
 
-use godwit_model::message::{Change, NvaToNve};
+use godwit_model::message::NvaToNve;
 use godwit_model::{NveId, Version, VmKey, VmRecord};
+use godwit_wire::Vni;
 
-use super::session::Session;
 use super::{Directory, Level, SessionId};
 
 impl Directory {
@@ -40,8 +40,10 @@ impl Directory {
         let Some(n) = self.nves.get(nve).filter(|n| !n.record.foreign) else { return false };
         let session = n.session.and_then(|id| Some((id, self.sessions.get(&id)?)));
         match session.filter(|(_, s)| s.subscribed.contains_key(&r.key.vni)) {
-            Some((id, s)) if self.hears_of(id, r.key) => {
-                self.waits_for_fanout(id, r.key) || self.owes_ack(s, r.key)
+            Some((id, _)) if self.hears_of(id, r.key) => {
+                self.waits_for_fanout(id, r.key)
+                    || self.owes_ack(id, r.key)
+                    || self.streams.has(id, r.key.vni)
             }
             // In pull mode, and it has not asked on this session: it may use what it was told on an earlier one.
             Some((_, s)) => self.may_use_earlier(s) && r.version >= n.knew_below,
@@ -53,32 +55,22 @@ impl Directory {
         self.updates.held(key).is_some_and(|f| !f.told.contains(&session)) && self.hears_of(session, key)
     }
 
-    fn owes_ack(&self, s: &Session, key: VmKey) -> bool {
-        let about = |id: &u64| self.updates.awaited(*id).and_then(|a| news(&a.message));
-        s.unacked.iter().filter_map(about).any(|(k, _)| k == key)
+    fn owes_ack(&self, session: SessionId, key: VmKey) -> bool {
+        self.updates.of_vn(session, key.vni).filter_map(|a| a.about).any(|(k, _)| k == key)
     }
 
     /// The session's NVE knows everything below this version.
     pub(super) fn knows_below(&self, session: SessionId) -> Version {
         let Some(s) = self.sessions.get(&session) else { return Version::ZERO };
         let all = Version { epoch: self.epoch, seq: self.seq + 1 };
-        let owed = s.unacked.iter().filter_map(|id| self.updates.awaited(*id));
-        let owed = owed.filter_map(|a| news(&a.message)).map(|(_, version)| version);
+        let owed = self.updates.of_session(session).filter_map(|a| a.about).map(|(_, version)| version);
         let untold = self.updates.all_held().filter(|key| self.waits_for_fanout(session, *key));
         let untold = untold.filter_map(|key| self.records.get(&key)).map(|r| r.version);
         // What it did not subscribe to again, or in pull mode did not ask for again, it knows from an earlier session.
         let nve = s.nve.as_ref().and_then(|nve| self.nves.get(nve));
-        let away = |n: &super::Nve| n.record.vnis.iter().any(|vni| !s.subscribed.contains_key(vni));
+        let knows = |vni: &Vni| s.subscribed.contains_key(vni) && !self.streams.has(session, *vni);
+        let away = |n: &super::Nve| !n.record.vnis.iter().all(knows);
         let earlier = nve.filter(|n| away(n) || self.may_use_earlier(s));
         owed.chain(untold).chain(earlier.map(|n| n.knew_below)).min().unwrap_or(all).min(all)
-    }
-}
-
-/// The VM that an update is about, and the version that it brings.
-fn news(message: &NvaToNve) -> Option<(VmKey, Version)> {
-    match message {
-        NvaToNve::Update { change: Change::Vm(r), .. } => Some((r.key, r.version)),
-        NvaToNve::Update { change: Change::Removed { key, version }, .. } => Some((*key, *version)),
-        _ => None,
     }
 }

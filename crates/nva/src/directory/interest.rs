@@ -94,7 +94,7 @@ impl Directory {
                 Level::Debug,
                 format!("{who} uses more than {max} VMs of VNs in pull mode: it is to ask again for {key}"),
             );
-            self.update(session, key.vni, Change::Forgotten { key }, None);
+            self.update(session, key.vni, Change::Forgotten { key });
         }
     }
 

@@ -40,12 +40,26 @@ pub struct Config {
     pub max_contests: usize,
     /// Records in one part of a snapshot.
     pub snapshot_chunk: usize,
+    /// Records of snapshots that leave between two ticks; the rest follows with the next ones.
+    pub snapshot_room: usize,
+    /// Messages and writes that one tick leads to, about; the rest follows with the next ones.
+    pub max_outputs: usize,
+    /// Updates that one session may have to acknowledge; news beyond that wait, of each VM the newest (R38).
+    pub window: usize,
+    /// News of VMs that may wait for one session; more become a snapshot.
+    pub max_waiting: usize,
+    /// Updates said to one session in vain; with more of them it must begin anew.
+    pub max_given_up: usize,
     /// Moves that are remembered.
     pub max_moves: usize,
     /// Steps in a move's timeline.
     pub max_steps: usize,
     /// NVEs that the directory takes.
     pub max_nves: usize,
+    /// Connections of NVEs at a time, those that have not said who they are included.
+    pub max_sessions: usize,
+    /// Ports that one NVE may have.
+    pub max_ports: usize,
     /// VNs that one NVE may be a member of.
     pub max_vns_per_nve: usize,
     /// VMs that one NVE in pull mode is told the changes of; beyond that it is to forget the oldest (R38).
@@ -80,10 +94,17 @@ impl Default for Config {
             verify_timeout: Span::from_ms(10_000),
             max_contests: 65_536,
             snapshot_chunk: 500,
+            snapshot_room: 8_192,
+            max_outputs: 16_384,
+            window: 256,
+            max_waiting: 8_192,
+            max_given_up: 4_096,
             max_moves: 10_000,
             max_steps: 256,
             max_nves: 16_384,
-            max_vns_per_nve: 65_536,
+            max_sessions: 17_408,
+            max_ports: 16_384,
+            max_vns_per_nve: 16_384,
             max_interests: 262_144,
             max_policies: 1_024,
             max_domains: 16_384,

@@ -1,12 +1,11 @@
-//! Membership of NVEs in VNs (R17, R60), and the snapshots that it begins with (R37).
+//! Membership of NVEs in VNs (R17, R60).
 
 use std::collections::BTreeSet;
 
-use godwit_model::message::{Attachment, Change, NvaToNve};
+use godwit_model::message::Attachment;
 use godwit_model::{DirectoryMode, NveId};
 use godwit_wire::Vni;
 
-use super::interest::Subscription;
 use super::{Directory, SessionId, Write};
 
 impl Directory {
@@ -47,7 +46,7 @@ impl Directory {
             self.persist(Write::JoinVn(nve.clone(), vni));
         }
         if joins || changes {
-            self.announce_member(session, &nve, vni);
+            self.member_news(vni, &nve, Some(session));
         }
         // Asked again after a gap: what was under way is part of the snapshot.
         self.settle_by_snapshot(session, vni);
@@ -63,6 +62,7 @@ impl Directory {
         if let Some(vn) = self.vns.get_mut(vni) {
             vn.subscribers.remove(&session);
         }
+        self.streams.forget(session, vni);
         self.settle_by_snapshot(session, vni);
         self.left_vn_of_domain(session, vni);
         self.leave(nve, vni);
@@ -84,7 +84,7 @@ impl Directory {
             vn.lingering.remove(nve)
         };
         if changed {
-            self.announce_member(session, nve, vni);
+            self.member_news(vni, nve, Some(session));
         }
     }
 
@@ -103,56 +103,9 @@ impl Directory {
         let Some(vn) = self.vns.get_mut(vni) else { return };
         vn.lingering.remove(nve);
         if vn.members.remove(nve) {
-            self.update_all(vni, Change::MemberLeft(nve.clone()), None);
+            self.member_news(vni, nve, None);
         }
         self.vns.drop_unused(vni);
-    }
-
-    fn announce_member(&mut self, session: SessionId, nve: &NveId, vni: Vni) {
-        if let Some(news) = self.membership(nve, vni) {
-            self.update_all(vni, news, Some(session));
-        }
-    }
-
-    /// How the NVE takes part in the VN, as news for the others.
-    pub(super) fn membership(&self, nve: &NveId, vni: Vni) -> Option<Change> {
-        let location = self.location_of(nve)?;
-        let lingers = self.vns.get(vni).is_some_and(|vn| vn.lingering.contains(nve));
-        Some(if lingers { Change::MemberLingers(location) } else { Change::MemberJoined(location) })
-    }
-
-    /// All records of a VN, or in pull mode those that the session hears of, its properties and its members (R37).
-    pub(super) fn snapshot(&mut self, session: SessionId, vni: Vni) {
-        let Some(s) = self.sessions.get(&session) else { return };
-        let Some(Subscription { revision, mode }) = s.subscribed.get(&vni).copied() else { return };
-        let nve = s.nve.clone();
-        self.introduce_domain(session, vni);
-        let records: Vec<_> = match mode {
-            DirectoryMode::Push => self.records.of_vn(vni).cloned().collect(),
-            DirectoryMode::Pull => {
-                self.heard_of(session, vni).iter().filter_map(|key| self.records.get(key)).cloned().collect()
-            }
-        };
-        for vms in super::publish::parts(records, self.config.snapshot_chunk) {
-            self.send(session, NvaToNve::Snapshot { vni, vms });
-        }
-        let vn = self.vns.get(vni);
-        let members = vn.into_iter().flat_map(|v| &v.members).filter(|m| Some(*m) != nve.as_ref());
-        let members: Vec<_> = members.filter_map(|m| self.location_of(m)).collect();
-        let lingers = |m: &NveId| vn.is_some_and(|v| v.lingering.contains(m));
-        let lingering = members.iter().map(|l| l.nve.clone()).filter(lingers).collect();
-        let record = vn.and_then(|v| v.record.as_ref());
-        let end = NvaToNve::End {
-            vni,
-            revision,
-            known: record.is_some(),
-            settings: record.map(|r| r.settings.clone()).unwrap_or_default(),
-            gateway: vn.and_then(|v| self.told_gateway(v, mode)),
-            members,
-            lingering,
-        };
-        self.send(session, end);
-        self.groups_of_others(session, vni);
     }
 
     /// VNs that the NVE was a member of and that it neither subscribed to again nor has ports in.

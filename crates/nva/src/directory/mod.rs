@@ -32,6 +32,7 @@
 //! | `membership`, `ports`, `query` | what an NVE takes part in, has ports for, and asks |
 //! | `claim`, `conflict`, `claims` | ownership of a VM; what two NVEs claim; what is remembered of both |
 //! | `publish`, `updates`, `interest` | news; those that are under way; who hears of a VM |
+//! | `streams` | snapshots that are under way |
 //! | `forward`, `stale` | who still needs a forward entry; what an old NVE passes on |
 //! | `pauses` | pauses of VMs' connections |
 //! | `drains` | NVEs that are emptied, and take no VMs meanwhile |
@@ -68,6 +69,7 @@ mod restore;
 mod session;
 mod stale;
 mod state;
+mod streams;
 mod tick;
 mod updates;
 mod view;
@@ -106,6 +108,7 @@ use policies::Policies;
 use ports::Ports;
 use records::Records;
 use session::Sessions;
+use streams::Streams;
 use tick::Clock;
 use updates::Updates;
 use vns::Vns;
@@ -129,7 +132,13 @@ pub struct Directory {
     moves: Moves,
     drains: Drains,
     updates: Updates,
+    streams: Streams,
     claims: Claims,
+    /// The newest version that this incarnation began with, and that somebody has a newer one was said.
+    restored: Version,
+    told_of_loss: bool,
+    /// The store has space for what orders bring.
+    has_space: bool,
     clock: Clock,
     counts: Counts,
     // The step that is being made: its time and what comes out of it.

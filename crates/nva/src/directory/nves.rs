@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::message::Change;
 use godwit_model::{Abilities, Location, Locators, NveId, Version, VmKey};
 use godwit_wire::{Instant, Vni};
 
@@ -112,8 +111,8 @@ impl Directory {
             return self.drop_member(nve, vni);
         }
         let joins = self.vns.at(vni).members.insert(nve.clone());
-        if let (true, Some(location)) = (joins, self.location_of(nve)) {
-            self.update_all(vni, Change::MemberJoined(location), None);
+        if joins {
+            self.member_news(vni, nve, None);
             self.tell_groups_of_foreign(vni, nve);
         }
     }
@@ -133,9 +132,7 @@ impl Directory {
         }
         let own = self.session_of(nve);
         for vni in member_of {
-            if let Some(news) = self.membership(nve, vni) {
-                self.update_all(vni, news, own);
-            }
+            self.member_news(vni, nve, own);
         }
     }
 

@@ -256,9 +256,36 @@ kinds_of_answers! {
     Drain DrainInfo;
 }
 
+impl Order {
+    /// It ends or removes something, and needs no space.
+    fn removes(&self) -> bool {
+        use Order as O;
+        matches!(
+            self,
+            O::DeleteVn { .. }
+                | O::RemoveSubnet { .. }
+                | O::DeleteDomain { .. }
+                | O::RemoveRoute { .. }
+                | O::DeleteVm { .. }
+                | O::RemovePolicy { .. }
+                | O::DeleteNve { .. }
+                | O::AbortMove { .. }
+                | O::StopDrain { .. }
+        )
+    }
+}
+
 impl Directory {
+    /// There is space for what orders bring, or there is not.
+    pub(super) fn set_space(&mut self, is_there: bool) {
+        self.has_space = is_there;
+    }
+
     /// Carries an order out, or refuses it and changes nothing.
     pub(super) fn obey(&mut self, order: Order) -> Result<Answered, Refusal> {
+        if !self.has_space && !order.removes() {
+            return Err(Refusal::NoSpace);
+        }
         Ok(match order {
             Order::CreateVn(vn) => self.create_vn(vn)?.into(),
             Order::SetVn { name, changes } => self.set_vn(&name, changes)?.into(),

@@ -43,9 +43,12 @@ impl Ports {
 
 impl Directory {
     pub(super) fn associate(&mut self, session: SessionId, nve: &NveId, key: VmKey, port: String) {
-        if let Some(s) = self.sessions.get_mut(&session) {
-            s.ports.entry(key).or_default().insert(port);
+        let max = self.config.max_ports;
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        if s.port_count >= max && !s.ports.get(&key).is_some_and(|ports| ports.contains(&port)) {
+            return self.error(session, format!("port {port} is one too many: an NVE has {max} at most"));
         }
+        s.port_count += usize::from(s.ports.entry(key).or_default().insert(port));
         self.ports.add(key, session);
         self.provision(session, key);
         self.repeat_target_move(session, nve, key);
@@ -59,16 +62,34 @@ impl Directory {
     pub(super) fn disassociate(&mut self, session: SessionId, key: VmKey, port: &str) {
         let Some(s) = self.sessions.get_mut(&session) else { return };
         let Some(ports) = s.ports.get_mut(&key) else { return };
-        ports.remove(port);
+        s.port_count -= usize::from(ports.remove(port));
         if ports.is_empty() {
             s.ports.remove(&key);
             self.ports.remove(key, session);
         }
     }
 
+    /// A report comes in parts, each of which fits in a message.
+    pub(super) fn report_part(&mut self, session: SessionId, nve: NveId, part: Vec<Attachment>, more: bool) {
+        let max = self.config.max_ports;
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        let room = max.saturating_sub(s.report.len());
+        let refused = part.len().saturating_sub(room);
+        s.report.extend(part.into_iter().take(room));
+        if refused > 0 {
+            let text = format!("{refused} ports of a report are too many: an NVE has {max} at most");
+            self.error(session, text);
+        }
+        if let Some(s) = self.sessions.get_mut(&session).filter(|_| !more) {
+            let all = std::mem::take(&mut s.report);
+            self.report(session, nve, all);
+        }
+    }
+
     /// Compares what the NVE has with what the directory has, and mends the difference by version (R17).
-    pub(super) fn report(&mut self, session: SessionId, nve: NveId, attachments: Vec<Attachment>) {
+    fn report(&mut self, session: SessionId, nve: NveId, attachments: Vec<Attachment>) {
         self.report_ports(session, &nve, &attachments);
+        self.compare_versions(&nve, &attachments);
         let mut stale: BTreeSet<Vni> = BTreeSet::new();
         for a in attachments.iter().filter(|a| a.active && a.version != Version::ZERO) {
             let differs = self.records.get(&a.key).is_none_or(|r| !r.is_at(&nve) || r.version != a.version);
@@ -78,14 +99,31 @@ impl Directory {
             }
         }
         for vni in stale {
-            let idle = self.sessions.get(&session).is_some_and(|s| s.unacked.is_empty());
-            if idle {
+            let is_told = !self.updates.is_settled(session) || self.streams.has(session, vni);
+            if !is_told {
                 self.log(Level::Info, format!("NVE {nve} differs in VN {vni}: snapshot"));
                 self.snapshot(session, vni);
             }
         }
         self.report_missing(session, &nve, &attachments);
         self.report_memberships(session, &nve, &attachments);
+    }
+
+    /// A version that this directory never gave: the last changes before its start were lost with its file.
+    fn compare_versions(&mut self, nve: &NveId, attachments: &[Attachment]) {
+        // Numbers go on over restarts, those of today's incarnation are its own.
+        let before = attachments.iter().map(|a| a.version).filter(|v| v.epoch < self.epoch);
+        let Some(newest) = before.max_by_key(|v| v.seq).filter(|v| v.seq > self.restored.seq) else { return };
+        if self.told_of_loss {
+            return;
+        }
+        self.told_of_loss = true;
+        let text = format!(
+            "ALARM: NVE {nve} has version {newest}, and this directory was restored with none above {}: changes before \
+             its start are lost; compare a copy of its file (`godwit-nva export`), and order what is missing again",
+            self.restored
+        );
+        self.log(Level::Alarm, text);
     }
 
     /// The NVE's ports are exactly those of its report.
@@ -95,6 +133,7 @@ impl Directory {
         for a in attachments {
             ports.entry(a.key).or_default().insert(a.port.clone());
         }
+        s.port_count = ports.values().map(BTreeSet::len).sum();
         let before: BTreeSet<VmKey> = s.ports.keys().copied().collect();
         let after: BTreeSet<VmKey> = ports.keys().copied().collect();
         s.ports = ports;

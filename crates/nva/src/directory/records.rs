@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use godwit_model::{Gateway, VmKey, VmRecord};
 use godwit_wire::{Mac, Prefix, Vni};
@@ -13,6 +14,8 @@ use super::{Directory, Write};
 pub(super) struct Records {
     by_key: BTreeMap<VmKey, VmRecord>,
     names: BTreeMap<String, VmKey>,
+    /// How many a VN has.
+    by_vn: BTreeMap<Vni, usize>,
     /// Every address that leads to a VM, recorded or bound.
     ips: BTreeMap<(Vni, IpAddr), Mac>,
     /// Nested MACs, and virtual ones that a VM has: whose they are.
@@ -40,6 +43,47 @@ impl Records {
     /// Those of a VN, by MAC.
     pub fn of_vn(&self, vni: Vni) -> impl Iterator<Item = &VmRecord> {
         self.by_key.range(keys_of(vni)).map(|(_, r)| r)
+    }
+
+    /// How many a VN has.
+    pub fn count_of_vn(&self, vni: Vni) -> usize {
+        self.by_vn.get(&vni).copied().unwrap_or(0)
+    }
+
+    /// Those of a VN, or of all, behind this one, by VNI and MAC.
+    pub fn after(&self, vni: Option<Vni>, last: Option<VmKey>) -> impl Iterator<Item = &VmRecord> {
+        let (first, end) = match vni.map(keys_of) {
+            Some(keys) => {
+                let first = last.filter(|key| key.vni == keys.start().vni);
+                (first.map_or(Bound::Included(*keys.start()), Bound::Excluded), Bound::Included(*keys.end()))
+            }
+            None => (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded),
+        };
+        self.by_key.range((first, end)).map(|(_, r)| r)
+    }
+
+    /// At most `max` names, those that have most in common with this one from their beginning on first.
+    pub fn similar(&self, name: &str, max: usize) -> Vec<&str> {
+        let mut found: Vec<&str> = Vec::new();
+        let mut longer: Option<&str> = None;
+        let ends = (0..=name.len()).rev().filter(|end| name.is_char_boundary(*end));
+        for prefix in ends.map(|end| &name[..end]) {
+            let from = self.names.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+            let alike = from.map(|(n, _)| n.as_str()).take_while(|n| n.starts_with(prefix));
+            for n in alike.filter(|n| longer.is_none_or(|longer| !n.starts_with(longer))) {
+                if found.len() >= max {
+                    return found;
+                }
+                found.push(n);
+            }
+            longer = Some(prefix);
+        }
+        found
+    }
+
+    /// Those of a VN behind this one, by MAC.
+    pub fn of_vn_after(&self, vni: Vni, last: Option<VmKey>) -> impl Iterator<Item = &VmRecord> {
+        self.after(Some(vni), last)
     }
 
     /// Those of a VN that are allowed prefixes or other MACs, by MAC.
@@ -93,6 +137,12 @@ impl Records {
         }
         self.allowing.remove(&r.key);
         self.paused.remove(&r.key);
+        if let Some(n) = self.by_vn.get_mut(&r.key.vni) {
+            *n -= 1;
+            if *n == 0 {
+                self.by_vn.remove(&r.key.vni);
+            }
+        }
         self.names.remove(&r.name);
         Some(r)
     }
@@ -112,6 +162,7 @@ impl Records {
             self.paused.insert(r.key);
         }
         self.names.insert(r.name.clone(), r.key);
+        *self.by_vn.entry(r.key.vni).or_default() += 1;
         self.by_key.insert(r.key, r);
     }
 

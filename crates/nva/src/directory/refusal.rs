@@ -291,6 +291,11 @@ pub enum Refusal {
     NoLocator,
     #[error("the directory holds {max} {what} and takes no more; delete some")]
     Full { what: &'static str, max: usize },
+    #[error(
+        "the disk of the NVA is full: it takes no orders but those that remove something; free space in the directory \
+         of --data"
+    )]
+    NoSpace,
     #[error("{peer} sent {what} and is not permitted to; please report this with the log")]
     NotPermitted { peer: String, what: &'static str },
 }
@@ -393,7 +398,7 @@ impl Refusal {
             | R::CannotDrain { .. }
             | R::NveHasVms { .. } => RefusalKind::State,
             R::NveNotConnected { .. } => RefusalKind::Away,
-            R::Full { .. } | R::AtMost { .. } | R::Lengths { .. } => RefusalKind::Full,
+            R::NoSpace | R::Full { .. } | R::AtMost { .. } | R::Lengths { .. } => RefusalKind::Full,
             R::NotPermitted { .. } => RefusalKind::Permission,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use godwit_model::NveId;
+use godwit_model::{NveId, Version};
 use godwit_wire::{Instant, Vni};
 
 use super::bind::Binding;
@@ -16,6 +16,7 @@ use super::policies::Policies;
 use super::ports::Ports;
 use super::records::Records;
 use super::session::Sessions;
+use super::streams::Streams;
 use super::tick::Clock;
 use super::updates::Updates;
 use super::vns::Vns;
@@ -35,6 +36,9 @@ impl Directory {
     /// Where `epoch` is not above the last one: versions would repeat.
     pub fn restore(config: Config, state: State, epoch: u32) -> Directory {
         assert!(epoch > state.epoch, "epoch {epoch} is not above {}", state.epoch);
+        let updates = Updates::new(config.window);
+        let mut streams = Streams::default();
+        streams.refill(config.snapshot_room);
         let mut d = Directory {
             config,
             epoch,
@@ -50,8 +54,12 @@ impl Directory {
             ports: Ports::default(),
             moves: Moves::default(),
             drains: Drains::default(),
-            updates: Updates::default(),
+            updates,
+            streams,
             claims: Claims::restored(state.flaps.clone()),
+            restored: Version { epoch: state.epoch, seq: state.seq },
+            told_of_loss: false,
+            has_space: true,
             clock: Clock::default(),
             counts: Counts::default(),
             now: Instant(0),

@@ -3,15 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_model::message::{Attachment, NvaToNve, NveToNva};
 use godwit_model::{DomainId, NveId, VmKey};
-use godwit_wire::{Instant, Span, Vni};
+use godwit_wire::{Bucket, Instant, Rate, Span, Vni};
 
 use super::bind::BindRequest;
 use super::claim::{ClaimRequest, Flags};
 use super::clones::Hello;
 use super::interest::{Interests, Subscription};
 use super::{Directory, Level, Nve, NveRecord, Output, SessionId};
+
+/// Lines of the log that one session may lead to; alarms are not counted.
+const LINES: Rate = Rate::per_second(20, 1_000);
+/// Messages of one session that may be refused; with more of them it ends.
+const REFUSALS: Rate = Rate::per_second(10, 1_000);
 
 /// What the directory knows of a connection. All of it ends with the connection.
 pub(super) struct Session {
@@ -32,12 +37,20 @@ pub(super) struct Session {
     pub lingering: BTreeSet<Vni>,
     /// Of VNs in pull mode: VMs whose changes it is told.
     pub interests: Interests,
-    /// Its ports by VM.
+    /// Its ports by VM, and how many they are.
     pub ports: BTreeMap<VmKey, BTreeSet<String>>,
+    pub port_count: usize,
+    /// What it has said of a report that goes on.
+    pub report: Vec<Attachment>,
+    /// Lines of the log that what it says has led to.
+    pub lines: Bucket,
+    lines_withheld: bool,
+    /// Messages of it that were refused.
+    refused: Bucket,
     /// Routing domains that it was told of (R58).
     pub domains: BTreeSet<DomainId>,
-    /// Updates that it has not acknowledged.
-    pub unacked: BTreeSet<u64>,
+    /// It takes in a snapshot until about then, and acknowledges nothing before.
+    pub busy_until: Instant,
     /// It left updates unacknowledged and got a snapshot instead (R38).
     pub dirty: bool,
 }
@@ -55,8 +68,13 @@ impl Session {
             lingering: BTreeSet::new(),
             interests: Interests::default(),
             ports: BTreeMap::new(),
+            port_count: 0,
+            report: Vec::new(),
+            lines: Bucket::default(),
+            lines_withheld: false,
+            refused: Bucket::default(),
             domains: BTreeSet::new(),
-            unacked: BTreeSet::new(),
+            busy_until: now,
             dirty: false,
         }
     }
@@ -115,6 +133,17 @@ impl Sessions {
         self.by_id.iter().filter(|(_, s)| s.domains.contains(&id)).map(|(session, _)| *session).collect()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Those that have not said who they are for more than `limit`.
+    pub fn nameless(&self, now: Instant, limit: Span) -> Vec<SessionId> {
+        let nameless = self.by_id.iter().filter(|(_, s)| s.nve.is_none() && s.pending.is_none());
+        nameless.filter(|(_, s)| now.since(s.since) > limit).map(|(id, _)| *id).collect()
+    }
+
     /// Those that were not heard for more than `limit`, with the milliseconds.
     pub fn silent(&self, now: Instant, limit: Span) -> Vec<(SessionId, u64)> {
         let silence = self.by_id.iter().map(|(id, s)| (*id, now.since(s.heard)));
@@ -133,6 +162,37 @@ impl Directory {
     pub(super) fn connected(&mut self, session: SessionId, address: Option<SocketAddr>) {
         self.sessions.open(session, self.now, address);
         self.counts.sessions_opened += 1;
+        if self.sessions.len() > self.config.max_sessions {
+            let text = format!("{} sessions are open and no more are taken", self.config.max_sessions);
+            self.turn_away(session, text);
+        }
+    }
+
+    /// Ends a session that has not said who it is. Nobody is told by the log, which strangers could fill.
+    pub(super) fn turn_away(&mut self, session: SessionId, reason: String) {
+        self.counts.sessions_turned_away += 1;
+        self.disconnected(session);
+        self.out.push(Output::Close { session, reason });
+    }
+
+    /// What a session says leads to so many lines of the log, and no more.
+    pub(super) fn limit_lines(&mut self, session: SessionId, outputs: &mut Vec<Output>) {
+        let now = self.now;
+        let Some(s) = self.sessions.get_mut(&session) else { return };
+        let before = outputs.len();
+        outputs.retain(|o| match o {
+            Output::Log { level, .. } if *level != Level::Alarm => s.lines.take(LINES, now),
+            _ => true,
+        });
+        let withheld = before - outputs.len();
+        let is_first = withheld > 0 && !s.lines_withheld;
+        s.lines_withheld |= withheld > 0;
+        self.counts.lines_withheld += withheld as u64;
+        if is_first {
+            let who = self.name_of(session);
+            let text = format!("{who} leads to many lines: some are left out (`lines_withheld` counts them)");
+            outputs.push(Output::Log { level: Level::Warn, text });
+        }
     }
 
     pub(super) fn message(&mut self, session: SessionId, message: NveToNva) {
@@ -179,7 +239,7 @@ impl Directory {
             }
             NveToNva::Unbind { key, ip } => self.unbind(&nve, key, ip),
             NveToNva::Withdraw { key, version } => self.withdraw(&nve, key, version),
-            NveToNva::Ack { ack_id } => self.ack(session, ack_id),
+            NveToNva::Ack { ack_ids } => ack_ids.into_iter().for_each(|id| self.ack(session, id)),
             NveToNva::ForwardEnding { key, version } => self.forward_ending(session, &nve, key, version),
             NveToNva::Departed { key, ips: _, version } => self.departed(session, &nve, key, version),
             NveToNva::Redirect { key, to, version, sender } => {
@@ -189,7 +249,7 @@ impl Directory {
                 self.verified(&nve, key, version, alive, &note);
             }
             NveToNva::MoveReport { id, key: _, step, counts } => self.move_report(nve, id, step, counts),
-            NveToNva::Report { attachments } => self.report(session, nve, attachments),
+            NveToNva::Report { attachments, more } => self.report_part(session, nve, attachments, more),
         }
     }
 
@@ -208,6 +268,10 @@ impl Directory {
         let who = self.name_of(session);
         self.log(Level::Warn, format!("refused a message of {who}: {text}"));
         self.send(session, NvaToNve::Error { text });
+        let now = self.now;
+        if self.sessions.get_mut(&session).is_some_and(|s| !s.refused.take(REFUSALS, now)) {
+            self.close(session, "too many of its messages were refused".into());
+        }
     }
 
     pub(super) fn name_of(&self, session: SessionId) -> String {
@@ -328,6 +392,7 @@ impl Directory {
         let knew_below = self.knows_below(session);
         let Some(s) = self.sessions.remove(&session) else { return };
         self.counts.sessions_closed += 1;
+        self.streams.forget_session(session);
         for vni in s.subscribed.keys() {
             if let Some(vn) = self.vns.get_mut(*vni) {
                 vn.subscribers.remove(&session);
@@ -347,7 +412,7 @@ impl Directory {
             self.log(Level::Info, format!("NVE {nve} is disconnected"));
         }
         // Late, because a move may be done now that nobody waits for this session.
-        self.forget_acks(session, s.unacked);
+        self.forget_acks(session);
         if let Some(nve) = s.nve {
             self.no_longer_live(&nve);
         }

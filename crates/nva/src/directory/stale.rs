@@ -110,9 +110,9 @@ impl Directory {
                 format!("a redirect for {key} names version {version}, which the directory never gave");
             return self.error(session, text);
         }
-        let members = self.vns.get(key.vni).into_iter().flat_map(|vn| &vn.members);
-        let stale = members.filter_map(|m| self.nves.get(m)).find(|n| n.record.locators.contains(sender));
-        if let Some(other) = stale.and_then(|n| n.session) {
+        let vn = self.vns.get(key.vni);
+        let stale = self.clones.at(sender).filter(|nve| vn.is_some_and(|vn| vn.members.contains(*nve)));
+        if let Some(other) = stale.and_then(|nve| self.nves.get(nve)).and_then(|n| n.session) {
             self.send(other, NvaToNve::Redirect { key, to, version, from });
         }
     }

@@ -10,6 +10,9 @@ const SWEEP: Span = Span::from_ms(100);
 /// A gap between ticks above this is our own stall, and not the NVEs' silence.
 const STALL: Span = Span::from_ms(300);
 
+/// A session must say who it is within this time.
+const NAMELESS: Span = Span::from_ms(10_000);
+
 /// What is remembered of time, beside the time of the step.
 #[derive(Default)]
 pub(super) struct Clock {
@@ -51,10 +54,9 @@ impl Directory {
     pub(super) fn tick(&mut self) {
         self.forgive_stall();
         let now = self.now;
-        for key in self.updates.held_where(|f| f.due <= now) {
-            self.release(key);
-        }
+        self.release_due();
         self.retry_updates();
+        self.tell_waiting();
         if self.clock.sweep_is_due(now) {
             self.sweep_sessions();
             self.sweep_clones();
@@ -67,6 +69,8 @@ impl Directory {
             self.save_moves();
         }
         self.go_on_draining();
+        self.streams.refill(self.config.snapshot_room);
+        self.stream();
     }
 
     /// Where this process did not run, NVEs had no chance to be heard.
@@ -84,6 +88,9 @@ impl Directory {
         let interval = Span::from_ms((self.config.keepalive_ms / 3).into());
         let silent = self.sessions.silent(now, limit);
         let quiet = self.sessions.quiet(now, limit, interval);
+        for session in self.sessions.nameless(now, NAMELESS) {
+            self.turn_away(session, format!("it did not say who it is within {} s", NAMELESS.as_ms() / 1000));
+        }
         for (session, ms) in silent {
             self.close(session, format!("nothing was heard for {ms} ms"));
         }

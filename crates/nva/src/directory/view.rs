@@ -1,6 +1,7 @@
 //! Looking at the directory without changing it.
 
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use godwit_model::{DirectoryMode, DrainPhase, ModeSet, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
 use godwit_wire::{Instant, Mac, Prefix, Vni};
@@ -63,6 +64,8 @@ pub struct SharedOwner {
 
 /// Owners of shared addresses that are shown of one VM at most.
 const MAX_OWNERS: usize = 1024;
+/// Names of VMs that are looked at for what somebody may have meant.
+const SIMILAR: usize = 512;
 
 /// The directory in numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,7 +111,12 @@ impl Directory {
 
     /// Every VN that was defined, by VNI.
     pub fn vns(&self) -> Vec<VnInfo> {
-        self.vns.iter().filter_map(|(vni, _)| self.vn_info(vni)).collect()
+        self.vns_after(None).collect()
+    }
+
+    /// Those behind this one.
+    pub fn vns_after(&self, last: Option<Vni>) -> impl Iterator<Item = VnInfo> {
+        self.vns.after(last).filter_map(|vni| self.vn_info(vni))
     }
 
     pub(super) fn vn_info(&self, vni: Vni) -> Option<VnInfo> {
@@ -123,7 +131,7 @@ impl Directory {
             domain: self.routing_of(vni).and_then(|r| self.domain_name(r.domain)).map(str::to_owned),
             routing,
             record,
-            vms: self.records.of_vn(vni).count(),
+            vms: self.records.count_of_vn(vni),
             pulling: pulls.filter_map(|s| s.nve.clone()).collect(),
         })
     }
@@ -188,6 +196,26 @@ impl Directory {
         Ok(self.records.of_vn(vni).collect())
     }
 
+    /// As [`Directory::vms`], those behind this one.
+    ///
+    /// # Errors
+    /// Where there is no such VN.
+    pub fn vms_after(
+        &self,
+        vn: Option<&str>,
+        last: Option<VmKey>,
+    ) -> Result<impl Iterator<Item = &VmRecord>, Refusal> {
+        let unknown = |name: &str| Refusal::UnknownVn(name.into());
+        let vni = vn.map(|name| self.vns.vni_of(name).ok_or_else(|| unknown(name))).transpose()?;
+        Ok(self.records.after(vni, last))
+    }
+
+    /// Names of VMs that begin as this one, those with most in common first: the one itself, if it is there, and some
+    /// others.
+    pub fn similar_vms(&self, name: &str) -> Vec<String> {
+        self.records.similar(name, SIMILAR).into_iter().map(str::to_owned).collect()
+    }
+
     /// A policy by its name.
     ///
     /// # Errors
@@ -203,7 +231,13 @@ impl Directory {
 
     /// Every NVE that is known, by name.
     pub fn nves(&self, now: Instant) -> Vec<NveInfo> {
-        self.nves.keys().filter_map(|id| self.nve_info(id, now)).collect()
+        self.nves_after(None, now).collect()
+    }
+
+    /// Those behind this one.
+    pub fn nves_after(&self, last: Option<NveId>, now: Instant) -> impl Iterator<Item = NveInfo> {
+        let first = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.nves.range((first, Bound::Unbounded)).filter_map(move |(id, _)| self.nve_info(id, now))
     }
 
     pub(super) fn nve_info(&self, id: &NveId, now: Instant) -> Option<NveInfo> {
@@ -247,16 +281,22 @@ impl Directory {
 
     /// The moves that are remembered, oldest first; of one VM only where `vm` is given.
     pub fn moves(&self, vm: Option<&str>, unfinished_only: bool) -> Vec<&MoveRecord> {
-        let wanted = self
-            .moves
-            .by_age()
-            .map(|m| &m.record)
-            .filter(|r| vm.is_none_or(|vm| r.vm == vm) && !(unfinished_only && r.phase.is_final()));
-        wanted.collect()
+        self.moves_after(vm, unfinished_only, None).map(|(_, r)| r).collect()
     }
 
-    /// Nothing is under way: no update waits or lacks its acknowledgement.
+    /// As [`Directory::moves`], those behind the one with this number, each with its own.
+    pub fn moves_after(
+        &self,
+        vm: Option<&str>,
+        unfinished_only: bool,
+        last: Option<u64>,
+    ) -> impl Iterator<Item = (u64, &MoveRecord)> {
+        let all = self.moves.by_age_after(last);
+        all.filter(move |(_, r)| vm.is_none_or(|vm| r.vm == vm) && !(unfinished_only && r.phase.is_final()))
+    }
+
+    /// Nothing is under way: no update waits or lacks its acknowledgement, and no snapshot has an end to come.
     pub fn is_quiet(&self) -> bool {
-        self.updates.is_quiet()
+        self.updates.is_quiet() && self.streams.len() == 0
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::ops::Bound;
 
 use godwit_model::{
     DirectoryMode, DomainId, Gateway, Learning, ModeSet, Multicast, NveId, OnCold, UnderlayGroup, Unplanned,
@@ -119,6 +120,12 @@ impl Vns {
     /// All of them, by number.
     pub fn iter(&self) -> impl Iterator<Item = (Vni, &Vn)> {
         self.by_vni.iter().map(|(vni, vn)| (*vni, vn))
+    }
+
+    /// The numbers of those behind this one.
+    pub fn after(&self, last: Option<Vni>) -> impl Iterator<Item = Vni> {
+        let first = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_vni.range((first, Bound::Unbounded)).map(|(vni, _)| *vni)
     }
 
     /// How many are defined.
@@ -247,7 +254,7 @@ impl Directory {
     /// Where it is not there, or has VMs.
     pub(super) fn delete_vn(&mut self, name: &str) -> Result<VnInfo, Refusal> {
         let vni = self.vns.vni_of(name).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
-        let vms = self.records.of_vn(vni).count();
+        let vms = self.records.count_of_vn(vni);
         if vms > 0 {
             return Err(Refusal::VnHasVms { vn: name.into(), vms });
         }

@@ -3,27 +3,36 @@
 //! It takes what has gathered into a batch, hands the batch's writes to the store, and goes on with the next batch
 //! while they are committed. What a batch led to leaves when its own commit and all earlier ones are durable, in order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use godwit_api::tonic::Status;
 use godwit_api::{SessionDown, SessionUp, v1};
+use godwit_counters::Entry;
 use godwit_model::{MoveId, MoveRecord, NveId};
 use godwit_wire::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::accept::Gate;
 use super::batch::{Batch, Effect};
 use super::counts::Meter;
-use super::handle::{Handle, Job, Opened, Outgoing, QUEUE, status};
+use super::handle::{Handle, Job, ORDERS, Opened, Outgoing, QUEUE, status};
 use crate::directory::{Answered, Directory, Input, Level, Peer, Refusal, Reply, Request, SessionId};
-use crate::store::{Pending, Store, StoreError};
+use crate::store::{Pending, Space, Store, StoreError};
 
 /// Messages that may wait for one NVE; more end its session, and it begins anew with a snapshot.
 const OUTBOX: usize = 8192;
 /// Interval of the directory's ticks. They stand still while the batch has no room: the directory forgives silence
 /// that is this process's own.
 const TICK: Duration = Duration::from_millis(10);
+/// How long the last commit may take when the service ends.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// Orders of operators that go before what NVEs say, of one batch.
+const ORDERS_IN_A_ROW: usize = 32;
+/// Messages for one NVE that have not left: with more of them no snapshot goes on for it, until half of them have.
+const SLOW: usize = 64;
 
 struct Connection {
     outbox: mpsc::Sender<Outgoing>,
@@ -53,9 +62,15 @@ struct Committing {
 /// The task's state.
 pub(super) struct Actor {
     jobs: mpsc::Receiver<Job>,
+    /// Those of operators, which go first.
+    orders: mpsc::Receiver<Job>,
+    gates: Vec<Arc<Gate>>,
     directory: Directory,
     store: Box<dyn Store>,
+    space: watch::Receiver<Space>,
     connections: HashMap<SessionId, Connection>,
+    /// Sessions whose messages leave slowly, as the directory knows.
+    slow: BTreeSet<SessionId>,
     next_session: u64,
     asked: HashMap<u64, Asked>,
     next_order: u64,
@@ -69,10 +84,16 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub fn new(directory: Directory, store: Box<dyn Store>) -> (Handle, Actor) {
-        let (tx, jobs) = mpsc::channel(QUEUE);
+    pub fn new(directory: Directory, store: Box<dyn Store>, gates: Vec<Arc<Gate>>) -> (Handle, Actor) {
+        let (of_nves, jobs) = mpsc::channel(QUEUE);
+        let (of_operators, orders) = mpsc::channel(ORDERS);
+        let space = store.space();
         let actor = Actor {
+            space,
             jobs,
+            orders,
+            gates,
+            slow: BTreeSet::new(),
             directory,
             store,
             connections: HashMap::new(),
@@ -85,7 +106,7 @@ impl Actor {
             meter: Meter::default(),
             started: std::time::Instant::now(),
         };
-        (Handle::new(tx), actor)
+        (Handle::new(of_nves, of_operators), actor)
     }
 
     /// Runs until it is stopped, or until the store refuses.
@@ -93,6 +114,8 @@ impl Actor {
     /// The directory's time passes between commits only: its deadlines begin when a message is made, and none is to
     /// end because the disk has not let the message out yet.
     pub async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Result<(), StoreError> {
+        let space = *self.space.borrow_and_update();
+        self.step(Peer::Clock, Input::Space(space != Space::Full));
         let mut next_tick = tokio::time::Instant::now() + TICK;
         let mut next_turns = next_tick;
         loop {
@@ -106,9 +129,16 @@ impl Actor {
                     self.meter.durable();
                     self.let_out(durable);
                 }
+                order = self.orders.recv(), if has_room => {
+                    let Some(order) = order else { break };
+                    self.batch(order);
+                }
                 job = self.jobs.recv(), if has_room => {
                     let Some(job) = job else { break };
                     self.batch(job);
+                }
+                space = changed(&mut self.space) => {
+                    self.step(Peer::Clock, Input::Space(space != Space::Full));
                 }
                 () = tokio::time::sleep_until(wake), if has_room => {}
             }
@@ -126,8 +156,11 @@ impl Actor {
         }
         // What is being committed becomes durable, so it is said; what is not is not.
         if self.committing.is_some() {
-            let durable = until_durable(&mut self.committing).await?;
-            self.let_out(durable);
+            // A disk without space does not keep it from ending.
+            let durable = tokio::time::timeout(LAST_COMMIT, until_durable(&mut self.committing)).await;
+            if let Ok(durable) = durable {
+                self.let_out(durable?);
+            }
         }
         Ok(())
     }
@@ -136,12 +169,20 @@ impl Actor {
     fn give_back(&mut self) {
         self.asked.retain(|_, a| !a.reply.is_closed());
         self.filling.give_back_turns();
+        let waiting = |c: &Connection| c.outbox.max_capacity() - c.outbox.capacity();
+        let is_slow = |s: &SessionId| self.connections.get(s).is_some_and(|c| waiting(c) > SLOW / 2);
+        let again: Vec<SessionId> = self.slow.iter().filter(|s| !is_slow(s)).copied().collect();
+        for session in again {
+            self.slow.remove(&session);
+            self.nve(session, Input::Congested(false));
+        }
     }
 
     /// Takes a job and those that wait behind it: first what changes something, then the questions (R67). Each
     /// kind keeps its order. A question that something overtakes is answered with what is newer.
     fn batch(&mut self, first: Job) {
         let mut questions = Vec::new();
+        let mut orders = 0;
         let mut next = Some(first);
         while let Some(job) = next {
             let is_question = job.is_question();
@@ -151,7 +192,12 @@ impl Actor {
             } else {
                 self.take(job);
             }
-            next = if self.filling.has_room() { self.jobs.try_recv().ok() } else { None };
+            if !self.filling.has_room() {
+                break;
+            }
+            let order = if orders < ORDERS_IN_A_ROW { self.orders.try_recv().ok() } else { None };
+            orders += usize::from(order.is_some());
+            next = order.or_else(|| self.jobs.try_recv().ok());
         }
         for question in questions {
             self.take(question);
@@ -196,7 +242,9 @@ impl Actor {
             }
             Job::Ask(nve, request, reply) => self.ask(&nve, request, reply),
             Job::Counters(reply) => {
-                let counters = self.directory.counters().chain(self.meter.entries()).collect();
+                let gates = self.gates.iter().flat_map(|g| g.entries());
+                let counters =
+                    self.directory.counters().chain(self.meter.entries()).chain(sums(gates)).collect();
                 self.filling.answer(reply, counters);
             }
         }
@@ -316,7 +364,12 @@ impl Actor {
     fn deliver(&mut self, session: SessionId, message: SessionDown) {
         let Some(c) = self.connections.get(&session) else { return };
         match c.outbox.try_send(Ok(message.into())) {
-            Ok(()) => {}
+            Ok(()) => {
+                let waiting = c.outbox.max_capacity() - c.outbox.capacity();
+                if waiting > SLOW && self.slow.insert(session) {
+                    self.nve(session, Input::Congested(true));
+                }
+            }
             Err(mpsc::error::TrySendError::Closed(_)) => {} // Its reader says so in a moment.
             Err(mpsc::error::TrySendError::Full(_)) => {
                 tracing::warn!("{session} does not read: {OUTBOX} messages wait; it must begin anew");
@@ -345,6 +398,27 @@ impl Actor {
             self.watchers.remove(&id);
         }
     }
+}
+
+/// The store's space, when it has changed.
+async fn changed(space: &mut watch::Receiver<Space>) -> Space {
+    match space.changed().await {
+        Ok(()) => *space.borrow_and_update(),
+        // It does not change any more.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// One entry for each name: what several gates count is told as one.
+fn sums(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
+    let mut all: Vec<Entry> = Vec::new();
+    for e in entries {
+        match all.iter_mut().find(|a| a.descriptor.name == e.descriptor.name) {
+            Some(a) => a.value += e.value,
+            None => all.push(e),
+        }
+    }
+    all
 }
 
 /// What leaves when the batch that is being committed is durable; without one it waits for ever.

@@ -12,8 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::directory::{Answered, Directory, Operator, Order, OtherAnswer, Refusal, RefusalKind, SessionId};
 
-/// Jobs that may wait for the actor; more make their senders wait.
+/// Jobs of NVEs that may wait for the actor; more make their senders wait.
 pub(super) const QUEUE: usize = 1024;
+/// Jobs of operators that may.
+pub(super) const ORDERS: usize = 256;
 /// Of these, with what the actor has taken last, one NVE's messages. However much it says, others wait for so many of
 /// them at most (R67).
 pub(super) const SHARE: usize = 32;
@@ -60,27 +62,36 @@ pub(super) enum Job {
 }
 
 impl Job {
+    /// It comes from an NVE's session.
+    fn is_of_nve(&self) -> bool {
+        matches!(self, Job::Open(..) | Job::Up(..) | Job::Bad(..) | Job::Gone(_))
+    }
+
     /// It changes nothing that anybody is told of, and waits for all that does (R67).
     pub fn is_question(&self) -> bool {
         matches!(self, Job::Up(_, SessionUp::Message(NveToNva::Query { .. }), _))
     }
 }
 
-/// The way to the actor.
+/// The way to the actor: one for NVEs, and one for operators, who do not wait behind them.
 #[derive(Clone)]
-pub(super) struct Handle(mpsc::Sender<Job>);
+pub(super) struct Handle {
+    nves: mpsc::Sender<Job>,
+    operators: mpsc::Sender<Job>,
+}
 
 fn stopping() -> Status {
     Status::unavailable("godwit-nva is stopping; try again when it is back")
 }
 
 impl Handle {
-    pub fn new(jobs: mpsc::Sender<Job>) -> Handle {
-        Handle(jobs)
+    pub fn new(nves: mpsc::Sender<Job>, operators: mpsc::Sender<Job>) -> Handle {
+        Handle { nves, operators }
     }
 
     async fn send(&self, job: Job) -> Result<(), Status> {
-        self.0.send(job).await.map_err(|_| stopping())
+        let way = if job.is_of_nve() { &self.nves } else { &self.operators };
+        way.send(job).await.map_err(|_| stopping())
     }
 
     async fn answered<T>(&self, job: Job, answer: oneshot::Receiver<T>) -> Result<T, Status> {

@@ -9,12 +9,14 @@ use godwit_api::v1::operator_server::Operator;
 use godwit_api::{ConvertError, v1};
 use godwit_model::{
     Allowed, DomainId, Learning, MoveId, MoveMode, MoveRecord, Multicast, NveId, OnCold, Policy, Unplanned,
-    VmRecord, VnSettings,
+    VmKey, VmRecord, VnSettings,
 };
+use godwit_wire::{Mac, Vni};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::handle::Handle;
+use super::lists;
 use crate::directory::{
     Answered, Departure, DomainInfo, DrainInfo, ListChange, NveInfo, Operator as Caller, Order, OtherAnswer,
     Refusal, RouteInfo, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
@@ -195,6 +197,17 @@ fn vm_changes(p: v1::SetVmRequest) -> Result<VmChanges, ConvertError> {
     })
 }
 
+/// The place of a VM in the list of all, by VNI and MAC.
+fn place_of(key: VmKey) -> u128 {
+    u128::from(key.vni.get()) << 64 | u128::from(key.mac.to_u64())
+}
+
+fn vm_at(place: u128) -> VmKey {
+    let low = |n: u128, bits: u32| u64::try_from(n & ((1 << bits) - 1)).unwrap_or_default();
+    let vni = u32::try_from(low(place >> 64, 24)).unwrap_or_default();
+    VmKey { vni: Vni::from_low24(vni), mac: Mac::from_u64(low(place, 48)) }
+}
+
 fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -233,9 +246,13 @@ impl Operator for Operators {
         Ok(Response::new(vn(info)))
     }
 
-    async fn list_vns(&self, _: Request<v1::ListVnsRequest>) -> Called<v1::VnList> {
-        let vns = self.handle.look(|d, _| Ok(d.vns())).await?;
-        Ok(Response::new(v1::VnList { vns: vns.into_iter().map(vn).collect() }))
+    async fn list_vns(&self, request: Request<v1::ListVnsRequest>) -> Called<v1::VnList> {
+        let after = lists::place(&request.into_inner().page)?.map(Vni::from_low24);
+        let all = move |d: &crate::Directory, _| {
+            Ok(lists::page(d.vns_after(after).map(|info| (info.record.vni.get(), vn(info)))))
+        };
+        let (vns, next) = self.handle.look(all).await?;
+        Ok(Response::new(v1::VnList { vns, next }))
     }
 
     async fn add_subnet(&self, request: Request<v1::SubnetOfVn>) -> Called<v1::Vn> {
@@ -313,11 +330,21 @@ impl Operator for Operators {
     }
 
     async fn list_vms(&self, request: Request<v1::ListVmsRequest>) -> Called<v1::VmList> {
-        let vn = some(request.into_inner().vn);
+        let p = request.into_inner();
+        let vn = some(p.vn);
+        let after = lists::place::<u128>(&p.page)?.map(vm_at);
         let list = move |d: &crate::Directory, _| {
-            Ok(d.vms(vn.as_deref())?.into_iter().map(|r| v1::VmRecord::from(r.clone())).collect())
+            let all = d.vms_after(vn.as_deref(), after)?;
+            Ok(lists::page(all.map(|r| (place_of(r.key), v1::VmRecord::from(r.clone())))))
         };
-        Ok(Response::new(v1::VmList { vms: self.handle.look(list).await? }))
+        let (vms, next) = self.handle.look(list).await?;
+        Ok(Response::new(v1::VmList { vms, next }))
+    }
+
+    async fn similar_vms(&self, request: Request<v1::VmName>) -> Called<v1::VmNames> {
+        let name = request.into_inner().name;
+        let similar = move |d: &crate::Directory, _| Ok(d.similar_vms(&name));
+        Ok(Response::new(v1::VmNames { names: self.handle.look(similar).await? }))
     }
 
     async fn show_vm(&self, request: Request<v1::VmName>) -> Called<v1::VmRecord> {
@@ -385,9 +412,14 @@ impl Operator for Operators {
         Ok(Response::new(nve(info)))
     }
 
-    async fn list_nves(&self, _: Request<v1::ListNvesRequest>) -> Called<v1::NveList> {
-        let nves = self.handle.look(|d, now| Ok(d.nves(now))).await?;
-        Ok(Response::new(v1::NveList { nves: nves.into_iter().map(nve).collect() }))
+    async fn list_nves(&self, request: Request<v1::ListNvesRequest>) -> Called<v1::NveList> {
+        let after = some(request.into_inner().page);
+        let after = after.map(|nve| convert::nve_id("page", nve)).transpose().map_err(invalid)?;
+        let all = move |d: &crate::Directory, now| {
+            Ok(lists::page(d.nves_after(after, now).map(|info| (info.record.id.clone(), nve(info)))))
+        };
+        let (nves, next) = self.handle.look(all).await?;
+        Ok(Response::new(v1::NveList { nves, next }))
     }
 
     async fn drain_nve(&self, request: Request<v1::DrainNveRequest>) -> Called<v1::Drain> {
@@ -475,11 +507,14 @@ impl Operator for Operators {
 
     async fn list_moves(&self, request: Request<v1::ListMovesRequest>) -> Called<v1::MoveList> {
         let p = request.into_inner();
+        let after = lists::place(&p.page)?;
         let list = move |d: &crate::Directory, _| {
-            let moves = d.moves(some(p.vm).as_deref(), p.unfinished_only);
-            Ok(moves.into_iter().map(|r| v1::MoveRecord::from(r.clone())).collect())
+            let vm = some(p.vm);
+            let moves = d.moves_after(vm.as_deref(), p.unfinished_only, after);
+            Ok(lists::page(moves.map(|(number, r)| (number, v1::MoveRecord::from(r.clone())))))
         };
-        Ok(Response::new(v1::MoveList { moves: self.handle.look(list).await? }))
+        let (moves, next) = self.handle.look(list).await?;
+        Ok(Response::new(v1::MoveList { moves, next }))
     }
 
     type WatchMoveStream = Pin<Box<dyn Stream<Item = Result<v1::MoveRecord, Status>> + Send>>;

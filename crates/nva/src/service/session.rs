@@ -5,9 +5,11 @@ use std::sync::Arc;
 use godwit_api::tonic::{self, Request, Response, Status, Streaming};
 use godwit_api::v1::nva_session_server::NvaSession;
 use godwit_api::{SessionUp, v1};
+use godwit_model::message::NveToNva;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::accept::{self, PeerInfo};
 use super::handle::{Handle, Opened, Outgoing, SHARE};
 use crate::directory::SessionId;
 
@@ -29,14 +31,15 @@ impl NvaSession for Sessions {
         &self,
         request: Request<Streaming<v1::NveMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let peer = request.remote_addr();
-        let Opened { id, outbox, ended } = self.handle.open(peer).await?;
-        tracing::debug!("{id} opens from {peer:?}");
+        let peer = accept::peer(&request).cloned();
+        let address = peer.as_ref().map(PeerInfo::address);
+        let Opened { id, outbox, ended } = self.handle.open(address).await?;
+        tracing::debug!("{id} opens from {address:?}");
         let handle = self.handle.clone();
         let inbound = request.into_inner();
         tokio::spawn(async move {
             tokio::select! {
-                () = read(&handle, id, inbound) => handle.gone(id).await,
+                () = read(&handle, id, peer, inbound) => handle.gone(id).await,
                 // The actor ended it and knows.
                 _ = ended => {}
             }
@@ -47,7 +50,12 @@ impl NvaSession for Sessions {
 }
 
 /// Hands on what the NVE says until it says no more.
-async fn read(handle: &Handle, id: SessionId, mut inbound: Streaming<v1::NveMessage>) {
+async fn read(
+    handle: &Handle,
+    id: SessionId,
+    peer: Option<PeerInfo>,
+    mut inbound: Streaming<v1::NveMessage>,
+) {
     let share = Arc::new(Semaphore::new(SHARE));
     loop {
         // What the NVE says beyond its share waits in its own connection.
@@ -61,7 +69,12 @@ async fn read(handle: &Handle, id: SessionId, mut inbound: Streaming<v1::NveMess
             }
         };
         let handed = match SessionUp::try_from(message) {
-            Ok(message) => handle.up(id, message, turn).await,
+            Ok(message) => {
+                if let (SessionUp::Message(NveToNva::Hello { .. }), Some(peer)) = (&message, &peer) {
+                    peer.is_known();
+                }
+                handle.up(id, message, turn).await
+            }
             Err(e) => handle.bad(id, e.to_string(), turn).await,
         };
         if handed.is_err() {

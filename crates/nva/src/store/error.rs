@@ -33,12 +33,37 @@ pub enum StoreError {
         why: io::Error,
     },
     /// The file's content makes no sense.
-    #[error("{file} is damaged ({why}); restore it from a backup, or move it away to begin with an empty \
-        directory", file = file.display())]
+    #[error("{file} is damaged ({why}); keep it, and restore a backup: without the file the directory knows no VN, \
+        no VM and no NVE", file = file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
         /// What does not fit.
+        why: String,
+    },
+    /// The file is there and has nothing in it.
+    #[error("{file} is empty: it was cut off, or a first start did not end; restore a copy of it, and remove it only \
+        if no godwit-nva has run with this data directory yet", file = file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
+    },
+    /// There is no space left.
+    #[error("cannot write {file}: the disk is full ({why}); nothing is lost, free space and start godwit-nva again",
+        file = file.display())]
+    Full {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// The system does not permit it.
+    #[error("cannot write {file}: {why}; check owner and mode of the file, and whether its disk is mounted read-only",
+        file = file.display())]
+    Permission {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
         why: String,
     },
     /// A newer version wrote the file.
@@ -79,12 +104,45 @@ impl StoreError {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
                 StoreError::InUse { file }
             }
+            DatabaseError::Storage(StorageError::Io(e)) if is_full(&e) => {
+                StoreError::Full { file, why: e.to_string() }
+            }
             DatabaseError::Storage(StorageError::Io(e)) if !is_content(&e) => {
                 StoreError::Open { file, why: e }
             }
             e => StoreError::Damaged { file, why: e.to_string() },
         }
     }
+}
+
+impl StoreError {
+    /// Reading or writing the open file failed.
+    pub(super) fn at_work(file: &Path, e: redb::Error) -> StoreError {
+        let (file, why) = (file.to_path_buf(), e.to_string());
+        match e {
+            redb::Error::Io(e) if is_full(&e) => StoreError::Full { file, why },
+            redb::Error::Io(e) if is_forbidden(&e) => StoreError::Permission { file, why },
+            redb::Error::Io(e) if is_content(&e) => StoreError::Damaged { file, why },
+            redb::Error::Corrupted(_) => StoreError::Damaged { file, why },
+            _ => StoreError::Write { file, why },
+        }
+    }
+
+    /// There is no space left; it may be there again.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, StoreError::Full { .. })
+    }
+}
+
+fn is_full(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+fn is_forbidden(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The system could read the file, but what it read is no database.

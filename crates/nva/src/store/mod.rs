@@ -2,15 +2,21 @@
 
 mod codec;
 mod error;
+mod export;
 mod memory;
 mod redb;
+mod space;
 
 use std::pin::Pin;
+
+use tokio::sync::watch;
 
 pub use self::redb::{FILE, RedbStore};
 use crate::directory::{State, Write};
 pub use error::StoreError;
+pub use export::{ExportError, export};
 pub use memory::MemoryStore;
+pub use space::Space;
 
 /// The result of a call to a store, awaited. It borrows nothing, so that the caller goes on meanwhile.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
@@ -41,9 +47,16 @@ pub trait Store: Send {
     /// that they are complete. Applying a complete journal again after a crash changes nothing more
     /// ([`State::apply`]).
     ///
+    /// Where there is no space, it waits until there is.
+    ///
     /// # Errors
     /// Where the store refuses. The directory is ahead of the store then and must not go on.
     fn commit(&mut self, writes: Vec<Write>) -> Pending<()>;
+
+    /// How much space there is for further writes. One whose sender is gone does not change.
+    fn space(&self) -> watch::Receiver<Space> {
+        watch::channel(Space::Plenty).1
+    }
 }
 
 #[cfg(test)]

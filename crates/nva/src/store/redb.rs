@@ -3,16 +3,18 @@
 //! Every commit is one transaction that is on the disk when it ends. Values are the protobuf records of `godwit-api`,
 //! so that a newer version can read what an older wrote.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::Duration;
 use std::{fs, thread};
 
 use godwit_model::{DomainId, MoveId, NveId, VmKey};
 use godwit_wire::{Mac, Vni};
-use redb::{Database, Durability, ReadableTable, TableDefinition};
-use tokio::sync::oneshot;
+use redb::{Database, DatabaseError, Durability, ReadableTable, TableDefinition};
+use tokio::sync::{oneshot, watch};
 
-use super::{Loaded, Pending, Store, StoreError, codec};
+use super::{Loaded, Pending, Space, Store, StoreError, codec, space};
 use crate::directory::{State, Write};
 
 /// Number of the layout below; a file with a higher one is of a newer version.
@@ -55,6 +57,7 @@ enum Request {
 /// has closed the file.
 pub struct RedbStore {
     path: PathBuf,
+    space: watch::Receiver<Space>,
     /// `None` tells the thread to end.
     requests: Option<mpsc::SyncSender<Request>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -67,14 +70,19 @@ impl RedbStore {
     /// Where the directory cannot be made, another process has the file, it is damaged, or there is no thread to be
     /// had.
     pub fn open(dir: &Path) -> Result<RedbStore, StoreError> {
-        let file = File::open(dir)?;
-        let path = file.path.clone();
+        RedbStore::serve(dir, Box::new(open_file))
+    }
+
+    /// As [`RedbStore::open`], by this way of opening a file.
+    pub(super) fn serve(dir: &Path, how: Opener) -> Result<RedbStore, StoreError> {
+        let mut file = File::open_by(dir, how)?;
+        let (path, space) = (file.path.clone(), file.watch.subscribe());
         let (requests, waiting) = mpsc::sync_channel(REQUESTS);
         let thread = thread::Builder::new()
             .name("store".into())
-            .spawn(move || serve(&file, &waiting))
+            .spawn(move || serve(&mut file, &waiting))
             .map_err(StoreError::Thread)?;
-        Ok(RedbStore { path, requests: Some(requests), thread: Some(thread) })
+        Ok(RedbStore { path, space, requests: Some(requests), thread: Some(thread) })
     }
 
     /// Asks the thread; what it says is the result.
@@ -100,6 +108,10 @@ impl Store for RedbStore {
     fn commit(&mut self, writes: Vec<Write>) -> Pending<()> {
         self.ask(|reply| Request::Commit(writes, reply))
     }
+
+    fn space(&self) -> watch::Receiver<Space> {
+        self.space.clone()
+    }
 }
 
 impl Drop for RedbStore {
@@ -113,41 +125,150 @@ impl Drop for RedbStore {
 }
 
 /// The thread: one request after the other, until nobody can ask any more.
-fn serve(file: &File, requests: &mpsc::Receiver<Request>) {
-    while let Ok(request) = requests.recv() {
-        match request {
-            Request::Load(reply) => drop(reply.send(file.begin())),
-            Request::Commit(writes, reply) => drop(reply.send(file.commit(&writes))),
+fn serve(file: &mut File, requests: &mpsc::Receiver<Request>) {
+    loop {
+        match requests.recv_timeout(space::INTERVAL) {
+            Ok(Request::Load(reply)) => drop(reply.send(file.begin())),
+            Ok(Request::Commit(writes, reply)) => {
+                let committed = file.commit_when_it_fits(&writes, || reply.is_closed());
+                drop(reply.send(committed));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
+        file.watch.look();
     }
+}
+
+/// A way of opening the file.
+pub(super) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send>;
+
+/// Pauses between attempts to write while there is no space.
+const FULL_PAUSE: Duration = Duration::from_millis(500);
+
+fn open_file(path: &Path) -> Result<Database, DatabaseError> {
+    builder(path).create(path)
+}
+
+/// What all ways of opening the file share.
+pub(super) fn builder(path: &Path) -> redb::Builder {
+    let mut builder = Database::builder();
+    // A file that was closed in order is trusted without this, and damage to it would be a panic.
+    builder.set_check_integrity_on_open(true);
+    let (path, said) = (path.to_path_buf(), Cell::new(false));
+    builder.set_repair_callback(move |_| {
+        if !said.replace(true) {
+            tracing::warn!(
+                "{} was not closed in order, or is damaged: it is repaired, and goes on with the last change that is whole",
+                path.display()
+            );
+        }
+    });
+    builder
 }
 
 /// The open file.
 pub(super) struct File {
-    db: Database,
+    /// `None` while there is no space to open it anew.
+    db: Option<Database>,
     path: PathBuf,
+    how: Opener,
+    watch: space::Watch,
 }
 
 impl File {
     /// Opens the file in `dir`, made where it is missing.
+    #[cfg(test)]
     pub fn open(dir: &Path) -> Result<File, StoreError> {
+        File::open_by(dir, Box::new(open_file))
+    }
+
+    /// As [`File::open`], by this way of opening a file.
+    fn open_by(dir: &Path, how: Opener) -> Result<File, StoreError> {
         let unusable = |why| StoreError::Directory { dir: dir.into(), why };
         fs::create_dir_all(dir).map_err(unusable)?;
-        let path = dir.join(FILE);
-        // A file that was closed in order is trusted without this, and damage to it would be a panic.
-        let mut builder = Database::builder();
-        builder.set_check_integrity_on_open(true);
-        let db = builder.create(&path).map_err(|e| StoreError::open(&path, e))?;
+        let path = not_empty(dir)?;
+        let mut file = File { db: None, path, how, watch: space::Watch::new(dir) };
+        if file.reopen().is_err_and(|e| e.is_full()) {
+            file.watch.ran_out();
+            file.reopen()?;
+        }
+        file.reopen()?;
         sync_directory(dir).map_err(unusable)?;
-        Ok(File { db, path })
+        Ok(file)
+    }
+
+    /// Opens the file in `dir`, which must be there, to be read only.
+    pub fn open_idle(dir: &Path) -> Result<File, StoreError> {
+        let path = not_empty(dir)?;
+        if let Err(why) = fs::metadata(&path) {
+            return Err(StoreError::Open { file: path, why });
+        }
+        let mut file = File { db: None, path, how: Box::new(open_file), watch: space::Watch::idle(dir) };
+        file.reopen()?;
+        Ok(file)
+    }
+
+    /// Everything, as it is.
+    pub fn read(&self) -> Result<State, StoreError> {
+        let txn = self.begin_write()?;
+        let state = self.load_all(&txn)?;
+        txn.abort().map_err(|e| self.failed(e))?;
+        Ok(state)
+    }
+
+    /// Opens the file anew, where it is not open.
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        if self.db.is_none() {
+            self.db = Some((self.how)(&self.path).map_err(|e| StoreError::open(&self.path, e))?);
+        }
+        Ok(())
+    }
+
+    /// Commits, and goes on trying while there is no space, until nobody wants it any more.
+    fn commit_when_it_fits(
+        &mut self,
+        writes: &[Write],
+        is_unwanted: impl Fn() -> bool,
+    ) -> Result<(), StoreError> {
+        loop {
+            let full = match self.reopen().and_then(|()| self.commit(writes)) {
+                Err(e) if e.is_full() => e,
+                done => return done,
+            };
+            // After such an error the file must be opened anew. What was committed before is in it.
+            self.db = None;
+            self.watch.ran_out();
+            if is_unwanted() {
+                return Err(full);
+            }
+            if self.reopen().and_then(|()| self.commit(writes)).is_ok() {
+                return Ok(());
+            }
+            self.db = None;
+            thread::sleep(FULL_PAUSE);
+        }
     }
 
     /// Makes the tables, raises the epoch, and reads everything.
     fn begin(&self) -> Result<Loaded, StoreError> {
         let txn = self.begin_write()?;
-        let mut state = State::default();
+        let state = self.load_all(&txn)?;
+        let epoch = state.epoch.checked_add(1).ok_or_else(|| self.broken("the epochs are used up"))?;
         {
             let mut meta = txn.open_table(META).map_err(|e| self.broken(e))?;
+            meta.insert("format", FORMAT).map_err(|e| self.failed(e))?;
+            meta.insert("epoch", u64::from(epoch)).map_err(|e| self.failed(e))?;
+        }
+        txn.commit().map_err(|e| self.failed(e))?;
+        Ok(Loaded { state, epoch })
+    }
+
+    /// Reads everything, and brings what older formats have into today's.
+    fn load_all(&self, txn: &redb::WriteTransaction) -> Result<State, StoreError> {
+        let mut state = State::default();
+        {
+            let meta = txn.open_table(META).map_err(|e| self.broken(e))?;
             let get = |name: &str| -> Result<Option<u64>, StoreError> {
                 let value = meta.get(name).map_err(|e| self.broken(e))?;
                 Ok(value.map(|v| v.value()))
@@ -164,16 +285,11 @@ impl File {
             state.seq = get("seq")?.unwrap_or(0);
             let last_domain = get(LAST_DOMAIN)?.unwrap_or(0);
             state.last_domain = u32::try_from(last_domain).map_err(|e| self.broken(e))?;
-            let next = state.epoch.checked_add(1).ok_or_else(|| self.broken("the epochs are used up"))?;
-            meta.insert("format", FORMAT).map_err(|e| self.broken(e))?;
-            meta.insert("epoch", u64::from(next)).map_err(|e| self.broken(e))?;
         }
-        self.load(&txn, &mut state)?;
-        self.load_members(&txn, &mut state)?;
-        self.load_domains(&txn, &mut state)?;
-        txn.commit().map_err(|e| self.broken(e))?;
-        let epoch = state.epoch + 1;
-        Ok(Loaded { state, epoch })
+        self.load(txn, &mut state)?;
+        self.load_members(txn, &mut state)?;
+        self.load_domains(txn, &mut state)?;
+        Ok(state)
     }
 
     fn load(&self, txn: &redb::WriteTransaction, state: &mut State) -> Result<(), StoreError> {
@@ -256,7 +372,8 @@ impl File {
     }
 
     fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
-        let mut txn = self.db.begin_write().map_err(|e| self.failed(e))?;
+        let closed = || StoreError::Died { file: self.path.clone() };
+        let mut txn = self.db.as_ref().ok_or_else(closed)?.begin_write().map_err(|e| self.failed(e))?;
         txn.set_durability(Durability::Immediate).map_err(|e| self.failed(e))?;
         Ok(txn)
     }
@@ -279,8 +396,8 @@ impl File {
         StoreError::Damaged { file: self.path.clone(), why: why.to_string() }
     }
 
-    fn failed(&self, why: impl ToString) -> StoreError {
-        StoreError::Write { file: self.path.clone(), why: why.to_string() }
+    fn failed(&self, e: impl Into<redb::Error>) -> StoreError {
+        StoreError::at_work(&self.path, e.into())
     }
 }
 
@@ -344,6 +461,15 @@ fn vn_key(vni: Vni) -> u32 {
 
 fn vm_key(key: VmKey) -> (u32, u64) {
     (key.vni.get(), Mac::to_u64(key.mac))
+}
+
+/// The file's path in `dir`. One that is there without content is no new one.
+fn not_empty(dir: &Path) -> Result<PathBuf, StoreError> {
+    let file = dir.join(FILE);
+    if fs::metadata(&file).is_ok_and(|m| m.len() == 0) {
+        return Err(StoreError::Empty { file });
+    }
+    Ok(file)
 }
 
 /// A new file's name is durable only when its directory is.

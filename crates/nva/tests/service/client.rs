@@ -89,12 +89,17 @@ impl Nve {
 
     /// A session that has said Hello and subscribed to VN red.
     pub async fn join(url: &str, name: &str) -> Result<Nve, Status> {
+        Nve::join_at(url, name, name.as_bytes()[0].into()).await
+    }
+
+    /// As [`Nve::join`], with the `n`th of many locators.
+    pub async fn join_at(url: &str, name: &str, n: usize) -> Result<Nve, Status> {
         let mut nve = Nve::open(url).await?;
         nve.name = name.into();
-        let last = name.as_bytes()[0];
+        let [_, _, _, _, _, _, hi, lo] = (n as u64).to_be_bytes();
         nve.say(NveToNva::Hello {
             nve: NveId::new(name).unwrap(),
-            locators: Locators { v4: Some(Ipv4Addr::new(10, 0, 0, last)), v6: None },
+            locators: Locators { v4: Some(Ipv4Addr::new(10, 0, hi, lo)), v6: None },
             software: "scripted".into(),
             last_epoch: 0,
             instance: 1,
@@ -134,7 +139,7 @@ impl Nve {
         loop {
             let SessionDown::Message(m) = self.receive().await? else { continue };
             if let NvaToNve::Update { ack_id, .. } = m {
-                self.say(NveToNva::Ack { ack_id }).await;
+                self.say(NveToNva::Ack { ack_ids: vec![ack_id] }).await;
             }
             if let Some(found) = wanted(&m) {
                 return Ok(found);

@@ -8,3 +8,4 @@ mod domains;
 mod operator;
 mod process;
 mod sessions;
+mod stands;

@@ -92,9 +92,14 @@ async fn everything_defined_is_listed_and_can_be_deleted() {
     assert!(op.define_nve(tor).await.unwrap().into_inner().foreign);
     let pinned = v1::DefineVmRequest { pinned_nve: "tor".into(), ..definition(3) };
     assert!(op.define_vm(pinned).await.unwrap().into_inner().pinned);
-    let vns = op.list_vns(v1::ListVnsRequest {}).await.unwrap().into_inner().vns;
+    let vns = op.list_vns(v1::ListVnsRequest::default()).await.unwrap().into_inner().vns;
     assert_eq!((vns[0].name.as_str(), vns[0].vms, &vns[0].members[..]), ("red", 3, &["tor".to_owned()][..]));
-    let vms = op.list_vms(v1::ListVmsRequest { vn: "red".into() }).await.unwrap().into_inner().vms;
+    let vms = op
+        .list_vms(v1::ListVmsRequest { vn: "red".into(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner()
+        .vms;
     assert_eq!(vms.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["vm1", "vm2", "vm3"]);
     let status = op.get_status(v1::NvaStatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.epoch, status.vns, status.vms, status.nves_connected), (1, 1, 3, 0));
@@ -103,7 +108,7 @@ async fn everything_defined_is_listed_and_can_be_deleted() {
     }
     op.delete_nve(v1::NveName { name: "tor".into() }).await.unwrap();
     op.delete_vn(v1::VnName { name: "red".into() }).await.unwrap();
-    let nves = op.list_nves(v1::ListNvesRequest {}).await.unwrap().into_inner().nves;
+    let nves = op.list_nves(v1::ListNvesRequest::default()).await.unwrap().into_inner().nves;
     assert!(nves.is_empty());
 }
 
@@ -142,7 +147,7 @@ async fn r73_what_is_not_durable_is_not_said() {
 
 fn ask() -> v1::AskNveRequest {
     let kind = Some(v1::admin_request::Kind::GetStatus(v1::GetStatus {}));
-    v1::AskNveRequest { nve: "a".into(), request: Some(v1::AdminRequest { kind }) }
+    v1::AskNveRequest { nve: "a".into(), request: Some(v1::AdminRequest { kind, from: 0 }) }
 }
 
 #[tokio::test]
@@ -157,7 +162,7 @@ async fn r75_a_request_is_relayed_to_an_nve_and_answered() {
                 assert!(matches!(request.kind, Some(v1::admin_request::Kind::GetStatus(_))));
                 let done = v1::Done { text: "here".into() };
                 let kind = Some(v1::admin_response::Kind::Done(done));
-                a.reply(id, v1::AdminResponse { kind }).await;
+                a.reply(id, v1::AdminResponse { kind, next: 0 }).await;
                 return a;
             }
         }

@@ -12,7 +12,7 @@ pub struct Process {
     pub ready: String,
 }
 
-fn command(data: &Path) -> Command {
+pub fn command(data: &Path) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_godwit-nva"));
     // A test that was kept from its core for a while is no NVE that is away.
     c.args(["--listen", "127.0.0.1:0", "--log", "warn", "--keepalive-ms", "60000", "--data"]).arg(data);
@@ -23,7 +23,12 @@ fn command(data: &Path) -> Command {
 impl Process {
     /// Starts it and waits until it is ready.
     pub fn start(data: &Path) -> Process {
-        let mut child = command(data).spawn().unwrap();
+        Process::start_by(command(data))
+    }
+
+    /// As [`Process::start`], by a command with further flags.
+    pub fn start_by(mut command: Command) -> Process {
+        let mut child = command.spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let addr = ready.split([' ', ',']).find(|w| w.starts_with("127.0.0.1:"));
@@ -37,7 +42,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }

@@ -1,6 +1,6 @@
 //! From the NVA to the NVE.
 
-use godwit_model::message::{Change, MoveRole, NvaToNve};
+use godwit_model::message::{Change, MemberChanges, MoveRole, NvaToNve};
 use godwit_model::{DomainId, Gateway, Secret};
 
 use super::{maybe_ip, protocol, up};
@@ -297,6 +297,11 @@ impl From<Change> for v1::update::Change {
             }
             Change::MemberLeft(nve) => v1::update::Change::MemberLeft(nve.to_string()),
             Change::Forgotten { key } => v1::update::Change::Forgotten(key.into()),
+            Change::Members(m) => v1::update::Change::Members(v1::MemberChanges {
+                joined: m.joined.into_iter().map(Into::into).collect(),
+                lingering: m.lingering.into_iter().map(Into::into).collect(),
+                left: m.left.iter().map(ToString::to_string).collect(),
+            }),
         }
     }
 }
@@ -314,6 +319,11 @@ fn update(p: v1::Update) -> Result<NvaToNve, ConvertError> {
             if p.lingers { Change::MemberLingers(location) } else { Change::MemberJoined(location) }
         }
         Some(v1::update::Change::MemberLeft(n)) => Change::MemberLeft(nve_id("member_left", n)?),
+        Some(v1::update::Change::Members(m)) => Change::Members(MemberChanges {
+            joined: each("members.joined", m.joined)?,
+            lingering: each("members.lingering", m.lingering)?,
+            left: m.left.into_iter().map(|n| nve_id("members.left", n)).collect::<Result<_, _>>()?,
+        }),
         Some(v1::update::Change::Forgotten(key)) => Change::Forgotten { key: part("forgotten", Some(key))? },
     };
     Ok(NvaToNve::Update { vni: vni("vni", p.vni)?, revision: p.revision, ack_id: p.ack_id, change })

@@ -106,7 +106,7 @@ fn up(m: NveToNva) -> Up {
         NveToNva::Withdraw { key, version } => {
             Up::Withdraw(v1::Withdraw { key: Some(key.into()), version: Some(version.into()) })
         }
-        NveToNva::Ack { ack_id } => Up::Ack(v1::Ack { ack_id }),
+        NveToNva::Ack { ack_ids } => Up::Ack(v1::Ack { ack_ids }),
         NveToNva::ForwardEnding { key, version } => {
             Up::ForwardEnding(v1::ForwardEnding { key: Some(key.into()), version: Some(version.into()) })
         }
@@ -139,8 +139,8 @@ fn up(m: NveToNva) -> Up {
             counts: counts.map(Into::into),
         }),
         NveToNva::Groups { vni, reset, joined, left } => Up::Groups(groups(vni, reset, joined, left)),
-        NveToNva::Report { attachments } => {
-            Up::Report(v1::Report { attachments: attachments.into_iter().map(Into::into).collect() })
+        NveToNva::Report { attachments, more } => {
+            Up::Report(v1::Report { attachments: attachments.into_iter().map(Into::into).collect(), more })
         }
         NveToNva::Keepalive => Up::Keepalive(v1::Keepalive {}),
     }
@@ -185,7 +185,7 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             key: part("withdraw.key", p.key)?,
             version: version("withdraw.version", p.version)?,
         }),
-        Up::Ack(p) => Ok(NveToNva::Ack { ack_id: p.ack_id }),
+        Up::Ack(p) => Ok(NveToNva::Ack { ack_ids: p.ack_ids }),
         Up::ForwardEnding(p) => Ok(NveToNva::ForwardEnding {
             key: part("forward_ending.key", p.key)?,
             version: version("forward_ending.version", p.version)?,
@@ -212,7 +212,7 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             key: part("verified.key", p.key)?,
             version: version("verified.version", p.version)?,
             alive: p.alive,
-            note: p.note,
+            note: shown(p.note, MAX_NOTE),
         }),
         Up::MoveReport(p) => Ok(NveToNva::MoveReport {
             id: move_id("move_report.move_id", p.move_id)?,
@@ -224,11 +224,27 @@ fn message_up(kind: Up) -> Result<NveToNva, ConvertError> {
             let (vni, reset, joined, left) = groups_of(p).map_err(|e| e.within("groups"))?;
             Ok(NveToNva::Groups { vni, reset, joined, left })
         }
-        Up::Report(p) => Ok(NveToNva::Report { attachments: each("report.attachments", p.attachments)? }),
+        Up::Report(p) => {
+            Ok(NveToNva::Report { attachments: each("report.attachments", p.attachments)?, more: p.more })
+        }
         Up::Keepalive(_) => Ok(NveToNva::Keepalive),
         // Taken by the caller; here only so that the match stays complete.
         Up::AdminReply(_) => Err(ConvertError::new("admin_reply", Problem::Missing)),
     }
+}
+
+/// Longest name of a switch's software, in bytes.
+const MAX_SOFTWARE: usize = 128;
+/// Longest note of an NVE, in bytes.
+const MAX_NOTE: usize = 512;
+
+/// A text for people: cut where it is too long, and without what no terminal should be told.
+pub(crate) fn shown(text: String, max: usize) -> String {
+    let mut cut: String = text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    while cut.len() > max {
+        cut.pop();
+    }
+    cut
 }
 
 pub(super) fn groups(vni: Vni, reset: bool, joined: Vec<IpAddr>, left: Vec<IpAddr>) -> v1::Groups {
@@ -249,7 +265,7 @@ fn hello(p: v1::Hello) -> Result<NveToNva, ConvertError> {
     Ok(NveToNva::Hello {
         nve: nve_id("nve", p.nve)?,
         locators: part("locators", p.locators)?,
-        software: p.software,
+        software: shown(p.software, MAX_SOFTWARE),
         last_epoch: p.last_epoch,
         instance: p.instance,
         abilities: Abilities {

@@ -310,7 +310,7 @@ fn migrate(lab: &Lab, from: &Host, to: &Host) -> Result<Migration> {
 }
 
 fn moves(lab: &Lab) -> Result<Vec<MoveRecord>> {
-    let request = ListMovesRequest { vm: PAIR.0.into(), unfinished_only: false };
+    let request = ListMovesRequest { vm: PAIR.0.into(), ..Default::default() };
     Ok(lab.nva.operator.list_moves(request)?.moves)
 }
 

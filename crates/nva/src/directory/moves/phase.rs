@@ -31,10 +31,9 @@ impl Directory {
 
     /// A granted move of the VM that waits for acknowledgements is overtaken; `news` says by what.
     pub(in crate::directory) fn overtake(&mut self, key: VmKey, news: &str) {
-        let open = self.moves.open();
-        let of_vm = |m: &&Move| m.record.key == key && m.record.phase == MovePhase::Granted;
+        let granted = |m: &&Move| m.record.phase == MovePhase::Granted;
         let earlier: Vec<(MoveId, String)> =
-            open.filter(of_vm).map(|m| (m.record.id.clone(), m.unaware())).collect();
+            self.moves.open_of(key).filter(granted).map(|m| (m.record.id.clone(), m.unaware())).collect();
         for (id, unaware) in earlier {
             self.nva_step(&id, MoveStepKind::Overtaken, format!("{news}{unaware}"));
             self.save_move(&id);
@@ -50,7 +49,11 @@ impl Directory {
         m.record.phase = phase;
         let (key, withdrawn) = (m.record.key, m.withdrawn);
         let parties = [m.record.to.clone(), m.record.from.clone()];
-        self.moves.set_called_off(id, phase == MovePhase::Aborted && reason.starts_with(NO_CLAIM));
+        self.moves.set_called_off(
+            id,
+            phase == MovePhase::Aborted && reason.starts_with(NO_CLAIM),
+            self.wall_us,
+        );
         let (what, count) = match phase {
             MovePhase::Failed => (MoveStepKind::Failed, &mut self.counts.moves_failed),
             _ => (MoveStepKind::Aborted, &mut self.counts.moves_aborted),

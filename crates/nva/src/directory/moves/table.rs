@@ -22,8 +22,10 @@ pub(in crate::directory) struct Moves {
     last_number: u64,
     /// Neither done nor called off.
     open: BTreeSet<MoveId>,
-    /// Called off lately: an NVE that was away then is told when it is back.
-    called_off: BTreeSet<MoveId>,
+    open_by_vm: BTreeSet<(VmKey, MoveId)>,
+    /// Called off lately, and when, in microseconds since 1970 by the NVA's clock: an NVE that was away then is told when
+    /// it is back.
+    called_off: BTreeMap<MoveId, u64>,
     /// VMs whose last ordered move was ended by time alone: a late claim may be for that.
     timed_out: BTreeMap<VmKey, MoveId>,
     /// Refused claims that have a record of their own.
@@ -42,10 +44,11 @@ impl Moves {
             match stored.record.phase {
                 MovePhase::Done => {}
                 MovePhase::Aborted | MovePhase::Failed => {
-                    all.called_off.insert(id.clone());
+                    all.called_off.insert(id.clone(), ended_us(&stored.record));
                 }
                 _ => {
                     all.open.insert(id.clone());
+                    all.open_by_vm.insert((stored.record.key, id.clone()));
                 }
             }
             all.by_id.insert(id, Move::restored(stored));
@@ -82,14 +85,26 @@ impl Moves {
         self.by_age.values().filter_map(|id| self.by_id.get(id))
     }
 
+    /// Those behind the one with this number, with their numbers, oldest first.
+    pub fn by_age_after(&self, last: Option<u64>) -> impl Iterator<Item = (u64, &MoveRecord)> {
+        let behind = self.by_age.range(last.map_or(0, |n| n.saturating_add(1))..);
+        behind.filter_map(|(n, id)| Some((*n, &self.by_id.get(id)?.record)))
+    }
+
     /// Those that are neither done nor called off, by name.
     pub fn open(&self) -> impl Iterator<Item = &Move> {
         self.open.iter().filter_map(|id| self.by_id.get(id))
     }
 
+    /// Those of one VM.
+    pub fn open_of(&self, key: VmKey) -> impl Iterator<Item = &Move> {
+        let mine = self.open_by_vm.range((key, MoveId(String::new()))..).take_while(move |(k, _)| *k == key);
+        mine.filter_map(|(_, id)| self.by_id.get(id))
+    }
+
     /// Those that were called off lately, by name.
     pub fn called_off(&self) -> impl Iterator<Item = &Move> {
-        self.called_off.iter().filter_map(|id| self.by_id.get(id))
+        self.called_off.keys().filter_map(|id| self.by_id.get(id))
     }
 
     /// How many are open.
@@ -129,18 +144,28 @@ impl Moves {
     /// The move begins, or goes on after its time was over.
     pub(super) fn set_open(&mut self, id: &MoveId) {
         self.called_off.remove(id);
+        if let Some(m) = self.by_id.get(id) {
+            self.open_by_vm.insert((m.record.key, id.clone()));
+        }
         self.open.insert(id.clone());
     }
 
     /// The move is done.
     pub(super) fn set_done(&mut self, id: &MoveId) {
+        self.close(id);
+    }
+
+    fn close(&mut self, id: &MoveId) {
         self.open.remove(id);
+        if let Some(m) = self.by_id.get(id) {
+            self.open_by_vm.remove(&(m.record.key, id.clone()));
+        }
     }
 
     /// The move has ended without a grant; `timed_out`: by time alone.
-    pub(super) fn set_called_off(&mut self, id: &MoveId, timed_out: bool) {
-        self.open.remove(id);
-        self.called_off.insert(id.clone());
+    pub(super) fn set_called_off(&mut self, id: &MoveId, timed_out: bool, now_us: u64) {
+        self.close(id);
+        self.called_off.insert(id.clone(), now_us);
         if let Some(m) = self.by_id.get(id).filter(|_| timed_out) {
             self.timed_out.insert(m.record.key, id.clone());
         }
@@ -148,11 +173,7 @@ impl Moves {
 
     /// Nobody is told any more of those that were called off before then, in microseconds since 1970.
     pub(super) fn forget_called_off(&mut self, horizon_us: u64) {
-        let moves = &self.by_id;
-        self.called_off.retain(|id| {
-            let ended = moves.get(id).and_then(|m| m.record.steps.last()).map_or(0, |s| s.at_us);
-            ended >= horizon_us
-        });
+        self.called_off.retain(|_, ended_us| *ended_us >= horizon_us);
     }
 
     /// A newer order decides, or the move goes on.
@@ -200,6 +221,11 @@ impl Moves {
         let unsaved = std::mem::take(&mut self.unsaved);
         unsaved.iter().filter_map(|id| self.get(id)).map(Move::stored).collect()
     }
+}
+
+/// When the move ended: by its last step of the NVA itself, whatever clocks NVEs have.
+fn ended_us(r: &MoveRecord) -> u64 {
+    r.steps.iter().rfind(|s| s.nve.is_none()).map_or(0, |s| s.at_us)
 }
 
 /// Every place for moves is taken by one that is not over.

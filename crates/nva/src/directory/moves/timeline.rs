@@ -6,6 +6,8 @@ use super::super::{Directory, Level};
 
 /// NVEs whose counts one move keeps.
 const MAX_COUNTS: usize = 16;
+/// A clock of an NVE that differs by more than a minute from the NVA's is wrong.
+const CLOCKS_DIFFER_US: u64 = 60_000_000;
 
 impl Directory {
     /// What an NVE says about a move: a step of the timeline, counts, or both.
@@ -28,6 +30,7 @@ impl Directory {
         }
         if let Some(mut step) = step {
             step.nve = Some(nve.clone());
+            step.at_us = self.plausible_us(&id, step.at_us);
             let (what, note) = (step.what, step.note.clone());
             if let Some(m) = self.moves.get_mut(&id) {
                 m.add_step(step, self.config.max_steps);
@@ -35,6 +38,13 @@ impl Directory {
             self.advance(&id, &nve, what, note);
         }
         self.changed(&id);
+    }
+
+    /// When a step was, by the clock of an NVE. One that is wrong puts it neither before the move nor after now.
+    fn plausible_us(&self, id: &MoveId, at_us: u64) -> u64 {
+        let began = self.moves.get(id).and_then(|m| m.record.steps.first()).map_or(0, |s| s.at_us);
+        let may_be = began.saturating_sub(CLOCKS_DIFFER_US)..=self.wall_us.saturating_add(CLOCKS_DIFFER_US);
+        if may_be.contains(&at_us) { at_us } else { self.wall_us }
     }
 
     fn put_counts(&mut self, id: &MoveId, nve: &NveId, counts: HandoverCounts) {

@@ -3,10 +3,12 @@
 mod allowed;
 mod bind;
 mod bound;
+mod bounds;
 mod claims;
 mod clones;
 mod conflict;
 mod counts;
+mod crowd;
 mod domain_news;
 mod domains;
 mod door;
@@ -217,7 +219,7 @@ impl World {
         let mut all = Vec::new();
         for m in sent(outputs, session) {
             if let NvaToNve::Update { ack_id, .. } = m {
-                all.extend(self.say(session, NveToNva::Ack { ack_id }));
+                all.extend(self.say(session, NveToNva::Ack { ack_ids: vec![ack_id] }));
             }
         }
         all

@@ -196,14 +196,14 @@ fn run(w: &mut World, t: &mut Watcher, op: Op) {
         }
         Op::AckAll(n) => {
             let ids = t.sessions.get(&n).and_then(|s| t.unacked.remove(s)).unwrap_or_default();
-            ids.into_iter().flat_map(|ack_id| say(w, t, n, NveToNva::Ack { ack_id })).collect()
+            ids.into_iter().flat_map(|ack_id| say(w, t, n, NveToNva::Ack { ack_ids: vec![ack_id] })).collect()
         }
         Op::Report(n, all) => {
             let mine = w.d.records.values().filter(|r| all && owner(r) == Some(NVES[n]));
             let attachments =
                 mine.map(|r| Attachment { key: r.key, port: "p1".into(), version: r.version, active: true });
             let attachments = attachments.collect();
-            say(w, t, n, NveToNva::Report { attachments })
+            say(w, t, n, NveToNva::Report { attachments, more: false })
         }
         Op::Step(n, v, what) => {
             let id = w.d.moves(Some(&format!("vm{v}")), false).last().map(|m| m.id.0.clone());
@@ -270,7 +270,7 @@ proptest! {
         let sessions: Vec<SessionId> = t.sessions.values().copied().collect();
         for s in &sessions {
             for ack_id in t.unacked.remove(s).unwrap_or_default() {
-                w.say(*s, NveToNva::Ack { ack_id });
+                w.say(*s, NveToNva::Ack { ack_ids: vec![ack_id] });
             }
         }
         w.settle(&sessions);

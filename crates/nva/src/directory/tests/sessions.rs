@@ -195,7 +195,7 @@ fn r17_a_report_mends_a_lost_withdrawal() {
     let (a, c) = (w.join("a"), w.join("c"));
     let r1 = w.take(a, 1);
     w.take(a, 2);
-    let report = NveToNva::Report { attachments: vec![attachment(1, r1.version, true)] };
+    let report = NveToNva::Report { attachments: vec![attachment(1, r1.version, true)], more: false };
     w.say(a, report.clone());
     assert_eq!(owner(w.vm(2)), Some("a"), "a report may cross with a grant");
     w.settle(&[a, c]);
@@ -215,7 +215,7 @@ fn r17_an_nve_that_started_anew_loses_at_once_what_it_was_just_granted() {
     let old = w.join("a");
     w.take(old, 1);
     let new = w.join("a");
-    w.say(new, NveToNva::Report { attachments: vec![] });
+    w.say(new, NveToNva::Report { attachments: vec![], more: false });
     assert_eq!(owner(w.vm(1)), None, "no grant of this session can have crossed the report");
 }
 
@@ -229,11 +229,12 @@ fn r17_a_report_brings_a_snapshot_to_an_nve_that_is_behind() {
     let out = w.say(b, claim(1, Version::ZERO));
     w.ack(a, &out);
     w.settle(&[a, b]);
-    let out = w.say(a, NveToNva::Report { attachments: vec![attachment(1, held.version, true)] });
+    let out =
+        w.say(a, NveToNva::Report { attachments: vec![attachment(1, held.version, true)], more: false });
     assert!(sent(&out, a).iter().any(|m| matches!(m, NvaToNve::End { .. })));
     assert_eq!(owner(w.vm(1)), Some("b"));
     let current = w.vm(1).version;
-    let out = w.say(b, NveToNva::Report { attachments: vec![attachment(1, current, true)] });
+    let out = w.say(b, NveToNva::Report { attachments: vec![attachment(1, current, true)], more: false });
     assert!(!sent(&out, b).iter().any(|m| matches!(m, NvaToNve::End { .. })), "nothing to mend");
 }
 
@@ -243,9 +244,10 @@ fn r17_a_report_ends_memberships_that_are_not_used() {
     let (a, c) = (w.join("a"), w.join("c"));
     w.leave(a);
     let (a, _) = w.hello("a");
-    let out = w.say(a, NveToNva::Report { attachments: vec![attachment(1, Version::ZERO, false)] });
+    let out =
+        w.say(a, NveToNva::Report { attachments: vec![attachment(1, Version::ZERO, false)], more: false });
     assert_eq!(sent(&out, c), [], "it has a port there");
-    let out = w.say(a, NveToNva::Report { attachments: vec![] });
+    let out = w.say(a, NveToNva::Report { attachments: vec![], more: false });
     let left = |m: &NvaToNve| matches!(m, NvaToNve::Update { change: Change::MemberLeft(_), .. });
     assert!(sent(&out, c).iter().any(left));
     assert!(w.durable.nves[&id("a")].vnis.is_empty());

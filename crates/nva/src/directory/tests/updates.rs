@@ -82,7 +82,7 @@ fn r38_an_update_is_said_again_and_then_the_nve_is_dirty() {
     }
     assert_eq!((repeats, snapshots), (3, 1));
     assert!(is_dirty(&w, "c"));
-    w.say(c, NveToNva::Ack { ack_id: w.d.updates.last_ack() });
+    w.say(c, NveToNva::Ack { ack_ids: vec![w.d.updates.last_ack()] });
     assert!(!is_dirty(&w, "c"), "a late Ack counts");
     assert!(w.d.is_quiet());
 }
@@ -368,7 +368,7 @@ fn extended(w: &mut World, a: SessionId, version: Version) -> bool {
 fn r43_a_forward_entry_lives_on_while_an_nve_has_not_acknowledged() {
     let (mut w, [a, b, c], version) = after_a_move();
     assert!(extended(&mut w, a, version), "C was told and did not acknowledge");
-    w.say(c, NveToNva::Ack { ack_id: w.d.updates.last_ack() });
+    w.say(c, NveToNva::Ack { ack_ids: vec![w.d.updates.last_ack()] });
     assert!(!extended(&mut w, a, version), "everybody knows");
     w.leave(c);
     assert!(!extended(&mut w, a, version), "C knew it when its session ended");
@@ -410,7 +410,7 @@ fn r43_a_foreign_nve_is_not_waited_for() {
     w.define_vm(pinned).unwrap();
     w.settle(&[a, b, c]);
     for ack_id in 0..=w.d.updates.last_ack() {
-        w.say(c, NveToNva::Ack { ack_id });
+        w.say(c, NveToNva::Ack { ack_ids: vec![ack_id] });
     }
     let version = w.vm(1).version;
     assert!(!extended(&mut w, a, version));

@@ -23,7 +23,7 @@ fn message() -> SessionUp {
 #[tokio::test]
 async fn r67_a_storm_of_one_nve_leaves_the_queue_to_the_others() {
     let directory = Directory::new(crate::directory::Config::default());
-    let (handle, mut actor) = Actor::new(directory, Box::new(MemoryStore::default()));
+    let (handle, mut actor) = Actor::new(directory, Box::new(MemoryStore::default()), Vec::new());
     let storm = handle.clone();
     tokio::spawn(async move {
         let share = Arc::new(Semaphore::new(SHARE));
@@ -51,8 +51,11 @@ async fn r67_a_storm_of_one_nve_leaves_the_queue_to_the_others() {
 
 /// An actor with VM 7/02:00:00:00:00:01 and an NVE in its VN.
 fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
-    let (handle, mut actor) =
-        Actor::new(Directory::new(crate::directory::Config::default()), Box::new(MemoryStore::default()));
+    let (handle, mut actor) = Actor::new(
+        Directory::new(crate::directory::Config::default()),
+        Box::new(MemoryStore::default()),
+        Vec::new(),
+    );
     let (session, vni, mac) = (SessionId(1), Vni::from_low24(7), Mac([2, 0, 0, 0, 0, 1]));
     let vn = VnRecord { vni, name: "red".into(), settings: Default::default() };
     actor.handle(Peer::operator(), Input::Order(Order::CreateVn(vn))).unwrap();

@@ -29,7 +29,7 @@ impl Rig {
 
     fn with(config: Config) -> Rig {
         let held = Held::default();
-        let (handle, actor) = Actor::new(Directory::new(config), Box::new(held.clone()));
+        let (handle, actor) = Actor::new(Directory::new(config), Box::new(held.clone()), Vec::new());
         let (stop, stopped) = watch::channel(false);
         Rig { handle, held, stop, actor: tokio::spawn(actor.run(stopped)) }
     }
@@ -236,7 +236,8 @@ async fn r67_a_batch_that_is_full_takes_no_more() {
 #[tokio::test]
 async fn r67_a_storm_during_a_commit_has_its_share_and_no_more() {
     let held = Held::default();
-    let (handle, mut actor) = Actor::new(Directory::new(Default::default()), Box::new(held.clone()));
+    let (handle, mut actor) =
+        Actor::new(Directory::new(Default::default()), Box::new(held.clone()), Vec::new());
     actor.handle(Peer::operator(), Input::Order(red())).unwrap();
     actor.commit();
     let sent = Arc::new(AtomicUsize::new(0));
@@ -279,6 +280,7 @@ async fn r67_a_storm_during_a_commit_has_its_share_and_no_more() {
 async fn r71_there_are_no_ticks_while_nothing_is_taken() {
     let (rig, _first) = Rig::committing_a_vm().await;
     let _more: Vec<_> = (2..257).map(|n| rig.order::<VmRecord>(vm(n))).collect();
+    settle().await;
     let share = Arc::new(Semaphore::new(1));
     let (handle, turn) = (rig.handle.clone(), share.clone().acquire_owned().await.unwrap());
     let last = async move { handle.up(SessionId(1), SessionUp::Message(NveToNva::Keepalive), turn).await };

@@ -71,7 +71,7 @@ struct Side {
 
 impl Side {
     fn new(store: Box<dyn Store>) -> Side {
-        let (_, mut actor) = Actor::new(Directory::new(Default::default()), store);
+        let (_, mut actor) = Actor::new(Directory::new(Default::default()), store, Vec::new());
         let (jobs, waiting) = mpsc::channel(QUEUE);
         actor.jobs = waiting;
         Side {
@@ -275,7 +275,7 @@ impl Twins {
                 Deed::Say(session, NveToNva::Query { seq: dice.roll(1000) as u64, vni: key(n).vni, by })
             }
             _ => match self.tried.said[session].iter().rev().find_map(to_acknowledge) {
-                Some(ack_id) => Deed::Say(session, NveToNva::Ack { ack_id }),
+                Some(ack_id) => Deed::Say(session, NveToNva::Ack { ack_ids: vec![ack_id] }),
                 None => Deed::Look,
             },
         }
