@@ -1,6 +1,8 @@
 //! `godwit-nva`: the directory of a Godwit network.
 #![forbid(unsafe_code)]
 
+mod security;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,26 +17,26 @@ use godwit_nva::service::Service;
 use godwit_nva::store::{Loaded, RedbStore, Store as _};
 use godwit_nva::{Config, Directory};
 use godwit_wire::{Mac, Span};
+use security::SecurityFlags;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The directory (NVA) of a Godwit network: knows which VM is at which NVE, and tells all who need it.
 #[derive(Parser, Debug)]
 #[command(
     version,
-    after_help = "Example:\n  godwit-nva --listen 10.0.0.1:6640 --listen [2001:db8::1]:6640 --data /var/lib/godwit-nva"
+    after_help = "Example:\n  godwit-nva --listen 10.0.0.1:6640 --listen [2001:db8::1]:6640 --data /var/lib/godwit-nva \\\n             \
+        --certificate /etc/godwit/nva/certificate.pem --key /etc/godwit/nva/key.pem \\\n             \
+        --authority /etc/godwit/nva/authority.pem --revoked /etc/godwit/nva/revoked.pem"
 )]
 struct Flags {
     /// Address for NVEs and operators; may be given several times. Port 0 takes a free one.
     ///
-    /// Whoever reaches it may order: listen on the management network only.
-    #[arg(
-        long,
-        value_name = "ADDR:PORT",
-        env = "GODWIT_NVA_LISTEN",
-        value_delimiter = ',',
-        default_value = "[::]:6640"
-    )]
+    /// By default [::]:6640 with a certificate, [::1]:6640 without one.
+    #[arg(long, value_name = "ADDR:PORT", env = "GODWIT_NVA_LISTEN", value_delimiter = ',')]
     listen: Vec<SocketAddr>,
+
+    #[command(flatten)]
+    security: SecurityFlags,
 
     /// Directory of the data; made if it is missing. One process a directory.
     #[arg(long, value_name = "DIR", env = "GODWIT_NVA_DATA", default_value = "/var/lib/godwit-nva")]
@@ -101,6 +103,8 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    let listen = if flags.listen.is_empty() { vec![flags.security.default_listen()] } else { flags.listen };
+    let security = flags.security.settings(&listen)?;
     let mut store = RedbStore::open(&flags.data)?;
     let channel_secret = Some(random_secret().context("the kernel gives no random bytes")?);
     let config = Config {
@@ -127,7 +131,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         let vms = directory.status().vms;
         // Before anybody is told that we are there: a signal must not find the default action.
         let stop = stop_signal()?;
-        let service = Service::start(&flags.listen, directory, Box::new(store)).await?;
+        let service = Service::start_secured(&listen, security, directory, Box::new(store)).await?;
         let addrs: Vec<String> = service.addrs().iter().map(SocketAddr::to_string).collect();
         // On stdout, so that a script can wait for it and learn the port.
         println!("godwit-nva listening on {}, epoch {epoch}, {vms} VMs", addrs.join(" "));

@@ -6,15 +6,21 @@
 
 mod actor;
 mod batch;
+mod connection;
 mod counts;
 mod drain;
 mod handle;
+mod identified;
 mod operator;
 mod session;
+mod tls;
+mod tokens;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use godwit_api::tls::TlsError;
 use godwit_api::tonic::transport::Server;
 use godwit_api::tonic::transport::server::TcpIncoming;
 use godwit_api::v1::nva_session_server::NvaSessionServer;
@@ -27,7 +33,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::directory::Directory;
 use crate::store::{Store, StoreError};
 use actor::Actor;
+use connection::Transport;
 use handle::Handle;
+use identified::{Door, Identified};
+pub use tls::Security;
+use tls::Tls;
 
 /// Why the service could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +45,9 @@ pub enum ServeError {
     /// An address is taken or not ours.
     #[error("cannot listen on {0}: {1}; is another godwit-nva running? Choose another address with --listen")]
     Listen(SocketAddr, std::io::Error),
+    /// A file of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The store refused: what was not durable was not said either.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -58,7 +71,7 @@ pub struct Service {
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Service {
-    /// Listens on every address and serves. Port 0 takes a free one, see [`Service::addrs`].
+    /// Listens on every address and serves in clear. Port 0 takes a free one, see [`Service::addrs`].
     ///
     /// # Errors
     /// Where an address cannot be listened on.
@@ -67,6 +80,20 @@ impl Service {
         directory: Directory,
         store: Box<dyn Store>,
     ) -> Result<Service, ServeError> {
+        Service::start_secured(listen, None, directory, store).await
+    }
+
+    /// The same with TLS, unless `security` is `None` (R68).
+    ///
+    /// # Errors
+    /// Where a file of TLS cannot be used, or an address cannot be listened on.
+    pub async fn start_secured(
+        listen: &[SocketAddr],
+        security: Option<Security>,
+        directory: Directory,
+        store: Box<dyn Store>,
+    ) -> Result<Service, ServeError> {
+        let transport = Transport::new(security)?;
         let mut listeners = Vec::new();
         for addr in listen {
             let listener = TcpListener::bind(addr).await.map_err(|e| ServeError::Listen(*addr, e))?;
@@ -81,7 +108,10 @@ impl Service {
         let actor = tokio::spawn(actor.run(stopped.clone()));
         let mut servers = JoinSet::new();
         for listener in listeners {
-            servers.spawn(serve(listener, handle.clone(), stopped.clone()));
+            servers.spawn(serve(listener, transport.clone(), handle.clone(), stopped.clone()));
+        }
+        if let Transport::Tls(tls) = transport {
+            tokio::spawn(keep_fresh(tls, stopped));
         }
         Ok(Service { addrs, actor, servers, stop })
     }
@@ -112,18 +142,41 @@ impl Service {
 
 async fn serve(
     listener: TcpListener,
+    transport: Transport,
     handle: Handle,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let sessions = NvaSessionServer::new(session::Sessions::new(handle.clone()));
     let operators = OperatorServer::new(operator::Operators::new(handle));
+    let sessions =
+        Identified { door: Door::Nves, inner: sessions.max_decoding_message_size(MAX_MESSAGE_BYTES) };
+    let operators = Identified {
+        door: Door::Operators(transport.tokens()),
+        inner: operators.max_decoding_message_size(MAX_MESSAGE_BYTES),
+    };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .add_service(sessions.max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(operators.max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+        .add_service(sessions)
+        .add_service(operators)
+        .serve_with_incoming_shutdown(transport.connections(incoming), async move {
             let _ = stopped.wait_for(|s| *s).await;
         })
         .await
+}
+
+/// Reads the files of TLS again when they change.
+async fn keep_fresh(tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|s| *s) => return,
+            () = tokio::time::sleep(tls::LOOK) => {}
+        }
+        let tls = tls.clone();
+        // It looks through the certificates of thousands of connections.
+        if tokio::task::spawn_blocking(move || tls.refresh()).await.is_err() {
+            return;
+        }
+    }
 }

@@ -7,4 +7,5 @@ mod crowd;
 mod domains;
 mod operator;
 mod process;
+mod secure;
 mod sessions;
