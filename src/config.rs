@@ -7,6 +7,7 @@ mod domain;
 mod domains;
 mod file;
 mod flags;
+mod nva;
 mod routes;
 mod text;
 mod underlay;
@@ -20,6 +21,7 @@ pub use file::{
     UplinkConfig, VmConfig, VnConfig,
 };
 pub use flags::Flags;
+pub use nva::{credentials, in_clear};
 pub use routes::{kernel_interface, uplink_of};
 pub use underlay::{RouteSource, UnderlayConfig};
 

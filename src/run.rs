@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::admin::{self, Order, orders};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::kernel::{Interfaces, LinkWatch, Table, Watch};
 use crate::switch::{Shared, Switch};
 use crate::{returns, start, underlay};
@@ -34,9 +34,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (order_tx, order_rx) = mpsc::channel(ORDERS);
     // The socket comes first: a second switch of this name must not get as far as the devices.
     let socket = admin::serve(&socket_path, order_tx)?;
-    let nva = config.nve.nva.clone();
+    let session = session(&config)?;
     let switch = start::start(config).await?;
-    let client = nva.map(|url| NvaClient::spawn(SessionConfig::new(url)));
+    let client = session.map(NvaClient::spawn);
     tracing::info!(nve = %switch.borrow().config.nve.id, socket = %socket_path.display(), "ready");
     let kernel = underlay::watch_kernel(&switch.borrow());
     let ended = match kernel {
@@ -48,6 +48,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Switch::stop(switch).await;
     drop(socket);
     ended
+}
+
+/// How the NVA is reached, if there is one.
+fn session(config: &Config) -> anyhow::Result<Option<SessionConfig>> {
+    let n = &config.nve;
+    for url in config::in_clear(n) {
+        tracing::warn!(
+            "the session with the NVA at {url} is in clear: whoever is between may command this switch"
+        );
+    }
+    let Some(first) = n.nva.first() else { return Ok(None) };
+    let (urls, credentials) = (n.nva.clone(), config::credentials(n)?);
+    Ok(Some(SessionConfig { urls, credentials, ..SessionConfig::new(first) }))
 }
 
 fn every(period: Duration) -> Interval {

@@ -206,7 +206,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         locators: Locators { v4: config.underlay.locator4, v6: config.underlay.locator6 },
         liveness: underlay::liveness(&config.underlay),
         instance: random(),
-        locator_guard: Span::from_ms(if n.nva.is_some() { LOCATOR_GUARD_MS } else { 0 }),
+        locator_guard: Span::from_ms(if n.nva.is_empty() { 0 } else { LOCATOR_GUARD_MS }),
         outer: match n.outer {
             OuterChoice::Auto => godwit_control::OuterChoice::Auto,
             OuterChoice::V4 => godwit_control::OuterChoice::V4,

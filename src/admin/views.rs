@@ -43,7 +43,7 @@ pub async fn status(switch: &Shared) -> anyhow::Result<Answer> {
         version: crate::VERSION.into(),
         dpdk: godwit_dpdk::version().trim_start_matches("DPDK ").into(),
         locators: Some(s.nve.locators().into()),
-        nva_url: s.config.nve.nva.clone().unwrap_or_default(),
+        nva_url: s.config.nve.nva.join(", "),
         nva_connected: nva.connected,
         nva_epoch: nva.epoch,
         nva_refusal: nva.refusal.unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig, domains, routes, uplink};
+use super::{Config, ConfigError, DirectoryKind, UplinkConfig, VmConfig, domains, nva, routes, uplink};
 use crate::{cores, placement};
 
 /// The smallest tenant MTU that is worth starting for: every IPv6 link carries 1,280 bytes (RFC 8200).
@@ -171,10 +171,8 @@ impl Checker<'_> {
             let what = format!("{} is the port of datagrams between NVEs", n.vxlan_port);
             return self.bad("nve.vxlan_port", what, "use 4789");
         }
-        if let Some(url) = &n.nva
-            && !(url.starts_with("http://") && url.len() > "http://".len())
-        {
-            return self.bad("nve.nva", format!("{url:?} is no URL of an NVA"), "write http://HOST:PORT");
+        if let Some((key, what, remedy)) = nva::mistake(n) {
+            return self.bad(key, what, &remedy);
         }
         Ok(())
     }
@@ -332,7 +330,7 @@ impl Checker<'_> {
                 let what = format!("VN {} has a table already", v.vni);
                 return self.bad(format!("vn[{i}].vni"), what, "keep one of them");
             }
-            if v.directory == DirectoryKind::Pull && c.nve.nva.is_none() {
+            if v.directory == DirectoryKind::Pull && c.nve.nva.is_empty() {
                 let what = "there is no NVA to pull from";
                 return self.bad(format!("vn[{i}].directory"), what, "set nve.nva, or leave directory out");
             }

@@ -32,7 +32,7 @@ pub fn mistake(c: &Config) -> Option<Mistake> {
 fn domains(c: &Config) -> Result<(), Mistake> {
     for (i, d) in c.domains.iter().enumerate() {
         let key = |k: &str| format!("domain[{i}].{k}");
-        if c.nve.nva.is_some() {
+        if !c.nve.nva.is_empty() {
             let what = "domains are the NVA's to define, and there is one".into();
             return mistaken(format!("domain[{i}]"), what, "use `godwitctl domain create`, or drop nve.nva");
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::bond::{self, BondConfig};
 use super::domain::{DomainConfig, SubnetConfig};
+use super::nva;
 use super::text::{from_text, optional_net};
 use super::underlay::{RouteConfig, UnderlayConfig};
 use crate::placement::Pin;
@@ -60,8 +61,15 @@ pub struct Nve {
     pub postcopy_core: Option<usize>,
     /// Core of the control threads; any core that has no worker by default.
     pub control_core: Option<usize>,
-    /// The NVA; without one only `[[vm]]` entries are known.
-    pub nva: Option<String>,
+    /// The NVA's addresses; without one only `[[vm]]` entries are known.
+    #[serde(deserialize_with = "nva::addresses")]
+    pub nva: Vec<String>,
+    /// The certificate that the NVA is shown (R68).
+    pub nva_certificate: Option<PathBuf>,
+    /// Its key.
+    pub nva_key: Option<PathBuf>,
+    /// The authority that the NVA's certificate is from.
+    pub nva_authority: Option<PathBuf>,
     /// Path of the admin socket; `/run/godwit/ID.sock` by default.
     pub admin_socket: Option<PathBuf>,
     /// A worker that found nothing to do sleeps so long, in microseconds; 0: never (dedicated cores).
@@ -145,7 +153,10 @@ impl Default for Nve {
             rxq_affinity: Vec::new(),
             postcopy_core: None,
             control_core: None,
-            nva: None,
+            nva: Vec::new(),
+            nva_certificate: None,
+            nva_key: None,
+            nva_authority: None,
             admin_socket: None,
             idle_sleep_us: 0,
             idle_poll_us: 50,

@@ -37,9 +37,18 @@ pub struct Flags {
     pub uplink: Vec<String>,
     #[arg(long, value_name = "SPEC", help = PORT_HELP)]
     pub port: Vec<String>,
-    /// The NVA, as http://HOST:PORT.
-    #[arg(long, value_name = "URL")]
-    pub nva: Option<String>,
+    /// The NVA, as https://HOST:PORT; several with commas.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub nva: Vec<String>,
+    /// The certificate that the NVA is shown (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub nva_certificate: Option<PathBuf>,
+    /// Its key (PEM), readable by this user only.
+    #[arg(long, value_name = "FILE")]
+    pub nva_key: Option<PathBuf>,
+    /// The authority that the NVA's certificate is from (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub nva_authority: Option<PathBuf>,
     /// Path of the admin socket.
     #[arg(long, value_name = "PATH")]
     pub admin_socket: Option<PathBuf>,
@@ -58,7 +67,8 @@ const EXAMPLES: &str = "\
 Examples:
   godwit --config /etc/godwit.toml --check
   godwit --config /etc/godwit.toml --workers 0x3c --uplink 0000:03:00.0
-  godwit --id a --workers 2-3 --nva http://[2001:db8::1]:6640 \\
+  godwit --id a --workers 2-3 --nva https://[2001:db8::1]:6640 --nva-certificate certificate.pem \\
+         --nva-key key.pem --nva-authority authority.pem \\
          --uplink name=up0,ipv4=198.18.0.1/24,rx_queues=2,dev=0000:03:00.0 --rxq-affinity up0:0@2,up0:1@3 \\
          --port name=v1,vni=100,mac=02:00:00:00:00:01,vhost=/run/v1.sock,queues=2
 
@@ -76,7 +86,12 @@ impl Flags {
         set(&mut nve.eal, &self.eal);
         set(&mut nve.idle_sleep_us, &self.idle_sleep_us);
         set_option(&mut nve.control_core, &self.control_core);
-        set_option(&mut nve.nva, &self.nva);
+        if !self.nva.is_empty() {
+            nve.nva.clone_from(&self.nva);
+        }
+        set_option(&mut nve.nva_certificate, &self.nva_certificate);
+        set_option(&mut nve.nva_key, &self.nva_key);
+        set_option(&mut nve.nva_authority, &self.nva_authority);
         set_option(&mut nve.admin_socket, &self.admin_socket);
         let given = |pin: &Pin| self.rxq_affinity.iter().any(|p| p.port == pin.port && p.queue == pin.queue);
         nve.rxq_affinity.retain(|pin| !given(pin));

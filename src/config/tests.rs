@@ -394,7 +394,7 @@ fn addresses_that_are_none_are_refused() {
     refused(&GOOD.replace("vni = 100", "vni = 16777216"), &[], "vni", "16777215");
     let gateway = GOOD.replace("name = \"up0\"", "name = \"up0\"\ngateway4 = \"198.18.1.1\"");
     refused(&gateway, &[], "uplink[0].gateway4", "router on the link");
-    refused(GOOD, &["--nva", "localhost"], "nve.nva", "http://");
+    refused(GOOD, &["--nva", "localhost"], "nve.nva", "https://");
 }
 
 #[test]
@@ -403,6 +403,27 @@ fn no_uplink_and_no_file_are_refused() {
     let flags = Flags::try_parse_from(["godwit"]).unwrap();
     let e = load(Some(Path::new("/nonexistent/x.toml")), &flags, &[0]).unwrap_err().to_string();
     assert!(e.contains("/nonexistent/x.toml") && e.contains("--config"), "{e}");
+}
+
+#[test]
+fn r68_an_nva_with_tls_needs_files_that_can_be_used() {
+    let secure = GOOD.replace("http://198", "https://198");
+    refused(&secure, &[], "nve.nva_certificate", "godwitctl pki nve");
+    refused(&secure, &["--nva-certificate", "/x", "--nva-key", "/y"], "nve.nva_authority", "nva_authority");
+    let all = ["--nva-certificate", "/nonexistent/c", "--nva-key", "/y", "--nva-authority", "/nonexistent/a"];
+    refused(&secure, &all, "nve.nva_authority: /nonexistent/a", "check the path");
+    refused(GOOD, &all, "nve.nva_certificate", "https://");
+}
+
+#[test]
+fn r68_an_nva_in_clear_is_known_for_what_it_is() {
+    let urls =
+        "nva = [\"http://127.0.0.1:1\", \"http://[::1]:1\", \"http://localhost:1\", \"http://192.0.2.1:1\"]";
+    let c = load_text(&GOOD.replace("nva = \"http://198.18.255.1:6640\"", urls), &[]).unwrap();
+    assert_eq!(c.nve.nva.len(), 4);
+    assert_eq!(in_clear(&c.nve).collect::<Vec<_>>(), ["http://192.0.2.1:1"]);
+    let one = load_text(GOOD, &["--nva", "http://a:1,http://b:2"]).unwrap();
+    assert_eq!(one.nve.nva, ["http://a:1", "http://b:2"]);
 }
 
 mod domains;

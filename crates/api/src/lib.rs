@@ -1,4 +1,4 @@
-//! The NVE-NVA and operator protocols: protobuf, generated code, conversions, connections.
+//! The NVE-NVA and operator protocols: protobuf, generated code, conversions, connections, TLS.
 //!
 //! The only crate that names tonic and prost in its interface; the others use what it re-exports.
 //! [`v1`] is the wire form. [`convert`] turns it into the words of `godwit-model` and back and is the
@@ -6,9 +6,11 @@
 //! enumerators and no missing part.
 #![forbid(unsafe_code)]
 
+mod auth;
 pub mod client;
 pub mod convert;
 pub mod pages;
+pub mod tls;
 
 /// Generated from `proto/godwit/v1`.
 #[allow(missing_docs, clippy::all)]
@@ -16,7 +18,8 @@ pub mod v1 {
     tonic::include_proto!("godwit.v1");
 }
 
-pub use client::{ConnectError, connect, connect_unix};
+pub use auth::{OperatorAuth, OperatorChannel};
+pub use client::{ConnectError, connect, connect_as, connect_lazily, connect_unix};
 pub use convert::{ConvertError, Problem, SessionDown, SessionUp};
 pub use prost;
 pub use tonic;

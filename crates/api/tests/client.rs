@@ -20,13 +20,19 @@ impl NveAdmin for Switch {
 
 #[test]
 fn addresses_are_checked_before_anything_is_sent() {
-    for good in ["http://10.0.0.1:6640", "10.0.0.1:6640", "[2001:db8::1]:6640", "http://nva.example:1"] {
+    for good in [
+        "http://10.0.0.1:6640",
+        "https://10.0.0.1:6640",
+        "10.0.0.1:6640",
+        "[2001:db8::1]:6640",
+        "http://nva.example:1",
+    ] {
         assert!(client::endpoint(good).is_ok(), "{good}");
     }
-    for bad in ["", "http://", "10.0.0.1", "ftp://a:1", "https://a:1", "http://:6640", "a b:1"] {
+    for bad in ["", "http://", "10.0.0.1", "ftp://a:1", "https://", "http://:6640", "a b:1"] {
         let e = client::endpoint(bad).unwrap_err();
         assert!(matches!(e, ConnectError::BadUrl { .. }), "{bad}");
-        assert!(e.to_string().contains("http://HOST:PORT"), "{e}");
+        assert!(e.to_string().contains("https://HOST:PORT"), "{e}");
     }
 }
 

@@ -17,6 +17,7 @@ pub mod hand;
 pub mod link;
 pub mod nva;
 pub mod parse;
+pub mod secure;
 pub mod subnet;
 pub mod suggest;
 pub mod table;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use godwit_api::v1::nve_admin_client::NveAdminClient;
 use godwit_api::v1::operator_client::OperatorClient;
-use godwit_api::{ConnectError, connect, connect_unix};
+use godwit_api::{ConnectError, connect_as, connect_unix};
 
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::hand::Hand;
 use crate::nva::Nva;
+use crate::secure::{SecureArgs, Secured};
 
 /// Largest answer taken: a million entries of about 200 bytes.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
@@ -19,6 +20,7 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 #[derive(Clone, Debug)]
 pub struct Link {
     url: String,
+    secure: SecureArgs,
     socket: Option<PathBuf>,
     socket_given: bool,
     timeout: Duration,
@@ -28,7 +30,8 @@ impl Link {
     /// From the global arguments.
     pub fn new(global: &Global) -> Link {
         Link {
-            url: global.nva.clone(),
+            url: global.nva(),
+            secure: global.secure.clone(),
             socket: global.socket.clone(),
             socket_given: global.socket_given,
             timeout: global.timeout,
@@ -53,11 +56,13 @@ impl Link {
             return Err(Failure::usage("--socket reaches one NVE, but this command asks the NVA")
                 .remedy("leave out --socket, or use port, counters, entries, trace or nve show"));
         }
-        let channel = match tokio::time::timeout(self.timeout, connect(&self.url)).await {
-            Ok(connected) => connected.map_err(|e| unconnected(&self.url, e))?,
-            Err(_) => return Err(unreachable_nva(&self.url, &self.in_time())),
-        };
-        let client = OperatorClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let Secured { credentials, auth } = self.secure.read(&self.url)?;
+        let channel =
+            match tokio::time::timeout(self.timeout, connect_as(&self.url, credentials.as_ref())).await {
+                Ok(connected) => connected.map_err(|e| unconnected(&self.url, e))?,
+                Err(_) => return Err(unreachable_nva(&self.url, &self.in_time())),
+            };
+        let client = OperatorClient::new(auth.on(channel)).max_decoding_message_size(MAX_ANSWER_BYTES);
         Ok(Nva::new(client, self.url.clone(), self.timeout))
     }
 
@@ -105,7 +110,10 @@ fn unreachable_nva(url: &str, why: &str) -> Failure {
 fn unconnected(url: &str, e: ConnectError) -> Failure {
     match e {
         ConnectError::BadUrl { why, .. } => Failure::usage(format!("{url:?} is no address of an NVA: {why}"))
-            .remedy("give --nva as http://HOST:PORT, an IPv6 address in brackets"),
+            .remedy("give --nva as https://HOST:PORT, an IPv6 address in brackets"),
+        ConnectError::Refused { why, remedy, .. } => {
+            Failure::unreachable(format!("no session with the NVA at {url}: {why}")).remedy(remedy)
+        }
         ConnectError::Unreachable { why, .. } => unreachable_nva(url, &why),
         ConnectError::Socket { path, why, remedy } => {
             Failure::unreachable(format!("no NVE answers at the admin socket {}: {why}", path.display()))

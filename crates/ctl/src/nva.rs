@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use godwit_api::tonic::transport::Channel;
+use godwit_api::OperatorChannel;
 use godwit_api::tonic::{Response, Status, Streaming};
 use godwit_api::v1;
 use godwit_api::v1::operator_client::OperatorClient;
@@ -13,19 +13,19 @@ use crate::failure::Failure;
 /// A connection to the NVA.
 #[derive(Clone, Debug)]
 pub struct Nva {
-    client: OperatorClient<Channel>,
+    client: OperatorClient<OperatorChannel>,
     url: String,
     timeout: Duration,
 }
 
 impl Nva {
     /// The NVA behind `client`, which listens at `url`; an answer may take `timeout`.
-    pub fn new(client: OperatorClient<Channel>, url: String, timeout: Duration) -> Nva {
+    pub fn new(client: OperatorClient<OperatorChannel>, url: String, timeout: Duration) -> Nva {
         Nva { client, url, timeout }
     }
 
     /// The generated client; clones share the connection.
-    pub fn client(&self) -> OperatorClient<Channel> {
+    pub fn client(&self) -> OperatorClient<OperatorChannel> {
         self.client.clone()
     }
 

@@ -13,6 +13,9 @@ pub enum BadArgument {
     /// No name of an NVE, VN, VM or port.
     #[error("use 1 to 63 of the characters A-Z a-z 0-9 . _ - and begin with a letter or digit")]
     Name,
+    /// No role of an operator.
+    #[error("use read, operate or admin")]
+    Role,
     /// No DSCP.
     #[error(transparent)]
     Dscp(#[from] BadDscp),

@@ -39,8 +39,16 @@ fn an_answer_that_does_not_come() {
 
 #[test]
 fn urls_that_are_none() {
-    assert_says(&run("--nva https://nva:6640 vn list"), 2, &["https://nva:6640", "TLS", "http://HOST:PORT"]);
-    assert_says(&run("--nva ftp://nva vn list"), 2, &["ftp://nva", "http://HOST:PORT"]);
+    assert_says(&run("--nva ftp://nva vn list"), 2, &["ftp://nva", "https://HOST:PORT"]);
+}
+
+#[test]
+fn r68_an_nva_with_tls_needs_files() {
+    let says = ["with TLS", "no authority", "--authority", "godwitctl pki operator"];
+    assert_says(&run("--nva https://nva:6640 vn list"), 2, &says);
+    let says = ["/nonexistent/a.pem", "cannot be read", "check the path"];
+    let files = "--certificate /nonexistent/c.pem --key /nonexistent/k.pem --authority /nonexistent/a.pem";
+    assert_says(&run(&format!("--nva https://nva:6640 {files} vn list")), 2, &says);
 }
 
 #[test]

@@ -4,4 +4,5 @@
 mod commands;
 mod errors;
 mod fixture;
+mod pki;
 mod watch_qmp;

@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use godwit_api::pages::{self, MAX_ANSWER_BYTES};
 use godwit_api::prost::Message as _;
+use godwit_api::tls::Credentials;
 use godwit_api::v1::nva_session_client::NvaSessionClient;
 use godwit_api::v1::{AdminRequest, AdminResponse, NvaMessage, NveMessage};
-use godwit_api::{MAX_MESSAGE_BYTES, SessionDown, SessionUp, connect, tonic};
+use godwit_api::{MAX_MESSAGE_BYTES, SessionDown, SessionUp, connect_as, tonic};
 use godwit_model::message::{NvaToNve, NveToNva};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -39,8 +40,10 @@ const GATHERED: usize = 4096;
 /// How to reach the NVA and how patient to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionConfig {
-    /// `http://host:port` of NVAs; after a failure the next one is tried.
+    /// `https://host:port` of NVAs; after a failure the next one is tried.
     pub urls: Vec<String>,
+    /// What the NVAs are shown, where they are spoken to with TLS.
+    pub credentials: Option<Arc<Credentials>>,
     /// A keepalive is said so often.
     pub keepalive: Duration,
     /// So many keepalives missed end the session, unless `Welcome` says how long to wait.
@@ -58,6 +61,7 @@ impl SessionConfig {
     pub fn new(url: impl Into<String>) -> SessionConfig {
         SessionConfig {
             urls: vec![url.into()],
+            credentials: None,
             keepalive: Duration::from_secs(1),
             missed: 3,
             backoff: Duration::from_millis(50),
@@ -266,7 +270,7 @@ impl Network {
 
     /// One session from connecting to its end.
     async fn attempt(&mut self, url: &str) -> Result<Outcome, Gone> {
-        let channel = match connect(url).await {
+        let channel = match connect_as(url, self.config.credentials.as_ref()).await {
             Ok(channel) => channel,
             Err(e) => return Ok(Outcome { welcomed: false, why: e.to_string() }),
         };

@@ -1,6 +1,8 @@
 //! `godwit-nva`: the directory of a Godwit network.
 #![forbid(unsafe_code)]
 
+mod security;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,13 +18,16 @@ use godwit_nva::service::{Listen, Service};
 use godwit_nva::store::{self, Loaded, RedbStore, Store as _};
 use godwit_nva::{Config, Directory};
 use godwit_wire::{Mac, Span};
+use security::SecurityFlags;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The directory (NVA) of a Godwit network: knows which VM is at which NVE, and tells all who need it.
 #[derive(Parser, Debug)]
 #[command(
     version,
-    after_help = "Example:\n  godwit-nva --listen 10.0.0.1:6640 --listen [2001:db8::1]:6640 --data /var/lib/godwit-nva"
+    after_help = "Example:\n  godwit-nva --listen 10.0.0.1:6640 --listen [2001:db8::1]:6640 --data /var/lib/godwit-nva \\\n             \
+        --certificate /etc/godwit/nva/certificate.pem --key /etc/godwit/nva/key.pem \\\n             \
+        --authority /etc/godwit/nva/authority.pem --revoked /etc/godwit/nva/revoked.pem"
 )]
 struct Flags {
     #[command(subcommand)]
@@ -30,14 +35,8 @@ struct Flags {
 
     /// Address for NVEs and operators; may be given several times. Port 0 takes a free one.
     ///
-    /// Whoever reaches it may order: listen on the management network only.
-    #[arg(
-        long,
-        value_name = "ADDR:PORT",
-        env = "GODWIT_NVA_LISTEN",
-        value_delimiter = ',',
-        default_value = "[::]:6640"
-    )]
+    /// By default [::]:6640 with a certificate, [::1]:6640 without one.
+    #[arg(long, value_name = "ADDR:PORT", env = "GODWIT_NVA_LISTEN", value_delimiter = ',')]
     listen: Vec<SocketAddr>,
 
     /// Address for operators alone; may be given several times. `--listen` serves NVEs alone then.
@@ -55,6 +54,8 @@ struct Flags {
     /// Of these, from one address (of IPv6 from one /64).
     #[arg(long, value_name = "N", default_value_t = Limits::default().per_source)]
     connections_per_source: usize,
+    #[command(flatten)]
+    security: SecurityFlags,
 
     /// Directory of the data; made if it is missing. One process a directory.
     #[arg(long, value_name = "DIR", env = "GODWIT_NVA_DATA", default_value = "/var/lib/godwit-nva")]
@@ -135,6 +136,9 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     if let Some(Command::Export { data }) = &flags.command {
         return Ok(store::export(data, &mut std::io::stdout().lock())?);
     }
+    let nves = if flags.listen.is_empty() { vec![flags.security.default_listen()] } else { flags.listen };
+    let all: Vec<SocketAddr> = nves.iter().chain(&flags.operators).copied().collect();
+    let security = flags.security.settings(&all)?;
     let mut store = RedbStore::open(&flags.data)?;
     let channel_secret = Some(random_secret().context("the kernel gives no random bytes")?);
     let config = Config {
@@ -162,8 +166,8 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         // Before anybody is told that we are there: a signal must not find the default action.
         let stop = stop_signal()?;
         let limits = limits(flags.connections, flags.connections_per_source)?;
-        let listen = Listen { nves: flags.listen, operators: flags.operators, limits };
-        let service = Service::start_at(listen, directory, Box::new(store)).await?;
+        let listen = Listen { nves, operators: flags.operators, limits };
+        let service = Service::start_at(listen, security, directory, Box::new(store)).await?;
         let addrs: Vec<String> = service.addrs().iter().map(SocketAddr::to_string).collect();
         // On stdout, so that a script can wait for it and learn the port.
         println!("godwit-nva listening on {}, epoch {epoch}, {vms} VMs", addrs.join(" "));

@@ -7,20 +7,26 @@
 pub mod accept;
 mod actor;
 mod batch;
+mod connection;
 mod counts;
 mod drain;
 mod handle;
 mod lists;
+mod identified;
 mod operator;
 mod pause;
 mod session;
+mod tls;
+mod tokens;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_api::tonic::Request;
 use godwit_api::tonic::service::interceptor::InterceptedService;
+use godwit_api::tls::TlsError;
 use godwit_api::tonic::transport::Server;
 use godwit_api::v1::nva_session_server::NvaSessionServer;
 use godwit_api::v1::operator_server::OperatorServer;
@@ -34,7 +40,11 @@ use crate::directory::Directory;
 use crate::store::{Store, StoreError};
 use accept::{Gate, Guarded, Limits};
 use actor::Actor;
+use connection::Transport;
 use handle::Handle;
+use identified::{Door, Identified};
+pub use tls::Security;
+use tls::Tls;
 
 /// Why the service could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +52,9 @@ pub enum ServeError {
     /// An address is taken or not ours.
     #[error("cannot listen on {0}: {1}; is another godwit-nva running? Choose another address with --listen")]
     Listen(SocketAddr, std::io::Error),
+    /// A file of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The store refused: what was not durable was not said either.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -96,19 +109,34 @@ impl Service {
         directory: Directory,
         store: Box<dyn Store>,
     ) -> Result<Service, ServeError> {
-        let listen = Listen { nves: listen.to_vec(), ..Listen::default() };
-        Service::start_at(listen, directory, store).await
+        Service::start_secured(listen, None, directory, store).await
     }
 
-    /// As [`Service::start`], where operators may have addresses of their own.
+    /// The same with TLS, unless `security` is `None` (R68).
     ///
     /// # Errors
-    /// Where an address cannot be listened on.
-    pub async fn start_at(
-        listen: Listen,
+    /// Where a file of TLS cannot be used, or an address cannot be listened on.
+    pub async fn start_secured(
+        listen: &[SocketAddr],
+        security: Option<Security>,
         directory: Directory,
         store: Box<dyn Store>,
     ) -> Result<Service, ServeError> {
+        let listen = Listen { nves: listen.to_vec(), ..Listen::default() };
+        Service::start_at(listen, security, directory, store).await
+    }
+
+    /// As [`Service::start_secured`], where operators may have addresses of their own.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_at(
+        listen: Listen,
+        security: Option<Security>,
+        directory: Directory,
+        store: Box<dyn Store>,
+    ) -> Result<Service, ServeError> {
+        let transport = Transport::new(security)?;
         let at_nves = if listen.operators.is_empty() { Serves::Both } else { Serves::Nves };
         let all = listen.nves.iter().map(|addr| (*addr, at_nves));
         let all = all.chain(listen.operators.iter().map(|addr| (*addr, Serves::Operators)));
@@ -128,7 +156,10 @@ impl Service {
         for (listener, serves) in listeners {
             let gate = if serves == Serves::Operators { &of_operators } else { &gate };
             let connections = accept::accept(listener, gate.clone());
-            servers.spawn(serve(connections, serves, handle.clone(), stopped.clone()));
+            servers.spawn(serve(connections, transport.clone(), serves, handle.clone(), stopped.clone()));
+        }
+        if let Transport::Tls(tls) = transport {
+            tokio::spawn(keep_fresh(tls, stopped));
         }
         Ok(Service { addrs, actor, servers, stop })
     }
@@ -159,6 +190,7 @@ impl Service {
 
 async fn serve(
     connections: ReceiverStream<io::Result<Guarded>>,
+    transport: Transport,
     serves: Serves,
     handle: Handle,
     mut stopped: watch::Receiver<bool>,
@@ -174,6 +206,8 @@ async fn serve(
         }
         Ok(request)
     });
+    let sessions = Identified { door: Door::Nves, inner: sessions };
+    let operators = Identified { door: Door::Operators(transport.tokens()), inner: operators };
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
@@ -182,8 +216,23 @@ async fn serve(
         .max_concurrent_streams(STREAMS)
         .add_optional_service((serves != Serves::Operators).then_some(sessions))
         .add_optional_service((serves != Serves::Nves).then_some(operators))
-        .serve_with_incoming_shutdown(connections, async move {
+        .serve_with_incoming_shutdown(transport.connections(connections), async move {
             let _ = stopped.wait_for(|s| *s).await;
         })
         .await
+}
+
+/// Reads the files of TLS again when they change.
+async fn keep_fresh(tls: Arc<Tls>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|s| *s) => return,
+            () = tokio::time::sleep(tls::LOOK) => {}
+        }
+        let tls = tls.clone();
+        // It looks through the certificates of thousands of connections.
+        if tokio::task::spawn_blocking(move || tls.refresh()).await.is_err() {
+            return;
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
     from godwit import Nva, Switch, mac
 
-    nva = Nva("http://192.0.2.10:6640")
+    nva = Nva("https://192.0.2.10:6640")
     nva.define_vm("web1", vn="blue", mac="02:00:00:00:00:01", ips=["10.0.0.1"])
     here = nva.switch("nve-a")           # relayed by the NVA; Switch("/run/godwit/nve-a.sock") on its host
     here.add_port("web1", "net_vhost1,iface=/run/godwit/web1.vhost", vni=5001, mac="02:00:00:00:00:01")

@@ -1,6 +1,7 @@
 """The NVA and the switches as a VM manager sees them. Every call may be repeated."""
 
 import ipaddress
+import os
 import string
 import time
 
@@ -67,11 +68,51 @@ def _call(function, request, timeout):
         time.sleep(RETRY_S)
 
 
-class Nva:
-    """The directory. `url` is http://HOST:PORT."""
+def _read(folder, name):
+    """A file's bytes; None where there is none."""
+    try:
+        with open(os.path.join(folder, name), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
 
-    def __init__(self, url="http://[::1]:6640", timeout=PATIENCE_S):
-        self._channel = grpc.insecure_channel(url.removeprefix("http://").rstrip("/"))
+
+def _credentials(folder):
+    """What the NVA is shown, of an operator's folder."""
+    authority = _read(folder, "authority.pem")
+    if authority is None:
+        raise ValueError(f"{folder} has no authority.pem: put the files of `godwitctl pki operator` there")
+    certificate, key, token = (_read(folder, name) for name in ("certificate.pem", "key.pem", "token"))
+    if certificate is None and token is None:
+        raise ValueError(f"{folder} has neither certificate.pem nor token: put the operator's files there")
+    if certificate is not None:
+        return grpc.ssl_channel_credentials(authority, key, certificate)
+    by_token = grpc.access_token_call_credentials(token.decode().strip())
+    return grpc.composite_channel_credentials(grpc.ssl_channel_credentials(authority), by_token)
+
+
+def _usual_folder():
+    """The first of godwitctl's folders that has an authority, or the user's own."""
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    folders = [os.path.join(config, "godwit"), "/etc/godwit/operator"]
+    return next((f for f in folders if os.path.exists(os.path.join(f, "authority.pem"))), folders[0])
+
+
+def _channel(url, files):
+    """A connection that is made with the first call."""
+    scheme, _, host = url.rstrip("/").rpartition("://")
+    if scheme == "https":
+        return grpc.secure_channel(host, _credentials(files or _usual_folder()))
+    if scheme not in ("", "http"):
+        raise ValueError(f"{url!r} is no NVA: write https://HOST:PORT")
+    return grpc.insecure_channel(host)
+
+
+class Nva:
+    """The directory. `url` is https://HOST:PORT, or http:// for one in clear; `files` is an operator's folder."""
+
+    def __init__(self, url="http://[::1]:6640", timeout=PATIENCE_S, files=None):
+        self._channel = _channel(url, files)
         self._stub = operator_pb2_grpc.OperatorStub(self._channel)
         self._timeout = timeout
 

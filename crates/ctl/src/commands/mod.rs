@@ -13,6 +13,7 @@ pub mod nva;
 pub mod nve;
 mod pause;
 pub mod perf;
+pub mod pki;
 pub mod placement;
 pub mod policy;
 pub mod port;
@@ -84,6 +85,8 @@ pub enum Command {
     Entries(entries::EntriesArgs),
     /// Follow a described frame through an NVE's tables: what would happen to it, and why.
     Trace(trace::TraceArgs),
+    /// A small certificate authority for a first installation.
+    Pki(pki::PkiArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  godwitctl completions bash > /etc/bash_completion.d/godwitctl")]
     Completions {
@@ -118,6 +121,7 @@ pub async fn run(
         Command::Routes(a) => routes::run(a, ctx).await,
         Command::Entries(a) => entries::run(&a, ctx).await,
         Command::Trace(a) => trace::run(&a, ctx).await,
+        Command::Pki(a) => pki::run(a, ctx),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut line(), "godwitctl", &mut script);

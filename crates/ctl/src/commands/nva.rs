@@ -15,7 +15,7 @@ use crate::text;
 #[derive(Subcommand, Clone, Debug)]
 pub enum NvaCommand {
     /// Version, epoch, and how much it holds.
-    #[command(after_help = "Example:\n  godwitctl --nva http://[2001:db8::1]:6640 nva status")]
+    #[command(after_help = "Example:\n  godwitctl --nva https://[2001:db8::1]:6640 nva status")]
     Status,
     /// What it counted since its start, each counter with its meaning, and how large it is.
     #[command(after_help = "\

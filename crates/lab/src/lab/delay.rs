@@ -67,12 +67,12 @@ impl Delay {
     }
 }
 
-/// Listens in a namespace beside the NVA at `ip` and answers with the address that switches are to use. It ends
+/// Listens in a namespace beside the NVA at `ip` and returns the address that switches are to use. It ends
 /// with the program; a connection ends with either of its ends.
 ///
 /// # Errors
 /// Where the namespace or the port cannot be had.
-pub fn serve(namespace: &str, ip: IpAddr, port: u16, delay: Delay) -> Result<String> {
+pub fn serve(namespace: &str, ip: IpAddr, port: u16, delay: Delay) -> Result<SocketAddr> {
     let namespace = namespace.to_owned();
     let (at, nva) = (SocketAddr::new(ip, port + BESIDE), SocketAddr::new(ip, port));
     let (tell, told) = mpsc::channel();
@@ -90,7 +90,7 @@ pub fn serve(namespace: &str, ip: IpAddr, port: u16, delay: Delay) -> Result<Str
     })?;
     told.recv().context("the delay's thread ended")??;
     ensure!(at.port() > port, "there is no port after {port}");
-    Ok(format!("http://{at}"))
+    Ok(at)
 }
 
 fn accept(listener: &TcpListener, nva: SocketAddr, delay: Delay) {

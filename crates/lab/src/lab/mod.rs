@@ -9,6 +9,7 @@ pub mod delay;
 pub mod echo;
 pub mod guests;
 pub mod nve;
+pub mod pki;
 pub mod process;
 pub mod rpc;
 mod spec;
@@ -142,12 +143,15 @@ impl Lab {
         topology::connect_management(&net, &ns("nva"), "nva", management_ip(0))?;
         let rpc = Rpc::start(&ns("nva"))?;
         // Short lives, so that records are asked for again and again while traffic runs (R40).
+        if !spec.options.plain {
+            pki::make(&dir, management_ip(0))?;
+        }
         let flags: &[&str] = if spec.options.pull.is_empty() { &[] } else { &["--pos-life-ms", "3000"] };
         let nva = Nva::start(&ns("nva"), management_ip(0), bins, &dir, &rpc, flags)?;
         nva.operator.create_vn(v1::Vn { name: VN.into(), vni: VNI, ..Default::default() })?;
 
         let url = match spec.nva_delay {
-            Some(delay) => delay::serve(&ns("nva"), management_ip(0), NVA_PORT, delay)?,
+            Some(delay) => nva.url_of(delay::serve(&ns("nva"), management_ip(0), NVA_PORT, delay)?),
             None => nva.url.clone(),
         };
 
@@ -359,7 +363,9 @@ impl Lab {
     /// # Errors
     /// Where it fails; the error has what it said.
     pub fn ctl(&self, args: &[&str]) -> Result<String> {
-        let mut all = vec!["--timeout", CTL_PATIENCE_S, "--nva", &self.nva.url];
+        let to_nva = self.nva.ctl_flags();
+        let mut all = vec!["--timeout", CTL_PATIENCE_S];
+        all.extend(to_nva.iter().map(String::as_str));
         all.extend(args);
         crate::cmd::run_in(&self.namespace("nva"), &self.bins.ctl.to_string_lossy(), &all)
     }

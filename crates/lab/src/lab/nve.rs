@@ -1,7 +1,7 @@
 //! The switches and the NVA as processes.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use godwit_api::v1;
 
+use super::pki;
 use super::process::Process;
 use super::rpc::{Admin, Operator, Rpc};
 use super::topology::UPLINK;
@@ -102,6 +103,8 @@ pub struct SwitchOptions {
     pub long_holds: bool,
     /// DPDK's memory, in MiB.
     pub memory_mb: u32,
+    /// The NVA is spoken to in clear.
+    pub plain: bool,
 }
 
 impl SwitchOptions {
@@ -129,6 +132,7 @@ impl Default for SwitchOptions {
             pull: Vec::new(),
             long_holds: true,
             memory_mb: 128,
+            plain: false,
         }
     }
 }
@@ -190,7 +194,8 @@ impl Nve {
     ) -> Result<Nve> {
         let socket = dir.join(format!("{name}.sock"));
         let config = dir.join(format!("{name}.toml"));
-        fs::write(&config, config_text(name, uplinks, options, &socket, nva_url))?;
+        let nva = format!("nva = \"{nva_url}\"\n{}", pki::switch_lines(dir, name)?);
+        fs::write(&config, config_text(name, uplinks, options, &socket, &nva))?;
         let mut command = cmd::in_namespace(namespace, &bins.godwit);
         command.arg("--config").arg(&config);
         let process = Process::start(&format!("godwit-{name}"), command, dir)?;
@@ -260,7 +265,7 @@ const LONG_HOLDS: &str = "handover_hold_ms = 10000\n";
 const LONG_WAIT: &str = "marker_wait_ms = 200\n";
 
 /// A switch's configuration file.
-fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path, nva_url: &str) -> String {
+fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path, nva: &str) -> String {
     let SwitchOptions { workers, hugepages, forward_in_flight, idle_sleep_us, postcopy_core, pull, .. } =
         options;
     let markers = match (options.markers, options.long_holds) {
@@ -271,7 +276,7 @@ fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path
     let holds = if options.long_holds { LONG_HOLDS } else { "" };
     let kept = postcopy_core.map_or(String::new(), |core| format!("postcopy_core = {core}\n"));
     let mut text = format!(
-        "[nve]\nid = \"{name}\"\nworkers = \"{workers}\"\ncontrol_core = {}\nnva = \"{nva_url}\"\n\
+        "[nve]\nid = \"{name}\"\nworkers = \"{workers}\"\ncontrol_core = {}\n{nva}\
          admin_socket = \"{}\"\nidle_sleep_us = {idle_sleep_us}\nhugepages = \"{}\"\nmemory_mb = {}\n\
          forward_in_flight = {forward_in_flight}\n{markers}{kept}{holds}\n{uplinks}",
         control_core(),
@@ -283,6 +288,10 @@ fn config_text(name: &str, uplinks: &str, options: &SwitchOptions, socket: &Path
         text += &format!("\n[[vn]]\nvni = {vni}\ndirectory = \"pull\"\n");
     }
     text
+}
+
+fn url_of(at: SocketAddr, dir: &Path) -> String {
+    format!("{}://{at}", if pki::is_there(dir) { "https" } else { "http" })
 }
 
 /// The last core: workers usually begin with the first.
@@ -329,9 +338,9 @@ impl Nva {
     /// # Errors
     /// Where its address makes no sense.
     pub fn adopt(namespace: &str, ip: IpAddr, bins: &Binaries, dir: &Path, rpc: &Rpc) -> Result<Nva> {
-        let url = format!("http://{ip}:{NVA_PORT}");
+        let url = url_of(SocketAddr::new(ip, NVA_PORT), dir);
         Ok(Nva {
-            operator: rpc.operator(&url)?,
+            operator: rpc.operator(&url, pki::operator(dir)?.as_ref())?,
             url,
             namespace: namespace.into(),
             ip,
@@ -340,6 +349,18 @@ impl Nva {
             flags: Vec::new(),
             process: Mutex::new(None),
         })
+    }
+
+    /// A switch's URL of another address that leads to it.
+    pub fn url_of(&self, at: SocketAddr) -> String {
+        url_of(at, &self.dir)
+    }
+
+    /// The options by which the operator's command reaches it.
+    pub fn ctl_flags(&self) -> Vec<String> {
+        let mut flags = vec!["--nva".to_owned(), self.url.clone()];
+        flags.extend(pki::operator_flags(&self.dir));
+        flags
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
@@ -353,7 +374,7 @@ impl Nva {
     pub fn launch(&self) -> Result<()> {
         let mut command = cmd::in_namespace(&self.namespace, &self.binary);
         command.args(["--listen", &format!("{}:{NVA_PORT}", self.ip), "--data"]).arg(self.dir.join("nva"));
-        command.args(&self.flags);
+        command.args(pki::nva_flags(&self.dir)).args(&self.flags);
         *self.slot() = Some(Process::start("godwit-nva", command, &self.dir)?);
         Ok(())
     }
@@ -408,7 +429,7 @@ mod tests {
                 &uplink_text(loc, &SwitchOptions::default()),
                 &SwitchOptions::default(),
                 Path::new("/tmp/b.sock"),
-                "http://198.18.255.1:6640",
+                "nva = \"https://198.18.255.1:6640\"\n",
             )
         };
         assert!(
@@ -423,7 +444,7 @@ mod tests {
     fn a_configuration_holds_for_long_where_it_shall() {
         for long_holds in [false, true] {
             let options = SwitchOptions { long_holds, ..SwitchOptions::default() };
-            let text = config_text("b", "", &options, Path::new("/tmp/b.sock"), "http://198.18.255.1:6640");
+            let text = config_text("b", "", &options, Path::new("/tmp/b.sock"), "");
             assert_eq!(text.contains("handover_hold_"), long_holds, "{text}");
         }
     }

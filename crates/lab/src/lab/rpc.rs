@@ -9,6 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use godwit_api::connect_lazily;
+use godwit_api::tls::Credentials;
 use godwit_api::tonic::transport::{Channel, Endpoint};
 use godwit_api::tonic::{Code, Response, Status};
 use godwit_api::{pages, v1};
@@ -75,19 +77,15 @@ impl Rpc {
             .map(Response::into_inner)
     }
 
-    fn channel(&self, url: &str) -> Result<Channel> {
-        let endpoint = Endpoint::from_shared(url.to_owned()).with_context(|| format!("address {url}"))?;
-        // A lazy connection is made inside the thread, and made again when the other end restarts.
-        let _guard = self.handle.enter();
-        Ok(endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy())
-    }
-
-    /// A client of the NVA at `url`.
+    /// A client of the NVA at `url`, which it shows these credentials.
     ///
     /// # Errors
     /// Where the address makes no sense.
-    pub fn operator(&self, url: &str) -> Result<Operator> {
-        Ok(Operator { rpc: self.clone(), client: OperatorClient::new(self.channel(url)?) })
+    pub fn operator(&self, url: &str, credentials: Option<&Arc<Credentials>>) -> Result<Operator> {
+        // A lazy connection is made inside the thread, and made again when the other end restarts.
+        let _guard = self.handle.enter();
+        let channel = connect_lazily(url, credentials)?;
+        Ok(Operator { rpc: self.clone(), client: OperatorClient::new(channel) })
     }
 
     /// A client of the switch whose admin socket is at `path`.
@@ -96,7 +94,10 @@ impl Rpc {
     /// Where the address makes no sense.
     pub fn admin(&self, path: &std::path::Path) -> Result<Admin> {
         let url = format!("unix://{}", path.display());
-        Ok(Admin { rpc: self.clone(), client: NveAdminClient::new(self.channel(&url)?) })
+        let endpoint = Endpoint::from_shared(url.clone()).with_context(|| format!("address {url}"))?;
+        let _guard = self.handle.enter();
+        let channel = endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy();
+        Ok(Admin { rpc: self.clone(), client: NveAdminClient::new(channel) })
     }
 }
 

@@ -57,6 +57,9 @@ pub struct Common {
     /// processes share one machine that may be busy; order is judged where no wait ran out
     #[arg(long)]
     pub long_holds: bool,
+    /// Switches and operators speak to the NVA in clear, without certificates
+    #[arg(long)]
+    pub plain: bool,
     /// Also write the results to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -125,6 +128,7 @@ impl Common {
             pull: Vec::new(),
             long_holds: self.long_holds,
             memory_mb: 128,
+            plain: self.plain,
         }
     }
 

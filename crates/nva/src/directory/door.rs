@@ -2,14 +2,20 @@
 
 use std::net::SocketAddr;
 
+use godwit_model::Identity;
 use godwit_model::message::NveToNva;
 use godwit_wire::Instant;
 
 use super::{Answered, Directory, Order, Output, Refusal, SessionId};
 
 /// An operator or a VM manager.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Operator {}
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operator {
+    /// What its certificate or its token proved (R68).
+    pub identity: Identity,
+    /// Address of the other side, for the audit log.
+    pub address: Option<SocketAddr>,
+}
 
 /// The sender of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +35,8 @@ pub enum Input {
     Connected {
         /// Address of the other side, for people.
         address: Option<SocketAddr>,
+        /// What the other side proved (R68).
+        identity: Identity,
     },
     /// A message of an NVE.
     Message(NveToNva),
@@ -73,6 +81,12 @@ pub struct Reply {
     pub outputs: Vec<Output>,
 }
 
+impl Default for Operator {
+    fn default() -> Operator {
+        Operator { identity: Identity::Unproven, address: None }
+    }
+}
+
 impl Peer {
     /// An operator without an identity.
     pub fn operator() -> Peer {
@@ -103,7 +117,7 @@ impl Directory {
     /// Each peer has inputs of its own.
     fn dispatch(&mut self, peer: Peer, what: Input) -> Result<Answered, Refusal> {
         match (peer, what) {
-            (Peer::Nve(session), Input::Connected { address }) => self.connected(session, address),
+            (Peer::Nve(session), Input::Connected { address, .. }) => self.connected(session, address),
             (Peer::Nve(session), Input::Message(message)) => self.message(session, message),
             (Peer::Nve(session), Input::Other { error }) => self.other(session, error),
             (Peer::Nve(session), Input::Disconnected) => self.disconnected(session),

@@ -270,6 +270,11 @@ impl Guarded {
         Guarded { stream, peer: PeerInfo { address, pass: Arc::new(pass) }, watch }
     }
 
+    /// Its other side.
+    pub(super) fn peer(&self) -> &PeerInfo {
+        &self.peer
+    }
+
     /// An error where it is a stranger's and its time is over, or its place is needed. `spoke`: it has said something.
     fn check(&mut self, cx: &mut Context<'_>, spoke: bool) -> io::Result<()> {
         let Some(watch) = &mut self.watch else { return Ok(()) };

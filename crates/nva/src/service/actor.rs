@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use godwit_api::tonic::Status;
 use godwit_api::{SessionDown, SessionUp, v1};
 use godwit_counters::Entry;
-use godwit_model::{MoveId, MoveRecord, NveId};
+use godwit_model::{Identity, MoveId, MoveRecord, NveId};
 use godwit_wire::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -206,7 +206,7 @@ impl Actor {
 
     fn take(&mut self, job: Job) {
         match job {
-            Job::Open(address, reply) => self.open(address, reply),
+            Job::Open(address, identity, reply) => self.open(address, identity, reply),
             Job::Up(session, SessionUp::Message(message), turn) => {
                 self.filling.hold(turn);
                 self.nve(session, Input::Message(message));
@@ -275,14 +275,14 @@ impl Actor {
         (Instant(now), u64::try_from(wall.as_micros()).unwrap_or(u64::MAX))
     }
 
-    fn open(&mut self, address: Option<SocketAddr>, reply: oneshot::Sender<Opened>) {
+    fn open(&mut self, address: Option<SocketAddr>, identity: Identity, reply: oneshot::Sender<Opened>) {
         let id = SessionId(self.next_session);
         self.next_session += 1;
         let (tx, outbox) = mpsc::channel(OUTBOX);
         let (end, ended) = oneshot::channel();
         if reply.send(Opened { id, outbox, ended }).is_ok() {
             self.connections.insert(id, Connection { outbox: tx, _end: end });
-            self.nve(id, Input::Connected { address });
+            self.nve(id, Input::Connected { address, identity });
         }
     }
 

@@ -6,7 +6,7 @@ use godwit_api::tonic::Status;
 use godwit_api::{SessionUp, v1};
 use godwit_counters::Entry;
 use godwit_model::message::NveToNva;
-use godwit_model::{MoveId, NveId};
+use godwit_model::{Identity, MoveId, NveId};
 use godwit_wire::Instant;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
@@ -42,7 +42,7 @@ pub(super) type Turn = OwnedSemaphorePermit;
 /// Something that the actor is to do.
 pub(super) enum Job {
     /// Opens a session.
-    Open(Option<SocketAddr>, oneshot::Sender<Opened>),
+    Open(Option<SocketAddr>, Identity, oneshot::Sender<Opened>),
     /// A message of an NVE.
     Up(SessionId, SessionUp, Turn),
     /// Something of an NVE that the protocol does not have.
@@ -99,10 +99,10 @@ impl Handle {
         answer.await.map_err(|_| stopping())
     }
 
-    /// Opens a session.
-    pub async fn open(&self, address: Option<SocketAddr>) -> Result<Opened, Status> {
+    /// Opens a session of one who proved this.
+    pub async fn open(&self, address: Option<SocketAddr>, identity: Identity) -> Result<Opened, Status> {
         let (tx, rx) = oneshot::channel();
-        self.answered(Job::Open(address, tx), rx).await
+        self.answered(Job::Open(address, identity, tx), rx).await
     }
 
     /// Hands on what an NVE said.

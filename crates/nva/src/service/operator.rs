@@ -37,7 +37,7 @@ impl Operators {
 
     /// Gives an order for the caller and waits for its answer.
     async fn order<T: TryFrom<Answered, Error = OtherAnswer>>(&self, order: Order) -> Result<T, Status> {
-        self.handle.order(Caller {}, order).await
+        self.handle.order(Caller::default(), order).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use godwit_api::tonic::{self, Request, Response, Status, Streaming};
 use godwit_api::v1::nva_session_server::NvaSession;
 use godwit_api::{SessionUp, v1};
+use godwit_model::Identity;
 use godwit_model::message::NveToNva;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,7 +34,11 @@ impl NvaSession for Sessions {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = accept::peer(&request).cloned();
         let address = peer.as_ref().map(PeerInfo::address);
-        let Opened { id, outbox, ended } = self.handle.open(address).await?;
+        let identity = request.extensions().get::<Identity>().cloned();
+        let identity =
+            identity.ok_or_else(|| Status::internal("the connection proved nothing; please report this"))?;
+        tracing::debug!("a session of {identity} opens from {address:?}");
+        let Opened { id, outbox, ended } = self.handle.open(address, identity).await?;
         tracing::debug!("{id} opens from {address:?}");
         let handle = self.handle.clone();
         let inbound = request.into_inner();

@@ -82,6 +82,11 @@ impl Nve {
     /// A stream on which nothing has been said.
     pub async fn open(url: &str) -> Result<Nve, Status> {
         let channel = connect(url).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        Nve::open_on(channel).await
+    }
+
+    /// The same on a connection that is there.
+    pub async fn open_on(channel: Channel) -> Result<Nve, Status> {
         let (tx, rx) = mpsc::channel(64);
         let rx = NvaSessionClient::new(channel).session(ReceiverStream::new(rx)).await?.into_inner();
         Ok(Nve { name: String::new(), tx, rx, epoch: 0 })
@@ -89,12 +94,21 @@ impl Nve {
 
     /// A session that has said Hello and subscribed to VN red.
     pub async fn join(url: &str, name: &str) -> Result<Nve, Status> {
-        Nve::join_at(url, name, name.as_bytes()[0].into()).await
+        Nve::open(url).await?.greet(name).await
     }
 
     /// As [`Nve::join`], with the `n`th of many locators.
     pub async fn join_at(url: &str, name: &str, n: usize) -> Result<Nve, Status> {
-        let mut nve = Nve::open(url).await?;
+        Nve::open(url).await?.greet_at(name, n).await
+    }
+
+    /// Says Hello on a stream on which nothing has been said, and subscribes to VN red.
+    pub async fn greet(self, name: &str) -> Result<Nve, Status> {
+        self.greet_at(name, name.as_bytes()[0].into()).await
+    }
+
+    async fn greet_at(self, name: &str, n: usize) -> Result<Nve, Status> {
+        let mut nve = self;
         nve.name = name.into();
         let [_, _, _, _, _, _, hi, lo] = (n as u64).to_be_bytes();
         nve.say(NveToNva::Hello {

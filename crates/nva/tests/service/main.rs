@@ -7,5 +7,6 @@ mod crowd;
 mod domains;
 mod operator;
 mod process;
+mod secure;
 mod sessions;
 mod stands;

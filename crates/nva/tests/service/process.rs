@@ -124,6 +124,28 @@ fn r58_a_gateway_mac_that_is_none_is_named() {
 }
 
 #[test]
+fn r68_in_clear_other_hosts_are_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = Command::new(env!("CARGO_BIN_EXE_godwit-nva"));
+    let (code, text) = fails(c.args(["--listen", "0.0.0.0:0", "--data"]).arg(dir.path()));
+    assert_eq!(code, Some(1));
+    assert!(text.contains("0.0.0.0:0") && text.contains("pki init") && text.contains("--insecure"), "{text}");
+}
+
+#[test]
+fn r68_a_file_that_cannot_be_used_is_named_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut c = command(dir.path());
+    c.args(["--certificate", "/nonexistent/c", "--key", "/nonexistent/k", "--authority", "/nonexistent/a"]);
+    let (code, text) = fails(&mut c);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("authority /nonexistent/a: cannot be read") && text.contains("check the path"),
+        "{text}"
+    );
+}
+
+#[test]
 fn damaged_data_is_named() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("directory.redb"), [7; 5000]).unwrap();

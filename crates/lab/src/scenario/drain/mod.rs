@@ -294,7 +294,7 @@ impl Drain {
     fn order(&self, lab: &Lab, nve: &str) -> Result<std::process::Child> {
         let mut ctl = cmd::in_namespace(&lab.namespace("nva"), &lab.bins.ctl);
         let parallel = self.parallel.to_string();
-        ctl.args(["--timeout", CTL_PATIENCE_S, "--nva", &lab.nva.url, "--json"]);
+        ctl.args(["--timeout", CTL_PATIENCE_S, "--json"]).args(lab.nva.ctl_flags());
         ctl.args(["nve", "drain", nve, "--wait", "--parallel", &parallel]);
         ctl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         ctl.spawn().context("starting godwitctl")

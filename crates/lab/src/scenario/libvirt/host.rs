@@ -15,7 +15,7 @@ use godwit_api::v1::admin_response::Kind as Answer;
 use crate::cmd;
 use crate::lab::nve::{Locator, SwitchOptions, uplink_text};
 use crate::lab::process::Process;
-use crate::lab::{Lab, topology};
+use crate::lab::{Lab, pki, topology};
 
 /// The hook as it is installed: its files with their contents.
 const HOOK: [(&str, &str); 6] = [
@@ -180,7 +180,18 @@ fn furnish(dir: &Path, lab: &Lab, name: &str, n: u8) -> Result<()> {
         socket.display(),
         lab.nva.url
     );
-    write("godwit/libvirt.conf", &conf)
+    write("godwit/libvirt.conf", &conf)?;
+    if !pki::is_there(&lab.dir) {
+        return Ok(());
+    }
+    // Where the hook's godwitctl looks for them.
+    let (from, to) = (pki::operator_folder(&lab.dir), etc.join("godwit/operator"));
+    fs::create_dir_all(&to)?;
+    for file in fs::read_dir(&from)? {
+        let file = file?;
+        fs::copy(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(())
 }
 
 fn write_program(path: &Path, text: &str) -> Result<()> {

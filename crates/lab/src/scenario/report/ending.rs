@@ -99,10 +99,10 @@ pub fn playground(lab: &Lab) -> String {
     let (nva, me) = (lab.namespace("nva"), lab.bins.lab.display());
     let mut text = format!(
         "\nLab {} stays. The operator's command reaches the NVA from its namespace:\n\n  \
-         ctl='ip netns exec {nva} {} --nva {}'\n\n",
+         ctl='ip netns exec {nva} {} {}'\n\n",
         lab.id,
         lab.bins.ctl.display(),
-        lab.nva.url
+        lab.nva.ctl_flags().join(" ")
     );
     let switch = lab.nves.keys().next_back().map_or("a", String::as_str);
     for line in ["nve list", "vm list", "vm show v", "move list", &format!("counters --nve {switch}")] {

@@ -35,9 +35,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    Abilities, ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, ModeSet, MoveId, MoveMode,
-    MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version, VmKey,
-    VmRecord, VnSettings,
+    Abilities, ClaimCause, DenyReason, DirectoryMode, Gateway, Identity, Location, Locators, ModeSet, MoveId,
+    MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version,
+    VmKey, VmRecord, VnSettings,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -176,7 +176,7 @@ impl World {
     pub fn connect(&mut self) -> SessionId {
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        self.nve(session, Input::Connected { address: None });
+        self.nve(session, Input::Connected { address: None, identity: Identity::Unproven });
         session
     }
 

@@ -7,7 +7,7 @@ mod interleaved;
 use std::sync::Arc;
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
-use godwit_model::{ClaimCause, DirectoryMode, Locators, Version, VmKey};
+use godwit_model::{ClaimCause, DirectoryMode, Identity, Locators, Version, VmKey};
 use godwit_wire::{Mac, Vni};
 use tokio::sync::Semaphore;
 
@@ -71,7 +71,7 @@ fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
         allowed: Default::default(),
     };
     actor.handle(Peer::operator(), Input::Order(Order::DefineVm(vm))).unwrap();
-    actor.nve(session, Input::Connected { address: None });
+    actor.nve(session, Input::Connected { address: None, identity: Identity::Unproven });
     let locators = Locators { v4: Some([10, 0, 0, 1].into()), v6: None };
     let (nve, software) = (NveId::new("a").unwrap(), String::new());
     for message in [

@@ -71,7 +71,7 @@ impl Rig {
 
     /// An NVE without a part in any VN.
     async fn greet(&self, name: &str, n: u8) -> Opened {
-        let opened = self.handle.open(None).await.unwrap();
+        let opened = self.handle.open(None, godwit_model::Identity::Unproven).await.unwrap();
         let locators = Locators { v4: Some([10, 0, 0, n].into()), v6: None };
         let (nve, software) = (NveId::new(name).unwrap(), String::new());
         self.say(

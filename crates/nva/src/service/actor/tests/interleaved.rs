@@ -91,7 +91,7 @@ impl Side {
             Deed::Open => {
                 let (tx, rx) = oneshot::channel();
                 self.opening.push(rx);
-                Job::Open(None, tx)
+                Job::Open(None, godwit_model::Identity::Unproven, tx)
             }
             Deed::Gone(n) => Job::Gone(self.sessions[n].0),
             Deed::Say(n, message) => {
