@@ -198,6 +198,13 @@ struct godwit_vhost_ring {
 	uint8_t packed;
 };
 
+/* Memory of the guest's, as it is mapped from a file with pages of that size. */
+struct godwit_vhost_piece {
+	uint64_t start;
+	uint64_t len;
+	uint64_t page;
+};
+
 /* Listens at a socket, or connects to it, with all features but `withheld`; `events` stays where it is. */
 int godwit_vhost_open(const char *path, uint32_t options, uint64_t withheld,
 		      const struct godwit_vhost_events *events);
@@ -210,6 +217,10 @@ void godwit_vhost_stop_kicks(int vid);
 int godwit_vhost_features(int vid, uint64_t *features);
 /* A ring that can be used; otherwise a negative errno. The guest's memory has been told of. */
 int godwit_vhost_ring(int vid, uint16_t ring, struct godwit_vhost_ring *out);
+/* The guest's memory, up to `max` pieces of it; how many there are. It has been told of. */
+uint32_t godwit_vhost_memory(int vid, struct godwit_vhost_piece *out, uint32_t max);
+/* The log of a migration; -ENOTCONN where there is no such connection. */
+int godwit_vhost_log(int vid, struct godwit_vhost_piece *out);
 /* The next entry that the library takes from a ring; of a packed one bit 15 is its wrap counter. */
 uint16_t godwit_vhost_position(int vid, uint16_t ring);
 /* Packet path. Frames sent are copied, and stay the caller's. */

@@ -4,10 +4,12 @@
  * ring, and the two calls of the packet path.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <rte_ip.h>
 #include <rte_mbuf.h>
@@ -51,6 +53,9 @@ struct message {
 	uint64_t word;
 } __attribute__((packed));
 
+/* Requests of the protocol. */
+enum { SET_VRING_CALL = 13 };
+
 static int path_of(int vid, char path[PATH_MAX])
 {
 	return rte_vhost_get_ifname(vid, path, PATH_MAX);
@@ -92,11 +97,29 @@ static enum rte_vhost_msg_result before(int vid, void *msg)
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 
+/*
+ * A worker signals the guest by a file that the front end gives, and would wait where that one is full. Front ends give
+ * files that nobody waits for; others are made so.
+ */
+static void never_wait(int vid, uint16_t ring)
+{
+	struct rte_vhost_vring vring;
+	int flags;
+
+	if (rte_vhost_get_vhost_vring(vid, ring, &vring) != 0 || vring.callfd < 0)
+		return;
+	flags = fcntl(vring.callfd, F_GETFL);
+	if (flags >= 0 && (flags & O_NONBLOCK) == 0)
+		fcntl(vring.callfd, F_SETFL, flags | O_NONBLOCK);
+}
+
 static enum rte_vhost_msg_result after(int vid, void *msg)
 {
 	struct message *m = msg;
 	char path[PATH_MAX];
 
+	if (m->request == SET_VRING_CALL)
+		never_wait(vid, m->word & 0xff);
 	if (path_of(vid, path) == 0)
 		told->after(path, vid, m->request, m->size >= sizeof(m->word) ? m->word : 0);
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
@@ -239,6 +262,32 @@ int godwit_vhost_ring(int vid, uint16_t ring, struct godwit_vhost_ring *out)
 	}
 	free(memory);
 	return sound ? 0 : -EFAULT;
+}
+
+uint32_t godwit_vhost_memory(int vid, struct godwit_vhost_piece *out, uint32_t max)
+{
+	struct rte_vhost_memory *memory;
+	struct stat file;
+	uint32_t n, i;
+
+	if (rte_vhost_get_mem_table(vid, &memory) != 0)
+		return 0;
+	n = RTE_MIN(memory->nregions, max);
+	for (i = 0; i < n; i++) {
+		const struct rte_vhost_mem_region *r = &memory->regions[i];
+
+		out[i].start = (uintptr_t)r->mmap_addr;
+		out[i].len = r->mmap_size;
+		out[i].page = fstat(r->fd, &file) == 0 ? (uint64_t)file.st_blksize : 0;
+	}
+	free(memory);
+	return n;
+}
+
+int godwit_vhost_log(int vid, struct godwit_vhost_piece *out)
+{
+	memset(out, 0, sizeof(*out));
+	return rte_vhost_get_log_base(vid, &out->start, &out->len) == 0 ? 0 : -ENOTCONN;
 }
 
 uint16_t godwit_vhost_position(int vid, uint16_t ring)

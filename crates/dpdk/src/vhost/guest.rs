@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use godwit_packet::ReceiveOffloads;
 
 use super::barrier;
+use super::mapped;
 use super::ring::{Look, Ring, TAKES_NO_SUM, TAKES_TSO4, TAKES_TSO6, take_away};
-use super::screen::{Before, Screen};
+use super::screen::{After, Before, Screen};
 use crate::link::{Link, LinkEvent};
 
 /// `VIRTIO_NET_F_GUEST_CSUM`, `_GUEST_TSO4` and `_GUEST_TSO6` (virtio 1.1, section 5.1.3).
@@ -181,6 +182,23 @@ impl Guest {
     /// A connection has ended.
     pub(super) fn disconnected(&self, vid: i32) {
         lock(&self.state).screens.remove(&vid);
+        self.forget_memory(vid);
+    }
+
+    /// The socket was closed, and all connections with it.
+    pub(super) fn closed(&self) {
+        let screens = std::mem::take(&mut lock(&self.state).screens);
+        screens.keys().for_each(|&vid| self.forget_memory(vid));
+    }
+
+    fn forget_memory(&self, vid: i32) {
+        mapped::forget(vid, true);
+        if mapped::was_gone(vid) {
+            let path = self.path.to_string_lossy();
+            tracing::warn!(
+                "{path}: the guest's end cut memory short that it shares; the guest was lost by that"
+            );
+        }
     }
 
     /// A guest has set its rings up. `false`: another one is there.
@@ -248,6 +266,7 @@ impl Guest {
         let mut state = lock(&self.state);
         let is_attached = state.attached == Some(vid);
         let screen = state.screens.get_mut(&vid)?;
+        mapped::maps(false);
         let open = |ring: usize| is_attached && self.rings.get(ring).is_some_and(|r| r.is_open());
         match screen.before(request, word, open) {
             Before::Pass => None,
@@ -257,7 +276,11 @@ impl Guest {
                 let at = unsafe { dpdk_sys::godwit_vhost_position(vid, ring) };
                 Some(u64::from(at) << 32 | u64::from(ring))
             }
-            Before::TakeAway if is_attached => {
+            Before::TakeAway => {
+                mapped::maps(true);
+                if !is_attached {
+                    return None;
+                }
                 self.rings.iter().for_each(|ring| ring.close());
                 drop(state);
                 // The library has locked the rings. A worker that sends may wait for that lock, and cannot be waited
@@ -266,7 +289,6 @@ impl Guest {
                 self.rings.iter().skip(1).step_by(2).for_each(|ring| ring.wait());
                 None
             }
-            Before::TakeAway => None,
         }
     }
 
@@ -274,11 +296,19 @@ impl Guest {
     pub(super) fn after(&self, vid: i32, request: u32, word: u64) {
         let mut state = lock(&self.state);
         let Some(screen) = state.screens.get_mut(&vid) else { return };
-        let changed = screen.after(request, word);
+        let after = screen.after(request, word);
+        match after {
+            After::Memory => {
+                mapped::note_memory(vid);
+                mapped::maps(false);
+            }
+            After::Log => mapped::note_log(vid),
+            After::Nothing | After::Rings => {}
+        }
         if state.attached != Some(vid) {
             return;
         }
-        if changed {
+        if matches!(after, After::Rings | After::Memory) {
             self.settle(&state);
         }
         self.refresh(&state);

@@ -13,6 +13,7 @@ mod args;
 mod barrier;
 mod events;
 mod guest;
+mod mapped;
 mod port;
 mod queue;
 mod ring;

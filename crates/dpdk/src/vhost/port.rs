@@ -14,6 +14,7 @@ use godwit_packet::ReceiveOffloads;
 
 use super::events::{self, EVENTS, MAX_LISTENING_GUESTS, Refused};
 use super::guest::Guest;
+use super::mapped;
 use super::queue::{VhostRx, VhostTx};
 use super::socket::{SocketError, VhostSocket};
 use crate::config::{ConfigReport, DevInfo, PortConfig};
@@ -262,6 +263,7 @@ impl Socket {
         if self.socket.clear_the_way().map_err(failed)? {
             tracing::info!("{}: replaced a socket that nobody listened at any more", self.socket.shown());
         }
+        mapped::guard();
         let (options, withheld) = self.asked(unfinished, postcopy);
         let path = self.guest.path.as_ptr();
         // SAFETY: EAL runs; the path is terminated and copied by the library; `EVENTS` is a static, and its callbacks
@@ -321,6 +323,7 @@ impl Socket {
             // that the callbacks take.
             let (rc, said) =
                 log::capture(|| unsafe { dpdk_sys::godwit_vhost_close(self.guest.path.as_ptr()) });
+            self.guest.closed();
             if rc != 0 {
                 tracing::warn!("{}: the library does not know the socket any more{said}", self.name);
             }

@@ -12,6 +12,7 @@ mod request {
     pub const SET_FEATURES: u32 = 2;
     pub const RESET_OWNER: u32 = 4;
     pub const SET_MEM_TABLE: u32 = 5;
+    pub const SET_LOG_BASE: u32 = 6;
     pub const SET_VRING_NUM: u32 = 8;
     pub const SET_VRING_BASE: u32 = 10;
     pub const GET_VRING_BASE: u32 = 11;
@@ -34,6 +35,19 @@ pub(super) enum Before {
     Instead(u64),
     /// Have it set the position of this ring to what it is.
     KeepPosition(u16),
+}
+
+/// What to look at after a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum After {
+    /// Nothing.
+    Nothing,
+    /// The rings.
+    Rings,
+    /// The guest's memory, and the rings.
+    Memory,
+    /// The log of a migration.
+    Log,
 }
 
 /// One connection.
@@ -98,14 +112,20 @@ impl Screen {
         Before::Pass
     }
 
-    /// The library has carried the message out, and without a failure. Answers whether the rings are to be looked at.
-    pub(super) fn after(&mut self, request: u32, word: u64) -> bool {
+    /// The library has carried the message out, and without a failure.
+    pub(super) fn after(&mut self, request: u32, word: u64) -> After {
         match request {
-            request::SET_MEM_TABLE => self.memory = true,
-            request::SET_VRING_NUM => self.set_sized(ring_of(word), true),
-            _ => return false,
+            request::SET_MEM_TABLE => {
+                self.memory = true;
+                After::Memory
+            }
+            request::SET_VRING_NUM => {
+                self.set_sized(ring_of(word), true);
+                After::Rings
+            }
+            request::SET_LOG_BASE => After::Log,
+            _ => After::Nothing,
         }
-        true
     }
 
     fn set_sized(&mut self, ring: usize, sized: bool) {
@@ -153,10 +173,10 @@ mod tests {
     fn in_use() -> Screen {
         let mut s = Screen::new(2);
         assert_eq!(s.before(SET_MEM_TABLE, 1, NONE), Before::TakeAway);
-        assert!(s.after(SET_MEM_TABLE, 1));
+        assert_eq!(s.after(SET_MEM_TABLE, 1), After::Memory);
         for ring in 0..2 {
             assert_eq!(s.before(SET_VRING_NUM, word(ring, 256), NONE), Before::Pass);
-            assert!(s.after(SET_VRING_NUM, word(ring, 256)));
+            assert_eq!(s.after(SET_VRING_NUM, word(ring, 256)), After::Rings);
             assert_eq!(s.before(SET_VRING_BASE, word(ring, 0), NONE), Before::Pass);
             assert!(!s.is_usable(ring as usize));
             assert!(s.ring_changed(ring as u16, true));
@@ -172,7 +192,8 @@ mod tests {
         // Memory that could not be mapped: the library says nothing after it.
         assert_eq!(s.before(SET_MEM_TABLE, 1, ALL), Before::TakeAway);
         assert!(!s.is_usable(0) && s.is_ready(0));
-        assert!(s.after(SET_MEM_TABLE, 1) && s.is_usable(0));
+        s.after(SET_MEM_TABLE, 1);
+        assert!(s.is_usable(0));
         // The guest stops a ring, and starts it again without its size.
         assert_eq!(s.before(GET_VRING_BASE, word(1, 0), ALL), Before::Pass);
         s.ring_changed(1, false);
