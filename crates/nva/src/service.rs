@@ -24,8 +24,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_api::tonic::Request;
-use godwit_api::tonic::service::interceptor::InterceptedService;
 use godwit_api::tls::TlsError;
 use godwit_api::tonic::transport::Server;
 use godwit_api::v1::nva_session_server::NvaSessionServer;
@@ -199,13 +197,6 @@ async fn serve(
     let sessions = sessions.max_decoding_message_size(MAX_SAID_BYTES);
     let operators = OperatorServer::new(operator::Operators::new(handle));
     let operators = operators.max_decoding_message_size(MAX_MESSAGE_BYTES);
-    // Whoever calls an operator's method is no stranger.
-    let operators = InterceptedService::new(operators, |request: Request<()>| {
-        if let Some(peer) = accept::peer(&request) {
-            peer.is_known();
-        }
-        Ok(request)
-    });
     let sessions = Identified { door: Door::Nves, inner: sessions };
     let operators = Identified { door: Door::Operators(transport.tokens()), inner: operators };
     Server::builder()

@@ -12,6 +12,7 @@ use godwit_api::tonic::codegen::http::{self, header};
 use godwit_api::tonic::server::NamedService;
 use godwit_model::Identity;
 
+use super::accept::PeerInfo;
 use super::connection::Peer;
 use super::tokens::Tokens;
 
@@ -58,6 +59,12 @@ impl Door {
         let peer = request.extensions().get::<Peer>().cloned();
         let peer = peer.ok_or_else(|| Status::internal("the connection has no peer; please report this"))?;
         let identity = self.identity(&peer, request)?;
+        // Whoever may call an operator's method is no stranger; a switch has to say Hello.
+        if matches!(self, Door::Operators(_))
+            && let Some(info) = peer.below.get::<PeerInfo>()
+        {
+            info.is_known();
+        }
         request.extensions_mut().extend(peer.below);
         request.extensions_mut().insert(identity);
         Ok(())

@@ -100,7 +100,7 @@ fn d1_there_are_so_many_sessions_and_no_more() {
     let (a, _) = w.hello("a");
     w.connect();
     let third = SessionId(99);
-    assert!(closes(&w.nve(third, Input::Connected { address: None }), third));
+    assert!(closes(&w.nve(third, Input::Connected { address: None, identity: Identity::Unproven }), third));
     assert_eq!(w.nve_session("a"), a);
 }
 
