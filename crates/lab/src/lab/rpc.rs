@@ -13,11 +13,11 @@ use godwit_api::connect_lazily;
 use godwit_api::tls::Credentials;
 use godwit_api::tonic::transport::{Channel, Endpoint};
 use godwit_api::tonic::{Code, Response, Status};
-use godwit_api::{pages, v1};
 use godwit_api::v1::admin_request::Kind as Ask;
 use godwit_api::v1::admin_response::Kind as Answer;
 use godwit_api::v1::nve_admin_client::NveAdminClient;
 use godwit_api::v1::operator_client::OperatorClient;
+use godwit_api::{pages, v1};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 

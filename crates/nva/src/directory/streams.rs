@@ -1,8 +1,8 @@
 //! Snapshots of VNs on their way to sessions (R37): in parts, session by session, so many records with each tick.
 //!
-//! A snapshot begins at once and ends with the step that it began in, where that has room. Otherwise it goes on with the
-//! ticks. Updates of its VN are said meanwhile: a part that follows has what they said, and their versions count. A
-//! session whose messages leave slowly is passed over until they have left.
+//! A snapshot begins at once and ends with the step that it began in, where that has room. Otherwise it goes on with
+//! the ticks. Updates of its VN are said meanwhile: a part that follows has what they said, and their versions count.
+//! A session whose messages leave slowly is passed over until they have left.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

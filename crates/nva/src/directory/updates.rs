@@ -1,9 +1,9 @@
 //! Updates that NVEs have not acknowledged, and changes that they have not been told yet (R38).
 //!
 //! Everything is found by session and VN, and nothing is found by looking at all: a session that does not acknowledge
-//! costs others nothing. A session is sent as many updates as its window has room for. Further news of VMs wait, of each
-//! VM the newest, and leave as acknowledgements come; the window widens with each of them, and is halved where updates
-//! were said in vain.
+//! costs others nothing. A session is sent as many updates as its window has room for. Further news of VMs wait, of
+//! each VM the newest, and leave as acknowledgements come; the window widens with each of them, and is halved where
+//! updates were said in vain.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,10 +1,10 @@
 //! Accepting connections: how many there may be, of whom, and how long one may say nothing.
 //!
-//! [`accept`] makes of a listener a stream of connections that passed a [`Gate`]. What speaks on them (TLS, HTTP/2) comes
-//! behind it and needs to know two things: a [`Guarded`] connection is read and written as a `TcpStream`, and its
+//! [`accept`] makes of a listener a stream of connections that passed a [`Gate`]. What speaks on them (TLS, HTTP/2)
+//! comes behind it and needs to know two things: a [`Guarded`] connection is read and written as a `TcpStream`, and its
 //! [`PeerInfo`] is to be told when the other side has shown what it is there for. Until then the connection is a
-//! *stranger's*: it must begin to speak within [`Limits::first_bytes`] and be known within [`Limits::known`]. Of too many
-//! strangers the oldest goes, so that newcomers come through however many stay silent.
+//! *stranger's*: it must begin to speak within [`Limits::first_bytes`] and be known within [`Limits::known`]. Of too
+//! many strangers the oldest goes, so that newcomers come through however many stay silent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

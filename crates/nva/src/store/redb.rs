@@ -159,7 +159,8 @@ pub(super) fn builder(path: &Path) -> redb::Builder {
     builder.set_repair_callback(move |_| {
         if !said.replace(true) {
             tracing::warn!(
-                "{} was not closed in order, or is damaged: it is repaired, and goes on with the last change that is whole",
+                "{} was not closed in order, or is damaged: it is repaired, and goes on with the last change that is \
+                 whole",
                 path.display()
             );
         }

@@ -1,7 +1,7 @@
 //! Space on the disk: how much there is, and some that is kept in reserve.
 //!
-//! A commit that finds no space must not lose what it brings. The reserve is a file of its own that is given up then, so
-//! that the commit goes through; the directory takes no further changes until there is space again.
+//! A commit that finds no space must not lose what it brings. The reserve is a file of its own that is given up then,
+//! so that the commit goes through; the directory takes no further changes until there is space again.
 
 use std::fs;
 use std::io::{self, Write as _};

@@ -23,8 +23,8 @@ pub(in crate::directory) struct Moves {
     /// Neither done nor called off.
     open: BTreeSet<MoveId>,
     open_by_vm: BTreeSet<(VmKey, MoveId)>,
-    /// Called off lately, and when, in microseconds since 1970 by the NVA's clock: an NVE that was away then is told when
-    /// it is back.
+    /// Called off lately, and when, in microseconds since 1970 by the NVA's clock: an NVE that was away then is told
+    /// when it is back.
     called_off: BTreeMap<MoveId, u64>,
     /// VMs whose last ordered move was ended by time alone: a late claim may be for that.
     timed_out: BTreeMap<VmKey, MoveId>,
