@@ -21,14 +21,15 @@ use godwit_wire::{Mac, Span};
 use security::SecurityFlags;
 use tokio::signal::unix::{SignalKind, signal};
 
+const EXAMPLE: &str = "\
+Example:
+  godwit-nva --listen 10.0.0.1:6640 --listen [2001:db8::1]:6640 --data /var/lib/godwit-nva \\
+             --certificate /etc/godwit/nva/certificate.pem --key /etc/godwit/nva/key.pem \\
+             --authority /etc/godwit/nva/authority.pem --revoked /etc/godwit/nva/revoked.pem";
+
 /// The directory (NVA) of a Godwit network: knows which VM is at which NVE, and tells all who need it.
 #[derive(Parser, Debug)]
-#[command(
-    version,
-    after_help = "Example:\n  godwit-nva --listen 10.0.0.1:6640 --listen [2001:db8::1]:6640 --data /var/lib/godwit-nva \\\n             \
-        --certificate /etc/godwit/nva/certificate.pem --key /etc/godwit/nva/key.pem \\\n             \
-        --authority /etc/godwit/nva/authority.pem --revoked /etc/godwit/nva/revoked.pem"
-)]
+#[command(version, after_help = EXAMPLE)]
 struct Flags {
     #[command(subcommand)]
     command: Option<Command>,

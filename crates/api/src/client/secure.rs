@@ -165,6 +165,26 @@ fn foreign() -> Refused {
 /// The record type of a TLS alert, which is no frame of HTTP/2.
 const ALERT: u8 = 21;
 
+impl Stream {
+    /// The error of a peer in TLS that was spoken to in clear, if these are its first bytes.
+    fn demands_tls(&mut self, first: &[u8]) -> Option<io::Error> {
+        let is_alert = std::mem::take(&mut self.is_new) && first.starts_with(&[ALERT, 3]);
+        let why = "it demands TLS";
+        let remedy = "write https:// and give certificate, key and authority";
+        is_alert.then(|| io::Error::other(Refused::new(why, remedy)))
+    }
+
+    /// A write that failed since the peer hung up: what it said before that tells more.
+    fn unwritten(&mut self, cx: &mut Context<'_>, e: io::Error) -> io::Error {
+        let mut bytes = [0; 2];
+        let mut first = ReadBuf::new(&mut bytes);
+        if !self.is_new || Pin::new(&mut self.io).poll_read(cx, &mut first).is_pending() {
+            return e;
+        }
+        self.demands_tls(first.filled()).unwrap_or(e)
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -173,22 +193,24 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        if std::mem::take(&mut self.is_new) && buf.filled().get(before..before + 2) == Some(&[ALERT, 3]) {
-            let why = "it demands TLS";
-            let remedy = "write https:// and give certificate, key and authority";
-            return Poll::Ready(Err(io::Error::other(Refused::new(why, remedy))));
-        }
-        Poll::Ready(Ok(()))
+        let first = buf.filled().get(before..).unwrap_or_default();
+        Poll::Ready(self.demands_tls(first).map_or(Ok(()), Err))
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
+        Poll::Ready(written.map_err(|e| self.unwritten(cx, e)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
+        Poll::Ready(flushed.map_err(|e| self.unwritten(cx, e)))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
