@@ -6,15 +6,20 @@
 
 pub mod accept;
 mod actor;
+mod allow;
+mod audit;
 mod batch;
+mod caller;
 mod connection;
 mod counts;
 mod drain;
+mod follow;
 mod handle;
 mod lists;
 mod identified;
 mod operator;
 mod pause;
+mod relay;
 mod session;
 mod tls;
 mod tokens;
@@ -39,6 +44,8 @@ use crate::store::{Store, StoreError};
 use accept::{Gate, Guarded, Limits};
 use actor::Actor;
 use connection::Transport;
+use audit::Audit;
+pub use audit::{AuditError, AuditFile};
 use handle::Handle;
 use identified::{Door, Identified};
 pub use tls::Security;
@@ -56,6 +63,9 @@ pub enum ServeError {
     /// The store refused: what was not durable was not said either.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The gRPC server ended.
     #[error("the gRPC server ended: {0}")]
     Server(#[from] tonic::transport::Error),
@@ -87,6 +97,8 @@ pub struct Listen {
     pub operators: Vec<SocketAddr>,
     /// How many connections are taken at [`Listen::nves`].
     pub limits: Limits,
+    /// The audit log; without one its entries are lines of the log.
+    pub audit: Option<AuditFile>,
 }
 
 /// Who is served at an address.
@@ -98,7 +110,8 @@ enum Serves {
 }
 
 impl Service {
-    /// Listens on every address and serves NVEs and operators. Port 0 takes a free one, see [`Service::addrs`].
+    /// Listens on every address and serves NVEs and operators. Port 0 takes a free one, see [`Service::addrs`]. Entries of
+    /// the audit log are lines of the log.
     ///
     /// # Errors
     /// Where an address cannot be listened on.
@@ -135,6 +148,7 @@ impl Service {
         store: Box<dyn Store>,
     ) -> Result<Service, ServeError> {
         let transport = Transport::new(security)?;
+        let log = listen.audit.clone().map_or_else(|| Ok(Audit::none()), Audit::open)?;
         let at_nves = if listen.operators.is_empty() { Serves::Both } else { Serves::Nves };
         let all = listen.nves.iter().map(|addr| (*addr, at_nves));
         let all = all.chain(listen.operators.iter().map(|addr| (*addr, Serves::Operators)));
@@ -148,13 +162,16 @@ impl Service {
         let gate = Gate::new(listen.limits);
         let of_operators = Gate::new(listen.limits.of_operators());
         let gates = vec![gate.clone(), of_operators.clone()];
-        let (handle, actor) = Actor::new(directory, store, gates);
+        let (handle, actor) = Actor::new(directory, store, gates, log);
         let actor = tokio::spawn(actor.run(stopped.clone()));
         let mut servers = JoinSet::new();
         for (listener, serves) in listeners {
             let gate = if serves == Serves::Operators { &of_operators } else { &gate };
             let connections = accept::accept(listener, gate.clone());
-            servers.spawn(serve(connections, transport.clone(), serves, handle.clone(), stopped.clone()));
+            let operators = operator::Operators::new(handle.clone(), listen.audit.clone());
+            let sessions = session::Sessions::new(handle.clone());
+            let to = (sessions, operators);
+            servers.spawn(serve(connections, transport.clone(), serves, to, stopped.clone()));
         }
         if let Transport::Tls(tls) = transport {
             tokio::spawn(keep_fresh(tls, stopped));
@@ -190,15 +207,16 @@ async fn serve(
     connections: ReceiverStream<io::Result<Guarded>>,
     transport: Transport,
     serves: Serves,
-    handle: Handle,
+    (sessions, operators): (session::Sessions, operator::Operators),
+    audit: Option<AuditFile>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
-    let sessions = NvaSessionServer::new(session::Sessions::new(handle.clone()));
+    let sessions = NvaSessionServer::new(sessions);
     let sessions = sessions.max_decoding_message_size(MAX_SAID_BYTES);
-    let operators = OperatorServer::new(operator::Operators::new(handle));
+    let operators = OperatorServer::new(operators);
     let operators = operators.max_decoding_message_size(MAX_MESSAGE_BYTES);
     let sessions = Identified { door: Door::Nves, inner: sessions };
-    let operators = Identified { door: Door::Operators(transport.tokens()), inner: operators };
+    let operators = Identified { door: Door::Operators(transport.tokens()), inner: caller::WithCaller(operators) };
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))

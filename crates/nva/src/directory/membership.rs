@@ -48,6 +48,9 @@ impl Directory {
         if joins || changes {
             self.member_news(vni, &nve, Some(session));
         }
+        if joins {
+            self.keys_for_newcomer(vni, &nve);
+        }
         // Asked again after a gap: what was under way is part of the snapshot.
         self.settle_by_snapshot(session, vni);
         self.snapshot(session, vni);
@@ -89,7 +92,7 @@ impl Directory {
     }
 
     /// The NVE has no ports in the VN any more.
-    fn leave(&mut self, nve: &NveId, vni: Vni) {
+    pub(super) fn leave(&mut self, nve: &NveId, vni: Vni) {
         let Some(n) = self.nves.get_mut(nve) else { return };
         if !n.record.vnis.remove(&vni) {
             return;

@@ -265,6 +265,7 @@ impl Directory {
             lingering,
         };
         self.send(session, end);
+        self.keys_for_session(session, vni);
         self.groups_of_others(session, vni);
         count
     }

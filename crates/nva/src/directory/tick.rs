@@ -71,6 +71,7 @@ impl Directory {
         self.go_on_draining();
         self.streams.refill(self.config.snapshot_room);
         self.stream();
+        self.tick_keys();
     }
 
     /// Where this process did not run, NVEs had no chance to be heard.

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 use std::ops::Bound;
 
-use godwit_model::{DirectoryMode, DrainPhase, ModeSet, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
+use godwit_model::{
+    Abilities, DirectoryMode, DrainPhase, Locators, ModeSet, MoveId, MoveRecord, NveId, Policy, VmKey,
+    VmRecord,
+};
 use godwit_wire::{Instant, Mac, Prefix, Vni};
 
 use super::clones::RefusedInfo;
-use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnRecord};
+use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnAccess, VnRecord};
 
 /// A VN as the operator sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +52,35 @@ pub struct NveInfo {
     pub refused: Option<RefusedInfo>,
     /// How far it is with being emptied (R85); `None`: it takes VMs.
     pub drain: Option<DrainPhase>,
+    /// The VNs that it may take part in (R68).
+    pub access: VnAccess,
+}
+
+impl NveInfo {
+    /// An NVE of which only the operator has spoken.
+    fn unheard(id: &NveId, access: VnAccess) -> NveInfo {
+        let record = NveRecord {
+            id: id.clone(),
+            locators: Locators::default(),
+            foreign: false,
+            software: String::new(),
+            instance: 0,
+            vnis: Default::default(),
+        };
+        NveInfo {
+            record,
+            connected: false,
+            dirty: false,
+            vms: 0,
+            modes: Abilities::unsaid().modes,
+            vnis: Vec::new(),
+            routing: Vec::new(),
+            silent_ms: 0,
+            refused: None,
+            drain: None,
+            access,
+        }
+    }
 }
 
 /// A VM that has a virtual address or a virtual MAC (R92).
@@ -236,12 +268,19 @@ impl Directory {
 
     /// Those behind this one.
     pub fn nves_after(&self, last: Option<NveId>, now: Instant) -> impl Iterator<Item = NveInfo> {
+        let first = last.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let heard = self.nves.range((first, Bound::Unbounded)).map(|(id, _)| id);
         let first = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.nves.range((first, Bound::Unbounded)).filter_map(move |(id, _)| self.nve_info(id, now))
+        let unheard = self.access.range((first, Bound::Unbounded)).map(|(id, _)| id);
+        let unheard = unheard.filter(|id| !self.nves.contains_key(id));
+        by_name(heard, unheard).filter_map(move |id| self.nve_info(id, now))
     }
 
     pub(super) fn nve_info(&self, id: &NveId, now: Instant) -> Option<NveInfo> {
-        let n = self.nves.get(id)?;
+        let access = self.access_of(id);
+        let Some(n) = self.nves.get(id) else {
+            return self.access.contains_key(id).then(|| NveInfo::unheard(id, access));
+        };
         let session = n.session.and_then(|s| self.sessions.get(&s));
         let heard = session.map(|s| s.heard).or(n.heard);
         let lingers = |vni: &Vni| self.vns.get(*vni).is_some_and(|vn| vn.lingering.contains(id));
@@ -258,6 +297,7 @@ impl Directory {
             silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),
             refused: n.refused.as_ref().and_then(|r| r.info(now)),
             drain: self.drain_phase(id),
+            access,
         })
     }
 
@@ -299,4 +339,17 @@ impl Directory {
     pub fn is_quiet(&self) -> bool {
         self.updates.is_quiet() && self.streams.len() == 0
     }
+}
+
+/// Two lists that are in order as one.
+fn by_name<'a>(
+    a: impl Iterator<Item = &'a NveId>,
+    b: impl Iterator<Item = &'a NveId>,
+) -> impl Iterator<Item = &'a NveId> {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    std::iter::from_fn(move || match (a.peek(), b.peek()) {
+        (Some(x), Some(y)) if x <= y => a.next(),
+        (Some(_), None) => a.next(),
+        _ => b.next(),
+    })
 }

@@ -1,6 +1,7 @@
 //! The directory's rules, one by one; names say the requirement.
 
 mod allowed;
+mod authority;
 mod bind;
 mod bound;
 mod bounds;
@@ -16,6 +17,7 @@ mod drains;
 mod explained;
 mod groups;
 mod history;
+mod keys;
 mod modes;
 mod moves;
 mod operator;

@@ -7,7 +7,7 @@ mod interleaved;
 use std::sync::Arc;
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
-use godwit_model::{ClaimCause, DirectoryMode, Identity, Locators, Version, VmKey};
+use godwit_model::{ClaimCause, DirectoryMode, Identity, Locators, NveId, Version, VmKey};
 use godwit_wire::{Mac, Vni};
 use tokio::sync::Semaphore;
 
@@ -23,7 +23,8 @@ fn message() -> SessionUp {
 #[tokio::test]
 async fn r67_a_storm_of_one_nve_leaves_the_queue_to_the_others() {
     let directory = Directory::new(crate::directory::Config::default());
-    let (handle, mut actor) = Actor::new(directory, Box::new(MemoryStore::default()), Vec::new());
+    let (handle, mut actor) =
+        Actor::new(directory, Box::new(MemoryStore::default()), Vec::new(), Audit::none());
     let storm = handle.clone();
     tokio::spawn(async move {
         let share = Arc::new(Semaphore::new(SHARE));
@@ -55,6 +56,7 @@ fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
         Directory::new(crate::directory::Config::default()),
         Box::new(MemoryStore::default()),
         Vec::new(),
+        Audit::none(),
     );
     let (session, vni, mac) = (SessionId(1), Vni::from_low24(7), Mac([2, 0, 0, 0, 0, 1]));
     let vn = VnRecord { vni, name: "red".into(), settings: Default::default() };
