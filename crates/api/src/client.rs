@@ -13,8 +13,8 @@ use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::tls::Credentials;
-use secure::{Refused, Stream};
 use crate::{CONNECTION_WINDOW, STREAM_WINDOW};
+use secure::{Refused, Stream};
 
 /// A connection that could not be made: what was tried, why it failed, what to do.
 #[derive(Debug, thiserror::Error)]

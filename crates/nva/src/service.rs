@@ -15,8 +15,8 @@ mod counts;
 mod drain;
 mod follow;
 mod handle;
-mod lists;
 mod identified;
+mod lists;
 mod operator;
 mod pause;
 mod relay;
@@ -43,10 +43,9 @@ use crate::directory::Directory;
 use crate::store::{Store, StoreError};
 use accept::{Gate, Guarded, Limits};
 use actor::Actor;
-use connection::Transport;
 use audit::Audit;
 pub use audit::{AuditError, AuditFile};
-use handle::Handle;
+use connection::Transport;
 use identified::{Door, Identified};
 pub use tls::Security;
 use tls::Tls;
@@ -208,7 +207,6 @@ async fn serve(
     transport: Transport,
     serves: Serves,
     (sessions, operators): (session::Sessions, operator::Operators),
-    audit: Option<AuditFile>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let sessions = NvaSessionServer::new(sessions);
@@ -216,7 +214,8 @@ async fn serve(
     let operators = OperatorServer::new(operators);
     let operators = operators.max_decoding_message_size(MAX_MESSAGE_BYTES);
     let sessions = Identified { door: Door::Nves, inner: sessions };
-    let operators = Identified { door: Door::Operators(transport.tokens()), inner: caller::WithCaller(operators) };
+    let operators =
+        Identified { door: Door::Operators(transport.tokens()), inner: caller::WithCaller(operators) };
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use godwit_wire::{Instant, Mac, Prefix, Span, peer, Vni};
+use godwit_wire::{Instant, Mac, Prefix, Span, Vni, peer};
 
 use crate::DropReason;
 use crate::update::{DomainIdx, Key, PortIdx, VnIdx};

@@ -14,15 +14,13 @@ const ALL: &str = "all";
 
 /// Arguments of `nve allow`.
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "\
+#[command(after_help = "\
 Examples:
   godwitctl nve allow nve-a --vn blue,red           in these too
   godwitctl nve allow nve-a --vn blue,red --only    in these and no others
   godwitctl nve allow nve-a --vn all
 
-It need not have connected yet. An NVE that is connected begins its session anew; what it forwards goes on."
-)]
+It need not have connected yet. An NVE that is connected begins its session anew; what it forwards goes on.")]
 pub struct AllowArgs {
     /// Its name.
     #[arg(value_name = "NVE", value_parser = parse::name)]
@@ -37,12 +35,10 @@ pub struct AllowArgs {
 
 /// Arguments of `nve deny`.
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "\
+#[command(after_help = "\
 Examples:
   godwitctl nve deny nve-a --vn blue
-  godwitctl nve deny nve-a --vn all --force"
-)]
+  godwitctl nve deny nve-a --vn all --force")]
 pub struct DenyArgs {
     /// Its name.
     #[arg(value_name = "NVE", value_parser = parse::name)]

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use godwit_model::Identity;
 use godwit_model::message::NveToNva;
 use godwit_model::{Identity, NveId, Role};
 use godwit_wire::Instant;

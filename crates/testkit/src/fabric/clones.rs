@@ -1,8 +1,8 @@
 //! Clones: switches that say they are one that is there (R96). Of each there is only its session with the NVA.
 
-use godwit_model::{Identity, Locators};
 use godwit_model::NveId;
 use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_model::{Identity, Locators};
 use godwit_nva::Input as NvaInput;
 use godwit_wire::Span;
 

@@ -33,6 +33,8 @@ impl Order {
             Order::ReportMove { .. } => ("move report", Operate),
             Order::SetMirror { .. } => ("vm mirror", Operate),
             Order::VmMirrored { .. } => ("vm mirrored", Operate),
+            Order::PauseVm { .. } => ("vm pause", Operate),
+            Order::ResumeVm { .. } => ("vm resume", Operate),
             Order::AbortMove { .. } => ("move abort", Operate),
             Order::DrainNve(_) => ("nve drain", Operate),
             Order::StopDrain { .. } => ("nve drain --stop", Operate),

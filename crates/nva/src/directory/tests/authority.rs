@@ -295,7 +295,7 @@ fn r68_an_nve_takes_part_in_its_vns_only() {
     }
     let report =
         godwit_model::message::Attachment { key: k, port: "p".into(), version: Version::ZERO, active: false };
-    let out = w.say(a, NveToNva::Report { attachments: vec![report] });
+    let out = w.say(a, NveToNva::Report { attachments: vec![report], more: false });
     assert_eq!(sent(&out, a), [], "nothing of the VM is told for a port in its report");
     // Nor does a move lead there.
     w.take(b, 1);

@@ -6,6 +6,8 @@ use godwit_api::{ConvertError, v1};
 use godwit_model::{Allowed, DomainId, Learning, Multicast, NveId, OnCold, Unplanned, VmKey, VnSettings};
 use godwit_wire::{Mac, Vni};
 
+use super::super::allow;
+
 use crate::directory::{
     DomainInfo, ListChange, NveInfo, RouteInfo, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo,
     VnRecord,
@@ -43,6 +45,7 @@ pub(super) fn nve(info: NveInfo) -> v1::NveInfo {
         instance: info.record.instance,
         drain: info.drain.map_or(0, |phase| v1::DrainPhase::from(phase).into()),
         modes: info.modes.iter().map(|m| v1::MoveMode::from(m).into()).collect(),
+        access: Some(allow::access(&info.access)),
         refused: info.refused.map(|r| v1::RefusedNve { text: r.text, count: r.count, ago_ms: r.ago_ms }),
     }
 }
