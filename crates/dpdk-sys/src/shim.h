@@ -185,7 +185,8 @@ struct godwit_vhost_events {
 	void (*ring_changed)(const char *path, int vid, uint16_t ring, int enabled);
 	/*
 	 * Around a message with the first eight bytes of its content, after it only where it did not fail. The library
-	 * holds the locks of the device's rings at most of them. Not 0: `word` replaces these bytes.
+	 * holds the locks of the device's rings at most of them. 1: `word` replaces these bytes.
+	 * Negative: the connection is closed.
 	 */
 	int (*before)(const char *path, int vid, uint32_t request, uint64_t *word);
 	void (*after)(const char *path, int vid, uint32_t request, uint64_t word);

@@ -51,10 +51,15 @@ struct message {
 	uint32_t flags;
 	uint32_t size;
 	uint64_t word;
+	/* Of a message on frames in flight. */
+	uint64_t offset;
+	uint16_t queues;
 } __attribute__((packed));
 
 /* Requests of the protocol. */
-enum { SET_VRING_CALL = 13 };
+enum { SET_VRING_CALL = 13, GET_INFLIGHT_FD = 31, SET_INFLIGHT_FD = 32 };
+/* A flag of a message: its sender waits for an answer. */
+#define NEED_REPLY 0x8u
 
 static int path_of(int vid, char path[PATH_MAX])
 {
@@ -90,10 +95,18 @@ static enum rte_vhost_msg_result before(int vid, void *msg)
 	struct message *m = msg;
 	char path[PATH_MAX];
 	uint64_t word = m->size >= sizeof(word) ? m->word : 0;
+	int verdict = path_of(vid, path) == 0 ? told->before(path, vid, m->request, &word) : -1;
 
-	if (path_of(vid, path) == 0 && told->before(path, vid, m->request, &word) != 0 &&
-	    m->size >= sizeof(word))
+	if (verdict < 0) {
+		/* Where an answer is wanted, the library would give one and go on. */
+		m->flags &= ~NEED_REPLY;
+		return RTE_VHOST_MSG_RESULT_ERR;
+	}
+	if (verdict > 0 && m->size >= sizeof(word))
 		m->word = word;
+	/* Not offered, and carried out all the same, with sizes as the front end says: of no queue there are none. */
+	if (m->request == GET_INFLIGHT_FD || m->request == SET_INFLIGHT_FD)
+		m->queues = 0;
 	return RTE_VHOST_MSG_RESULT_NOT_HANDLED;
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dpdk_sys::godwit_vhost_events;
 
-use super::guest::Guest;
+use super::guest::{Guest, Verdict};
 
 /// Files that the library's thread watches at most (`MAX_FDS`), less one that wakes it.
 const FILES: usize = 1023;
@@ -103,12 +103,13 @@ extern "C" fn ring_changed(path: *const c_char, vid: i32, ring: u16, enabled: i3
 extern "C" fn before(path: *const c_char, vid: i32, request: u32, word: *mut u64) -> i32 {
     // SAFETY: the shim passes a word of its own, which nobody else refers to.
     let word = unsafe { &mut *word };
-    match guest(path).and_then(|guest| guest.before(vid, request, *word)) {
-        Some(other) => {
+    match guest(path).map_or(Verdict::Pass, |guest| guest.before(vid, request, *word)) {
+        Verdict::Pass => 0,
+        Verdict::Instead(other) => {
             *word = other;
             1
         }
-        None => 0,
+        Verdict::HangUp => -1,
     }
 }
 

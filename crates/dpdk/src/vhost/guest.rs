@@ -24,6 +24,17 @@ const CONNECTIONS: usize = 4;
 /// What is told of a change of the guest.
 type Callback = Box<dyn Fn(LinkEvent) + Send + Sync>;
 
+/// What is to become of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// The library carries it out.
+    Pass,
+    /// With this content.
+    Instead(u64),
+    /// The connection is closed.
+    HangUp,
+}
+
 /// A socket's guest, shared by control, the workers and librte_vhost's thread.
 ///
 /// Its locks are taken for moments, never while something of the library's is called that locks, nor while a worker
@@ -261,25 +272,26 @@ impl Guest {
         self.tell(true);
     }
 
-    /// A message has come. Content to replace its own by, where that is to be.
-    pub(super) fn before(&self, vid: i32, request: u32, word: u64) -> Option<u64> {
+    /// A message has come: what is to become of it.
+    pub(super) fn before(&self, vid: i32, request: u32, word: u64) -> Verdict {
         let mut state = lock(&self.state);
         let is_attached = state.attached == Some(vid);
-        let screen = state.screens.get_mut(&vid)?;
+        let Some(screen) = state.screens.get_mut(&vid) else { return Verdict::Pass };
         mapped::maps(false);
         let open = |ring: usize| is_attached && self.rings.get(ring).is_some_and(|r| r.is_open());
         match screen.before(request, word, open) {
-            Before::Pass => None,
-            Before::Instead(word) => Some(word),
+            Before::Pass => Verdict::Pass,
+            Before::Refuse => Verdict::HangUp,
+            Before::Instead(word) => Verdict::Instead(word),
             Before::KeepPosition(ring) => {
                 // SAFETY: any number of a connection or ring may be asked for.
                 let at = unsafe { dpdk_sys::godwit_vhost_position(vid, ring) };
-                Some(u64::from(at) << 32 | u64::from(ring))
+                Verdict::Instead(u64::from(at) << 32 | u64::from(ring))
             }
             Before::TakeAway => {
                 mapped::maps(true);
                 if !is_attached {
-                    return None;
+                    return Verdict::Pass;
                 }
                 self.rings.iter().for_each(|ring| ring.close());
                 drop(state);
@@ -287,7 +299,7 @@ impl Guest {
                 // for; one that receives never does.
                 barrier::heavy();
                 self.rings.iter().skip(1).step_by(2).for_each(|ring| ring.wait());
-                None
+                Verdict::Pass
             }
         }
     }

@@ -16,10 +16,18 @@ mod request {
     pub const SET_VRING_NUM: u32 = 8;
     pub const SET_VRING_BASE: u32 = 10;
     pub const GET_VRING_BASE: u32 = 11;
+    pub const SET_PROTOCOL_FEATURES: u32 = 16;
+    pub const IOTLB_MSG: u32 = 22;
+    pub const POSTCOPY_ADVISE: u32 = 28;
+    pub const POSTCOPY_END: u32 = 30;
 }
 
 /// `VIRTIO_F_RING_PACKED`.
 const PACKED: u64 = dpdk_sys::GODWIT_VHOST_RING_PACKED;
+
+/// `VIRTIO_F_IOMMU_PLATFORM`, and `VHOST_USER_PROTOCOL_F_PAGEFAULT`.
+const IOMMU: u64 = 1 << 33;
+const PAGEFAULT: u64 = 1 << 8;
 
 /// A number of descriptors that the library refuses.
 const REFUSED: u32 = u32::MAX;
@@ -35,6 +43,8 @@ pub(super) enum Before {
     Instead(u64),
     /// Have it set the position of this ring to what it is.
     KeepPosition(u16),
+    /// Hang up: it asks for what was not agreed on, which the library would do all the same.
+    Refuse,
 }
 
 /// What to look at after a message.
@@ -57,6 +67,9 @@ pub(super) struct Screen {
     memory: bool,
     /// The rings are packed ones.
     packed: bool,
+    /// The guest is behind an IOMMU, and its memory may be missing: both as agreed.
+    iommu: bool,
+    postcopy: bool,
     rings: Vec<Said>,
 }
 
@@ -77,7 +90,8 @@ fn ring_of(word: u64) -> usize {
 impl Screen {
     /// A connection on which nothing was said, to a port with so many rings.
     pub(super) fn new(rings: usize) -> Screen {
-        Screen { memory: false, packed: false, rings: vec![Said::default(); rings] }
+        let rings = vec![Said::default(); rings];
+        Screen { memory: false, packed: false, iommu: false, postcopy: false, rings }
     }
 
     /// A message has come; `in_use` are the rings that workers may be in.
@@ -90,6 +104,7 @@ impl Screen {
             }
             // With a ring in use the library refuses every change but that of logging.
             request::SET_FEATURES if !self.all().any(&in_use) => {
+                self.iommu = word & IOMMU != 0;
                 let packed = word & PACKED != 0;
                 if packed != self.packed {
                     self.packed = packed;
@@ -107,6 +122,9 @@ impl Screen {
             // Of a ring that is not in use, one beyond its end is found when the ring is opened.
             request::SET_VRING_BASE if in_use(ring) => return Before::KeepPosition(ring as u16),
             request::GET_VRING_BASE => self.set_sized(ring, false),
+            request::SET_PROTOCOL_FEATURES => self.postcopy = word & PAGEFAULT != 0,
+            request::IOTLB_MSG if !self.iommu => return Before::Refuse,
+            request::POSTCOPY_ADVISE..=request::POSTCOPY_END if !self.postcopy => return Before::Refuse,
             _ => {}
         }
         Before::Pass
@@ -217,6 +235,21 @@ mod tests {
         assert!(s.is_usable(1));
         assert_eq!(s.before(SET_VRING_NUM, word(u32::MAX, 512), NONE), Before::Pass);
         s.after(SET_VRING_NUM, word(u32::MAX, 512));
+    }
+
+    #[test]
+    fn r11_what_was_not_agreed_on_is_refused() {
+        let mut s = in_use();
+        assert_eq!(s.before(IOTLB_MSG, 0, ALL), Before::Refuse);
+        for request in POSTCOPY_ADVISE..=POSTCOPY_END {
+            assert_eq!(s.before(request, 0, ALL), Before::Refuse);
+        }
+        s.before(SET_PROTOCOL_FEATURES, PAGEFAULT, ALL);
+        assert_eq!(s.before(POSTCOPY_ADVISE, 0, ALL), Before::Pass);
+        s.before(SET_FEATURES, IOMMU, ALL);
+        assert_eq!(s.before(IOTLB_MSG, 0, ALL), Before::Refuse, "features do not change with rings in use");
+        s.before(SET_FEATURES, IOMMU, NONE);
+        assert_eq!(s.before(IOTLB_MSG, 0, ALL), Before::Pass);
     }
 
     #[test]
