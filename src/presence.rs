@@ -72,6 +72,11 @@ impl Presence {
         step
     }
 
+    /// The device is in use.
+    pub fn is_present(&self) -> bool {
+        self.phase == Phase::Present
+    }
+
     /// A step is under way.
     pub fn is_busy(&self) -> bool {
         self.phase == Phase::Busy

@@ -65,8 +65,8 @@ async fn leave(switch: &Shared, number: PortIdx) {
         let s = &mut *switch.borrow_mut();
         let Some(device) = s.devices.map.get_mut(&number) else { return };
         tracing::error!(
-            port = %device.name,
-            "its {} is gone: the port has no link; it is taken into use again when it is back",
+            "port {}: its {} is gone, and with it the link; it is used again when it is back",
+            device.name,
             device.watched
         );
         device.link_up = false;
@@ -101,7 +101,10 @@ async fn take_back(switch: &Shared, number: PortIdx) {
         let Some(device) = s.devices.map.get_mut(&number) else { return };
         if let Err(e) = taken {
             let pause = device.presence.failed(Instant::now());
-            tracing::error!(port = %name, "its {} is back and cannot be used: {e:#}; next try in {pause:?}", device.watched);
+            tracing::error!(
+                "port {name}: its {} is back and cannot be used: {e:#}; next try in {pause:?}",
+                device.watched
+            );
             return;
         }
         device.presence.opened();
@@ -109,17 +112,18 @@ async fn take_back(switch: &Shared, number: PortIdx) {
         device.link_up
     };
     Switch::settled(switch).await;
-    tracing::info!(port = %name, up, "its device is back and in use again");
+    tracing::info!(up, "port {name}: its device is back and in use again");
     switch.borrow_mut().input(Input::PortLink { port: number, up });
 }
 
 async fn reopen(switch: &Shared, number: PortIdx, wanted: Wanted) -> anyhow::Result<()> {
-    let (workers, pool, mac, watched) = {
+    let (workers, pool, mac, mut watched) = {
         let s = switch.borrow();
         let device = s.devices.get(number).context("the port was removed")?;
         let keeps = !wanted.is_access;
         (s.workers.len(), s.pool.clone(), keeps.then_some(device.mac), device.watched.clone())
     };
+    watched.note(&switch.borrow().interfaces);
     if let (Some(mac), Watched::Interface { name, .. }) = (mac, &watched) {
         // Neighbors know the uplink by it.
         kernel::set_address(name, mac).await?;
@@ -138,7 +142,9 @@ async fn reopen(switch: &Shared, number: PortIdx, wanted: Wanted) -> anyhow::Res
         tokio::task::spawn_blocking(move || port.close()).await.context("closing the device failed")??;
         bail!("it has the address {is}, and the uplink's is {mac}; give it that one again");
     }
-    attach_again(&mut switch.borrow_mut(), number, &wanted, opened)
+    // Of an interface it is the number before it was opened that counts; what else there is is known of the new one.
+    let watched = if matches!(watched, Watched::Interface { .. }) { watched } else { opened.watched.clone() };
+    attach_again(&mut switch.borrow_mut(), number, &wanted, Opened { watched, ..opened })
 }
 
 /// Hands the queues of a device that is back to the workers.

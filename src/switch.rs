@@ -183,7 +183,7 @@ impl Switch {
             }
         }
         let mut changed = Vec::new();
-        for d in self.devices.iter_mut().filter(|d| d.link_counts && d.port.is_some()) {
+        for d in self.devices.iter_mut().filter(|d| d.link_counts && d.presence.is_present()) {
             let up = d.look_at_link();
             d.follow_guest(up);
             if up != d.link_up {

@@ -59,6 +59,14 @@ impl Watched {
         Watched::Nothing
     }
 
+    /// The device is about to be opened, with the kernel's `interfaces` as they were read last: one that is made
+    /// meanwhile is another one.
+    pub fn note(&mut self, interfaces: &Interfaces) {
+        if let Watched::Interface { name, index } = self {
+            *index = interfaces.get(name).copied();
+        }
+    }
+
     /// What there is to be seen, with the kernel's `interfaces`, which are empty until they have been read; `None` for what cannot go, or where nothing can be told.
     pub fn look(&mut self, interfaces: &Interfaces) -> Option<Sight> {
         match self {
@@ -111,6 +119,13 @@ mod tests {
         assert_eq!(w.look(&has(7)), Some(Sight { same: true, any: true }));
         assert_eq!(w.look(&none), Some(Sight { same: false, any: false }));
         assert_eq!(w.look(&has(9)), Some(Sight { same: false, any: true }), "another one of its name");
+        let mut again = Watched::of("net_af_packet", "net_af_packet0,iface=up0");
+        again.note(&has(9));
+        assert_eq!(
+            again.look(&has(11)),
+            Some(Sight { same: false, any: true }),
+            "made anew while it was opened"
+        );
         // One that was gone before it was looked at for the first time.
         let mut w = Watched::of("net_af_xdp", "net_af_xdp0,iface=up0");
         assert_eq!(w.look(&none), Some(Sight { same: false, any: false }));
