@@ -1,6 +1,8 @@
 //! A switch with a port for the hostile guest and two for ordinary ones, which watch.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use godwit_frontend::{Guest, Header, Settings, Station, Watch, features};
@@ -10,6 +12,10 @@ use crate::common::net::{Namespace, Switch, ctl, start};
 
 /// How long the port may take to be ready for the next guest.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the switch may take to close what a guest had.
+const QUIET: Duration = Duration::from_millis(500);
+/// How long the guests that watch send after what was tried, until they are asked.
+const AFTERWARDS: Duration = Duration::from_millis(100);
 /// Who watches, and who is hostile. One more port is of a newcomer.
 const WATCH: [u8; 2] = [0, 1];
 const EVIL: u8 = 2;
@@ -51,13 +57,17 @@ impl Arena {
     /// Starts the switch and the guests that watch.
     pub fn start() -> Arena {
         let folder = tempfile::tempdir().expect("a folder");
-        let namespace = Namespace::new("e");
+        // The next arena is there before the last one's namespace has gone.
+        static ARENAS: AtomicU32 = AtomicU32::new(0);
+        let namespace = Namespace::new(&format!("e{}", ARENAS.fetch_add(1, Ordering::Relaxed)));
         let switch = start(&namespace, folder.path(), &config(folder.path()));
         let [one, two] = WATCH.map(|n| Station::numbered(folder.path(), n));
         let evil = Station::numbered(folder.path(), EVIL);
         let watch = Watch::start([one, two], vec![evil]).expect("ordinary guests connect");
         let mut arena = Arena { folder, _namespace: namespace, switch, watch, files: 0 };
         arena.check("ordinary guests").expect("the switch works");
+        // The guests of the check are on their way out.
+        std::thread::sleep(QUIET);
         arena.files = arena.open_files();
         arena
     }
@@ -68,13 +78,19 @@ impl Arena {
         let (mut arena, mut wrong) = (Arena::start(), Vec::new());
         for (name, case) in cases {
             println!("{name}");
-            case(&arena);
-            if let Err(why) = arena.check(name) {
+            let tried = catch_unwind(AssertUnwindSafe(|| case(&arena)));
+            let checked = arena.check(name);
+            if let Err(why) = tried.map_err(|_| format!("{name}: a guest was refused")).and(checked) {
                 println!("{why}");
                 wrong.push(why);
-                drop(arena);
+                // A switch that hangs would not end by itself.
+                arena.switch.kill();
                 arena = Arena::start();
             }
+        }
+        let give_up = Instant::now() + PATIENCE;
+        while arena.open_files() > arena.files && Instant::now() < give_up {
+            std::thread::sleep(QUIET);
         }
         let files = arena.open_files();
         if files > arena.files {
@@ -90,6 +106,8 @@ impl Arena {
 
     /// Whether the switch and its guests are well, and the hostile guest's port takes an ordinary one.
     pub fn check(&mut self, after: &str) -> Result<(), String> {
+        // They send on for a while after what was tried.
+        std::thread::sleep(AFTERWARDS);
         let seen = self.watch.look();
         if let Some(how) = self.switch.ended() {
             let log = std::fs::read_to_string(self.folder.path().join("a.log")).unwrap_or_default();
@@ -130,6 +148,18 @@ impl Arena {
             }
         }
         Err("no frame arrives".into())
+    }
+
+    /// Whether an ordinary guest can start at another port while the hostile one goes on.
+    #[track_caller]
+    pub fn takes_a_newcomer(&self) {
+        let settings = Settings { patience: PATIENCE, ..Settings::default() };
+        let guest = Guest::connect(&self.station(NEWCOMER).socket, &settings);
+        assert!(
+            guest.is_ok(),
+            "another port takes no guest: {}",
+            guest.err().map_or_else(String::new, |e| e.to_string())
+        );
     }
 
     /// A port and its guest.

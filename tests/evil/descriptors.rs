@@ -219,7 +219,8 @@ fn r11_who_takes_nothing_holds_up_nobody() {
     let mut arena = Arena::start();
     let settings = Settings { size: 8, features: features::PLAIN, ..Settings::default() };
     let guest = arena.evil(&settings);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // Longer than it takes to fill its ring and all that waits for it.
+    std::thread::sleep(std::time::Duration::from_secs(3));
     drop(guest);
     arena.check("a guest that takes nothing").expect("nobody is harmed");
     let full = arena.counters().iter().filter(|c| c["port"] == "g2" && c["drop"] == true).count();

@@ -1,4 +1,4 @@
-//! Messages of vhost-user that no correct front end sends: out of order, with lies, half of one, none at all (R11, R18).
+//! Messages of vhost-user that no correct front end sends: out of order, with lies, half of one, none (R11, R18).
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -377,7 +377,7 @@ const LINE: [Case; 7] = [
             let message = Message::words(request::SET_FEATURES, &[0]);
             raw.send_bytes(&message.bytes()[..12], &[]).expect("the port listens");
         }
-        std::thread::sleep(Duration::from_secs(3));
+        a.takes_a_newcomer();
         drop(held);
     }),
     ("answers that nobody reads", |a| {
@@ -388,7 +388,7 @@ const LINE: [Case; 7] = [
                 break;
             }
         }
-        std::thread::sleep(Duration::from_secs(3));
+        a.takes_a_newcomer();
     }),
     ("messages that nobody knows", |a| {
         for number in [0, 23, 26, 33, 38, 41, 999, u32::MAX] {
@@ -432,6 +432,7 @@ const LINE: [Case; 7] = [
 const MANY: [Case; 1] = [("a thousand connections to one port", |a| {
     let held: Vec<_> = (0..1000).map_while(|_| Raw::connect(&a.socket()).ok()).collect();
     std::thread::sleep(Duration::from_secs(1));
+    a.takes_a_newcomer();
     drop(held);
 })];
 

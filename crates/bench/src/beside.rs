@@ -62,8 +62,8 @@ pub fn reference(row: Row) -> Row {
 }
 
 /// The pairs among `rows` for which something is promised: a million destinations, the other families and
-/// ways, a second worker, and a guest beside idle ones; and routed rows, each with the bridged row to as many destinations and that of IPv6 also
-/// with the one of IPv4, whether these are among them or not.
+/// ways, a second worker, and a guest beside idle ones; and routed rows, each with the bridged row to as many
+/// destinations and that of IPv6 also with the one of IPv4, whether these are among them or not.
 pub fn pairs(rows: &[Row]) -> Vec<Pair> {
     let promised = |row: &Row| {
         if row.case.is_vhost() {

@@ -1,6 +1,6 @@
 //! Rows of guests on vhost-user ports. Those that send or receive are virtio-user devices of one `dpdk-testpmd`, which
-//! moves frames between each and an end of its own on the core that the contender does not poll; idle ones are raw front
-//! ends of this process. Each contender has guests of its own, which stand still when it does.
+//! moves frames between each and an end of its own on the core that the contender does not poll; idle ones are raw
+//! front ends of this process. Each contender has guests of its own, which stand still when it does.
 
 use std::path::PathBuf;
 use std::thread::sleep;

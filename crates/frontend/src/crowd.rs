@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::{Error, Guest, Header};
 
@@ -35,7 +35,7 @@ impl Crowd {
     /// # Errors
     /// Where the system has no descriptor left.
     pub fn new() -> Result<Crowd, Error> {
-        let epoll = Epoll::new().map_err(Error::system("epoll_create"))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::errno("epoll_create"))?;
         Ok(Crowd { guests: BTreeMap::new(), epoll })
     }
 
@@ -46,9 +46,8 @@ impl Crowd {
     pub fn add(&mut self, number: u32, guest: Guest) -> Result<(), Error> {
         self.remove(number);
         for pair in 0..guest.pairs() {
-            let event = EpollEvent::new(EventSet::IN, u64::from(number) << 16 | pair as u64);
-            let added = self.epoll.ctl(ControlOperation::Add, guest.call(pair), event);
-            added.map_err(Error::system("epoll_ctl"))?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(number) << 16 | pair as u64);
+            self.epoll.add(guest.call(pair), event).map_err(Error::errno("epoll_ctl"))?;
         }
         self.guests.insert(number, guest);
         Ok(())
@@ -59,7 +58,7 @@ impl Crowd {
         let guest = self.guests.remove(&number)?;
         for pair in 0..guest.pairs() {
             // The back end may hold the event, too: closing it would not end the wait.
-            let _ = self.epoll.ctl(ControlOperation::Delete, guest.call(pair), EpollEvent::default());
+            let _ = self.epoll.delete(guest.call(pair));
         }
         Some(guest)
     }
@@ -93,12 +92,12 @@ impl Crowd {
         patience: Duration,
         mut each: impl FnMut(Received<'_>),
     ) -> Result<usize, Error> {
-        let mut events = [EpollEvent::default(); EVENTS];
-        let timeout = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-        let ready = match self.epoll.wait(timeout, &mut events) {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let timeout = EpollTimeout::try_from(patience).unwrap_or(EpollTimeout::MAX);
+        let ready = match self.epoll.wait(&mut events, timeout) {
             Ok(ready) => ready,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => 0,
-            Err(e) => return Err(Error::system("epoll_wait")(e)),
+            Err(nix::errno::Errno::EINTR) => 0,
+            Err(e) => return Err(Error::errno("epoll_wait")(e)),
         };
         let mut count = 0;
         for event in &events[..ready] {

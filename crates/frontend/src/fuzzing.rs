@@ -39,7 +39,7 @@ pub fn guest(bytes: &[u8]) {
     let played = script::play(&range.evil.socket, bytes, &range.frame);
     range.played += 1;
     // A port that nobody listens at any more is the end of the switch.
-    if played.is_err() || range.played % AT_ONCE == 0 {
+    if played.is_err() || range.played.is_multiple_of(AT_ONCE) {
         let seen = range.watch.look();
         assert!(seen.is_well(), "the switch's other guests are not well: {seen:?}; {played:?}");
     }

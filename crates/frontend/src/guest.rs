@@ -1,19 +1,27 @@
 //! A guest: what QEMU and a virtio-net driver do together, without either.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
-use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VringConfigData};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::header::{self, Header};
 use crate::memory::{self, Memory};
+use crate::raw::{Message, request};
 use crate::ring::{Piece, Place, Ring};
 use crate::{Error, Raw, features};
+
+/// Protocol features (vhost-user specification).
+mod protocol {
+    /// There may be more than one queue pair.
+    pub const MQ: u64 = 1 << 0;
+    /// The back end announces a guest that has moved.
+    pub const RARP: u64 = 1 << 2;
+    /// The back end answers each message that asks for it.
+    pub const REPLY_ACK: u64 = 1 << 3;
+}
 
 /// What a guest is like.
 #[derive(Clone, Debug)]
@@ -74,8 +82,9 @@ struct Queue {
 
 /// A guest on a vhost-user port.
 pub struct Guest {
-    front: Frontend,
-    socket: UnixStream,
+    raw: Raw,
+    /// The back end answers each message.
+    acknowledges: bool,
     memory: Memory,
     /// Receive and transmit ring of each pair in turn.
     queues: Vec<Queue>,
@@ -84,10 +93,6 @@ pub struct Guest {
     agreed: u64,
     header: usize,
     frame: Vec<u8>,
-}
-
-fn message(message: &'static str) -> impl Fn(vhost::Error) -> Error {
-    move |source| Error::Message { message, source }
 }
 
 impl Guest {
@@ -108,16 +113,13 @@ impl Guest {
     }
 
     fn on(socket: UnixStream, settings: &Settings) -> Result<Guest, Error> {
-        let patience = Some(settings.patience);
-        let timeouts = socket.set_read_timeout(patience).and_then(|()| socket.set_write_timeout(patience));
-        timeouts.map_err(Error::system("setsockopt"))?;
-        let other = socket.try_clone().map_err(Error::system("dup"))?;
+        let raw = Raw::new(socket);
+        raw.set_patience(settings.patience)?;
         let (queues, len) = queues(settings)?;
-        let front = Frontend::from_stream(socket, queues.len() as u64);
         let memory = Memory::new(len)?;
         let mut guest = Guest {
-            front,
-            socket: other,
+            raw,
+            acknowledges: false,
             memory,
             queues,
             settings: settings.clone(),
@@ -132,23 +134,18 @@ impl Guest {
     }
 
     fn negotiate(&mut self) -> Result<(), Error> {
-        self.front.set_owner().map_err(message("SET_OWNER"))?;
-        let offered = self.front.get_features().map_err(message("GET_FEATURES"))?;
+        self.tell(&Message::new(request::SET_OWNER), &[])?;
+        let offered = self.ask(&Message::new(request::GET_FEATURES))?;
         let missing = self.settings.required & !offered;
         if missing != 0 {
             return Err(Error::Features { missing, offered });
         }
         self.offered = offered;
         if offered & features::PROTOCOL != 0 {
-            let wanted = VhostUserProtocolFeatures::MQ
-                | VhostUserProtocolFeatures::REPLY_ACK
-                | VhostUserProtocolFeatures::RARP;
-            let theirs = self.front.get_protocol_features().map_err(message("GET_PROTOCOL_FEATURES"))?;
-            let agreed = theirs & wanted;
-            self.front.set_protocol_features(agreed).map_err(message("SET_PROTOCOL_FEATURES"))?;
-            if agreed.contains(VhostUserProtocolFeatures::REPLY_ACK) {
-                self.front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-            }
+            let theirs = self.ask(&Message::new(request::GET_PROTOCOL_FEATURES))?;
+            let agreed = theirs & (protocol::MQ | protocol::RARP | protocol::REPLY_ACK);
+            self.tell(&Message::words(request::SET_PROTOCOL_FEATURES, &[agreed]), &[])?;
+            self.acknowledges = agreed & protocol::REPLY_ACK != 0;
         }
         Ok(())
     }
@@ -162,14 +159,14 @@ impl Guest {
         }
         let long = features::VERSION_1 | features::MRG_RXBUF | features::RING_PACKED;
         self.header = if self.agreed & long != 0 { header::LONG } else { header::SHORT };
-        self.front.set_features(self.agreed).map_err(message("SET_FEATURES"))?;
-        self.front.set_mem_table(&[self.memory.region()]).map_err(message("SET_MEM_TABLE"))?;
+        self.tell(&Message::words(request::SET_FEATURES, &[self.agreed]), &[])?;
+        self.tell(&Message::memory(1, &[self.memory.region()]), &[self.memory.file().as_fd()])?;
         for index in 0..self.queues.len() {
             self.fill(index)?;
             self.start_ring(index)?;
         }
         for index in 0..self.queues.len() {
-            self.front.set_vring_enable(index, true).map_err(message("SET_VRING_ENABLE"))?;
+            self.tell(&Message::state(request::SET_VRING_ENABLE, index as u32, 1), &[])?;
         }
         Ok(())
     }
@@ -187,22 +184,32 @@ impl Guest {
     }
 
     fn start_ring(&self, index: usize) -> Result<(), Error> {
-        let (front, queue) = (&self.front, &self.queues[index]);
-        let place = queue.ring.place();
-        let addresses = VringConfigData {
-            queue_max_size: place.size,
-            queue_size: place.size,
-            flags: 0,
-            desc_table_addr: memory::user(place.desc),
-            used_ring_addr: memory::user(place.device),
-            avail_ring_addr: memory::user(place.driver),
-            log_addr: None,
-        };
-        front.set_vring_num(index, place.size).map_err(message("SET_VRING_NUM"))?;
-        front.set_vring_base(index, queue.ring.base()).map_err(message("SET_VRING_BASE"))?;
-        front.set_vring_addr(index, &addresses).map_err(message("SET_VRING_ADDR"))?;
-        front.set_vring_call(index, &queue.call).map_err(message("SET_VRING_CALL"))?;
-        front.set_vring_kick(index, &queue.kick).map_err(message("SET_VRING_KICK"))
+        let (queue, n) = (&self.queues[index], index as u32);
+        let (place, base) = (queue.ring.place(), queue.ring.base());
+        self.tell(&Message::state(request::SET_VRING_NUM, n, place.size.into()), &[])?;
+        self.tell(&Message::state(request::SET_VRING_BASE, n, base.into()), &[])?;
+        self.tell(&Message::placed(n, place), &[])?;
+        self.tell(&Message::words(request::SET_VRING_CALL, &[n.into()]), &[queue.call.as_fd()])?;
+        self.tell(&Message::words(request::SET_VRING_KICK, &[n.into()]), &[queue.kick.as_fd()])
+    }
+
+    /// Sends a message that has no answer; where the back end acknowledges, waits for that.
+    fn tell(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        let failed = |why: String| Error::Message { request: message.request, why };
+        if !self.acknowledges {
+            return self.raw.send(message, fds).map_err(|e| failed(e.to_string()));
+        }
+        match self.raw.ask(&message.clone().acknowledged(), fds) {
+            Ok(0) => Ok(()),
+            Ok(code) => Err(failed(format!("refused with {code}"))),
+            Err(e) => Err(failed(e.to_string())),
+        }
+    }
+
+    /// Sends a message that has an answer, and returns its first word.
+    fn ask(&self, message: &Message) -> Result<u64, Error> {
+        let failed = |e: Error| Error::Message { request: message.request, why: e.to_string() };
+        self.raw.ask(message, &[]).map_err(failed)
     }
 
     /// Stops all rings and starts them again with other features, as a guest does that reloads its driver. What was in
@@ -233,17 +240,17 @@ impl Guest {
     /// Where the back end does not answer.
     pub fn stop(&mut self) -> Result<(), Error> {
         for index in 0..self.queues.len() {
-            self.front.set_vring_enable(index, false).map_err(message("SET_VRING_ENABLE"))?;
+            self.tell(&Message::state(request::SET_VRING_ENABLE, index as u32, 0), &[])?;
         }
         for index in 0..self.queues.len() {
-            self.front.get_vring_base(index).map_err(message("GET_VRING_BASE"))?;
+            self.ask(&Message::state(request::GET_VRING_BASE, index as u32, 0))?;
         }
         Ok(())
     }
 
     /// Whether the back end still holds the connection.
     pub fn is_connected(&self) -> bool {
-        Raw::from(&self.socket).is_ok_and(|raw| raw.is_connected())
+        self.raw.is_connected()
     }
 
     /// The same connection, for messages of any content.
@@ -251,7 +258,7 @@ impl Guest {
     /// # Errors
     /// Where the system has no descriptor left.
     pub fn raw(&self) -> Result<Raw, Error> {
-        Raw::from(&self.socket)
+        self.raw.try_clone()
     }
 
     /// Feature bits that were agreed on.
@@ -285,8 +292,8 @@ impl Guest {
     }
 
     /// What becomes readable when a pair has received something.
-    pub fn call(&self, pair: usize) -> RawFd {
-        self.queues[2 * pair].call.as_raw_fd()
+    pub fn call(&self, pair: usize) -> BorrowedFd<'_> {
+        self.queues[2 * pair].call.as_fd()
     }
 
     /// Takes what made [`Guest::call`] readable.
@@ -439,7 +446,8 @@ fn post(queue: &mut Queue, memory: &Memory, buffer: u16, len: u32) -> Result<(),
 
 /// All rings, one after another with their buffers, and the bytes that they take.
 fn queues(settings: &Settings) -> Result<(Vec<Queue>, usize), Error> {
-    let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::system("eventfd"));
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    let event = || EventFd::from_flags(flags).map_err(Error::errno("eventfd"));
     let packed = settings.features & features::RING_PACKED != 0;
     let (mut all, mut at) = (Vec::new(), 0);
     for _ in 0..2 * settings.pairs {

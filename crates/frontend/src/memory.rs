@@ -1,15 +1,14 @@
 //! A guest's memory: a memfd that the back end maps, too.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use vhost::VhostUserMemoryRegionInfo;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes, FileOffset, VolatileMemory, VolatileSlice};
 
 use crate::Error;
+use crate::raw::Region;
 
 /// Guest physical address of the memory's first byte.
 pub const GUEST: u64 = 0x4000_0000;
@@ -53,14 +52,8 @@ impl Memory {
     }
 
     /// The region as SET_MEM_TABLE tells it.
-    pub fn region(&self) -> VhostUserMemoryRegionInfo {
-        VhostUserMemoryRegionInfo {
-            guest_phys_addr: GUEST,
-            memory_size: self.len() as u64,
-            userspace_addr: USER,
-            mmap_offset: 0,
-            mmap_handle: self.file.as_raw_fd(),
-        }
+    pub fn region(&self) -> Region {
+        Region { guest: GUEST, len: self.len() as u64, user: USER, offset: 0 }
     }
 
     fn slice(&self, at: usize, len: usize) -> Result<VolatileSlice<'_>, Error> {
@@ -131,6 +124,6 @@ mod tests {
             assert!(matches!(memory.write(at, &vec![0; len]), Err(Error::Outside { .. })), "{at}");
         }
         assert!(memory.load16(1).is_err(), "odd");
-        assert_eq!(memory.region().memory_size, 8192);
+        assert_eq!(memory.region().len, 8192);
     }
 }

@@ -151,12 +151,17 @@ impl Raw {
         Ok(Raw { socket })
     }
 
+    /// On a connection that stands.
+    pub fn new(socket: UnixStream) -> Raw {
+        Raw { socket }
+    }
+
     /// The same connection once more.
     ///
     /// # Errors
     /// Where the system has no descriptor left.
-    pub fn from(socket: &UnixStream) -> Result<Raw, Error> {
-        Ok(Raw { socket: socket.try_clone().map_err(Error::system("dup"))? })
+    pub fn try_clone(&self) -> Result<Raw, Error> {
+        Ok(Raw { socket: self.socket.try_clone().map_err(Error::system("dup"))? })
     }
 
     /// Bounds the time that an answer, or room for a message, is waited for.

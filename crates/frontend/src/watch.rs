@@ -23,7 +23,7 @@ const OTHERS: u16 = 7101;
 /// Descriptors of a ring: room for a second in which the thread is kept from its core.
 const RING: u16 = 1024;
 /// One frame in so many goes to each other station.
-const FOR_OTHERS: u64 = 16;
+const FOR_OTHERS: u64 = 4;
 /// Where the UDP payload begins.
 const PAYLOAD: usize = 14 + 20 + 8;
 
@@ -203,7 +203,7 @@ impl Talk {
             } else {
                 self.seen.refused += 1;
             }
-            if self.turns % FOR_OTHERS == 0 {
+            if self.turns.is_multiple_of(FOR_OTHERS) {
                 for other in &self.others {
                     let frame = self.pair[from].frame(other, OTHERS, &number.to_be_bytes());
                     guest.send(0, &Header::default(), &frame)?;

@@ -164,8 +164,8 @@ impl Ring {
     }
 }
 
-/// A descriptor as it lies in memory: of a split ring or of an indirect table `tail` is flags and next, of a packed ring
-/// id and flags.
+/// A descriptor as it lies in memory: of a split ring or of an indirect table `tail` is flags and next, of a packed
+/// ring id and flags.
 pub fn descriptor(addr: u64, len: u32, tail: (u16, u16)) -> [u8; DESCRIPTOR] {
     let mut out = [0; DESCRIPTOR];
     out[..8].copy_from_slice(&addr.to_le_bytes());

@@ -8,6 +8,7 @@ mod driver;
 mod resources;
 mod roster;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -134,10 +135,7 @@ impl ManyGuests {
         for n in roster.all() {
             lab.define_vm(&roster.spec(n), "")?;
         }
-        for n in roster.all() {
-            roster.plug(lab, n)?;
-            driver.add(n, roster.connect(lab, n, &self.settings(&roster, n))?)?;
-        }
+        self.arrive(lab, &driver, roster, roster.all())?;
         let connected_s = start.elapsed().as_secs_f64();
         roster.wait_active(lab, &driver, PATIENCE)?;
         let active_s = start.elapsed().as_secs_f64();
@@ -160,10 +158,7 @@ impl ManyGuests {
             let seconds = start.elapsed().as_secs_f64();
             steps.push(self.step(lab, format!("round {round}: {} left", self.churn), seconds)?);
             let start = Instant::now();
-            for n in leaving {
-                roster.plug(lab, n)?;
-                driver.add(n, roster.connect(lab, n, &self.settings(&roster, n))?)?;
-            }
+            self.arrive(lab, &driver, roster, leaving)?;
             roster.wait_active(lab, &driver, PATIENCE)?;
             let seconds = start.elapsed().as_secs_f64();
             silent.push(driver.sweep(PATIENCE)?);
@@ -182,6 +177,15 @@ impl ManyGuests {
         let drops = drops(lab)?;
         let (guests, churn) = (self.guests, self.churn);
         Ok(Outcome { guests, churn, connected_s, active_s, steps, silent, talked, drops, grew_kb, passed })
+    }
+
+    /// Adds guests' ports, and has all guests connect: DPDK's library takes a second to notice a new socket.
+    fn arrive(&self, lab: &Lab, driver: &Driver, roster: Roster, who: Range<u32>) -> Result<()> {
+        who.clone().try_for_each(|n| roster.plug(lab, n))?;
+        for n in who {
+            driver.add(n, roster.connect(lab, n, &self.settings(&roster, n))?)?;
+        }
+        Ok(())
     }
 
     fn step(&self, lab: &Lab, what: String, seconds: f64) -> Result<Step> {
