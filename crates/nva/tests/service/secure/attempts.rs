@@ -110,7 +110,7 @@ async fn r68_an_older_tls_is_refused() {
     // A ClientHello of TLS 1.2: version, random, no session, one suite, no compression, groups and signatures.
     let mut hello = vec![3, 3];
     hello.extend([7; 32]);
-    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 18]);
+    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 20]);
     hello.extend([0, 10, 0, 4, 0, 2, 0, 23, 0, 13, 0, 4, 0, 2, 4, 3, 0, 23, 0, 0]);
     let length = u8::try_from(hello.len()).unwrap();
     let mut record = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
