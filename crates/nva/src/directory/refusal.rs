@@ -257,8 +257,8 @@ pub enum Refusal {
     #[error("a pause of {0} s is of no use: 1 to 3600")]
     BadPause(u32),
     #[error(
-        "VM {vm:?} is behind NVE {nve}, which takes no orders of this NVA: only VMs at switches that are connected to it \
-         are paused"
+        "VM {vm:?} is behind NVE {nve}, which takes no orders of this NVA: only VMs at switches that are connected \
+         to it are paused"
     )]
     PauseElsewhere { vm: String, nve: NveId },
     #[error("VM {vm:?} is not paused; `godwitctl vm pause {vm}` does that")]
