@@ -67,7 +67,8 @@ impl Watched {
         }
     }
 
-    /// What there is to be seen, with the kernel's `interfaces`, which are empty until they have been read; `None` for what cannot go, or where nothing can be told.
+    /// What there is to be seen, with the kernel's `interfaces`, which are empty until they have been read; `None` for
+    /// what cannot go, or where nothing can be told.
     pub fn look(&mut self, interfaces: &Interfaces) -> Option<Sight> {
         match self {
             Watched::Nothing => None,

@@ -1,5 +1,5 @@
-//! The kernel's interfaces; and its routes, as far as they lead out by uplinks (R95): read from its main table by netlink, and anew
-//! whenever the kernel says that something changed.
+//! The kernel's interfaces; and its routes, as far as they lead out by uplinks (R95): read from its main table by
+//! netlink, and anew whenever the kernel says that something changed.
 
 mod link;
 mod links;

@@ -159,7 +159,7 @@ impl Scene {
         for (queue, rx) in (0..).zip(self.rings.clone()) {
             self.order(Command::AttachRx { port: A, queue, rx });
         }
-        while self.mailbox.commands.len() > 0 {
+        while !self.mailbox.commands.is_empty() {
             self.step(Span::from_us(1));
         }
     }
