@@ -60,13 +60,13 @@ fn places() -> [Place; 2] {
 }
 
 /// All messages with which a front end starts two rings, with their descriptors by number: memory, kick, call.
-fn setup() -> Vec<(Message, Vec<usize>)> {
+fn setup(places: [Place; 2]) -> Vec<(Message, Vec<usize>)> {
     let mut all = vec![
         (Message::new(request::SET_OWNER), vec![]),
         (Message::words(request::SET_FEATURES, &[features::PLAIN]), vec![]),
         (Message::memory(1, &[whole(MEMORY as u64)]), vec![0]),
     ];
-    for (index, place) in (0..).zip(places()) {
+    for (index, place) in (0..).zip(places) {
         all.push((Message::state(request::SET_VRING_NUM, index, SIZE.into()), vec![]));
         all.push((Message::state(request::SET_VRING_BASE, index, 0), vec![]));
         all.push((Message::placed(index, place), vec![]));
@@ -79,17 +79,30 @@ fn setup() -> Vec<(Message, Vec<usize>)> {
 
 /// The same with some messages changed or left out, by their place in the row; then the rings have something in them.
 fn start(arena: &Arena, change: impl Fn(usize, Message) -> Option<Message>) {
+    start_at(arena, places(), change, &[]);
+}
+
+/// The same with rings elsewhere, and messages behind it.
+fn start_at(
+    arena: &Arena,
+    places: [Place; 2],
+    change: impl Fn(usize, Message) -> Option<Message>,
+    more: &[Message],
+) {
     let memory = Memory::new(MEMORY).expect("memory");
     let files = [memory.file().as_fd().try_clone_to_owned().expect("a descriptor"), event(), event()];
     let raw = raw(arena);
-    for place in places() {
+    for place in places {
         memory.store16(place.driver + 2, 40).expect("it is in the memory");
     }
-    for (n, (message, fds)) in setup().into_iter().enumerate() {
+    for (n, (message, fds)) in setup(places).into_iter().enumerate() {
         let fds: Vec<&OwnedFd> = fds.into_iter().map(|fd| &files[fd]).collect();
         if let Some(message) = change(n, message) {
             say(&raw, &[(message, &fds)]);
         }
+    }
+    for message in more {
+        say(&raw, &[(message.clone(), &[])]);
     }
     std::thread::sleep(Duration::from_millis(200));
 }
@@ -116,7 +129,7 @@ fn broken_off(arena: &Arena, n: usize) {
     let memory = file(MEMORY as u64);
     let files = [memory, event(), event()];
     let raw = raw(arena);
-    let all = setup();
+    let all = setup(places());
     for (at, (message, fds)) in all.iter().enumerate().take(n + 1) {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| files[*fd].as_fd()).collect();
         let bytes = message.bytes();
@@ -127,7 +140,7 @@ fn broken_off(arena: &Arena, n: usize) {
     }
 }
 
-const ORDER: [Case; 12] = [
+const ORDER: [Case; 13] = [
     ("rings before memory", |a| start(a, |n, m| (n != 2).then_some(m))),
     ("rings without sizes", |a| start(a, |_, m| (m.request != request::SET_VRING_NUM).then_some(m))),
     ("rings without addresses", |a| start(a, |_, m| (m.request != request::SET_VRING_ADDR).then_some(m))),
@@ -140,6 +153,13 @@ const ORDER: [Case; 12] = [
         let last = USER + MEMORY as u64;
         placed(a, [last - 64 * 16, last - 516, last - 130]);
         placed(a, [last - 16, last - 4, last - 4]);
+    }),
+    ("rings at the end of the memory that become larger", |a| {
+        let len = Place::at(0, SIZE).end().next_multiple_of(16);
+        let last = [Place::at(MEMORY - 2 * len, SIZE), Place::at(MEMORY - len, SIZE)];
+        let more = [0, 1].map(|n| Message::state(request::SET_VRING_NUM, n, 32_768));
+        start_at(a, last, |_, m| Some(m), &more);
+        start_at(a, last, |_, m| Some(m), &more.map(Message::acknowledged));
     }),
     ("rings of nobody", |a| placed(a, [0x10, 0x20, 0x30])),
     ("rings at addresses that wrap", |a| placed(a, [u64::MAX - 7, u64::MAX - 7, u64::MAX - 7])),
@@ -410,7 +430,7 @@ const LINE: [Case; 7] = [
         }
     }),
     ("connections that end in the midst of each message", |a| {
-        for n in 0..setup().len() {
+        for n in 0..setup(places()).len() {
             broken_off(a, n);
         }
     }),
@@ -419,7 +439,7 @@ const LINE: [Case; 7] = [
             match n % 4 {
                 0 => drop(Raw::connect(&a.socket())),
                 1 => drop(a.split()),
-                2 => broken_off(a, setup().len() - 1),
+                2 => broken_off(a, setup(places()).len() - 1),
                 _ => {
                     let raw = raw(a);
                     let _ = raw.send(&Message::new(request::GET_FEATURES), &[]);

@@ -107,6 +107,14 @@ impl Testpmd {
         Ok(())
     }
 
+    /// Fails, with the end of its log, where it has ended.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&mut self) -> Result<()> {
+        self.process.check()
+    }
+
     /// Frames that went out so far, and when it said so.
     fn sent(&mut self) -> Result<(Instant, u64)> {
         while self.lines.try_recv().is_ok() {}

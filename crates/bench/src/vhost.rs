@@ -124,8 +124,12 @@ pub fn floor(site: &Site, ends: &Ends) -> Result<Box<dyn Peer>> {
         })
         .collect();
     let environment = if sends { Vec::new() } else { ends.environment_of(row.guests) };
+    for n in 0..row.guests {
+        // One that an earlier row's left, where testpmd could not listen. Mostly there is none.
+        let _ = std::fs::remove_file(socket(site, "floor", n));
+    }
     let mut peer = Testpmd::spawn(site, ends, &devices, &environment)?;
-    wait_for(&socket(site, "floor", row.guests - 1))?;
+    wait_for(&socket(site, "floor", row.guests - 1), || peer.check())?;
     let guests = Guests::start(site, ends, "floor")?;
     peer.wait()?;
     Ok(Box::new(WithGuests { peer, guests }))
@@ -137,15 +141,16 @@ pub fn floor(site: &Site, ends: &Ends) -> Result<Box<dyn Peer>> {
 /// Where either does not start.
 pub fn ovs(site: &Site, ends: &Ends) -> Result<Box<dyn Peer>> {
     let peer = Ovs::start(site, ends)?;
-    wait_for(&socket(site, "ovs", ends.row.guests + ends.row.idle - 1))?;
+    wait_for(&socket(site, "ovs", ends.row.guests + ends.row.idle - 1), || Ok(()))?;
     let guests = Guests::start(site, ends, "ovs")?;
     peer.settle(ends.row);
     Ok(Box::new(WithGuests { peer, guests }))
 }
 
-fn wait_for(socket: &std::path::Path) -> Result<()> {
+fn wait_for(socket: &std::path::Path, mut check: impl FnMut() -> Result<()>) -> Result<()> {
     let give_up = Instant::now() + PATIENCE;
     while !socket.exists() {
+        check()?;
         ensure!(Instant::now() < give_up, "{} did not appear in {PATIENCE:?}", socket.display());
         sleep(Duration::from_millis(20));
     }

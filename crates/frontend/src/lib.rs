@@ -5,8 +5,8 @@
 //! sends: messages of any content, in any order. [`script`] makes hostile guests of bytes, for fuzzing, and [`Watch`]
 //! is a pair of ordinary guests that notice what becomes of a switch meanwhile.
 //!
-//! Memory is accessed by rust-vmm's `vm-memory`. The messages are the crate's own, not those of rust-vmm's `vhost`: that
-//! waits for an answer without end, and a back end that hangs is what tests are after. The crate links no DPDK.
+//! Memory is accessed by rust-vmm's `vm-memory`. The messages are the crate's own, not those of rust-vmm's `vhost`:
+//! that waits for an answer without end, and a back end that hangs is what tests are after. The crate links no DPDK.
 
 #![forbid(unsafe_code)]
 
