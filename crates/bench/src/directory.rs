@@ -151,7 +151,8 @@ async fn heard(shared: &Shared, book: Book, way: &tokio::sync::mpsc::Sender<Outg
     let answer = match kind {
         Up::Ack(ack) => {
             let mut acks = shared.acks.lock().unwrap_or_else(PoisonError::into_inner);
-            return acks.push((ack.ack_id, Instant::now()));
+            let now = Instant::now();
+            return acks.extend(ack.ack_ids.into_iter().map(|id| (id, now)));
         }
         Up::Hello(hello) => {
             let location = v1::Location { nve: hello.nve, locators: hello.locators };

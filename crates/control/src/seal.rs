@@ -1,10 +1,10 @@
 //! Datagrams between NVEs: sealed with the key of the pair that the NVA gave out, opened once (R47, D13).
 //!
 //! The NVA gives each NVE a secret of its own, from which the key of every sender follows
-//! ([`godwit_model::channel`]), and to each sender the keys of its pairs. So a datagram that opens comes from the session
-//! whose number it has, from that locator to this one, unchanged, and not a second time. A nonce is the sender's number,
-//! which the NVA gives to no other session, and its counter, which goes on under new keys; another NVA, and one that
-//! was started anew, has other secrets.
+//! ([`godwit_model::channel`]), and to each sender the keys of its pairs. So a datagram that opens comes from the
+//! session whose number it has, from that locator to this one, unchanged, and not a second time. A nonce is the
+//! sender's number, which the NVA gives to no other session, and its counter, which goes on under new keys; another
+//! NVA, and one that was started anew, has other secrets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,8 +1,8 @@
 //! Keys of datagrams between NVEs, each derived from one secret that only the NVA has (R47, D13).
 //!
-//! An NVE has a secret by which it opens what others send to it. From that follows, for each sender, the key of the pair:
-//! by the sender's number and both locators. The NVA gives a sender the keys of its pairs, and no others. So an NVE that
-//! turns bad speaks for itself only, and a receiver needs to know nothing of its senders.
+//! An NVE has a secret by which it opens what others send to it. From that follows, for each sender, the key of the
+//! pair: by the sender's number and both locators. The NVA gives a sender the keys of its pairs, and no others. So an
+//! NVE that turns bad speaks for itself only, and a receiver needs to know nothing of its senders.
 
 use std::net::IpAddr;
 

@@ -1,8 +1,8 @@
 //! Device arguments, and which of them a switch lets others order (D2).
 //!
-//! A device's arguments name files and interfaces of the host, and the switch runs as root: whoever may order a port may
-//! write `/etc/passwd` by way of `net_pcap`. A switch's own file lists what may be ordered: drivers, their keys, and for
-//! values that are paths the directories that they lie in.
+//! A device's arguments name files and interfaces of the host, and the switch runs as root: whoever may order a port
+//! may write `/etc/passwd` by way of `net_pcap`. A switch's own file lists what may be ordered: drivers, their keys,
+//! and for values that are paths the directories that they lie in.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -146,7 +146,8 @@ proptest! {
                         let good = |(vn, n, _): &(bool, usize, bool)| {
                             *vn == other && (!known.contains(vn) || members.contains(&(*vn, *n)))
                         };
-                        let expected: Vec<u32> = (0u32..).zip(&frames).filter(|(_, f)| good(f)).map(|(at, _)| at).collect();
+                        let heard = (0u32..).zip(&frames).filter(|(_, f)| good(f));
+                        let expected: Vec<u32> = heard.map(|(at, _)| at).collect();
                         prop_assert_eq!(numbers(&lab.to(of(other).2)), expected);
                     }
                     lab.clear();

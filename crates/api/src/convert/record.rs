@@ -38,7 +38,9 @@ enums! {
         Accepted, Stopped, Packaged, Sent, Instantiated, InOrder,
         ConnectionsPaused, ConnectionsResumed,
     }
-    DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen, Draining, NotAllowed }
+    DenyReason, deny_reason {
+        UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen, Draining, NotAllowed,
+    }
     Unplanned, unplanned { Verify, Accept, Deny }
     Multicast, multicast { Flood, Snoop, Off }
     OnCold, on_cold { Drop, Reset }

@@ -1,5 +1,5 @@
-//! The NVEs that VXLAN is accepted from (R69): the members of a VN, those that linger or forward in it, foreign ones that
-//! were defined, and those that left it, for what is in flight. And the others, that were refused.
+//! The NVEs that VXLAN is accepted from (R69): the members of a VN, those that linger or forward in it, foreign ones
+//! that were defined, and those that left it, for what is in flight. And the others, that were refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -41,8 +41,8 @@ fn addresses(l: Locators) -> impl Iterator<Item = IpAddr> {
 }
 
 impl Nve {
-    /// Who may send to the VN, after its members changed. Known is that since the directory told of all of them once; what
-    /// it says of a VN stays good without it.
+    /// Who may send to the VN, after its members changed. Known is that since the directory told of all of them once;
+    /// what it says of a VN stays good without it.
     pub(super) fn sync_senders(&mut self, vni: Vni) {
         let Some(vn) = self.desired.vn(vni).filter(|_| self.config.check_senders) else { return };
         let members = self.mirror.members(vni, &self.config.nve);
@@ -106,8 +106,8 @@ impl Nve {
         let total = s.frames;
         if s.alarm.take(ALARM, now) && self.senders.alarms.take(ALARMS, now) {
             let text = format!(
-                "{ip} sends VXLAN of VN {vni} and is no NVE that takes part in it: {total} frames dropped; find out who \
-                 that is, or `godwitctl nve define` a foreign NVE"
+                "{ip} sends VXLAN of VN {vni} and is no NVE that takes part in it: {total} frames dropped; find out \
+                 who that is, or `godwitctl nve define` a foreign NVE"
             );
             self.alarm(text, out);
         }

@@ -191,8 +191,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Over restarts of either side and of the NVA: a datagram is believed at most once by one process, at its receiver,
-    /// unchanged, and no nonce is used twice under one key.
+    /// Over restarts of either side and of the NVA: a datagram is believed at most once by one process, at its
+    /// receiver, unchanged, and no nonce is used twice under one key.
     #[test]
     fn d13_replayed_forged_and_cross_sender_datagrams_change_nothing(
         steps in proptest::collection::vec(step(), 1..80),

@@ -77,7 +77,8 @@ pub struct Config {
     /// other nothing directly. Random, and another one at each start: it must not be used under the numbers of
     /// an earlier start.
     pub channel_secret: Option<Secret>,
-    /// NVEs get new keys for their datagrams so often; zero: with the NVA's restart, or when one of them is deleted (D13).
+    /// NVEs get new keys for their datagrams so often; zero: with the NVA's restart, or when one of them is deleted
+    /// (D13).
     pub key_life: Span,
 }
 
@@ -131,8 +132,9 @@ impl fmt::Display for SessionId {
 
 /// What the directory wants done.
 ///
-/// Of one list, all [`Output::Persist`] and [`Output::Audit`], and those of all earlier lists, must be durable before any [`Output::Send`]
-/// leaves or an order is answered: what somebody was told survives a crash. Sends of one session go in order.
+/// Of one list, all [`Output::Persist`] and [`Output::Audit`], and those of all earlier lists, must be durable before
+/// any [`Output::Send`] leaves or an order is answered: what somebody was told survives a crash. Sends of one session
+/// go in order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
     /// Make it durable.

@@ -1,5 +1,5 @@
-//! Keys of datagrams between NVEs (R47, D13): each NVE has a secret by which it opens what others send to it, and is told
-//! the keys of the pairs in which it is the sender, see [`godwit_model::channel`].
+//! Keys of datagrams between NVEs (R47, D13): each NVE has a secret by which it opens what others send to it, and is
+//! told the keys of the pairs in which it is the sender, see [`godwit_model::channel`].
 //!
 //! A session has a number that no other one gets, so that no NVE uses a nonce twice, whatever is started anew. An NVE
 //! that was started anew gets a new secret: it has forgotten what it saw. By time, and when an NVE is deleted, all get

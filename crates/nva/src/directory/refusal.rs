@@ -299,7 +299,8 @@ pub enum Refusal {
     )]
     NoSpace,
     #[error(
-        "NVE {nve} may not take part in VN {vn:?}; choose another NVE, or let it by `godwitctl nve allow {nve} --vn {vn}`"
+        "NVE {nve} may not take part in VN {vn:?}; choose another NVE, or let it by `godwitctl nve allow {nve} --vn \
+         {vn}`"
     )]
     NveNotAllowed { nve: NveId, vn: String },
     #[error(

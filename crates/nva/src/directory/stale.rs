@@ -86,8 +86,8 @@ impl Directory {
         }
     }
 
-    /// An NVE has a stale sender that it cannot tell directly: its NVE is told (R47), and where the VM is not by that NVE's
-    /// word but by the directory's own: what contradicts it is not passed on.
+    /// An NVE has a stale sender that it cannot tell directly: its NVE is told (R47), and where the VM is not by that
+    /// NVE's word but by the directory's own: what contradicts it is not passed on.
     pub(super) fn redirect(
         &mut self,
         session: SessionId,

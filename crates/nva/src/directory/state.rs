@@ -54,7 +54,8 @@ pub struct DrainRecord {
     pub nve: NveId,
     /// Where its VMs may go; empty: to any other NVE.
     pub to: Vec<NveId>,
-    /// Moves that may be under way at the same time, from 1 to [`MAX_PARALLEL_MOVES`](godwit_model::MAX_PARALLEL_MOVES).
+    /// Moves that may be under way at the same time, from 1 to
+    /// [`MAX_PARALLEL_MOVES`](godwit_model::MAX_PARALLEL_MOVES).
     pub parallel: u32,
     /// VMs that take no hot move may be shut down for a cold one (R56).
     pub accept_interruption: bool,

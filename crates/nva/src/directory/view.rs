@@ -58,7 +58,7 @@ pub struct NveInfo {
 
 impl NveInfo {
     /// An NVE of which only the operator has spoken.
-    fn unheard(id: &NveId, access: VnAccess) -> NveInfo {
+    pub(super) fn unheard(id: &NveId, access: VnAccess) -> NveInfo {
         let record = NveRecord {
             id: id.clone(),
             locators: Locators::default(),

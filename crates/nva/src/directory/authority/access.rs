@@ -146,7 +146,9 @@ impl Directory {
         if self.access_of(id) != access {
             self.enforce(id, access, &vms);
         }
-        self.nve_info(id, self.now).ok_or_else(|| Refusal::UnknownNve(id.to_string()))
+        // Of one that has not spoken, and may take part in all VNs, nothing is known.
+        let info = self.nve_info(id, self.now);
+        Ok(info.unwrap_or_else(|| NveInfo::unheard(id, VnAccess::default())))
     }
 
     /// From now on: it leaves what it may not be in, and begins a session anew, in which it is told what it may be in.
@@ -156,10 +158,6 @@ impl Directory {
         self.log(Level::Info, format!("NVE {id} may take part in other VNs than before"));
         self.put_access(id, access);
         if let Some(session) = self.session_of(id) {
-            if let Some(n) = self.nves.get_mut(id) {
-                // Nobody comes in its place meanwhile.
-                n.expected = true;
-            }
             self.close(session, "the VNs that it may take part in have changed".into());
         }
         for key in vms {

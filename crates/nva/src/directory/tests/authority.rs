@@ -328,6 +328,11 @@ fn r68_what_an_nve_may_survives_a_restart_and_not_its_vn() {
     w.create_vn(VnRecord { name: "green".into(), ..blue }).unwrap();
     assert_eq!(w.d.access_of(&id("new")), VnAccess::Only([vni(100)].into()));
     assert_eq!(w.d.access_of(&id("b")), VnAccess::default());
+    let all =
+        |w: &mut World| w.order::<NveInfo>(Order::AllowNve { id: id("c"), vns: VnChoice::All, only: false });
+    w.allow("c", &["red"], true).unwrap();
+    assert_eq!(all(&mut w).unwrap().0.access, VnAccess::default());
+    assert!(all(&mut w).unwrap().1.is_empty(), "nothing is known of it");
     w.delete_nve(&id("new")).unwrap();
     assert_eq!(w.d.access_of(&id("new")), VnAccess::default());
     assert_eq!(w.d.state().access, w.durable.access);

@@ -35,7 +35,10 @@ pub struct AuditFile {
 
 /// The audit log cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open the audit log {}: {why}; choose another file with --audit-log, or make its directory", path.display())]
+#[error(
+    "cannot open the audit log {}: {why}; choose another file with --audit-log, or make its directory",
+    path.display()
+)]
 pub struct AuditError {
     path: PathBuf,
     why: std::io::Error,
@@ -113,3 +116,6 @@ impl Audit {
         counts.entries()
     }
 }
+
+#[cfg(test)]
+mod tests;
