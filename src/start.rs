@@ -216,7 +216,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         handover_hold: hold,
         arrive_hold: hold,
         vxlan_port: n.vxlan_port,
-        open_to_unknown: n.nva.is_none() || n.unknown_vm == UnknownVm::Open,
+        open_to_unknown: n.nva.is_empty() || n.unknown_vm == UnknownVm::Open,
         check_senders: n.check_senders,
         forward_in_flight: n.forward_in_flight,
         marker_wait: Span::from_ms(n.marker_wait_ms),
