@@ -336,7 +336,7 @@ fn r77_a_flush_sees_what_lies_in_resting_rings() {
     s.put(0, BURST);
     s.step(Span::from_us(1));
     (1..401).for_each(|ring| s.put(ring, 1 + ring % 100));
-    s.order(Command::Flush { token: 3, key: Key::new(VnIdx(0), mac(B)) });
+    s.order(Command::Flush { token: 3, key: Key::new(VnIdx(0), mac(B)), port: None });
     let mut steps = 0;
     while !matches!(s.mailbox.events.pop(), Some(Event::Flushed { token: 3 })) {
         s.put(0, BURST / 2);
