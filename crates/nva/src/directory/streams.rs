@@ -220,16 +220,13 @@ impl Directory {
             fits
         };
         let is_over = match &mut stream.rest {
-            Rest::After(last) => {
-                let all_fit = self.records.of_vn_after(vni, *last).all(|r| {
-                    let fits = takes(r);
-                    if fits {
-                        *last = Some(r.key);
-                    }
-                    fits
-                });
-                all_fit
-            }
+            Rest::After(last) => self.records.of_vn_after(vni, *last).all(|r| {
+                let fits = takes(r);
+                if fits {
+                    *last = Some(r.key);
+                }
+                fits
+            }),
             Rest::Keys(keys) => {
                 while let Some(key) = keys.front() {
                     if self.records.get(key).is_some_and(|r| !takes(r)) {

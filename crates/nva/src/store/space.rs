@@ -131,7 +131,7 @@ impl Watch {
 /// Bytes that are free; `None` where the system does not say.
 fn free(dir: &Path) -> Option<u64> {
     let s = statvfs(dir).ok()?;
-    Some(u64::from(s.blocks_available()).saturating_mul(s.fragment_size()))
+    Some(s.blocks_available().saturating_mul(s.fragment_size()))
 }
 
 /// Makes the file with so many bytes that are really there.
