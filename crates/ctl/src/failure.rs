@@ -67,7 +67,9 @@ impl Failure {
     pub fn from_status(peer: &str, status: &Status) -> Failure {
         if let Some(lost) = transport_error(status) {
             return Failure::unreachable(format!("{peer} broke off the connection: {lost}"))
-                .remedy("its log says why; the command may have been carried out all the same");
+                .remedy(
+                    "its log says why: it may demand https://; the command may have been carried out all the same",
+                );
         }
         let text = match status.message() {
             "" => format!("{peer} refused: {}", status.code().description()),

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -18,11 +18,7 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A connection to an NVA.
-pub(super) struct Stream {
-    io: Box<dyn Io>,
-    /// Nothing has come yet on a connection in clear.
-    is_new: bool,
-}
+pub(super) struct Stream(Box<dyn Io>);
 
 /// One side refused the other.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -42,7 +38,7 @@ impl Refused {
 
 /// A stream in clear.
 pub(super) fn clear(tcp: TcpStream) -> Stream {
-    Stream { io: Box::new(tcp), is_new: true }
+    Stream(Box::new(tcp))
 }
 
 /// Makes TLS of a connection.
@@ -70,7 +66,7 @@ pub(super) async fn tls(
         Ok(true) => {
             Err(Refused::new("the NVA closed the connection after the handshake", "the NVA's log says why"))
         }
-        Ok(false) => Ok(Stream { io: Box::new(stream), is_new: false }),
+        Ok(false) => Ok(Stream(Box::new(stream))),
         Err(e) => Err(explain(e)),
     }
 }
@@ -162,54 +158,26 @@ fn foreign() -> Refused {
     )
 }
 
-/// The record type of a TLS alert, which is no frame of HTTP/2.
-const ALERT: u8 = 21;
-
-impl Stream {
-    /// The error of a peer in TLS that was spoken to in clear, if these are its first bytes.
-    fn demands_tls(&mut self, first: &[u8]) -> Option<io::Error> {
-        let is_alert = std::mem::take(&mut self.is_new) && first.starts_with(&[ALERT, 3]);
-        let why = "it demands TLS";
-        let remedy = "write https:// and give certificate, key and authority";
-        is_alert.then(|| io::Error::other(Refused::new(why, remedy)))
-    }
-
-    /// A write that failed since the peer hung up: what it said before that tells more.
-    fn unwritten(&mut self, cx: &mut Context<'_>, e: io::Error) -> io::Error {
-        let mut bytes = [0; 2];
-        let mut first = ReadBuf::new(&mut bytes);
-        if !self.is_new || Pin::new(&mut self.io).poll_read(cx, &mut first).is_pending() {
-            return e;
-        }
-        self.demands_tls(first.filled()).unwrap_or(e)
-    }
-}
-
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        let first = buf.filled().get(before..).unwrap_or_default();
-        Poll::Ready(self.demands_tls(first).map_or(Ok(()), Err))
+        Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
-        Poll::Ready(written.map_err(|e| self.unwritten(cx, e)))
+        Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
-        Poll::Ready(flushed.map_err(|e| self.unwritten(cx, e)))
+        Pin::new(&mut self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
