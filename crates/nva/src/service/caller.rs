@@ -21,7 +21,7 @@ pub(super) struct Caller {
 }
 
 tokio::task_local! {
-    static CALLER: Caller;
+    static CALLER: Option<Caller>;
 }
 
 /// Whose call is being answered.
@@ -29,8 +29,8 @@ tokio::task_local! {
 /// # Errors
 /// Outside of a call: nothing is permitted to nobody.
 pub(super) fn current() -> Result<Caller, Status> {
-    let none = |_| Status::internal("nobody calls; please report this with the log");
-    CALLER.try_with(Caller::clone).map_err(none)
+    let caller = CALLER.try_with(Option::clone).ok().flatten();
+    caller.ok_or_else(|| Status::internal("nobody calls; please report this with the log"))
 }
 
 /// Answers calls with the caller at hand.
@@ -40,7 +40,7 @@ pub(super) struct WithCaller<S>(pub S);
 impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for WithCaller<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = TaskLocalFuture<Caller, S::Future>;
+    type Future = TaskLocalFuture<Option<Caller>, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(cx)
@@ -49,8 +49,9 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for WithCalle
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let call = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
         let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        let identity = request.extensions().get::<Identity>().cloned().unwrap_or(Identity::Unproven);
-        CALLER.scope(Caller { operator: Operator { identity, address }, call }, self.0.call(request))
+        let identity = request.extensions().get::<Identity>().cloned();
+        let caller = identity.map(|identity| Caller { operator: Operator { identity, address }, call });
+        CALLER.scope(caller, self.0.call(request))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who changed what, over the network (R68).
 
 use godwit_api::v1;
-use godwit_nva::service::{AuditFile, Service};
+use godwit_nva::service::{AuditFile, Listen, Service};
 use godwit_nva::store::MemoryStore;
 use godwit_nva::{Config, Directory};
 
@@ -20,9 +20,10 @@ async fn read(op: &mut Operator, request: v1::ReadAuditRequest) -> Vec<v1::Audit
 async fn r68_changes_and_refusals_are_written_before_they_are_answered() {
     let dir = tempfile::tempdir().unwrap();
     let file = AuditFile { path: dir.path().join("audit.log"), max_bytes: 1 << 20, files: 4 };
-    let listen = ["127.0.0.1:0".parse().unwrap()];
+    let listen =
+        Listen { nves: vec!["127.0.0.1:0".parse().unwrap()], audit: Some(file.clone()), ..Listen::default() };
     let (store, directory) = (Box::new(MemoryStore::default()), Directory::new(Config::default()));
-    let service = Service::audited(&listen, directory, store, Some(file.clone())).await.unwrap();
+    let service = Service::start_at(listen, None, directory, store).await.unwrap();
     let url = format!("http://{}", service.addrs()[0]);
     let (_stop, stopped) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(service.run_until(async move { drop(stopped.await) }));

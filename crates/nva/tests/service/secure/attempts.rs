@@ -192,7 +192,8 @@ async fn r68_an_address_that_the_certificate_does_not_have_is_named() {
 #[tokio::test]
 async fn r68_switches_give_no_orders_and_operators_have_no_sessions() {
     let s = Secure::start().await.with_vn().await;
-    let status = s.operator("nve/a").await.unwrap().list_vns(v1::ListVnsRequest {}).await.unwrap_err();
+    let status =
+        s.operator("nve/a").await.unwrap().list_vns(v1::ListVnsRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     assert!(status.message().contains("NVE a is no operator"), "{status:?}");
     let channel = s.connect(&s.folder("operator/ann")).await.unwrap();

@@ -47,7 +47,7 @@ async fn r68_files_that_cannot_be_used_do_not_end_what_works() {
     std::fs::write(s.folder("revoked.pem"), "no list").unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(stands(&mut session).await);
-    s.operator("operator/ann").await.unwrap().list_vns(v1::ListVnsRequest {}).await.unwrap();
+    s.operator("operator/ann").await.unwrap().list_vns(v1::ListVnsRequest::default()).await.unwrap();
     // Once they are whole, they count.
     s.pki().renew(&subject("nva"), 10).unwrap();
     s.pki().revoke(&subject("nve/a")).unwrap();

@@ -29,7 +29,7 @@ impl Secure {
 }
 
 async fn asks(op: &mut OperatorClient<OperatorChannel>) -> Result<(), Status> {
-    op.list_vns(v1::ListVnsRequest {}).await.map(drop)
+    op.list_vns(v1::ListVnsRequest::default()).await.map(drop)
 }
 
 #[tokio::test]
