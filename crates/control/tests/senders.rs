@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::lab::*;
 use godwit_control::Input;
+use godwit_model::message::Change;
 use godwit_tables::event::Event;
 
 const A: usize = 0;
@@ -36,9 +37,9 @@ fn r69_members_are_accepted_and_those_that_left_for_what_is_in_flight() {
     lab.run_vm(C, 3);
     lab.settle();
     assert_eq!(senders(&lab, A), all(&[B, C]));
-    lab.input(C, Input::PortRemoved { port: PORT });
-    lab.settle();
-    assert!(!lab.nva.subscribed[C].contains(&vni()), "it has left the VN");
+    for (i, said) in lab.nva.news(vni(), &Change::MemberLeft(nve_id(C)), Some(C)) {
+        lab.input(i, Input::Nva(said));
+    }
     assert_eq!(senders(&lab, A), all(&[B, C]), "what it sent is under way");
     lab.pass(59_000);
     assert_eq!(senders(&lab, A), all(&[B, C]));
