@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant as Clock};
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
-use godwit_model::{ClaimCause, DirectoryMode, Locators, MoveMode, NveId, Version, VmKey, VnSettings};
+use godwit_model::{
+    ClaimCause, DirectoryMode, Identity, Locators, MoveMode, NveId, Version, VmKey, VnSettings,
+};
 use godwit_nva::directory::{
     Answered, Config, Directory, Input, Order, Output, Peer, Refusal, Reply, Request, SessionId,
     VmDefinition, VnRecord,
@@ -117,7 +119,10 @@ impl Bench {
     fn connect(&mut self) {
         for n in 1..=NVES {
             let session = SessionId(n);
-            self.request(Peer::Nve(session), Input::Connected { address: None });
+            self.request(
+                Peer::Nve(session),
+                Input::Connected { address: None, identity: Identity::Unproven },
+            );
             let v4 = Some(Ipv4Addr::from_bits(0xc612_0000 + n as u32));
             let locators = Locators { v4, v6: None };
             let software = String::from("benchmark");

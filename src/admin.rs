@@ -3,6 +3,7 @@
 //! The NVA relays the same orders over its session, so both ways end in [`orders::answer`].
 
 mod counters;
+mod lets;
 pub mod orders;
 mod perf;
 mod placement;

@@ -16,8 +16,8 @@ pub use bond::BondConfig;
 pub use devices::room_for_vms;
 pub use domain::{DomainConfig, DomainRouteConfig, SubnetConfig};
 pub use file::{
-    Activation, Config, DirectoryKind, Hugepages, MoveModeKind, Offloads, OuterChoice, PortConfig,
-    UplinkConfig, VmConfig, VnConfig,
+    Activation, Config, DEVARGS_RELAYED, DirectoryKind, Hugepages, MoveModeKind, Nve, Offloads, OuterChoice,
+    PortConfig, UplinkConfig, VmConfig, VnConfig,
 };
 pub use flags::Flags;
 pub use routes::{kernel_interface, uplink_of};

@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::admin::{self, Order, orders};
+use crate::admin::orders::{self, Origin};
+use crate::admin::{self, Order};
 use crate::config::Config;
 use crate::kernel::{Table, Watch};
 use crate::switch::{Shared, Switch};
@@ -123,7 +124,7 @@ fn on_session(switch: &Shared, replies: &mpsc::Sender<(u64, AdminResponse)>, eve
             let (switch, replies) = (switch.clone(), replies.clone());
             tokio::task::spawn_local(async move {
                 // With the switch gone nobody waits for the answer.
-                let _ = replies.send((id, orders::answer(&switch, request).await)).await;
+                let _ = replies.send((id, orders::answer(&switch, Origin::Relayed, request).await)).await;
             });
         }
     }
@@ -133,6 +134,6 @@ fn take_order(switch: &Shared, order: Order) {
     let switch = switch.clone();
     tokio::task::spawn_local(async move {
         // Who asked may have hung up; the order is carried out all the same.
-        let _ = order.answer.send(orders::answer(&switch, order.request).await);
+        let _ = order.answer.send(orders::answer(&switch, Origin::Local, order.request).await);
     });
 }

@@ -211,6 +211,7 @@ fn nve_config(config: &Config, workers: usize) -> anyhow::Result<NveConfig> {
         handover_hold: hold,
         arrive_hold: hold,
         vxlan_port: n.vxlan_port,
+        check_senders: n.check_senders,
         forward_in_flight: n.forward_in_flight,
         marker_wait: Span::from_ms(n.marker_wait_ms),
         redirect_ival: Span::from_ms(n.redirect_ms),

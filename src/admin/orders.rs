@@ -8,15 +8,30 @@ use godwit_model::{MoveId, OperState};
 use godwit_wire::{Mac, Vni};
 use godwit_worker::command::{Command, Reply, SmallFrame};
 
-use super::{counters, perf, placement, views};
+use super::{counters, lets, perf, placement, views};
 use crate::config::{Activation, PortConfig};
 use crate::switch::{Shared, Switch};
 use crate::{ports, queue_handover};
 
+/// The way that an order came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// By the admin socket, which is root's.
+    Local,
+    /// By the NVA.
+    Relayed,
+}
+
 /// Carries an order out.
-pub async fn answer(switch: &Shared, request: AdminRequest) -> AdminResponse {
+pub async fn answer(switch: &Shared, origin: Origin, request: AdminRequest) -> AdminResponse {
     let kind = match request.kind {
-        Some(kind) => carry_out(switch, kind).await,
+        Some(kind) => {
+            let lets = lets::check(&switch.borrow().config.nve, origin, &kind);
+            match lets {
+                Ok(()) => carry_out(switch, kind).await,
+                Err(refusal) => Err(refusal.into()),
+            }
+        }
         None => Err(anyhow!("the order is empty or of a kind that this switch does not know; update it")),
     };
     let kind = kind.unwrap_or_else(|e| {

@@ -1,7 +1,7 @@
 //! Routes and next hops, for operators (R95).
 
 use godwit_api::v1::{self, admin_response::Kind as Answer};
-use godwit_control::view::{HopView, RemoteView, RouteView};
+use godwit_control::view::{HopView, RemoteView, RouteView, StrangerView};
 
 use crate::switch::Switch;
 
@@ -19,6 +19,7 @@ pub fn report(s: &Switch) -> Answer {
         locators: Some(s.nve.locators().into()),
         routes,
         remotes: s.nve.remotes().into_iter().map(remote).collect(),
+        unknown_senders: s.nve.unknown_senders().into_iter().map(stranger).collect(),
     })
 }
 
@@ -42,6 +43,10 @@ fn remote(r: RemoteView) -> v1::RemoteLocator {
         mtu: r.mtu.unwrap_or(0).into(),
         next_hops: r.hops.into_iter().map(next_hop).collect(),
     }
+}
+
+fn stranger(s: StrangerView) -> v1::UnknownSender {
+    v1::UnknownSender { ip: s.ip.to_string(), vni: s.vni.get(), frames: s.frames, ago_ms: s.ago_ms }
 }
 
 fn next_hop(h: HopView) -> v1::NextHop {

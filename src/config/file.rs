@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use godwit_model::MoveMode;
+use godwit_model::{DevargsRule, MoveMode};
 use godwit_wire::{Mac, VlanId, Vni};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer};
@@ -45,6 +45,13 @@ pub struct Config {
     pub neighbors: Vec<NeighborConfig>,
 }
 
+/// What may be ordered by way of the NVA where the file does not say: sockets of guests, and taps.
+pub const DEVARGS_RELAYED: [&str; 3] = [
+    "net_vhost: iface=/run/godwit/, queues, client=0, tso, packed, postcopy-support, linear-buffer, ext-buffer",
+    "vhost: vhost=/run/godwit/, mode, queues, tso",
+    "net_tap: iface=tap*, mac",
+];
+
 /// Table `[nve]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -62,6 +69,12 @@ pub struct Nve {
     pub control_core: Option<usize>,
     /// The NVA; without one only `[[vm]]` entries are known.
     pub nva: Option<String>,
+    /// Orders that change something are taken by way of the NVA, too; by default by the admin socket only.
+    pub relayed_changes: bool,
+    /// Drivers that ports may be ordered of, with their keys and the directories of their paths. By default any by the
+    /// admin socket, and [`DEVARGS_RELAYED`] by way of the NVA.
+    #[serde(deserialize_with = "rules")]
+    pub devargs_allow: Option<Vec<DevargsRule>>,
     /// Path of the admin socket; `/run/godwit/ID.sock` by default.
     pub admin_socket: Option<PathBuf>,
     /// A worker that found nothing to do sleeps so long, in microseconds; 0: never (dedicated cores).
@@ -85,6 +98,8 @@ pub struct Nve {
     pub outer: OuterChoice,
     /// How long the old NVE forwards packets in flight after a VM left, in seconds (fwd_timer).
     pub fwd_timer_s: u64,
+    /// VXLAN is accepted from NVEs only that take part in its VN (R69).
+    pub check_senders: bool,
     /// Forward packets in flight; off only to show what is lost without it.
     pub forward_in_flight: bool,
     /// Frames for a VM that has moved wait so long for those that went by the old path, in milliseconds (R77); 0: no
@@ -141,6 +156,8 @@ impl Default for Nve {
             postcopy_core: None,
             control_core: None,
             nva: None,
+            relayed_changes: false,
+            devargs_allow: None,
             admin_socket: None,
             idle_sleep_us: 0,
             hugepages: Hugepages::Auto,
@@ -152,6 +169,7 @@ impl Default for Nve {
             flow_hash_key: 0,
             outer: OuterChoice::Auto,
             fwd_timer_s: 60,
+            check_senders: true,
             forward_in_flight: true,
             marker_wait_ms: 20,
             redirect_ms: 100,
@@ -423,6 +441,11 @@ pub struct NeighborConfig {
     /// So many consecutive addresses.
     #[serde(default = "one_u32")]
     pub count: u32,
+}
+
+fn rules<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<DevargsRule>>, D::Error> {
+    let texts = Vec::<String>::deserialize(d)?;
+    texts.iter().map(|t| t.parse().map_err(serde::de::Error::custom)).collect::<Result<_, _>>().map(Some)
 }
 
 fn pins<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Pin>, D::Error> {

@@ -46,6 +46,19 @@ fn a_good_file_is_taken() {
 }
 
 #[test]
+fn d2_what_may_be_ordered_is_read_from_the_file() {
+    let lets =
+        "[nve]\nrelayed_changes = true\ndevargs_allow = [\"net_vhost: iface=/run/vms/, queues\", \"pci\"]\n";
+    let c = load_text(&GOOD.replacen("[nve]\n", lets, 1), &[]).unwrap();
+    assert!(c.nve.relayed_changes);
+    assert_eq!(c.nve.devargs_allow.map(|rules| rules.len()), Some(2));
+    let c = load_text(GOOD, &[]).unwrap();
+    assert_eq!((c.nve.relayed_changes, c.nve.devargs_allow), (false, None));
+    let bad = GOOD.replacen("[nve]\n", "[nve]\ndevargs_allow = [\"net_vhost: iface=/run/../etc/\"]\n", 1);
+    refused(&bad, &[], "devargs_allow", "write it from / on");
+}
+
+#[test]
 fn flags_go_before_the_file() {
     let c = load_text(
         GOOD,

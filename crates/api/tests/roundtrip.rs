@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_api::prost::Message as _;
 use godwit_api::{SessionDown, SessionUp, v1};
-use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, QueryBy};
+use godwit_model::message::{Attachment, Change, MoveRole, NvaToNve, NveToNva, PairKey, QueryBy};
 use godwit_model::{
     Abilities, Advertise, Allowed, BindRefusal, Bindings, Bound, BoundIp, ClaimCause, DenyReason, Dhcp,
     DirectoryMode, Domain, DomainId, Gateway, HandoverCounts, LEARNED_MAX, Learning, LearningOf, Location,
@@ -113,8 +113,16 @@ fn down() -> impl Strategy<Value = NvaToNve> {
         nve().prop_map(Change::MemberLeft),
         key().prop_map(|key| Change::Forgotten { key }),
     ];
-    let reasons =
-        [D::UnknownVm, D::AddressMismatch, D::OwnedElsewhere, D::StaleVersion, D::Pinned, D::Frozen].to_vec();
+    let reasons = [
+        D::UnknownVm,
+        D::AddressMismatch,
+        D::OwnedElsewhere,
+        D::StaleVersion,
+        D::Pinned,
+        D::Frozen,
+        D::NotAllowed,
+    ]
+    .to_vec();
     use BindRefusal as B;
     let refusals = [B::UnknownVm, B::NotHere, B::NotAllowed, B::Full, B::Taken].to_vec();
     let refused = (any::<u64>(), key(), mac(), of(ip()), select(refusals), any::<String>());
@@ -196,8 +204,14 @@ fn down() -> impl Strategy<Value = NvaToNve> {
             version,
             from
         }),
-        (any::<u32>(), any::<u32>(), any::<[u8; 32]>()).prop_map(|(number, sender, key)| {
-            NvaToNve::ChannelKey { number, sender, secret: Secret(key) }
+        (any::<u32>(), any::<u32>(), any::<[u8; 32]>(), any::<bool>()).prop_map(
+            |(number, sender, key, alone)| {
+                NvaToNve::ChannelKey { number, sender, secret: Secret(key), alone }
+            }
+        ),
+        vec((ip(), ip(), any::<u32>(), any::<[u8; 32]>()), 0..4).prop_map(|keys| {
+            let key = |(from, to, number, key)| PairKey { from, to, number, secret: Secret(key) };
+            NvaToNve::PairKeys { keys: keys.into_iter().map(key).collect() }
         }),
         (key(), version()).prop_map(|(key, version)| NvaToNve::Verify { key, version }),
         (any::<u64>(), record()).prop_map(|(seq, record)| NvaToNve::Bound { seq, record }),

@@ -126,6 +126,8 @@ pub struct NveConfig {
     /// Life of a forward entry after the VM left (R43); one that is still needed gets up to
     /// `timing::FWD_EXTENSIONS` more of them from the NVA.
     pub fwd_timer: Span,
+    /// VXLAN is accepted from NVEs only that take part in its VN (R69).
+    pub check_senders: bool,
     /// Bounds of what the old NVE holds for a paused VM (R45).
     pub handover_hold: HoldLimits,
     /// Bounds of what the new NVE holds for an expected VM (R45).
@@ -199,6 +201,7 @@ impl NveConfig {
             locators: Locators::default(),
             liveness: Liveness::default(),
             fwd_timer: Span::from_ms(60_000),
+            check_senders: true,
             handover_hold: hold,
             arrive_hold: hold,
             neg_life: Span::from_ms(5_000),

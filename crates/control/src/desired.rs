@@ -39,6 +39,9 @@ struct Vn {
     transparent_vlan: bool,
     flood_silent: bool,
     replicas: BTreeSet<TunnelIdx>,
+    /// Whom VXLAN is accepted from (R69).
+    senders: BTreeSet<IpAddr>,
+    senders_known: bool,
     multicast: Multicast,
     /// The tunnel to a group of the underlay (R60).
     underlay_group: Option<TunnelIdx>,
@@ -158,6 +161,8 @@ impl DesiredState {
                 transparent_vlan,
                 flood_silent: false,
                 replicas: BTreeSet::new(),
+                senders: BTreeSet::new(),
+                senders_known: false,
                 multicast: Multicast::Flood,
                 underlay_group: None,
                 members: BTreeMap::new(),
@@ -207,6 +212,7 @@ impl DesiredState {
         self.set_underlay_group(vn, None);
         self.set_multicast(vn, Multicast::Flood);
         self.set_replicas(vn, BTreeSet::new());
+        self.set_senders(vn, BTreeSet::new(), false);
         self.set_flood_silent(vn, false);
         self.vns.remove(&vn);
         self.emit(Update::VnRemove { vn });
@@ -304,6 +310,8 @@ impl DesiredState {
         all.extend(self.answers.iter().map(|(&(vn, ip), &a)| answer_update(vn, ip, a)));
         for (&vn, v) in &self.vns {
             all.extend(v.replicas.iter().map(|&tunnel| Update::ReplicaAdd { vn, tunnel }));
+            all.extend(v.senders.iter().map(|&ip| Update::SenderAdd { vn, ip }));
+            all.extend(v.senders_known.then_some(Update::SendersKnown { vn, known: true }));
             all.extend(groups::updates(vn, v));
         }
         self.updates.extend(all.into_iter().map(|u| (worker, u)));

@@ -157,6 +157,11 @@ impl Mirror {
         self.complete.remove(&vni);
     }
 
+    /// The VN's snapshot is complete: its members are known.
+    pub(crate) fn is_complete(&self, vni: Vni) -> bool {
+        self.complete.contains(&vni)
+    }
+
     /// The mirrored VNs.
     pub(crate) fn vns(&self) -> impl Iterator<Item = Vni> + '_ {
         self.vns.keys().copied()

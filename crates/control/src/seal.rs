@@ -1,20 +1,25 @@
-//! Datagrams between NVEs: sealed with the key that the NVA gave out, opened once (R47).
+//! Datagrams between NVEs: sealed with the key of the pair that the NVA gave out, opened once (R47, D13).
 //!
-//! One key for all NVEs of an NVA. It proves that a datagram comes from one of them, unchanged, from that
-//! locator to this one, and not a second time; not which of them: that is for whoever reads it to match with
-//! what it knows. A nonce is the sender's number, which the NVA gives to no other session, and its counter.
+//! The NVA gives each NVE a secret of its own, from which the key of every sender follows
+//! ([`godwit_model::channel`]), and to each sender the keys of its pairs. So a datagram that opens comes from the
+//! session whose number it has, from that locator to this one, unchanged, and not a second time. A nonce is the
+//! sender's number, which the NVA gives to no other session, and its counter, which goes on under new keys; another
+//! NVA, and one that was started anew, has other secrets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
-use godwit_model::Secret;
+use godwit_model::message::PairKey;
+use godwit_model::{Secret, channel};
 use godwit_wire::peer::{BODY_LEN, Datagram, HEAD_LEN, Head, LEN, Notice};
 
 /// Senders whose counters are remembered under one key. Beyond it the sender of the oldest session is not
 /// listened to any more.
 const MAX_SENDERS: usize = 16_384;
+/// Keys of pairs that are kept: two for each other NVE. What has no key goes by the NVA.
+const MAX_PAIRS: usize = 2 * 16_384;
 
 /// Why a datagram is not believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,23 +60,32 @@ impl Window {
     }
 }
 
-struct Keyed {
+/// What others seal for this NVE by one of its secrets.
+struct Opens {
     number: u32,
-    cipher: ChaCha20Poly1305,
-    /// Our number, and what we sent by it.
-    sender: u32,
-    counter: u64,
+    secret: Secret,
     windows: BTreeMap<u32, Window>,
     /// Senders below are not listened to: their counters were forgotten.
     floor: u32,
 }
 
-/// Key, counters, windows.
+/// A key to seal with.
+struct Seal {
+    number: u32,
+    cipher: ChaCha20Poly1305,
+}
+
+/// Keys, counters, windows.
 #[derive(Default)]
 pub(crate) struct Seals {
-    current: Option<Keyed>,
-    /// The key before, by which others may still speak.
-    previous: Option<Keyed>,
+    /// The own number, and what was sent by it.
+    sender: u32,
+    counter: u64,
+    /// By the own locator and the other one.
+    pairs: BTreeMap<(IpAddr, IpAddr), Seal>,
+    current: Option<Opens>,
+    /// The secret before, by which others may still speak.
+    previous: Option<Opens>,
 }
 
 impl core::fmt::Debug for Seals {
@@ -80,33 +94,51 @@ impl core::fmt::Debug for Seals {
     }
 }
 
+fn cipher(secret: &Secret) -> ChaCha20Poly1305 {
+    ChaCha20Poly1305::new(&secret.0.into())
+}
+
 impl Seals {
-    /// The NVA's key, and our number under it.
-    pub(crate) fn set_key(&mut self, number: u32, sender: u32, secret: Secret) {
-        if let Some(k) = self.current.as_mut().filter(|k| k.number == number) {
-            // A new session: what others sent by this key stays seen.
-            if k.sender != sender {
-                (k.sender, k.counter) = (sender, 0);
-            }
-            return;
+    /// The secret of this NVE, and its number. `alone`: what others sealed before is not opened any more.
+    pub(crate) fn set_key(&mut self, number: u32, sender: u32, secret: Secret, alone: bool) {
+        if self.sender != sender {
+            // A new session. The keys of its pairs come.
+            (self.sender, self.counter) = (sender, 0);
+            self.pairs.clear();
         }
-        self.previous = self.current.take();
-        let cipher = ChaCha20Poly1305::new(&secret.0.into());
-        self.current = Some(Keyed { number, cipher, sender, counter: 0, windows: BTreeMap::new(), floor: 0 });
+        // What was seen stays seen where the secret is the same.
+        let known = self.current.as_ref().is_some_and(|k| k.number == number && k.secret == secret);
+        if !known {
+            self.previous = self.current.take();
+            self.current = Some(Opens { number, secret, windows: BTreeMap::new(), floor: 0 });
+        }
+        if alone {
+            self.previous = None;
+        }
     }
 
-    /// There is a key to speak by.
+    /// Keys of pairs in which this NVE is the sender.
+    pub(crate) fn add_pairs(&mut self, keys: &[PairKey]) {
+        for k in keys {
+            let at = (k.from, k.to);
+            if self.pairs.len() < MAX_PAIRS || self.pairs.contains_key(&at) {
+                self.pairs.insert(at, Seal { number: k.number, cipher: cipher(&k.secret) });
+            }
+        }
+    }
+
+    /// There is a secret, so that others may be spoken to where the key of the pair is there, too.
     pub(crate) fn has_key(&self) -> bool {
         self.current.is_some()
     }
 
-    /// Seals a notice from one locator to another; `None` without a key.
+    /// Seals a notice from one locator to another; `None` without the key of the pair.
     pub(crate) fn seal(&mut self, src: IpAddr, dst: IpAddr, notice: &Notice) -> Option<Datagram> {
-        let k = self.current.as_mut()?;
-        k.counter = k.counter.checked_add(1)?;
-        let head = Head { key: k.number, sender: k.sender, counter: k.counter };
+        let key = self.pairs.get(&(src, dst))?;
+        self.counter = self.counter.checked_add(1)?;
+        let head = Head { key: key.number, sender: self.sender, counter: self.counter };
         let mut body = notice.emit();
-        let tag = k
+        let tag = key
             .cipher
             .encrypt_inout_detached(&nonce(&head).into(), &bound(&head, src, dst), body.as_mut_slice().into())
             .ok()?;
@@ -126,7 +158,7 @@ impl Seals {
         body.copy_from_slice(&datagram[HEAD_LEN..HEAD_LEN + BODY_LEN]);
         let mut tag = [0; LEN - HEAD_LEN - BODY_LEN];
         tag.copy_from_slice(&datagram[HEAD_LEN + BODY_LEN..]);
-        k.cipher
+        cipher(&channel::pair(&k.secret, head.sender, src, dst))
             .decrypt_inout_detached(
                 &nonce(&head).into(),
                 &bound(&head, src, dst),
@@ -134,14 +166,14 @@ impl Seals {
                 &tag.into(),
             )
             .map_err(|_| Refused::Forged)?;
-        if head.sender == k.sender || !k.fresh(head.sender, head.counter) {
+        if !k.fresh(head.sender, head.counter) {
             return Err(Refused::Replayed);
         }
         Notice::parse(&body).map_err(|_| Refused::Nonsense)
     }
 }
 
-impl Keyed {
+impl Opens {
     fn fresh(&mut self, sender: u32, counter: u64) -> bool {
         if sender < self.floor {
             return false;
@@ -177,84 +209,4 @@ fn bound(head: &Head, src: IpAddr, dst: IpAddr) -> [u8; HEAD_LEN + 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use godwit_wire::peer::Kind;
-    use godwit_wire::{Mac, Vni};
-
-    use super::*;
-
-    const A: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1));
-    const B: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 2));
-
-    fn notice() -> Notice {
-        let (vni, mac) = (Vni::from_low24(7), Mac([2, 0, 0, 0, 0, 1]));
-        Notice { kind: Kind::NotHere, vni, mac, version: (1, 2), v4: None, v6: None }
-    }
-
-    fn pair() -> (Seals, Seals) {
-        let (mut a, mut b) = (Seals::default(), Seals::default());
-        a.set_key(1, 10, Secret([1; 32]));
-        b.set_key(1, 11, Secret([1; 32]));
-        (a, b)
-    }
-
-    #[test]
-    fn r47_what_is_sealed_opens_once() {
-        let (mut a, mut b) = pair();
-        let d = a.seal(A, B, &notice()).unwrap();
-        assert_eq!(b.open(A, B, &d), Ok(notice()));
-        assert_eq!(b.open(A, B, &d), Err(Refused::Replayed));
-        assert_eq!(a.open(A, B, &d), Err(Refused::Replayed), "reflected");
-        assert_eq!(Seals::default().seal(A, B, &notice()), None);
-    }
-
-    #[test]
-    fn r47_a_changed_or_redirected_datagram_is_forged() {
-        let (mut a, mut b) = pair();
-        let d = a.seal(A, B, &notice()).unwrap();
-        assert_eq!(b.open(B, B, &d), Err(Refused::Forged), "from elsewhere");
-        assert_eq!(b.open(A, A, &d), Err(Refused::Forged), "to elsewhere");
-        for at in 8..LEN {
-            let mut bad = d;
-            bad[at] ^= 1;
-            assert_eq!(b.open(A, B, &bad), Err(Refused::Forged), "byte {at}");
-        }
-        let mut other = d;
-        other[7] ^= 1;
-        assert_eq!(b.open(A, B, &other), Err(Refused::UnknownKey));
-        let mut stranger = Seals::default();
-        stranger.set_key(1, 12, Secret([2; 32]));
-        let d2 = stranger.seal(A, B, &notice()).unwrap();
-        assert_eq!(b.open(A, B, &d2), Err(Refused::Forged));
-        assert_eq!(b.open(A, B, &d), Ok(notice()), "what was refused spent nothing");
-    }
-
-    #[test]
-    fn r47_datagrams_may_overtake_each_other_within_a_window() {
-        let (mut a, mut b) = pair();
-        let sent: Vec<Datagram> = (0..100).map(|_| a.seal(A, B, &notice()).unwrap()).collect();
-        assert_eq!(b.open(A, B, &sent[70]), Ok(notice()));
-        assert_eq!(b.open(A, B, &sent[10]), Ok(notice()));
-        assert_eq!(b.open(A, B, &sent[10]), Err(Refused::Replayed));
-        assert_eq!(b.open(A, B, &sent[6]), Err(Refused::Replayed), "too old to tell");
-        assert_eq!(b.open(A, B, &sent[99]), Ok(notice()));
-        assert_eq!(b.open(A, B, &sent[70]), Err(Refused::Replayed));
-    }
-
-    #[test]
-    fn r47_a_new_key_and_a_new_session_keep_what_was_seen() {
-        let (mut a, mut b) = pair();
-        let old = a.seal(A, B, &notice()).unwrap();
-        let late = a.seal(A, B, &notice()).unwrap();
-        assert_eq!(b.open(A, B, &old), Ok(notice()));
-        b.set_key(1, 15, Secret([1; 32]));
-        assert_eq!(b.open(A, B, &old), Err(Refused::Replayed), "the same key on a new session");
-        b.set_key(2, 1, Secret([3; 32]));
-        assert_eq!(b.open(A, B, &late), Ok(notice()), "A has not heard of the new key");
-        assert_eq!(b.open(A, B, &late), Err(Refused::Replayed));
-        b.set_key(3, 1, Secret([4; 32]));
-        assert_eq!(b.open(A, B, &late), Err(Refused::UnknownKey), "two keys back");
-    }
-}
+mod tests;

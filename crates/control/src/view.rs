@@ -45,6 +45,19 @@ impl EntryState {
     }
 }
 
+/// An address that sends VXLAN to a VN in which no NVE has it (R69).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StrangerView {
+    /// The outer source.
+    pub ip: IpAddr,
+    /// The VN.
+    pub vni: Vni,
+    /// Frames that were dropped.
+    pub frames: u64,
+    /// Milliseconds since the last one was told of.
+    pub ago_ms: u64,
+}
+
 /// What this NVE knows of a VM: the admin protocol's `Entry`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EntryView {

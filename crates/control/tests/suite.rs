@@ -27,6 +27,7 @@ mod routing;
 mod routing_pull;
 mod scan;
 mod second_word;
+mod senders;
 mod sources;
 mod stale;
 mod stale_abort;

@@ -38,6 +38,23 @@ fn nve() {
 }
 
 #[test]
+fn r68_what_an_nve_may_and_who_changed_it() {
+    let f = Fixture::start();
+    insta::assert_snapshot!(f.transcript(&[
+        "nve allow nve-a --vn blue,green",
+        "nve allow nve-a --vn blue --only --json",
+        "nve allow nve-a --vn all",
+        "nve allow nve-a --vn bleu",
+        "nve allow nve-a",
+        "nve deny nve-a --vn blue",
+        "nve deny nve-a --vn all --force",
+        "audit",
+        "audit --who alice --what vm --since 2023-11-14T22:13:20Z --follow --json",
+        "audit --since yesterday",
+    ]));
+}
+
+#[test]
 fn r85_nve_drain() {
     let f = Fixture::start();
     insta::assert_snapshot!(f.transcript(&[

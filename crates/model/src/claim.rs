@@ -48,6 +48,8 @@ pub enum DenyReason {
     Frozen,
     /// The claiming NVE is being drained, and takes no VM that was not there (R85).
     Draining,
+    /// The claiming NVE may not take part in the VN (R68).
+    NotAllowed,
 }
 
 /// Why an address is not bound to a VM; the text beside it is for people, the kind for programs.

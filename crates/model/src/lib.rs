@@ -14,8 +14,10 @@
 
 mod addressing;
 mod binding;
+pub mod channel;
 mod claim;
 mod deadlines;
+mod devargs;
 mod drain;
 mod identity;
 mod ids;
@@ -39,6 +41,9 @@ pub use addressing::{
 pub use binding::{Binding, BindingState, Bindings, Location, Locators};
 pub use claim::{BindRefusal, ClaimCause, DenyReason, Unplanned};
 pub use deadlines::Deadlines;
+pub use devargs::{
+    BadDevargs, BadDevargsRule, Devargs, DevargsRefusal, DevargsRule, PathBelow, check_devargs,
+};
 pub use drain::{DrainPhase, MAX_PARALLEL_MOVES};
 pub use identity::{Identity, Role};
 pub use ids::{BadName, MoveId, NveId, Secret, VmKey, check_name};

@@ -425,14 +425,21 @@ pub enum NvaToNve {
         /// The NVE that was sent to.
         from: NveId,
     },
-    /// What datagrams between NVEs are protected with from now on (R47).
+    /// By what this NVE opens datagrams of other NVEs from now on, and its number as their sender (R47, D13).
     ChannelKey {
-        /// The key's number; a key never changes under its number.
+        /// The secret's number; a secret never changes under its number.
         number: u32,
-        /// The receiver's own number under this key, which no other session ever gets.
+        /// The number of this session, which no other one ever gets.
         sender: u32,
-        /// The key.
+        /// The secret; see [`channel`](crate::channel).
         secret: Secret,
+        /// What was sealed for the secret before is not opened any more.
+        alone: bool,
+    },
+    /// By what this NVE seals datagrams for others (D13).
+    PairKeys {
+        /// The keys, each in place of the one that the pair had.
+        keys: Vec<PairKey>,
     },
     /// Answer to `Bind`: it is bound, as the record says.
     Bound {
@@ -478,6 +485,19 @@ pub enum NvaToNve {
     },
     /// Nothing new.
     Keepalive,
+}
+
+/// The key of what an NVE seals at one of its locators for another one (D13).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PairKey {
+    /// The own locator.
+    pub from: IpAddr,
+    /// The other NVE's.
+    pub to: IpAddr,
+    /// Number of the secret by which the other NVE opens it.
+    pub number: u32,
+    /// The key.
+    pub secret: Secret,
 }
 
 /// A change in a VN.

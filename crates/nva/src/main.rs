@@ -11,7 +11,7 @@ use clap::Parser;
 use godwit_model::timing::{MOVE_PATIENCE_MS, PAUSE_LIMIT_MS, POS_LIFE_MS};
 use godwit_model::{GATEWAY_MAC, Secret};
 use godwit_nva::directory::check_gateway_mac;
-use godwit_nva::service::Service;
+use godwit_nva::service::{AuditFile, Service};
 use godwit_nva::store::{Loaded, RedbStore, Store as _};
 use godwit_nva::{Config, Directory};
 use godwit_wire::{Mac, Span};
@@ -73,6 +73,19 @@ struct Flags {
     #[arg(long, value_name = "MAC", default_value_t = GATEWAY_MAC, value_parser = gateway_mac)]
     gateway_mac: Mac,
 
+    /// The audit log: who changed what, when, from where, and what was refused. Without it, `audit.log` in the
+    /// directory of the data.
+    #[arg(long, value_name = "FILE", env = "GODWIT_NVA_AUDIT_LOG")]
+    audit_log: Option<PathBuf>,
+
+    /// The audit log begins a new file when it has so many MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    audit_size: u64,
+
+    /// Files of the audit log that are kept, the one that is written to included.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    audit_files: u16,
+
     /// What to log to stderr, as in `debug` or `godwit_nva=debug`.
     #[arg(long, value_name = "FILTER", env = "GODWIT_LOG", default_value = "info")]
     log: String,
@@ -127,7 +140,12 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         let vms = directory.status().vms;
         // Before anybody is told that we are there: a signal must not find the default action.
         let stop = stop_signal()?;
-        let service = Service::start(&flags.listen, directory, Box::new(store)).await?;
+        let audit = AuditFile {
+            path: flags.audit_log.unwrap_or_else(|| flags.data.join("audit.log")),
+            max_bytes: flags.audit_size * 1024 * 1024,
+            files: flags.audit_files.into(),
+        };
+        let service = Service::audited(&flags.listen, directory, Box::new(store), Some(audit)).await?;
         let addrs: Vec<String> = service.addrs().iter().map(SocketAddr::to_string).collect();
         // On stdout, so that a script can wait for it and learn the port.
         println!("godwit-nva listening on {}, epoch {epoch}, {vms} VMs", addrs.join(" "));

@@ -5,11 +5,16 @@
 //! gathered, has it committed in one transaction, and lets nothing out before that. Meanwhile it takes what comes.
 
 mod actor;
+mod allow;
+mod audit;
 mod batch;
+mod caller;
 mod counts;
 mod drain;
+mod follow;
 mod handle;
 mod operator;
+mod relay;
 mod session;
 
 use std::net::SocketAddr;
@@ -27,6 +32,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::directory::Directory;
 use crate::store::{Store, StoreError};
 use actor::Actor;
+use audit::Audit;
+pub use audit::{AuditError, AuditFile};
 use handle::Handle;
 
 /// Why the service could not start, or had to end.
@@ -38,6 +45,9 @@ pub enum ServeError {
     /// The store refused: what was not durable was not said either.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The gRPC server ended.
     #[error("the gRPC server ended: {0}")]
     Server(#[from] tonic::transport::Error),
@@ -58,7 +68,8 @@ pub struct Service {
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Service {
-    /// Listens on every address and serves. Port 0 takes a free one, see [`Service::addrs`].
+    /// Listens on every address and serves. Port 0 takes a free one, see [`Service::addrs`]. Entries of the audit log
+    /// are lines of the log.
     ///
     /// # Errors
     /// Where an address cannot be listened on.
@@ -67,6 +78,20 @@ impl Service {
         directory: Directory,
         store: Box<dyn Store>,
     ) -> Result<Service, ServeError> {
+        Service::audited(listen, directory, store, None).await
+    }
+
+    /// As [`Service::start`], with an audit log.
+    ///
+    /// # Errors
+    /// Where an address cannot be listened on, or the audit log cannot be opened.
+    pub async fn audited(
+        listen: &[SocketAddr],
+        directory: Directory,
+        store: Box<dyn Store>,
+        audit: Option<AuditFile>,
+    ) -> Result<Service, ServeError> {
+        let log = audit.clone().map_or_else(|| Ok(Audit::none()), Audit::open)?;
         let mut listeners = Vec::new();
         for addr in listen {
             let listener = TcpListener::bind(addr).await.map_err(|e| ServeError::Listen(*addr, e))?;
@@ -77,11 +102,11 @@ impl Service {
             addrs.push(listener.local_addr().map_err(|e| ServeError::Listen(*asked, e))?);
         }
         let (stop, stopped) = watch::channel(false);
-        let (handle, actor) = Actor::new(directory, store);
+        let (handle, actor) = Actor::new(directory, store, log);
         let actor = tokio::spawn(actor.run(stopped.clone()));
         let mut servers = JoinSet::new();
         for listener in listeners {
-            servers.spawn(serve(listener, handle.clone(), stopped.clone()));
+            servers.spawn(serve(listener, handle.clone(), audit.clone(), stopped.clone()));
         }
         Ok(Service { addrs, actor, servers, stop })
     }
@@ -113,15 +138,16 @@ impl Service {
 async fn serve(
     listener: TcpListener,
     handle: Handle,
+    audit: Option<AuditFile>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let sessions = NvaSessionServer::new(session::Sessions::new(handle.clone()));
-    let operators = OperatorServer::new(operator::Operators::new(handle));
+    let operators = OperatorServer::new(operator::Operators::new(handle, audit));
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .add_service(sessions.max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(operators.max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(caller::WithCaller(operators.max_decoding_message_size(MAX_MESSAGE_BYTES)))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             let _ = stopped.wait_for(|s| *s).await;
         })

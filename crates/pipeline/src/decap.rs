@@ -5,7 +5,7 @@
 //! knows these by fields at fixed places and says no to all else, which then goes through the
 //! complete parser. A property test holds the two to the same answer.
 
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use godwit_tables::update::VnIdx;
 use godwit_tables::{DropReason, Tables};
@@ -22,6 +22,65 @@ pub(crate) struct LastVn {
     vni: Vni,
     pub found: VnIdx,
     transparent: bool,
+    /// Only its senders are accepted (R69).
+    checked: bool,
+}
+
+/// The sender that was accepted last, by VN: most bursts have one or few.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct LastSender {
+    /// The VN and the family; 0 is none.
+    vn: u32,
+    /// Its address as it lies in a frame.
+    words: [u64; 2],
+}
+
+impl LastSender {
+    /// Of a packet of the usual shape.
+    #[inline(always)]
+    fn of(vn: VnIdx, frame: &[u8], inner_offset: usize) -> LastSender {
+        // IPv4: 50 bytes of headers, the source in byte 26; IPv6: 70, in byte 22. A tag shifts both.
+        let is_v4 = inner_offset < V6_LEN;
+        let words = if is_v4 {
+            [u64::from(le32(frame, inner_offset - (V4_LEN - 26))), 0]
+        } else {
+            let at = inner_offset - (V6_LEN - 22);
+            [le64(frame, at), le64(frame, at + 8)]
+        };
+        LastSender { vn: (u32::from(vn.0) + 1) << 1 | u32::from(is_v4), words }
+    }
+
+    fn ip(self) -> IpAddr {
+        let [a, b] = self.words;
+        match self.vn & 1 {
+            1 => IpAddr::V4(Ipv4Addr::from((a as u32).to_le_bytes())),
+            _ => IpAddr::V6(Ipv6Addr::from((u128::from(b) << 64 | u128::from(a)).to_le_bytes())),
+        }
+    }
+}
+
+/// Whether packets of the usual shape come from a sender of their VN (R69). `false` says only: look closer.
+#[inline(always)]
+pub(crate) fn is_from_sender(
+    tables: &Tables,
+    vn: LastVn,
+    frame: &[u8],
+    inner_offset: usize,
+    last: &mut LastSender,
+) -> bool {
+    let now = LastSender::of(vn.found, frame, inner_offset);
+    let same = (now.words[0] ^ last.words[0]) | (now.words[1] ^ last.words[1]) | u64::from(now.vn ^ last.vn);
+    same == 0 || !vn.checked || is_other_sender(tables, vn, now, last)
+}
+
+/// Out of line: of most bursts the sender is the last one.
+#[inline(never)]
+fn is_other_sender(tables: &Tables, vn: LastVn, now: LastSender, last: &mut LastSender) -> bool {
+    let accepted = tables.vns.accepts(vn.found, now.ip());
+    if accepted {
+        *last = now;
+    }
+    accepted
 }
 
 /// The VN that the last burst ended with, good until the tables' VNs change.
@@ -29,15 +88,19 @@ pub(crate) struct LastVn {
 pub(crate) struct Seen {
     generation: u64,
     vn: Option<LastVn>,
+    sender: LastSender,
 }
 
 impl Seen {
-    pub fn recall(self, tables: &Tables) -> Option<LastVn> {
-        self.vn.filter(|_| self.generation == tables.vns.generation())
+    pub fn recall(self, tables: &Tables) -> (Option<LastVn>, LastSender) {
+        match self.generation == tables.vns.generation() {
+            true => (self.vn, self.sender),
+            false => (None, LastSender::default()),
+        }
     }
 
-    pub fn keep(&mut self, vn: Option<LastVn>, tables: &Tables) {
-        *self = Seen { generation: tables.vns.generation(), vn };
+    pub fn keep(&mut self, vn: Option<LastVn>, sender: LastSender, tables: &Tables) {
+        *self = Seen { generation: tables.vns.generation(), vn, sender };
     }
 }
 
@@ -53,6 +116,9 @@ pub(crate) fn look_inside(
     last: &mut Option<LastVn>,
 ) -> Result<(VnIdx, u64), DropReason> {
     let vn = find_vn(tables, outer.vni, last)?;
+    if vn.checked && !tables.vns.accepts(vn.found, outer.src) {
+        return Err(DropReason::UnknownSender);
+    }
     let inner = frame.get(outer.inner_offset..outer.inner_end).unwrap_or_default();
     let a = Addresses::of(inner).ok_or(DropReason::InnerTruncated)?;
     // Packets are routed where they come from a VM, and nowhere else (R58).
@@ -96,7 +162,7 @@ pub(crate) fn find_vn(tables: &Tables, vni: Vni, last: &mut Option<LastVn>) -> R
 fn another_vn(tables: &Tables, vni: Vni) -> Result<LastVn, DropReason> {
     let found = tables.vns.by_vni(vni).ok_or(DropReason::UnknownVni)?;
     let transparent = tables.vns.get(found).is_some_and(|v| v.transparent_vlan);
-    Ok(LastVn { vni, found, transparent })
+    Ok(LastVn { vni, found, transparent, checked: tables.vns.are_senders_known(found) })
 }
 
 /// The own addresses and port as [`usual`] compares them: as they lie in a frame, so that no frame's bytes need

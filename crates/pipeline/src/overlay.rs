@@ -1,5 +1,6 @@
 //! Frames from an uplink: VXLAN to us is decapsulated, everything else is the underlay's own.
 
+use godwit_tables::event::Event;
 use godwit_tables::locations::Home;
 use godwit_tables::update::{Key, VnIdx};
 use godwit_tables::vms::Fib;
@@ -10,7 +11,7 @@ use godwit_wire::outer::{Outer, parse_outer};
 
 use crate::classify::{Addresses, Arrival, is_group, outer_drop};
 use crate::context::Context;
-use crate::decap::{LastVn, Seen, decapsulate, find_vn, look_inside, usual};
+use crate::decap::{LastVn, Seen, decapsulate, find_vn, is_from_sender, look_inside, usual};
 use crate::packet::{Packet, PacketSource};
 use crate::run::{self, COLD, Exit};
 use crate::underlay::Uplink;
@@ -186,14 +187,17 @@ fn look<const TAGGED: bool, P: Packet, O, S>(
 ) {
     let own = uplink.own(cx.tables.vxlan_port);
     let mut bytes = 0;
-    let mut last = seen.recall(cx.tables);
+    let (mut last, mut sender) = seen.recall(cx.tables);
     let vms = cx.tables.vms.view();
     for (slot, packet) in slots.iter_mut().zip(burst) {
         let frame = packet.data();
         bytes += frame.len() as u64;
         // A card's word on checksums says nothing here: some call the one that VXLAN leaves out a wrong one.
         let usual = usual::<TAGGED>(frame, &own).filter(|_| packet.is_contiguous());
-        let vn = usual.and_then(|u| find_vn(cx.tables, u.vni, &mut last).ok());
+        let vn = usual.and_then(|u| {
+            let vn = find_vn(cx.tables, u.vni, &mut last).ok()?;
+            is_from_sender(cx.tables, vn, frame, u.inner_offset, &mut sender).then_some(vn)
+        });
         slot.usual = vn.is_some();
         slot.key = Key(0);
         if let (Some(u), Some(vn)) = (usual, vn) {
@@ -205,7 +209,7 @@ fn look<const TAGGED: bool, P: Packet, O, S>(
         slot.home = vms.home(slot.key);
         vms.prefetch(slot.home);
     }
-    seen.keep(last, cx.tables);
+    seen.keep(last, sender, cx.tables);
     cx.tables.counters.received(uplink.port, slots.len() as u64, bytes);
 }
 
@@ -260,6 +264,16 @@ fn untag<P: Packet, O: Output<P>, S: PacketSource<P>>(
     Some(packet)
 }
 
+/// Drops a frame of a sender that has no part in its VN, and tells of it (R69).
+fn refuse<P: Packet, O: Output<P>, S: PacketSource<P>>(cx: &mut Context<'_, P, O, S>, packet: P) {
+    if let Ok(outer) = parse_outer(packet.data(), cx.tables.vxlan_port)
+        && let Some(frames) = cx.tables.vns.refused(outer.vni, outer.src, cx.now)
+    {
+        cx.event(Event::UnknownSender { vni: outer.vni, ip: outer.src, frames });
+    }
+    cx.drop(packet, DropReason::UnknownSender);
+}
+
 /// Everything but the usual for a port here.
 #[cold]
 #[inline(never)]
@@ -272,6 +286,7 @@ fn apply_cold<P: Packet, O: Output<P>, S: PacketSource<P>>(
     let Some(mut packet) = untag(cx, packet, uplink) else { return };
     let c = inspect(packet.data(), packet.is_contiguous(), uplink, cx.tables, &mut None);
     let (vn, dst, outer) = match (c.kind, c.inner) {
+        (Kind::Drop(DropReason::UnknownSender), _) => return refuse(cx, packet),
         (Kind::Drop(reason), _) => return cx.drop(packet, reason),
         (_, None) => return cx.underlay(packet, uplink),
         (_, Some(inner)) => inner,

@@ -269,7 +269,7 @@ fn r46_return_move_with_a_stale_sender_loses_nothing() {
         // There.
         nves.vm(B, V, expected(A));
         nves.vm(A, V, VmState::Paused { hold });
-        assert_eq!(traffic(&mut nves, &[A]), []);
+        assert_eq!(traffic(&mut nves, &[A]), [A; 0]);
         nves.vm(B, V, local);
         assert_eq!(traffic(&mut nves, &[A, B]), [B; 3], "A still holds for it");
         nves.departed(A, B, family);
@@ -277,7 +277,7 @@ fn r46_return_move_with_a_stale_sender_loses_nothing() {
         // Back. It is associated at A and still runs at B: A's forward entry stays until it is activated (R46c).
         assert_eq!(traffic(&mut nves, &[A, B]), [B; 6]);
         nves.vm(B, V, VmState::Paused { hold });
-        assert_eq!(traffic(&mut nves, &[A, B]), [], "from A, too, it goes to B, which holds it");
+        assert_eq!(traffic(&mut nves, &[A, B]), [A; 0], "from A, too, it goes to B, which holds it");
         nves.vm(A, V, local);
         assert_eq!(traffic(&mut nves, &[A, B]), [A; 3], "B holds its part until the grant");
         nves.departed(B, A, family);

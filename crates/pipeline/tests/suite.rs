@@ -32,6 +32,7 @@ mod route_waits;
 mod routed;
 mod routed_sizes;
 mod routes;
+mod senders;
 mod several_nves;
 mod sources;
 mod storm;

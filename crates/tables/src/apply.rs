@@ -43,6 +43,18 @@ impl Tables {
                 self.vns.remove_replica(vn, tunnel);
                 None
             }
+            Update::SenderAdd { vn, ip } => {
+                let done = self.vns.add_sender(vn, ip);
+                self.refused(done, Some(Key::new(vn, Mac::BROADCAST)))
+            }
+            Update::SenderRemove { vn, ip } => {
+                self.vns.remove_sender(vn, ip);
+                None
+            }
+            Update::SendersKnown { vn, known } => {
+                self.vns.set_senders_known(vn, known);
+                None
+            }
             Update::VnRemove { vn } => {
                 self.remove_vn(vn);
                 None
@@ -134,6 +146,9 @@ impl Tables {
             | Update::NeighborSet { .. }
             | Update::NeighborAbsent { .. }
             | Update::NeighborRemove { .. }
+            | Update::SenderAdd { .. }
+            | Update::SenderRemove { .. }
+            | Update::SendersKnown { .. }
             | Update::ReplicaAdd { .. }
             | Update::ReplicaRemove { .. }
             | Update::VnRemove { .. }

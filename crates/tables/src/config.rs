@@ -50,6 +50,8 @@ pub struct TablesConfig {
     pub miss_hold_packets: u32,
     /// How long a frame or a request waits for the directory (R31, R35).
     pub miss_hold_age: Span,
+    /// Other NVEs that VXLAN is accepted from, each in each of its VNs, of either family (R69).
+    pub sender_capacity: usize,
     /// Tunnels to which a VN's broadcast is copied at most (R60).
     pub replica_limit: usize,
     /// UDP port of VXLAN.
@@ -95,6 +97,7 @@ impl Default for TablesConfig {
             hold_shared: SharedChunks::default(),
             miss_hold_packets: 16,
             miss_hold_age: Span::from_ms(500),
+            sender_capacity: 1 << 17,
             replica_limit: 128,
             vxlan_port: vxlan::UDP_PORT,
             udp_checksum: false,

@@ -111,6 +111,8 @@ godwit_counters::drop_reasons! {
     NotBridged = "not_bridged", // R58
     /// From the overlay to the gateway's MAC: packets are routed where they come from a VM, and nowhere else.
     OverlayToGateway = "overlay_to_gateway", // R58
+    /// VXLAN from an address that is no locator of an NVE that takes part in the VN.
+    UnknownSender = "unknown_sender", // R69
     /// DHCP or a router solicitation beyond the port's rate.
     PuntLimit = "punt_limit", // R58, R67
     /// DHCP or a router solicitation that control had no room for.

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use godwit_wire::{Instant, Mac, Prefix, Span, peer};
+use godwit_wire::{Instant, Mac, Prefix, Span, Vni, peer};
 
 use crate::DropReason;
 use crate::update::{DomainIdx, Key, PortIdx, VnIdx};
@@ -113,6 +113,15 @@ pub enum Event {
         mac: Mac,
         /// The IP address announced.
         ip: Option<IpAddr>,
+    },
+    /// Frames of a sender that has no part in their VN were dropped; raised once a second a sender at most (R69).
+    UnknownSender {
+        /// The VN's identifier on the wire.
+        vni: Vni,
+        /// The outer source.
+        ip: IpAddr,
+        /// Frames since it was raised last.
+        frames: u64,
     },
     /// A VM that was not defined as a router sent a router advertisement, a redirect or an answer of DHCP, which was
     /// dropped (R66).

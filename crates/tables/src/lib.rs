@@ -55,6 +55,7 @@ pub mod prefetch;
 mod queries;
 mod reports;
 pub mod routes;
+mod senders;
 mod service;
 mod sets;
 pub mod sources;

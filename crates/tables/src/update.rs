@@ -412,6 +412,28 @@ pub enum Update {
         /// The tunnel.
         tunnel: TunnelIdx,
     },
+    /// VXLAN of the VN is accepted from this locator (R69).
+    SenderAdd {
+        /// The VN.
+        vn: VnIdx,
+        /// The outer source.
+        ip: IpAddr,
+    },
+    /// The opposite of `SenderAdd`.
+    SenderRemove {
+        /// The VN.
+        vn: VnIdx,
+        /// The outer source.
+        ip: IpAddr,
+    },
+    /// Whether VXLAN of the VN is accepted from those that `SenderAdd` names only; from anybody before this is set, and
+    /// where one of them found no room.
+    SendersKnown {
+        /// The VN.
+        vn: VnIdx,
+        /// From them only.
+        known: bool,
+    },
     /// Broadcast and multicast frames of the VN are copied to this tunnel too (R60).
     ReplicaAdd {
         /// The VN.

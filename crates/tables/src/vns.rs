@@ -2,7 +2,10 @@
 
 use godwit_wire::{Instant, Span, Vni};
 
+use core::net::IpAddr;
+
 use crate::locations::Locations;
+use crate::senders::Senders;
 use crate::update::{Multicast, TunnelIdx, VnIdx};
 use crate::{OutOfRange, TablesConfig};
 
@@ -25,6 +28,8 @@ pub struct Vn {
     pub flood_gap: Option<Span>,
     /// No such request is flooded before then.
     flood_next: Instant,
+    /// VXLAN is accepted from the VN's senders only (R69).
+    senders_known: bool,
     present: bool,
     replicas: u16,
     /// Entries of the location table.
@@ -42,6 +47,7 @@ const VACANT_VN: Vn = Vn {
     underlay_group: None,
     flood_gap: None,
     flood_next: Instant(0),
+    senders_known: false,
     present: false,
     replicas: 0,
     vms: 0,
@@ -53,6 +59,8 @@ pub struct Vns {
     vns: Vec<Vn>,
     /// VNI to number. The same kind of table as the locations': prefetchable, never resized.
     by_vni: Locations,
+    /// Whom VXLAN is accepted from (R69).
+    senders: Senders,
     /// Replication lists, `limit` places for each VN.
     replicas: Vec<u32>,
     limit: usize,
@@ -72,6 +80,7 @@ impl Vns {
         Vns {
             vns: vec![VACANT_VN; config.vn_capacity],
             by_vni: Locations::new(config.vn_capacity, config.table_seed),
+            senders: Senders::new(config),
             replicas: vec![0; config.vn_capacity * limit],
             limit,
             generation: 0,
@@ -135,6 +144,47 @@ impl Vns {
     fn forget_vni(&mut self, vn: VnIdx, vni: Vni) {
         if self.by_vni(vni) == Some(vn) {
             self.by_vni.remove(vni_key(vni));
+        }
+    }
+
+    /// VXLAN of the VN is accepted from this outer source (R69).
+    #[inline]
+    pub fn accepts(&self, vn: VnIdx, from: IpAddr) -> bool {
+        !self.get(vn).is_some_and(|v| v.senders_known) || self.senders.has(vn, from)
+    }
+
+    /// VXLAN is accepted from the VN's senders only (R69).
+    #[inline]
+    pub fn are_senders_known(&self, vn: VnIdx) -> bool {
+        self.get(vn).is_some_and(|v| v.senders_known)
+    }
+
+    /// A frame of a sender that is not accepted was dropped; how many of it control is to be told of now.
+    pub fn refused(&mut self, vni: Vni, from: IpAddr, now: Instant) -> Option<u64> {
+        self.senders.refused(vni, from, now)
+    }
+
+    pub(crate) fn add_sender(&mut self, vn: VnIdx, ip: IpAddr) -> Result<(), OutOfRange> {
+        self.generation += 1;
+        let done = self.senders.add(vn, ip);
+        if done.is_err()
+            && let Some(v) = self.slot(vn)
+        {
+            // Rather a stranger's frames than a member's lost.
+            v.senders_known = false;
+        }
+        done
+    }
+
+    pub(crate) fn remove_sender(&mut self, vn: VnIdx, ip: IpAddr) {
+        self.generation += 1;
+        self.senders.remove(vn, ip);
+    }
+
+    pub(crate) fn set_senders_known(&mut self, vn: VnIdx, known: bool) {
+        self.generation += 1;
+        if let Some(v) = self.slot(vn) {
+            v.senders_known = known;
         }
     }
 

@@ -37,7 +37,9 @@ enums! {
         Acknowledged, Aborted, Failed, Done, Denied, Restarted, Overtaken, Asked, Answered, Frozen,
         Accepted, Stopped, Packaged, Sent, Instantiated, InOrder,
     }
-    DenyReason, deny_reason { UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen, Draining }
+    DenyReason, deny_reason {
+        UnknownVm, AddressMismatch, OwnedElsewhere, StaleVersion, Pinned, Frozen, Draining, NotAllowed,
+    }
     Unplanned, unplanned { Verify, Accept, Deny }
     Multicast, multicast { Flood, Snoop, Off }
     OnCold, on_cold { Drop, Reset }

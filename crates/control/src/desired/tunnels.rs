@@ -50,6 +50,28 @@ impl DesiredState {
         }
     }
 
+    /// Those that VXLAN of a VN is accepted from (R69).
+    pub(crate) fn senders(&self, vn: VnIdx) -> BTreeSet<IpAddr> {
+        self.vns.get(&vn).map(|v| v.senders.clone()).unwrap_or_default()
+    }
+
+    /// Sets those that VXLAN of a VN is accepted from; from them only, once they are known (R69).
+    pub(crate) fn set_senders(&mut self, vn: VnIdx, wanted: BTreeSet<IpAddr>, known: bool) {
+        let Some(v) = self.vns.get_mut(&vn) else { return };
+        let old = core::mem::replace(&mut v.senders, wanted.clone());
+        let begins = known && !v.senders_known;
+        v.senders_known |= known;
+        for &ip in wanted.difference(&old) {
+            self.emit(Update::SenderAdd { vn, ip });
+        }
+        if begins {
+            self.emit(Update::SendersKnown { vn, known });
+        }
+        for &ip in old.difference(&wanted) {
+            self.emit(Update::SenderRemove { vn, ip });
+        }
+    }
+
     /// The tunnel to a locator.
     pub(crate) fn tunnel(&self, remote: IpAddr) -> Option<TunnelIdx> {
         self.by_remote.get(&remote).copied()

@@ -237,9 +237,11 @@ impl Vm {
             DenyReason::AddressMismatch => cx.record.is_some_and(|r| !ours(r)),
             DenyReason::StaleVersion => true,
             DenyReason::UnknownVm => cx.record.is_some(),
-            DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen | DenyReason::Draining => {
-                false
-            }
+            DenyReason::OwnedElsewhere
+            | DenyReason::Pinned
+            | DenyReason::Frozen
+            | DenyReason::Draining
+            | DenyReason::NotAllowed => false,
         };
         other && self.is_hosted() && cx.elsewhere().is_none()
     }

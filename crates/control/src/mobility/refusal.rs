@@ -60,7 +60,11 @@ impl Vm {
             DenyReason::OwnedElsewhere | DenyReason::Pinned | DenyReason::Frozen => true,
             // A drain is over some day, and the NVA says nothing then.
             DenyReason::Draining => cx.elsewhere().is_some(),
-            DenyReason::UnknownVm | DenyReason::AddressMismatch | DenyReason::StaleVersion => false,
+            // What the NVE may do is the operator's to change.
+            DenyReason::UnknownVm
+            | DenyReason::AddressMismatch
+            | DenyReason::StaleVersion
+            | DenyReason::NotAllowed => false,
         };
         let next = if decided { Instant::NEVER } else { cx.now + gap };
         let cause = before.map_or(claim.cause, |(_, cause)| cause);

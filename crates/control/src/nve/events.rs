@@ -65,6 +65,7 @@ impl Nve {
             Event::TtlExhausted { key, sender, to } => self.goes_round(key, sender, to, out),
             Event::Handover { key, stats } => self.handover(worker, key, stats, out),
             Event::Flushed { token } => self.flush_answered(worker, token, out),
+            Event::UnknownSender { vni, ip, frames } => self.unknown_sender(vni, ip, frames, out),
             Event::TableFull { key } => self.table_full(key, out),
             Event::GroupQuery { uplink, group, max_response } => {
                 self.underlay_asks(uplink, group, max_response);

@@ -26,6 +26,7 @@ mod provision;
 mod rarp;
 mod refused;
 mod routing;
+mod senders;
 mod services;
 mod stale;
 mod statics;
@@ -94,6 +95,8 @@ enum Timer {
     UnderlayGroups,
     /// A VM's frames have waited for the end of their old path (R77).
     Path(VmKey),
+    /// NVEs that left a VN may send to it no more (R69).
+    Senders,
 }
 
 /// What a port is.
@@ -196,6 +199,8 @@ pub struct Nve {
     idle_tunnels: BTreeSet<IpAddr>,
     /// Datagrams to and from other NVEs.
     seals: Seals,
+    /// Who sends (R69).
+    senders: senders::Senders,
     /// What they say and the directory has not confirmed.
     unconfirmed: Unconfirmed,
     /// What VMs use by their own word and the directory has not granted (R92, R93).
@@ -260,6 +265,7 @@ impl Nve {
             reports: VecDeque::new(),
             idle_tunnels: BTreeSet::new(),
             seals: Seals::default(),
+            senders: senders::Senders::default(),
             unconfirmed: Unconfirmed::default(),
             binds: Binds::default(),
             refusals: Refusals::default(),
@@ -374,6 +380,7 @@ impl Nve {
                 Timer::Query(asked) => self.query_due(asked, out),
                 Timer::NegativeCache => self.negative_cache_due(),
                 Timer::Tunnels => self.sweep_tunnels(),
+                Timer::Senders => self.senders_due(),
                 Timer::Report => self.report(out),
                 Timer::Headless => self.headless(out),
                 Timer::Suspect(key) => self.suspect_due(key),

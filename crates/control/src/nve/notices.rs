@@ -67,6 +67,11 @@ impl Nve {
                 return;
             }
         };
+        if notice.version.0 > self.session.epoch {
+            // No NVA that we know of has given such a version: it would count for ever.
+            self.counts.notices_refused += 1;
+            return;
+        }
         self.counts.notices_opened += 1;
         let key = VmKey { vni: notice.vni, mac: notice.mac };
         let version = Version { epoch: notice.version.0, seq: notice.version.1 };

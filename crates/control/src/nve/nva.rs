@@ -248,7 +248,10 @@ impl Nve {
             NvaToNve::Redirect { key, to, version, from } => {
                 self.redirected(key, to, version, By::Nve(&from), out);
             }
-            NvaToNve::ChannelKey { number, sender, secret } => self.seals.set_key(number, sender, secret),
+            NvaToNve::ChannelKey { number, sender, secret, alone } => {
+                self.seals.set_key(number, sender, secret, alone);
+            }
+            NvaToNve::PairKeys { keys } => self.seals.add_pairs(&keys),
             NvaToNve::Bound { seq, record } => self.bound(seq, record, out),
             NvaToNve::BindRefused { seq, reason, text, .. } => self.bind_refused(seq, reason, &text, out),
             NvaToNve::VerifyIp { key, ip } => self.verify_ip(key, ip, out),

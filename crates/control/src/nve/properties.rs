@@ -318,6 +318,8 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         Update::TunnelTwin { tunnel, .. } => format!("twin {tunnel:?}"),
         Update::TunnelWay { tunnel, at, .. } => format!("way {tunnel:?} {at}"),
         Update::TunnelSpread { tunnel, .. } => format!("spread {tunnel:?}"),
+        Update::SenderAdd { vn, ip } | Update::SenderRemove { vn, ip } => format!("sender {vn:?} {ip}"),
+        Update::SendersKnown { vn, .. } => format!("senders {vn:?}"),
         Update::ReplicaAdd { vn, tunnel } | Update::ReplicaRemove { vn, tunnel } => {
             format!("copy {vn:?} {tunnel:?}")
         }

@@ -114,6 +114,7 @@ impl Nve {
         }
         self.lingering.remove(&vni);
         self.forget_groups(vni);
+        self.forget_senders(vni);
         self.send(NveToNva::Unsubscribe { vni }, out);
         for asked in self.queries.forget_vn(vni) {
             self.timers.set(Timer::Query(asked), None);
@@ -315,6 +316,7 @@ impl Nve {
     /// Copies go to each other NVE with members once (R60). From a VN that is only routed to, none leave.
     pub(super) fn sync_replicas(&mut self, vni: Vni, out: &mut Outputs) {
         let Some(vn) = self.desired.vn(vni) else { return };
+        self.sync_senders(vni);
         let mut tunnels = BTreeSet::new();
         let members = match self.is_only_routed_to(vni) {
             true => BTreeMap::new(),

@@ -207,7 +207,7 @@ fn the_operators_word_is_neither_asked_for_nor_changed() {
     assert_eq!(u.watch(Instant(0), remote).hops[0].1.dst_mac, MAC);
     u.learned(Instant(0), UP, remote, Mac([2, 0, 0, 0, 0, 8]), true);
     assert_eq!(u.hop(remote).map(|h| h.dst_mac), Some(MAC));
-    assert_eq!(run(&mut u, Instant(0), Instant(0) + Span::from_ms(100_000)), []);
+    assert!(run(&mut u, Instant(0), Instant(0) + Span::from_ms(100_000)).is_empty());
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use godwit_model::message::{Change, NvaToNve, NveToNva, QueryBy};
+use godwit_model::channel;
+use godwit_model::message::{Change, NvaToNve, NveToNva, PairKey, QueryBy};
 use godwit_model::{
     DenyReason, DirectoryMode, Domain, DomainId, Gateway, Location, MoveId, Policy, Secret, StaticRoute,
     Version, VmKey, VmRecord, VnRouting, VnSettings,
@@ -262,8 +263,23 @@ impl MiniNva {
         said.push((i, NvaToNve::Policies { reset: true, policies, gone: Vec::new() }));
         if let Some(secret) = self.secret {
             self.last_sender += 1;
-            let key = NvaToNve::ChannelKey { number: self.epoch, sender: self.last_sender, secret };
-            said.push((i, key));
+            let (number, sender) = (self.epoch, self.last_sender);
+            let own = channel::receiver(&secret, number, &nve_id(i));
+            said.push((i, NvaToNve::ChannelKey { number, sender, secret: own, alone: false }));
+            let from = location(i).locators;
+            let keys = (0..self.subscribed.len()).filter(|j| *j != i).flat_map(|j| {
+                let (to, receiver) = (location(j).locators, channel::receiver(&secret, number, &nve_id(j)));
+                let v4 = from.v4.zip(to.v4).map(|(a, b)| (IpAddr::V4(a), IpAddr::V4(b)));
+                let v6 = from.v6.zip(to.v6).map(|(a, b)| (IpAddr::V6(a), IpAddr::V6(b)));
+                let key = move |(from, to)| PairKey {
+                    from,
+                    to,
+                    number,
+                    secret: channel::pair(&receiver, sender, from, to),
+                };
+                v4.into_iter().chain(v6).map(key)
+            });
+            said.push((i, NvaToNve::PairKeys { keys: keys.collect() }));
         }
         said
     }

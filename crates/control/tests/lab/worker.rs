@@ -25,6 +25,9 @@ pub struct Tables {
     pub absent_ips: BTreeMap<(VnIdx, IpAddr), Instant>,
     pub tunnels: BTreeMap<TunnelIdx, (IpAddr, Option<(OuterHeader, u16)>)>,
     pub replicas: BTreeSet<(VnIdx, TunnelIdx)>,
+    /// Whom VXLAN is accepted from (R69).
+    pub senders: BTreeSet<(VnIdx, IpAddr)>,
+    pub known_senders: BTreeSet<VnIdx>,
     pub sources: BTreeSet<(PortIdx, IpAddr)>,
     /// Addresses that were set no more, or refused.
     pub refused: BTreeSet<(PortIdx, IpAddr)>,
@@ -114,6 +117,9 @@ impl Tables {
             | Update::PrefixSet { port, .. } => {
                 assert!(self.ports.contains_key(&port), "{update:?}: no such port");
             }
+            Update::SenderAdd { vn, .. } | Update::SendersKnown { vn, .. } => {
+                assert!(self.vns.contains_key(&vn), "{update:?}: no such VN");
+            }
             Update::ReplicaAdd { vn, tunnel } => {
                 assert!(self.vns.contains_key(&vn) && self.tunnels.contains_key(&tunnel), "{update:?}");
             }
@@ -196,6 +202,8 @@ impl Tables {
                 self.neighbors.retain(|(v, _), _| *v != vn);
                 self.absent_ips.retain(|(v, _), _| *v != vn);
                 self.replicas.retain(|(v, _)| *v != vn);
+                assert!(!self.senders.iter().any(|(v, _)| *v == vn), "senders of a VN that is gone");
+                self.known_senders.remove(&vn);
                 self.silent.remove(&vn);
                 self.multicast.remove(&vn);
                 self.underlay_groups.remove(&vn);
@@ -329,6 +337,18 @@ impl Tables {
                 self.gather(tunnel);
                 self.twins.remove(&tunnel);
                 self.tunnels.remove(&tunnel);
+            }
+            Update::SenderAdd { vn, ip } => {
+                self.senders.insert((vn, ip));
+            }
+            Update::SenderRemove { vn, ip } => {
+                self.senders.remove(&(vn, ip));
+            }
+            Update::SendersKnown { vn, known: true } => {
+                self.known_senders.insert(vn);
+            }
+            Update::SendersKnown { vn, known: false } => {
+                self.known_senders.remove(&vn);
             }
             Update::ReplicaAdd { vn, tunnel } => {
                 self.replicas.insert((vn, tunnel));

@@ -1,6 +1,8 @@
 //! The command families: arguments, calls and output of each in a file of its own.
 
+pub mod access;
 mod addresses;
+pub mod audit;
 pub mod counters;
 pub mod domain;
 pub mod drain;
@@ -67,6 +69,8 @@ pub enum Command {
     Port(port::PortCommand),
     /// Tell an NVE how the VM on a port is, as its QEMU tells it: a manager for VMs without libvirt.
     WatchQmp(watch_qmp::WatchQmpArgs),
+    /// Who changed what at the NVA, and what was refused.
+    Audit(audit::AuditArgs),
     /// Counters by NVE, worker and port; why frames were dropped.
     Counters(counters::CountersArgs),
     /// How an NVE's workers spend their time: cycles a packet, iterations, latency of updates.
@@ -109,6 +113,7 @@ pub async fn run(
         Command::Move(c) => moves::run(c, ctx).await,
         Command::Port(c) => port::run(c, ctx).await,
         Command::WatchQmp(a) => watch_qmp::run(a, ctx).await,
+        Command::Audit(a) => audit::run(a, ctx).await,
         Command::Counters(a) => counters::run(&a, ctx).await,
         Command::Perf(a) => perf::run(&a, ctx).await,
         Command::Placement(c) => placement::run(c, ctx).await,

@@ -8,6 +8,7 @@ use godwit_api::v1::admin_request::Kind as Ask;
 use godwit_api::v1::admin_response::Kind as Answer;
 use serde::Serialize;
 
+use super::access::{self, AllowArgs, DenyArgs};
 use super::drain::{self, DrainArgs, DrainView, drain_of};
 use crate::context::{Context, Report};
 use crate::failure::Failure;
@@ -56,6 +57,10 @@ pub enum NveCommand {
         #[arg(value_name = "NVE", value_parser = parse::name)]
         name: String,
     },
+    /// Let an NVE take part in VNs; without an order it may in all.
+    Allow(AllowArgs),
+    /// Let an NVE take part in VNs no more: it leaves them at once.
+    Deny(DenyArgs),
     /// Forget an NVE that is not connected and carries no VM.
     Delete {
         /// Its name.
@@ -66,7 +71,7 @@ pub enum NveCommand {
 
 /// An NVE as the directory sees it.
 #[derive(Serialize)]
-struct NveView {
+pub(super) struct NveView {
     name: String,
     session: &'static str,
     connected: bool,
@@ -89,6 +94,8 @@ struct NveView {
     /// How far it is with being emptied; absent: it takes VMs.
     #[serde(skip_serializing_if = "Option::is_none")]
     drain: Option<String>,
+    /// The VNs that it may take part in.
+    may_take_part_in: String,
 }
 
 /// A switch that was refused for an NVE's sake.
@@ -112,6 +119,8 @@ impl From<v1::NveInfo> for NveView {
             (true, _) if n.dirty => "dirty",
             (true, _) => "connected",
             (false, true) => "foreign",
+            // Nobody has heard of it but the operator.
+            (false, false) if n.locators == Some(v1::Locators::default()) => "awaited",
             (false, false) => "lost",
         };
         let drain = text::enum_name(n.drain().as_str_name(), "DRAIN_PHASE_");
@@ -132,6 +141,7 @@ impl From<v1::NveInfo> for NveView {
             modes: n.modes.iter().filter_map(|m| super::mode_word(*m)).collect(),
             refused: n.refused.map(|r| RefusedView { text: r.text, count: r.count, ago_ms: r.ago_ms }),
             drain: (n.drain != 0).then_some(drain),
+            may_take_part_in: access::phrase(n.access.as_ref()),
         }
     }
 }
@@ -159,7 +169,8 @@ struct NveList {
 
 impl Report for NveList {
     fn text(&self) -> String {
-        let mut t = Table::new(&["NAME", "SESSION", ">SILENT", "IPV4", "IPV6", ">VMS", "VNIS", "SOFTWARE"]);
+        let mut t =
+            Table::new(&["NAME", "SESSION", ">SILENT", "IPV4", "IPV6", ">VMS", "VNIS", "MAY", "SOFTWARE"]);
         for n in &self.nves {
             t.row([
                 n.name.clone(),
@@ -169,6 +180,7 @@ impl Report for NveList {
                 text::or_empty(n.ipv6.as_ref()),
                 n.vms.to_string(),
                 n.vni_list(),
+                n.may_take_part_in.clone(),
                 text::or_empty(n.software.as_ref()),
             ]);
         }
@@ -336,6 +348,7 @@ impl Report for NveShow {
                 ("silent for", d.silent()),
                 ("VMs", d.vms.to_string()),
                 ("VNIs", d.vni_list()),
+                ("may take part in", d.may_take_part_in.clone()),
                 ("moves", d.modes.join(", ")),
             ]));
             parts.extend(d.refused.as_ref().map(|r| r.sentence() + "\n"));
@@ -347,12 +360,13 @@ impl Report for NveShow {
     }
 }
 
+/// An NVE that was changed.
 #[derive(Serialize)]
-struct Changed {
+pub(super) struct Changed {
     #[serde(skip)]
-    verb: &'static str,
+    pub verb: String,
     #[serde(flatten)]
-    nve: NveView,
+    pub nve: NveView,
 }
 
 impl Report for Changed {
@@ -402,6 +416,8 @@ pub async fn run(command: NveCommand, ctx: &mut Context<'_>) -> Result<(), Failu
     match command {
         NveCommand::Show { name } => show(name, ctx).await,
         NveCommand::Drain(args) => drain::run(args, ctx).await,
+        NveCommand::Allow(args) => access::allow(args, ctx).await,
+        NveCommand::Deny(args) => access::deny(args, ctx).await,
         NveCommand::Undrain { name } => drain::undrain(name, ctx).await,
         NveCommand::List => {
             let nves = ctx.link.nva().await?.nves().await?;
@@ -415,12 +431,12 @@ pub async fn run(command: NveCommand, ctx: &mut Context<'_>) -> Result<(), Failu
             };
             let definition = v1::NveDefinition { name, locators: Some(locators) };
             let nve = nva.settle(nva.client().define_nve(definition)).await?;
-            ctx.show(&Changed { verb: "defined", nve: nve.into() })
+            ctx.show(&Changed { verb: "defined".into(), nve: nve.into() })
         }
         NveCommand::Delete { name } => {
             let nva = ctx.link.nva().await?;
             match nva.settle(nva.client().delete_nve(v1::NveName { name: name.clone() })).await {
-                Ok(nve) => ctx.show(&Changed { verb: "deleted", nve: nve.into() }),
+                Ok(nve) => ctx.show(&Changed { verb: "deleted".into(), nve: nve.into() }),
                 Err(f) => Err(suggest::explain(&nva, f, &[(Named::Nve, &name)]).await),
             }
         }

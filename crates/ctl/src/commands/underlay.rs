@@ -69,6 +69,15 @@ struct RemoteView {
     next_hops: Vec<HopView>,
 }
 
+/// Somebody who sends VXLAN to a VN that its NVE has no part in.
+#[derive(Serialize)]
+struct StrangerView {
+    ip: String,
+    vni: u32,
+    frames: u64,
+    ago_ms: u64,
+}
+
 #[derive(Serialize)]
 struct UnderlayView {
     nve: String,
@@ -76,6 +85,9 @@ struct UnderlayView {
     ipv6: Option<String>,
     routes: Vec<RouteView>,
     remotes: Vec<RemoteView>,
+    /// Most frames first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_senders: Vec<StrangerView>,
 }
 
 impl From<v1::UnderlayReport> for UnderlayView {
@@ -93,12 +105,15 @@ impl From<v1::UnderlayReport> for UnderlayView {
             mtu: (r.mtu != 0).then_some(r.mtu),
             next_hops: hops(r.next_hops),
         };
+        let stranger =
+            |s: v1::UnknownSender| StrangerView { ip: s.ip, vni: s.vni, frames: s.frames, ago_ms: s.ago_ms };
         UnderlayView {
             nve: u.nve,
             ipv4: text::locator(&locators.v4),
             ipv6: text::locator(&locators.v6),
             routes: u.routes.into_iter().map(route).collect(),
             remotes: u.remotes.into_iter().map(remote).collect(),
+            unknown_senders: u.unknown_senders.into_iter().map(stranger).collect(),
         }
     }
 }
@@ -138,6 +153,15 @@ impl UnderlayView {
         t.text_or("nothing is sent to any locator")
     }
 
+    /// Nothing where there are none.
+    fn strangers(&self) -> Option<String> {
+        let mut t = Table::new(&["UNKNOWN SENDER", ">VNI", ">FRAMES DROPPED", ">LAST"]);
+        for s in &self.unknown_senders {
+            t.row([s.ip.clone(), s.vni.to_string(), s.frames.to_string(), text::span_ms(s.ago_ms) + " ago"]);
+        }
+        (!self.unknown_senders.is_empty()).then(|| t.text_or(""))
+    }
+
     fn routes(&self) -> String {
         let mut t = Table::new(&["ROUTE", "ORIGIN", "BY"]);
         for r in &self.routes {
@@ -165,7 +189,9 @@ impl Report for UnderlayView {
             ("IPv4 locator", text::or_empty(self.ipv4.as_ref())),
             ("IPv6 locator", text::or_empty(self.ipv6.as_ref())),
         ]);
-        [facts, self.remotes(), self.routes()].join("\n")
+        let mut parts = vec![facts, self.remotes(), self.routes()];
+        parts.extend(self.strangers());
+        parts.join("\n")
     }
 }
 

@@ -3,13 +3,32 @@
 use std::net::SocketAddr;
 
 use godwit_model::message::NveToNva;
+use godwit_model::{Identity, NveId, Role};
 use godwit_wire::Instant;
 
 use super::{Answered, Directory, Order, Output, Refusal, SessionId};
 
 /// An operator or a VM manager.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Operator {}
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operator {
+    /// What its certificate or its token proved (R68).
+    pub identity: Identity,
+    /// Address of the other side, for the audit log.
+    pub address: Option<SocketAddr>,
+}
+
+/// A request of an operator for a switch, which the NVA passes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Relay {
+    /// The switch.
+    pub nve: NveId,
+    /// The request, as operators give it.
+    pub what: &'static str,
+    /// The role that it takes; one above [`Role::Read`] is for the audit log.
+    pub needs: Role,
+    /// All of it, for the audit log.
+    pub details: String,
+}
 
 /// The sender of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +48,8 @@ pub enum Input {
     Connected {
         /// Address of the other side, for people.
         address: Option<SocketAddr>,
+        /// What the other side proved (R68).
+        identity: Identity,
     },
     /// A message of an NVE.
     Message(NveToNva),
@@ -42,6 +63,10 @@ pub enum Input {
     Disconnected,
     /// An operator's order.
     Order(Order),
+    /// An operator's question, by its name: who holds the directory answers it where this is not refused.
+    Look(String),
+    /// An operator's request for a switch; the answer is the session that it goes to.
+    Relay(Relay),
     /// Time passed; wanted every 10 ms or so.
     Tick,
 }
@@ -65,8 +90,14 @@ pub struct Reply {
     /// The answer to the peer, given when the outputs are durable. After a refusal nothing but the counters has
     /// changed.
     pub answer: Result<Answered, Refusal>,
-    /// What is to be done, in this order; of a refused request lines of the log only.
+    /// What is to be done, in this order; of a refused request lines of the logs only.
     pub outputs: Vec<Output>,
+}
+
+impl Default for Operator {
+    fn default() -> Operator {
+        Operator { identity: Identity::Unproven, address: None }
+    }
 }
 
 impl Peer {
@@ -86,7 +117,7 @@ impl Directory {
         let answer = self.dispatch(peer, what);
         let outputs = std::mem::take(&mut self.out);
         debug_assert!(
-            answer.is_ok() || outputs.iter().all(|o| matches!(o, Output::Log { .. })),
+            answer.is_ok() || outputs.iter().all(|o| matches!(o, Output::Log { .. } | Output::Audit(_))),
             "a refused request changes nothing: {outputs:?}"
         );
         Reply { answer, outputs }
@@ -95,16 +126,15 @@ impl Directory {
     /// Each peer has inputs of its own.
     fn dispatch(&mut self, peer: Peer, what: Input) -> Result<Answered, Refusal> {
         match (peer, what) {
-            (Peer::Nve(session), Input::Connected { address }) => self.connected(session, address),
+            (Peer::Nve(session), Input::Connected { address, identity }) => {
+                self.connected(session, address, identity);
+            }
             (Peer::Nve(session), Input::Message(message)) => self.message(session, message),
             (Peer::Nve(session), Input::Other { error }) => self.other(session, error),
             (Peer::Nve(session), Input::Disconnected) => self.disconnected(session),
-            (Peer::Operator(_), Input::Order(order)) => {
-                let answer = self.obey(order);
-                self.counts.orders += 1;
-                self.counts.orders_refused += u64::from(answer.is_err());
-                return answer;
-            }
+            (Peer::Operator(operator), Input::Order(order)) => return self.order(&operator, order),
+            (Peer::Operator(operator), Input::Look(what)) => return self.look(&operator, what),
+            (Peer::Operator(operator), Input::Relay(relay)) => return self.relay(&operator, relay),
             (Peer::Clock, Input::Tick) => self.tick(),
             (peer, what) => return Err(not_its_own(&peer, &what)),
         }
@@ -126,7 +156,7 @@ fn not_its_own(peer: &Peer, what: &Input) -> Refusal {
         Peer::Clock => "the clock".into(),
     };
     let what = match what {
-        Input::Order(_) => "operators' orders",
+        Input::Order(_) | Input::Look(_) | Input::Relay(_) => "operators' orders",
         Input::Tick => "ticks of the clock",
         _ => "the messages of an NVE's session",
     };

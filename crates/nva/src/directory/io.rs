@@ -6,6 +6,7 @@ use godwit_model::message::NvaToNve;
 use godwit_model::{GATEWAY_MAC, Level, MoveId, Secret, timing};
 use godwit_wire::{Mac, Span};
 
+use super::authority::AuditEntry;
 use super::state::Write;
 
 /// Bounds and times; the defaults are those of the requirement catalogue.
@@ -62,6 +63,9 @@ pub struct Config {
     /// other nothing directly. Random, and another one at each start: it must not be used under the numbers of
     /// an earlier start.
     pub channel_secret: Option<Secret>,
+    /// NVEs get new keys for their datagrams so often; zero: with the NVA's restart, or when one of them is deleted
+    /// (D13).
+    pub key_life: Span,
 }
 
 impl Default for Config {
@@ -90,6 +94,7 @@ impl Default for Config {
             gateway_mac: GATEWAY_MAC,
             max_addresses: 64,
             channel_secret: None,
+            key_life: Span::from_ms(3_600_000),
         }
     }
 }
@@ -106,8 +111,9 @@ impl fmt::Display for SessionId {
 
 /// What the directory wants done.
 ///
-/// Of one list, all [`Output::Persist`], and those of all earlier lists, must be durable before any [`Output::Send`]
-/// leaves or an order is answered: what somebody was told survives a crash. Sends of one session go in order.
+/// Of one list, all [`Output::Persist`] and [`Output::Audit`], and those of all earlier lists, must be durable before
+/// any [`Output::Send`] leaves or an order is answered: what somebody was told survives a crash. Sends of one session
+/// go in order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
     /// Make it durable.
@@ -128,6 +134,8 @@ pub enum Output {
     },
     /// A move's record changed, for those who watch it.
     MoveChanged(MoveId),
+    /// An entry of the audit log, which is written before any answer of this list leaves (R68).
+    Audit(Box<AuditEntry>),
     /// A line for the log.
     Log {
         /// How much it matters.

@@ -49,6 +49,9 @@ impl Directory {
         if joins || changes {
             self.announce_member(session, &nve, vni);
         }
+        if joins {
+            self.keys_for_newcomer(vni, &nve);
+        }
         // Asked again after a gap: what was under way is part of the snapshot.
         self.settle_by_snapshot(session, vni);
         self.snapshot(session, vni);
@@ -89,7 +92,7 @@ impl Directory {
     }
 
     /// The NVE has no ports in the VN any more.
-    fn leave(&mut self, nve: &NveId, vni: Vni) {
+    pub(super) fn leave(&mut self, nve: &NveId, vni: Vni) {
         let Some(n) = self.nves.get_mut(nve) else { return };
         if !n.record.vnis.remove(&vni) {
             return;
@@ -152,6 +155,7 @@ impl Directory {
             lingering,
         };
         self.send(session, end);
+        self.keys_for_session(session, vni);
         self.groups_of_others(session, vni);
     }
 

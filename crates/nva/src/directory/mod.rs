@@ -19,6 +19,7 @@
 //! | File | Content |
 //! |---|---|
 //! | `door` | requests, replies, and which peer may ask what |
+//! | `authority` | what an identity may do; the audit log |
 //! | `order` | operators' orders, their answers, and where each is carried out |
 //! | `view` | queries |
 //! | `counts` | what is counted for operators |
@@ -28,6 +29,7 @@
 //! | `allowed`, `bind` | what a VM may have beside its recorded addresses; what it takes of that |
 //! | `records` | records of VMs and their indexes |
 //! | `session`, `clones` | connections of NVEs; switches that say they are another |
+//! | `keys` | what NVEs seal their datagrams to each other with |
 //! | `groups` | multicast groups that VMs of NVEs have joined |
 //! | `membership`, `ports`, `query` | what an NVE takes part in, has ports for, and asks |
 //! | `claim`, `conflict`, `claims` | ownership of a VM; what two NVEs claim; what is remembered of both |
@@ -38,6 +40,7 @@
 //! | `tick` | what only time brings about |
 
 mod allowed;
+mod authority;
 mod bind;
 mod claim;
 mod claims;
@@ -51,6 +54,7 @@ mod forward;
 mod groups;
 mod interest;
 mod io;
+mod keys;
 mod markers;
 mod membership;
 mod moves;
@@ -80,9 +84,10 @@ use godwit_model::{NveId, Version};
 use godwit_wire::Instant;
 
 pub use allowed::{ListChange, VmChanges};
+pub use authority::{AuditEntry, BadAccess, Verdict, VnAccess, VnChoice};
 pub use clones::RefusedInfo;
 pub use domains::{BadGatewayMac, DomainInfo, RouteInfo, check_gateway_mac};
-pub use door::{Input, Operator, Peer, Reply, Request};
+pub use door::{Input, Operator, Peer, Relay, Reply, Request};
 pub use drains::{DrainInfo, DrainedVm, VmUnderWay};
 pub use io::{Config, Output, SessionId};
 pub use order::{Answered, DrainOrder, Order, OtherAnswer};
@@ -120,9 +125,12 @@ pub struct Directory {
     binding: Binding,
     policies: Policies,
     nves: BTreeMap<NveId, Nve>,
+    /// NVEs that may not take part in every VN (R68); some of them have not spoken yet.
+    access: BTreeMap<NveId, VnAccess>,
     sessions: Sessions,
     /// Who may not be doubled, and who tries (R96).
     clones: clones::Clones,
+    keys: keys::Keys,
     ports: Ports,
     moves: Moves,
     drains: Drains,

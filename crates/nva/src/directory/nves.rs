@@ -85,6 +85,10 @@ impl Directory {
     /// Where it is not there, connected, holds VMs, or takes part in a move.
     pub(super) fn delete_nve(&mut self, id: &NveId) -> Result<NveInfo, Refusal> {
         let info = self.nve_info(id, self.now).ok_or_else(|| Refusal::UnknownNve(id.to_string()))?;
+        if !self.nves.contains_key(id) {
+            self.forget_access(id);
+            return Ok(info);
+        }
         if info.connected {
             return Err(Refusal::NveConnected { nve: id.clone() });
         }
@@ -96,6 +100,8 @@ impl Directory {
             return Err(Refusal::VmMoving { vm: m.vm.clone(), id: m.id.clone() });
         }
         self.forget_nve(id);
+        self.revoke_keys(id);
+        self.forget_access(id);
         self.forget_drain(id);
         for vni in info.vnis.iter().chain(&info.routing) {
             self.drop_member(id, *vni);
@@ -131,6 +137,7 @@ impl Directory {
             self.put_vm(record);
             self.publish(key, None);
         }
+        self.keys_follow_locators(nve);
         let own = self.session_of(nve);
         for vni in member_of {
             if let Some(news) = self.membership(nve, vni) {

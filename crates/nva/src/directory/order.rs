@@ -4,8 +4,8 @@ use godwit_model::{Locators, MoveId, MoveMode, MovePhase, MoveRecord, NveId, Pol
 use godwit_wire::Prefix;
 
 use super::{
-    Departure, Directory, DomainInfo, DrainInfo, NveInfo, Refusal, RouteInfo, VmChanges, VmDefinition,
-    VnChanges, VnInfo, VnRecord,
+    Departure, Directory, DomainInfo, DrainInfo, NveInfo, Refusal, RouteInfo, SessionId, VmChanges,
+    VmDefinition, VnChanges, VnChoice, VnInfo, VnRecord,
 };
 
 /// An operator's order.
@@ -110,6 +110,24 @@ pub enum Order {
         /// The NVE's name.
         id: NveId,
     },
+    /// An NVE may take part in these VNs too (R68). It need not have spoken yet.
+    AllowNve {
+        /// The NVE's name.
+        id: NveId,
+        /// The VNs.
+        vns: VnChoice,
+        /// And in no others.
+        only: bool,
+    },
+    /// An NVE may take part in these VNs no more, and leaves them (R68).
+    DenyNve {
+        /// The NVE's name.
+        id: NveId,
+        /// The VNs.
+        vns: VnChoice,
+        /// Its VMs there are detached.
+        force: bool,
+    },
     /// Orders a move; the same id again is the same move (R57).
     StartMove {
         /// The VM's name.
@@ -199,6 +217,8 @@ pub enum Answered {
     Move(MoveRecord),
     /// The drain, as it is now or was before its end.
     Drain(Box<DrainInfo>),
+    /// The session that a relayed request goes to.
+    Session(SessionId),
 }
 
 /// An answer of another kind than its order's.
@@ -238,6 +258,7 @@ kinds_of_answers! {
     Nve NveInfo;
     Move MoveRecord;
     Drain DrainInfo;
+    Session SessionId;
 }
 
 impl Directory {
@@ -262,6 +283,8 @@ impl Directory {
             Order::RemovePolicy { name } => self.remove_policy(&name)?.into(),
             Order::DefineNve { id, locators } => self.define_nve(&id, locators)?.into(),
             Order::DeleteNve { id } => self.delete_nve(&id)?.into(),
+            Order::AllowNve { id, vns, only } => self.allow_nve(&id, &vns, only)?.into(),
+            Order::DenyNve { id, vns, force } => self.deny_nve(&id, &vns, force)?.into(),
             Order::StartMove { vm, to, mode, id, accept } => {
                 self.start_move(&vm, &to, mode, &id, accept)?.into()
             }

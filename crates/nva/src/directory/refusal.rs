@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{BadName, BadPolicy, ModeSet, MoveId, MoveMode, MovePhase, NveId};
+use godwit_model::{BadName, BadPolicy, ModeSet, MoveId, MoveMode, MovePhase, NveId, Role};
 use godwit_wire::{Mac, Prefix, Vni};
+
+use super::authority::BadAccess;
 
 /// The class of a refusal, for programs; gRPC has a status for each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -282,6 +284,26 @@ pub enum Refusal {
     NoLocator,
     #[error("the directory holds {max} {what} and takes no more; delete some")]
     Full { what: &'static str, max: usize },
+    #[error(
+        "NVE {nve} may not take part in VN {vn:?}; choose another NVE, or let it by `godwitctl nve allow {nve} --vn \
+         {vn}`"
+    )]
+    NveNotAllowed { nve: NveId, vn: String },
+    #[error(
+        "NVE {nve} has {vms} VMs in VNs that it may not take part in then, the first of them in VN {vn:?}; move them \
+         away first, or let them be detached (`godwitctl nve deny --force`)"
+    )]
+    NveHasVmsIn { nve: NveId, vms: usize, vn: String },
+    #[error("NVE {nve} is one without a session: it is in the VNs of the VMs that are pinned to it")]
+    NveForeign { nve: NveId },
+    #[error(transparent)]
+    Access(#[from] BadAccess),
+    #[error("{who} may not `{what}`: this takes the role {needs}; use a certificate or a token that has it")]
+    RoleTooSmall { who: String, what: String, needs: Role },
+    #[error(
+        "NVE {nve} may not `{what}`: the certificate of a switch is no operator's; use one of an operator"
+    )]
+    NoOperator { nve: NveId, what: String },
     #[error("{peer} sent {what} and is not permitted to; please report this with the log")]
     NotPermitted { peer: String, what: &'static str },
 }
@@ -298,6 +320,11 @@ fn none(list: &str) -> &str {
 }
 
 impl Refusal {
+    /// It is for what the identity that was proved may do.
+    pub fn is_denial(&self) -> bool {
+        matches!(self, Refusal::RoleTooSmall { .. } | Refusal::NoOperator { .. })
+    }
+
     /// Its class.
     pub fn kind(&self) -> RefusalKind {
         use Refusal as R;
@@ -344,6 +371,7 @@ impl Refusal {
             | R::BadInterval(_)
             | R::MirrorAhead { .. }
             | R::NotReported { .. }
+            | R::Access(_)
             | R::NoLocator => RefusalKind::Invalid,
             R::VnHasVms { .. }
             | R::DomainHasVns { .. }
@@ -379,10 +407,13 @@ impl Refusal {
             | R::NveDraining { .. }
             | R::NotDraining { .. }
             | R::CannotDrain { .. }
+            | R::NveNotAllowed { .. }
+            | R::NveHasVmsIn { .. }
+            | R::NveForeign { .. }
             | R::NveHasVms { .. } => RefusalKind::State,
             R::NveNotConnected { .. } => RefusalKind::Away,
             R::Full { .. } | R::AtMost { .. } | R::Lengths { .. } => RefusalKind::Full,
-            R::NotPermitted { .. } => RefusalKind::Permission,
+            R::NotPermitted { .. } | R::RoleTooSmall { .. } | R::NoOperator { .. } => RefusalKind::Permission,
         }
     }
 }

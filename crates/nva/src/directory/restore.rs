@@ -45,8 +45,10 @@ impl Directory {
             binding: Binding::default(),
             policies: Policies::restored(state.policies.clone()),
             nves: BTreeMap::new(),
+            access: state.access.clone(),
             sessions: Sessions::default(),
             clones: Default::default(),
+            keys: Default::default(),
             ports: Ports::default(),
             moves: Moves::default(),
             drains: Drains::default(),
@@ -104,6 +106,7 @@ impl Directory {
             policies: self.policies.stored(),
             flaps: self.claims.flaps().clone(),
             nves: self.nves.iter().map(|(id, n)| (id.clone(), n.record.clone())).collect(),
+            access: self.access.clone(),
             moves: self.moves.stored(),
             drains: self.drains.stored(),
             ..State::default()

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{DomainId, NveId, VmKey};
+use godwit_model::{DomainId, Identity, NveId, VmKey};
 use godwit_wire::{Instant, Span, Vni};
 
+use super::authority::Attempts;
 use super::bind::BindRequest;
 use super::claim::{ClaimRequest, Flags};
 use super::clones::Hello;
 use super::interest::{Interests, Subscription};
+use super::keys::Told;
 use super::{Directory, Level, Nve, NveRecord, Output, SessionId};
 
 /// What the directory knows of a connection. All of it ends with the connection.
@@ -19,6 +21,12 @@ pub(super) struct Session {
     pub nve: Option<NveId>,
     /// Address of the other side, for people.
     pub address: Option<SocketAddr>,
+    /// What the connection proved (R68).
+    pub identity: Identity,
+    /// Keys of the datagrams between NVEs that it was told (D13).
+    pub told: Told,
+    /// What it tried and may not.
+    pub attempts: Attempts,
     /// A Hello that is not answered while another switch has what it names (R96).
     pub pending: Option<Box<Hello>>,
     /// When it began.
@@ -43,10 +51,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn new(now: Instant, address: Option<SocketAddr>) -> Session {
+    fn new(now: Instant, address: Option<SocketAddr>, identity: Identity) -> Session {
         Session {
             nve: None,
             address,
+            identity,
+            told: Told::default(),
+            attempts: Attempts::default(),
             pending: None,
             since: now,
             heard: now,
@@ -71,14 +82,12 @@ impl Session {
 #[derive(Default)]
 pub(super) struct Sessions {
     by_id: BTreeMap<SessionId, Session>,
-    /// Number of the last session under the key of the NVEs' datagrams (R47).
-    last_sender: u32,
 }
 
 impl Sessions {
     /// A connection is there.
-    fn open(&mut self, id: SessionId, now: Instant, address: Option<SocketAddr>) {
-        self.by_id.entry(id).or_insert_with(|| Session::new(now, address));
+    fn open(&mut self, id: SessionId, now: Instant, address: Option<SocketAddr>, identity: Identity) {
+        self.by_id.entry(id).or_insert_with(|| Session::new(now, address, identity));
     }
 
     pub fn get(&self, id: &SessionId) -> Option<&Session> {
@@ -97,10 +106,9 @@ impl Sessions {
         self.by_id.remove(id)
     }
 
-    /// A number under the key of the NVEs' datagrams, which is not given twice.
-    pub fn next_sender(&mut self) -> Option<u32> {
-        self.last_sender = self.last_sender.checked_add(1)?;
-        Some(self.last_sender)
+    /// Every session with the VNs that it subscribed to.
+    pub fn subscriptions(&self) -> Vec<(SessionId, Vec<Vni>)> {
+        self.by_id.iter().map(|(id, s)| (*id, s.subscribed.keys().copied().collect())).collect()
     }
 
     /// Nobody could be heard for so long.
@@ -130,9 +138,10 @@ impl Sessions {
 }
 
 impl Directory {
-    pub(super) fn connected(&mut self, session: SessionId, address: Option<SocketAddr>) {
-        self.sessions.open(session, self.now, address);
+    pub(super) fn connected(&mut self, session: SessionId, address: Option<SocketAddr>, identity: Identity) {
+        self.sessions.open(session, self.now, address, identity);
         self.counts.sessions_opened += 1;
+        self.is_stranger(session);
     }
 
     pub(super) fn message(&mut self, session: SessionId, message: NveToNva) {
@@ -149,7 +158,8 @@ impl Directory {
             // It may belong to what is not decided yet.
             (_, None) if waits => {}
             (_, None) => self.error(session, "say Hello first".into()),
-            (m, Some(nve)) => self.spoken(session, nve, m),
+            (m, Some(nve)) if self.may_say(session, &nve, &m) => self.spoken(session, nve, m),
+            (_, Some(_)) => {}
         }
     }
 
@@ -189,7 +199,10 @@ impl Directory {
                 self.verified(&nve, key, version, alive, &note);
             }
             NveToNva::MoveReport { id, key: _, step, counts } => self.move_report(nve, id, step, counts),
-            NveToNva::Report { attachments } => self.report(session, nve, attachments),
+            NveToNva::Report { attachments } => {
+                let attachments = self.may_report(&nve, attachments);
+                self.report(session, nve, attachments);
+            }
         }
     }
 
@@ -220,6 +233,9 @@ impl Directory {
     pub(super) fn hello(&mut self, session: SessionId, hello: Hello) {
         let pending = self.sessions.get_mut(&session).and_then(|s| s.pending.take());
         self.contends_no_more(session, pending);
+        if !self.may_be(session, &hello) {
+            return;
+        }
         let nve = &hello.nve;
         let said = self.sessions.get(&session).and_then(|s| s.nve.clone());
         if said.as_ref().is_some_and(|n| n != nve) {

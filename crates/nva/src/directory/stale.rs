@@ -20,14 +20,6 @@ pub struct Departure {
 }
 
 impl Directory {
-    /// The key that protects datagrams between NVEs, with the session's own number under it. Numbers are not
-    /// given twice, so no two NVEs, and no NVE after a restart, ever use a nonce again.
-    pub(super) fn give_channel_key(&mut self, session: SessionId) {
-        let Some(secret) = self.config.channel_secret else { return };
-        let Some(sender) = self.sessions.next_sender() else { return };
-        self.send(session, NvaToNve::ChannelKey { number: self.epoch, sender, secret });
-    }
-
     /// An NVE says that a VM left it: the others of the VN hear of it, if it is the VM's to say (R39).
     pub(super) fn departed(&mut self, session: SessionId, nve: &NveId, key: VmKey, version: Version) {
         let Some(r) = self.records.get(&key) else { return };
@@ -94,8 +86,8 @@ impl Directory {
         }
     }
 
-    /// An NVE has a stale sender that it cannot tell directly: its NVE is told (R47). What contradicts the
-    /// directory is not passed on.
+    /// An NVE has a stale sender that it cannot tell directly: its NVE is told (R47), and where the VM is not by that
+    /// NVE's word but by the directory's own: what contradicts it is not passed on.
     pub(super) fn redirect(
         &mut self,
         session: SessionId,
@@ -110,6 +102,12 @@ impl Directory {
                 format!("a redirect for {key} names version {version}, which the directory never gave");
             return self.error(session, text);
         }
+        let known = self.records.get(&key).and_then(|r| Some((r.active()?.locators, r.version)));
+        let (to, version) = match (to, known) {
+            (Some(_), Some((at, version))) => (Some(at), version),
+            (Some(_), None) => (None, Version::ZERO),
+            (None, _) => (None, version),
+        };
         let members = self.vns.get(key.vni).into_iter().flat_map(|vn| &vn.members);
         let stale = members.filter_map(|m| self.nves.get(m)).find(|n| n.record.locators.contains(sender));
         if let Some(other) = stale.and_then(|n| n.session) {

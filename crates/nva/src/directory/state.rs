@@ -8,6 +8,8 @@ use godwit_model::{
 };
 use godwit_wire::{Prefix, Vni};
 
+use super::authority::VnAccess;
+
 /// A virtual network as the operator defined it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VnRecord {
@@ -52,7 +54,8 @@ pub struct DrainRecord {
     pub nve: NveId,
     /// Where its VMs may go; empty: to any other NVE.
     pub to: Vec<NveId>,
-    /// Moves that may be under way at the same time, from 1 to [`MAX_PARALLEL_MOVES`](godwit_model::MAX_PARALLEL_MOVES).
+    /// Moves that may be under way at the same time, from 1 to
+    /// [`MAX_PARALLEL_MOVES`](godwit_model::MAX_PARALLEL_MOVES).
     pub parallel: u32,
     /// VMs that take no hot move may be shut down for a cold one (R56).
     pub accept_interruption: bool,
@@ -132,6 +135,10 @@ pub enum Write {
     JoinVn(NveId, Vni),
     /// It is in the VN no more.
     LeaveVn(NveId, Vni),
+    /// The NVE, which may not have spoken yet, may take part in these VNs (R68).
+    PutAccess(NveId, VnAccess),
+    /// It may take part in all.
+    RemoveAccess(NveId),
     /// New or changed move.
     PutMove(StoredMove),
     /// The move is forgotten.
@@ -165,6 +172,8 @@ pub struct State {
     pub flaps: BTreeMap<VmKey, Vec<u64>>,
     /// NVEs.
     pub nves: BTreeMap<NveId, NveRecord>,
+    /// NVEs that may not take part in every VN (R68).
+    pub access: BTreeMap<NveId, VnAccess>,
     /// Moves.
     pub moves: BTreeMap<MoveId, StoredMove>,
     /// Drains (R85).
@@ -225,6 +234,12 @@ impl State {
             }
             Write::LeaveVn(id, vni) => {
                 self.nves.get_mut(id).map(|n| n.vnis.remove(vni));
+            }
+            Write::PutAccess(id, access) => {
+                self.access.insert(id.clone(), access.clone());
+            }
+            Write::RemoveAccess(id) => {
+                self.access.remove(id);
             }
             Write::PutMove(m) => {
                 self.moves.insert(m.record.id.clone(), m.clone());

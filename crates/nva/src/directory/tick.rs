@@ -66,6 +66,7 @@ impl Directory {
             self.save_moves();
         }
         self.go_on_draining();
+        self.tick_keys();
     }
 
     /// Where this process did not run, NVEs had no chance to be heard.

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use godwit_model::{DirectoryMode, DrainPhase, ModeSet, MoveId, MoveRecord, NveId, Policy, VmKey, VmRecord};
+use godwit_model::{
+    Abilities, DirectoryMode, DrainPhase, Locators, ModeSet, MoveId, MoveRecord, NveId, Policy, VmKey,
+    VmRecord,
+};
 use godwit_wire::{Instant, Mac, Prefix, Vni};
 
 use super::clones::RefusedInfo;
-use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnRecord};
+use super::{Directory, Nve, NveRecord, Refusal, SessionId, VnAccess, VnRecord};
 
 /// A VN as the operator sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +51,35 @@ pub struct NveInfo {
     pub refused: Option<RefusedInfo>,
     /// How far it is with being emptied (R85); `None`: it takes VMs.
     pub drain: Option<DrainPhase>,
+    /// The VNs that it may take part in (R68).
+    pub access: VnAccess,
+}
+
+impl NveInfo {
+    /// An NVE of which only the operator has spoken.
+    pub(super) fn unheard(id: &NveId, access: VnAccess) -> NveInfo {
+        let record = NveRecord {
+            id: id.clone(),
+            locators: Locators::default(),
+            foreign: false,
+            software: String::new(),
+            instance: 0,
+            vnis: Default::default(),
+        };
+        NveInfo {
+            record,
+            connected: false,
+            dirty: false,
+            vms: 0,
+            modes: Abilities::unsaid().modes,
+            vnis: Vec::new(),
+            routing: Vec::new(),
+            silent_ms: 0,
+            refused: None,
+            drain: None,
+            access,
+        }
+    }
 }
 
 /// A VM that has a virtual address or a virtual MAC (R92).
@@ -203,11 +235,15 @@ impl Directory {
 
     /// Every NVE that is known, by name.
     pub fn nves(&self, now: Instant) -> Vec<NveInfo> {
-        self.nves.keys().filter_map(|id| self.nve_info(id, now)).collect()
+        let unheard = self.access.keys().filter(|id| !self.nves.contains_key(id));
+        self.nves.keys().chain(unheard).filter_map(|id| self.nve_info(id, now)).collect()
     }
 
     pub(super) fn nve_info(&self, id: &NveId, now: Instant) -> Option<NveInfo> {
-        let n = self.nves.get(id)?;
+        let access = self.access_of(id);
+        let Some(n) = self.nves.get(id) else {
+            return self.access.contains_key(id).then(|| NveInfo::unheard(id, access));
+        };
         let session = n.session.and_then(|s| self.sessions.get(&s));
         let heard = session.map(|s| s.heard).or(n.heard);
         let lingers = |vni: &Vni| self.vns.get(*vni).is_some_and(|vn| vn.lingering.contains(id));
@@ -224,6 +260,7 @@ impl Directory {
             silent_ms: heard.map_or(0, |at| now.since(at).as_ms()),
             refused: n.refused.as_ref().and_then(|r| r.info(now)),
             drain: self.drain_phase(id),
+            access,
         })
     }
 

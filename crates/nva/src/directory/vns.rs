@@ -254,6 +254,7 @@ impl Directory {
         let info = self.vn_info(vni).ok_or_else(|| Refusal::UnknownVn(name.into()))?;
         let gone = self.vns.undefine(vni);
         self.persist(Write::RemoveVn(vni));
+        self.forget_access_to(vni);
         self.log(Level::Info, format!("VN {name} is deleted"));
         self.snapshot_all(vni);
         self.leave_domain(gone);

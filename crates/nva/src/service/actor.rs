@@ -9,14 +9,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use godwit_api::tonic::Status;
 use godwit_api::{SessionDown, SessionUp, v1};
-use godwit_model::{MoveId, MoveRecord, NveId};
+use godwit_model::{Identity, MoveId, MoveRecord};
 use godwit_wire::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::audit::{Audit, Written};
 use super::batch::{Batch, Effect};
 use super::counts::Meter;
 use super::handle::{Handle, Job, Opened, Outgoing, QUEUE, status};
-use crate::directory::{Answered, Directory, Input, Level, Peer, Refusal, Reply, Request, SessionId};
+use crate::directory::{
+    Answered, Directory, Input, Level, Operator, OtherAnswer, Peer, Refusal, Relay, Reply, Request, SessionId,
+};
 use crate::store::{Pending, Store, StoreError};
 
 /// Messages that may wait for one NVE; more end its session, and it begins anew with a snapshot.
@@ -46,7 +49,10 @@ struct Sealed {
 
 /// A batch that is being committed.
 struct Committing {
-    commit: Pending<()>,
+    /// None of a batch without writes.
+    commit: Option<Pending<()>>,
+    /// None of a batch without entries of the audit log.
+    audit: Option<Written>,
     sealed: Sealed,
 }
 
@@ -55,6 +61,7 @@ pub(super) struct Actor {
     jobs: mpsc::Receiver<Job>,
     directory: Directory,
     store: Box<dyn Store>,
+    audit: Audit,
     connections: HashMap<SessionId, Connection>,
     next_session: u64,
     asked: HashMap<u64, Asked>,
@@ -69,12 +76,13 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub fn new(directory: Directory, store: Box<dyn Store>) -> (Handle, Actor) {
+    pub fn new(directory: Directory, store: Box<dyn Store>, audit: Audit) -> (Handle, Actor) {
         let (tx, jobs) = mpsc::channel(QUEUE);
         let actor = Actor {
             jobs,
             directory,
             store,
+            audit,
             connections: HashMap::new(),
             next_session: 1,
             asked: HashMap::new(),
@@ -160,7 +168,7 @@ impl Actor {
 
     fn take(&mut self, job: Job) {
         match job {
-            Job::Open(address, reply) => self.open(address, reply),
+            Job::Open(address, identity, reply) => self.open(address, identity, reply),
             Job::Up(session, SessionUp::Message(message), turn) => {
                 self.filling.hold(turn);
                 self.nve(session, Input::Message(message));
@@ -186,17 +194,19 @@ impl Actor {
                 let answer = self.handle(Peer::Operator(operator), Input::Order(order));
                 self.filling.answer(reply, answer);
             }
-            Job::Look(look) => {
-                let finish = look(&self.directory, self.time().0);
-                self.filling.add(Effect::Answer(finish));
+            Job::Look(operator, what, look) => {
+                let may = self.handle(Peer::Operator(operator), Input::Look(what));
+                let now = self.time().0;
+                self.filling.add(Effect::Answer(look(may.map(|_| (&self.directory, now)))));
             }
             Job::Watch(id, reply) => {
                 let answer = self.watch(id);
                 self.filling.answer(reply, answer);
             }
-            Job::Ask(nve, request, reply) => self.ask(&nve, request, reply),
+            Job::Ask(operator, relay, request, reply) => self.ask(operator, relay, request, reply),
             Job::Counters(reply) => {
-                let counters = self.directory.counters().chain(self.meter.entries()).collect();
+                let service = self.meter.entries().chain(self.audit.entries());
+                let counters = self.directory.counters().chain(service).collect();
                 self.filling.answer(reply, counters);
             }
         }
@@ -227,14 +237,14 @@ impl Actor {
         (Instant(now), u64::try_from(wall.as_micros()).unwrap_or(u64::MAX))
     }
 
-    fn open(&mut self, address: Option<SocketAddr>, reply: oneshot::Sender<Opened>) {
+    fn open(&mut self, address: Option<SocketAddr>, identity: Identity, reply: oneshot::Sender<Opened>) {
         let id = SessionId(self.next_session);
         self.next_session += 1;
         let (tx, outbox) = mpsc::channel(OUTBOX);
         let (end, ended) = oneshot::channel();
         if reply.send(Opened { id, outbox, ended }).is_ok() {
             self.connections.insert(id, Connection { outbox: tx, _end: end });
-            self.nve(id, Input::Connected { address });
+            self.nve(id, Input::Connected { address, identity });
         }
     }
 
@@ -250,12 +260,17 @@ impl Actor {
 
     fn ask(
         &mut self,
-        nve: &NveId,
+        operator: Operator,
+        relay: Relay,
         request: v1::AdminRequest,
         reply: oneshot::Sender<Result<v1::AdminResponse, Status>>,
     ) {
-        let session = match self.directory.session_for(nve) {
-            Ok(session) => session,
+        let session = match self.handle(Peer::Operator(operator), Input::Relay(relay)) {
+            Ok(Answered::Session(session)) => session,
+            Ok(other) => {
+                let text = OtherAnswer(Box::new(other), "SessionId").to_string();
+                return self.filling.answer(reply, Err(Status::internal(text)));
+            }
             Err(refusal) => return self.filling.answer(reply, Err(status(&refusal))),
         };
         let id = self.next_order;
@@ -282,15 +297,17 @@ impl Actor {
     /// and leaves at once.
     fn commit(&mut self) {
         while self.committing.is_none() && !self.filling.is_empty() {
-            let Batch { writes, effects, moved, .. } = std::mem::take(&mut self.filling);
+            let Batch { writes, audit, effects, moved, .. } = std::mem::take(&mut self.filling);
             let watched = moved.iter().filter(|id| self.watchers.contains_key(id));
             let records = watched.filter_map(|id| self.directory.move_record(id).ok());
             let sealed = Sealed { moved: records.cloned().collect(), effects };
-            if writes.is_empty() {
+            let audit = self.audit.append(audit);
+            if writes.is_empty() && audit.is_none() {
                 self.let_out(sealed);
             } else {
                 self.meter.handed_over(writes.len());
-                self.committing = Some(Committing { commit: self.store.commit(writes), sealed });
+                let commit = (!writes.is_empty()).then(|| self.store.commit(writes));
+                self.committing = Some(Committing { commit, audit, sealed });
             }
         }
     }
@@ -349,8 +366,16 @@ impl Actor {
 
 /// What leaves when the batch that is being committed is durable; without one it waits for ever.
 async fn until_durable(committing: &mut Option<Committing>) -> Result<Sealed, StoreError> {
-    let Some(Committing { commit, sealed }) = committing else { return std::future::pending().await };
-    commit.await?;
+    let Some(Committing { commit, audit, sealed }) = committing else { return std::future::pending().await };
+    // What has ended is not awaited again where this is called off in between.
+    if let Some(pending) = commit {
+        pending.await?;
+        *commit = None;
+    }
+    if let Some(written) = audit {
+        written.await;
+        *audit = None;
+    }
     let sealed = std::mem::take(sealed);
     *committing = None;
     Ok(sealed)

@@ -7,7 +7,7 @@ use godwit_model::MoveId;
 use tokio::sync::oneshot;
 
 use super::handle::{Finish, QUEUE, Turn};
-use crate::directory::{Level, Output, SessionId, Write};
+use crate::directory::{AuditEntry, Level, Output, SessionId, Write};
 
 /// Jobs taken into one batch, beside questions.
 const CHANGES: usize = 256;
@@ -35,6 +35,8 @@ pub(super) struct Batch {
     /// Given back when the batch is closed (R67).
     turns: Vec<Turn>,
     pub writes: Vec<Write>,
+    /// Entries of the audit log.
+    pub audit: Vec<AuditEntry>,
     pub effects: Vec<Effect>,
     /// Moves that changed.
     pub moved: BTreeSet<MoveId>,
@@ -51,6 +53,7 @@ impl Batch {
         self.changes + self.questions == 0
             && self.effects.is_empty()
             && self.writes.is_empty()
+            && self.audit.is_empty()
             && self.moved.is_empty()
     }
 
@@ -89,6 +92,7 @@ impl Batch {
                 Output::Persist(write) => self.writes.push(write),
                 Output::Send { session, message } => self.add(Effect::Say(session, message.into())),
                 Output::Close { session, reason } => self.add(Effect::Close(session, reason)),
+                Output::Audit(entry) => self.audit.push(*entry),
                 Output::MoveChanged(id) => drop(self.moved.insert(id)),
                 Output::Log { level, text } => self.add(Effect::Log(level, text)),
             }

@@ -6,11 +6,13 @@ use godwit_api::tonic::Status;
 use godwit_api::{SessionUp, v1};
 use godwit_counters::Entry;
 use godwit_model::message::NveToNva;
-use godwit_model::{MoveId, NveId};
+use godwit_model::{Identity, MoveId};
 use godwit_wire::Instant;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use crate::directory::{Answered, Directory, Operator, Order, OtherAnswer, Refusal, RefusalKind, SessionId};
+use crate::directory::{
+    Answered, Directory, Operator, Order, OtherAnswer, Refusal, RefusalKind, Relay, SessionId,
+};
 
 /// Jobs that may wait for the actor; more make their senders wait.
 pub(super) const QUEUE: usize = 1024;
@@ -31,7 +33,8 @@ pub(super) struct Opened {
 
 /// Gives an answer, once what it rests on is durable.
 pub(super) type Finish = Box<dyn FnOnce() + Send>;
-type Look = Box<dyn FnOnce(&Directory, Instant) -> Finish + Send>;
+/// Looks at the directory, or hands on why it may not.
+type Look = Box<dyn FnOnce(Result<(&Directory, Instant), Refusal>) -> Finish + Send>;
 
 /// A place in the queue out of an NVE's share; free again when the actor has closed the batch that it was taken into,
 /// or at the next tick.
@@ -40,7 +43,7 @@ pub(super) type Turn = OwnedSemaphorePermit;
 /// Something that the actor is to do.
 pub(super) enum Job {
     /// Opens a session.
-    Open(Option<SocketAddr>, oneshot::Sender<Opened>),
+    Open(Option<SocketAddr>, Identity, oneshot::Sender<Opened>),
     /// A message of an NVE.
     Up(SessionId, SessionUp, Turn),
     /// Something of an NVE that the protocol does not have.
@@ -49,12 +52,12 @@ pub(super) enum Job {
     Gone(SessionId),
     /// An operator's order.
     Order(Operator, Order, oneshot::Sender<Result<Answered, Refusal>>),
-    /// A query of an operator.
-    Look(Look),
+    /// A query of an operator, by its name.
+    Look(Operator, String, Look),
     /// Follows a move.
     Watch(MoveId, oneshot::Sender<Result<watch::Receiver<v1::MoveRecord>, Status>>),
     /// Relays an operator's request to an NVE.
-    Ask(NveId, v1::AdminRequest, oneshot::Sender<Result<v1::AdminResponse, Status>>),
+    Ask(Operator, Relay, v1::AdminRequest, oneshot::Sender<Result<v1::AdminResponse, Status>>),
     /// Reads the counters.
     Counters(oneshot::Sender<Vec<Entry>>),
 }
@@ -89,9 +92,9 @@ impl Handle {
     }
 
     /// Opens a session.
-    pub async fn open(&self, address: Option<SocketAddr>) -> Result<Opened, Status> {
+    pub async fn open(&self, address: Option<SocketAddr>, identity: Identity) -> Result<Opened, Status> {
         let (tx, rx) = oneshot::channel();
-        self.answered(Job::Open(address, tx), rx).await
+        self.answered(Job::Open(address, identity, tx), rx).await
     }
 
     /// Hands on what an NVE said.
@@ -123,14 +126,16 @@ impl Handle {
     /// Looks at the directory.
     pub async fn look<T: Send + 'static>(
         &self,
+        operator: Operator,
+        what: String,
         query: impl FnOnce(&Directory, Instant) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Status> {
         let (tx, rx) = oneshot::channel();
-        let look: Look = Box::new(move |directory, now| {
-            let answer = query(directory, now);
+        let look: Look = Box::new(move |may| {
+            let answer = may.and_then(|(directory, now)| query(directory, now));
             Box::new(move || drop(tx.send(answer)))
         });
-        self.answered(Job::Look(look), rx).await?.map_err(|refusal| status(&refusal))
+        self.answered(Job::Look(operator, what, look), rx).await?.map_err(|refusal| status(&refusal))
     }
 
     /// Follows a move.
@@ -140,9 +145,14 @@ impl Handle {
     }
 
     /// Relays an operator's request to an NVE.
-    pub async fn ask(&self, nve: NveId, request: v1::AdminRequest) -> Result<v1::AdminResponse, Status> {
+    pub async fn ask(
+        &self,
+        operator: Operator,
+        relay: Relay,
+        request: v1::AdminRequest,
+    ) -> Result<v1::AdminResponse, Status> {
         let (tx, rx) = oneshot::channel();
-        self.answered(Job::Ask(nve, request, tx), rx).await?
+        self.answered(Job::Ask(operator, relay, request, tx), rx).await?
     }
 
     /// All counters of the NVA.

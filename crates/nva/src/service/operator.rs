@@ -14,10 +14,15 @@ use godwit_model::{
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 
+use godwit_wire::Instant as Now;
+
+use super::audit::AuditFile;
+use super::caller::{self, Caller};
 use super::handle::Handle;
+use super::{allow, follow, relay};
 use crate::directory::{
-    Answered, Departure, DomainInfo, DrainInfo, ListChange, NveInfo, Operator as Caller, Order, OtherAnswer,
-    Refusal, RouteInfo, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
+    Answered, Departure, Directory, DomainInfo, DrainInfo, ListChange, NveInfo, Order, OtherAnswer, Refusal,
+    RouteInfo, SharedOwner, VmChanges, VmDefinition, VnChanges, VnInfo, VnRecord,
 };
 
 /// How long an NVE may take to answer a relayed request.
@@ -25,17 +30,27 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Operators {
     handle: Handle,
+    audit: follow::Followers,
     started: Instant,
 }
 
 impl Operators {
-    pub fn new(handle: Handle) -> Operators {
-        Operators { handle, started: Instant::now() }
+    pub fn new(handle: Handle, audit: Option<AuditFile>) -> Operators {
+        Operators { handle, audit: follow::Followers::new(audit), started: Instant::now() }
     }
 
     /// Gives an order for the caller and waits for its answer.
     async fn order<T: TryFrom<Answered, Error = OtherAnswer>>(&self, order: Order) -> Result<T, Status> {
-        self.handle.order(Caller {}, order).await
+        self.handle.order(caller::current()?.operator, order).await
+    }
+
+    /// Looks at the directory for the caller.
+    async fn look<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Directory, Now) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Status> {
+        let Caller { operator, call } = caller::current()?;
+        self.handle.look(operator, call, query).await
     }
 }
 
@@ -73,6 +88,7 @@ fn nve(info: NveInfo) -> v1::NveInfo {
         instance: info.record.instance,
         drain: info.drain.map_or(0, |phase| v1::DrainPhase::from(phase).into()),
         modes: info.modes.iter().map(|m| v1::MoveMode::from(m).into()).collect(),
+        access: Some(allow::access(&info.access)),
         refused: info.refused.map(|r| v1::RefusedNve { text: r.text, count: r.count, ago_ms: r.ago_ms }),
     }
 }
@@ -205,7 +221,7 @@ impl Operator for Operators {
         let mut p = request.into_inner();
         if let Some(name) = some(std::mem::take(&mut p.domain)) {
             // A number is never another domain's, so what follows means the one of this name or none.
-            let DomainId(id) = self.handle.look(move |d, _| d.domain_id(&name)).await?;
+            let DomainId(id) = self.look(move |d, _| d.domain_id(&name)).await?;
             p.settings.get_or_insert_default().routing.get_or_insert_default().domain = id;
         }
         let record = vn_record(p)?;
@@ -224,7 +240,7 @@ impl Operator for Operators {
         let name = p.name.clone();
         let domain = match p.domain.take().map(some) {
             // As of a new VN.
-            Some(Some(of)) => Some(Some(self.handle.look(move |d, _| d.domain_id(&of)).await?)),
+            Some(Some(of)) => Some(Some(self.look(move |d, _| d.domain_id(&of)).await?)),
             Some(None) => Some(None),
             None => None,
         };
@@ -234,7 +250,7 @@ impl Operator for Operators {
     }
 
     async fn list_vns(&self, _: Request<v1::ListVnsRequest>) -> Called<v1::VnList> {
-        let vns = self.handle.look(|d, _| Ok(d.vns())).await?;
+        let vns = self.look(|d, _| Ok(d.vns())).await?;
         Ok(Response::new(v1::VnList { vns: vns.into_iter().map(vn).collect() }))
     }
 
@@ -267,14 +283,14 @@ impl Operator for Operators {
 
     async fn show_domain(&self, request: Request<v1::DomainName>) -> Called<v1::DomainInfo> {
         let name = request.into_inner().name;
-        let look = move |d: &crate::Directory, _| Ok((d.domain_named(&name)?, d.routes(&name)?));
-        let (info, routes) = self.handle.look(look).await?;
+        let look = move |d: &Directory, _| Ok((d.domain_named(&name)?, d.routes(&name)?));
+        let (info, routes) = self.look(look).await?;
         let routes = routes.into_iter().map(route).collect();
         Ok(Response::new(v1::DomainInfo { routes, ..domain(info) }))
     }
 
     async fn list_domains(&self, _: Request<v1::ListDomainsRequest>) -> Called<v1::DomainList> {
-        let domains = self.handle.look(|d, _| Ok(d.domains())).await?;
+        let domains = self.look(|d, _| Ok(d.domains())).await?;
         Ok(Response::new(v1::DomainList { domains: domains.into_iter().map(domain).collect() }))
     }
 
@@ -314,21 +330,21 @@ impl Operator for Operators {
 
     async fn list_vms(&self, request: Request<v1::ListVmsRequest>) -> Called<v1::VmList> {
         let vn = some(request.into_inner().vn);
-        let list = move |d: &crate::Directory, _| {
+        let list = move |d: &Directory, _| {
             Ok(d.vms(vn.as_deref())?.into_iter().map(|r| v1::VmRecord::from(r.clone())).collect())
         };
-        Ok(Response::new(v1::VmList { vms: self.handle.look(list).await? }))
+        Ok(Response::new(v1::VmList { vms: self.look(list).await? }))
     }
 
     async fn show_vm(&self, request: Request<v1::VmName>) -> Called<v1::VmRecord> {
         let name = request.into_inner().name;
-        let look = move |d: &crate::Directory, _| {
+        let look = move |d: &Directory, _| {
             let record = d.vm_named(&name)?.clone();
             let interested = d.interested(record.key).iter().map(NveId::to_string).collect();
             let shared = d.shared(record.key).into_iter().map(shared_owner).collect();
             Ok(v1::VmRecord { interested, shared, ..record.into() })
         };
-        Ok(Response::new(self.handle.look(look).await?))
+        Ok(Response::new(self.look(look).await?))
     }
 
     async fn clear_vm(&self, request: Request<v1::VmName>) -> Called<v1::VmRecord> {
@@ -359,14 +375,13 @@ impl Operator for Operators {
 
     async fn show_policy(&self, request: Request<v1::PolicyName>) -> Called<v1::Policy> {
         let name = request.into_inner().name;
-        let policy = self.handle.look(move |d, _| d.policy(&name).cloned()).await?;
+        let policy = self.look(move |d, _| d.policy(&name).cloned()).await?;
         Ok(Response::new(policy.into()))
     }
 
     async fn list_policies(&self, _: Request<v1::ListPoliciesRequest>) -> Called<v1::PolicyList> {
-        let all =
-            |d: &crate::Directory, _| Ok(d.policies().into_iter().cloned().map(v1::Policy::from).collect());
-        Ok(Response::new(v1::PolicyList { policies: self.handle.look(all).await? }))
+        let all = |d: &Directory, _| Ok(d.policies().into_iter().cloned().map(v1::Policy::from).collect());
+        Ok(Response::new(v1::PolicyList { policies: self.look(all).await? }))
     }
 
     async fn define_nve(&self, request: Request<v1::NveDefinition>) -> Called<v1::NveInfo> {
@@ -386,8 +401,25 @@ impl Operator for Operators {
     }
 
     async fn list_nves(&self, _: Request<v1::ListNvesRequest>) -> Called<v1::NveList> {
-        let nves = self.handle.look(|d, now| Ok(d.nves(now))).await?;
+        let nves = self.look(|d, now| Ok(d.nves(now))).await?;
         Ok(Response::new(v1::NveList { nves: nves.into_iter().map(nve).collect() }))
+    }
+
+    async fn allow_nve(&self, request: Request<v1::AllowNveRequest>) -> Called<v1::NveInfo> {
+        let info = self.order(allow::allow(request.into_inner()).map_err(invalid)?).await?;
+        Ok(Response::new(nve(info)))
+    }
+
+    async fn deny_nve(&self, request: Request<v1::DenyNveRequest>) -> Called<v1::NveInfo> {
+        let info = self.order(allow::deny(request.into_inner()).map_err(invalid)?).await?;
+        Ok(Response::new(nve(info)))
+    }
+
+    type ReadAuditStream = follow::Entries;
+
+    async fn read_audit(&self, request: Request<v1::ReadAuditRequest>) -> Called<Self::ReadAuditStream> {
+        self.look(|_, _| Ok(())).await?;
+        Ok(Response::new(self.audit.read(request.into_inner())?))
     }
 
     async fn drain_nve(&self, request: Request<v1::DrainNveRequest>) -> Called<v1::Drain> {
@@ -410,7 +442,7 @@ impl Operator for Operators {
 
     async fn show_drain(&self, request: Request<v1::NveName>) -> Called<v1::Drain> {
         let nve = convert::nve_id("name", request.into_inner().name).map_err(invalid)?;
-        let info = self.handle.look(move |d, _| d.drain_info(&nve)).await?;
+        let info = self.look(move |d, _| d.drain_info(&nve)).await?;
         Ok(Response::new(super::drain::answer(info)))
     }
 
@@ -458,22 +490,23 @@ impl Operator for Operators {
 
     async fn show_move(&self, request: Request<v1::MoveName>) -> Called<v1::MoveRecord> {
         let id = MoveId(request.into_inner().id);
-        let record = self.handle.look(move |d, _| d.move_record(&id).cloned()).await?;
+        let record = self.look(move |d, _| d.move_record(&id).cloned()).await?;
         Ok(Response::new(record.into()))
     }
 
     async fn list_moves(&self, request: Request<v1::ListMovesRequest>) -> Called<v1::MoveList> {
         let p = request.into_inner();
-        let list = move |d: &crate::Directory, _| {
+        let list = move |d: &Directory, _| {
             let moves = d.moves(some(p.vm).as_deref(), p.unfinished_only);
             Ok(moves.into_iter().map(|r| v1::MoveRecord::from(r.clone())).collect())
         };
-        Ok(Response::new(v1::MoveList { moves: self.handle.look(list).await? }))
+        Ok(Response::new(v1::MoveList { moves: self.look(list).await? }))
     }
 
     type WatchMoveStream = Pin<Box<dyn Stream<Item = Result<v1::MoveRecord, Status>> + Send>>;
 
     async fn watch_move(&self, request: Request<v1::MoveName>) -> Called<Self::WatchMoveStream> {
+        self.look(|_, _| Ok(())).await?;
         let records = self.handle.watch(MoveId(request.into_inner().id)).await?;
         Ok(Response::new(Box::pin(WatchStream::new(records).map(Ok))))
     }
@@ -482,7 +515,9 @@ impl Operator for Operators {
         let p = request.into_inner();
         let id = convert::nve_id("nve", p.nve).map_err(invalid)?;
         let asked = p.request.ok_or_else(|| Status::invalid_argument("request: is not set"))?;
-        match tokio::time::timeout(ASK_TIMEOUT, self.handle.ask(id.clone(), asked)).await {
+        let relay = relay::of(id.clone(), &asked)?;
+        let operator = caller::current()?.operator;
+        match tokio::time::timeout(ASK_TIMEOUT, self.handle.ask(operator, relay, asked)).await {
             Ok(answer) => Ok(Response::new(answer?)),
             Err(_) => Err(Status::deadline_exceeded(format!(
                 "NVE {id} did not answer within {} s; try its admin socket on its host",
@@ -493,13 +528,14 @@ impl Operator for Operators {
 
     async fn get_counters(&self, request: Request<v1::GetCounters>) -> Called<v1::CounterList> {
         let all = request.into_inner().all;
+        self.look(|_, _| Ok(())).await?;
         let shown = self.handle.counters().await?.into_iter().filter(|e| all || e.value != 0);
         let counters = shown.map(v1::Counter::from).collect();
         Ok(Response::new(v1::CounterList { nve: String::new(), counters }))
     }
 
     async fn get_status(&self, _: Request<v1::NvaStatusRequest>) -> Called<v1::NvaStatus> {
-        let s = self.handle.look(|d, _| Ok(d.status())).await?;
+        let s = self.look(|d, _| Ok(d.status())).await?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(Response::new(v1::NvaStatus {
             version: env!("CARGO_PKG_VERSION").into(),

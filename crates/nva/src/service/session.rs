@@ -5,6 +5,7 @@ use std::sync::Arc;
 use godwit_api::tonic::{self, Request, Response, Status, Streaming};
 use godwit_api::v1::nva_session_server::NvaSession;
 use godwit_api::{SessionUp, v1};
+use godwit_model::Identity;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -30,7 +31,8 @@ impl NvaSession for Sessions {
         request: Request<Streaming<v1::NveMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = request.remote_addr();
-        let Opened { id, outbox, ended } = self.handle.open(peer).await?;
+        let identity = request.extensions().get::<Identity>().cloned().unwrap_or(Identity::Unproven);
+        let Opened { id, outbox, ended } = self.handle.open(peer, identity).await?;
         tracing::debug!("{id} opens from {peer:?}");
         let handle = self.handle.clone();
         let inbound = request.into_inner();

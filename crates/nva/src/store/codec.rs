@@ -8,7 +8,7 @@ use godwit_api::{ConvertError, Problem, v1};
 use godwit_model::{DomainId, MoveId, NveId, Policy, StaticRoute, VmKey, VmRecord, VnSettings};
 use godwit_wire::Vni;
 
-use crate::directory::{DomainRecord, DrainFailure, DrainRecord, NveRecord, StoredMove, VnRecord};
+use crate::directory::{DomainRecord, DrainFailure, DrainRecord, NveRecord, StoredMove, VnAccess, VnRecord};
 
 /// Bytes that are no record.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +164,28 @@ pub(super) fn nve_from(bytes: &[u8]) -> Decoded<NveRecord> {
 
 pub(super) fn member_from((nve, vni): (&str, u32)) -> Decoded<(NveId, Vni)> {
     Ok((convert::nve_id("member.nve", nve.to_string())?, convert::vni("member.vni", vni)?))
+}
+
+/// The VNs that an NVE may take part in, beside its name.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(prost_path = "godwit_api::prost")]
+struct AccessRow {
+    #[prost(bool, tag = "1")]
+    only: bool,
+    #[prost(uint32, repeated, tag = "2")]
+    vnis: Vec<u32>,
+}
+
+pub(super) fn access(a: &VnAccess) -> Vec<u8> {
+    let only = matches!(a, VnAccess::Only(_));
+    AccessRow { only, vnis: a.named().iter().map(|v| v.get()).collect() }.encode_to_vec()
+}
+
+pub(super) fn access_from(nve: &str, bytes: &[u8]) -> Decoded<(NveId, VnAccess)> {
+    let row = AccessRow::decode(bytes)?;
+    let vnis = row.vnis.into_iter().map(|v| convert::vni("access.vnis", v)).collect::<Result<_, _>>()?;
+    let access = if row.only { VnAccess::Only(vnis) } else { VnAccess::AllBut(vnis) };
+    Ok((convert::nve_id("access.nve", nve.into())?, access))
 }
 
 /// A move with its number.

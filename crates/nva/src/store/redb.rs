@@ -36,6 +36,8 @@ const NVES: TableDefinition<&str, Bytes> = TableDefinition::new("nves");
 /// The VNs that NVEs are in, by NVE and VNI.
 const MEMBERS: TableDefinition<(&str, u32), ()> = TableDefinition::new("members");
 const MOVES: TableDefinition<&str, Bytes> = TableDefinition::new("moves");
+/// What NVEs may take part in, by NVE.
+const ACCESS: TableDefinition<&str, Bytes> = TableDefinition::new("nve_access");
 /// By NVE.
 const DRAINS: TableDefinition<&str, Bytes> = TableDefinition::new("drains");
 
@@ -202,6 +204,11 @@ impl File {
             let r = codec::nve_from(value.value()).map_err(|e| self.broken(e))?;
             state.nves.insert(r.id.clone(), r);
         }
+        for row in txn.open_table(ACCESS).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
+            let (nve, value) = row.map_err(|e| self.broken(e))?;
+            let (id, access) = codec::access_from(nve.value(), value.value()).map_err(|e| self.broken(e))?;
+            state.access.insert(id, access);
+        }
         for row in txn.open_table(MOVES).map_err(|e| self.broken(e))?.iter().map_err(|e| self.broken(e))? {
             let (_, value) = row.map_err(|e| self.broken(e))?;
             let m = codec::move_from(value.value()).map_err(|e| self.broken(e))?;
@@ -295,6 +302,7 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
     let mut flaps = txn.open_table(FLAPS)?;
     let mut nves = txn.open_table(NVES)?;
     let mut members = txn.open_table(MEMBERS)?;
+    let mut access = txn.open_table(ACCESS)?;
     let mut moves = txn.open_table(MOVES)?;
     let mut drains = txn.open_table(DRAINS)?;
     for write in writes {
@@ -329,6 +337,8 @@ fn put(txn: &redb::WriteTransaction, writes: &[Write]) -> Result<(), redb::Error
                 }
             }
             Write::LeaveVn(id, vni) => drop(members.remove((id.as_str(), vni.get()))?),
+            Write::PutAccess(id, a) => drop(access.insert(id.as_str(), &codec::access(a)[..])?),
+            Write::RemoveAccess(id) => drop(access.remove(id.as_str())?),
             Write::PutMove(m) => drop(moves.insert(m.record.id.0.as_str(), &codec::stored_move(m)[..])?),
             Write::RemoveMove(MoveId(id)) => drop(moves.remove(id.as_str())?),
             Write::PutDrain(d) => drop(drains.insert(d.nve.as_str(), &codec::drain(d)[..])?),

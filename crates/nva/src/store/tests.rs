@@ -16,7 +16,7 @@ use godwit_wire::{Dscp, Mac, Prefix, Vni};
 use proptest::prelude::*;
 
 use super::*;
-use crate::directory::{DomainRecord, NveRecord, StoredMove, VnRecord};
+use crate::directory::{DomainRecord, NveRecord, StoredMove, VnAccess, VnRecord};
 
 /// Waits for what a store gives.
 fn wait<T>(pending: Pending<T>) -> Result<T, StoreError> {
@@ -231,6 +231,14 @@ fn write() -> impl Strategy<Value = Write> {
         n.clone().prop_map(|n| Write::RemoveNve(nve(n, false).id)),
         (n.clone(), n.clone()).prop_map(|(n, v)| Write::JoinVn(nve(n, false).id, vn(v, 0).vni)),
         (n.clone(), n.clone()).prop_map(|(n, v)| Write::LeaveVn(nve(n, false).id, vn(v, 0).vni)),
+        (n.clone(), any::<bool>(), proptest::collection::btree_set(1u32..9, 0..4)).prop_map(
+            |(n, only, vnis)| {
+                let vnis = vnis.into_iter().map(Vni::from_low24).collect();
+                let access = if only { VnAccess::Only(vnis) } else { VnAccess::AllBut(vnis) };
+                Write::PutAccess(nve(n, false).id, access)
+            }
+        ),
+        n.clone().prop_map(|n| Write::RemoveAccess(nve(n, false).id)),
         (n.clone(), any::<u64>()).prop_map(|(n, number)| Write::PutMove(a_move(n, number))),
         n.prop_map(|n| Write::RemoveMove(a_move(n, 0).record.id)),
     ]

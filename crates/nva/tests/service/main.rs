@@ -1,5 +1,6 @@
 //! `godwit-nva` over real sockets: sessions, orders, crashes.
 
+mod audit;
 mod client;
 mod counters;
 mod crash;

@@ -1,8 +1,8 @@
 //! Clones: switches that say they are one that is there (R96). Of each there is only its session with the NVA.
 
-use godwit_model::Locators;
 use godwit_model::NveId;
 use godwit_model::message::{NvaToNve, NveToNva};
+use godwit_model::{Identity, Locators};
 use godwit_nva::Input as NvaInput;
 use godwit_wire::Span;
 
@@ -25,7 +25,7 @@ impl World {
         let plan = self.plan.clones[clone];
         let conn = self.open_conn(plan.of, Some(clone));
         self.note(|| format!("a clone of n{} connects: session {conn}", plan.of));
-        self.nva_hears_session(conn, NvaInput::Connected { address: None });
+        self.nva_hears_session(conn, NvaInput::Connected { address: None, identity: Identity::Unproven });
         let nve = if plan.named { Some(names::nve(plan.of)) } else { NveId::new("clone").ok() };
         let Some(nve) = nve else { return };
         let own = Locators { v4: Some([198, 19, 255, 1].into()), v6: None };

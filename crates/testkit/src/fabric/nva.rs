@@ -181,7 +181,7 @@ impl World {
                 }
                 Output::Close { session, .. } => self.nva.held.push(Held::Close(session)),
                 Output::Log { level, text } => self.note(|| format!("NVA notes {level:?}: {text}")),
-                Output::MoveChanged(_) => {}
+                Output::MoveChanged(_) | Output::Audit(_) => {}
             }
         }
     }

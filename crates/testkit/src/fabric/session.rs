@@ -4,6 +4,7 @@
 //! or only when keepalives stay away, and what it says until then goes nowhere.
 
 use godwit_control::Input;
+use godwit_model::Identity;
 use godwit_model::message::{NvaToNve, NveToNva};
 use godwit_nva::{Input as NvaInput, Peer, SessionId};
 use godwit_wire::{Instant, Span};
@@ -62,7 +63,7 @@ impl World {
         self.stats.sessions += 1;
         self.hosts[host].conn = Some(conn);
         self.hosts[host].backoff = Span(0);
-        self.nva_hears_session(conn, NvaInput::Connected { address: None });
+        self.nva_hears_session(conn, NvaInput::Connected { address: None, identity: Identity::Unproven });
         self.control(host, Input::NvaConnected);
     }
 

@@ -1,6 +1,6 @@
 //! From the NVA to the NVE.
 
-use godwit_model::message::{Change, MoveRole, NvaToNve};
+use godwit_model::message::{Change, MoveRole, NvaToNve, PairKey};
 use godwit_model::{DomainId, Gateway, Secret};
 
 use super::{maybe_ip, protocol, up};
@@ -137,8 +137,11 @@ fn down(m: NvaToNve) -> Down {
             version: Some(version.into()),
             from: from.to_string(),
         }),
-        NvaToNve::ChannelKey { number, sender, secret } => {
-            Down::ChannelKey(v1::ChannelKey { number, sender, key: secret.0.to_vec() })
+        NvaToNve::ChannelKey { number, sender, secret, alone } => {
+            Down::ChannelKey(v1::ChannelKey { number, sender, key: secret.0.to_vec(), alone })
+        }
+        NvaToNve::PairKeys { keys } => {
+            Down::PairKeys(v1::PairKeys { keys: keys.into_iter().map(v1::PairKey::from).collect() })
         }
         NvaToNve::Bound { seq, record } => Down::Bound(v1::Bound { seq, record: Some(record.into()) }),
         NvaToNve::BindRefused { seq, key, mac, ip, reason, text } => Down::BindRefused(v1::BindRefused {
@@ -233,9 +236,11 @@ fn message_down(kind: Down) -> Result<NvaToNve, ConvertError> {
             from: nve_id("redirect.from", p.from)?,
         }),
         Down::ChannelKey(p) => {
-            let wrong = ConvertError::new("channel_key.key", Problem::KeyLength(p.key.len()));
-            let secret = Secret(p.key.try_into().map_err(|_| wrong)?);
-            Ok(NvaToNve::ChannelKey { number: p.number, sender: p.sender, secret })
+            let secret = secret("channel_key.key", p.key)?;
+            Ok(NvaToNve::ChannelKey { number: p.number, sender: p.sender, secret, alone: p.alone })
+        }
+        Down::PairKeys(p) => {
+            Ok(NvaToNve::PairKeys { keys: p.keys.into_iter().map(pair_key).collect::<Result<_, _>>()? })
         }
         Down::Bound(p) => Ok(NvaToNve::Bound { seq: p.seq, record: part("bound.record", p.record)? }),
         Down::BindRefused(p) => Ok(NvaToNve::BindRefused {
@@ -351,5 +356,26 @@ fn move_prepare(p: v1::MovePrepare) -> Result<NvaToNve, ConvertError> {
         from: part("from", p.from)?,
         to: part("to", p.to)?,
         mode: move_mode("mode", p.mode)?,
+    })
+}
+
+fn secret(field: &'static str, key: Vec<u8>) -> Result<Secret, ConvertError> {
+    let wrong = ConvertError::new(field, Problem::KeyLength(key.len()));
+    Ok(Secret(key.try_into().map_err(|_| wrong)?))
+}
+
+impl From<PairKey> for v1::PairKey {
+    fn from(k: PairKey) -> v1::PairKey {
+        let PairKey { from, to, number, secret } = k;
+        v1::PairKey { from: ip_bytes(from), to: ip_bytes(to), number, key: secret.0.to_vec() }
+    }
+}
+
+fn pair_key(p: v1::PairKey) -> Result<PairKey, ConvertError> {
+    Ok(PairKey {
+        from: ip("pair_key.from", &p.from)?,
+        to: ip("pair_key.to", &p.to)?,
+        number: p.number,
+        secret: secret("pair_key.key", p.key)?,
     })
 }

@@ -111,7 +111,7 @@ impl Nowhere {
 impl fmt::Display for Nowhere {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.obstacles.is_empty() {
-            return f.write_str("there is no other NVE");
+            return f.write_str("there is no other NVE that may take it");
         }
         for (n, (nve, obstacle)) in self.obstacles.iter().take(NAMED).enumerate() {
             let sep = if n == 0 { "" } else { "; " };

@@ -1,5 +1,7 @@
 //! A drain goes on: moves that ended are counted, others are ordered, until nothing is left that can be moved.
 
+use std::borrow::Cow;
+
 use godwit_model::{DrainPhase, MoveId, MoveMode, MovePhase, MoveStepKind, NveId, VmKey};
 use godwit_wire::Span;
 
@@ -137,7 +139,11 @@ impl Directory {
             return Err(Left::Moving(id));
         }
         let needs = self.needs(&drain.record.nve, r, mode);
-        rules::choose(takers, &needs).map(|t| (t.nve.clone(), mode)).map_err(Left::Nowhere)
+        let takers: Cow<[Taker]> = match self.access.is_empty() {
+            true => takers.into(),
+            false => takers.iter().filter(|t| self.may_take_part(&t.nve, key.vni)).cloned().collect(),
+        };
+        rules::choose(&takers, &needs).map(|t| (t.nve.clone(), mode)).map_err(Left::Nowhere)
     }
 
     fn order_one(&mut self, drain: &mut Drain, key: VmKey, to: &NveId, mode: MoveMode) {

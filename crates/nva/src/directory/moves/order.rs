@@ -140,6 +140,10 @@ impl Directory {
             return Err(Refusal::AlreadyThere { vm, nve: owner });
         }
         self.check_takes_vms(to)?;
+        if !self.may_take_part(to, r.key.vni) {
+            let vn = self.vns.record(r.key.vni).map_or_else(|| r.key.vni.to_string(), |r| r.name.clone());
+            return Err(Refusal::NveNotAllowed { nve: to.clone(), vn });
+        }
         if target.session.is_none() {
             return Err(Refusal::NveNotConnected { nve: to.clone() });
         }

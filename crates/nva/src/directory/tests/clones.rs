@@ -48,7 +48,7 @@ impl World {
         let session = SessionId(self.next_session);
         self.next_session += 1;
         let address = Some(SocketAddr::new(IpAddr::V4([192, 0, 2, host].into()), 5000));
-        self.nve(session, Input::Connected { address });
+        self.nve(session, Input::Connected { address, identity: Identity::Unproven });
         session
     }
 

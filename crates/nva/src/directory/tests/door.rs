@@ -59,7 +59,7 @@ fn requests_can_be_played_again() {
     };
     for (peer, what) in [
         (Peer::operator(), Input::Order(Order::DefineVm(definition(7)))),
-        (Peer::Nve(session), Input::Connected { address: None }),
+        (Peer::Nve(session), Input::Connected { address: None, identity: Identity::Unproven }),
         (Peer::Nve(session), Input::Message(hello)),
         (Peer::Nve(session), Input::Message(claim(7, Version::ZERO))),
         (Peer::operator(), Input::Order(Order::DeleteVm { name: "vm7".into() })),

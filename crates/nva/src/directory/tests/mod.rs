@@ -1,6 +1,7 @@
 //! The directory's rules, one by one; names say the requirement.
 
 mod allowed;
+mod authority;
 mod bind;
 mod bound;
 mod claims;
@@ -14,6 +15,7 @@ mod drains;
 mod explained;
 mod groups;
 mod history;
+mod keys;
 mod modes;
 mod moves;
 mod operator;
@@ -32,9 +34,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use godwit_model::message::{Change, NvaToNve, NveToNva};
 use godwit_model::{
-    Abilities, ClaimCause, DenyReason, DirectoryMode, Gateway, Location, Locators, ModeSet, MoveId, MoveMode,
-    MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version, VmKey,
-    VmRecord, VnSettings,
+    Abilities, ClaimCause, DenyReason, DirectoryMode, Gateway, Identity, Location, Locators, ModeSet, MoveId,
+    MoveMode, MoveOrigin, MovePhase, MoveRecord, MoveStep, MoveStepKind, NveId, Policy, Unplanned, Version,
+    VmKey, VmRecord, VnSettings,
 };
 use godwit_wire::{Instant, Mac, Span, Vni};
 
@@ -173,7 +175,7 @@ impl World {
     pub fn connect(&mut self) -> SessionId {
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        self.nve(session, Input::Connected { address: None });
+        self.nve(session, Input::Connected { address: None, identity: Identity::Unproven });
         session
     }
 

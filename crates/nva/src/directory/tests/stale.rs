@@ -1,7 +1,6 @@
 //! What an old NVE tells others by way of the NVA.
 
 use super::*;
-use godwit_model::Secret;
 
 /// VM 1 went from A to B; C is in its VN too. With the version that A had it by.
 fn moved() -> (World, [SessionId; 3], Version) {
@@ -98,23 +97,4 @@ fn r47_a_redirect_by_the_nva_reaches_the_stale_sender() {
     let out =
         w.say(a, NveToNva::Redirect { key: key(1), to: None, version: Version::ZERO, sender: stranger });
     assert_eq!(all_sent(&out), [], "no member of the VN");
-}
-
-#[test]
-fn r47_each_session_has_a_number_of_its_own_under_the_key() {
-    let secret = Secret([7; 32]);
-    let mut w = World::with(Config { channel_secret: Some(secret), ..Config::default() });
-    let mut numbers = Vec::new();
-    for name in ["a", "b", "a"] {
-        let (session, out) = w.hello(name);
-        let of = |m| match m {
-            NvaToNve::ChannelKey { number, sender, secret: s } => Some((number, sender, s)),
-            _ => None,
-        };
-        numbers.extend(sent(&out, session).into_iter().filter_map(of));
-    }
-    assert_eq!(numbers, [(1, 1, secret), (1, 2, secret), (1, 3, secret)]);
-    let (_, out) = World::new().hello("a");
-    assert!(!all_sent(&out).iter().any(|(_, m)| matches!(m, NvaToNve::ChannelKey { .. })));
-    assert_eq!(format!("{secret:?}"), "Secret(..)", "no log shows a key");
 }

@@ -7,9 +7,10 @@ use super::*;
 type Obeyed<T> = Result<(T, Vec<Output>), Refusal>;
 
 impl World {
-    /// An order that has no outputs where it is refused.
+    /// An order that has no outputs where it is refused. Its entry in the audit log is left out.
     pub fn order<T: TryFrom<Answered, Error = OtherAnswer>>(&mut self, order: Order) -> Obeyed<T> {
         let Reply { answer, outputs } = self.request(Peer::operator(), Input::Order(order));
+        let outputs: Vec<Output> = outputs.into_iter().filter(|o| !matches!(o, Output::Audit(_))).collect();
         if answer.is_err() {
             assert_eq!(outputs, [], "a refusal leads to nothing");
         }
@@ -83,6 +84,16 @@ impl World {
 
     pub fn delete_nve(&mut self, id: &NveId) -> Obeyed<NveInfo> {
         self.order(Order::DeleteNve { id: id.clone() })
+    }
+
+    pub fn allow(&mut self, nve: &str, vns: &[&str], only: bool) -> Obeyed<NveInfo> {
+        let vns = VnChoice::Named(vns.iter().map(|v| (*v).to_owned()).collect());
+        self.order(Order::AllowNve { id: super::id(nve), vns, only })
+    }
+
+    pub fn deny(&mut self, nve: &str, vns: &[&str], force: bool) -> Obeyed<NveInfo> {
+        let vns = VnChoice::Named(vns.iter().map(|v| (*v).to_owned()).collect());
+        self.order(Order::DenyNve { id: super::id(nve), vns, force })
     }
 
     pub fn abort_move(&mut self, id: &MoveId) -> Obeyed<MoveRecord> {

@@ -7,7 +7,7 @@ mod interleaved;
 use std::sync::Arc;
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
-use godwit_model::{ClaimCause, DirectoryMode, Locators, Version, VmKey};
+use godwit_model::{ClaimCause, DirectoryMode, Locators, NveId, Version, VmKey};
 use godwit_wire::{Mac, Vni};
 use tokio::sync::Semaphore;
 
@@ -23,7 +23,7 @@ fn message() -> SessionUp {
 #[tokio::test]
 async fn r67_a_storm_of_one_nve_leaves_the_queue_to_the_others() {
     let directory = Directory::new(crate::directory::Config::default());
-    let (handle, mut actor) = Actor::new(directory, Box::new(MemoryStore::default()));
+    let (handle, mut actor) = Actor::new(directory, Box::new(MemoryStore::default()), Audit::none());
     let storm = handle.clone();
     tokio::spawn(async move {
         let share = Arc::new(Semaphore::new(SHARE));
@@ -51,8 +51,11 @@ async fn r67_a_storm_of_one_nve_leaves_the_queue_to_the_others() {
 
 /// An actor with VM 7/02:00:00:00:00:01 and an NVE in its VN.
 fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
-    let (handle, mut actor) =
-        Actor::new(Directory::new(crate::directory::Config::default()), Box::new(MemoryStore::default()));
+    let (handle, mut actor) = Actor::new(
+        Directory::new(crate::directory::Config::default()),
+        Box::new(MemoryStore::default()),
+        Audit::none(),
+    );
     let (session, vni, mac) = (SessionId(1), Vni::from_low24(7), Mac([2, 0, 0, 0, 0, 1]));
     let vn = VnRecord { vni, name: "red".into(), settings: Default::default() };
     actor.handle(Peer::operator(), Input::Order(Order::CreateVn(vn))).unwrap();
@@ -68,7 +71,7 @@ fn with_a_vm() -> (Handle, Actor, SessionId, VmKey) {
         allowed: Default::default(),
     };
     actor.handle(Peer::operator(), Input::Order(Order::DefineVm(vm))).unwrap();
-    actor.nve(session, Input::Connected { address: None });
+    actor.nve(session, Input::Connected { address: None, identity: Identity::Unproven });
     let locators = Locators { v4: Some([10, 0, 0, 1].into()), v6: None };
     let (nve, software) = (NveId::new("a").unwrap(), String::new());
     for message in [

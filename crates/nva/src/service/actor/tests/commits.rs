@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use godwit_model::message::{NvaToNve, NveToNva};
-use godwit_model::{ClaimCause, DirectoryMode, MoveMode, MovePhase, Version, VmRecord};
+use godwit_model::{ClaimCause, DirectoryMode, MoveMode, MovePhase, NveId, Version, VmRecord};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::held::Held;
 use super::*;
-use crate::directory::{Config, Operator, Order, OtherAnswer, Status as Counts, VnInfo, Write};
+use crate::directory::{Config, Order, OtherAnswer, Status as Counts, VnInfo, Write};
 use crate::service::handle::SHARE;
 
 /// A running actor on a held store.
@@ -29,7 +29,7 @@ impl Rig {
 
     fn with(config: Config) -> Rig {
         let held = Held::default();
-        let (handle, actor) = Actor::new(Directory::new(config), Box::new(held.clone()));
+        let (handle, actor) = Actor::new(Directory::new(config), Box::new(held.clone()), Audit::none());
         let (stop, stopped) = watch::channel(false);
         Rig { handle, held, stop, actor: tokio::spawn(actor.run(stopped)) }
     }
@@ -44,7 +44,9 @@ impl Rig {
 
     fn counts(&self) -> JoinHandle<Result<Counts, Status>> {
         let handle = self.handle.clone();
-        tokio::spawn(async move { handle.look(|d, _| Ok(d.status())).await })
+        tokio::spawn(async move {
+            handle.look(Operator::default(), "GetStatus".into(), |d, _| Ok(d.status())).await
+        })
     }
 
     fn watch(&self) -> JoinHandle<Result<watch::Receiver<v1::MoveRecord>, Status>> {
@@ -71,7 +73,7 @@ impl Rig {
 
     /// An NVE without a part in any VN.
     async fn greet(&self, name: &str, n: u8) -> Opened {
-        let opened = self.handle.open(None).await.unwrap();
+        let opened = self.handle.open(None, Identity::Unproven).await.unwrap();
         let locators = Locators { v4: Some([10, 0, 0, n].into()), v6: None };
         let (nve, software) = (NveId::new(name).unwrap(), String::new());
         self.say(
@@ -236,7 +238,8 @@ async fn r67_a_batch_that_is_full_takes_no_more() {
 #[tokio::test]
 async fn r67_a_storm_during_a_commit_has_its_share_and_no_more() {
     let held = Held::default();
-    let (handle, mut actor) = Actor::new(Directory::new(Default::default()), Box::new(held.clone()));
+    let (handle, mut actor) =
+        Actor::new(Directory::new(Default::default()), Box::new(held.clone()), Audit::none());
     actor.handle(Peer::operator(), Input::Order(red())).unwrap();
     actor.commit();
     let sent = Arc::new(AtomicUsize::new(0));

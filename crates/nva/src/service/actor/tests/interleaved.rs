@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use godwit_model::message::{NvaToNve, NveToNva, QueryBy};
-use godwit_model::{ClaimCause, DirectoryMode, Version};
+use godwit_model::{ClaimCause, DirectoryMode, NveId, Role, Version};
 use tokio::sync::Semaphore;
 
 use super::held::Held;
@@ -71,7 +71,7 @@ struct Side {
 
 impl Side {
     fn new(store: Box<dyn Store>) -> Side {
-        let (_, mut actor) = Actor::new(Directory::new(Default::default()), store);
+        let (_, mut actor) = Actor::new(Directory::new(Default::default()), store, Audit::none());
         let (jobs, waiting) = mpsc::channel(QUEUE);
         actor.jobs = waiting;
         Side {
@@ -91,7 +91,7 @@ impl Side {
             Deed::Open => {
                 let (tx, rx) = oneshot::channel();
                 self.opening.push(rx);
-                Job::Open(None, tx)
+                Job::Open(None, Identity::Unproven, tx)
             }
             Deed::Gone(n) => Job::Gone(self.sessions[n].0),
             Deed::Say(n, message) => {
@@ -106,12 +106,16 @@ impl Side {
             Deed::Look => {
                 let (tx, rx) = oneshot::channel();
                 self.asked.push(Asked::Look(rx));
-                Job::Look(Box::new(move |d, _| {
-                    let seen = format!("{:?} {:?}", d.status(), d.vms(None));
-                    Box::new(move || drop(tx.send(seen)))
-                }))
+                let look = Box::new(move |may: Result<(&Directory, Instant), Refusal>| {
+                    let seen = may.map(|(d, _)| format!("{:?} {:?}", d.status(), d.vms(None))).unwrap();
+                    Box::new(move || drop(tx.send(seen))) as Box<dyn FnOnce() + Send>
+                });
+                Job::Look(Operator::default(), "ListVms".into(), look)
             }
-            Deed::Ask(nve) => Job::Ask(nve, v1::AdminRequest::default(), oneshot::channel().0),
+            Deed::Ask(nve) => {
+                let relay = Relay { nve, what: "nve show", needs: Role::Read, details: String::new() };
+                Job::Ask(Operator::default(), relay, v1::AdminRequest::default(), oneshot::channel().0)
+            }
         };
         self.jobs.try_send(job).expect("so many do not wait");
     }
