@@ -28,7 +28,7 @@ pub enum Refusal {
         /// Its device.
         devargs: String,
         /// What is not allowed.
-        why: DevargsRefusal,
+        why: Box<DevargsRefusal>,
     },
 }
 
@@ -77,7 +77,7 @@ pub fn check(nve: &Nve, origin: Origin, kind: &Kind) -> Result<(), Refusal> {
     devargs(&port.devargs, rules).map_err(|why| Refusal::Devargs {
         port: port.name.clone(),
         devargs: port.devargs.clone(),
-        why,
+        why: Box::new(why),
     })
 }
 

@@ -26,13 +26,13 @@ fn d10_an_nve_has_so_many_ports_and_no_more() {
     let a = w.join("a");
     let associate = |port: &str, n| NveToNva::Associate { key: key(n), port: port.into() };
     for (port, n) in [("p1", 1), ("p2", 1), ("p3", 2)] {
-        assert_eq!(errors(&w.say(a, associate(port, n)), a), [String::new(); 0]);
+        assert_eq!(errors(&w.say(a, associate(port, n)), a), Vec::<String>::new());
     }
     let refused = errors(&w.say(a, associate("p4", 3)), a);
     assert!(refused[0].contains("p4") && refused[0].contains("3 at most"), "{refused:?}");
-    assert_eq!(errors(&w.say(a, associate("p1", 1)), a), [String::new(); 0], "it is there");
+    assert_eq!(errors(&w.say(a, associate("p1", 1)), a), Vec::<String>::new(), "it is there");
     w.say(a, NveToNva::Disassociate { key: key(1), port: "p1".into() });
-    assert_eq!(errors(&w.say(a, associate("p4", 3)), a), [String::new(); 0], "there is room again");
+    assert_eq!(errors(&w.say(a, associate("p4", 3)), a), Vec::<String>::new(), "there is room again");
     let attachment =
         |n: u8| Attachment { key: key(n), port: format!("p{n}"), version: Version::ZERO, active: false };
     let all = NveToNva::Report { attachments: (1..=5).map(attachment).collect(), more: false };
