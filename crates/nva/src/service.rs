@@ -109,8 +109,8 @@ enum Serves {
 }
 
 impl Service {
-    /// Listens on every address and serves NVEs and operators. Port 0 takes a free one, see [`Service::addrs`]. Entries of
-    /// the audit log are lines of the log.
+    /// Listens on every address and serves NVEs and operators. Port 0 takes a free one, see [`Service::addrs`].
+    /// Entries of the audit log are lines of the log.
     ///
     /// # Errors
     /// Where an address cannot be listened on.

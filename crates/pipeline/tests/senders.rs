@@ -97,9 +97,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (vn, who) = (any::<bool>(), 0..6usize);
     prop_oneof![
-        2 => (vn.clone(), who.clone()).prop_map(|(v, n)| Step::Add(v, n)),
-        1 => (vn.clone(), who.clone()).prop_map(|(v, n)| Step::Remove(v, n)),
-        1 => (vn.clone(), any::<bool>()).prop_map(|(v, on)| Step::Known(v, on)),
+        2 => (vn, who.clone()).prop_map(|(v, n)| Step::Add(v, n)),
+        1 => (vn, who.clone()).prop_map(|(v, n)| Step::Remove(v, n)),
+        1 => (vn, any::<bool>()).prop_map(|(v, on)| Step::Known(v, on)),
         3 => proptest::collection::vec((vn, who, any::<bool>()), 1..12).prop_map(Step::Burst),
     ]
 }

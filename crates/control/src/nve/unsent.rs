@@ -1,5 +1,5 @@
-//! Datagrams for other NVEs to which no next hop is known yet: the first word to an NVE may be one that others wait for,
-//! as the answer to an end marker is (R77).
+//! Datagrams for other NVEs to which no next hop is known yet: the first word to an NVE may be one that others wait
+//! for, as the answer to an end marker is (R77).
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
