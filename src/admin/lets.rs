@@ -84,7 +84,8 @@ pub fn check(nve: &Nve, origin: Origin, kind: &Kind) -> Result<(), Refusal> {
 /// By the list, and by where its paths lead.
 fn devargs(devargs: &str, rules: &[DevargsRule]) -> Result<(), DevargsRefusal> {
     let resolve = |path: &Path| std::fs::canonicalize(path);
-    check_devargs(devargs, rules)?.iter().try_for_each(|path| path.check(resolve))
+    let is_there = |path: &Path| path.symlink_metadata().is_ok();
+    check_devargs(devargs, rules)?.iter().try_for_each(|path| path.check(resolve, is_there))
 }
 
 #[cfg(test)]

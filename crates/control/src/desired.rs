@@ -130,6 +130,11 @@ impl DesiredState {
 
     // ---- Virtual networks ----
 
+    /// The VNs in use.
+    pub(crate) fn vnis(&self) -> impl Iterator<Item = Vni> + '_ {
+        self.by_vni.keys().copied()
+    }
+
     /// The number of a VN in use.
     pub(crate) fn vn(&self, vni: Vni) -> Option<VnIdx> {
         self.by_vni.get(&vni).copied()

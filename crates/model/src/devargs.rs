@@ -332,11 +332,15 @@ impl DevargsRule {
 
 impl PathBelow {
     /// Whether the path leads below its directory, whatever links are on the way. `resolve` follows links, as
-    /// [`std::fs::canonicalize`] does.
+    /// [`std::fs::canonicalize`] does; `is_there` follows none.
     ///
     /// # Errors
     /// Where it leads elsewhere, or that cannot be found out.
-    pub fn check(&self, resolve: impl Fn(&Path) -> io::Result<PathBuf>) -> Result<(), DevargsRefusal> {
+    pub fn check(
+        &self,
+        resolve: impl Fn(&Path) -> io::Result<PathBuf>,
+        is_there: impl Fn(&Path) -> bool,
+    ) -> Result<(), DevargsRefusal> {
         let unknown =
             |why: io::Error| DevargsRefusal::Unknown { path: self.path.clone(), why: why.to_string() };
         let below = resolve(&self.below).map_err(unknown)?;
@@ -346,7 +350,12 @@ impl PathBelow {
                 let (Some(dir), Some(name)) = (self.path.parent(), self.path.file_name()) else {
                     return Err(unknown(e));
                 };
-                resolve(dir).map_err(unknown)?.join(name)
+                let made = resolve(dir).map_err(unknown)?.join(name);
+                // A link that leads to nothing is there all the same, and what is made at its end is made elsewhere.
+                if is_there(&self.path) {
+                    return Err(unknown(io::Error::new(e.kind(), "it is a link that leads nowhere")));
+                }
+                made
             }
             led => led.map_err(unknown)?,
         };

@@ -59,12 +59,16 @@ impl DesiredState {
     pub(crate) fn set_senders(&mut self, vn: VnIdx, wanted: BTreeSet<IpAddr>, known: bool) {
         let Some(v) = self.vns.get_mut(&vn) else { return };
         let old = core::mem::replace(&mut v.senders, wanted.clone());
-        let begins = known && !v.senders_known;
-        v.senders_known |= known;
+        let changes = known != v.senders_known;
+        v.senders_known = known;
+        // Those that go are taken while nobody is looked for, those that come before anybody is.
+        if changes && !known {
+            self.emit(Update::SendersKnown { vn, known });
+        }
         for &ip in wanted.difference(&old) {
             self.emit(Update::SenderAdd { vn, ip });
         }
-        if begins {
+        if changes && known {
             self.emit(Update::SendersKnown { vn, known });
         }
         for &ip in old.difference(&wanted) {

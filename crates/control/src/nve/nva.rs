@@ -36,6 +36,7 @@ impl Nve {
         let (number, epoch) = (self.session.number, self.session.epoch);
         self.session = super::Session { number, epoch, ..super::Session::default() };
         self.mirror.session_down();
+        self.forget_who_sends();
         self.groups_told.clear();
         self.timers.set(Timer::Report, None);
         let keys: Vec<VmKey> = self.vms.keys().copied().collect();

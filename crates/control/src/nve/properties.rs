@@ -332,6 +332,8 @@ fn apply(tables: &mut BTreeMap<String, String>, update: Update) {
         | Update::TunnelTwin { twin: None, .. }
         | Update::TunnelSpread { shares: None, .. }
         | Update::ReplicaRemove { .. }
+        | Update::SenderRemove { .. }
+        | Update::SendersKnown { known: false, .. }
         | Update::VnSilent { flood_gap: None, .. }
         | Update::VnMulticastSet { multicast: godwit_tables::update::Multicast::Flood, .. }
         | Update::GroupMemberRemove { .. }

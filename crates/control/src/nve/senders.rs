@@ -41,8 +41,8 @@ fn addresses(l: Locators) -> impl Iterator<Item = IpAddr> {
 }
 
 impl Nve {
-    /// Who may send to the VN, after its members changed. Known is that since the directory told of all of them once;
-    /// what it says of a VN stays good without it.
+    /// Who may send to the VN, after its members changed. That is known while the directory tells of it: who joins while
+    /// the NVA is away cannot be told from a stranger, and its frames are not to be lost (R72).
     pub(super) fn sync_senders(&mut self, vni: Vni) {
         let Some(vn) = self.desired.vn(vni).filter(|_| self.config.check_senders) else { return };
         let members = self.mirror.members(vni, &self.config.nve);
@@ -63,6 +63,12 @@ impl Nve {
         wanted.extend(self.senders.left.range(first..=last).map(|((_, ip), _)| *ip));
         self.desired.set_senders(vn, wanted, self.mirror.is_complete(vni));
         self.wait_for_senders();
+    }
+
+    /// The directory tells of no VN any more.
+    pub(super) fn forget_who_sends(&mut self) {
+        let vnis: Vec<Vni> = self.desired.vnis().collect();
+        vnis.into_iter().for_each(|vni| self.sync_senders(vni));
     }
 
     fn wait_for_senders(&mut self) {

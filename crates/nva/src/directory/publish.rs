@@ -312,7 +312,6 @@ impl Directory {
         let who = self.name_of(session);
         // The snapshot covers all updates of the VN, so none of them is said again.
         self.updates.give_up(session, vni);
-        self.updates.forget_members(session, vni);
         let lost = self.updates.given_up(session);
         if lost > self.config.max_given_up {
             return self.close(session, format!("{lost} updates were not acknowledged: it must begin anew"));
