@@ -119,11 +119,13 @@ impl Flow {
 }
 
 impl World {
-    /// A VM goes on at another switch. What waits there for a receiver that moves as well may be with other workers
+    /// A VM goes on at another switch. What waits there for a receiver that moves as well, or whose connections are
+    /// paused, may be with other workers
     /// than what came from the old switch, and workers do not know each other's order (R77).
     pub fn sender_has_moved(&mut self, vm: usize) {
-        let guests = &self.guests;
-        let moves = |f: &&mut Flow| f.from == vm && f.to.is_some_and(|to| guests[to].script.is_some());
+        let (guests, paused) = (&self.guests, &self.paused);
+        let waits = |to: usize| guests[to].script.is_some() || paused.contains(&to);
+        let moves = |f: &&mut Flow| f.from == vm && f.to.is_some_and(waits);
         for flow in self.flows.iter_mut().filter(moves) {
             flow.in_order = flow.received.len() as u32;
         }

@@ -10,7 +10,7 @@ use godwit_wire::{Instant, Span};
 use super::bound;
 use super::invariants::Invariant;
 use super::names;
-use super::schedule::{Sabotage, Schedule};
+use super::schedule::{Class, Sabotage, Schedule};
 use super::worker::{Order, Worker, take_events};
 use super::world::{Event, World};
 
@@ -52,6 +52,8 @@ impl Host {
         if let Some(addresses) = &plan.addresses {
             config.address_check = addresses.check;
         }
+        // One that is cut off from the NVA refuses who joins a VN until it has noticed (R69).
+        config.check_senders = plan.class != Class::Frozen;
         // No guest here probes its addresses.
         config.scan_grace = Span::from_ms(100);
         let none = HoldLimits { packets: 0, age: Span::from_ms(1) };

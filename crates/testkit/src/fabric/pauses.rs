@@ -70,6 +70,7 @@ impl World {
         let order = Order::PauseVm { vm: name, treatment: WhilePaused::Hold, limit_s };
         if self.nva_request(Job::Told { order }) {
             self.stats.pauses += 1;
+            self.paused.insert(vm);
             self.after(span, Event::ResumeVm { vm });
         }
     }

@@ -125,6 +125,8 @@ pub(super) struct World {
     pub nva: Nva,
     pub guests: Vec<Guest>,
     pub flows: Vec<Flow>,
+    /// VMs whose connections have been paused (R54).
+    pub paused: std::collections::BTreeSet<usize>,
     pub scripts: Vec<Script>,
     /// When the last frame from one switch to another is there.
     pub links: BTreeMap<(usize, usize), Instant>,
@@ -163,6 +165,7 @@ impl World {
             nva: Nva::default(),
             guests,
             flows,
+            paused: Default::default(),
             scripts: Vec::new(),
             links: BTreeMap::new(),
             questions: BTreeMap::new(),
