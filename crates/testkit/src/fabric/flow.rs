@@ -120,8 +120,8 @@ impl Flow {
 
 impl World {
     /// A VM goes on at another switch. What waits there for a receiver that moves as well, or whose connections are
-    /// paused, may be with other workers
-    /// than what came from the old switch, and workers do not know each other's order (R77).
+    /// paused, may be with other workers than what came from the old switch, and workers do not know each other's order
+    /// (R77).
     pub fn sender_has_moved(&mut self, vm: usize) {
         let (guests, paused) = (&self.guests, &self.paused);
         let waits = |to: usize| guests[to].script.is_some() || paused.contains(&to);

@@ -17,8 +17,8 @@
 //! * [`Invariant::NoDuplicates`]: a frame is received once, or once more for each time that the
 //!   underlay repeated it.
 //! * [`Invariant::Order`]: where nothing fails, no frame of a flow comes behind a later one of the same flow, whatever
-//!   its VMs do (R77); but for what was sent before its sender moved while its receiver did or was paused (R54). No wait for an end marker
-//!   runs out.
+//!   its VMs do (R77); but for what was sent before its sender moved while its receiver did or was paused (R54).
+//!   No wait for an end marker runs out.
 //! * [`Invariant::NoLoop`]: a frame is put into an outer header at most four times (R46d), three
 //!   where nothing fails. A broadcast goes to each other switch once.
 //! * [`Invariant::NoTriangle`]: where nothing fails, the old switch of a move has nothing to forward any
