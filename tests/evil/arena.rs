@@ -88,12 +88,15 @@ impl Arena {
                 arena = Arena::start();
             }
         }
+        // Of a message that it cannot read librte_vhost leaves the files open that came with it, eight at most, before
+        // anybody else sees the message.
+        let most = arena.files + 8 * cases.len();
         let give_up = Instant::now() + PATIENCE;
-        while arena.open_files() > arena.files && Instant::now() < give_up {
+        while arena.open_files() > most && Instant::now() < give_up {
             std::thread::sleep(QUIET);
         }
         let files = arena.open_files();
-        if files > arena.files {
+        if files > most {
             wrong.push(format!("the switch has {files} files open, {} before", arena.files));
         }
         wrong

@@ -212,7 +212,7 @@ fn r11_garbage_in_rings_harms_nobody() {
     nobody_is_harmed(&GARBAGE);
 }
 
-/// A guest that takes nothing: what is for it is dropped with a reason, and nobody else waits.
+/// A guest that takes nothing: what is for it waits for a while or is dropped with a reason, and nobody else waits.
 #[test]
 fn r11_who_takes_nothing_holds_up_nobody() {
     let _alone = crate::common::alone();
@@ -223,8 +223,9 @@ fn r11_who_takes_nothing_holds_up_nobody() {
     std::thread::sleep(std::time::Duration::from_secs(3));
     drop(guest);
     arena.check("a guest that takes nothing").expect("nobody is harmed");
-    let full = arena.counters().iter().filter(|c| c["port"] == "g2" && c["drop"] == true).count();
-    assert!(full > 0, "what it did not take is counted: {:?}", arena.counters());
+    // One that has just come is held for; what it does not take after that is dropped.
+    let counted = |c: &serde_json::Value| c["port"] == "g2" && c["drop"] == true || c["name"] == "held";
+    assert!(arena.counters().iter().any(counted), "what it did not take is counted: {:?}", arena.counters());
 }
 
 /// A chain of pieces that end in the midst of headers is one frame like any other.

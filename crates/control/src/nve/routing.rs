@@ -28,6 +28,8 @@ impl Nve {
             self.sync_domain(id, out);
         }
         self.follow_domain(id, out);
+        let of_domain = self.mirror.domains.get(id).and_then(|d| d.domain.vns.first().copied());
+        of_domain.into_iter().chain(old.iter().copied()).for_each(|vni| self.sync_senders(vni));
         for vni in old {
             self.leave_vn(vni, out);
         }

@@ -43,10 +43,24 @@ fn addresses(l: Locators) -> impl Iterator<Item = IpAddr> {
 impl Nve {
     /// Who may send to the VN, after its members changed. That is known while the directory tells of it: who joins while
     /// the NVA is away cannot be told from a stranger, and its frames are not to be lost (R72).
+    ///
+    /// An NVE that routes sends what it has routed as of the VN of its destination, with or without a part in that
+    /// (R58): VNs of one domain take from the members of all of them.
     pub(super) fn sync_senders(&mut self, vni: Vni) {
-        let Some(vn) = self.desired.vn(vni).filter(|_| self.config.check_senders) else { return };
-        let members = self.mirror.members(vni, &self.config.nve);
-        let mut wanted: BTreeSet<IpAddr> = members.values().flat_map(|l| addresses(*l)).collect();
+        if !self.config.check_senders {
+            return;
+        }
+        let domains = self.mirror.domains.of_vn(vni).filter_map(|id| self.mirror.domains.get(id));
+        let mut vnis: BTreeSet<Vni> = domains.flat_map(|d| d.domain.vns.iter().copied()).collect();
+        vnis.insert(vni);
+        let members = vnis.iter().map(|v| self.mirror.members(*v, &self.config.nve));
+        let all: BTreeSet<IpAddr> = members.flat_map(BTreeMap::into_values).flat_map(addresses).collect();
+        vnis.into_iter().for_each(|v| self.sync_senders_of(v, all.clone()));
+        self.wait_for_senders();
+    }
+
+    fn sync_senders_of(&mut self, vni: Vni, mut wanted: BTreeSet<IpAddr>) {
+        let Some(vn) = self.desired.vn(vni) else { return };
         let end = self.now + self.config.fwd_timer;
         for ip in self.desired.senders(vn).difference(&wanted) {
             // What it has sent is still under way, and what it forwards.
@@ -62,7 +76,6 @@ impl Nve {
         }
         wanted.extend(self.senders.left.range(first..=last).map(|((_, ip), _)| *ip));
         self.desired.set_senders(vn, wanted, self.mirror.is_complete(vni));
-        self.wait_for_senders();
     }
 
     /// The directory tells of no VN any more.
