@@ -41,8 +41,8 @@ fn addresses(l: Locators) -> impl Iterator<Item = IpAddr> {
 }
 
 impl Nve {
-    /// Who may send to the VN, after its members changed. That is known while the directory tells of it: who joins while
-    /// the NVA is away cannot be told from a stranger, and its frames are not to be lost (R72).
+    /// Who may send to the VN, after its members changed. That is known while the directory tells of it: who joins
+    /// while the NVA is away cannot be told from a stranger, and its frames are not to be lost (R72).
     ///
     /// An NVE that routes sends what it has routed as of the VN of its destination, with or without a part in that
     /// (R58): VNs of one domain take from the members of all of them.
