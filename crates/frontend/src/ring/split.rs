@@ -40,7 +40,7 @@ impl Split {
         self.free.len()
     }
 
-    /// Chains that were added so far, modulo 2^16: the index that [`Split::publish`] writes.
+    /// Chains that were added so far, modulo 2^16: the index that it tells the switch.
     pub fn available(&self) -> u16 {
         self.available
     }

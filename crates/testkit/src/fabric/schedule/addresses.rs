@@ -72,7 +72,7 @@ pub struct SidePlan {
 /// What VMs have and do by their own word (R92 to R94).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AddressPlan {
-    /// VMs, as in [`Schedule::vms`].
+    /// VMs, as in [`super::Schedule::vms`].
     pub vms: Vec<TenantPlan>,
     /// Masters of virtual addresses, by time.
     pub takeovers: Vec<TakeOver>,
@@ -82,7 +82,7 @@ pub struct AddressPlan {
     pub refresh: bool,
     /// Addresses that VMs use.
     pub uses: Vec<UsePlan>,
-    /// Flows beside those of [`Schedule::flows`].
+    /// Flows beside those of [`super::Schedule::flows`].
     pub flows: Vec<SidePlan>,
     /// How often NVEs ask for learned addresses.
     pub check: Span,
