@@ -81,7 +81,9 @@ impl Nve {
     /// The directory tells of no VN any more.
     pub(super) fn forget_who_sends(&mut self) {
         let vnis: Vec<Vni> = self.desired.vnis().collect();
-        vnis.into_iter().for_each(|vni| self.sync_senders(vni));
+        for vn in vnis.into_iter().filter_map(|vni| self.desired.vn(vni)).collect::<Vec<_>>() {
+            self.desired.set_senders(vn, self.desired.senders(vn), false);
+        }
     }
 
     fn wait_for_senders(&mut self) {

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use godwit_model::Secret;
+use godwit_model::message::NvaToNve;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -10,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::client::{define, key, operator, serve};
 
-/// A key that shows in a capture.
-const KEY: [u8; 32] = *b"a-key-of-32-bytes-for-datagrams!";
+/// What the keys of datagrams between NVEs are made from; without it the NVA gives none.
+const SECRET: [u8; 32] = *b"a-key-of-32-bytes-for-datagrams!";
 
 /// All bytes that go through, both ways.
 #[derive(Clone, Default)]
@@ -50,7 +51,16 @@ impl Capture {
 }
 
 fn config() -> Config {
-    Config { channel_secret: Some(Secret(KEY)), ..Config::default() }
+    Config { channel_secret: Some(Secret(SECRET)), ..Config::default() }
+}
+
+/// The key that the NVE is told for datagrams with one that has joined its VN.
+async fn pair_key(nve: &mut Nve) -> [u8; 32] {
+    let first = |m: &NvaToNve| match m {
+        NvaToNve::PairKeys { keys } => keys.first().map(|k| k.secret.0),
+        _ => None,
+    };
+    nve.until(first).await.unwrap()
 }
 
 async fn is_placed(nve: &mut Nve) {
@@ -70,7 +80,9 @@ async fn r68_a_capture_shows_no_record_and_no_key() {
     let channel = connect_as(&through, Some(&a)).await.unwrap();
     let mut nve = Nve::open_on(channel).await.unwrap().greet("a").await.unwrap();
     is_placed(&mut nve).await;
-    assert!(!capture.has(b"vm1") && !capture.has(&KEY) && !capture.has(b"scripted"));
+    let _peer = s.nve("peer").await.unwrap().greet("peer").await.unwrap();
+    let key = pair_key(&mut nve).await;
+    assert!(!capture.has(b"vm1") && !capture.has(&key) && !capture.has(b"scripted"));
 }
 
 /// The same in clear: the capture above would have shown it.
@@ -83,5 +95,7 @@ async fn r68_a_capture_in_clear_shows_both() {
     define(&mut operator(&through).await, 1).await;
     let mut nve = Nve::join(&through, "a").await.unwrap();
     is_placed(&mut nve).await;
-    assert!(capture.has(b"vm1") && capture.has(b"scripted"));
+    let _peer = Nve::join(&nva.url, "peer").await.unwrap();
+    let key = pair_key(&mut nve).await;
+    assert!(capture.has(b"vm1") && capture.has(&key) && capture.has(b"scripted"));
 }

@@ -43,7 +43,9 @@ impl Secure {
         let dir = tempfile::tempdir().unwrap();
         let mut pki = Pki::init(&dir.path().join("pki")).unwrap();
         let nva = pki.issue(Subject::Nva { addresses: vec!["127.0.0.1".into()] }, 10).unwrap();
-        pki.issue(nve_subject("a"), 10).unwrap();
+        for nve in ["a", "peer"] {
+            pki.issue(nve_subject(nve), 10).unwrap();
+        }
         pki.issue(Subject::operator("ann", Role::Admin).unwrap(), 10).unwrap();
         let tokens = tokens.map(|text| {
             let file = dir.path().join("tokens");
